@@ -1,0 +1,1 @@
+"""A plugin framework for LLM-agent hosts."""
