@@ -1,0 +1,156 @@
+"""What a conversation is made of: messages, tool calls, todos, and the read-only context that plugins are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from attrs import field, frozen
+
+from .frozen import EMPTY, FrozenDict, freeze, freeze_mapping
+
+__all__ = [
+    "CONTEXT_PARTS",
+    "DELIVER_AS",
+    "ROLES",
+    "ActionRequest",
+    "AgentState",
+    "Context",
+    "DeliverAs",
+    "Message",
+    "Receipt",
+    "Role",
+    "SafePoint",
+    "TodoItem",
+    "ToolCall",
+    "ToolResult",
+]
+
+Role = Literal["user", "assistant", "system", "tool"]
+DeliverAs = Literal["steer", "follow_up", "next_turn"]
+SafePoint = Literal["step", "turn_end", "turn_start"]
+
+ROLES: Final = ("user", "assistant", "system")
+"""The roles that a plugin's message may have."""
+
+DELIVER_AS: Final = ("steer", "follow_up", "next_turn")
+"""When a plugin's message enters: at the next step, at the end of the turn, with the person's next message."""
+
+CONTEXT_PARTS: Final = ("messages", "focus", "token_usage", "todos", "agents", "is_processing")
+"""The parts of the context, each of which is a grant of its own."""
+
+
+@frozen(kw_only=True)
+class Message:
+    """One message of a conversation.
+
+    `private` keeps it out of every plugin's context. `metadata` of a plugin's message holds `sourcePlugin`,
+    `isPluginGenerated` and `origin`. `timestamp` is Unix time in milliseconds.
+    """
+
+    role: str
+    content: str
+    id: str = ""
+    metadata: FrozenDict = field(default=EMPTY, converter=freeze_mapping)
+    tool_calls: tuple[ToolCall, ...] = field(default=(), converter=tuple)
+    tool_call_id: str | None = None
+    private: bool = False
+    timestamp: int = 0
+
+    @property
+    def source_plugin(self) -> str | None:
+        """The plugin that wrote this message, or None."""
+        name = self.metadata.get("sourcePlugin")
+        return name if isinstance(name, str) else None
+
+
+@frozen
+class ToolCall:
+    """A tool that the agent wants to run, with its arguments."""
+
+    tool_name: str
+    arguments: FrozenDict = field(default=EMPTY, converter=freeze_mapping)
+    call_id: str | None = None
+    agent_id: str | None = None
+
+
+@frozen
+class ToolResult:
+    """What a tool call came to; `data` is anything that JSON can say."""
+
+    success: bool
+    output: str = ""
+    error: str | None = None
+    data: Any = field(default=None, converter=freeze)
+
+
+@frozen
+class TodoItem:
+    """One todo of the agent; `status` is pending, in_progress or completed."""
+
+    id: str
+    task: str
+    status: str = "pending"
+    active_form: str | None = None
+
+
+@frozen
+class AgentState:
+    """An agent or sub-agent that is at work; `started` is Unix time in milliseconds."""
+
+    agent_id: str
+    agent_name: str
+    task: str | None = None
+    parent_id: str | None = None
+    started: int = 0
+
+
+@frozen(kw_only=True)
+class Context:
+    """What a plugin may read of one session, frozen at one moment; parts that were not granted or asked for are None.
+
+    `messages` holds only what came after the cursor that was given. `cursor` is for the next call; `token_usage` is in
+    percent of the model's window. `is_reset` says that the conversation was shortened or replaced since the cursor, so
+    that `messages` starts at its beginning.
+    """
+
+    session_id: str
+    messages: tuple[Message, ...] | None = None
+    focus: str | None = None
+    token_usage: float | None = None
+    todos: tuple[TodoItem, ...] | None = None
+    agents: tuple[AgentState, ...] | None = None
+    is_processing: bool | None = None
+    cursor: str = ""
+    is_reset: bool = False
+    read_only: bool = True
+
+
+@frozen
+class Receipt:
+    """The answer to an accepted call: it is on disk as record number `offset`.
+
+    `state` is `pending` or `delivered` for messages, `recorded` for everything else.
+    """
+
+    id: str
+    offset: int
+    state: str
+
+
+@frozen
+class ActionRequest:
+    """Somebody asks for an action; `requested_by` is a plugin's name, `person`, `agent` or `host`."""
+
+    action: str
+    arguments: FrozenDict = field(default=EMPTY, converter=freeze_mapping)
+    requested_by: str = "host"
+    plugin: str | None = None
+    origin: tuple[str, ...] = ()
+
+
+def plugin_metadata(plugin: str, origin: tuple[str, ...], given: Mapping[str, Any] | None = None) -> FrozenDict:
+    """Return the metadata of a plugin's message; the stamp always wins over what the plugin gave."""
+    return freeze_mapping(
+        {**(given or {}), "sourcePlugin": plugin, "isPluginGenerated": True, "origin": origin},
+    )

@@ -1,0 +1,95 @@
+"""JSON-like values that cannot change: what events and messages carry.
+
+Freezing copies containers once, when a value is built, so that neither the host nor a plugin can change what others
+were given. Strings and numbers are shared, never copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any, Final, NoReturn
+
+from .errors import EventError
+
+__all__ = ["EMPTY", "MAX_DEPTH", "FrozenDict", "freeze", "freeze_mapping"]
+
+MAX_DEPTH: Final = 64
+"""Containers within containers; deeper values are refused. JSON of real tool calls stays under ten."""
+
+
+class FrozenDict(dict[str, Any]):
+    """A dict that refuses to change; `dict(value)` makes a copy that may.
+
+    It is a subclass of dict, so that every JSON encoder and `isinstance` check takes it as one.
+    """
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        message = "this mapping must not change; change a copy made with dict(...)"
+        raise TypeError(message)
+
+    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __copy__(self) -> FrozenDict:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenDict:
+        return self
+
+    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[str, Any]]]:
+        return (FrozenDict, (dict(self),))
+
+
+EMPTY: Final = FrozenDict()
+
+
+def freeze(value: Any, path: str = "", depth: int = 0) -> Any:
+    """Return `value` with every dict and list in it replaced by a frozen copy.
+
+    Raises EventError, which names the path, for anything that JSON cannot say: other types, keys that are not strings,
+    numbers that are not finite, and nesting deeper than `MAX_DEPTH`.
+    """
+    kind = value.__class__
+    if kind is str or kind is int or kind is bool or value is None:
+        return value
+    if kind is FrozenDict:
+        return value  # frozen all the way down already
+    if depth > MAX_DEPTH:
+        message = f"{path[:80] or 'value'}... is nested deeper than {MAX_DEPTH} levels"
+        raise EventError(message, path=path)
+    if isinstance(value, Mapping):
+        return FrozenDict({_key(k, path): freeze(v, f"{path}.{k}" if path else k, depth + 1) for k, v in value.items()})
+    if isinstance(value, (list, tuple)):
+        return tuple([freeze(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)])
+    return _freeze_scalar(value, path)
+
+
+def freeze_mapping(value: Mapping[str, Any] | None) -> FrozenDict:
+    """Return a frozen copy of a mapping; None becomes the empty one. Raises EventError as `freeze` does."""
+    if not value:
+        return EMPTY
+    if not isinstance(value, Mapping):
+        message = f"expected a mapping, found {type(value).__name__}"
+        raise EventError(message, found=type(value).__name__)
+    frozen: FrozenDict = freeze(value)
+    return frozen
+
+
+def _key(key: object, path: str) -> str:
+    if isinstance(key, str):
+        return key
+    message = f"{path or 'value'} has the key {key!r}; expected a string, as JSON has"
+    raise EventError(message, path=path, found=repr(key))
+
+
+def _freeze_scalar(value: Any, path: str) -> Any:
+    if isinstance(value, float) and isfinite(value):
+        return value
+    if isinstance(value, (str, int)):  # an enum member, or another subclass: kept as the plain value
+        return str.__str__(value) if isinstance(value, str) else int(value)
+    found = repr(value) if isinstance(value, float) else type(value).__name__
+    message = f"{path or 'value'} is {found}; expected a string, finite number, boolean, None, list or dict"
+    raise EventError(message, path=path, found=found)

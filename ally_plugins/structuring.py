@@ -1,0 +1,249 @@
+"""Values to JSON and back: one strict converter, and the one JSON codec.
+
+snake_case here is camelCase on the wire. Unknown fields of an event are kept in `extra`; a wrong type is refused with
+the path of the field. cattrs coerces by default (`"no"` would become True), so every scalar has a strict hook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import orjson
+
+from .errors import EventError
+from .events import EVENT_TYPES, Event, PluginEvent, is_event_type
+from .frozen import FrozenDict, freeze_mapping
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+__all__ = ["camel", "decode", "encode", "event_data", "event_from_wire", "event_to_wire", "structure"]
+
+T = TypeVar("T")
+
+_ENVELOPE: Final = frozenset({"call_id", "agent_id", "parent_id", "turn_id", "extra"})
+_STAMPED: Final = frozenset({"seq", "timestamp", "session_id", "origin"})
+_MAX_INT: Final = 2**63 - 1  # orjson writes 64-bit integers; larger ones are written as text
+
+
+def encode(value: Any) -> bytes:
+    """Return `value` as JSON text in UTF-8, attrs values as objects.
+
+    Never fails on text or numbers that JSON cannot hold: lone surrogates become `?`, integers over 64 bits text. Raises
+    TypeError for objects that are not values.
+    """
+    try:
+        return orjson.dumps(value, default=_unstructure)
+    except TypeError:
+        return orjson.dumps(_repaired(value), default=_unstructure)
+
+
+def decode(data: bytes | str) -> Any:
+    """Return the value that a JSON text holds; of duplicate keys the last wins. Raises ValueError when it is not JSON."""
+    return orjson.loads(data)
+
+
+@cache
+def camel(name: str) -> str:
+    """Return a snake_case name as the wire has it: `tool_name` is `toolName`."""
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def event_data(event: Event) -> dict[str, Any]:
+    """Return an event's own data as the wire has it; optional fields that are None are left out."""
+    if isinstance(event, PluginEvent):
+        return dict(event.data)
+    data = {
+        wire: value
+        for name, wire, needed in _fields(event.__class__)
+        if (value := getattr(event, name)) is not None or needed
+    }
+    if event.extra:
+        data.update({key: value for key, value in event.extra.items() if key not in data})
+    return data
+
+
+def event_to_wire(event: Event) -> dict[str, Any]:
+    """Return an event with its envelope as the wire has it."""
+    wire: dict[str, Any] = {
+        "id": event.id,
+        "type": event.type,
+        "seq": event.seq,
+        "timestamp": event.timestamp,
+        "sessionId": event.session_id,
+    }
+    for name, value in (
+        ("turnId", event.turn_id),
+        ("callId", event.call_id),
+        ("agentId", event.agent_id),
+        ("parentId", event.parent_id),
+    ):
+        if value is not None:
+            wire[name] = value
+    wire["origin"] = event.origin
+    wire["data"] = event_data(event)
+    return wire
+
+
+def event_from_wire(event_type: str, data: Mapping[str, Any], **envelope: str | None) -> Event:
+    """Return the event that wire data says, not yet emitted; `envelope` may give call_id, agent_id, parent_id, turn_id.
+
+    Raises EventError, with the path of the field, for an unknown type or a field of a wrong type.
+    """
+    if not isinstance(data, Mapping):
+        message = f"the data of {event_type!r} is {type(data).__name__}; expected an object"
+        raise EventError(message, found=type(data).__name__)
+    if event_type in EVENT_TYPES:
+        cls = EVENT_TYPES[event_type]
+        known = {wire: name for name, wire, _ in _fields(cls)}
+        values = {known[key]: value for key, value in data.items() if key in known}
+        extra = {key: value for key, value in data.items() if key not in known}
+    elif is_event_type(event_type):
+        cls, values, extra = PluginEvent, {"event_type": event_type, "data": data}, {}
+    else:
+        message = f"unknown event type {event_type!r}; expected a built-in type or '<plugin>:<type>'"
+        raise EventError(message, path="type", found=event_type)
+    given = {name: value for name, value in envelope.items() if value is not None}
+    wire_names = {name: wire for name, wire, _ in _fields(cls)}
+    return structure(
+        cls, {**values, **given, "extra": extra}, name=event_type, rename=lambda name: wire_names.get(name, camel(name))
+    )
+
+
+def structure(cls: type[T], value: Any, *, name: str = "", rename: Any = None) -> T:
+    """Return `value` as a `cls`, strictly: nothing is coerced.
+
+    Raises EventError whose text names the path of the first wrong field, below `name`; `rename` turns a field's name into
+    the one that the sender used.
+    """
+    from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError  # noqa: PLC0415 - heavy, rarely needed
+
+    try:
+        return _converter().structure(value, cls)
+    except (BaseValidationError, StructureHandlerNotFoundError, ValueError, TypeError, KeyError) as error:
+        path, reason = _first_problem(error, rename)
+        where = ".".join(part for part in (name, path) if part) or cls.__name__
+        message = f"{where}: {reason}"
+        raise EventError(message, path=path) from None
+
+
+@cache
+def _fields(cls: type[Event]) -> tuple[tuple[str, str, bool], ...]:
+    """Return (attribute, wire name, is it needed) of an event's own data."""
+    from attrs import NOTHING, fields  # noqa: PLC0415
+
+    if cls is PluginEvent:
+        return ()
+    return tuple(
+        (a.name, a.metadata.get("wire", camel(a.name)), a.default is NOTHING or a.default is not None)
+        for a in fields(cls)
+        if a.name not in _ENVELOPE and a.name not in _STAMPED
+    )
+
+
+@cache
+def _converter() -> Converter:
+    from cattrs import Converter  # noqa: PLC0415 - 60 ms; only what structures pays for it
+
+    converter = Converter(forbid_extra_keys=False, detailed_validation=True)
+    for kind in (str, bool):
+        converter.register_structure_hook(kind, _strict(kind))
+    converter.register_structure_hook(int, _strict_int)
+    converter.register_structure_hook(float, _strict_float)
+    converter.register_structure_hook(FrozenDict, lambda value, _: _strict_mapping(value))
+    return converter
+
+
+def _strict(kind: type[Any]) -> Any:
+    def hook(value: Any, _: Any) -> Any:
+        if type(value) is kind:
+            return value
+        message = f"expected {_NAMES[kind]}, found {_described(value)}"
+        raise ValueError(message)
+
+    return hook
+
+
+_NAMES: Final = {str: "a string", bool: "true or false"}
+
+
+def _strict_int(value: Any, _: Any) -> int:
+    if type(value) is int:
+        return value
+    message = f"expected an integer, found {_described(value)}"
+    raise ValueError(message)
+
+
+def _strict_float(value: Any, _: Any) -> float:
+    if type(value) in {int, float}:
+        return float(value)
+    message = f"expected a number, found {_described(value)}"
+    raise ValueError(message)
+
+
+def _strict_mapping(value: Any) -> FrozenDict:
+    if isinstance(value, Mapping):
+        return freeze_mapping(value)
+    message = f"expected an object, found {_described(value)}"
+    raise ValueError(message)
+
+
+def _described(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"  # noqa: PLR2004
+
+
+def _first_problem(error: BaseException, rename: Any) -> tuple[str, str]:
+    """Follow a cattrs group to its first leaf; return the path that its notes tell, and the leaf's text."""
+    path: list[str] = []
+    while isinstance(error, BaseExceptionGroup):
+        inner = error.exceptions[0]
+        path.extend(_noted(inner, rename))
+        error = inner
+    if isinstance(error, KeyError):
+        return ".".join(path), "is missing"
+    return ".".join(path), str(error)
+
+
+def _noted(error: BaseException, rename: Any) -> list[str]:
+    for note in getattr(error, "__notes__", ()):
+        name = getattr(note, "name", None)
+        if isinstance(name, str):
+            return [rename(name) if rename else name]
+        index = getattr(note, "index", None)
+        if index is not None:
+            return [f"[{index}]"]
+    return []
+
+
+def _unstructure(value: Any) -> Any:
+    if isinstance(value, Event):
+        return event_to_wire(value)
+    fields = getattr(type(value), "__attrs_attrs__", None)
+    if fields is not None:
+        return {camel(a.name): getattr(value, a.name) for a in fields if getattr(value, a.name) is not None}
+    if isinstance(value, (frozenset, set)):
+        return sorted(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    message = f"{type(value).__name__} is not a value that JSON can say"
+    raise TypeError(message)
+
+
+def _repaired(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return value if -_MAX_INT <= value <= _MAX_INT else str(value)
+    if isinstance(value, Mapping):
+        return {_repaired(str(key)): _repaired(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_repaired(item) for item in value]
+    if isinstance(value, float):
+        return value
+    return _repaired(_unstructure(value))
