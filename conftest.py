@@ -1,0 +1,28 @@
+"""What every test and every code block of the docs gets: a home of its own, and nothing of the operator's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.myst import PythonCodeBlockParser, SkipParser
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty ALLY_HOME of this test's own; the operator's real one is never read or written."""
+    folder = tmp_path_factory.mktemp("home", numbered=True)
+    monkeypatch.setenv("ALLY_HOME", str(folder))
+    monkeypatch.delenv("ALLY_PLUGINS", raising=False)
+    return folder
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser(), SkipParser()],
+    patterns=["README.md", "docs/**/*.md"],
+    fixtures=["home"],
+).pytest()

@@ -1,0 +1,155 @@
+"""What a contributor and CI run: `nox` alone is what a commit needs, `nox --list` shows the rest.
+
+Sessions test the built wheel, never the working copy. Interpreters are found on PATH and where pyenv and uv keep
+theirs; one that is missing is skipped and named. Nothing here installs into the environment that nox runs in.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+DISTRIBUTIONS = (ROOT, ROOT / "ally_plugins_contrib")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+WORK = ROOT / ".nox" / "work"
+WHEELS = WORK / "wheels"
+COVERAGE = WORK / "coverage"
+RESULTS = Path(os.environ.get("ALLY_TEST_RESULTS", WORK / "results"))
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"  # a missing interpreter is named; `--download-python auto` fetches it
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "typing", f"tests-{RUNNING}", "docs"]
+
+
+def _bin_folders(version: str) -> list[Path]:
+    """Return the folders outside PATH that hold this Python: pyenv's and uv's, newest patch release first."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    data = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+    uv = Path(os.environ.get("UV_PYTHON_INSTALL_DIR", data / "uv" / "python"))
+    found = [*pyenv.glob(f"{version}.*/bin"), *uv.glob(f"cpython-{version}.*/bin")]
+    return sorted(
+        (folder for folder in found if (folder / f"python{version}").exists()),
+        key=lambda folder: [int(part) for part in re.findall(r"\d+", folder.parent.name)[:3]],
+        reverse=True,
+    )
+
+
+def _find_interpreters() -> None:
+    """Put each Python that is only in a version manager's folder on PATH, ahead of pyenv's shims (which may refuse)."""
+    folders = [_bin_folders(version)[:1] for version in PYTHONS if version != RUNNING]
+    os.environ["PATH"] = os.pathsep.join([*(str(folder) for found in folders for folder in found), os.environ["PATH"]])
+
+
+_find_interpreters()
+
+
+def _group(*names: str) -> tuple[str, ...]:
+    return nox.project.dependency_groups(PYPROJECT, *names)
+
+
+def _wheels() -> list[str]:
+    return [str(path) for path in sorted(WHEELS.glob("*.whl"))]
+
+
+def _pytest(session: nox.Session, *args: str, env: dict[str, str] | None = None) -> None:
+    """Run pytest so that only what is installed can be imported (PYTHONSAFEPATH), and keep its counts for CI."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    results = RESULTS / f"{session.name}.xml"
+    safe = {"PYTHONSAFEPATH": "1", "ALLY_TEST_INSTALLED": "1", **(env or {})}
+    session.run("python", "-m", "pytest", f"--junit-xml={results}", *args, env=safe)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format and the direction of imports."""
+    session.install(*_group("lint"), *PYPROJECT["project"]["dependencies"])
+    session.run("ruff", "check", *session.posargs, ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types: mypy is the gate for everything, pyright a second opinion on the package."""
+    # pyright needs node: the machine's, or the one that PyPI carries.
+    node = () if shutil.which("node") else ("pyright[nodejs]",)
+    session.install(*_group("typing", "test"), *node, *PYPROJECT["project"]["dependencies"])
+    session.run("mypy")
+    session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"))
+
+
+@nox.session(default=False)
+def wheels(session: nox.Session) -> None:
+    """Build the wheels of both distributions, for the sessions that test them."""
+    shutil.rmtree(WHEELS, ignore_errors=True)
+    session.install("build", *PYPROJECT["build-system"]["requires"])
+    for source in DISTRIBUTIONS:
+        session.run(
+            "python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(WHEELS), str(source), silent=True
+        )
+
+
+@nox.session(python=PYTHONS, requires=["wheels"])
+def tests(session: nox.Session) -> None:
+    """Run the tests on the built wheels, and measure coverage when all of them run."""
+    session.install(*_wheels(), *_group("test"))
+    if session.posargs:
+        _pytest(session, *session.posargs)
+        return
+    data = COVERAGE / f"data.{session.name}"
+    data.unlink(missing_ok=True)
+    COVERAGE.mkdir(parents=True, exist_ok=True)
+    _pytest(session, "--cov", "--cov-report=", "--cov-fail-under=0", env={"COVERAGE_FILE": str(data)})
+    session.notify("coverage")
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Join what the test sessions measured; too little fails (`fail_under` in pyproject.toml)."""
+    session.install("coverage")
+    env = {"COVERAGE_FILE": str(COVERAGE / "joined")}
+    session.run("coverage", "combine", "--keep", *(str(path) for path in sorted(COVERAGE.glob("data.*"))), env=env)
+    session.run("coverage", "report", env=env)
+
+
+@nox.session(python=PYTHONS[0], requires=["wheels"])
+def minimums(session: nox.Session) -> None:
+    """Run the tests with the oldest direct dependencies that pyproject.toml allows."""
+    session.install("uv")  # only uv resolves downwards, so this session has its own whatever the backend
+    session.run("uv", "pip", "install", "--quiet", "--resolution=lowest-direct", *_wheels())
+    session.install(*_group("test"))
+    _pytest(session, "-m", "not e2e and not slow", *session.posargs)
+
+
+@nox.session(requires=["wheels"])
+def docs(session: nox.Session) -> None:
+    """Build the docs with every warning an error, and run their code blocks and the README's."""
+    session.install(*_wheels(), *_group("docs", "test"))
+    session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build/html")
+    session.run("towncrier", "build", "--draft", "--version", PYPROJECT["project"]["version"], silent=True)
+    _pytest(session, "docs", "README.md", *session.posargs)
+
+
+@nox.session(requires=["wheels"])
+def e2e(session: nox.Session) -> None:
+    """Install the wheels and a stranger's plugin into fresh environments and use them as an operator does."""
+    session.install(*_group("test"))
+    _pytest(session, "-m", "e2e", "tests/e2e", *session.posargs, env={"ALLY_WHEELS": str(WHEELS)})
+
+
+@nox.session(requires=["wheels"], default=False)
+def bench(session: nox.Session) -> None:
+    """Measure what the project promises (benchmarks/run.py); arguments after `--` go to it."""
+    session.install(*_wheels(), *_group("bench"))
+    session.run("python", "benchmarks/run.py", *session.posargs)
