@@ -194,13 +194,12 @@ def _check_values(data: dict[Any, Any], field: str) -> None:
     waiting: list[tuple[Any, int, str]] = [(data, 1, field)]
     while waiting:
         container, depth, path = waiting.pop()
-        items = _list_items(container, path, field)
-        nodes += len(items)
+        nodes += len(container)
         if nodes > MAX_DATA_NODES:
             raise ValidationRefused(f"{field} has more than {MAX_DATA_NODES} values; send less", field=field)
         if depth > MAX_DATA_DEPTH:
             raise ValidationRefused(f"{path[:160]} is nested deeper than {MAX_DATA_DEPTH} levels", field=field)
-        for part, value in items:
+        for part, value in _list_items(container, path, field):
             if isinstance(value, dict) or type(value) is list or type(value) is tuple:
                 waiting.append((value, depth + 1, path + part))
             elif not _is_plain(value):
