@@ -1,0 +1,180 @@
+"""What gates answered and what follows from it: reading one answer, and combining the votes of all.
+
+Fail closed: whatever is not a clear answer counts as deny, with its cause recorded, unless the operator has set
+`on_error = "allow"` for that plugin. Asking the plugins, and asking the person, is left to others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from attrs import field, frozen
+
+from ally_plugins.errors import PluginError
+from ally_plugins.verdicts import Allow, Ask, Deny, Replace, Verdict
+
+from .validation import find_text_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "MAX_REASON_CHARS",
+    "Cause",
+    "OnError",
+    "Outcome",
+    "Vote",
+    "combine",
+    "read_replacement",
+    "read_verdict",
+    "vote_from_failure",
+]
+
+MAX_REASON_CHARS: Final = 2_000  # a reason is read by a person in a dialog and by the model: half a page
+
+Cause: TypeAlias = Literal[
+    "verdict", "crash", "timeout", "nonsense", "not_running", "quarantined", "failed", "restarting", "waiting"
+]
+"""Why a vote is what it is: the plugin's own `verdict`, or the failure that stands in for one."""
+
+OnError: TypeAlias = Literal["allow", "deny"]
+
+_FAILURES: Final[dict[str, str]] = {
+    "crash": "its gate crashed{detail}; see `ally-plugins info {plugin}`",
+    "timeout": "its gate did not answer in time{detail}; see `ally-plugins info {plugin}`",
+    "nonsense": "its gate gave no valid verdict{detail}; see `ally-plugins info {plugin}`",
+    "not_running": "it has a gate and is not running{detail}; see `ally-plugins info {plugin}`",
+    "failed": "it has a gate and could not start{detail}; see `ally-plugins info {plugin}`",
+    "quarantined": "it has a gate and is in quarantine{detail}; let it out with `ally-plugins release {plugin}`",
+    "restarting": "it has a gate and is starting again{detail}; try again soon or see `ally-plugins info {plugin}`",
+    "waiting": "it has a gate and waits for consent{detail}; give it with `ally-plugins review`",
+}
+
+
+@frozen(kw_only=True)
+class Vote:
+    """What one plugin's gate came to. `verdict` None is an abstention; `elapsed_ms` is in milliseconds.
+
+    A `shadow` vote is recorded and not counted. `waives` says that the operator lets an allow of this plugin stand in
+    for the host's own question. `detail` describes a failure for the record.
+    """
+
+    plugin: str
+    verdict: Verdict | None
+    cause: Cause = "verdict"
+    shadow: bool = False
+    elapsed_ms: float = 0.0
+    waives: bool = False
+    detail: str = ""
+
+
+@frozen
+class Outcome:
+    """What all votes together came to. `reason` is empty for an allow; `decided_by` names plugins in hook order.
+
+    `waived` says that the host need not ask its own question.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    decided_by: tuple[str, ...] = field(default=(), converter=tuple)
+    waived: bool = False
+
+
+def combine(votes: Iterable[Vote], *, person_present: bool) -> Outcome:
+    """Combine votes, given in hook order: deny beats ask beats allow, and ask with no person present is deny.
+
+    An allow that is not the plugin's own verdict (`on_error = "allow"`) never waives anything. Without votes the
+    outcome is allow.
+    """
+    counted = [vote for vote in votes if not vote.shadow]
+    if denies := [vote for vote in counted if isinstance(vote.verdict, Deny)]:
+        return _refuse(denies)
+    if asks := [vote for vote in counted if isinstance(vote.verdict, Ask)]:
+        return _ask(asks) if person_present else _refuse(asks, ", and no person is present to agree")
+    allows = [vote for vote in counted if isinstance(vote.verdict, Allow)]
+    waived = any(vote.waives and vote.cause == "verdict" for vote in allows)
+    return Outcome(Allow(), "", _names(allows), waived)
+
+
+def vote_from_failure(
+    plugin: str,
+    cause: Cause,
+    detail: str = "",
+    on_error: OnError = "deny",
+    *,
+    shadow: bool = False,
+    elapsed_ms: float = 0.0,
+) -> Vote:
+    """Return the vote of a plugin whose gate gave no answer: deny with a reason, or what the operator set instead.
+
+    `detail` is a few words on what happened, such as the error's type and text.
+    """
+    reason = _FAILURES[cause].format(detail=f" ({detail})" if detail else "", plugin=plugin)
+    verdict = Allow() if on_error == "allow" else Deny(reason)
+    return Vote(plugin=plugin, verdict=verdict, cause=cause, shadow=shadow, elapsed_ms=elapsed_ms, detail=detail)
+
+
+def read_verdict(value: Any) -> Verdict | None:
+    """Return what a gate answered when it is a verdict with a clean reason, or None for an abstention.
+
+    Raises PluginError, which says what was found and what is expected; such an answer counts as `nonsense`.
+    """
+    if value is None or type(value) is Allow:
+        return value
+    if type(value) is Ask or type(value) is Deny:
+        _check_reason(value)
+        return value
+    raise PluginError(f"the gate returned {_describe(value)}; expected Allow(), Ask(reason), Deny(reason) or None")
+
+
+def read_replacement(value: Any) -> Replace[Any] | None:
+    """Return what a transform answered when it is a Replace, or None for no change. Raises PluginError otherwise.
+
+    The new value itself is for the caller to check, as any other input.
+    """
+    if value is None or type(value) is Replace:
+        return value
+    raise PluginError(f"the transform returned {_describe(value)}; expected Replace(value) or None")
+
+
+def _check_reason(verdict: Ask | Deny) -> None:
+    kind = type(verdict).__name__
+    # Counted in characters for people; the limit in bytes, four a character, is only there to be complete.
+    if problem := find_text_problem(verdict.reason, MAX_REASON_CHARS * 4):
+        raise PluginError(f"the reason of {kind} {problem}")
+    if len(verdict.reason) > MAX_REASON_CHARS:
+        raise PluginError(
+            f"the reason of {kind} has {len(verdict.reason)} characters; expected {MAX_REASON_CHARS} at most"
+        )
+
+
+def _describe(value: object) -> str:
+    """Return a few words on nonsense, with the likely slip; what a string says is not repeated, it may be a secret."""
+    if isinstance(value, type):
+        return f"the class {value.__name__} (write {value.__name__}(...))"
+    if value is True or value is False:
+        return repr(value)
+    if hasattr(type(value), "__await__"):
+        return f"something to be awaited ({type(value).__name__})"
+    if type(value) is Allow or type(value) is Ask or type(value) is Deny or type(value) is Replace:
+        return f"{type(value).__name__}(...)"
+    return f"a value of the type {type(value).__name__}"
+
+
+def _ask(asks: list[Vote]) -> Outcome:
+    reason = _reasons(asks)
+    return Outcome(Ask(reason), reason, _names(asks))
+
+
+def _refuse(votes: list[Vote], why: str = "") -> Outcome:
+    reason = _reasons(votes) + why
+    return Outcome(Deny(reason), reason, _names(votes))
+
+
+def _names(votes: list[Vote]) -> tuple[str, ...]:
+    return tuple(vote.plugin for vote in votes)
+
+
+def _reasons(votes: list[Vote]) -> str:
+    return "; ".join(f"{vote.plugin}: {vote.verdict.reason}" for vote in votes if isinstance(vote.verdict, (Ask, Deny)))
