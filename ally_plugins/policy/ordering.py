@@ -25,13 +25,17 @@ _Edges: TypeAlias = dict[str, set[str]]
 _Rank: TypeAlias = tuple[bool, int, str]
 
 
+def _as_names(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(names)
+
+
 @frozen
 class Orderable:
     """What the order depends on: a plugin's name, its edges, and whether the operator made it mandatory."""
 
     name: str
-    before: tuple[str, ...] = field(default=(), converter=tuple)
-    after: tuple[str, ...] = field(default=(), converter=tuple)
+    before: tuple[str, ...] = field(default=(), converter=_as_names)
+    after: tuple[str, ...] = field(default=(), converter=_as_names)
     mandatory: bool = False
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from attrs import field, frozen
+from attrs import frozen
 
 from ally_plugins.errors import PluginError
 from ally_plugins.verdicts import Allow, Ask, Deny, Replace, Verdict
@@ -77,7 +77,7 @@ class Outcome:
 
     verdict: Verdict
     reason: str = ""
-    decided_by: tuple[str, ...] = field(default=(), converter=tuple)
+    decided_by: tuple[str, ...] = ()
     waived: bool = False
 
 
