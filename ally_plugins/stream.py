@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 from typing import Final, TypeAlias
 
 from .errors import EventError
@@ -71,9 +72,12 @@ class ActivityStream:
         """Call `listener` for every event of a type, or of every type for `*`; return what ends that.
 
         What is returned may be called more than once, and from the listener itself. Raises EventError, with the
-        nearest name, for a type that does not exist; `<plugin>:<type>` is always accepted.
+        nearest name, for a type that does not exist (`<plugin>:<type>` is always accepted), and for a listener that is
+        a coroutine function.
         """
-        if event_type != ANY and not is_event_type(event_type):
+        if iscoroutinefunction(listener):
+            raise EventError(f"listener {listener!r} is a coroutine function and nobody would await it; use a def")
+        if event_type != ANY and not (isinstance(event_type, str) and is_event_type(event_type)):
             raise EventError(f"there is no event type {event_type!r}; {_suggest(event_type)}", found=event_type)
         subscription = _Subscription(listener)
         with self._lock:
@@ -86,8 +90,8 @@ class ActivityStream:
         A scope within a scope keeps the nearest parent. It has listeners of its own and needs no closing.
         """
         scoped = ActivityStream()
-        scoped._parent = self  # noqa: SLF001  # its own class
-        scoped._parent_id = parent_id  # noqa: SLF001
+        scoped._parent = self
+        scoped._parent_id = parent_id
         return scoped
 
     def _remove(self, event_type: str, subscription: _Subscription) -> None:
@@ -102,7 +106,7 @@ def _call(listener: Listener, event: Event) -> None:
         listener(event)
     except KeyboardInterrupt:
         raise
-    except BaseException:
+    except BaseException:  # noqa: BLE001  # a listener that calls sys.exit ends itself, not the host
         _log.exception("listener %r failed on %s", listener, event.type)
 
 
