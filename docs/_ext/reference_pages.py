@@ -1,0 +1,178 @@
+"""Fills `<!-- generated: NAME -->` in a page with what the code says of itself, so that no entry can be forgotten.
+
+Owns how hooks, events, errors, commands and exported names are written down. Their words are the docstrings' and the
+help texts'. `tests/packaging/test_docs_complete.py` uses it without Sphinx.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sphinx.application import Sphinx
+
+MARK = re.compile(r"^<!-- generated: (?P<name>[\w -]+) -->$", re.MULTILINE)
+
+
+def doc(thing: object) -> str:
+    """Return a docstring of one's own, not an inherited one; empty when there is none."""
+    text = thing.__doc__ if inspect.isclass(thing) else getattr(thing, "__doc__", None)
+    return inspect.cleandoc(text) if text else ""
+
+
+def hooks(kind: str) -> str:
+    """Return an entry for each hook of one kind: its arguments, its result, when it is called."""
+    from ally_plugins.hookspecs import HOOKS, HostHooks, PluginHooks
+
+    def entry(name: str) -> str:
+        spec = getattr(PluginHooks, name, None) or getattr(HostHooks, name)
+        return f"### `{name}`\n\n```text\n{name}{_signature(spec)}\n```\n\n{doc(spec)}\n"
+
+    return "\n".join(entry(info.name) for info in HOOKS.values() if info.kind == kind)
+
+
+def events() -> str:
+    """Return an entry for each built-in event: its hook, its fields with their names on the wire."""
+    from ally_plugins.events import EVENT_TYPES, hook_name
+    from ally_plugins.structuring import event_data  # noqa: F401 - the page describes what this makes
+
+    parts = []
+    for name, cls in EVENT_TYPES.items():
+        rows = [f"| `{_camel(field.name)}` | `{field.name}` | `{_type(field.type)}` |" for field in _own_fields(cls)]
+        table = ["| on the wire | in Python | type |", "|---|---|---|", *rows] if rows else ["It carries no data."]
+        parts.append("\n".join([f"### `{name}`", "", doc(cls), "", f"Hook: `{hook_name(name)}`.", "", *table, ""]))
+    return "\n".join(parts)
+
+
+def errors() -> str:
+    """Return the tree of errors and an entry for each."""
+    from ally_plugins import errors as module
+
+    tree = doc(module).partition("\n\n")[2].rpartition("\n\n")[0]
+    entries = [f"### `{name}`\n\n{doc(getattr(module, name))}\n{_reason(getattr(module, name))}" for name in module.__all__]
+    return f"```text\n{tree}\n```\n\n" + "\n".join(entries)
+
+
+def commands() -> str:
+    """Return the help text of each command, as `--help` prints it."""
+    parts = [f"### `{path}`\n\n```text\n{_help(path, command)}\n```\n" for path, command in command_tree()]
+    return "\n".join(parts)
+
+
+def api() -> str:
+    """Return an entry for each exported name: signature, docstring, and what a class offers."""
+    import ally_plugins
+
+    return "\n".join(_api_entry(name, getattr(ally_plugins, name)) for name in sorted(ally_plugins.__all__, key=str.lower))
+
+
+def command_tree() -> Iterator[tuple[str, click.Command]]:
+    """Yield each command of the command line with its full name, groups before their members."""
+    from ally_plugins.cli.main import cli
+
+    def walk(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+        yield path, command
+        for name, sub in sorted(getattr(command, "commands", {}).items()):
+            if not sub.hidden:
+                yield from walk(f"{path} {name}", sub)
+
+    return walk("ally-plugins", cli)
+
+
+def _help(path: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
+    return command.get_help(context).replace("\b", "")
+
+
+def _reason(cls: type) -> str:
+    reason = getattr(cls, "reason", None)
+    return f"\nReason in counters and audit: `{reason}`.\n" if isinstance(reason, str) else ""
+
+
+def _api_entry(name: str, thing: Any) -> str:
+    lines = [f"### `{name}`", ""]
+    if callable(thing) and (inspect.isclass(thing) or inspect.isfunction(thing)):
+        lines += ["```text", f"{name}{_signature(thing)}", "```", ""]
+    if inspect.isclass(thing) or inspect.isroutine(thing) or inspect.ismodule(thing):
+        lines += [doc(thing), ""]
+    if inspect.isclass(thing):
+        lines += list(_members(thing))
+    return "\n".join(lines)
+
+
+def _members(cls: type) -> Iterator[str]:
+    for name, member in vars(cls).items():
+        if name.startswith("_") or not doc(member):
+            continue
+        if isinstance(member, property):
+            yield f"- **`{name}`**: {_inline(doc(member))}"
+        elif inspect.isfunction(member):
+            yield f"- **`{name}{_signature(member)}`**: {_inline(doc(member))}"
+    yield ""
+
+
+def _inline(text: str) -> str:
+    """Indent a docstring so that it stays inside its list item."""
+    return text.replace("\n", "\n  ")
+
+
+def _signature(thing: Callable[..., Any]) -> str:
+    """Return the signature without `self`; a class that has none of its own gives nothing."""
+    try:
+        signature = inspect.signature(thing)
+    except (TypeError, ValueError):
+        return ""
+    kept = [parameter for name, parameter in signature.parameters.items() if name != "self"]
+    return str(signature.replace(parameters=kept)).replace("'", "").replace("NOTHING", "...")
+
+
+def _own_fields(cls: type) -> list[attrs.Attribute[Any]]:
+    from ally_plugins.events import Event
+
+    envelope = {field.name for field in attrs.fields(Event)}
+    return [field for field in attrs.fields(cls) if field.name not in envelope]
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def _type(annotation: Any) -> str:
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    return text.replace("|", "\\|")
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "observe hooks": lambda: hooks("observe"),
+    "gate hooks": lambda: hooks("gate"),
+    "transform hooks": lambda: hooks("transform"),
+    "lifecycle hooks": lambda: hooks("lifecycle"),
+    "capability hooks": lambda: hooks("capability"),
+    "events": events,
+    "errors": errors,
+    "commands": commands,
+    "api": api,
+}
+
+
+def filled(source: str) -> str:
+    """Return a page's source with every mark replaced. Raises KeyError for a mark that nobody knows."""
+    return MARK.sub(lambda match: PAGES[match["name"]](), source)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+
+    def fill(_app: Sphinx, _name: str, source: list[str]) -> None:
+        source[0] = filled(source[0])
+
+    app.connect("source-read", fill)
+    return {"parallel_read_safe": True}
