@@ -1,0 +1,1 @@
+"""What awaits: clocks, rings, lanes, the watchdog and the dispatch of hooks. Nothing here decides policy."""

@@ -1,0 +1,277 @@
+"""Asks the gates and runs the transforms of all plugins, in the order that policy gives.
+
+Gates are asked at once, each in its plugin's lane, under deadlines of their own; transforms run one after the other.
+What the answers mean is decided in `policy.verdicts`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+from attrs import Factory, define, frozen
+
+from ally_plugins.errors import PluginError, ReentryRefused
+from ally_plugins.hookspecs import HOOKS
+from ally_plugins.policy.ordering import Placement, order_for_hook
+from ally_plugins.policy.verdicts import Cause, OnError, Vote, read_replacement, read_verdict, vote_from_failure
+from ally_plugins.scope import SCOPE, Scope
+
+from .lanes import Crash, TimedOut
+from .observers import Implementation
+from .plugin import Plugin, describe, orderables
+
+__all__ = ["Change", "Dispatcher", "Question", "Transformed"]
+
+T = TypeVar("T")
+
+
+@frozen(kw_only=True)
+class Question:
+    """What is asked of gates or transforms, and on whose behalf. `caused_by` is the plugin that is not asked."""
+
+    hook: str
+    session_id: str
+    tool: str | None = None
+    caused_by: str | None = None
+    origin: tuple[str, ...] = ()
+    cause: str | None = None
+
+    @property
+    def topic(self) -> str:
+        """The word that grants use for it."""
+        return HOOKS[self.hook].topic or ""
+
+
+@frozen
+class Change:
+    """What one transform did: the fields that it changed, or why it failed; `shadow` changes were not made."""
+
+    plugin: str
+    fields: tuple[str, ...] = ()
+    error: str = ""
+    shadow: bool = False
+
+
+@define
+class Transformed:
+    """The value at the end of a chain, what each transform did, and which one blocked, if one did."""
+
+    value: Any
+    changes: list[Change] = Factory(list)
+    blocked_by: str | None = None
+    reason: str = ""
+
+    @property
+    def conflicts(self) -> dict[str, tuple[str, ...]]:
+        """The fields that several plugins changed, each with their names in order."""
+        by_field: dict[str, list[str]] = {}
+        for change in self.changes:
+            if not change.shadow and not change.error:
+                for name in change.fields:
+                    by_field.setdefault(name, []).append(change.plugin)
+        return {name: tuple(plugins) for name, plugins in by_field.items() if len(plugins) > 1}
+
+
+class Dispatcher:
+    """The plugins of a host and the order of each hook; `replan` after plugins or their states have changed."""
+
+    def __init__(self) -> None:
+        self.plugins: dict[str, Plugin] = {}
+        self._orders: dict[str, tuple[Plugin, ...]] = {}
+
+    def replan(self, plugins: Iterable[Plugin]) -> None:
+        """Take these plugins from now on. Raises OrderError for a cycle among them."""
+        known = {plugin.name: plugin for plugin in plugins}
+        every = orderables(known.values())
+        orders: dict[str, tuple[Plugin, ...]] = {}
+        for info in HOOKS.values():
+            if info.kind in {"gate", "transform"}:
+                members = {p.name: _placement(p, info.name) for p in known.values() if _takes_part(p, info.name)}
+                names = order_for_hook(every, members, mandatory_last=info.kind == "transform")
+                orders[info.name] = tuple(known[name] for name in names)
+        self.plugins, self._orders = known, orders
+
+    def participants(self, question: Question) -> list[Plugin]:
+        """Return, in order, the plugins that a question goes to: those that implement and are granted it."""
+        is_gate = HOOKS[question.hook].kind == "gate"
+        return [
+            plugin
+            for plugin in self._orders.get(question.hook, ())
+            if plugin.name != question.caused_by
+            and plugin.state != "stopped"
+            and (plugin.grants.gates if is_gate else plugin.grants.transforms)(question.topic, question.tool)
+            and (not plugin.is_running or question.hook in plugin.implementations)
+        ]
+
+    async def ask(self, question: Question, arguments: Callable[[Plugin], tuple[Any, ...]]) -> list[Vote]:
+        """Ask every gate at once and return the votes in hook order; each is there by its deadline.
+
+        Raises ReentryRefused when a gate would have to wait for the hook that asks.
+        """
+        plugins = self.participants(question)
+        if not plugins:
+            return []
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        ends: dict[str, float] = {}
+        waiting: dict[str, asyncio.Future[Any]] = {}
+        _refuse_reentry(question, plugins)
+        for plugin in plugins:
+            if plugin.is_running:
+                future = _submit(plugin, question, arguments(plugin), "gate")
+                future.add_done_callback(lambda _, name=plugin.name: ends.setdefault(name, loop.time()))
+                waiting[plugin.name] = future
+        try:
+            if waiting:
+                await asyncio.wait(waiting.values())
+        finally:
+            for future in waiting.values():
+                future.cancel()
+        return [
+            _vote(plugin, question, waiting.get(plugin.name), (ends.get(plugin.name, start) - start) * 1000)
+            for plugin in plugins
+        ]
+
+    async def transform(
+        self,
+        question: Question,
+        value: T,
+        arguments: Callable[[T], tuple[Any, ...]],
+        check: Callable[[T, Any], tuple[T, tuple[str, ...]]],
+    ) -> Transformed:
+        """Run the chain: each transform sees the value that the one before made.
+
+        `check` returns the new value, validated, and the names of the fields that differ, or raises. A failing
+        transform is left out (`on_error = "drop"`) or ends the chain (`"block"`).
+        """
+        done = Transformed(value)
+        plugins = self.participants(question)
+        if plugins:
+            _refuse_reentry(question, plugins)
+        for plugin in plugins:
+            try:
+                new, change = await self._transform_one(plugin, question, done.value, arguments, check)
+            except _TransformFailed as failed:
+                done.changes.append(Change(plugin.name, error=failed.reason, shadow=failed.shadow))
+                if plugin.options.transform_on_error == "block" and not failed.shadow:
+                    done.blocked_by = plugin.name
+                    done.reason = f"{plugin.name} could not check it, and is set to block then: {failed.reason}"
+                    return done
+                continue
+            if change is not None:
+                done.changes.append(change)
+                done.value = done.value if change.shadow else new
+        return done
+
+    async def _transform_one(
+        self,
+        plugin: Plugin,
+        question: Question,
+        value: T,
+        arguments: Callable[[T], tuple[Any, ...]],
+        check: Callable[[T, Any], tuple[T, tuple[str, ...]]],
+    ) -> tuple[T, Change | None]:
+        shadow = plugin.is_shadowed(question.hook, question.topic)
+        if not plugin.is_running:
+            raise _TransformFailed(f"it is {plugin.state}: {plugin.reason}".rstrip(": "), shadow)
+        try:
+            answer = await _submit(plugin, question, arguments(value), "transform")
+            replacement = read_replacement(answer)
+            if replacement is None:
+                return value, None
+            new, fields = check(value, replacement.value)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            _count(plugin, question.hook, error)
+            raise _TransformFailed(describe(error), shadow) from error
+        except BaseException as error:  # noqa: BLE001 - SystemExit of a plugin
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            _count(plugin, question.hook, error)
+            raise _TransformFailed(describe(error), shadow) from None
+        return new, Change(plugin.name, fields, shadow=shadow) if fields else None
+
+
+class _TransformFailed(Exception):  # noqa: N818 - a signal within this module
+    def __init__(self, reason: str, shadow: bool) -> None:  # noqa: FBT001
+        super().__init__(reason)
+        self.reason = reason
+        self.shadow = shadow
+
+
+def _takes_part(plugin: Plugin, hook: str) -> bool:
+    """A plugin that is not running takes part as well, if it may: its gates deny until it runs again."""
+    if plugin.implementations:
+        return hook in plugin.implementations
+    topic = HOOKS[hook].topic or ""
+    return plugin.grants.gates(topic) if HOOKS[hook].kind == "gate" else plugin.grants.transforms(topic)
+
+
+def _placement(plugin: Plugin, hook: str) -> Placement:
+    implementation = plugin.implementations.get(hook)
+    return cast("Placement", implementation.placement) if implementation is not None else None
+
+
+def _refuse_reentry(question: Question, plugins: Iterable[Plugin]) -> None:
+    scope = SCOPE.get()
+    if scope is None:
+        return
+    for plugin in plugins:
+        if plugin.name in scope.held:
+            text = (
+                f"{question.hook} of {plugin.name!r} would wait for the hook that makes this call; "
+                "start a task for it, or make the call from a tool"
+            )
+            raise ReentryRefused(text, plugin=scope.plugin)
+
+
+def _submit(plugin: Plugin, question: Question, arguments: tuple[Any, ...], kind: str) -> asyncio.Future[Any]:
+    implementation: Implementation = plugin.implementations[question.hook]
+    caller = SCOPE.get()
+    held = frozenset((plugin.name,)) | (caller.held if caller is not None else frozenset())
+    scope = Scope(plugin.name, question.session_id, question.origin, held, cause=question.cause)
+    assert plugin.lane is not None  # noqa: S101 - is_running says so
+    return plugin.lane.submit(
+        question.hook,
+        implementation.bind(HOOKS[question.hook].arguments),
+        arguments,
+        is_async=implementation.is_async,
+        scope=scope,
+        session_id=question.session_id,
+        deadline=plugin.deadline(question.hook, kind),
+    )
+
+
+def _vote(plugin: Plugin, question: Question, future: asyncio.Future[Any] | None, elapsed_ms: float) -> Vote:
+    shadow = plugin.is_shadowed(question.hook, question.topic)
+    on_error = cast("OnError", plugin.options.gate_on_error)
+    if future is None:
+        return vote_from_failure(plugin.name, plugin.cause, plugin.reason, on_error, shadow=shadow)
+    if future.cancelled():
+        return vote_from_failure(plugin.name, "timeout", "", on_error, shadow=shadow, elapsed_ms=elapsed_ms)
+    error = future.exception()
+    if error is None:
+        try:
+            verdict = read_verdict(future.result())
+        except PluginError as problem:
+            error = problem
+        else:
+            return Vote(
+                plugin=plugin.name,
+                verdict=verdict,
+                shadow=shadow,
+                elapsed_ms=elapsed_ms,
+                waives=plugin.grants.may_waive(),
+            )
+        cause: Cause = "nonsense"
+    else:
+        cause = "timeout" if isinstance(error, TimedOut) else "crash"
+    _count(plugin, question.hook, error)
+    return vote_from_failure(plugin.name, cause, describe(error), on_error, shadow=shadow, elapsed_ms=elapsed_ms)
+
+
+def _count(plugin: Plugin, hook: str, error: BaseException) -> None:
+    plugin.crashed(Crash(plugin.name, hook, error))

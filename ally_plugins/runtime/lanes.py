@@ -1,0 +1,464 @@
+"""A lane carries events to one plugin and keeps its hooks from overlapping.
+
+One task for each plugin takes events from the sessions' rings, in order of `seq`, and answers requests (gates,
+transforms, lifecycle) after the events that were emitted before them. An asynchronous hook is awaited right in the task:
+no task, timer or future for each event. The watchdog looks from outside which event a lane is at, and interrupts one
+that stays there past its deadline; what does not react to the interruption is abandoned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from attrs import define, field
+
+from ally_plugins.events import Event, EventsDropped, stamp
+from ally_plugins.scope import SCOPE, Scope
+
+from .observers import SELF_CAUSED, Observers
+from .ring import Ring, Run
+from .worker import Worker
+
+__all__ = ["BATCH", "GRACE", "Crash", "Lane", "Request", "TimedOut"]
+
+BATCH: Final = 256
+"""Events that a lane delivers before it lets the loop do something else: about 30 µs of no-op hooks."""
+
+GRACE: Final = 1.0
+"""Seconds that an interrupted hook has to end, before it is abandoned and its plugin quarantined."""
+
+
+class TimedOut(Exception):  # noqa: N818 - a cause that is recorded, never raised out of the runtime
+    """A hook did not answer within its deadline."""
+
+
+@define(eq=False)
+class Crash:
+    """A hook failed: with an error, or past its deadline."""
+
+    plugin: str
+    hook: str
+    error: BaseException
+    event: Event | None = None
+    is_final: bool = False
+    """The hook ignored its interruption and was abandoned: its plugin cannot go on."""
+
+
+@define(eq=False)
+class Request:
+    """Something that a lane does between two events: `function` is called with the lane to itself.
+
+    `future` gets the result or the exception. It is done by the deadline whatever the function does.
+    """
+
+    hook: str
+    function: Callable[..., Any] | None
+    arguments: tuple[Any, ...]
+    is_async: bool
+    future: asyncio.Future[Any]
+    scope: Scope
+    ring: Ring | None = None
+    after: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+    def settle(self, result: Any = None, error: BaseException | None = None) -> None:
+        """Give the answer, unless the deadline has given it already."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(error)
+
+
+@define(eq=False)
+class _Cursor:
+    ring: Ring
+    position: int
+
+
+class Lane:
+    """The lane of one plugin; it lives from the plugin's start to its stop, and belongs to one loop."""
+
+    def __init__(
+        self,
+        plugin: str,
+        observers: Observers,
+        *,
+        on_crash: Callable[[Crash], None],
+        deadline: Callable[[str], float],
+    ) -> None:
+        self.plugin = plugin
+        self.observers = observers
+        self.delivered = 0
+        self.dropped = 0
+        self.recent_origin: tuple[str, ...] = ()
+        self._on_crash = on_crash
+        self._deadline = deadline
+        self._worker = Worker(f"ally-{plugin}")
+        self._cursors: dict[str, _Cursor] = {}
+        self._requests: deque[Request] = deque()
+        self._current: Request | None = None
+        self._scope: Scope | None = None
+        self._hook = ""
+        self._batch: list[Event] = []
+        self._in_thread = False
+        self._is_interrupted = False
+        self._is_closing = False
+        self._is_abandoned = False
+        self._sleeper: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._seen: object = None
+        self._seen_at = 0.0
+
+    # --- what the session and the dispatcher call ---
+
+    def start(self) -> None:
+        """Begin to work; must be called on the loop that the lane belongs to."""
+        self._task = asyncio.get_running_loop().create_task(self._work(), name=f"ally-lane-{self.plugin}")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the lane takes events and requests."""
+        return self._task is not None and not self._is_closing and not self._is_abandoned
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being delivered or waits."""
+        return self._scope is not None or self._sleeper is None
+
+    def attach(self, session_id: str, ring: Ring) -> None:
+        """Carry a session's events from here on."""
+        self._cursors[session_id] = _Cursor(ring, ring.head)
+
+    def detach(self, session_id: str) -> None:
+        """Carry no more of a session's events."""
+        self._cursors.pop(session_id, None)
+
+    def position(self, session_id: str) -> int | None:
+        """Return the number of the last event of a session that was delivered, None when it is not attached."""
+        cursor = self._cursors.get(session_id)
+        return None if cursor is None else cursor.position
+
+    def wake(self) -> None:
+        """Say that there is something to do."""
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
+
+    def submit(
+        self,
+        hook: str,
+        function: Callable[..., Any] | None,
+        arguments: tuple[Any, ...] = (),
+        *,
+        is_async: bool = True,
+        scope: Scope | None = None,
+        session_id: str | None = None,
+        deadline: float | None = None,
+    ) -> asyncio.Future[Any]:
+        """Ask the lane to call a function after the events emitted so far in a session; None calls nothing.
+
+        The future has the result, the function's own exception, or TimedOut after `deadline` seconds; it is never done
+        later than that. Cancelling it takes the request back.
+        """
+        loop = asyncio.get_running_loop()
+        cursor = self._cursors.get(session_id) if session_id is not None else None
+        request = Request(
+            hook, function, arguments, is_async, loop.create_future(), scope or Scope(self.plugin),
+            cursor.ring if cursor else None, cursor.ring.head if cursor else 0,
+        )  # fmt: skip
+        if not self.is_open:
+            request.settle(error=TimedOut(f"the lane of {self.plugin!r} is closed"))
+            return request.future
+        if deadline is not None:
+            request.timer = loop.call_later(deadline, self._expire, request, deadline)
+        self._requests.append(request)
+        self.wake()
+        return request.future
+
+    def check(self, now: float) -> None:
+        """Interrupt a delivery that has not moved on since its deadline; `now` is the loop's time."""
+        event = self._scope.event if self._scope is not None else None
+        if event is None or self._current is not None or event is not self._seen:
+            self._seen, self._seen_at = event, now
+        elif now - self._seen_at >= self._deadline(self._hook_of(event)):
+            self._seen_at = now
+            hook = self._hook_of(event)
+            error = TimedOut(f"{hook} took longer than {self._deadline(hook):g} s")
+            self._interrupt(hook, error, event)
+
+    def abandon(self) -> None:
+        """Deliver nothing any more, whatever the running hook does; what waits is answered."""
+        self._is_abandoned = True
+        self._batch.clear()
+        for request in [*self._requests, *([self._current] if self._current else [])]:
+            request.settle(error=TimedOut(f"the plugin {self.plugin!r} was stopped"))
+        self._requests.clear()
+        self._worker.close()
+        if self._task is not None:
+            self._task.cancel()
+        self.wake()
+
+    async def close(self) -> None:
+        """End the lane's task; what waits is answered with TimedOut. Never waits longer than `GRACE`."""
+        self._is_closing = True
+        self.abandon()
+        if self._task is not None and self._task is not asyncio.current_task():
+            await asyncio.wait([self._task], timeout=GRACE)
+
+    # --- the task ---
+
+    async def _work(self) -> None:
+        while not self._is_abandoned:
+            try:
+                if self._requests:
+                    await self._serve(self._requests.popleft())
+                elif not await self._deliver_waiting():
+                    await self._sleep()
+            except asyncio.CancelledError:
+                if not self._was_interrupted():
+                    raise
+
+    async def _sleep(self) -> None:
+        self._sleeper = asyncio.get_running_loop().create_future()
+        try:
+            await self._sleeper
+        finally:
+            self._sleeper = None
+
+    async def _deliver_waiting(self) -> bool:
+        """Deliver one batch of each session that has events; say whether there was any."""
+        found = False
+        for session_id, cursor in list(self._cursors.items()):
+            if cursor.position < cursor.ring.head:
+                found = True
+                await self._deliver(session_id, cursor, cursor.ring.head)
+                await asyncio.sleep(0)
+            if self._requests:
+                break
+        return found
+
+    async def _serve(self, request: Request) -> None:
+        cursor = self._cursors.get(request.scope.session_id or "")
+        if cursor is not None and cursor.ring is request.ring:
+            while cursor.position < request.after and not self._is_abandoned:
+                await self._deliver(request.scope.session_id or "", cursor, request.after)
+        if request.future.done() or self._is_abandoned:
+            request.settle(error=TimedOut("the lane was closed"))
+            return
+        self._current = request
+        try:
+            request.settle(await self._call(request))
+        except asyncio.CancelledError as error:
+            request.settle(error=TimedOut("the hook was cancelled"))
+            if not self._was_interrupted() and (self._is_closing or self._is_abandoned):
+                raise
+            del error
+        except KeyboardInterrupt:
+            request.settle(error=TimedOut("interrupted from the keyboard"))
+            raise
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit included
+            request.settle(error=error)
+        finally:
+            self._current = None
+
+    async def _call(self, request: Request) -> Any:
+        function = request.function
+        if function is None:
+            return None
+        SCOPE.set(request.scope)
+        if request.is_async:
+            return await function(*request.arguments)
+        self._in_thread = True
+        try:
+            return await self._worker.run(lambda: function(*request.arguments))
+        finally:
+            self._in_thread = False
+
+    # --- delivery ---
+
+    async def _deliver(self, session_id: str, cursor: _Cursor, until: int) -> None:
+        if cursor.position < cursor.ring.base:
+            await self._tell_dropped(session_id, cursor)
+        run = cursor.ring.read(cursor.position, BATCH, until)
+        end = cursor.position + len(run.events)
+        try:
+            if run.is_plain:
+                self.recent_origin = ()
+                await self._deliver_run(run.events, run.types, Scope(self.plugin, session_id))
+            else:
+                await self._deliver_caused(session_id, run)
+        finally:
+            self._scope = None
+            cursor.position = end
+
+    async def _deliver_caused(self, session_id: str, run: Run) -> None:
+        """Deliver events, some of which plugins led to: one scope for each stretch with the same chain."""
+        self.recent_origin = max((event.origin for event in run.events), key=len)
+        events = [
+            e for e in run.events if not (e.__class__ in SELF_CAUSED and e.origin and e.origin[-1] == self.plugin)
+        ]
+        start = 0
+        for i in range(1, len(events) + 1):
+            if i == len(events) or events[i].origin != events[start].origin:
+                stretch = events[start:i]
+                scope = Scope(self.plugin, session_id, stretch[0].origin)
+                await self._deliver_run(stretch, frozenset([e.__class__ for e in stretch]), scope)
+                start = i
+
+    async def _deliver_run(self, events: list[Event], types: frozenset[type[Event]], scope: Scope) -> None:
+        observers = self.observers
+        wanted = types & observers.types
+        if not wanted or self._is_abandoned:
+            return
+        scope.held = frozenset((self.plugin,))
+        self._scope = scope
+        SCOPE.set(scope)
+        if wanted.isdisjoint(observers.several):
+            # A copy of its own, so that `abandon` can end the loop below from outside.
+            batch = events.copy() if len(wanted) == len(types) else [e for e in events if e.__class__ in wanted]
+            await self._deliver_fast(batch, observers.single, scope)
+        else:
+            batch = [event for event in events if observers.wants(event)]
+            await (self._deliver_in_thread if observers.is_all_sync else self._deliver_mixed)(batch, scope)
+
+    async def _deliver_fast(self, batch: list[Event], single: Mapping[type[Event], Any], scope: Scope) -> None:
+        """Await one asynchronous hook for each event, with nothing else in the loop: 80 ns an event (benchmarks)."""
+        self._batch = batch
+        self.delivered += len(batch)
+        iterator = iter(batch)
+        only = single[batch[0].__class__] if len({*map(type, batch)}) == 1 else None
+        while True:
+            try:
+                if only is not None:
+                    for event in iterator:
+                        scope.event = event
+                        await only(event)
+                else:
+                    for event in iterator:
+                        scope.event = event
+                        await single[event.__class__](event)
+            except BaseException as error:  # noqa: BLE001 - sorted in _failed; a plugin may raise anything
+                self._failed(error, scope.event)
+            else:
+                return
+
+    async def _deliver_mixed(self, batch: list[Event], scope: Scope) -> None:
+        self._batch = batch
+        self.delivered += len(batch)
+        for event in batch:
+            scope.event = event
+            for hook, function, is_async in self.observers.handlers(event.__class__):
+                if self._is_abandoned:
+                    return
+                self._hook = hook
+                try:
+                    if is_async:
+                        await function(event)
+                    else:
+                        self._in_thread = True
+                        await self._worker.run(lambda function=function, event=event: function(event))
+                except BaseException as error:  # noqa: BLE001 - sorted in _failed; a plugin may raise anything
+                    self._failed(error, event)
+                finally:
+                    self._in_thread = False
+        self._hook = ""
+
+    async def _deliver_in_thread(self, batch: list[Event], scope: Scope) -> None:
+        """Hand a whole batch to the plugin's thread: one switch for all of it, not one an event."""
+        self._batch = batch
+        self.delivered += len(batch)
+        loop = asyncio.get_running_loop()
+        handlers = self.observers.handlers
+
+        def deliver() -> None:
+            for event in batch:
+                scope.event = event
+                for _, function, _ in handlers(event.__class__):
+                    try:
+                        function(event)
+                    except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
+                        loop.call_soon_threadsafe(self._report, error, event)
+
+        self._in_thread = True
+        try:
+            await self._worker.run(deliver)
+        finally:
+            self._in_thread = False
+
+    async def _tell_dropped(self, session_id: str, cursor: _Cursor) -> None:
+        first, last = cursor.position + 1, cursor.ring.base
+        cursor.position = last
+        self.dropped += last - first + 1
+        event = EventsDropped(plugin_name=self.plugin, count=last - first + 1, ranges=((first, last),))
+        stamp(event, last, 0, session_id, (), None)
+        await self._deliver_run([event], frozenset((EventsDropped,)), Scope(self.plugin, session_id))
+
+    # --- failures ---
+
+    def _hook_of(self, event: Event) -> str:
+        handlers = self.observers.handlers(event.__class__)
+        return self._hook or (handlers[0][0] if handlers else "ally_event")
+
+    def _failed(self, error: BaseException, event: Event | None) -> None:
+        """Take what a hook raised: go on after a crash or our own interruption, raise what is not the plugin's."""
+        if isinstance(error, asyncio.CancelledError):
+            if self._was_interrupted():
+                return
+            if self._is_closing or self._is_abandoned:
+                raise error
+        elif isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+            raise error
+        self._report(error, event)
+
+    def _report(self, error: BaseException, event: Event | None) -> None:
+        hook = self._hook_of(event) if event is not None else self._hook
+        self._on_crash(Crash(self.plugin, hook, error, event))
+
+    def _expire(self, request: Request, deadline: float) -> None:
+        if request.future.done():
+            return
+        error = TimedOut(f"{request.hook} did not answer within {deadline:g} s")
+        request.settle(error=error)
+        if request is self._current:
+            self._interrupt(request.hook, error, None)
+
+    def _interrupt(self, hook: str, error: TimedOut, event: Event | None) -> None:
+        if self._is_abandoned:
+            return
+        if self._in_thread or self._is_interrupted or self._task is None:
+            self._give_up(hook, error, event)
+            return
+        if event is not None:
+            self._on_crash(Crash(self.plugin, hook, error, event))
+        self._is_interrupted = True
+        self._task.cancel()
+        stuck_at = (self._current, self._scope, event)
+        asyncio.get_running_loop().call_later(GRACE, self._check_reaction, stuck_at, hook, error)
+
+    def _check_reaction(self, stuck_at: tuple[Any, ...], hook: str, error: TimedOut) -> None:
+        if not self._is_interrupted or self._is_abandoned:
+            return
+        current, scope, event = stuck_at
+        if self._current is current and self._scope is scope and (scope is None or scope.event is event):
+            self._give_up(hook, error, event)
+        else:
+            self._was_interrupted()  # it swallowed the cancellation, but it did end
+
+    def _give_up(self, hook: str, error: TimedOut, event: Event | None) -> None:
+        self._on_crash(Crash(self.plugin, hook, error, event, is_final=True))
+        self.abandon()
+
+    def _was_interrupted(self) -> bool:
+        """Say whether a cancellation was ours, and take it back so that later timeouts in hooks work."""
+        if not self._is_interrupted:
+            return False
+        self._is_interrupted = False
+        if self._task is not None:
+            self._task.uncancel()
+        return True

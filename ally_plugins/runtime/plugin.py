@@ -1,0 +1,159 @@
+"""One plugin of a running host: its identity, grants, hooks, lane, budget, counters and state.
+
+It holds facts and decides one thing, when crashes end in quarantine; what follows from a change of state (events,
+records) is told to the host by a callback.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from attrs import Factory, define, field, frozen
+
+from ally_plugins.errors import RefusedError
+from ally_plugins.policy.budget import Limits, PluginBudget
+from ally_plugins.policy.ordering import Orderable
+from ally_plugins.policy.permissions import GrantSet
+from ally_plugins.policy.restart import CrashCounter
+from ally_plugins.policy.verdicts import Cause
+
+from .lanes import Crash, Lane
+from .observers import Implementation
+
+__all__ = ["DEADLINES", "Counts", "Plugin", "PluginOptions"]
+
+DEADLINES: Final[Mapping[str, float]] = {"gate": 15.0, "transform": 15.0, "observe": 30.0, "start": 30.0, "stop": 5.0}
+"""Seconds that each kind of hook may take (design.md, section 3); the operator may change them by plugin and hook."""
+
+_CAUSES: Final[dict[str, Cause]] = {
+    "failed": "failed",
+    "quarantined": "quarantined",
+    "waiting": "waiting",
+    "starting": "not_running",
+}
+
+
+@frozen(kw_only=True)
+class PluginOptions:
+    """What the operator, or the host author by code, has settled for one plugin."""
+
+    grants: GrantSet = GrantSet()
+    settings: Mapping[str, Any] = Factory(dict)
+    limits: Limits = Limits()
+    deadlines: Mapping[str, float] = Factory(dict)
+    gate_on_error: str = "deny"
+    transform_on_error: str = "drop"
+    shadow: bool | frozenset[str] = False
+    mandatory: bool = False
+
+
+@define
+class Counts:
+    """What a plugin has done so far; `refused` counts refusals by reason."""
+
+    messages: int = 0
+    emitted: int = 0
+    crashes: int = 0
+    refused: Counter[str] = Factory(Counter)
+
+
+@define(eq=False)
+class Plugin:
+    """A plugin that the host knows; `implementations` is empty until its code has been loaded.
+
+    `state` is one of waiting, failed, loaded, starting, running, quarantined, stopped; `reason` says why in words.
+    """
+
+    name: str
+    options: PluginOptions
+    on_state: Callable[[Plugin], None]
+    on_crash: Callable[[Plugin, Crash], None]
+    now: Callable[[], float]
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    version: str = ""
+    state: str = "loaded"
+    reason: str = ""
+    instance: Any = None
+    implementations: Mapping[str, Implementation] = Factory(dict)
+    lane: Lane | None = None
+    counts: Counts = Factory(Counts)
+    budget: PluginBudget = field(init=False)
+    crashes: CrashCounter = field(init=False, factory=CrashCounter)
+
+    def __attrs_post_init__(self) -> None:
+        self.budget = PluginBudget(self.name, self.options.limits)
+
+    @property
+    def grants(self) -> GrantSet:
+        """What the plugin may do."""
+        return self.options.grants
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its hooks are called."""
+        return self.state == "running" and self.lane is not None and self.lane.is_open
+
+    @property
+    def cause(self) -> Cause:
+        """Why it does not answer, as votes name it."""
+        return _CAUSES.get(self.state, "not_running")
+
+    @property
+    def orderable(self) -> Orderable:
+        """What the order of plugins depends on."""
+        return Orderable(self.name, self.before, self.after, self.options.mandatory)
+
+    def deadline(self, hook: str, kind: str = "observe") -> float:
+        """Return the seconds that a hook may take: the operator's for the hook, or for its kind, or the default."""
+        own = self.options.deadlines
+        return own.get(hook, own.get(kind, DEADLINES[kind]))
+
+    def shortest_deadline(self) -> float:
+        """Return the least of the deadlines that the watchdog keeps for this plugin."""
+        return min([DEADLINES["observe"], *self.options.deadlines.values()])
+
+    def is_shadowed(self, hook: str, topic: str) -> bool:
+        """Say whether a gate or transform is only watched: asked and recorded, not enforced."""
+        shadow = self.options.shadow
+        return shadow if isinstance(shadow, bool) else hook in shadow or topic in shadow
+
+    def set_state(self, state: str, reason: str = "") -> None:
+        """Change the state and say so."""
+        if (state, reason) != (self.state, self.reason):
+            self.state, self.reason = state, reason
+            self.on_state(self)
+
+    def crashed(self, crash: Crash) -> None:
+        """Count what went wrong in a hook or handler; a refusal that was not caught is no crash."""
+        if isinstance(crash.error, RefusedError):
+            return
+        self.counts.crashes += 1
+        self.on_crash(self, crash)
+        if self.state in {"quarantined", "stopped"}:
+            return
+        if crash.is_final:
+            self._quarantine(f"{crash.hook} ignored its interruption and was abandoned")
+        elif self.crashes.crashed(self.now()):
+            self._quarantine(
+                f"{self.crashes.limit} crashes in {self.crashes.window:g} s, last: {describe(crash.error)}"
+            )
+
+    def _quarantine(self, why: str) -> None:
+        self.set_state("quarantined", f"{why}; let it out with `ally-plugins release {self.name}`")
+        if self.lane is not None:
+            self.lane.abandon()
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as one line for people: its type and the first line of its text, cut to 300 characters."""
+    text = str(error).strip().partition("\n")[0]
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return line if len(line) <= 300 else line[:297] + "..."  # noqa: PLR2004
+
+
+def orderables(plugins: Iterable[Plugin]) -> list[Orderable]:
+    """Return what the order of these plugins depends on."""
+    return [plugin.orderable for plugin in plugins]
