@@ -1,0 +1,64 @@
+"""Message contents as recordings write them: a text, or a list of blocks. Nothing here raises; what is wrong is noted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Notes", "flatten", "iterate_blocks", "text_of"]
+
+
+@define
+class Notes:
+    """What was noticed while one record was read: the first thing that is wrong, and blocks without a text."""
+
+    problem: str | None = None
+    placeholders: list[str] = field(factory=list)
+
+    def blame(self, name: str, found: object, expected: str) -> None:
+        """Note that `name` holds something else than `expected`; the first problem of a record is the one reported."""
+        if self.problem is None:
+            self.problem = f"{name} is {type(found).__name__}, expected {expected}"
+
+
+def text_of(values: dict[str, Any], key: str) -> str:
+    """Return the text under `key`, or the empty string where there is none."""
+    value = values.get(key)
+    return value if type(value) is str else ""
+
+
+def iterate_blocks(content: Any, notes: Notes) -> Iterator[dict[str, Any]]:
+    """Yield the blocks of a message's content; a text is one block."""
+    if type(content) is str:
+        yield {"type": "text", "text": content}
+    elif type(content) is list:
+        for block in content:
+            if type(block) is dict:
+                yield block
+            else:
+                notes.blame("a content block", block, "an object")
+    else:
+        notes.blame("content", content, "a text or a list of blocks")
+
+
+def flatten(content: Any, notes: Notes) -> str:
+    """Return a content as one text; blocks that are no text become `[image]` and the like, and are noted."""
+    if type(content) is str:
+        return content
+    if content is None:
+        return ""
+    return "\n".join(_block_text(block, notes) for block in iterate_blocks(content, notes))
+
+
+def _block_text(block: dict[str, Any], notes: Notes) -> str:
+    kind = text_of(block, "type") or "block"
+    if kind == "text":
+        if type(block.get("text")) is not str:
+            notes.blame("a block's text", block.get("text"), "a text")
+        return text_of(block, "text")
+    notes.placeholders.append(kind)
+    return f"[{kind}]"

@@ -1,0 +1,79 @@
+"""JSON lines from a file of any size in constant memory: capped lines, their numbers, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["MAX_LINE_BYTES", "Line", "decode_record", "iterate_lines"]
+
+# Bounds the memory that one line may take. The largest lines of real transcripts hold a few pasted images, below 10 MiB.
+MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+_SKIP_BYTES: Final = 1024 * 1024
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+# Number from 1, and the line without its end; None in place of a line that is longer than the cap.
+Line = tuple[int, bytes | None]
+
+
+def iterate_lines(file: BinaryIO, limit: int = MAX_LINE_BYTES) -> Iterator[Line]:
+    """Yield every line that is not blank, with its number. A line over `limit` bytes is read past and yielded as None."""
+    number = 0
+    while line := file.readline(limit + 1):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(_BYTE_ORDER_MARK)  # noqa: PLW2901 - only the first line can have one
+        if len(line) > limit and not line.endswith(b"\n"):
+            _skip_line(file)
+            yield number, None
+        elif not line.isspace() and line:
+            yield number, line
+
+
+def decode_record(line: bytes | None) -> dict[str, Any] | str:
+    """Return the JSON object of a line, or, as text, why there is none. Never raises."""
+    if line is None:
+        return f"longer than {MAX_LINE_BYTES} bytes"
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        value = _decode_lone_surrogates(line)
+        if value is None:
+            return f"not JSON: {error.msg} at character {error.pos}"
+    if type(value) is not dict:
+        return f"a JSON {_json_name(value)}, expected an object"
+    return value
+
+
+def _skip_line(file: BinaryIO) -> None:
+    while (rest := file.readline(_SKIP_BYTES)) and not rest.endswith(b"\n"):
+        pass
+
+
+def _decode_lone_surrogates(line: bytes) -> Any:
+    """Decode a line that is refused only for half an emoji.
+
+    Programs that cut texts by UTF-16 units write them; the halves become question marks. None when that is not it.
+    """
+    if b"\\ud" not in line and b"\\uD" not in line:
+        return None
+    try:
+        value = json.loads(line, parse_constant=_refuse_constant)
+        return orjson.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)
+
+
+def _json_name(value: object) -> str:
+    names = {list: "array", str: "string", int: "number", float: "number", bool: "boolean"}
+    return names.get(type(value), "null")

@@ -1,0 +1,83 @@
+"""Which sub-agent a record of a Claude Code transcript belongs to.
+
+A sub-agent's id is the id of the call that started it, wherever that can be told, so that its start, which is recorded
+before its own name, and its records agree. Records name their agent (`agentId`), or only the record before them
+(`parentUuid`), or come wrapped in progress records that name the call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, field
+
+from ally_plugins.replay.content import text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["AGENT_TOOLS", "BoundedMap", "Sidechains"]
+
+# The tool that starts a sub-agent; newer versions of Claude Code call it Agent.
+AGENT_TOOLS: Final = frozenset({"Task", "Agent"})
+# Bounds what is remembered of records; interleaved sub-agents refer back by a few dozen records.
+_REMEMBERED: Final = 16_384
+
+
+class BoundedMap(dict[str, str]):
+    """A dictionary of the latest keys; the oldest is forgotten for a new one."""
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep `value`; the oldest key goes when there are too many."""
+        if key not in self and len(self) >= _REMEMBERED:
+            del self[next(iter(self))]
+        self[key] = value
+
+
+@define
+class Sidechains:
+    """The sub-agents of one transcript. Lives as long as one reading."""
+
+    unclaimed: BoundedMap = field(factory=BoundedMap)  # call id to prompt
+    agents: BoundedMap = field(factory=BoundedMap)  # the transcript's agentId to ours
+    records: BoundedMap = field(factory=BoundedMap)  # record uuid to ours, where there is no agentId
+    nameless: int = 0
+
+    def task_called(self, call_id: str, prompt: str) -> None:
+        """Note a call that starts a sub-agent."""
+        self.unclaimed.remember(call_id, prompt)
+
+    def task_returned(self, call_id: str) -> None:
+        """Note that a call returned: records that come later belong to another."""
+        self.unclaimed.pop(call_id, None)
+
+    def find(self, record: dict[str, Any], call_id: str = "", texts: Iterable[str] = ()) -> tuple[str, bool]:
+        """Return the agent of a record and whether it is one whose start nobody has told.
+
+        `call_id` is the call that the record names, `texts` what it says: an agent's first record repeats its prompt.
+        """
+        known = self._known(record)
+        agent_id, is_new = (known, False) if known else self._claim(record, call_id, texts)
+        if name := text_of(record, "agentId"):
+            self.agents.remember(name, agent_id)
+        elif uuid := text_of(record, "uuid"):
+            self.records.remember(uuid, agent_id)
+        return agent_id, is_new
+
+    def _known(self, record: dict[str, Any]) -> str | None:
+        if name := text_of(record, "agentId"):
+            return self.agents.get(name)
+        return self.records.get(text_of(record, "parentUuid"))
+
+    def _claim(self, record: dict[str, Any], call_id: str, texts: Iterable[str]) -> tuple[str, bool]:
+        claimed = call_id if call_id in self.unclaimed else self._by_prompt(set(texts))
+        if claimed:
+            del self.unclaimed[claimed]
+            return claimed, False
+        self.nameless += 1
+        return text_of(record, "agentId") or f"sidechain-{self.nameless}", True
+
+    def _by_prompt(self, texts: set[str]) -> str:
+        """Return the call whose prompt is among `texts`, else the oldest that nobody claimed, else nothing."""
+        same = (call_id for call_id, prompt in self.unclaimed.items() if prompt in texts)
+        return next(same, next(iter(self.unclaimed), ""))

@@ -1,0 +1,286 @@
+"""What a recorded session says, as neutral frozen values in the order in which it happened.
+
+Every reader yields these and nothing else; the player turns them into events and calls of a live session. A step
+carries recorded facts only: what a gate or a transform makes of them is the player's business.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from attrs import field, frozen
+
+__all__ = [
+    "AgentEnded",
+    "AgentStarted",
+    "AssistantMessage",
+    "BrokenLine",
+    "CompactionCompleted",
+    "CompactionStarted",
+    "Diff",
+    "DiffMade",
+    "Interrupted",
+    "ModelRequested",
+    "ModelResponded",
+    "PermissionAnswered",
+    "PermissionAsked",
+    "PersonMessage",
+    "SafePoint",
+    "SafePointKind",
+    "SessionEnded",
+    "SessionStarted",
+    "Skipped",
+    "Step",
+    "Thought",
+    "Todo",
+    "TodosChanged",
+    "ToolCalled",
+    "ToolReturned",
+    "Usage",
+]
+
+
+class SafePointKind(StrEnum):
+    """Where the conversation may change; the values are the argument of `session.safe_point`."""
+
+    STEP = "step"
+    TURN_END = "turn_end"
+    TURN_START = "turn_start"
+
+
+@frozen
+class Diff:
+    """What an edit tool is about to do to one file. Unknown old content is the empty string."""
+
+    path: str
+    old: str
+    new: str
+    operation: str
+    edits_count: int = 1
+
+
+@frozen
+class Todo:
+    """One entry of the agent's todo list."""
+
+    id: str
+    task: str
+    status: str
+    active_form: str | None = None
+
+
+@frozen
+class Step:
+    """Something that happened. `at` is the recorded time in Unix milliseconds and never runs backward."""
+
+    at: int
+
+
+@frozen
+class SessionStarted(Step):
+    """The recording begins. `session_id`, `cwd` and `model` are empty where they are not recorded."""
+
+    session_id: str = ""
+    cwd: str = ""
+    model: str = ""
+
+
+@frozen
+class SessionEnded(Step):
+    """The recording ends; always the last step. `reason` is the recorded one, or `end_of_recording`."""
+
+    reason: str = "end_of_recording"
+
+
+@frozen
+class PersonMessage(Step):
+    """A person said something. `is_interjection`: in the middle of a turn, which goes on."""
+
+    text: str
+    is_interjection: bool = False
+
+
+@frozen
+class AssistantMessage(Step):
+    """The model said something to the person, or a sub-agent (`agent_id`) to the agent that started it."""
+
+    text: str
+    model: str = ""
+    agent_id: str | None = field(default=None, kw_only=True)
+
+
+@frozen
+class Thought(Step):
+    """The model finished thinking."""
+
+    text: str
+    agent_id: str | None = field(default=None, kw_only=True)
+
+
+@frozen
+class ModelRequested(Step):
+    """The model was asked for its next answer."""
+
+    model: str = ""
+    agent_id: str | None = field(default=None, kw_only=True)
+
+
+@frozen
+class ModelResponded(Step):
+    """The model began to answer. Token counts are None where they are not recorded."""
+
+    model: str = ""
+    stop_reason: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+    agent_id: str | None = field(default=None, kw_only=True)
+
+
+@frozen
+class Usage(Step):
+    """How full the main conversation's context is, in percent from 0 to 100; `tokens` where they are recorded."""
+
+    percent: float
+    tokens: int | None = None
+
+
+@frozen
+class ToolCalled(Step):
+    """A tool is to be called. A `ToolReturned` with the same `call_id` follows, whatever happens."""
+
+    call_id: str
+    tool_name: str
+    arguments: dict[str, Any]
+    agent_id: str | None = field(default=None, kw_only=True)
+
+
+@frozen
+class ToolReturned(Step):
+    """A tool call ended. `tool_name` and `duration_ms` are filled in from the call.
+
+    `is_rejected`: the person was asked and said no. `is_launch`: it only started a sub-agent, which goes on.
+    """
+
+    call_id: str
+    success: bool
+    output: str = ""
+    error: str | None = None
+    is_rejected: bool = False
+    is_launch: bool = False
+    tool_name: str = ""
+    duration_ms: int = 0
+    agent_id: str | None = field(default=None, kw_only=True)
+
+
+@frozen
+class DiffMade(Step):
+    """An edit tool showed its diff; comes right after its `ToolCalled`, before anything ran."""
+
+    call_id: str | None
+    tool_name: str
+    diff: Diff
+    agent_id: str | None = field(default=None, kw_only=True)
+
+
+@frozen
+class TodosChanged(Step):
+    """The agent wrote its todo list anew; comes right after the `ToolCalled` that did it, where there is one."""
+
+    todos: tuple[Todo, ...]
+    call_id: str | None = None
+    agent_id: str | None = field(default=None, kw_only=True)
+
+
+@frozen
+class PermissionAsked(Step):
+    """The person was asked whether a tool may run."""
+
+    request_id: str
+    tool_name: str
+    arguments: dict[str, Any]
+    path: str | None = None
+    command: str | None = None
+    sensitivity: str = ""
+    options: tuple[str, ...] = ()
+    call_id: str | None = None
+    agent_id: str | None = field(default=None, kw_only=True)
+
+
+@frozen
+class PermissionAnswered(Step):
+    """The person answered."""
+
+    request_id: str
+    choice: str
+    agent_id: str | None = field(default=None, kw_only=True)
+
+
+@frozen
+class CompactionStarted(Step):
+    """The conversation is being compacted."""
+
+
+@frozen
+class CompactionCompleted(Step):
+    """The conversation was compacted. Percentages are None where they are not recorded."""
+
+    old_percent: float | None = None
+    new_percent: float | None = None
+    threshold: float | None = None
+    strategy: str | None = None
+    error: str | None = None
+
+
+@frozen
+class AgentStarted(Step):
+    """A sub-agent began. `call_id` is the tool call that started it, where that is known, and then its id too."""
+
+    agent_id: str
+    call_id: str | None
+    agent_name: str = ""
+    prompt: str = ""
+    model: str = ""
+
+
+@frozen
+class AgentEnded(Step):
+    """A sub-agent ended, right before the call that started it returns."""
+
+    agent_id: str
+    call_id: str | None
+    agent_name: str = ""
+    result: str = ""
+    is_interrupted: bool = False
+    interruption_cause: str | None = None
+    duration_ms: int = 0
+    tool_use_count: int = 0
+
+
+@frozen
+class SafePoint(Step):
+    """Here plugin messages may enter the conversation: no call of the main agent is open."""
+
+    kind: SafePointKind
+
+
+@frozen
+class Interrupted(Step):
+    """The person stopped the agent in the middle of its turn."""
+
+
+@frozen
+class Skipped(Step):
+    """A record, or a part of one, that has no event. `record_type` is what it is counted under."""
+
+    record_type: str
+
+
+@frozen
+class BrokenLine(Step):
+    """A line that cannot be read in full. `number` counts from 1; in a trajectory it is the array element's."""
+
+    number: int
+    reason: str

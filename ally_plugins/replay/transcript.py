@@ -1,0 +1,368 @@
+"""Claude Code transcripts: one JSON record a line.
+
+What has no event is skipped and counted under its record type; parts of user records under a name of their own:
+`local-command` (a command that the program itself carried out, and its output), `meta` (text that the program put in),
+`compact-summary`, `duplicate` (a record that a resumed session repeats), `block:<type>` (content that is no text).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from attrs import define, field
+
+from ally_plugins.replay.clock import RecordedClock
+from ally_plugins.replay.content import Notes, flatten, iterate_blocks, text_of
+from ally_plugins.replay.derive import derive_diff, derive_todos
+from ally_plugins.replay.lines import decode_record, iterate_lines
+from ally_plugins.replay.sidechains import AGENT_TOOLS, BoundedMap, Sidechains
+from ally_plugins.replay.steps import (
+    AgentStarted,
+    AssistantMessage,
+    BrokenLine,
+    CompactionCompleted,
+    CompactionStarted,
+    DiffMade,
+    Interrupted,
+    ModelRequested,
+    ModelResponded,
+    PersonMessage,
+    SessionEnded,
+    SessionStarted,
+    Skipped,
+    Thought,
+    TodosChanged,
+    ToolCalled,
+    ToolReturned,
+    Usage,
+)
+
+from ally_plugins.replay.turns import MAX_AGENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ally_plugins.replay.steps import Step
+
+__all__ = ["CONTEXT_WINDOW", "read_transcript"]
+
+# Tokens; the window of the models that wrote most transcripts. Transcripts do not record it.
+CONTEXT_WINDOW: Final = 200_000
+
+# A name in `skipped` comes from the file: it must not carry the file's size.
+_MAX_NAME: Final = 64
+_SYNTHETIC: Final = "<synthetic>"
+_INTERRUPTION: Final = "[Request interrupted by user"
+_REJECTIONS: Final = ("The user doesn't want to proceed with this tool use", "The user doesn't want to take this action")
+_COMMAND: Final = re.compile(r"\s*<command-(?:name|message)>")
+_COMMAND_PART: Final = re.compile(r"<command-(name|args)>(.*?)</command-\1>", re.DOTALL)
+_LOCAL: Final = ("<local-command-", "<bash-input>", "<bash-stdout>", "<bash-stderr>")
+_NOTICES: Final = ("<system-reminder>", "<task-notification>", "<local-command-caveat>")
+
+
+def read_transcript(file: BinaryIO, context_window: int = CONTEXT_WINDOW) -> Iterator[Step]:
+    """Yield the steps of a transcript, without safe points. Never raises for what a line holds.
+
+    `context_window` is in tokens; the percentages of `Usage` are of it.
+    """
+    transcript = _Transcript(context_window)
+    for number, line in iterate_lines(file):
+        record = decode_record(line)
+        if type(record) is str:
+            yield BrokenLine(transcript.clock.now, number, record)
+        elif type(record) is dict:
+            yield from transcript.receive_record(number, record)
+    yield from transcript.end()
+
+
+@define
+class _Answer:
+    """The model's answer that a chain of records is in the middle of: it may be spread over several records."""
+
+    message_id: str | None = None
+    is_open: bool = False
+    tokens: int = -1
+
+
+@define
+class _Transcript:
+    """What is remembered between records. Lives as long as one reading."""
+
+    context_window: int
+    clock: RecordedClock = field(factory=RecordedClock)
+    sidechains: Sidechains = field(factory=Sidechains)
+    seen: BoundedMap = field(factory=BoundedMap)
+    answers: dict[str | None, _Answer] = field(factory=dict)
+    notes: Notes = field(factory=Notes)
+    has_started: bool = False
+    percent: float | None = None
+    compaction: CompactionCompleted | None = None
+    command: str | None = None
+
+    def receive_record(self, number: int, record: dict[str, Any]) -> Iterator[Step]:
+        """Yield what one record says; a part of it that cannot be read makes it a broken line as well."""
+        self.notes = notes = Notes()
+        yield from self._steps(record)
+        now = self.clock.now
+        for kind in notes.placeholders:
+            yield Skipped(now, f"block:{kind[:_MAX_NAME]}")
+        if notes.problem is not None:
+            yield BrokenLine(now, number, notes.problem)
+
+    def end(self) -> Iterator[Step]:
+        """Yield what the end of the file means."""
+        now = self.clock.now
+        if not self.has_started:
+            yield SessionStarted(now)
+        yield from self._settle_command(is_local=True)
+        yield from self._settle_compaction(None)
+        yield SessionEnded(now)
+
+    def _steps(self, record: dict[str, Any]) -> Iterator[Step]:
+        kind = record.get("type")
+        if type(kind) is not str:
+            self.notes.blame("type", kind, "a text")
+        elif kind == "assistant" or kind == "user":  # noqa: PLR1714 - half the time of a set for the commonest case
+            yield from self._message(record, kind)
+        elif kind == "progress":
+            yield from self._progress(record)
+        elif kind == "system" and record.get("subtype") == "compact_boundary":
+            yield from self._compact_boundary(record)
+        else:
+            yield Skipped(self._time(record), kind[:_MAX_NAME])
+
+    def _time(self, record: dict[str, Any]) -> int:
+        return self.clock.read(record.get("timestamp"))
+
+    def _start(self, record: dict[str, Any]) -> Iterator[Step]:
+        if not self.has_started:
+            self.has_started = True
+            yield SessionStarted(self.clock.now, text_of(record, "sessionId"), text_of(record, "cwd"))
+
+    def _message(self, record: dict[str, Any], kind: str, call_id: str = "") -> Iterator[Step]:
+        if uuid := text_of(record, "uuid"):
+            if uuid in self.seen:
+                yield Skipped(self.clock.now, "duplicate")
+                return
+            self.seen.remember(uuid, "")
+        message = record.get("message")
+        if type(message) is not dict:
+            self.notes.blame("message", message, "an object")
+            return
+        asked_at = self.clock.now
+        self._time(record)
+        yield from self._start(record)
+        is_side = record.get("isSidechain") is True or call_id != ""
+        agent_id = (yield from self._agent(record, message, call_id)) if is_side else None
+        if kind == "assistant":
+            yield from self._assistant(message, agent_id, asked_at or self.clock.now)
+        else:
+            yield from self._user(record, message, agent_id)
+
+    def _agent(self, record: dict[str, Any], message: dict[str, Any], call_id: str) -> Iterator[Step]:
+        content = message.get("content")
+        blocks = iterate_blocks(content, Notes())
+        texts = [text_of(block, "text") for block in blocks] if message.get("role") == "user" else []
+        agent_id, is_new = self.sidechains.find(record, call_id, texts)
+        if is_new:
+            yield AgentStarted(self.clock.now, agent_id, None, prompt="\n".join(texts))
+        return agent_id  # noqa: B901 - the generator's own answer to `yield from`
+
+    # -- what the model says
+
+    def _assistant(self, message: dict[str, Any], agent_id: str | None, asked_at: int) -> Iterator[Step]:
+        if agent_id is None:
+            yield from self._settle_command(is_local=False)
+        model = text_of(message, "model")
+        if model != _SYNTHETIC:
+            yield from self._answer(message, agent_id, model, asked_at)
+        for block in iterate_blocks(message.get("content"), self.notes):
+            yield from self._block(block, agent_id, model)
+
+    def _answer(self, message: dict[str, Any], agent_id: str | None, model: str, asked_at: int) -> Iterator[Step]:
+        answer, now = self.answers.get(agent_id), self.clock.now
+        message_id = text_of(message, "id") or None
+        usage = _token_counts(message.get("usage"))
+        if answer is None or answer.message_id != message_id or not (answer.is_open or message_id):
+            answer = _Answer(message_id)
+            if len(self.answers) > MAX_AGENTS:
+                self.answers.clear()
+            self.answers[agent_id] = answer
+            yield ModelRequested(asked_at, model, agent_id=agent_id)
+            yield ModelResponded(
+                now,
+                model,
+                text_of(message, "stop_reason") or None,
+                usage.get("input_tokens"),
+                usage.get("output_tokens"),
+                usage.get("cache_read_input_tokens"),
+                usage.get("cache_creation_input_tokens"),
+                agent_id=agent_id,
+            )
+        answer.is_open = True
+        if agent_id is None and usage and (tokens := sum(usage.values())) != answer.tokens:
+            answer.tokens = tokens
+            yield from self._usage(tokens)
+
+    def _usage(self, tokens: int) -> Iterator[Step]:
+        self.percent = min(100.0, 100 * tokens / self.context_window)
+        yield from self._settle_compaction(self.percent)
+        yield Usage(self.clock.now, self.percent, tokens)
+
+    def _block(self, block: dict[str, Any], agent_id: str | None, model: str) -> Iterator[Step]:
+        kind, now = block.get("type"), self.clock.now
+        if kind == "tool_use":
+            yield from self._tool_use(block, agent_id)
+        elif kind == "text":
+            text = self._required(block, "text")
+            if text and not text.isspace():
+                yield AssistantMessage(now, text, model, agent_id=agent_id)
+        elif kind == "thinking":
+            text = self._required(block, "thinking")
+            if text and not text.isspace():
+                yield Thought(now, text, agent_id=agent_id)
+        else:
+            self.notes.placeholders.append(kind if type(kind) is str else "unknown")
+
+    def _required(self, block: dict[str, Any], key: str) -> str:
+        value = block.get(key)
+        if type(value) is str:
+            return value
+        self.notes.blame(key, value, "a text")
+        return ""
+
+    def _tool_use(self, block: dict[str, Any], agent_id: str | None) -> Iterator[Step]:
+        call_id, tool_name = self._required(block, "id"), self._required(block, "name")
+        if not call_id or not tool_name:
+            self.notes.blame("a tool_use's id or name", "", "a text that is not empty")
+            return
+        arguments, now = block.get("input"), self.clock.now
+        if type(arguments) is not dict:
+            self.notes.blame("a tool_use's input", arguments, "an object")
+            arguments = {}
+        yield ToolCalled(now, call_id, tool_name, arguments, agent_id=agent_id)
+        if (diff := derive_diff(tool_name, arguments)) is not None:
+            yield DiffMade(now, call_id, tool_name, diff, agent_id=agent_id)
+        elif (todos := derive_todos(tool_name, arguments)) is not None:
+            yield TodosChanged(now, todos, call_id, agent_id=agent_id)
+        elif tool_name in AGENT_TOOLS:
+            prompt = text_of(arguments, "prompt")
+            self.sidechains.task_called(call_id, prompt)
+            name = text_of(arguments, "subagent_type") or text_of(arguments, "description")
+            yield AgentStarted(now, call_id, call_id, name, prompt, text_of(arguments, "model"))
+
+    # -- what comes back to the model
+
+    def _user(self, record: dict[str, Any], message: dict[str, Any], agent_id: str | None) -> Iterator[Step]:
+        if (answer := self.answers.get(agent_id)) is not None:
+            answer.is_open = False
+        texts: list[str] = []
+        has_results = False
+        for block in iterate_blocks(message.get("content"), self.notes):
+            kind = block.get("type")
+            if kind == "tool_result":
+                has_results = True
+                yield from self._tool_result(block, record.get("toolUseResult"))
+            elif kind == "text":
+                texts.append(self._required(block, "text"))
+            else:
+                name = kind if type(kind) is str else "unknown"
+                self.notes.placeholders.append(name)
+                texts.append(f"[{name[:_MAX_NAME]}]")
+        if agent_id is None and texts:
+            yield from self._text(record, "\n".join(texts), is_interjection=has_results)
+
+    def _tool_result(self, block: dict[str, Any], details: Any) -> Iterator[Step]:
+        call_id = self._required(block, "tool_use_id")
+        if not call_id:
+            return
+        output, is_error = flatten(block.get("content"), self.notes), block.get("is_error")
+        if is_error is not None and type(is_error) is not bool:
+            self.notes.blame("is_error", is_error, "true or false")
+        self.sidechains.task_returned(call_id)
+        success = is_error is not True
+        yield ToolReturned(
+            self.clock.now,
+            call_id,
+            success=success,
+            output=output,
+            error=None if success else output,
+            is_rejected=not success and output.startswith(_REJECTIONS),
+            is_launch=type(details) is dict and details.get("status") == "async_launched",
+        )
+
+    def _text(self, record: dict[str, Any], text: str, *, is_interjection: bool) -> Iterator[Step]:
+        now = self.clock.now
+        if record.get("isCompactSummary") is True:
+            yield Skipped(now, "compact-summary")
+        elif text.startswith(_NOTICES):
+            yield Skipped(now, "meta")
+        elif record.get("isMeta") is True:
+            yield from self._settle_command(is_local=False)
+            yield Skipped(now, "meta")
+        elif text.startswith(_LOCAL):
+            yield from self._settle_command(is_local=True)
+            yield Skipped(now, "local-command")
+        elif _COMMAND.match(text):
+            yield from self._settle_command(is_local=True)
+            self.command = text
+        elif text.startswith(_INTERRUPTION):
+            yield Interrupted(now)
+        elif text.strip():
+            yield from self._settle_command(is_local=True)
+            yield from self._settle_compaction(None)
+            yield PersonMessage(now, text, is_interjection)
+
+    def _settle_command(self, *, is_local: bool) -> Iterator[Step]:
+        """Decide what a slash command was: one for the program itself, or, when the model goes on, a person's words."""
+        command, self.command = self.command, None
+        if command is None:
+            return
+        if is_local:
+            yield Skipped(self.clock.now, "local-command")
+            return
+        parts = {part[1]: part[2].strip() for part in _COMMAND_PART.finditer(command)}
+        words = f"{parts.get('name', '')} {parts.get('args', '')}".strip()
+        yield PersonMessage(self.clock.now, words or command)
+
+    # -- sub-agents in progress records, compactions
+
+    def _progress(self, record: dict[str, Any]) -> Iterator[Step]:
+        """Read a sub-agent's record out of the progress record that wraps it; other progress has no event."""
+        data = record.get("data")
+        inner = data.get("message") if type(data) is dict and data.get("type") == "agent_progress" else None
+        if type(inner) is not dict or inner.get("type") not in {"assistant", "user"}:
+            yield Skipped(self._time(record), "progress")
+            return
+        inner = {**inner, "agentId": data.get("agentId"), "isSidechain": True}
+        yield from self._message(inner, inner["type"], text_of(record, "parentToolUseID") or "unknown")
+
+    def _compact_boundary(self, record: dict[str, Any]) -> Iterator[Step]:
+        now = self._time(record)
+        yield from self._start(record)
+        yield from self._settle_compaction(None)
+        yield CompactionStarted(now)
+        details = record.get("compactMetadata")
+        details = details if type(details) is dict else {}
+        old, new = self._percent_of(details.get("preTokens")), self._percent_of(details.get("postTokens"))
+        strategy = text_of(details, "trigger") or None
+        self.compaction = CompactionCompleted(now, self.percent if old is None else old, new, strategy=strategy)
+        if new is not None:
+            yield from self._settle_compaction(new)
+
+    def _percent_of(self, tokens: Any) -> float | None:
+        return min(100.0, 100 * tokens / self.context_window) if type(tokens) is int and tokens >= 0 else None
+
+    def _settle_compaction(self, new_percent: float | None) -> Iterator[Step]:
+        """Complete a compaction: its outcome is recorded only as the usage of the next answer."""
+        done, self.compaction = self.compaction, None
+        if done is not None:
+            yield CompactionCompleted(self.clock.now, done.old_percent, new_percent, strategy=done.strategy)
+
+
+def _token_counts(usage: Any) -> dict[str, int]:
+    if type(usage) is not dict:
+        return {}
+    keys = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+    return {key: usage[key] for key in keys if type(usage.get(key)) is int and usage[key] >= 0}

@@ -1,0 +1,217 @@
+"""Where a recorded conversation could have changed, and what became of calls whose end was not recorded.
+
+The readers yield what the file says; `with_safe_points` closes what stays open and puts a `SafePoint` wherever a live
+host would have called `safe_point`. The rule for all formats is here and only here: never between an assistant's tool
+calls and their results. Whether more calls of one answer follow is known only when the next answer begins, so a point
+after results comes right before the next request to the model, or the person's next message, or the end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from attrs import define, evolve, field
+
+from ally_plugins.replay.steps import (
+    AgentEnded,
+    AgentStarted,
+    Interrupted,
+    ModelRequested,
+    PermissionAnswered,
+    PermissionAsked,
+    PersonMessage,
+    SafePoint,
+    SafePointKind,
+    SessionEnded,
+    Skipped,
+    ToolCalled,
+    ToolReturned,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ally_plugins.replay.steps import Step
+
+__all__ = ["MAX_AGENTS", "MAX_OPEN", "ORPHANED_RESULT", "with_safe_points"]
+
+# Bounds what is remembered of calls (and of agents) without an end. Real sessions have a few dozen at most.
+MAX_OPEN: Final = 4096
+# Sub-agents at work at one time; also bounds how deep they may have started one another.
+MAX_AGENTS: Final = 128
+ORPHANED_RESULT: Final = "tool_result without a call"
+
+_NO_RESULT: Final = "no result was recorded"
+_INTERRUPTED: Final = "interrupted by the person"
+_ENDED: Final = "the session ended before it returned"
+
+
+def with_safe_points(steps: Iterable[Step]) -> Iterator[Step]:
+    """Yield `steps` with safe points, so that every call has exactly one result and every agent ends.
+
+    `Interrupted` stays in the stream. A result without a call is replaced by a `Skipped` step.
+    """
+    turns = _Turns()
+    handlers = turns.handlers
+    for step in steps:
+        turns.now = step.at
+        handler = handlers.get(type(step))
+        if handler is None:
+            yield step
+        else:
+            yield from handler(step)
+
+
+@define
+class _Agent:
+    """A sub-agent at work, until the call that started it returns."""
+
+    started: AgentStarted
+    tool_use_count: int = 0
+
+
+@define
+class _Turns:
+    """What is open. Lives as long as one reading."""
+
+    now: int = 0
+    calls: dict[str, ToolCalled] = field(factory=dict)
+    agents: dict[str, _Agent] = field(factory=dict)
+    in_turn: bool = False
+    is_step_due: bool = False
+    waiting: list[PersonMessage] = field(factory=list)
+
+    @property
+    def handlers(self) -> dict[type[Step], Callable[..., Iterator[Step]]]:
+        return {
+            AgentStarted: self.agent_started,
+            Interrupted: self.interrupted,
+            ModelRequested: self.model_requested,
+            PersonMessage: self.person_message,
+            SessionEnded: self.session_ended,
+            ToolCalled: self.tool_called,
+            ToolReturned: self.tool_returned,
+        }
+
+    def person_message(self, step: PersonMessage) -> Iterator[Step]:
+        if step.is_interjection:
+            yield from self.interject(step)
+            return
+        yield from self.end_turn(_INTERRUPTED)
+        yield step
+        yield SafePoint(self.now, SafePointKind.TURN_START)
+        self.in_turn = True
+
+    def interject(self, step: PersonMessage) -> Iterator[Step]:
+        if not any(call.agent_id is None for call in self.calls.values()):
+            yield step
+            return
+        self.waiting.append(step)
+        if len(self.waiting) >= MAX_OPEN:
+            yield from self.close_calls(_NO_RESULT, None)
+            yield from self.flush_waiting()
+
+    def model_requested(self, step: ModelRequested) -> Iterator[Step]:
+        # No model answers before it has all results: a call that is still open here has lost its own.
+        yield from self.close_calls(_NO_RESULT, step.agent_id)
+        if step.agent_id is None:
+            yield from self.flush_waiting()
+            if self.is_step_due:
+                self.is_step_due = False
+                yield SafePoint(self.now, SafePointKind.STEP)
+            self.in_turn = True
+        yield step
+
+    def tool_called(self, step: ToolCalled) -> Iterator[Step]:
+        if step.call_id in self.calls:
+            yield from self.close(self.calls[step.call_id], _NO_RESULT)
+        if len(self.calls) >= MAX_OPEN:
+            yield from self.close(next(iter(self.calls.values())), _NO_RESULT)
+        self.calls[step.call_id] = step
+        if step.agent_id is None:
+            self.is_step_due = self.in_turn = True
+        elif (agent := self.agents.get(step.agent_id)) is not None:
+            agent.tool_use_count += 1
+        yield step
+
+    def tool_returned(self, step: ToolReturned) -> Iterator[Step]:
+        call = self.calls.pop(step.call_id, None)
+        if call is None:
+            yield Skipped(self.now, ORPHANED_RESULT)
+            return
+        if step.is_rejected:
+            yield PermissionAsked(
+                self.now, call.call_id, call.tool_name, call.arguments, call_id=call.call_id, agent_id=call.agent_id
+            )
+            yield PermissionAnswered(self.now, call.call_id, "deny", agent_id=call.agent_id)
+        if not step.is_launch:
+            result, cause = (step.output, None) if step.success else ("", step.error)
+            yield from self.end_agents_of(call, result, cause)
+        duration_ms = self.now - call.at
+        yield evolve(step, tool_name=call.tool_name, duration_ms=duration_ms, agent_id=call.agent_id)
+
+    def agent_started(self, step: AgentStarted) -> Iterator[Step]:
+        if len(self.agents) >= MAX_AGENTS:
+            yield from self.end_agent(next(iter(self.agents.values())), "", _NO_RESULT)
+        self.agents[step.agent_id] = _Agent(step)
+        yield step
+
+    def interrupted(self, step: Interrupted) -> Iterator[Step]:
+        yield step
+        yield from self.end_turn(_INTERRUPTED)
+
+    def session_ended(self, step: SessionEnded) -> Iterator[Step]:
+        yield from self.end_turn(_ENDED)
+        for agent in tuple(self.agents.values()):
+            yield from self.end_agent(agent, "", _ENDED)
+        yield step
+
+    def end_turn(self, reason: str) -> Iterator[Step]:
+        yield from self.close_calls(reason, None)
+        yield from self.flush_waiting()
+        if self.in_turn:
+            yield SafePoint(self.now, SafePointKind.TURN_END)
+        self.in_turn = self.is_step_due = False
+
+    def flush_waiting(self) -> Iterator[Step]:
+        yield from (evolve(step, at=self.now) for step in self.waiting)
+        self.waiting.clear()
+
+    def close_calls(self, reason: str, agent_id: str | None) -> Iterator[Step]:
+        for call in [call for call in self.calls.values() if call.agent_id == agent_id]:
+            yield from self.close(call, reason)
+
+    def close(self, call: ToolCalled, reason: str) -> Iterator[Step]:
+        if self.calls.pop(call.call_id, None) is None:
+            return
+        yield from self.end_agents_of(call, "", reason)
+        yield ToolReturned(
+            self.now,
+            call.call_id,
+            success=False,
+            error=reason,
+            tool_name=call.tool_name,
+            duration_ms=self.now - call.at,
+            agent_id=call.agent_id,
+        )
+
+    def end_agents_of(self, call: ToolCalled, result: str, cause: str | None) -> Iterator[Step]:
+        if (agent := self.agents.get(call.call_id)) is not None:
+            yield from self.end_agent(agent, result, cause)
+
+    def end_agent(self, agent: _Agent, result: str, cause: str | None) -> Iterator[Step]:
+        started = agent.started
+        yield from self.close_calls(cause or _NO_RESULT, started.agent_id)
+        if self.agents.pop(started.agent_id, None) is None:
+            return
+        yield AgentEnded(
+            self.now,
+            started.agent_id,
+            started.call_id,
+            started.agent_name,
+            result,
+            is_interrupted=cause is not None,
+            interruption_cause=cause,
+            duration_ms=self.now - started.at,
+            tool_use_count=agent.tool_use_count,
+        )
