@@ -69,26 +69,24 @@ class Manifest:
     requests: tuple[Request, ...] = ()
     settings: Mapping[str, Setting] = FrozenDict()
 
-    @classmethod
-    def from_bytes(cls, content: bytes, plugin: str | None = None) -> Manifest:
-        """Read the content of a manifest file. Raises ManifestError."""
+    @staticmethod
+    def table_of(content: bytes, plugin: str | None = None) -> dict[str, Any]:
+        """Return the table in the content of a manifest file. Raises ManifestError when it is not one."""
         if len(content) > MAX_MANIFEST_BYTES:
             raise _error([f"the file has more than {MAX_MANIFEST_BYTES} bytes, expected a short TOML file"], plugin)
         try:
-            text = content.decode("utf-8")
+            return tomllib.loads(content.decode("utf-8"))
         except UnicodeDecodeError as error:
             raise _error([f"the file is not UTF-8 (byte {error.start})"], plugin) from None
-        return cls.from_text(text, plugin)
+        except RecursionError:
+            raise _error(["not TOML: nested too deeply"], plugin) from None
+        except ValueError as error:  # also the parent of TOMLDecodeError, for integers of thousands of digits
+            raise _error([f"not TOML: {error}"], plugin) from None
 
     @classmethod
     def from_text(cls, text: str, plugin: str | None = None) -> Manifest:
         """Read TOML text. Raises ManifestError with every problem that was found."""
-        try:
-            table = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-            reason = "nested too deeply" if isinstance(error, RecursionError) else error
-            raise _error([f"not TOML: {reason}"], plugin) from None
-        return cls.from_mapping(table, plugin)
+        return cls.from_mapping(cls.table_of(text.encode("utf-8", "replace"), plugin), plugin)
 
     @classmethod
     def from_mapping(cls, table: Mapping[str, Any], plugin: str | None = None) -> Manifest:
