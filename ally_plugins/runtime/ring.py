@@ -18,6 +18,10 @@ CAPACITY: Final = 8192
 """Events that may wait in one session: eight seconds of a very busy one, a few megabytes of ordinary events."""
 
 
+RUNS_KEPT: Final = 16
+"""Runs that stay computed: lanes read the same ones, each at its own time."""
+
+
 @frozen
 class Run:
     """Consecutive events, and what a lane has to know of them before it delivers: computed once for all lanes."""
@@ -34,15 +38,14 @@ class Ring:
     Only `append` may be called from several threads, and its caller holds the session's lock; reading is the loop's.
     """
 
-    __slots__ = ("_cached", "_cached_at", "base", "capacity", "head", "items")
+    __slots__ = ("_runs", "base", "capacity", "head", "items")
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
         self.items: list[Event] = []
         self.base = 0
         self.head = 0
-        self._cached: Run | None = None
-        self._cached_at = (0, 0)
+        self._runs: dict[tuple[int, int], Run] = {}
 
     def trim(self) -> None:
         """Let a quarter go when the ring is over its capacity; a quarter, so that the cost is spread."""
@@ -64,13 +67,16 @@ class Ring:
         `until` is the number of the last one wanted.
         """
         end = min(cursor + limit, self.head if until is None else until)
-        if self._cached is not None and self._cached_at == (cursor, end):
-            return self._cached
-        events = self.items[cursor - self.base : end - self.base]
-        run = Run(events, frozenset([event.__class__ for event in events]), not any([event.origin for event in events]))
-        self._cached, self._cached_at = run, (cursor, end)
+        run = self._runs.get((cursor, end))
+        if run is None:
+            events = self.items[cursor - self.base : end - self.base]
+            is_plain = not any([event.origin for event in events])
+            run = Run(events, frozenset([event.__class__ for event in events]), is_plain)
+            if len(self._runs) >= RUNS_KEPT:
+                self._runs.clear()
+            self._runs[cursor, end] = run
         return run
 
-    def clear_cache(self) -> None:
-        """Let go of the events that were read last."""
-        self._cached = None
+    def forget_runs(self) -> None:
+        """Let go of the events that were read lately."""
+        self._runs.clear()
