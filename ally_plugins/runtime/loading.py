@@ -1,0 +1,152 @@
+"""From a plugin's class to its validated implementations.
+
+pluggy validates names and arguments; what it lets pass silently (defaulted parameters, hooks that are the host's, hooks
+that the manifest does not declare) is refused here, with the nearest right name or the manifest line to add.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from ally_plugins.errors import PluginLoadError, UndeclaredError
+from ally_plugins.hookspecs import HOOKS, HookInfo, PluginHooks
+from ally_plugins.manifest import Manifest, manifest_line
+from ally_plugins.markers import PROJECT
+from ally_plugins.policy.permissions import Grant, GrantSet
+
+from .observers import Implementation
+
+if TYPE_CHECKING:
+    from ally_plugins.handle import Ally
+
+__all__ = ["build", "implementations_of", "new_manager"]
+
+_MARK = f"{PROJECT}_impl"
+
+
+def new_manager() -> pluggy.PluginManager:
+    """Return a manager with the specifications of what plugins may implement, and no capability hooks."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(PluginHooks)
+    return manager
+
+
+def build(factory: Callable[[Ally], Any], ally: Ally) -> Any:
+    """Return the plugin object that a class (or factory) makes of its handle.
+
+    Raises PluginLoadError for whatever the plugin's code raises, SystemExit included.
+    """
+    try:
+        return factory(ally)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        hint = "; a plugin is built with one argument, its Ally handle" if isinstance(error, TypeError) else ""
+        message = f"building the plugin {ally.name!r} failed with {type(error).__name__}: {error}{hint}"
+        raise PluginLoadError(message, plugin=ally.name) from error
+
+
+def implementations_of(
+    manager: pluggy.PluginManager, name: str, instance: Any, manifest: Manifest | None
+) -> dict[str, Implementation]:
+    """Register a plugin object and return its implementations by hook.
+
+    Raises PluginLoadError (or UndeclaredError) for the first thing that is wrong, and leaves nothing registered then.
+    """
+    marked = _marked(instance)
+    for hook, (function, options) in marked.items():
+        _check(name, hook, function, options)
+        if manifest is not None:
+            _check_declared(name, HOOKS[hook], manifest)
+    try:
+        manager.register(instance, name)
+    except (pluggy.PluginValidationError, ValueError) as error:
+        if manager.has_plugin(name):
+            manager.unregister(name=name)
+        message = f"plugin {name!r} cannot be registered: {' '.join(str(error).split())}"
+        raise PluginLoadError(message, plugin=name) from error
+    return _validated(manager, name)
+
+
+def _marked(instance: Any) -> Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]]:
+    """Return what carries our marker, looked up on the class so that no property of the plugin runs."""
+    found: dict[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {}
+    for attribute in dir(type(instance)):
+        raw = inspect.getattr_static(type(instance), attribute)
+        function = raw.__func__ if isinstance(raw, (staticmethod, classmethod)) else raw
+        options = getattr(function, _MARK, None)
+        if isinstance(options, dict):
+            found[options.get("specname") or attribute] = (getattr(instance, attribute), options)
+    return found
+
+
+def _check(name: str, hook: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    info = HOOKS.get(hook)
+    if info is None:
+        close = get_close_matches(hook, HOOKS, 1, 0.5)
+        hint = f"did you mean {close[0]!r}?" if close else "see the reference of hooks"
+        raise PluginLoadError(f"plugin {name!r} implements {hook!r}, which is no hook; {hint}", plugin=name)
+    if info.kind == "capability":
+        text = f"plugin {name!r} implements {hook!r}, which only a host implements; call it through the Ally handle"
+        raise PluginLoadError(text, plugin=name)
+    if options.get("wrapper") or options.get("hookwrapper"):
+        text = f"plugin {name!r} asks for wrapper=True on {hook!r}; wrappers are not supported, use a gate or transform"
+        raise PluginLoadError(text, plugin=name)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise PluginLoadError(f"{hook!r} of plugin {name!r} has a yield; expected def or async def", plugin=name)
+    _check_parameters(name, info, function)
+
+
+def _check_parameters(name: str, info: HookInfo, function: Callable[..., Any]) -> None:
+    for parameter in inspect.signature(function).parameters.values():
+        label = f"the parameter {parameter.name!r} of {info.name!r} in plugin {name!r}"
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+            raise PluginLoadError(f"{label} is {parameter.kind.description}; expected plain parameters", plugin=name)
+        if parameter.default is not parameter.empty:
+            raise PluginLoadError(f"{label} has a default; pluggy would never fill it, remove the default", plugin=name)
+        if parameter.name not in info.arguments:
+            allowed = ", ".join(info.arguments) or "none"
+            close = get_close_matches(parameter.name, info.arguments, 1, 0.5)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected {allowed}"
+            raise PluginLoadError(f"{label} is no argument of that hook; {hint}", plugin=name)
+
+
+def _check_declared(name: str, info: HookInfo, manifest: Manifest) -> None:
+    requested = GrantSet(manifest.grants)
+    if info.kind == "observe":
+        missing = _undeclared_event(info, manifest, requested)
+    elif info.kind in {"gate", "transform"}:
+        has = requested.gates if info.kind == "gate" else requested.transforms
+        missing = None if has(info.topic or "") else Grant(info.kind, info.topic or "")
+    else:
+        missing = None
+    if missing is not None:
+        line = manifest_line(missing)
+        text = f"plugin {name!r} implements {info.name!r}, which its manifest does not declare; add: {line}"
+        raise UndeclaredError(text, plugin=name, line=line)
+
+
+def _undeclared_event(info: HookInfo, manifest: Manifest, requested: GrantSet) -> Grant | None:
+    if info.event_type == "*":
+        return None if manifest.subscribe else Grant("events", "*")
+    event_type = info.event_type or ""
+    if event_type == "EVENTS_DROPPED":  # what a plugin has lost is always its own to know
+        return None
+    return None if requested.receives(event_type) else Grant("events", event_type)
+
+
+def _validated(manager: pluggy.PluginManager, name: str) -> dict[str, Implementation]:
+    found: dict[str, Implementation] = {}
+    for caller in manager.get_hookcallers(manager.get_plugin(name)) or ():
+        for impl in caller.get_hookimpls():
+            if impl.plugin_name == name:
+                placement = "first" if impl.tryfirst else "last" if impl.trylast else None
+                found[caller.name] = Implementation.of(
+                    name, caller.name, impl.function, impl.argnames, placement=placement
+                )
+    return found
