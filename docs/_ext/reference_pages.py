@@ -41,11 +41,10 @@ def hooks(kind: str) -> str:
 def events() -> str:
     """Return an entry for each built-in event: its hook, its fields with their names on the wire."""
     from ally_plugins.events import EVENT_TYPES, hook_name
-    from ally_plugins.structuring import event_data  # noqa: F401 - the page describes what this makes
 
     parts = []
     for name, cls in EVENT_TYPES.items():
-        rows = [f"| `{_camel(field.name)}` | `{field.name}` | `{_type(field.type)}` |" for field in _own_fields(cls)]
+        rows = [f"| `{_wire(field)}` | `{field.name}` | `{_type(field.type)}` |" for field in _own_fields(cls)]
         table = ["| on the wire | in Python | type |", "|---|---|---|", *rows] if rows else ["It carries no data."]
         parts.append("\n".join([f"### `{name}`", "", doc(cls), "", f"Hook: `{hook_name(name)}`.", "", *table, ""]))
     return "\n".join(parts)
@@ -56,7 +55,9 @@ def errors() -> str:
     from ally_plugins import errors as module
 
     tree = doc(module).partition("\n\n")[2].rpartition("\n\n")[0]
-    entries = [f"### `{name}`\n\n{doc(getattr(module, name))}\n{_reason(getattr(module, name))}" for name in module.__all__]
+    entries = [
+        f"### `{name}`\n\n{doc(getattr(module, name))}\n{_reason(getattr(module, name))}" for name in module.__all__
+    ]
     return f"```text\n{tree}\n```\n\n" + "\n".join(entries)
 
 
@@ -70,12 +71,19 @@ def api() -> str:
     """Return an entry for each exported name: signature, docstring, and what a class offers."""
     import ally_plugins
 
-    return "\n".join(_api_entry(name, getattr(ally_plugins, name)) for name in sorted(ally_plugins.__all__, key=str.lower))
+    return _api_entries(ally_plugins)
+
+
+def testing() -> str:
+    """Return an entry for each name of the testing helpers."""
+    from ally_plugins import testing as module
+
+    return _api_entries(module, "testing.")
 
 
 def command_tree() -> Iterator[tuple[str, click.Command]]:
     """Yield each command of the command line with its full name, groups before their members."""
-    from ally_plugins.cli.main import cli
+    from ally_plugins.cli import main as module
 
     def walk(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
         yield path, command
@@ -83,7 +91,7 @@ def command_tree() -> Iterator[tuple[str, click.Command]]:
             if not sub.hidden:
                 yield from walk(f"{path} {name}", sub)
 
-    return walk("ally-plugins", cli)
+    return walk("ally-plugins", getattr(module, "cli", module.main))
 
 
 def _help(path: str, command: click.Command) -> str:
@@ -94,6 +102,11 @@ def _help(path: str, command: click.Command) -> str:
 def _reason(cls: type) -> str:
     reason = getattr(cls, "reason", None)
     return f"\nReason in counters and audit: `{reason}`.\n" if isinstance(reason, str) else ""
+
+
+def _api_entries(module: Any, prefix: str = "") -> str:
+    names = sorted(module.__all__, key=str.lower)
+    return "\n".join(_api_entry(f"{prefix}{name}", getattr(module, name)) for name in names)
 
 
 def _api_entry(name: str, thing: Any) -> str:
@@ -140,9 +153,10 @@ def _own_fields(cls: type) -> list[attrs.Attribute[Any]]:
     return [field for field in attrs.fields(cls) if field.name not in envelope]
 
 
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(part.capitalize() for part in rest)
+def _wire(field: attrs.Attribute[Any]) -> str:
+    from ally_plugins.structuring import camel
+
+    return str(field.metadata.get("wire", camel(field.name)))
 
 
 def _type(annotation: Any) -> str:
@@ -160,6 +174,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors": errors,
     "commands": commands,
     "api": api,
+    "testing": testing,
 }
 
 

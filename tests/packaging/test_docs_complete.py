@@ -1,0 +1,146 @@
+"""The reference has an entry for every hook, event, key, command and exported name, and each says something."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+import ally_plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def _load_pages() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reference_pages", DOCS / "_ext" / "reference_pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+pages = _load_pages()
+
+
+def _page(name: str) -> str:
+    filled: str = pages.filled((DOCS / "reference" / name).read_text(encoding="utf-8"))
+    return filled
+
+
+def _entries(page: str) -> dict[str, str]:
+    """Return what stands below each heading that is a name, without code and tables: the words."""
+    parts = re.split(r"^### `(.+?)`$", page, flags=re.MULTILINE)
+    return {
+        name: re.sub(r"```.*?```|^\|.*$|^Hook: .*$|^#.*$", "", body, flags=re.MULTILINE | re.DOTALL).strip()
+        for name, body in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def _without_words(entries: dict[str, str], names: set[str]) -> list[str]:
+    return sorted(name for name in names if not entries.get(name))
+
+
+def test_every_hook_has_an_entry_with_words() -> None:
+    from ally_plugins.hookspecs import HOOKS
+
+    assert _without_words(_entries(_page("hooks.md")), set(HOOKS)) == []
+
+
+def test_every_event_has_an_entry_with_words() -> None:
+    from ally_plugins.events import EVENT_TYPES
+
+    assert _without_words(_entries(_page("events.md")), set(EVENT_TYPES)) == []
+
+
+def test_every_field_of_the_envelope_has_its_row() -> None:
+    from ally_plugins.events import Event
+
+    page = _page("events.md")
+    missing = [field.name for field in attrs.fields(Event) if f"`{field.name}`" not in page]
+    assert missing == []
+
+
+def test_every_error_has_an_entry_with_words() -> None:
+    from ally_plugins import errors
+
+    assert _without_words(_entries(_page("errors.md")), set(errors.__all__)) == []
+
+
+def test_every_exported_name_has_an_entry_with_words() -> None:
+    from ally_plugins import testing
+
+    names = {*ally_plugins.__all__, *(f"testing.{name}" for name in testing.__all__)}
+    assert _without_words(_entries(_page("api.md")), names) == []
+
+
+def test_every_command_has_a_help_text_with_an_example() -> None:
+    page = _page("commands.md")
+    for path, command in pages.command_tree():
+        help_text = command.help or ""
+        assert f"### `{path}`" in page
+        assert help_text, f"{path} has no help text"
+        if not getattr(command, "commands", None):
+            assert re.search(rf"{re.escape(path)}\b", help_text), f"the help of {path!r} shows no example"
+
+
+def test_every_option_of_a_command_says_what_it_does() -> None:
+    silent = [
+        f"{path} {'/'.join(parameter.opts)}"
+        for path, command in pages.command_tree()
+        for parameter in command.params
+        if parameter.param_type_name == "option" and not getattr(parameter, "help", None)
+    ]
+    assert silent == []
+
+
+def test_the_example_manifest_uses_every_key_and_the_page_explains_each(asked: Callable[..., set[str]]) -> None:
+    from ally_plugins.manifest import Manifest
+
+    page = _page("manifest.md")
+    (example,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    keys = asked(lambda: Manifest.from_text(example))
+    present = {re.sub(r"^settings\.\w+", "settings.NAME", path) for path in _paths(tomllib.loads(example))}
+    assert sorted(keys - present) == []
+    explained = page.partition("## Top level")[2]
+    assert [key for key in sorted(keys) if f"`{key.rpartition('.')[2]}`" not in explained and "NAME" not in key] == []
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[str]]:
+    """Return what runs a strict reader and gives the paths of all the keys that it asks for, absent ones too."""
+    from ally_plugins.fields import Fields
+
+    seen: set[str] = set()
+    take = Fields.take
+
+    def recording(self: Fields, key: str) -> Any:
+        seen.add(re.sub(r"^(settings|plugins)\.[^.]+", r"\1.NAME", self.at(key)))
+        return take(self, key)
+
+    monkeypatch.setattr(Fields, "take", recording)
+
+    def run(read: Callable[[], object]) -> set[str]:
+        seen.clear()
+        read()
+        return set(seen)
+
+    return run
+
+
+def _paths(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in table.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _paths(value, f"{prefix}{key}.")
