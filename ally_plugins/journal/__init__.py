@@ -1,0 +1,37 @@
+"""The journal: one SQLite file with messages, events, decisions and everything else that is audited.
+
+Accepted means on disk. What the audit chain covers is said in `chain`; how it is checked, in `audit`.
+"""
+
+from __future__ import annotations
+
+from ally_plugins.journal.journal import HEAD_NAME, JOURNAL_NAME, Journal
+from ally_plugins.journal.reading import Reading, SessionSummary
+from ally_plugins.journal.values import (
+    DuplicateKeyError,
+    EventRow,
+    MessageState,
+    PendingMessage,
+    Record,
+    SettledState,
+    StoredEvent,
+    StoredMessage,
+    StoredRecord,
+)
+
+__all__ = [
+    "HEAD_NAME",
+    "JOURNAL_NAME",
+    "DuplicateKeyError",
+    "EventRow",
+    "Journal",
+    "MessageState",
+    "PendingMessage",
+    "Reading",
+    "Record",
+    "SessionSummary",
+    "SettledState",
+    "StoredEvent",
+    "StoredMessage",
+    "StoredRecord",
+]

@@ -1,0 +1,67 @@
+"""`audit.head`: how far the chain has come, kept beside the journal so that a cut end is noticed.
+
+It is written after the commit, so it may lag behind the journal; it never leads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import get_ident
+
+from ally_plugins.errors import JournalError
+from ally_plugins.journal.chain import Head
+
+__all__ = ["check_head", "read_head", "write_head"]
+
+
+def read_head(path: Path) -> Head | None:
+    """Read `audit.head`; None when there is none. Raises JournalError when it is something else."""
+    try:
+        return Head.from_text(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise JournalError(f"the audit head {str(path)!r} cannot be read: {error}") from error
+
+
+def write_head(path: Path, head: Head, *, sync: bool) -> None:
+    """Replace `audit.head` as a whole, unless another host has written a later one. Raises OSError or JournalError."""
+    there = read_head(path)
+    if there is not None and there.chain == head.chain and there.n >= head.n:
+        return
+    new = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}")
+    try:
+        descriptor = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(head.to_text().encode())
+            if sync:
+                file.flush()
+                os.fsync(descriptor)
+        new.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink()
+        raise
+
+
+def check_head(path: Path, hash_at: Callable[[int], bytes | None], now: Head) -> bool:
+    """Compare the journal with `audit.head`; return if there is one.
+
+    Raises JournalError when the journal ends before what `audit.head` has seen, or is another one.
+
+    Writing on would replace the head, and with it the proof that something is missing.
+    """
+    head = read_head(path)
+    if head is None:
+        return False
+    way_out = f"see `ally-plugins audit verify`; restore the journal, or move {str(path)!r} away to go on without"
+    if head.chain != now.chain:
+        raise JournalError(f"the journal is not the one that {str(path)!r} belongs to; {way_out}")
+    if head.n > now.n:
+        raise JournalError(f"the journal ends at record {now.n}, but {str(path)!r} has seen {head.n}; {way_out}")
+    if head.n and hash_at(head.n) != head.hash:
+        raise JournalError(f"record {head.n} of the journal is not the one that {str(path)!r} has seen; {way_out}")
+    return True

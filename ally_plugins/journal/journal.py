@@ -1,0 +1,241 @@
+"""The journal of one host: what its parts call to write things down, on a loop or without one.
+
+Lives from `open` until `close`. Who calls sees to it that nothing secret is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import sqlite3
+import tempfile
+from asyncio import Future as LoopFuture
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Final, Self
+
+from ally_plugins.errors import JournalError
+from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.schema import in_words
+from ally_plugins.journal.store import Mark, Row, Store, now_ms
+from ally_plugins.journal.values import (
+    ACCEPTED,
+    OWN_KINDS,
+    EventRow,
+    PendingMessage,
+    Record,
+    SettledState,
+    StoredMessage,
+    encode,
+)
+from ally_plugins.journal.writer import BlockingWaiter, Writer, row_of, size_of
+
+__all__ = ["HEAD_NAME", "JOURNAL_NAME", "Journal"]
+
+JOURNAL_NAME: Final = "journal.db"
+HEAD_NAME: Final = "audit.head"
+_EVENT_BYTES: Final = 256  # what an event takes in memory beside its body, about
+
+
+class Journal:
+    """Accepts records, messages and events, and writes them down in order.
+
+    Lives from `open` or `in_memory` until `close`. Every method may be called from any thread, but those that return a
+    future only from a running loop.
+    """
+
+    def __init__(self, path: Path, head: Path, *, durable: bool = True) -> None:
+        """Use `open` or `in_memory`."""
+        self.path: Final = path
+        self.head_path: Final = head
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+        def open_store(*, create: bool = False) -> Store:
+            return Store(path, head, create=create, durable=durable)
+
+        self._writer: Final = Writer(open_store(create=True), open_store)
+        self.reading: Final = Reading(path)
+        atexit.register(self.close_blocking)
+
+    @classmethod
+    def open(cls, path: Path, *, head: Path | None = None) -> Self:
+        """Open the journal, or create it. `head` is `audit.head` beside it if not given.
+
+        Raises JournalError, in words, when it cannot be written, is something else, was written by a newer version, or
+        ends before what `audit.head` has seen.
+        """
+        try:
+            return cls(path, head or path.with_name(HEAD_NAME))
+        except (sqlite3.Error, OSError, JournalError) as error:
+            raise JournalError(in_words(error, path)) from error
+
+    @classmethod
+    def in_memory(cls) -> Self:
+        """Open a journal that ends with the process: a file in a temporary folder, written without waiting for disks."""
+        folder = tempfile.TemporaryDirectory(prefix="ally-journal-")
+        journal = cls(Path(folder.name) / JOURNAL_NAME, Path(folder.name) / HEAD_NAME, durable=False)
+        journal._folder = folder  # noqa: SLF001 - our own class
+        return journal
+
+    @property
+    def healthy(self) -> bool:
+        """Whether durable writes are taken at the moment."""
+        return self._writer.reason is None
+
+    @property
+    def reason(self) -> str | None:
+        """Why durable writes are refused, in words; None when they are not."""
+        return self._writer.reason
+
+    @property
+    def lost(self) -> int:
+        """How many records and events nobody waited for were lost since `open`, since the disk failed for too long."""
+        return self._writer.lost
+
+    # --- durable: on disk when the future has its result
+
+    def append(self, record: Record) -> LoopFuture[int]:
+        """Write a record; the result is its number.
+
+        Cancelling the future does not take the record back. Raises JournalError, here or in the future, when it cannot
+        be written.
+        """
+        future: LoopFuture[int] = asyncio.get_running_loop().create_future()
+        self._writer.put(_checked_row(record), future)
+        return future
+
+    def append_blocking(self, record: Record) -> int:
+        """Write a record and wait until it is on disk. Not for a thread that runs a loop. Raises JournalError."""
+        waiter = BlockingWaiter()
+        self._writer.put(_checked_row(record), waiter)
+        return int(waiter.result())
+
+    def accept(self, message: PendingMessage) -> LoopFuture[int]:
+        """Write a message as pending; the result is its offset, the number of its record.
+
+        Cancelling the future does not take the message back. Raises JournalError, here or in the future, when it cannot
+        be written; DuplicateKeyError in the future when this plugin's key was there before (with the earlier message),
+        be it in the same batch or from another process.
+        """
+        future: LoopFuture[int] = asyncio.get_running_loop().create_future()
+        self._writer.put(_message_row(message), future)
+        return future
+
+    def mark(self, ids: Sequence[str], state: SettledState, at: int) -> LoopFuture[None]:
+        """Settle messages that are still pending; the others keep their state. `at` is in Unix ms. Raises JournalError."""
+        future: LoopFuture[None] = asyncio.get_running_loop().create_future()
+        self._writer.put(Mark(tuple(ids), state, at), future)
+        return future
+
+    def mark_delivered(self, ids: Sequence[str], at: int) -> LoopFuture[None]:
+        """Mark messages as delivered, all or none. `at` is in Unix ms. Raises JournalError."""
+        return self.mark(ids, "delivered", at)
+
+    async def prune(self, before: int) -> int:
+        """Remove the content of what is older than `before` (Unix ms); return of how many records.
+
+        Pending messages stay, and so does what the chain needs. Runs between batches. Raises JournalError.
+        """
+        at = now_ms()
+        return int(await asyncio.wrap_future(self._writer.put_chore(lambda store: store.prune(before, at))))
+
+    def prune_blocking(self, before: int) -> int:
+        """Do what `prune` does, for a thread that runs no loop."""
+        at = now_ms()
+        return int(self._writer.put_chore(lambda store: store.prune(before, at)).result())
+
+    # --- soon: never waited for
+
+    def append_soon(self, record: Record, fold: Hashable = None) -> None:
+        """Write a record within some 50 ms. Never blocks, never raises; counted in `lost` if it had to be dropped.
+
+        With `fold`, records of the same kind, plugin, session, `fold` and second become one, with their `count`.
+        """
+        try:
+            if fold is not None:
+                self._writer.put_folded(record, fold)
+                return
+            row = _checked_row(record)
+            self._writer.put_soon(row, size_of(row))
+        except JournalError as error:
+            self._writer.note_lost(error)
+
+    def add_events(self, rows: Sequence[EventRow]) -> None:
+        """Write events within some 50 ms, those of one session in the order given. Never blocks, never raises.
+
+        Who adds more than a disk can take (replay) awaits `flush` from time to time, or loses some, counted in `lost`.
+        """
+        if rows:
+            self._writer.put_soon(list(rows), sum(len(row[5]) + _EVENT_BYTES for row in rows))
+
+    # --- reading what the bus must know
+
+    def find_key(self, plugin: str, key: str) -> StoredMessage | None:
+        """Find the message that a plugin sent under an idempotency key. Some 15 µs. Raises JournalError."""
+        return self.reading.find_key(plugin, key)
+
+    def pending(self, session_id: str) -> list[StoredMessage]:
+        """Return the messages of a session that are still pending, in order. Raises JournalError."""
+        return self.reading.pending(session_id)
+
+    def last_seq(self, session_id: str) -> int:
+        """Return the `seq` of the last event of a session that is on disk; 0 when there is none."""
+        return self.reading.last_seq(session_id)
+
+    # --- the end
+
+    async def flush(self) -> None:
+        """Wait until everything that was queued before is on disk. Raises JournalError when that failed."""
+        self._writer.release_folds()
+        future: LoopFuture[None] = asyncio.get_running_loop().create_future()
+        self._writer.put(None, future)
+        await future
+
+    def flush_blocking(self) -> None:
+        """Do what `flush` does, for a thread that runs no loop."""
+        self._writer.release_folds()
+        waiter = BlockingWaiter()
+        self._writer.put(None, waiter)
+        waiter.result()
+
+    async def close(self) -> None:
+        """Write what is queued and `audit.head`, and let go of thread and files. May be called again."""
+        self._writer.close()
+        await asyncio.to_thread(self.close_blocking)
+
+    def close_blocking(self) -> None:
+        """Do what `close` does, for a thread that runs no loop."""
+        self.reading.close()  # first, since only a last connection that may write folds the WAL in
+        self._writer.close()
+        self._writer.join()
+        atexit.unregister(self.close_blocking)
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+def _checked_row(record: Record) -> Row:
+    if record.kind in OWN_KINDS:
+        raise JournalError(f"the kind {record.kind!r} is the journal's own; choose another")
+    return row_of(record)
+
+
+def _message_row(message: PendingMessage) -> Row:
+    content = {
+        "role": message.role,
+        "deliver_as": message.deliver_as,
+        "trigger_turn": message.trigger_turn,
+        "body": message.body,
+    }
+    for name in ("fingerprint", "cause"):
+        if (value := getattr(message, name)) is not None:
+            content[name] = value
+    return (
+        message.at,
+        ACCEPTED,
+        message.plugin,
+        message.session_id,
+        message.id,
+        message.key,
+        encode(content),
+        "pending",
+    )

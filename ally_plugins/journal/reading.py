@@ -1,0 +1,225 @@
+"""The reading side: records, messages, events and sessions of a journal that may be written meanwhile.
+
+Reads in pages, so that no reader keeps the writer's WAL from being folded in.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import attrs
+
+from ally_plugins.errors import JournalError
+from ally_plugins.journal.chain import decode_block
+from ally_plugins.journal.rows import MESSAGE_COLUMNS, RECORD_COLUMNS, message_from_row, record_from_row
+from ally_plugins.journal.schema import connect_read_only, in_words
+from ally_plugins.journal.values import ACCEPTED, EVENTS, StoredEvent, StoredMessage, StoredRecord
+
+__all__ = ["Reading", "SessionSummary"]
+
+_PAGE: Final = 256
+_POLL_S: Final = 0.2  # how often `follow` looks for new records
+
+
+@attrs.frozen
+class SessionSummary:
+    """One session as the journal knows it. Times are in Unix ms."""
+
+    id: str
+    first_at: int
+    last_at: int
+    events: int
+    messages: int
+
+
+class Reading:
+    """Reads one journal file. Lives until `close`; may be used by any thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the path; the file is opened when it is first needed."""
+        self.path: Final = path
+        self._lock: Final = threading.Lock()
+        self._db: sqlite3.Connection | None = None
+        self._is_closed = False
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._is_closed = True
+            if self._db is not None:
+                self._db.close()
+                self._db = None
+
+    def _rows(self, query: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            if self._is_closed:
+                raise JournalError("the journal is closed")
+            try:
+                if self._db is None:
+                    self._db = connect_read_only(self.path)
+                return self._db.execute(query, params).fetchall()
+            except sqlite3.Error as error:
+                raise JournalError(in_words(error, self.path)) from error
+
+    # --- records
+
+    def records(  # noqa: PLR0913 - filters, each by name
+        self,
+        *,
+        kind: str | Sequence[str] | None = None,
+        plugin: str | None = None,
+        session_id: str | None = None,
+        ref: str | None = None,
+        since: int | None = None,
+        after_n: int = 0,
+        limit: int | None = None,
+        with_events: bool = False,
+    ) -> Iterator[StoredRecord]:
+        """Yield records in order, without the blocks of events unless asked. `since` is in Unix ms.
+
+        Raises JournalError when the journal cannot be read.
+        """
+        kinds = (kind,) if isinstance(kind, str) else kind
+        where, params = _filters(plugin=plugin, session_id=session_id, ref=ref)
+        if since is not None:
+            where, params = [*where, "at >= ?"], [*params, since]
+        if kinds is not None:
+            where, params = [*where, f"kind IN ({','.join('?' * len(kinds))})"], [*params, *kinds]
+        elif not with_events:
+            where = [*where, f"kind <> '{EVENTS}'"]
+        yield from self._paged(" AND ".join(["n > ?", *where]), params, after_n, limit)
+
+    def _paged(self, where: str, params: Sequence[Any], after_n: int, limit: int | None) -> Iterator[StoredRecord]:
+        left = limit
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(_PAGE, left)
+            query = f"SELECT {RECORD_COLUMNS} FROM records WHERE {where} ORDER BY n LIMIT {size}"  # noqa: S608 - constants
+            page = self._rows(query, (after_n, *params))
+            yield from map(record_from_row, page)
+            if len(page) < size:
+                return
+            after_n = page[-1][0]
+            left = None if left is None else left - size
+
+    def last_records(self, limit: int, **filters: Any) -> list[StoredRecord]:
+        """Return the last `limit` records that pass the filters of `records` (plugin, session_id, ref, kind), in order."""
+        where, params = _filters(**filters)
+        where = [*where, f"kind <> '{EVENTS}'"]
+        query = f"SELECT {RECORD_COLUMNS} FROM records WHERE {' AND '.join(where)} ORDER BY n DESC LIMIT ?"  # noqa: S608
+        return [record_from_row(row) for row in reversed(self._rows(query, (*params, limit)))]
+
+    def follow(self, *, stop: threading.Event | None = None, after_n: int | None = None, **filters: Any) -> Iterator[StoredRecord]:
+        """Yield records as they are written, from now on (or after record `after_n`), until `stop` is set."""
+        stop = stop or threading.Event()
+        last = self.last_n() if after_n is None else after_n
+        while not stop.is_set():
+            upto = self.last_n()
+            for record in self.records(after_n=last, **filters):
+                last = record.n
+                yield record
+            last = max(last, upto)
+            stop.wait(_POLL_S)
+
+    def last_n(self) -> int:
+        """Return the number of the last record; 0 when there is none."""
+        return int(self._rows("SELECT coalesce(max(n), 0) FROM records")[0][0])
+
+    def record(self, n: int) -> StoredRecord | None:
+        """Return one record by its number."""
+        rows = self._rows(f"SELECT {RECORD_COLUMNS} FROM records WHERE n = ?", (n,))  # noqa: S608 - constants
+        return record_from_row(rows[0]) if rows else None
+
+    def decision(self, decision_id: str) -> StoredRecord | None:
+        """Return the record of a decision by its id."""
+        return next(self.records(ref=decision_id, kind="decision", limit=1), None)
+
+    # --- messages
+
+    def message(self, message_id: str) -> StoredMessage | None:
+        """Return a message by its id."""
+        found = self._messages("ref = ? AND kind = ?", (message_id, ACCEPTED))
+        return found[0] if found else None
+
+    def find_key(self, plugin: str, key: str) -> StoredMessage | None:
+        """Return the message that a plugin sent under an idempotency key."""
+        found = self._messages("plugin = ? AND key = ?", (plugin, key))
+        return found[0] if found else None
+
+    def pending(self, session_id: str) -> list[StoredMessage]:
+        """Return the messages of a session that are still pending, in order."""
+        return self._messages("session_id = ? AND state = 'pending'", (session_id,))
+
+    def messages(self, session_id: str) -> list[StoredMessage]:
+        """Return all messages of a session, in order."""
+        return self._messages("session_id = ? AND kind = ?", (session_id, ACCEPTED))
+
+    def _messages(self, where: str, params: Sequence[Any]) -> list[StoredMessage]:
+        query = f"SELECT {MESSAGE_COLUMNS} FROM records WHERE {where} ORDER BY n"  # noqa: S608 - constants
+        return [message_from_row(row) for row in self._rows(query, params)]
+
+    # --- events
+
+    def events(self, session_id: str, *, after_seq: int = 0, type: str | None = None) -> Iterator[StoredEvent]:  # noqa: A002
+        """Yield the events of a session in order, one block in memory at a time; pruned ones are left out."""
+        after_n = 0
+        query = (
+            f"SELECT n, ref, data FROM records WHERE session_id = ? AND kind = '{EVENTS}' AND n > ? "  # noqa: S608
+            "ORDER BY n LIMIT 1"
+        )
+        while rows := self._rows(query, (session_id, after_n)):
+            after_n, ref, content = rows[0]
+            if content is None or _last_seq(ref) <= after_seq:
+                continue
+            for event in decode_block(after_n, session_id, content):
+                if event.seq > after_seq and (type is None or event.type == type):
+                    yield event
+
+    def event(self, event_id: str) -> StoredEvent | None:
+        """Return an event by its id, `session:seq`."""
+        session_id, _, text = event_id.rpartition(":")
+        seq = int(text) if text.isdecimal() else 0
+        found = next(self.events(session_id, after_seq=seq - 1), None) if seq else None
+        return found if found is not None and found.seq == seq else None
+
+    def last_seq(self, session_id: str) -> int:
+        """Return the `seq` of the last event of a session; 0 when there is none."""
+        query = f"SELECT ref FROM records WHERE session_id = ? AND kind = '{EVENTS}' ORDER BY n DESC LIMIT 1"  # noqa: S608
+        rows = self._rows(query, (session_id,))
+        return _last_seq(rows[0][0]) if rows else 0
+
+    def sessions(self) -> list[SessionSummary]:
+        """Return the sessions that the journal knows, those with the latest record last."""
+        query = (
+            "SELECT session_id, min(at), max(at), group_concat(CASE kind WHEN 'events' THEN ref END), "
+            "sum(kind = 'message') FROM records WHERE session_id IS NOT NULL GROUP BY session_id ORDER BY max(at), max(n)"
+        )
+        return [
+            SessionSummary(session, first, last, _count_events(refs or ""), messages)
+            for session, first, last, refs, messages in self._rows(query)
+        ]
+
+
+def _filters(**columns: str | None) -> tuple[list[str], list[Any]]:
+    given = {name: value for name, value in columns.items() if value is not None}
+    return [f"{name} = ?" for name in given], list(given.values())
+
+
+def _last_seq(ref: str) -> int:
+    return int(ref.partition("-")[2])
+
+
+def _count_events(refs: str) -> int:
+    spans = (ref.split("-") for ref in refs.split(",") if ref)
+    return sum(int(last) - int(first) + 1 for first, last in spans)

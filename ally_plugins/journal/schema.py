@@ -1,0 +1,176 @@
+"""The journal's file: its tables, how it is opened, and what SQLite's errors mean to an operator."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final
+
+from ally_plugins.errors import JournalError
+
+__all__ = ["BUSY_TIMEOUT_S", "VERSION", "connect", "connect_read_only", "in_words", "read_chain_id"]
+
+VERSION: Final = 1
+# How long a writer waits for another host's batch; SQLite's own default in Python, and what most programs use.
+BUSY_TIMEOUT_S: Final = 5.0
+_APPLICATION_ID: Final = 0x416C6C79  # "Ally": file(1) and `connect` tell a journal from other SQLite files
+# 16 MiB. At SQLite's 1,000 pages a busy writer pays for a checkpoint (an fsync of the database) every few batches.
+_CHECKPOINT_PAGES: Final = 4000
+_STATEMENT_CACHE: Final = 64
+
+# No STRICT, no RETURNING: Python 3.11 is found with SQLite 3.34. `state` is NULL for what is not a message.
+_TABLES: Final = (
+    "CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE records(
+        n INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, plugin TEXT, session_id TEXT, ref TEXT,
+        key TEXT, data, digest BLOB NOT NULL, hash BLOB NOT NULL, state TEXT, settled_at INTEGER)""",
+    "CREATE INDEX records_by_ref ON records(ref) WHERE ref IS NOT NULL",
+    "CREATE UNIQUE INDEX messages_by_key ON records(plugin, key) WHERE key IS NOT NULL",
+    "CREATE INDEX messages_pending ON records(session_id, n) WHERE state = 'pending'",
+    "CREATE INDEX events_by_session ON records(session_id, n) WHERE kind = 'events'",
+)
+
+
+def connect(path: Path, *, create: bool, durable: bool = True) -> sqlite3.Connection:
+    """Open the journal for writing. Creates it, readable by its owner only, when it is not there and `create` says so.
+
+    Raises sqlite3.Error or OSError as they come (see `in_words`), JournalError when the file is something else.
+    """
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    mode = f"{path.absolute().as_uri()}?mode=rw"
+    connection = sqlite3.connect(
+        mode,
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=_STATEMENT_CACHE,
+    )
+    try:
+        _prepare(connection, path, durable=durable, create=create)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, *, durable: bool, create: bool) -> None:
+    _switch_to_wal(connection)
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _create_or_check(connection, path, create=create)
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    # Two processes that create one journal at once: SQLite does not wait for this lock, so we do.
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _create_or_check(connection: sqlite3.Connection, path: Path, *, create: bool) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    if version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+        if not create:
+            raise JournalError(f"the journal {str(path)!r} was emptied while it was in use; restore it")
+        _create(connection)
+    elif application != _APPLICATION_ID:
+        raise JournalError(f"{str(path)!r} is an SQLite file, but not a journal; move it away")
+    elif version > VERSION:
+        raise JournalError(
+            f"the journal {str(path)!r} has version {version}, written by a newer ally-plugins; this one knows "
+            f"{VERSION}: upgrade with `pip install -U ally-plugins`"
+        )
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    for statement in _TABLES:
+        connection.execute(statement)
+    connection.execute("INSERT INTO meta VALUES ('chain', ?)", (secrets.token_hex(16),))
+    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """Open the journal for reading only; it may be written meanwhile. Raises JournalError in words."""
+    uri = path.absolute().as_uri()
+    try:
+        return _try_read_only(f"{uri}?mode=ro", path)
+    except sqlite3.OperationalError as error:
+        # In a folder that cannot be written, a WAL database without a WAL can be read as immutable only.
+        if path.exists() and not path.with_name(path.name + "-wal").exists():
+            with suppress(sqlite3.Error):
+                return _try_read_only(f"{uri}?mode=ro&immutable=1", path)
+        raise JournalError(in_words(error, path)) from error
+    except sqlite3.Error as error:
+        raise JournalError(in_words(error, path)) from error
+
+
+def _try_read_only(uri: str, path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+    try:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        if application != _APPLICATION_ID:
+            raise JournalError(f"{str(path)!r} is not a journal")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def read_chain_id(connection: sqlite3.Connection) -> str:
+    """Return the chain's id. Raises JournalError when it is not there."""
+    with closing(connection.execute("SELECT value FROM meta WHERE name = 'chain'")) as rows:
+        row = rows.fetchone()
+    if row is None:
+        raise JournalError("the journal has lost its chain id; restore it from a backup")
+    return str(row[0])
+
+
+def in_words(error: Exception, path: Path) -> str:
+    """Say what an error means for the journal at `path`, and the way out."""
+    where = repr(str(path))
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if isinstance(error, JournalError):
+        return str(error)
+    for prefix, text in _WORDS.items():
+        if name.startswith(prefix):
+            return text.format(where)
+    if isinstance(error, PermissionError):
+        return _WORDS["SQLITE_READONLY"].format(where)
+    return f"the journal {where} cannot be written: {str(error) or type(error).__name__}"
+
+
+_WORDS: Final = {
+    "SQLITE_FULL": "the disk that holds the journal {} is full; make room, and the journal goes on by itself",
+    "SQLITE_READONLY": "the journal {} cannot be written; give its file and folder back to this user",
+    "SQLITE_CANTOPEN": "the journal {} cannot be opened; check that its file and folder exist and belong to this user",
+    "SQLITE_BUSY": f"the journal {{}} was locked by another program for more than {BUSY_TIMEOUT_S:g} s; end that program",
+    "SQLITE_IOERR": "the disk that holds the journal {} fails; when it works again, the journal goes on by itself",
+    "SQLITE_CORRUPT": "the journal {} is damaged; see `ally-plugins audit verify`, then restore it or move it away",
+    "SQLITE_NOTADB": "{} is not a journal, or its first page is damaged; restore it or move it away",
+}

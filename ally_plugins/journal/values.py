@@ -1,0 +1,162 @@
+"""What goes into the journal and what comes out of it: plain values, no SQLite.
+
+Nothing here may hold a secret: the journal is kept for long and shown in `audit`; who writes a record redacts first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+import orjson
+
+from ally_plugins.errors import JournalError
+
+__all__ = [
+    "ACCEPTED",
+    "EVENTS",
+    "JOURNAL",
+    "OWN_KINDS",
+    "PRUNED",
+    "SETTLED",
+    "DuplicateKeyError",
+    "EventRow",
+    "MessageState",
+    "PendingMessage",
+    "Record",
+    "SettledState",
+    "StoredEvent",
+    "StoredMessage",
+    "StoredRecord",
+    "encode",
+]
+
+ACCEPTED: Final = "message"  # a message; its `state` is the only part of a record that changes
+SETTLED: Final = "message_state"  # messages left the state "pending": {"state", "ids"}
+EVENTS: Final = "events"  # a block of events of one session; `ref` is "first-last"
+PRUNED: Final = "pruned"  # content older than `before` was removed
+JOURNAL: Final = "journal"  # the journal about itself: it failed for a time, and what was lost meanwhile
+# Written by the journal alone, so that nobody can forge what `verify` relies on.
+OWN_KINDS: Final = frozenset({ACCEPTED, SETTLED, EVENTS, PRUNED, JOURNAL})
+
+SettledState: TypeAlias = Literal["delivered", "expired", "pending_at_end"]
+MessageState: TypeAlias = Literal["pending", "delivered", "expired", "pending_at_end"]
+
+# (session_id, seq, at in Unix ms, type, origin as the emitter writes it, body as JSON)
+EventRow: TypeAlias = tuple[str, int, int, str, str | None, bytes]
+
+
+@attrs.frozen
+class Record:
+    """One thing to write down. `at` is in Unix ms, `ref` the id that `explain` finds it by."""
+
+    kind: str
+    at: int
+    plugin: str | None = None
+    session_id: str | None = None
+    ref: str | None = None
+    data: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class PendingMessage:
+    """A message that passed the gate, not yet on disk.
+
+    `body` is what the conversation gets (role, content, metadata), after transforms. `key` is the plugin's idempotency
+    key; `fingerprint` says what was asked for under it, before transforms, so that a repetition can be told from a
+    conflict. `cause` is the id of the event whose hook sent it.
+    """
+
+    id: str
+    session_id: str
+    plugin: str
+    at: int
+    role: str
+    deliver_as: str
+    trigger_turn: bool
+    body: Mapping[str, Any]
+    key: str | None = None
+    fingerprint: str | None = None
+    cause: str | None = None
+
+
+@attrs.frozen
+class StoredMessage:
+    """A message as the journal has it. `n` is its offset; `body` is None once it is pruned; times are in Unix ms."""
+
+    n: int
+    id: str
+    session_id: str
+    plugin: str
+    role: str
+    deliver_as: str
+    trigger_turn: bool
+    state: MessageState
+    accepted_at: int
+    settled_at: int | None
+    body: dict[str, Any] | None
+    key: str | None = None
+    fingerprint: str | None = None
+    cause: str | None = None
+
+
+@attrs.frozen
+class StoredRecord:
+    """A record as the journal has it. `data` is None once it is pruned; `hash` is its place in the chain, as hex."""
+
+    n: int
+    at: int
+    kind: str
+    plugin: str | None
+    session_id: str | None
+    ref: str | None
+    key: str | None
+    data: dict[str, Any] | None
+    hash: str
+
+
+@attrs.frozen
+class StoredEvent:
+    """An event as the journal has it; `n` is the record that covers it, `body` the JSON that was handed in."""
+
+    n: int
+    session_id: str
+    seq: int
+    at: int
+    type: str
+    origin: str | None
+    body: bytes
+
+    @property
+    def id(self) -> str:
+        """The event's id, `session:seq`."""
+        return f"{self.session_id}:{self.seq}"
+
+    def value(self) -> Any:
+        """Return the parsed body."""
+        return orjson.loads(self.body)
+
+
+class DuplicateKeyError(JournalError):
+    """A message with this plugin and idempotency key is already there: `stored` is the earlier one."""
+
+    def __init__(self, stored: StoredMessage) -> None:
+        super().__init__(f"plugin {stored.plugin!r} used the key {stored.key!r} before, for message {stored.id!r}")
+        self.stored: Final = stored
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def encode(value: Any) -> bytes:
+    """Encode to JSON. Raises JournalError, with what was found, for what JSON cannot say."""
+    try:
+        return orjson.dumps(value, default=_plain)
+    except (TypeError, RecursionError) as error:
+        raise JournalError(f"a journal record must be JSON: {error}") from error

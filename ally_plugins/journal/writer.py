@@ -1,0 +1,415 @@
+"""The thread that owns the writing connection: group commit, what may wait, and what happens when the disk fails.
+
+It takes whatever is queued when it becomes free; there is no linger for what somebody waits for. Callers that wake
+together are one batch by themselves, since the thread gets the GIL when the loop has run them all.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sqlite3
+import threading
+import time
+from asyncio import AbstractEventLoop
+from asyncio import Future as LoopFuture
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future as ThreadFuture
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from ally_plugins.errors import JournalError
+from ally_plugins.journal.folding import Folds
+from ally_plugins.journal.headfile import write_head
+from ally_plugins.journal.schema import in_words
+from ally_plugins.journal.store import Batch, Mark, Row, Store, Written, now_ms
+from ally_plugins.journal.values import JOURNAL, DuplicateKeyError, EventRow, Record, encode
+
+__all__ = ["BlockingWaiter", "Entry", "Item", "Waiter", "Writer", "row_of", "size_of"]
+
+_log: Final = logging.getLogger("ally_plugins.journal")
+
+# What nobody waits for is written this long after it came, in seconds: 20 commits a second at most for a slow trickle.
+_SOON_S: Final = 0.05
+_HEAD_S: Final = 0.05  # between two writes of audit.head while busy, and how long without work counts as idle
+_PROBE_S: Final = 0.25  # between two attempts while the disk fails
+_BATCH_ENTRIES: Final = 1024  # in one transaction, which bounds how long its first caller waits
+_BATCH_BYTES: Final = 8 * 1024 * 1024
+# What may wait in memory while the disk is slow or fails: about 200,000 events. More is lost, and counted.
+_SOON_BYTES: Final = 64 * 1024 * 1024
+_ROW_BYTES: Final = 256  # beside its content
+# The fault of one entry, not of the disk: the others of its batch are written without it.
+_ENTRY_FAULTS: Final = (
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    sqlite3.DataError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+
+
+class BlockingWaiter(ThreadFuture[Any]):
+    """A future for a thread that has no loop."""
+
+    def get_loop(self) -> None:
+        """Return None: there is no loop to wake."""
+
+
+Waiter: TypeAlias = "LoopFuture[Any] | BlockingWaiter"
+Item: TypeAlias = "Row | list[EventRow] | Mark | None"  # None only waits for what came before it
+Entry: TypeAlias = tuple[Item, "Waiter | None", int]  # the int counts bytes of what nobody waits for
+
+
+class Writer:
+    """The writing thread of one journal. Lives from the first call until `close` has returned."""
+
+    def __init__(self, store: Store, reopen: Callable[[], Store]) -> None:
+        self._store: Store | None = store
+        self._path: Final = store.path
+        self._reopen: Final = reopen
+        self._queue: Final[deque[Entry]] = deque()
+        self._chores: Final[deque[tuple[Iterator[int], BlockingWaiter, list[int]]]] = deque()
+        self._lock: Final = threading.Lock()
+        self._wake: Final = threading.Event()
+        self._urgent = False
+        self._closing = False
+        self._folds: Final = Folds()
+        self._soon_bytes = 0
+        self._soon_since: float | None = None
+        self._head_written_at = 0.0
+        self._head_is_dirty = True
+        self._reported_lost = 0
+        self._failed_at = 0.0
+        self.lost = 0
+        self.reason: str | None = None
+        self._thread: Final = threading.Thread(target=self._run, name="ally-journal", daemon=True)
+        self._thread.start()
+
+    # --- called by any thread
+
+    def put(self, item: Item, waiter: Waiter) -> None:
+        """Queue what somebody waits for. Raises JournalError at once while the disk fails, and after `close`."""
+        if self.reason is not None:
+            raise JournalError(self.reason)
+        self._queue.append((item, waiter, 0))
+        # The writer clears the flag before it drains the queue, so whoever finds it set is drained with the others.
+        if not self._urgent:
+            self._urgent = True
+            self._wake.set()
+
+    def put_soon(self, item: Item, size: int) -> None:
+        """Queue what nobody waits for. Never raises; what does not fit is lost and counted."""
+        with self._lock:
+            if self._closing or self._soon_bytes + size > _SOON_BYTES:
+                self.lost += _count(item)
+                return
+            self._soon_bytes += size
+            self._queue.append((item, None, size))
+            first = self._soon_since is None
+            if first:
+                self._soon_since = time.monotonic()
+        if first or self._soon_bytes > _BATCH_BYTES:
+            self._wake.set()
+
+    def put_folded(self, record: Record, fold: Hashable) -> None:
+        """Queue a record that may repeat; see `Folds`. Never raises but for what is not JSON."""
+        with self._lock:
+            is_first = self._folds.due_at is None
+            is_full = self._folds.add(record, fold, time.monotonic())
+        if is_full:
+            self.release_folds()
+        elif is_first:
+            self._wake.set()
+
+    def release_folds(self) -> None:
+        """Queue what was folded until now."""
+        with self._lock:
+            records = self._folds.take()
+        for record in records:
+            row = row_of(record)
+            self.put_soon(row, size_of(row))
+
+    def note_lost(self, error: JournalError) -> None:
+        """Count a record that cannot be written at all."""
+        _log.error("%s", error)
+        with self._lock:
+            self.lost += 1
+
+    def put_chore(self, steps: Callable[[Store], Iterator[int]]) -> BlockingWaiter:
+        """Run a generator between batches, a step at a time; its sum is the result."""
+        if self.reason is not None:
+            raise JournalError(self.reason)
+        waiter = BlockingWaiter()
+        self._chores.append((self._steps(steps), waiter, [0]))
+        self._urgent = True
+        self._wake.set()
+        return waiter
+
+    def _steps(self, steps: Callable[[Store], Iterator[int]]) -> Iterator[int]:
+        if self._store is None:
+            raise JournalError(self.reason or "the journal is closed")
+        yield from steps(self._store)
+
+    def close(self) -> None:
+        """Have the thread write what is queued, then end. Returns at once; `join` waits."""
+        self.release_folds()
+        with self._lock:
+            self._closing = True
+        self._wake.set()
+
+    def join(self) -> None:
+        """Wait until the thread has ended and its files are closed."""
+        self._thread.join()
+
+    # --- the thread
+
+    def _run(self) -> None:
+        while True:
+            self._wait()
+            last = self._closing
+            try:
+                self._cycle()
+            except Exception as error:  # noqa: BLE001 - a thread that dies would leave callers waiting for ever
+                self._fail((), error)
+            if last and (self.reason is not None or not (self._queue or self._chores)):
+                break
+        self._finish()
+
+    def _wait(self) -> None:
+        """Wait until there is something to do."""
+        while True:
+            self._wake.clear()
+            timeout = self._timeout()
+            if timeout is not None and timeout <= 0:
+                return
+            self._wake.wait(timeout)
+
+    def _timeout(self) -> float | None:
+        """Return the seconds until there is something to do; None when only a caller can bring it."""
+        if self._closing:
+            return 0
+        now = time.monotonic()
+        if self.reason is not None:
+            return self._failed_at + _PROBE_S - now
+        if self._urgent or self._chores or self._soon_bytes > _BATCH_BYTES:
+            return 0
+        if self._soon_since is not None:
+            return self._soon_since + _SOON_S - now
+        due = (self._folds.due_at, self._head_written_at + _HEAD_S if self._head_is_dirty else None)
+        return min((at - now for at in due if at is not None), default=None)
+
+    def _cycle(self) -> None:
+        """Write one batch, or what else is due."""
+        if (self._folds.due_at or math.inf) <= time.monotonic():
+            self.release_folds()
+        entries = self._take()
+        try:
+            store = self._opened(entries)
+            if entries:
+                self._write(store, entries)
+        except (sqlite3.Error, OSError, JournalError) as error:
+            self._fail(entries, error)
+            return
+        self._write_head(store, is_idle=not entries)
+        if self._chores:
+            self._do_chore()
+
+    def _take(self) -> list[Entry]:
+        self._urgent = False
+        entries: list[Entry] = []
+        queue, size = self._queue, 0
+        while queue and len(entries) < _BATCH_ENTRIES and size < _BATCH_BYTES:
+            entry = queue.popleft()
+            size += entry[2]
+            entries.append(entry)
+        with self._lock:
+            if queue:
+                self._urgent = True
+            else:
+                self._soon_since = None
+        return entries
+
+    def _opened(self, entries: list[Entry]) -> Store:
+        """Return the store; after a failure open it anew, and write down what happened meanwhile."""
+        if self._store is None:
+            self._store = self._reopen()
+        if self.reason is not None or self.lost > self._reported_lost:
+            note = {"state": "recovered" if self.reason else "lost", "reason": self.reason, "lost": self.lost}
+            row: Row = (now_ms(), JOURNAL, None, None, None, None, orjson.dumps(note), None)
+            entries.append((row, None, 0))
+        return self._store
+
+    def _write(self, store: Store, entries: list[Entry]) -> None:
+        lost = self.lost
+        batch, waiters = _batch_of(entries)
+        try:
+            written = store.write(batch)
+        except _ENTRY_FAULTS as error:
+            self._write_one_by_one(store, entries, error)
+        else:
+            _settle(_outcomes(store, waiters, written, entries))
+        self._succeed(entries, lost)
+
+    def _write_one_by_one(self, store: Store, entries: list[Entry], error: Exception) -> None:
+        """Write a batch that holds a bad entry, so that only that one fails."""
+        if len(entries) == 1:
+            _log.error("the journal cannot write this: %s", error)
+            self.lost += entries[0][1] is None
+            _settle([(entries[0][1], JournalError(f"the journal cannot write this: {error}"))])
+            return
+        for i, entry in enumerate(entries):
+            batch, waiters = _batch_of([entry])
+            try:
+                written = store.write(batch)
+            except _ENTRY_FAULTS as fault:
+                self._write_one_by_one(store, [entry], fault)
+            except BaseException:
+                del entries[:i]  # those are written, and must not be written again
+                raise
+            else:
+                _settle(_outcomes(store, waiters, written, [entry]))
+
+    def _succeed(self, entries: Iterable[Entry], lost: int) -> None:
+        with self._lock:
+            self._soon_bytes -= sum(entry[2] for entry in entries)
+        self._head_is_dirty = True
+        self._reported_lost = lost
+        if self.reason is not None:
+            _log.warning("the journal is written again; %d records were lost", self.lost)
+            self.reason = None
+
+    def _fail(self, entries: Sequence[Entry], error: Exception) -> None:
+        """Tell the callers in words, keep what nobody waits for, and open the file anew next time."""
+        reason = in_words(error, self._path)
+        if self.reason != reason:
+            _log.error("%s", reason)
+        self.reason, self._failed_at = reason, time.monotonic()
+        queued = [*entries, *(self._queue.popleft() for _ in range(len(self._queue)))]
+        self._queue.extendleft(entry for entry in reversed(queued) if entry[2])
+        failure = JournalError(reason)
+        _settle([(entry[1], failure) for entry in queued])
+        while self._chores:
+            _settle([(self._chores.popleft()[1], failure)])
+        self._close_store()
+
+    def _write_head(self, store: Store, *, is_idle: bool) -> None:
+        now = time.monotonic()
+        if not self._head_is_dirty or now < self._head_written_at + _HEAD_S:
+            return
+        self._head_written_at = now
+        try:
+            write_head(store.head_path, store.head, sync=is_idle)
+        except (OSError, JournalError) as error:
+            # It may lag; the next one is tried in 50 ms.
+            _log.warning("cannot write %s: %s", store.head_path, error)
+        else:
+            self._head_is_dirty = False
+
+    def _do_chore(self) -> None:
+        steps, waiter, total = self._chores[0]
+        try:
+            total[0] += next(steps)
+        except StopIteration:
+            self._chores.popleft()
+            _settle([(waiter, total[0])])
+        except (sqlite3.Error, OSError, JournalError) as error:
+            self._fail((), error)
+
+    def _finish(self) -> None:
+        """Write the head a last time, fail what came too late, and close."""
+        if self._store is not None:
+            self._head_written_at = 0.0
+            self._write_head(self._store, is_idle=True)
+        self.reason = self.reason or "the journal is closed"
+        with self._lock:
+            left = [self._queue.popleft() for _ in range(len(self._queue))]
+            self.lost += sum(_count(entry[0]) for entry in left if entry[2])
+        _settle([(entry[1], JournalError(self.reason)) for entry in left])
+        self._close_store()
+
+    def _close_store(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            try:
+                store.close()
+            except sqlite3.Error as error:
+                _log.warning("%s", in_words(error, self._path))
+
+
+def row_of(record: Record) -> Row:
+    """Make the row of a record. Raises JournalError when its data is not JSON."""
+    return (record.at, record.kind, record.plugin, record.session_id, record.ref, None, encode(record.data), None)
+
+
+def size_of(row: Row) -> int:
+    """Return about how many bytes a row takes in memory."""
+    return _ROW_BYTES + len(row[6])
+
+
+def _count(item: Item) -> int:
+    return len(item) if isinstance(item, list) else 1
+
+
+def _batch_of(entries: Iterable[Entry]) -> tuple[Batch, list[Waiter | None]]:
+    """Sort entries into a batch; the waiters belong to its rows, position by position."""
+    batch, waiters = Batch(), []
+    for item, waiter, _ in entries:
+        if type(item) is tuple:
+            batch.rows.append(item)
+            waiters.append(waiter)
+        elif isinstance(item, list):
+            batch.events.append(item)
+        elif item is not None:
+            batch.marks.append(item)  # type: ignore[arg-type]
+    return batch, waiters
+
+
+def _outcomes(
+    store: Store, waiters: Sequence[Waiter | None], written: Written, entries: Sequence[Entry]
+) -> list[tuple[Waiter | None, Any]]:
+    """Pair each waiter with what it gets: its record's number, the earlier message, or None."""
+    if written.duplicates:
+        outcomes = [(waiter, _outcome(store, written, i)) for i, waiter in enumerate(waiters)]
+    else:
+        outcomes = list(zip(waiters, range(written.first, written.first + len(waiters)), strict=True))
+    if len(waiters) < len(entries):
+        outcomes += [(entry[1], None) for entry in entries if type(entry[0]) is not tuple]
+    return outcomes
+
+
+def _outcome(store: Store, written: Written, position: int) -> int | DuplicateKeyError:
+    earlier = written.duplicates.get(position)
+    if earlier is None:
+        return written.number(position)
+    if isinstance(earlier, int):
+        earlier = store.message(written.number(earlier))
+    return DuplicateKeyError(earlier)
+
+
+def _settle(outcomes: Iterable[tuple[Waiter | None, Any]]) -> None:
+    """Give each waiter its outcome, with one call for each loop that waits."""
+    loops: dict[AbstractEventLoop | None, list[tuple[Waiter, Any]]] = {}
+    for waiter, outcome in outcomes:
+        if waiter is not None:
+            loops.setdefault(waiter.get_loop(), []).append((waiter, outcome))
+    for loop, pairs in loops.items():
+        if loop is None:
+            _give(pairs)
+            continue
+        with suppress(RuntimeError):  # a loop that was closed meanwhile waits for nothing
+            loop.call_soon_threadsafe(_give, pairs)
+
+
+def _give(pairs: Iterable[tuple[Waiter, Any]]) -> None:
+    for waiter, outcome in pairs:
+        if waiter.done():
+            continue
+        if isinstance(outcome, Exception):
+            waiter.set_exception(outcome)
+        else:
+            waiter.set_result(outcome)
