@@ -61,6 +61,33 @@ def errors() -> str:
     return f"```text\n{tree}\n```\n\n" + "\n".join(entries)
 
 
+LIMITS = {
+    "messages_per_minute": "messages added",
+    "events_per_minute": "events emitted",
+    "context_reads_per_minute": "reads of the context",
+    "logs_per_minute": "lines logged",
+    "registrations_per_minute": "tools and actions registered",
+    "action_requests_per_minute": "actions asked for",
+    "tasks_per_minute": "tasks started",
+    "calls_in_flight": "calls that wait for their answer at the same time",
+    "running_tasks": "tasks that run at the same time",
+    "tools": "tools registered at the same time",
+    "message_bytes": "bytes of one message",
+    "event_bytes": "bytes of one event's data",
+    "arguments_bytes": "bytes of one action's arguments",
+    "schema_bytes": "bytes of one tool's schema",
+    "log_bytes": "bytes of one line in the log",
+}
+
+
+def limits() -> str:
+    """Return the table of limits with their defaults. Raises KeyError for a limit that has no words here."""
+    from ally_plugins.policy.budget import Limits
+
+    rows = [f"| `{limit.name}` | {limit.default} | {LIMITS[limit.name]} |" for limit in attrs.fields(Limits)]
+    return "\n".join(["| key | default | bounds |", "|---|---|---|", *rows])
+
+
 def commands() -> str:
     """Return the help text of each command, as `--help` prints it."""
     parts = [f"### `{path}`\n\n```text\n{_help(path, command)}\n```\n" for path, command in command_tree()]
@@ -172,6 +199,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "capability hooks": lambda: hooks("capability"),
     "events": events,
     "errors": errors,
+    "limits": limits,
     "commands": commands,
     "api": api,
     "testing": testing,

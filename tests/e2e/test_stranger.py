@@ -44,9 +44,9 @@ class Operator:
             "NO_COLOR": "1",
             "COLUMNS": "200",
         }
-        command = [self.bin / "ally-plugins", *args]
+        command = [str(self.bin / "ally-plugins"), *args]
         done = subprocess.run(
-            command, env=env, cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            command, check=False, env=env, cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
         assert done.returncode == code, f"{args}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout

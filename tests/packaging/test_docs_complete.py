@@ -15,7 +15,7 @@ import pytest
 import ally_plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import ModuleType
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -108,13 +108,36 @@ def test_every_option_of_a_command_says_what_it_does() -> None:
 def test_the_example_manifest_uses_every_key_and_the_page_explains_each(asked: Callable[..., set[str]]) -> None:
     from ally_plugins.manifest import Manifest
 
-    page = _page("manifest.md")
-    (example,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    example, explained = _example("manifest.md")
     keys = asked(lambda: Manifest.from_text(example))
-    present = {re.sub(r"^settings\.\w+", "settings.NAME", path) for path in _paths(tomllib.loads(example))}
-    assert sorted(keys - present) == []
-    explained = page.partition("## Top level")[2]
-    assert [key for key in sorted(keys) if f"`{key.rpartition('.')[2]}`" not in explained and "NAME" not in key] == []
+    assert sorted(keys - _paths(tomllib.loads(example))) == []
+    assert _unexplained(keys, explained) == []
+
+
+def test_the_example_configuration_uses_every_key_and_the_page_explains_each(asked: Callable[..., set[str]]) -> None:
+    from ally_plugins.config import parse_config
+
+    example, explained = _example("config.md")
+    keys = {key for key in asked(lambda: parse_config(example, "config.toml")) if ".ally_" not in key}
+    tables = re.compile(r"(.*\.)?(deadlines|limits)\.\w+")
+    assert sorted(key for key in keys - _paths(tomllib.loads(example)) if not tables.fullmatch(key)) == []
+    assert _unexplained(keys, explained) == []
+
+
+def _example(page: str) -> tuple[str, str]:
+    """Return the one TOML block of a page, and what follows its first section."""
+    text = _page(page)
+    (example,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    return example, text.partition("\n## ")[2]
+
+
+def _unexplained(keys: set[str], text: str) -> list[str]:
+    return sorted(key for key in keys if f"`{key.rpartition('.')[2]}`" not in text and not key.endswith(".NAME"))
+
+
+def _general(path: str) -> str:
+    """Replace the names that authors and operators choose."""
+    return re.sub(r"(^|\.)(settings|plugins)\.[^.]+", r"\1\2.NAME", path)
 
 
 @pytest.fixture
@@ -126,7 +149,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[str]]:
     take = Fields.take
 
     def recording(self: Fields, key: str) -> Any:
-        seen.add(re.sub(r"^(settings|plugins)\.[^.]+", r"\1.NAME", self.at(key)))
+        seen.add(_general(self.at(key)))
         return take(self, key)
 
     monkeypatch.setattr(Fields, "take", recording)
@@ -139,8 +162,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[str]]:
     return run
 
 
-def _paths(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def _paths(table: dict[str, Any], prefix: str = "") -> set[str]:
+    """Return the general path of every key in a document."""
+    found = set()
     for key, value in table.items():
-        yield f"{prefix}{key}"
+        found.add(_general(f"{prefix}{key}"))
         if isinstance(value, dict):
-            yield from _paths(value, f"{prefix}{key}.")
+            found |= _paths(value, f"{prefix}{key}.")
+    return found
