@@ -55,10 +55,9 @@ def errors() -> str:
     from ally_plugins import errors as module
 
     tree = doc(module).partition("\n\n")[2].rpartition("\n\n")[0]
-    entries = [
-        f"### `{name}`\n\n{doc(getattr(module, name))}\n{_reason(getattr(module, name))}" for name in module.__all__
-    ]
-    return f"```text\n{tree}\n```\n\n" + "\n".join(entries)
+    classes = [getattr(module, name) for name in module.__all__]
+    entries = "\n".join(f"### `{cls.__name__}`\n\n{doc(cls)}\n{_reason(cls)}" for cls in classes)
+    return f"```text\n{tree}\n```\n\n## Each error\n\n{entries}"
 
 
 LIMITS = {
