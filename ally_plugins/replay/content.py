@@ -1,4 +1,7 @@
-"""Message contents as recordings write them: a text, or a list of blocks. Nothing here raises; what is wrong is noted."""
+"""Message contents as recordings write them: a text, or a list of blocks.
+
+Nothing here raises; what is wrong is noted.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from ally_plugins.replay.steps import Diff, Todo
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["derive_diff", "derive_todos"]
+__all__ = ["derive_diff", "derive_todos", "todos_of"]
 
 _STATUSES: Final = frozenset({"pending", "in_progress", "completed"})
 # A shell-like command longer than this is not taken apart: shlex is slow, and the diff is a courtesy.
@@ -31,8 +31,12 @@ def derive_diff(tool_name: str, arguments: Mapping[str, Any], open_file: str = "
 
 
 def derive_todos(tool_name: str, arguments: Mapping[str, Any]) -> tuple[Todo, ...] | None:
-    """Return the todo list that a `TodoWrite` call sets, or None for other tools; entries without a text are left out."""
-    entries = arguments.get("todos") if tool_name == "TodoWrite" else None
+    """Return the list that a `TodoWrite` call sets, or None for other tools. Entries without a text are left out."""
+    return todos_of(arguments.get("todos")) if tool_name == "TodoWrite" else None
+
+
+def todos_of(entries: Any) -> tuple[Todo, ...] | None:
+    """Return a todo list as `TodoWrite` and `TODO_UPDATE` write it; None for what is no list."""
     if not isinstance(entries, (list, tuple)):
         return None
     return tuple(todo for number, entry in enumerate(entries, 1) if (todo := _todo(number, entry)) is not None)
@@ -120,7 +124,7 @@ def _shell_arguments(command: str) -> dict[str, str]:
         words = shlex.split(command)
     except ValueError:
         return {}
-    found = dict(zip(("command", "path"), words[1:3], strict=False))
+    found: dict[str, str] = dict(zip(("command", "path"), words[1:3], strict=False))
     for option, value in zip(words[3::2], words[4::2], strict=False):
         found[option.removeprefix("--")] = value
     return found

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_LINE_BYTES", "Line", "decode_record", "iterate_lines"]
 
-# Bounds the memory that one line may take. The largest lines of real transcripts hold a few pasted images, below 10 MiB.
+# Bounds the memory that one line may take. The largest lines of real transcripts hold pasted images, below 10 MiB.
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 _SKIP_BYTES: Final = 1024 * 1024
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -22,12 +22,12 @@ Line = tuple[int, bytes | None]
 
 
 def iterate_lines(file: BinaryIO, limit: int = MAX_LINE_BYTES) -> Iterator[Line]:
-    """Yield every line that is not blank, with its number. A line over `limit` bytes is read past and yielded as None."""
+    """Yield every line that is not blank, with its number; one over `limit` bytes is read past and yielded as None."""
     number = 0
     while line := file.readline(limit + 1):
         number += 1
         if number == 1:
-            line = line.removeprefix(_BYTE_ORDER_MARK)  # noqa: PLW2901 - only the first line can have one
+            line = line.removeprefix(_BYTE_ORDER_MARK)
         if len(line) > limit and not line.endswith(b"\n"):
             _skip_line(file)
             yield number, None
@@ -75,5 +75,5 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _json_name(value: object) -> str:
-    names = {list: "array", str: "string", int: "number", float: "number", bool: "boolean"}
+    names: dict[type, str] = {list: "array", str: "string", int: "number", float: "number", bool: "boolean"}
     return names.get(type(value), "null")

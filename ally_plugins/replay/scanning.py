@@ -29,12 +29,12 @@ _IN_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 class Member(NamedTuple):
     """A value in the outer object, or an element of an array in it.
 
-    `index` counts an array's elements from 0 and is None for what is no array. `raw` is None where the value is larger
-    than the limit; `is_cut` says that the file ended in the middle of it.
+    `element` counts an array's elements from 0 and is None for what is no array. `raw` is None where the value is
+    larger than the limit; `is_cut` says that the file ended in the middle of it.
     """
 
     key: str
-    index: int | None
+    element: int | None
     raw: bytes | None
     is_cut: bool = False
 

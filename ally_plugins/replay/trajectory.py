@@ -105,7 +105,7 @@ class _Survey:
         return "trajectory" if self.has_trajectory and not self.has_tool_calls else "history"
 
     def receive_member(self, member: Member) -> None:
-        if member.key == "trajectory" and member.index is not None:
+        if member.key == "trajectory" and member.element is not None:
             self.has_trajectory = True
         elif member.key == "history" and not self.has_tool_calls:
             entry = _decoded(member)
@@ -153,9 +153,9 @@ class _Trajectory:
         """Yield what an element of the replayed array says; all else is another view of the same session."""
         if member.key != self.survey.array:
             if member.is_cut:
-                yield BrokenLine(self.clock.now, (member.index or 0) + 1, f"the file ends inside {member.key!r}")
+                yield BrokenLine(self.clock.now, (member.element or 0) + 1, f"the file ends inside {member.key!r}")
             return
-        number = (member.index or 0) + 1
+        number = (member.element or 0) + 1
         entry = "the file ends inside it" if member.is_cut else _decoded(member)
         if type(entry) is not dict:
             yield BrokenLine(self.clock.now, number, f"{member.key} element: {entry}")

@@ -7,7 +7,6 @@ What has no event is skipped and counted under its record type; parts of user re
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from attrs import define, field
@@ -16,6 +15,7 @@ from ally_plugins.replay.clock import RecordedClock
 from ally_plugins.replay.content import Notes, flatten, iterate_blocks, text_of
 from ally_plugins.replay.derive import derive_diff, derive_todos
 from ally_plugins.replay.lines import decode_record, iterate_lines
+from ally_plugins.replay.phrases import TextKind, command_words, is_rejection, kind_of_text
 from ally_plugins.replay.sidechains import AGENT_TOOLS, BoundedMap, Sidechains
 from ally_plugins.replay.steps import (
     AgentStarted,
@@ -37,11 +37,10 @@ from ally_plugins.replay.steps import (
     ToolReturned,
     Usage,
 )
-
 from ally_plugins.replay.turns import MAX_AGENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from ally_plugins.replay.steps import Step
 
@@ -53,12 +52,13 @@ CONTEXT_WINDOW: Final = 200_000
 # A name in `skipped` comes from the file: it must not carry the file's size.
 _MAX_NAME: Final = 64
 _SYNTHETIC: Final = "<synthetic>"
-_INTERRUPTION: Final = "[Request interrupted by user"
-_REJECTIONS: Final = ("The user doesn't want to proceed with this tool use", "The user doesn't want to take this action")
-_COMMAND: Final = re.compile(r"\s*<command-(?:name|message)>")
-_COMMAND_PART: Final = re.compile(r"<command-(name|args)>(.*?)</command-\1>", re.DOTALL)
-_LOCAL: Final = ("<local-command-", "<bash-input>", "<bash-stdout>", "<bash-stderr>")
-_NOTICES: Final = ("<system-reminder>", "<task-notification>", "<local-command-caveat>")
+_SETTLES_COMMAND: Final = frozenset({TextKind.COMMAND, TextKind.LOCAL, TextKind.PERSON})
+_SKIPPED_AS: Final = {
+    TextKind.LOCAL: "local-command",
+    TextKind.META: "meta",
+    TextKind.NOTICE: "meta",
+    TextKind.SUMMARY: "compact-summary",
+}
 
 
 def read_transcript(file: BinaryIO, context_window: int = CONTEXT_WINDOW) -> Iterator[Step]:
@@ -153,21 +153,21 @@ class _Transcript:
         asked_at = self.clock.now
         self._time(record)
         yield from self._start(record)
-        is_side = record.get("isSidechain") is True or call_id != ""
+        is_side = record.get("isSidechain") is True
         agent_id = (yield from self._agent(record, message, call_id)) if is_side else None
         if kind == "assistant":
             yield from self._assistant(message, agent_id, asked_at or self.clock.now)
         else:
             yield from self._user(record, message, agent_id)
 
-    def _agent(self, record: dict[str, Any], message: dict[str, Any], call_id: str) -> Iterator[Step]:
+    def _agent(self, record: dict[str, Any], message: dict[str, Any], call_id: str) -> Generator[Step, None, str]:
         content = message.get("content")
         blocks = iterate_blocks(content, Notes())
         texts = [text_of(block, "text") for block in blocks] if message.get("role") == "user" else []
         agent_id, is_new = self.sidechains.find(record, call_id, texts)
         if is_new:
             yield AgentStarted(self.clock.now, agent_id, None, prompt="\n".join(texts))
-        return agent_id  # noqa: B901 - the generator's own answer to `yield from`
+        return agent_id
 
     # -- what the model says
 
@@ -288,55 +288,47 @@ class _Transcript:
             success=success,
             output=output,
             error=None if success else output,
-            is_rejected=not success and output.startswith(_REJECTIONS),
+            is_rejected=not success and is_rejection(output),
             is_launch=type(details) is dict and details.get("status") == "async_launched",
         )
 
     def _text(self, record: dict[str, Any], text: str, *, is_interjection: bool) -> Iterator[Step]:
-        now = self.clock.now
-        if record.get("isCompactSummary") is True:
-            yield Skipped(now, "compact-summary")
-        elif text.startswith(_NOTICES):
-            yield Skipped(now, "meta")
-        elif record.get("isMeta") is True:
-            yield from self._settle_command(is_local=False)
-            yield Skipped(now, "meta")
-        elif text.startswith(_LOCAL):
-            yield from self._settle_command(is_local=True)
-            yield Skipped(now, "local-command")
-        elif _COMMAND.match(text):
-            yield from self._settle_command(is_local=True)
-            self.command = text
-        elif text.startswith(_INTERRUPTION):
+        kind, now = kind_of_text(record, text), self.clock.now
+        if kind is TextKind.INTERRUPTION:
             yield Interrupted(now)
-        elif text.strip():
+        elif kind is TextKind.META:
+            yield from self._settle_command(is_local=False)
+        elif kind in _SETTLES_COMMAND:
             yield from self._settle_command(is_local=True)
+        if kind is TextKind.COMMAND:
+            self.command = text
+        elif kind is TextKind.PERSON:
             yield from self._settle_compaction(None)
             yield PersonMessage(now, text, is_interjection)
+        elif kind in _SKIPPED_AS:
+            yield Skipped(now, _SKIPPED_AS[kind])
 
     def _settle_command(self, *, is_local: bool) -> Iterator[Step]:
         """Decide what a slash command was: one for the program itself, or, when the model goes on, a person's words."""
         command, self.command = self.command, None
-        if command is None:
-            return
-        if is_local:
-            yield Skipped(self.clock.now, "local-command")
-            return
-        parts = {part[1]: part[2].strip() for part in _COMMAND_PART.finditer(command)}
-        words = f"{parts.get('name', '')} {parts.get('args', '')}".strip()
-        yield PersonMessage(self.clock.now, words or command)
+        if command is not None and is_local:
+            yield Skipped(self.clock.now, _SKIPPED_AS[TextKind.LOCAL])
+        elif command is not None:
+            yield PersonMessage(self.clock.now, command_words(command))
 
     # -- sub-agents in progress records, compactions
 
     def _progress(self, record: dict[str, Any]) -> Iterator[Step]:
         """Read a sub-agent's record out of the progress record that wraps it; other progress has no event."""
         data = record.get("data")
-        inner = data.get("message") if type(data) is dict and data.get("type") == "agent_progress" else None
-        if type(inner) is not dict or inner.get("type") not in {"assistant", "user"}:
+        data = data if type(data) is dict else {}
+        inner = data.get("message") if data.get("type") == "agent_progress" else None
+        kind = text_of(inner, "type") if type(inner) is dict else ""
+        if type(inner) is dict and kind in {"assistant", "user"}:
+            inner = {**inner, "agentId": data.get("agentId"), "isSidechain": True}
+            yield from self._message(inner, kind, text_of(record, "parentToolUseID"))
+        else:
             yield Skipped(self._time(record), "progress")
-            return
-        inner = {**inner, "agentId": data.get("agentId"), "isSidechain": True}
-        yield from self._message(inner, inner["type"], text_of(record, "parentToolUseID") or "unknown")
 
     def _compact_boundary(self, record: dict[str, Any]) -> Iterator[Step]:
         now = self._time(record)

@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 
     from ally_plugins.replay.steps import Step
 
-__all__ = ["MAX_AGENTS", "MAX_OPEN", "ORPHANED_RESULT", "with_safe_points"]
+__all__ = ["MAX_AGENTS", "MAX_OPEN", "ORPHANED_END", "ORPHANED_RESULT", "with_safe_points"]
 
 # Bounds what is remembered of calls (and of agents) without an end. Real sessions have a few dozen at most.
 MAX_OPEN: Final = 4096
 # Sub-agents at work at one time; also bounds how deep they may have started one another.
 MAX_AGENTS: Final = 128
-ORPHANED_RESULT: Final = "tool_result without a call"
+ORPHANED_RESULT: Final = "result without a call"
+ORPHANED_END: Final = "end without an agent"
 
 _NO_RESULT: Final = "no result was recorded"
 _INTERRUPTED: Final = "interrupted by the person"
@@ -49,12 +50,13 @@ _ENDED: Final = "the session ended before it returned"
 def with_safe_points(steps: Iterable[Step]) -> Iterator[Step]:
     """Yield `steps` with safe points, so that every call has exactly one result and every agent ends.
 
-    `Interrupted` stays in the stream. A result without a call is replaced by a `Skipped` step.
+    `Interrupted` stays in the stream. A result without a call, or an end without an agent, becomes a `Skipped` step. A
+    reader need not tell that an agent ended: it does when the call that started it returns.
     """
     turns = _Turns()
     handlers = turns.handlers
     for step in steps:
-        turns.now = step.at
+        turns.before, turns.now = turns.now, step.at
         handler = handlers.get(type(step))
         if handler is None:
             yield step
@@ -75,6 +77,7 @@ class _Turns:
     """What is open. Lives as long as one reading."""
 
     now: int = 0
+    before: int = 0
     calls: dict[str, ToolCalled] = field(factory=dict)
     agents: dict[str, _Agent] = field(factory=dict)
     in_turn: bool = False
@@ -84,6 +87,7 @@ class _Turns:
     @property
     def handlers(self) -> dict[type[Step], Callable[..., Iterator[Step]]]:
         return {
+            AgentEnded: self.agent_ended,
             AgentStarted: self.agent_started,
             Interrupted: self.interrupted,
             ModelRequested: self.model_requested,
@@ -97,7 +101,8 @@ class _Turns:
         if step.is_interjection:
             yield from self.interject(step)
             return
-        yield from self.end_turn(_INTERRUPTED)
+        # The turn ended when the last thing happened, not when the person came back.
+        yield from self.end_turn(_INTERRUPTED, self.before)
         yield step
         yield SafePoint(self.now, SafePointKind.TURN_START)
         self.in_turn = True
@@ -151,26 +156,37 @@ class _Turns:
         yield evolve(step, tool_name=call.tool_name, duration_ms=duration_ms, agent_id=call.agent_id)
 
     def agent_started(self, step: AgentStarted) -> Iterator[Step]:
+        if (running := self.agents.get(step.agent_id)) is not None:
+            yield from self.end_agent(running, "", _NO_RESULT)
         if len(self.agents) >= MAX_AGENTS:
             yield from self.end_agent(next(iter(self.agents.values())), "", _NO_RESULT)
         self.agents[step.agent_id] = _Agent(step)
         yield step
 
+    def agent_ended(self, step: AgentEnded) -> Iterator[Step]:
+        if self.agents.pop(step.agent_id, None) is None:
+            yield Skipped(self.now, ORPHANED_END)
+            return
+        yield from self.close_calls(step.interruption_cause or _NO_RESULT, step.agent_id)
+        yield step
+
     def interrupted(self, step: Interrupted) -> Iterator[Step]:
         yield step
-        yield from self.end_turn(_INTERRUPTED)
+        yield from self.end_turn(_INTERRUPTED, self.now)
 
     def session_ended(self, step: SessionEnded) -> Iterator[Step]:
-        yield from self.end_turn(_ENDED)
+        yield from self.end_turn(_ENDED, self.now)
         for agent in tuple(self.agents.values()):
             yield from self.end_agent(agent, "", _ENDED)
         yield step
 
-    def end_turn(self, reason: str) -> Iterator[Step]:
+    def end_turn(self, reason: str, at: int) -> Iterator[Step]:
+        if self.calls or self.waiting:
+            at = self.now
         yield from self.close_calls(reason, None)
         yield from self.flush_waiting()
         if self.in_turn:
-            yield SafePoint(self.now, SafePointKind.TURN_END)
+            yield SafePoint(at, SafePointKind.TURN_END)
         self.in_turn = self.is_step_due = False
 
     def flush_waiting(self) -> Iterator[Step]:

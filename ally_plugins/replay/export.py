@@ -1,0 +1,301 @@
+"""Exports of our own journal: JSON lines, a header and then events and messages of one or more sessions.
+
+Replayed is what the host and its agent did. What plugins did at that time (their messages, their events, decisions,
+dropped events, thresholds) is skipped and counted under the event type: plugins act anew in a replay. Of several
+sessions in one file one is replayed; the lines of the others are counted as `other session`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+import orjson
+from attrs import define, field
+
+from ally_plugins.replay.clock import RecordedClock
+from ally_plugins.replay.content import Notes, text_of
+from ally_plugins.replay.derive import todos_of
+from ally_plugins.replay.lines import decode_record, iterate_lines
+from ally_plugins.replay.steps import (
+    AgentEnded,
+    AgentStarted,
+    AssistantMessage,
+    BrokenLine,
+    CompactionCompleted,
+    CompactionStarted,
+    Diff,
+    DiffMade,
+    ModelRequested,
+    ModelResponded,
+    PermissionAnswered,
+    PermissionAsked,
+    PersonMessage,
+    SessionEnded,
+    SessionStarted,
+    Skipped,
+    Thought,
+    TodosChanged,
+    ToolCalled,
+    ToolReturned,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ally_plugins.replay.steps import Step
+
+__all__ = ["EXPORT_FORMAT", "EXPORT_VERSION", "read_export"]
+
+EXPORT_FORMAT: Final = "ally-journal"
+EXPORT_VERSION: Final = 1
+
+_MAX_NAME: Final = 64
+
+
+def read_export(file: BinaryIO, session_id: str | None = None) -> Iterator[Step]:
+    """Yield the steps of one session of an export, without safe points; the first one where none is named.
+
+    Never raises for what a line holds.
+    """
+    export = _Export(session_id)
+    for number, line in iterate_lines(file):
+        record = decode_record(line)
+        if type(record) is str:
+            yield BrokenLine(export.clock.now, number, record)
+        elif type(record) is dict:
+            yield from export.receive_record(number, record)
+    yield from export.end()
+
+
+@define
+class _Event:
+    """One exported event: its time, its data, and the ids of its envelope."""
+
+    at: int
+    data: dict[str, Any]
+    notes: Notes
+    call_id: str
+    agent_id: str | None
+
+    def text(self, key: str) -> str:
+        return str(self._typed(key, str, "a text", ""))
+
+    def required(self, key: str) -> str:
+        if self.data.get(key) is None:
+            self.notes.blame(key, None, "a text")
+        return self.text(key)
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        found = self._typed(key, dict, "an object", None)
+        return found if type(found) is dict else {}
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        return self._typed(key, bool, "true or false", default) is True
+
+    def count(self, key: str) -> int | None:
+        found = self._typed(key, int, "an integer", None)
+        return found if type(found) is int else None
+
+    def number(self, key: str) -> float | None:
+        value = self.data.get(key)
+        if value is None or type(value) in {int, float}:
+            return None if value is None else float(value)
+        self.notes.blame(key, value, "a number")
+        return None
+
+    def _typed(self, key: str, kind: type, expected: str, default: object) -> object:
+        value = self.data.get(key)
+        if value is not None and type(value) is not kind:
+            self.notes.blame(key, value, expected)
+        return value if type(value) is kind else default
+
+
+@define
+class _Export:
+    """What is remembered between records. Lives as long as one reading."""
+
+    session_id: str | None
+    clock: RecordedClock = field(factory=RecordedClock)
+    has_started: bool = False
+    end_reason: str = ""
+
+    def receive_record(self, number: int, record: dict[str, Any]) -> Iterator[Step]:
+        """Yield what one line says; a part of it that cannot be read makes it a broken line as well."""
+        notes = Notes()
+        yield from self._steps(record, notes)
+        if notes.problem is not None:
+            yield BrokenLine(self.clock.now, number, notes.problem)
+
+    def end(self) -> Iterator[Step]:
+        """Yield what the end of the file means."""
+        yield from self._start("")
+        yield SessionEnded(self.clock.now, self.end_reason or "end_of_recording")
+
+    def _steps(self, record: dict[str, Any], notes: Notes) -> Iterator[Step]:
+        kind = record.get("kind")
+        if kind != "event":
+            if kind is None and record.get("format") == EXPORT_FORMAT:
+                return
+            if type(kind) is str:
+                yield Skipped(self.clock.now, kind[:_MAX_NAME])
+            else:
+                notes.blame("kind", kind, "a text")
+            return
+        session_id = text_of(record, "session_id")
+        self.session_id = self.session_id or session_id
+        if session_id != self.session_id:
+            yield Skipped(self.clock.now, "other session")
+        else:
+            yield from self._event(record, notes)
+
+    def _event(self, record: dict[str, Any], notes: Notes) -> Iterator[Step]:
+        event_type, data = record.get("type"), record.get("data")
+        if type(event_type) is not str:
+            notes.blame("type", event_type, "a text")
+            return
+        if type(data) is not dict:
+            notes.blame("data", data, "an object")
+            return
+        at = self.clock.read(record.get("at"))
+        if type(data.get("data")) is dict and data.get("type") == event_type:  # the event with its own envelope
+            record, data = {**record, **data}, data["data"]
+        call_id = text_of(record, "call_id") or text_of(record, "callId")
+        agent_id = text_of(record, "agent_id") or text_of(record, "agentId")
+        event = _Event(at, data, notes, call_id, agent_id or None)
+        yield from self._start(text_of(data, "focus") if event_type == "SESSION_START" else "")
+        if event_type == "SESSION_START":
+            return
+        if event_type == "SESSION_END":
+            self.end_reason = event.text("reason")
+        elif (make := _STEPS.get(event_type)) is None:
+            yield Skipped(at, event_type[:_MAX_NAME])
+        else:
+            yield make(event)
+
+    def _start(self, focus: str) -> Iterator[Step]:
+        if not self.has_started:
+            self.has_started = True
+            yield SessionStarted(self.clock.now, self.session_id or "", focus)
+
+
+def _tool_called(event: _Event) -> Step:
+    name = event.required("toolName")
+    # A host that gives its calls no ids runs one call of a tool at a time: the name tells them apart.
+    return ToolCalled(event.at, event.call_id or name, name, event.mapping("arguments"), agent_id=event.agent_id)
+
+
+def _tool_returned(event: _Event) -> Step:
+    result = event.mapping("result")
+    output = event.text("output") or text_of(result, "output") or (orjson.dumps(result).decode() if result else "")
+    success = event.flag("success", default=True)
+    error = None if success else event.text("error") or text_of(result, "error") or output
+    return ToolReturned(
+        event.at, event.call_id or event.required("toolName"), success=success, output=output, error=error
+    )
+
+
+def _agent_started(event: _Event) -> Step:
+    agent_id = event.text("instanceId") or event.agent_id or event.call_id
+    prompt = event.text("taskPrompt") or event.text("message")
+    return AgentStarted(event.at, agent_id, event.call_id or None, event.text("agentName"), prompt, event.text("model"))
+
+
+def _agent_ended(event: _Event) -> Step:
+    result = event.data.get("result")
+    return AgentEnded(
+        event.at,
+        event.text("instanceId") or event.agent_id or event.call_id,
+        event.call_id or None,
+        event.text("agentName"),
+        result if type(result) is str else event.text("content"),
+        is_interrupted=event.flag("interrupted", default=False),
+        interruption_cause=event.text("interruptionCause") or None,
+        duration_ms=round(1000 * (event.number("duration") or 0)),
+        tool_use_count=event.count("toolUseCount") or 0,
+    )
+
+
+def _permission_asked(event: _Event) -> Step:
+    options = event.data.get("options")
+    return PermissionAsked(
+        event.at,
+        event.required("requestId"),
+        event.required("toolName"),
+        event.mapping("arguments"),
+        event.text("path") or None,
+        event.text("command") or None,
+        event.text("sensitivity"),
+        tuple(option for option in options if type(option) is str) if type(options) is list else (),
+        call_id=event.call_id or None,
+        agent_id=event.agent_id,
+    )
+
+
+def _permission_answered(event: _Event) -> Step:
+    return PermissionAnswered(event.at, event.required("requestId"), event.required("choice"), agent_id=event.agent_id)
+
+
+def _compaction_completed(event: _Event) -> Step:
+    return CompactionCompleted(
+        event.at,
+        event.number("oldContextUsage"),
+        event.number("newContextUsage"),
+        event.number("threshold"),
+        event.text("strategy") or None,
+        (event.text("errorMessage") or "failed") if event.flag("error", default=False) else None,
+    )
+
+
+def _diff_made(event: _Event) -> Step:
+    diff = Diff(
+        event.required("filePath"),
+        event.text("oldContent"),
+        event.text("newContent"),
+        event.text("operationType") or "edit",
+        event.count("editsCount") or 1,
+    )
+    return DiffMade(event.at, event.call_id or None, event.required("toolName"), diff, agent_id=event.agent_id)
+
+
+def _model_responded(event: _Event) -> Step:
+    return ModelResponded(
+        event.at,
+        event.text("model"),
+        event.text("stopReason") or None,
+        event.count("inputTokens"),
+        event.count("outputTokens"),
+        event.count("cacheReadTokens"),
+        event.count("cacheCreationTokens"),
+        agent_id=event.agent_id,
+    )
+
+
+def _todos_changed(event: _Event) -> Step:
+    return TodosChanged(
+        event.at, todos_of(event.data.get("todos")) or (), event.call_id or None, agent_id=event.agent_id
+    )
+
+
+def _usage(event: _Event) -> Step:
+    return Usage(event.at, min(100.0, max(0.0, event.number("contextUsage") or 0.0)))
+
+
+_STEPS: Final[dict[str, Callable[[_Event], Step]]] = {
+    "AGENT_END": _agent_ended,
+    "AGENT_START": _agent_started,
+    "ASSISTANT_MESSAGE": lambda event: AssistantMessage(event.at, event.required("content"), agent_id=event.agent_id),
+    "COMPACTION_COMPLETE": _compaction_completed,
+    "COMPACTION_START": lambda event: CompactionStarted(event.at),
+    "CONTEXT_USAGE_UPDATE": _usage,
+    "DIFF_PREVIEW": _diff_made,
+    "MODEL_REQUEST": lambda event: ModelRequested(event.at, event.text("model"), agent_id=event.agent_id),
+    "MODEL_RESPONSE": _model_responded,
+    "PERMISSION_REQUEST": _permission_asked,
+    "PERMISSION_RESPONSE": _permission_answered,
+    "THOUGHT_COMPLETE": lambda event: Thought(event.at, event.required("thinking"), agent_id=event.agent_id),
+    "TODO_UPDATE": _todos_changed,
+    "TOOL_CALL_END": _tool_returned,
+    "TOOL_CALL_START": _tool_called,
+    "USER_MESSAGE": lambda event: PersonMessage(event.at, event.required("content")),
+}

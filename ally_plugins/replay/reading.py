@@ -1,0 +1,139 @@
+"""One way to read every kind of recording: which format a file has is told from what it holds, never from its name."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from attrs import define, field
+
+from ally_plugins.errors import RecordingError
+from ally_plugins.replay.export import EXPORT_FORMAT, EXPORT_VERSION, read_export
+from ally_plugins.replay.lines import decode_record, iterate_lines
+from ally_plugins.replay.scanning import iterate_members
+from ally_plugins.replay.trajectory import read_trajectory
+from ally_plugins.replay.transcript import CONTEXT_WINDOW, read_transcript
+from ally_plugins.replay.turns import with_safe_points
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ally_plugins.replay.steps import Step
+
+__all__ = ["Recording", "RecordingFormat", "detect_format", "open_recording"]
+
+# Lines that are looked at before a file counts as no JSON lines: a recording may begin with a few broken ones.
+_LINES_TO_TRY: Final = 32
+_ARRAYS: Final = frozenset({"trajectory", "history"})
+# Every record of a transcript has a type, whatever it is, and one of these.
+_RECORD_KEYS: Final = frozenset({"leafUuid", "message", "messageId", "sessionId", "summary", "timestamp", "uuid"})
+_EXPECTED: Final = "expected a Claude Code transcript, a SWE-agent trajectory or an export of the journal"
+
+
+class RecordingFormat(StrEnum):
+    """The formats that can be replayed."""
+
+    TRANSCRIPT = "claude-code-transcript"
+    TRAJECTORY = "swe-agent-trajectory"
+    EXPORT = "ally-journal-export"
+
+
+@define
+class Recording:
+    """A file that can be replayed. Holds no open file: each iteration opens and reads it anew.
+
+    `size` is in bytes; `position` says how far the current iteration has read, for a progress bar.
+    """
+
+    path: Path
+    format: RecordingFormat
+    size: int
+    context_window: int = CONTEXT_WINDOW
+    session_id: str | None = None
+    _file: BinaryIO | None = field(default=None, init=False, repr=False)
+
+    @property
+    def position(self) -> int:
+        """How many bytes the current iteration has read; `size` when none is under way."""
+        return self.size if self._file is None else self._file.tell()
+
+    def steps(self) -> Iterator[Step]:
+        """Yield what happened, with safe points: `SessionStarted` first (but for unread lines), `SessionEnded` last.
+
+        Raises RecordingError when the file cannot be opened or read any more; nothing that it holds raises.
+        """
+        try:
+            with self.path.open("rb") as file:
+                self._file = file
+                yield from with_safe_points(self._read(file))
+        except OSError as error:
+            raise RecordingError(f"cannot read {str(self.path)!r}: {error.strerror}") from error
+        finally:
+            self._file = None
+
+    def _read(self, file: BinaryIO) -> Iterator[Step]:
+        match self.format:
+            case RecordingFormat.TRANSCRIPT:
+                return read_transcript(file, self.context_window)
+            case RecordingFormat.TRAJECTORY:
+                return read_trajectory(file)
+            case RecordingFormat.EXPORT:
+                return read_export(file, self.session_id)
+
+
+def open_recording(
+    path: str | Path, *, context_window: int = CONTEXT_WINDOW, session_id: str | None = None
+) -> Recording:
+    """Return the recording in a file, ready to be read.
+
+    `context_window` is in tokens and tells what the percentages of a transcript are of; `session_id` picks a session of
+    an export. Raises RecordingError when the file cannot be read or holds none of the formats.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            return Recording(path, detect_format(file, str(path)), path.stat().st_size, context_window, session_id)
+    except OSError as error:
+        raise RecordingError(f"cannot read {str(path)!r}: {error.strerror}") from error
+
+
+def detect_format(file: BinaryIO, name: str = "recording") -> RecordingFormat:
+    """Return the format of what `file` holds; `name` is for the error's text.
+
+    Raises RecordingError for none of the known formats, and for an export of a newer version.
+    """
+    found = _detect_lines(file, name)
+    if found is not None:
+        return found
+    file.seek(0)
+    if any(member.key in _ARRAYS and member.element is not None for member in iterate_members(file)):
+        return RecordingFormat.TRAJECTORY
+    file.seek(0)
+    what = "nothing of the kind" if file.read(1) else "an empty file"
+    raise RecordingError(f"cannot replay {name!r}: found {what}, {_EXPECTED}")
+
+
+def _detect_lines(file: BinaryIO, name: str) -> RecordingFormat | None:
+    for count, (_number, line) in enumerate(iterate_lines(file)):
+        record = None if line is None else decode_record(line)
+        found = _detect_record(record, name) if type(record) is dict else None
+        if found is not None:
+            return found
+        if line is None or count >= _LINES_TO_TRY:
+            return None
+    return None
+
+
+def _detect_record(record: dict[str, Any], name: str) -> RecordingFormat | None:
+    if record.get("format") == EXPORT_FORMAT:
+        if record.get("version") != EXPORT_VERSION:
+            found = record.get("version")
+            raise RecordingError(f"cannot replay {name!r}: the export has version {found!r}, expected {EXPORT_VERSION}")
+        return RecordingFormat.EXPORT
+    if any(type(record.get(key)) is list for key in _ARRAYS):
+        return RecordingFormat.TRAJECTORY
+    if record.get("kind") in {"event", "message"} and "session_id" in record:
+        return RecordingFormat.EXPORT
+    is_record = type(record.get("type")) is str and not _RECORD_KEYS.isdisjoint(record)
+    return RecordingFormat.TRANSCRIPT if is_record else None

@@ -1,0 +1,96 @@
+"""What a replay counted: values only. The player fills them, the command line prints them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Final
+
+from attrs import define, field, frozen
+
+__all__ = ["MAX_NAMED", "BrokenRecord", "PluginCounts", "ReplayReport"]
+
+# Bounds what a damaged file makes a report remember: broken lines that are named, and different names that are counted.
+MAX_NAMED: Final = 100
+_MAX_NAMES: Final = 256
+_OTHER: Final = "other"
+
+
+@frozen
+class BrokenRecord:
+    """A line that could not be read in full. `number` counts from 1."""
+
+    file: str
+    number: int
+    reason: str
+
+
+@define
+class PluginCounts:
+    """What one plugin saw and did in a replay. `refused` counts by the reason word of the refusal."""
+
+    delivered: int = 0
+    dropped: int = 0
+    messages: int = 0
+    emitted: int = 0
+    refused: Counter[str] = field(factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        return {
+            "delivered": self.delivered,
+            "dropped": self.dropped,
+            "messages": self.messages,
+            "emitted": self.emitted,
+            "refused": dict(sorted(self.refused.items())),
+        }
+
+
+@define
+class ReplayReport:
+    """The counts of one replay of one or more files. Lives as long as the replay, and is its outcome afterwards."""
+
+    events: Counter[str] = field(factory=Counter)
+    plugins: dict[str, PluginCounts] = field(factory=dict)
+    skipped: Counter[str] = field(factory=Counter)
+    broken_lines: int = 0
+    broken: list[BrokenRecord] = field(factory=list)
+    pending_messages: int = 0
+    elapsed_s: float = 0.0
+
+    @property
+    def events_per_s(self) -> float:
+        """How many events a second went through, 0 for a replay that took no time."""
+        return self.events.total() / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+    def count_event(self, event_type: str) -> None:
+        """Count one event."""
+        self.events[event_type] += 1
+
+    def count_skipped(self, record_type: str) -> None:
+        """Count a record that has no event; a file cannot make the report grow by inventing types."""
+        if record_type not in self.skipped and len(self.skipped) >= _MAX_NAMES:
+            record_type = _OTHER
+        self.skipped[record_type] += 1
+
+    def count_broken(self, file: str, number: int, reason: str) -> None:
+        """Count a broken line; the first hundred are named."""
+        self.broken_lines += 1
+        if len(self.broken) < MAX_NAMED:
+            self.broken.append(BrokenRecord(file, number, reason))
+
+    def plugin(self, name: str) -> PluginCounts:
+        """Return the counts of a plugin, which begin with this call."""
+        return self.plugins.setdefault(name, PluginCounts())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values, with the keys in a fixed order."""
+        return {
+            "events": dict(sorted(self.events.items())),
+            "plugins": {name: counts.to_json() for name, counts in sorted(self.plugins.items())},
+            "skipped": dict(sorted(self.skipped.items())),
+            "broken_lines": self.broken_lines,
+            "broken": [{"file": one.file, "line": one.number, "reason": one.reason} for one in self.broken],
+            "pending_messages": self.pending_messages,
+            "elapsed_s": round(self.elapsed_s, 6),
+            "events_per_s": round(self.events_per_s, 1),
+        }
