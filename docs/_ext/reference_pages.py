@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
+    from ally_plugins.hookspecs import HookInfo
+
 MARK = re.compile(r"^<!-- generated: (?P<name>[\w -]+) -->$", re.MULTILINE)
 
 
@@ -31,11 +33,20 @@ def hooks(kind: str) -> str:
     """Return an entry for each hook of one kind: its arguments, its result, when it is called."""
     from ally_plugins.hookspecs import HOOKS, HostHooks, PluginHooks
 
-    def entry(name: str) -> str:
-        spec = getattr(PluginHooks, name, None) or getattr(HostHooks, name)
-        return f"### `{name}`\n\n```text\n{name}{_signature(spec)}\n```\n\n{doc(spec)}\n"
+    def entry(info: HookInfo) -> str:
+        spec = getattr(PluginHooks, info.name, None) or getattr(HostHooks, info.name)
+        code = f"```text\n{info.name}{_signature(spec)}\n```"
+        return f"### `{info.name}`\n\n{code}\n\n{doc(spec)}\n{_grant(info)}"
 
-    return "\n".join(entry(info.name) for info in HOOKS.values() if info.kind == kind)
+    return "\n".join(entry(info) for info in HOOKS.values() if info.kind == kind)
+
+
+def _grant(info: HookInfo) -> str:
+    if info.topic is not None:
+        return f"\nNeeds the grant `{info.kind}:{info.topic}`.\n"
+    if info.kind == "observe" and info.event_type not in (None, "*"):
+        return f"\nNeeds the grant `events:{info.event_type}`.\n"
+    return ""
 
 
 def events() -> str:
