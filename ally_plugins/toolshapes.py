@@ -20,7 +20,18 @@ from attrs import frozen
 
 from .errors import ValidationRefused
 
-__all__ = ["Fields", "Mismatch", "Shape", "object_schema", "read_object", "refuse", "shape_of", "thaw", "with_default"]
+__all__ = [
+    "Fields",
+    "Mismatch",
+    "Shape",
+    "describe",
+    "object_schema",
+    "read_object",
+    "refuse",
+    "shape_of",
+    "thaw",
+    "with_default",
+]
 
 Convert: TypeAlias = Callable[[Any, str], Any]
 Fields: TypeAlias = dict[str, "Shape"]
@@ -111,7 +122,7 @@ def _find_shape(hint: Any, site: _Site) -> Shape:
     return site.refuse(f"has the type {hint!r}, which JSON has no word for; use another")
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
     """Return the JSON name of a value's type."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else "boolean"
@@ -122,7 +133,7 @@ def _describe(value: Any) -> str:
 def _scalar(name: str, accepts: Callable[[Any], bool], make: Callable[[Any], Any]) -> Shape:
     def convert(value: Any, path: str) -> Any:
         if not accepts(value):
-            raise Mismatch(path, f"expected {name}, found {_describe(value)}")
+            raise Mismatch(path, f"expected {name}, found {describe(value)}")
         return make(value)
 
     return Shape({"type": name}, convert)
@@ -163,7 +174,7 @@ def _choice(choices: Iterable[tuple[Any, Any]], site: _Site) -> Shape:
     def convert(value: Any, path: str) -> Any:
         key = (type(value) is bool, value)
         if isinstance(value, (Mapping, list, tuple)) or key not in table:
-            raise Mismatch(path, f"expected one of {values}, found {_describe(value)}")
+            raise Mismatch(path, f"expected one of {values}, found {describe(value)}")
         return table[key]
 
     return Shape({"enum": values}, convert)
@@ -176,14 +187,14 @@ def _union(arms: list[Shape]) -> Shape:
                 return arm.convert(value, path)
             except Mismatch:
                 continue
-        raise Mismatch(path, f"fits none of {len(arms)} types, found {_describe(value)}")
+        raise Mismatch(path, f"fits none of {len(arms)} types, found {describe(value)}")
 
     return Shape({"anyOf": [arm.schema for arm in arms]}, convert)
 
 
 def _items(value: Any, path: str) -> Sequence[Any]:
     if not isinstance(value, (list, tuple)):
-        raise Mismatch(path, f"expected array, found {_describe(value)}")
+        raise Mismatch(path, f"expected array, found {describe(value)}")
     return value
 
 
@@ -226,7 +237,7 @@ def _mapping(args: tuple[Any, ...], site: _Site) -> Shape:
 
     def convert(value: Any, path: str) -> Any:
         if not isinstance(value, Mapping):
-            raise Mismatch(path, f"expected object, found {_describe(value)}")
+            raise Mismatch(path, f"expected object, found {describe(value)}")
         return {key: item.convert(one, f"{path}.{key}") for key, one in value.items()}
 
     return Shape({"type": "object", "additionalProperties": item.schema}, convert)
@@ -261,7 +272,7 @@ def _class(cls: type, site: _Site) -> Shape:
 def read_object(fields: Fields, value: Any, path: str) -> dict[str, Any]:
     """Return what an object holds, each field converted. Raises Mismatch for what is missing, unknown or wrong."""
     if not isinstance(value, Mapping):
-        raise Mismatch(path, f"expected object, found {_describe(value)}")
+        raise Mismatch(path, f"expected object, found {describe(value)}")
     if missing := [name for name, shape in fields.items() if shape.required and name not in value]:
         raise Mismatch(path, f"lacks {', '.join(map(repr, missing))}")
     if unknown := [name for name in value if name not in fields]:
