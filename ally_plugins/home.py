@@ -187,15 +187,16 @@ def read_capped(path: Path | str, limit: int) -> bytes | None:
     return content
 
 
-def write_atomically(path: Path, content: bytes, *, durable: bool = True, mode: int = 0o600) -> None:
+def write_atomically(path: Path, content: bytes, *, durable: bool = True, private: bool = False) -> None:
     """Replace a file whole: readers see the old content or the new one, also after a crash.
 
-    A link stays a link and its target is replaced; an existing file keeps its mode. `durable` waits for the disk.
-    Raises OSError; the old file is then untouched.
+    A link stays a link and its target is replaced. An existing file keeps its mode, unless it is `private`; a new one
+    is its owner's only. `durable` waits for the disk. Raises OSError; the old file is then untouched.
     """
     target = Path(os.path.realpath(path))
+    mode = stat.S_IRUSR | stat.S_IWUSR
     with suppress(FileNotFoundError):
-        mode = stat.S_IMODE(target.stat().st_mode)
+        mode = mode if private else stat.S_IMODE(target.stat().st_mode)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
     try:
         _write_new(temporary, content, mode, durable=durable)

@@ -1,0 +1,236 @@
+"""`config.toml`: what the operator has settled, read strictly and edited so that comments and order stay.
+
+What was agreed to stands in `consent`, secrets in `secrets`; which values a plugin's settings may have is known only
+with its manifest, so the registry checks those.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from attrs import fields_dict, frozen
+
+from .errors import ConfigError
+from .fields import Fields
+from .frozen import FrozenDict
+from .grants import is_plugin_name
+from .home import read_capped, write_atomically
+from .hookspecs import HOOKS
+from .policy.budget import Limits
+from .policy.permissions import Grant, GrantSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .home import Home
+
+__all__ = ["MAX_CONFIG_BYTES", "Config", "PluginConfig", "edit_config", "read_config"]
+
+MAX_CONFIG_BYTES: Final = 1024 * 1024
+"""A hundred plugins with every key take some 60 KiB."""
+
+_DEADLINE_KINDS: Final = ("gate", "transform", "observe", "start", "stop")
+_TOPICS: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
+_LIMITS: Final = tuple(fields_dict(Limits))
+_CONSENT: Final = ("requests", "files")
+_NOTHING: Final = GrantSet()
+_DEFAULT_LIMITS: Final = Limits()
+
+
+@frozen(kw_only=True)
+class PluginConfig:
+    """`[plugins.NAME]`: what the operator has settled for one plugin. Names are as in the file."""
+
+    enabled: bool = False
+    is_decided: bool = False
+    """Whether the operator has said yes or no at all: `enabled` stands in the file."""
+    placement: str = "inline"
+    grants: GrantSet = _NOTHING
+    shadow: bool | frozenset[str] = False
+    """True for all gates and transforms, or the names of hooks that are asked and recorded but not enforced."""
+    mandatory: bool = False
+    consent: str = "requests"
+    """`files`: a change of its code needs a new consent too."""
+    gate_on_error: str = "deny"
+    transform_on_error: str = "drop"
+    deadlines: Mapping[str, float] = FrozenDict()
+    """Seconds by hook, or by kind of hook: gate, transform, observe, start, stop."""
+    limits: Limits = _DEFAULT_LIMITS
+    settings: Mapping[str, Any] = FrozenDict()
+    """As written; not yet checked against the manifest."""
+
+
+@frozen(kw_only=True)
+class Config:
+    """The whole of `config.toml`. A plugin that it does not name has the defaults, and is not enabled."""
+
+    plugins: Mapping[str, PluginConfig] = FrozenDict()
+    default: PluginConfig = PluginConfig()
+
+    def of(self, name: str) -> PluginConfig:
+        """Return what is settled for a plugin."""
+        return self.plugins.get(name, self.default)
+
+
+def read_config(home: Home) -> Config:
+    """Read `config.toml`; without one, nothing is enabled. Raises ConfigError with every mistake in it."""
+    return parse_config(_read_text(home), str(home.config_file))
+
+
+def parse_config(text: str, file: str) -> Config:
+    """Read the text of a `config.toml`. Raises ConfigError with every mistake in it."""
+    try:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"{file} is not TOML: {reason}", file=file) from None
+    problems: list[str] = []
+    config = _read(Fields(table, problems))
+    if problems:
+        count = f"{len(problems)} problems: " if len(problems) > 1 else ""
+        first = problems[0].partition(": ")[0]
+        raise ConfigError(f"{file} is wrong: {count}{'; '.join(problems)}", path=first, file=file)
+    return config
+
+
+def _read_text(home: Home) -> str:
+    file = home.config_file
+    try:
+        return (read_capped(file, MAX_CONFIG_BYTES) or b"").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8 (byte {error.start})", file=str(file)) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"{file} cannot be read: {reason}", file=str(file)) from error
+
+
+def _read(top: Fields) -> Config:
+    limits, deadlines = _limits(top, {}), _deadlines(top, {})
+    default = PluginConfig(limits=Limits(**limits), deadlines=FrozenDict(deadlines))
+    plugins = {
+        name: _plugin(table, limits, deadlines)
+        for name, table in top.children("plugins", is_plugin_name, "the name of a plugin")
+    }
+    top.close()
+    return Config(plugins=FrozenDict(plugins), default=default)
+
+
+def _plugin(table: Fields, limits: dict[str, int], deadlines: dict[str, float]) -> PluginConfig:
+    gate, transform = _on_error(table)
+    settings = table.table("settings")
+    config = PluginConfig(
+        enabled=table.boolean("enabled"),
+        is_decided="enabled" in table,
+        placement=cast("str", table.word("placement", ("inline",), "inline")),
+        grants=_grants(table),
+        shadow=_shadow(table),
+        mandatory=table.boolean("mandatory"),
+        consent=cast("str", table.word("consent", _CONSENT, "requests")),
+        gate_on_error=gate,
+        transform_on_error=transform,
+        deadlines=FrozenDict(_deadlines(table, deadlines)),
+        limits=Limits(**_limits(table, limits)),
+        settings=FrozenDict() if settings is None else FrozenDict({key: settings.take(key) for key in settings.keys}),
+    )
+    table.close()
+    return config
+
+
+def _grants(table: Fields) -> GrantSet:
+    grants = set()
+    for text in table.texts("grants"):
+        try:
+            grants.add(Grant.parse(text))
+        except ConfigError as error:
+            table.note("grants", str(error))
+    return GrantSet(frozenset(grants))
+
+
+def _on_error(table: Fields) -> tuple[str, str]:
+    inner = table.table("on_error", 'a table such as { gate = "deny", transform = "drop" }')
+    if inner is None:
+        return "deny", "drop"
+    gate = inner.word("gate", ("deny", "allow"), "deny")
+    transform = inner.word("transform", ("drop", "block"), "drop")
+    inner.close()
+    return cast("str", gate), cast("str", transform)
+
+
+def _shadow(table: Fields) -> bool | frozenset[str]:
+    if not isinstance(table.take("shadow"), list):
+        return table.boolean("shadow")
+    return frozenset(_TOPICS.get(word, word) for word in table.words("shadow", [*_TOPICS, *_TOPICS.values()]))
+
+
+def _deadlines(table: Fields, base: dict[str, float]) -> dict[str, float]:
+    inner = table.table("deadlines", "a table such as { gate = 15 }, in seconds")
+    if inner is None:
+        return base
+    hooks = [name for name, info in HOOKS.items() if info.kind not in ("lifecycle", "capability")]
+    given = {key: inner.number(key, above=0) for key in (*_DEADLINE_KINDS, *hooks)}
+    inner.close()
+    return base | {key: value for key, value in given.items() if value is not None}
+
+
+def _limits(table: Fields, base: dict[str, int]) -> dict[str, int]:
+    inner = table.table("limits", "a table such as { messages_per_minute = 30 }")
+    if inner is None:
+        return base
+    given = {key: inner.count(key) for key in _LIMITS}
+    inner.close()
+    return base | {key: value for key, value in given.items() if value is not None}
+
+
+def edit_config(home: Home, plugin: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change keys of `[plugins.NAME]`; everything else in the file stays as its writer left it.
+
+    `change` is given what the table holds now and returns the new values of the keys to change; None removes a key, and
+    within a table given as a dict likewise. Raises ConfigError when the file is wrong already, or cannot be written;
+    it is then untouched. The caller holds `home.locked()`, so that two commands do not lose each other's edit.
+    """
+    text = _read_text(home)
+    file = str(home.config_file)
+    parse_config(text, file)
+    before = tomllib.loads(text)
+    changes = change(before.get("plugins", {}).get(plugin, {}))
+    edited = _edited(text, plugin, changes)
+    if tomllib.loads(edited) != _expected(before, plugin, changes):
+        raise ConfigError(f"{file} is written in a way that cannot be edited safely; change it by hand", file=file)
+    parse_config(edited, file)
+    try:
+        write_atomically(home.config_file, edited.encode())
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror or error}", file=file) from error
+
+
+def _edited(text: str, plugin: str, changes: dict[str, Any]) -> str:
+    import tomlkit  # 40 ms, and only when something is changed
+
+    document = tomlkit.parse(text)
+    if "plugins" not in document:
+        document["plugins"] = tomlkit.table(is_super_table=True)
+    plugins = cast("dict[str, Any]", document["plugins"])
+    if plugin not in plugins:
+        plugins[plugin] = tomlkit.table()
+    _merge(plugins[plugin], changes)
+    return tomlkit.dumps(document)
+
+
+def _expected(before: dict[str, Any], plugin: str, changes: dict[str, Any]) -> dict[str, Any]:
+    plugins = before.setdefault("plugins", {})
+    _merge(plugins.setdefault(plugin, {}), changes)
+    return before
+
+
+def _merge(table: Any, changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if value is None:
+            table.pop(key, None)
+        elif isinstance(value, dict):
+            if key not in table:
+                table[key] = {}
+            _merge(table[key], value)
+        else:
+            table[key] = value

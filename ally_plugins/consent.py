@@ -1,0 +1,100 @@
+"""`consent.toml`: what the operator agreed to, plugin by plugin. Written by commands, not by hand.
+
+Whether an agreement still holds for what is installed now is decided in `records`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import asdict, frozen
+
+from .errors import ConfigError
+from .fields import Fields
+from .frozen import FrozenDict
+from .home import read_capped, write_atomically
+from .policy.permissions import GrantSet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .home import Home
+
+__all__ = ["Agreement", "read_consent", "write_consent"]
+
+_MAX_BYTES: Final = 4 * 1024 * 1024
+_HEADER: Final = "# What was agreed to, written by ally-plugins; config.toml is the file to edit.\n\n"
+
+
+@frozen(kw_only=True)
+class Agreement:
+    """What was agreed to for one plugin: who asked for what, and which code that was.
+
+    `by` is `person`, `--yes` or `code`; `at` is UTC in ISO 8601; `code` and `files` are the two digests of `Found`.
+    """
+
+    requests: tuple[str, ...]
+    distribution: str
+    version: str = ""
+    code: str = ""
+    files: str = ""
+    at: str = ""
+    by: str = "person"
+
+    @property
+    def grants(self) -> GrantSet:
+        """The requests as a set."""
+        return GrantSet.of(self.requests)
+
+
+def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
+    """Return the agreements and what is wrong with the file. What cannot be read was not agreed to."""
+    file = home.consent_file
+    try:
+        table = tomllib.loads((read_capped(file, _MAX_BYTES) or b"").decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        problem = f"{file} cannot be read: {reason}; every plugin waits for consent: ally-plugins review"
+        return FrozenDict(), (problem,)
+    problems: list[str] = []
+    top = Fields(table, problems)
+    agreements = {}
+    for name, entry in top.children("plugins", lambda _: True, "a name"):
+        before = len(problems)
+        agreement = _agreement(entry)
+        if len(problems) == before:
+            agreements[name] = agreement
+    return FrozenDict(agreements), tuple(f"{file} is damaged at {problem}" for problem in problems)
+
+
+def _agreement(entry: Fields) -> Agreement:
+    agreement = Agreement(
+        requests=entry.texts("requests"),
+        distribution=entry.text("distribution"),
+        version=entry.text("version"),
+        code=entry.text("code"),
+        files=entry.text("files"),
+        at=entry.text("at"),
+        by=entry.text("by"),
+    )
+    try:
+        _ = agreement.grants
+    except ConfigError as error:
+        entry.note("requests", str(error))
+    return agreement
+
+
+def write_consent(home: Home, agreements: Mapping[str, Agreement]) -> None:
+    """Replace the file. The caller holds `home.locked()`. Raises ConfigError when it cannot be written."""
+    import tomlkit  # 40 ms, and only when something is agreed to
+
+    plugins: dict[str, Any] = {name: asdict(agreements[name]) for name in sorted(agreements)}
+    for entry in plugins.values():
+        entry["requests"] = list(entry["requests"])
+    content = _HEADER + tomlkit.dumps({"plugins": plugins})
+    try:
+        write_atomically(home.consent_file, content.encode(), private=True)
+    except OSError as error:
+        message = f"{home.consent_file} cannot be written: {error.strerror or error}"
+        raise ConfigError(message, file=str(home.consent_file)) from error

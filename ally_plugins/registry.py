@@ -1,0 +1,348 @@
+"""What is installed, joined with what the operator agreed to; and the changes that an operator makes to that.
+
+Every change is made under the home's lock, is on disk when its method returns, and is returned as a value for the
+audit. What follows from the facts is decided in `records`; printing and asking is left to the command line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from time import time
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from attrs import frozen
+
+from .config import Config, PluginConfig, edit_config, read_config
+from .consent import Agreement, read_consent, write_consent
+from .discovery import Discovery, discover
+from .errors import ConfigError, ConsentError
+from .fields import describe, nearest, suggest
+from .frozen import FrozenDict
+from .grants import Grant
+from .home import read_capped, write_atomically
+from .hookspecs import HOOKS
+from .importing import load_class
+from .policy.permissions import GrantSet
+from .records import Facts, PluginRecord, judge
+from .secret_store import SecretStore
+
+if TYPE_CHECKING:
+    from .home import Home
+    from .settings import Setting
+
+__all__ = ["PLUGINS_VARIABLE", "Change", "Plan", "PluginRecord", "Registry", "load_class"]
+
+PLUGINS_VARIABLE: Final = "ALLY_PLUGINS"
+
+_MAX_QUARANTINE_BYTES: Final = 1024 * 1024
+_SHADOWED: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
+
+
+@frozen(kw_only=True)
+class Change:
+    """What a command has changed, ready for the audit: never with a secret in it.
+
+    `kind` is enable, disable, grant, revoke, shadow, setting, quarantine, release or forget.
+    """
+
+    kind: str
+    plugin: str
+    data: Mapping[str, Any] = FrozenDict()
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What enabling a plugin would agree to and grant; to be shown, and then given to `enable` as it is."""
+
+    record: PluginRecord
+    grants: GrantSet
+
+    @property
+    def withheld(self) -> tuple[Grant, ...]:
+        """What the plugin asks for and would not get."""
+        return self.record.requested.difference(self.grants)
+
+
+class Registry:
+    """The plugins of one home. It remembers nothing between calls: each reads what is on disk then.
+
+    `only` is ALLY_PLUGINS unless given: None for all, or the names that may be loaded. `now` gives Unix seconds.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        only: Iterable[str] | None = None,
+        find: Callable[[], Discovery] | None = None,
+        now: Callable[[], float] = time,
+    ) -> None:
+        self.home: Final = home
+        self.secrets: Final = SecretStore(home)
+        self._only: Final = _only_from_environment() if only is None else frozenset(only)
+        self._find: Final = find
+        self._now: Final = now
+        self.problems: tuple[str, ...] = ()
+        """What `load` found wrong that is not about one plugin; one line each."""
+
+    def load(self) -> tuple[PluginRecord, ...]:
+        """Return every plugin that is installed or enabled, by name. Raises ConfigError when config.toml is wrong."""
+        facts, problems = self._facts()
+        known = {fact.name for fact in facts}
+        unknown = sorted((self._only or frozenset()) - known)
+        self.problems = (*problems, *(_unknown_in_variable(name, known) for name in unknown))
+        return tuple(judge(fact, self.secrets.get) for fact in facts)
+
+    def get(self, name: str) -> PluginRecord:
+        """Return one plugin. Raises ConfigError, which names the nearest one, when there is no such plugin."""
+        records = {record.name: record for record in self.load()}
+        if name not in records:
+            raise ConfigError(f"no plugin {describe(name)} is installed, {suggest(name, tuple(records))}", path=name)
+        return records[name]
+
+    def review(self) -> tuple[PluginRecord, ...]:
+        """Return the plugins that the operator should look at: new ones, larger requests, changed code, quarantine."""
+        return tuple(record for record in self.load() if _is_for_review(record))
+
+    def _facts(self) -> tuple[list[Facts], tuple[str, ...]]:
+        config = read_config(self.home)
+        agreements, damage = read_consent(self.home)
+        discovery = self._discover()
+        quarantined = self._quarantined()
+        wanted = {name for name, plugin in config.plugins.items() if plugin.enabled}
+        by_name = {found.name: found for found in discovery.found}
+        facts = [
+            Facts(
+                name=name,
+                found=by_name.get(name),
+                config=config.of(name),
+                agreement=agreements.get(name),
+                quarantine=quarantined.get(name),
+                is_left_out=self._only is not None and name not in self._only,
+            )
+            for name in sorted(wanted | set(by_name))
+        ]
+        return facts, (*damage, *discovery.problems)
+
+    def _discover(self) -> Discovery:
+        if self._find is not None:
+            return self._find()
+        with suppress(ConfigError):  # a home that cannot be written still can be looked at
+            self.home.prepare()
+        return discover(self.home.run_dir)
+
+    # Consent
+
+    def plan(self, name: str, only: Iterable[str] | None = None) -> Plan:
+        """Return what enabling would agree to and grant.
+
+        With `only`, it grants just those. Without, it grants everything to a new plugin, and to one that was agreed to
+        before what it has and what it newly asks for. Raises ConsentError for what the plugin does not ask for, and
+        for a plugin that cannot be loaded.
+        """
+        record = self.get(name)
+        if record.state in ("broken", "not installed"):
+            raise ConsentError(f"{name!r} cannot be enabled: {record.reason}")
+        if only is not None:
+            grants = GrantSet.of(_asked_for(record, text) for text in only)
+        elif record.agreement is None or not record.config.is_decided:
+            grants = record.requested
+        else:
+            kept = record.config.grants.intersection(record.requested)
+            grants = GrantSet(kept.grants | {request.grant for request in record.pending})
+        return Plan(record=record, grants=grants)
+
+    def enable(self, plan: Plan, by: str = "person") -> Change:
+        """Agree to a plan. Raises ConsentError when the plugin is not any more what the plan shows."""
+        name = plan.record.name
+        with self.home.locked():
+            record = self.get(name)
+            if _shown(record) != _shown(plan.record):
+                raise ConsentError(f"{name!r} has changed since it was shown", command=f"ally-plugins enable {name}")
+            agreement = self._agreement(record, by)
+            agreements, _ = read_consent(self.home)
+            write_consent(self.home, {**agreements, name: agreement})
+            edit_config(self.home, name, lambda _: {"enabled": True, "grants": list(plan.grants.texts())})
+        data = {"grants": plan.grants.texts(), "requests": agreement.requests, "by": by, "code": agreement.code}
+        return _change("enable", name, **data, distribution=record.distribution, version=record.version)
+
+    def _agreement(self, record: PluginRecord, by: str) -> Agreement:
+        return Agreement(
+            requests=record.requested.texts(),
+            distribution=record.distribution,
+            version=record.version,
+            code=record.found.digest if record.found is not None else "",
+            files=record.found.content_digest() if record.found is not None else "",
+            at=datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="seconds"),
+            by=by,
+        )
+
+    def disable(self, name: str) -> Change:
+        """Stop loading a plugin; its grants and settings stay for the next time."""
+        with self.home.locked():
+            self._known(name)
+            edit_config(self.home, name, lambda _: {"enabled": False})
+        return _change("disable", name)
+
+    def forget(self, name: str) -> Change:
+        """Take back the agreement and the grants, so that a plugin installed again under this name is a new one."""
+        with self.home.locked():
+            agreements, _ = read_consent(self.home)
+            write_consent(self.home, {other: kept for other, kept in agreements.items() if other != name})
+            if name in read_config(self.home).plugins:
+                edit_config(self.home, name, lambda _: {"enabled": None, "grants": None})
+            self._set_quarantine(name, None)
+        return _change("forget", name)
+
+    def grant(self, name: str, text: str) -> Change:
+        """Grant one thing that the plugin asks for. Raises ConsentError when it does not, or is not agreed to yet."""
+        grant = Grant.parse(text)
+        with self.home.locked():
+            record = self.get(name)
+            _asked_for(record, text)
+            if record.agreement is None or not record.agreement.grants.covers(grant):
+                command = f"ally-plugins enable {name}"
+                raise ConsentError(f"{name!r} waits for consent; agree first: {command}", command=command)
+            kept = {own for own in record.config.grants.grants if not grant.covers(own)}
+            if not record.config.grants.covers(grant):
+                self._write_grants(name, kept | {grant})
+        return _change("grant", name, grant=grant.text)
+
+    def revoke(self, name: str, text: str) -> Change:
+        """Take back a grant, or all of one kind (`add_message`). Raises ConsentError when it was not granted."""
+        with self.home.locked():
+            granted = self._known(name).grants
+            gone = {own for own in granted.grants if own.text == text or own.text.startswith(f"{text}:")}
+            if not gone:
+                Grant.parse(text)
+                held = ", ".join(granted.texts()) or "nothing"
+                raise ConsentError(f"{name!r} does not have the grant {describe(text)}; it has {held}")
+            self._write_grants(name, granted.grants - gone)
+        return _change("revoke", name, grants=tuple(sorted(grant.text for grant in gone)))
+
+    def _write_grants(self, name: str, grants: Iterable[Grant]) -> None:
+        texts = sorted(grant.text for grant in grants)
+        edit_config(self.home, name, lambda _: {"grants": texts})
+
+    def shadow(self, name: str, hooks: bool | Iterable[str]) -> Change:  # noqa: FBT001  # True and False are values here
+        """Only watch a plugin's gates and transforms: all of them, none, or those named. Raises ConfigError."""
+        value = hooks if isinstance(hooks, bool) else [_SHADOWED.get(hook, hook) for hook in hooks]
+        with self.home.locked():
+            self._known(name)
+            edit_config(self.home, name, lambda _: {"shadow": value})
+        return _change("shadow", name, shadow=value if isinstance(value, bool) else tuple(value))
+
+    # Settings
+
+    def set_setting(self, name: str, key: str, text: str | None) -> Change:
+        """Set a setting from its text; None takes it back. Secrets go to the secret store.
+
+        Raises ConfigError, without the value when it is a secret, for an unknown key or a wrong value.
+        """
+        with self.home.locked():
+            setting = self._setting(name, key)
+            if setting.secret:
+                self._set_secret(name, key, text)
+            else:
+                value = None if text is None else _parsed(name, setting, text)
+                edit_config(self.home, name, lambda _: {"settings": {key: value}})
+        is_set = {"secret": True} if setting.secret else {"value": text}
+        return _change("setting", name, key=key, is_removed=text is None, **is_set)
+
+    def _setting(self, name: str, key: str) -> Setting:
+        settings = self.get(name).manifest.settings
+        if key not in settings:
+            path = f"plugins.{name}.settings.{key}"
+            raise ConfigError(f"{name!r} has no setting {describe(key)}, {suggest(key, tuple(settings))}", path=path)
+        return settings[key]
+
+    def _set_secret(self, name: str, key: str, text: str | None) -> None:
+        if text is None:
+            self.secrets.delete(name, key)
+        else:
+            self.secrets.set(name, key, text)
+
+    # Quarantine
+
+    def quarantine(self, name: str, reason: str) -> Change:
+        """Keep a plugin from being loaded until it is released; for the host, after too many failures."""
+        with self.home.locked():
+            self._set_quarantine(name, reason)
+        return _change("quarantine", name, reason=reason)
+
+    def release(self, name: str) -> Change:
+        """Let a quarantined plugin be loaded again. Raises ConsentError when it is not quarantined."""
+        with self.home.locked():
+            if name not in self._quarantined():
+                raise ConsentError(f"{describe(name)} is not in quarantine")
+            self._set_quarantine(name, None)
+        return _change("release", name)
+
+    def _quarantined(self) -> dict[str, str]:
+        with suppress(OSError, ValueError):  # without the file, a plugin that fails is stopped again soon enough
+            kept = orjson.loads(read_capped(self.home.quarantine_file, _MAX_QUARANTINE_BYTES) or b"{}")
+            if isinstance(kept, dict):
+                return {name: str(reason) for name, reason in kept.items()}
+        return {}
+
+    def _set_quarantine(self, name: str, reason: str | None) -> None:
+        kept = self._quarantined()
+        if kept.get(name) != reason:
+            changed = {**kept, name: reason}
+            content = orjson.dumps({key: value for key, value in changed.items() if value is not None})
+            write_atomically(self.home.quarantine_file, content)
+
+    def _known(self, name: str) -> PluginConfig:
+        config: Config = read_config(self.home)
+        if name not in config.plugins:
+            return self.get(name).config
+        return config.of(name)
+
+
+def _only_from_environment() -> frozenset[str] | None:
+    given = os.environ.get(PLUGINS_VARIABLE, "").strip()
+    if not given:
+        return None
+    return frozenset() if given == "none" else frozenset(name.strip() for name in given.split(",") if name.strip())
+
+
+def _unknown_in_variable(name: str, known: set[str]) -> str:
+    close = nearest(name, known)
+    hint = f", did you mean {close!r}?" if close else ""
+    return f"{PLUGINS_VARIABLE} names {describe(name)}, which is not installed{hint}"
+
+
+def _is_for_review(record: PluginRecord) -> bool:
+    if record.state in ("waiting for consent", "quarantined", "not configured"):
+        return True
+    return record.config.enabled and (record.has_changed_code or record.state in ("broken", "not installed"))
+
+
+def _asked_for(record: PluginRecord, text: str) -> Grant:
+    grant = Grant.parse(text)
+    if not record.requested.covers(grant):
+        asks = ", ".join(record.requested.texts()) or "nothing"
+        raise ConsentError(f"{record.name!r} does not ask for {text!r}; it asks for {asks}")
+    return grant
+
+
+def _shown(record: PluginRecord) -> tuple[Any, ...]:
+    digest = record.found.digest if record.found is not None else ""
+    return (record.manifest, record.distribution, record.version, record.entry_point, digest)
+
+
+def _parsed(name: str, setting: Setting, text: str) -> Any:
+    try:
+        return setting.parse(text)
+    except ValueError as error:
+        path = f"plugins.{name}.settings.{setting.name}"
+        command = f"ally-plugins config {name} {setting.name}=VALUE"
+        raise ConfigError(f"{path}: {error}: {command}", path=path) from None
+
+
+def _change(kind: str, plugin: str, **data: Any) -> Change:
+    return Change(kind=kind, plugin=plugin, data=FrozenDict(data))
