@@ -52,7 +52,7 @@ class ArgumentChecker:
         if not self.spec.is_derived:
             self._check_schema()
 
-    def check(self, arguments: Mapping[str, Any]) -> None:
+    def check(self, arguments: object) -> None:
         """Check arguments against the schema.
 
         Raises ArgumentsError, whose `problems` names every field that is wrong, and ToolCallError when the schema

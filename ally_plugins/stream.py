@@ -77,7 +77,7 @@ class ActivityStream:
         """
         if iscoroutinefunction(listener):
             raise EventError(f"listener {listener!r} is a coroutine function and nobody would await it; use a def")
-        if event_type != ANY and not (isinstance(event_type, str) and is_event_type(event_type)):
+        if event_type != ANY and not is_event_type(str(event_type)):
             raise EventError(f"there is no event type {event_type!r}; {_suggest(event_type)}", found=event_type)
         subscription = _Subscription(listener)
         with self._lock:

@@ -29,6 +29,7 @@ DEFAULT_TIMEOUT: Final = 120.0  # seconds; what Code-Ally gives its executable t
 MAX_DESCRIPTION: Final = 8_192  # characters; all of it enters the model's context at every request
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")  # what model providers accept as a function's name
+_MARKABLE: Final[tuple[type, ...]] = (types.FunctionType, staticmethod, classmethod)
 _MARKS: Final[dict[Kind, str]] = {"tool": "_ally_tool", "action": "_ally_action"}
 
 
@@ -63,7 +64,7 @@ class ToolSpec:
     visible_to: tuple[str, ...] = ()
     agent: bool = True
     is_derived: bool = False
-    _fields: Fields | None = field(default=None, repr=False, eq=False)
+    _fields: Fields | None = field(default=None, alias="fields", repr=False, eq=False)
 
     def read_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return checked arguments as the handler takes them, to be given by name.
@@ -190,7 +191,7 @@ def make_spec(
 
 def _marker(kind: Kind, offer: _Offer) -> Callable[[F], F]:
     def mark(function: F) -> F:
-        if not (callable(function) or isinstance(function, (staticmethod, classmethod))) or isinstance(function, type):
+        if not isinstance(function, _MARKABLE):
             raise ValidationRefused(f"@{kind} marks functions and methods, found {function!r}", field=kind)
         setattr(function, _MARKS[kind], offer)
         return function
@@ -216,7 +217,7 @@ def _find_offers(plugin: object, mark: str) -> Iterable[tuple[str, _Offer]]:
     for place in places:
         found.update(place)
     for attribute, value in found.items():
-        if isinstance(value, (types.FunctionType, staticmethod, classmethod)):
+        if isinstance(value, _MARKABLE):
             offer = getattr(value, mark, None) or getattr(getattr(value, "__func__", None), mark, None)
             if isinstance(offer, _Offer):
                 yield attribute, offer
@@ -313,7 +314,7 @@ def _list(names: Iterable[str]) -> str:
 
 
 def _is_async(name: str, handler: Callable[..., Any]) -> bool:
-    target = handler.func if hasattr(handler, "func") else handler
+    target = getattr(handler, "func", handler)
     if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
         raise ValidationRefused(f"{name!r}: the handler is a generator; expected a def or async def", field="handler")
     call = getattr(type(target), "__call__", None)  # noqa: B004  # an instance whose class has `async def __call__`
