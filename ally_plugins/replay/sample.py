@@ -13,5 +13,5 @@ __all__ = ["sample_path"]
 
 
 def sample_path() -> AbstractContextManager[Path]:
-    """Return a context that gives the path of the sample session, also where the package is imported from a zip file."""
+    """Return a context that gives the path of the sample session, also where the package is in a zip file."""
     return as_file(files("ally_plugins.replay") / "data" / "sample.jsonl")

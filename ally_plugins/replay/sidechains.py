@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import define, field
 
 from ally_plugins.replay.content import text_of
+from ally_plugins.replay.turns import MAX_AGENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,28 +25,43 @@ AGENT_TOOLS: Final = frozenset({"Task", "Agent"})
 _REMEMBERED: Final = 16_384
 
 
-class BoundedMap(dict[str, str]):
-    """A dictionary of the latest keys; the oldest is forgotten for a new one."""
+@define
+class BoundedMap:
+    """A dictionary that forgets: it holds the latest keys, at least half of the bound.
+
+    Two generations; taking the oldest key out of one dictionary again and again searches ever further for it.
+    """
+
+    young: dict[str, str] = field(factory=dict)
+    old: dict[str, str] = field(factory=dict)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.young or key in self.old
+
+    def get(self, key: str) -> str | None:
+        """Return what is remembered under `key`."""
+        return self.young.get(key) or self.old.get(key)
 
     def remember(self, key: str, value: str) -> None:
-        """Keep `value`; the oldest key goes when there are too many."""
-        if key not in self and len(self) >= _REMEMBERED:
-            del self[next(iter(self))]
-        self[key] = value
+        """Keep `value`; long ago is forgotten."""
+        if len(self.young) >= _REMEMBERED // 2:
+            self.old, self.young = self.young, {}
+        self.young[key] = value
 
 
 @define
 class Sidechains:
     """The sub-agents of one transcript. Lives as long as one reading."""
 
-    unclaimed: BoundedMap = field(factory=BoundedMap)  # call id to prompt
+    unclaimed: dict[str, str] = field(factory=dict)  # call id to prompt
     agents: BoundedMap = field(factory=BoundedMap)  # the transcript's agentId to ours
     records: BoundedMap = field(factory=BoundedMap)  # record uuid to ours, where there is no agentId
     nameless: int = 0
 
     def task_called(self, call_id: str, prompt: str) -> None:
         """Note a call that starts a sub-agent."""
-        self.unclaimed.remember(call_id, prompt)
+        if len(self.unclaimed) < MAX_AGENTS:
+            self.unclaimed[call_id] = prompt
 
     def task_returned(self, call_id: str) -> None:
         """Note that a call returned: records that come later belong to another."""

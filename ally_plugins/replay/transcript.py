@@ -31,6 +31,7 @@ from ally_plugins.replay.steps import (
     SessionEnded,
     SessionStarted,
     Skipped,
+    Step,
     Thought,
     TodosChanged,
     ToolCalled,
@@ -40,9 +41,8 @@ from ally_plugins.replay.steps import (
 from ally_plugins.replay.turns import MAX_AGENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
 
-    from ally_plugins.replay.steps import Step
 
 __all__ = ["CONTEXT_WINDOW", "read_transcript"]
 
@@ -72,8 +72,10 @@ def read_transcript(file: BinaryIO, context_window: int = CONTEXT_WINDOW) -> Ite
         if type(record) is str:
             yield BrokenLine(transcript.clock.now, number, record)
         elif type(record) is dict:
-            yield from transcript.receive_record(number, record)
-    yield from transcript.end()
+            transcript.receive_record(number, record)
+            yield from transcript.take_steps()
+    transcript.end()
+    yield from transcript.take_steps()
 
 
 @define
@@ -87,7 +89,10 @@ class _Answer:
 
 @define
 class _Transcript:
-    """What is remembered between records. Lives as long as one reading."""
+    """What is remembered between records, and the steps of the latest one. Lives as long as one reading.
+
+    Plain methods that append: a generator a level costs more than all of the work here together.
+    """
 
     context_window: int
     clock: RecordedClock = field(factory=RecordedClock)
@@ -95,55 +100,61 @@ class _Transcript:
     seen: BoundedMap = field(factory=BoundedMap)
     answers: dict[str | None, _Answer] = field(factory=dict)
     notes: Notes = field(factory=Notes)
+    out: list[Step] = field(factory=list)
     has_started: bool = False
     percent: float | None = None
     compaction: CompactionCompleted | None = None
     command: str | None = None
 
-    def receive_record(self, number: int, record: dict[str, Any]) -> Iterator[Step]:
-        """Yield what one record says; a part of it that cannot be read makes it a broken line as well."""
+    def receive_record(self, number: int, record: dict[str, Any]) -> None:
+        """Take in one record; a part of it that cannot be read makes it a broken line as well."""
         self.notes = notes = Notes()
-        yield from self._steps(record)
+        self._steps(record)
         now = self.clock.now
         for kind in notes.placeholders:
-            yield Skipped(now, f"block:{kind[:_MAX_NAME]}")
+            self.out.append(Skipped(now, f"block:{kind[:_MAX_NAME]}"))
         if notes.problem is not None:
-            yield BrokenLine(now, number, notes.problem)
+            self.out.append(BrokenLine(now, number, notes.problem))
 
-    def end(self) -> Iterator[Step]:
-        """Yield what the end of the file means."""
+    def end(self) -> None:
+        """Take in that the file ends."""
         now = self.clock.now
         if not self.has_started:
-            yield SessionStarted(now)
-        yield from self._settle_command(is_local=True)
-        yield from self._settle_compaction(None)
-        yield SessionEnded(now)
+            self.out.append(SessionStarted(now))
+        self._settle_command(is_local=True)
+        self._settle_compaction(None)
+        self.out.append(SessionEnded(now))
 
-    def _steps(self, record: dict[str, Any]) -> Iterator[Step]:
+    def take_steps(self) -> list[Step]:
+        """Return the steps since the last time."""
+        steps, self.out = self.out, []
+        return steps
+
+    def _steps(self, record: dict[str, Any]) -> None:
         kind = record.get("type")
         if type(kind) is not str:
             self.notes.blame("type", kind, "a text")
         elif kind == "assistant" or kind == "user":  # noqa: PLR1714 - half the time of a set for the commonest case
-            yield from self._message(record, kind)
+            self._message(record, kind)
         elif kind == "progress":
-            yield from self._progress(record)
+            self._progress(record)
         elif kind == "system" and record.get("subtype") == "compact_boundary":
-            yield from self._compact_boundary(record)
+            self._compact_boundary(record)
         else:
-            yield Skipped(self._time(record), kind[:_MAX_NAME])
+            self.out.append(Skipped(self._time(record), kind[:_MAX_NAME]))
 
     def _time(self, record: dict[str, Any]) -> int:
         return self.clock.read(record.get("timestamp"))
 
-    def _start(self, record: dict[str, Any]) -> Iterator[Step]:
+    def _start(self, record: dict[str, Any]) -> None:
         if not self.has_started:
             self.has_started = True
-            yield SessionStarted(self.clock.now, text_of(record, "sessionId"), text_of(record, "cwd"))
+            self.out.append(SessionStarted(self.clock.now, text_of(record, "sessionId"), text_of(record, "cwd")))
 
-    def _message(self, record: dict[str, Any], kind: str, call_id: str = "") -> Iterator[Step]:
+    def _message(self, record: dict[str, Any], kind: str, call_id: str = "") -> None:
         if uuid := text_of(record, "uuid"):
             if uuid in self.seen:
-                yield Skipped(self.clock.now, "duplicate")
+                self.out.append(Skipped(self.clock.now, "duplicate"))
                 return
             self.seen.remember(uuid, "")
         message = record.get("message")
@@ -152,35 +163,35 @@ class _Transcript:
             return
         asked_at = self.clock.now
         self._time(record)
-        yield from self._start(record)
+        self._start(record)
         is_side = record.get("isSidechain") is True
-        agent_id = (yield from self._agent(record, message, call_id)) if is_side else None
+        agent_id = self._agent(record, message, call_id) if is_side else None
         if kind == "assistant":
-            yield from self._assistant(message, agent_id, asked_at or self.clock.now)
+            self._assistant(message, agent_id, asked_at or self.clock.now)
         else:
-            yield from self._user(record, message, agent_id)
+            self._user(record, message, agent_id)
 
-    def _agent(self, record: dict[str, Any], message: dict[str, Any], call_id: str) -> Generator[Step, None, str]:
+    def _agent(self, record: dict[str, Any], message: dict[str, Any], call_id: str) -> str:
         content = message.get("content")
         blocks = iterate_blocks(content, Notes())
         texts = [text_of(block, "text") for block in blocks] if message.get("role") == "user" else []
         agent_id, is_new = self.sidechains.find(record, call_id, texts)
         if is_new:
-            yield AgentStarted(self.clock.now, agent_id, None, prompt="\n".join(texts))
+            self.out.append(AgentStarted(self.clock.now, agent_id, None, prompt="\n".join(texts)))
         return agent_id
 
     # -- what the model says
 
-    def _assistant(self, message: dict[str, Any], agent_id: str | None, asked_at: int) -> Iterator[Step]:
+    def _assistant(self, message: dict[str, Any], agent_id: str | None, asked_at: int) -> None:
         if agent_id is None:
-            yield from self._settle_command(is_local=False)
+            self._settle_command(is_local=False)
         model = text_of(message, "model")
         if model != _SYNTHETIC:
-            yield from self._answer(message, agent_id, model, asked_at)
+            self._answer(message, agent_id, model, asked_at)
         for block in iterate_blocks(message.get("content"), self.notes):
-            yield from self._block(block, agent_id, model)
+            self._block(block, agent_id, model)
 
-    def _answer(self, message: dict[str, Any], agent_id: str | None, model: str, asked_at: int) -> Iterator[Step]:
+    def _answer(self, message: dict[str, Any], agent_id: str | None, model: str, asked_at: int) -> None:
         answer, now = self.answers.get(agent_id), self.clock.now
         message_id = text_of(message, "id") or None
         usage = _token_counts(message.get("usage"))
@@ -189,39 +200,41 @@ class _Transcript:
             if len(self.answers) > MAX_AGENTS:
                 self.answers.clear()
             self.answers[agent_id] = answer
-            yield ModelRequested(asked_at, model, agent_id=agent_id)
-            yield ModelResponded(
-                now,
-                model,
-                text_of(message, "stop_reason") or None,
-                usage.get("input_tokens"),
-                usage.get("output_tokens"),
-                usage.get("cache_read_input_tokens"),
-                usage.get("cache_creation_input_tokens"),
-                agent_id=agent_id,
+            self.out.append(ModelRequested(asked_at, model, agent_id=agent_id))
+            self.out.append(
+                ModelResponded(
+                    now,
+                    model,
+                    text_of(message, "stop_reason") or None,
+                    usage.get("input_tokens"),
+                    usage.get("output_tokens"),
+                    usage.get("cache_read_input_tokens"),
+                    usage.get("cache_creation_input_tokens"),
+                    agent_id=agent_id,
+                )
             )
         answer.is_open = True
         if agent_id is None and usage and (tokens := sum(usage.values())) != answer.tokens:
             answer.tokens = tokens
-            yield from self._usage(tokens)
+            self._usage(tokens)
 
-    def _usage(self, tokens: int) -> Iterator[Step]:
+    def _usage(self, tokens: int) -> None:
         self.percent = min(100.0, 100 * tokens / self.context_window)
-        yield from self._settle_compaction(self.percent)
-        yield Usage(self.clock.now, self.percent, tokens)
+        self._settle_compaction(self.percent)
+        self.out.append(Usage(self.clock.now, self.percent, tokens))
 
-    def _block(self, block: dict[str, Any], agent_id: str | None, model: str) -> Iterator[Step]:
+    def _block(self, block: dict[str, Any], agent_id: str | None, model: str) -> None:
         kind, now = block.get("type"), self.clock.now
         if kind == "tool_use":
-            yield from self._tool_use(block, agent_id)
+            self._tool_use(block, agent_id)
         elif kind == "text":
             text = self._required(block, "text")
             if text and not text.isspace():
-                yield AssistantMessage(now, text, model, agent_id=agent_id)
+                self.out.append(AssistantMessage(now, text, model, agent_id=agent_id))
         elif kind == "thinking":
             text = self._required(block, "thinking")
             if text and not text.isspace():
-                yield Thought(now, text, agent_id=agent_id)
+                self.out.append(Thought(now, text, agent_id=agent_id))
         else:
             self.notes.placeholders.append(kind if type(kind) is str else "unknown")
 
@@ -232,7 +245,7 @@ class _Transcript:
         self.notes.blame(key, value, "a text")
         return ""
 
-    def _tool_use(self, block: dict[str, Any], agent_id: str | None) -> Iterator[Step]:
+    def _tool_use(self, block: dict[str, Any], agent_id: str | None) -> None:
         call_id, tool_name = self._required(block, "id"), self._required(block, "name")
         if not call_id or not tool_name:
             self.notes.blame("a tool_use's id or name", "", "a text that is not empty")
@@ -241,20 +254,20 @@ class _Transcript:
         if type(arguments) is not dict:
             self.notes.blame("a tool_use's input", arguments, "an object")
             arguments = {}
-        yield ToolCalled(now, call_id, tool_name, arguments, agent_id=agent_id)
+        self.out.append(ToolCalled(now, call_id, tool_name, arguments, agent_id=agent_id))
         if (diff := derive_diff(tool_name, arguments)) is not None:
-            yield DiffMade(now, call_id, tool_name, diff, agent_id=agent_id)
+            self.out.append(DiffMade(now, call_id, tool_name, diff, agent_id=agent_id))
         elif (todos := derive_todos(tool_name, arguments)) is not None:
-            yield TodosChanged(now, todos, call_id, agent_id=agent_id)
+            self.out.append(TodosChanged(now, todos, call_id, agent_id=agent_id))
         elif tool_name in AGENT_TOOLS:
             prompt = text_of(arguments, "prompt")
             self.sidechains.task_called(call_id, prompt)
             name = text_of(arguments, "subagent_type") or text_of(arguments, "description")
-            yield AgentStarted(now, call_id, call_id, name, prompt, text_of(arguments, "model"))
+            self.out.append(AgentStarted(now, call_id, call_id, name, prompt, text_of(arguments, "model")))
 
     # -- what comes back to the model
 
-    def _user(self, record: dict[str, Any], message: dict[str, Any], agent_id: str | None) -> Iterator[Step]:
+    def _user(self, record: dict[str, Any], message: dict[str, Any], agent_id: str | None) -> None:
         if (answer := self.answers.get(agent_id)) is not None:
             answer.is_open = False
         texts: list[str] = []
@@ -263,7 +276,7 @@ class _Transcript:
             kind = block.get("type")
             if kind == "tool_result":
                 has_results = True
-                yield from self._tool_result(block, record.get("toolUseResult"))
+                self._tool_result(block, record.get("toolUseResult"))
             elif kind == "text":
                 texts.append(self._required(block, "text"))
             else:
@@ -271,9 +284,9 @@ class _Transcript:
                 self.notes.placeholders.append(name)
                 texts.append(f"[{name[:_MAX_NAME]}]")
         if agent_id is None and texts:
-            yield from self._text(record, "\n".join(texts), is_interjection=has_results)
+            self._text(record, "\n".join(texts), is_interjection=has_results)
 
-    def _tool_result(self, block: dict[str, Any], details: Any) -> Iterator[Step]:
+    def _tool_result(self, block: dict[str, Any], details: Any) -> None:
         call_id = self._required(block, "tool_use_id")
         if not call_id:
             return
@@ -282,43 +295,45 @@ class _Transcript:
             self.notes.blame("is_error", is_error, "true or false")
         self.sidechains.task_returned(call_id)
         success = is_error is not True
-        yield ToolReturned(
-            self.clock.now,
-            call_id,
-            success=success,
-            output=output,
-            error=None if success else output,
-            is_rejected=not success and is_rejection(output),
-            is_launch=type(details) is dict and details.get("status") == "async_launched",
+        self.out.append(
+            ToolReturned(
+                self.clock.now,
+                call_id,
+                success=success,
+                output=output,
+                error=None if success else output,
+                is_rejected=not success and is_rejection(output),
+                is_launch=type(details) is dict and details.get("status") == "async_launched",
+            )
         )
 
-    def _text(self, record: dict[str, Any], text: str, *, is_interjection: bool) -> Iterator[Step]:
+    def _text(self, record: dict[str, Any], text: str, *, is_interjection: bool) -> None:
         kind, now = kind_of_text(record, text), self.clock.now
         if kind is TextKind.INTERRUPTION:
-            yield Interrupted(now)
+            self.out.append(Interrupted(now))
         elif kind is TextKind.META:
-            yield from self._settle_command(is_local=False)
+            self._settle_command(is_local=False)
         elif kind in _SETTLES_COMMAND:
-            yield from self._settle_command(is_local=True)
+            self._settle_command(is_local=True)
         if kind is TextKind.COMMAND:
             self.command = text
         elif kind is TextKind.PERSON:
-            yield from self._settle_compaction(None)
-            yield PersonMessage(now, text, is_interjection)
+            self._settle_compaction(None)
+            self.out.append(PersonMessage(now, text, is_interjection))
         elif kind in _SKIPPED_AS:
-            yield Skipped(now, _SKIPPED_AS[kind])
+            self.out.append(Skipped(now, _SKIPPED_AS[kind]))
 
-    def _settle_command(self, *, is_local: bool) -> Iterator[Step]:
+    def _settle_command(self, *, is_local: bool) -> None:
         """Decide what a slash command was: one for the program itself, or, when the model goes on, a person's words."""
         command, self.command = self.command, None
         if command is not None and is_local:
-            yield Skipped(self.clock.now, _SKIPPED_AS[TextKind.LOCAL])
+            self.out.append(Skipped(self.clock.now, _SKIPPED_AS[TextKind.LOCAL]))
         elif command is not None:
-            yield PersonMessage(self.clock.now, command_words(command))
+            self.out.append(PersonMessage(self.clock.now, command_words(command)))
 
     # -- sub-agents in progress records, compactions
 
-    def _progress(self, record: dict[str, Any]) -> Iterator[Step]:
+    def _progress(self, record: dict[str, Any]) -> None:
         """Read a sub-agent's record out of the progress record that wraps it; other progress has no event."""
         data = record.get("data")
         data = data if type(data) is dict else {}
@@ -326,31 +341,31 @@ class _Transcript:
         kind = text_of(inner, "type") if type(inner) is dict else ""
         if type(inner) is dict and kind in {"assistant", "user"}:
             inner = {**inner, "agentId": data.get("agentId"), "isSidechain": True}
-            yield from self._message(inner, kind, text_of(record, "parentToolUseID"))
+            self._message(inner, kind, text_of(record, "parentToolUseID"))
         else:
-            yield Skipped(self._time(record), "progress")
+            self.out.append(Skipped(self._time(record), "progress"))
 
-    def _compact_boundary(self, record: dict[str, Any]) -> Iterator[Step]:
+    def _compact_boundary(self, record: dict[str, Any]) -> None:
         now = self._time(record)
-        yield from self._start(record)
-        yield from self._settle_compaction(None)
-        yield CompactionStarted(now)
+        self._start(record)
+        self._settle_compaction(None)
+        self.out.append(CompactionStarted(now))
         details = record.get("compactMetadata")
         details = details if type(details) is dict else {}
         old, new = self._percent_of(details.get("preTokens")), self._percent_of(details.get("postTokens"))
         strategy = text_of(details, "trigger") or None
         self.compaction = CompactionCompleted(now, self.percent if old is None else old, new, strategy=strategy)
         if new is not None:
-            yield from self._settle_compaction(new)
+            self._settle_compaction(new)
 
     def _percent_of(self, tokens: Any) -> float | None:
         return min(100.0, 100 * tokens / self.context_window) if type(tokens) is int and tokens >= 0 else None
 
-    def _settle_compaction(self, new_percent: float | None) -> Iterator[Step]:
+    def _settle_compaction(self, new_percent: float | None) -> None:
         """Complete a compaction: its outcome is recorded only as the usage of the next answer."""
         done, self.compaction = self.compaction, None
         if done is not None:
-            yield CompactionCompleted(self.clock.now, done.old_percent, new_percent, strategy=done.strategy)
+            self.out.append(CompactionCompleted(self.clock.now, done.old_percent, new_percent, strategy=done.strategy))
 
 
 def _token_counts(usage: Any) -> dict[str, int]:

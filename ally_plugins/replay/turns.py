@@ -24,6 +24,7 @@ from ally_plugins.replay.steps import (
     SafePointKind,
     SessionEnded,
     Skipped,
+    Step,
     ToolCalled,
     ToolReturned,
 )
@@ -31,7 +32,6 @@ from ally_plugins.replay.steps import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from ally_plugins.replay.steps import Step
 
 __all__ = ["MAX_AGENTS", "MAX_OPEN", "ORPHANED_END", "ORPHANED_RESULT", "with_safe_points"]
 
@@ -61,7 +61,8 @@ def with_safe_points(steps: Iterable[Step]) -> Iterator[Step]:
         if handler is None:
             yield step
         else:
-            yield from handler(step)
+            handler(step)
+            yield from turns.take_steps()
 
 
 @define
@@ -80,12 +81,13 @@ class _Turns:
     before: int = 0
     calls: dict[str, ToolCalled] = field(factory=dict)
     agents: dict[str, _Agent] = field(factory=dict)
+    out: list[Step] = field(factory=list)
     in_turn: bool = False
     is_step_due: bool = False
     waiting: list[PersonMessage] = field(factory=list)
 
     @property
-    def handlers(self) -> dict[type[Step], Callable[..., Iterator[Step]]]:
+    def handlers(self) -> dict[type[Step], Callable[..., None]]:
         return {
             AgentEnded: self.agent_ended,
             AgentStarted: self.agent_started,
@@ -97,137 +99,159 @@ class _Turns:
             ToolReturned: self.tool_returned,
         }
 
-    def person_message(self, step: PersonMessage) -> Iterator[Step]:
+    def take_steps(self) -> list[Step]:
+        steps, self.out = self.out, []
+        return steps
+
+    def person_message(self, step: PersonMessage) -> None:
         if step.is_interjection:
-            yield from self.interject(step)
+            self.interject(step)
             return
         # The turn ended when the last thing happened, not when the person came back.
-        yield from self.end_turn(_INTERRUPTED, self.before)
-        yield step
-        yield SafePoint(self.now, SafePointKind.TURN_START)
+        self.end_turn(_INTERRUPTED, self.before)
+        self.out.append(step)
+        self.out.append(SafePoint(self.now, SafePointKind.TURN_START))
         self.in_turn = True
 
-    def interject(self, step: PersonMessage) -> Iterator[Step]:
+    def interject(self, step: PersonMessage) -> None:
         if not any(call.agent_id is None for call in self.calls.values()):
-            yield step
+            self.out.append(step)
             return
         self.waiting.append(step)
         if len(self.waiting) >= MAX_OPEN:
-            yield from self.close_calls(_NO_RESULT, None)
-            yield from self.flush_waiting()
+            self.close_calls(_NO_RESULT, None)
+            self.flush_waiting()
 
-    def model_requested(self, step: ModelRequested) -> Iterator[Step]:
+    def model_requested(self, step: ModelRequested) -> None:
         # No model answers before it has all results: a call that is still open here has lost its own.
-        yield from self.close_calls(_NO_RESULT, step.agent_id)
+        self.close_calls(_NO_RESULT, step.agent_id)
         if step.agent_id is None:
-            yield from self.flush_waiting()
+            self.flush_waiting()
             if self.is_step_due:
                 self.is_step_due = False
-                yield SafePoint(self.now, SafePointKind.STEP)
+                self.out.append(SafePoint(self.now, SafePointKind.STEP))
             self.in_turn = True
-        yield step
+        self.out.append(step)
 
-    def tool_called(self, step: ToolCalled) -> Iterator[Step]:
+    def tool_called(self, step: ToolCalled) -> None:
         if step.call_id in self.calls:
-            yield from self.close(self.calls[step.call_id], _NO_RESULT)
+            self.close(self.calls[step.call_id], _NO_RESULT)
         if len(self.calls) >= MAX_OPEN:
-            yield from self.close(next(iter(self.calls.values())), _NO_RESULT)
+            self.close(next(iter(self.calls.values())), _NO_RESULT)
         self.calls[step.call_id] = step
         if step.agent_id is None:
             self.is_step_due = self.in_turn = True
         elif (agent := self.agents.get(step.agent_id)) is not None:
             agent.tool_use_count += 1
-        yield step
+        self.out.append(step)
 
-    def tool_returned(self, step: ToolReturned) -> Iterator[Step]:
+    def tool_returned(self, step: ToolReturned) -> None:
         call = self.calls.pop(step.call_id, None)
         if call is None:
-            yield Skipped(self.now, ORPHANED_RESULT)
+            self.out.append(Skipped(self.now, ORPHANED_RESULT))
             return
         if step.is_rejected:
-            yield PermissionAsked(
-                self.now, call.call_id, call.tool_name, call.arguments, call_id=call.call_id, agent_id=call.agent_id
+            self.out.append(
+                PermissionAsked(
+                    self.now, call.call_id, call.tool_name, call.arguments, call_id=call.call_id, agent_id=call.agent_id
+                )
             )
-            yield PermissionAnswered(self.now, call.call_id, "deny", agent_id=call.agent_id)
+            self.out.append(PermissionAnswered(self.now, call.call_id, "deny", agent_id=call.agent_id))
         if not step.is_launch:
             result, cause = (step.output, None) if step.success else ("", step.error)
-            yield from self.end_agents_of(call, result, cause)
-        duration_ms = self.now - call.at
-        yield evolve(step, tool_name=call.tool_name, duration_ms=duration_ms, agent_id=call.agent_id)
-
-    def agent_started(self, step: AgentStarted) -> Iterator[Step]:
-        if (running := self.agents.get(step.agent_id)) is not None:
-            yield from self.end_agent(running, "", _NO_RESULT)
-        if len(self.agents) >= MAX_AGENTS:
-            yield from self.end_agent(next(iter(self.agents.values())), "", _NO_RESULT)
-        self.agents[step.agent_id] = _Agent(step)
-        yield step
-
-    def agent_ended(self, step: AgentEnded) -> Iterator[Step]:
-        if self.agents.pop(step.agent_id, None) is None:
-            yield Skipped(self.now, ORPHANED_END)
-            return
-        yield from self.close_calls(step.interruption_cause or _NO_RESULT, step.agent_id)
-        yield step
-
-    def interrupted(self, step: Interrupted) -> Iterator[Step]:
-        yield step
-        yield from self.end_turn(_INTERRUPTED, self.now)
-
-    def session_ended(self, step: SessionEnded) -> Iterator[Step]:
-        yield from self.end_turn(_ENDED, self.now)
-        for agent in tuple(self.agents.values()):
-            yield from self.end_agent(agent, "", _ENDED)
-        yield step
-
-    def end_turn(self, reason: str, at: int) -> Iterator[Step]:
-        if self.calls or self.waiting:
-            at = self.now
-        yield from self.close_calls(reason, None)
-        yield from self.flush_waiting()
-        if self.in_turn:
-            yield SafePoint(at, SafePointKind.TURN_END)
-        self.in_turn = self.is_step_due = False
-
-    def flush_waiting(self) -> Iterator[Step]:
-        yield from (evolve(step, at=self.now) for step in self.waiting)
-        self.waiting.clear()
-
-    def close_calls(self, reason: str, agent_id: str | None) -> Iterator[Step]:
-        for call in [call for call in self.calls.values() if call.agent_id == agent_id]:
-            yield from self.close(call, reason)
-
-    def close(self, call: ToolCalled, reason: str) -> Iterator[Step]:
-        if self.calls.pop(call.call_id, None) is None:
-            return
-        yield from self.end_agents_of(call, "", reason)
-        yield ToolReturned(
-            self.now,
-            call.call_id,
-            success=False,
-            error=reason,
-            tool_name=call.tool_name,
-            duration_ms=self.now - call.at,
-            agent_id=call.agent_id,
+            self.end_agents_of(call, result, cause)
+        self.out.append(
+            ToolReturned(
+                self.now,
+                call.call_id,
+                step.success,
+                step.output,
+                step.error,
+                step.is_rejected,
+                step.is_launch,
+                call.tool_name,
+                self.now - call.at,
+                agent_id=call.agent_id,
+            )
         )
 
-    def end_agents_of(self, call: ToolCalled, result: str, cause: str | None) -> Iterator[Step]:
-        if (agent := self.agents.get(call.call_id)) is not None:
-            yield from self.end_agent(agent, result, cause)
+    def agent_started(self, step: AgentStarted) -> None:
+        if (running := self.agents.get(step.agent_id)) is not None:
+            self.end_agent(running, "", _NO_RESULT)
+        if len(self.agents) >= MAX_AGENTS:
+            self.end_agent(next(iter(self.agents.values())), "", _NO_RESULT)
+        self.agents[step.agent_id] = _Agent(step)
+        self.out.append(step)
 
-    def end_agent(self, agent: _Agent, result: str, cause: str | None) -> Iterator[Step]:
+    def agent_ended(self, step: AgentEnded) -> None:
+        if self.agents.pop(step.agent_id, None) is None:
+            self.out.append(Skipped(self.now, ORPHANED_END))
+            return
+        self.close_calls(step.interruption_cause or _NO_RESULT, step.agent_id)
+        self.out.append(step)
+
+    def interrupted(self, step: Interrupted) -> None:
+        self.out.append(step)
+        self.end_turn(_INTERRUPTED, self.now)
+
+    def session_ended(self, step: SessionEnded) -> None:
+        self.end_turn(_ENDED, self.now)
+        for agent in tuple(self.agents.values()):
+            self.end_agent(agent, "", _ENDED)
+        self.out.append(step)
+
+    def end_turn(self, reason: str, at: int) -> None:
+        if self.calls or self.waiting:
+            at = self.now
+        self.close_calls(reason, None)
+        self.flush_waiting()
+        if self.in_turn:
+            self.out.append(SafePoint(at, SafePointKind.TURN_END))
+        self.in_turn = self.is_step_due = False
+
+    def flush_waiting(self) -> None:
+        self.out += (evolve(step, at=self.now) for step in self.waiting)
+        self.waiting.clear()
+
+    def close_calls(self, reason: str, agent_id: str | None) -> None:
+        for call in [call for call in self.calls.values() if call.agent_id == agent_id]:
+            self.close(call, reason)
+
+    def close(self, call: ToolCalled, reason: str) -> None:
+        if self.calls.pop(call.call_id, None) is None:
+            return
+        self.end_agents_of(call, "", reason)
+        self.out.append(
+            ToolReturned(
+                self.now,
+                call.call_id,
+                success=False,
+                error=reason,
+                tool_name=call.tool_name,
+                duration_ms=self.now - call.at,
+                agent_id=call.agent_id,
+            )
+        )
+
+    def end_agents_of(self, call: ToolCalled, result: str, cause: str | None) -> None:
+        if (agent := self.agents.get(call.call_id)) is not None:
+            self.end_agent(agent, result, cause)
+
+    def end_agent(self, agent: _Agent, result: str, cause: str | None) -> None:
         started = agent.started
-        yield from self.close_calls(cause or _NO_RESULT, started.agent_id)
+        self.close_calls(cause or _NO_RESULT, started.agent_id)
         if self.agents.pop(started.agent_id, None) is None:
             return
-        yield AgentEnded(
-            self.now,
-            started.agent_id,
-            started.call_id,
-            started.agent_name,
-            result,
-            is_interrupted=cause is not None,
-            interruption_cause=cause,
-            duration_ms=self.now - started.at,
-            tool_use_count=agent.tool_use_count,
+        self.out.append(
+            AgentEnded(
+                self.now,
+                started.agent_id,
+                started.call_id,
+                started.agent_name,
+                result,
+                is_interrupted=cause is not None,
+                interruption_cause=cause,
+                duration_ms=self.now - started.at,
+                tool_use_count=agent.tool_use_count,
+            )
         )
