@@ -191,9 +191,10 @@ def make_spec(
 
 def _marker(kind: Kind, offer: _Offer) -> Callable[[F], F]:
     def mark(function: F) -> F:
-        if not isinstance(function, _MARKABLE):
+        target: object = function
+        if not isinstance(target, _MARKABLE):
             raise ValidationRefused(f"@{kind} marks functions and methods, found {function!r}", field=kind)
-        setattr(function, _MARKS[kind], offer)
+        setattr(target, _MARKS[kind], offer)
         return function
 
     return mark
