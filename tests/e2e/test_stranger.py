@@ -20,11 +20,11 @@ NAME = "loop-warner"
 FILES = {"loop_warner/__init__.py", "loop_warner/ally-plugin.toml", "pyproject.toml"}
 BLOCK = re.compile(r"^```\w+\n# (\S+\.\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 MESSAGE = "Bash has run often; say what you expect from it next"
-FIFTEEN = """
-    TOOL_CALL_START TOOL_CALL_END AGENT_START AGENT_END PERMISSION_REQUEST PERMISSION_RESPONSE COMPACTION_START
-    COMPACTION_COMPLETE CONTEXT_USAGE_UPDATE TODO_UPDATE THOUGHT_COMPLETE DIFF_PREVIEW
-    PLUGIN_MESSAGE_RECEIVED PLUGIN_EVENT_EMITTED PLUGIN_ACTION_REQUESTED
-""".split()
+FIFTEEN = {
+    *("TOOL_CALL_START", "TOOL_CALL_END", "AGENT_START", "AGENT_END", "PERMISSION_REQUEST", "PERMISSION_RESPONSE"),
+    *("COMPACTION_START", "COMPACTION_COMPLETE", "CONTEXT_USAGE_UPDATE", "TODO_UPDATE", "THOUGHT_COMPLETE"),
+    *("DIFF_PREVIEW", "PLUGIN_MESSAGE_RECEIVED", "PLUGIN_EVENT_EMITTED", "PLUGIN_ACTION_REQUESTED"),
+}
 RECORDED = ROOT.parent / "shared" / "sessions" / "tool_heavy.jsonl"
 
 
@@ -149,7 +149,7 @@ def test_without_a_person_the_answer_is_no(operator: Operator, home: Path) -> No
 
 def test_the_demo_needs_no_set_up_and_shows_all_fifteen_events(operator: Operator, home: Path) -> None:
     events = operator.ask("demo", home=home)["events"]
-    assert [name for name in FIFTEEN if not events.get(name)] == []
+    assert {name for name, count in events.items() if count} >= FIFTEEN
     assert list(home.iterdir()) == []
 
 
