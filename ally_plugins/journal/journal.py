@@ -12,7 +12,7 @@ import tempfile
 from asyncio import Future as LoopFuture
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from ally_plugins.errors import JournalError
 from ally_plugins.journal.reading import Reading
@@ -220,15 +220,16 @@ def _checked_row(record: Record) -> Row:
 
 
 def _message_row(message: PendingMessage) -> Row:
-    content = {
+    content: dict[str, Any] = {
         "role": message.role,
         "deliver_as": message.deliver_as,
         "trigger_turn": message.trigger_turn,
         "body": message.body,
     }
-    for name in ("fingerprint", "cause"):
-        if (value := getattr(message, name)) is not None:
-            content[name] = value
+    if message.fingerprint is not None:
+        content["fingerprint"] = message.fingerprint
+    if message.cause is not None:
+        content["cause"] = message.cause
     return (
         message.at,
         ACCEPTED,

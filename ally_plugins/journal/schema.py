@@ -18,8 +18,6 @@ VERSION: Final = 1
 # How long a writer waits for another host's batch; SQLite's own default in Python, and what most programs use.
 BUSY_TIMEOUT_S: Final = 5.0
 _APPLICATION_ID: Final = 0x416C6C79  # "Ally": file(1) and `connect` tell a journal from other SQLite files
-# 16 MiB. At SQLite's 1,000 pages a busy writer pays for a checkpoint (an fsync of the database) every few batches.
-_CHECKPOINT_PAGES: Final = 4000
 _STATEMENT_CACHE: Final = 64
 
 # No STRICT, no RETURNING: Python 3.11 is found with SQLite 3.34. `state` is NULL for what is not a message.
@@ -63,7 +61,6 @@ def connect(path: Path, *, create: bool, durable: bool = True) -> sqlite3.Connec
 def _prepare(connection: sqlite3.Connection, path: Path, *, durable: bool, create: bool) -> None:
     _switch_to_wal(connection)
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
     connection.execute("BEGIN IMMEDIATE")
     try:

@@ -116,13 +116,29 @@ class Store:
         """Write a batch in one transaction: all of it is on disk afterwards, or nothing.
 
         The head that we know is taken for true: n is the primary key, so that a batch of another process shows as a
-        conflict, and only then is the head read again, under the write lock.
+        conflict, and only then is the head read again, under the write lock. What fits into one statement commits
+        with it: one sqlite3_step instead of three, and each has to win the GIL back from the loop thread.
         """
         self._check_in_place()
-        self._db.execute("BEGIN IMMEDIATE")
+        rows = [*batch.rows, *_blocks(batch.events)]
+        if len(rows) <= _CHUNK and not batch.marks:
+            with suppress(sqlite3.IntegrityError):
+                return self._write_at_once(rows)
+        return self._write_in_transaction(rows, batch)
+
+    def _write_at_once(self, rows: Sequence[Row]) -> Written:
+        first = self.head.n + 1
+        if rows:
+            params, head = self._chained(rows)
+            self._db.execute(*_statement(params))
+            self.head = head
+        return Written(first, {})
+
+    def _write_in_transaction(self, rows: Sequence[Row], batch: Batch) -> Written:
         head = self.head
+        self._db.execute("BEGIN IMMEDIATE")
         try:
-            written = self._write(batch)
+            written = self._write(rows, batch.marks)
             self._db.execute("COMMIT")
         except BaseException:
             self.head = head
@@ -131,27 +147,23 @@ class Store:
             raise
         return written
 
-    def _write(self, batch: Batch) -> Written:
-        rows, duplicates = batch.rows, {}
-        blocks = list(_blocks(batch.events))
-        before = self.head
-        try:
-            self._append(rows + blocks)
-        except sqlite3.IntegrityError:
-            self.head = self._read_head()
-            duplicates = self._find_duplicates(rows)
-            if self.head == before and not duplicates:
-                raise
-            self._append([row for i, row in enumerate(rows) if i not in duplicates] + blocks)
-        first = self.head.n - len(rows) - len(blocks) + len(duplicates) + 1
-        for mark in batch.marks:
+    def _write(self, rows: Sequence[Row], marks: Iterable[Mark]) -> Written:
+        self.head = self._read_head()
+        duplicates = self._find_duplicates(rows)
+        first = self.head.n + 1
+        self._append([row for i, row in enumerate(rows) if i not in duplicates] if duplicates else rows)
+        for mark in marks:
             self._mark(mark)
         return Written(first, duplicates)
 
     def _append(self, rows: Sequence[Row]) -> None:
-        """Insert rows at the head. On an IntegrityError nothing of this call is there, and the head is as before."""
-        if not rows:
-            return
+        params, head = self._chained(rows)
+        for start in range(0, len(params), _CHUNK):
+            self._db.execute(*_statement(params[start : start + _CHUNK]))
+        self.head = head
+
+    def _chained(self, rows: Sequence[Row]) -> tuple[list[tuple[Any, ...]], Head]:
+        """Link rows to the head; return what is inserted, and the head that follows."""
         n, hash_ = self.head.n, self.head.hash
         params: list[tuple[Any, ...]] = []
         for at, kind, plugin, session_id, ref, key, content, state in rows:
@@ -160,21 +172,7 @@ class Store:
             hash_ = link(hash_, digest, n, at, kind, plugin, session_id, ref, key)
             data = content if kind == EVENTS else content.decode()
             params.append((n, at, kind, plugin, session_id, ref, key, data, digest, hash_, state))
-        self._insert(params)
-        self.head = Head(n, hash_, self._chain)
-
-    def _insert(self, params: list[tuple[Any, ...]]) -> None:
-        start = 0
-        while start < len(params):
-            count = _chunk(len(params) - start)
-            part = params[start : start + count]
-            part += [_PADDING] * (count - len(part))
-            try:
-                self._db.execute(_INSERTS[count], list(flatten.from_iterable(part)))
-            except sqlite3.IntegrityError:
-                self._db.execute("DELETE FROM records WHERE n > ? AND n < ?", (params[0][0] - 1, params[start][0]))
-                raise
-            start += count
+        return params, Head(n, hash_, self._chain)
 
     def _find_duplicates(self, rows: Sequence[Row]) -> dict[int, StoredMessage | int]:
         """Find rows whose key is taken, by position: the message that has it, or the position of the earlier row."""
@@ -264,9 +262,10 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _chunk(left: int) -> int:
-    """Return how many rows the next statement takes; powers of two, padded with NULL, so that few are ever prepared."""
-    return min(_CHUNK, 1 << (left - 1).bit_length())
+def _statement(params: list[tuple[Any, ...]]) -> tuple[str, list[Any]]:
+    """Return the statement that inserts some rows: of a power of two, padded with NULL, so that few are ever prepared."""
+    count = 1 << (len(params) - 1).bit_length()
+    return _INSERTS[count], [*flatten.from_iterable(params), *_PADDING * (count - len(params))]
 
 
 def _blocks(events: Iterable[Sequence[EventRow]]) -> Iterable[Row]:

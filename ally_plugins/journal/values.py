@@ -6,7 +6,7 @@ Nothing here may hold a secret: the journal is kept for long and shown in `audit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import attrs
 import orjson
@@ -59,9 +59,8 @@ class Record:
     data: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-@attrs.frozen
-class PendingMessage:
-    """A message that passed the gate, not yet on disk.
+class PendingMessage(NamedTuple):
+    """A message that passed the gate, not yet on disk. A named tuple, since making one is on the path of every message.
 
     `body` is what the conversation gets (role, content, metadata), after transforms. `key` is the plugin's idempotency
     key; `fingerprint` says what was asked for under it, before transforms, so that a repetition can be told from a

@@ -36,7 +36,7 @@ _log: Final = logging.getLogger("ally_plugins.journal")
 _SOON_S: Final = 0.05
 _HEAD_S: Final = 0.05  # between two writes of audit.head while busy, and how long without work counts as idle
 _PROBE_S: Final = 0.25  # between two attempts while the disk fails
-_BATCH_ENTRIES: Final = 1024  # in one transaction, which bounds how long its first caller waits
+_BATCH_ENTRIES: Final = 256  # in one transaction: what one statement holds (see `store`)
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 # What may wait in memory while the disk is slow or fails: about 200,000 events. More is lost, and counted.
 _SOON_BYTES: Final = 64 * 1024 * 1024
@@ -373,6 +373,7 @@ def _outcomes(
     store: Store, waiters: Sequence[Waiter | None], written: Written, entries: Sequence[Entry]
 ) -> list[tuple[Waiter | None, Any]]:
     """Pair each waiter with what it gets: its record's number, the earlier message, or None."""
+    outcomes: list[tuple[Waiter | None, Any]]
     if written.duplicates:
         outcomes = [(waiter, _outcome(store, written, i)) for i, waiter in enumerate(waiters)]
     else:
