@@ -127,8 +127,9 @@ def coverage(session: nox.Session) -> None:
 def minimums(session: nox.Session) -> None:
     """Run the tests with the oldest direct dependencies that pyproject.toml allows."""
     session.install("uv")  # only uv resolves downwards, so this session has its own whatever the backend
-    session.run("uv", "pip", "install", "--quiet", "--resolution=lowest-direct", *_wheels())
-    session.install(*_group("test"))
+    direct = PYPROJECT["project"]["dependencies"]  # given by name: to uv, what a wheel asks for is indirect
+    session.run("uv", "pip", "install", "--quiet", "--resolution=lowest-direct", *direct)
+    session.install(*_wheels(), *_group("test"))
     _pytest(session, "-m", "not e2e and not slow", *session.posargs)
 
 
