@@ -84,7 +84,7 @@ def typing(session: nox.Session) -> None:
     """Check types: mypy is the gate for everything, pyright a second opinion on the package."""
     # pyright needs node: the machine's, or the one that PyPI carries.
     node = () if shutil.which("node") else ("pyright[nodejs]",)
-    session.install(*_group("typing", "test"), *node, *PYPROJECT["project"]["dependencies"])
+    session.install(*_group("typing", "test", "docs"), *node, *PYPROJECT["project"]["dependencies"])
     session.run("mypy")
     session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"))
 

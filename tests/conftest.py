@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
 T = TypeVar("T")
 
@@ -21,3 +24,23 @@ def _run(main: Coroutine[Any, Any, T]) -> T:
 def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
     """Return what runs one coroutine on a fresh event loop and gives its result."""
     return _run
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """Fail a test that leaves a thread or (on Linux) an open descriptor behind. Ask for it where things are closed."""
+    threads, descriptors = set(threading.enumerate()), _descriptors()
+    yield
+    assert set(threading.enumerate()) - threads == set()
+    assert _descriptors() - descriptors == set()
+
+
+def _descriptors() -> set[tuple[str, str]]:
+    found = set()
+    folder = Path("/proc/self/fd")
+    for link in folder.iterdir() if folder.exists() else ():
+        try:
+            found.add((link.name, os.readlink(link)))
+        except FileNotFoundError:  # the one that lists the folder itself
+            continue
+    return found
