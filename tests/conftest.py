@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,7 +39,7 @@ def _descriptors() -> set[tuple[str, str]]:
     folder = Path("/proc/self/fd")
     for link in folder.iterdir() if folder.exists() else ():
         try:
-            found.add((link.name, os.readlink(link)))
+            found.add((link.name, str(link.readlink())))
         except FileNotFoundError:  # the one that lists the folder itself
             continue
     return found
