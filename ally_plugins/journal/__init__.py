@@ -5,6 +5,9 @@ Accepted means on disk. What the audit chain covers is said in `chain`; how it i
 
 from __future__ import annotations
 
+from ally_plugins.journal.audit import AuditReport, Problem, verify
+from ally_plugins.journal.explaining import Explanation, explain
+from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import HEAD_NAME, JOURNAL_NAME, Journal
 from ally_plugins.journal.reading import Reading, SessionSummary
 from ally_plugins.journal.values import (
@@ -22,11 +25,14 @@ from ally_plugins.journal.values import (
 __all__ = [
     "HEAD_NAME",
     "JOURNAL_NAME",
+    "AuditReport",
     "DuplicateKeyError",
     "EventRow",
+    "Explanation",
     "Journal",
     "MessageState",
     "PendingMessage",
+    "Problem",
     "Reading",
     "Record",
     "SessionSummary",
@@ -34,4 +40,7 @@ __all__ = [
     "StoredEvent",
     "StoredMessage",
     "StoredRecord",
+    "explain",
+    "export",
+    "verify",
 ]

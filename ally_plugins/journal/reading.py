@@ -161,13 +161,17 @@ class Reading:
         """Return the messages of a session that are still pending, in order."""
         return self._messages("session_id = ? AND state = 'pending'", (session_id,))
 
-    def messages(self, session_id: str) -> list[StoredMessage]:
-        """Return all messages of a session, in order."""
-        return self._messages("session_id = ? AND kind = ?", (session_id, ACCEPTED))
+    def messages(self, session_id: str | None = None, *, after_n: int = 0) -> Iterator[StoredMessage]:
+        """Yield the messages of a session, or of all, in order."""
+        where, params = _filters(session_id=session_id, kind=ACCEPTED)
+        where = ["n > ?", *where]
+        while page := self._messages(" AND ".join(where), (after_n, *params), limit=_PAGE):
+            yield from page
+            after_n = page[-1].n
 
-    def _messages(self, where: str, params: Sequence[Any]) -> list[StoredMessage]:
-        query = f"SELECT {MESSAGE_COLUMNS} FROM records WHERE {where} ORDER BY n"  # noqa: S608 - constants
-        return [message_from_row(row) for row in self._rows(query, params)]
+    def _messages(self, where: str, params: Sequence[Any], limit: int = -1) -> list[StoredMessage]:
+        query = f"SELECT {MESSAGE_COLUMNS} FROM records WHERE {where} ORDER BY n LIMIT ?"  # noqa: S608 - constants
+        return [message_from_row(row) for row in self._rows(query, (*params, limit))]
 
     # --- events
 

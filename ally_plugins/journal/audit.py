@@ -1,0 +1,212 @@
+"""`verify`: does the chain hold, and if not, which record is the first that is wrong, and how.
+
+What one who can write both the journal and `audit.head` does with enough care is not found: keep a copy of `audit.head`
+elsewhere for that.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+import orjson
+
+from ally_plugins.errors import AuditError, JournalError
+from ally_plugins.journal.chain import Head, digest_of, genesis, link
+from ally_plugins.journal.headfile import read_head
+from ally_plugins.journal.schema import connect_read_only, in_words, read_chain_id
+from ally_plugins.journal.values import ACCEPTED, PRUNED, SETTLED
+
+__all__ = ["AuditReport", "Problem", "ProblemKind", "verify"]
+
+ProblemKind: TypeAlias = Literal[
+    "altered", "removed", "reordered", "cut", "content_removed", "state", "replaced", "head_missing", "unreadable"
+]
+
+_QUERY: Final = "SELECT n, at, kind, plugin, session_id, ref, key, data, digest, hash FROM records ORDER BY n"
+_Row: TypeAlias = tuple[Any, ...]
+
+
+@attrs.frozen
+class Problem:
+    """The first thing that is wrong. `record` is its number, None where it is about no single record."""
+
+    kind: ProblemKind
+    record: int | None
+    text: str
+
+
+@attrs.frozen
+class AuditReport:
+    """What `verify` found. `records` were checked, `pruned` of them without their content, as recorded.
+
+    `lag` is how many records `audit.head` had not seen yet; some are normal while a host runs and after it was killed.
+    """
+
+    records: int
+    pruned: int
+    lag: int
+    head: Head | None
+    problem: Problem | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.problem is None
+
+    def raise_if_broken(self) -> None:
+        """Raise AuditError when something is wrong."""
+        if self.problem is not None:
+            raise AuditError(self.problem.text, record=self.problem.record, kind=self.problem.kind)
+
+
+class _BrokenError(Exception):
+    """Carries the problem out of the check."""
+
+    def __init__(self, kind: ProblemKind, record: int | None, text: str) -> None:
+        super().__init__(text)
+        self.problem = Problem(kind, record, text)
+
+
+def verify(path: Path, head_path: Path | None = None) -> AuditReport:
+    """Check the whole chain of a journal, which may be written meanwhile. Some 5 µs a record.
+
+    `head_path` is `audit.head` beside the journal if not given. Raises JournalError when there is no journal.
+    """
+    head_path = head_path or path.with_name("audit.head")
+    if not path.exists():
+        raise JournalError(f"there is no journal {str(path)!r}")
+    check = _Check()
+    try:
+        check.read_head(head_path)  # before the records, so that it cannot be newer than they are
+        with closing(connect_read_only(path)) as db:
+            check.run(db)
+    except _BrokenError as broken:
+        return check.report(broken.problem)
+    except (sqlite3.Error, JournalError) as error:
+        return check.report(Problem("unreadable", check.n + 1, in_words(error, path)))
+    return check.report(None)
+
+
+@attrs.define
+class _Check:
+    """The state of one run over the records."""
+
+    head: Head | None = None
+    n: int = 0
+    hash: bytes = b""
+    settled: int = 0
+    bare: list[tuple[int, int]] = attrs.field(factory=list)  # (n, at) of records without content
+    pruned_before: list[tuple[int, int]] = attrs.field(factory=list)  # (n, before) of the records that allow it
+
+    def report(self, problem: Problem | None) -> AuditReport:
+        lag = max(0, self.n - self.head.n) if self.head else 0
+        return AuditReport(self.n, len(self.bare), lag, self.head, problem)
+
+    def read_head(self, path: Path) -> None:
+        self.head = read_head(path)
+
+    def run(self, db: sqlite3.Connection) -> None:
+        db.execute("BEGIN")  # one snapshot for all that follows
+        chain = read_chain_id(db)
+        if self.head is not None and self.head.chain != chain:
+            raise _BrokenError("replaced", None, "the journal is not the one that audit.head belongs to")
+        db.text_factory = bytes  # a changed byte need not be UTF-8
+        self.hash = genesis(chain)
+        with closing(db.execute(_QUERY)) as rows:
+            for row in rows:
+                self.check_record(row, db)
+        self.check_end()
+        self.check_pruned()
+        self.check_settled_count(db)
+
+    def check_record(self, row: _Row, db: sqlite3.Connection) -> None:
+        n, at, kind, *_, data, digest, hash_ = row
+        expected = self.n + 1
+        if n != expected:
+            raise _BrokenError("removed", expected, f"record {expected} was removed: record {n} follows {self.n}")
+        if _link_of(self.hash, n, row) != hash_:
+            raise self.altered_or_reordered(n, db)
+        if data is None:
+            self.bare.append((n, at))
+        elif digest_of(_as_bytes(data)) != digest:
+            raise _BrokenError("altered", n, f"record {n} was altered: its content is not the one that was written")
+        self.n, self.hash = n, hash_
+        if self.head is not None and self.head.n == n and self.head.hash != hash_:
+            raise _BrokenError("replaced", n, f"record {n} is not the one that audit.head has seen")
+        self.note(n, kind, data, db)
+
+    def altered_or_reordered(self, n: int, db: sqlite3.Connection) -> _BrokenError:
+        """Tell an altered record from one that was swapped with a later one, whose hash still fits here."""
+        with closing(db.execute(_QUERY.replace("ORDER", "WHERE n > ? ORDER"), (n,))) as rows:
+            for row in rows:
+                if _link_of(self.hash, n, row) == row[9]:
+                    return _BrokenError("reordered", n, f"record {n} was reordered: it stands in place of record {row[0]}")
+        return _BrokenError("altered", n, f"record {n} was altered: it does not fit the hash that was written")
+
+    def note(self, n: int, kind: bytes, data: bytes | None, db: sqlite3.Connection) -> None:
+        if data is None:
+            return
+        if kind == PRUNED.encode():
+            self.pruned_before.append((n, orjson.loads(data)["before"]))
+        elif kind == SETTLED.encode():
+            self.check_settled(n, orjson.loads(data), db)
+
+    def check_settled(self, n: int, data: dict[str, Any], db: sqlite3.Connection) -> None:
+        """Compare the messages of a settling record with what it says."""
+        query = (
+            "SELECT m.n, m.state, m.settled_at, r.at FROM records r JOIN json_each(CAST(r.data AS TEXT), '$.ids') i "
+            "LEFT JOIN records m ON m.ref = i.value AND m.kind = 'message' WHERE r.n = ?"
+        )
+        for message, state, settled_at, at in db.execute(query, (n,)):
+            if state != data["state"].encode() or settled_at != at:
+                text = f"the state of message record {message} was altered: record {n} says {data['state']!r}"
+                raise _BrokenError("state", message, text)
+        self.settled += len(data["ids"])
+
+    def check_settled_count(self, db: sqlite3.Connection) -> None:
+        where = f"kind = '{ACCEPTED}' AND state IS NOT 'pending'"
+        found = db.execute(f"SELECT count(*) FROM records WHERE {where}").fetchone()[0]  # noqa: S608 - constants
+        if found == self.settled:
+            return
+        query = (
+            f"SELECT min(n) FROM records WHERE {where} AND ref NOT IN (SELECT i.value FROM records r "  # noqa: S608
+            f"JOIN json_each(CAST(r.data AS TEXT), '$.ids') i WHERE r.kind = '{SETTLED}')"
+        )
+        n = db.execute(query).fetchone()[0]
+        raise _BrokenError("state", n, f"the state of message record {n} was altered: no record says that it was settled")
+
+    def check_end(self) -> None:
+        if self.head is None and self.n:
+            raise _BrokenError("head_missing", None, "audit.head is missing, so a cut end could not be noticed")
+        if self.head is not None and self.head.n > self.n:
+            text = f"the journal was cut: it ends at record {self.n}, and audit.head has seen {self.head.n}"
+            raise _BrokenError("cut", self.n + 1, text)
+
+    def check_pruned(self) -> None:
+        """Content may be missing only where a later record says that it was pruned."""
+        for n, at in self.bare:
+            if not any(allowed > n and at < before for allowed, before in self.pruned_before):
+                raise _BrokenError("content_removed", n, f"the content of record {n} was removed without being pruned")
+
+
+def _link_of(before: bytes, n: int, row: _Row) -> bytes | None:
+    """Return the hash that a row should have as record `n`; None when its columns cannot be what was written."""
+    _, at, *texts, _, digest, _ = row
+    try:
+        kind, plugin, session_id, ref, key = _decoded(texts)
+        return link(before, digest, n, at, kind or "", plugin, session_id, ref, key)
+    except (TypeError, ValueError):
+        return None
+
+
+def _decoded(texts: list[bytes | None]) -> Iterator[str | None]:
+    return (text if text is None else text.decode() for text in texts)
+
+
+def _as_bytes(data: Any) -> bytes:
+    return data if isinstance(data, bytes) else str(data).encode()

@@ -1,0 +1,98 @@
+"""`explain`: everything the journal knows that led to one message, decision or event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import attrs
+
+from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.values import ACCEPTED, SETTLED, StoredEvent, StoredMessage, StoredRecord
+
+__all__ = ["Explanation", "explain"]
+
+_MAX_CAUSES: Final = 64  # far above the hop limit of eight; stops at a cycle that a host wrote
+_LINKS: Final = ("cause", "subject", "message_id", "decision_id", "call_id", "request_id")  # data that names other things
+_GRANTS: Final = ("grant", "revoke", "consent")
+
+
+@attrs.frozen
+class Explanation:
+    """What led to one thing. Each part is in the order in which it happened.
+
+    `causes` are the events from the first to the one whose hook spoke; `permissions` the grants and consents of the
+    plugin until then; `related` the other records that name the thing, its causes or their calls: decisions with their
+    votes, refusals, registrations, settlings.
+    """
+
+    id: str
+    message: StoredMessage | None
+    record: StoredRecord | None
+    event: StoredEvent | None
+    causes: tuple[StoredEvent, ...]
+    permissions: tuple[StoredRecord, ...]
+    related: tuple[StoredRecord, ...]
+
+
+def explain(reading: Reading, id_: str) -> Explanation | None:
+    """Gather what led to a message, decision, other record or event, by its id; None when nothing has it.
+
+    Reads the records of one session: some tenths of a second for a million. Raises JournalError.
+    """
+    message, event = reading.message(id_), reading.event(id_)
+    record = next((r for r in reading.records(ref=id_) if r.kind != ACCEPTED), None)
+    session_id, cause, upto = _where(message, record, event)
+    if session_id is None and record is None:
+        return None
+    causes = tuple(reversed(list(_causes(reading, cause))))
+    ids = {id_, *(e.id for e in causes), *_links(record.data if record else None)}
+    for known in (*causes, *((event,) if event else ())):
+        ids.update(_links(known.value()))
+    plugin = message.plugin if message else record.plugin if record else None
+    related = [r for r in reading.records(session_id=session_id) if _concerns(r, ids) and r != record]
+    granted = list(reading.records(plugin=plugin, kind=_GRANTS)) if plugin else []
+    permissions = tuple(r for r in granted if upto is None or r.n < upto)
+    return Explanation(id_, message, record, event, causes, permissions, tuple(related))
+
+
+def _where(
+    message: StoredMessage | None, record: StoredRecord | None, event: StoredEvent | None
+) -> tuple[str | None, str | None, int | None]:
+    """Return the session, the id of the cause, and the number of the record before which all of it happened."""
+    if message is not None:
+        return message.session_id, message.cause, message.n
+    if record is not None:
+        cause = (record.data or {}).get("cause")
+        return record.session_id, cause if isinstance(cause, str) else None, record.n
+    return (event.session_id, _cause_of(event), event.n) if event is not None else (None, None, None)
+
+
+def _causes(reading: Reading, cause: str | None) -> Iterator[StoredEvent]:
+    """Yield the events that led here, the latest first."""
+    for _ in range(_MAX_CAUSES):
+        event = reading.event(cause) if cause else None
+        if event is None:
+            return
+        yield event
+        cause = _cause_of(event)
+
+
+def _cause_of(event: StoredEvent) -> str | None:
+    value = event.value()
+    cause = value.get("cause") if isinstance(value, dict) else None
+    return cause if isinstance(cause, str) else None
+
+
+def _links(data: Any) -> set[str]:
+    if not isinstance(data, dict):
+        return set()
+    return {value for name in _LINKS if isinstance(value := data.get(name), str)}
+
+
+def _concerns(record: StoredRecord, ids: set[str]) -> bool:
+    if record.kind == ACCEPTED:
+        return False
+    if record.kind == SETTLED:
+        return not ids.isdisjoint((record.data or {}).get("ids", ()))
+    return record.ref in ids or not ids.isdisjoint(_links(record.data))
