@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from attrs import fields_dict, frozen
+from attrs import field, fields_dict, frozen
 
 from .errors import ConfigError
 from .fields import Fields
@@ -58,8 +58,8 @@ class PluginConfig:
     deadlines: Mapping[str, float] = FrozenDict()
     """Seconds by hook, or by kind of hook: gate, transform, observe, start, stop."""
     limits: Limits = _DEFAULT_LIMITS
-    settings: Mapping[str, Any] = FrozenDict()
-    """As written; not yet checked against the manifest."""
+    settings: Mapping[str, Any] = field(default=FrozenDict(), repr=False)
+    """As written, not yet checked against the manifest; not shown, since somebody may have put a secret there."""
 
 
 @frozen(kw_only=True)
