@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from attrs import field, fields_dict, frozen
@@ -168,7 +169,7 @@ def _deadlines(table: Fields, base: dict[str, float]) -> dict[str, float]:
     inner = table.table("deadlines", "a table such as { gate = 15 }, in seconds")
     if inner is None:
         return base
-    hooks = [name for name, info in HOOKS.items() if info.kind not in ("lifecycle", "capability")]
+    hooks = [name for name, info in HOOKS.items() if info.kind != "capability"]
     given = {key: inner.number(key, above=0) for key in (*_DEADLINE_KINDS, *hooks)}
     inner.close()
     return base | {key: value for key, value in given.items() if value is not None}
@@ -195,8 +196,9 @@ def edit_config(home: Home, plugin: str, change: Callable[[dict[str, Any]], dict
     parse_config(text, file)
     before = tomllib.loads(text)
     changes = change(before.get("plugins", {}).get(plugin, {}))
-    edited = _edited(text, plugin, changes)
-    if tomllib.loads(edited) != _expected(before, plugin, changes):
+    expected = _expected(before, plugin, changes)
+    edited = _edited(text, plugin, changes, expected)
+    if edited is None:
         raise ConfigError(f"{file} is written in a way that cannot be edited safely; change it by hand", file=file)
     parse_config(edited, file)
     try:
@@ -205,32 +207,41 @@ def edit_config(home: Home, plugin: str, change: Callable[[dict[str, Any]], dict
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}", file=file) from error
 
 
-def _edited(text: str, plugin: str, changes: dict[str, Any]) -> str:
+def _edited(text: str, plugin: str, changes: dict[str, Any], expected: dict[str, Any]) -> str | None:
+    """Return the edited text, or None when no way of writing it means what it should.
+
+    A new table gets a header of its own, or stands inline where its writer uses dotted keys or inline tables.
+    """
     import tomlkit  # 40 ms, and only when something is changed
 
-    document = tomlkit.parse(text)
-    if "plugins" not in document:
-        document["plugins"] = tomlkit.table(is_super_table=True)
-    plugins = cast("dict[str, Any]", document["plugins"])
-    if plugin not in plugins:
-        plugins[plugin] = tomlkit.table()
-    _merge(plugins[plugin], changes)
-    return tomlkit.dumps(document)
+    for new_table in (tomlkit.table, tomlkit.inline_table):
+        document = tomlkit.parse(text)
+        with suppress(ValueError, TypeError):  # inline tables take no other ones
+            if "plugins" not in document:
+                document["plugins"] = tomlkit.table(is_super_table=True)
+            plugins = cast("dict[str, Any]", document["plugins"])
+            if plugin not in plugins:
+                plugins[plugin] = new_table()
+            _merge(plugins[plugin], changes, new_table)
+            edited = tomlkit.dumps(document)
+            if tomllib.loads(edited) == expected:
+                return edited
+    return None
 
 
 def _expected(before: dict[str, Any], plugin: str, changes: dict[str, Any]) -> dict[str, Any]:
     plugins = before.setdefault("plugins", {})
-    _merge(plugins.setdefault(plugin, {}), changes)
+    _merge(plugins.setdefault(plugin, {}), changes, dict)
     return before
 
 
-def _merge(table: Any, changes: dict[str, Any]) -> None:
+def _merge(table: Any, changes: dict[str, Any], new_table: Callable[[], Any]) -> None:
     for key, value in changes.items():
         if value is None:
             table.pop(key, None)
         elif isinstance(value, dict):
             if key not in table:
-                table[key] = {}
-            _merge(table[key], value)
+                table[key] = new_table()
+            _merge(table[key], value, new_table)
         else:
             table[key] = value

@@ -34,6 +34,8 @@ _APP: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
 
 
 def _default_path(app: str) -> Path:
+    if not _APP.match(app):
+        raise ConfigError(f"app {describe(app)} is not a name, expected letters, digits, '.', '_' and '-'", path="app")
     named = os.environ.get(HOME_VARIABLE)
     if named:
         return Path(named).expanduser().absolute()
@@ -47,21 +49,14 @@ class Home:
     """Where one app keeps its state: ALLY_HOME, or the platform's directory for the app's name.
 
     Apps of other names have other directories; with ALLY_HOME set, whoever sets it decides which app is meant.
-    Raises ConfigError for an app's name that could lead out of its directory.
+    Raises ConfigError for an app's name that could lead out of its directory, unless a path is given.
     """
 
-    app: str = field()
+    app: str
     path: Path = field(
         default=Factory(lambda self: _default_path(self.app), takes_self=True),
         converter=Path,
     )
-
-    @app.validator
-    def _check_app(self, _: object, app: str) -> None:
-        if not _APP.match(app):
-            raise ConfigError(
-                f"app {describe(app)} is not a name, expected letters, digits, '.', '_' and '-'", path="app"
-            )
 
     @property
     def config_file(self) -> Path:

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ally_plugins.discovery import discover
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .conftest import Site
+
+GOOD = (
+    'description = "good"\nrequires_host = ">=1"\n[permissions]\ntools = { reason = "to offer" }\n'
+    '[settings.limit]\ntype = "integer"\ndefault = 3\n'
+)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, site: Site) -> Path:
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o700)
+    site.plugin("p", GOOD)
+    site.plugin("broken", "descripton = 1")
+    site.add("badly-named", {"Bad": "p:P"})
+    site.write("e/__init__.py", "1")
+    site.write("e/ally-plugin.toml", GOOD)
+    site.add("e", {"e": "e:E"}, record=False)
+    site.settle()
+    return directory
+
+
+def remember(cache: Path) -> None:
+    first = discover(cache)
+    assert not first.from_cache
+    again = discover(cache)
+    assert again.from_cache
+    assert (again.found, again.problems) == (first.found, first.problems)
+
+
+def test_an_answer_that_is_still_true_is_the_same_from_the_cache(cache: Path) -> None:
+    remember(cache)
+    assert discover(cache).found == discover().found
+
+
+def change_manifest(site: Site) -> None:
+    site.write("p/ally-plugin.toml", GOOD.replace("good", "better"))
+
+
+def change_editable_code(site: Site) -> None:
+    site.write("e/__init__.py", "22")
+
+
+def change_record(site: Site) -> None:
+    site.write("p-1.0.dist-info/RECORD", "p/__init__.py,sha256=other,1\n")
+
+
+def change_entry_points(site: Site) -> None:
+    site.write("p-1.0.dist-info/entry_points.txt", "[ally.plugins]\np = p:Other\n")
+
+
+def add_a_distribution(site: Site) -> None:
+    site.plugin("q", GOOD)
+
+
+def remove_a_module(site: Site) -> None:
+    (site.path / "p" / "ally-plugin.toml").unlink()
+
+
+def add_a_directory_to_the_path(site: Site) -> None:
+    other = type(site)(site.path.parent / "other")
+    other.plugin("q", GOOD)
+    sys.path.append(str(other.path))
+
+
+def put_a_module_before_it(site: Site) -> None:
+    other = type(site)(site.path.parent / "other")
+    sys.path.insert(0, str(other.path))
+    other.settle()
+    discover(site.path.parent / "run")
+    other.write("p.py", "")
+
+
+CHANGES = [
+    change_manifest,
+    change_editable_code,
+    change_record,
+    change_entry_points,
+    add_a_distribution,
+    remove_a_module,
+    add_a_directory_to_the_path,
+    put_a_module_before_it,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_every_change_is_seen(cache: Path, site: Site, change: Callable[[Site], None]) -> None:
+    remember(cache)
+    before = discover()
+    change(site)
+    after = discover(cache)
+    assert not after.from_cache
+    assert after.found == discover().found != before.found
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00\xff",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"key": 1}',
+        b'{"stamps": [], "answer": {}}',
+        b"[" * 100_000,
+        b"{" * 20_000_000,
+    ],
+    ids=lambda content: repr(content[:8]),
+)
+def test_a_broken_cache_is_as_good_as_none(cache: Path, content: bytes) -> None:
+    remember(cache)
+    (file,) = cache.iterdir()
+    file.write_bytes(content)
+    discovery = discover(cache)
+    assert not discovery.from_cache
+    assert discovery.get("p") is not None
+    assert discover(cache).from_cache
+
+
+@pytest.mark.parametrize("found", ["null", "[1]", '[{"name": "p"}]', '[{"table": {"permissions": 1}, "name": "p"}]'])
+def test_a_cache_with_another_answer_than_a_scan_gives_is_not_used(cache: Path, found: str) -> None:
+    remember(cache)
+    (file,) = cache.iterdir()
+    text = file.read_text()
+    start, end = text.index('"found":') + len('"found":'), text.index(',"problems"')
+    file.write_text(text[:start] + found + text[end:])
+    assert not discover(cache).from_cache
+
+
+def test_what_changed_a_moment_ago_is_not_remembered_yet(cache: Path, site: Site) -> None:
+    site.write("p/ally-plugin.toml", GOOD)
+    assert not discover(cache).from_cache
+    assert not discover(cache).from_cache
+    assert list(cache.iterdir()) == []
+
+
+def test_a_relative_entry_means_the_directory_that_one_is_in(
+    cache: Path, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    os.utime(empty, (1_600_000_000, 1_600_000_000))
+    monkeypatch.setattr(sys, "path", ["", *sys.path[1:]])
+    monkeypatch.chdir(empty)
+    discover(cache)
+    assert discover(cache).from_cache
+    monkeypatch.chdir(site.path)
+    assert not discover(cache).from_cache
+
+
+def test_caches_of_other_paths_are_kept_and_pruned(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = list(sys.path)
+    for i in range(12):
+        directory = tmp_path / str(i)
+        directory.mkdir()
+        os.utime(directory, (1_600_000_000, 1_600_000_000))
+        monkeypatch.setattr(sys, "path", [*path, str(directory)])
+        discover(cache)
+        assert discover(cache).from_cache
+    assert len(list(cache.iterdir())) == 8
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes mean something else there")
+def test_the_cache_is_its_owners_only(cache: Path) -> None:
+    remember(cache)
+    (file,) = cache.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("where", ["gone", "file"])
+def test_a_cache_that_cannot_be_written_only_costs_time(cache: Path, tmp_path: Path, where: str) -> None:
+    directory = tmp_path / where
+    if where == "file":
+        directory.write_text("")
+    assert discover(directory).get("p") is not None
+    assert list(cache.iterdir()) == []
