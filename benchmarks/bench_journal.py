@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import queue
-import sqlite3
 import statistics
 import tempfile
 import threading
@@ -17,12 +16,15 @@ import time
 from asyncio import Future
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from ally_plugins.journal import Journal, PendingMessage
 from ally_plugins.journal.schema import connect
+
+if TYPE_CHECKING:
+    import sqlite3
 
 _ROUNDS: Final = 7
 _BODY: Final = {
@@ -86,7 +88,7 @@ class BareWriter:
 
 
 def _message(message_id: str) -> PendingMessage:
-    return PendingMessage(message_id, "s", "loop-guard", 1, "user", "steer", False, _BODY)
+    return PendingMessage(message_id, "s", "loop-guard", 1, "user", "steer", trigger_turn=False, body=_BODY)
 
 
 async def _rate(accept: Accept, callers: int, each: int, name: str) -> float:

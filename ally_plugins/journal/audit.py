@@ -145,7 +145,8 @@ class _Check:
         with closing(db.execute(_QUERY.replace("ORDER", "WHERE n > ? ORDER"), (n,))) as rows:
             for row in rows:
                 if _link_of(self.hash, n, row) == row[9]:
-                    return _BrokenError("reordered", n, f"record {n} was reordered: it stands in place of record {row[0]}")
+                    text = f"record {n} was reordered: the one that belongs here stands as record {row[0]}"
+                    return _BrokenError("reordered", n, text)
         return _BrokenError("altered", n, f"record {n} was altered: it does not fit the hash that was written")
 
     def note(self, n: int, kind: bytes, data: bytes | None, db: sqlite3.Connection) -> None:
@@ -178,7 +179,8 @@ class _Check:
             f"JOIN json_each(CAST(r.data AS TEXT), '$.ids') i WHERE r.kind = '{SETTLED}')"
         )
         n = db.execute(query).fetchone()[0]
-        raise _BrokenError("state", n, f"the state of message record {n} was altered: no record says that it was settled")
+        text = f"the state of message record {n} was altered: no record says that it was settled"
+        raise _BrokenError("state", n, text)
 
     def check_end(self) -> None:
         if self.head is None and self.n:

@@ -44,7 +44,7 @@ class Head:
 
 
 def genesis(chain: str) -> bytes:
-    """Return the hash that the first record of a chain builds on. It names the chain, so that chains cannot be swapped."""
+    """Return the hash that the first record builds on. It names the chain, so that chains cannot be swapped."""
     return sha256(f"ally-journal 1 {chain}".encode()).digest()
 
 
@@ -53,7 +53,7 @@ def digest_of(content: bytes) -> bytes:
     return sha256(content).digest()
 
 
-def link(  # noqa: PLR0913 - the fields that a record's hash covers, once each
+def link(  # noqa: PLR0913, PLR0917 - the fields that a record's hash covers, once each
     before: bytes,
     digest: bytes,
     n: int,

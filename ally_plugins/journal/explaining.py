@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from ally_plugins.journal.reading import Reading
 from ally_plugins.journal.values import ACCEPTED, SETTLED, StoredEvent, StoredMessage, StoredRecord
+
+if TYPE_CHECKING:
+    from ally_plugins.journal.reading import Reading
 
 __all__ = ["Explanation", "explain"]
 
 _MAX_CAUSES: Final = 64  # far above the hop limit of eight; stops at a cycle that a host wrote
-_LINKS: Final = ("cause", "subject", "message_id", "decision_id", "call_id", "request_id")  # data that names other things
+# What names other things, in the data of records and in events on the wire.
+_LINKS: Final = (
+    *("cause", "subject", "decision", "message_id", "decision_id", "call_id", "request_id", "event"),
+    *("callId", "decisionId", "messageId", "requestId"),
+)
 _GRANTS: Final = ("grant", "revoke", "consent")
 
 
@@ -45,10 +51,11 @@ def explain(reading: Reading, id_: str) -> Explanation | None:
     session_id, cause, upto = _where(message, record, event)
     if session_id is None and record is None:
         return None
-    causes = tuple(reversed(list(_causes(reading, cause))))
+    causes = _with_their_calls(reading, tuple(reversed(list(_causes(reading, cause)))))
     ids = {id_, *(e.id for e in causes), *_links(record.data if record else None)}
+    ids |= _links(message.body if message else None)
     for known in (*causes, *((event,) if event else ())):
-        ids.update(_links(known.value()))
+        ids |= _event_links(known)
     plugin = message.plugin if message else record.plugin if record else None
     related = [r for r in reading.records(session_id=session_id) if _concerns(r, ids) and r != record]
     granted = list(reading.records(plugin=plugin, kind=_GRANTS)) if plugin else []
@@ -76,6 +83,32 @@ def _causes(reading: Reading, cause: str | None) -> Iterator[StoredEvent]:
             return
         yield event
         cause = _cause_of(event)
+
+
+def _with_their_calls(reading: Reading, causes: tuple[StoredEvent, ...]) -> tuple[StoredEvent, ...]:
+    """Add the earlier events of the same tool calls: the start belongs to the end."""
+    if not causes:
+        return ()
+    calls = {call for event in causes if (call := _call_of(event)) is not None}
+    if not calls:
+        return causes
+    upto, known = causes[-1], {event.seq for event in causes}
+    for event in reading.events(upto.session_id):
+        if event.seq >= upto.seq:
+            break
+        if event.seq not in known and _call_of(event) in calls:
+            causes = (*causes, event)
+    return tuple(sorted(causes, key=lambda event: event.seq))
+
+
+def _call_of(event: StoredEvent) -> str | None:
+    value = event.value() if b'"callId"' in event.body else None
+    return value.get("callId") if isinstance(value, dict) else None
+
+
+def _event_links(event: StoredEvent) -> set[str]:
+    value = event.value()
+    return _links(value) | _links(value.get("data") if isinstance(value, dict) else None)
 
 
 def _cause_of(event: StoredEvent) -> str | None:

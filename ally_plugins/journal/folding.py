@@ -1,4 +1,4 @@
-"""Records that repeat are folded into one with a count: a plugin that is refused 10,000 times writes one line a second."""
+"""Records that repeat become one with a count: a plugin that is refused 10,000 times writes one line a second."""
 
 from __future__ import annotations
 

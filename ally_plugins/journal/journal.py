@@ -16,8 +16,9 @@ from typing import Any, Final, Self
 
 from ally_plugins.errors import JournalError
 from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.rows import Row, row_of, size_of
 from ally_plugins.journal.schema import in_words
-from ally_plugins.journal.store import Mark, Row, Store, now_ms
+from ally_plugins.journal.store import Mark, Store, now_ms
 from ally_plugins.journal.values import (
     ACCEPTED,
     OWN_KINDS,
@@ -28,7 +29,8 @@ from ally_plugins.journal.values import (
     StoredMessage,
     encode,
 )
-from ally_plugins.journal.writer import BlockingWaiter, Writer, row_of, size_of
+from ally_plugins.journal.waiting import BlockingWaiter
+from ally_plugins.journal.writer import Writer
 
 __all__ = ["HEAD_NAME", "JOURNAL_NAME", "Journal"]
 
@@ -71,10 +73,10 @@ class Journal:
 
     @classmethod
     def in_memory(cls) -> Self:
-        """Open a journal that ends with the process: a file in a temporary folder, written without waiting for disks."""
+        """Open a journal that ends with the process: a file in a temporary folder, never waiting for the disk."""
         folder = tempfile.TemporaryDirectory(prefix="ally-journal-")
         journal = cls(Path(folder.name) / JOURNAL_NAME, Path(folder.name) / HEAD_NAME, durable=False)
-        journal._folder = folder  # noqa: SLF001 - our own class
+        journal._folder = folder
         return journal
 
     @property
@@ -122,7 +124,7 @@ class Journal:
         return future
 
     def mark(self, ids: Sequence[str], state: SettledState, at: int) -> LoopFuture[None]:
-        """Settle messages that are still pending; the others keep their state. `at` is in Unix ms. Raises JournalError."""
+        """Settle messages that are pending; the others keep their state. `at` is in Unix ms. Raises JournalError."""
         future: LoopFuture[None] = asyncio.get_running_loop().create_future()
         self._writer.put(Mark(tuple(ids), state, at), future)
         return future
@@ -157,13 +159,14 @@ class Journal:
                 return
             row = _checked_row(record)
             self._writer.put_soon(row, size_of(row))
-        except JournalError as error:
+        except (JournalError, TypeError) as error:  # TypeError: a `fold` that cannot be hashed
             self._writer.note_lost(error)
 
     def add_events(self, rows: Sequence[EventRow]) -> None:
         """Write events within some 50 ms, those of one session in the order given. Never blocks, never raises.
 
-        Who adds more than a disk can take (replay) awaits `flush` from time to time, or loses some, counted in `lost`.
+        Who adds more than a disk can take (replay) awaits `flush` from time to time, or loses some, counted in `lost`:
+        64 MiB may wait, about 200,000 events.
         """
         if rows:
             self._writer.put_soon(list(rows), sum(len(row[5]) + _EVENT_BYTES for row in rows))

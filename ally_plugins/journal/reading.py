@@ -75,7 +75,7 @@ class Reading:
 
     # --- records
 
-    def records(  # noqa: PLR0913 - filters, each by name
+    def records(
         self,
         *,
         kind: str | Sequence[str] | None = None,
@@ -105,7 +105,7 @@ class Reading:
         left = limit
         while left is None or left > 0:
             size = _PAGE if left is None else min(_PAGE, left)
-            query = f"SELECT {RECORD_COLUMNS} FROM records WHERE {where} ORDER BY n LIMIT {size}"  # noqa: S608 - constants
+            query = f"SELECT {RECORD_COLUMNS} FROM records WHERE {where} ORDER BY n LIMIT {size}"  # noqa: S608
             page = self._rows(query, (after_n, *params))
             yield from map(record_from_row, page)
             if len(page) < size:
@@ -114,13 +114,15 @@ class Reading:
             left = None if left is None else left - size
 
     def last_records(self, limit: int, **filters: Any) -> list[StoredRecord]:
-        """Return the last `limit` records that pass the filters of `records` (plugin, session_id, ref, kind), in order."""
+        """Return the last `limit` records that pass the filters (plugin, session_id, ref, one kind), in order."""
         where, params = _filters(**filters)
         where = [*where, f"kind <> '{EVENTS}'"]
         query = f"SELECT {RECORD_COLUMNS} FROM records WHERE {' AND '.join(where)} ORDER BY n DESC LIMIT ?"  # noqa: S608
         return [record_from_row(row) for row in reversed(self._rows(query, (*params, limit)))]
 
-    def follow(self, *, stop: threading.Event | None = None, after_n: int | None = None, **filters: Any) -> Iterator[StoredRecord]:
+    def follow(
+        self, *, stop: threading.Event | None = None, after_n: int | None = None, **filters: Any
+    ) -> Iterator[StoredRecord]:
         """Yield records as they are written, from now on (or after record `after_n`), until `stop` is set."""
         stop = stop or threading.Event()
         last = self.last_n() if after_n is None else after_n
@@ -207,7 +209,8 @@ class Reading:
         """Return the sessions that the journal knows, those with the latest record last."""
         query = (
             "SELECT session_id, min(at), max(at), group_concat(CASE kind WHEN 'events' THEN ref END), "
-            "sum(kind = 'message') FROM records WHERE session_id IS NOT NULL GROUP BY session_id ORDER BY max(at), max(n)"
+            "sum(kind = 'message') FROM records WHERE session_id IS NOT NULL GROUP BY session_id "
+            "ORDER BY max(at), max(n)"
         )
         return [
             SessionSummary(session, first, last, _count_events(refs or ""), messages)

@@ -88,14 +88,13 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
 
 def _create_or_check(connection: sqlite3.Connection, path: Path, *, create: bool) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
     if version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
         if not create:
             raise JournalError(f"the journal {str(path)!r} was emptied while it was in use; restore it")
         _create(connection)
-    elif application != _APPLICATION_ID:
-        raise JournalError(f"{str(path)!r} is an SQLite file, but not a journal; move it away")
-    elif version > VERSION:
+        return
+    _check_application(connection, path)
+    if version > VERSION:
         raise JournalError(
             f"the journal {str(path)!r} has version {version}, written by a newer ally-plugins; this one knows "
             f"{VERSION}: upgrade with `pip install -U ally-plugins`"
@@ -126,17 +125,18 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 
 
 def _try_read_only(uri: str, path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-    )
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        if application != _APPLICATION_ID:
-            raise JournalError(f"{str(path)!r} is not a journal")
+        _check_application(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _check_application(connection: sqlite3.Connection, path: Path) -> None:
+    if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+        raise JournalError(f"{str(path)!r} is an SQLite file, but not a journal; move it away")
 
 
 def read_chain_id(connection: sqlite3.Connection) -> str:
@@ -166,7 +166,7 @@ _WORDS: Final = {
     "SQLITE_FULL": "the disk that holds the journal {} is full; make room, and the journal goes on by itself",
     "SQLITE_READONLY": "the journal {} cannot be written; give its file and folder back to this user",
     "SQLITE_CANTOPEN": "the journal {} cannot be opened; check that its file and folder exist and belong to this user",
-    "SQLITE_BUSY": f"the journal {{}} was locked by another program for more than {BUSY_TIMEOUT_S:g} s; end that program",
+    "SQLITE_BUSY": f"the journal {{}} was locked for more than {BUSY_TIMEOUT_S:g} s by another program; end that one",
     "SQLITE_IOERR": "the disk that holds the journal {} fails; when it works again, the journal goes on by itself",
     "SQLITE_CORRUPT": "the journal {} is damaged; see `ally-plugins audit verify`, then restore it or move it away",
     "SQLITE_NOTADB": "{} is not a journal, or its first page is damaged; restore it or move it away",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain as flatten
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import attrs
 import orjson
@@ -17,14 +17,11 @@ import orjson
 from ally_plugins.errors import JournalError
 from ally_plugins.journal.chain import Head, digest_of, encode_block, genesis, link
 from ally_plugins.journal.headfile import check_head, write_head
-from ally_plugins.journal.rows import MESSAGE_COLUMNS, message_from_row
+from ally_plugins.journal.rows import MESSAGE_COLUMNS, Row, message_from_row
 from ally_plugins.journal.schema import connect, read_chain_id
 from ally_plugins.journal.values import EVENTS, JOURNAL, OWN_KINDS, PRUNED, SETTLED, EventRow, StoredMessage, encode
 
-__all__ = ["Batch", "Mark", "Row", "Store", "Written", "now_ms"]
-
-# at, kind, plugin, session_id, ref, key, content, state. A tuple and not a class: hundreds are made in a millisecond.
-Row: TypeAlias = tuple[int, str, str | None, str | None, str | None, str | None, bytes, str | None]
+__all__ = ["Batch", "Mark", "Store", "Written", "now_ms"]
 
 # Rows in one statement at most. One statement is one sqlite3_step, and each step gives the GIL away: with a busy loop
 # thread, `executemany` with 256 rows took 237 ms against 12 ms for one statement.
@@ -77,8 +74,8 @@ class Written:
 def _insert(count: int) -> str:
     values = ",".join(["(" + ",".join("?" * _WIDTH) + ")"] * count)
     if count == 1:
-        return f"INSERT INTO records({_COLUMNS}) VALUES {values}"
-    return f"INSERT INTO records({_COLUMNS}) SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL"
+        return f"INSERT INTO records({_COLUMNS}) VALUES {values}"  # noqa: S608 - constants
+    return f"INSERT INTO records({_COLUMNS}) SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL"  # noqa: S608
 
 
 _INSERTS: Final = {count: _insert(count) for count in (1 << power for power in range(_CHUNK.bit_length()))}
@@ -263,7 +260,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _statement(params: list[tuple[Any, ...]]) -> tuple[str, list[Any]]:
-    """Return the statement that inserts some rows: of a power of two, padded with NULL, so that few are ever prepared."""
+    """Return what inserts some rows: a power of two, padded with NULL, so that few statements are ever prepared."""
     count = 1 << (len(params) - 1).bit_length()
     return _INSERTS[count], [*flatten.from_iterable(params), *_PADDING * (count - len(params))]
 

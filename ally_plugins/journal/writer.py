@@ -11,24 +11,22 @@ import math
 import sqlite3
 import threading
 import time
-from asyncio import AbstractEventLoop
-from asyncio import Future as LoopFuture
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import Future as ThreadFuture
-from contextlib import suppress
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import orjson
 
 from ally_plugins.errors import JournalError
 from ally_plugins.journal.folding import Folds
 from ally_plugins.journal.headfile import write_head
+from ally_plugins.journal.rows import Row, row_of, size_of
 from ally_plugins.journal.schema import in_words
-from ally_plugins.journal.store import Batch, Mark, Row, Store, Written, now_ms
-from ally_plugins.journal.values import JOURNAL, DuplicateKeyError, EventRow, Record, encode
+from ally_plugins.journal.store import Batch, Mark, Store, now_ms
+from ally_plugins.journal.values import JOURNAL, EventRow, Record
+from ally_plugins.journal.waiting import BlockingWaiter, Waiter, outcomes_of, settle
 
-__all__ = ["BlockingWaiter", "Entry", "Item", "Waiter", "Writer", "row_of", "size_of"]
+__all__ = ["Entry", "Item", "Writer"]
 
 _log: Final = logging.getLogger("ally_plugins.journal")
 
@@ -40,7 +38,6 @@ _BATCH_ENTRIES: Final = 256  # in one transaction: what one statement holds (see
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 # What may wait in memory while the disk is slow or fails: about 200,000 events. More is lost, and counted.
 _SOON_BYTES: Final = 64 * 1024 * 1024
-_ROW_BYTES: Final = 256  # beside its content
 # The fault of one entry, not of the disk: the others of its batch are written without it.
 _ENTRY_FAULTS: Final = (
     sqlite3.IntegrityError,
@@ -53,16 +50,8 @@ _ENTRY_FAULTS: Final = (
 )
 
 
-class BlockingWaiter(ThreadFuture[Any]):
-    """A future for a thread that has no loop."""
-
-    def get_loop(self) -> None:
-        """Return None: there is no loop to wake."""
-
-
-Waiter: TypeAlias = "LoopFuture[Any] | BlockingWaiter"
-Item: TypeAlias = "Row | list[EventRow] | Mark | None"  # None only waits for what came before it
-Entry: TypeAlias = tuple[Item, "Waiter | None", int]  # the int counts bytes of what nobody waits for
+Item: TypeAlias = Row | list[EventRow] | Mark | None  # None only waits for what came before it
+Entry: TypeAlias = tuple[Item, Waiter | None, int]  # the int counts bytes of what nobody waits for
 
 
 class Writer:
@@ -117,7 +106,7 @@ class Writer:
             self._wake.set()
 
     def put_folded(self, record: Record, fold: Hashable) -> None:
-        """Queue a record that may repeat; see `Folds`. Never raises but for what is not JSON."""
+        """Queue a record that may repeat; see `Folds`."""
         with self._lock:
             is_first = self._folds.due_at is None
             is_full = self._folds.add(record, fold, time.monotonic())
@@ -131,10 +120,14 @@ class Writer:
         with self._lock:
             records = self._folds.take()
         for record in records:
-            row = row_of(record)
-            self.put_soon(row, size_of(row))
+            try:
+                row = row_of(record)
+            except JournalError as error:
+                self.note_lost(error)
+            else:
+                self.put_soon(row, size_of(row))
 
-    def note_lost(self, error: JournalError) -> None:
+    def note_lost(self, error: Exception) -> None:
         """Count a record that cannot be written at all."""
         _log.error("%s", error)
         with self._lock:
@@ -246,13 +239,13 @@ class Writer:
 
     def _write(self, store: Store, entries: list[Entry]) -> None:
         lost = self.lost
-        batch, waiters = _batch_of(entries)
+        batch, *waiters = _batch_of(entries)
         try:
             written = store.write(batch)
         except _ENTRY_FAULTS as error:
             self._write_one_by_one(store, entries, error)
         else:
-            _settle(_outcomes(store, waiters, written, entries))
+            settle(outcomes_of(store, written, *waiters))
         self._succeed(entries, lost)
 
     def _write_one_by_one(self, store: Store, entries: list[Entry], error: Exception) -> None:
@@ -260,10 +253,10 @@ class Writer:
         if len(entries) == 1:
             _log.error("the journal cannot write this: %s", error)
             self.lost += entries[0][1] is None
-            _settle([(entries[0][1], JournalError(f"the journal cannot write this: {error}"))])
+            settle([(entries[0][1], JournalError(f"the journal cannot write this: {error}"))])
             return
         for i, entry in enumerate(entries):
-            batch, waiters = _batch_of([entry])
+            batch, *waiters = _batch_of([entry])
             try:
                 written = store.write(batch)
             except _ENTRY_FAULTS as fault:
@@ -272,7 +265,7 @@ class Writer:
                 del entries[:i]  # those are written, and must not be written again
                 raise
             else:
-                _settle(_outcomes(store, waiters, written, [entry]))
+                settle(outcomes_of(store, written, *waiters))
 
     def _succeed(self, entries: Iterable[Entry], lost: int) -> None:
         with self._lock:
@@ -292,9 +285,9 @@ class Writer:
         queued = [*entries, *(self._queue.popleft() for _ in range(len(self._queue)))]
         self._queue.extendleft(entry for entry in reversed(queued) if entry[2])
         failure = JournalError(reason)
-        _settle([(entry[1], failure) for entry in queued])
+        settle([(entry[1], failure) for entry in queued])
         while self._chores:
-            _settle([(self._chores.popleft()[1], failure)])
+            settle([(self._chores.popleft()[1], failure)])
         self._close_store()
 
     def _write_head(self, store: Store, *, is_idle: bool) -> None:
@@ -316,7 +309,7 @@ class Writer:
             total[0] += next(steps)
         except StopIteration:
             self._chores.popleft()
-            _settle([(waiter, total[0])])
+            settle([(waiter, total[0])])
         except (sqlite3.Error, OSError, JournalError) as error:
             self._fail((), error)
 
@@ -329,7 +322,7 @@ class Writer:
         with self._lock:
             left = [self._queue.popleft() for _ in range(len(self._queue))]
             self.lost += sum(_count(entry[0]) for entry in left if entry[2])
-        _settle([(entry[1], JournalError(self.reason)) for entry in left])
+        settle([(entry[1], JournalError(self.reason)) for entry in left])
         self._close_store()
 
     def _close_store(self) -> None:
@@ -341,76 +334,21 @@ class Writer:
                 _log.warning("%s", in_words(error, self._path))
 
 
-def row_of(record: Record) -> Row:
-    """Make the row of a record. Raises JournalError when its data is not JSON."""
-    return (record.at, record.kind, record.plugin, record.session_id, record.ref, None, encode(record.data), None)
-
-
-def size_of(row: Row) -> int:
-    """Return about how many bytes a row takes in memory."""
-    return _ROW_BYTES + len(row[6])
-
-
 def _count(item: Item) -> int:
     return len(item) if isinstance(item, list) else 1
 
 
-def _batch_of(entries: Iterable[Entry]) -> tuple[Batch, list[Waiter | None]]:
-    """Sort entries into a batch; the waiters belong to its rows, position by position."""
-    batch, waiters = Batch(), []
+def _batch_of(entries: Iterable[Entry]) -> tuple[Batch, list[Waiter | None], list[Waiter | None]]:
+    """Sort entries into a batch; return with it who waits for its rows, position by position, and who for the rest."""
+    batch, waiters, others = Batch(), [], []
     for item, waiter, _ in entries:
         if type(item) is tuple:
             batch.rows.append(item)
             waiters.append(waiter)
-        elif isinstance(item, list):
+            continue
+        others.append(waiter)
+        if isinstance(item, list):
             batch.events.append(item)
-        elif item is not None:
-            batch.marks.append(item)  # type: ignore[arg-type]
-    return batch, waiters
-
-
-def _outcomes(
-    store: Store, waiters: Sequence[Waiter | None], written: Written, entries: Sequence[Entry]
-) -> list[tuple[Waiter | None, Any]]:
-    """Pair each waiter with what it gets: its record's number, the earlier message, or None."""
-    outcomes: list[tuple[Waiter | None, Any]]
-    if written.duplicates:
-        outcomes = [(waiter, _outcome(store, written, i)) for i, waiter in enumerate(waiters)]
-    else:
-        outcomes = list(zip(waiters, range(written.first, written.first + len(waiters)), strict=True))
-    if len(waiters) < len(entries):
-        outcomes += [(entry[1], None) for entry in entries if type(entry[0]) is not tuple]
-    return outcomes
-
-
-def _outcome(store: Store, written: Written, position: int) -> int | DuplicateKeyError:
-    earlier = written.duplicates.get(position)
-    if earlier is None:
-        return written.number(position)
-    if isinstance(earlier, int):
-        earlier = store.message(written.number(earlier))
-    return DuplicateKeyError(earlier)
-
-
-def _settle(outcomes: Iterable[tuple[Waiter | None, Any]]) -> None:
-    """Give each waiter its outcome, with one call for each loop that waits."""
-    loops: dict[AbstractEventLoop | None, list[tuple[Waiter, Any]]] = {}
-    for waiter, outcome in outcomes:
-        if waiter is not None:
-            loops.setdefault(waiter.get_loop(), []).append((waiter, outcome))
-    for loop, pairs in loops.items():
-        if loop is None:
-            _give(pairs)
-            continue
-        with suppress(RuntimeError):  # a loop that was closed meanwhile waits for nothing
-            loop.call_soon_threadsafe(_give, pairs)
-
-
-def _give(pairs: Iterable[tuple[Waiter, Any]]) -> None:
-    for waiter, outcome in pairs:
-        if waiter.done():
-            continue
-        if isinstance(outcome, Exception):
-            waiter.set_exception(outcome)
-        else:
-            waiter.set_result(outcome)
+        elif isinstance(item, Mark):
+            batch.marks.append(item)
+    return batch, waiters, others
