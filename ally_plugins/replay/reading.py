@@ -10,14 +10,14 @@ from attrs import define, field
 
 from ally_plugins.errors import RecordingError
 from ally_plugins.replay.export import EXPORT_FORMAT, EXPORT_VERSION, read_export
-from ally_plugins.replay.lines import decode_record, iterate_lines
+from ally_plugins.replay.lines import MAX_LINE_BYTES, decode_record, iterate_lines
 from ally_plugins.replay.scanning import iterate_members
 from ally_plugins.replay.trajectory import read_trajectory
 from ally_plugins.replay.transcript import CONTEXT_WINDOW, read_transcript
 from ally_plugins.replay.turns import with_safe_points
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from ally_plugins.replay.steps import Step
 
@@ -25,6 +25,8 @@ __all__ = ["Recording", "RecordingFormat", "detect_format", "open_recording"]
 
 # Lines that are looked at before a file counts as no JSON lines: a recording may begin with a few broken ones.
 _LINES_TO_TRY: Final = 32
+# A longer line is first taken for a trajectory, which is then found without holding the line in memory.
+_FIRST_LIMIT: Final = 1024 * 1024
 _ARRAYS: Final = frozenset({"trajectory", "history"})
 # Every record of a transcript has a type, whatever it is, and one of these.
 _RECORD_KEYS: Final = frozenset({"leafUuid", "message", "messageId", "sessionId", "summary", "timestamp", "uuid"})
@@ -58,7 +60,7 @@ class Recording:
         """How many bytes the current iteration has read; `size` when none is under way."""
         return self.size if self._file is None else self._file.tell()
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Generator[Step, None, None]:
         """Yield what happened, with safe points: `SessionStarted` first (but for unread lines), `SessionEnded` last.
 
         Raises RecordingError when the file cannot be opened or read any more; nothing that it holds raises.
@@ -103,19 +105,23 @@ def detect_format(file: BinaryIO, name: str = "recording") -> RecordingFormat:
 
     Raises RecordingError for none of the known formats, and for an export of a newer version.
     """
-    found = _detect_lines(file, name)
+    found = _detect_lines(file, name, _FIRST_LIMIT)
     if found is not None:
         return found
     file.seek(0)
     if any(member.key in _ARRAYS and member.element is not None for member in iterate_members(file)):
         return RecordingFormat.TRAJECTORY
     file.seek(0)
+    found = _detect_lines(file, name, MAX_LINE_BYTES)
+    if found is not None:
+        return found
+    file.seek(0)
     what = "nothing of the kind" if file.read(1) else "an empty file"
     raise RecordingError(f"cannot replay {name!r}: found {what}, {_EXPECTED}")
 
 
-def _detect_lines(file: BinaryIO, name: str) -> RecordingFormat | None:
-    for count, (_number, line) in enumerate(iterate_lines(file)):
+def _detect_lines(file: BinaryIO, name: str, limit: int) -> RecordingFormat | None:
+    for count, (_number, line) in enumerate(iterate_lines(file, limit)):
         record = None if line is None else decode_record(line)
         found = _detect_record(record, name) if type(record) is dict else None
         if found is not None:

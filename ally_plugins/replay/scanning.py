@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
+import orjson
 from attrs import define, field
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class _Scanner:
         elif sign == b"," and at_value:
             yield from self._complete()
         elif sign == b":" and at_value and self.key is None:
-            self.key = (self._take() or b"").strip(b'"').decode("utf-8", "replace")
+            self.key = _decode_key(self._take() or b"")
         else:
             self.in_string = sign == b'"'
             self._keep(sign)
@@ -162,3 +163,10 @@ class _Scanner:
     def _take(self) -> bytes | None:
         kept, self.kept = self.kept, bytearray()
         return None if kept is None else bytes(kept.rstrip())
+
+
+def _decode_key(raw: bytes) -> str:
+    try:
+        return str(orjson.loads(raw))
+    except orjson.JSONDecodeError:
+        return raw.decode("utf-8", "replace")

@@ -218,12 +218,10 @@ class _Trajectory:
         role = entry.get("role")
         if entry.get("is_demo"):
             return "demonstration"
-        if role in {"assistant", "tool", "user"}:
-            return ""
         if type(role) is not str:
             self.notes.blame("role", role, "a text")
             return "unknown"
-        return role[:_MAX_NAME]
+        return "" if role in {"assistant", "tool", "user"} else role[:_MAX_NAME]
 
     def _calls(self, entry: dict[str, Any]) -> Iterator[Step]:
         calls = entry.get("tool_calls")

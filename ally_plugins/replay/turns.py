@@ -198,6 +198,8 @@ class _Turns:
         self.end_turn(_ENDED, self.now)
         for agent in tuple(self.agents.values()):
             self.end_agent(agent, "", _ENDED)
+        for call in tuple(self.calls.values()):
+            self.close(call, _ENDED)
         self.out.append(step)
 
     def end_turn(self, reason: str, at: int) -> None:

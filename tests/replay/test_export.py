@@ -1,0 +1,156 @@
+"""Exports of our own journal."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ally_plugins.replay.export import read_export
+from ally_plugins.replay.steps import (
+    AgentEnded,
+    AgentStarted,
+    BrokenLine,
+    CompactionCompleted,
+    DiffMade,
+    PermissionAsked,
+    PersonMessage,
+    SafePoint,
+    SessionEnded,
+    SessionStarted,
+    Skipped,
+    Step,
+    TodosChanged,
+    ToolCalled,
+    ToolReturned,
+    Usage,
+)
+from ally_plugins.replay.turns import with_safe_points
+
+HEADER = {"format": "ally-journal", "version": 1}
+
+
+def event(event_type: str, at: int = 0, session_id: str = "s1", envelope: Any = None, **data: Any) -> dict[str, Any]:
+    return {"kind": "event", "session_id": session_id, "at": at, "type": event_type, "data": data, **(envelope or {})}
+
+
+def read(*records: dict[str, Any] | bytes, session_id: str | None = None) -> list[Step]:
+    lines = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in records]
+    return list(with_safe_points(read_export(io.BytesIO(b"\n".join(lines)), session_id)))
+
+
+def only(steps: list[Step], kind: type[Step]) -> list[Any]:
+    return [step for step in steps if type(step) is kind]
+
+
+def test_broken_lines_are_named_and_the_rest_replays() -> None:
+    steps = read(
+        HEADER, b"{cut", {"kind": 7}, event("USER_MESSAGE", content=7), {"kind": "event", "session_id": "s1"},
+        {"kind": "event", "session_id": "s1", "type": "USER_MESSAGE", "data": []}, event("USER_MESSAGE", content="hi"),
+    )  # fmt: skip
+    assert [broken.number for broken in only(steps, BrokenLine)] == [2, 3, 4, 5, 6]
+    assert only(steps, PersonMessage)[-1].text == "hi"
+
+
+def test_the_twelve_and_the_added_events_become_steps_again() -> None:
+    child = {"call_id": "c1", "agent_id": "c1"}
+    steps = read(
+        HEADER,
+        event("SESSION_START", 1, focus="/work"),
+        event("USER_MESSAGE", 2, content="go"),
+        event("MODEL_REQUEST", 2, model="m"), event("MODEL_RESPONSE", 3, model="m", inputTokens=5),
+        event("THOUGHT_COMPLETE", 3, thinking="hm"), event("ASSISTANT_MESSAGE", 3, content="yes"),
+        event("CONTEXT_USAGE_UPDATE", 3, contextUsage=120),
+        event("TOOL_CALL_START", 4, envelope={"call_id": "c1"}, toolName="Task", arguments={"prompt": "p"}),
+        event("AGENT_START", 4, envelope=child, agentName="Explore", taskPrompt="p", instanceId="c1"),
+        event(
+            "AGENT_END", 5, envelope=child, agentName="Explore", instanceId="c1", result="r", duration=1.5, toolUseCount=2
+        ),
+        event("TOOL_CALL_END", 5, envelope={"call_id": "c1"}, toolName="Task", success=True, result={"success": True}),
+        event("PERMISSION_REQUEST", 6, requestId="r1", toolName="bash", arguments={}, options=["yes", "no"]),
+        event("PERMISSION_RESPONSE", 6, requestId="r1", choice="yes"),
+        event("DIFF_PREVIEW", 6, toolName="Edit", filePath="f", oldContent="a", newContent="b", operationType="edit"),
+        event("TODO_UPDATE", 7, todos=[{"id": "9", "task": "t", "status": "completed"}]),
+        event("COMPACTION_START", 8), event("COMPACTION_COMPLETE", 9, oldContextUsage=91.5, newContextUsage=10),
+        event("SESSION_END", 10, reason="closed"),
+    )  # fmt: skip
+    assert only(steps, SessionStarted) == [SessionStarted(1, "s1", "/work")]
+    assert only(steps, SessionEnded) == [SessionEnded(10, "closed")]
+    assert only(steps, Usage)[0].percent == 100.0
+    assert only(steps, AgentStarted)[0].prompt == "p"
+    assert only(steps, AgentEnded) == [AgentEnded(5, "c1", "c1", "Explore", "r", duration_ms=1500, tool_use_count=2)]
+    assert only(steps, ToolReturned)[0].output == '{"success":true}'
+    assert only(steps, PermissionAsked)[0].options == ("yes", "no")
+    assert only(steps, DiffMade)[0].diff.new == "b"
+    assert only(steps, TodosChanged)[0].todos[0].task == "t"
+    assert only(steps, CompactionCompleted)[0].old_percent == 91.5
+    assert not only(steps, Skipped)
+    assert [str(point.kind) for point in only(steps, SafePoint)] == ["turn_start", "turn_end"]
+
+
+def test_what_plugins_did_then_is_skipped_and_counted() -> None:
+    steps = read(
+        HEADER, event("PLUGIN_MESSAGE_RECEIVED", pluginName="x", message={}), event("loop-guard:spoke", n=1),
+        event("DECISION"), {"kind": "message", "session_id": "s1", "role": "user", "content": "x"},
+    )  # fmt: skip
+    assert [one.record_type for one in only(steps, Skipped)] == [
+        "PLUGIN_MESSAGE_RECEIVED", "loop-guard:spoke", "DECISION", "message",
+    ]  # fmt: skip
+
+
+def test_one_session_of_several_is_replayed() -> None:
+    lines = [HEADER, event("USER_MESSAGE", content="one"), event("USER_MESSAGE", session_id="s2", content="two")]
+    assert [said.text for said in only(read(*lines), PersonMessage)] == ["one"]
+    assert [said.text for said in only(read(*lines, session_id="s2"), PersonMessage)] == ["two"]
+    assert [one.record_type for one in only(read(*lines), Skipped)] == ["other session"]
+
+
+def test_calls_without_ids_are_told_apart_by_the_tools_name() -> None:
+    steps = read(
+        event("TOOL_CALL_START", toolName="bash"), event("TOOL_CALL_END", 5, toolName="bash", success=False, error="e")
+    )
+    assert [(one.success, one.error, one.duration_ms) for one in only(steps, ToolReturned)] == [(False, "e", 5)]
+
+
+def test_an_event_with_its_whole_envelope_inside_is_read_too() -> None:
+    inner = {"type": "TOOL_CALL_START", "callId": "c9", "data": {"toolName": "bash", "arguments": {}}}
+    steps = read({"kind": "event", "session_id": "s1", "at": 3, "type": "TOOL_CALL_START", "data": inner})
+    assert only(steps, ToolCalled) == [ToolCalled(3, "c9", "bash", {})]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = [
+    "toolName", "arguments", "success", "result", "error", "content", "contextUsage", "todos", "requestId", "options",
+    "duration", "instanceId", "filePath", "editsCount", "inputTokens",
+]  # fmt: skip
+TYPES = [
+    "TOOL_CALL_START", "TOOL_CALL_END", "AGENT_START", "AGENT_END", "PERMISSION_REQUEST", "DIFF_PREVIEW", "TODO_UPDATE",
+    "CONTEXT_USAGE_UPDATE", "COMPACTION_COMPLETE", "MODEL_RESPONSE", "USER_MESSAGE",
+]  # fmt: skip
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "kind": st.just("event") | JSON,
+                "session_id": st.just("s1") | JSON,
+                "type": st.sampled_from(TYPES) | JSON,
+            },
+            optional={"data": st.dictionaries(st.sampled_from(KEYS), JSON) | JSON, "at": JSON, "call_id": JSON},
+        ),
+        max_size=6,
+    )
+)
+def test_no_export_raises_and_every_call_returns(records: list[dict[str, Any]]) -> None:
+    steps = read(*records)
+    assert len(only(steps, ToolCalled)) == len(only(steps, ToolReturned))
+    assert len(only(steps, AgentStarted)) == len(only(steps, AgentEnded))
+    assert type(steps[-1]) is SessionEnded
