@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from itertools import pairwise
 from typing import Final
 
@@ -30,8 +31,10 @@ def find_pattern_problem(pattern: str) -> str | None:
     if len(pattern) > MAX_PATTERN:
         return f"has {len(pattern)} characters; expected {MAX_PATTERN} at most"
     try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # `[[a]` and the like: ambiguous, and it would warn at every call
+            re.compile(pattern)
+    except (re.error, OverflowError, RecursionError, Warning) as error:
         return f"{pattern!r} is not a regular expression ({error})"
     if has_nested_repeat(pattern):
         return f"{pattern!r} repeats a repeat and may take for ever; let something fixed stand between them"
