@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ally_plugins.events import ToolCallStart, stamp
 from ally_plugins.replay.export import read_export
 from ally_plugins.replay.steps import (
     AgentEnded,
@@ -29,6 +30,7 @@ from ally_plugins.replay.steps import (
     Usage,
 )
 from ally_plugins.replay.turns import with_safe_points
+from ally_plugins.structuring import encode, event_to_wire
 
 HEADER = {"format": "ally-journal", "version": 1}
 
@@ -67,7 +69,8 @@ def test_the_twelve_and_the_added_events_become_steps_again() -> None:
         event("TOOL_CALL_START", 4, envelope={"call_id": "c1"}, toolName="Task", arguments={"prompt": "p"}),
         event("AGENT_START", 4, envelope=child, agentName="Explore", taskPrompt="p", instanceId="c1"),
         event(
-            "AGENT_END", 5, envelope=child, agentName="Explore", instanceId="c1", result="r", duration=1.5, toolUseCount=2
+            "AGENT_END", 5, envelope=child, agentName="Explore", instanceId="c1", result="r", duration=1.5,
+            toolUseCount=2,
         ),
         event("TOOL_CALL_END", 5, envelope={"call_id": "c1"}, toolName="Task", success=True, result={"success": True}),
         event("PERMISSION_REQUEST", 6, requestId="r1", toolName="bash", arguments={}, options=["yes", "no"]),
@@ -115,10 +118,12 @@ def test_calls_without_ids_are_told_apart_by_the_tools_name() -> None:
     assert [(one.success, one.error, one.duration_ms) for one in only(steps, ToolReturned)] == [(False, "e", 5)]
 
 
-def test_an_event_with_its_whole_envelope_inside_is_read_too() -> None:
-    inner = {"type": "TOOL_CALL_START", "callId": "c9", "data": {"toolName": "bash", "arguments": {}}}
-    steps = read({"kind": "event", "session_id": "s1", "at": 3, "type": "TOOL_CALL_START", "data": inner})
-    assert only(steps, ToolCalled) == [ToolCalled(3, "c9", "bash", {})]
+def test_an_event_as_the_journal_keeps_it_is_the_same_call_again() -> None:
+    call = ToolCallStart(tool_name="bash", arguments={"command": "ls"}, call_id="c9", agent_id="x")
+    stamp(call, 4, 3, "s1", (), None)
+    line = {"kind": "event", "session_id": "s1", "seq": 4, "at": 3, "type": call.type, "origin": None}
+    steps = read(HEADER | {"session_id": "s1"}, line | {"data": json.loads(encode(event_to_wire(call)))})
+    assert only(steps, ToolCalled) == [ToolCalled(3, "c9", "bash", {"command": "ls"}, agent_id="x")]
 
 
 JSON = st.recursive(
