@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import importlib_metadata  # noqa: F401  # before a site hides where it is installed
 import packaging.specifiers  # noqa: F401  # likewise
 import pytest
+import tomlkit  # noqa: F401  # likewise
 
 from ally_plugins.home import Home
 
