@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
 T = TypeVar("T")
+
+# A busy machine is no failure of the code: what must be fast is measured in benchmarks/.
+settings.register_profile("ally", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ally")
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:
