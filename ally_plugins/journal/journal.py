@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from ally_plugins.errors import JournalError
 from ally_plugins.journal.reading import Reading
-from ally_plugins.journal.rows import Row, row_of, size_of
+from ally_plugins.journal.rows import Row, problem_of, row_of, size_of
 from ally_plugins.journal.schema import in_words
 from ally_plugins.journal.store import Mark, Store, now_ms
 from ally_plugins.journal.values import (
@@ -203,7 +203,6 @@ class Journal:
 
     async def close(self) -> None:
         """Write what is queued and `audit.head`, and let go of thread and files. May be called again."""
-        self._writer.close()
         await asyncio.to_thread(self.close_blocking)
 
     def close_blocking(self) -> None:
@@ -223,6 +222,8 @@ def _checked_row(record: Record) -> Row:
 
 
 def _message_row(message: PendingMessage) -> Row:
+    if (problem := problem_of(message.at, message.id, message.plugin, message.session_id, message.key)) is not None:
+        raise JournalError(problem)
     content: dict[str, Any] = {
         "role": message.role,
         "deliver_as": message.deliver_as,

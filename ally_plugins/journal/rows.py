@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any, Final, TypeAlias
 
 import orjson
 
+from ally_plugins.errors import JournalError
 from ally_plugins.journal.values import Record, StoredMessage, StoredRecord, encode
 
-__all__ = ["MESSAGE_COLUMNS", "RECORD_COLUMNS", "Row", "message_from_row", "record_from_row", "row_of", "size_of"]
+__all__ = [
+    "MESSAGE_COLUMNS",
+    "RECORD_COLUMNS",
+    "Row",
+    "message_from_row",
+    "problem_of",
+    "record_from_row",
+    "row_of",
+    "size_of",
+]
 
 # at, kind, plugin, session_id, ref, key, content, state. A tuple and not a class: hundreds are made in a millisecond.
 Row: TypeAlias = tuple[int, str, str | None, str | None, str | None, str | None, bytes, str | None]
 
 RECORD_COLUMNS: Final = "n, at, kind, plugin, session_id, ref, key, data, hash"
 MESSAGE_COLUMNS: Final = "n, ref, session_id, plugin, state, at, settled_at, key, data"
+_TEXT: Final = frozenset({str, NoneType})
 _ROW_BYTES: Final = 256  # what a row takes in memory beside its content, about
 
 
 def row_of(record: Record) -> Row:
-    """Make the row of a record. Raises JournalError when its data is not JSON."""
+    """Make the row of a record. Raises JournalError when its data is not JSON, or a field not what its type says."""
+    if (problem := problem_of(record.at, record.kind, record.plugin, record.session_id, record.ref)) is not None:
+        raise JournalError(problem)
     return (record.at, record.kind, record.plugin, record.session_id, record.ref, None, encode(record.data), None)
+
+
+def problem_of(at: Any, *texts: Any) -> str | None:
+    """Say which column would not come back as it is hashed: SQLite turns True into 1, and 5 into '5'."""
+    if type(at) is not int:
+        return f"the time of a journal record is {at!r}, expected Unix ms"
+    if _TEXT.issuperset(map(type, texts)):
+        return None
+    wrong = [text for text in texts if not isinstance(text, (str, NoneType))]
+    return f"a journal record has {wrong[0]!r} where a text is expected" if wrong else None
 
 
 def size_of(row: Row) -> int:

@@ -17,7 +17,7 @@ import orjson
 from ally_plugins.errors import JournalError
 from ally_plugins.journal.chain import Head, digest_of, encode_block, genesis, link
 from ally_plugins.journal.headfile import check_head, write_head
-from ally_plugins.journal.rows import MESSAGE_COLUMNS, Row, message_from_row
+from ally_plugins.journal.rows import MESSAGE_COLUMNS, Row, message_from_row, problem_of
 from ally_plugins.journal.schema import connect, read_chain_id
 from ally_plugins.journal.values import EVENTS, JOURNAL, OWN_KINDS, PRUNED, SETTLED, EventRow, StoredMessage, encode
 
@@ -274,4 +274,6 @@ def _blocks(events: Iterable[Sequence[EventRow]]) -> Iterable[Row]:
         for start in range(0, len(rows), _BLOCK_ROWS):
             part = rows[start : start + _BLOCK_ROWS]
             ref = f"{part[0][1]}-{part[-1][1]}"
+            if (problem := problem_of(part[-1][2], session_id)) is not None:
+                raise TypeError(problem)
             yield part[-1][2], EVENTS, None, session_id, ref, None, encode_block(part), None
