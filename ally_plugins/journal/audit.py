@@ -19,7 +19,7 @@ from ally_plugins.errors import AuditError, JournalError
 from ally_plugins.journal.chain import Head, digest_of, genesis, link
 from ally_plugins.journal.headfile import read_head
 from ally_plugins.journal.schema import connect_read_only, in_words, read_chain_id
-from ally_plugins.journal.values import ACCEPTED, PRUNED, SETTLED
+from ally_plugins.journal.values import ACCEPTED, NEVER_PRUNED, PRUNED, SETTLED
 
 __all__ = ["AuditReport", "Problem", "ProblemKind", "verify"]
 
@@ -87,7 +87,7 @@ def verify(path: Path, head_path: Path | None = None) -> AuditReport:
             check.run(db)
     except _BrokenError as broken:
         return check.report(broken.problem)
-    except (sqlite3.Error, JournalError) as error:
+    except (sqlite3.Error, JournalError, ValueError) as error:  # ValueError: SQLite's own message is not UTF-8
         return check.report(Problem("unreadable", check.n + 1, in_words(error, path)))
     return check.report(None)
 
@@ -121,7 +121,7 @@ class _Check:
             for row in rows:
                 self.check_record(row, db)
         self.check_end()
-        self.check_pruned()
+        self.check_pruned(db)
         self.check_settled_count(db)
 
     def check_record(self, row: _Row, db: sqlite3.Connection) -> None:
@@ -189,10 +189,13 @@ class _Check:
             text = f"the journal was cut: it ends at record {self.n}, and audit.head has seen {self.head.n}"
             raise _BrokenError("cut", self.n + 1, text)
 
-    def check_pruned(self) -> None:
-        """Content may be missing only where a later record says that it was pruned."""
+    def check_pruned(self, db: sqlite3.Connection) -> None:
+        """Content may be missing only where a later record says that it was pruned, and pruning removes it."""
+        never = "data IS NULL AND (state = 'pending' OR kind IN (?, ?, ?))"
+        query = f"SELECT n FROM records WHERE {never} ORDER BY n LIMIT 1"  # noqa: S608 - constants
+        missing = [n for (n,) in db.execute(query, NEVER_PRUNED)]
         for n, at in self.bare:
-            if not any(allowed > n and at < before for allowed, before in self.pruned_before):
+            if n in missing or not any(allowed > n and at < before for allowed, before in self.pruned_before):
                 raise _BrokenError("content_removed", n, f"the content of record {n} was removed without being pruned")
 
 

@@ -19,7 +19,7 @@ from ally_plugins.journal.chain import Head, digest_of, encode_block, genesis, l
 from ally_plugins.journal.headfile import check_head, write_head
 from ally_plugins.journal.rows import MESSAGE_COLUMNS, Row, message_from_row, problem_of
 from ally_plugins.journal.schema import connect, read_chain_id
-from ally_plugins.journal.values import EVENTS, JOURNAL, OWN_KINDS, PRUNED, SETTLED, EventRow, StoredMessage, encode
+from ally_plugins.journal.values import EVENTS, JOURNAL, NEVER_PRUNED, PRUNED, SETTLED, EventRow, StoredMessage, encode
 
 __all__ = ["Batch", "Mark", "Store", "Written", "now_ms"]
 
@@ -32,7 +32,6 @@ _PADDING: Final = (None,) * _WIDTH
 # An event block is one content of a record: large enough to cost nothing per event, small enough to be read whole.
 _BLOCK_ROWS: Final = 4096
 _PRUNE_ROWS: Final = 2000  # in one transaction, so that accepted messages wait some ms at most
-_NEVER_PRUNED: Final = tuple(sorted(OWN_KINDS - {"message", EVENTS}))
 
 
 @attrs.frozen
@@ -222,12 +221,11 @@ class Store:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _prune_range(self, start: int, end: int, before: int) -> int:
-        never = ",".join("?" * len(_NEVER_PRUNED))
         query = (
-            "UPDATE records SET data = NULL WHERE n > ? AND n <= ? AND at < ? AND data IS NOT NULL "  # noqa: S608
-            f"AND kind NOT IN ({never}) AND (state IS NULL OR state <> 'pending')"
+            "UPDATE records SET data = NULL WHERE n > ? AND n <= ? AND at < ? AND data IS NOT NULL "
+            "AND kind NOT IN (?, ?, ?) AND (state IS NULL OR state <> 'pending')"
         )
-        return self._db.execute(query, (start, end, before, *_NEVER_PRUNED)).rowcount
+        return self._db.execute(query, (start, end, before, *NEVER_PRUNED)).rowcount
 
     def _read_head(self) -> Head:
         row = self._db.execute("SELECT n, hash FROM records ORDER BY n DESC LIMIT 1").fetchone()

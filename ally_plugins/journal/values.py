@@ -17,6 +17,7 @@ __all__ = [
     "ACCEPTED",
     "EVENTS",
     "JOURNAL",
+    "NEVER_PRUNED",
     "OWN_KINDS",
     "PRUNED",
     "SETTLED",
@@ -39,6 +40,8 @@ PRUNED: Final = "pruned"  # content older than `before` was removed
 JOURNAL: Final = "journal"  # the journal about itself: it failed for a time, and what was lost meanwhile
 # Written by the journal alone, so that nobody can forge what `verify` relies on.
 OWN_KINDS: Final = frozenset({ACCEPTED, SETTLED, EVENTS, PRUNED, JOURNAL})
+
+NEVER_PRUNED: Final = (SETTLED, PRUNED, JOURNAL)
 
 SettledState: TypeAlias = Literal["delivered", "expired", "pending_at_end"]
 MessageState: TypeAlias = Literal["pending", "delivered", "expired", "pending_at_end"]

@@ -167,9 +167,7 @@ def test_a_key_that_comes_twice_in_one_batch_is_accepted_once_and_its_neighbours
 
 def test_two_plugins_may_use_the_same_key(journal: Journal) -> None:
     async def main() -> list[int]:
-        return await asyncio.gather(
-            journal.accept(message(1, key="k")), journal.accept(message(2, key="k", plugin="q"))
-        )
+        return await asyncio.gather(*(journal.accept(message(1, key="k", plugin=plugin)) for plugin in "pq"))
 
     assert asyncio.run(main()) == [1, 2]
 
@@ -264,7 +262,7 @@ def test_read_only_mappings_and_tuples_are_json_and_a_surrogate_is_an_error_in_w
         journal.append_blocking(Record("x", 1, data={"a": object()}))
     journal.append_soon(Record("x", 1, data={"a": object()}))
     journal.append_soon(Record("x", 1, data={"a": object()}), fold="f")
-    journal.append_soon(Record("x", 1), fold=["not hashable"])
+    journal.append_soon(Record("x", 1), fold=["not hashable"])  # type: ignore[arg-type]
     journal.flush_blocking()
     assert journal.lost == 3
 
