@@ -18,7 +18,7 @@ from attrs import define, field
 from ally_plugins.events import Event, EventsDropped, stamp
 from ally_plugins.scope import SCOPE, Scope
 
-from .observers import SELF_CAUSED, Observers
+from .observers import Observers, is_own
 from .ring import Ring, Run
 from .worker import Worker
 
@@ -225,6 +225,8 @@ class Lane:
             except asyncio.CancelledError:
                 if not self._was_interrupted():
                     raise
+            except Exception as error:  # noqa: BLE001 - a fault of ours; without this the plugin would hang for ever
+                self._give_up("lane", error, None)
 
     async def _sleep(self) -> None:
         self._sleeper = asyncio.get_running_loop().create_future()
@@ -302,9 +304,7 @@ class Lane:
     async def _deliver_caused(self, session_id: str, run: Run) -> None:
         """Deliver events, some of which plugins led to: one scope for each stretch with the same chain."""
         self.recent_origin = max((event.origin for event in run.events), key=len)
-        events = [
-            e for e in run.events if not (e.__class__ in SELF_CAUSED and e.origin and e.origin[-1] == self.plugin)
-        ]
+        events = [event for event in run.events if not is_own(event, self.plugin)]
         start = 0
         for i in range(1, len(events) + 1):
             if i == len(events) or events[i].origin != events[start].origin:
@@ -454,7 +454,7 @@ class Lane:
         else:
             self._was_interrupted()  # it swallowed the cancellation, but it did end
 
-    def _give_up(self, hook: str, error: TimedOut, event: Event | None) -> None:
+    def _give_up(self, hook: str, error: Exception, event: Event | None) -> None:
         self._on_crash(Crash(self.plugin, hook, error, event, is_final=True))
         self.abandon()
 

@@ -20,14 +20,25 @@ from ally_plugins.events import (
     hook_name,
 )
 
-__all__ = ["SELF_CAUSED", "Handler", "Implementation", "Observers"]
+__all__ = ["Handler", "Implementation", "Observers", "is_own"]
 
 Handler = Callable[[Any], Any]
 
-SELF_CAUSED: Final = frozenset(
+_SELF_CAUSED: Final = frozenset(
     {PluginEvent, PluginEventEmitted, PluginMessageReceived, PluginActionRequested, TaskProgress}
 )
-"""Events that a plugin's own call causes at once: it does not receive those that it caused itself."""
+
+
+def is_own(event: Event, plugin: str) -> bool:
+    """Say whether a plugin's own call has caused an event at once; such a one it does not receive.
+
+    What the agent does afterwards is no plugin's own, though its `origin` names the plugins that led there.
+    """
+    if event.__class__ not in _SELF_CAUSED or not event.origin:
+        return False
+    if isinstance(event, PluginActionRequested):
+        return event.requested_by == plugin
+    return event.origin[-1] == plugin
 
 
 @frozen

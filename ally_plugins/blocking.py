@@ -1,0 +1,156 @@
+"""The host for programs without a loop: the same calls as plain functions, over a loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from .errors import HostError
+from .host import Host
+
+if TYPE_CHECKING:
+    from .conversation import Message, SafePoint, ToolCall, ToolResult
+    from .events import Event, PermissionRequest
+    from .judging import Ruling
+    from .session import Session
+
+__all__ = ["BlockingHost", "BlockingSession"]
+
+T = TypeVar("T")
+
+
+class BlockingHost:
+    """A `Host` whose calls block. A context manager; takes the same arguments, and may be used from any thread.
+
+    `wait` is the longest time in seconds that one call may take (None for ever); after it the call is cancelled and
+    TimeoutError raised. Deadlines of plugins hold as always.
+    """
+
+    def __init__(self, app: str = "ally-plugins", *, wait: float | None = None, **options: Any) -> None:
+        self.host = Host(app, **options)
+        self.wait = wait
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the loop's thread and the host. Raises what `Host.start` raises, and nothing is left running then."""
+        if self._thread is not None:
+            raise HostError("this host runs already; make another one")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ally-host", daemon=True)
+        self._thread.start()
+        try:
+            self.run(self.host.start())
+        except BaseException:
+            self._end()
+            raise
+
+    def stop(self) -> None:
+        """Stop the host and the thread; safe to call twice."""
+        if self._thread is not None:
+            try:
+                self.run(self.host.stop())
+            finally:
+                self._end()
+
+    def session(self, session_id: str | None = None, *, focus: str | None = None) -> BlockingSession:
+        """Return a session, as `Host.session` does."""
+
+        async def open_session() -> Session:
+            return self.host.session(session_id, focus=focus)
+
+        return BlockingSession(self, self.run(open_session()))
+
+    def call_tool(self, name: str, arguments: Mapping[str, Any] | None = None, **options: Any) -> ToolResult:
+        """Call a plugin's tool, as `Host.call_tool` does."""
+        return self.run(self.host.call_tool(name, arguments, **options))
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the host's loop and wait for it. Raises RuntimeError on the loop's own thread."""
+        loop = self._loop
+        if loop is None or threading.current_thread() is self._thread:
+            call.close()
+            if loop is None:
+                raise HostError("this host does not run; use `with BlockingHost(...) as host:`")
+            message = "a blocking call on the host's own thread would wait for itself"
+            raise RuntimeError(message)
+        future = asyncio.run_coroutine_threadsafe(call, loop)
+        try:
+            return future.result(self.wait)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _end(self) -> None:
+        loop, thread = self._loop, self._thread
+        self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+
+class BlockingSession:
+    """A session of a `BlockingHost`; `session` is the one behind it."""
+
+    def __init__(self, host: BlockingHost, session: Session) -> None:
+        self.session = session
+        self.id = session.id
+        self._run = host.run
+
+    def emit(self, event: Event) -> None:
+        """As `Session.emit`; never waits."""
+        self.session.emit(event)
+
+    def gate_tool_call(self, call: ToolCall) -> Ruling:
+        """As `Session.gate_tool_call`."""
+        return self._run(self.session.gate_tool_call(call))
+
+    def gate_permission(self, request: PermissionRequest) -> Ruling:
+        """As `Session.gate_permission`."""
+        return self._run(self.session.gate_permission(request))
+
+    def transform_tool_input(self, call: ToolCall) -> ToolCall:
+        """As `Session.transform_tool_input`."""
+        return self._run(self.session.transform_tool_input(call))
+
+    def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
+        """As `Session.transform_tool_output`."""
+        return self._run(self.session.transform_tool_output(call, result))
+
+    def transform_user_message(self, message: Message) -> Message:
+        """As `Session.transform_user_message`."""
+        return self._run(self.session.transform_user_message(message))
+
+    def run_tool_call(self, call: ToolCall, run: Callable[[ToolCall], ToolResult]) -> ToolResult:
+        """As `Session.run_tool_call`, with a plain function, which runs in a thread of the loop's pool."""
+
+        async def run_in_thread(call: ToolCall) -> ToolResult:
+            return await asyncio.to_thread(run, call)
+
+        return self._run(self.session.run_tool_call(call, run_in_thread))
+
+    def safe_point(self, kind: SafePoint = "step") -> tuple[Message, ...]:
+        """As `Session.safe_point`."""
+        return self._run(self.session.safe_point(kind))
+
+    def request_action(self, action: str, arguments: Mapping[str, Any] | None = None, *, by: str = "person") -> Any:
+        """As `Session.request_action`."""
+        return self._run(self.session.request_action(action, arguments, by=by))
+
+    def drained(self) -> None:
+        """As `Session.drained`."""
+        self._run(self.session.drained())
+
+    def close(self) -> None:
+        """As `Session.close`."""
+        self._run(self.session.close())

@@ -1,0 +1,492 @@
+"""The one path from a plugin to the host: identity, permission, budget, validation, other plugins, journal.
+
+Every public coroutine here is one kind of call; its first lines are the steps, in that order. Refusals are counted and
+recorded in one place. What the host then does with an accepted call is behind `HostSide`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+
+from .conversation import ActionRequest, Context, Message, Receipt, plugin_metadata
+from .errors import (
+    GateRefused,
+    JournalError,
+    KeyConflictRefused,
+    NotFoundRefused,
+    PermissionRefused,
+    RefusedError,
+    UnavailableRefused,
+    ValidationRefused,
+)
+from .events import PluginActionRequested, PluginEvent, PluginEventEmitted
+from .frozen import freeze_mapping
+from .ids import new_id
+from .inbox import Waiting
+from .journal import DuplicateKeyError, Journal, PendingMessage, Record, StoredMessage
+from .policy.permissions import command_for
+from .policy.validation import (
+    check_deliver_as,
+    check_event_data,
+    check_event_type,
+    check_key,
+    check_name,
+    check_role,
+    check_text,
+    extend_chain,
+)
+from .runtime.plugin import Plugin, describe
+from .scope import Scope, current_scope
+
+if TYPE_CHECKING:
+    from .contributions import Contributions
+    from .runtime.clock import Clock
+    from .session import Session
+    from .tasks import PluginTask, Tasks
+
+__all__ = ["HostSide", "PluginMessageBus"]
+
+_CONTENT_LIMIT: Final = 2**31
+"""The text's own limit is the budget's `message_bytes`; validation only looks at what it says."""
+
+
+class HostSide(Protocol):
+    """What the bus needs of the host that it serves."""
+
+    clock: Clock
+    journal: Journal
+    tools: Contributions
+    actions: Contributions
+    tasks: Tasks
+
+    def session_for(self, plugin: str, session_id: str | None) -> Session:
+        """Return the session that a call means. Raises a RefusedError when that is not clear."""
+
+    def supports(self, name: str) -> bool:
+        """Say whether the host has a capability."""
+
+    async def capability(self, hook: str, **arguments: Any) -> Any:
+        """Call the host's implementation of a capability hook."""
+
+    def make_tool(self, kind: str, handler: Callable[..., Any], described: Mapping[str, Any]) -> Any:
+        """Return the specification of a tool or action."""
+
+
+class PluginMessageBus:
+    """Takes the calls of all plugins of one host. Only for the loop's thread."""
+
+    def __init__(self, host: HostSide) -> None:
+        self._host = host
+
+    # --- the calls ---
+
+    async def accept_message(
+        self,
+        plugin: Plugin,
+        role: str,
+        content: str,
+        *,
+        session_id: str | None = None,
+        key: str | None = None,
+        deliver_as: str = "steer",
+        trigger_turn: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        """Accept a message for the conversation: it is on disk as pending when this returns.
+
+        A message whose `key` the plugin has used gives the earlier receipt. Raises RefusedError.
+        """
+        try:
+            scope = self._identify(plugin)
+            check_role(role)
+            self._permit(plugin, plugin.grants.may_add_message(role), f"add_message:{role}")
+            if trigger_turn:
+                self._permit(plugin, plugin.grants.may_trigger_turn(), "add_message:trigger_turn")
+            session = self._host.session_for(plugin.name, session_id)
+            fingerprint = None
+            if key is not None:
+                fingerprint = _fingerprint(role, content, deliver_as, session.id)
+                if (earlier := self._earlier(plugin, check_key(key), fingerprint)) is not None:
+                    return earlier
+            plugin.budget.take_message(self._host.clock.steady())
+            plugin.budget.begin_call()
+        except RefusedError as refusal:
+            self._refused(plugin, "add_message", refusal, session_id)
+            raise
+        try:
+            size = check_text(content, _CONTENT_LIMIT)
+            plugin.budget.check_size("message_bytes", size)
+            check_deliver_as(deliver_as)
+            chain = extend_chain(scope.origin if scope is not None else (), plugin.name)
+            if metadata:
+                check_event_data(dict(metadata), field="metadata")
+            message = Message(
+                role=role,
+                content=content,
+                id=new_id("m"),
+                metadata=plugin_metadata(plugin.name, chain, metadata),
+                timestamp=self._host.clock.time_ms(),
+            )
+            message, decision = await self._consult(session, plugin, message, chain)
+            waiting = await self._record_message(
+                session, plugin, message, chain, scope, key, fingerprint, deliver_as, trigger_turn, decision
+            )
+        except RefusedError as refusal:
+            self._refused(plugin, "add_message", refusal, session.id)
+            raise
+        finally:
+            plugin.budget.end_call()
+        if isinstance(waiting, Receipt):
+            return waiting
+        plugin.counts.messages += 1
+        session.expect(waiting)
+        return Receipt(message.id, waiting.offset, "pending")
+
+    async def emit_event(
+        self, plugin: Plugin, event_type: str, data: Mapping[str, Any], *, session_id: str | None = None
+    ) -> Receipt:
+        """Emit an event under the plugin's own name. Raises RefusedError."""
+        try:
+            scope = self._identify(plugin)
+            self._permit(plugin, plugin.grants.may_emit_event(), "emit_event")
+            plugin.budget.take_event(self._host.clock.steady())
+            full_name = check_event_type(plugin.name, event_type)
+            size = len(check_event_data(data, _CONTENT_LIMIT))
+            plugin.budget.check_size("event_bytes", size)
+            chain = extend_chain(scope.origin if scope is not None else (), plugin.name)
+            session = self._host.session_for(plugin.name, session_id)
+            event = PluginEvent(event_type=full_name, data=freeze_mapping(data), parent_id=_cause(scope))
+            await self._host.capability("ally_emit_event", session=session, event=event)
+        except RefusedError as refusal:
+            self._refused(plugin, "emit_event", refusal, session_id)
+            raise
+        plugin.counts.emitted += 1
+        session.emit_caused(event, chain)
+        session.emit_caused(
+            PluginEventEmitted(plugin_name=plugin.name, event_type=full_name, data=event.data, parent_id=event.id),
+            chain,
+        )
+        return Receipt(event.id, event.seq, "recorded")
+
+    async def get_context(
+        self, plugin: Plugin, parts: Sequence[str] | None, *, since: str | None = None, session_id: str | None = None
+    ) -> Context:
+        """Return what the plugin may see of a session. Raises RefusedError, for a part that is not granted too."""
+        try:
+            self._identify(plugin)
+            wanted = self._parts(plugin, parts)
+            plugin.budget.take_context_read(self._host.clock.steady())
+            session = self._host.session_for(plugin.name, session_id)
+            if since is not None and not isinstance(since, str):
+                raise ValidationRefused(f"since is {type(since).__name__}; expected a cursor", field="since")
+            context = await session.context(wanted, since)
+        except RefusedError as refusal:
+            self._refused(plugin, "get_context", refusal, session_id)
+            raise
+        # Folded: a plugin that reads at every event leaves one line a second.
+        self._host.journal.append_soon(
+            Record("context_read", self._host.clock.time_ms(), plugin.name, session.id, None, {"parts": wanted}),
+            fold=wanted,
+        )
+        return context
+
+    async def register(
+        self, plugin: Plugin, kind: str, handler: Callable[..., Any], described: Mapping[str, Any]
+    ) -> Receipt:
+        """Take on a tool or an action; the same way for decorators and at run time. Raises RefusedError."""
+        permission = f"{kind}s"
+        host = self._host
+        kept = host.tools if kind == "tool" else host.actions
+        try:
+            self._identify(plugin)
+            self._permit(plugin, plugin.grants.may(permission), permission)
+            plugin.budget.take_registration(host.clock.steady())
+            plugin.budget.check_tools(host.tools.count(plugin.name) + host.actions.count(plugin.name))
+            spec = host.make_tool(kind, handler, described)
+            plugin.budget.check_size("schema_bytes", len(check_event_data(dict(spec.schema), _CONTENT_LIMIT)))
+            kept.add(plugin, spec)
+            try:
+                data = {"kind": kind, "name": spec.name, "description": spec.description, "schema": spec.schema}
+                offset = await self._durably(plugin, "registration", f"{plugin.name}:{spec.name}", data)
+            except BaseException:
+                kept.remove(plugin.name, spec.name)
+                raise
+        except RefusedError as refusal:
+            self._refused(plugin, f"register_{kind}", refusal, None)
+            raise
+        return Receipt(f"{plugin.name}:{spec.name}", offset, "recorded")
+
+    async def unregister(self, plugin: Plugin, name: str) -> None:
+        """Take a tool or action of the plugin's own back. Raises NotFoundRefused."""
+        host = self._host
+        removed = [kept.remove(plugin.name, name) for kept in (host.tools, host.actions)]
+        if not any(removed):
+            refusal = NotFoundRefused(f"{plugin.name!r} has no tool or action {name!r}", plugin=plugin.name)
+            self._refused(plugin, "unregister", refusal, None)
+            raise refusal
+        await self._durably(plugin, "unregistration", f"{plugin.name}:{name}", {"name": name})
+
+    async def request_action(
+        self,
+        plugin: Plugin,
+        action: str,
+        arguments: Mapping[str, Any],
+        *,
+        session_id: str | None = None,
+        timeout: float = 120.0,
+    ) -> Any:
+        """Have an action carried out, the host's own or `plugin:action`, and return its result. Raises RefusedError.
+
+        ToolCallError when the action itself fails.
+        """
+        try:
+            scope = self._identify(plugin)
+            if not isinstance(action, str) or not action:
+                raise ValidationRefused(f"action is {action!r}; expected a name", field="action")
+            self._permit(plugin, plugin.grants.may_request_action(action), f"request_action:{action}")
+            plugin.budget.take_action_request(self._host.clock.steady())
+            plugin.budget.begin_call()
+        except RefusedError as refusal:
+            self._refused(plugin, "request_action", refusal, session_id)
+            raise
+        try:
+            size = len(check_event_data(arguments, _CONTENT_LIMIT, field="arguments"))
+            plugin.budget.check_size("arguments_bytes", size)
+            chain = extend_chain(scope.origin if scope is not None else (), plugin.name)
+            session = self._host.session_for(plugin.name, session_id)
+            return await self.run_action(
+                session, ActionRequest(action, arguments, plugin.name, origin=chain), timeout, plugin=plugin
+            )
+        except RefusedError as refusal:
+            self._refused(plugin, "request_action", refusal, session_id)
+            raise
+        finally:
+            plugin.budget.end_call()
+
+    async def run_action(
+        self, session: Session, request: ActionRequest, timeout: float = 120.0, plugin: Plugin | None = None
+    ) -> Any:
+        """Record, announce and carry out an action; `plugin` is who asks, None for the person, agent or host."""
+        host = self._host
+        owner = None
+        if ":" in request.action or any(each.spec.name == request.action for each in host.actions):
+            owner = host.actions.find(request.action)
+        request_id = new_id("a")
+        data = {"action": request.action, "arguments": request.arguments, "requested_by": request.requested_by}
+        await self._durably(plugin, "action", request_id, data, session.id)
+        session.emit_caused(
+            PluginActionRequested(
+                plugin_name=owner.plugin.name if owner is not None else "host",
+                action=request.action,
+                arguments=request.arguments,
+                requested_by=request.requested_by,
+            ),
+            request.origin,
+        )
+        if owner is not None:
+            scope = Scope(owner.plugin.name, session.id, request.origin, cause=request_id)
+            return await owner.run(request.arguments, scope, timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                result = await host.capability("ally_request_action", session=session, request=request)
+        except TimeoutError:
+            raise UnavailableRefused(f"the action {request.action!r} did not end within {timeout:g} s") from None
+        if result is None:
+            known = ", ".join(sorted(each.full_name for each in host.actions)) or "none"
+            text = f"this host has no action {request.action!r}; actions of plugins: {known}"
+            raise NotFoundRefused(text, plugin=plugin.name if plugin is not None else None)
+        return result
+
+    async def start_task(
+        self, plugin: Plugin, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None = None
+    ) -> PluginTask:
+        """Start a task; the coroutine is closed when it is refused. Raises RefusedError."""
+        host = self._host
+        try:
+            scope = self._identify(plugin)
+            self._permit(plugin, plugin.grants.may("tasks"), "tasks")
+            plugin.budget.take_task(host.clock.steady())
+            plugin.budget.check_running_tasks(host.tasks.running(plugin.name))
+            check_name(name)
+            if not asyncio.iscoroutine(work):
+                raise ValidationRefused(f"work is {type(work).__name__}; expected a coroutine", field="work")
+            chain = extend_chain(scope.origin if scope is not None else (), plugin.name)
+            session = host.session_for(plugin.name, session_id)
+            task = host.tasks.prepare(plugin, name, session.id)
+            await self._durably(plugin, "task", task.id, {"name": name, "cause": _cause(scope)}, session.id)
+        except BaseException as refusal:
+            if asyncio.iscoroutine(work):
+                work.close()
+            if isinstance(refusal, RefusedError):
+                self._refused(plugin, "start_task", refusal, session_id)
+            raise
+        host.tasks.start(task, work, chain[:-1])
+        return task
+
+    async def task_progress(self, plugin: Plugin, progress: float | None, message: str | None) -> None:
+        """Take the running task's word on how far it is. Raises RefusedError."""
+        try:
+            scope = self._identify(plugin)
+            task = self._host.tasks.find(scope.task_id if scope is not None else None)
+            if task is None:
+                raise NotFoundRefused("task_progress was called outside a task; call it from the task's coroutine")
+            if progress is not None and not (isinstance(progress, (int, float)) and 0 <= progress <= 1):
+                raise ValidationRefused(f"progress is {progress!r}; expected a number from 0 to 1", field="progress")
+            if message is not None:
+                check_text(message, 2_000, field="message")
+            plugin.budget.take_event(self._host.clock.steady())
+        except RefusedError as refusal:
+            self._refused(plugin, "task_progress", refusal, None)
+            raise
+        self._host.tasks.report(task, progress, message)
+
+    # --- the steps ---
+
+    def _identify(self, plugin: Plugin) -> Scope | None:
+        if plugin.state not in {"running", "starting"}:
+            text = f"the plugin {plugin.name!r} is {plugin.state}; calls may be made from ally_start on"
+            raise UnavailableRefused(text, plugin=plugin.name)
+        scope = current_scope(plugin.name)
+        if scope is None and plugin.lane is not None and plugin.lane.recent_origin:
+            # Called from outside any hook: assume the longest chain that was lately delivered to it.
+            return Scope(plugin.name, origin=plugin.lane.recent_origin)
+        return scope
+
+    def _permit(self, plugin: Plugin, is_granted: bool, permission: str) -> None:  # noqa: FBT001
+        if not is_granted:
+            command = command_for(plugin.name, permission)
+            text = f"{plugin.name!r} is not granted {permission!r}; the operator grants it with `{command}`"
+            raise PermissionRefused(text, plugin=plugin.name, permission=permission, command=command)
+
+    def _parts(self, plugin: Plugin, parts: Sequence[str] | None) -> tuple[str, ...]:
+        granted = plugin.grants.context_parts
+        if parts is None:
+            self._permit(plugin, bool(granted), "get_context:messages")
+            return tuple(sorted(granted))
+        if isinstance(parts, str) or not all(isinstance(part, str) for part in parts):
+            raise ValidationRefused("parts must be a list of names such as ['messages', 'todos']", field="parts")
+        for part in parts:
+            self._permit(plugin, part in granted, f"get_context:{part}")
+        return tuple(parts)
+
+    def _earlier(self, plugin: Plugin, key: str, fingerprint: str) -> Receipt | None:
+        try:
+            stored = self._host.journal.find_key(plugin.name, key)
+        except JournalError as error:
+            raise UnavailableRefused(f"the journal cannot be read: {error}", plugin=plugin.name) from error
+        return None if stored is None else _same(plugin, stored, fingerprint)
+
+    async def _consult(
+        self, session: Session, plugin: Plugin, message: Message, chain: tuple[str, ...]
+    ) -> tuple[Message, str | None]:
+        """Let the other plugins change the message and decide on it."""
+        done = await session.judge.transform_plugin_message(message, plugin.name, chain)
+        if done.blocked_by is not None:
+            raise GateRefused(done.reason, plugin=plugin.name)
+        changed: Message = done.value
+        if changed is not message:
+            plugin.budget.check_size("message_bytes", check_text(changed.content, _CONTENT_LIMIT))
+        ruling = await session.judge.gate_message(changed, plugin.name, chain)
+        if not ruling.is_allowed:
+            text = f"the message was not accepted: {ruling.reason}"
+            raise GateRefused(text, plugin=plugin.name, decision_id=ruling.decision_id)
+        return changed, ruling.decision_id
+
+    async def _record_message(
+        self,
+        session: Session,
+        plugin: Plugin,
+        message: Message,
+        chain: tuple[str, ...],
+        scope: Scope | None,
+        key: str | None,
+        fingerprint: str | None,
+        deliver_as: str,
+        trigger_turn: bool,  # noqa: FBT001
+        decision: str | None,
+    ) -> Waiting | Receipt:
+        body: dict[str, Any] = {
+            "role": message.role,
+            "content": message.content,
+            "metadata": message.metadata,
+            "permission": f"add_message:{message.role}",
+        }
+        if decision is not None:
+            body["decision"] = decision
+        pending = PendingMessage(
+            message.id,
+            session.id,
+            plugin.name,
+            message.timestamp,
+            message.role,
+            deliver_as,
+            trigger_turn,
+            body,
+            key,
+            fingerprint,
+            _cause(scope),
+        )
+        try:
+            offset = await self._host.journal.accept(pending)
+        except DuplicateKeyError as duplicate:
+            return _same(plugin, duplicate.stored, fingerprint or "")
+        except JournalError as error:
+            raise _unavailable(plugin, error) from error
+        except asyncio.CancelledError:
+            session.look_again()  # it may be on disk all the same
+            raise
+        return Waiting(
+            message=message,
+            offset=offset,
+            plugin=plugin.name,
+            origin=chain,
+            deliver_as=deliver_as,
+            trigger_turn=trigger_turn,
+        )
+
+    async def _durably(
+        self, plugin: Plugin | None, kind: str, ref: str, data: Mapping[str, Any], session_id: str | None = None
+    ) -> int:
+        name = plugin.name if plugin is not None else None
+        try:
+            return await self._host.journal.append(
+                Record(kind, self._host.clock.time_ms(), name, session_id, ref, data)
+            )
+        except JournalError as error:
+            raise _unavailable(plugin, error) from error
+
+    def _refused(self, plugin: Plugin, what: str, refusal: RefusedError, session_id: str | None) -> None:
+        """Count a refusal and write it down soon, folded with others like it of the same second."""
+        plugin.counts.refused[refusal.reason] += 1
+        permission = getattr(refusal, "permission", None)
+        data = {"call": what, "reason": refusal.reason, "permission": permission, "text": describe(refusal)}
+        if not isinstance(session_id, str):
+            scope = current_scope(plugin.name)
+            session_id = scope.session_id if scope is not None else None
+        record = Record("refusal", self._host.clock.time_ms(), plugin.name, session_id, None, data)
+        self._host.journal.append_soon(record, fold=(what, refusal.reason, permission))
+
+
+def _cause(scope: Scope | None) -> str | None:
+    return scope.cause_id if scope is not None else None
+
+
+def _same(plugin: Plugin, stored: StoredMessage, fingerprint: str) -> Receipt:
+    if stored.fingerprint != fingerprint:
+        text = f"the key {stored.key!r} was used for the message {stored.id!r} with other content; use another key"
+        raise KeyConflictRefused(text, plugin=plugin.name)
+    return Receipt(stored.id, stored.n, stored.state)
+
+
+def _fingerprint(role: str, content: object, deliver_as: str, session_id: str) -> str:
+    text = "\0".join((role, str(content), str(deliver_as), session_id))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _unavailable(plugin: Plugin | None, error: JournalError) -> UnavailableRefused:
+    text = f"nothing can be accepted, since it cannot be recorded: {error}"
+    return UnavailableRefused(text, plugin=plugin.name if plugin is not None else None)

@@ -1,0 +1,226 @@
+"""The plugins of a running host: made from records, started, stopped, and put into quarantine.
+
+It owns the lanes and the watchdog. Who may do what is the records' word; what a plugin says goes over the bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, field
+
+from .errors import AllyError, PluginLoadError, RefusedError, UndeclaredError
+from .handle import Ally
+from .manifest import manifest_line
+from .policy.permissions import Grant, GrantSet
+from .port import PluginPort
+from .registry import load_class
+from .runtime.dispatch import Dispatcher
+from .runtime.lanes import Lane, TimedOut
+from .runtime.loading import build, implementations_of, new_manager
+from .runtime.observers import Observers
+from .runtime.plugin import Plugin, PluginOptions, describe
+from .runtime.watchdog import Watchdog
+from .tools import collect_actions, collect_tools
+
+if TYPE_CHECKING:
+    from .bus import PluginMessageBus
+    from .records import PluginRecord
+    from .runtime.lanes import Crash
+    from .session import Session
+
+__all__ = ["Crew", "Member"]
+
+_log: Final = logging.getLogger(__name__)
+
+_STATES: Final = {"waiting for consent": "waiting", "quarantined": "quarantined"}
+
+
+@define(eq=False)
+class Member:
+    """One plugin with the record it was made from; `factory` is given for plugins that come by code."""
+
+    plugin: Plugin
+    record: PluginRecord
+    factory: Callable[[Ally], Any] | None = None
+    ally: Ally | None = None
+
+
+@define(eq=False)
+class Crew:
+    """All plugins of one host, from its start to its stop; belongs to the host's loop."""
+
+    bus: PluginMessageBus
+    dispatcher: Dispatcher
+    supports: Callable[[str], bool]
+    data_dir: Callable[[str], Path] | None
+    on_state: Callable[[Plugin], None]
+    on_crash: Callable[[Plugin, Crash], None]
+    now: Callable[[], float]
+    members: dict[str, Member] = field(factory=dict)
+    watchdog: Watchdog = field(init=False)
+    _manager: Any = field(factory=new_manager)
+    _lanes: tuple[Lane, ...] = ()
+
+    def __attrs_post_init__(self) -> None:
+        self.watchdog = Watchdog(lambda: self._lanes, self._shortest_deadline)
+
+    @property
+    def plugins(self) -> list[Plugin]:
+        """Every plugin that is known to this host, running or not."""
+        return [member.plugin for member in self.members.values()]
+
+    def lanes(self) -> Sequence[Lane]:
+        """Return the lanes that are open."""
+        return [lane for lane in self._lanes if lane.is_open]
+
+    def add(self, record: PluginRecord, factory: Callable[[Ally], Any] | None = None) -> None:
+        """Make a plugin from its record; nothing of it runs yet."""
+        options = PluginOptions(
+            grants=record.granted,
+            settings=record.settings,
+            limits=record.config.limits,
+            deadlines=record.config.deadlines,
+            gate_on_error=record.config.gate_on_error,
+            transform_on_error=record.config.transform_on_error,
+            shadow=record.config.shadow,
+            mandatory=record.config.mandatory,
+        )
+        plugin = Plugin(
+            name=record.name,
+            options=options,
+            on_state=self._state_changed,
+            on_crash=self.on_crash,
+            now=self.now,
+            before=record.manifest.before,
+            after=record.manifest.after,
+            version=record.version,
+        )
+        if not record.is_enabled:
+            plugin.state, plugin.reason = _STATES.get(record.state, "failed"), record.reason
+        self.members[record.name] = Member(plugin, record, factory)
+
+    def replan(self) -> None:
+        """Compute the order of every hook anew. Raises OrderError for a cycle."""
+        self.dispatcher.replan(self.plugins)
+
+    async def start(self, sessions: Iterable[Session]) -> None:
+        """Import, build and start every enabled plugin; one that fails is marked and hurts nobody.
+
+        Imports run one after the other, in order, since they run the plugins' module code; starts run concurrently.
+        """
+        self.replan()
+        for name in [plugin.name for plugin in self.plugins]:
+            member = self.members[name]
+            if member.record.is_enabled:
+                self._load(member)
+        self.replan()
+        loaded = [member for member in self.members.values() if member.plugin.state == "loaded"]
+        await asyncio.gather(*(self._start(member, sessions) for member in loaded))
+        self.replan()
+
+    def _load(self, member: Member) -> None:
+        plugin, record = member.plugin, member.record
+        try:
+            factory = member.factory if member.factory is not None else load_class(record)
+            directory = self.data_dir(plugin.name) if self.data_dir is not None else None
+            port = PluginPort(plugin, self.bus, self.supports)
+            member.ally = Ally(plugin.name, port, settings=record.settings, data_dir=directory)
+            plugin.instance = build(factory, member.ally)
+            manifest = record.manifest if member.factory is None or record.manifest.requests else None
+            plugin.implementations = implementations_of(self._manager, plugin.name, plugin.instance, manifest)
+        except AllyError as error:
+            self._fail(plugin, str(error))
+        except Exception as error:
+            _log.exception("loading the plugin %r failed", plugin.name)
+            self._fail(plugin, describe(error))
+
+    async def _start(self, member: Member, sessions: Iterable[Session]) -> None:
+        plugin = member.plugin
+        lane = Lane(
+            plugin.name,
+            Observers.compile(plugin.implementations, plugin.grants.receives),
+            on_crash=plugin.crashed,
+            deadline=plugin.deadline,
+        )
+        plugin.lane = lane
+        self._lanes = (*self._lanes, lane)
+        lane.start()
+        for session in sessions:
+            lane.attach(session.id, session.ring)
+        plugin.set_state("starting")
+        try:
+            await self._register_decorated(member)
+            implementation = plugin.implementations.get("ally_start")
+            if implementation is not None:
+                await lane.submit(
+                    "ally_start",
+                    implementation.function,
+                    is_async=implementation.is_async,
+                    deadline=plugin.deadline("ally_start", "start"),
+                )
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
+            reason = str(error) if isinstance(error, (PluginLoadError, RefusedError, TimedOut)) else describe(error)
+            self._fail(plugin, f"it could not start: {reason}")
+            await lane.close()
+            return
+        plugin.set_state("running")
+
+    async def _register_decorated(self, member: Member) -> None:
+        """Register what decorators offer, on the same path as at run time.
+
+        What the manifest does not declare is a load error; what is declared and not granted is left out, as a refusal.
+        """
+        plugin = member.plugin
+        for kind, specs in (("tool", collect_tools(plugin.instance)), ("action", collect_actions(plugin.instance))):
+            permission = f"{kind}s"
+            if specs and member.factory is None and not GrantSet(member.record.manifest.grants).may(permission):
+                line = manifest_line(Grant(permission))
+                text = f"plugin {plugin.name!r} has a @{kind}, which its manifest does not declare; add: {line}"
+                raise UndeclaredError(text, plugin=plugin.name, line=line)
+            for spec in specs:
+                try:
+                    await self.bus.register(plugin, kind, spec.handler, {"spec": spec})
+                except RefusedError as refusal:
+                    _log.warning("the %s %r of %r is not offered: %s", kind, spec.name, plugin.name, refusal)
+
+    def _fail(self, plugin: Plugin, reason: str) -> None:
+        hint = f"see `ally-plugins info {plugin.name}`"
+        plugin.set_state("failed", reason if "ally-plugins" in reason else f"{reason}; {hint}")
+        _log.error("the plugin %r did not start: %s", plugin.name, reason)
+
+    async def stop(self) -> None:
+        """Stop every plugin: `ally_stop` within its deadline, then its lane. Never waits longer than that and a grace."""
+        self.watchdog.close()
+        await asyncio.gather(*(self._stop(plugin) for plugin in self.plugins if plugin.lane is not None))
+
+    async def _stop(self, plugin: Plugin) -> None:
+        lane = plugin.lane
+        if lane is None:
+            return
+        implementation = plugin.implementations.get("ally_stop")
+        if plugin.is_running and implementation is not None:
+            future = lane.submit(
+                "ally_stop",
+                implementation.function,
+                is_async=implementation.is_async,
+                deadline=plugin.deadline("ally_stop", "stop"),
+            )
+            await asyncio.wait([future])
+            if (error := future.exception()) is not None:
+                _log.warning("ally_stop of %r failed: %s", plugin.name, describe(error))
+        await lane.close()
+        if plugin.state == "running":
+            plugin.set_state("stopped")
+
+    def _state_changed(self, plugin: Plugin) -> None:
+        self.on_state(plugin)
+
+    def _shortest_deadline(self) -> float:
+        return min((plugin.shortest_deadline() for plugin in self.plugins), default=30.0)

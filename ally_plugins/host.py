@@ -1,0 +1,432 @@
+"""The composition root: a host author's `Host`, which joins sessions, plugins, bus, journal and state directory."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import pluggy
+
+from .bus import PluginMessageBus
+from .contributions import Contributions
+from .conversation import ToolResult
+from .crew import Crew
+from .errors import ConfigError, HostError, NotFoundRefused, SessionError, ValidationRefused
+from .events import EVENT_TYPES, Event, PluginState, SessionStart, TaskProgress
+from .frozen import EMPTY, freeze
+from .hookspecs import HostHooks
+from .ids import new_id
+from .journal import Journal, Record
+from .markers import PROJECT
+from .memory import DefaultCapabilities
+from .registry import Registry
+from .runtime.clock import SystemClock
+from .runtime.dispatch import Dispatcher
+from .runtime.plugin import Plugin, describe
+from .scope import Scope, current_scope
+from .session import Session
+from .stream import ActivityStream
+from .structuring import encode
+from .tasks import PluginTask, Tasks
+from .tools import ToolSpec, make_spec
+
+if TYPE_CHECKING:
+    from .conversation import ActionRequest
+    from .handle import Ally
+    from .home import Home
+    from .records import PluginRecord
+    from .runtime.clock import Clock
+    from .runtime.lanes import Crash, Lane
+
+__all__ = ["Host"]
+
+_log: Final = logging.getLogger(__name__)
+
+_CAPABILITIES: Final = frozenset(
+    {"add_message", "emit_event", "get_context", "register_tool", "register_action", "request_action", "start_task"}
+    | {"trigger_turn", "steer", "follow_up", "next_turn"}
+)
+
+
+class Host:
+    """An agent program's side of the framework. An asynchronous context manager: it runs from enter to exit.
+
+    `app` names the state directory (`ALLY_HOME` overrides it; `home` gives one, `home=None` keeps nothing on disk).
+    `plugins` are given by code, by name: a class or factory, or a pair with its PluginRecord; that is the host author's
+    consent. `discover=False` loads only those. `emits` are the event types that this host emits, all by default.
+    `has_person` says whether somebody is there to answer an `Ask`. `implementation` answers the capability hooks.
+    """
+
+    def __init__(
+        self,
+        app: str = "ally-plugins",
+        *,
+        home: Home | Path | str | None | bool = True,
+        plugins: Mapping[str, Any] | None = None,
+        grants: Mapping[str, Iterable[str]] | None = None,
+        discover: bool = True,
+        implementation: object | None = None,
+        journal: Journal | None = None,
+        clock: Clock | None = None,
+        has_person: bool = False,
+        emits: Iterable[str] | None = None,
+        actions: Iterable[str] = (),
+    ) -> None:
+        self.app: Final = app
+        self.home = _home(app, home)
+        self.clock: Clock = clock if clock is not None else SystemClock()
+        self.has_person = has_person
+        self.emits: Final = frozenset(EVENT_TYPES if emits is None else emits)
+        self.host_actions: Final = frozenset(actions)
+        self.sessions: dict[str, Session] = {}
+        self.dispatcher = Dispatcher()
+        self.bus = PluginMessageBus(self)
+        self.tools = Contributions("tool")
+        self.actions = Contributions("action")
+        self.tasks = Tasks(self._task_changed)
+        self.stream = ActivityStream(self._forward)
+        self.registry = Registry(self.home) if self.home is not None and discover else None
+        self._given = _given_records(plugins or {}, grants or {})
+        self._given_journal = journal
+        self._journal: Journal | None = journal
+        self._crew: Crew | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        self._capabilities = pluggy.PluginManager(PROJECT)
+        self._capabilities.add_hookspecs(HostHooks)
+        self._default = DefaultCapabilities()
+        self._capabilities.register(self._default, "default")
+        if implementation is not None:
+            self._capabilities.register(implementation, "host")
+
+    # --- life ---
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Open the journal and start the plugins.
+
+        A plugin that cannot start is marked with the reason, and its granted gates deny. Raises HostError when a mandatory
+        plugin cannot start, ConfigError, JournalError and OrderError for what the operator has to mend; nothing is left
+        running then.
+        """
+        if self._loop is not None:
+            raise HostError("this host runs already; make another one")
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        if self._journal is None:
+            self._journal = self._open_journal()
+        self._crew = Crew(
+            bus=self.bus,
+            dispatcher=self.dispatcher,
+            supports=self.supports,
+            data_dir=self.home.data_dir if self.home is not None else None,
+            on_state=self._state_changed,
+            on_crash=self._crashed,
+            now=self.clock.steady,
+        )
+        for record in self._installed():
+            self._crew.add(record)
+        for record, factory in self._given:
+            self._crew.add(record, factory)
+        await self._crew.start(self.sessions.values())
+        for plugin in self._crew.plugins:
+            if plugin.options.mandatory and not plugin.is_running:
+                text = f"the mandatory plugin {plugin.name!r} is {plugin.state}: {plugin.reason}"
+                raise HostError(text)
+
+    def _installed(self) -> list[PluginRecord]:
+        """Return what is installed and wanted; a plugin given by code under the same name takes its place."""
+        if self.registry is None:
+            return []
+        given = {record.name for record, _ in self._given}
+        wanted: list[PluginRecord] = []
+        for record in self.registry.load():
+            if record.config.mandatory and record.state == "left out":
+                raise HostError(f"the mandatory plugin {record.name!r} is left out: {record.reason}")
+            if record.name not in given and (record.is_enabled or record.is_missed):
+                wanted.append(record)
+        for problem in self.registry.problems:
+            _log.warning("%s", problem)
+        return wanted
+
+    def _open_journal(self) -> Journal:
+        if self.home is None:
+            return Journal.in_memory()
+        self.home.prepare()
+        return Journal.open(self.home.journal_file, head=self.home.audit_head_file)
+
+    async def stop(self) -> None:
+        """Stop tasks and plugins, close the sessions, write what is queued, and close the journal.
+
+        Safe to call twice. No plugin can hold it up longer than its deadline for `ally_stop` and a second.
+        """
+        if self._crew is not None:
+            ending = self.tasks.cancel_all("the host stops")
+            if ending:
+                await asyncio.wait(ending, timeout=1.0)
+            await self._crew.stop()
+        for session in list(self.sessions.values()):
+            await session.close()
+        if self._journal is not None and self._given_journal is None:
+            await self._journal.close()
+        self._journal = self._given_journal
+        self._crew = None
+        self._loop = None
+
+    @property
+    def journal(self) -> Journal:
+        """The journal, while the host runs. Raises HostError before."""
+        if self._journal is None:
+            raise HostError("this host does not run; use `async with Host(...) as host:`")
+        return self._journal
+
+    @property
+    def plugins(self) -> Mapping[str, Plugin]:
+        """The plugins that this host knows, by name, running or not."""
+        crew = self._crew
+        return {plugin.name: plugin for plugin in crew.plugins} if crew is not None else {}
+
+    # --- sessions ---
+
+    def session(self, session_id: str | None = None, *, focus: str | None = None) -> Session:
+        """Return the session with this id, opened or found again; without an id, a new one.
+
+        A session found again in the journal goes on counting where it was, and its pending messages wait again. Raises
+        HostError when the host does not run, JournalError when the journal cannot be read.
+        """
+        if session_id is not None and (known := self.sessions.get(session_id)) is not None:
+            return known
+        if self._crew is None:
+            raise HostError("this host does not run; use `async with Host(...) as host:`")
+        name = session_id if session_id is not None else new_id("s")
+        last = self.journal.last_seq(name) if session_id is not None else 0
+        session = Session(name, self, first_seq=last)
+        if session_id is not None:
+            session.load_pending()
+        self.sessions[name] = session
+        for lane in self.lanes():
+            lane.attach(name, session.ring)
+        session.emit(SessionStart(focus=focus, resumed=True if last else None))
+        return session
+
+    def close_session(self, session: Session) -> None:
+        """Let go of a session that has been drained; `Session.close` calls this."""
+        session.pumped()
+        for lane in self.lanes():
+            lane.detach(session.id)
+        self.sessions.pop(session.id, None)
+
+    def session_for(self, plugin: str, session_id: str | None) -> Session:
+        """Return the session that a plugin's call means: the named one, that of its running hook, or the only one."""
+        if session_id is None:
+            scope = current_scope(plugin)
+            session_id = scope.session_id if scope is not None else None
+        if session_id is None:
+            if len(self.sessions) == 1:
+                return next(iter(self.sessions.values()))
+            text = f"{len(self.sessions)} sessions are open; outside an event, session_id is required"
+            raise ValidationRefused(text, plugin=plugin, field="session_id")
+        session = self.sessions.get(session_id) if isinstance(session_id, str) else None
+        if session is None:
+            raise NotFoundRefused(f"no session {session_id!r} is open", plugin=plugin)
+        return session
+
+    def pump(self, session: Session) -> None:
+        """Wake the lanes for a session's events, once a burst; may be called from any thread."""
+        loop = self._loop
+        if loop is None:
+            return
+        try:
+            if threading.get_ident() == self._thread:
+                loop.call_soon(self._pump, session)
+            else:
+                loop.call_soon_threadsafe(self._pump, session)
+        except RuntimeError:  # the loop is closed: nobody listens any more
+            _log.debug("session %r was emitted to after its loop was closed", session.id)
+
+    def _pump(self, session: Session) -> None:
+        session.pumped()
+        crew = self._crew
+        if crew is not None:
+            for lane in crew.lanes():
+                lane.wake()
+            crew.watchdog.arm()
+
+    def lanes(self) -> Sequence[Lane]:
+        """Return the lanes of running plugins."""
+        return self._crew.lanes() if self._crew is not None else ()
+
+    def _forward(self, event: Event) -> None:
+        """Forward what is emitted on the root stream by the host to the session that it belongs to, if clear."""
+        if event.seq:
+            return  # a session emitted it: plugins have it
+        if len(self.sessions) != 1:
+            text = f"{len(self.sessions)} sessions are open; emit with session.emit(event)"
+            raise SessionError(text)
+        next(iter(self.sessions.values())).emit(event)
+
+    # --- tools and actions ---
+
+    async def call_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        plugin: str | None = None,
+        session_id: str | None = None,
+        timeout: float | None = None,
+    ) -> ToolResult:
+        """Call a plugin's tool: `name`, or `plugin:name` where several have it. `timeout` is in seconds.
+
+        The arguments are checked against its schema first (ArgumentsError). Raises NotFoundRefused for an unknown tool,
+        ToolCallError when the tool fails or is too slow. Gates are asked by `Session.run_tool_call`, not here.
+        """
+        tool = self.tools.find(name, plugin)
+        scope = Scope(tool.plugin.name, session_id, cause=new_id("c"))
+        return _tool_result(await tool.run(freeze(dict(arguments or EMPTY)), scope, timeout))
+
+    async def run_action(self, session: Session, request: ActionRequest) -> Any:
+        """Carry out an action for the person, the agent or the host."""
+        return await self.bus.run_action(session, request)
+
+    def make_tool(self, kind: str, handler: Callable[..., Any], described: Mapping[str, Any]) -> ToolSpec:
+        """Return the specification of a tool or action that a plugin registers."""
+        spec = described.get("spec")
+        if isinstance(spec, ToolSpec):
+            return spec
+        try:
+            return make_spec("tool" if kind == "tool" else "action", handler, **described)
+        except TypeError as error:
+            raise ValidationRefused(f"register_{kind}: {error}", field="described") from None
+
+    # --- capabilities ---
+
+    def supports(self, name: str) -> bool:
+        """Say whether this host emits an event type, or has a capability or an action of this name."""
+        return name in self.emits or name in _CAPABILITIES or name in self.host_actions
+
+    async def capability(self, hook: str, **arguments: Any) -> Any:
+        """Call a capability hook: the host author's implementation, and the default where that has no answer."""
+        result = getattr(self._capabilities.hook, hook)(**arguments)
+        if inspect.isawaitable(result):
+            result = await result
+            if result is None:
+                result = getattr(self._default, hook)(**arguments)
+        return result
+
+    # --- what plugins did ---
+
+    def _state_changed(self, plugin: Plugin) -> None:
+        record = Record(
+            "plugin_state", self.clock.time_ms(), plugin.name, None, None,
+            {"state": plugin.state, "reason": plugin.reason},
+        )  # fmt: skip
+        self.journal.append_soon(record)
+        if plugin.state in {"quarantined", "failed", "stopped"}:
+            self.tasks.cancel_all(f"its plugin is {plugin.state}", plugin.name)
+            self.tools.remove(plugin.name)
+            self.actions.remove(plugin.name)
+        if plugin.state == "quarantined":
+            self._remember_quarantine(plugin)
+        self._tell_all(lambda: PluginState(plugin_name=plugin.name, state=plugin.state, reason=plugin.reason))
+
+    def _remember_quarantine(self, plugin: Plugin) -> None:
+        _log.error("the plugin %r is in quarantine: %s", plugin.name, plugin.reason)
+        crew = self._crew
+        if self.registry is None or crew is None or crew.members[plugin.name].factory is not None:
+            return
+        try:
+            self.registry.quarantine(plugin.name, plugin.reason)
+        except (ConfigError, OSError) as error:
+            _log.warning("the quarantine of %r could not be written down: %s", plugin.name, error)
+
+    def _crashed(self, plugin: Plugin, crash: Crash) -> None:
+        _log.error("%s of the plugin %r failed: %s", crash.hook, plugin.name, describe(crash.error),
+                   exc_info=crash.error if isinstance(crash.error, Exception) else None)  # fmt: skip
+        event = crash.event
+        data = {"hook": crash.hook, "error": describe(crash.error), "event": event.id if event is not None else None}
+        session_id = event.session_id if event is not None else None
+        self.journal.append_soon(Record("crash", self.clock.time_ms(), plugin.name, session_id, None, data))
+
+    def _task_changed(self, task: PluginTask, message: str | None) -> None:
+        session = self.sessions.get(task.session_id or "")
+        if task.state != "running":
+            data = {"name": task.name, "state": task.state, "reason": task.reason}
+            at = self.clock.time_ms()
+            self.journal.append_soon(Record("task_end", at, task.plugin.name, task.session_id, task.id, data))
+        if session is not None:
+            event = TaskProgress(
+                plugin_name=task.plugin.name,
+                task_id=task.id,
+                name=task.name,
+                state=task.state,
+                progress=task.progress,
+                message=message,
+            )
+            session.emit_caused(event, (task.plugin.name,))
+
+    def _tell_all(self, make: Callable[[], Event]) -> None:
+        for session in list(self.sessions.values()):
+            if not session.is_closed:
+                session.emit_caused(make(), ())
+
+
+def _home(app: str, home: Home | Path | str | None | bool) -> Home | None:  # noqa: FBT001
+    from .home import Home as HomeClass
+
+    if home is None or home is False:
+        return None
+    if isinstance(home, HomeClass):
+        return home
+    return HomeClass(app) if home is True else HomeClass(app, Path(home))
+
+
+def _given_records(
+    plugins: Mapping[str, Any], grants: Mapping[str, Iterable[str]]
+) -> list[tuple[PluginRecord, Callable[[Ally], Any]]]:
+    from .policy.permissions import GrantSet
+    from .records import PluginRecord
+
+    given: list[tuple[PluginRecord, Callable[[Ally], Any]]] = []
+    for name, value in plugins.items():
+        if isinstance(value, tuple):
+            factory, record = value
+        else:
+            own = grants.get(name)
+            factory = value
+            record = PluginRecord.by_code(name, grants=GrantSet.of(own) if own is not None else None)
+        given.append((record, factory))
+    if unknown := sorted(set(grants) - set(plugins)):
+        raise HostError(f"grants are given for {', '.join(unknown)}, which plugins= does not name")
+    return given
+
+
+def _tool_result(value: Any) -> ToolResult:
+    """Return a handler's result as the model and the host see it: text as output, everything else as data too."""
+    if isinstance(value, ToolResult):
+        return value
+    if isinstance(value, str):
+        return ToolResult(True, value)
+    if value is None:
+        return ToolResult(True)
+    data = freeze(value)
+    message = data.get("message") if isinstance(data, dict) else None
+    return ToolResult(True, message if isinstance(message, str) else encode(data).decode(), data=data)

@@ -1,0 +1,66 @@
+"""The messages of one session that are on disk and wait for a safe point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from attrs import define, field, frozen
+
+from .conversation import Message
+
+__all__ = ["Inbox", "Waiting"]
+
+_DUE: Final[dict[str, frozenset[str]]] = {
+    "step": frozenset({"steer"}),
+    "turn_end": frozenset({"steer", "follow_up"}),
+    "turn_start": frozenset({"steer", "follow_up", "next_turn"}),
+}
+"""What is due at each safe point; what missed its own comes at the next one that allows it."""
+
+
+@frozen(kw_only=True)
+class Waiting:
+    """An accepted message, with what decides when it enters. `offset` is its record in the journal."""
+
+    message: Message
+    offset: int
+    plugin: str
+    origin: tuple[str, ...]
+    deliver_as: str
+    trigger_turn: bool = False
+
+
+@define(eq=False)
+class Inbox:
+    """The waiting messages of one session, in the order in which they were accepted."""
+
+    _waiting: dict[str, Waiting] = field(factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, waiting: Waiting) -> None:
+        """Let a message wait; one that waits already, under the same id, is not added again."""
+        self._waiting.setdefault(waiting.message.id, waiting)
+
+    def take_due(self, safe_point: str) -> list[Waiting]:
+        """Return what is due at a safe point, in order of acceptance; it stays until it is `remove`d."""
+        if not self._waiting:
+            return []
+        due = [waiting for waiting in self._waiting.values() if waiting.deliver_as in _DUE[safe_point]]
+        return sorted(due, key=lambda waiting: waiting.offset)
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Forget messages that were delivered."""
+        for message_id in ids:
+            self._waiting.pop(message_id, None)
+
+    def all(self) -> list[Waiting]:
+        """Return what waits, in order of acceptance."""
+        return sorted(self._waiting.values(), key=lambda waiting: waiting.offset)
+
+    @property
+    def wants_turn(self) -> bool:
+        """Whether a waiting message is to wake an idle agent."""
+        return any(waiting.trigger_turn for waiting in self._waiting.values())

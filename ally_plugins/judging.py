@@ -1,0 +1,260 @@
+"""What the host asks plugins before something happens: gates and transforms of one session, recorded and announced.
+
+It joins the dispatcher's answers with policy's meaning of them, writes each decision down before it is given, and emits
+`DECISION`. No audit, no permission: a decision that cannot be recorded is a deny.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+from attrs import field, frozen
+
+from .conversation import Message, ToolCall, ToolResult
+from .errors import JournalError, PluginError
+from .events import Decision, PermissionRequest
+from .ids import new_id
+from .journal import Journal, Record
+from .policy.validation import check_text
+from .policy.verdicts import Vote, combine
+from .runtime.dispatch import Dispatcher, Question, Transformed
+from .runtime.plugin import Plugin
+from .structuring import structure
+from .verdicts import Allow, Ask, Deny, Verdict
+
+if TYPE_CHECKING:
+    from .conversation import Context
+
+__all__ = ["Judge", "Ruling", "check_call", "check_message", "check_result", "verdict_name"]
+
+_log: Final = logging.getLogger(__name__)
+
+MAX_VALUE_BYTES: Final = 16 * 1024 * 1024
+"""The largest text that a transform may return, for tool output of any size; messages have their own limit."""
+
+
+@frozen
+class Ruling:
+    """What the gates came to. `decision_id` leads to the votes (`ally-plugins explain`); None when nobody was asked.
+
+    `reason` is for the agent and the person. `waived` says that the host need not ask its own question.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    decided_by: tuple[str, ...] = ()
+    waived: bool = False
+    decision_id: str | None = None
+    votes: tuple[Vote, ...] = field(default=(), repr=False)
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether it may happen without asking anybody."""
+        return isinstance(self.verdict, Allow)
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether it must not happen."""
+        return isinstance(self.verdict, Deny)
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether a person has to agree first."""
+        return isinstance(self.verdict, Ask)
+
+
+_ALLOWED: Final = Ruling(Allow())
+
+
+class Judge:
+    """Asks on behalf of one session. `emit` emits an event in it, `context_for` makes a plugin's view of it."""
+
+    def __init__(
+        self,
+        session_id: str,
+        dispatcher: Dispatcher,
+        journal: Journal,
+        *,
+        emit: Callable[[Decision, tuple[str, ...]], object],
+        context_for: Callable[[Plugin], Awaitable[Context]],
+        now_ms: Callable[[], int],
+        has_person: Callable[[], bool],
+    ) -> None:
+        self._session_id = session_id
+        self._dispatcher = dispatcher
+        self._journal = journal
+        self._emit = emit
+        self._context_for = context_for
+        self._now_ms = now_ms
+        self._has_person = has_person
+
+    async def gate_tool_call(self, call: ToolCall, origin: tuple[str, ...]) -> Ruling:
+        """Ask whether a tool may run with these arguments."""
+        question = self._question("ally_gate_tool_call", tool=call.tool_name, origin=origin, cause=call.call_id)
+        return await self._rule(question, call, call.tool_name)
+
+    async def gate_permission(self, request: PermissionRequest, origin: tuple[str, ...]) -> Ruling:
+        """Ask what the answer to the host's own question is."""
+        question = self._question(
+            "ally_gate_permission", tool=request.tool_name, origin=origin, cause=request.request_id
+        )
+        return await self._rule(question, request, request.tool_name)
+
+    async def gate_message(self, message: Message, plugin: str, origin: tuple[str, ...]) -> Ruling:
+        """Ask whether a plugin's message may enter; its author is not asked."""
+        question = self._question("ally_gate_message", caused_by=plugin, origin=origin, cause=message.id)
+        return await self._rule(question, message, f"a {message.role} message of {plugin}")
+
+    async def transform_tool_input(self, call: ToolCall, origin: tuple[str, ...]) -> Transformed:
+        """Run the chain over a call's arguments."""
+        question = self._question("ally_transform_tool_input", tool=call.tool_name, origin=origin, cause=call.call_id)
+        return await self._transform(question, call, lambda value: (value,), check_call)
+
+    async def transform_tool_output(self, call: ToolCall, result: ToolResult, origin: tuple[str, ...]) -> Transformed:
+        """Run the chain over what a tool returned."""
+        question = self._question("ally_transform_tool_output", tool=call.tool_name, origin=origin, cause=call.call_id)
+        return await self._transform(question, result, lambda value: (call, value), check_result)
+
+    async def transform_user_message(self, message: Message) -> Transformed:
+        """Run the chain over what the person said."""
+        question = self._question("ally_transform_user_message", cause=message.id)
+        return await self._transform(question, message, lambda value: (value,), check_message)
+
+    async def transform_plugin_message(self, message: Message, plugin: str, origin: tuple[str, ...]) -> Transformed:
+        """Run the chain over a plugin's message; its author is left out."""
+        question = self._question("ally_transform_plugin_message", caused_by=plugin, origin=origin, cause=message.id)
+        return await self._transform(question, message, lambda value: (value,), check_message)
+
+    def _question(self, hook: str, **about: Any) -> Question:
+        return Question(hook=hook, session_id=self._session_id, **about)
+
+    async def _rule(self, question: Question, value: Any, subject: str) -> Ruling:
+        contexts = {
+            plugin.name: await self._context_for(plugin)
+            for plugin in self._dispatcher.participants(question)
+            if plugin.is_running and "context" in plugin.implementations[question.hook].arguments
+        }
+        votes = await self._dispatcher.ask(question, lambda plugin: (value, contexts.get(plugin.name)))
+        if not votes:
+            return _ALLOWED
+        outcome = combine(votes, person_present=self._has_person())
+        ruling = Ruling(outcome.verdict, outcome.reason, outcome.decided_by, outcome.waived, new_id("d"), tuple(votes))
+        try:
+            await self._journal.append(self._record(question, subject, ruling))
+        except JournalError as error:
+            text = f"the decision cannot be recorded: {error}"
+            ruling = attrs.evolve(ruling, verdict=Deny(text), reason=text, decided_by=(), waived=False)
+        self._announce(question, subject, ruling)
+        return ruling
+
+    def _record(self, question: Question, subject: str, ruling: Ruling) -> Record:
+        data = {
+            "kind": question.topic,
+            "subject": subject,
+            "verdict": verdict_name(ruling.verdict),
+            "reason": ruling.reason,
+            "decided_by": ruling.decided_by,
+            "waived": ruling.waived,
+            "origin": question.origin,
+            "cause": question.cause,
+            "votes": [_vote_data(vote) for vote in ruling.votes],
+        }
+        return Record("decision", self._now_ms(), question.caused_by, self._session_id, ruling.decision_id, data)
+
+    def _announce(self, question: Question, subject: str, ruling: Ruling) -> None:
+        event = Decision(
+            decision_id=ruling.decision_id or "",
+            kind=question.topic,
+            subject=subject,
+            verdict=verdict_name(ruling.verdict),
+            reason=ruling.reason,
+            decided_by=ruling.decided_by,
+            call_id=question.cause if question.topic == "tool_call" else None,
+        )
+        self._emit(event, question.origin)
+
+    async def _transform(
+        self,
+        question: Question,
+        value: Any,
+        arguments: Callable[[Any], tuple[Any, ...]],
+        check: Callable[[Any, Any], tuple[Any, tuple[str, ...]]],
+    ) -> Transformed:
+        done = await self._dispatcher.transform(question, value, arguments, check)
+        if done.changes:
+            self._journal.append_soon(self._transform_record(question, done))
+            for name, plugins in done.conflicts.items():
+                _log.warning("%s: %s all changed %r; the last one won", question.hook, ", ".join(plugins), name)
+        return done
+
+    def _transform_record(self, question: Question, done: Transformed) -> Record:
+        data = {
+            "hook": question.hook,
+            "cause": question.cause,
+            "changes": [attrs.asdict(change) for change in done.changes],
+            "conflicts": done.conflicts,
+            "blocked_by": done.blocked_by,
+            "reason": done.reason,
+        }
+        return Record("transform", self._now_ms(), question.caused_by, self._session_id, question.cause, data)
+
+
+def verdict_name(verdict: Verdict | None) -> str:
+    """Return a verdict as the wire and the audit write it; an abstention is `abstain`."""
+    return "abstain" if verdict is None else type(verdict).__name__.lower()
+
+
+def _vote_data(vote: Vote) -> dict[str, Any]:
+    return {
+        "plugin": vote.plugin,
+        "verdict": verdict_name(vote.verdict),
+        "reason": getattr(vote.verdict, "reason", ""),
+        "cause": vote.cause,
+        "shadow": vote.shadow,
+        "elapsed_ms": round(vote.elapsed_ms, 3),
+        "detail": vote.detail,
+    }
+
+
+def check_call(old: ToolCall, new: Any) -> tuple[ToolCall, tuple[str, ...]]:
+    """Take a transformed call: only its arguments may differ. Raises PluginError."""
+    _check_kind(old, new)
+    if new.tool_name != old.tool_name:
+        raise PluginError(f"the transform changed the tool from {old.tool_name!r}; only arguments may change")
+    arguments: Mapping[str, Any] = structure(type(old.arguments), new.arguments, name="arguments")
+    changed = tuple(k for k in {**old.arguments, **arguments} if old.arguments.get(k, _log) != arguments.get(k, _log))
+    return attrs.evolve(old, arguments=arguments), changed
+
+
+def check_result(old: ToolResult, new: Any) -> tuple[ToolResult, tuple[str, ...]]:
+    """Take a transformed result; whether the tool succeeded may not change. Raises PluginError."""
+    _check_kind(old, new)
+    if new.success is not old.success:
+        raise PluginError("the transform changed whether the tool succeeded; only output, error and data may change")
+    for name, text in (("output", new.output), ("error", new.error)):
+        if not (isinstance(text, str) or (text is None and name == "error")):
+            raise PluginError(f"{name} is {type(text).__name__}; expected a string")
+        if text is not None and len(text) > MAX_VALUE_BYTES:
+            raise PluginError(f"{name} has {len(text)} characters; expected {MAX_VALUE_BYTES} at most")
+    return new, _changed(old, new, ("output", "error", "data"))
+
+
+def check_message(old: Message, new: Any) -> tuple[Message, tuple[str, ...]]:
+    """Take a transformed message: only its content may differ. Raises PluginError."""
+    _check_kind(old, new)
+    if new.content != old.content:
+        check_text(new.content, MAX_VALUE_BYTES)
+    return attrs.evolve(old, content=new.content), _changed(old, new, ("content",))
+
+
+def _check_kind(old: object, new: object) -> None:
+    if type(new) is not type(old):
+        message = f"the transform replaced a {type(old).__name__} by {type(new).__name__}; use attrs.evolve"
+        raise PluginError(message)
+
+
+def _changed(old: object, new: object, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if getattr(old, name) != getattr(new, name))

@@ -1,0 +1,33 @@
+"""When context usage has passed a threshold: once on the way up, and again only after it has fallen well below."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import define, field
+
+__all__ = ["HYSTERESIS", "LEVELS", "Thresholds"]
+
+LEVELS: Final = (50.0, 75.0, 90.0)
+"""Percent of the context window (design.md, section 4)."""
+
+HYSTERESIS: Final = 5.0
+"""How far, in percentage points, usage must fall below a level before passing it counts again."""
+
+
+@define
+class Thresholds:
+    """The levels that one session's usage has passed; it lives as long as the session."""
+
+    _passed: set[float] = field(init=False, factory=set)
+
+    def update(self, usage: float) -> list[float]:
+        """Take a new usage in percent; return the levels that it passes, lowest first."""
+        self._passed = {level for level in self._passed if usage > level - HYSTERESIS}
+        new = [level for level in LEVELS if usage >= level and level not in self._passed]
+        self._passed.update(new)
+        return new
+
+    def compacted(self, usage: float | None) -> None:
+        """Forget the levels that a compaction has brought usage below, however little; all when it is not known."""
+        self._passed = {level for level in self._passed if usage is not None and usage >= level}

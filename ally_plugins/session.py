@@ -1,0 +1,429 @@
+"""One conversation: its events, its gates and transforms, and the safe points at which plugins' messages enter.
+
+`emit` may be called from any thread and never waits; everything else belongs to the host's loop. What the session
+shares with others (plugins, journal, clock) comes from the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import attrs
+
+from .conversation import CONTEXT_PARTS, ActionRequest, Context, Message, SafePoint, ToolCall, ToolResult
+from .errors import ArgumentsError, GateRefused, JournalError, SessionError, ToolCallError
+from .events import (
+    CompactionComplete,
+    ContextThreshold,
+    ContextUsageUpdate,
+    DiffPreview,
+    Event,
+    PermissionRequest,
+    PluginMessageReceived,
+    ToolCallEnd,
+    ToolCallStart,
+    UserMessage,
+    stamp,
+    unstamped,
+)
+from .frozen import EMPTY, freeze_mapping
+from .inbox import Inbox, Waiting
+from .judging import Judge, Ruling
+from .memory import Conversation, without_private
+from .policy.thresholds import Thresholds
+from .runtime.ring import Ring
+from .stream import ActivityStream
+from .structuring import encode, event_to_wire
+
+if TYPE_CHECKING:
+    from .journal import Journal, StoredMessage
+    from .runtime.clock import Clock
+    from .runtime.dispatch import Dispatcher
+    from .runtime.lanes import Lane
+    from .runtime.plugin import Plugin
+
+__all__ = ["Session"]
+
+_log: Final = logging.getLogger(__name__)
+
+Runner = Callable[[ToolCall], Awaitable[ToolResult]]
+Asker = Callable[[ToolCall, Ruling], Awaitable[bool]]
+
+
+class SessionSide(Protocol):
+    """What a session needs of its host."""
+
+    clock: Clock
+    journal: Journal
+    dispatcher: Dispatcher
+    stream: ActivityStream
+    has_person: bool
+
+    def pump(self, session: Session) -> None:
+        """Wake whoever carries the session's events; may be called from any thread."""
+
+    def lanes(self) -> Sequence[Lane]:
+        """Return the lanes that are open."""
+
+    async def capability(self, hook: str, **arguments: Any) -> Any:
+        """Call the host's implementation of a capability hook."""
+
+    async def run_action(self, session: Session, request: ActionRequest) -> Any:
+        """Carry out an action."""
+
+    def close_session(self, session: Session) -> None:
+        """Let go of a session that has been drained."""
+
+
+class Session:
+    """A conversation of a host; made by `Host.session`, it lives until `close`.
+
+    `conversation` is the default, in-memory one; a host that keeps its own leaves it alone.
+    """
+
+    def __init__(self, session_id: str, host: SessionSide, *, first_seq: int = 0) -> None:
+        self.id: Final = session_id
+        self.conversation = Conversation()
+        self.inbox = Inbox()
+        self.turn_id: str | None = None
+        self.is_closed = False
+        self.triggered = asyncio.Event()
+        self.ring = Ring()
+        self.ring.head = self.ring.base = first_seq
+        self.recorded = first_seq
+        self.judge = Judge(
+            session_id,
+            host.dispatcher,
+            host.journal,
+            emit=self.emit_caused,
+            context_for=self._context_for,
+            now_ms=host.clock.time_ms,
+            has_person=lambda: self.has_person,
+        )
+        self.has_person = host.has_person
+        self._host = host
+        self._lock = threading.Lock()
+        self._now_ms = host.clock.time_ms
+        self._stream = host.stream
+        self._is_pumped = False
+        self._origin: tuple[str, ...] = ()
+        self._turn_origin: tuple[str, ...] = ()
+        self._turns = 0
+        self._thresholds = Thresholds()
+        self._safe_point = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id!r}>"
+
+    # --- events ---
+
+    def emit(self, event: Event) -> None:
+        """Give an event its place in the session and let it flow to listeners, plugins and the journal.
+
+        Never blocks and never raises because of a plugin; may be called from any thread. The event carries what plugins
+        led to it as `origin`. Raises SessionError once the session is closed, EventError for what is no event.
+        """
+        self._emit(event, None)
+
+    def emit_caused(self, event: Event, origin: tuple[str, ...]) -> None:
+        """Emit an event that a chain of plugins has caused, whatever else goes on."""
+        self._emit(event, origin)
+
+    def scoped(self, parent_id: str) -> ActivityStream:
+        """Return a stream whose events come into this session with `parent_id`, where they have none."""
+        return ActivityStream(self.emit).create_scoped(parent_id)
+
+    def _emit(self, event: Event, origin: tuple[str, ...] | None) -> None:
+        if self.is_closed:
+            message = f"session {self.id!r} is closed; open one with host.session()"
+            raise SessionError(message)
+        kind = event.__class__
+        if kind is UserMessage:
+            self._origin = self._turn_origin = ()
+        ring = self.ring
+        with self._lock:
+            if getattr(event, "seq", True):  # emitted before, or no event at all
+                event = unstamped(event)
+            ring.head = seq = ring.head + 1
+            stamp(event, seq, self._now_ms(), self.id, self._origin if origin is None else origin, self.turn_id)
+            ring.items.append(event)
+            if len(ring.items) > ring.capacity:
+                ring.trim()
+        self.conversation.follow(event)
+        self._stream.emit(event)
+        if not self._is_pumped:
+            self._is_pumped = True
+            self._host.pump(self)
+        if kind is ContextUsageUpdate:
+            self._check_thresholds(event.context_usage)  # type: ignore[attr-defined]
+        elif kind is CompactionComplete:
+            self._thresholds.compacted(event.new_context_usage)  # type: ignore[attr-defined]
+
+    def _check_thresholds(self, usage: float) -> None:
+        for level in self._thresholds.update(usage):
+            self._emit(ContextThreshold(threshold=level, context_usage=usage), None)
+
+    def pumped(self) -> None:
+        """Write what was emitted to the journal; the host calls it on its loop, once a burst."""
+        self._is_pumped = False
+        ring = self.ring
+        start = max(self.recorded, ring.base)
+        events = ring.items[start - ring.base :]
+        self.recorded = ring.head
+        self._host.journal.add_events(
+            [
+                (self.id, e.seq, e.timestamp, e.type, ">".join(e.origin) or None, encode(event_to_wire(e)))
+                for e in events
+            ]
+        )
+        if len(ring.items) > ring.capacity // 8:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Free what every lane has read."""
+        positions = [position for lane in self._host.lanes() if (position := lane.position(self.id)) is not None]
+        with self._lock:
+            self.ring.forget_until(min([*positions, self.recorded]))
+
+    async def drained(self) -> None:
+        """Wait until every plugin has heard what was emitted so far, or has been given up on.
+
+        Cancelling stops the waiting and nothing else.
+        """
+        waiting = [
+            lane.submit("drained", None, session_id=self.id)
+            for lane in self._host.lanes()
+            if lane.position(self.id) is not None
+        ]
+        if waiting:
+            await asyncio.wait(waiting)
+            for future in waiting:
+                future.exception()
+        self._let_go()
+        self.ring.forget_runs()
+
+    # --- gates and transforms ---
+
+    async def gate_tool_call(self, call: ToolCall) -> Ruling:
+        """Ask the plugins whether a tool may run, with its final arguments.
+
+        Each gate answers within its deadline, or counts as deny. `ask` without a person present is deny. Cancelling
+        takes the question back.
+        """
+        return await self.judge.gate_tool_call(call, self._origin)
+
+    async def gate_permission(self, request: PermissionRequest) -> Ruling:
+        """Ask the plugins about the host's own permission question; a waiver stands in for the person's answer."""
+        return await self.judge.gate_permission(request, self._origin)
+
+    async def transform_tool_input(self, call: ToolCall) -> ToolCall:
+        """Return the call with the arguments that the plugins made of it. Raises GateRefused when one blocks."""
+        return _unblocked(await self.judge.transform_tool_input(call, self._origin))
+
+    async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
+        """Return the result that the plugins made of a tool's. Raises GateRefused when one blocks."""
+        return _unblocked(await self.judge.transform_tool_output(call, result, self._origin))
+
+    async def transform_user_message(self, message: Message) -> Message:
+        """Return what the plugins made of the person's message. Raises GateRefused when one blocks."""
+        return _unblocked(await self.judge.transform_user_message(message))
+
+    async def run_tool_call(
+        self,
+        call: ToolCall,
+        run: Runner,
+        *,
+        ask: Asker | None = None,
+        check: Callable[[Mapping[str, Any]], None] | None = None,
+        preview: Callable[[ToolCall], DiffPreview | None] | None = None,
+    ) -> ToolResult:
+        """Carry out one tool call in the order that the contract names, and return what the model is to see.
+
+        Input transforms; `check` of the arguments; `preview`, emitted as DIFF_PREVIEW; gates on the final value; `ask`
+        the person where a gate wants it (without `ask` that is a deny); TOOL_CALL_START; `run`; output transforms;
+        TOOL_CALL_END. A refusal is a result with `success` false and the reason, so that the model can go on. Errors of
+        `run` become such a result too; cancelling cancels `run` and emits the end with an error.
+        """
+        refusal: str | None = None
+        try:
+            call = await self.transform_tool_input(call)
+            if check is not None:
+                check(call.arguments)
+        except (GateRefused, ArgumentsError) as error:
+            refusal = str(error)
+        if refusal is None:
+            if preview is not None and (diff := preview(call)) is not None:
+                self.emit(diff)
+            ruling = await self.gate_tool_call(call)
+            if ruling.is_denied:
+                refusal = ruling.reason
+            elif ruling.needs_person and not (ask is not None and await ask(call, ruling)):
+                refusal = f"the person did not agree: {ruling.reason}"
+        if refusal is not None:
+            return ToolResult(False, error=f"not run: {refusal}")
+        return await self._run_allowed(call, run)
+
+    async def _run_allowed(self, call: ToolCall, run: Runner) -> ToolResult:
+        about: dict[str, Any] = {"tool_name": call.tool_name, "call_id": call.call_id, "agent_id": call.agent_id}
+        self.emit(ToolCallStart(arguments=call.arguments, **about))
+        try:
+            result = await run(call)
+        except asyncio.CancelledError:
+            self.emit(ToolCallEnd(success=False, error="interrupted", **about))
+            raise
+        except ToolCallError as error:
+            result = ToolResult(False, error=str(error))
+        except Exception as error:  # noqa: BLE001 - a tool's failure is an answer to the model
+            result = ToolResult(False, error=f"{type(error).__name__}: {error}")
+        try:
+            result = await self.transform_tool_output(call, result)
+        except GateRefused as error:
+            result = ToolResult(False, error=f"the output is withheld: {error}")
+        summary = {"success": result.success, "error": result.error, "data": result.data}
+        self.emit(
+            ToolCallEnd(
+                success=result.success,
+                result=freeze_mapping({k: v for k, v in summary.items() if v is not None}),
+                error=result.error,
+                output=result.output,
+                **about,
+            )
+        )
+        return result
+
+    # --- what plugins put into the conversation ---
+
+    async def safe_point(self, kind: SafePoint = "step") -> tuple[Message, ...]:
+        """Let due messages of plugins enter the conversation, and return those that did.
+
+        Call it where the conversation may change: after all results of an assistant's tool calls ("step"), at the end
+        of a turn ("turn_end"), and with the person's next message or when a plugin wakes the agent ("turn_start"). A
+        message whose delivery is recorded too late for a crash is delivered again under the same id; conversations fold
+        by id. Raises JournalError when a delivery cannot be recorded; it is then repeated at the next safe point.
+        """
+        async with self._safe_point:
+            if kind == "turn_start":
+                self._turns += 1
+                self.turn_id = f"{self.id}:t{self._turns}"
+                self.triggered.clear()
+            delivered = [waiting for waiting in self.inbox.take_due(kind) if await self._deliver(waiting)]
+            self._follow_chain(kind, delivered)
+            if delivered:
+                ids = [waiting.message.id for waiting in delivered]
+                await self._host.journal.mark_delivered(ids, self._now_ms())
+                self.inbox.remove(ids)
+            return tuple(waiting.message for waiting in delivered)
+
+    async def wait_for_trigger(self) -> None:
+        """Wait until a plugin that may wakes the agent; then call `safe_point("turn_start")` and run a turn."""
+        await self.triggered.wait()
+
+    def expect(self, waiting: Waiting) -> None:
+        """Let an accepted message wait for its safe point."""
+        self.inbox.add(waiting)
+        if waiting.trigger_turn:
+            self.triggered.set()
+
+    def look_again(self) -> None:
+        """Look into the journal for accepted messages that nobody told of, once what is queued is on disk."""
+        self._looking = asyncio.get_running_loop().create_task(self._find_pending())
+
+    async def _find_pending(self) -> None:
+        try:
+            await self._host.journal.flush()
+            self.load_pending()
+        except JournalError as error:
+            _log.warning("session %r cannot look for pending messages: %s", self.id, error)
+
+    def load_pending(self) -> None:
+        """Take up what the journal holds as pending for this session. Raises JournalError."""
+        for stored in self._host.journal.pending(self.id):
+            if stored.body is not None:
+                self.expect(_waiting(stored))
+
+    async def _deliver(self, waiting: Waiting) -> bool:
+        try:
+            taken = await self._host.capability("ally_add_message", session=self, message=waiting.message)
+        except Exception:
+            _log.exception("the host could not take message %r of %r", waiting.message.id, waiting.plugin)
+            return False
+        if not taken:
+            return False
+        message = waiting.message
+        data = {"id": message.id, "role": message.role, "content": message.content, "metadata": message.metadata}
+        self._emit(PluginMessageReceived(plugin_name=waiting.plugin, message=freeze_mapping(data)), waiting.origin)
+        return True
+
+    def _follow_chain(self, kind: str, delivered: Sequence[Waiting]) -> None:
+        """What follows from delivered messages carries their chain: for a step, or a whole turn that they began."""
+        chain = max((waiting.origin for waiting in delivered), key=len, default=())
+        if kind != "step" and delivered:
+            self._turn_origin = chain
+        elif kind == "turn_end":
+            self._turn_origin = ()
+        self._origin = max(chain, self._turn_origin, key=len)
+
+    # --- context and actions ---
+
+    async def context(self, parts: Sequence[str], since: str | None = None) -> Context:
+        """Return parts of the session's context, without what is private; the host's implementation answers."""
+        found = await self._host.capability("ally_get_context", session=self, parts=parts, since=since)
+        return without_private(_only(found, parts))
+
+    async def request_action(
+        self, action: str, arguments: Mapping[str, Any] | None = None, *, by: str = "person"
+    ) -> Any:
+        """Carry out an action for the person, the agent or the host (`by`); the plugin's, or the host's own.
+
+        Raises NotFoundRefused, ArgumentsError, ToolCallError, and UnavailableRefused when it cannot be recorded.
+        """
+        origin = () if by == "person" else self._origin
+        request = ActionRequest(action, freeze_mapping(arguments or EMPTY), by, origin=origin)
+        return await self._host.run_action(self, request)
+
+    async def close(self) -> None:
+        """Let the plugins hear what was emitted, then let go of the session; it can be found again by its id."""
+        if self.is_closed:
+            return
+        await self.drained()
+        self.is_closed = True
+        self._host.close_session(self)
+
+    async def _context_for(self, plugin: Plugin) -> Context:
+        return await self.context(tuple(sorted(plugin.grants.context_parts)))
+
+
+def _unblocked(done: Any) -> Any:
+    if done.blocked_by is not None:
+        raise GateRefused(done.reason, plugin=done.blocked_by)
+    return done.value
+
+
+def _only(context: Context, parts: Sequence[str]) -> Context:
+    """Return the context with nothing but the parts that were asked for, whoever made it."""
+    surplus = [part for part in CONTEXT_PARTS if part not in parts and getattr(context, part) is not None]
+    return attrs.evolve(context, **dict.fromkeys(surplus)) if surplus else context
+
+
+def _waiting(stored: StoredMessage) -> Waiting:
+    body = stored.body or {}
+    metadata = freeze_mapping(body.get("metadata") or {})
+    message = Message(
+        role=stored.role,
+        content=str(body.get("content", "")),
+        id=stored.id,
+        metadata=metadata,
+        timestamp=stored.accepted_at,
+    )
+    return Waiting(
+        message=message,
+        offset=stored.n,
+        plugin=stored.plugin,
+        origin=tuple(metadata.get("origin", (stored.plugin,))),
+        deliver_as=stored.deliver_as,
+        trigger_turn=stored.trigger_turn,
+    )

@@ -1,0 +1,125 @@
+"""The background work that plugins start: each a coroutine that survives turns and ends with a state and a reason."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final
+
+from attrs import define, field
+
+from .errors import RefusedError
+from .ids import new_id
+from .runtime.lanes import Crash
+from .runtime.plugin import Plugin, describe
+from .scope import SCOPE, Scope
+
+__all__ = ["PluginTask", "Tasks"]
+
+KEPT: Final = 256
+"""Ended tasks that stay listed."""
+
+
+@define(eq=False)
+class PluginTask:
+    """One task of one plugin; see `handle.Task` for what plugins use of it."""
+
+    id: str
+    name: str
+    plugin: Plugin
+    session_id: str | None
+    state: str = "running"
+    reason: str = ""
+    progress: float | None = None
+    _running: asyncio.Task[Any] | None = None
+    _ended: asyncio.Future[Any] = field(factory=lambda: asyncio.get_running_loop().create_future())
+
+    def cancel(self, reason: str = "cancelled by its plugin") -> bool:
+        """Ask the task to end, and record the reason; say whether it was still running."""
+        if self._running is None or self.state != "running":
+            return False
+        self.reason = reason
+        return self._running.cancel()
+
+    async def result(self) -> Any:
+        """Wait for the end; return what the coroutine returned or raise what it raised.
+
+        Raises CancelledError when the task was cancelled. Cancelling the waiting does not cancel the task.
+        """
+        return await asyncio.shield(self._ended)
+
+
+@define(eq=False)
+class Tasks:
+    """All tasks of a host. `changed` is told of every start, progress and end, with a few words."""
+
+    changed: Callable[[PluginTask, str | None], None]
+    _tasks: dict[str, PluginTask] = field(init=False, factory=dict)
+
+    def __iter__(self) -> Iterator[PluginTask]:
+        return iter(list(self._tasks.values()))
+
+    def running(self, plugin: str) -> int:
+        """Return how many of a plugin's tasks are running."""
+        return sum(task.plugin.name == plugin and task.state == "running" for task in self._tasks.values())
+
+    def find(self, task_id: str | None) -> PluginTask | None:
+        """Return a task by its id."""
+        return self._tasks.get(task_id) if task_id is not None else None
+
+    def prepare(self, plugin: Plugin, name: str, session_id: str | None) -> PluginTask:
+        """Return a task that has not begun, so that it can be recorded before it does."""
+        return PluginTask(new_id("t"), name, plugin, session_id)
+
+    def start(self, task: PluginTask, work: Coroutine[Any, Any, Any], origin: tuple[str, ...]) -> None:
+        """Begin a prepared task."""
+        self._forget_oldest()
+        self._tasks[task.id] = task
+        scope = Scope(task.plugin.name, task.session_id, origin, cause=task.id, task_id=task.id)
+        task._running = asyncio.get_running_loop().create_task(  # noqa: SLF001 - this module's own class
+            self._run(task, work, scope), name=f"ally-task-{task.plugin.name}-{task.name}"
+        )
+        self.changed(task, None)
+
+    def report(self, task: PluginTask, progress: float | None, message: str | None) -> None:
+        """Take a task's word on how far it is."""
+        task.progress = progress
+        self.changed(task, message)
+
+    def cancel_all(self, reason: str, plugin: str | None = None) -> list[asyncio.Task[Any]]:
+        """End the tasks of a plugin, or all, with a reason; return those that have to be waited for."""
+        ending: list[asyncio.Task[Any]] = []
+        for task in self:
+            if plugin in {None, task.plugin.name} and task.cancel(reason) and task._running is not None:  # noqa: SLF001
+                ending.append(task._running)  # noqa: SLF001
+        return ending
+
+    async def _run(self, task: PluginTask, work: Coroutine[Any, Any, Any], scope: Scope) -> None:
+        SCOPE.set(scope)
+        try:
+            result = await work
+        except asyncio.CancelledError:
+            self._end(task, "cancelled", task.reason or "it was cancelled")
+            task._ended.cancel()  # noqa: SLF001
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit included
+            self._end(task, "failed", describe(error))
+            carried = error if isinstance(error, Exception) and not isinstance(error, StopIteration) else None
+            task._ended.set_exception(carried or RuntimeError(describe(error)))  # noqa: SLF001
+            task._ended.exception()  # noqa: SLF001 - nobody has to ask for it
+            if not isinstance(error, RefusedError):
+                task.plugin.crashed(Crash(task.plugin.name, f"task {task.name}", error))
+        else:
+            self._end(task, "done", "")
+            if not task._ended.done():  # noqa: SLF001
+                task._ended.set_result(result)  # noqa: SLF001
+
+    def _end(self, task: PluginTask, state: str, reason: str) -> None:
+        task.state, task.reason = state, reason
+        self.changed(task, reason or None)
+
+    def _forget_oldest(self) -> None:
+        ended = [task.id for task in self._tasks.values() if task.state != "running"]
+        for task_id in ended[: max(0, len(ended) - KEPT)]:
+            del self._tasks[task_id]
