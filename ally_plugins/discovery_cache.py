@@ -51,17 +51,21 @@ def _file(cache_dir: Path, key: str) -> Path:
 
 
 def load(cache_dir: Path) -> dict[str, Any] | None:
-    """Return the remembered answer if nothing that it depends on has changed."""
+    """Return the remembered answer if the file is whole and nothing that the answer depends on has changed."""
     key = _key()
     try:
-        content = read_capped(_file(cache_dir, key), _MAX_BYTES)
-        kept = orjson.loads(content or b"")
-        if kept["key"] != key or not _still(kept["stamps"]):
+        seal, _, content = (read_capped(_file(cache_dir, key), _MAX_BYTES) or b"").partition(b"\n")
+        if not content or seal != _seal(content):
             return None
-        answer = kept["answer"]
-    except (OSError, ValueError, KeyError, TypeError):
+        kept: dict[str, Any] = orjson.loads(content)
+    except (OSError, ValueError):
         return None
-    return answer if isinstance(answer, dict) else None
+    return kept["answer"] if kept["key"] == key and _still(kept["stamps"]) else None
+
+
+def _seal(content: bytes) -> bytes:
+    """Return what tells a file that was written whole by this format; its directory keeps others from writing it."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest().encode()
 
 
 def _still(stamps: list[list[Any]]) -> bool:
@@ -76,7 +80,7 @@ def save(cache_dir: Path, answer: dict[str, Any], watched: list[Stamp], began: i
     key = _key()
     with suppress(OSError, TypeError):  # a cache that cannot be written only costs time
         content = orjson.dumps({"key": key, "stamps": stamps, "answer": answer})
-        write_atomically(_file(cache_dir, key), content, durable=False)
+        write_atomically(_file(cache_dir, key), _seal(content) + b"\n" + content, durable=False)
         _prune(cache_dir)
 
 

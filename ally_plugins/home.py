@@ -20,7 +20,7 @@ from .errors import ConfigError
 from .fields import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 __all__ = ["HOME_VARIABLE", "Home", "read_capped", "write_atomically"]
 
@@ -119,7 +119,7 @@ class Home:
             raise ConfigError(message, file=str(self.path)) from error
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Generator[None]:
         """Keep every other command from editing this home meanwhile. Raises ConfigError after `LOCK_TIMEOUT`."""
         self.prepare()
         descriptor = os.open(self.run_dir / "edit.lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,9 @@ from ally_plugins.errors import ConfigError
 from ally_plugins.events import EVENT_TYPES
 from ally_plugins.grants import ADD_MESSAGE, CONTEXT_PARTS, GATES, TRANSFORMS
 from ally_plugins.policy.permissions import Grant, GrantSet, command_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BY_TOOL = ["gate:tool_call", "transform:tool_input", "transform:tool_output"]
 
@@ -105,7 +110,7 @@ def test_the_difference_is_what_the_other_does_not_cover(one: GrantSet, other: G
 @given(sets, grants)
 def test_the_fast_answers_agree_with_the_slow_one(granted: GrantSet, text: str) -> None:
     grant = Grant.parse(text)
-    asks = {
+    asks: dict[str, Callable[[], bool]] = {
         "add_message": lambda: granted.may_add_message(grant.topic) or granted.may_trigger_turn(),
         "gate": lambda: granted.gates(grant.topic, grant.target),
         "transform": lambda: granted.transforms(grant.topic, grant.target),

@@ -90,6 +90,7 @@ def standard_library() -> list[str]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    """Return a home of its own."""
+def home(home: Path, tmp_path: Path) -> Home:
+    """Return a home of its own, which is not there yet; ALLY_HOME stays what every test has."""
+    assert home.is_dir()
     return Home("test", tmp_path / "home")

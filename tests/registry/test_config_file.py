@@ -126,7 +126,7 @@ def test_a_full_file_is_read(home: Home) -> None:
     assert plugin.enabled
     assert plugin.mandatory
     assert plugin.grants == GrantSet.of(["add_message:user", "gate:tool_call:bash"])
-    assert plugin.shadow == {"ally_gate_tool_call", "ally_transform_tool_input"}
+    assert plugin.shadow == frozenset({"ally_gate_tool_call", "ally_transform_tool_input"})
     assert (plugin.gate_on_error, plugin.transform_on_error, plugin.consent) == ("allow", "block", "files")
     assert plugin.deadlines == {"gate": 5.0, "ally_tool_call_end": 0.5}
     assert plugin.limits == Limits(messages_per_minute=10, events_per_minute=0)

@@ -141,7 +141,7 @@ def test_two_versions_in_one_directory_are_told(site: Site) -> None:
     assert discovery.get("twice") is None
     assert len(discovery.problems) == 1
     assert "installed twice" in discovery.problems[0]
-    assert "1.0 and 2.0" in discovery.problems[0]
+    assert "twice-1.0.dist-info and twice-2.0.dist-info" in discovery.problems[0]
 
 
 def test_of_two_versions_on_the_path_the_first_counts_as_for_an_import(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ally_plugins import discovery_cache
 from ally_plugins.discovery import discover
 
 if TYPE_CHECKING:
@@ -132,14 +133,15 @@ def test_a_broken_cache_is_as_good_as_none(cache: Path, content: bytes) -> None:
     assert discover(cache).from_cache
 
 
-@pytest.mark.parametrize("found", ["null", "[1]", '[{"name": "p"}]', '[{"table": {"permissions": 1}, "name": "p"}]'])
-def test_a_cache_with_another_answer_than_a_scan_gives_is_not_used(cache: Path, found: str) -> None:
+def test_a_cache_in_which_one_byte_differs_is_not_used(cache: Path) -> None:
     remember(cache)
     (file,) = cache.iterdir()
-    text = file.read_text()
-    start, end = text.index('"found":') + len('"found":'), text.index(',"problems"')
-    file.write_text(text[:start] + found + text[end:])
-    assert not discover(cache).from_cache
+    content = file.read_bytes()
+    for position in range(0, len(content), 97):
+        file.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        assert discovery_cache.load(cache) is None
+        file.write_bytes(content[:position])
+        assert discovery_cache.load(cache) is None
 
 
 def test_what_changed_a_moment_ago_is_not_remembered_yet(cache: Path, site: Site) -> None:

@@ -318,7 +318,7 @@ def test_a_malformed_grant_is_an_operators_error(registry: Registry, text: str) 
 
 def test_shadow_takes_topics_and_hooks(registry: Registry) -> None:
     registry.shadow("guard", ["tool_call"])
-    assert registry.get("guard").config.shadow == {"ally_gate_tool_call"}
+    assert registry.get("guard").config.shadow == frozenset({"ally_gate_tool_call"})
     registry.shadow("guard", hooks=True)
     assert registry.get("guard").config.shadow is True
     registry.shadow("guard", hooks=False)

@@ -58,9 +58,10 @@ def in_file(home: Home, monkeypatch: pytest.MonkeyPatch) -> SecretStore:
 )
 def test_a_damaged_file_is_told_and_not_overwritten(in_file: SecretStore, home: Home, content: bytes) -> None:
     home.secrets_file.write_bytes(content)
-    for call in (lambda: in_file.get("p", "k"), lambda: in_file.set("p", "k", "v")):
-        with pytest.raises(ConfigError, match=r"secrets\.json"):
-            call()
+    with pytest.raises(ConfigError, match=r"secrets\.json"):
+        in_file.get("p", "k")
+    with pytest.raises(ConfigError, match=r"secrets\.json"):
+        in_file.set("p", "k", "v")
     assert home.secrets_file.read_bytes() == content
 
 
