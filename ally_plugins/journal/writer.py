@@ -13,20 +13,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 import orjson
 
 from ally_plugins.errors import JournalError
+from ally_plugins.journal.entries import Entry, Item, batch_of, count_of
 from ally_plugins.journal.folding import Folds
 from ally_plugins.journal.headfile import write_head
 from ally_plugins.journal.rows import Row, row_of, size_of
 from ally_plugins.journal.schema import in_words
-from ally_plugins.journal.store import Batch, Mark, Store, now_ms
-from ally_plugins.journal.values import JOURNAL, EventRow, Record
+from ally_plugins.journal.store import Store, now_ms
+from ally_plugins.journal.values import JOURNAL, Record
 from ally_plugins.journal.waiting import BlockingWaiter, Waiter, outcomes_of, settle
 
-__all__ = ["Entry", "Item", "Writer"]
+__all__ = ["Writer"]
 
 _log: Final = logging.getLogger("ally_plugins.journal")
 
@@ -50,10 +51,6 @@ _ENTRY_FAULTS: Final = (
 )
 
 
-Item: TypeAlias = Row | list[EventRow] | Mark | None  # None only waits for what came before it
-Entry: TypeAlias = tuple[Item, Waiter | None, int]  # the int counts bytes of what nobody waits for
-
-
 class Writer:
     """The writing thread of one journal. Lives from the first call until `close` has returned."""
 
@@ -72,6 +69,8 @@ class Writer:
         self._soon_since: float | None = None
         self._head_written_at = 0.0
         self._head_is_dirty = True
+        self._head_fails = False
+        self._has_ended = False
         self._reported_lost = 0
         self._failed_at = 0.0
         self.lost = 0
@@ -86,6 +85,8 @@ class Writer:
         if self.reason is not None:
             raise JournalError(self.reason)
         self._queue.append((item, waiter, 0))
+        if self._has_ended:
+            self._refuse_left()
         # The writer clears the flag before it drains the queue, so whoever finds it set is drained with the others.
         if not self._urgent:
             self._urgent = True
@@ -95,7 +96,7 @@ class Writer:
         """Queue what nobody waits for. Never raises; what does not fit is lost and counted."""
         with self._lock:
             if self._closing or self._soon_bytes + size > _SOON_BYTES:
-                self.lost += _count(item)
+                self.lost += count_of(item)
                 return
             self._soon_bytes += size
             self._queue.append((item, None, size))
@@ -139,6 +140,8 @@ class Writer:
             raise JournalError(self.reason)
         waiter = BlockingWaiter()
         self._chores.append((self._steps(steps), waiter, [0]))
+        if self._has_ended:
+            self._refuse_left()
         self._urgent = True
         self._wake.set()
         return waiter
@@ -239,7 +242,7 @@ class Writer:
 
     def _write(self, store: Store, entries: list[Entry]) -> None:
         lost = self.lost
-        batch, *waiters = _batch_of(entries)
+        batch, *waiters = batch_of(entries)
         try:
             written = store.write(batch)
         except _ENTRY_FAULTS as error:
@@ -256,7 +259,7 @@ class Writer:
             settle([(entries[0][1], JournalError(f"the journal cannot write this: {error}"))])
             return
         for i, entry in enumerate(entries):
-            batch, *waiters = _batch_of([entry])
+            batch, *waiters = batch_of([entry])
             try:
                 written = store.write(batch)
             except _ENTRY_FAULTS as fault:
@@ -299,12 +302,15 @@ class Writer:
             write_head(store.head_path, store.head, sync=is_idle)
         except (OSError, JournalError) as error:
             # It may lag; the next one is tried in 50 ms.
-            _log.warning("cannot write %s: %s", store.head_path, error)
+            if not self._head_fails:
+                _log.warning("cannot write %s: %s", store.head_path, error)
+            self._head_fails = True
         else:
-            self._head_is_dirty = False
+            self._head_is_dirty = self._head_fails = False
 
     def _do_chore(self) -> None:
         steps, waiter, total = self._chores[0]
+        self._head_is_dirty = True
         try:
             total[0] += next(steps)
         except StopIteration:
@@ -319,11 +325,19 @@ class Writer:
             self._head_written_at = 0.0
             self._write_head(self._store, is_idle=True)
         self.reason = self.reason or "the journal is closed"
+        self._has_ended = True
+        self._refuse_left()
+        self._close_store()
+
+    def _refuse_left(self) -> None:
+        """Fail what is left when the thread ends; whoever queues something at that moment does it as well."""
+        failure = JournalError(self.reason or "the journal is closed")
         with self._lock:
             left = [self._queue.popleft() for _ in range(len(self._queue))]
-            self.lost += sum(_count(entry[0]) for entry in left if entry[2])
-        settle([(entry[1], JournalError(self.reason)) for entry in left])
-        self._close_store()
+            chores = [self._chores.popleft() for _ in range(len(self._chores))]
+            self.lost += sum(count_of(entry[0]) for entry in left if entry[2])
+        settle([(entry[1], failure) for entry in left])
+        settle([(chore[1], failure) for chore in chores])
 
     def _close_store(self) -> None:
         store, self._store = self._store, None
@@ -332,23 +346,3 @@ class Writer:
                 store.close()
             except sqlite3.Error as error:
                 _log.warning("%s", in_words(error, self._path))
-
-
-def _count(item: Item) -> int:
-    return len(item) if isinstance(item, list) else 1
-
-
-def _batch_of(entries: Iterable[Entry]) -> tuple[Batch, list[Waiter | None], list[Waiter | None]]:
-    """Sort entries into a batch; return with it who waits for its rows, position by position, and who for the rest."""
-    batch, waiters, others = Batch(), [], []
-    for item, waiter, _ in entries:
-        if type(item) is tuple:
-            batch.rows.append(item)
-            waiters.append(waiter)
-            continue
-        others.append(waiter)
-        if isinstance(item, list):
-            batch.events.append(item)
-        elif isinstance(item, Mark):
-            batch.marks.append(item)
-    return batch, waiters, others
