@@ -17,74 +17,200 @@ if TYPE_CHECKING:
     )
     from .conversation import (
         ActionRequest as ActionRequest,
+    )
+    from .conversation import (
         AgentState as AgentState,
+    )
+    from .conversation import (
         Context as Context,
+    )
+    from .conversation import (
         Message as Message,
+    )
+    from .conversation import (
         Receipt as Receipt,
+    )
+    from .conversation import (
         TodoItem as TodoItem,
+    )
+    from .conversation import (
         ToolCall as ToolCall,
+    )
+    from .conversation import (
         ToolResult as ToolResult,
     )
     from .errors import (
         AllyError as AllyError,
+    )
+    from .errors import (
         ArgumentsError as ArgumentsError,
+    )
+    from .errors import (
         AuditError as AuditError,
+    )
+    from .errors import (
         BudgetRefused as BudgetRefused,
+    )
+    from .errors import (
         ConfigError as ConfigError,
+    )
+    from .errors import (
         ConsentError as ConsentError,
+    )
+    from .errors import (
         EventError as EventError,
+    )
+    from .errors import (
         GateRefused as GateRefused,
+    )
+    from .errors import (
         HopLimitRefused as HopLimitRefused,
+    )
+    from .errors import (
         HostError as HostError,
+    )
+    from .errors import (
         JournalError as JournalError,
+    )
+    from .errors import (
         KeyConflictRefused as KeyConflictRefused,
+    )
+    from .errors import (
         ManifestError as ManifestError,
+    )
+    from .errors import (
         NotFoundRefused as NotFoundRefused,
+    )
+    from .errors import (
         OperatorError as OperatorError,
+    )
+    from .errors import (
         OrderError as OrderError,
+    )
+    from .errors import (
         PermissionRefused as PermissionRefused,
+    )
+    from .errors import (
         PluginError as PluginError,
+    )
+    from .errors import (
         PluginLoadError as PluginLoadError,
+    )
+    from .errors import (
         RecordingError as RecordingError,
+    )
+    from .errors import (
         ReentryRefused as ReentryRefused,
+    )
+    from .errors import (
         RefusedError as RefusedError,
+    )
+    from .errors import (
         SessionError as SessionError,
+    )
+    from .errors import (
         ToolCallError as ToolCallError,
+    )
+    from .errors import (
         UnavailableRefused as UnavailableRefused,
+    )
+    from .errors import (
         UndeclaredError as UndeclaredError,
+    )
+    from .errors import (
         ValidationRefused as ValidationRefused,
     )
     from .events import (
-        AgentEnd as AgentEnd,
-        AgentStart as AgentStart,
-        AssistantMessage as AssistantMessage,
         CODE_ALLY_TYPES as CODE_ALLY_TYPES,
-        CompactionComplete as CompactionComplete,
-        CompactionStart as CompactionStart,
-        ContextThreshold as ContextThreshold,
-        ContextUsageUpdate as ContextUsageUpdate,
-        Decision as Decision,
-        DiffPreview as DiffPreview,
+    )
+    from .events import (
         EVENT_TYPES as EVENT_TYPES,
-        Event as Event,
-        EventsDropped as EventsDropped,
-        ModelRequest as ModelRequest,
-        ModelResponse as ModelResponse,
+    )
+    from .events import (
         PLUGIN_TYPES as PLUGIN_TYPES,
+    )
+    from .events import (
+        AgentEnd as AgentEnd,
+    )
+    from .events import (
+        AgentStart as AgentStart,
+    )
+    from .events import (
+        AssistantMessage as AssistantMessage,
+    )
+    from .events import (
+        CompactionComplete as CompactionComplete,
+    )
+    from .events import (
+        CompactionStart as CompactionStart,
+    )
+    from .events import (
+        ContextThreshold as ContextThreshold,
+    )
+    from .events import (
+        ContextUsageUpdate as ContextUsageUpdate,
+    )
+    from .events import (
+        Decision as Decision,
+    )
+    from .events import (
+        DiffPreview as DiffPreview,
+    )
+    from .events import (
+        Event as Event,
+    )
+    from .events import (
+        EventsDropped as EventsDropped,
+    )
+    from .events import (
+        ModelRequest as ModelRequest,
+    )
+    from .events import (
+        ModelResponse as ModelResponse,
+    )
+    from .events import (
         PermissionRequest as PermissionRequest,
+    )
+    from .events import (
         PermissionResponse as PermissionResponse,
+    )
+    from .events import (
         PluginActionRequested as PluginActionRequested,
+    )
+    from .events import (
         PluginEvent as PluginEvent,
+    )
+    from .events import (
         PluginEventEmitted as PluginEventEmitted,
+    )
+    from .events import (
         PluginMessageReceived as PluginMessageReceived,
+    )
+    from .events import (
         PluginState as PluginState,
+    )
+    from .events import (
         SessionEnd as SessionEnd,
+    )
+    from .events import (
         SessionStart as SessionStart,
+    )
+    from .events import (
         TaskProgress as TaskProgress,
+    )
+    from .events import (
         ThoughtComplete as ThoughtComplete,
+    )
+    from .events import (
         TodoUpdate as TodoUpdate,
+    )
+    from .events import (
         ToolCallEnd as ToolCallEnd,
+    )
+    from .events import (
         ToolCallStart as ToolCallStart,
+    )
+    from .events import (
         UserMessage as UserMessage,
     )
     from .frozen import (
@@ -95,6 +221,8 @@ if TYPE_CHECKING:
     )
     from .handle import (
         Ally as Ally,
+    )
+    from .handle import (
         Task as Task,
     )
     from .home import (
@@ -111,6 +239,8 @@ if TYPE_CHECKING:
     )
     from .manifest import (
         HOST_API as HOST_API,
+    )
+    from .manifest import (
         Manifest as Manifest,
     )
     from .markers import (
@@ -130,7 +260,11 @@ if TYPE_CHECKING:
     )
     from .runtime.clock import (
         Clock as Clock,
+    )
+    from .runtime.clock import (
         RecordedClock as RecordedClock,
+    )
+    from .runtime.clock import (
         SystemClock as SystemClock,
     )
     from .session import (
@@ -141,13 +275,23 @@ if TYPE_CHECKING:
     )
     from .tools import (
         ToolSpec as ToolSpec,
+    )
+    from .tools import (
         action as action,
+    )
+    from .tools import (
         tool as tool,
     )
     from .verdicts import (
         Allow as Allow,
+    )
+    from .verdicts import (
         Ask as Ask,
+    )
+    from .verdicts import (
         Deny as Deny,
+    )
+    from .verdicts import (
         Replace as Replace,
     )
 

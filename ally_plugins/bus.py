@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-
 from .conversation import ActionRequest, Context, Message, Receipt, plugin_metadata
 from .errors import (
     GateRefused,
@@ -58,10 +57,13 @@ class HostSide(Protocol):
     """What the bus needs of the host that it serves."""
 
     clock: Clock
-    journal: Journal
     tools: Contributions
     actions: Contributions
     tasks: Tasks
+
+    @property
+    def journal(self) -> Journal:
+        """The journal, while the host runs."""
 
     def session_for(self, plugin: str, session_id: str | None) -> Session:
         """Return the session that a call means. Raises a RefusedError when that is not clear."""

@@ -8,11 +8,13 @@ stamps `seq`, `timestamp`, `session_id` and `origin` when it emits. The first tw
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, ClassVar, Final, TypeVar
 
 import attrs
 from attrs import field, frozen
 
+from .compat import override
 from .errors import EventError
 from .frozen import EMPTY, FrozenDict, freeze, freeze_mapping
 
@@ -56,6 +58,10 @@ __all__ = [
 ]
 
 _PLUGIN_EVENT: Final = re.compile(r"[a-z0-9_-]+:[A-Za-z0-9_.-]+\Z")
+
+
+def _as_names(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(names)
 
 
 @frozen(kw_only=True)
@@ -387,7 +393,7 @@ class Decision(Event):
     subject: str
     verdict: str
     reason: str = ""
-    decided_by: tuple[str, ...] = field(default=(), converter=tuple)
+    decided_by: tuple[str, ...] = field(default=(), converter=_as_names)
 
 
 @frozen
@@ -409,7 +415,9 @@ class PluginEvent(Event):
     data: FrozenDict = field(default=EMPTY, converter=freeze_mapping)
 
     @property
+    @override
     def type(self) -> str:
+        """The plugin's own name for it, `<plugin>:<name>`."""
         return self.event_type
 
 
@@ -487,7 +495,7 @@ _set_seq: Final = Event.seq.__set__  # type: ignore[attr-defined]  # slots: the 
 _set_timestamp: Final = Event.timestamp.__set__  # type: ignore[attr-defined]
 _set_session: Final = Event.session_id.__set__  # type: ignore[attr-defined]
 _set_origin: Final = Event.origin.__set__  # type: ignore[attr-defined]
-_set_turn: Final = Event.turn_id.__set__  # type: ignore[attr-defined]
+_set_turn: Final = Event.turn_id.__set__  # type: ignore[union-attr]
 
 
 def stamp(

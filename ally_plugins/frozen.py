@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any, Final, NoReturn
 
+from .compat import override
 from .errors import EventError
 
 __all__ = ["EMPTY", "MAX_DEPTH", "FrozenDict", "freeze", "freeze_mapping"]
@@ -30,8 +31,8 @@ class FrozenDict(dict[str, Any]):
         message = "this mapping must not change; change a copy made with dict(...)"
         raise TypeError(message)
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
     def __copy__(self) -> FrozenDict:
         return self
@@ -39,6 +40,7 @@ class FrozenDict(dict[str, Any]):
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenDict:
         return self
 
+    @override
     def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[str, Any]]]:
         return (FrozenDict, (dict(self),))
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from .compat import override
 from .frozen import EMPTY
 from .scope import current_scope
 
@@ -107,6 +108,7 @@ class Ally:
         self._outbound = outbound
         self._data_dir = data_dir
 
+    @override
     def __repr__(self) -> str:
         return f"<Ally of {self.name!r}>"
 

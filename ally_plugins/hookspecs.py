@@ -168,19 +168,19 @@ class PluginHooks:
     # Transform: a chain in hook order; each sees what the one before made of the value.
 
     @hookspec
-    def ally_transform_tool_input(self, call: ToolCall) -> Replace | None:
+    def ally_transform_tool_input(self, call: ToolCall) -> Replace[Any] | None:
         """Change the arguments of a tool call, before it is checked, gated, shown and run: `Replace(ToolCall)`."""
 
     @hookspec
-    def ally_transform_tool_output(self, call: ToolCall, result: ToolResult) -> Replace | None:
+    def ally_transform_tool_output(self, call: ToolCall, result: ToolResult) -> Replace[Any] | None:
         """Change what a tool returned, before anybody sees it: `Replace(ToolResult)`."""
 
     @hookspec
-    def ally_transform_user_message(self, message: Message) -> Replace | None:
+    def ally_transform_user_message(self, message: Message) -> Replace[Any] | None:
         """Change what the person said, before the model sees it: `Replace(Message)`."""
 
     @hookspec
-    def ally_transform_plugin_message(self, message: Message) -> Replace | None:
+    def ally_transform_plugin_message(self, message: Message) -> Replace[Any] | None:
         """Change another plugin's message, before it is recorded: `Replace(Message)`."""
 
 

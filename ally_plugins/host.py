@@ -66,7 +66,7 @@ class Host:
         self,
         app: str = "ally-plugins",
         *,
-        home: Home | Path | str | None | bool = True,
+        home: Home | Path | str | bool | None = True,
         plugins: Mapping[str, Any] | None = None,
         grants: Mapping[str, Iterable[str]] | None = None,
         discover: bool = True,
@@ -389,7 +389,7 @@ class Host:
                 session.emit_caused(make(), ())
 
 
-def _home(app: str, home: Home | Path | str | None | bool) -> Home | None:  # noqa: FBT001
+def _home(app: str, home: Home | Path | str | bool | None) -> Home | None:  # noqa: FBT001
     from .home import Home as HomeClass
 
     if home is None or home is False:

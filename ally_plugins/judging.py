@@ -108,22 +108,26 @@ class Judge:
         question = self._question("ally_gate_message", caused_by=plugin, origin=origin, cause=message.id)
         return await self._rule(question, message, f"a {message.role} message of {plugin}")
 
-    async def transform_tool_input(self, call: ToolCall, origin: tuple[str, ...]) -> Transformed:
+    async def transform_tool_input(self, call: ToolCall, origin: tuple[str, ...]) -> Transformed[ToolCall]:
         """Run the chain over a call's arguments."""
         question = self._question("ally_transform_tool_input", tool=call.tool_name, origin=origin, cause=call.call_id)
         return await self._transform(question, call, lambda value: (value,), check_call)
 
-    async def transform_tool_output(self, call: ToolCall, result: ToolResult, origin: tuple[str, ...]) -> Transformed:
+    async def transform_tool_output(
+        self, call: ToolCall, result: ToolResult, origin: tuple[str, ...]
+    ) -> Transformed[ToolResult]:
         """Run the chain over what a tool returned."""
         question = self._question("ally_transform_tool_output", tool=call.tool_name, origin=origin, cause=call.call_id)
         return await self._transform(question, result, lambda value: (call, value), check_result)
 
-    async def transform_user_message(self, message: Message) -> Transformed:
+    async def transform_user_message(self, message: Message) -> Transformed[Message]:
         """Run the chain over what the person said."""
         question = self._question("ally_transform_user_message", cause=message.id)
         return await self._transform(question, message, lambda value: (value,), check_message)
 
-    async def transform_plugin_message(self, message: Message, plugin: str, origin: tuple[str, ...]) -> Transformed:
+    async def transform_plugin_message(
+        self, message: Message, plugin: str, origin: tuple[str, ...]
+    ) -> Transformed[Message]:
         """Run the chain over a plugin's message; its author is left out."""
         question = self._question("ally_transform_plugin_message", caused_by=plugin, origin=origin, cause=message.id)
         return await self._transform(question, message, lambda value: (value,), check_message)
@@ -182,7 +186,7 @@ class Judge:
         value: Any,
         arguments: Callable[[Any], tuple[Any, ...]],
         check: Callable[[Any, Any], tuple[Any, tuple[str, ...]]],
-    ) -> Transformed:
+    ) -> Transformed[Any]:
         done = await self._dispatcher.transform(question, value, arguments, check)
         if done.changes:
             self._journal.append_soon(self._transform_record(question, done))
@@ -190,7 +194,7 @@ class Judge:
                 _log.warning("%s: %s all changed %r; the last one won", question.hook, ", ".join(plugins), name)
         return done
 
-    def _transform_record(self, question: Question, done: Transformed) -> Record:
+    def _transform_record(self, question: Question, done: Transformed[Any]) -> Record:
         data = {
             "hook": question.hook,
             "cause": question.cause,

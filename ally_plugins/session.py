@@ -10,10 +10,11 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import attrs
 
+from .compat import override
 from .conversation import CONTEXT_PARTS, ActionRequest, Context, Message, SafePoint, ToolCall, ToolResult
 from .errors import ArgumentsError, GateRefused, JournalError, SessionError, ToolCallError
 from .events import (
@@ -42,13 +43,15 @@ from .structuring import encode, event_to_wire
 if TYPE_CHECKING:
     from .journal import Journal, StoredMessage
     from .runtime.clock import Clock
-    from .runtime.dispatch import Dispatcher
+    from .runtime.dispatch import Dispatcher, Transformed
     from .runtime.lanes import Lane
     from .runtime.plugin import Plugin
 
 __all__ = ["Session"]
 
 _log: Final = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Runner = Callable[[ToolCall], Awaitable[ToolResult]]
 Asker = Callable[[ToolCall, Ruling], Awaitable[bool]]
@@ -58,10 +61,13 @@ class SessionSide(Protocol):
     """What a session needs of its host."""
 
     clock: Clock
-    journal: Journal
     dispatcher: Dispatcher
     stream: ActivityStream
     has_person: bool
+
+    @property
+    def journal(self) -> Journal:
+        """The journal, while the host runs."""
 
     def pump(self, session: Session) -> None:
         """Wake whoever carries the session's events; may be called from any thread."""
@@ -116,6 +122,7 @@ class Session:
         self._thresholds = Thresholds()
         self._safe_point = asyncio.Lock()
 
+    @override
     def __repr__(self) -> str:
         return f"<Session {self.id!r}>"
 
@@ -397,7 +404,7 @@ class Session:
         return await self.context(tuple(sorted(plugin.grants.context_parts)))
 
 
-def _unblocked(done: Any) -> Any:
+def _unblocked(done: Transformed[T]) -> T:
     if done.blocked_by is not None:
         raise GateRefused(done.reason, plugin=done.blocked_by)
     return done.value
@@ -406,7 +413,8 @@ def _unblocked(done: Any) -> Any:
 def _only(context: Context, parts: Sequence[str]) -> Context:
     """Return the context with nothing but the parts that were asked for, whoever made it."""
     surplus = [part for part in CONTEXT_PARTS if part not in parts and getattr(context, part) is not None]
-    return attrs.evolve(context, **dict.fromkeys(surplus)) if surplus else context
+    emptied: dict[str, Any] = dict.fromkeys(surplus)
+    return attrs.evolve(context, **emptied) if emptied else context
 
 
 def _waiting(stored: StoredMessage) -> Waiting:

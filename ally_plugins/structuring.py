@@ -119,7 +119,7 @@ def structure(cls: type[T], value: Any, *, name: str = "", rename: Any = None) -
     Raises EventError whose text names the path of the first wrong field, below `name`; `rename` turns a field's name into
     the one that the sender used.
     """
-    from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError  # noqa: PLC0415 - heavy, rarely needed
+    from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 
     try:
         return _converter().structure(value, cls)
@@ -130,10 +130,19 @@ def structure(cls: type[T], value: Any, *, name: str = "", rename: Any = None) -
         raise EventError(message, path=path) from None
 
 
-@cache
-def _fields(cls: type[Event]) -> tuple[tuple[str, str, bool], ...]:
-    """Return (attribute, wire name, is it needed) of an event's own data."""
-    from attrs import NOTHING, fields  # noqa: PLC0415
+_FIELDS: Final[dict[Any, tuple[tuple[str, str, bool], ...]]] = {}
+
+
+def _fields(cls: Any) -> tuple[tuple[str, str, bool], ...]:
+    """Return (attribute, wire name, is it needed) of an event's own data; computed once for each class."""
+    known = _FIELDS.get(cls)
+    if known is None:
+        known = _FIELDS[cls] = _compute_fields(cls)
+    return known
+
+
+def _compute_fields(cls: Any) -> tuple[tuple[str, str, bool], ...]:
+    from attrs import NOTHING, fields
 
     if cls is PluginEvent:
         return ()
@@ -146,7 +155,7 @@ def _fields(cls: type[Event]) -> tuple[tuple[str, str, bool], ...]:
 
 @cache
 def _converter() -> Converter:
-    from cattrs import Converter  # noqa: PLC0415 - 60 ms; only what structures pays for it
+    from cattrs import Converter
 
     converter = Converter(forbid_extra_keys=False, detailed_validation=True)
     for kind in (str, bool):

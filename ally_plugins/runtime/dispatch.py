@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
 
 from attrs import Factory, define, frozen
 
@@ -55,10 +56,10 @@ class Change:
 
 
 @define
-class Transformed:
+class Transformed(Generic[T]):
     """The value at the end of a chain, what each transform did, and which one blocked, if one did."""
 
-    value: Any
+    value: T
     changes: list[Change] = Factory(list)
     blocked_by: str | None = None
     reason: str = ""
@@ -121,7 +122,7 @@ class Dispatcher:
         for plugin in plugins:
             if plugin.is_running:
                 future = _submit(plugin, question, arguments(plugin), "gate")
-                future.add_done_callback(lambda _, name=plugin.name: ends.setdefault(name, loop.time()))
+                future.add_done_callback(partial(_note_end, ends, plugin.name))
                 waiting[plugin.name] = future
         try:
             if waiting:
@@ -140,7 +141,7 @@ class Dispatcher:
         value: T,
         arguments: Callable[[T], tuple[Any, ...]],
         check: Callable[[T, Any], tuple[T, tuple[str, ...]]],
-    ) -> Transformed:
+    ) -> Transformed[T]:
         """Run the chain: each transform sees the value that the one before made.
 
         `check` returns the new value, validated, and the names of the fields that differ, or raises. A failing
@@ -187,7 +188,7 @@ class Dispatcher:
         except Exception as error:
             _count(plugin, question.hook, error)
             raise _TransformFailed(describe(error), shadow) from error
-        except BaseException as error:  # noqa: BLE001 - SystemExit of a plugin
+        except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             _count(plugin, question.hook, error)
@@ -195,11 +196,15 @@ class Dispatcher:
         return new, Change(plugin.name, fields, shadow=shadow) if fields else None
 
 
-class _TransformFailed(Exception):  # noqa: N818 - a signal within this module
+class _TransformFailed(Exception):
     def __init__(self, reason: str, shadow: bool) -> None:  # noqa: FBT001
         super().__init__(reason)
         self.reason = reason
         self.shadow = shadow
+
+
+def _note_end(ends: dict[str, float], name: str, future: asyncio.Future[Any]) -> None:
+    ends[name] = future.get_loop().time()
 
 
 def _takes_part(plugin: Plugin, hook: str) -> bool:

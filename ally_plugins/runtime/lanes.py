@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define
 
 from ally_plugins.events import Event, EventsDropped, stamp
 from ally_plugins.scope import SCOPE, Scope
@@ -31,7 +32,7 @@ GRACE: Final = 1.0
 """Seconds that an interrupted hook has to end, before it is abandoned and its plugin quarantined."""
 
 
-class TimedOut(Exception):  # noqa: N818 - a cause that is recorded, never raised out of the runtime
+class TimedOut(Exception):
     """A hook did not answer within its deadline."""
 
 
@@ -366,7 +367,7 @@ class Lane:
                         await function(event)
                     else:
                         self._in_thread = True
-                        await self._worker.run(lambda function=function, event=event: function(event))
+                        await self._worker.run(partial(function, event))
                 except BaseException as error:  # noqa: BLE001 - sorted in _failed; a plugin may raise anything
                     self._failed(error, event)
                 finally:

@@ -65,7 +65,7 @@ class Worker:
             future.get_loop().call_soon_threadsafe(_settle, future, result, error)
 
 
-class ThreadExit(Exception):  # noqa: N818 - it is not an error of ours
+class ThreadExit(Exception):
     """A function in a plugin's thread raised something that is not an Exception, such as SystemExit."""
 
     def __init__(self, raised: BaseException) -> None:
