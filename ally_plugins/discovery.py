@@ -182,12 +182,18 @@ class _Scan:
             entry_point=entry_point.value,
         )
         try:
+            return self._inspected(found, installed.dist, entry_point)
+        except Exception as error:  # noqa: BLE001  # damaged files, and finders of anybody's
+            return evolve(found, problem=f"what is installed of it cannot be read: {_reason(error)}")
+
+    def _inspected(self, found: Found, dist: Distribution, entry_point: Any) -> Found:
+        try:
             module, attribute = entry_point.module, entry_point.attr
         except (ValueError, AttributeError):
             module, attribute = "", ""
         if not attribute or not all(part.isidentifier() for part in module.split(".")):
             return evolve(found, problem=f"entry point {describe(entry_point.value)} is not of the form MODULE:CLASS")
-        return self._with_files(found, installed.dist, module)
+        return self._with_files(found, dist, module)
 
     def _with_files(self, found: Found, dist: Distribution, module: str) -> Found:
         located = locating.locate(module)

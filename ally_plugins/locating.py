@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-from importlib.machinery import all_suffixes
-from typing import TYPE_CHECKING, Final
+import sys
+from importlib.machinery import ModuleSpec, PathFinder, all_suffixes
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import field, frozen
 
@@ -74,30 +75,55 @@ def _candidates(place: _Place, name: str) -> Iterator[str]:
 
 
 def _find(parts: list[str]) -> _Place | None:
-    top, *rest = parts
     try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError, AttributeError):  # a finder of somebody's, or a module without a spec
+        spec = importlib.util.find_spec(parts[0])
+    except Exception:  # noqa: BLE001  # anybody's finder; and a ValueError for a module without a spec
         return None
+    return _from_spec(spec, parts, 1)
+
+
+def _from_spec(spec: ModuleSpec | None, parts: list[str], depth: int) -> _Place | None:
+    """Go on from what a finder said of the first `depth` parts."""
     if spec is None:
         return None
     directories = tuple(spec.submodule_search_locations or ())
+    is_file = spec.has_location and spec.origin is not None
     if not directories:
-        is_file = spec.has_location and spec.origin is not None
-        return _Place((), spec.origin) if is_file and not rest else None
-    if spec.origin is not None and spec.has_location:
-        return _walk(rest, _Place((directories[0],), None), directories)
-    return _walk(rest, _Place((), None, directories), directories)
+        return _Place((), spec.origin) if is_file and depth == len(parts) else None
+    place = _Place((directories[0],), None) if is_file else _Place((), None, directories)
+    return _walk(parts, depth, place, directories)
 
 
-def _walk(rest: list[str], place: _Place, directories: tuple[str, ...]) -> _Place | None:
-    for position, name in enumerate(rest):
+def _ask_finders(parts: list[str], depth: int) -> _Place | None:
+    """Ask the finders that installed themselves for what no directory has.
+
+    setuptools maps the packages of an editable namespace by their full names, and gives the namespace no directory. A
+    finder is asked for a name without its parents being imported; that is what `importlib.util.find_spec` would do.
+    """
+    for length in range(depth + 1, len(parts) + 1):
+        name = ".".join(parts[:length])
+        for finder in sys.meta_path:
+            if finder is not PathFinder and (spec := _spec_of(finder, name)) is not None:
+                return _from_spec(spec, parts, length)
+    return None
+
+
+def _spec_of(finder: Any, name: str) -> ModuleSpec | None:
+    try:
+        spec = finder.find_spec(name, None)
+    except Exception:  # noqa: BLE001  # anybody's finder, asked without the parents that it may expect
+        return None
+    return spec if isinstance(spec, ModuleSpec) and spec.has_location else None
+
+
+def _walk(parts: list[str], depth: int, place: _Place, directories: tuple[str, ...]) -> _Place | None:
+    for position, name in enumerate(parts[depth:], depth):
         step = _step(name, directories)
         if step is None:
-            return None
+            return _ask_finders(parts, position)
         path, kind = step
         if kind == "module":
-            return _Place(place.packages, path, place.namespaces) if position == len(rest) - 1 else None
+            return _Place(place.packages, path, place.namespaces) if position == len(parts) - 1 else None
         if kind == "package" or place.packages:
             place = _Place((*place.packages, path), None, place.namespaces)
             directories = (path,)

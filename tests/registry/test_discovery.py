@@ -111,6 +111,30 @@ def test_unreadable_entry_points_are_told_and_the_others_are_found(site: Site, c
     assert len(discovery.problems) <= 1
 
 
+@pytest.mark.parametrize("name", ["RECORD", "direct_url.json"])
+def test_a_damaged_file_of_the_metadata_is_one_line_and_the_others_are_found(site: Site, name: str) -> None:
+    info = site.plugin("bad", GOOD)
+    (info / name).write_bytes(b"\xff\xfe")
+    assert "cannot be read: UnicodeDecodeError" in (only("bad").problem or "")
+
+
+class Finder:
+    """A finder of somebody's that is broken."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name.startswith("bad"):
+            raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("value", ["bad:Plugin", "neighbour.bad:Plugin"])
+def test_a_finder_that_fails_is_one_line_and_the_others_are_found(
+    site: Site, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    site.add("bad", {"bad": value}, {"bad.py": ""})
+    assert "is not there" in (only("bad").problem or "")
+
+
 def test_metadata_without_a_name_is_told_and_the_others_are_found(site: Site) -> None:
     info = site.add("bad", {"bad": "bad:Plugin"})
     (info / "METADATA").unlink()
