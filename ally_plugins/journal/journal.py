@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import sqlite3
-import tempfile
 from asyncio import Future as LoopFuture
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from ally_plugins.errors import JournalError
 from ally_plugins.journal.reading import Reading
@@ -32,6 +31,9 @@ from ally_plugins.journal.values import (
 from ally_plugins.journal.waiting import BlockingWaiter
 from ally_plugins.journal.writer import Writer
 
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
 __all__ = ["HEAD_NAME", "JOURNAL_NAME", "Journal"]
 
 JOURNAL_NAME: Final = "journal.db"
@@ -50,7 +52,7 @@ class Journal:
         """Use `open` or `in_memory`."""
         self.path: Final = path
         self.head_path: Final = head
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: TemporaryDirectory[str] | None = None
 
         def open_store(*, create: bool = False) -> Store:
             return Store(path, head, create=create, durable=durable)
@@ -74,6 +76,8 @@ class Journal:
     @classmethod
     def in_memory(cls) -> Self:
         """Open a journal that ends with the process: a file in a temporary folder, never waiting for the disk."""
+        import tempfile  # for tests and hosts without a home only; takes 10 ms
+
         folder = tempfile.TemporaryDirectory(prefix="ally-journal-")
         journal = cls(Path(folder.name) / JOURNAL_NAME, Path(folder.name) / HEAD_NAME, durable=False)
         journal._folder = folder

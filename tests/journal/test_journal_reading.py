@@ -161,7 +161,7 @@ def test_a_journal_in_a_folder_that_cannot_be_written_can_be_read(tmp_path: Path
     tmp_path.chmod(0o555)
     (tmp_path / "journal.db").chmod(0o444)
     code = (
-        "import sys, os, pathlib\nfrom ally_plugins.journal import Reading\n"
+        "import sys, os, pathlib, urllib.parse\nfrom ally_plugins.journal import Reading\n"
         "if os.geteuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         "print(len(list(Reading(pathlib.Path(sys.argv[1])).records())))\n"
     )
