@@ -16,7 +16,7 @@ import tomlkit  # noqa: F401  # likewise
 from ally_plugins.home import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 CODE = "class Plugin: pass\n"
 
@@ -77,12 +77,16 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """Return an empty site that is all there is on the path beside the standard library."""
+def site(tmp_path: Path) -> Iterator[Site]:
+    """Give an empty site that is all there is on the path beside the standard library; tests may change the path."""
+    path, entries = sys.path, list(sys.path)
     made = Site(tmp_path / "site")
-    monkeypatch.setattr(sys, "path", [str(made.path), *standard_library()])
+    sys.path = [str(made.path), *standard_library()]
     importlib.invalidate_caches()
-    return made
+    yield made
+    sys.path = path
+    sys.path[:] = entries
+    importlib.invalidate_caches()
 
 
 def standard_library() -> list[str]:

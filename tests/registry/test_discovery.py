@@ -168,27 +168,23 @@ def test_two_versions_in_one_directory_are_told(site: Site) -> None:
     assert "twice-1.0.dist-info and twice-2.0.dist-info" in discovery.problems[0]
 
 
-def test_of_two_versions_on_the_path_the_first_counts_as_for_an_import(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_versions_on_the_path_the_first_counts_as_for_an_import(site: Site, tmp_path: Path) -> None:
     first = type(site)(tmp_path / "first")
     first.plugin("twice", 'description = "newer"', version="2.0")
     site.plugin("twice", 'description = "older"', version="1.0")
-    monkeypatch.syspath_prepend(str(first.path))
+    sys.path.insert(0, str(first.path))
     found = only("twice")
     assert (found.version, found.problem) == ("2.0", None)
     assert found.manifest is not None
     assert found.manifest.description == "newer"
 
 
-def test_a_newer_version_without_plugins_hides_the_older_one(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_newer_version_without_plugins_hides_the_older_one(site: Site, tmp_path: Path) -> None:
     first = type(site)(tmp_path / "first")
     info = first.add("twice", {}, version="2.0")
     (info / "entry_points.txt").unlink()
     site.plugin("twice", GOOD)
-    monkeypatch.syspath_prepend(str(first.path))
+    sys.path.insert(0, str(first.path))
     assert discover().get("twice") is None
 
 
@@ -239,23 +235,19 @@ def test_the_nearest_of_several_manifests_counts(site: Site) -> None:
     assert (only("q").manifest_path or "").endswith("p/ally-plugin.toml".replace("/", os.sep))
 
 
-def test_a_namespace_over_several_directories_is_searched_in_all(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_namespace_over_several_directories_is_searched_in_all(site: Site, tmp_path: Path) -> None:
     first = type(site)(tmp_path / "first")
     first.write("space/other/__init__.py", "")
     site.add("p", {"p": "space.p:P"}, {"space/p/__init__.py": "", "space/p/ally-plugin.toml": GOOD})
-    monkeypatch.syspath_prepend(str(first.path))
+    sys.path.insert(0, str(first.path))
     assert only("p").problem is None
 
 
-def test_a_top_level_module_that_hides_the_distribution_is_what_counts(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_top_level_module_that_hides_the_distribution_is_what_counts(site: Site, tmp_path: Path) -> None:
     site.plugin("hidden", GOOD)
     first = type(site)(tmp_path / "first")
     first.write("hidden.py", "class Plugin: pass")
-    monkeypatch.syspath_prepend(str(first.path))
+    sys.path.insert(0, str(first.path))
     assert str(first.path) in (only("hidden").problem or "")
 
 

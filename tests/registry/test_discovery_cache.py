@@ -157,7 +157,7 @@ def test_a_relative_entry_means_the_directory_that_one_is_in(
     empty = tmp_path / "empty"
     empty.mkdir()
     os.utime(empty, (1_600_000_000, 1_600_000_000))
-    monkeypatch.setattr(sys, "path", ["", *sys.path[1:]])
+    sys.path[0] = ""
     monkeypatch.chdir(empty)
     discover(cache)
     assert discover(cache).from_cache
@@ -165,15 +165,13 @@ def test_a_relative_entry_means_the_directory_that_one_is_in(
     assert not discover(cache).from_cache
 
 
-def test_caches_of_other_paths_are_kept_and_pruned(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_caches_of_other_paths_are_kept_and_pruned(cache: Path, tmp_path: Path) -> None:
     path = list(sys.path)
     for i in range(12):
         directory = tmp_path / str(i)
         directory.mkdir()
         os.utime(directory, (1_600_000_000, 1_600_000_000))
-        monkeypatch.setattr(sys, "path", [*path, str(directory)])
+        sys.path = [*path, str(directory)]
         discover(cache)
         assert discover(cache).from_cache
     assert len(list(cache.iterdir())) == 8
