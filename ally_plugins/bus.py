@@ -346,6 +346,15 @@ class PluginMessageBus:
             raise
         self._host.tasks.report(task, progress, message)
 
+    def may_log(self, plugin: Plugin) -> bool:
+        """Count one log record against the plugin's budget, and say whether it may be written."""
+        try:
+            plugin.budget.take_log(self._host.clock.steady())
+        except RefusedError as refusal:
+            self._refused(plugin, "log", refusal, None)
+            return False
+        return True
+
     # --- the steps ---
 
     def _identify(self, plugin: Plugin) -> Scope | None:

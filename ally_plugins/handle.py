@@ -45,8 +45,25 @@ class Task(Protocol):
         """Wait for the end and return what the coroutine returned; raises what it raised."""
 
 
+class PluginLog(logging.LoggerAdapter[logging.Logger]):
+    """A plugin's logger, `ally_plugins.plugin.NAME`; records beyond the plugin's budget are dropped and counted."""
+
+    def __init__(self, logger: logging.Logger, may_log: Callable[[], bool]) -> None:
+        super().__init__(logger, {})
+        self._may_log = may_log
+
+    @override
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log a record, if its level is on and the budget allows it."""
+        if self.isEnabledFor(level) and self._may_log():
+            self.logger.log(level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 2})
+
+
 class Outbound(Protocol):
     """The way from a handle to the host: the bus in process, a connection out of process."""
+
+    def may_log(self) -> bool:
+        """Say whether the plugin may write one more log record now; may be asked from any thread."""
 
     def supports(self, name: str) -> bool: ...
 
@@ -103,7 +120,7 @@ class Ally:
     ) -> None:
         self.name = name
         self.settings = settings
-        self.log = logging.getLogger(f"ally_plugins.plugin.{name}")
+        self.log = PluginLog(logging.getLogger(f"ally_plugins.plugin.{name}"), outbound.may_log)
         self.blocking = BlockingAlly(self)
         self._outbound = outbound
         self._data_dir = data_dir

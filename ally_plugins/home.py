@@ -89,6 +89,11 @@ class Home:
         return self.path / "audit.head"
 
     @property
+    def never_emitted_file(self) -> Path:
+        """The event types that the app's host has said it never emits, as a JSON list."""
+        return self.run_dir / "never-emitted.json"
+
+    @property
     def logs_dir(self) -> Path:
         """What plugins log."""
         return self.path / "logs"

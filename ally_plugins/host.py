@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -19,6 +19,7 @@ from .crew import Crew
 from .errors import ConfigError, HostError, NotFoundRefused, SessionError, ValidationRefused
 from .events import EVENT_TYPES, Event, PluginState, SessionStart, TaskProgress
 from .frozen import EMPTY, freeze
+from .home import write_atomically
 from .hookspecs import HostHooks
 from .ids import new_id
 from .journal import Journal, Record
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .handle import Ally
     from .home import Home
     from .records import PluginRecord
+    from .registry import Plan
     from .runtime.clock import Clock
     from .runtime.lanes import Crash, Lane
 
@@ -60,6 +62,8 @@ class Host:
     `plugins` are given by code, by name: a class or factory, or a pair with its PluginRecord; that is the host author's
     consent. `discover=False` loads only those. `emits` are the event types that this host emits, all by default.
     `has_person` says whether somebody is there to answer an `Ask`. `implementation` answers the capability hooks.
+    `consent` is asked at start for each installed plugin that waits for consent, with what it would get; true agrees to
+    exactly that, on the host author's responsibility, and is recorded so. Without it, the answer is no.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Host:
         has_person: bool = False,
         emits: Iterable[str] | None = None,
         actions: Iterable[str] = (),
+        consent: Callable[[Plan], bool | Awaitable[bool]] | None = None,
     ) -> None:
         self.app: Final = app
         self.home = _home(app, home)
@@ -92,6 +97,7 @@ class Host:
         self.stream = ActivityStream(self._forward)
         self.registry = Registry(self.home) if self.home is not None and discover else None
         self._given = _given_records(plugins or {}, grants or {})
+        self._consent = consent
         self._given_journal = journal
         self._journal: Journal | None = journal
         self._crew: Crew | None = None
@@ -142,6 +148,9 @@ class Host:
             on_crash=self._crashed,
             now=self.clock.steady,
         )
+        if self._consent is not None:
+            await self._ask_for_consent(self._consent)
+        self._declare_emitted()
         for record in self._installed():
             self._crew.add(record)
         for record, factory in self._given:
@@ -151,6 +160,29 @@ class Host:
             if plugin.options.mandatory and not plugin.is_running:
                 text = f"the mandatory plugin {plugin.name!r} is {plugin.state}: {plugin.reason}"
                 raise HostError(text)
+
+    async def _ask_for_consent(self, consent: Callable[[Plan], bool | Awaitable[bool]]) -> None:
+        if self.registry is None:
+            return
+        for record in self.registry.review():
+            if record.state == "waiting for consent":
+                plan = self.registry.plan(record.name)
+                answer = consent(plan)
+                if (await answer if inspect.isawaitable(answer) else answer) is True:
+                    data = {"grants": plan.grants.texts(), "by": "code"}
+                    await self.journal.append(Record("enable", self.clock.time_ms(), record.name, None, None, data))
+                    self.registry.enable(plan, by="code")
+
+    def _declare_emitted(self) -> None:
+        """Leave word in the home of what is never emitted, so that `list` and `doctor` can warn of idle subscriptions."""
+        if self.home is None:
+            return
+        never = sorted(set(EVENT_TYPES) - self.emits)
+        try:
+            if never or self.home.never_emitted_file.exists():
+                write_atomically(self.home.never_emitted_file, encode(never), durable=False)
+        except OSError as error:
+            _log.warning("what this host never emits could not be written down: %s", error)
 
     def _installed(self) -> list[PluginRecord]:
         """Return what is installed and wanted; a plugin given by code under the same name takes its place."""

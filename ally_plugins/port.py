@@ -49,6 +49,10 @@ class PluginPort:
             future.cancel()
             raise
 
+    def may_log(self) -> bool:
+        """Say whether the plugin may write one more log record now, and count it."""
+        return self._bus.may_log(self._plugin)
+
     async def add_message(self, role: str, content: str, **options: Any) -> Receipt:
         return await self._bus.accept_message(self._plugin, role, content, **options)
 
