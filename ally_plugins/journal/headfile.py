@@ -21,7 +21,7 @@ def read_head(path: Path) -> Head | None:
     """Read `audit.head`; None when there is none. Raises JournalError when it is something else."""
     try:
         return Head.from_text(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, OSError) as error:
         raise JournalError(f"the audit head {str(path)!r} cannot be read: {error}") from error
@@ -47,16 +47,14 @@ def write_head(path: Path, head: Head, *, sync: bool) -> None:
         raise
 
 
-def check_head(path: Path, hash_at: Callable[[int], bytes | None], now: Head) -> bool:
-    """Compare the journal with `audit.head`; return if there is one.
+def check_head(path: Path, head: Head | None, hash_at: Callable[[int], bytes | None], now: Head) -> None:
+    """Raise JournalError when the journal ends before what `audit.head` has seen, or is another one.
 
-    Raises JournalError when the journal ends before what `audit.head` has seen, or is another one.
-
-    Writing on would replace the head, and with it the proof that something is missing.
+    `head` must have been read before `now`, since another host may write both. Writing on would replace the head, and
+    with it the proof that something is missing.
     """
-    head = read_head(path)
     if head is None:
-        return False
+        return
     way_out = f"see `ally-plugins audit verify`; restore the journal, or move {str(path)!r} away to go on without"
     if head.chain != now.chain:
         raise JournalError(f"the journal is not the one that {str(path)!r} belongs to; {way_out}")
@@ -64,4 +62,3 @@ def check_head(path: Path, hash_at: Callable[[int], bytes | None], now: Head) ->
         raise JournalError(f"the journal ends at record {now.n}, but {str(path)!r} has seen {head.n}; {way_out}")
     if head.n and hash_at(head.n) != head.hash:
         raise JournalError(f"record {head.n} of the journal is not the one that {str(path)!r} has seen; {way_out}")
-    return True

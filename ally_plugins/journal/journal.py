@@ -120,7 +120,8 @@ class Journal:
         """Write a message as pending; the result is its offset, the number of its record.
 
         Cancelling the future does not take the message back. Raises JournalError, here or in the future, when it cannot
-        be written; DuplicateKeyError in the future when this plugin's key was there before (with the earlier message),
+        be written (a disk that fails amid a commit may keep it all the same: use a key to try again safely);
+        DuplicateKeyError in the future when this plugin's key was there before (with the earlier message),
         be it in the same batch or from another process.
         """
         future: LoopFuture[int] = asyncio.get_running_loop().create_future()

@@ -16,7 +16,7 @@ import orjson
 
 from ally_plugins.errors import JournalError
 from ally_plugins.journal.chain import Head, digest_of, encode_block, genesis, link
-from ally_plugins.journal.headfile import check_head, write_head
+from ally_plugins.journal.headfile import check_head, read_head, write_head
 from ally_plugins.journal.rows import MESSAGE_COLUMNS, Row, message_from_row, problem_of
 from ally_plugins.journal.schema import connect, read_chain_id
 from ally_plugins.journal.values import EVENTS, JOURNAL, NEVER_PRUNED, PRUNED, SETTLED, EventRow, StoredMessage, encode
@@ -86,12 +86,14 @@ class Store:
     def __init__(self, path: Path, head_path: Path, *, create: bool, durable: bool = True) -> None:
         self.path: Final = path
         self.head_path: Final = head_path
+        there = read_head(head_path)  # before the journal's own, which another host may move on meanwhile
         self._db: Final = connect(path, create=create, durable=durable)
         try:
             self._chain: Final = read_chain_id(self._db)
             self._identity: Final = _identity(path)
             self.head: Head = self._read_head()
-            if not check_head(head_path, self._hash_at, self.head):
+            check_head(head_path, there, self._hash_at, self.head)
+            if there is None:
                 self._begin_head()
         except BaseException:
             self._db.close()

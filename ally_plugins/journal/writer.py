@@ -265,19 +265,23 @@ class Writer:
             except _ENTRY_FAULTS as fault:
                 self._write_one_by_one(store, [entry], fault)
             except BaseException:
+                self._release(entries[:i])
                 del entries[:i]  # those are written, and must not be written again
                 raise
             else:
                 settle(outcomes_of(store, written, *waiters))
 
     def _succeed(self, entries: Iterable[Entry], lost: int) -> None:
-        with self._lock:
-            self._soon_bytes -= sum(entry[2] for entry in entries)
+        self._release(entries)
         self._head_is_dirty = True
         self._reported_lost = lost
         if self.reason is not None:
             _log.warning("the journal is written again; %d records were lost", self.lost)
             self.reason = None
+
+    def _release(self, entries: Iterable[Entry]) -> None:
+        with self._lock:
+            self._soon_bytes -= sum(entry[2] for entry in entries)
 
     def _fail(self, entries: Sequence[Entry], error: Exception) -> None:
         """Tell the callers in words, keep what nobody waits for, and open the file anew next time."""

@@ -16,6 +16,7 @@ import pytest
 
 from ally_plugins.errors import JournalError
 from ally_plugins.journal import Journal, PendingMessage, Reading, Record, schema, verify, writer
+from ally_plugins.journal.store import Batch, Store, Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -240,6 +241,72 @@ def test_while_the_disk_fails_memory_is_bounded_and_what_is_lost_is_counted_and_
             journal.add_events([("s", seq, 1, "TODO_UPDATE", None, b"{}")])
         await journal.flush()
         assert journal.lost == lost
+        await journal.close()
+
+    asyncio.run(main())
+    assert verify(path).ok
+
+
+def test_pruning_while_the_disk_fails_is_an_answer_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = Journal.open(path)
+    journal.append_blocking(Record("x", 1, data={"a": 1}))
+    path.rename(tmp_path / "away")
+    with pytest.raises(JournalError, match="removed or replaced"):
+        journal.prune_blocking(1000)
+    with pytest.raises(JournalError, match="removed or replaced"):
+        journal.prune_blocking(1000)
+    (tmp_path / "away").rename(path)
+    asyncio.run(until(lambda: journal.healthy))
+    assert journal.prune_blocking(1000) == 1
+    journal.close_blocking()
+    assert verify(path).ok
+
+
+def test_a_head_that_cannot_be_written_lags_and_is_written_when_it_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal.open(tmp_path / "journal.db")
+    head = tmp_path / "audit.head"
+    head.unlink()
+    head.mkdir()
+    with caplog.at_level("WARNING"):
+        for i in range(3):
+            journal.append_blocking(Record("x", i))
+            time.sleep(0.06)  # longer than the head may wait
+    assert len([record for record in caplog.records if "audit.head" in record.getMessage()]) == 1
+    assert journal.healthy
+    head.rmdir()
+    journal.close_blocking()
+    assert verify(tmp_path / "journal.db").lag == 0
+
+
+def test_a_bad_entry_and_a_failing_disk_at_once_lose_and_double_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, away = tmp_path / "journal.db", tmp_path / "away"
+    write, calls = Store.write, 0
+
+    def write_until_it_is_gone(store: Store, batch: Batch) -> Written:
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # the whole batch, the first entry by itself, then this
+            path.rename(away)
+        return write(store, batch)
+
+    async def main() -> None:
+        journal = Journal.open(path)
+        monkeypatch.setattr(Store, "write", write_until_it_is_gone)
+        for at in (1, 2, 2**70, 4):
+            journal.append_soon(Record("x", at))
+        with pytest.raises(JournalError):
+            await journal.flush()
+        away.rename(path)
+        await until(lambda: journal.healthy)
+        await journal.flush()
+        assert [record.at for record in journal.reading.records(kind="x")] == [1, 2, 4]
+        assert journal.lost == 1
+        assert journal._writer._soon_bytes == 0
         await journal.close()
 
     asyncio.run(main())
