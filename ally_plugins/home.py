@@ -104,18 +104,19 @@ class Home:
         return self.path / "run"
 
     def data_dir(self, plugin: str) -> Path:
-        """Return the directory that a plugin may write to; it is made when it is not there."""
-        self.prepare()
+        """Return the directory that a plugin may write to; it is made when it is not there. Raises ConfigError."""
         directory = self.path / "data" / plugin
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.prepare(directory)
         return directory
 
-    def prepare(self) -> None:
-        """Make the home and its `run` directory, readable by their owner only. Raises ConfigError when it cannot."""
+    def prepare(self, *directories: Path) -> None:
+        """Make the home, its `run` directory and others, readable by their owner only. Raises ConfigError."""
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.run_dir.mkdir(exist_ok=True, mode=0o700)
             _make_private(self.run_dir)
+            for directory in directories:
+                directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             reason = error.strerror or str(error)
             message = (

@@ -140,21 +140,16 @@ class Registry:
     def plan(self, name: str, only: Iterable[str] | None = None) -> Plan:
         """Return what enabling would agree to and grant.
 
-        With `only`, it grants just those. Without, it grants everything to a new plugin, and to one that was agreed to
-        before what it has and what it newly asks for. Raises ConsentError for what the plugin does not ask for, and
-        for a plugin that cannot be loaded.
+        With `only`, it grants just those. Without, it grants everything to a new plugin; to one that was agreed to
+        before, what it has and what it newly asks for; to one that config.toml grants something by hand, that.
+        Raises ConsentError for what the plugin does not ask for, and for a plugin that cannot be loaded.
         """
         record = self.get(name)
         if record.state in ("broken", "not installed"):
             raise ConsentError(f"{name!r} cannot be enabled: {record.reason}")
-        if only is not None:
-            grants = GrantSet.of(_asked_for(record, text) for text in only)
-        elif record.agreement is None or not record.config.is_decided:
-            grants = record.requested
-        else:
-            kept = record.config.grants.intersection(record.requested)
-            grants = GrantSet(kept.grants | {request.grant for request in record.pending})
-        return Plan(record=record, grants=grants)
+        if only is None:
+            return Plan(record=record, grants=_usual_grants(record))
+        return Plan(record=record, grants=GrantSet.of(_asked_for(record, text) for text in only))
 
     def enable(self, plan: Plan, by: str = "person") -> Change:
         """Agree to a plan. Raises ConsentError when the plugin is not any more what the plan shows."""
@@ -294,7 +289,11 @@ class Registry:
         if kept.get(name) != reason:
             changed = {**kept, name: reason}
             content = orjson.dumps({key: value for key, value in changed.items() if value is not None})
-            write_atomically(self.home.quarantine_file, content)
+            file = self.home.quarantine_file
+            try:
+                write_atomically(file, content)
+            except OSError as error:
+                raise ConfigError(f"{file} cannot be written: {error.strerror or error}", file=str(file)) from error
 
     def _known(self, name: str) -> PluginConfig:
         config: Config = read_config(self.home)
@@ -320,6 +319,15 @@ def _is_for_review(record: PluginRecord) -> bool:
     if record.state in ("waiting for consent", "quarantined", "not configured"):
         return True
     return record.config.enabled and (record.has_changed_code or record.state in ("broken", "not installed"))
+
+
+def _usual_grants(record: PluginRecord) -> GrantSet:
+    """Return what `enable` grants when the operator names nothing: all, but for what was withheld before."""
+    if not record.config.is_decided or (record.agreement is None and not record.config.grants):
+        return record.requested
+    kept = record.config.grants.intersection(record.requested)
+    new = () if record.agreement is None else record.pending
+    return GrantSet(kept.grants | {request.grant for request in new})
 
 
 def _asked_for(record: PluginRecord, text: str) -> Grant:

@@ -218,6 +218,28 @@ def test_what_an_operator_writes_by_hand_still_waits_for_consent(registry: Regis
     assert "nobody has agreed" in record.reason
 
 
+def test_agreeing_to_what_was_written_by_hand_grants_no_more_than_that(registry: Registry, home: Home) -> None:
+    home.prepare()
+    home.config_file.write_text('[plugins.guard]\nenabled = true\ngrants = ["add_message:user", "tools"]\n')
+    assert enable(registry).granted.texts() == ("add_message:user",)
+
+
+def test_a_full_disk_is_an_operators_error(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    enable(registry)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    plan = registry.plan("guard")
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(ConfigError, match="No space left"):
+        registry.quarantine("guard", "x")
+    with pytest.raises(ConfigError, match="No space left"):
+        registry.enable(plan)
+    monkeypatch.undo()
+    assert registry.get("guard").state == "enabled"
+
+
 def test_a_grant_by_hand_beyond_what_was_agreed_to_has_no_effect(registry: Registry, home: Home) -> None:
     enable(registry, only=["add_message:user"])
     text = home.config_file.read_text()
