@@ -111,6 +111,8 @@ def _run(command: tuple[str, ...], write: Callable[[str], object]) -> Installed:
         for line in process.stdout or ():
             write(line)
     after = _look()
+    if before is None or after is None:  # nothing can be compared, and the exit code still tells
+        before = after = {}
     return Installed(
         command=command,
         exit_code=process.returncode,
@@ -120,8 +122,11 @@ def _run(command: tuple[str, ...], write: Callable[[str], object]) -> Installed:
     )
 
 
-def _look() -> dict[str, str]:
-    """Ask a fresh interpreter what is installed: only a start reads the path files that editable installs leave."""
+def _look() -> dict[str, str] | None:
+    """Ask a fresh interpreter what is installed: only a start reads the path files that editable installs leave.
+
+    None when it cannot say, as after uninstalling this package itself.
+    """
     command = (sys.executable, "-P", "-c", _LOOK)
     try:
         result = subprocess.run(  # noqa: S603  # our own interpreter and our own lines
@@ -129,5 +134,5 @@ def _look() -> dict[str, str]:
         )
         seen = orjson.loads(result.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
-        return {}
+        return None
     return {str(name): str(source) for name, source in seen.items()}
