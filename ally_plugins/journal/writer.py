@@ -35,7 +35,7 @@ _log: Final = logging.getLogger("ally_plugins.journal")
 _SOON_S: Final = 0.05
 _HEAD_S: Final = 0.05  # between two writes of audit.head while busy, and how long without work counts as idle
 _PROBE_S: Final = 0.25  # between two attempts while the disk fails
-_BATCH_ENTRIES: Final = 256  # in one transaction: what one statement holds (see `store`)
+_BATCH_ENTRIES: Final = 500  # in one transaction: what one statement holds (see `store`)
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 # What may wait in memory while the disk is slow or fails: about 200,000 events. More is lost, and counted.
 _SOON_BYTES: Final = 64 * 1024 * 1024
