@@ -149,7 +149,7 @@ async def _events(folder: Path, count: int) -> dict[str, Any]:
     await journal.flush()
     rate = count / (time.perf_counter() - start)
     await journal.close()
-    return _line("journal: events written, in batches of 256", rate, 100_000, "events/s", ">= 1")
+    return _line("journal: events written (bare: the 100,000 wanted)", rate, 100_000, "events/s", ">= 1")
 
 
 def _line(name: str, ours: float, bare: float, unit: str, target: str) -> dict[str, Any]:
