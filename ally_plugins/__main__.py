@@ -1,0 +1,8 @@
+"""`python -m ally_plugins`: the same program as `ally-plugins`."""
+
+from __future__ import annotations
+
+from .cli.main import main
+
+if __name__ == "__main__":
+    main()

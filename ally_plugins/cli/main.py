@@ -1,0 +1,82 @@
+"""The program `ally-plugins`: which commands there are, and the line that the list shows of each."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import click
+
+from .lazy import LazyGroup
+from .state import options
+
+__all__ = ["cli", "main"]
+
+_HERE: Final = "ally_plugins.cli"
+
+_SECTIONS: Final = {
+    "Plugins": {
+        "list": (f"{_HERE}.listing:list_", "Show every plugin with its state."),
+        "info": (f"{_HERE}.info:info", "Show all about one plugin."),
+        "install": (f"{_HERE}.packages:install", "Install plugins with pip or uv; enables nothing."),
+        "uninstall": (f"{_HERE}.packages:uninstall", "Uninstall plugins and forget what was agreed to."),
+        "config": (f"{_HERE}.settings:config", "Show or change a plugin's settings."),
+    },
+    "Consent": {
+        "review": (f"{_HERE}.consent:review", "Show everything that waits for you, on one screen."),
+        "enable": (f"{_HERE}.consent:enable", "Show what a plugin asks for, and agree."),
+        "disable": (f"{_HERE}.grants:disable", "Stop loading a plugin."),
+        "grant": (f"{_HERE}.grants:grant", "Grant something that a plugin asks for."),
+        "revoke": (f"{_HERE}.grants:revoke", "Take a grant back."),
+        "shadow": (f"{_HERE}.grants:shadow", "Ask a plugin's gates and record, but do not enforce."),
+        "release": (f"{_HERE}.grants:release", "Let a plugin out of quarantine."),
+    },
+    "Run": {
+        "demo": (f"{_HERE}.demo:demo", "See it work on a sample session, without set-up."),
+        "replay": (f"{_HERE}.replay:replay", "Run the enabled plugins on a recorded session."),
+        "call": (f"{_HERE}.calling:call", "Call a tool of one plugin."),
+    },
+    "Journal": {
+        "audit": (f"{_HERE}.auditing:audit", "Show or verify what was recorded."),
+        "explain": (f"{_HERE}.explaining:explain", "Show everything that led to one message or decision."),
+        "export": (f"{_HERE}.keeping:export", "Write one session as JSON lines, which replay reads."),
+        "prune": (f"{_HERE}.keeping:prune", "Remove old content; the audit chain stays whole."),
+        "doctor": (f"{_HERE}.doctor:doctor", "Check everything, and say what to do."),
+    },
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    name="ally-plugins",
+    sections=_SECTIONS,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(package_name="ally-plugins", prog_name="ally-plugins")
+@options
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """See and control the plugins of an LLM agent: what is installed, what it may do, what it did.
+
+    \b
+    Example:
+      ally-plugins install ./loop-warner
+      ally-plugins enable loop-warner
+      ally-plugins replay session.jsonl
+
+    \b
+    Exit codes: 0 done, 1 refused or a problem found, 2 wrong usage or configuration,
+    3 the journal or the program failed, 130 interrupted. NO_COLOR, ALLY_HOME, ALLY_PLUGINS
+    and ALLY_DEBUG=1 (show where an error comes from) are read from the environment.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> None:
+    """Run the program; it ends with a code of `exits`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
+    cli.main()
