@@ -189,7 +189,7 @@ class _Scan:
     def _inspected(self, found: Found, dist: Distribution, entry_point: Any) -> Found:
         try:
             module, attribute = entry_point.module, entry_point.attr
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, AssertionError):  # by release of importlib_metadata
             module, attribute = "", ""
         if not attribute or not all(part.isidentifier() for part in module.split(".")):
             return evolve(found, problem=f"entry point {describe(entry_point.value)} is not of the form MODULE:CLASS")
