@@ -20,7 +20,7 @@ _LINKS: Final = (
     *("cause", "subject", "decision", "message_id", "decision_id", "call_id", "request_id", "event"),
     *("callId", "decisionId", "messageId", "requestId"),
 )
-_GRANTS: Final = ("grant", "revoke", "consent")
+_GRANTS: Final = ("enable", "disable", "forget", "grant", "revoke")
 
 
 @attrs.frozen
