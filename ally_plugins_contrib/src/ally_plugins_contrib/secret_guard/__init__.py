@@ -1,0 +1,68 @@
+"""secret-guard: redacts credentials in tool input, tool output and plugin messages; denies what it cannot redact.
+
+It says which kind it found, never what. Its hooks are plain functions: searching a large output is work for the
+plugin's own thread, not for the host's loop. Its transforms come late, and last of all when the operator makes it
+mandatory, so that nothing is put back behind it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ally_plugins import Ally, Deny, Message, Replace, ToolCall, ToolResult, hookimpl
+from ally_plugins_contrib.memory import shown
+
+from .redacting import find_hidden, redact, redact_all
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["SecretGuard"]
+
+
+class SecretGuard:
+    """Remembers nothing: each value is judged by itself."""
+
+    def __init__(self, ally: Ally) -> None:
+        self.ally = ally
+
+    @hookimpl(trylast=True)
+    def ally_transform_tool_input(self, call: ToolCall) -> Replace[ToolCall] | None:
+        arguments = redact(call.arguments)
+        if arguments is call.arguments:
+            return None
+        return Replace(ToolCall(call.tool_name, arguments, call.call_id, call.agent_id))
+
+    @hookimpl(trylast=True)
+    def ally_transform_tool_output(self, result: ToolResult) -> Replace[ToolResult] | None:
+        output, error, data = redact_all(result.output), redact_all(result.error), redact_all(result.data)
+        if output == result.output and error == result.error and data is result.data:
+            return None
+        return Replace(ToolResult(result.success, output, error, data))
+
+    @hookimpl(trylast=True)
+    def ally_transform_plugin_message(self, message: Message) -> Replace[Message] | None:
+        content = redact(message.content)
+        if content == message.content:
+            return None
+        return Replace(Message(role=message.role, content=content, id=message.id, metadata=message.metadata))
+
+    @hookimpl
+    def ally_gate_tool_call(self, call: ToolCall) -> Deny | None:
+        return _deny(call.arguments)
+
+    @hookimpl
+    def ally_gate_message(self, message: Message) -> Deny | None:
+        return _deny({"content": message.content})
+
+
+def _deny(values: Mapping[str, Any]) -> Deny | None:
+    for name, value in values.items():
+        kind = find_hidden({name: value})
+        if kind is not None:
+            where = f"{shown(name)!r} holds" if find_hidden(name) is None else "the name of an argument is"
+            return Deny(
+                f"{where} a credential ({kind}) that cannot be redacted without changing what it means; "
+                "leave it out, or let the tool read it from its environment"
+            )
+    return None
