@@ -23,6 +23,7 @@ from .policy.permissions import GrantSet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .grants import Grant
     from .settings import Setting
 
 __all__ = ["Facts", "PluginRecord", "State", "judge", "resolve_settings"]
@@ -134,6 +135,8 @@ class Facts:
     agreement: Agreement | None
     quarantine: str | None = None
     is_left_out: bool = False
+    never_emitted: frozenset[str] = frozenset()
+    """Event types that the app's host has said it never emits."""
 
 
 def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecord:
@@ -238,7 +241,16 @@ def _pending(facts: Facts, manifest: Manifest | None) -> tuple[Request, ...]:
 def _warnings(facts: Facts, manifest: Manifest | None) -> tuple[str, ...]:
     if manifest is None:
         return ()
+    idle = [
+        f"it subscribes to {name}, which this app's host never emits"
+        for name in manifest.subscribe
+        if name in facts.never_emitted
+    ]
     beyond = facts.config.grants.difference(GrantSet(manifest.grants))
+    return (*idle, *_not_asked_for(facts, manifest, beyond))
+
+
+def _not_asked_for(facts: Facts, manifest: Manifest, beyond: tuple[Grant, ...]) -> tuple[str, ...]:
     return tuple(
         f"config.toml grants {grant.text!r}, which it does not ask for: ally-plugins revoke {facts.name} {grant.text}"
         for grant in beyond

@@ -38,7 +38,7 @@ __all__ = ["PLUGINS_VARIABLE", "Change", "Plan", "PluginRecord", "Registry", "lo
 
 PLUGINS_VARIABLE: Final = "ALLY_PLUGINS"
 
-_MAX_QUARANTINE_BYTES: Final = 1024 * 1024
+_MAX_STATE_BYTES: Final = 1024 * 1024
 _SHADOWED: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
 
 
@@ -113,6 +113,7 @@ class Registry:
         agreements, damage = read_consent(self.home)
         discovery = self._discover()
         quarantined = self._quarantined()
+        never_emitted = self._never_emitted()
         wanted = {name for name, plugin in config.plugins.items() if plugin.enabled}
         by_name = {found.name: found for found in discovery.found}
         facts = [
@@ -123,6 +124,7 @@ class Registry:
                 agreement=agreements.get(name),
                 quarantine=quarantined.get(name),
                 is_left_out=self._only is not None and name not in self._only,
+                never_emitted=never_emitted,
             )
             for name in sorted(wanted | set(by_name))
         ]
@@ -279,10 +281,16 @@ class Registry:
 
     def _quarantined(self) -> dict[str, str]:
         with suppress(OSError, ValueError):  # without the file, a plugin that fails is stopped again soon enough
-            kept = orjson.loads(read_capped(self.home.quarantine_file, _MAX_QUARANTINE_BYTES) or b"{}")
+            kept = orjson.loads(read_capped(self.home.quarantine_file, _MAX_STATE_BYTES) or b"{}")
             if isinstance(kept, dict):
                 return {name: str(reason) for name, reason in kept.items()}
         return {}
+
+    def _never_emitted(self) -> frozenset[str]:
+        with suppress(OSError, ValueError):  # only for a warning; without the file there is none
+            names = orjson.loads(read_capped(self.home.never_emitted_file, _MAX_STATE_BYTES) or b"[]")
+            return frozenset(name for name in names if isinstance(name, str))
+        return frozenset()
 
     def _set_quarantine(self, name: str, reason: str | None) -> None:
         kept = self._quarantined()
