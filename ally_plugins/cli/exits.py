@@ -1,11 +1,11 @@
 """What a command's exit code says, and which error ends with which code.
 
-    0    done
-    1    refused, or a problem was found: no consent, a failed tool, a broken audit chain, a failed check
-    2    the command line, `config.toml` or an argument is wrong
-    3    the journal cannot be read or written, or there is an error in this program
-    130  interrupted (Ctrl-C)
-    141  whoever read the output went away (`ally-plugins audit | head`)
+0    done
+1    refused, or a problem was found: no consent, a failed tool, a broken audit chain, a failed check
+2    the command line, `config.toml` or an argument is wrong
+3    the journal cannot be read or written, or there is an error in this program
+130  interrupted (Ctrl-C)
+141  whoever read the output went away (`ally-plugins audit | head`)
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from ally_plugins.compat import override
+
 from .exits import BROKEN_PIPE, DONE, FAILED, INTERRUPTED, USAGE, exit_code_of
 from .state import State
 from .text import echo, inert, print_json
@@ -34,6 +36,7 @@ class LazyCommands(MutableMapping[str, click.Command]):
         self.table: Final = table
         self._loaded: dict[str, click.Command] = {}
 
+    @override
     def __getitem__(self, name: str) -> click.Command:
         if name not in self._loaded:
             target, line = self.table[name]
@@ -43,15 +46,19 @@ class LazyCommands(MutableMapping[str, click.Command]):
             self._loaded[name] = command
         return self._loaded[name]
 
+    @override
     def __setitem__(self, name: str, command: click.Command) -> None:
         self._loaded[name] = command
 
+    @override
     def __delitem__(self, name: str) -> None:
         del self._loaded[name]
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return iter({**self.table, **self._loaded})
 
+    @override
     def __len__(self) -> int:
         return len({**self.table, **self._loaded})
 
@@ -64,16 +71,19 @@ class LazyGroup(click.Group):
         table = {name: entry for section in self._sections.values() for name, entry in section.items()}
         super().__init__(commands=LazyCommands(table), **attrs)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names in the order of the table."""
         return list(self.commands)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
         """Write the table, without importing anything."""
         for heading, section in self._sections.items():
             with formatter.section(heading):
                 formatter.write_dl([(name, line) for name, (_, line) in section.items()])
 
+    @override
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -85,7 +95,8 @@ class LazyGroup(click.Group):
             ctx.fail(f"no command {describe(name)}, {suggest(name, list(self.commands))}")
         return super().resolve_command(ctx, args)
 
-    def main(  # type: ignore[override]  # click's own is overloaded by what `standalone_mode` is
+    @override
+    def main(
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
@@ -111,6 +122,7 @@ class LazyGroup(click.Group):
             sys.exit(_report(error, as_json=state.as_json or "--json" in words))
         sys.exit(result if isinstance(result, int) else DONE)
 
+    @override
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; its writing to a closed pipe is told apart, since click would end with 1."""
         try:
@@ -125,7 +137,7 @@ def _leave_broken_pipe() -> NoReturn:
     try:
         os.dup2(nowhere, sys.stdout.fileno())
     except (OSError, ValueError):  # no real file, as in tests
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
     sys.exit(BROKEN_PIPE)
 
 

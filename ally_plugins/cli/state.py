@@ -63,19 +63,18 @@ def with_state(function: Callable[Concatenate[State, P], None]) -> Callable[P, N
     """Give the function the State as its first argument."""
 
     @click.pass_context
-    def run(ctx: click.Context, *args: P.args, **kwargs: P.kwargs) -> None:
+    def run(ctx: click.Context, /, *args: P.args, **kwargs: P.kwargs) -> None:
         function(state_of(ctx), *args, **kwargs)
 
     return update_wrapper(run, function)
 
 
-def command(
-    name: str, **settings: Any
-) -> Callable[[Callable[Concatenate[State, P], None]], click.Command]:
+def command(name: str, **settings: Any) -> Callable[[Callable[Concatenate[State, P], None]], click.Command]:
     """Declare a command with the options that all have."""
 
     def declare(function: Callable[Concatenate[State, P], None]) -> click.Command:
-        return click.command(name, **settings)(options(with_state(function)))
+        decorate: Callable[[Callable[..., Any]], click.Command] = click.command(name, **settings)
+        return decorate(options(with_state(function)))
 
     return declare
 
@@ -95,7 +94,11 @@ def _keep_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # 
 
 
 _APP = click.option(
-    "--app", metavar="NAME", expose_value=False, callback=_keep_app, help="The app whose plugins are meant: ally-plugins."
+    "--app",
+    metavar="NAME",
+    expose_value=False,
+    callback=_keep_app,
+    help="The app whose plugins are meant: ally-plugins.",
 )
 _HOME = click.option(
     "--home",

@@ -1,0 +1,173 @@
+"""`info`: everything about one plugin on one screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from ally_plugins.errors import AllyError
+
+from .listing import paint_state
+from .reading import reading_of, record_data, summary
+from .requests import INLINE, changes_of, meaning
+from .settings import setting_rows, shown_settings
+from .state import command
+from .text import columns, echo, inert, paint, print_json, when
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ally_plugins.home import Home
+    from ally_plugins.journal import StoredRecord
+    from ally_plugins.records import PluginRecord
+
+    from .state import State
+
+__all__ = ["info"]
+
+_TROUBLE: Final = ("crash", "refusal", "quarantine", "plugin_state")
+_SHOWN: Final = 10
+"""Recent records; `audit --plugin` has them all."""
+
+
+@command("info")
+@click.argument("name")
+def info(state: State, name: str) -> None:
+    """Show all about the plugin NAME: origin, requests and what is granted, settings, hooks, order, recent trouble.
+
+    \b
+    Example:
+      ally-plugins info loop-warner
+    """
+    registry = state.registry
+    record = registry.get(name)
+    order = _order(record, registry.load())
+    trouble = _trouble(state.home, name)
+    if state.as_json:
+        print_json(_data(record, order, trouble) | {"settings": shown_settings(registry, record)})
+        return
+    for line in (*_head(record), *_asked(record)):
+        echo(line)
+    _section("settings", setting_rows(registry, record))
+    _section("order", order["lines"])
+    _section("changed since you agreed", changes_of(record))
+    _section("recent trouble", [_trouble_line(each) for each in trouble])
+    echo()
+    echo(f"  {paint(record.config.placement, fg='yellow')}: it {INLINE}")
+
+
+def _section(title: str, lines: Sequence[str]) -> None:
+    if lines:
+        echo(f"\n  {paint(title, bold=True)}")
+        for line in lines:
+            echo(f"    {line}")
+
+
+def _head(record: PluginRecord) -> list[str]:
+    config, agreement = record.config, record.agreement
+    agreed = f"{inert(agreement.at)} by {inert(agreement.by)}, {inert(agreement.version)}" if agreement else "never"
+    rows = [
+        ("  state", f"{paint_state(record.state)}{': ' if record.reason else ''}{inert(record.reason)}"),
+        ("  comes from", inert(record.source)),
+        ("  entry point", inert(record.entry_point) or "-"),
+        ("  files", inert(record.found.root if record.found else "") or "-"),
+        ("  needs host API", inert(record.manifest.requires_host) or "any"),
+        ("  agreed", agreed),
+        ("  on error", f"gates {config.gate_on_error}, transforms {config.transform_on_error}"),
+        ("  shadow", _shadow(config.shadow)),
+        ("  mandatory", "yes" if config.mandatory else "no"),
+    ]
+    description = inert(record.manifest.description) or "(no description)"
+    return [f"{paint(inert(record.name), bold=True)}: {description}", *columns(rows)]
+
+
+def _shadow(value: bool | frozenset[str]) -> str:  # noqa: FBT001 - a value here
+    return ("yes" if value else "no") if isinstance(value, bool) else ", ".join(sorted(value))
+
+
+def _asked(record: PluginRecord) -> list[str]:
+    rows = [
+        (f"    {'granted' if _is_granted(record, i) else 'not granted'}", inert(request.grant.text),
+         meaning(request.grant), inert(request.reason))
+        for i, request in enumerate(record.manifest.requests)
+    ]  # fmt: skip
+    narrower = [text for text in record.granted.texts() if text not in {request[1].strip() for request in rows}]
+    more = [f"    and has been granted: {inert(', '.join(narrower))}"] if narrower else []
+    return ["", f"  {paint('asks for', bold=True)}", *(columns(rows) or ["    nothing"]), *more]
+
+
+def _is_granted(record: PluginRecord, index: int) -> bool:
+    return record.granted.covers(record.manifest.requests[index].grant)
+
+
+def _order(record: PluginRecord, records: Sequence[PluginRecord]) -> dict[str, Any]:
+    """Return the declared edges, and the neighbours among the enabled plugins."""
+    from ally_plugins.policy.ordering import Orderable, order
+
+    manifest = record.manifest
+    taking_part = [each for each in records if each.is_enabled or each.name == record.name]
+    try:
+        names = order(Orderable(each.name, each.manifest.before, each.manifest.after, each.config.mandatory)
+                      for each in taking_part)  # fmt: skip
+    except AllyError as error:
+        return {"before": manifest.before, "after": manifest.after, "order": [], "lines": [inert(error)]}
+    at = names.index(record.name)
+    lines = [f"declares {word} {', '.join(map(inert, others))}"
+             for word, others in (("before", manifest.before), ("after", manifest.after)) if others]  # fmt: skip
+    if len(names) > 1:
+        previous = f"after {names[at - 1]}" if at else "first"
+        following = f"before {names[at + 1]}" if at + 1 < len(names) else "last"
+        lines.append(
+            f"comes {previous}, {following}" if at and at + 1 < len(names) else f"comes {previous} and {following}"
+        )
+    return {"before": manifest.before, "after": manifest.after, "order": names, "lines": lines}
+
+
+def _trouble(home: Home, name: str) -> list[StoredRecord]:
+    with reading_of(home) as reading:
+        if reading is None:
+            return []
+        found = [each for kind in _TROUBLE for each in reading.last_records(_SHOWN, plugin=name, kind=kind)]
+    bad = [each for each in found if each.kind != "plugin_state" or (each.data or {}).get("state") in _BAD_STATES]
+    return sorted(bad, key=lambda each: each.n)[-_SHOWN:]
+
+
+_BAD_STATES: Final = ("failed", "quarantined")
+
+
+def _trouble_line(record: StoredRecord) -> str:
+    return f"{when(record.at)}  {record.kind}  {summary(record)}"
+
+
+def _data(record: PluginRecord, order: dict[str, Any], trouble: Sequence[StoredRecord]) -> dict[str, Any]:
+    manifest, config, agreement = record.manifest, record.config, record.agreement
+    return {
+        "name": record.name,
+        "state": record.state,
+        "reason": record.reason,
+        "description": manifest.description,
+        "distribution": record.distribution,
+        "version": record.version,
+        "entry_point": record.entry_point,
+        "files": record.found.root if record.found else None,
+        "editable": record.found.editable if record.found else False,
+        "requires_host": manifest.requires_host,
+        "placement": config.placement,
+        "trust": f"it {INLINE}",
+        "agreed": {"at": agreement.at, "by": agreement.by, "version": agreement.version} if agreement else None,
+        "requests": [
+            {"grant": each.grant.text, "reason": each.reason, "granted": _is_granted(record, i)}
+            for i, each in enumerate(manifest.requests)
+        ],
+        "grants": record.granted.texts(),
+        "subscribe": manifest.subscribe,
+        "durable": manifest.durable,
+        "order": {key: value for key, value in order.items() if key != "lines"},
+        "shadow": config.shadow,
+        "mandatory": config.mandatory,
+        "on_error": {"gate": config.gate_on_error, "transform": config.transform_on_error},
+        "changes": changes_of(record),
+        "warnings": record.warnings,
+        "trouble": [record_data(each) for each in trouble],
+    }

@@ -1,0 +1,74 @@
+"""`list`: every plugin on a line of its own, with its state and the reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from .state import command
+from .text import columns, echo, inert, paint, print_json
+
+if TYPE_CHECKING:
+    from ally_plugins.records import PluginRecord
+
+    from .state import State
+
+__all__ = ["list_", "paint_state"]
+
+_COLOURS: Final = {"enabled": "green", "disabled": "bright_black", "left out": "bright_black", "broken": "red",
+                   "not installed": "red", "quarantined": "red"}  # fmt: skip
+
+
+@command("list")
+def list_(state: State) -> None:
+    """Show every plugin that is installed or enabled: its state, and the reason with the command that changes it.
+
+    \b
+    Example:
+      ally-plugins list
+    """
+    registry = state.registry
+    records = registry.load()
+    if state.as_json:
+        print_json({"plugins": [_data(record) for record in records], "problems": registry.problems})
+        return
+    rows = [(inert(record.name), paint_state(record.state), inert(record.source), _reason(record))
+            for record in records]  # fmt: skip
+    for line in columns(rows) or ["no plugin is installed; to get one: ally-plugins install NAME"]:
+        echo(line)
+    for record in records:
+        for warning in record.warnings:
+            echo(f"warning: {inert(record.name)}: {inert(warning)}")
+    for problem in registry.problems:
+        echo(f"problem: {inert(problem)}")
+    if any(record.is_enabled for record in records):
+        echo(paint("an enabled plugin runs inside your agent's process: grants keep it honest, they do not contain it",
+                   dim=True))  # fmt: skip
+
+
+def paint_state(state: str) -> str:
+    """Return a plugin's state in its colour."""
+    return paint(state, fg=_COLOURS.get(state, "yellow"))
+
+
+def _reason(record: PluginRecord) -> str:
+    shadowed = "shadow mode; " if record.is_enabled and record.config.shadow else ""
+    return shadowed + inert(record.reason or record.manifest.description)
+
+
+def _data(record: PluginRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "state": record.state,
+        "reason": record.reason,
+        "description": record.manifest.description,
+        "distribution": record.distribution,
+        "version": record.version,
+        "entry_point": record.entry_point,
+        "placement": record.config.placement,
+        "grants": record.granted.texts() if record.is_enabled else [],
+        "pending": [request.grant.text for request in record.pending],
+        "shadow": record.config.shadow,
+        "mandatory": record.config.mandatory,
+        "changed_code": record.has_changed_code,
+        "warnings": record.warnings,
+    }
