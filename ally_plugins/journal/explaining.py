@@ -113,7 +113,7 @@ def _event_links(event: StoredEvent) -> set[str]:
 
 def _cause_of(event: StoredEvent) -> str | None:
     value = event.value()
-    cause = value.get("cause") if isinstance(value, dict) else None
+    cause = value.get("cause") or value.get("parentId") if isinstance(value, dict) else None
     return cause if isinstance(cause, str) else None
 
 
