@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .errors import HostError
 from .host import Host
+from .runtime.lanes import GRACE
 
 if TYPE_CHECKING:
     from .conversation import Message, SafePoint, ToolCall, ToolResult
-    from .events import Event, PermissionRequest
+    from .events import DiffPreview, Event, PermissionRequest
     from .judging import Ruling
     from .session import Session
 
@@ -25,7 +26,7 @@ class BlockingHost:
     """A `Host` whose calls block. A context manager; takes the same arguments, and may be used from any thread.
 
     `wait` is the longest time in seconds that one call may take (None for ever); after it the call is cancelled and
-    TimeoutError raised. Deadlines of plugins hold as always.
+    TimeoutError raised. Starting and stopping are not cut short by it. Deadlines of plugins hold as always.
     """
 
     def __init__(self, app: str = "ally-plugins", *, wait: float | None = None, **options: Any) -> None:
@@ -46,10 +47,10 @@ class BlockingHost:
         if self._thread is not None:
             raise HostError("this host runs already; make another one")
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ally-host", daemon=True)
+        self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name="ally-host", daemon=True)
         self._thread.start()
         try:
-            self.run(self.host.start())
+            self._wait_for(self.host.start(), None)
         except BaseException:
             self._end()
             raise
@@ -58,7 +59,7 @@ class BlockingHost:
         """Stop the host and the thread; safe to call twice."""
         if self._thread is not None:
             try:
-                self.run(self.host.stop())
+                self._wait_for(self.host.stop(), None)
             finally:
                 self._end()
 
@@ -76,6 +77,9 @@ class BlockingHost:
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the host's loop and wait for it. Raises RuntimeError on the loop's own thread."""
+        return self._wait_for(call, self.wait)
+
+    def _wait_for(self, call: Coroutine[Any, Any, T], wait: float | None) -> T:
         loop = self._loop
         if loop is None or threading.current_thread() is self._thread:
             call.close()
@@ -85,7 +89,7 @@ class BlockingHost:
             raise RuntimeError(message)
         future = asyncio.run_coroutine_threadsafe(call, loop)
         try:
-            return future.result(self.wait)
+            return future.result(wait)
         except BaseException:
             future.cancel()
             raise
@@ -96,6 +100,22 @@ class BlockingHost:
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped, then end what is left on it, as `asyncio.run` does."""
+    try:
+        loop.run_forever()
+    finally:
+        try:
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.wait(left, timeout=GRACE))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
             loop.close()
 
 
@@ -131,13 +151,29 @@ class BlockingSession:
         """As `Session.transform_user_message`."""
         return self._run(self.session.transform_user_message(message))
 
-    def run_tool_call(self, call: ToolCall, run: Callable[[ToolCall], ToolResult]) -> ToolResult:
-        """As `Session.run_tool_call`, with a plain function, which runs in a thread of the loop's pool."""
+    def run_tool_call(
+        self,
+        call: ToolCall,
+        run: Callable[[ToolCall], ToolResult],
+        *,
+        ask: Callable[[ToolCall, Ruling], bool] | None = None,
+        check: Callable[[Mapping[str, Any]], None] | None = None,
+        preview: Callable[[ToolCall], DiffPreview | None] | None = None,
+    ) -> ToolResult:
+        """As `Session.run_tool_call`, with plain functions; `run` and `ask` run in threads of the loop's pool."""
 
         async def run_in_thread(call: ToolCall) -> ToolResult:
             return await asyncio.to_thread(run, call)
 
-        return self._run(self.session.run_tool_call(call, run_in_thread))
+        async def ask_in_thread(call: ToolCall, ruling: Ruling) -> bool:
+            return ask is not None and await asyncio.to_thread(ask, call, ruling)
+
+        asker = ask_in_thread if ask is not None else None
+        return self._run(self.session.run_tool_call(call, run_in_thread, ask=asker, check=check, preview=preview))
+
+    def wait_for_trigger(self) -> None:
+        """As `Session.wait_for_trigger`; the host's `wait` is the longest that it waits."""
+        self._run(self.session.wait_for_trigger())
 
     def safe_point(self, kind: SafePoint = "step") -> tuple[Message, ...]:
         """As `Session.safe_point`."""

@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .conversation import ActionRequest, Context, Message, Receipt, plugin_metadata
 from .errors import (
+    BudgetRefused,
     GateRefused,
+    HostError,
     JournalError,
     KeyConflictRefused,
     NotFoundRefused,
     PermissionRefused,
     RefusedError,
+    SessionError,
+    ToolCallError,
     UnavailableRefused,
     ValidationRefused,
 )
-from .events import PluginActionRequested, PluginEvent, PluginEventEmitted
+from .events import Event, PluginActionRequested, PluginEvent, PluginEventEmitted
 from .frozen import freeze_mapping
+from .grants import CONTEXT_PARTS, LONGEST_NAME
 from .ids import new_id
 from .inbox import Waiting
 from .journal import DuplicateKeyError, Journal, PendingMessage, Record, StoredMessage
@@ -39,15 +47,19 @@ from .policy.validation import (
     extend_chain,
 )
 from .runtime.plugin import Plugin, describe
-from .scope import Scope, current_scope
+from .scope import SCOPE, Scope, current_scope
 
 if TYPE_CHECKING:
-    from .contributions import Contributions
+    from .contributions import Contribution, Contributions
     from .runtime.clock import Clock
     from .session import Session
     from .tasks import PluginTask, Tasks
 
 __all__ = ["HostSide", "PluginMessageBus"]
+
+_log: Final = logging.getLogger(__name__)
+
+_MAY_CALL: Final = frozenset({"starting", "running"})
 
 _CONTENT_LIMIT: Final = 2**31
 """The text's own limit is the budget's `message_bytes`; validation only looks at what it says."""
@@ -60,6 +72,11 @@ class HostSide(Protocol):
     tools: Contributions
     actions: Contributions
     tasks: Tasks
+    sessions: dict[str, Session]
+
+    @property
+    def host_actions(self) -> frozenset[str]:
+        """The actions that are the host's own; no plugin's action of the same name is taken for one of them."""
 
     @property
     def journal(self) -> Journal:
@@ -83,6 +100,7 @@ class PluginMessageBus:
 
     def __init__(self, host: HostSide) -> None:
         self._host = host
+        self._keyed: dict[tuple[str, str], asyncio.Future[Receipt | None]] = {}
 
     # --- the calls ---
 
@@ -112,20 +130,21 @@ class PluginMessageBus:
             fingerprint = None
             if key is not None:
                 fingerprint = _fingerprint(role, content, deliver_as, session.id)
-                if (earlier := self._earlier(plugin, check_key(key), fingerprint)) is not None:
+                if (earlier := await self._earlier(plugin, scope, check_key(key), fingerprint)) is not None:
                     return earlier
-            plugin.budget.take_message(self._host.clock.steady())
-            plugin.budget.begin_call()
+            _begin(plugin, plugin.budget.take_message, self._host.clock.steady())
         except RefusedError as refusal:
             self._refused(plugin, "add_message", refusal, session_id)
             raise
+        receipt = answer = None
+        if key is not None and (plugin.name, key) not in self._keyed:
+            self._keyed[plugin.name, key] = answer = asyncio.get_running_loop().create_future()
         try:
-            size = check_text(content, _CONTENT_LIMIT)
-            plugin.budget.check_size("message_bytes", size)
             check_deliver_as(deliver_as)
-            chain = extend_chain(scope.origin if scope is not None else (), plugin.name)
-            if metadata:
-                check_event_data(dict(metadata), field="metadata")
+            plugin.budget.check_size("message_bytes", check_text(content, _CONTENT_LIMIT))
+            if metadata is not None:
+                check_event_data(metadata, field="metadata")
+            chain = _chain(plugin, scope, session.id)
             message = Message(
                 role=role,
                 content=content,
@@ -134,7 +153,7 @@ class PluginMessageBus:
                 timestamp=self._host.clock.time_ms(),
             )
             message, decision = await self._consult(session, plugin, message, chain)
-            waiting = await self._record_message(
+            receipt = await self._record_message(
                 session, plugin, message, chain, scope, key, fingerprint, deliver_as, trigger_turn, decision
             )
         except RefusedError as refusal:
@@ -142,11 +161,10 @@ class PluginMessageBus:
             raise
         finally:
             plugin.budget.end_call()
-        if isinstance(waiting, Receipt):
-            return waiting
-        plugin.counts.messages += 1
-        session.expect(waiting)
-        return Receipt(message.id, waiting.offset, "pending")
+            if key is not None and answer is not None:
+                del self._keyed[plugin.name, key]
+                answer.set_result(receipt)
+        return receipt
 
     async def emit_event(
         self, plugin: Plugin, event_type: str, data: Mapping[str, Any], *, session_id: str | None = None
@@ -159,19 +177,21 @@ class PluginMessageBus:
             full_name = check_event_type(plugin.name, event_type)
             size = len(check_event_data(data, _CONTENT_LIMIT))
             plugin.budget.check_size("event_bytes", size)
-            chain = extend_chain(scope.origin if scope is not None else (), plugin.name)
             session = self._host.session_for(plugin.name, session_id)
+            chain = _chain(plugin, scope, session.id)
             event = PluginEvent(event_type=full_name, data=freeze_mapping(data), parent_id=_cause(scope))
-            await self._host.capability("ally_emit_event", session=session, event=event)
+            taken = await self._ask_host("ally_emit_event", session=session, event=event)
+            if taken is False:
+                raise UnavailableRefused(f"the host did not take the event {full_name!r}", plugin=plugin.name)
+            _emit(plugin, session, event, chain)
+            announced = PluginEventEmitted(
+                plugin_name=plugin.name, event_type=full_name, data=event.data, parent_id=event.id
+            )
+            _emit(plugin, session, announced, chain)
         except RefusedError as refusal:
             self._refused(plugin, "emit_event", refusal, session_id)
             raise
         plugin.counts.emitted += 1
-        session.emit_caused(event, chain)
-        session.emit_caused(
-            PluginEventEmitted(plugin_name=plugin.name, event_type=full_name, data=event.data, parent_id=event.id),
-            chain,
-        )
         return Receipt(event.id, event.seq, "recorded")
 
     async def get_context(
@@ -185,15 +205,14 @@ class PluginMessageBus:
             session = self._host.session_for(plugin.name, session_id)
             if since is not None and not isinstance(since, str):
                 raise ValidationRefused(f"since is {type(since).__name__}; expected a cursor", field="since")
-            context = await session.context(wanted, since)
+            context = await self._context(session, wanted, since)
         except RefusedError as refusal:
             self._refused(plugin, "get_context", refusal, session_id)
             raise
         # Folded: a plugin that reads at every event leaves one line a second.
-        self._host.journal.append_soon(
-            Record("context_read", self._host.clock.time_ms(), plugin.name, session.id, None, {"parts": wanted}),
-            fold=wanted,
-        )
+        record = Record("context_read", self._host.clock.time_ms(), plugin.name, session.id, None, {"parts": wanted})
+        with suppress(UnavailableRefused):
+            self._journal.append_soon(record, fold=wanted)
         return context
 
     async def register(
@@ -224,13 +243,19 @@ class PluginMessageBus:
 
     async def unregister(self, plugin: Plugin, name: str) -> None:
         """Take a tool or action of the plugin's own back. Raises NotFoundRefused."""
-        host = self._host
-        removed = [kept.remove(plugin.name, name) for kept in (host.tools, host.actions)]
-        if not any(removed):
-            refusal = NotFoundRefused(f"{plugin.name!r} has no tool or action {name!r}", plugin=plugin.name)
+        both = (self._host.tools, self._host.actions)
+        try:
+            self._identify(plugin)
+            check_name(name)
+            if not any(kept.has(plugin.name, name) for kept in both):
+                raise NotFoundRefused(f"{plugin.name!r} has no tool or action {name!r}", plugin=plugin.name)
+            plugin.budget.take_registration(self._host.clock.steady())
+            await self._durably(plugin, "unregistration", f"{plugin.name}:{name}", {"name": name})
+        except RefusedError as refusal:
             self._refused(plugin, "unregister", refusal, None)
-            raise refusal
-        await self._durably(plugin, "unregistration", f"{plugin.name}:{name}", {"name": name})
+            raise
+        for kept in both:
+            kept.remove(plugin.name, name)
 
     async def request_action(
         self,
@@ -247,19 +272,19 @@ class PluginMessageBus:
         """
         try:
             scope = self._identify(plugin)
-            if not isinstance(action, str) or not action:
-                raise ValidationRefused(f"action is {action!r}; expected a name", field="action")
+            _check_action(action)
             self._permit(plugin, plugin.grants.may_request_action(action), f"request_action:{action}")
-            plugin.budget.take_action_request(self._host.clock.steady())
-            plugin.budget.begin_call()
+            _begin(plugin, plugin.budget.take_action_request, self._host.clock.steady())
         except RefusedError as refusal:
             self._refused(plugin, "request_action", refusal, session_id)
             raise
         try:
             size = len(check_event_data(arguments, _CONTENT_LIMIT, field="arguments"))
             plugin.budget.check_size("arguments_bytes", size)
-            chain = extend_chain(scope.origin if scope is not None else (), plugin.name)
+            if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < inf:
+                raise ValidationRefused(f"timeout is {timeout!r}; expected seconds, more than 0", field="timeout")
             session = self._host.session_for(plugin.name, session_id)
+            chain = _chain(plugin, scope, session.id)
             return await self.run_action(
                 session, ActionRequest(action, arguments, plugin.name, origin=chain), timeout, plugin=plugin
             )
@@ -273,60 +298,83 @@ class PluginMessageBus:
         self, session: Session, request: ActionRequest, timeout: float = 120.0, plugin: Plugin | None = None
     ) -> Any:
         """Record, announce and carry out an action; `plugin` is who asks, None for the person, agent or host."""
-        host = self._host
-        owner = None
-        if ":" in request.action or any(each.spec.name == request.action for each in host.actions):
-            owner = host.actions.find(request.action)
+        owner = self._owner(request.action)
         request_id = new_id("a")
         data = {"action": request.action, "arguments": request.arguments, "requested_by": request.requested_by}
         await self._durably(plugin, "action", request_id, data, session.id)
-        session.emit_caused(
-            PluginActionRequested(
-                plugin_name=owner.plugin.name if owner is not None else "host",
-                action=request.action,
-                arguments=request.arguments,
-                requested_by=request.requested_by,
-            ),
-            request.origin,
+        announced = PluginActionRequested(
+            plugin_name=owner.plugin.name if owner is not None else "host",
+            action=request.action,
+            arguments=request.arguments,
+            requested_by=request.requested_by,
         )
+        _emit(plugin, session, announced, request.origin)
         if owner is not None:
-            scope = Scope(owner.plugin.name, session.id, request.origin, cause=request_id)
+            # The handler is waited for: what waits for the caller's hook, must not be waited for by the handler.
+            caller = SCOPE.get()
+            held = caller.held if caller is not None else frozenset()
+            scope = Scope(owner.plugin.name, session.id, request.origin, held, cause=request_id)
             return await owner.run(request.arguments, scope, timeout)
-        try:
-            async with asyncio.timeout(timeout):
-                result = await host.capability("ally_request_action", session=session, request=request)
-        except TimeoutError:
-            raise UnavailableRefused(f"the action {request.action!r} did not end within {timeout:g} s") from None
+        result = await self._act(session, request, timeout)
         if result is None:
-            known = ", ".join(sorted(each.full_name for each in host.actions)) or "none"
+            known = ", ".join(sorted(each.full_name for each in self._host.actions)) or "none"
             text = f"this host has no action {request.action!r}; actions of plugins: {known}"
             raise NotFoundRefused(text, plugin=plugin.name if plugin is not None else None)
         return result
+
+    def _owner(self, action: str) -> Contribution | None:
+        """Return the plugin's action that is meant, None for the host's own; a plugin never stands in for the host."""
+        actions = self._host.actions
+        if action in self._host.host_actions:
+            return None
+        if ":" in action or any(each.spec.name == action for each in actions):
+            return actions.find(action)
+        return None
+
+    async def _act(self, session: Session, request: ActionRequest, timeout: float) -> Any:
+        """Have the host carry out an action of its own."""
+        name = request.action
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                return await self._host.capability("ally_request_action", session=session, request=request)
+        except (RefusedError, ToolCallError):
+            raise
+        except TimeoutError as error:
+            if limit.expired():
+                raise ToolCallError(f"the action {name!r} did not end within {timeout:g} s", tool=name) from None
+            raise ToolCallError(f"the host's action {name!r} failed with {describe(error)}", tool=name) from error
+        except Exception as error:
+            _log.exception("the host's action %r failed", name)
+            raise ToolCallError(f"the host's action {name!r} failed with {describe(error)}", tool=name) from error
 
     async def start_task(
         self, plugin: Plugin, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None = None
     ) -> PluginTask:
         """Start a task; the coroutine is closed when it is refused. Raises RefusedError."""
         host = self._host
+        task = None
         try:
             scope = self._identify(plugin)
             self._permit(plugin, plugin.grants.may("tasks"), "tasks")
-            plugin.budget.take_task(host.clock.steady())
             plugin.budget.check_running_tasks(host.tasks.running(plugin.name))
+            plugin.budget.take_task(host.clock.steady())
             check_name(name)
             if not asyncio.iscoroutine(work):
                 raise ValidationRefused(f"work is {type(work).__name__}; expected a coroutine", field="work")
-            chain = extend_chain(scope.origin if scope is not None else (), plugin.name)
             session = host.session_for(plugin.name, session_id)
-            task = host.tasks.prepare(plugin, name, session.id)
+            chain = _chain(plugin, scope, session.id)
+            task = host.tasks.prepare(plugin, name, session.id, chain)
             await self._durably(plugin, "task", task.id, {"name": name, "cause": _cause(scope)}, session.id)
+            self._identify(plugin)  # it may have been stopped meanwhile, and nobody would end the task then
         except BaseException as refusal:
+            if task is not None:
+                host.tasks.drop(task)
             if asyncio.iscoroutine(work):
                 work.close()
             if isinstance(refusal, RefusedError):
                 self._refused(plugin, "start_task", refusal, session_id)
             raise
-        host.tasks.start(task, work, chain[:-1])
+        host.tasks.start(task, work)
         return task
 
     async def task_progress(self, plugin: Plugin, progress: float | None, message: str | None) -> None:
@@ -334,9 +382,10 @@ class PluginMessageBus:
         try:
             scope = self._identify(plugin)
             task = self._host.tasks.find(scope.task_id if scope is not None else None)
-            if task is None:
+            if task is None or task.state != "running":
                 raise NotFoundRefused("task_progress was called outside a task; call it from the task's coroutine")
-            if progress is not None and not (isinstance(progress, (int, float)) and 0 <= progress <= 1):
+            is_number = isinstance(progress, (int, float)) and not isinstance(progress, bool)
+            if progress is not None and not (is_number and 0 <= progress <= 1):
                 raise ValidationRefused(f"progress is {progress!r}; expected a number from 0 to 1", field="progress")
             if message is not None:
                 check_text(message, 2_000, field="message")
@@ -358,14 +407,11 @@ class PluginMessageBus:
     # --- the steps ---
 
     def _identify(self, plugin: Plugin) -> Scope | None:
-        if plugin.state not in {"running", "starting"}:
-            text = f"the plugin {plugin.name!r} is {plugin.state}; calls may be made from ally_start on"
+        if plugin.state not in _MAY_CALL:
+            when = "calls may be made from ally_start on" if plugin.state == "loaded" else "it may make no calls"
+            text = f"the plugin {plugin.name!r} is {plugin.state}; {when}"
             raise UnavailableRefused(text, plugin=plugin.name)
-        scope = current_scope(plugin.name)
-        if scope is None and plugin.lane is not None and plugin.lane.recent_origin:
-            # Called from outside any hook: assume the longest chain that was lately delivered to it.
-            return Scope(plugin.name, origin=plugin.lane.recent_origin)
-        return scope
+        return current_scope(plugin.name)
 
     def _permit(self, plugin: Plugin, is_granted: bool, permission: str) -> None:  # noqa: FBT001
         if not is_granted:
@@ -378,15 +424,26 @@ class PluginMessageBus:
         if parts is None:
             self._permit(plugin, bool(granted), "get_context:messages")
             return tuple(sorted(granted))
-        if isinstance(parts, str) or not all(isinstance(part, str) for part in parts):
-            raise ValidationRefused("parts must be a list of names such as ['messages', 'todos']", field="parts")
+        if not isinstance(parts, (list, tuple, set, frozenset)):
+            found = type(parts).__name__
+            raise ValidationRefused(f"parts is {found}; expected a list such as ['messages', 'todos']", field="parts")
         for part in parts:
+            if part not in CONTEXT_PARTS:
+                known = ", ".join(CONTEXT_PARTS)
+                raise ValidationRefused(f"there is no part {part!r:.60}; expected some of {known}", field="parts")
             self._permit(plugin, part in granted, f"get_context:{part}")
         return tuple(parts)
 
-    def _earlier(self, plugin: Plugin, key: str, fingerprint: str) -> Receipt | None:
+    async def _earlier(self, plugin: Plugin, scope: Scope | None, key: str, fingerprint: str) -> Receipt | None:
+        """Return the receipt of the message that came under this key, be it still on its way; None when it is the first.
+
+        From within a gate nothing on its way is waited for: it could be what waits for the gate.
+        """
+        may_wait = scope is None or scope.held <= {plugin.name}
+        while may_wait and (answer := self._keyed.get((plugin.name, key))) is not None:
+            await asyncio.shield(answer)
         try:
-            stored = self._host.journal.find_key(plugin.name, key)
+            stored = self._journal.find_key(plugin.name, key)
         except JournalError as error:
             raise UnavailableRefused(f"the journal cannot be read: {error}", plugin=plugin.name) from error
         return None if stored is None else _same(plugin, stored, fingerprint)
@@ -419,7 +476,8 @@ class PluginMessageBus:
         deliver_as: str,
         trigger_turn: bool,  # noqa: FBT001
         decision: str | None,
-    ) -> Waiting | Receipt:
+    ) -> Receipt:
+        """Write the message down as pending, and let it wait for its safe point."""
         body: dict[str, Any] = {
             "role": message.role,
             "content": message.content,
@@ -442,7 +500,7 @@ class PluginMessageBus:
             _cause(scope),
         )
         try:
-            offset = await self._host.journal.accept(pending)
+            offset = await self._journal.accept(pending)
         except DuplicateKeyError as duplicate:
             return _same(plugin, duplicate.stored, fingerprint or "")
         except JournalError as error:
@@ -450,21 +508,52 @@ class PluginMessageBus:
         except asyncio.CancelledError:
             session.look_again()  # it may be on disk all the same
             raise
-        return Waiting(
-            message=message,
-            offset=offset,
-            plugin=plugin.name,
-            origin=chain,
-            deliver_as=deliver_as,
-            trigger_turn=trigger_turn,
+        plugin.counts.messages += 1
+        # The session may have been closed meanwhile, and found again: then the one that is open takes it.
+        self._host.sessions.get(session.id, session).expect(
+            Waiting(
+                message=message,
+                offset=offset,
+                plugin=plugin.name,
+                origin=chain,
+                deliver_as=deliver_as,
+                trigger_turn=trigger_turn,
+            )
         )
+        return Receipt(message.id, offset, "pending")
+
+    @property
+    def _journal(self) -> Journal:
+        try:
+            return self._host.journal
+        except HostError as error:
+            raise UnavailableRefused("the host has stopped") from error
+
+    async def _ask_host(self, hook: str, **arguments: Any) -> Any:
+        """Call a capability; what the host's implementation raises is no fault of the plugin's."""
+        try:
+            return await self._host.capability(hook, **arguments)
+        except RefusedError:
+            raise
+        except Exception as error:
+            _log.exception("the host's implementation of %s failed", hook)
+            raise UnavailableRefused(f"the host failed in {hook}: {describe(error)}") from error
+
+    async def _context(self, session: Session, parts: tuple[str, ...], since: str | None) -> Context:
+        try:
+            return await session.context(parts, since)
+        except RefusedError:
+            raise
+        except Exception as error:
+            _log.exception("the host's implementation of ally_get_context failed")
+            raise UnavailableRefused(f"the host failed in ally_get_context: {describe(error)}") from error
 
     async def _durably(
         self, plugin: Plugin | None, kind: str, ref: str, data: Mapping[str, Any], session_id: str | None = None
     ) -> int:
         name = plugin.name if plugin is not None else None
         try:
-            return await self._host.journal.append(
+            return await self._journal.append(
                 Record(kind, self._host.clock.time_ms(), name, session_id, ref, data)
             )
         except JournalError as error:
@@ -475,11 +564,50 @@ class PluginMessageBus:
         plugin.counts.refused[refusal.reason] += 1
         permission = getattr(refusal, "permission", None)
         data = {"call": what, "reason": refusal.reason, "permission": permission, "text": describe(refusal)}
-        if not isinstance(session_id, str):
+        if not isinstance(session_id, str) or session_id not in self._host.sessions:
             scope = current_scope(plugin.name)
             session_id = scope.session_id if scope is not None else None
         record = Record("refusal", self._host.clock.time_ms(), plugin.name, session_id, None, data)
-        self._host.journal.append_soon(record, fold=(what, refusal.reason, permission))
+        # By the kind of permission only: the names of actions are the plugin's to invent, one a call.
+        kind = permission.partition(":")[0] if isinstance(permission, str) and what == "request_action" else permission
+        with suppress(UnavailableRefused):
+            self._journal.append_soon(record, fold=(what, refusal.reason, kind))
+
+
+def _begin(plugin: Plugin, take: Callable[[float], None], now: float) -> None:
+    """Count a call as in flight and against its rate, both or neither."""
+    plugin.budget.begin_call()
+    try:
+        take(now)
+    except BudgetRefused:
+        plugin.budget.end_call()
+        raise
+
+
+def _chain(plugin: Plugin, scope: Scope | None, session_id: str) -> tuple[str, ...]:
+    """Return the chain of what the plugin does now. Raises HopLimitRefused.
+
+    A hook, tool or action knows what led to it. What else the plugin runs (tasks, threads of its own) may act on
+    anything that it was told lately: the longest chain among that is assumed.
+    """
+    origin = scope.origin if scope is not None else ()
+    lane = plugin.lane
+    if lane is not None and (scope is None or scope.task_id is not None or not (scope.cause or lane.is_at(scope))):
+        origin = max(origin, lane.recent_origin(session_id), key=len)
+    return extend_chain(origin, plugin.name)
+
+
+def _emit(plugin: Plugin | None, session: Session, event: Event, chain: tuple[str, ...]) -> None:
+    try:
+        session.emit_caused(event, chain)
+    except SessionError as error:
+        raise UnavailableRefused(str(error), plugin=plugin.name if plugin is not None else None) from error
+
+
+def _check_action(action: object) -> None:
+    if not isinstance(action, str) or not 0 < len(action) <= 2 * LONGEST_NAME or not action.isprintable():
+        found = f"a text of {len(action)} characters" if isinstance(action, str) else type(action).__name__
+        raise ValidationRefused(f"action is {found}; expected a name such as 'compact' or 'plugin:name'", field="action")
 
 
 def _cause(scope: Scope | None) -> str | None:

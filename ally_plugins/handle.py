@@ -6,12 +6,14 @@ in a process of its own, the daemon connection's, behind the same `Outbound`.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .compat import override
+from .errors import RefusedError
 from .frozen import EMPTY
 from .scope import current_scope
 
@@ -273,7 +275,12 @@ class BlockingAlly:
 
     def start_task(self, name: str, work: Coroutine[Any, Any, Any], **options: Any) -> Task:
         """As `Ally.start_task`; the coroutine runs on the loop, so it must not block."""
-        return self._run(self._ally.start_task, name, work, **options)
+        try:
+            return self._run(self._ally.start_task, name, work, **options)
+        except (RuntimeError, RefusedError):
+            if inspect.iscoroutine(work):
+                work.close()  # the call may not have come as far as the host
+            raise
 
     def task_progress(self, progress: float | None = None, message: str | None = None) -> None:
         """As `Ally.task_progress`."""

@@ -29,9 +29,9 @@ from .registry import Registry
 from .runtime.clock import SystemClock
 from .runtime.dispatch import Dispatcher
 from .runtime.plugin import Plugin, describe
-from .scope import Scope, current_scope
+from .scope import SCOPE, Scope, current_scope
 from .session import Session
-from .stream import ActivityStream
+from .stream import HostStream
 from .structuring import encode
 from .tasks import PluginTask, Tasks
 from .tools import ToolSpec, make_spec
@@ -94,7 +94,7 @@ class Host:
         self.tools = Contributions("tool")
         self.actions = Contributions("action")
         self.tasks = Tasks(self._task_changed)
-        self.stream = ActivityStream(self._forward)
+        self.stream = HostStream(self._forward)
         self.registry = Registry(self.home) if self.home is not None and discover else None
         self._given = _given_records(plugins or {}, grants or {})
         self._consent = consent
@@ -108,6 +108,7 @@ class Host:
         self._default = DefaultCapabilities()
         self._capabilities.register(self._default, "default")
         if implementation is not None:
+            _check_implementation(implementation)
             self._capabilities.register(implementation, "host")
 
     # --- life ---
@@ -208,20 +209,32 @@ class Host:
     async def stop(self) -> None:
         """Stop tasks and plugins, close the sessions, write what is queued, and close the journal.
 
-        Safe to call twice. No plugin can hold it up longer than its deadline for `ally_stop` and a second.
+        Plugins hear what was emitted, SESSION_END of every open session last. Safe to call twice. No plugin can hold it
+        up longer than its deadline for `ally_stop` and a second.
         """
-        if self._crew is not None:
-            ending = self.tasks.cancel_all("the host stops")
-            if ending:
-                await asyncio.wait(ending, timeout=1.0)
-            await self._crew.stop()
-        for session in list(self.sessions.values()):
-            await session.close()
-        if self._journal is not None and self._given_journal is None:
-            await self._journal.close()
-        self._journal = self._given_journal
-        self._crew = None
-        self._loop = None
+        try:
+            if self._crew is not None:
+                await self._hear_out()
+                await self._crew.stop()
+            for session in list(self.sessions.values()):
+                await session.close()
+        finally:
+            journal, self._journal = self._journal, self._given_journal
+            self._crew = self._loop = None
+            if journal is not None and self._given_journal is None:
+                await journal.close()
+
+    async def _hear_out(self) -> None:
+        """End the tasks, and let plugins hear what was emitted, for a second at most."""
+        loop = asyncio.get_running_loop()
+        for session in self.sessions.values():
+            session.end("the host stops")
+        ending = self.tasks.cancel_all("the host stops")
+        ending += [loop.create_task(session.drained()) for session in self.sessions.values()]
+        if ending:
+            _, late = await asyncio.wait(ending, timeout=1.0)
+            for task in late:
+                task.cancel()
 
     @property
     def journal(self) -> Journal:
@@ -248,6 +261,8 @@ class Host:
             return known
         if self._crew is None:
             raise HostError("this host does not run; use `async with Host(...) as host:`")
+        if session_id is not None and not (isinstance(session_id, str) and session_id and session_id.isprintable()):
+            raise HostError(f"session id is {session_id!r:.80}; expected a line of text")
         name = session_id if session_id is not None else new_id("s")
         last = self.journal.last_seq(name) if session_id is not None else 0
         session = Session(name, self, first_seq=last)
@@ -266,6 +281,10 @@ class Host:
             lane.detach(session.id)
         self.sessions.pop(session.id, None)
 
+    def open_session(self, session_id: str) -> Session | None:
+        """Return the open session with this id, None when there is none."""
+        return self.sessions.get(session_id)
+
     def session_for(self, plugin: str, session_id: str | None) -> Session:
         """Return the session that a plugin's call means: the named one, that of its running hook, or the only one."""
         if session_id is None:
@@ -278,7 +297,7 @@ class Host:
             raise ValidationRefused(text, plugin=plugin, field="session_id")
         session = self.sessions.get(session_id) if isinstance(session_id, str) else None
         if session is None:
-            raise NotFoundRefused(f"no session {session_id!r} is open", plugin=plugin)
+            raise NotFoundRefused(f"no session {session_id!r:.80} is open", plugin=plugin)
         return session
 
     def pump(self, session: Session) -> None:
@@ -307,9 +326,7 @@ class Host:
         return self._crew.lanes() if self._crew is not None else ()
 
     def _forward(self, event: Event) -> None:
-        """Forward what is emitted on the root stream by the host to the session that it belongs to, if clear."""
-        if event.seq:
-            return  # a session emitted it: plugins have it
+        """Emit in the only session what the host author emits on the root stream."""
         if len(self.sessions) != 1:
             text = f"{len(self.sessions)} sessions are open; emit with session.emit(event)"
             raise SessionError(text)
@@ -332,7 +349,9 @@ class Host:
         ToolCallError when the tool fails or is too slow. Gates are asked by `Session.run_tool_call`, not here.
         """
         tool = self.tools.find(name, plugin)
-        scope = Scope(tool.plugin.name, session_id, cause=new_id("c"))
+        caller = SCOPE.get()  # a plugin's hook, when the host runs tools for one; it must not be waited for
+        held = caller.held if caller is not None else frozenset()
+        scope = Scope(tool.plugin.name, session_id, held=held, cause=new_id("c"))
         return _tool_result(await tool.run(freeze(dict(arguments or EMPTY)), scope, timeout))
 
     async def run_action(self, session: Session, request: ActionRequest) -> Any:
@@ -413,12 +432,26 @@ class Host:
                 progress=task.progress,
                 message=message,
             )
-            session.emit_caused(event, (task.plugin.name,))
+            session.emit_caused(event, task.origin)
 
     def _tell_all(self, make: Callable[[], Event]) -> None:
         for session in list(self.sessions.values()):
             if not session.is_closed:
                 session.emit_caused(make(), ())
+
+
+def _check_implementation(implementation: object) -> None:
+    """Refuse what pluggy would pass over in silence: methods without the marker, names that are no capability."""
+    wrong = []
+    for name in dir(implementation):
+        if name.startswith("ally_") and callable(method := getattr(implementation, name)):
+            if not hasattr(HostHooks, name):
+                known = ", ".join(each for each in dir(HostHooks) if each.startswith("ally_"))
+                wrong.append(f"{name!r} is no capability hook; there are {known}")
+            elif not hasattr(method, f"{PROJECT}_impl"):
+                wrong.append(f"{name!r} lacks the decorator @hookimpl")
+    if wrong:
+        raise HostError(f"the implementation cannot be used: {'; '.join(wrong)}")
 
 
 def _home(app: str, home: Home | Path | str | bool | None) -> Home | None:  # noqa: FBT001

@@ -9,7 +9,7 @@ from attrs import define, field, frozen
 
 from .conversation import Message
 
-__all__ = ["Inbox", "Waiting"]
+__all__ = ["SAFE_POINTS", "Inbox", "Waiting"]
 
 _DUE: Final[dict[str, frozenset[str]]] = {
     "step": frozenset({"steer"}),
@@ -17,6 +17,8 @@ _DUE: Final[dict[str, frozenset[str]]] = {
     "turn_start": frozenset({"steer", "follow_up", "next_turn"}),
 }
 """What is due at each safe point; what missed its own comes at the next one that allows it."""
+
+SAFE_POINTS: Final = tuple(_DUE)
 
 
 @frozen(kw_only=True)

@@ -20,6 +20,7 @@ from .events import (
     SessionStart,
     TodoUpdate,
 )
+from .ids import new_id
 from .markers import hookimpl
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversation", "DefaultCapabilities"]
 
+_CURSOR_DIGITS: Final = 18
 _STATUSES: Final = ("pending", "in_progress", "completed")
 
 
@@ -44,7 +46,8 @@ class Conversation:
     _agents: dict[str, AgentState] = field(factory=dict)
     _ids: set[str] = field(factory=set)
     _visible: list[Message] = field(factory=list)
-    _epoch: int = 1
+    _epoch: str = field(factory=lambda: new_id("e"))
+    """Of this conversation alone, so that a cursor of another session, or of before a restart, is seen to be one."""
 
     @property
     def agents(self) -> tuple[AgentState, ...]:
@@ -68,7 +71,7 @@ class Conversation:
         Ids that were there stay known, so that a message that is delivered again does not come back.
         """
         self.messages, self._visible = [], []
-        self._epoch += 1
+        self._epoch = new_id("e")
         for message in messages:
             self._ids.discard(message.id)
             self.add(message)
@@ -91,16 +94,18 @@ class Conversation:
             todos=self.todos if "todos" in parts else None,
             agents=self.agents if "agents" in parts else None,
             is_processing=self.is_processing if "is_processing" in parts else None,
-            cursor=f"{self._epoch}:{len(visible)}",
-            is_reset=is_reset,
+            cursor=f"{self._epoch}:{len(visible)}" if "messages" in parts else "",
+            is_reset=is_reset and "messages" in parts,
         )
 
     def _position(self, since: str | None) -> tuple[int, bool]:
         if since is None:
             return 0, False
         epoch, _, count = since.partition(":")
-        if epoch == str(self._epoch) and count.isdecimal() and int(count) <= len(self._visible):
-            return int(count), False
+        if epoch == self._epoch and len(count) <= _CURSOR_DIGITS and count.isdecimal():
+            start = int(count)
+            if start <= len(self._visible):
+                return start, False
         return 0, True
 
 
@@ -177,8 +182,8 @@ class DefaultCapabilities:
 
 
 def without_private(context: Context) -> Context:
-    """Return the context without messages that the host marked private, whoever made it."""
+    """Return the context without messages that the host marked private, and none that could change, whoever made it."""
     messages = context.messages
-    if not messages or not any([message.private for message in messages]):
+    if messages is None or (messages.__class__ is tuple and not any([message.private for message in messages])):
         return context
     return evolve(context, messages=tuple(message for message in messages if not message.private))

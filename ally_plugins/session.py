@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -25,6 +24,7 @@ from .events import (
     Event,
     PermissionRequest,
     PluginMessageReceived,
+    SessionEnd,
     ToolCallEnd,
     ToolCallStart,
     UserMessage,
@@ -32,12 +32,12 @@ from .events import (
     unstamped,
 )
 from .frozen import EMPTY, freeze_mapping
-from .inbox import Inbox, Waiting
+from .inbox import SAFE_POINTS, Inbox, Waiting
 from .judging import Judge, Ruling
 from .memory import Conversation, without_private
 from .policy.thresholds import Thresholds
 from .runtime.ring import Ring
-from .stream import ActivityStream
+from .stream import HostStream
 from .structuring import encode, event_to_wire
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .runtime.dispatch import Dispatcher, Transformed
     from .runtime.lanes import Lane
     from .runtime.plugin import Plugin
+    from .stream import ActivityStream
 
 __all__ = ["Session"]
 
@@ -62,7 +63,7 @@ class SessionSide(Protocol):
 
     clock: Clock
     dispatcher: Dispatcher
-    stream: ActivityStream
+    stream: HostStream
     has_person: bool
 
     @property
@@ -83,6 +84,9 @@ class SessionSide(Protocol):
 
     def close_session(self, session: Session) -> None:
         """Let go of a session that has been drained."""
+
+    def open_session(self, session_id: str) -> Session | None:
+        """Return the open session with this id, if there is one."""
 
 
 class Session:
@@ -112,10 +116,13 @@ class Session:
         )
         self.has_person = host.has_person
         self._host = host
-        self._lock = threading.Lock()
+        self._lock = self.ring.lock
         self._now_ms = host.clock.time_ms
         self._stream = host.stream
         self._is_pumped = False
+        self._has_ended = False
+        self._looking: set[asyncio.Task[None]] = set()
+        self._unmarked: dict[str, Waiting] = {}
         self._origin: tuple[str, ...] = ()
         self._turn_origin: tuple[str, ...] = ()
         self._turns = 0
@@ -142,15 +149,16 @@ class Session:
 
     def scoped(self, parent_id: str) -> ActivityStream:
         """Return a stream whose events come into this session with `parent_id`, where they have none."""
-        return ActivityStream(self.emit).create_scoped(parent_id)
+        return HostStream(self.emit).create_scoped(parent_id)
 
     def _emit(self, event: Event, origin: tuple[str, ...] | None) -> None:
         if self.is_closed:
-            message = f"session {self.id!r} is closed; open one with host.session()"
-            raise SessionError(message)
+            self._check_open()
         kind = event.__class__
         if kind is UserMessage:
             self._origin = self._turn_origin = ()
+        elif kind is SessionEnd:
+            self._has_ended = True
         ring = self.ring
         with self._lock:
             if getattr(event, "seq", True):  # emitted before, or no event at all
@@ -161,26 +169,34 @@ class Session:
             if len(ring.items) > ring.capacity:
                 ring.trim()
         self.conversation.follow(event)
-        self._stream.emit(event)
+        self._stream.tell(event)
         if not self._is_pumped:
             self._is_pumped = True
             self._host.pump(self)
         if kind is ContextUsageUpdate:
             self._check_thresholds(event.context_usage)  # type: ignore[attr-defined]
         elif kind is CompactionComplete:
-            self._thresholds.compacted(event.new_context_usage)  # type: ignore[attr-defined]
+            with self._lock:
+                self._thresholds.compacted(event.new_context_usage)  # type: ignore[attr-defined]
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            message = f"session {self.id!r} is closed; open one with host.session()"
+            raise SessionError(message)
 
     def _check_thresholds(self, usage: float) -> None:
-        for level in self._thresholds.update(usage):
+        with self._lock:
+            levels = self._thresholds.update(usage)
+        for level in levels:
             self._emit(ContextThreshold(threshold=level, context_usage=usage), None)
 
     def pumped(self) -> None:
         """Write what was emitted to the journal; the host calls it on its loop, once a burst."""
         self._is_pumped = False
         ring = self.ring
-        start = max(self.recorded, ring.base)
-        events = ring.items[start - ring.base :]
-        self.recorded = ring.head
+        with self._lock:  # an event of another thread that is not in `events` must not count as recorded
+            events = ring.items[max(self.recorded - ring.base, 0) :]
+            self.recorded = ring.head
         self._host.journal.add_events(
             [
                 (self.id, e.seq, e.timestamp, e.type, ">".join(e.origin) or None, encode(event_to_wire(e)))
@@ -278,18 +294,13 @@ class Session:
         about: dict[str, Any] = {"tool_name": call.tool_name, "call_id": call.call_id, "agent_id": call.agent_id}
         self.emit(ToolCallStart(arguments=call.arguments, **about))
         try:
-            result = await run(call)
-        except asyncio.CancelledError:
-            self.emit(ToolCallEnd(success=False, error="interrupted", **about))
-            raise
-        except ToolCallError as error:
-            result = ToolResult(False, error=str(error))
-        except Exception as error:  # noqa: BLE001 - a tool's failure is an answer to the model
-            result = ToolResult(False, error=f"{type(error).__name__}: {error}")
-        try:
-            result = await self.transform_tool_output(call, result)
+            result = await self.transform_tool_output(call, await _result_of(run, call))
         except GateRefused as error:
             result = ToolResult(False, error=f"the output is withheld: {error}")
+        except BaseException as error:
+            why = "interrupted" if isinstance(error, asyncio.CancelledError) else type(error).__name__
+            self.emit(ToolCallEnd(success=False, error=why, **about))
+            raise
         summary = {"success": result.success, "error": result.error, "data": result.data}
         self.emit(
             ToolCallEnd(
@@ -310,8 +321,13 @@ class Session:
         Call it where the conversation may change: after all results of an assistant's tool calls ("step"), at the end
         of a turn ("turn_end"), and with the person's next message or when a plugin wakes the agent ("turn_start"). A
         message whose delivery is recorded too late for a crash is delivered again under the same id; conversations fold
-        by id. Raises JournalError when a delivery cannot be recorded; it is then repeated at the next safe point.
+        by id. A message that the host's implementation does not take waits for the next safe point. While a delivery
+        cannot be recorded the agent goes on; recording it is tried again at the next safe point. Raises SessionError
+        for a closed session, ValueError for another `kind`.
         """
+        self._check_open()
+        if kind not in SAFE_POINTS:
+            raise ValueError(f"safe_point is {kind!r}; expected one of {', '.join(map(repr, SAFE_POINTS))}")
         async with self._safe_point:
             if kind == "turn_start":
                 self._turns += 1
@@ -319,11 +335,22 @@ class Session:
                 self.triggered.clear()
             delivered = [waiting for waiting in self.inbox.take_due(kind) if await self._deliver(waiting)]
             self._follow_chain(kind, delivered)
-            if delivered:
-                ids = [waiting.message.id for waiting in delivered]
-                await self._host.journal.mark_delivered(ids, self._now_ms())
-                self.inbox.remove(ids)
+            if self._unmarked:
+                await self._mark_delivered()
+            if not self.inbox.wants_turn:
+                self.triggered.clear()
             return tuple(waiting.message for waiting in delivered)
+
+    async def _mark_delivered(self) -> None:
+        """Record what was delivered, now or at an earlier safe point when it could not be recorded."""
+        ids = list(self._unmarked)
+        try:
+            await self._host.journal.mark_delivered(ids, self._now_ms())
+        except JournalError as error:
+            _log.warning("session %r could not record %d deliveries yet: %s", self.id, len(ids), error)
+        else:
+            for message_id in ids:
+                del self._unmarked[message_id]
 
     async def wait_for_trigger(self) -> None:
         """Wait until a plugin that may wakes the agent; then call `safe_point("turn_start")` and run a turn."""
@@ -331,13 +358,22 @@ class Session:
 
     def expect(self, waiting: Waiting) -> None:
         """Let an accepted message wait for its safe point."""
+        if self.is_closed:
+            found_again = self._host.open_session(self.id)
+            if found_again is not None:  # else it waits on disk until the session is found again
+                found_again.expect(waiting)
+            return
+        if waiting.message.id in self._unmarked:
+            return
         self.inbox.add(waiting)
         if waiting.trigger_turn:
             self.triggered.set()
 
     def look_again(self) -> None:
         """Look into the journal for accepted messages that nobody told of, once what is queued is on disk."""
-        self._looking = asyncio.get_running_loop().create_task(self._find_pending())
+        task = asyncio.get_running_loop().create_task(self._find_pending())
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
 
     async def _find_pending(self) -> None:
         try:
@@ -361,6 +397,8 @@ class Session:
         if not taken:
             return False
         message = waiting.message
+        self.inbox.remove([message.id])
+        self._unmarked[message.id] = waiting
         data = {"id": message.id, "role": message.role, "content": message.content, "metadata": message.metadata}
         self._emit(PluginMessageReceived(plugin_name=waiting.plugin, message=freeze_mapping(data)), waiting.origin)
         return True
@@ -393,12 +431,25 @@ class Session:
         return await self._host.run_action(self, request)
 
     async def close(self) -> None:
-        """Let the plugins hear what was emitted, then let go of the session; it can be found again by its id."""
+        """Let the plugins hear what was emitted, then let go of the session; it can be found again by its id.
+
+        Emits SESSION_END, unless the host did.
+        """
         if self.is_closed:
             return
+        self.end("closed")
         await self.drained()
+        if self._unmarked:
+            await self._mark_delivered()
+        if self.is_closed:  # by another call, meanwhile
+            return
         self.is_closed = True
         self._host.close_session(self)
+
+    def end(self, reason: str) -> None:
+        """Emit SESSION_END if nobody has yet; the session stays open."""
+        if not self._has_ended and not self.is_closed:
+            self._emit(SessionEnd(reason=reason), ())
 
     async def _context_for(self, plugin: Plugin) -> Context:
         return await self.context(tuple(sorted(plugin.grants.context_parts)))
@@ -408,6 +459,19 @@ def _unblocked(done: Transformed[T]) -> T:
     if done.blocked_by is not None:
         raise GateRefused(done.reason, plugin=done.blocked_by)
     return done.value
+
+
+async def _result_of(run: Runner, call: ToolCall) -> ToolResult:
+    """Run a tool; what goes wrong in it is an answer to the model."""
+    try:
+        result = await run(call)
+    except ToolCallError as error:
+        return ToolResult(False, error=str(error))
+    except Exception as error:  # noqa: BLE001
+        return ToolResult(False, error=f"{type(error).__name__}: {error}")
+    if isinstance(result, ToolResult):
+        return result
+    return ToolResult(False, error=f"the tool returned {type(result).__name__}; expected a ToolResult")
 
 
 def _only(context: Context, parts: Sequence[str]) -> Context:

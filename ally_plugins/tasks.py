@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
@@ -28,17 +29,23 @@ class PluginTask:
     name: str
     plugin: Plugin
     session_id: str | None
+    origin: tuple[str, ...] = ()
+    """The chain of plugins that led to it, its own last."""
     state: str = "running"
     reason: str = ""
     progress: float | None = None
     _running: asyncio.Task[Any] | None = None
     _ended: asyncio.Future[Any] = field(factory=lambda: asyncio.get_running_loop().create_future())
+    _thread: int = field(factory=threading.get_ident)
 
     def cancel(self, reason: str = "cancelled by its plugin") -> bool:
-        """Ask the task to end, and record the reason; say whether it was still running."""
+        """Ask the task to end, and record the reason; say whether it was still running. From any thread."""
         if self._running is None or self.state != "running":
             return False
-        self.reason = reason
+        self.reason = self.reason or reason
+        if threading.get_ident() != self._thread:
+            self._ended.get_loop().call_soon_threadsafe(self._running.cancel)
+            return True
         return self._running.cancel()
 
     async def result(self) -> Any:
@@ -67,19 +74,32 @@ class Tasks:
         """Return a task by its id."""
         return self._tasks.get(task_id) if task_id is not None else None
 
-    def prepare(self, plugin: Plugin, name: str, session_id: str | None) -> PluginTask:
-        """Return a task that has not begun, so that it can be recorded before it does."""
-        return PluginTask(new_id("t"), name, plugin, session_id)
-
-    def start(self, task: PluginTask, work: Coroutine[Any, Any, Any], origin: tuple[str, ...]) -> None:
-        """Begin a prepared task."""
+    def prepare(self, plugin: Plugin, name: str, session_id: str | None, origin: tuple[str, ...] = ()) -> PluginTask:
+        """Return a task that has not begun, so that it can be recorded before it does; it counts as running."""
         self._forget_oldest()
+        task = PluginTask(new_id("t"), name, plugin, session_id, origin)
         self._tasks[task.id] = task
-        scope = Scope(task.plugin.name, task.session_id, origin, cause=task.id, task_id=task.id)
+        return task
+
+    def drop(self, task: PluginTask) -> None:
+        """Forget a prepared task that is not to begin."""
+        self._tasks.pop(task.id, None)
+
+    def start(self, task: PluginTask, work: Coroutine[Any, Any, Any]) -> None:
+        """Begin a prepared task."""
+        scope = Scope(task.plugin.name, task.session_id, task.origin[:-1], cause=task.id, task_id=task.id)
         task._running = asyncio.get_running_loop().create_task(  # noqa: SLF001 - this module's own class
             self._run(task, work, scope), name=f"ally-task-{task.plugin.name}-{task.name}"
         )
+        task._running.add_done_callback(lambda _: self._never_begun(task, work))  # noqa: SLF001
         self.changed(task, None)
+
+    def _never_begun(self, task: PluginTask, work: Coroutine[Any, Any, Any]) -> None:
+        """End a task that was cancelled before its first step: then nothing of `_run` has run."""
+        if task.state == "running":
+            work.close()
+            self._end(task, "cancelled", task.reason or "it was cancelled")
+            task._ended.cancel()  # noqa: SLF001
 
     def report(self, task: PluginTask, progress: float | None, message: str | None) -> None:
         """Take a task's word on how far it is."""
