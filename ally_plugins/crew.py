@@ -135,7 +135,9 @@ class Crew:
             plugin.implementations = implementations_of(self._manager, plugin.name, plugin.instance, manifest)
         except AllyError as error:
             self._fail(plugin, str(error))
-        except Exception as error:
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
             _log.exception("loading the plugin %r failed", plugin.name)
             self._fail(plugin, describe(error))
 
@@ -170,7 +172,8 @@ class Crew:
             self._fail(plugin, f"it could not start: {reason}")
             await lane.close()
             return
-        plugin.set_state("running")
+        if plugin.state == "starting":  # a hook may have put it into quarantine meanwhile
+            plugin.set_state("running")
 
     async def _register_decorated(self, member: Member) -> None:
         """Register what decorators offer, on the same path as at run time.
@@ -196,7 +199,7 @@ class Crew:
         _log.error("the plugin %r did not start: %s", plugin.name, reason)
 
     async def stop(self) -> None:
-        """Stop every plugin: `ally_stop` within its deadline, then its lane. Never waits longer than that and a grace."""
+        """Stop every plugin: `ally_stop` within its deadline, then its lane, which may take a grace longer."""
         self.watchdog.close()
         await asyncio.gather(*(self._stop(plugin) for plugin in self.plugins if plugin.lane is not None))
 
@@ -216,7 +219,7 @@ class Crew:
             if (error := future.exception()) is not None:
                 _log.warning("ally_stop of %r failed: %s", plugin.name, describe(error))
         await lane.close()
-        if plugin.state == "running":
+        if plugin.state in {"starting", "running"}:
             plugin.set_state("stopped")
 
     def _state_changed(self, plugin: Plugin) -> None:

@@ -6,9 +6,9 @@ were given. Strings and numbers are shared, never copied.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Self
 
 from .compat import override
 from .errors import EventError
@@ -20,12 +20,22 @@ MAX_DEPTH: Final = 64
 
 
 class FrozenDict(dict[str, Any]):
-    """A dict that refuses to change; `dict(value)` makes a copy that may.
+    """A dict that refuses to change, as does all that it holds; `dict(value)` makes a copy that may.
 
-    It is a subclass of dict, so that every JSON encoder and `isinstance` check takes it as one.
+    It is a subclass of dict, so that every JSON encoder and `isinstance` check takes it as one. Making one freezes the
+    values, and raises EventError as `freeze` does.
     """
 
     __slots__ = ()
+
+    def __new__(cls, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **more: Any) -> Self:
+        """Return the frozen copy of a mapping."""
+        made = super().__new__(cls)
+        _fill(made, _freeze_items(dict(values, **more), "", 0))
+        return made
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Leave alone what `__new__` has filled: a dict's own `__init__` would add to it."""
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         message = "this mapping must not change; change a copy made with dict(...)"
@@ -45,7 +55,8 @@ class FrozenDict(dict[str, Any]):
         return (FrozenDict, (dict(self),))
 
 
-EMPTY: Final = FrozenDict()
+_new: Final = dict.__new__
+_fill: Final = dict.update
 
 
 def freeze(value: Any, path: str = "", depth: int = 0) -> Any:
@@ -63,10 +74,16 @@ def freeze(value: Any, path: str = "", depth: int = 0) -> Any:
         message = f"{path[:80] or 'value'}... is nested deeper than {MAX_DEPTH} levels"
         raise EventError(message, path=path)
     if isinstance(value, Mapping):
-        return FrozenDict({_key(k, path): freeze(v, f"{path}.{k}" if path else k, depth + 1) for k, v in value.items()})
+        frozen = _new(FrozenDict)
+        _fill(frozen, _freeze_items(value, path, depth))
+        return frozen
     if isinstance(value, (list, tuple)):
         return tuple([freeze(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)])
     return _freeze_scalar(value, path)
+
+
+def _freeze_items(value: Mapping[Any, Any], path: str, depth: int) -> dict[str, Any]:
+    return {_key(k, path): freeze(v, f"{path}.{k}" if path else k, depth + 1) for k, v in value.items()}
 
 
 def freeze_mapping(value: Mapping[str, Any] | None) -> FrozenDict:
@@ -81,17 +98,22 @@ def freeze_mapping(value: Mapping[str, Any] | None) -> FrozenDict:
 
 
 def _key(key: object, path: str) -> str:
-    if isinstance(key, str):
+    if key.__class__ is str:
         return key
+    if isinstance(key, str):  # an enum's member
+        return str.__str__(key)
     message = f"{path or 'value'} has the key {key!r}; expected a string, as JSON has"
     raise EventError(message, path=path, found=repr(key))
 
 
 def _freeze_scalar(value: Any, path: str) -> Any:
     if isinstance(value, float) and isfinite(value):
-        return value
+        return float(value)
     if isinstance(value, (str, int)):  # an enum member, or another subclass: kept as the plain value
         return str.__str__(value) if isinstance(value, str) else int(value)
     found = repr(value) if isinstance(value, float) else type(value).__name__
     message = f"{path or 'value'} is {found}; expected a string, finite number, boolean, None, list or dict"
     raise EventError(message, path=path, found=found)
+
+
+EMPTY: Final = FrozenDict()

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from inspect import iscoroutinefunction
 from typing import Final, TypeAlias
 
+from .compat import override
 from .errors import EventError
 from .events import EVENT_TYPES, Event, is_event_type, with_parent
 
-__all__ = ["ActivityStream", "Listener"]
+__all__ = ["ActivityStream", "HostStream", "Listener"]
 
 ANY: Final = "*"
 
@@ -52,20 +53,20 @@ class ActivityStream:
         self._lock: Final = threading.Lock()
 
     def emit(self, event: Event) -> None:
-        """Call the listeners of the event's type, then those of `*`, then pass it on towards the root.
+        """Call the listeners of the event's type, then those of `*`; those of streams nearer the root come first.
 
         A listener that raises is logged and stops nobody else, whatever it raises; only KeyboardInterrupt is the
         person's and propagates. Listeners that are subscribed or unsubscribed meanwhile count from the next event on.
         """
         parent = self._parent
         if parent is not None:
+            # The parent comes first: behind a session's scope, that is what stamps the event.
             event = with_parent(event, self._parent_id)
+            parent.emit(event)
         if table := self._table:
             for subscription in table.get(event.type, ()) + table.get(ANY, ()):
                 _call(subscription.listener, event)
-        if parent is not None:
-            parent.emit(event)
-        elif self._forward is not None:
+        if parent is None and self._forward is not None:
             _call(self._forward, event)
 
     def subscribe(self, event_type: str, listener: Listener) -> Callable[[], None]:
@@ -99,6 +100,30 @@ class ActivityStream:
             rest = tuple(other for other in self._table.get(event_type, ()) if other is not subscription)
             others = {key: value for key, value in self._table.items() if key != event_type}
             self._table = {**others, event_type: rest} if rest else others
+
+
+class HostStream(ActivityStream):
+    """The root of a host or session: what is emitted on it goes to `route`, that is to a session.
+
+    The session stamps it and comes back with `tell`. So every listener hears each event once, with its place in the
+    session, whoever emitted it.
+    """
+
+    __slots__ = ("_route",)
+
+    def __init__(self, route: Callable[[Event], None]) -> None:
+        super().__init__()
+        self._route: Final = route
+
+    @override
+    def emit(self, event: Event) -> None:
+        """Emit the event in the session, which has the listeners called. Raises SessionError when there is none."""
+        self._route(event)
+
+    def tell(self, event: Event) -> None:
+        """Call the listeners of an event that a session has emitted."""
+        if self._table:
+            super().emit(event)
 
 
 def _call(listener: Listener, event: Event) -> None:

@@ -24,6 +24,9 @@ __all__ = ["camel", "decode", "encode", "event_data", "event_from_wire", "event_
 T = TypeVar("T")
 
 _ENVELOPE: Final = frozenset({"call_id", "agent_id", "parent_id", "turn_id", "extra"})
+_ALSO_DATA: Final = {"COMPACTION_START": frozenset({"parent_id"})}
+"""Fields of the envelope that Code-Ally has in an event's data as well (code-ally-facts, section 4)."""
+
 _STAMPED: Final = frozenset({"seq", "timestamp", "session_id", "origin"})
 _MAX_INT: Final = 2**63 - 1  # orjson writes 64-bit integers; larger ones are written as text
 
@@ -149,7 +152,7 @@ def _compute_fields(cls: Any) -> tuple[tuple[str, str, bool], ...]:
     return tuple(
         (a.name, a.metadata.get("wire", camel(a.name)), a.default is NOTHING or a.default is not None)
         for a in fields(cls)
-        if a.name not in _ENVELOPE and a.name not in _STAMPED
+        if (a.name not in _ENVELOPE and a.name not in _STAMPED) or a.name in _ALSO_DATA.get(cls.TYPE, ())
     )
 
 

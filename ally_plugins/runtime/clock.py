@@ -24,9 +24,11 @@ class SystemClock:
     __slots__ = ()
 
     def time_ms(self) -> int:
+        """Return Unix time in milliseconds."""
         return time.time_ns() // 1_000_000
 
     def steady(self) -> float:
+        """Return seconds of the monotonic clock."""
         return time.monotonic()
 
 
@@ -43,7 +45,9 @@ class RecordedClock:
         self._now_ms = max(self._now_ms, now_ms)
 
     def time_ms(self) -> int:
+        """Return the recorded time."""
         return self._now_ms
 
     def steady(self) -> float:
+        """Return the recorded time in seconds."""
         return self._now_ms / 1000.0

@@ -208,7 +208,7 @@ def _note_end(ends: dict[str, float], name: str, future: asyncio.Future[Any]) ->
 
 
 def _takes_part(plugin: Plugin, hook: str) -> bool:
-    """A plugin that is not running takes part as well, if it may: its gates deny until it runs again."""
+    """Say whether a plugin is asked at all; one that is not running is, if it may: its gates deny until it runs."""
     if plugin.implementations:
         return hook in plugin.implementations
     topic = HOOKS[hook].topic or ""

@@ -1,14 +1,15 @@
 """A lane carries events to one plugin and keeps its hooks from overlapping.
 
 One task for each plugin takes events from the sessions' rings, in order of `seq`, and answers requests (gates,
-transforms, lifecycle) after the events that were emitted before them. An asynchronous hook is awaited right in the task:
-no task, timer or future for each event. The watchdog looks from outside which event a lane is at, and interrupts one
-that stays there past its deadline; what does not react to the interruption is abandoned.
+transforms, lifecycle) after the events that were emitted before them. An asynchronous hook is awaited right in the
+task: no task, timer or future for each event. The watchdog looks from outside which event a lane is at, and
+interrupts one that stays there past its deadline; what does not react to the interruption is abandoned.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,14 +17,17 @@ from typing import Any, Final
 
 from attrs import define
 
-from ally_plugins.events import Event, EventsDropped, stamp
+from ally_plugins.errors import PluginError
+from ally_plugins.events import Event, EventsDropped, UserMessage, stamp
 from ally_plugins.scope import SCOPE, Scope
 
+from .ending import is_torn_down, put_down
 from .observers import Observers, is_own
+from .requests import Crash, HookCancelled, Request, TimedOut
 from .ring import Ring, Run
 from .worker import Worker
 
-__all__ = ["BATCH", "GRACE", "Crash", "Lane", "Request", "TimedOut"]
+__all__ = ["BATCH", "GRACE", "Crash", "HookCancelled", "Lane", "Request", "TimedOut"]
 
 BATCH: Final = 512
 """Events that a lane delivers before it lets the loop do something else: about 40 µs of no-op hooks."""
@@ -32,57 +36,38 @@ GRACE: Final = 1.0
 """Seconds that an interrupted hook has to end, before it is abandoned and its plugin quarantined."""
 
 
-class TimedOut(Exception):
-    """A hook did not answer within its deadline."""
-
-
-@define(eq=False)
-class Crash:
-    """A hook failed: with an error, or past its deadline."""
-
-    plugin: str
-    hook: str
-    error: BaseException
-    event: Event | None = None
-    is_final: bool = False
-    """The hook ignored its interruption and was abandoned: its plugin cannot go on."""
-
-
-@define(eq=False)
-class Request:
-    """Something that a lane does between two events: `function` is called with the lane to itself.
-
-    `future` gets the result or the exception. It is done by the deadline whatever the function does.
-    """
-
-    hook: str
-    function: Callable[..., Any] | None
-    arguments: tuple[Any, ...]
-    is_async: bool
-    future: asyncio.Future[Any]
-    scope: Scope
-    ring: Ring | None = None
-    after: int = 0
-    timer: asyncio.TimerHandle | None = None
-
-    def settle(self, result: Any = None, error: BaseException | None = None) -> None:
-        """Give the answer, unless the deadline has given it already."""
-        if self.timer is not None:
-            self.timer.cancel()
-        if self.future.done():
-            return
-        if error is None:
-            self.future.set_result(result)
-        elif isinstance(error, StopIteration):  # a future refuses to carry it
-            self.future.set_exception(RuntimeError(f"StopIteration: {error}"))
-        else:
-            self.future.set_exception(error)
+RECENT: Final = 256
+"""Events after which a plugin is not taken to answer any more to what other plugins led to."""
 
 
 @define(eq=False)
 class _Cursor:
     ring: Ring
     position: int
+    recent_origin: tuple[str, ...] = ()
+    """The longest chain among the events that were lately delivered."""
+    recent_left: int = 0
+
+    def is_recent(self, chain: tuple[str, ...]) -> None:
+        """Remember a chain that was delivered."""
+        if chain and len(chain) >= len(self.recent_origin):
+            self.recent_origin, self.recent_left = chain, RECENT
+
+    def grow_old(self, run: Run) -> None:
+        """Count a run of events; what the person says starts afresh."""
+        self.recent_left -= len(run.events)
+        if self.recent_left <= 0 or UserMessage in run.types:
+            self.recent_origin = ()
+
+
+@define(eq=False)
+class _Interruption:
+    """A cancellation of ours that has not been taken back, and the place that the hook was at."""
+
+    request: Request | None
+    scope: Scope | None
+    event: Event | None
+    error: TimedOut
 
 
 class Lane:
@@ -100,7 +85,6 @@ class Lane:
         self.observers = observers
         self.delivered = 0
         self.dropped = 0
-        self.recent_origin: tuple[str, ...] = ()
         self._on_crash = on_crash
         self._deadline = deadline
         self._worker = Worker(f"ally-{plugin}")
@@ -111,7 +95,7 @@ class Lane:
         self._hook = ""
         self._batch: list[Event] = []
         self._in_thread = False
-        self._is_interrupted = False
+        self._interruption: _Interruption | None = None
         self._is_closing = False
         self._is_abandoned = False
         self._sleeper: asyncio.Future[None] | None = None
@@ -148,6 +132,15 @@ class Lane:
         cursor = self._cursors.get(session_id)
         return None if cursor is None else cursor.position
 
+    def recent_origin(self, session_id: str) -> tuple[str, ...]:
+        """Return the longest chain of plugins that led to what was lately delivered in a session."""
+        cursor = self._cursors.get(session_id)
+        return () if cursor is None else cursor.recent_origin
+
+    def is_at(self, scope: Scope) -> bool:
+        """Say whether the hook that the scope belongs to is the one that runs now."""
+        return scope is self._scope or (self._current is not None and scope is self._current.scope)
+
     def wake(self) -> None:
         """Say that there is something to do."""
         if self._sleeper is not None and not self._sleeper.done():
@@ -167,12 +160,13 @@ class Lane:
         """Ask the lane to call a function after the events emitted so far in a session; None calls nothing.
 
         The future has the result, the function's own exception, or TimedOut after `deadline` seconds; it is never done
-        later than that. Cancelling it takes the request back.
+        later than that. Cancelling it takes the request back, and interrupts the function if it runs already.
         """
         loop = asyncio.get_running_loop()
         cursor = self._cursors.get(session_id) if session_id is not None else None
         request = Request(
-            hook, function, arguments, is_async, loop.create_future(), scope or Scope(self.plugin, session_id),
+            hook, function, arguments, is_async, loop.create_future(),
+            scope or Scope(self.plugin, session_id, held=frozenset((self.plugin,))),
             cursor.ring if cursor else None, cursor.ring.head if cursor else 0,
         )  # fmt: skip
         if not self.is_open:
@@ -180,6 +174,7 @@ class Lane:
             return request.future
         if deadline is not None:
             request.timer = loop.call_later(deadline, self._expire, request, deadline)
+        request.future.add_done_callback(partial(self._taken_back, request))
         self._requests.append(request)
         self.wake()
         return request.future
@@ -197,37 +192,42 @@ class Lane:
 
     def abandon(self) -> None:
         """Deliver nothing any more, whatever the running hook does; what waits is answered."""
+        self._let_go_of_all()
+        if self._task is not None:
+            self._task.cancel()
+        self.wake()
+
+    def _let_go_of_all(self) -> None:
         self._is_abandoned = True
         self._batch.clear()
         for request in [*self._requests, *([self._current] if self._current else [])]:
             request.settle(error=TimedOut(f"the plugin {self.plugin!r} was stopped"))
         self._requests.clear()
         self._worker.close()
-        if self._task is not None:
-            self._task.cancel()
-        self.wake()
 
     async def close(self) -> None:
-        """End the lane's task; what waits is answered with TimedOut. Never waits longer than `GRACE`."""
+        """End the lane's task; what waits is answered with TimedOut. Waits `GRACE` for a hook, and a tenth more."""
         self._is_closing = True
         self.abandon()
         if self._task is not None and self._task is not asyncio.current_task():
             await asyncio.wait([self._task], timeout=GRACE)
+            if not self._task.done():
+                await put_down(self._task)
 
     # --- the task ---
 
     async def _work(self) -> None:
-        while not self._is_abandoned:
-            try:
-                if self._requests:
-                    await self._serve(self._requests.popleft())
-                elif not await self._deliver_waiting():
-                    await self._sleep()
-            except asyncio.CancelledError:
-                if not self._was_interrupted():
-                    raise
-            except Exception as error:  # noqa: BLE001 - a fault of ours; without this the plugin would hang for ever
-                self._give_up("lane", error, None)
+        try:
+            while not self._is_abandoned:
+                try:
+                    if self._requests:
+                        await self._serve(self._requests.popleft())
+                    elif not await self._deliver_waiting():
+                        await self._sleep()
+                except Exception as error:  # noqa: BLE001 - a fault of ours; the plugin must not hang for it
+                    self._give_up("lane", error, None)
+        finally:
+            self._let_go_of_all()  # whatever ended it: nobody may wait for a lane that is no more
 
     async def _sleep(self) -> None:
         self._sleeper = asyncio.get_running_loop().create_future()
@@ -253,23 +253,21 @@ class Lane:
         if cursor is not None and cursor.ring is request.ring:
             while cursor.position < request.after and not self._is_abandoned:
                 await self._deliver(request.scope.session_id or "", cursor, request.after)
-        if request.future.done() or self._is_abandoned:
+        if request.is_over or self._is_abandoned:
             request.settle(error=TimedOut("the lane was closed"))
             return
         self._current = request
+        if cursor is not None:
+            cursor.is_recent(request.scope.origin)
         try:
             request.settle(await self._call(request))
-        except asyncio.CancelledError as error:
-            request.settle(error=TimedOut("the hook was cancelled"))
-            if not self._was_interrupted() and (self._is_closing or self._is_abandoned):
-                raise
-            del error
-        except KeyboardInterrupt:
-            request.settle(error=TimedOut("interrupted from the keyboard"))
-            raise
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit included
-            request.settle(error=error)
+            self._raise_what_is_not_the_plugins(error, None)
+            is_cancel = isinstance(error, asyncio.CancelledError)
+            request.settle(error=HookCancelled("the hook raised CancelledError") if is_cancel else error)
         finally:
+            # Here the hook has ended, so that what it did with an interruption no longer matters.
+            self._was_interrupted()
             self._current = None
 
     async def _call(self, request: Request) -> Any:
@@ -281,31 +279,31 @@ class Lane:
             return await function(*request.arguments)
         self._in_thread = True
         try:
-            return await self._worker.run(lambda: function(*request.arguments))
+            return await self._worker.run(lambda: _plain(request.hook, function(*request.arguments)))
         finally:
             self._in_thread = False
 
     # --- delivery ---
 
     async def _deliver(self, session_id: str, cursor: _Cursor, until: int) -> None:
-        if cursor.position < cursor.ring.base:
+        while (run := cursor.ring.read(cursor.position, BATCH, until)) is None:
             await self._tell_dropped(session_id, cursor)
-        run = cursor.ring.read(cursor.position, BATCH, until)
         end = cursor.position + len(run.events)
         try:
+            if cursor.recent_origin:
+                cursor.grow_old(run)
             if run.is_plain:
-                self.recent_origin = ()
                 await self._deliver_run(run.events, run.types, Scope(self.plugin, session_id))
             else:
-                await self._deliver_caused(session_id, run)
+                await self._deliver_caused(session_id, cursor, run)
         finally:
             self._scope = None
             cursor.position = end
 
-    async def _deliver_caused(self, session_id: str, run: Run) -> None:
+    async def _deliver_caused(self, session_id: str, cursor: _Cursor, run: Run) -> None:
         """Deliver events, some of which plugins led to: one scope for each stretch with the same chain."""
-        self.recent_origin = max((event.origin for event in run.events), key=len)
         events = [event for event in run.events if not is_own(event, self.plugin)]
+        cursor.is_recent(max((event.origin for event in events if self.observers.wants(event)), key=len, default=()))
         start = 0
         for i in range(1, len(events) + 1):
             if i == len(events) or events[i].origin != events[start].origin:
@@ -367,7 +365,7 @@ class Lane:
                         await function(event)
                     else:
                         self._in_thread = True
-                        await self._worker.run(partial(function, event))
+                        await self._worker.run(partial(_call_plain, hook, function, event))
                 except BaseException as error:  # noqa: BLE001 - sorted in _failed; a plugin may raise anything
                     self._failed(error, event)
                 finally:
@@ -384,11 +382,13 @@ class Lane:
         def deliver() -> None:
             for event in batch:
                 scope.event = event
-                for _, function, _ in handlers(event.__class__):
+                for hook, function, _ in handlers(event.__class__):
+                    self._hook = hook
                     try:
-                        function(event)
+                        _plain(hook, function(event))
                     except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
-                        loop.call_soon_threadsafe(self._report, error, event)
+                        loop.call_soon_threadsafe(self._report, hook, error, event)
+            self._hook = ""
 
         self._in_thread = True
         try:
@@ -397,11 +397,11 @@ class Lane:
             self._in_thread = False
 
     async def _tell_dropped(self, session_id: str, cursor: _Cursor) -> None:
-        first, last = cursor.position + 1, cursor.ring.base
+        (last, timestamp), first = cursor.ring.oldest(), cursor.position + 1
         cursor.position = last
         self.dropped += last - first + 1
         event = EventsDropped(plugin_name=self.plugin, count=last - first + 1, ranges=((first, last),))
-        stamp(event, last, 0, session_id, (), None)
+        stamp(event, last, timestamp, session_id, (), None)  # in the place of the last that was lost
         await self._deliver_run([event], frozenset((EventsDropped,)), Scope(self.plugin, session_id))
 
     # --- failures ---
@@ -412,22 +412,49 @@ class Lane:
 
     def _failed(self, error: BaseException, event: Event | None) -> None:
         """Take what a hook raised: go on after a crash or our own interruption, raise what is not the plugin's."""
-        if isinstance(error, asyncio.CancelledError):
-            if self._was_interrupted():
-                return
-            if self._is_closing or self._is_abandoned:
-                raise error
-        elif isinstance(error, (KeyboardInterrupt, GeneratorExit)):
-            raise error
-        self._report(error, event)
+        if not self._raise_what_is_not_the_plugins(error, event):
+            self._report(self._hook_of(event) if event is not None else self._hook, error, event)
 
-    def _report(self, error: BaseException, event: Event | None) -> None:
-        hook = self._hook_of(event) if event is not None else self._hook
-        self._on_crash(Crash(self.plugin, hook, error, event))
+    def _raise_what_is_not_the_plugins(self, error: BaseException, event: Event | None) -> bool:
+        """Raise the error if it is meant for the lane itself; say whether it came of an interruption.
+
+        KeyboardInterrupt is the person's: it ends the lane and goes on to the loop. (In the plugin's own thread it can
+        only be the plugin's, and is a crash.)
+        """
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        if isinstance(error, GeneratorExit) and not self._is_at_work():
+            raise error  # the coroutine is being closed
+        if self._was_interrupted():  # whatever the hook made of it
+            return True
+        if isinstance(error, asyncio.CancelledError) and self._is_cancelled():
+            if not (self._is_abandoned or is_torn_down()):
+                hook = self._hook_of(event) if event is not None else self._current.hook if self._current else ""
+                self._give_up(hook, HookCancelled("the hook cancelled the task that it runs in"), event)
+            raise error
+        return False
+
+    def _is_at_work(self) -> bool:
+        try:
+            return asyncio.current_task() is self._task
+        except RuntimeError:  # no loop runs in this thread
+            return False
+
+    def _is_cancelled(self) -> bool:
+        """Say whether the lane's task was cancelled, other than by an interruption that is not yet taken back."""
+        ours = 1 if self._interruption is not None else 0
+        return self._is_abandoned or (self._task is not None and self._task.cancelling() > ours)
+
+    def _report(self, hook: str, error: BaseException, event: Event | None) -> None:
+        if not self._is_abandoned:
+            self._on_crash(Crash(self.plugin, hook, error, event))
+
+    def _taken_back(self, request: Request, future: asyncio.Future[Any]) -> None:
+        """Nobody waits for the answer any more: interrupt a hook that works on it (a thread has until its deadline)."""
+        if future.cancelled() and request is self._current and not self._in_thread:
+            self._interrupt(request.hook, TimedOut(f"{request.hook} was taken back"), None)
 
     def _expire(self, request: Request, deadline: float) -> None:
-        if request.future.done():
-            return
         error = TimedOut(f"{request.hook} did not answer within {deadline:g} s")
         request.settle(error=error)
         if request is self._current:
@@ -436,22 +463,31 @@ class Lane:
     def _interrupt(self, hook: str, error: TimedOut, event: Event | None) -> None:
         if self._is_abandoned:
             return
-        if self._in_thread or self._is_interrupted or self._task is None:
+        if self._in_thread or self._task is None:
             self._give_up(hook, error, event)
             return
+        if self._interruption is not None:
+            if self._is_still_at(self._interruption):
+                return  # its grace decides
+            self._was_interrupted()  # that hook swallowed its cancellation, but it did end
         if event is not None:
             self._on_crash(Crash(self.plugin, hook, error, event))
-        self._is_interrupted = True
-        self._task.cancel()
-        stuck_at = (self._current, self._scope, event)
-        asyncio.get_running_loop().call_later(GRACE, self._check_reaction, stuck_at, hook, error)
-
-    def _check_reaction(self, stuck_at: tuple[Any, ...], hook: str, error: TimedOut) -> None:
-        if not self._is_interrupted or self._is_abandoned:
+        if self._is_abandoned:  # that was one crash too many
             return
-        current, scope, event = stuck_at
-        if self._current is current and self._scope is scope and (scope is None or scope.event is event):
-            self._give_up(hook, error, event)
+        self._interruption = here = _Interruption(self._current, self._scope, event, error)
+        self._task.cancel()
+        asyncio.get_running_loop().call_later(GRACE, self._check_reaction, here, hook)
+
+    def _is_still_at(self, place: _Interruption) -> bool:
+        if place.request is not None:
+            return self._current is place.request
+        return self._scope is place.scope and place.scope is not None and place.scope.event is place.event
+
+    def _check_reaction(self, place: _Interruption, hook: str) -> None:
+        if self._interruption is not place or self._is_abandoned:
+            return
+        if self._is_still_at(place):
+            self._give_up(hook, place.error, place.event)
         else:
             self._was_interrupted()  # it swallowed the cancellation, but it did end
 
@@ -460,10 +496,22 @@ class Lane:
         self.abandon()
 
     def _was_interrupted(self) -> bool:
-        """Say whether a cancellation was ours, and take it back so that later timeouts in hooks work."""
-        if not self._is_interrupted:
+        """Say whether an interruption was under way here, and take it back so that later timeouts in hooks work."""
+        place, self._interruption = self._interruption, None
+        if place is None:
             return False
-        self._is_interrupted = False
         if self._task is not None:
             self._task.uncancel()
-        return True
+        return self._is_still_at(place)
+
+
+def _call_plain(hook: str, function: Callable[..., Any], event: Event) -> None:
+    _plain(hook, function(event))
+
+
+def _plain(hook: str, result: Any) -> Any:
+    """Return what a `def` hook returned; a coroutine would be awaited by nobody."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise PluginError(f"{hook} returned a coroutine that nobody awaits; write `async def {hook}`")
+    return result

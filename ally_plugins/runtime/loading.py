@@ -58,13 +58,16 @@ def implementations_of(
 
     Raises PluginLoadError (or UndeclaredError) for the first thing that is wrong, and leaves nothing registered then.
     """
-    marked = _marked(instance)
+    marked = _marked(name, instance)
     for hook, (function, options) in marked.items():
         _check(name, hook, function, options)
         if manifest is not None:
             _check_declared(name, HOOKS[hook], manifest)
+    only_marked = _Hooks()
+    for function, options in marked.values():
+        setattr(only_marked, options["attribute"], function)
     try:
-        manager.register(instance, name)
+        manager.register(only_marked, name)
     except (pluggy.PluginValidationError, ValueError) as error:
         if manager.has_plugin(name):
             manager.unregister(name=name)
@@ -73,7 +76,11 @@ def implementations_of(
     return _validated(manager, name)
 
 
-def _marked(instance: Any) -> Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]]:
+class _Hooks:
+    """What pluggy is given: the marked functions alone, since it calls `getattr` for whatever an object has."""
+
+
+def _marked(name: str, instance: Any) -> Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]]:
     """Return what carries our marker, looked up on the class so that no property of the plugin runs."""
     found: dict[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {}
     for attribute in dir(type(instance)):
@@ -81,7 +88,12 @@ def _marked(instance: Any) -> Mapping[str, tuple[Callable[..., Any], Mapping[str
         function = raw.__func__ if isinstance(raw, (staticmethod, classmethod)) else raw
         options = getattr(function, _MARK, None)
         if isinstance(options, dict):
-            found[options.get("specname") or attribute] = (getattr(instance, attribute), options)
+            hook = options.get("specname") or attribute
+            if hook in found:
+                both = f"{found[hook][1]['attribute']!r} and {attribute!r}"
+                text = f"plugin {name!r} implements {hook!r} twice, as {both}; expected one of them"
+                raise PluginLoadError(text, plugin=name)
+            found[hook] = (getattr(instance, attribute), {**options, "attribute": attribute})
     return found
 
 

@@ -19,7 +19,7 @@ from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.policy.restart import CrashCounter
 from ally_plugins.policy.verdicts import Cause
 
-from .lanes import Crash, Lane
+from .lanes import Crash, Lane, TimedOut
 from .observers import Implementation
 
 __all__ = ["DEADLINES", "Counts", "Plugin", "PluginOptions"]
@@ -82,6 +82,7 @@ class Plugin:
     counts: Counts = Factory(Counts)
     budget: PluginBudget = field(init=False)
     crashes: CrashCounter = field(init=False, factory=CrashCounter)
+    _last_timeout: TimedOut | None = None
 
     def __attrs_post_init__(self) -> None:
         self.budget = PluginBudget(self.name, self.options.limits)
@@ -127,16 +128,22 @@ class Plugin:
             self.on_state(self)
 
     def crashed(self, crash: Crash) -> None:
-        """Count what went wrong in a hook or handler; a refusal that was not caught is no crash."""
+        """Count what went wrong in a hook or handler; a refusal that was not caught is no crash.
+
+        One timeout may be told twice: when the answer was due, and when the hook was found to ignore its interruption.
+        """
         if isinstance(crash.error, RefusedError):
             return
-        self.counts.crashes += 1
-        self.on_crash(self, crash)
+        is_known = crash.error is self._last_timeout
+        if not is_known:
+            self._last_timeout = crash.error if isinstance(crash.error, TimedOut) else None
+            self.counts.crashes += 1
+            self.on_crash(self, crash)
         if self.state in {"quarantined", "stopped"}:
             return
         if crash.is_final:
-            self._quarantine(f"{crash.hook} ignored its interruption and was abandoned")
-        elif self.crashes.crashed(self.now()):
+            self._quarantine(f"{crash.hook} ignored its interruption and was abandoned ({describe(crash.error)})")
+        elif not is_known and self.crashes.crashed(self.now()):
             self._quarantine(
                 f"{self.crashes.limit} crashes in {self.crashes.window:g} s, last: {describe(crash.error)}"
             )

@@ -6,6 +6,7 @@ and a reader that had not read them is told which. What everybody has read is le
 
 from __future__ import annotations
 
+import threading
 from typing import Final
 
 from attrs import frozen
@@ -35,46 +36,60 @@ class Run:
 class Ring:
     """The waiting events of a session; `head` is the number of the newest, `base` of the last that was let go.
 
-    Only `append` may be called from several threads, and its caller holds the session's lock; reading is the loop's.
+    Events come from any thread: whoever changes `items`, `head` and `base` holds `lock`, and so does whoever needs them
+    to agree. Reading is the loop's.
     """
 
-    __slots__ = ("_runs", "base", "capacity", "head", "items")
+    __slots__ = ("_runs", "base", "capacity", "head", "items", "lock")
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
+        self.lock = threading.Lock()
         self.items: list[Event] = []
         self.base = 0
         self.head = 0
         self._runs: dict[tuple[int, int], Run] = {}
 
     def trim(self) -> None:
-        """Let a quarter go when the ring is over its capacity; a quarter, so that the cost is spread."""
+        """Let a quarter go when the ring is over its capacity; a quarter, so that the cost is spread. Under `lock`."""
         surplus = len(self.items) - self.capacity
         count = surplus + self.capacity // 4
         del self.items[:count]
         self.base += count
 
     def forget_until(self, number: int) -> None:
-        """Let go what every reader has read."""
+        """Let go what every reader has read. Under `lock`."""
         count = number - self.base
         if count > 0:
             del self.items[:count]
             self.base += count
 
-    def read(self, cursor: int, limit: int, until: int | None = None) -> Run:
-        """Return at most `limit` events after number `cursor`, which must not be less than `base`.
+    def read(self, cursor: int, limit: int, until: int | None = None) -> Run | None:
+        """Return at most `limit` events after number `cursor`, None when some of them have been let go.
 
         `until` is the number of the last one wanted.
         """
-        end = min(cursor + limit, self.head if until is None else until)
-        run = self._runs.get((cursor, end))
-        if run is None:
+        with self.lock:  # once a run: an emitting thread may be in the middle of letting events go
+            if cursor < self.base:
+                return None
+            end = max(cursor, min(cursor + limit, self.head if until is None else until))
+            if (run := self._runs.get((cursor, end))) is not None:
+                return run
             events = self.items[cursor - self.base : end - self.base]
-            is_plain = not any([event.origin for event in events])
-            run = Run(events, frozenset([event.__class__ for event in events]), is_plain)
-            if len(self._runs) >= RUNS_KEPT:
-                self._runs.clear()
-            self._runs[cursor, end] = run
+        return self._keep(cursor, end, events)
+
+    def oldest(self) -> tuple[int, int]:
+        """Return the number of the last event that was let go, and the time of the oldest that is there (0 if none)."""
+        with self.lock:
+            return self.base, self.items[0].timestamp if self.items else 0
+
+    def _keep(self, cursor: int, end: int, events: list[Event]) -> Run:
+        # Lists are faster than generators here, and this runs for every run of events.
+        is_plain = not any([event.origin for event in events])  # noqa: C419
+        run = Run(events, frozenset([event.__class__ for event in events]), is_plain)
+        if len(self._runs) >= RUNS_KEPT:
+            self._runs.clear()
+        self._runs[cursor, end] = run
         return run
 
     def forget_runs(self) -> None:

@@ -41,7 +41,7 @@ class Watchdog:
     def _look(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
-        busy = [lane for lane in self._lanes() if lane.is_busy]
+        busy = [lane for lane in self._lanes() if lane.is_open and lane.is_busy]
         for lane in busy:
             lane.check(now)
         if busy:

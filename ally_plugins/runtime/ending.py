@@ -1,0 +1,34 @@
+"""The end of a task that does not want to end."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Final
+
+__all__ = ["is_torn_down", "put_down"]
+
+_LAST_WORDS: Final = 0.1
+"""Seconds that a closed task has to leave the loop; one step of the loop is enough, unless it is very busy."""
+
+
+async def put_down(task: asyncio.Task[Any]) -> None:
+    """End a task that swallows its cancellation, or make the loop forget it; without this `asyncio.run` never returns.
+
+    Closing the coroutine raises GeneratorExit where it waits, which few who swallow CancelledError swallow too.
+    """
+    with suppress(RuntimeError, ValueError):  # it ignores that as well, or runs just now
+        coroutine: Any = task.get_coro()
+        coroutine.close()
+    task.cancel()
+    await asyncio.wait([task], timeout=_LAST_WORDS)
+    if not task.done():
+        # Documented for makers of loops ("Extending asyncio"): no longer among the tasks that are waited for.
+        asyncio.tasks._unregister_task(task)  # noqa: SLF001
+    elif not task.cancelled():
+        task.exception()  # "cannot reuse already awaited coroutine": expected, and seen
+
+
+def is_torn_down() -> bool:
+    """Say whether everything on the loop is being cancelled, as `asyncio.run` does at its end."""
+    return all(task.cancelling() or task.done() for task in asyncio.all_tasks())
