@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
 import orjson
 
+from ally_plugins.frozen import MAX_DEPTH
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -47,6 +49,8 @@ def decode_record(line: bytes | None) -> dict[str, Any] | str:
             return f"not JSON: {error.msg} at character {error.pos}"
     if type(value) is not dict:
         return f"a JSON {_json_name(value)}, expected an object"
+    if line.count(b"{") + line.count(b"[") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
+        return f"nested deeper than {MAX_DEPTH} levels"
     return value
 
 
@@ -72,6 +76,21 @@ def _decode_lone_surrogates(line: bytes) -> Any:
 def _refuse_constant(name: str) -> NoReturn:
     msg = f"{name} is not JSON"
     raise ValueError(msg)
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Say whether containers lie deeper in one another than `levels`; level by level, since recursion has an end."""
+    layer = [value]
+    for _ in range(levels):
+        layer = [
+            inner
+            for one in layer
+            for inner in (one.values() if type(one) is dict else one)
+            if type(inner) is dict or type(inner) is list
+        ]
+        if not layer:
+            return False
+    return True
 
 
 def _json_name(value: object) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import asdict, define, field, frozen
 
-__all__ = ["MAX_NAMED", "BrokenRecord", "PluginCounts", "ReplayReport"]
+__all__ = ["MAX_NAMED", "BrokenRecord", "PendingAtEnd", "PlayedSession", "PluginCounts", "ReplayReport"]
 
 # Bounds what a damaged file makes a report remember: broken lines that are named, and different names that are counted.
 MAX_NAMED: Final = 100
@@ -24,15 +24,47 @@ class BrokenRecord:
     reason: str
 
 
+@frozen
+class PlayedSession:
+    """One recording that was played: `recorded_id` is its own name, `session_id` is its name in the journal."""
+
+    file: str
+    format: str
+    recorded_id: str
+    session_id: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return it as JSON values."""
+        return {
+            "file": self.file,
+            "format": self.format,
+            "recorded_id": self.recorded_id,
+            "session_id": self.session_id,
+        }
+
+
+@frozen
+class PendingAtEnd:
+    """A plugin's message that no safe point took any more."""
+
+    id: str
+    plugin: str
+    session_id: str
+    content: str
+
+
 @define
 class PluginCounts:
     """What one plugin saw and did in a replay. `refused` counts by the reason word of the refusal."""
 
+    state: str = "running"
+    reason: str = ""
     delivered: int = 0
     dropped: int = 0
     messages: int = 0
     emitted: int = 0
     refused: Counter[str] = field(factory=Counter)
+    crashes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
@@ -42,6 +74,9 @@ class PluginCounts:
             "messages": self.messages,
             "emitted": self.emitted,
             "refused": dict(sorted(self.refused.items())),
+            "crashes": self.crashes,
+            "state": self.state,
+            "reason": self.reason,
         }
 
 
@@ -54,7 +89,12 @@ class ReplayReport:
     skipped: Counter[str] = field(factory=Counter)
     broken_lines: int = 0
     broken: list[BrokenRecord] = field(factory=list)
+    decisions: Counter[str] = field(factory=Counter)
+    sessions: list[PlayedSession] = field(factory=list)
     pending_messages: int = 0
+    pending: list[PendingAtEnd] = field(factory=list)
+    lost_records: int = 0
+    is_interrupted: bool = False
     elapsed_s: float = 0.0
 
     @property
@@ -63,7 +103,9 @@ class ReplayReport:
         return self.events.total() / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
     def count_event(self, event_type: str) -> None:
-        """Count one event."""
+        """Count one event; a plugin cannot make the report grow by inventing types."""
+        if event_type not in self.events and len(self.events) >= _MAX_NAMES:
+            event_type = _OTHER
         self.events[event_type] += 1
 
     def count_skipped(self, record_type: str) -> None:
@@ -78,6 +120,12 @@ class ReplayReport:
         if len(self.broken) < MAX_NAMED:
             self.broken.append(BrokenRecord(file, number, reason))
 
+    def count_pending(self, message: PendingAtEnd) -> None:
+        """Count a message that nobody took; the first hundred are named."""
+        self.pending_messages += 1
+        if len(self.pending) < MAX_NAMED:
+            self.pending.append(message)
+
     def plugin(self, name: str) -> PluginCounts:
         """Return the counts of a plugin, which begin with this call."""
         return self.plugins.setdefault(name, PluginCounts())
@@ -90,7 +138,12 @@ class ReplayReport:
             "skipped": dict(sorted(self.skipped.items())),
             "broken_lines": self.broken_lines,
             "broken": [{"file": one.file, "line": one.number, "reason": one.reason} for one in self.broken],
+            "decisions": {verdict: self.decisions[verdict] for verdict in ("allow", "ask", "deny")},
+            "sessions": [session.to_json() for session in self.sessions],
             "pending_messages": self.pending_messages,
+            "pending": [asdict(message) for message in self.pending],
+            "lost_records": self.lost_records,
+            "interrupted": self.is_interrupted,
             "elapsed_s": round(self.elapsed_s, 6),
             "events_per_s": round(self.events_per_s, 1),
         }

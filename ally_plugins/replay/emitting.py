@@ -1,0 +1,171 @@
+"""What a live host would have emitted for a step that nobody is asked about. Pure functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ally_plugins.events import (
+    AgentEnd,
+    AgentStart,
+    CompactionComplete,
+    CompactionStart,
+    ContextUsageUpdate,
+    DiffPreview,
+    Event,
+    ModelRequest,
+    ModelResponse,
+    PermissionRequest,
+    PermissionResponse,
+    ThoughtComplete,
+    TodoUpdate,
+)
+from ally_plugins.replay.steps import (
+    AgentEnded,
+    AgentStarted,
+    CompactionCompleted,
+    CompactionStarted,
+    Diff,
+    ModelRequested,
+    ModelResponded,
+    PermissionAnswered,
+    PermissionAsked,
+    Step,
+    Thought,
+    Todo,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from ally_plugins.conversation import ToolCall
+
+__all__ = ["EVENTS", "diff_preview", "permission_request", "todo_update"]
+
+About = dict[str, Any]
+"""The envelope: `agent_id` and `parent_id`, and `call_id` where the step has one."""
+
+
+def diff_preview(tool_name: str, diff: Diff, about: About) -> DiffPreview:
+    """Return the event of an edit tool's diff."""
+    return DiffPreview(
+        tool_name=tool_name,
+        file_path=diff.path,
+        old_content=diff.old,
+        new_content=diff.new,
+        operation_type=diff.operation,
+        edits_count=diff.edits_count,
+        **about,
+    )
+
+
+def todo_update(todos: Iterable[Todo], about: About) -> TodoUpdate:
+    """Return the event of a todo list, as the wire has it."""
+    return TodoUpdate(todos=tuple(_todo(todo) for todo in todos), **about)
+
+
+def _todo(todo: Todo) -> dict[str, Any]:
+    found = {"id": todo.id, "task": todo.task, "status": todo.status}
+    return found if todo.active_form is None else {**found, "activeForm": todo.active_form}
+
+
+def permission_request(step: PermissionAsked, call: ToolCall, about: About) -> PermissionRequest:
+    """Return the event of a question to the person, about the call as transforms left it."""
+    is_changed = call.arguments != step.arguments
+    return PermissionRequest(
+        request_id=step.request_id,
+        tool_name=step.tool_name,
+        arguments=call.arguments,
+        path=_text(call.arguments, "file_path", "path") if is_changed or step.path is None else step.path,
+        command=_text(call.arguments, "command") if is_changed or step.command is None else step.command,
+        sensitivity=step.sensitivity or "normal",
+        options=step.options,
+        **about,
+    )
+
+
+def _text(values: Mapping[str, Any], *keys: str) -> str | None:
+    return next((value for key in keys if isinstance(value := values.get(key), str)), None)
+
+
+def _usage(step: Usage, about: About) -> Event:
+    return ContextUsageUpdate(context_usage=step.percent, **about)
+
+
+def _compaction_started(_step: CompactionStarted, about: About) -> Event:
+    return CompactionStart(**about)
+
+
+def _compaction_completed(step: CompactionCompleted, about: About) -> Event:
+    return CompactionComplete(
+        old_context_usage=step.old_percent,
+        new_context_usage=step.new_percent,
+        threshold=step.threshold,
+        strategy=step.strategy,
+        error=True if step.error is not None else None,
+        error_message=step.error,
+        **about,
+    )
+
+
+def _agent_started(step: AgentStarted, about: About) -> Event:
+    return AgentStart(
+        agent_name=step.agent_name,
+        is_specialized_agent=True,
+        instance_id=step.agent_id,
+        task_prompt=step.prompt or None,
+        model=step.model or None,
+        **about,
+    )
+
+
+def _agent_ended(step: AgentEnded, about: About) -> Event:
+    return AgentEnd(
+        agent_name=step.agent_name,
+        interrupted=step.is_interrupted,
+        interruption_cause=step.interruption_cause,
+        is_specialized_agent=True,
+        instance_id=step.agent_id,
+        result=step.result or None,
+        duration=step.duration_ms / 1000,
+        tool_use_count=step.tool_use_count,
+        **about,
+    )
+
+
+def _thought(step: Thought, about: About) -> Event:
+    return ThoughtComplete(thinking=step.text, **about)
+
+
+def _model_requested(step: ModelRequested, about: About) -> Event:
+    return ModelRequest(model=step.model or None, **about)
+
+
+def _model_responded(step: ModelResponded, about: About) -> Event:
+    return ModelResponse(
+        model=step.model or None,
+        input_tokens=step.input_tokens,
+        output_tokens=step.output_tokens,
+        cache_read_tokens=step.cache_read_tokens,
+        cache_creation_tokens=step.cache_creation_tokens,
+        stop_reason=step.stop_reason,
+        **about,
+    )
+
+
+def _permission_answered(step: PermissionAnswered, about: About) -> Event:
+    return PermissionResponse(request_id=step.request_id, choice=step.choice, **about)
+
+
+EVENTS: Final[dict[type[Step], Callable[[Any, About], Event]]] = {
+    AgentEnded: _agent_ended,
+    AgentStarted: _agent_started,
+    CompactionCompleted: _compaction_completed,
+    CompactionStarted: _compaction_started,
+    ModelRequested: _model_requested,
+    ModelResponded: _model_responded,
+    PermissionAnswered: _permission_answered,
+    Thought: _thought,
+    Usage: _usage,
+}
+"""What makes the event of a step, for steps that are exactly one event."""

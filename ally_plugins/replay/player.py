@@ -1,0 +1,160 @@
+"""Replays recordings on a host: one session for each, with the host's plugins listening and talking back.
+
+Reading is the readers' business, playing one session `playing`'s; this is what joins them, and counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from attrs import define, field
+
+from ally_plugins.errors import HostError
+from ally_plugins.events import Decision, Event
+from ally_plugins.host import Host
+from ally_plugins.replay.pacing import Pace, ReplayClock
+from ally_plugins.replay.playing import SessionPlayer
+from ally_plugins.replay.reading import Recording
+from ally_plugins.replay.report import PendingAtEnd, PlayedSession, ReplayReport
+from ally_plugins.replay.sessions import new_run, session_name
+from ally_plugins.replay.steps import BrokenLine, SessionStarted, Skipped
+from ally_plugins.replay.written import RecordedConversation, message_line, writer_of
+from ally_plugins.session import Session
+
+if TYPE_CHECKING:
+    from ally_plugins.replay.steps import Step
+
+__all__ = ["Player"]
+
+
+@define(eq=False)
+class Player:
+    """One replay. `report` is filled while it runs, and is the outcome afterwards, also when it was interrupted.
+
+    `host` has a `ReplayClock` and is started and stopped by `run`. `speed` is real time's multiple, None as fast as
+    possible. Messages of all sessions are written to `out`. `on_progress` hears how many bytes were read, of the
+    recordings before too; `before_end` may act in each session before it ends.
+    """
+
+    host: Host
+    recordings: Sequence[Recording]
+    speed: float | None = None
+    out: BinaryIO | None = None
+    on_event: Callable[[Event], object] | None = None
+    on_progress: Callable[[int], object] | None = None
+    before_end: Callable[[Session], Awaitable[object]] | None = None
+    report: ReplayReport = field(init=False, factory=ReplayReport)
+    _clock: ReplayClock = field(init=False)
+    _run_id: str = field(init=False, factory=new_run)
+    _read: int = field(init=False, default=0)
+    _started: float = field(init=False, default=0.0)
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.host.clock, ReplayClock):
+            raise HostError("the host of a replay needs Host(..., clock=ReplayClock())")
+        self._clock = self.host.clock
+
+    async def run(self) -> ReplayReport:
+        """Play every recording and return the report.
+
+        Cancelling ends the current session in good order: what is pending is marked. Raises RecordingError when a file
+        cannot be read any more, and what `Host.start` and writing to `out` raise.
+        """
+        unsubscribe = self.host.stream.subscribe("*", self._count)
+        if self.on_event is not None:
+            self.host.stream.subscribe("*", self.on_event)
+        try:
+            async with self.host:
+                self._started = time.perf_counter()
+                try:
+                    for recording in self.recordings:
+                        await self._play(recording)
+                        self._read += recording.size
+                finally:
+                    self._take_counts()
+        finally:
+            unsubscribe()
+        return self.report
+
+    # --- one recording
+
+    async def _play(self, recording: Recording) -> None:
+        playing: SessionPlayer | None = None
+        try:
+            for step in recording.steps():
+                if playing is not None:
+                    await playing.receive_step(step)
+                elif isinstance(step, SessionStarted):
+                    playing = self._begin(recording, step)
+                else:
+                    self._note(recording, step)
+        except BaseException:
+            self.report.is_interrupted = True
+            raise
+        finally:
+            if playing is not None:
+                await self._finish(playing, self.report.sessions[-1])
+
+    def _note(self, recording: Recording, step: Step) -> None:
+        """Count what comes before the session begins."""
+        if isinstance(step, Skipped):
+            self.report.count_skipped(step.record_type)
+        elif isinstance(step, BrokenLine):
+            self.report.count_broken(str(recording.path), step.number, step.reason)
+
+    def _begin(self, recording: Recording, step: SessionStarted) -> SessionPlayer:
+        recorded_id = step.session_id or recording.path.stem
+        name = session_name(recorded_id, self._run_id, len(self.report.sessions) + 1)
+        played = PlayedSession(str(recording.path), recording.format.value, recorded_id, name)
+        self.report.sessions.append(played)
+        self._clock.begin(step.at)
+        session = self.host.session(played.session_id, focus=step.cwd or None)
+        session.conversation = RecordedConversation(
+            focus=step.cwd or None, on_message=writer_of(self.out, played.recorded_id)
+        )
+        return SessionPlayer(
+            host=self.host,
+            session=session,
+            clock=self._clock,
+            pace=Pace(self.speed),
+            report=self.report,
+            file=str(recording.path),
+            position=lambda: self._progress(recording),
+            before_end=self.before_end,
+        )
+
+    def _progress(self, recording: Recording) -> int:
+        position = self._read + recording.position
+        if self.on_progress is not None:
+            self.on_progress(position)
+        return position
+
+    async def _finish(self, playing: SessionPlayer, played: PlayedSession) -> None:
+        for waiting in await playing.finish():
+            message = waiting.message
+            self.report.count_pending(PendingAtEnd(message.id, waiting.plugin, played.session_id, message.content))
+            if self.out is not None:
+                self.out.write(message_line(message, played.recorded_id, "pending_at_end"))
+        self._clock.end()
+
+    # --- counting
+
+    def _count(self, event: Event) -> None:
+        self.report.count_event(event.type)
+        if isinstance(event, Decision):
+            self.report.decisions[event.verdict] += 1
+
+    def _take_counts(self) -> None:
+        report = self.report
+        report.elapsed_s = time.perf_counter() - self._started
+        report.lost_records = self.host.journal.lost
+        for plugin in self.host.plugins.values():
+            counts: Any = report.plugin(plugin.name)
+            if plugin.lane is not None:
+                counts.delivered, counts.dropped = plugin.lane.delivered, plugin.lane.dropped
+            done = plugin.counts
+            counts.messages, counts.emitted, counts.crashes = done.messages, done.emitted, done.crashes
+            counts.refused.update(done.refused)
+            counts.state, counts.reason = plugin.state, plugin.reason

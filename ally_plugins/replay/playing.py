@@ -1,0 +1,352 @@
+"""Plays the steps of one recording into one session, through the calls that a live host makes.
+
+The recording has happened already: gates are asked and recorded as what would have happened, and the recorded result is
+used all the same; what transforms return is what events, conversation and the next plugin see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from attrs import define, evolve, field
+
+from ally_plugins.conversation import Message, ToolCall, ToolResult
+from ally_plugins.errors import EventError, GateRefused, JournalError
+from ally_plugins.events import AssistantMessage as AssistantSaid
+from ally_plugins.events import SessionEnd, ToolCallEnd, ToolCallStart, UserMessage
+from ally_plugins.frozen import EMPTY
+from ally_plugins.host import Host
+from ally_plugins.replay.derive import derive_diff, derive_todos
+from ally_plugins.replay.emitting import EVENTS, diff_preview, permission_request, todo_update
+from ally_plugins.replay.pacing import Pace, ReplayClock
+from ally_plugins.replay.report import ReplayReport
+from ally_plugins.replay.steps import (
+    AgentEnded,
+    AgentStarted,
+    AssistantMessage,
+    BrokenLine,
+    DiffMade,
+    Interrupted,
+    PermissionAsked,
+    PersonMessage,
+    SafePoint,
+    SafePointKind,
+    SessionEnded,
+    SessionStarted,
+    Skipped,
+    Step,
+    TodosChanged,
+    ToolCalled,
+    ToolReturned,
+)
+from ally_plugins.runtime.dispatch import Question
+from ally_plugins.session import Session
+
+if TYPE_CHECKING:
+    from ally_plugins.inbox import Waiting
+
+__all__ = ["BURST", "QUANTUM_MS", "SessionPlayer"]
+
+T = TypeVar("T")
+
+_log: Final = logging.getLogger(__name__)
+
+QUANTUM_MS: Final = 200
+"""Recorded time that may pass before plugins have heard what came before: what they do then is done at its own time."""
+
+BURST: Final = 2_000
+"""Events that may be emitted before plugins are waited for; a quarter of what a session's ring holds."""
+
+_SPINS: Final = 8  # turns of the loop in which plugins that wait for nothing hear a burst; then they are waited for
+_ROUNDS: Final = 16  # what plugins emit is heard too; chains end after eight hops
+_FLUSH_EVENTS: Final = 20_000
+_FLUSH_BYTES: Final = 8 * 1024 * 1024  # a line becomes three events at most, and the journal lets 64 MiB wait
+_TASK_GRACE: Final = 2.0  # seconds that tasks of plugins get when a recording ends
+
+
+@define(eq=False)
+class _OpenCall:
+    """A tool call without its result, as transforms left it."""
+
+    call: ToolCall
+    is_changed: bool = False
+    is_withheld: bool = False
+
+
+@define(eq=False)
+class SessionPlayer:
+    """Plays one recording. Lives from its `SessionStarted` to `finish`.
+
+    `position` says how many bytes of the recording have been read.
+    """
+
+    host: Host
+    session: Session
+    clock: ReplayClock
+    pace: Pace
+    report: ReplayReport
+    file: str
+    position: Callable[[], int]
+    before_end: Callable[[Session], Awaitable[object]] | None = None
+    _calls: dict[str, _OpenCall] = field(init=False, factory=dict)
+    _held: _OpenCall | None = field(init=False, default=None)
+    _parents: dict[str, str | None] = field(init=False, factory=dict)
+    _settled_at: int = field(init=False, default=0)
+    _unsettled: int = field(init=False, default=0)
+    _unflushed: int = field(init=False, default=0)
+    _flushed_position: int = field(init=False, default=0)
+    _messages: int = field(init=False, default=0)
+    _handlers: dict[type[Step], Callable[[Any], Awaitable[None]]] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._settled_at = self.clock.time_ms()
+        own: dict[type[Step], Callable[[Any], Awaitable[None]]] = {
+            AgentEnded: self._agent_ended,
+            AgentStarted: self._agent_started,
+            AssistantMessage: self._assistant_message,
+            BrokenLine: self._broken_line,
+            DiffMade: self._diff_made,
+            Interrupted: self._nothing,
+            PermissionAsked: self._permission_asked,
+            PersonMessage: self._person_message,
+            SafePoint: self._safe_point,
+            SessionEnded: self._session_ended,
+            SessionStarted: self._nothing,
+            Skipped: self._skipped,
+            TodosChanged: self._todos_changed,
+            ToolCalled: self._tool_called,
+            ToolReturned: self._tool_returned,
+        }
+        self._handlers = {**dict.fromkeys(EVENTS, self._plain), **own}
+
+    async def receive_step(self, step: Step) -> None:
+        """Play one step. A value that no event can carry is counted as broken."""
+        kind = step.__class__
+        if self._held is not None and kind is not DiffMade:
+            await self._start_held(self._held)
+        if step.at - self._settled_at >= QUANTUM_MS or self._unsettled >= BURST:
+            await self.settle()
+            await self.pace.wait_until(step.at)
+            self._settled_at = step.at
+        self.clock.move_to(step.at)
+        self._unsettled += 1
+        try:
+            await self._handlers[kind](step)
+        except EventError as error:
+            self.report.count_broken(self.file, 0, str(error))
+
+    async def settle(self) -> None:
+        """Wait until every plugin has heard everything, and what other plugins made of it."""
+        for _ in range(_ROUNDS):
+            head = self.session.ring.head
+            await self._drain()
+            if self.session.ring.head == head:
+                break
+        self._unflushed += self._unsettled
+        self._unsettled = 0
+        if self._unflushed >= _FLUSH_EVENTS or self.position() - self._flushed_position >= _FLUSH_BYTES:
+            self._unflushed, self._flushed_position = 0, self.position()
+            await self._recorded(self.host.journal.flush())
+
+    async def finish(self) -> list[Waiting]:
+        """Mark what is still pending, let go of the session, and return what was pending."""
+        self.session.end("interrupted")  # unless the recording's own end has come
+        await self.settle()
+        waiting = self.session.inbox.all()
+        if waiting:
+            ids = [one.message.id for one in waiting]
+            await self._recorded(self.host.journal.mark(ids, "pending_at_end", self.clock.time_ms()))
+            self.session.inbox.remove(ids)
+        await self.session.close()
+        return waiting
+
+    # --- waiting for plugins
+
+    async def _drain(self) -> None:
+        session = self.session
+        lanes = [lane for lane in self.host.lanes() if lane.position(session.id) is not None]
+        for _ in range(_SPINS):
+            await asyncio.sleep(0)
+            head = session.ring.head
+            if all(not lane.is_busy and (lane.position(session.id) or 0) >= head for lane in lanes):
+                return
+        await session.drained()
+
+    async def _recorded(self, writing: Awaitable[T]) -> T | None:
+        """Wait for the journal; a disk that fails does not end a replay, since events keep flowing."""
+        try:
+            return await writing
+        except JournalError as error:
+            _log.warning("the journal fails: %s", error)
+            return None
+
+    def _asks(self, hook: str, tool: str | None = None) -> bool:
+        """Say whether any plugin takes part; most have no gates, and asking nobody still takes time."""
+        return bool(self.host.dispatcher.participants(Question(hook=hook, session_id=self.session.id, tool=tool)))
+
+    # --- steps that are one event
+
+    async def _nothing(self, step: Step) -> None:
+        """Do nothing: a live host emits nothing either."""
+
+    async def _plain(self, step: Any) -> None:
+        self.session.emit(EVENTS[step.__class__](step, self._about(step)))
+
+    def _about(self, step: Any) -> dict[str, Any]:
+        agent_id = getattr(step, "agent_id", None)
+        if agent_id is None:
+            return {}
+        return {"agent_id": agent_id, "parent_id": self._parents.get(agent_id)}
+
+    async def _agent_started(self, step: AgentStarted) -> None:
+        self._parents[step.agent_id] = step.call_id
+        self.session.emit(EVENTS[AgentStarted](step, self._about(step) | {"call_id": step.call_id}))
+
+    async def _agent_ended(self, step: AgentEnded) -> None:
+        self.session.emit(EVENTS[AgentEnded](step, self._about(step) | {"call_id": step.call_id}))
+        self._parents.pop(step.agent_id, None)
+
+    async def _skipped(self, step: Skipped) -> None:
+        self.report.count_skipped(step.record_type)
+
+    async def _broken_line(self, step: BrokenLine) -> None:
+        self.report.count_broken(self.file, step.number, step.reason)
+
+    # --- what is said
+
+    async def _person_message(self, step: PersonMessage) -> None:
+        message = self._message("user", step.text)
+        if self._asks("ally_transform_user_message"):
+            try:
+                message = await self.session.transform_user_message(message)
+            except GateRefused as refusal:
+                message = evolve(message, content=f"[withheld: {refusal}]")
+        self.session.emit(UserMessage(content=message.content, message_id=message.id))
+        self.session.conversation.add(message)
+
+    async def _assistant_message(self, step: AssistantMessage) -> None:
+        message = self._message("assistant", step.text)
+        self.session.emit(AssistantSaid(content=step.text, message_id=message.id, **self._about(step)))
+        if step.agent_id is None:
+            self.session.conversation.add(message)
+
+    def _message(self, role: str, content: str, **about: Any) -> Message:
+        self._messages += 1
+        name = f"{self.session.id}:m{self._messages}"
+        return Message(role=role, content=content, id=name, timestamp=self.clock.time_ms(), **about)
+
+    # --- tool calls, in the order of the contract
+
+    async def _tool_called(self, step: ToolCalled) -> None:
+        try:
+            call = ToolCall(step.tool_name, step.arguments, step.call_id, step.agent_id)
+        except EventError as error:  # the call has a result all the same
+            self.report.count_broken(self.file, 0, str(error))
+            call = ToolCall(step.tool_name, EMPTY, step.call_id, step.agent_id)
+        self._held = self._calls[step.call_id] = await self._transformed(call)
+
+    async def _transformed(self, call: ToolCall) -> _OpenCall:
+        if not self._asks("ally_transform_tool_input", call.tool_name):
+            return _OpenCall(call)
+        try:
+            changed = await self.session.transform_tool_input(call)
+        except GateRefused as refusal:
+            return _OpenCall(evolve(call, arguments={"withheld": str(refusal)}), is_changed=True, is_withheld=True)
+        return _OpenCall(changed, is_changed=changed.arguments != call.arguments)
+
+    async def _diff_made(self, step: DiffMade) -> None:
+        diff = step.diff
+        opened = self._calls.get(step.call_id or "")
+        if opened is not None and opened.is_changed:
+            found = None if opened.is_withheld else derive_diff(step.tool_name, opened.call.arguments, diff.path)
+            if found is None:
+                return
+            diff = found
+        self.session.emit(diff_preview(step.tool_name, diff, self._about(step) | {"call_id": step.call_id}))
+
+    async def _start_held(self, opened: _OpenCall) -> None:
+        self._held = None
+        call = opened.call
+        if not opened.is_withheld and self._asks("ally_gate_tool_call", call.tool_name):
+            await self.session.gate_tool_call(call)
+        about = self._about(call) | {"call_id": call.call_id}
+        self.session.emit(ToolCallStart(tool_name=call.tool_name, arguments=call.arguments, **about))
+        if call.agent_id is None:
+            self.session.conversation.add(self._message("assistant", "", tool_calls=(call,)))
+
+    async def _todos_changed(self, step: TodosChanged) -> None:
+        todos = step.todos
+        opened = self._calls.get(step.call_id or "")
+        if opened is not None and opened.is_changed:
+            todos = () if opened.is_withheld else derive_todos(opened.call.tool_name, opened.call.arguments) or ()
+        self.session.emit(todo_update(todos, self._about(step) | {"call_id": step.call_id}))
+
+    async def _permission_asked(self, step: PermissionAsked) -> None:
+        opened = self._calls.get(step.call_id or "")
+        if opened is None:
+            opened = await self._transformed(ToolCall(step.tool_name, step.arguments, step.call_id, step.agent_id))
+        request = permission_request(step, opened.call, self._about(step) | {"call_id": step.call_id})
+        self.session.emit(request)
+        if self._asks("ally_gate_permission", step.tool_name):
+            await self.session.gate_permission(request)
+
+    async def _tool_returned(self, step: ToolReturned) -> None:
+        opened = self._calls.pop(step.call_id, None)
+        call = opened.call if opened is not None else ToolCall(step.tool_name, EMPTY, step.call_id, step.agent_id)
+        result = ToolResult(step.success, step.output, step.error)
+        if self._asks("ally_transform_tool_output", call.tool_name):
+            try:
+                result = await self.session.transform_tool_output(call, result)
+            except GateRefused as refusal:
+                result = ToolResult(success=False, error=f"the output is withheld: {refusal}")
+        self.session.emit(
+            ToolCallEnd(
+                tool_name=call.tool_name,
+                success=result.success,
+                result={"success": result.success} if result.error is None else _failure(result),
+                error=result.error,
+                output=result.output,
+                duration_ms=step.duration_ms,
+                call_id=call.call_id,
+                **self._about(call),
+            )
+        )
+        if call.agent_id is None:
+            content = result.output or result.error or ""
+            self.session.conversation.add(self._message("tool", content, tool_call_id=call.call_id))
+
+    # --- where the conversation may change
+
+    async def _safe_point(self, step: SafePoint) -> None:
+        await self.settle()
+        self._settled_at = step.at
+        self.session.conversation.is_processing = step.kind is not SafePointKind.TURN_END
+        await self.session.safe_point(step.kind.value)
+
+    async def _session_ended(self, step: SessionEnded) -> None:
+        await self.settle()
+        if self.before_end is not None:
+            await self.before_end(self.session)
+        self.session.emit(SessionEnd(reason=step.reason))
+        await self.settle()
+        await self._wait_for_tasks()
+
+    async def _wait_for_tasks(self) -> None:
+        running = [task for task in self.host.tasks if task.session_id == self.session.id and task.state == "running"]
+        if not running:
+            return
+        waiters = [asyncio.ensure_future(task.result()) for task in running]
+        done, late = await asyncio.wait(waiters, timeout=_TASK_GRACE)
+        for waiter in late:
+            waiter.cancel()
+        for waiter in done:
+            if not waiter.cancelled():
+                waiter.exception()  # the task's own end has told of it
+        await self.settle()
+
+
+def _failure(result: ToolResult) -> dict[str, Any]:
+    return {"success": result.success, "error": result.error}

@@ -1,0 +1,29 @@
+"""How the session of a replay is called: after the recording, and never like that of another run."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Final
+
+__all__ = ["new_run", "recorded_name", "session_name"]
+
+_UNNAMEABLE: Final = re.compile(r"[^A-Za-z0-9._-]+")
+_NAME: Final = re.compile(r"replay-(.*)-[0-9a-f]{8}-\d+\Z")
+_MAX_ID: Final = 80
+
+
+def new_run() -> str:
+    """Return what tells the sessions of one replay from those of every other."""
+    return secrets.token_hex(4)
+
+
+def session_name(recorded_id: str, run: str, number: int) -> str:
+    """Return the id of a replayed session; the same recording, replayed again, must not meet its own messages."""
+    return f"replay-{_UNNAMEABLE.sub('-', recorded_id)[:_MAX_ID]}-{run}-{number}"
+
+
+def recorded_name(session_id: str) -> str:
+    """Return the recorded part of such an id."""
+    found = _NAME.match(session_id)
+    return found.group(1) if found is not None else session_id
