@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from attrs import field, fields_dict, frozen
@@ -115,7 +116,7 @@ def _read(top: Fields) -> Config:
         for name, table in top.children("plugins", is_plugin_name, "the name of a plugin")
     }
     top.close()
-    return Config(plugins=FrozenDict(plugins), default=default)
+    return Config(plugins=MappingProxyType(plugins), default=default)
 
 
 def _plugin(table: Fields, limits: dict[str, int], deadlines: dict[str, float]) -> PluginConfig:

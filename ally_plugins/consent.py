@@ -6,6 +6,7 @@ Whether an agreement still holds for what is installed now is decided in `record
 from __future__ import annotations
 
 import tomllib
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import asdict, frozen
@@ -65,7 +66,7 @@ def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
         agreement = _agreement(entry)
         if len(problems) == before:
             agreements[name] = agreement
-    return FrozenDict(agreements), tuple(f"{file} is damaged at {problem}" for problem in problems)
+    return MappingProxyType(agreements), tuple(f"{file} is damaged at {problem}" for problem in problems)
 
 
 def _agreement(entry: Fields) -> Agreement:

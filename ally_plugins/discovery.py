@@ -11,6 +11,7 @@ import os
 import re
 from collections import defaultdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import asdict, astuple, define, evolve, field, frozen
@@ -18,7 +19,6 @@ from attrs import asdict, astuple, define, evolve, field, frozen
 from . import discovery_cache, locating
 from .errors import ManifestError
 from .fields import describe
-from .frozen import FrozenDict
 from .grants import Grant, is_plugin_name
 from .home import read_capped
 from .manifest import MAX_MANIFEST_BYTES, Manifest, Request
@@ -114,7 +114,7 @@ def _manifest_of(row: dict[str, Any] | None) -> Manifest | None:
     lists = {key: tuple(row[key]) for key in ("before", "after", "subscribe", "durable")}
     requests = tuple(Request(Grant(kind, topic, target), reason) for kind, topic, target, reason in row["requests"])
     settings = [Setting(**{**setting, "choices": tuple(setting["choices"])}) for setting in row["settings"]]
-    by_name = FrozenDict({setting.name: setting for setting in settings})
+    by_name = MappingProxyType({setting.name: setting for setting in settings})
     return Manifest(**{**row, **lists, "requests": requests, "settings": by_name})
 
 

@@ -6,13 +6,14 @@ Where the values are kept (and that secrets are kept elsewhere) is the registry'
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from math import isfinite
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 from attrs import frozen
 
 from .fields import describe
-from .frozen import FrozenDict
 
 if TYPE_CHECKING:
     from .fields import Fields
@@ -83,11 +84,11 @@ _parsers: Final[dict[str, Any]] = {
 }
 
 
-def read_settings(top: Fields) -> FrozenDict:
+def read_settings(top: Fields) -> Mapping[str, Setting]:
     """Read the `[settings.NAME]` tables of a manifest; mistakes are noted in `top`."""
     expected = "letters, digits, '_' and '-', not starting with a digit"
     tables = top.children("settings", lambda name: _NAME.match(name) is not None, expected)
-    return FrozenDict({name: _setting(name, table) for name, table in tables})
+    return MappingProxyType({name: _setting(name, table) for name, table in tables})
 
 
 def _setting(name: str, table: Fields) -> Setting:
