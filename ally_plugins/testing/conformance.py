@@ -1,0 +1,103 @@
+"""Running the checks on a plugin, and the report of what they saw. What is checked lies in `checks`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from ally_plugins.compat import override
+from ally_plugins.errors import AllyError
+
+from .checks import BLOCK_MS, CHECKS, Broken, Check, Trial
+from .subject import ManifestLike, Subject, plugin_name
+
+if TYPE_CHECKING:
+    from ally_plugins.handle import Ally
+
+__all__ = ["Finding", "Report", "check_plugin", "run_check"]
+
+
+@frozen
+class Finding:
+    """What one check came to. `problem` is None when the plugin passed; `remarks` are no faults."""
+
+    check: str
+    problem: str | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the plugin passed."""
+        return self.problem is None
+
+
+@frozen
+class Report:
+    """What all checks came to; as a text, one line each."""
+
+    plugin: str
+    findings: tuple[Finding, ...]
+
+    @override
+    def __str__(self) -> str:
+        lines = [f"{self.plugin}: {'ok' if self.is_ok else f'{len(self.problems)} problems'}"]
+        for each in self.findings:
+            lines.append(
+                f"  {'ok  ' if each.is_ok else 'FAIL'} {each.check}{f': {each.problem}' if each.problem else ''}"
+            )
+            lines += [f"       note: {remark}" for remark in each.remarks]
+        return "\n".join(lines)
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the plugin passed every check."""
+        return not self.problems
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """The checks that it did not pass."""
+        return tuple(each for each in self.findings if not each.is_ok)
+
+
+def check_plugin(
+    plugin: Callable[[Ally], Any],
+    manifest: ManifestLike | None = None,
+    *,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    block_ms: float = BLOCK_MS,
+) -> Report:
+    """Run every check on a plugin and return the report; `assert report.is_ok, report` in a test.
+
+    Manifest and name are found as `PluginHarness` finds them. Blocks for about a second; call it outside of a loop.
+    """
+    found = [
+        run_check(check, plugin, manifest, name=name, settings=settings, block_ms=block_ms) for check in CHECKS.values()
+    ]
+    return Report(name if name is not None else plugin_name(plugin), tuple(found))
+
+
+def run_check(
+    check: Check | str,
+    plugin: Callable[[Ally], Any],
+    manifest: ManifestLike | None = None,
+    *,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    block_ms: float = BLOCK_MS,
+) -> Finding:
+    """Run one check, which may be given by its name in `CHECKS`; otherwise as `check_plugin`."""
+    wanted = CHECKS[check] if isinstance(check, str) else check
+    label = next((known for known, each in CHECKS.items() if each is wanted), getattr(wanted, "__name__", "check"))
+    try:
+        trial = Trial(Subject.of(plugin, name=name, manifest=manifest), settings or {}, block_ms)
+        return Finding(label, None, tuple(asyncio.run(_run(wanted, trial))))
+    except (Broken, AllyError) as problem:
+        return Finding(label, str(problem))
+
+
+async def _run(check: Check, trial: Trial) -> list[str]:
+    return await check(trial)

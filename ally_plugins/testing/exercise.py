@@ -1,0 +1,163 @@
+"""Feeding a plugin: every event, gate and transform once, and what came of it, so that two runs can be compared."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from attrs import Factory, define
+
+from ally_plugins.conversation import ToolResult
+from ally_plugins.errors import GateRefused, RefusedError
+from ally_plugins.events import PermissionRequest
+from ally_plugins.frozen import freeze
+
+from .samples import LARGE_TEXT, sample_calls, sample_events
+
+if TYPE_CHECKING:
+    from ally_plugins.judging import Ruling
+
+    from .harness import PluginHarness
+
+__all__ = ["Heartbeat", "Outcome", "exercise", "feed_events", "leftovers", "own_tasks"]
+
+BEAT: Final = 0.002  # seconds between two beats: far below what a person notices
+_PATIENCE: Final = 2.0  # seconds that threads have to end after the stop; they are told, and joined by nobody
+_SHOWN: Final = 200
+
+_RESULTS: Final = (
+    ToolResult(success=True),
+    ToolResult(success=True, output="three files"),
+    ToolResult(success=False, error="no such file"),
+    ToolResult(success=True, output=LARGE_TEXT, data={"rows": [["a", None, 1.5, True]] * 50}),
+)
+_MESSAGES: Final = ("hello", "two\nlines\tand a tab", LARGE_TEXT[:60_000])
+
+
+@define
+class Outcome:
+    """What came of one exercise, in order; equal for equal plugins. `failures` are answers that were none."""
+
+    answers: list[tuple[str, Any]] = Factory(list)
+    failures: list[str] = Factory(list)
+
+    def difference(self, other: Outcome) -> str | None:
+        """Return the first thing that differs, in words."""
+        for mine, theirs in zip(self.answers, other.answers, strict=False):
+            if mine != theirs:
+                return f"{mine[0]} {_shown(mine[1])}, then {theirs[0]} {_shown(theirs[1])}"
+        if len(self.answers) != len(other.answers):
+            return f"{len(self.answers)} answers, then {len(other.answers)}"
+        return None
+
+    def take_ruling(self, what: str, ruling: Ruling, name: str) -> None:
+        """Note what the gates said; a vote that is not the plugin's own word is a failure."""
+        self.answers.append((what, (str(ruling.verdict), ruling.reason)))
+        self.failures += [
+            f"{what}: {vote.cause} {vote.detail}".rstrip()
+            for vote in ruling.votes
+            if vote.plugin == name and vote.cause != "verdict"
+        ]
+
+
+async def feed_events(harness: PluginHarness) -> None:
+    """Emit every sample event, with a safe point now and then."""
+    for number, event in enumerate(sample_events()):
+        harness.session.emit(event)
+        if number % 16 == 0:
+            await harness.settle()
+            await harness.safe_point()
+    await harness.settle()
+
+
+async def exercise(harness: PluginHarness) -> Outcome:
+    """Feed everything that a plugin can be fed, and return what came of it."""
+    outcome = Outcome()
+    await feed_events(harness)
+    await _call(harness, outcome)
+    await _message(harness, outcome)
+    await harness.safe_point("turn_start")
+    outcome.answers += [("message", (message.role, message.content)) for message in harness.messages]
+    outcome.answers += [("event", (event.event_type, event.data)) for event in harness.emitted]
+    return outcome
+
+
+async def _call(harness: PluginHarness, outcome: Outcome) -> None:
+    for call in sample_calls():
+        with contextlib.suppress(GateRefused):
+            changed = await harness.transform_input(call)
+            outcome.answers.append(("tool input", (changed.tool_name, changed.arguments)))
+        outcome.take_ruling("gate of a tool call", await harness.gate(call), harness.name)
+        for result in _RESULTS:
+            with contextlib.suppress(GateRefused):
+                outcome.answers.append(("tool output", await harness.transform_output(result, call)))
+    request = PermissionRequest(request_id="r1", tool_name="bash", arguments=freeze({"command": "ls"}))
+    outcome.take_ruling("gate of a permission", await harness.gate_permission(request), harness.name)
+
+
+async def _message(harness: PluginHarness, outcome: Outcome) -> None:
+    for text in _MESSAGES:
+        try:
+            await harness.other.add_message("user", text, session_id=harness.session.id)
+            outcome.answers.append(("message of another plugin", harness.session.inbox.all()[-1].message.content))
+        except RefusedError as refusal:
+            outcome.answers.append(("message of another plugin", type(refusal).__name__))
+        with contextlib.suppress(GateRefused):
+            outcome.answers.append(("message of the person", (await harness.person_says(text)).content))
+
+
+class Heartbeat:
+    """Beats on the loop and remembers the longest pause between two beats, less the time between them."""
+
+    def __init__(self) -> None:
+        self.longest_ms = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.get_running_loop().create_task(self._beat())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        while True:
+            await asyncio.sleep(BEAT)
+            now = loop.time()
+            self.longest_ms = max(self.longest_ms, (now - before - BEAT) * 1000)
+            before = now
+
+
+def own_tasks() -> set[asyncio.Task[Any]]:
+    """Return the tasks of this loop that are there now."""
+    return asyncio.all_tasks()
+
+
+async def leftovers(threads: Iterable[threading.Thread], tasks: Iterable[asyncio.Task[Any]]) -> list[str]:
+    """Return the threads and tasks that were not there before, once they have had time to end."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _PATIENCE
+    while (found := _new(set(threads), set(tasks))) and loop.time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)  # threads tell nobody that they end
+    return found
+
+
+def _new(threads: set[threading.Thread], tasks: set[asyncio.Task[Any]]) -> list[str]:
+    new_threads = [f"the thread {each.name!r}" for each in threading.enumerate() if each not in threads]
+    # The loop's own pool ends with the loop.
+    new_threads = [each for each in new_threads if not each.startswith("the thread 'asyncio_")]
+    return new_threads + [f"the task {each.get_name()!r}" for each in asyncio.all_tasks() if each not in tasks]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,0 +1,278 @@
+"""One plugin on a real host in memory, with one session: what a test says to it, and what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from ally_plugins.conversation import Message, ToolCall, ToolResult
+from ally_plugins.errors import HostError, PluginLoadError
+from ally_plugins.events import Decision, Event, PluginEvent, UserMessage
+from ally_plugins.frozen import freeze_mapping
+from ally_plugins.runtime.clock import RecordedClock
+
+from .observed import ObservedHost, Refusal
+from .subject import ManifestLike, Subject
+
+if TYPE_CHECKING:
+    from ally_plugins.conversation import SafePoint
+    from ally_plugins.events import PermissionRequest
+    from ally_plugins.handle import Ally
+    from ally_plugins.judging import Ruling
+    from ally_plugins.policy.budget import Limits
+    from ally_plugins.runtime.clock import Clock
+    from ally_plugins.runtime.plugin import Plugin
+    from ally_plugins.session import Session
+
+__all__ = ["OTHER", "PluginHarness", "Refusal"]
+
+E = TypeVar("E", bound=Event)
+
+OTHER: Final = "other"
+"""The name of the other plugin in the host, which says what a test makes it say."""
+
+START_MS: Final = 1_767_225_600_000  # 2026-01-01, 00:00 UTC: a time that a reader recognises
+_MAX_ROUNDS: Final = 100  # of plugins that set each other off; hop limits end that long before
+
+
+class PluginHarness:
+    """A plugin that runs, from enter to exit. An asynchronous context manager; see `BlockingHarness` for plain tests.
+
+    `plugin` is the class. Its manifest is found beside its module unless it is given (a Manifest, TOML text, a table, a
+    path); its name is the class's in kebab case. `grants` are all that the manifest asks for unless given; `[]` is
+    nothing. `settings`, `limits` and `options` (those of `[plugins.NAME]`: deadlines, shadow, mandatory,
+    gate_on_error, ...) are what an operator would set. `home` is a directory, for plugins that keep files.
+
+    Raises PluginLoadError on entering when the plugin does not start, unless `must_start=False`.
+    """
+
+    def __init__(  # noqa: PLR0913 - what an operator and a host author would set, by name
+        self,
+        plugin: Callable[[Ally], Any],
+        *,
+        name: str | None = None,
+        manifest: ManifestLike | None = None,
+        grants: Iterable[str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        home: Path | None = None,
+        clock: Clock | None = None,
+        has_person: bool = False,
+        actions: Iterable[str] = (),
+        implementation: object | None = None,
+        must_start: bool = True,
+        **options: Any,
+    ) -> None:
+        self.subject = Subject.of(plugin, name=name, manifest=manifest)
+        self.name: Final = self.subject.name
+        self.clock: Clock = clock if clock is not None else RecordedClock(START_MS)
+        self.events: list[Event] = []
+        self._ally: Ally | None = None
+        self._other: Ally | None = None
+        self._session: Session | None = None
+        self._must_start = must_start
+        record = self.subject.record(grants=grants, settings=settings, limits=limits, **options)
+        self.host: Final = ObservedHost(
+            home=home,
+            plugins={self.name: (self._build, record), OTHER: self._build_other},
+            clock=self.clock,
+            has_person=has_person,
+            actions=actions,
+            implementation=implementation,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start the host and open a session."""
+        self.host.stream.subscribe("*", self.events.append)
+        await self.host.start()
+        if self._must_start and not self.plugin.is_running:
+            state, reason = self.plugin.state, self.plugin.reason
+            await self.stop()
+            raise PluginLoadError(f"the plugin {self.name!r} is {state}: {reason}", plugin=self.name)
+        self._session = self.host.session("s1")
+        await self.settle()
+
+    async def stop(self) -> None:
+        """Stop the plugin and the host; what was heard can still be read."""
+        await self.host.stop()
+
+    def _build(self, ally: Ally) -> Any:
+        self._ally = ally
+        return self.subject.plugin(ally)
+
+    def _build_other(self, ally: Ally) -> object:
+        self._other = ally
+        return object()
+
+    # --- who is there ---
+
+    @property
+    def session(self) -> Session:
+        """The session that events go to."""
+        if self._session is None:
+            raise HostError("this harness does not run; use `async with PluginHarness(...) as harness:`")
+        return self._session
+
+    @property
+    def plugin(self) -> Plugin:
+        """The plugin as the host sees it: `state`, `reason`, `counts`, `instance`."""
+        return self.host.plugins[self.name]
+
+    @property
+    def ally(self) -> Ally:
+        """The plugin's own handle."""
+        return _there(self._ally)
+
+    @property
+    def other(self) -> Ally:
+        """The handle of another plugin in the same host, which may do everything; use it to talk to this one."""
+        return _there(self._other)
+
+    # --- what a test does ---
+
+    async def emit(self, *events: Event) -> None:
+        """Emit events as the host would, and wait until every plugin has heard them and what followed."""
+        for event in events:
+            self.session.emit(event)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until nothing more follows from what was emitted. Tasks of the plugin may still run."""
+        session = self.session
+        for _ in range(_MAX_ROUNDS):
+            before = session.ring.head
+            await session.drained()
+            if session.ring.head == before:
+                return
+
+    async def person_says(self, text: str) -> Message:
+        """Say something as the person: through the transforms, into the conversation, and as USER_MESSAGE."""
+        message = await self.session.transform_user_message(Message(role="user", content=text))
+        self.session.conversation.add(message)
+        await self.emit(UserMessage(content=message.content))
+        return message
+
+    async def gate(self, call: ToolCall | str, arguments: Mapping[str, Any] | None = None) -> Ruling:
+        """Ask whether a tool call may run; a tool's name and arguments will do."""
+        return await self.session.gate_tool_call(as_call(call, arguments))
+
+    async def gate_permission(self, request: PermissionRequest) -> Ruling:
+        """Ask for the answer to the host's own permission question."""
+        return await self.session.gate_permission(request)
+
+    async def transform_input(self, call: ToolCall | str, arguments: Mapping[str, Any] | None = None) -> ToolCall:
+        """Return the call that the plugin makes of one. Raises GateRefused when it blocks."""
+        return await self.session.transform_tool_input(as_call(call, arguments))
+
+    async def transform_output(self, result: ToolResult | str, call: ToolCall | str = "bash") -> ToolResult:
+        """Return the result that the plugin makes of one; a text is the output of a success."""
+        whole = ToolResult(success=True, output=result) if isinstance(result, str) else result
+        return await self.session.transform_tool_output(as_call(call), whole)
+
+    async def run_tool(
+        self,
+        call: ToolCall | str,
+        arguments: Mapping[str, Any] | None = None,
+        result: ToolResult | str = "",
+    ) -> ToolResult:
+        """Carry out a tool call in the whole order of the contract, with a tool that returns `result`."""
+        whole = ToolResult(success=True, output=result) if isinstance(result, str) else result
+
+        async def run(_: ToolCall) -> ToolResult:
+            return whole
+
+        seen = await self.session.run_tool_call(as_call(call, arguments), run)
+        await self.settle()
+        return seen
+
+    async def safe_point(self, kind: SafePoint = "step") -> tuple[Message, ...]:
+        """Let due messages enter the conversation, and return those that did."""
+        delivered = await self.session.safe_point(kind)
+        await self.settle()
+        return delivered
+
+    async def call_tool(self, name: str, arguments: Mapping[str, Any] | None = None) -> ToolResult:
+        """Call one of the plugin's tools, in this session."""
+        result = await self.host.call_tool(name, arguments, plugin=self.name, session_id=self.session.id)
+        await self.settle()
+        return result
+
+    async def request_action(
+        self, action: str, arguments: Mapping[str, Any] | None = None, *, by: str = "person"
+    ) -> Any:
+        """Ask for one of the plugin's actions."""
+        result = await self.session.request_action(f"{self.name}:{action}", arguments, by=by)
+        await self.settle()
+        return result
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass: for budgets, timestamps and what the plugin is told of the time."""
+        if not isinstance(self.clock, RecordedClock):
+            raise HostError("only a RecordedClock can be moved; leave out clock= to have one")
+        self.clock.move_to(self.clock.time_ms() + round(seconds * 1000))
+
+    # --- what came back ---
+
+    @property
+    def pending(self) -> tuple[Message, ...]:
+        """The plugin's messages that were accepted and wait for a safe point."""
+        return tuple(waiting.message for waiting in self.session.inbox.all() if waiting.plugin == self.name)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The plugin's messages that have entered the conversation."""
+        return tuple(each for each in self.session.conversation.messages if each.source_plugin == self.name)
+
+    @property
+    def emitted(self) -> tuple[PluginEvent, ...]:
+        """The plugin's own events; `event_type` is `<plugin>:<type>`."""
+        return tuple(each for each in self.events_of(PluginEvent) if each.event_type.startswith(f"{self.name}:"))
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What gates came to."""
+        return self.events_of(Decision)
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """The plugin's calls that were refused, with the errors that it got."""
+        return tuple(each for each in self.host.refusals if each.plugin == self.name)
+
+    @property
+    def crashes(self) -> tuple[str, ...]:
+        """Where and how the plugin crashed, a line each; a refusal that it did not catch is no crash."""
+        own = [crash for crash in self.host.crashes if crash.plugin == self.name]
+        return tuple(f"{crash.hook}: {type(crash.error).__name__}: {crash.error}" for crash in own)
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The names of the tools that the plugin offers."""
+        return tuple(each.spec.name for each in self.host.tools if each.plugin.name == self.name)
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The names of the actions that the plugin offers."""
+        return tuple(each.spec.name for each in self.host.actions if each.plugin.name == self.name)
+
+    def events_of(self, kind: type[E]) -> tuple[E, ...]:
+        """Return what was emitted of one type, by whomever, in order."""
+        return tuple(event for event in self.events if isinstance(event, kind))
+
+
+def as_call(call: ToolCall | str, arguments: Mapping[str, Any] | None = None) -> ToolCall:
+    """Return a tool call for a tool's name and arguments."""
+    return call if isinstance(call, ToolCall) else ToolCall(call, freeze_mapping(arguments or {}))
+
+
+def _there(ally: Ally | None) -> Ally:
+    if ally is None:
+        raise HostError("the plugin has not been built; use `async with PluginHarness(...) as harness:`")
+    return ally

@@ -1,0 +1,53 @@
+"""A host that remembers what its plugins did wrong: the real one, which tells it to the test as well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from ally_plugins.bus import PluginMessageBus
+from ally_plugins.compat import override
+from ally_plugins.errors import RefusedError
+from ally_plugins.host import Host
+
+if TYPE_CHECKING:
+    from ally_plugins.runtime.lanes import Crash
+    from ally_plugins.runtime.plugin import Plugin
+
+__all__ = ["ObservedHost", "Refusal"]
+
+
+@frozen
+class Refusal:
+    """A call of the plugin's that the bus refused: `call` is its name, such as `add_message`."""
+
+    plugin: str
+    call: str
+    error: RefusedError
+
+
+class ObservedHost(Host):
+    """A host that keeps crashes and refusals of all its plugins, in order."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("ally-plugins-testing", discover=False, **options)
+        self.crashes: list[Crash] = []
+        self.refusals: list[Refusal] = []
+        self.bus = _ObservedBus(self)
+
+    @override
+    def _crashed(self, plugin: Plugin, crash: Crash) -> None:
+        self.crashes.append(crash)
+        super()._crashed(plugin, crash)
+
+
+class _ObservedBus(PluginMessageBus):
+    def __init__(self, host: ObservedHost) -> None:
+        super().__init__(host)
+        self._refusals = host.refusals
+
+    @override
+    def _refused(self, plugin: Plugin, what: str, refusal: RefusedError, session_id: str | None) -> None:
+        self._refusals.append(Refusal(plugin.name, what, refusal))
+        super()._refused(plugin, what, refusal, session_id)

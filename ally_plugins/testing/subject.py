@@ -1,0 +1,112 @@
+"""Which plugin is tested: its class, name and manifest, as its author has them before it is installed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from ally_plugins.config import PluginConfig
+from ally_plugins.errors import ConfigError, ManifestError
+from ally_plugins.handle import Ally
+from ally_plugins.locating import locate
+from ally_plugins.manifest import Manifest
+from ally_plugins.policy.budget import Limits
+from ally_plugins.policy.permissions import GrantSet
+from ally_plugins.records import PluginRecord, resolve_settings
+
+__all__ = ["Subject", "find_manifest", "plugin_name"]
+
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+ManifestLike = Manifest | Mapping[str, Any] | str | Path
+
+
+@frozen
+class Subject:
+    """A plugin to be tested: the class (or factory) that is built with an `Ally`, its name, and its manifest.
+
+    Without a manifest it is a host author's own plugin, which may do everything.
+    """
+
+    plugin: Callable[[Ally], Any]
+    name: str
+    manifest: Manifest | None
+
+    @classmethod
+    def of(
+        cls, plugin: Callable[[Ally], Any], *, name: str | None = None, manifest: ManifestLike | None = None
+    ) -> Subject:
+        """Return the subject; what is not given is found: the manifest beside the module, the name from the class.
+
+        Raises ManifestError for a manifest that is wrong.
+        """
+        own = name if name is not None else plugin_name(plugin)
+        found = _read(manifest, own) if manifest is not None else find_manifest(plugin, own)
+        return cls(plugin, own, found)
+
+    def record(
+        self,
+        *,
+        grants: Iterable[str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        **options: Any,
+    ) -> PluginRecord:
+        """Return what a host is given: with `grants`, those; without, all that the manifest asks for.
+
+        `options` are those of `[plugins.NAME]` in config.toml. Raises ConfigError for a setting that the manifest does
+        not have, or of another type.
+        """
+        granted = GrantSet.of(grants) if grants is not None else None
+        asked = GrantSet(self.manifest.grants) if self.manifest is not None else GrantSet.everything()
+        config = PluginConfig(
+            enabled=True, is_decided=True, grants=granted or asked, limits=limits or Limits(), **options
+        )
+        values = self._settings(settings or {})
+        return PluginRecord.by_code(self.name, self.manifest, grants=granted, config=config, settings=values)
+
+    def _settings(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.manifest is None:
+            return given
+        secrets = {name for name, setting in self.manifest.settings.items() if setting.secret}
+        plain = {name: value for name, value in given.items() if name not in secrets}
+        values, problems = resolve_settings(self.name, self.manifest, plain, lambda _, name: given.get(name))
+        if problems:
+            raise ConfigError("; ".join(problems))
+        return values
+
+
+def plugin_name(plugin: Callable[..., Any]) -> str:
+    """Return the name that a class would have as a plugin: `LoopGuard` is `loop-guard`."""
+    words = _WORDS.sub("-", getattr(plugin, "__name__", "") or type(plugin).__name__)
+    return re.sub(r"[^a-z0-9_-]+", "-", words.lower()).strip("-") or "plugin"
+
+
+def find_manifest(plugin: Callable[..., Any], name: str | None = None) -> Manifest | None:
+    """Return the manifest that lies beside the module of a plugin's class, None when none does.
+
+    Raises ManifestError for one that is wrong.
+    """
+    try:
+        located = locate(getattr(plugin, "__module__", ""))
+    except ValueError:  # a module that was run by its path, or typed in
+        return None
+    if located is None or located.manifest is None:
+        return None
+    return _read(Path(located.manifest), name)
+
+
+def _read(given: ManifestLike, name: str | None) -> Manifest:
+    if isinstance(given, Manifest):
+        return given
+    if isinstance(given, Path):
+        try:
+            content = given.read_bytes()
+        except OSError as error:
+            raise ManifestError(f"the manifest cannot be read: {error}", plugin=name) from error
+        return Manifest.from_mapping(Manifest.table_of(content, name), name)
+    return Manifest.from_text(given, name) if isinstance(given, str) else Manifest.from_mapping(given, name)
