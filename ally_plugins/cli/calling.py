@@ -53,7 +53,7 @@ def call(state: State, name: str, tool: str, arguments: str, timeout: float | No
     if timeout is not None and not timeout > 0:
         raise click.BadParameter("expected seconds above 0", param_hint="--timeout")
     given = _parsed(arguments)
-    with plain_logs():
+    with plain_logs(errors_of=name):
         result, messages = asyncio.run(_call(state, name, tool, given, timeout))
     _print(state, result, messages)
     if not result.success:

@@ -109,7 +109,8 @@ def _message(message: StoredMessage) -> Iterator[str]:
     for line in content.splitlines() or [""]:
         yield f"  | {inert(line)}"
     wakes = ", wakes the agent" if message.trigger_turn else ""
-    yield f"  role {inert(message.role)}, {inert(message.deliver_as)}{wakes}, session {inert(message.session_id)}"
+    how = f"role {message.role}, {message.deliver_as}{wakes}, " if message.body is not None else ""
+    yield f"  {inert(how)}session {inert(message.session_id)}"
     yield f"  accepted {when(message.accepted_at)} as record {message.n}"
     since = f" {when(message.settled_at)}" if message.settled_at is not None else ""
     yield f"  {message.state.replace('_', ' ')}{since}"

@@ -33,7 +33,7 @@ def grant(state: State, name: str, grants: tuple[str, ...]) -> None:
       ally-plugins grant loop-warner add_message:user
     """
     makes: list[Callable[[Registry], Change]] = [lambda it, text=text: it.grant(name, text) for text in grants]  # type: ignore[misc]
-    _apply(state, makes, [f"{name} may {text}; {NEXT_START}" for text in grants])
+    _apply(state, makes, [f"{name} is granted {text}; {NEXT_START}" for text in grants])
 
 
 @command("revoke")
@@ -49,7 +49,7 @@ def revoke(state: State, name: str, grants: tuple[str, ...]) -> None:
       ally-plugins revoke loop-warner add_message:user
     """
     makes: list[Callable[[Registry], Change]] = [lambda it, text=text: it.revoke(name, text) for text in grants]  # type: ignore[misc]
-    _apply(state, makes, [f"{name} may no more {text}; {NEXT_START}" for text in grants])
+    _apply(state, makes, [f"{name} is no longer granted {text}; {NEXT_START}" for text in grants])
 
 
 @command("shadow")
@@ -70,8 +70,8 @@ def shadow(state: State, name: str, hooks: tuple[str, ...], off: bool) -> None: 
     if off and hooks:
         raise click.UsageError("--off is for all hooks; to watch others, name those without --off")
     value: bool | Sequence[str] = (not off) if not hooks else [hook.rpartition(":")[2] for hook in hooks]
-    what = "everything again" if off else f"nothing of {', '.join(hooks) or 'all its gates and transforms'}"
-    _apply(state, [lambda it: it.shadow(name, value)], [f"of {name} is enforced: {what}; {NEXT_START}"])
+    what = f"{', '.join(hooks) or 'every gate and transform'} is {'enforced again' if off else 'only watched'}"
+    _apply(state, [lambda it: it.shadow(name, value)], [f"{name}: {what}; {NEXT_START}"])
 
 
 @command("disable")

@@ -32,12 +32,18 @@ class _Plain(logging.Formatter):
 
 
 @contextmanager
-def plain_logs(level: int = logging.WARNING) -> Iterator[None]:
-    """Send the package's log, the plugins' own among it, to stderr as plain lines meanwhile."""
+def plain_logs(level: int = logging.WARNING, *, errors_of: str | None = None) -> Iterator[None]:
+    """Send the package's log, the plugins' own among it, to stderr as plain lines meanwhile.
+
+    With `errors_of`, a plugin, the host's errors are left out: the command ends with them anyway.
+    """
     logger = logging.getLogger(_NAME)
     handler = logging.StreamHandler()
     handler.setFormatter(_Plain())
     handler.setLevel(level)
+    if errors_of is not None:
+        own = f"{_NAME}.plugin.{errors_of}"
+        handler.addFilter(lambda record: record.name == own or record.levelno < logging.ERROR)
     logger.addHandler(handler)
     try:
         yield
