@@ -350,7 +350,7 @@ class Session:
             _log.warning("session %r could not record %d deliveries yet: %s", self.id, len(ids), error)
         else:
             for message_id in ids:
-                del self._unmarked[message_id]
+                self._unmarked.pop(message_id, None)
 
     async def wait_for_trigger(self) -> None:
         """Wait until a plugin that may wakes the agent; then call `safe_point("turn_start")` and run a turn."""

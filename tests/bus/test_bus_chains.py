@@ -1,0 +1,466 @@
+"""Who led to what: chains of plugins and their limit, sessions that never mix, and calls that would wait for themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from ally_plugins import (
+    HopLimitRefused,
+    ReentryRefused,
+    ToolCallEnd,
+    ToolCallStart,
+    UserMessage,
+    ValidationRefused,
+    action,
+    hookimpl,
+)
+
+
+async def settle(session: Any, rounds: int = 40) -> None:
+    """Let plugins answer one another until they are done."""
+    for _ in range(rounds):
+        await session.drained()
+
+
+def listen(host: Any) -> list[Any]:
+    """Return a list into which every event comes."""
+    told: list[Any] = []
+    host.stream.subscribe("*", told.append)
+    return told
+
+
+def make_echo(puppet: Any, name: str, other: str, chains: list[tuple[str, ...]], refused: list[str]) -> Any:
+    """Return a plugin that answers each event of another with one of its own."""
+
+    async def ally_event(self: Any, event: Any) -> None:
+        if event.type in {f"{other}:ping", "TOOL_CALL_START"}:
+            try:
+                await self.ally.emit_event("ping", {"from": name})
+                chains.append((*event.origin, name))
+            except HopLimitRefused as error:
+                refused.append(name)
+                assert len(error.chain) == 9
+
+    return puppet(ally_event=ally_event)
+
+
+def test_two_plugins_that_answer_each_other_s_events_stop_at_eight(run: Any, new_host: Any, puppet: Any) -> None:
+    chains: list[tuple[str, ...]] = []
+    refused: list[str] = []
+
+    async def main() -> None:
+        plugins = {"a": make_echo(puppet, "a", "b", chains, refused), "b": make_echo(puppet, "b", "a", chains, refused)}
+        async with new_host(plugins=plugins) as host:
+            session = host.session("s")
+            session.emit(ToolCallStart(tool_name="bash"))
+            await settle(session)
+            assert max(map(len, chains)) == 8
+            assert len(chains) == 16  # both answer the first event, and each answer is answered seven times
+            assert sorted(refused) == ["a", "b"]
+            assert all(chain[:2] in {("a", "b"), ("b", "a"), ("a",), ("b",)} for chain in chains)
+            assert {plugin.counts.crashes for plugin in host.plugins.values()} == {0}
+
+    run(main())
+
+
+def test_two_plugins_that_answer_each_other_s_messages_stop_at_eight_and_a_person_starts_afresh(
+    run: Any, new_host: Any, puppet: Any
+) -> None:
+    refused: list[str] = []
+
+    def answers(name: str) -> Any:
+        async def ally_plugin_message_received(self: Any, event: Any) -> None:
+            try:
+                await self.ally.add_message("user", f"{name} answers")
+            except HopLimitRefused:
+                refused.append(name)
+
+        return ally_plugin_message_received
+
+    async def main() -> None:
+        plugins = {name: puppet(ally_plugin_message_received=answers(name)) for name in ("a", "b")}
+        async with new_host(plugins=plugins) as host:
+            session = host.session("s")
+
+            async def provoke() -> int:
+                await plugins["a"].ally.add_message("user", "hello")
+                count = 0
+                while messages := await session.safe_point("step"):
+                    count += len(messages)
+                    await session.drained()
+                return count
+
+            assert await provoke() == 8
+            assert refused == ["a"]
+            # Outside of hooks the longest chain that was lately delivered is assumed, and that one is at its end.
+            with pytest.raises(HopLimitRefused):
+                await plugins["a"].ally.add_message("user", "hello again")
+            session.emit(UserMessage(content="go on"))
+            await session.drained()
+            assert await provoke() == 8
+
+    run(main())
+
+
+def test_a_plugin_s_own_events_do_not_lengthen_its_own_chain(run: Any, new_host: Any, puppet: Any) -> None:
+    async def main() -> None:
+        plugin = puppet(ally_event=ignore)
+        async with new_host(plugins={"p": plugin}) as host:
+            session, told = host.session("s"), listen(host)
+            for i in range(30):
+                await plugin.ally.emit_event("tick", {"n": i})
+                await session.drained()
+            events = [event for event in told if event.type == "p:tick"]
+            assert len(events) == 30
+            assert all(event.origin == ("p",) for event in events)
+
+    run(main())
+
+
+async def ignore(self: Any, event: Any) -> None:
+    """Hear everything."""
+
+
+@pytest.mark.parametrize("way", ["asyncio task", "plugin task", "thread"])
+def test_a_loop_through_work_in_the_background_stops_as_well(way: str, run: Any, new_host: Any, puppet: Any) -> None:
+    """Hooks only queue; what was started in `ally_start` answers, so that no hook is behind the answer."""
+    answers: list[str] = []
+    refused: list[str] = []
+
+    class Background:
+        def __init__(self, ally: Any) -> None:
+            self.ally = ally
+            self.other = "b" if ally.name == "a" else "a"
+            self.queue: asyncio.Queue[Any] = asyncio.Queue()
+            self.task: Any = None
+
+        @hookimpl
+        async def ally_start(self) -> None:
+            if way == "asyncio task":
+                self.task = asyncio.create_task(self.answer())
+
+        @hookimpl
+        async def ally_event(self, event: Any) -> None:
+            if event.type == "SESSION_START" and way == "plugin task":
+                self.task = await self.ally.start_task("answer", self.answer())
+            if event.type in {f"{self.other}:ping", "TOOL_CALL_START"}:
+                if way == "thread":
+                    thread = threading.Thread(target=self.answer_blocking)
+                    thread.start()
+                    await asyncio.to_thread(thread.join)
+                else:
+                    await self.queue.put(event)
+
+        async def answer(self) -> None:
+            while True:
+                await self.queue.get()
+                try:
+                    await self.ally.emit_event("ping", session_id="s")
+                    answers.append(self.ally.name)
+                except HopLimitRefused:
+                    refused.append(self.ally.name)
+
+        def answer_blocking(self) -> None:
+            try:
+                self.ally.blocking.emit_event("ping", session_id="s")
+                answers.append(self.ally.name)
+            except HopLimitRefused:
+                refused.append(self.ally.name)
+
+        @hookimpl
+        async def ally_stop(self) -> None:
+            if self.task is not None:
+                self.task.cancel()
+
+    async def main() -> None:
+        async with new_host(plugins={"a": Background, "b": Background}) as host:
+            session = host.session("s")
+            await session.drained()
+            session.emit(ToolCallStart(tool_name="bash"))
+            await settle(session, 60)
+            assert len(answers) <= 16
+            assert refused
+            assert {plugin.counts.crashes for plugin in host.plugins.values()} == {0}
+
+    run(main())
+
+
+def test_a_task_s_progress_carries_the_chain_that_led_to_the_task(run: Any, new_host: Any, puppet: Any) -> None:
+    async def job(ally: Any) -> None:
+        await ally.task_progress(0.5, "half")
+
+    async def ally_event(self: Any, event: Any) -> None:
+        if event.type == "b:go":
+            await self.ally.start_task("job", job(self.ally))
+
+    async def main() -> None:
+        a, b = puppet(ally_event=ally_event), puppet()
+        async with new_host(plugins={"a": a, "b": b}) as host:
+            session, told = host.session("s"), listen(host)
+            await b.ally.emit_event("go")
+            await settle(session, 5)
+            progress = [event for event in told if event.type == "TASK_PROGRESS"]
+            assert [(event.state, event.origin) for event in progress] == [
+                ("running", ("b", "a")), ("running", ("b", "a")), ("done", ("b", "a")),
+            ]  # fmt: skip
+
+    run(main())
+
+
+def test_an_asyncio_task_of_a_hook_inherits_what_led_to_the_hook(run: Any, new_host: Any, puppet: Any) -> None:
+    made: list[asyncio.Task[Any]] = []
+
+    async def ally_event(self: Any, event: Any) -> None:
+        if event.type == "b:go":
+            made.append(asyncio.create_task(self.ally.add_message("user", "later")))
+
+    async def main() -> None:
+        a, b = puppet(ally_event=ally_event), puppet()
+        async with new_host(plugins={"a": a, "b": b}) as host:
+            session, _ = host.session("s"), host.session("other")
+            await b.ally.emit_event("go", session_id="s")
+            await session.drained()
+            await asyncio.gather(*made)
+            (message,) = await session.safe_point()
+            assert message.metadata["origin"] == ("b", "a")
+
+    run(main())
+
+
+def test_what_the_agent_does_after_a_message_carries_its_chain_for_the_step(
+    run: Any, new_host: Any, puppet: Any
+) -> None:
+    heard: list[tuple[str, tuple[str, ...]]] = []
+
+    async def ally_event(self: Any, event: Any) -> None:
+        heard.append((event.type, event.origin))
+
+    async def main() -> None:
+        a, b = puppet(ally_event=ally_event), puppet()
+        async with new_host(plugins={"a": a, "b": b}) as host:
+            session = host.session("s")
+            await a.ally.add_message("user", "steer")
+            await session.safe_point("step")
+            session.emit(ToolCallStart(tool_name="bash"))
+            await session.safe_point("step")
+            session.emit(ToolCallEnd(tool_name="bash"))
+            await b.ally.add_message("user", "go on", deliver_as="follow_up")
+            await session.safe_point("turn_end")
+            session.emit(ToolCallStart(tool_name="one"))
+            await session.safe_point("step")
+            session.emit(ToolCallStart(tool_name="two"))
+            await session.safe_point("turn_end")
+            session.emit(ToolCallStart(tool_name="three"))
+            await session.drained()
+
+    run(main())
+    assert heard == [
+        ("SESSION_START", ()),
+        ("TOOL_CALL_START", ("a",)),
+        ("TOOL_CALL_END", ()),
+        ("PLUGIN_MESSAGE_RECEIVED", ("b",)),
+        ("TOOL_CALL_START", ("b",)),
+        ("TOOL_CALL_START", ("b",)),
+        ("TOOL_CALL_START", ()),
+        ("SESSION_END", ()),
+    ]
+
+
+def test_fifty_sessions_at_once_never_mix(run: Any, new_host: Any, puppet: Any) -> None:
+    async def ally_tool_call_start(self: Any, event: Any) -> None:
+        assert self.ally.session == event.session_id
+        await asyncio.sleep(0)
+        await self.ally.add_message("user", f"{event.session_id} {event.tool_name}")
+        await asyncio.create_task(self.ally.emit_event("seen", {"session": event.session_id}))
+
+    async def ally_gate_tool_call(self: Any, call: Any) -> None:
+        await asyncio.sleep(0)
+        await self.ally.emit_event("gated", {"session": call.arguments["session"]})
+
+    from ally_plugins import ToolCall
+
+    told: list[Any] = []
+
+    async def one(host: Any, name: str) -> None:
+        session = host.session(name)
+        for i in range(5):
+            session.emit(ToolCallStart(tool_name=f"t{i}"))
+            await session.gate_tool_call(ToolCall("bash", {"session": name}))
+        await session.drained()
+        messages = await session.safe_point("step")
+        assert [message.content for message in messages] == [f"{name} t{i}" for i in range(5)]
+        own = [e for e in told if e.session_id == name and e.type in {"p:seen", "p:gated"}]
+        assert len(own) == 10
+        assert {event.data["session"] for event in own} == {name}
+
+    async def main() -> None:
+        from ally_plugins.policy.budget import Limits
+
+        plugin = puppet(ally_tool_call_start=ally_tool_call_start, ally_gate_tool_call=ally_gate_tool_call)
+        async with new_host(plugins={"p": plugin}) as host:
+            host.stream.subscribe("*", told.append)
+            host.plugins["p"].budget.change_limits(Limits(messages_per_minute=10_000, events_per_minute=10_000))
+            await asyncio.gather(*(one(host, f"s{i}") for i in range(50)))
+            assert host.plugins["p"].counts.crashes == 0
+            assert not host.plugins["p"].counts.refused
+
+    run(main())
+
+
+def test_outside_an_event_the_session_must_be_named_when_several_are_open(
+    run: Any, new_host: Any, puppet: Any
+) -> None:
+    async def main() -> None:
+        plugin = puppet()
+        async with new_host(plugins={"p": plugin}) as host:
+            with pytest.raises(ValidationRefused, match="0 sessions are open"):
+                await plugin.ally.add_message("user", "hello")
+            one = host.session("one")
+            await plugin.ally.add_message("user", "the only one")
+            two = host.session("two")
+            calls = (
+                lambda: plugin.ally.add_message("user", "hello"),
+                lambda: plugin.ally.emit_event("done"),
+                lambda: plugin.ally.get_context(),
+                lambda: plugin.ally.start_task("job", asyncio.sleep(0)),
+                lambda: plugin.ally.request_action("compact"),
+            )
+            for call in calls:
+                with pytest.raises(ValidationRefused, match="2 sessions are open"):
+                    await call()
+            await plugin.ally.add_message("user", "named", session_id="two")
+            assert [message.content for message in await one.safe_point()] == ["the only one"]
+            assert [message.content for message in await two.safe_point()] == ["named"]
+            assert plugin.ally.session is None
+
+    run(main())
+
+
+# --- calls that would wait for themselves
+
+
+async def speak(self: Any, *_: Any) -> None:
+    await self.ally.add_message("user", f"{self.ally.name} speaks")
+
+
+def test_a_message_whose_gate_would_wait_for_the_hook_that_sends_it_is_refused_at_once(
+    run: Any, new_host: Any, puppet: Any
+) -> None:
+    """A's hook sends; B's gate is asked, and sends too; A's gate would have to be asked, and A's lane is busy."""
+    outcomes: list[Any] = []
+
+    async def ally_tool_call_start(self: Any, event: Any) -> None:
+        outcomes.append(await self.ally.add_message("user", "from a"))
+
+    async def abstain(self: Any, message: Any) -> None:
+        """Be a gate."""
+
+    async def ally_gate_message(self: Any, message: Any) -> None:
+        with pytest.raises(ReentryRefused) as refused:
+            await self.ally.add_message("user", "from b")
+        outcomes.append(refused.value)
+
+    async def main() -> None:
+        plugins = {
+            "a": puppet(ally_tool_call_start=ally_tool_call_start, ally_gate_message=abstain),
+            "b": puppet(ally_gate_message=ally_gate_message),
+        }
+        async with new_host(plugins=plugins) as host:
+            session = host.session("s")
+            session.emit(ToolCallStart(tool_name="bash"))
+            async with asyncio.timeout(2):
+                await session.drained()
+            assert "ally_gate_message of 'a'" in str(outcomes[0])
+            assert outcomes[1].state == "pending"
+            assert host.plugins["b"].counts.refused == {"reentry": 1}
+
+    run(main())
+
+
+def test_an_action_that_would_come_back_to_the_hook_that_asks_for_it_is_refused_at_once(
+    run: Any, new_host: Any, puppet: Any
+) -> None:
+    class Acts:
+        def __init__(self, ally: Any) -> None:
+            self.ally = ally
+
+        @action
+        async def speak(self) -> str:
+            """Say something."""
+            with pytest.raises(ReentryRefused):
+                await self.ally.add_message("user", "from the action")
+            return "refused"
+
+    answers: list[Any] = []
+
+    async def ally_tool_call_start(self: Any, event: Any) -> None:
+        answers.append(await self.ally.request_action("b:speak"))
+
+    async def abstain(self: Any, message: Any) -> None:
+        """Be a gate."""
+
+    async def main() -> None:
+        a = puppet(ally_tool_call_start=ally_tool_call_start, ally_gate_message=abstain)
+        async with new_host(plugins={"a": a, "b": Acts}) as host:
+            session = host.session("s")
+            session.emit(ToolCallStart(tool_name="bash"))
+            async with asyncio.timeout(2):
+                await session.drained()
+            assert answers == ["refused"]
+
+    run(main())
+
+
+def test_the_last_hook_too_is_not_waited_for_by_what_it_causes(run: Any, new_host: Any, puppet: Any) -> None:
+    outcomes: list[str] = []
+
+    async def abstain(self: Any, message: Any) -> None:
+        """Be a gate."""
+
+    async def ally_gate_message(self: Any, message: Any) -> None:
+        try:
+            await self.ally.add_message("user", "from b")
+        except ReentryRefused:
+            outcomes.append("refused")
+
+    async def ally_stop(self: Any) -> None:
+        await self.ally.add_message("user", "bye", session_id="s")
+
+    async def main() -> None:
+        plugins = {
+            "a": puppet(ally_stop=ally_stop, ally_gate_message=abstain),
+            "b": puppet(ally_gate_message=ally_gate_message),
+        }
+        async with asyncio.timeout(3), new_host(plugins=plugins) as host:
+            host.session("s")
+
+    run(main())
+    assert outcomes in (["refused"], [])  # b may have stopped before
+
+
+def test_two_calls_under_one_key_never_wait_for_each_other_through_a_gate(
+    run: Any, new_host: Any, puppet: Any
+) -> None:
+    """A's message waits for B's gate, which speaks; A's gate is asked, and sends under the key that is on its way."""
+
+    async def gate_of_a(self: Any, message: Any) -> None:
+        with pytest.raises(ReentryRefused):
+            await self.ally.add_message("user", "hello", key="k")
+
+    async def gate_of_b(self: Any, message: Any) -> None:
+        await self.ally.add_message("user", "b speaks")
+
+    async def main() -> None:
+        a, b = puppet(ally_gate_message=gate_of_a), puppet(ally_gate_message=gate_of_b)
+        async with new_host(plugins={"a": a, "b": b}) as host:
+            session = host.session("s")
+            async with asyncio.timeout(2):
+                await a.ally.add_message("user", "hello", key="k")
+            assert sorted(message.content for message in await session.safe_point()) == ["b speaks", "hello"]
+            assert host.plugins["a"].counts.crashes == host.plugins["b"].counts.crashes == 0
+
+    run(main())
