@@ -151,6 +151,5 @@ class ActionRequest:
 
 def plugin_metadata(plugin: str, origin: tuple[str, ...], given: Mapping[str, Any] | None = None) -> FrozenDict:
     """Return the metadata of a plugin's message; the stamp always wins over what the plugin gave."""
-    return freeze_mapping(
-        {**(given or {}), "sourcePlugin": plugin, "isPluginGenerated": True, "origin": origin},
-    )
+    stamp = {"sourcePlugin": plugin, "isPluginGenerated": True, "origin": origin}
+    return freeze_mapping({**given, **stamp}) if given else FrozenDict(stamp)  # the stamp is frozen as it is

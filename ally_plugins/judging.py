@@ -105,6 +105,8 @@ class Judge:
 
     async def gate_message(self, message: Message, plugin: str, origin: tuple[str, ...]) -> Ruling:
         """Ask whether a plugin's message may enter; its author is not asked."""
+        if not self._dispatcher.has_any("ally_gate_message"):
+            return _ALLOWED
         question = self._question("ally_gate_message", caused_by=plugin, origin=origin, cause=message.id)
         return await self._rule(question, message, f"a {message.role} message of {plugin}")
 
@@ -129,6 +131,8 @@ class Judge:
         self, message: Message, plugin: str, origin: tuple[str, ...]
     ) -> Transformed[Message]:
         """Run the chain over a plugin's message; its author is left out."""
+        if not self._dispatcher.has_any("ally_transform_plugin_message"):
+            return Transformed(message)
         question = self._question("ally_transform_plugin_message", caused_by=plugin, origin=origin, cause=message.id)
         return await self._transform(question, message, lambda value: (value,), check_message)
 
@@ -136,14 +140,15 @@ class Judge:
         return Question(hook=hook, session_id=self._session_id, **about)
 
     async def _rule(self, question: Question, value: Any, subject: str) -> Ruling:
+        plugins = self._dispatcher.participants(question)
+        if not plugins:
+            return _ALLOWED
         contexts = {
             plugin.name: await self._context_for(plugin)
-            for plugin in self._dispatcher.participants(question)
+            for plugin in plugins
             if plugin.is_running and "context" in plugin.implementations[question.hook].arguments
         }
-        votes = await self._dispatcher.ask(question, lambda plugin: (value, contexts.get(plugin.name)))
-        if not votes:
-            return _ALLOWED
+        votes = await self._dispatcher.ask(question, plugins, lambda plugin: (value, contexts.get(plugin.name)))
         outcome = combine(votes, person_present=self._has_person())
         ruling = Ruling(outcome.verdict, outcome.reason, outcome.decided_by, outcome.waived, new_id("d"), tuple(votes))
         try:
