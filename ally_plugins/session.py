@@ -109,7 +109,7 @@ class Session:
             session_id,
             host.dispatcher,
             host.journal,
-            emit=self.emit_caused,
+            emit=self._announce,
             context_for=self._context_for,
             now_ms=host.clock.time_ms,
             has_person=lambda: self.has_person,
@@ -146,6 +146,11 @@ class Session:
     def emit_caused(self, event: Event, origin: tuple[str, ...]) -> None:
         """Emit an event that a chain of plugins has caused, whatever else goes on."""
         self._emit(event, origin)
+
+    def _announce(self, event: Event, origin: tuple[str, ...]) -> None:
+        """Tell of a decision, which stands in the journal; a session that was closed meanwhile hears no more."""
+        if not self.is_closed:
+            self._emit(event, origin)
 
     def scoped(self, parent_id: str) -> ActivityStream:
         """Return a stream whose events come into this session with `parent_id`, where they have none."""

@@ -1,0 +1,177 @@
+"""Events of a session: who may emit, thresholds of the context's usage, the end of a session, threads."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from ally_plugins import (
+    CompactionComplete,
+    ContextUsageUpdate,
+    HostError,
+    SessionEnd,
+    TodoUpdate,
+    ToolCallStart,
+)
+from ally_plugins.policy.thresholds import Thresholds
+
+
+def passed(usages: list[float]) -> list[tuple[float, list[float]]]:
+    thresholds = Thresholds()
+    return [(usage, found) for usage in usages if (found := thresholds.update(usage))]
+
+
+def test_each_threshold_is_told_once_on_the_way_up() -> None:
+    assert passed([10, 49.9, 50, 51, 74, 75, 89.9, 90, 99, 100, 120]) == [(50, [50.0]), (75, [75.0]), (90, [90.0])]
+
+
+def test_a_jump_passes_all_that_lie_between_lowest_first() -> None:
+    assert passed([95]) == [(95, [50.0, 75.0, 90.0])]
+
+
+def test_usage_that_wavers_around_a_threshold_is_told_once() -> None:
+    assert passed([51, 49, 51, 46, 50, 45.1, 50]) == [(51, [50.0])]
+
+
+def test_usage_that_fell_well_below_a_threshold_may_pass_it_again() -> None:
+    assert passed([51, 45, 50]) == [(51, [50.0]), (50, [50.0])]
+
+
+def test_a_compaction_forgets_what_it_brought_usage_below_however_little() -> None:
+    thresholds = Thresholds()
+    assert thresholds.update(91) == [50.0, 75.0, 90.0]
+    thresholds.compacted(74)
+    assert thresholds.update(74) == []
+    assert thresholds.update(92) == [75.0, 90.0]
+    thresholds.compacted(None)
+    assert thresholds.update(51) == [50.0]
+
+
+def test_thresholds_come_as_events_after_the_update_that_passed_them(run: Any, new_host: Any) -> None:
+    told: list[Any] = []
+
+    async def main() -> None:
+        async with new_host() as host:
+            session = host.session("s")
+            host.stream.subscribe("*", told.append)
+            for usage in (40, 80, 81):
+                session.emit(ContextUsageUpdate(context_usage=usage))
+            session.emit(CompactionComplete(old_context_usage=81, new_context_usage=30))
+            session.emit(ContextUsageUpdate(context_usage=55))
+
+    run(main())
+    seen = [getattr(event, "threshold", None) or event.type for event in told if event.type != "SESSION_END"]
+    assert seen == [
+        "CONTEXT_USAGE_UPDATE", "CONTEXT_USAGE_UPDATE", 50.0, 75.0, "CONTEXT_USAGE_UPDATE", "COMPACTION_COMPLETE",
+        "CONTEXT_USAGE_UPDATE", 50.0,
+    ]  # fmt: skip
+    assert [event.seq for event in told] == list(range(2, 2 + len(told)))
+
+
+def test_many_threads_may_emit_at_once_and_every_event_has_a_number_of_its_own(
+    run: Any, new_host: Any, puppet: Any
+) -> None:
+    heard: list[int] = []
+    errors: list[BaseException] = []
+
+    async def ally_event(self: Any, event: Any) -> None:
+        heard.append(event.seq)
+
+    async def main() -> None:
+        import asyncio
+
+        async with new_host(plugins={"p": puppet(ally_event=ally_event)}) as host:
+            session = host.session("s")
+
+            def emit() -> None:
+                try:
+                    for i in range(300):
+                        session.emit(ContextUsageUpdate(context_usage=float(i % 100)))
+                        session.emit(TodoUpdate(todos=[{"id": str(i), "task": "x", "status": "pending"}]))
+                except BaseException as error:
+                    errors.append(error)
+                    raise
+
+            threads = [threading.Thread(target=emit) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            await asyncio.to_thread(lambda: [thread.join() for thread in threads])
+            await session.drained()
+            await host.journal.flush()
+            assert host.journal.last_seq("s") == session.ring.head
+
+    run(main())
+    assert errors == []
+    assert heard[:-1] == list(range(1, len(heard)))  # SESSION_END is the last
+    assert len(heard) >= 8 * 600
+
+
+def test_a_session_s_end_is_told_once_whoever_ends_it(run: Any, new_host: Any, puppet: Any) -> None:
+    heard: list[Any] = []
+
+    async def ally_session_end(self: Any, event: Any) -> None:
+        heard.append((event.session_id, event.reason))
+
+    async def main() -> None:
+        async with new_host(plugins={"p": puppet(ally_session_end=ally_session_end)}) as host:
+            closed, ended, left = host.session("closed"), host.session("ended"), host.session("left")
+            assert left
+            await closed.close()
+            ended.emit(SessionEnd(reason="exit"))
+            await ended.close()
+
+    run(main())
+    assert heard == [("closed", "closed"), ("ended", "exit"), ("left", "the host stops")]
+
+
+def test_what_was_emitted_before_the_host_stops_is_heard(run: Any, new_host: Any, puppet: Any) -> None:
+    heard: list[str] = []
+
+    async def ally_tool_call_start(self: Any, event: Any) -> None:
+        heard.append(event.tool_name)
+
+    async def ally_stop(self: Any) -> None:
+        heard.append("stop")
+
+    async def main() -> None:
+        plugin = puppet(ally_tool_call_start=ally_tool_call_start, ally_stop=ally_stop)
+        async with new_host(plugins={"p": plugin}) as host:
+            session = host.session("s")
+            for i in range(3):
+                session.emit(ToolCallStart(tool_name=f"t{i}"))
+
+    run(main())
+    assert heard == ["t0", "t1", "t2", "stop"]
+
+
+@pytest.mark.parametrize("session_id", ["", 5, "line\n", b"x"])
+def test_a_session_s_id_is_a_line_of_text(session_id: Any, run: Any, new_host: Any) -> None:
+    async def main() -> None:
+        async with new_host() as host:
+            with pytest.raises(HostError, match="expected a line of text"):
+                host.session(session_id)
+
+    run(main())
+
+
+def test_a_session_without_an_id_is_a_new_one(run: Any, new_host: Any) -> None:
+    async def main() -> None:
+        async with new_host() as host:
+            assert host.session().id != host.session().id
+            assert len(host.sessions) == 2
+
+    run(main())
+
+
+def test_the_root_stream_passes_a_host_s_event_to_the_only_session(run: Any, new_host: Any) -> None:
+    async def main() -> None:
+        async with new_host() as host:
+            session = host.session("s")
+            host.stream.emit(ToolCallStart(tool_name="bash"))
+            assert session.ring.items[-1].type == "TOOL_CALL_START"
+            session.scoped("parent").emit(ToolCallStart(tool_name="bash"))
+            assert session.ring.items[-1].parent_id == "parent"
+
+    run(main())
