@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from .exits import INTERRUPTED
 from .state import command
-from .text import columns, echo, inert, paint, preview, print_json
+from .text import columns, echo, inert, paint, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ally_plugins.events import Event
     from ally_plugins.home import Home
-    from ally_plugins.replay.report import ReplayReport
+    from ally_plugins.replay.report import PluginCounts, ReplayReport
     from ally_plugins.session import Session
 
     from .state import State
@@ -27,6 +28,7 @@ _ACTION: Final = "conversation-monitor:report"
 _WIDTH: Final = 100
 _ACROSS: Final = 3
 _SHOWN: Final = 3  # of each kind: the demo is one screen of 40 lines
+_REDACTED: Final = re.compile(r"[^\s\"']{0,40}\[redacted:[a-z0-9-]+\]")
 _NEXT: Final = (
     ("ally-plugins list", "what is installed, and what waits for your consent"),
     ("ally-plugins enable loop-guard", "see what it asks for, and agree"),
@@ -75,6 +77,7 @@ class Demo:
         self.report: ReplayReport = ReplayReport()
         self.messages: list[dict[str, str]] = []
         self.refusals: list[dict[str, Any]] = []
+        self.redacted: list[dict[str, str]] = []
         self.answer: Any = None
 
     async def run(self) -> None:
@@ -99,6 +102,7 @@ class Demo:
             **self.report.to_json(),
             "messages": self.messages,
             "refusals": self.refusals,
+            "redacted": self.redacted,
             "action": {"name": _ACTION, "result": self.answer},
             "next": [command for command, _ in _NEXT],
         }
@@ -108,21 +112,25 @@ class Demo:
         self.answer = await session.request_action(_ACTION)
 
     def _see(self, event: Event) -> None:
-        from ally_plugins.events import Decision, PluginMessageReceived
+        from ally_plugins.events import Decision, PluginMessageReceived, ToolCallEnd, ToolCallStart
 
         if isinstance(event, PluginMessageReceived):
             message = event.message
             said = {"plugin": event.plugin_name, "role": str(message["role"]), "content": str(message["content"])}
             self.messages.append(said)
         elif isinstance(event, Decision) and event.verdict == "deny":
-            self.refusals.append(
-                {
-                    "plugins": list(event.decided_by),
-                    "subject": event.subject,
-                    "reason": event.reason,
-                    "id": event.decision_id,
-                }
-            )
+            by = list(event.decided_by)
+            self.refusals.append({"plugins": by, "subject": event.subject, "reason": event.reason})
+        elif isinstance(event, ToolCallStart):
+            self._look(event.type, event.tool_name, str(event.arguments))
+        elif isinstance(event, ToolCallEnd):
+            self._look(event.type, event.tool_name, event.output or "")
+
+    def _look(self, event_type: str, tool: str, text: str) -> None:
+        """Note what secret-guard left of a credential, on its way to every other plugin and the journal."""
+        self.redacted += [
+            {"event": event_type, "tool": tool, "text": found.group()} for found in _REDACTED.finditer(text)
+        ]
 
 
 def _enable_all(home: Home) -> tuple[str, ...]:
@@ -147,6 +155,7 @@ def screen(shown: Demo) -> list[str]:
     lines += [_title("Events going in"), *_event_table(shown.report), ""]
     lines += [_title("Plugins listening"), *_plugins(shown.report), ""]
     lines += [_title("Messages coming back"), *_first(_messages(shown), "none"), ""]
+    lines += [_title("Changed on the way, before anybody else saw it"), *_first(_redacted(shown), "nothing"), ""]
     lines += [_title("Refused by a gate"), *_first(_refusals(shown), "nothing"), ""]
     lines += [_title(f"The person asks for an action: {_ACTION}"), *_answer(shown.answer), ""]
     lines += [_title("Try next"), *(f"  {line}" for line in columns(_NEXT))]
@@ -169,11 +178,19 @@ def _event_table(report: ReplayReport) -> Iterator[str]:
 
 
 def _plugins(report: ReplayReport) -> Iterator[str]:
-    rows = [
-        (name, f"heard {counts.delivered} events, sent {counts.messages} messages, emitted {counts.emitted} events")
-        for name, counts in sorted(report.plugins.items())
-    ]
+    rows = [(inert(name), _did(counts)) for name, counts in sorted(report.plugins.items())]
     return (f"  {line}" for line in columns(rows))
+
+
+def _did(counts: PluginCounts) -> str:
+    if not counts.delivered:
+        return "hears no events: it is asked about calls, results and messages"
+    messages, events = _some(counts.messages, "message"), _some(counts.emitted, "event")
+    return f"heard {_some(counts.delivered, 'event')}, sent {messages}, emitted {events}"
+
+
+def _some(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def _messages(shown: Demo) -> list[str]:
@@ -181,10 +198,11 @@ def _messages(shown: Demo) -> list[str]:
 
 
 def _refusals(shown: Demo) -> list[str]:
-    return [
-        f"{inert(', '.join(one['plugins']))} refuses {inert(one['subject'])}: {inert(one['reason'])}"
-        for one in shown.refusals
-    ]
+    return [f"{inert(one['subject'])} would be refused by {inert(one['reason'])}" for one in shown.refusals]
+
+
+def _redacted(shown: Demo) -> list[str]:
+    return [f"secret-guard in {one['event']} of {inert(one['tool'])}: {inert(one['text'])}" for one in shown.redacted]
 
 
 def _first(texts: Sequence[str], nothing: str) -> Iterator[str]:
@@ -204,5 +222,4 @@ def _wrapped(text: str) -> Iterator[str]:
 
 def _answer(answer: Any) -> Iterator[str]:
     told = answer.get("message") if hasattr(answer, "get") else answer
-    for line in str(told).splitlines()[:_SHOWN]:
-        yield f"  {preview(line, _WIDTH - 20)}"
+    return _wrapped(inert(told))

@@ -55,11 +55,10 @@ def _message(event: Any) -> Line:
 def _decision(event: Any) -> Line | None:
     if event.verdict == "allow":
         return None
-    by = inert(", ".join(event.decided_by)) or "the host"
-    word = "would refuse" if event.verdict == "deny" else "would ask about"
-    return "red" if event.verdict == "deny" else "yellow", (
-        f"{by} {word} {inert(event.subject)}: {preview(event.reason, _TEXT)}"
-    )
+    subject, reason = inert(event.subject), preview(event.reason, _TEXT)
+    if event.verdict == "deny":
+        return "red", f"{subject} would be refused by {reason}"
+    return "yellow", f"{subject} would wait for the person's word: {reason}"
 
 
 def _emitted(event: Any) -> Line:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from attrs import define, field
 
 from ally_plugins.errors import HostError
-from ally_plugins.events import Decision, Event
+from ally_plugins.events import Decision, Event, PluginEvent
 from ally_plugins.host import Host
 from ally_plugins.replay.pacing import Pace, ReplayClock
 from ally_plugins.replay.playing import SessionPlayer
@@ -48,6 +48,7 @@ class Player:
     report: ReplayReport = field(init=False, factory=ReplayReport)
     _clock: ReplayClock = field(init=False)
     _run_id: str = field(init=False, factory=new_run)
+    _counts: dict[type[Event], int] = field(init=False, factory=dict)
     _read: int = field(init=False, default=0)
     _started: float = field(init=False, default=0.0)
 
@@ -142,13 +143,23 @@ class Player:
     # --- counting
 
     def _count(self, event: Event) -> None:
-        self.report.count_event(event.type)
+        kind = event.__class__
+        counts = self._counts
+        if kind in counts:
+            counts[kind] += 1
+        elif kind is PluginEvent:
+            self.report.count_event(event.type)
+        else:
+            counts[kind] = 1
         if isinstance(event, Decision):
             self.report.decisions[event.verdict] += 1
 
     def _take_counts(self) -> None:
         report = self.report
         report.elapsed_s = time.perf_counter() - self._started
+        for kind, count in self._counts.items():
+            report.events[kind.TYPE] += count
+        self._counts.clear()
         report.lost_records = self.host.journal.lost
         for plugin in self.host.plugins.values():
             counts: Any = report.plugin(plugin.name)

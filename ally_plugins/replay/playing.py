@@ -54,16 +54,19 @@ T = TypeVar("T")
 
 _log: Final = logging.getLogger(__name__)
 
-QUANTUM_MS: Final = 200
-"""Recorded time that may pass before plugins have heard what came before: what they do then is done at its own time."""
+QUANTUM_MS: Final = 2_000
+"""Recorded time that may pass before plugins have heard what came before, so that what they do is done at its own time:
+what the budget for messages takes to refill by one."""
 
 BURST: Final = 2_000
 """Events that may be emitted before plugins are waited for; a quarter of what a session's ring holds."""
 
 _SPINS: Final = 8  # turns of the loop in which plugins that wait for nothing hear a burst; then they are waited for
 _ROUNDS: Final = 16  # what plugins emit is heard too; chains end after eight hops
+_MAX_ASKED: Final = 512  # names of tools, which a recording may invent
 _FLUSH_EVENTS: Final = 20_000
 _FLUSH_BYTES: Final = 8 * 1024 * 1024  # a line becomes three events at most, and the journal lets 64 MiB wait
+_LOOK_EVERY: Final = 8  # settlings; asking where a file stands is a system call
 _TASK_GRACE: Final = 2.0  # seconds that tasks of plugins get when a recording ends
 
 
@@ -94,8 +97,12 @@ class SessionPlayer:
     _calls: dict[str, _OpenCall] = field(init=False, factory=dict)
     _held: _OpenCall | None = field(init=False, default=None)
     _parents: dict[str, str | None] = field(init=False, factory=dict)
+    _planned: object = field(init=False, default=None)
+    _asked: dict[tuple[str, str | None], bool] = field(init=False, factory=dict)
+    _is_quiet: bool = field(init=False, default=False)
     _settled_at: int = field(init=False, default=0)
     _unsettled: int = field(init=False, default=0)
+    _settled: int = field(init=False, default=0)
     _unflushed: int = field(init=False, default=0)
     _flushed_position: int = field(init=False, default=0)
     _messages: int = field(init=False, default=0)
@@ -147,9 +154,9 @@ class SessionPlayer:
                 break
         self._unflushed += self._unsettled
         self._unsettled = 0
-        if self._unflushed >= _FLUSH_EVENTS or self.position() - self._flushed_position >= _FLUSH_BYTES:
-            self._unflushed, self._flushed_position = 0, self.position()
-            await self._recorded(self.host.journal.flush())
+        self._settled += 1
+        if self._settled % _LOOK_EVERY == 0 or self._unflushed >= _FLUSH_EVENTS:
+            await self._keep_up()
 
     async def finish(self) -> list[Waiting]:
         """Mark what is still pending, let go of the session, and return what was pending."""
@@ -163,15 +170,25 @@ class SessionPlayer:
         await self.session.close()
         return waiting
 
-    # --- waiting for plugins
+    # --- waiting for plugins and the journal
+
+    async def _keep_up(self) -> None:
+        """Let the journal catch up before more waits there than it takes."""
+        position = self.position()
+        if self._unflushed >= _FLUSH_EVENTS or position - self._flushed_position >= _FLUSH_BYTES:
+            self._unflushed, self._flushed_position = 0, position
+            await self._recorded(self.host.journal.flush())
 
     async def _drain(self) -> None:
+        """Wait until every lane is at the ring's head: one turn of the loop where no plugin waits for anything."""
         session = self.session
         lanes = [lane for lane in self.host.lanes() if lane.position(session.id) is not None]
         for _ in range(_SPINS):
+            for lane in lanes:
+                lane.wake()
             await asyncio.sleep(0)
             head = session.ring.head
-            if all(not lane.is_busy and (lane.position(session.id) or 0) >= head for lane in lanes):
+            if all([(lane.position(session.id) or 0) >= head for lane in lanes]):  # noqa: C419 - twice as fast
                 return
         await session.drained()
 
@@ -184,8 +201,19 @@ class SessionPlayer:
             return None
 
     def _asks(self, hook: str, tool: str | None = None) -> bool:
-        """Say whether any plugin takes part; most have no gates, and asking nobody still takes time."""
-        return bool(self.host.dispatcher.participants(Question(hook=hook, session_id=self.session.id, tool=tool)))
+        """Say whether any plugin takes part; remembered until plugins change, since asking nobody takes time too."""
+        dispatcher = self.host.dispatcher
+        if self._planned is not dispatcher.plugins:
+            self._planned = dispatcher.plugins
+            self._asked.clear()
+        key = (hook, tool)
+        found = self._asked.get(key)
+        if found is None:
+            if len(self._asked) >= _MAX_ASKED:
+                self._asked.clear()
+            question = Question(hook=hook, session_id=self.session.id, tool=tool)
+            found = self._asked[key] = bool(dispatcher.participants(question))
+        return found
 
     # --- steps that are one event
 
@@ -323,8 +351,11 @@ class SessionPlayer:
     async def _safe_point(self, step: SafePoint) -> None:
         await self.settle()
         self._settled_at = step.at
-        self.session.conversation.is_processing = step.kind is not SafePointKind.TURN_END
-        await self.session.safe_point(step.kind.value)
+        kind = step.kind
+        self.session.conversation.is_processing = kind is not SafePointKind.TURN_END
+        if kind is SafePointKind.STEP and self._is_quiet and not self.session.inbox:
+            return  # nothing waits and the one before delivered nothing: it would change nothing
+        self._is_quiet = not await self.session.safe_point(kind.value)
 
     async def _session_ended(self, step: SessionEnded) -> None:
         await self.settle()
