@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from attrs import field, frozen
 
-from .frozen import EMPTY, FrozenDict, freeze, freeze_mapping
+from .frozen import EMPTY, FrozenDict, freeze, freeze_mapping, trusted
 
 __all__ = [
     "CONTEXT_PARTS",
@@ -152,4 +152,4 @@ class ActionRequest:
 def plugin_metadata(plugin: str, origin: tuple[str, ...], given: Mapping[str, Any] | None = None) -> FrozenDict:
     """Return the metadata of a plugin's message; the stamp always wins over what the plugin gave."""
     stamp = {"sourcePlugin": plugin, "isPluginGenerated": True, "origin": origin}
-    return freeze_mapping({**given, **stamp}) if given else FrozenDict(stamp)  # the stamp is frozen as it is
+    return freeze_mapping({**given, **stamp}) if given else trusted(stamp)

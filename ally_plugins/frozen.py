@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn, Self
 from .compat import override
 from .errors import EventError
 
-__all__ = ["EMPTY", "MAX_DEPTH", "FrozenDict", "freeze", "freeze_mapping"]
+__all__ = ["EMPTY", "MAX_DEPTH", "FrozenDict", "freeze", "freeze_mapping", "trusted"]
 
 MAX_DEPTH: Final = 64
 """Containers within containers; deeper values are refused. JSON of real tool calls stays under ten."""
@@ -59,6 +59,13 @@ _new: Final = dict.__new__
 _fill: Final = dict.update
 
 
+def trusted(values: Mapping[str, Any]) -> FrozenDict:
+    """Return a frozen dict of values that are known to be frozen already; nothing is looked at."""
+    made = _new(FrozenDict)
+    _fill(made, values)
+    return made
+
+
 def freeze(value: Any, path: str = "", depth: int = 0) -> Any:
     """Return `value` with every dict and list in it replaced by a frozen copy.
 
@@ -73,10 +80,8 @@ def freeze(value: Any, path: str = "", depth: int = 0) -> Any:
     if depth > MAX_DEPTH:
         message = f"{path[:80] or 'value'}... is nested deeper than {MAX_DEPTH} levels"
         raise EventError(message, path=path)
-    if isinstance(value, Mapping):
-        frozen = _new(FrozenDict)
-        _fill(frozen, _freeze_items(value, path, depth))
-        return frozen
+    if kind is dict or (kind is not tuple and kind is not list and isinstance(value, Mapping)):  # the ABC is slow
+        return trusted(_freeze_items(value, path, depth))
     if isinstance(value, (list, tuple)):
         return tuple([freeze(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)])
     return _freeze_scalar(value, path)

@@ -46,7 +46,9 @@ class PluginPort:
             future = asyncio.run_coroutine_threadsafe(call, self._loop)
         except RuntimeError as error:  # closed just now
             call.close()
-            raise UnavailableRefused(f"the host of {self._plugin.name!r} has stopped", plugin=self._plugin.name) from error
+            raise UnavailableRefused(
+                f"the host of {self._plugin.name!r} has stopped", plugin=self._plugin.name
+            ) from error
         try:
             return future.result(timeout)
         except BaseException:
@@ -57,40 +59,54 @@ class PluginPort:
         """Say whether the plugin may write one more log record now, and count it."""
         return self._bus.may_log(self._plugin)
 
-    async def _carry(self, call: Coroutine[Any, Any, T]) -> T:
-        """Await a call here, or on the host's loop when this is another thread's."""
-        if threading.get_ident() == self._thread:
-            return await call
+    def _carry(self, call: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """Return what awaits a call here, or on the host's loop when this is another thread's.
+
+        No coroutine of its own in between where none is needed: each costs as much as a step of the bus.
+        """
+        return call if threading.get_ident() == self._thread else self._carry_over(call)
+
+    async def _carry_over(self, call: Coroutine[Any, Any, T]) -> T:
         if self._loop.is_closed():
             call.close()
             raise UnavailableRefused(f"the host of {self._plugin.name!r} has stopped", plugin=self._plugin.name)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, self._loop))
 
-    async def add_message(self, role: str, content: str, **options: Any) -> Receipt:
-        return await self._carry(self._bus.accept_message(self._plugin, role, content, **options))
+    def add_message(self, role: str, content: str, **options: Any) -> Coroutine[Any, Any, Receipt]:
+        return self._carry(self._bus.accept_message(self._plugin, role, content, **options))
 
-    async def emit_event(self, event_type: str, data: Mapping[str, Any], *, session_id: str | None) -> Receipt:
-        return await self._carry(self._bus.emit_event(self._plugin, event_type, data, session_id=session_id))
+    def emit_event(
+        self, event_type: str, data: Mapping[str, Any], *, session_id: str | None
+    ) -> Coroutine[Any, Any, Receipt]:
+        return self._carry(self._bus.emit_event(self._plugin, event_type, data, session_id=session_id))
 
-    async def get_context(self, parts: Sequence[str] | None, *, since: str | None, session_id: str | None) -> Context:
-        return await self._carry(self._bus.get_context(self._plugin, parts, since=since, session_id=session_id))
+    def get_context(
+        self, parts: Sequence[str] | None, *, since: str | None, session_id: str | None
+    ) -> Coroutine[Any, Any, Context]:
+        return self._carry(self._bus.get_context(self._plugin, parts, since=since, session_id=session_id))
 
-    async def register_tool(self, handler: Callable[..., Any], described: Mapping[str, Any]) -> Receipt:
-        return await self._carry(self._bus.register(self._plugin, "tool", handler, described))
+    def register_tool(self, handler: Callable[..., Any], described: Mapping[str, Any]) -> Coroutine[Any, Any, Receipt]:
+        return self._carry(self._bus.register(self._plugin, "tool", handler, described))
 
-    async def register_action(self, handler: Callable[..., Any], described: Mapping[str, Any]) -> Receipt:
-        return await self._carry(self._bus.register(self._plugin, "action", handler, described))
+    def register_action(
+        self, handler: Callable[..., Any], described: Mapping[str, Any]
+    ) -> Coroutine[Any, Any, Receipt]:
+        return self._carry(self._bus.register(self._plugin, "action", handler, described))
 
-    async def unregister(self, name: str) -> None:
-        await self._carry(self._bus.unregister(self._plugin, name))
+    def unregister(self, name: str) -> Coroutine[Any, Any, None]:
+        return self._carry(self._bus.unregister(self._plugin, name))
 
-    async def request_action(
+    def request_action(
         self, action: str, arguments: Mapping[str, Any], *, session_id: str | None, timeout: float
-    ) -> Any:
-        return await self._carry(self._bus.request_action(self._plugin, action, arguments, session_id=session_id, timeout=timeout))
+    ) -> Coroutine[Any, Any, Any]:
+        return self._carry(
+            self._bus.request_action(self._plugin, action, arguments, session_id=session_id, timeout=timeout)
+        )
 
-    async def start_task(self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None) -> Task:
-        return await self._carry(self._bus.start_task(self._plugin, name, work, session_id=session_id))
+    def start_task(
+        self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None
+    ) -> Coroutine[Any, Any, Task]:
+        return self._carry(self._bus.start_task(self._plugin, name, work, session_id=session_id))
 
-    async def task_progress(self, progress: float | None, message: str | None) -> None:
-        await self._carry(self._bus.task_progress(self._plugin, progress, message))
+    def task_progress(self, progress: float | None, message: str | None) -> Coroutine[Any, Any, None]:
+        return self._carry(self._bus.task_progress(self._plugin, progress, message))
