@@ -275,7 +275,7 @@ def _active(all_: list[_Installed], directories: list[str], problems: list[str])
     """
     seen: set[str] = set()
     by_name: defaultdict[str, list[str]] = defaultdict(list)
-    for directory in directories if all_ else ():
+    for directory in dict.fromkeys(directories) if all_ else ():  # a folder may stand on the path twice
         by_name[_distribution_of(directory)].append(directory)
     for installed in all_:
         key = _normalized(installed.name)

@@ -261,6 +261,13 @@ def test_the_digest_changes_with_the_code_and_not_with_what_compiling_adds(site:
     assert only("p").digest != before
 
 
+def test_a_folder_that_stands_on_the_path_twice_is_one(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.plugin("p", GOOD)
+    monkeypatch.setattr(sys, "path", [str(site.path), *sys.path])
+    assert only("p").problem is None
+    assert discover().problems == ()
+
+
 def test_the_content_digest_sees_a_file_that_was_edited_in_place(site: Site) -> None:
     site.plugin("p", GOOD)
     found = only("p")
