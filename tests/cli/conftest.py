@@ -1,0 +1,207 @@
+"""An operator: a site with plugins as an installer leaves them, a home, and the program to run on both."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import importlib_metadata  # noqa: F401  # before a site hides where it is installed
+import packaging.specifiers  # noqa: F401  # likewise
+import pytest
+import tomlkit  # noqa: F401  # likewise
+from click.testing import CliRunner, Result
+
+from ally_plugins.cli.main import cli
+from ally_plugins.home import Home
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+NO_KEYRING = "keyring.backends.null.Keyring"
+"""The system's keyring is nobody's to fill with tests."""
+
+WARNER = """
+description = "steers an agent that repeats itself"
+requires_host = ">=1,<2"
+[events]
+subscribe = ["TOOL_CALL_END"]
+reason = "to count failures"
+[permissions]
+add_message = { roles = ["user"], reason = "to steer the agent" }
+gate = { on = ["tool_call"], tools = ["bash"], reason = "to stop a loop" }
+tools = { reason = "to tell its counts" }
+[settings.limit]
+type = "integer"
+default = 3
+description = "failures before it speaks"
+[settings.token]
+type = "string"
+secret = true
+description = "for the service"
+"""
+
+CODE = '''
+from ally_plugins import tool
+
+class Plugin:
+    def __init__(self, ally):
+        self.ally = ally
+
+    @tool
+    async def shout(self, text: str) -> str:
+        """Say it loudly."""
+        if text == "boom":
+            raise ValueError("no boom")
+        await self.ally.add_message("user", f"heard {text}")
+        return text.upper() + "\\x1b[31m"
+'''
+
+
+class Operator:
+    """Runs the program on one home and one site: in this process with `run` and `ask`, as a real one otherwise."""
+
+    def __init__(self, home: Path, site: Path) -> None:
+        self.home = Home("ally-plugins", home)
+        self.site = site
+        site.mkdir()
+
+    def install(
+        self, name: str = "loop-warner", manifest: str = WARNER, *, version: str = "1.0", code: str = CODE
+    ) -> None:
+        """Leave a distribution with one package and one plugin in the site, in the place of an earlier one."""
+        package = name.replace("-", "_")
+        for old in self.site.glob(f"{package}-*.dist-info/*"):
+            old.unlink()
+        for old in self.site.glob(f"{package}-*.dist-info"):
+            old.rmdir()
+        info = self.site / f"{package}-{len(version)}.dist-info"
+        self.write(f"{package}/__init__.py", code)
+        self.write(f"{package}/ally-plugin.toml", manifest)
+        self.write(f"{info.name}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        self.write(f"{info.name}/entry_points.txt", f"[ally.plugins]\n{name} = {package}:Plugin\n")
+        self.write(f"{info.name}/RECORD", f"{package}/__init__.py,sha256={hash(code)},{len(code)}\n")
+        importlib.invalidate_caches()
+
+    def write(self, path: str, text: str) -> Path:
+        """Write a file below the site."""
+        file = self.site / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, "utf-8")
+        return file
+
+    def run(self, *args: str, code: int = 0, text: str | None = None) -> Result:
+        """Run a command in this process, without a terminal; `text` is its standard input."""
+        result = _runner().invoke(cli, list(args), input=text)
+        assert result.exit_code == code, f"{args}: exit {result.exit_code}\n{result.stdout}\n{result.stderr}"
+        return result
+
+    def ask(self, *args: str, code: int = 0) -> Any:
+        """Run a command with --json; nothing but the object may be on its standard output."""
+        return json.loads(self.run(*args, "--json", code=code).stdout)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return what a real process of the program gets."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ALLY_", "COV"))}
+        own = {"ALLY_HOME": str(self.home.path), "PYTHONPATH": str(self.site), "PYTHON_KEYRING_BACKEND": NO_KEYRING}
+        return {**kept, **own, "COLUMNS": "200", **more}
+
+    def process(
+        self, *args: str, code: int = 0, text: str = "", env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a real process, without a terminal."""
+        done = subprocess.run(
+            [sys.executable, "-m", "ally_plugins", *args],
+            check=False, env=self.environment(**(env or {})), input=text, capture_output=True, text=True, timeout=60,
+            cwd=self.site,
+        )  # fmt: skip
+        assert done.returncode == code, f"{args}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def at_terminal(self, *args: str, until: str, answer: bytes, code: int = 0) -> str:
+        """Run a real process at a terminal of its own, answer once `until` is shown, and return what was shown."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(self.site)
+            os.execve(sys.executable, [sys.executable, "-m", "ally_plugins", *args], self.environment())
+        shown = _read(terminal, until)
+        os.write(terminal, answer)
+        shown += _read(terminal, None)
+        os.close(terminal)
+        found = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        assert found == code, f"{args}: exit {found}\n{shown}"
+        return shown
+
+    def records(self, *kinds: str) -> list[dict[str, Any]]:
+        """Return what was recorded."""
+        filters = [word for kind in kinds for word in ("--kind", kind)]
+        return [json.loads(line) for line in self.run("audit", "--json", *filters).stdout.splitlines()]
+
+
+def _runner() -> CliRunner:
+    """Return a runner that keeps the two streams apart; click 8.1 has to be told, 8.2 does so anyway."""
+    options: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+    return CliRunner(**options)
+
+
+def _read(terminal: int, until: str | None) -> str:
+    """Read until a text is shown, or until the terminal is closed."""
+    shown = b""
+    while until is None or until.encode() not in shown:
+        ready, _, _ = select.select([terminal], [], [], 60)
+        assert ready, f"{until!r} was never shown: {shown!r}"
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # the other side is closed
+            piece = b""
+        if not piece:
+            break
+        shown += piece
+    return shown.decode("utf-8", "replace")
+
+
+@pytest.fixture
+def operator(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Operator]:
+    """Return an operator whose site is all there is on the path beside the standard library."""
+    made = Operator(home, tmp_path / "site")
+    home.chmod(0o700)
+    standard = [entry for entry in sys.path if entry and "site-packages" not in entry and Path(entry, "os.py").is_file()]
+    _load_everything()
+    monkeypatch.setattr(sys, "path", [str(made.site), *standard])
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", NO_KEYRING)
+    monkeypatch.setenv("NO_COLOR", "1")
+    importlib.invalidate_caches()
+    yield made
+    for name in [name for name in sys.modules if name in {"loop_warner", "guard", "other"}]:
+        del sys.modules[name]
+
+
+def _load_everything() -> None:
+    """Import all commands while the path still leads to what they need."""
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        cli.get_command(context, name)
+    for module in ("ally_plugins.journal", "ally_plugins.host", "ally_plugins.cli.checks", "ally_plugins.installing"):
+        importlib.import_module(module)
+
+
+@pytest.fixture
+def warner(operator: Operator) -> Operator:
+    """Return an operator who has installed the loop-warner, and no more."""
+    operator.install()
+    return operator
+
+
+@pytest.fixture
+def enabled(warner: Operator) -> Operator:
+    """Return an operator who has agreed to the loop-warner."""
+    warner.run("enable", "loop-warner", "--yes")
+    return warner

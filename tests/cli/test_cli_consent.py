@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ally_plugins.cli.recording import recorder
+from ally_plugins.errors import JournalError
+from ally_plugins.registry import Registry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import Operator
+
+QUESTION = "enable loop-warner? [y/N]"
+REASONS = ("to count failures", "to steer the agent", "to stop a loop", "to tell its counts")
+GRANTS = ["add_message:user", "events:TOOL_CALL_END", "gate:tool_call:bash", "tools"]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.glob("*.toml")}
+
+
+# Without a person the answer is no
+
+
+def test_without_a_person_nothing_is_agreed_to_and_the_way_out_is_named(warner: Operator) -> None:
+    result = warner.run("enable", "loop-warner", code=1)
+    assert "to steer the agent" in result.stdout
+    assert result.stderr.count("\n") == 1
+    assert "person" in result.stderr
+    assert "ally-plugins enable loop-warner --yes" in result.stderr
+    assert files_of(warner.home.path) == {}
+    assert warner.records() == []
+
+
+def test_an_answer_on_standard_input_that_is_no_terminal_counts_for_nothing(warner: Operator) -> None:
+    warner.run("enable", "loop-warner", code=1, text="y\n")
+    assert warner.ask("list")["plugins"][0]["state"] == "waiting for consent"
+
+
+@pytest.mark.parametrize("answer", [b"n\n", b"\n", b"yesterday\n", b"\x04"])
+def test_at_a_terminal_everything_but_yes_is_no(warner: Operator, answer: bytes) -> None:
+    shown = warner.at_terminal("enable", "loop-warner", until=QUESTION, answer=answer, code=1)
+    assert "you did not agree" in shown
+    assert files_of(warner.home.path) == {}
+
+
+def test_at_a_terminal_yes_agrees_after_every_request_was_shown(warner: Operator) -> None:
+    shown = warner.at_terminal("enable", "loop-warner", until=QUESTION, answer=b"y\n")
+    asked = shown.partition(QUESTION)[0]
+    assert all(reason in asked for reason in REASONS)
+    assert "do not contain it" in asked
+    (record,) = warner.records("enable")
+    assert record["data"]["by"] == "person"
+
+
+def test_ctrl_c_at_the_question_ends_with_130_and_changes_nothing(warner: Operator) -> None:
+    shown = warner.at_terminal("enable", "loop-warner", until=QUESTION, answer=b"\x03", code=130)
+    assert "interrupted" in shown
+    assert "Traceback" not in shown
+    assert files_of(warner.home.path) == {}
+
+
+# What is shown
+
+
+def test_yes_agrees_to_what_is_printed_and_records_it(warner: Operator) -> None:
+    shown = warner.run("enable", "loop-warner", "--yes").stdout
+    assert all(reason in shown for reason in REASONS)
+    assert "loop-warner 1.0" in shown
+    assert "loop_warner:Plugin" in shown
+    (plugin,) = warner.ask("list")["plugins"]
+    assert (plugin["state"], plugin["grants"]) == ("enabled", GRANTS)
+    (record,) = warner.records("enable")
+    assert (record["plugin"], record["data"]["by"], record["data"]["grants"]) == ("loop-warner", "--yes", GRANTS)
+
+
+def test_a_reason_of_the_greatest_length_is_shown_whole(operator: Operator) -> None:
+    reason = "because " * 124
+    operator.install(manifest=f'[permissions]\ntools = {{ reason = "{reason}" }}\n')
+    assert reason.strip() in operator.run("enable", "loop-warner", code=1).stdout
+
+
+def test_what_a_distribution_calls_itself_cannot_act_on_the_terminal(operator: Operator) -> None:
+    operator.install(version="1.0\x1b[2J\u202egrant\x07")
+    for shown in (operator.run("enable", "loop-warner", code=1).stdout, operator.run("list").stdout,
+                  operator.run("info", "loop-warner").stdout, operator.run("review").stdout):  # fmt: skip
+        assert shown.replace("\n", "").isprintable()
+        assert r"\x1b[2J\u202egrant\x07" in shown
+
+
+def test_only_narrows_and_marks_what_is_withheld(warner: Operator) -> None:
+    shown = warner.run("enable", "loop-warner", "--yes", "--only", "tools", "--only", "add_message:user").stdout
+    marks = {line.split()[1]: line.split()[0] for line in shown.splitlines() if line.startswith("    ") and ":" in line}
+    assert (marks["add_message:user"], marks["gate:tool_call:bash"]) == ("+", "-")
+    assert warner.ask("list")["plugins"][0]["grants"] == ["add_message:user", "tools"]
+
+
+def test_only_cannot_give_what_is_not_asked_for(warner: Operator) -> None:
+    error = warner.run("enable", "loop-warner", "--yes", "--only", "add_message:system", code=1).stderr
+    assert "does not ask for 'add_message:system'" in error
+    assert files_of(warner.home.path) == {}
+
+
+def test_larger_requests_wait_and_the_difference_is_shown(enabled: Operator) -> None:
+    from .conftest import WARNER
+
+    more = WARNER.replace('roles = ["user"]', 'roles = ["user", "system"]').replace("tools = { reason", "tasks = { reason")
+    enabled.install(manifest=more, version="2.0.0")
+    shown = enabled.run("enable", "loop-warner", code=1).stdout
+    assert "version 1.0 is now 2.0.0" in shown
+    assert "asks newly for add_message:system" in shown
+    assert "asks no more for tools" in shown
+    assert enabled.run("review").stdout.count("(new)") == 2
+    enabled.run("enable", "loop-warner", "--yes")
+    assert "add_message:system" in enabled.ask("list")["plugins"][0]["grants"]
+
+
+def test_enabling_again_what_is_agreed_to_changes_and_records_nothing(enabled: Operator) -> None:
+    before = files_of(enabled.home.path)
+    assert "enabled already" in enabled.run("enable", "loop-warner").stdout
+    assert files_of(enabled.home.path) == before
+    assert len(enabled.records("enable")) == 1
+
+
+def test_what_was_revoked_is_not_given_back_by_enabling_again(enabled: Operator) -> None:
+    enabled.run("revoke", "loop-warner", "gate")
+    enabled.run("disable", "loop-warner")
+    enabled.run("enable", "loop-warner", "--yes")
+    assert "gate:tool_call:bash" not in enabled.ask("list")["plugins"][0]["grants"]
+
+
+def test_json_says_the_same_and_keeps_the_question_off_stdout(warner: Operator) -> None:
+    refused = warner.ask("enable", "loop-warner", code=1)
+    assert refused["error"]["type"] == "ConsentError"
+    done = warner.ask("enable", "loop-warner", "--yes")
+    assert {request["reason"] for request in done["requests"]} == set(REASONS)
+    assert (done["state"], done["grants"], done["changed"]) == ("enabled", GRANTS, True)
+
+
+def test_a_broken_plugin_cannot_be_enabled_and_says_why(operator: Operator) -> None:
+    operator.install(manifest="[permisions]\n")
+    assert "permisions" in operator.run("enable", "loop-warner", "--yes", code=1).stderr
+
+
+def test_review_shows_all_that_is_pending_and_changes_nothing(warner: Operator) -> None:
+    warner.install("guard", '[permissions]\ntasks = { reason = "to clean up" }\n')
+    shown = warner.run("review").stdout
+    assert "to clean up" in shown
+    assert "to steer the agent" in shown
+    assert "ally-plugins enable guard" in shown
+    assert [plan["name"] for plan in warner.ask("review")["pending"]] == ["guard", "loop-warner"]
+    assert files_of(warner.home.path) == {}
+
+
+def test_review_says_so_when_nothing_waits(enabled: Operator) -> None:
+    assert enabled.run("review").stdout == "nothing waits for you\n"
+
+
+# No audit, no change
+
+
+def test_a_journal_that_cannot_be_opened_refuses_before_anything_changes(warner: Operator) -> None:
+    warner.home.journal_file.write_text("this is no journal, and is long enough to have a first page" * 100)
+    error = warner.run("enable", "loop-warner", "--yes", code=3).stderr
+    assert "nothing was changed" in error
+    assert files_of(warner.home.path) == {}
+
+
+def test_a_change_that_cannot_be_recorded_is_undone(enabled: Operator) -> None:
+    before = files_of(enabled.home.path)
+    registry = Registry(enabled.home)
+    with recorder(registry) as writing:
+        writing.journal.close_blocking()
+        with pytest.raises(JournalError, match="nothing was changed"):
+            writing.change(lambda it: it.revoke("loop-warner", "tools"))
+    assert files_of(enabled.home.path) == before
+
+
+def test_a_first_consent_that_cannot_be_recorded_leaves_no_file(warner: Operator) -> None:
+    registry = Registry(warner.home)
+    plan = registry.plan("loop-warner")
+    with recorder(registry) as writing:
+        writing.journal.close_blocking()
+        with pytest.raises(JournalError):
+            writing.change(lambda it: it.enable(plan))
+    assert files_of(warner.home.path) == {}
+
+
+def test_what_another_command_wrote_meanwhile_is_not_undone_with_it(enabled: Operator) -> None:
+    registry = Registry(enabled.home)
+
+    def change(it: Registry) -> object:
+        return it.revoke("loop-warner", "tools")
+
+    with recorder(registry) as writing:
+        writing.journal.close_blocking()
+        note = writing.note
+
+        def note_late(*args: object) -> int:
+            Registry(enabled.home).revoke("loop-warner", "add_message")
+            return note(*args)  # type: ignore[arg-type]
+
+        writing.note = note_late  # type: ignore[method-assign]
+        with pytest.raises(JournalError, match="could not be recorded or undone"):
+            writing.change(change)  # type: ignore[arg-type]
+    assert registry.get("loop-warner").granted.texts() == ("events:TOOL_CALL_END", "gate:tool_call:bash")

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ally_plugins.registry import Registry
+
+if TYPE_CHECKING:
+    from .conftest import Operator
+
+
+def granted(operator: Operator) -> list[str]:
+    found: list[str] = operator.ask("list")["plugins"][0]["grants"]
+    return found
+
+
+def test_grant_and_revoke_change_what_it_may_and_are_recorded(enabled: Operator) -> None:
+    enabled.run("revoke", "loop-warner", "add_message:user", "gate")
+    assert granted(enabled) == ["events:TOOL_CALL_END", "tools"]
+    shown = enabled.run("grant", "loop-warner", "add_message:user").stdout
+    assert "loop-warner is granted add_message:user" in shown
+    assert granted(enabled) == ["add_message:user", "events:TOOL_CALL_END", "tools"]
+    kinds = [record["kind"] for record in enabled.records("grant", "revoke")]
+    assert kinds == ["revoke", "revoke", "grant"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("grant", "loop-warner", "add_message:usr"), 2, "did you mean 'add_message:user'?"),
+        (("grant", "loop-warner", "tasks"), 1, "does not ask for 'tasks'"),
+        (("grant", "loop-warnr", "tools"), 2, "did you mean 'loop-warner'?"),
+        (("revoke", "loop-warner", "emit_event"), 1, "it has add_message:user"),
+        (("release", "loop-warner"), 1, "is not in quarantine"),
+        (("shadow", "loop-warner", "tool_cal"), 2, "tool_call"),
+        (("shadow", "loop-warner", "tool_call", "--off"), 2, "--off"),
+        (("disable", "nobody"), 2, "no plugin 'nobody'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_that_names_the_way_out(
+    enabled: Operator, words: tuple[str, ...], code: int, text: str
+) -> None:
+    result = enabled.run(*words, code=code)
+    assert result.stdout == ""
+    assert result.stderr.startswith("ally-plugins: ")
+    assert result.stderr.count("\n") == 1
+    assert text in result.stderr
+    assert len(enabled.records()) == 1
+
+
+def test_a_plugin_that_nobody_agreed_to_gets_no_grant(warner: Operator) -> None:
+    assert "ally-plugins enable loop-warner" in warner.run("grant", "loop-warner", "tools", code=1).stderr
+
+
+def test_of_several_grants_those_before_a_wrong_one_stand_and_are_recorded(enabled: Operator) -> None:
+    enabled.run("revoke", "loop-warner", "tools", "gate")
+    enabled.run("grant", "loop-warner", "tools", "nonsense", "gate:tool_call:bash", code=2)
+    assert granted(enabled) == ["add_message:user", "events:TOOL_CALL_END", "tools"]
+    assert [record["data"]["grant"] for record in enabled.records("grant")] == ["tools"]
+
+
+def test_shadow_watches_all_or_some_and_can_be_ended(enabled: Operator) -> None:
+    enabled.run("shadow", "loop-warner")
+    assert enabled.ask("list")["plugins"][0]["shadow"] is True
+    assert "shadow mode" in enabled.run("list").stdout
+    enabled.run("shadow", "loop-warner", "gate:tool_call")
+    assert enabled.ask("list")["plugins"][0]["shadow"] == ["ally_gate_tool_call"]
+    enabled.run("shadow", "loop-warner", "--off")
+    assert enabled.ask("list")["plugins"][0]["shadow"] is False
+    assert len(enabled.records("shadow")) == 3
+
+
+def test_disable_keeps_the_grants_for_the_next_time(enabled: Operator) -> None:
+    enabled.run("disable", "loop-warner")
+    assert enabled.ask("list")["plugins"][0]["state"] == "disabled"
+    enabled.run("enable", "loop-warner", "--yes")
+    assert "tools" in granted(enabled)
+
+
+def test_release_ends_a_quarantine(enabled: Operator) -> None:
+    Registry(enabled.home).quarantine("loop-warner", "5 crashes in 60 s")
+    assert "5 crashes in 60 s" in enabled.run("list").stdout
+    enabled.run("release", "loop-warner")
+    assert enabled.ask("list")["plugins"][0]["state"] == "enabled"
+    assert [record["kind"] for record in enabled.records("release")] == ["release"]
