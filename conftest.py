@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,10 @@ from sybil.parsers.myst import PythonCodeBlockParser, SkipParser
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# Its tests lie in a folder of its name, which pytest would take for the package if that were not there already.
+with contextlib.suppress(ImportError):
+    import ally_plugins_contrib  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

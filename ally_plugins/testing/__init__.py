@@ -1,30 +1,59 @@
 """For plugin authors: a plugin on a real host in memory, and the checks that every plugin should pass.
 
 Nothing here is a mock: the host, its bus, its journal and its lanes are the real ones; only the clock stands still
-until it is moved. The fixture `ally_harness` comes with `pytest_plugin`, which pytest finds by itself.
+until it is moved. The names are loaded when they are first used, since pytest looks into this package at every start,
+for the fixture in `pytest_plugin`.
 """
 
 from __future__ import annotations
 
-from .blocking import BlockingHarness
-from .checks import CHECKS, Check
-from .conformance import Finding, Report, check_plugin, run_check
-from .harness import PluginHarness, Refusal
-from .samples import sample_calls, sample_events
-from .subject import Subject, find_manifest
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = [
-    "CHECKS",
-    "BlockingHarness",
-    "Check",
-    "Finding",
-    "PluginHarness",
-    "Refusal",
-    "Report",
-    "Subject",
-    "check_plugin",
-    "find_manifest",
-    "run_check",
-    "sample_calls",
-    "sample_events",
-]
+if TYPE_CHECKING:
+    from .blocking import BlockingHarness as BlockingHarness
+    from .checks import CHECKS as CHECKS
+    from .conformance import (
+        Finding as Finding,
+    )
+    from .conformance import (
+        Report as Report,
+    )
+    from .conformance import (
+        check_plugin as check_plugin,
+    )
+    from .conformance import (
+        run_check as run_check,
+    )
+    from .harness import PluginHarness as PluginHarness
+    from .observed import Refusal as Refusal
+    from .samples import sample_calls as sample_calls
+    from .samples import sample_events as sample_events
+    from .subject import find_manifest as find_manifest
+
+_HOMES: Final = {
+    "blocking": ("BlockingHarness",),
+    "checks": ("CHECKS",),
+    "conformance": ("Finding", "Report", "check_plugin", "run_check"),
+    "harness": ("PluginHarness",),
+    "observed": ("Refusal",),
+    "samples": ("sample_calls", "sample_events"),
+    "subject": ("find_manifest",),
+}
+_HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [*_HOME_OF]  # noqa: PLE0604 - names, one by one, from the table above
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME_OF.get(name)
+    if module is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value = getattr(import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -115,7 +115,7 @@ def _is_random(match: re.Match[str]) -> bool:
     """Tell a token after `Bearer` from a word: it has digits, or the mixed case of base64."""
     value = match["secret"]
     is_mixed = _is_mixed(value) or not (value.islower() or value.isupper() or value.istitle())
-    return is_mixed and _entropy(value) > 2.7  # noqa: PLR2004 - bits; see _entropy
+    return is_mixed and _entropy(value) > 2.5  # noqa: PLR2004 - bits; see _entropy
 
 
 _PLACEHOLDER: Final = re.compile(r"(?i)example|change.?me|place.?holder|redacted|your[_-]|dummy|x{4}|\*{3}|\.\.\.")
@@ -131,7 +131,7 @@ def _is_assigned_secret(match: re.Match[str]) -> bool:
         return False
     if match["quote"] or "=" == match["sign"]:  # noqa: SIM300 - quoted, or written as a shell does
         is_code = not match["quote"] and match.string[match.end() : match.end() + 1] in {"(", "["}
-        return not is_code and _entropy(value) > 2.7  # noqa: PLR2004 - bits; see _entropy
+        return not is_code and _entropy(value) > 2.5  # noqa: PLR2004 - bits; see _entropy
     return len(value) >= _LONG_RANDOM and _entropy(value) > 3.5  # noqa: PLR2004
 
 
@@ -144,8 +144,12 @@ def _has_digits(match: re.Match[str]) -> bool:
 
 
 _NAMES: Final = (
-    r"passw(?:or)?d|passphrase|pwd|secret(?:[_-]?key)?|token|api[_-]?key|access[_-]?key|private[_-]?key|auth[_-]?key"
+    "[AaPpSsTt](?i:assw(?:or)?d|assphrase|wd|ecret(?:[_-]?key)?|oken"
+    "|pi[_-]?key|ccess[_-]?key|rivate[_-]?key|uth[_-]?key)"
 )
+"""Passwords, pass phrases, secrets, tokens, keys. The first letter stands apart, so that the search leaps to the next
+one that may begin a name: folding all of it is five times slower."""
+
 _PEM: Final = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 
 CERTAIN: Final = (
@@ -177,7 +181,7 @@ _ASSIGNED: Final = Pattern(
     "secret",
     ("passw", "passphrase", "pwd", "secret", "token", "key"),
     re.compile(
-        rf"""(?i)(?:{_NAMES})\\?["']?\s{{0,3}}(?P<sign>=>|:=|[:=]\s|[:=])\s{{0,3}}\\?(?P<quote>["']?)"""
+        rf"""{_NAMES}\\?["']?\s{{0,3}}(?P<sign>=>|:=|[:=]\s|[:=])\s{{0,3}}\\?(?P<quote>["']?)"""
         rf"""(?P<secret>[^\s"'`,;&<>(){{}}\[\]$\\|]{{{_SHORT_RANDOM},{_LONGEST_VALUE}}})"""
     ),
     _is_assigned_secret,

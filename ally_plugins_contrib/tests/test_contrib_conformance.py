@@ -1,0 +1,47 @@
+"""The three plugins keep to what every plugin should."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ally_plugins.testing import CHECKS, find_manifest, run_check
+from ally_plugins_contrib.conversation_monitor import ConversationMonitor
+from ally_plugins_contrib.loop_guard import LoopGuard
+from ally_plugins_contrib.secret_guard import SecretGuard
+
+PLUGINS = (ConversationMonitor, LoopGuard, SecretGuard)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_each_plugin_passes_every_check(plugin: Any, check: str) -> None:
+    finding = run_check(check, plugin)
+    assert finding.is_ok, finding.problem
+    assert finding.remarks == ()
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_each_request_has_a_reason_of_its_own(plugin: Any) -> None:
+    manifest = find_manifest(plugin)
+    assert manifest is not None
+    assert all(len(request.reason) > len("to listen") for request in manifest.requests)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "asked"),
+    [
+        (ConversationMonitor, {"add_message:user", "emit_event", "tools", "actions"}),
+        (LoopGuard, {"add_message:user", "emit_event", "gate:tool_call"}),
+        (
+            SecretGuard,
+            {"gate:message", "gate:tool_call"}
+            | {"transform:plugin_message", "transform:tool_input", "transform:tool_output"},
+        ),
+    ],
+)
+def test_no_plugin_asks_for_more_than_it_did_when_it_was_reviewed(plugin: Any, asked: set[str]) -> None:
+    manifest = find_manifest(plugin)
+    assert manifest is not None
+    assert {grant.text for grant in manifest.grants if grant.kind != "events"} == asked

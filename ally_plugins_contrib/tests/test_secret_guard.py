@@ -1,0 +1,259 @@
+"""secret-guard redacts what looks like a credential, and denies what it cannot redact.
+
+No credential is written out in this file: each is put together, so that no scanner takes it for a leak.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ally_plugins import GateRefused, ToolCall, ToolResult, hookimpl
+from ally_plugins_contrib.secret_guard import SecretGuard
+from ally_plugins_contrib.secret_guard.patterns import find_kind, redact_text
+from ally_plugins_contrib.secret_guard.redacting import find_hidden, redact, redact_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ally_plugins.testing import BlockingHarness
+
+    Start = Callable[..., BlockingHarness]
+
+AWS = "AKIA" + "IOSFODNN7EXAMPLE"
+GITHUB = "ghp_" + "EXAMPLEexampleEXAMPLEexample00000000"
+B64 = "MIIEpAIBAAKCAQEA7bq0Zk3x9dJ2vYw1"
+PEM = f"-----BEGIN RSA PRIVATE KEY-----\n{B64}\n{B64[::-1]}\n-----END RSA PRIVATE KEY-----"
+JWT = "eyJhbGciOiJIUzI1NiJ9" + ".eyJzdWIiOiIxMjM0NTY3ODkwIn0" + ".dozjgNryP4J3jVmNHl0w5N"
+
+CREDENTIALS = {
+    "aws": ("aws-access-key", AWS),
+    "aws temporary": ("aws-access-key", "ASIA" + "Y34FZKBOKMUTVV7A"),
+    "github": ("github-token", GITHUB),
+    "github server": ("github-token", "ghs_" + "a1B2" * 10),
+    "github fine-grained": ("github-token", "github_pat_" + "11ABCDEFG0" * 3 + "_" + "xyZ9" * 12),
+    "slack": ("slack-token", "xoxb-" + "123456789012-1234567890123-AbCdEfGhIjKlMnOpQrStUvWx"),
+    "openai": ("api-key", "sk-" + "proj-" + "aB3dE5gH7jK9mN1pQ3sT5vX7"),
+    "anthropic": ("api-key", "sk-" + "ant-api03-" + "aB3dE5gH7jK9mN1pQ3sT5vX7-aB3d_gH7j"),
+    "stripe": ("api-key", "sk_" + "live_" + "51H8aB3dE5gH7jK9mN1pQ3sT"),
+    "google": ("google-api-key", "AIza" + "SyD3mo-_k3y" + "0123456789abcdefghijklmn"),
+    "jwt": ("jwt", JWT),
+    "pem": ("private-key", PEM),
+}
+ASSIGNED = [
+    ('password = "c0rrect-h0rse"', "c0rrect-h0rse"),
+    ("DB_PASSWORD=c0rrecth0rse9", "c0rrecth0rse9"),
+    ('"api_key": "a8f3k2l9d0s7"', "a8f3k2l9d0s7"),
+    ('{\\"secret\\": \\"a8f3k2l9d0s7\\"}', "a8f3k2l9d0s7"),
+    ("aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYzzzKEY1", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYzzzKEY1"),
+    ("export TOKEN=d41d8cd98f00b204e980", "d41d8cd98f00b204e980"),
+    ("curl -H 'Authorization: Bearer a8f3k2l9d0s7XyZ'", "a8f3k2l9d0s7XyZ"),
+    ("Authorization: Basic dXNlcjpwYXNzd29yZA==", "dXNlcjpwYXNzd29yZA=="),
+    ("postgres://app:s3cr3t@db:5432/x", "s3cr3t"),
+    ("git clone https://x-access-token:a8f3k2l9@github.com/a/b", "a8f3k2l9"),
+]
+INNOCENT = [
+    "the token is passed in the Authorization header",
+    "password = getpass()",
+    "password: str = field(repr=False)",
+    "token = tokens[0]; next_token=eyaB3dE5gH7jK9mN1pQ3sT5vX7",
+    "max_tokens=4096, tokens: 128000, token_count=1234567890",
+    'password="changeme1example"',
+    "PASSWORD=$DB_PASSWORD1",
+    'token = "${{ secrets.GITHUB_TOKEN1 }}"',
+    "postgres://user:$PASSWORD@host/db",
+    "http://localhost:8080/path@v2",
+    "git@github.com:owner/repo.git ssh://git@host:22/x",
+    "commit 8c1f20e5b7d90a1c2e3f4a5b6c7d8e9f0a1b2c3d",
+    "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    ".sk-fading-circle .sk-circle12:before { }",
+    "task-0123456789abcdefghijklmnop",
+    "-----BEGIN PUBLIC KEY----- and -----BEGIN PRIVATE KEY----- are markers",
+    "-----BEGIN CERTIFICATE-----\nMIIDdzCCAl+gAwIBAgIEAgAAuTANBgkq\n-----END CERTIFICATE-----",
+    "eyJ is how base64 of JSON begins",
+    "import secrets; secrets.token_hex(16)",
+    "AKIA is the prefix, ghp_ too, xoxb- as well",
+    "/home/dana/projects/tidewater/src/tidewater/feed.py:31",
+    "keys = ['a', 'b']; api_key_name = 'production'",
+]
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.text()
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@pytest.mark.parametrize(("kind", "secret"), CREDENTIALS.values(), ids=CREDENTIALS)
+@pytest.mark.parametrize("around", ["{}", "before {} after", "X={}", "'{}'", '"{}"', "({}),", "\\n{}\\n", "\n{}\n"])
+def test_a_credential_is_replaced_by_its_kind_and_nothing_else_is(kind: str, secret: str, around: str) -> None:
+    redacted = redact_text(around.format(secret))
+    assert redacted == around.format(f"[redacted:{kind}]")
+
+
+@pytest.mark.parametrize(("text", "secret"), ASSIGNED)
+def test_what_is_assigned_to_a_telling_name_is_replaced_and_the_rest_stays(text: str, secret: str) -> None:
+    redacted = redact_text(text)
+    assert secret not in redacted
+    before, _, after = text.partition(secret)
+    assert redacted.startswith(before)
+    assert redacted.endswith(after)
+
+
+@pytest.mark.parametrize("text", INNOCENT)
+def test_an_innocent_text_stays_as_it_is(text: str) -> None:
+    assert redact_text(text) == text
+    assert redact_all(text) == text
+    assert find_hidden(text) is None
+
+
+def test_a_key_in_one_line_of_json_is_found() -> None:
+    text = json.dumps({"key": PEM, "n": 1})
+    assert redact_text(text) == '{"key": "[redacted:private-key]", "n": 1}'
+
+
+def test_a_key_that_was_cut_is_redacted_as_far_as_it_goes() -> None:
+    cut = PEM[: PEM.index("-----END")] + "... (output truncated)"
+    assert redact_text(cut) == "[redacted:private-key]\n... (output truncated)"
+
+
+def test_every_occurrence_is_replaced() -> None:
+    assert redact_text(f"{AWS} {AWS},{GITHUB}\n{AWS}").count("[redacted:") == 4
+
+
+def test_nested_values_are_searched_all_the_way_down() -> None:
+    value = {"a": [1, None, {"b": f"x {AWS}"}], "env": {"PASSWORD": "c0rrecth0rse"}, "ok": True}
+    assert redact(value) == {
+        "a": [1, None, {"b": "x [redacted:aws-access-key]"}],
+        "env": {"PASSWORD": "[redacted:secret]"},
+        "ok": True,
+    }
+
+
+def test_a_clean_value_is_the_very_same_object() -> None:
+    value = {"a": [1, None, {"b": "text"}], "n": 1.5}
+    assert redact(value) is value
+    assert redact_all(value) is value
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(VALUES)
+def test_any_value_is_searched_without_an_error_and_a_second_time_changes_nothing(value: Any) -> None:
+    find_hidden(value)
+    once = redact_all(value)
+    assert redact_all(once) == once
+
+
+@given(st.text(), st.sampled_from(sorted(CREDENTIALS)), st.text())
+def test_a_credential_is_found_in_any_surroundings(before: str, name: str, after: str) -> None:
+    _, secret = CREDENTIALS[name]
+    text = f"{before} {secret} {after}"
+    assert secret not in redact_text(text)
+    assert find_kind(redact_text(text)) is None
+
+
+# --- as a plugin ---
+
+
+def test_tool_input_is_redacted_before_the_tool_and_the_events_see_it(ally_harness: Start) -> None:
+    harness = ally_harness(SecretGuard)
+    command = f"curl -s -H 'Authorization: Bearer {GITHUB}' https://api.github.com/repos/example/feeds"
+    harness.run_tool("bash", {"command": command}, "ok")
+    assert GITHUB not in str(harness.events)
+    call = harness.transform_input("bash", {"command": command})
+    assert call.arguments["command"] == command.replace(GITHUB, "[redacted:github-token]")
+    assert harness.gate(call).is_allowed
+
+
+def test_output_error_and_data_are_redacted(ally_harness: Start) -> None:
+    harness = ally_harness(SecretGuard)
+    result = ToolResult(success=False, output=f"key {AWS}", error=f"bad key {AWS}", data={"rows": [[AWS]]})
+    seen = harness.transform_output(result)
+    assert seen == ToolResult(
+        success=False,
+        output="key [redacted:aws-access-key]",
+        error="bad key [redacted:aws-access-key]",
+        data={"rows": [["[redacted:aws-access-key]"]]},
+    )
+
+
+def test_a_message_of_another_plugin_is_redacted_before_it_is_recorded(ally_harness: Start) -> None:
+    harness = ally_harness(SecretGuard)
+    harness.other.add_message("user", f"use {GITHUB}", session_id="s1")
+    (message,) = harness.safe_point()
+    assert message.content == "use [redacted:github-token]"
+    assert message.metadata["sourcePlugin"] == "other"
+
+
+HIDDEN = {
+    "a field's name": {"env": {GITHUB: "x"}},
+    "base64": {"command": f"echo {base64.b64encode(GITHUB.encode()).decode()} | base64 -d"},
+    "base64 for urls": {"data": base64.urlsafe_b64encode(f"??>>{AWS}".encode()).decode()},
+    "base64 of a text": {"data": base64.b64encode(f'{{"token": "{GITHUB}"}}'.encode()).decode()},
+    "quotes": {"command": f'echo {GITHUB[:8]}""{GITHUB[8:]}'},
+    "a backslash": {"command": f"echo {AWS[:8]}\\{AWS[8:]}"},
+    "a sum": {"code": f"token = '{GITHUB[:20]}' + '{GITHUB[20:]}'"},
+    "a list": {"argv": ["print", GITHUB[:20], GITHUB[20:]]},
+    "percent signs": {"url": "https://x/?t=" + GITHUB.replace("_", "%5F")},
+}
+
+
+@pytest.mark.parametrize("arguments", HIDDEN.values(), ids=HIDDEN)
+def test_what_cannot_be_redacted_is_denied_with_a_reason_that_does_not_repeat_it(
+    ally_harness: Start, arguments: dict[str, Any]
+) -> None:
+    harness = ally_harness(SecretGuard)
+    call = harness.transform_input(ToolCall("bash", arguments))
+    ruling = harness.gate(call)
+    assert ruling.is_denied
+    assert "a credential (" in ruling.reason
+    assert not [part for part in (GITHUB[4:], AWS[4:], GITHUB[20:]) if part in ruling.reason]
+
+
+@pytest.mark.parametrize("arguments", HIDDEN.values(), ids=HIDDEN)
+def test_in_what_a_tool_returned_the_text_around_a_hidden_credential_goes(arguments: dict[str, Any]) -> None:
+    redacted = redact_all({**arguments, "other": "stays"})
+    assert "[redacted:" in str(redacted)
+    assert redacted["other"] == "stays"
+    assert find_hidden(redacted) is None
+
+
+def test_a_message_with_an_encoded_credential_does_not_enter(ally_harness: Start) -> None:
+    harness = ally_harness(SecretGuard)
+    with pytest.raises(GateRefused, match=r"a credential \(github-token\)"):
+        harness.other.add_message("user", base64.b64encode(GITHUB.encode()).decode(), session_id="s1")
+
+
+def test_without_the_grant_to_transform_the_gate_denies_what_stands_there_openly(ally_harness: Start) -> None:
+    harness = ally_harness(SecretGuard, grants=["gate:tool_call"])
+    assert harness.gate("bash", {"command": f"echo {AWS}"}).is_denied
+    assert harness.gate("login", {"password": "c0rrecth0rse"}).is_denied
+    assert harness.gate("bash", {"command": "echo hello"}).is_allowed
+
+
+class Failing(SecretGuard):
+    """Stands for a guard with a fault, or one that was given more than it can search in time."""
+
+    @hookimpl
+    def ally_transform_tool_output(self, result: ToolResult) -> None:
+        raise MemoryError(str(result.success))
+
+
+def test_set_to_block_nothing_passes_that_it_could_not_search(ally_harness: Start) -> None:
+    harness = ally_harness(Failing, transform_on_error="block")
+    seen = harness.run_tool("bash", {"command": "env"}, f"KEY={AWS}")
+    assert not seen.success
+    assert AWS not in str(seen)
+    assert AWS not in str(harness.events)
+
+
+def test_nothing_of_it_is_ever_logged(ally_harness: Start, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(0)
+    harness = ally_harness(SecretGuard)
+    harness.run_tool("bash", {"command": f"echo {GITHUB}"}, f"{AWS}")
+    harness.gate("bash", {"x": base64.b64encode(GITHUB.encode()).decode()})
+    assert GITHUB not in caplog.text
+    assert AWS not in caplog.text
