@@ -38,7 +38,7 @@ _NEXT: Final = (
 
 @command("demo")
 def demo(state: State) -> None:
-    r"""See it work without any set-up: a recorded session, played through three real plugins.
+    """See it work without any set-up: a recorded session, played through three real plugins.
 
     Runs in a temporary folder that is removed afterwards, with everything granted that the plugins ask for. Your own
     home and its consents are neither read nor changed.

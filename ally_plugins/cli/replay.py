@@ -51,7 +51,7 @@ def replay(
     session_id: str | None,
     context_window: int | None,
 ) -> None:
-    r"""Run the enabled plugins on recorded sessions, and show what they did.
+    """Run the enabled plugins on recorded sessions, and show what they did.
 
     Reads Claude Code transcripts, SWE-agent trajectories and exports of the journal. Gates are asked and recorded as
     what would have happened. The outcome does not depend on the speed.
