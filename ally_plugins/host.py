@@ -390,7 +390,7 @@ class Host:
             "plugin_state", self.clock.time_ms(), plugin.name, None, None,
             {"state": plugin.state, "reason": plugin.reason},
         )  # fmt: skip
-        self.journal.append_soon(record)
+        self._record_soon(record)
         if plugin.state in {"quarantined", "failed", "stopped"}:
             self.tasks.cancel_all(f"its plugin is {plugin.state}", plugin.name)
             self.tools.remove(plugin.name)
@@ -415,14 +415,14 @@ class Host:
         event = crash.event
         data = {"hook": crash.hook, "error": describe(crash.error), "event": event.id if event is not None else None}
         session_id = event.session_id if event is not None else None
-        self.journal.append_soon(Record("crash", self.clock.time_ms(), plugin.name, session_id, None, data))
+        self._record_soon(Record("crash", self.clock.time_ms(), plugin.name, session_id, None, data))
 
     def _task_changed(self, task: PluginTask, message: str | None) -> None:
         session = self.sessions.get(task.session_id or "")
         if task.state != "running":
             data = {"name": task.name, "state": task.state, "reason": task.reason}
             at = self.clock.time_ms()
-            self.journal.append_soon(Record("task_end", at, task.plugin.name, task.session_id, task.id, data))
+            self._record_soon(Record("task_end", at, task.plugin.name, task.session_id, task.id, data))
         if session is not None:
             event = TaskProgress(
                 plugin_name=task.plugin.name,
@@ -433,6 +433,11 @@ class Host:
                 message=message,
             )
             session.emit_caused(event, task.origin)
+
+    def _record_soon(self, record: Record) -> None:
+        """Write a record of what plugins did; what they do after the end of the host is written nowhere."""
+        if self._journal is not None:
+            self._journal.append_soon(record)
 
     def _tell_all(self, make: Callable[[], Event]) -> None:
         for session in list(self.sessions.values()):

@@ -48,10 +48,11 @@ def check(home: Path, accepted: dict[str, str]) -> None:
         assert (stored[id_].body or {})["content"] == content
     path = home / "conversation"
     delivered = [line.split(" ")[0] for line in path.read_text().split("\n")[:-1]] if path.exists() else []
-    assert len(set(delivered)) == len(delivered), "delivered twice"
-    assert set(delivered) <= set(stored), "delivered, and not in the journal"
+    once = set(delivered)
+    assert len(once) == len(delivered), "delivered twice"
+    assert once <= set(stored), "delivered, and not in the journal"
     for id_, message in stored.items():
-        assert message.state == "pending" or id_ in set(delivered), "said to be delivered, and was not"
+        assert message.state == "pending" or id_ in once, "said to be delivered, and was not"
     report = verify(home / "journal.db")
     assert report.problem is None, report.problem
 
@@ -85,8 +86,9 @@ def test_nothing_accepted_is_lost_or_doubled_when_the_host_is_killed_at_random_p
 
 
 @pytest.mark.slow
-def test_nothing_accepted_is_lost_or_doubled_in_a_hundred_kills(tmp_path: Path) -> None:
-    kill_many_times(tmp_path, 100, 2)
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_nothing_accepted_is_lost_or_doubled_in_a_hundred_kills(seed: int, tmp_path: Path) -> None:
+    kill_many_times(tmp_path, 25, seed)  # four times 25
 
 
 def test_two_hosts_on_one_home_keep_one_chain_and_one_set_of_keys(tmp_path: Path) -> None:

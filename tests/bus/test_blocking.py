@@ -1,0 +1,176 @@
+"""The host for programs without a loop: its whole life from plain threads."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from ally_plugins import (
+    Ally,
+    Ask,
+    BlockingHost,
+    Deny,
+    HostError,
+    ToolCall,
+    ToolCallStart,
+    ToolResult,
+    action,
+    hookimpl,
+    tool,
+)
+
+CALL = ToolCall("bash", {"command": "ls"})
+
+
+class Plugin:
+    """A plugin with a little of everything."""
+
+    def __init__(self, ally: Ally) -> None:
+        self.ally = ally
+
+    @hookimpl
+    def ally_tool_call_start(self, event: ToolCallStart) -> None:
+        self.ally.blocking.add_message("user", f"{event.tool_name} in {event.session_id}")
+
+    @hookimpl
+    async def ally_gate_tool_call(self, call: ToolCall) -> Any:
+        return {"rm": Deny("no"), "mv": Ask("sure?")}.get(call.tool_name)
+
+    @tool
+    def add(self, a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    @action
+    def greet(self, name: str) -> str:
+        """Greet."""
+        return f"hello {name}"
+
+
+def options(**more: Any) -> dict[str, Any]:
+    return {"home": None, "discover": False, **more}
+
+
+def test_a_host_s_whole_life_from_a_plain_thread(no_leaks: None) -> None:
+    with BlockingHost("test", plugins={"p": Plugin}, has_person=True, **options()) as host:
+        session = host.session("s", focus="/work")
+        session.emit(ToolCallStart(tool_name="bash"))
+        session.drained()
+        assert [message.content for message in session.safe_point()] == ["bash in s"]
+        assert session.gate_tool_call(ToolCall("rm")).is_denied
+        assert host.call_tool("add", {"a": 1, "b": 2}).data == 3
+        assert session.request_action("greet", {"name": "you"}) == "hello you"
+
+        def work(call: ToolCall) -> ToolResult:
+            return ToolResult(True, threading.current_thread().name)
+
+        result = session.run_tool_call(CALL, work)
+        assert result.output not in {"ally-host", threading.current_thread().name}
+        assert session.run_tool_call(ToolCall("mv"), work, ask=lambda *_: True).success
+        assert not session.run_tool_call(ToolCall("mv"), work, ask=lambda *_: False).success
+        assert not session.run_tool_call(ToolCall("mv"), work).success
+        session.close()
+        assert session.session.is_closed
+    host.stop()
+    with pytest.raises(HostError, match="does not run"):
+        host.session("s")
+
+
+def test_two_threads_have_their_own_sessions(no_leaks: None) -> None:
+    found: dict[str, list[str]] = {}
+
+    def live(host: BlockingHost, name: str) -> None:
+        session = host.session(name)
+        for _ in range(10):
+            session.emit(ToolCallStart(tool_name="bash"))
+        session.drained()
+        found[name] = [message.content for message in session.safe_point()]
+
+    with BlockingHost("test", plugins={"p": Plugin}, **options()) as host:
+        threads = [threading.Thread(target=live, args=(host, name)) for name in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+    assert found == {name: [f"bash in {name}"] * 10 for name in "ab"}
+
+
+def test_a_host_that_cannot_start_leaves_nothing_running(no_leaks: None) -> None:
+    from ally_plugins import PluginRecord
+    from ally_plugins.config import PluginConfig
+
+    class Broken:
+        def __init__(self, ally: Ally) -> None:
+            raise ZeroDivisionError("at start")
+
+    record = PluginRecord.by_code("p", config=PluginConfig(enabled=True, is_decided=True, mandatory=True))
+    host = BlockingHost("test", plugins={"p": (Broken, record)}, **options())
+    with pytest.raises(HostError, match="the mandatory plugin 'p' is failed"):
+        host.start()
+    with pytest.raises(HostError, match="does not run"):
+        host.session()
+
+
+def test_starting_twice_is_an_error_and_hurts_nothing() -> None:
+    with BlockingHost("test", **options()) as host:
+        with pytest.raises(HostError, match="runs already"):
+            host.start()
+        assert host.session("s").id == "s"
+
+
+def test_a_call_that_takes_longer_than_its_wait_is_cancelled(no_leaks: None) -> None:
+    with BlockingHost("test", wait=0.05, **options()) as host:
+        session = host.session("s")
+        with pytest.raises(TimeoutError):
+            session.wait_for_trigger()
+        assert session.safe_point() == ()
+
+
+def test_a_short_wait_does_not_cut_off_start_and_stop(no_leaks: None) -> None:
+    stopped: list[str] = []
+
+    class Slow:
+        def __init__(self, ally: Ally) -> None:
+            self.ally = ally
+
+        @hookimpl
+        async def ally_start(self) -> None:
+            import asyncio
+
+            await asyncio.sleep(0.05)
+
+        @hookimpl
+        async def ally_stop(self) -> None:
+            import asyncio
+
+            await asyncio.sleep(0.05)
+            stopped.append(self.ally.name)
+
+    with BlockingHost("test", wait=0.01, plugins={"p": Slow}, **options()) as host:
+        assert host.host.plugins["p"].is_running
+    assert stopped == ["p"]
+
+
+def test_an_exception_in_the_block_stops_the_host_too(no_leaks: None) -> None:
+    with pytest.raises(ZeroDivisionError), BlockingHost("test", plugins={"p": Plugin}, **options()) as host:
+        host.session("s").emit(ToolCallStart(tool_name="bash"))
+        raise ZeroDivisionError
+
+
+def test_a_blocking_call_on_the_host_s_own_thread_is_an_error(no_leaks: None) -> None:
+    caught: list[BaseException] = []
+
+    with BlockingHost("test", **options()) as host:
+
+        def listener(event: Any) -> None:
+            try:
+                host.session("other")
+            except RuntimeError as error:
+                caught.append(error)
+
+        host.host.stream.subscribe("SESSION_START", listener)
+        host.session("s")
+    assert len(caught) == 1
+    assert "own thread" in str(caught[0])

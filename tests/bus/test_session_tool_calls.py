@@ -1,0 +1,247 @@
+"""One tool call, in the order that the contract names, and whatever goes wrong on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import attrs
+import pytest
+
+from ally_plugins import (
+    Allow,
+    ArgumentsError,
+    Ask,
+    Deny,
+    DiffPreview,
+    Replace,
+    ToolCall,
+    ToolCallError,
+    ToolResult,
+)
+
+
+def watcher(puppet: Any, order: list[str], verdict: Any = None) -> Any:
+    """Return a plugin that notes when it is asked, and changes what goes in and out."""
+
+    async def ally_transform_tool_input(self: Any, call: ToolCall) -> Any:
+        order.append(f"input {call.arguments['command']}")
+        return Replace(attrs.evolve(call, arguments={"command": f"{call.arguments['command']} -l"}))
+
+    async def ally_gate_tool_call(self: Any, call: ToolCall) -> Any:
+        order.append(f"gate {call.arguments['command']}")
+        return verdict
+
+    async def ally_transform_tool_output(self: Any, call: ToolCall, result: ToolResult) -> Any:
+        order.append(f"output {result.output}")
+        return Replace(attrs.evolve(result, output=f"{result.output}!"))
+
+    return puppet(
+        ally_transform_tool_input=ally_transform_tool_input,
+        ally_gate_tool_call=ally_gate_tool_call,
+        ally_transform_tool_output=ally_transform_tool_output,
+    )
+
+
+class Agent:
+    """The host's side: notes what it is asked to do, in order."""
+
+    def __init__(self, order: list[str]) -> None:
+        self.order = order
+        self.agrees = True
+        self.error: BaseException | None = None
+
+    async def run(self, call: ToolCall) -> ToolResult:
+        self.order.append(f"run {call.arguments['command']}")
+        if self.error is not None:
+            raise self.error
+        return ToolResult(True, "done", data={"n": 1})
+
+    async def ask(self, call: ToolCall, ruling: Any) -> bool:
+        self.order.append(f"ask {call.arguments['command']} ({ruling.reason})")
+        return self.agrees
+
+    def check(self, arguments: Any) -> None:
+        self.order.append(f"check {arguments['command']}")
+        if "bad" in arguments["command"]:
+            raise ArgumentsError("the command is bad", tool="bash")
+
+    def preview(self, call: ToolCall) -> DiffPreview:
+        return DiffPreview(tool_name=call.tool_name, file_path="f", new_content=call.arguments["command"])
+
+
+CALL = ToolCall("bash", {"command": "ls"}, call_id="c1")
+
+
+def carry_out(
+    run: Any, new_host: Any, puppet: Any, *, verdict: Any = None, person: bool = True, call: ToolCall = CALL, **change: Any
+) -> tuple[ToolResult, list[str], list[Any]]:
+    order: list[str] = []
+    told: list[Any] = []
+    agent = Agent(order)
+    for name, value in change.items():
+        setattr(agent, name.removeprefix("agent_"), value)
+
+    def note(event: Any) -> None:
+        told.append(event)
+        if event.type != "DECISION":
+            order.append(event.type)
+
+    async def main() -> ToolResult:
+        plugins = {"w": watcher(puppet, order, verdict)}
+        async with new_host(plugins=plugins, has_person=person) as host:
+            session = host.session("s")
+            host.stream.subscribe("*", note)
+            result: ToolResult = await session.run_tool_call(
+                call, agent.run, ask=agent.ask, check=agent.check, preview=agent.preview
+            )
+            order.append("END")
+            return result
+
+    result = run(main())
+    return result, order[: order.index("END")], told
+
+
+def test_all_in_order(run: Any, new_host: Any, puppet: Any) -> None:
+    result, order, told = carry_out(run, new_host, puppet, verdict=Ask("is that wise?"))
+    assert order == [
+        "input ls",
+        "check ls -l",
+        "DIFF_PREVIEW",
+        "gate ls -l",
+        "ask ls -l (w: is that wise?)" if "ask ls -l (w: is that wise?)" in order else "ask ls -l (is that wise?)",
+        "TOOL_CALL_START",
+        "run ls -l",
+        "output done",
+        "TOOL_CALL_END",
+    ]
+    assert (result.success, result.output, result.data) == (True, "done!", {"n": 1})
+    by_type = {event.type: event for event in told}
+    assert by_type["DIFF_PREVIEW"].new_content == "ls -l"
+    assert by_type["TOOL_CALL_START"].arguments == {"command": "ls -l"}
+    assert by_type["TOOL_CALL_END"].output == "done!"
+    assert by_type["TOOL_CALL_START"].call_id == by_type["TOOL_CALL_END"].call_id == "c1"
+    assert by_type["DECISION"].verdict == "ask"
+
+
+def test_arguments_that_do_not_fit_after_the_transforms_never_reach_a_gate(
+    run: Any, new_host: Any, puppet: Any
+) -> None:
+    result, order, _ = carry_out(run, new_host, puppet, call=ToolCall("bash", {"command": "bad"}))
+    assert order == ["input bad", "check bad -l"]
+    assert (result.success, result.error) == (False, "not run: the command is bad")
+
+
+def test_what_a_gate_denies_does_not_run_and_the_model_is_told_why(run: Any, new_host: Any, puppet: Any) -> None:
+    result, order, told = carry_out(run, new_host, puppet, verdict=Deny("too dangerous"))
+    assert "run ls -l" not in order
+    assert "TOOL_CALL_START" not in order
+    assert not result.success
+    assert "too dangerous" in (result.error or "")
+    assert told[-1].type != "DECISION" or told[-1].verdict == "deny"
+
+
+def test_what_the_person_refuses_does_not_run(run: Any, new_host: Any, puppet: Any) -> None:
+    result, order, _ = carry_out(run, new_host, puppet, verdict=Ask("sure?"), agrees=False)
+    assert "run ls -l" not in order
+    assert "the person did not agree" in (result.error or "")
+
+
+def test_a_question_with_no_person_there_is_a_refusal(run: Any, new_host: Any, puppet: Any) -> None:
+    result, order, _ = carry_out(run, new_host, puppet, verdict=Ask("sure?"), person=False)
+    assert not result.success
+    assert not any(each.startswith(("ask", "run")) for each in order)
+
+
+def test_a_question_that_nobody_asks_is_a_refusal(run: Any, new_host: Any, puppet: Any) -> None:
+    result, order, _ = carry_out(run, new_host, puppet, verdict=Ask("sure?"), ask=None)
+    assert not result.success
+    assert not any(each.startswith("run") for each in order)
+
+
+def test_an_allow_asks_nobody(run: Any, new_host: Any, puppet: Any) -> None:
+    result, order, _ = carry_out(run, new_host, puppet, verdict=Allow())
+    assert result.success
+    assert not any(each.startswith("ask") for each in order)
+
+
+@pytest.mark.parametrize("error", [ToolCallError("it broke", tool="bash"), ZeroDivisionError("it broke"), TimeoutError("it broke")])
+def test_what_a_tool_raises_is_an_answer_to_the_model_and_passes_the_transforms(
+    error: BaseException, run: Any, new_host: Any, puppet: Any
+) -> None:
+    result, order, told = carry_out(run, new_host, puppet, error=error)
+    assert not result.success
+    assert "it broke" in (result.error or "")
+    assert order[-2:] == ["output ", "TOOL_CALL_END"]
+    end = next(event for event in told if event.type == "TOOL_CALL_END")
+    assert (end.success, end.error) == (False, result.error)
+
+
+def test_a_tool_that_returns_something_else_is_an_error_and_has_an_end(run: Any, new_host: Any, puppet: Any) -> None:
+    async def wrong(call: ToolCall) -> Any:
+        return "text"
+
+    result, order, _ = carry_out(run, new_host, puppet, agent_run=wrong)
+    assert result.error == "the tool returned str; expected a ToolResult"
+    assert order[-1] == "TOOL_CALL_END"
+
+
+@pytest.mark.parametrize("where", ["run", "output"])
+def test_an_interruption_ends_the_call_with_an_event_wherever_it_comes(
+    where: str, run: Any, new_host: Any, puppet: Any
+) -> None:
+    told: list[Any] = []
+    reached = asyncio.Event()
+
+    async def stuck(*_: Any) -> Any:
+        reached.set()
+        await asyncio.Event().wait()
+
+    async def fine(call: ToolCall) -> ToolResult:
+        return ToolResult(True)
+
+    async def main() -> None:
+        plugin = puppet(ally_transform_tool_output=stuck_hook) if where == "output" else puppet()
+        async with new_host(plugins={"p": plugin}) as host:
+            session = host.session("s")
+            host.stream.subscribe("*", told.append)
+            call = asyncio.create_task(session.run_tool_call(CALL, stuck if where == "run" else fine))
+            await reached.wait()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            ends = [(event.success, event.error) for event in told if event.type == "TOOL_CALL_END"]
+            assert ends == [(False, "interrupted")]
+
+    async def stuck_hook(self: Any, call: Any, result: Any) -> None:
+        await stuck()
+
+    run(main())
+
+
+def test_a_transform_that_blocks_withholds_the_output(run: Any, new_host: Any, puppet: Any) -> None:
+    from ally_plugins import PluginRecord
+    from ally_plugins.config import PluginConfig
+    from ally_plugins.policy.permissions import GrantSet
+
+    async def ally_transform_tool_output(self: Any, call: Any, result: Any) -> Any:
+        raise ZeroDivisionError("cannot redact")
+
+    async def fine(call: ToolCall) -> ToolResult:
+        return ToolResult(True, "the password")
+
+    async def main() -> None:
+        config = PluginConfig(enabled=True, is_decided=True, grants=GrantSet.everything(), transform_on_error="block")
+        record = PluginRecord.by_code("p", grants=GrantSet.everything(), config=config)
+        plugin = puppet(ally_transform_tool_output=ally_transform_tool_output)
+        told: list[Any] = []
+        async with new_host(plugins={"p": (plugin, record)}) as host:
+            session = host.session("s")
+            host.stream.subscribe("TOOL_CALL_END", told.append)
+            result = await session.run_tool_call(CALL, fine)
+            assert not result.success
+            assert "password" not in repr(result)
+            assert "the output is withheld" in (result.error or "")
+            assert "password" not in repr(told)
+
+    run(main())
