@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -81,6 +82,9 @@ class BlockingHarness:
         loop, thread = self._loop, self._thread
         self._loop = self._thread = None
         if loop is not None and thread is not None:
+            ending = asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop)
+            with contextlib.suppress(TimeoutError):  # a function in it never returns: its thread is left to the process
+                ending.result(1.0)
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["OTHER", "PluginHarness", "Refusal"]
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 
 OTHER: Final = "other"
 """The name of the other plugin in the host, which says what a test makes it say."""
@@ -70,6 +71,7 @@ class PluginHarness:
         self.events: list[Event] = []
         self._ally: Ally | None = None
         self._other: Ally | None = None
+        self._plugin: Plugin | None = None
         self._session: Session | None = None
         self._must_start = must_start
         record = self.subject.record(grants=grants, settings=settings, limits=limits, **options)
@@ -93,10 +95,10 @@ class PluginHarness:
         """Start the host and open a session."""
         self.host.stream.subscribe("*", self.events.append)
         await self.host.start()
-        if self._must_start and not self.plugin.is_running:
-            state, reason = self.plugin.state, self.plugin.reason
+        self._plugin = plugin = self.host.plugins[self.name]
+        if self._must_start and not plugin.is_running:
             await self.stop()
-            raise PluginLoadError(f"the plugin {self.name!r} is {state}: {reason}", plugin=self.name)
+            raise PluginLoadError(f"the plugin {self.name!r} is {plugin.state}: {plugin.reason}", plugin=self.name)
         self._session = self.host.session("s1")
         await self.settle()
 
@@ -117,14 +119,12 @@ class PluginHarness:
     @property
     def session(self) -> Session:
         """The session that events go to."""
-        if self._session is None:
-            raise HostError("this harness does not run; use `async with PluginHarness(...) as harness:`")
-        return self._session
+        return _there(self._session)
 
     @property
     def plugin(self) -> Plugin:
         """The plugin as the host sees it: `state`, `reason`, `counts`, `instance`."""
-        return self.host.plugins[self.name]
+        return _there(self._plugin)
 
     @property
     def ally(self) -> Ally:
@@ -272,7 +272,7 @@ def as_call(call: ToolCall | str, arguments: Mapping[str, Any] | None = None) ->
     return call if isinstance(call, ToolCall) else ToolCall(call, freeze_mapping(arguments or {}))
 
 
-def _there(ally: Ally | None) -> Ally:
-    if ally is None:
-        raise HostError("the plugin has not been built; use `async with PluginHarness(...) as harness:`")
-    return ally
+def _there(part: T | None) -> T:
+    if part is None:
+        raise HostError("this harness does not run; use `async with PluginHarness(...) as harness:`")
+    return part

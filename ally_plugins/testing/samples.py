@@ -84,9 +84,9 @@ def _make(kind: type[Event], flavour: str | None, **envelope: Any) -> Event:
 
 
 def _value(each: Any, flavour: str) -> Any:
-    if (known := _USUAL.get(each.name)) is not None:
-        return known[flavour]
     kind = str(each.type)
+    if (known := _USUAL.get(each.name)) is not None and ("str" not in kind or isinstance(known[flavour], str)):
+        return known[flavour]
     if "bool" in kind:
         return flavour == "odd"
     if "int" in kind or "float" in kind:
