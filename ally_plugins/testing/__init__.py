@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     )
     from .harness import PluginHarness as PluginHarness
     from .observed import Refusal as Refusal
+    from .recordings import Replayed as Replayed
+    from .recordings import replay_recording as replay_recording
     from .samples import sample_calls as sample_calls
     from .samples import sample_events as sample_events
     from .subject import find_manifest as find_manifest
@@ -37,6 +39,7 @@ _HOMES: Final = {
     "conformance": ("Finding", "Report", "check_plugin", "run_check"),
     "harness": ("PluginHarness",),
     "observed": ("Refusal",),
+    "recordings": ("Replayed", "replay_recording"),
     "samples": ("sample_calls", "sample_events"),
     "subject": ("find_manifest",),
 }
