@@ -296,6 +296,7 @@ if TYPE_CHECKING:
     )
 
 __version__: Final = "0.1.0"
+"""The version of this distribution; what plugins depend on is `HOST_API`."""
 
 _HOMES: Final = {
     "blocking": ("BlockingHost",),

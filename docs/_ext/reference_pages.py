@@ -6,8 +6,11 @@ help texts'. `tests/packaging/test_docs_complete.py` uses it without Sphinx.
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -143,7 +146,21 @@ def _reason(cls: type) -> str:
 
 def _api_entries(module: Any, prefix: str = "") -> str:
     names = sorted(module.__all__, key=str.lower)
-    return "\n".join(_api_entry(f"{prefix}{name}", getattr(module, name)) for name in names)
+    entries = [(name, _api_entry(f"{prefix}{name}", getattr(module, name))) for name in names]
+    return "\n".join(f"{entry}{_words_of_constant(module, name)}" for name, entry in entries)
+
+
+def _words_of_constant(module: Any, name: str) -> str:
+    """Return the text that stands below a constant, which no object carries; empty for everything else."""
+    home = getattr(module, "_HOME_OF", {}).get(name)
+    source = inspect.getsource(importlib.import_module(f"{module.__name__}.{home}") if home else module)
+    body = ast.parse(source).body
+    for statement, text in pairwise(body):
+        targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+        if any(getattr(target, "id", None) == name for target in targets) and isinstance(text, ast.Expr):
+            value = getattr(text.value, "value", None)
+            return f"{inspect.cleandoc(value)}\n" if isinstance(value, str) else ""
+    return ""
 
 
 def _api_entry(name: str, thing: Any) -> str:
