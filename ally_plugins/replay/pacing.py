@@ -53,20 +53,21 @@ class ReplayClock(Clock):
 
 
 class Pace:
-    """Waits until a recorded moment is due in real time, times `speed`; without a speed it never waits."""
+    """Waits until a recorded moment is due in real time, times `speed`; without a speed it never waits.
 
-    def __init__(self, speed: float | None) -> None:
+    Made when the first moment, `first_at` (Unix ms), is played.
+    """
+
+    def __init__(self, speed: float | None, first_at: int) -> None:
         self._speed = speed
-        self._first: tuple[int, float] | None = None
+        self._first_at = first_at
+        self._began = asyncio.get_running_loop().time()
 
     async def wait_until(self, at: int) -> None:
-        """Wait for the moment `at` (Unix ms); the first one is now."""
+        """Wait for the moment `at` (Unix ms)."""
         if self._speed is None:
             return
-        now = asyncio.get_running_loop().time()
-        if self._first is None:
-            self._first = (at, now)
-        first_at, first_now = self._first
-        delay = (at - first_at) / 1000 / self._speed - (now - first_now)
+        passed = asyncio.get_running_loop().time() - self._began
+        delay = (at - self._first_at) / 1000 / self._speed - passed
         if delay > 0:
             await asyncio.sleep(delay)

@@ -119,7 +119,7 @@ class Player:
             host=self.host,
             session=session,
             clock=self._clock,
-            pace=Pace(self.speed),
+            pace=Pace(self.speed, step.at),
             report=self.report,
             file=str(recording.path),
             position=lambda: self._progress(recording),

@@ -119,7 +119,7 @@ def test_it_waits_for_consent_then_speaks_and_all_of_it_is_audited(
     after = operator.ask("replay", str(session), "--out", str(out), home=home)
     assert (after["events"]["TOOL_CALL_START"], after["events"]["TOOL_CALL_END"]) == (6, 6)
     assert after["events"]["THOUGHT_COMPLETE"] == 1
-    assert after["broken_lines"] == []
+    assert (after["broken_lines"], after["broken"]) == (0, [])
     assert after["plugins"][NAME]["delivered"] == 6
     assert after["plugins"][NAME]["messages"] == 1
 

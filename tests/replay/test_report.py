@@ -19,12 +19,26 @@ def test_a_report_has_the_promised_keys_and_is_json() -> None:
     assert found == {
         "events": {"TOOL_CALL_START": 2},
         "plugins": {
-            "loop-guard": {"delivered": 0, "dropped": 0, "messages": 1, "emitted": 0, "refused": {"permission": 1}}
+            "loop-guard": {
+                "delivered": 0,
+                "dropped": 0,
+                "messages": 1,
+                "emitted": 0,
+                "refused": {"permission": 1},
+                "crashes": 0,
+                "state": "running",
+                "reason": "",
+            }
         },
         "skipped": {"progress": 1},
         "broken_lines": 1,
         "broken": [{"file": "a.jsonl", "line": 3, "reason": "not JSON"}],
+        "decisions": {"allow": 0, "ask": 0, "deny": 0},
+        "sessions": [],
         "pending_messages": 0,
+        "pending": [],
+        "lost_records": 0,
+        "interrupted": False,
         "elapsed_s": 0.5,
         "events_per_s": 4.0,
     }
