@@ -63,6 +63,11 @@ class Message:
         name = self.metadata.get("sourcePlugin")
         return name if isinstance(name, str) else None
 
+    @property
+    def text_for_model(self) -> str:
+        """The content as the model is to see it: a plugin's is marked as such, so that it cannot pass as the person's."""
+        return self.content if self.source_plugin is None else f"[plugin {self.source_plugin}] {self.content}"
+
 
 @frozen
 class ToolCall:
