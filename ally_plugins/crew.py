@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
+from .bus import PluginMessageBus
 from .errors import AllyError, PluginLoadError, RefusedError, UndeclaredError
 from .handle import Ally
 from .manifest import manifest_line
 from .policy.permissions import Grant, GrantSet
 from .port import PluginPort
+from .records import PluginRecord
 from .registry import load_class
 from .runtime.dispatch import Dispatcher
-from .runtime.lanes import Lane, TimedOut
+from .runtime.lanes import Crash, Lane, TimedOut
 from .runtime.loading import build, implementations_of, new_manager
 from .runtime.observers import Observers
 from .runtime.plugin import Plugin, PluginOptions, describe
@@ -28,9 +30,6 @@ from .runtime.watchdog import Watchdog
 from .tools import collect_actions, collect_tools
 
 if TYPE_CHECKING:
-    from .bus import PluginMessageBus
-    from .records import PluginRecord
-    from .runtime.lanes import Crash
     from .session import Session
 
 __all__ = ["Crew", "Member"]

@@ -68,9 +68,9 @@ def _as_names(names: Iterable[str]) -> tuple[str, ...]:
 class Event:
     """Something that happened in a session.
 
-    `id` is `session:seq`; `seq` counts from 1 in each session; `timestamp` is Unix time in milliseconds; `origin` is the
-    chain of plugins that led here, empty for what the host and the person do by themselves. `extra` keeps fields of a
-    newer version that this one does not know.
+    `id` is `session:seq`; `seq` counts from 1 in each session; `timestamp` is Unix time in milliseconds; `origin` is
+    the chain of plugins that led here, empty for what the host and the person do by themselves. `extra` keeps fields of
+    a newer version that this one does not know.
     """
 
     TYPE: ClassVar[str] = ""
@@ -349,7 +349,7 @@ class ModelResponse(Event):
 
 @frozen
 class ContextThreshold(Event):
-    """Context usage has passed `threshold` (50, 75 or 90 percent); said once, and again after it has fallen well below."""
+    """Context usage has passed `threshold` (50, 75 or 90 percent); said once, and again after it has fallen below."""
 
     TYPE = "CONTEXT_THRESHOLD"
 

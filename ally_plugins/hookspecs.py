@@ -133,7 +133,7 @@ class PluginHooks:
 
     @hookspec
     def ally_context_threshold(self, event: events.ContextThreshold) -> None:
-        """Context usage has passed `threshold` (50, 75 or 90 percent); said once, and again after it has fallen well below."""
+        """Context usage has passed `threshold` (50, 75 or 90 percent); said once, and again after it has fallen below."""
 
     @hookspec
     def ally_plugin_state(self, event: events.PluginState) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 from attrs import field, frozen
 
-from .conversation import Message, ToolCall, ToolResult
 from .errors import JournalError, PluginError
 from .events import Decision, PermissionRequest
 from .ids import new_id
@@ -21,12 +20,12 @@ from .journal import Journal, Record
 from .policy.validation import check_text
 from .policy.verdicts import Vote, combine
 from .runtime.dispatch import Dispatcher, Question, Transformed
-from .runtime.plugin import Plugin
 from .structuring import structure
 from .verdicts import Allow, Ask, Deny, Verdict
 
 if TYPE_CHECKING:
-    from .conversation import Context
+    from .conversation import Context, Message, ToolCall, ToolResult
+    from .runtime.plugin import Plugin
 
 __all__ = ["Judge", "Ruling", "check_call", "check_message", "check_result", "verdict_name"]
 

@@ -52,6 +52,9 @@ __all__ = ["Session"]
 
 _log: Final = logging.getLogger(__name__)
 
+UNWRITTEN: Final = 65_536
+"""Events of one burst that wait for the journal beside the ring: some 50 MB, far more than an agent emits in a turn."""
+
 T = TypeVar("T")
 
 Runner = Callable[[ToolCall], Awaitable[ToolResult]]
@@ -127,6 +130,7 @@ class Session:
         self._turn_origin: tuple[str, ...] = ()
         self._turns = 0
         self._thresholds = Thresholds()
+        self._unwritten: list[Event] = []
         self._safe_point = asyncio.Lock()
 
     @override
@@ -172,7 +176,7 @@ class Session:
             stamp(event, seq, self._now_ms(), self.id, self._origin if origin is None else origin, self.turn_id)
             ring.items.append(event)
             if len(ring.items) > ring.capacity:
-                ring.trim()
+                self._keep_unwritten(ring.trim())
         self.conversation.follow(event)
         self._stream.tell(event)
         if not self._is_pumped:
@@ -183,6 +187,14 @@ class Session:
         elif kind is CompactionComplete:
             with self._lock:
                 self._thresholds.compacted(event.new_context_usage)  # type: ignore[attr-defined]
+
+    def _keep_unwritten(self, events: list[Event]) -> None:
+        """Keep for the journal what a burst pushed out of the ring before the loop came to write it."""
+        kept = [event for event in events if event.seq > self.recorded]
+        room = UNWRITTEN - len(self._unwritten)
+        if len(kept) > room:
+            _log.warning("session %r: %d events came too fast to be recorded", self.id, len(kept) - room)
+        self._unwritten += kept[:room]
 
     def _check_open(self) -> None:
         if self.is_closed:
@@ -200,7 +212,8 @@ class Session:
         self._is_pumped = False
         ring = self.ring
         with self._lock:  # an event of another thread that is not in `events` must not count as recorded
-            events = ring.items[max(self.recorded - ring.base, 0) :]
+            events = self._unwritten + ring.items[max(self.recorded - ring.base, 0) :]
+            self._unwritten = []
             self.recorded = ring.head
         self._host.journal.add_events(
             [

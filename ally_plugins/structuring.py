@@ -44,7 +44,7 @@ def encode(value: Any) -> bytes:
 
 
 def decode(data: bytes | str) -> Any:
-    """Return the value that a JSON text holds; of duplicate keys the last wins. Raises ValueError when it is not JSON."""
+    """Return the value of a JSON text; of duplicate keys the last wins. Raises ValueError when it is not JSON."""
     return orjson.loads(data)
 
 
@@ -78,14 +78,13 @@ def event_to_wire(event: Event) -> dict[str, Any]:
         "timestamp": event.timestamp,
         "sessionId": event.session_id,
     }
-    for name, value in (
-        ("turnId", event.turn_id),
-        ("callId", event.call_id),
-        ("agentId", event.agent_id),
-        ("parentId", event.parent_id),
-    ):
-        if value is not None:
-            wire[name] = value
+    ids = {
+        "turnId": event.turn_id,
+        "callId": event.call_id,
+        "agentId": event.agent_id,
+        "parentId": event.parent_id,
+    }
+    wire |= {name: value for name, value in ids.items() if value is not None}
     wire["origin"] = event.origin
     wire["data"] = event_data(event)
     return wire
@@ -119,8 +118,8 @@ def event_from_wire(event_type: str, data: Mapping[str, Any], **envelope: str | 
 def structure(cls: type[T], value: Any, *, name: str = "", rename: Any = None) -> T:
     """Return `value` as a `cls`, strictly: nothing is coerced.
 
-    Raises EventError whose text names the path of the first wrong field, below `name`; `rename` turns a field's name into
-    the one that the sender used.
+    Raises EventError whose text names the path of the first wrong field, below `name`; `rename` turns a field's name
+    into the one that the sender used.
     """
     from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 
@@ -245,7 +244,7 @@ def _unstructure(value: Any) -> Any:
     raise TypeError(message)
 
 
-def _repaired(value: Any) -> Any:
+def _repaired(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of JSON
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, bool) or value is None:

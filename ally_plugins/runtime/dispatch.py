@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from attrs import Factory, define, frozen
 
@@ -20,8 +20,10 @@ from ally_plugins.policy.verdicts import Cause, OnError, Vote, read_replacement,
 from ally_plugins.scope import SCOPE, Scope
 
 from .lanes import Crash, TimedOut
-from .observers import Implementation
 from .plugin import Plugin, describe, orderables
+
+if TYPE_CHECKING:
+    from .observers import Implementation
 
 __all__ = ["Change", "Dispatcher", "Question", "Transformed"]
 
@@ -212,7 +214,7 @@ def _note_end(ends: dict[str, float], name: str, future: asyncio.Future[Any]) ->
 
 def _takes_part(plugin: Plugin, hook: str) -> bool:
     """Say whether a plugin is asked at all; one that is not running is, if it may: its gates deny until it runs."""
-    if plugin.implementations:
+    if plugin.instance is not None:
         return hook in plugin.implementations
     topic = HOOKS[hook].topic or ""
     return plugin.grants.gates(topic) if HOOKS[hook].kind == "gate" else plugin.grants.transforms(topic)

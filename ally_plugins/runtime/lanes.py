@@ -221,7 +221,7 @@ class Lane:
             while not self._is_abandoned:
                 try:
                     if self._requests:
-                        await self._serve(self._requests.popleft())
+                        await self._serve(self._requests[0])
                     elif not await self._deliver_waiting():
                         await self._sleep()
                 except Exception as error:  # noqa: BLE001 - a fault of ours; the plugin must not hang for it
@@ -253,8 +253,10 @@ class Lane:
         if cursor is not None and cursor.ring is request.ring:
             while cursor.position < request.after and not self._is_abandoned:
                 await self._deliver(request.scope.session_id or "", cursor, request.after)
-        if request.is_over or self._is_abandoned:
-            request.settle(error=TimedOut("the lane was closed"))
+        if self._is_abandoned:
+            return
+        self._requests.popleft()  # not before: whatever ends the lane answers what is in there
+        if request.is_over:
             return
         self._current = request
         if cursor is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import Factory, define, field, frozen
 
@@ -17,10 +17,12 @@ from ally_plugins.policy.budget import Limits, PluginBudget
 from ally_plugins.policy.ordering import Orderable
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.policy.restart import CrashCounter
-from ally_plugins.policy.verdicts import Cause
 
 from .lanes import Crash, Lane, TimedOut
 from .observers import Implementation
+
+if TYPE_CHECKING:
+    from ally_plugins.policy.verdicts import Cause
 
 __all__ = ["DEADLINES", "Counts", "Plugin", "PluginOptions"]
 

@@ -50,12 +50,14 @@ class Ring:
         self.head = 0
         self._runs: dict[tuple[int, int], Run] = {}
 
-    def trim(self) -> None:
-        """Let a quarter go when the ring is over its capacity; a quarter, so that the cost is spread. Under `lock`."""
+    def trim(self) -> list[Event]:
+        """Let a quarter go, so that the cost is spread, when the ring is over its capacity; return it. Under `lock`."""
         surplus = len(self.items) - self.capacity
         count = surplus + self.capacity // 4
+        gone = self.items[:count]
         del self.items[:count]
         self.base += count
+        return gone
 
     def forget_until(self, number: int) -> None:
         """Let go what every reader has read. Under `lock`."""

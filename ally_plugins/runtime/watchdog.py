@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from .lanes import Lane
+if TYPE_CHECKING:
+    from .lanes import Lane
 
 __all__ = ["Watchdog"]
 
