@@ -131,7 +131,7 @@ class Operator:
         pid, terminal = pty.fork()
         if pid == 0:
             os.chdir(self.site)
-            os.execve(sys.executable, [sys.executable, "-m", "ally_plugins", *args], self.environment())
+            os.execve(sys.executable, [sys.executable, "-m", "ally_plugins", *args], self.environment())  # noqa: S606
         shown = _read(terminal, until)
         os.write(terminal, answer)
         shown += _read(terminal, None)
@@ -173,7 +173,9 @@ def operator(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     """Return an operator whose site is all there is on the path beside the standard library."""
     made = Operator(home, tmp_path / "site")
     home.chmod(0o700)
-    standard = [entry for entry in sys.path if entry and "site-packages" not in entry and Path(entry, "os.py").is_file()]
+    standard = [
+        entry for entry in sys.path if entry and "site-packages" not in entry and Path(entry, "os.py").is_file()
+    ]
     _load_everything()
     monkeypatch.setattr(sys, "path", [str(made.site), *standard])
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", NO_KEYRING)

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.cli.recording import recorder
+from ally_plugins.cli.recording import Recorder, recorder
 from ally_plugins.errors import JournalError
 from ally_plugins.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from .conftest import Operator
@@ -107,7 +108,9 @@ def test_only_cannot_give_what_is_not_asked_for(warner: Operator) -> None:
 def test_larger_requests_wait_and_the_difference_is_shown(enabled: Operator) -> None:
     from .conftest import WARNER
 
-    more = WARNER.replace('roles = ["user"]', 'roles = ["user", "system"]').replace("tools = { reason", "tasks = { reason")
+    more = WARNER.replace('roles = ["user"]', 'roles = ["user", "system"]').replace(
+        "tools = { reason", "tasks = { reason"
+    )
     enabled.install(manifest=more, version="2.0.0")
     shown = enabled.run("enable", "loop-warner", code=1).stdout
     assert "version 1.0 is now 2.0.0" in shown
@@ -190,20 +193,14 @@ def test_a_first_consent_that_cannot_be_recorded_leaves_no_file(warner: Operator
 
 
 def test_what_another_command_wrote_meanwhile_is_not_undone_with_it(enabled: Operator) -> None:
+    class Late(Recorder):
+        def note(self, kind: str, plugin: str | None, data: Mapping[str, Any]) -> int:
+            Registry(enabled.home).revoke("loop-warner", "add_message")
+            return super().note(kind, plugin, data)
+
     registry = Registry(enabled.home)
-
-    def change(it: Registry) -> object:
-        return it.revoke("loop-warner", "tools")
-
     with recorder(registry) as writing:
         writing.journal.close_blocking()
-        note = writing.note
-
-        def note_late(*args: object) -> int:
-            Registry(enabled.home).revoke("loop-warner", "add_message")
-            return note(*args)  # type: ignore[arg-type]
-
-        writing.note = note_late  # type: ignore[method-assign]
         with pytest.raises(JournalError, match="could not be recorded or undone"):
-            writing.change(change)  # type: ignore[arg-type]
+            Late(registry, writing.journal).change(lambda it: it.revoke("loop-warner", "tools"))
     assert registry.get("loop-warner").granted.texts() == ("events:TOOL_CALL_END", "gate:tool_call:bash")

@@ -46,7 +46,9 @@ def test_a_setting_taken_back_has_its_default_again(enabled: Operator) -> None:
         (("limit=5", "--unset", "limit"), "exclude each other"),
     ],
 )
-def test_a_wrong_assignment_is_an_error_and_changes_nothing(enabled: Operator, words: tuple[str, ...], text: str) -> None:
+def test_a_wrong_assignment_is_an_error_and_changes_nothing(
+    enabled: Operator, words: tuple[str, ...], text: str
+) -> None:
     before = enabled.home.config_file.read_bytes()
     assert text in enabled.run("config", "loop-warner", *words, code=2).stderr
     assert enabled.home.config_file.read_bytes() == before
@@ -69,9 +71,7 @@ def test_a_secret_from_standard_input_stands_in_the_private_file_only(enabled: O
 
 
 def test_a_secret_at_the_terminal_is_not_shown(enabled: Operator) -> None:
-    shown = enabled.at_terminal(
-        "config", "loop-warner", "token", until="(not shown)", answer=f"{SECRET}\n".encode()
-    )
+    shown = enabled.at_terminal("config", "loop-warner", "token", until="(not shown): ", answer=f"{SECRET}\n".encode())
     assert "token is set" in shown
     assert SECRET not in shown
     assert leaks(enabled) == [str(enabled.home.secrets_file)]

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ally_plugins.cli.auditing import parse_since
+from ally_plugins.cli.reading import summary
+from ally_plugins.errors import ConfigError
+from ally_plugins.journal import Journal, Reading, Record, StoredRecord, export
+
+if TYPE_CHECKING:
+    from .conftest import Operator
+
+NOW = 1_700_000_000_000
+
+
+@pytest.fixture
+def spoken(enabled: Operator) -> Operator:
+    """Return an operator whose loop-warner has added one message, and has lost its gate afterwards."""
+    enabled.process("call", "loop-warner", "shout", "--args", '{"text": "hi"}')
+    enabled.run("revoke", "loop-warner", "gate")
+    return enabled
+
+
+def message_of(operator: Operator) -> dict[str, Any]:
+    (record,) = operator.records("message")
+    return record
+
+
+# audit
+
+
+def test_nothing_recorded_is_no_error(operator: Operator) -> None:
+    assert "nothing is recorded yet" in operator.run("audit").stdout
+    assert operator.run("audit", "--json").stdout == ""
+    assert operator.ask("audit", "verify") == {"ok": True, "records": 0, "pruned": 0, "lag": 0, "problem": None}
+
+
+def test_each_record_is_a_line_and_with_json_an_object(spoken: Operator) -> None:
+    lines = spoken.run("audit").stdout.splitlines()
+    records = spoken.records()
+    assert len(lines) == len(records)
+    assert [line.split()[0] for line in lines] == [str(record["n"]) for record in records]
+    assert {record["kind"] for record in records} > {"enable", "registration", "tool_call", "message", "revoke"}
+
+
+def test_filters_narrow_what_is_shown(spoken: Operator) -> None:
+    session = message_of(spoken)["session_id"]
+    assert {r["kind"] for r in spoken.records("enable", "revoke")} == {"enable", "revoke"}
+    by_session = [json.loads(line) for line in spoken.run("audit", "--session", session, "--json").stdout.splitlines()]
+    assert {record["session_id"] for record in by_session} == {session}
+    assert spoken.run("audit", "--plugin", "nobody").stdout == ""
+    assert len(spoken.run("audit", "--limit", "2").stdout.splitlines()) == 2
+    assert spoken.run("audit", "--since", "1h").stdout == spoken.run("audit", "--limit", "0").stdout
+    assert spoken.run("audit", "--since", "2099-01-01").stdout == ""
+
+
+def test_since_takes_an_age_or_a_time() -> None:
+    assert parse_since("10m", NOW) == NOW - 600_000
+    assert parse_since("3d", NOW) == NOW - 3 * 86_400_000
+    assert parse_since("2023-11-14T22:13:20+00:00", 0) == NOW
+
+
+@pytest.mark.parametrize("text", ["", "soon", "10", "-5m", "5 m", "99999999999d", "2023-13-01"])
+def test_a_time_that_is_none_is_an_error(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a time"):
+        parse_since(text, NOW)
+
+
+def test_follow_shows_what_is_written_meanwhile_and_ends_with_130(enabled: Operator) -> None:
+    command = [sys.executable, "-m", "ally_plugins", "audit", "--follow", "--json"]
+    with subprocess.Popen(
+        command,
+        env=enabled.environment(PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["kind"] == "enable"
+        enabled.run("disable", "loop-warner")
+        assert json.loads(process.stdout.readline())["kind"] == "disable"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.none(), max_size=4), st.text())
+def test_a_record_of_any_content_is_one_inert_line(data: dict[str, Any], ref: str) -> None:
+    kinds = ("message", "decision", "enable", "setting", "shadow", "transform", "refusal", "pruned", "install", "who")
+    for kind in kinds:
+        line = summary(StoredRecord(1, 2, kind, "p", None, ref, None, data, ""))
+        assert line.isprintable()
+
+
+# audit verify
+
+
+def test_the_chain_is_verified(spoken: Operator) -> None:
+    assert "the audit holds" in spoken.run("audit", "verify").stdout
+    assert spoken.ask("audit", "verify")["ok"] is True
+
+
+def test_one_changed_byte_is_found_and_the_record_named(spoken: Operator) -> None:
+    file = spoken.home.journal_file
+    content = file.read_bytes()
+    assert content.count(b"heard hi") >= 1
+    file.write_bytes(content.replace(b"heard hi", b"heard ho"))
+    record = message_of(spoken)["n"]
+    assert f"record {record} was altered" in spoken.run("audit", "verify", code=1).stdout
+    problem = spoken.ask("audit", "verify", code=1)["problem"]
+    assert (problem["kind"], problem["record"]) == ("altered", record)
+
+
+def test_a_journal_that_is_gone_is_found_by_its_head(spoken: Operator) -> None:
+    for file in spoken.home.path.glob("journal.db*"):
+        file.unlink()
+    assert "is gone" in spoken.run("audit", "verify", code=1).stdout
+
+
+def test_a_file_that_is_no_journal_is_a_problem_in_words(spoken: Operator) -> None:
+    for file in spoken.home.path.glob("journal.db*"):
+        file.unlink()
+    spoken.home.journal_file.write_bytes(b"x" * 8192)
+    assert "is not a journal" in spoken.run("audit", "verify", code=1).stdout
+    assert "is not a journal" in spoken.run("audit", code=3).stderr
+
+
+# explain, export, prune
+
+
+def test_a_message_is_explained_with_text_permission_and_consent(spoken: Operator) -> None:
+    message = message_of(spoken)
+    shown = spoken.run("explain", message["id"]).stdout
+    assert "| heard hi" in shown
+    assert "used: add_message:user" in shown
+    assert "agreed by --yes to loop-warner 1.0" in shown
+    assert "delivered" in shown
+    assert "revoke" not in shown
+    told = spoken.ask("explain", message["id"])
+    assert (told["origin"], told["message"]["state"]) == (["loop-warner"], "delivered")
+    assert [record["kind"] for record in told["permissions"]] == ["enable"]
+
+
+def test_an_event_is_explained_by_its_number(spoken: Operator) -> None:
+    session = message_of(spoken)["session_id"]
+    assert "SESSION_START" in spoken.run("explain", f"{session}:1").stdout
+
+
+def test_a_decision_is_explained_with_votes_reasons_and_the_events_of_the_call(operator: Operator) -> None:
+    operator.home.prepare()
+    journal = Journal.open(operator.home.journal_file)
+    call = b'{"id":"s:1","type":"TOOL_CALL_START","callId":"c1","data":{"toolName":"bash"}}'
+    journal.add_events([("s", 1, NOW, "TOOL_CALL_START", None, call)])
+    guard = {"plugin": "guard", "verdict": "deny", "reason": "no \x1b[31mred", "cause": "verdict", "elapsed_ms": 1.5}
+    slow = {"plugin": "slow", "verdict": "deny", "reason": "", "cause": "timeout", "detail": "15 s", "shadow": True}
+    data = {"kind": "tool_call", "subject": "bash", "verdict": "deny", "reason": "no red", "decided_by": ["guard"],
+            "origin": ["a", "b"], "cause": "c1", "votes": [guard, slow]}  # fmt: skip
+    journal.append_blocking(Record("decision", NOW, None, "s", "d-1", data))
+    journal.close_blocking()
+    shown = operator.run("explain", "d-1").stdout
+    assert shown.replace("\n", "").isprintable()
+    for text in ("deny by guard: no red", "guard  deny  1.5 ms  no \\x1b[31mred", "[timeout] 15 s (shadow", "a > b"):
+        assert text in shown
+    assert "TOOL_CALL_START" in shown
+    assert [event["id"] for event in operator.ask("explain", "d-1")["causes"]] == ["s:1"]
+
+
+@pytest.mark.parametrize("id_", ["m-none", "s:1", "", "x" * 5000, "s:99999999999999999999", "\x1b[31m"])
+def test_an_id_that_nobody_has_is_one_line(spoken: Operator, id_: str) -> None:
+    error = spoken.run("explain", id_, code=1).stderr
+    assert error.count("\n") == 1
+    assert error.strip().isprintable()
+
+
+def test_export_writes_what_the_journal_has(spoken: Operator) -> None:
+    session = message_of(spoken)["session_id"]
+    out = spoken.site / "out.jsonl"
+    done = spoken.ask("export", session, "--out", str(out))
+    with Reading(spoken.home.journal_file) as reading:
+        assert out.read_bytes() == b"".join(export(reading, session))
+    assert done["lines"] == len(out.read_bytes().splitlines())
+    assert out.stat().st_mode & 0o077 == 0
+    assert spoken.process("export", session).stdout.encode() == out.read_bytes()
+
+
+def test_export_of_an_unknown_session_names_those_there_are_and_writes_nothing(spoken: Operator) -> None:
+    out = spoken.site / "out.jsonl"
+    error = spoken.run("export", "s-none", "--out", str(out), code=1).stderr
+    assert message_of(spoken)["session_id"] in error
+    assert not out.exists()
+
+
+def test_prune_asks_first_removes_content_and_keeps_the_chain(spoken: Operator) -> None:
+    assert "--yes" in spoken.run("prune", "--older-than", "0s", code=1).stderr
+    assert message_of(spoken)["data"] is not None
+    assert spoken.ask("prune", "--older-than", "1d", "--yes")["pruned"] == 0
+    assert spoken.ask("prune", "--older-than", "0s", "--yes")["pruned"] > 5
+    assert message_of(spoken)["data"] is None
+    assert spoken.ask("audit", "verify")["ok"] is True
+    assert "pruned" in spoken.run("explain", message_of(spoken)["id"]).stdout
+    assert "future" in spoken.run("prune", "--older-than", "2099-01-01", code=2).stderr

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .conftest import Operator
+
+
+def findings(operator: Operator, level: str, code: int) -> list[dict[str, Any]]:
+    told = operator.ask("doctor", code=code)
+    assert told["ok"] is (code == 0)
+    return [each for each in told["findings"] if each["level"] == level]
+
+
+def only(operator: Operator, level: str = "problem", code: int = 1) -> dict[str, Any]:
+    (found,) = findings(operator, level, code)
+    return found
+
+
+def test_a_fresh_home_is_healthy_and_the_limits_are_said(operator: Operator) -> None:
+    shown = operator.run("doctor").stdout
+    assert "do not contain it" in shown
+    assert "problem" not in shown
+    assert "warning" not in shown
+
+
+def test_an_enabled_plugin_and_a_journal_are_healthy(enabled: Operator) -> None:
+    assert findings(enabled, "warning", 0) == []
+    assert "their chain holds" in enabled.run("doctor").stdout
+
+
+def test_a_wrong_configuration_stops_no_other_check(enabled: Operator) -> None:
+    enabled.home.config_file.write_text("[plugins.loop-warner]\nenabeld = true\n")
+    assert "enabeld" in only(enabled)["text"]
+    assert "their chain holds" in enabled.run("doctor", code=1).stdout
+
+
+def test_a_home_that_others_may_change_is_a_problem_with_its_remedy(enabled: Operator) -> None:
+    enabled.home.path.chmod(0o777)
+    assert only(enabled)["remedy"] == f"chmod 700 {enabled.home.path}"
+    enabled.home.path.chmod(0o755)
+    assert "others may read" in only(enabled, "warning", 0)["text"]
+
+
+def test_secrets_that_others_may_read_are_a_problem(enabled: Operator) -> None:
+    enabled.run("config", "loop-warner", "token", text="hunter2")
+    enabled.home.secrets_file.chmod(0o644)
+    found = only(enabled)
+    assert found["remedy"] == f"chmod 600 {enabled.home.secrets_file}"
+    assert "hunter2" not in json.dumps(found)
+
+
+def test_an_enabled_plugin_that_is_broken_is_a_problem_and_its_gates_are_named(enabled: Operator) -> None:
+    enabled.install(manifest="[permisions]\n")
+    assert "permisions" in only(enabled)["text"]
+    assert "gates deny" in only(enabled, "warning")["text"]
+
+
+def test_a_broken_plugin_that_nobody_enabled_is_a_warning(operator: Operator) -> None:
+    operator.install(manifest="[permisions]\n")
+    assert "permisions" in only(operator, "warning", 0)["text"]
+
+
+def test_a_cycle_is_a_problem_that_names_its_members(operator: Operator) -> None:
+    for name, after in (("guard", "other"), ("other", "guard")):
+        operator.install(name, f'after = ["{after}"]\n')
+        operator.run("enable", name, "--yes")
+    found = only(operator)
+    assert "'guard' before 'other'" in found["text"]
+    assert found["remedy"].startswith("ally-plugins disable ")
+
+
+def test_neighbours_and_sources_that_are_missing_are_noted(operator: Operator) -> None:
+    operator.install(manifest='after = ["nobody"]\n[events]\nsubscribe = ["ghost:*"]\n')
+    operator.run("enable", "loop-warner", "--yes")
+    notes = " ".join(each["text"] for each in findings(operator, "note", 0))
+    assert "after 'nobody', which is not enabled" in notes
+    assert "no plugin 'ghost' is installed" in notes
+
+
+def test_two_that_change_the_same_are_noted(operator: Operator) -> None:
+    for name in ("guard", "other"):
+        operator.install(name, '[permissions]\ntransform = { on = ["user_message"], reason = "r" }\n')
+        operator.run("enable", name, "--yes")
+    notes = [each["text"] for each in findings(operator, "note", 0) if each["topic"] == "conflicts"]
+    assert notes == ["guard and other may all change the same: transform:user_message; the last one wins"]
+
+
+@pytest.mark.parametrize("cut", [100, 5000])
+def test_a_damaged_journal_is_a_problem(enabled: Operator, cut: int) -> None:
+    enabled.home.journal_file.write_bytes(enabled.home.journal_file.read_bytes()[:cut])
+    assert only(enabled)["topic"] == "journal"
+
+
+def test_what_is_shown_is_inert(operator: Operator) -> None:
+    operator.write("x-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: x\x1b[31m\nVersion: 1\n")
+    operator.write("x-1.dist-info/entry_points.txt", "[ally.plugins]\nBad\x1b[31m = y:Z\n")
+    shown = operator.run("doctor", code=1).stdout
+    assert shown.replace("\n", "").isprintable()

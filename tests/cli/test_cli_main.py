@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ally_plugins import errors
+from ally_plugins.cli.exits import exit_code_of
+from ally_plugins.cli.main import cli
+from ally_plugins.cli.text import columns, inert, preview
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .conftest import Operator
+
+HEAVY = {"asyncio", "jsonschema", "rich", "sqlite3", "tomlkit", "urllib.request"}
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    for name, command in sorted(cli.commands.items()):
+        yield name, command
+        for sub, inner in getattr(command, "commands", {}).items():
+            yield f"{name} {sub}", inner
+
+
+NAMES = [name for name, _ in commands()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_json_and_an_example_with_its_full_path(operator: Operator, name: str) -> None:
+    shown = operator.run(*name.split(), "--help").stdout
+    assert "--json" in shown
+    assert re.search(rf"Example:\n +ally-plugins {name}\b", shown)
+
+
+def test_the_help_lists_every_command_with_what_it_does(operator: Operator) -> None:
+    shown = operator.run("--help").stdout
+    for name in {name.split()[0] for name in NAMES}:
+        assert re.search(rf"^  {name} +[A-Z].*\.$", shown, re.MULTILINE), name
+    assert operator.run().stdout == shown
+
+
+@pytest.mark.parametrize(
+    ("args", "more"),
+    [
+        (["--help"], {"attrs", "orjson", "ally_plugins.registry", "ally_plugins.errors"}),
+        (["list"], {"ally_plugins.host"}),
+    ],
+)
+def test_a_command_loads_nothing_that_it_does_not_need(operator: Operator, args: list[str], more: set[str]) -> None:
+    code = (
+        "import sys; from ally_plugins.cli.main import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    )
+    command, env = [sys.executable, "-c", code, *args], operator.environment()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert (HEAVY | more | {"ally_plugins.replay", "ally_plugins.journal"}) & set(done.stderr.split()) == set()
+
+
+def test_an_unknown_command_is_wrong_usage_and_the_nearest_is_named(operator: Operator) -> None:
+    result = operator.run("enabel", code=2)
+    assert result.stderr == "ally-plugins: no command 'enabel', did you mean 'enable'?; see `ally-plugins --help`\n"
+
+
+@pytest.mark.parametrize("args", [("list", "--nope"), ("info",), ("audit", "--limit", "x"), ("audit", "verfy")])
+def test_wrong_usage_is_one_line_and_exit_code_2(operator: Operator, args: tuple[str, ...]) -> None:
+    result = operator.run(*args, code=2)
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert "--help`" in result.stderr
+    assert operator.ask(*args, code=2)["error"]["exit_code"] == 2
+
+
+def test_an_error_with_json_is_an_object_with_what_it_is_about(warner: Operator) -> None:
+    error = warner.ask("grant", "loop-warner", "tools", code=1)["error"]
+    assert (error["type"], error["command"]) == ("ConsentError", "ally-plugins enable loop-warner")
+
+
+def test_home_and_app_are_taken_before_and_after_the_command(warner: Operator, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    warner.run("--home", str(other), "enable", "loop-warner", "--yes")
+    assert warner.ask("list", "--home", str(other))["plugins"][0]["state"] == "enabled"
+    assert warner.ask("list")["plugins"][0]["state"] == "waiting for consent"
+
+
+def test_an_app_whose_name_leads_elsewhere_is_refused(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALLY_HOME")
+    assert "is not a name" in operator.run("list", "--app", "../up", code=2).stderr
+
+
+def test_every_error_has_its_exit_code() -> None:
+    codes = {name: exit_code_of(_made(getattr(errors, name))) for name in errors.__all__}
+    assert {name for name, code in codes.items() if code == 2} == {"ConfigError", "ArgumentsError"}
+    assert {name for name, code in codes.items() if code == 3} == {"JournalError"}
+    assert exit_code_of(RuntimeError()) == 3
+
+
+def _made(kind: type[Exception]) -> Exception:
+    made = kind.__new__(kind)
+    Exception.__init__(made, "text")
+    return made
+
+
+def test_an_error_of_the_program_is_one_line_and_shows_its_place_when_asked(operator: Operator) -> None:
+    code = "import ally_plugins.cli.listing as m, ally_plugins.cli.main as p\nm.paint_state = None\np.main()"
+    operator.install()
+    command = [sys.executable, "-c", code, "list"]
+    quiet = subprocess.run(command, env=operator.environment(), capture_output=True, text=True, check=False)
+    assert quiet.returncode == 3
+    assert quiet.stderr.count("\n") == 1
+    assert "ALLY_DEBUG=1" in quiet.stderr
+    loud = subprocess.run(
+        command, env=operator.environment(ALLY_DEBUG="1"), capture_output=True, text=True, check=False
+    )
+    assert "Traceback" in loud.stderr
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(operator: Operator) -> None:
+    for number in range(300):
+        operator.install(f"p{number}", "", code="")
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "ally_plugins", "list"]
+    done = subprocess.run(command, env=operator.environment(), stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_terminal_that_cannot_show_a_character_gets_an_escape(operator: Operator) -> None:
+    operator.install(manifest='description = "\u4e2d"\n')
+    done = operator.process("info", "loop-warner", env={"PYTHONIOENCODING": "latin-1"})
+    assert r"loop-warner: \u4e2d" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_colours_are_for_terminals_that_want_them(
+    warner: Operator,
+    environment: dict[str, str],
+    is_coloured: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "xterm")
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    shown = warner.at_terminal("list", until="loop-warner", answer=b"")
+    assert ("\x1b[" in shown) is is_coloured
+    assert "\x1b[" not in warner.process("list").stdout
+
+
+# text
+
+
+@given(st.text())
+def test_inert_text_is_printable_and_plain_text_is_itself(text: str) -> None:
+    assert inert(text).isprintable()
+    assert inert(inert(text)) == inert(text)
+    if text.isprintable():
+        assert inert(text) == text
+
+
+@pytest.mark.parametrize(
+    "char", ["\x1b", "\x00", "\x7f", "\x9b", "\u202e", "\u2066", "\u200b", "\ufeff", "\U000e0041", "\ud800"]
+)
+def test_what_acts_on_a_terminal_or_a_reader_is_escaped(char: str) -> None:
+    assert inert(f"a{char}b").isascii()
+    assert inert(f"a{char}\nb", keep_lines=True).count("\n") == 1
+
+
+def test_a_preview_says_how_much_is_left_out() -> None:
+    assert preview("x" * 1000, 10) == "xxxxxxxxxx... (1000 characters)"
+
+
+def test_columns_never_cut_and_never_pad_the_last() -> None:
+    rows: list[Any] = [("a", "b", "the last"), ("longer", click.style("x", fg="red"), "")]
+    assert [click.unstyle(line) for line in columns(rows)] == ["a       b  the last", "longer  x"]

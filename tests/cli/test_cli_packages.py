@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sysconfig
+import venv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .conftest import Operator
+
+PROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "loop-warner"
+version = "1.0"
+[project.entry-points."ally.plugins"]
+loop-warner = "loop_warner:Plugin"
+[tool.hatch.build.targets.wheel]
+packages = ["loop_warner"]
+"""
+OFFLINE = ("--no-deps", "--no-index", "--no-build-isolation")
+
+
+def test_uninstalling_asks_first_and_names_what_goes(enabled: Operator) -> None:
+    error = enabled.run("uninstall", "loop-warner", code=1).stderr
+    assert "--yes" in error
+    assert enabled.ask("list")["plugins"][0]["state"] == "enabled"
+    shown = enabled.at_terminal("uninstall", "loop-warner", until="[y/N]", answer=b"n\n", code=1)
+    assert "Uninstall loop-warner, with the plugins loop-warner?" in shown
+
+
+def test_what_is_not_installed_cannot_be_uninstalled(warner: Operator) -> None:
+    assert "did you mean 'loop-warner'?" in warner.run("uninstall", "loop-warnr", "--yes", code=2).stderr
+
+
+def test_a_failed_installation_is_one_line_and_is_recorded_without_the_requirement(operator: Operator) -> None:
+    url = "file:///nowhere?token=hunter2"
+    done = operator.process("install", *OFFLINE, f"loop-warner @ {url}", code=1, env={"PYTHONPATH": ""})
+    assert "the installer failed" in done.stderr.splitlines()[-1]
+    (record,) = operator.records("install")
+    assert record["data"]["exit_code"] != 0
+    assert "hunter2" not in json.dumps(record)
+
+
+@pytest.mark.slow
+def test_installed_then_agreed_to_then_uninstalled_and_forgotten(operator: Operator, tmp_path: Path) -> None:
+    python = _environment(tmp_path / "venv")
+    operator.write("../project/pyproject.toml", PROJECT)
+    operator.write("../project/loop_warner/__init__.py", "raise SystemExit('imported')\n")
+    operator.write("../project/loop_warner/ally-plugin.toml", 'description = "warns"\n')
+
+    def ally(*args: str, code: int = 0) -> Any:
+        done = subprocess.run(
+            [python, "-m", "ally_plugins", *args, "--json"], env=operator.environment(PYTHONPATH=""), cwd=tmp_path,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout)
+
+    def state() -> list[str]:
+        return [each["state"] for each in ally("list")["plugins"] if each["name"] == "loop-warner"]
+
+    assert ally("install", *OFFLINE, "./project")["appeared"] == {"loop-warner": "loop-warner 1.0"}
+    assert state() == ["waiting for consent"]
+    ally("enable", "loop-warner", "--yes")
+    assert ally("uninstall", "loop-warner", "--yes")["disappeared"] == {"loop-warner": "loop-warner 1.0"}
+    assert state() == []
+    ally("install", *OFFLINE, "./project")
+    assert state() == ["waiting for consent"]
+    kinds = [record["kind"] for record in operator.records("install", "enable", "uninstall", "forget")]
+    assert kinds == ["install", "enable", "uninstall", "forget", "install"]
+
+
+def _environment(folder: Path) -> str:
+    """Make an environment to install into, which sees what this one has."""
+    venv.create(folder, with_pip=False, symlinks=os.name == "posix")
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    show: list[str | Path] = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    own = subprocess.run(show, capture_output=True, text=True, check=True)
+    line = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})"
+    Path(own.stdout.strip(), "_outer.pth").write_text(line, encoding="utf-8")
+    return str(python)
