@@ -13,4 +13,4 @@ PROJECT: Final = "ally"
 
 hookspec: Final = pluggy.HookspecMarker(PROJECT)
 hookimpl: Final = pluggy.HookimplMarker(PROJECT)
-"""Marks a method as the implementation of the hook of its name, or of `specname=`; `tryfirst` and `trylast` place it."""
+"""Marks a method as the implementation of the hook of its name (or of `specname=`); `tryfirst`, `trylast` place it."""
