@@ -52,6 +52,7 @@ from .scope import SCOPE, Scope, current_scope
 if TYPE_CHECKING:
     from .contributions import Contribution, Contributions
     from .runtime.clock import Clock
+    from .runtime.dispatch import Dispatcher
     from .session import Session
     from .tasks import PluginTask, Tasks
 
@@ -73,6 +74,7 @@ class HostSide(Protocol):
     actions: Contributions
     tasks: Tasks
     sessions: dict[str, Session]
+    dispatcher: Dispatcher
 
     @property
     def host_actions(self) -> frozenset[str]:
@@ -136,26 +138,32 @@ class PluginMessageBus:
         except RefusedError as refusal:
             self._refused(plugin, "add_message", refusal, session_id)
             raise
-        receipt = answer = None
+        answer = None
         if key is not None and (plugin.name, key) not in self._keyed:
             self._keyed[plugin.name, key] = answer = asyncio.get_running_loop().create_future()
+        receipt = None
         try:
             check_deliver_as(deliver_as)
             plugin.budget.check_size("message_bytes", check_text(content, _CONTENT_LIMIT))
             if metadata is not None:
                 check_event_data(metadata, field="metadata")
             chain = _chain(plugin, scope, session.id)
-            message = Message(
-                role=role,
-                content=content,
-                id=new_id("m"),
-                metadata=plugin_metadata(plugin.name, chain, metadata),
-                timestamp=self._host.clock.time_ms(),
+            waiting = Waiting(
+                Message(
+                    role=role,
+                    content=content,
+                    id=new_id("m"),
+                    metadata=plugin_metadata(plugin.name, chain, metadata),
+                    timestamp=self._host.clock.time_ms(),
+                ),
+                plugin.name,
+                chain,
+                deliver_as,
+                trigger_turn,
             )
-            message, decision = await self._consult(session, plugin, message, chain)
-            receipt = await self._record_message(
-                session, plugin, message, chain, scope, key, fingerprint, deliver_as, trigger_turn, decision
-            )
+            decision = await self._consult(session, plugin, waiting) if self._has_others() else None
+            pending = _pending(session, waiting, key, fingerprint, _cause(scope), decision)
+            receipt = await self._record_message(session, plugin, waiting, pending)
         except RefusedError as refusal:
             self._refused(plugin, "add_message", refusal, session.id)
             raise
@@ -448,79 +456,44 @@ class PluginMessageBus:
             raise UnavailableRefused(f"the journal cannot be read: {error}", plugin=plugin.name) from error
         return None if stored is None else _same(plugin, stored, fingerprint)
 
-    async def _consult(
-        self, session: Session, plugin: Plugin, message: Message, chain: tuple[str, ...]
-    ) -> tuple[Message, str | None]:
-        """Let the other plugins change the message and decide on it."""
-        done = await session.judge.transform_plugin_message(message, plugin.name, chain)
+    def _has_others(self) -> bool:
+        """Say whether anybody might transform or gate a message: mostly nobody does, and asking costs a third."""
+        has_any = self._host.dispatcher.has_any
+        return has_any("ally_gate_message") or has_any("ally_transform_plugin_message")
+
+    async def _consult(self, session: Session, plugin: Plugin, waiting: Waiting) -> str | None:
+        """Let the other plugins change the message and decide on it; return the decision's id."""
+        done = await session.judge.transform_plugin_message(waiting.message, plugin.name, waiting.origin)
         if done.blocked_by is not None:
             raise GateRefused(done.reason, plugin=plugin.name)
-        changed: Message = done.value
-        if changed is not message:
-            plugin.budget.check_size("message_bytes", check_text(changed.content, _CONTENT_LIMIT))
-        ruling = await session.judge.gate_message(changed, plugin.name, chain)
+        if done.value is not waiting.message:
+            plugin.budget.check_size("message_bytes", check_text(done.value.content, _CONTENT_LIMIT))
+            waiting.message = done.value
+        ruling = await session.judge.gate_message(waiting.message, plugin.name, waiting.origin)
         if not ruling.is_allowed:
             text = f"the message was not accepted: {ruling.reason}"
             raise GateRefused(text, plugin=plugin.name, decision_id=ruling.decision_id)
-        return changed, ruling.decision_id
+        return ruling.decision_id
 
     async def _record_message(
-        self,
-        session: Session,
-        plugin: Plugin,
-        message: Message,
-        chain: tuple[str, ...],
-        scope: Scope | None,
-        key: str | None,
-        fingerprint: str | None,
-        deliver_as: str,
-        trigger_turn: bool,  # noqa: FBT001
-        decision: str | None,
+        self, session: Session, plugin: Plugin, waiting: Waiting, pending: PendingMessage
     ) -> Receipt:
         """Write the message down as pending, and let it wait for its safe point."""
-        body: dict[str, Any] = {
-            "role": message.role,
-            "content": message.content,
-            "metadata": message.metadata,
-            "permission": f"add_message:{message.role}",
-        }
-        if decision is not None:
-            body["decision"] = decision
-        pending = PendingMessage(
-            message.id,
-            session.id,
-            plugin.name,
-            message.timestamp,
-            message.role,
-            deliver_as,
-            trigger_turn,
-            body,
-            key,
-            fingerprint,
-            _cause(scope),
-        )
         try:
             offset = await self._journal.accept(pending)
         except DuplicateKeyError as duplicate:
-            return _same(plugin, duplicate.stored, fingerprint or "")
+            return _same(plugin, duplicate.stored, pending.fingerprint or "")
         except JournalError as error:
             raise _unavailable(plugin, error) from error
         except asyncio.CancelledError:
             session.look_again()  # it may be on disk all the same
             raise
         plugin.counts.messages += 1
-        # The session may have been closed meanwhile, and found again: then the one that is open takes it.
-        self._host.sessions.get(session.id, session).expect(
-            Waiting(
-                message=message,
-                offset=offset,
-                plugin=plugin.name,
-                origin=chain,
-                deliver_as=deliver_as,
-                trigger_turn=trigger_turn,
-            )
-        )
-        return Receipt(message.id, offset, "pending")
+        waiting.offset = offset
+        if session.is_closed:  # meanwhile; when it was found again, the one that is open takes the message
+            session = self._host.sessions.get(session.id, session)
+        session.expect(waiting)
+        return Receipt(pending.id, offset, "pending")
 
     @property
     def _journal(self) -> Journal:
@@ -574,6 +547,34 @@ class PluginMessageBus:
             self._journal.append_soon(record, fold=(what, refusal.reason, kind))
 
 
+def _pending(
+    session: Session, waiting: Waiting, key: str | None, fingerprint: str | None, cause: str | None, decision: str | None
+) -> PendingMessage:
+    """Return what is written of a message that is accepted, with what allowed it."""
+    message = waiting.message
+    body: dict[str, Any] = {
+        "role": message.role,
+        "content": message.content,
+        "metadata": message.metadata,
+        "permission": f"add_message:{message.role}",
+    }
+    if decision is not None:
+        body["decision"] = decision
+    return PendingMessage(
+        message.id,
+        session.id,
+        waiting.plugin,
+        message.timestamp,
+        message.role,
+        waiting.deliver_as,
+        waiting.trigger_turn,
+        body,
+        key,
+        fingerprint,
+        cause,
+    )
+
+
 def _begin(plugin: Plugin, take: Callable[[float], None], now: float) -> None:
     """Count a call as in flight and against its rate, both or neither."""
     plugin.budget.begin_call()
@@ -593,7 +594,8 @@ def _chain(plugin: Plugin, scope: Scope | None, session_id: str) -> tuple[str, .
     origin = scope.origin if scope is not None else ()
     lane = plugin.lane
     if lane is not None and (scope is None or scope.task_id is not None or not (scope.cause or lane.is_at(scope))):
-        origin = max(origin, lane.recent_origin(session_id), key=len)
+        recent = lane.recent_origin(session_id)
+        origin = recent if len(recent) > len(origin) else origin
     return extend_chain(origin, plugin.name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from .conversation import Message
 
@@ -21,16 +21,19 @@ _DUE: Final[dict[str, frozenset[str]]] = {
 SAFE_POINTS: Final = tuple(_DUE)
 
 
-@frozen(kw_only=True)
+@define(eq=False)
 class Waiting:
-    """An accepted message, with what decides when it enters. `offset` is its record in the journal."""
+    """A message on its way, with what decides when it enters. `offset` is its record in the journal, once accepted.
+
+    Not frozen, since setting frozen fields costs a microsecond a message.
+    """
 
     message: Message
-    offset: int
     plugin: str
     origin: tuple[str, ...]
     deliver_as: str
     trigger_turn: bool = False
+    offset: int = 0
 
 
 @define(eq=False)

@@ -509,11 +509,5 @@ def _waiting(stored: StoredMessage) -> Waiting:
         metadata=metadata,
         timestamp=stored.accepted_at,
     )
-    return Waiting(
-        message=message,
-        offset=stored.n,
-        plugin=stored.plugin,
-        origin=tuple(metadata.get("origin", (stored.plugin,))),
-        deliver_as=stored.deliver_as,
-        trigger_turn=stored.trigger_turn,
-    )
+    origin = tuple(metadata.get("origin", (stored.plugin,)))
+    return Waiting(message, stored.plugin, origin, stored.deliver_as, stored.trigger_turn, stored.n)
