@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -132,10 +133,16 @@ class Operator:
         if pid == 0:
             os.chdir(self.site)
             os.execve(sys.executable, [sys.executable, "-m", "ally_plugins", *args], self.environment())  # noqa: S606
-        shown = _read(terminal, until)
-        os.write(terminal, answer)
-        shown += _read(terminal, None)
-        os.close(terminal)
+        try:
+            shown = _read(terminal, until)
+            os.write(terminal, answer)
+            shown += _read(terminal, None)
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        finally:
+            os.close(terminal)
         found = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         assert found == code, f"{args}: exit {found}\n{shown}"
         return shown

@@ -88,7 +88,10 @@ def test_follow_shows_what_is_written_meanwhile_and_ends_with_130(enabled: Opera
         enabled.run("disable", "loop-warner")
         assert json.loads(process.stdout.readline())["kind"] == "disable"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        try:
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in errors
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ally_plugins import errors
+from ally_plugins.cli import exits
 from ally_plugins.cli.exits import exit_code_of
 from ally_plugins.cli.main import cli
 from ally_plugins.cli.text import columns, inert, preview
@@ -184,3 +185,12 @@ def test_a_preview_says_how_much_is_left_out() -> None:
 def test_columns_never_cut_and_never_pad_the_last() -> None:
     rows: list[Any] = [("a", "b", "the last"), ("longer", click.style("x", fg="red"), "")]
     assert [click.unstyle(line) for line in columns(rows)] == ["a       b  the last", "longer  x"]
+
+
+# docs
+
+
+def test_the_reference_names_every_exit_code_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "commands.md").read_text("utf-8")
+    named = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert named == {value for name, value in vars(exits).items() if name.isupper()}
