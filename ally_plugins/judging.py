@@ -7,13 +7,14 @@ It joins the dispatcher's answers with policy's meaning of them, writes each dec
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from attrs import field, frozen
 
-from .errors import JournalError, PluginError
+from .errors import JournalError, PluginError, RefusedError
 from .events import Decision, PermissionRequest
 from .ids import new_id
 from .journal import Journal, Record
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Judge", "Ruling", "check_call", "check_message", "check_result", "verdict_name"]
 
 _log: Final = logging.getLogger(__name__)
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Other control characters are a tool's own business: output is coloured, and holds tabs and bells."""
 
 MAX_VALUE_BYTES: Final = 16 * 1024 * 1024
 """The largest text that a transform may return, for tool output of any size; messages have their own limit."""
@@ -247,6 +251,8 @@ def check_result(old: ToolResult, new: Any) -> tuple[ToolResult, tuple[str, ...]
             raise PluginError(f"{name} is {type(text).__name__}; expected a string")
         if text is not None and len(text) > MAX_VALUE_BYTES:
             raise PluginError(f"{name} has {len(text)} characters; expected {MAX_VALUE_BYTES} at most")
+        if text != getattr(old, name) and _SURROGATE.search(text or ""):
+            raise PluginError(f"{name} has a lone surrogate, which no UTF-8 can say")
     return new, _changed(old, new, ("output", "error", "data"))
 
 
@@ -254,7 +260,10 @@ def check_message(old: Message, new: Any) -> tuple[Message, tuple[str, ...]]:
     """Take a transformed message: only its content may differ. Raises PluginError."""
     _check_kind(old, new)
     if new.content != old.content:
-        check_text(new.content, MAX_VALUE_BYTES)
+        try:
+            check_text(new.content, MAX_VALUE_BYTES)
+        except RefusedError as refusal:  # no call was refused: the transform is at fault, and that is counted
+            raise PluginError(f"the transform's message is not valid: {refusal}") from None
     return attrs.evolve(old, content=new.content), _changed(old, new, ("content",))
 
 

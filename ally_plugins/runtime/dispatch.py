@@ -188,16 +188,9 @@ class Dispatcher:
             if replacement is None:
                 return value, None
             new, fields = check(value, replacement.value)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             _count(plugin, question.hook, error)
             raise _TransformFailed(describe(error), shadow) from error
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            _count(plugin, question.hook, error)
-            raise _TransformFailed(describe(error), shadow) from None
         return new, Change(plugin.name, fields, shadow=shadow) if fields else None
 
 

@@ -23,7 +23,7 @@ from ally_plugins.scope import SCOPE, Scope
 
 from .ending import is_torn_down, put_down
 from .observers import Observers, is_own
-from .requests import Crash, HookCancelled, Request, TimedOut
+from .requests import Crash, HookCancelled, HookExit, Request, TimedOut
 from .ring import Ring, Run
 from .worker import Worker
 
@@ -266,7 +266,7 @@ class Lane:
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit included
             self._raise_what_is_not_the_plugins(error, None)
             is_cancel = isinstance(error, asyncio.CancelledError)
-            request.settle(error=HookCancelled("the hook raised CancelledError") if is_cancel else error)
+            request.settle(error=HookCancelled("the hook raised CancelledError") if is_cancel else HookExit.wrap(error))
         finally:
             # Here the hook has ended, so that what it did with an interruption no longer matters.
             self._was_interrupted()

@@ -20,6 +20,7 @@ from ally_plugins.policy.restart import CrashCounter
 
 from .lanes import Crash, Lane, TimedOut
 from .observers import Implementation
+from .requests import HookExit
 
 if TYPE_CHECKING:
     from ally_plugins.policy.verdicts import Cause
@@ -158,6 +159,8 @@ class Plugin:
 
 def describe(error: BaseException) -> str:
     """Return an error as one line for people: its type and the first line of its text, cut to 300 characters."""
+    if isinstance(error, HookExit):
+        error = error.raised
     text = str(error).strip().partition("\n")[0]
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return line if len(line) <= 300 else line[:297] + "..."  # noqa: PLR2004

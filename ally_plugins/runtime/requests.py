@@ -13,7 +13,7 @@ from ally_plugins.scope import Scope
 
 from .ring import Ring
 
-__all__ = ["Crash", "HookCancelled", "Request", "TimedOut"]
+__all__ = ["Crash", "HookCancelled", "HookExit", "Request", "TimedOut"]
 
 
 class TimedOut(Exception):
@@ -22,6 +22,21 @@ class TimedOut(Exception):
 
 class HookCancelled(Exception):
     """A hook raised CancelledError, or cancelled its task, though nobody had asked it to end."""
+
+
+class HookExit(Exception):
+    """Something that is not an Exception, such as SystemExit: `raised`. A future or a task must not carry it."""
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__(f"{type(raised).__name__}: {raised}")
+        self.raised = raised
+
+    @classmethod
+    def wrap(cls, raised: BaseException) -> Exception:
+        """Return an Exception as it is, and anything else wrapped."""
+        if isinstance(raised, Exception):
+            return raised
+        return cls(raised).with_traceback(raised.__traceback__)
 
 
 @define(eq=False)

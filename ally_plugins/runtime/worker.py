@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from .requests import HookExit
+
 __all__ = ["Worker"]
 
 _Job = tuple["asyncio.Future[Any]", contextvars.Context, Callable[[], Any]]
@@ -35,7 +37,7 @@ class Worker:
     async def run(self, function: Callable[[], Any]) -> Any:
         """Run a function in the thread, in the caller's context, and return what it returns.
 
-        What it raises is raised here, SystemExit and KeyboardInterrupt wrapped in `ThreadExit`, since a future must not
+        What it raises is raised here, SystemExit and KeyboardInterrupt wrapped in `HookExit`, since a future must not
         carry them. Cancelling stops the waiting; the function itself cannot be stopped.
         """
         if self._thread is None:
@@ -59,18 +61,9 @@ class Worker:
         try:
             result = context.run(function)
         except BaseException as raised:  # noqa: BLE001 - a plugin's sys.exit must not end the thread
-            error = raised if isinstance(raised, Exception) else ThreadExit(raised)
-            error.__traceback__ = raised.__traceback__
+            error = HookExit.wrap(raised)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             future.get_loop().call_soon_threadsafe(_settle, future, result, error)
-
-
-class ThreadExit(Exception):
-    """A function in a plugin's thread raised something that is not an Exception, such as SystemExit."""
-
-    def __init__(self, raised: BaseException) -> None:
-        super().__init__(f"{type(raised).__name__}: {raised}")
-        self.raised = raised
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -446,7 +446,7 @@ RAISED: list[BaseException] = [
 @pytest.mark.parametrize("is_async", [True, False])
 @pytest.mark.parametrize("raised", RAISED, ids=lambda error: type(error).__name__)
 def test_whatever_a_hook_raises_is_its_crash_and_the_next_event_comes(
-    raised: BaseException, is_async: bool, plugin: Make, new_host: Make, go: Make
+    raised: BaseException, is_async: bool, plugin: Make, new_host: Make, go: Make  # noqa: FBT001
 ) -> None:
     def fail(self: Any, event: Event) -> None:
         self.seen.append(event.seq)
@@ -571,7 +571,7 @@ def test_a_def_hook_that_returns_a_coroutine_is_told_so(
 
 @pytest.mark.parametrize("is_async", [True, False])
 def test_the_fifth_crash_in_a_minute_is_quarantine_and_hooks_are_called_no_more(
-    is_async: bool, plugin: Make, new_host: Make, go: Make
+    is_async: bool, plugin: Make, new_host: Make, go: Make  # noqa: FBT001
 ) -> None:
     def fail(self: Any, event: Event) -> None:
         self.seen.append(event.seq)
