@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ally_plugins.errors import HostError
 
-from .harness import PluginHarness, Refusal
+from .harness import PluginHarness
 
 if TYPE_CHECKING:
     from ally_plugins.conversation import Message, SafePoint, ToolCall, ToolResult
     from ally_plugins.events import Decision, Event, PermissionRequest, PluginEvent
-    from ally_plugins.handle import Ally, BlockingAlly
+    from ally_plugins.handle import BlockingAlly
     from ally_plugins.judging import Ruling
     from ally_plugins.runtime.plugin import Plugin
+
+    from .observed import Refusal
+    from .subject import PluginLike
 
 __all__ = ["BlockingHarness"]
 
@@ -31,7 +34,7 @@ class BlockingHarness:
     `wait` is the longest time in seconds that one call may take; after it TimeoutError is raised.
     """
 
-    def __init__(self, plugin: Callable[[Ally], Any], *, wait: float | None = 60.0, **options: Any) -> None:
+    def __init__(self, plugin: PluginLike, *, wait: float | None = 60.0, **options: Any) -> None:
         self.harness = PluginHarness(plugin, **options)
         self.name = self.harness.name
         self.wait = wait

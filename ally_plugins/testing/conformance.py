@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from attrs import frozen
 
@@ -12,10 +12,7 @@ from ally_plugins.compat import override
 from ally_plugins.errors import AllyError
 
 from .checks import BLOCK_MS, CHECKS, Broken, Check, Trial
-from .subject import ManifestLike, Subject, plugin_name
-
-if TYPE_CHECKING:
-    from ally_plugins.handle import Ally
+from .subject import ManifestLike, PluginLike, Subject, plugin_name
 
 __all__ = ["Finding", "Report", "check_plugin", "run_check"]
 
@@ -63,7 +60,7 @@ class Report:
 
 
 def check_plugin(
-    plugin: Callable[[Ally], Any],
+    plugin: PluginLike,
     manifest: ManifestLike | None = None,
     *,
     name: str | None = None,
@@ -72,7 +69,8 @@ def check_plugin(
 ) -> Report:
     """Run every check on a plugin and return the report; `assert report.is_ok, report` in a test.
 
-    Manifest and name are found as `PluginHarness` finds them. Blocks for about a second; call it outside of a loop.
+    `plugin` is a class, or the name of an installed plugin; manifest and name are found as `PluginHarness` finds them.
+    Blocks for some seconds; call it outside of a loop.
     """
     found = [
         run_check(check, plugin, manifest, name=name, settings=settings, block_ms=block_ms) for check in CHECKS.values()
@@ -82,7 +80,7 @@ def check_plugin(
 
 def run_check(
     check: Check | str,
-    plugin: Callable[[Ally], Any],
+    plugin: PluginLike,
     manifest: ManifestLike | None = None,
     *,
     name: str | None = None,

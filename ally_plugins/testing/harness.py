@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -13,7 +13,7 @@ from ally_plugins.frozen import freeze_mapping
 from ally_plugins.runtime.clock import RecordedClock
 
 from .observed import ObservedHost, Refusal
-from .subject import ManifestLike, Subject
+from .subject import ManifestLike, PluginLike, Subject
 
 if TYPE_CHECKING:
     from ally_plugins.conversation import SafePoint
@@ -40,17 +40,18 @@ _MAX_ROUNDS: Final = 100  # of plugins that set each other off; hop limits end t
 class PluginHarness:
     """A plugin that runs, from enter to exit. An asynchronous context manager; see `BlockingHarness` for plain tests.
 
-    `plugin` is the class. Its manifest is found beside its module unless it is given (a Manifest, TOML text, a table, a
-    path); its name is the class's in kebab case. `grants` are all that the manifest asks for unless given; `[]` is
-    nothing. `settings`, `limits` and `options` (those of `[plugins.NAME]`: deadlines, shadow, mandatory,
-    gate_on_error, ...) are what an operator would set. `home` is a directory, for plugins that keep files.
+    `plugin` is the class, or the name of an installed plugin. Its manifest is found beside its module unless it is
+    given (a Manifest, TOML text, a table, a path); its name is the class's in kebab case. `grants` are all that the
+    manifest asks for unless given; `[]` is nothing. `settings`, `limits` and `options` (those of `[plugins.NAME]`:
+    deadlines, shadow, mandatory, gate_on_error, ...) are what an operator would set. `home` is a directory, for plugins
+    that keep files.
 
     Raises PluginLoadError on entering when the plugin does not start, unless `must_start=False`.
     """
 
     def __init__(  # noqa: PLR0913 - what an operator and a host author would set, by name
         self,
-        plugin: Callable[[Ally], Any],
+        plugin: PluginLike,
         *,
         name: str | None = None,
         manifest: ManifestLike | None = None,

@@ -25,7 +25,7 @@ def ally_harness() -> Iterator[Callable[..., BlockingHarness]]:
 
     with ExitStack() as running:
 
-        def start(plugin: Callable[..., Any], **options: Any) -> BlockingHarness:
+        def start(plugin: Callable[..., Any] | str, **options: Any) -> BlockingHarness:
             return running.enter_context(BlockingHarness(plugin, **options))
 
         yield start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,7 +20,7 @@ from ally_plugins.replay.sample import sample_path
 from .harness import PluginHarness
 
 if TYPE_CHECKING:
-    from ally_plugins.handle import Ally
+    from .subject import PluginLike
 
 __all__ = ["Replayed", "replay_recording"]
 
@@ -59,7 +58,7 @@ class Replayed:
         return tuple(event for event in self.events if isinstance(event, kind))
 
 
-def replay_recording(plugin: Callable[[Ally], Any], *paths: Path | str, **options: Any) -> Replayed:
+def replay_recording(plugin: PluginLike, *paths: Path | str, **options: Any) -> Replayed:
     """Play recorded sessions to a plugin, as fast as possible, and return what came of it.
 
     Without `paths` it is the sample session that `ally-plugins demo` plays. `options` are those of `PluginHarness`. The

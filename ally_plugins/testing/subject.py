@@ -10,8 +10,10 @@ from typing import Any
 from attrs import frozen
 
 from ally_plugins.config import PluginConfig
-from ally_plugins.errors import ConfigError, ManifestError
+from ally_plugins.discovery import discover
+from ally_plugins.errors import ConfigError, ManifestError, PluginLoadError
 from ally_plugins.handle import Ally
+from ally_plugins.importing import load_class
 from ally_plugins.locating import locate
 from ally_plugins.manifest import Manifest
 from ally_plugins.policy.budget import Limits
@@ -22,6 +24,7 @@ __all__ = ["Subject", "find_manifest", "plugin_name"]
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
+PluginLike = Callable[[Ally], Any] | str
 ManifestLike = Manifest | Mapping[str, Any] | str | Path
 
 
@@ -37,13 +40,14 @@ class Subject:
     manifest: Manifest | None
 
     @classmethod
-    def of(
-        cls, plugin: Callable[[Ally], Any], *, name: str | None = None, manifest: ManifestLike | None = None
-    ) -> Subject:
+    def of(cls, plugin: PluginLike, *, name: str | None = None, manifest: ManifestLike | None = None) -> Subject:
         """Return the subject; what is not given is found: the manifest beside the module, the name from the class.
 
-        Raises ManifestError for a manifest that is wrong.
+        A plugin given by its name is looked up among the installed ones, as a host does. Raises PluginLoadError when it
+        is not there or cannot be imported, and ManifestError for a manifest that is wrong.
         """
+        if isinstance(plugin, str):
+            return cls(*_installed(plugin))
         own = name if name is not None else plugin_name(plugin)
         found = _read(manifest, own) if manifest is not None else find_manifest(plugin, own)
         return cls(plugin, own, found)
@@ -80,8 +84,21 @@ class Subject:
         return values
 
 
-def plugin_name(plugin: Callable[..., Any]) -> str:
-    """Return the name that a class would have as a plugin: `LoopGuard` is `loop-guard`."""
+def _installed(name: str) -> tuple[Callable[[Ally], Any], str, Manifest | None]:
+    discovery = discover()
+    found = discovery.get(name)
+    if found is None:
+        known = ", ".join(each.name for each in discovery.found) or "none"
+        raise PluginLoadError(f"no plugin {name!r} is installed; installed are: {known}", plugin=name)
+    if found.problem is not None:
+        raise PluginLoadError(f"the plugin {name!r} cannot be loaded: {found.problem}", plugin=name)
+    return load_class(PluginRecord(name=name, state="enabled", entry_point=found.entry_point)), name, found.manifest
+
+
+def plugin_name(plugin: PluginLike) -> str:
+    """Return the name that a class would have as a plugin: `LoopGuard` is `loop-guard`; a name is itself."""
+    if isinstance(plugin, str):
+        return plugin
     words = _WORDS.sub("-", getattr(plugin, "__name__", "") or type(plugin).__name__)
     return re.sub(r"[^a-z0-9_-]+", "-", words.lower()).strip("-") or "plugin"
 

@@ -22,6 +22,12 @@ def test_each_plugin_passes_every_check(plugin: Any, check: str) -> None:
     assert finding.remarks == ()
 
 
+@pytest.mark.parametrize("name", ["conversation-monitor", "loop-guard", "secret-guard"])
+def test_each_is_installed_with_its_entry_point_and_manifest(name: str) -> None:
+    assert run_check("has a manifest", name).is_ok
+    assert run_check("declares what it uses", name).is_ok
+
+
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_each_request_has_a_reason_of_its_own(plugin: Any) -> None:
     manifest = find_manifest(plugin)

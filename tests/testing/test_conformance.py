@@ -63,6 +63,10 @@ def test_a_report_shows_what_failed_and_what_is_only_a_note() -> None:
     assert "FAIL has a manifest: no ally-plugin.toml" in str(check_plugin(Plugin))
 
 
+def test_an_installed_plugin_is_found_by_its_name() -> None:
+    assert problem("has a manifest", "no-such-plugin", None).startswith("no plugin 'no-such-plugin' is installed; ")
+
+
 def test_no_manifest() -> None:
     assert "no ally-plugin.toml lies beside its module" in problem("has a manifest", Plugin, None)
 
