@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -257,3 +258,37 @@ def test_nothing_of_it_is_ever_logged(ally_harness: Start, caplog: pytest.LogCap
     harness.gate("bash", {"x": base64.b64encode(GITHUB.encode()).decode()})
     assert GITHUB not in caplog.text
     assert AWS not in caplog.text
+
+
+# --- time ---
+
+N = 100_000
+EVIL = {
+    "jwt starts": "eyJ" * (N // 3),
+    "jwt parts": "eyJaaaaaaaaaa." * (N // 14),
+    "jwt after escapes": "\\neyJaaaaaaaaaaaa" * (N // 16),
+    "pem begins": "-----BEGIN PRIVATE KEY-----" * (N // 27),
+    "pem without an end": "-----BEGIN PRIVATE KEY-----\n" + "-x" * (N // 2),
+    "pem of spaces": "-----BEGIN PRIVATE KEY-----" + " \n" * (N // 2),
+    "pem of short lines": "-----BEGIN PRIVATE KEY-----" + ("A" * 19 + " ") * (N // 20),
+    "names": "password" * (N // 8),
+    "assignments": "token=" * (N // 6),
+    "quoted assignments": 'password: "a1b2c3d4" ' * (N // 21),
+    "a long value": "token=" + "a1" * (N // 2),
+    "headers": "authorization: bearer " * (N // 22),
+    "urls": "://" * (N // 3) + "://a:" * (N // 5),
+    "url passwords": ("://" + "a" * 64 + ":" + "b" * 256) * (N // 324),
+    "base64": "QUJD" * (N // 4),
+    "many base64": ("QUJD" * 6 + " ") * (N // 25),
+    "quotes": "\"'" * (N // 2),
+    "sums": "\" + '" * (N // 5),
+    "escapes": "%41" * (N // 3) + "\\" * N,
+}
+
+
+@pytest.mark.parametrize("text", EVIL.values(), ids=EVIL)
+def test_time_grows_with_the_text_and_no_faster(text: str) -> None:
+    start = time.process_time()
+    redact_all({"x": [text]})
+    find_hidden({"x": [text]})
+    assert time.process_time() - start < 3  # quadratic would be minutes; linear is a tenth of a second
