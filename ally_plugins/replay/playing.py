@@ -43,6 +43,7 @@ from ally_plugins.replay.steps import (
     ToolReturned,
 )
 from ally_plugins.runtime.dispatch import Question
+from ally_plugins.runtime.lanes import Lane
 from ally_plugins.session import Session
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ BURST: Final = 2_000
 _SPINS: Final = 8  # turns of the loop in which plugins that wait for nothing hear a burst; then they are waited for
 _ROUNDS: Final = 16  # what plugins emit is heard too; chains end after eight hops
 _MAX_ASKED: Final = 512  # names of tools, which a recording may invent
+_NO_AGENT: Final[dict[str, Any]] = {}
 _FLUSH_EVENTS: Final = 20_000
 _FLUSH_BYTES: Final = 8 * 1024 * 1024  # a line becomes three events at most, and the journal lets 64 MiB wait
 _LOOK_EVERY: Final = 8  # settlings; asking where a file stands is a system call
@@ -100,6 +102,7 @@ class SessionPlayer:
     _planned: object = field(init=False, default=None)
     _asked: dict[tuple[str, str | None], bool] = field(init=False, factory=dict)
     _is_quiet: bool = field(init=False, default=False)
+    _lanes: list[Lane] = field(init=False)
     _settled_at: int = field(init=False, default=0)
     _unsettled: int = field(init=False, default=0)
     _settled: int = field(init=False, default=0)
@@ -110,6 +113,7 @@ class SessionPlayer:
 
     def __attrs_post_init__(self) -> None:
         self._settled_at = self.clock.time_ms()
+        self._lanes = self._open_lanes()
         own: dict[type[Step], Callable[[Any], Awaitable[None]]] = {
             AgentEnded: self._agent_ended,
             AgentStarted: self._agent_started,
@@ -134,7 +138,7 @@ class SessionPlayer:
         kind = step.__class__
         if self._held is not None and kind is not DiffMade:
             await self._start_held(self._held)
-        if step.at - self._settled_at >= QUANTUM_MS or self._unsettled >= BURST:
+        if kind is SafePoint or step.at - self._settled_at >= QUANTUM_MS or self._unsettled >= BURST:
             await self.settle()
             await self.pace.wait_until(step.at)
             self._settled_at = step.at
@@ -181,16 +185,20 @@ class SessionPlayer:
 
     async def _drain(self) -> None:
         """Wait until every lane is at the ring's head: one turn of the loop where no plugin waits for anything."""
-        session = self.session
-        lanes = [lane for lane in self.host.lanes() if lane.position(session.id) is not None]
+        session, lanes = self.session, self._lanes
+        name, ring = session.id, session.ring
         for _ in range(_SPINS):
             for lane in lanes:
                 lane.wake()
             await asyncio.sleep(0)
-            head = session.ring.head
-            if all([(lane.position(session.id) or 0) >= head for lane in lanes]):  # noqa: C419 - twice as fast
+            head = ring.head
+            if all([(lane.position(name) or 0) >= head for lane in lanes]):  # noqa: C419 - twice as fast
                 return
         await session.drained()
+        self._lanes = self._open_lanes()  # one that was abandoned never gets there
+
+    def _open_lanes(self) -> list[Lane]:
+        return [lane for lane in self.host.lanes() if lane.position(self.session.id) is not None]
 
     async def _recorded(self, writing: Awaitable[T]) -> T | None:
         """Wait for the journal; a disk that fails does not end a replay, since events keep flowing."""
@@ -226,7 +234,7 @@ class SessionPlayer:
     def _about(self, step: Any) -> dict[str, Any]:
         agent_id = getattr(step, "agent_id", None)
         if agent_id is None:
-            return {}
+            return _NO_AGENT
         return {"agent_id": agent_id, "parent_id": self._parents.get(agent_id)}
 
     async def _agent_started(self, step: AgentStarted) -> None:
@@ -349,8 +357,6 @@ class SessionPlayer:
     # --- where the conversation may change
 
     async def _safe_point(self, step: SafePoint) -> None:
-        await self.settle()
-        self._settled_at = step.at
         kind = step.kind
         self.session.conversation.is_processing = kind is not SafePointKind.TURN_END
         if kind is SafePointKind.STEP and self._is_quiet and not self.session.inbox:
