@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["audit", "parse_age", "parse_since", "verify"]
 
 _LIMIT: Final = 200
+_WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not there yet
 _AGE: Final = re.compile(r"(\d{1,9})(s|m|h|d|w)\Z")
 _MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
@@ -86,8 +88,8 @@ def audit(
         return
     filters: dict[str, Any] = {"plugin": plugin, "session_id": session, "kind": kinds or None}
     after = parse_since(since, now_ms()) if since is not None else None
-    if follow:
-        state.home.prepare()
+    while follow and not state.home.journal_file.exists():
+        time.sleep(_WAIT_S)
     with reading_of(state.home) as reading:
         if reading is None:
             if not state.as_json:

@@ -93,7 +93,7 @@ def _check_python(_: State) -> Iterator[Finding]:
             f"its SQLite is {sqlite3.sqlite_version}, the journal is tested from 3.34 on",
             "use a Python with a newer SQLite",
         )
-    if hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled():  # noqa: SLF001 - the one way to ask
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
         yield Finding(
             "warning", "python", "this is a free-threaded build, on which nothing was tested", "use the ordinary build"
         )
@@ -166,6 +166,8 @@ def _plugin(record: PluginRecord) -> Iterator[Finding]:
                 "its granted gates deny until it runs",
                 f"mend it, or: ally-plugins disable {record.name}",
             )
+    elif record.state == "left out":
+        yield Finding("note", f"plugin {record.name}", f"left out: {record.reason}")
     elif record.state == "waiting for consent":
         level = "warning" if record.config.enabled else "note"
         yield Finding(level, f"plugin {record.name}", record.reason)

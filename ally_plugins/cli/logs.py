@@ -13,7 +13,7 @@ from .lazy import DEBUG_VARIABLE
 from .text import inert
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 __all__ = ["plain_logs"]
 
@@ -32,7 +32,7 @@ class _Plain(logging.Formatter):
 
 
 @contextmanager
-def plain_logs(level: int = logging.WARNING, *, errors_of: str | None = None) -> Iterator[None]:
+def plain_logs(level: int = logging.WARNING, *, errors_of: str | None = None) -> Generator[None]:
     """Send the package's log, the plugins' own among it, to stderr as plain lines meanwhile.
 
     With `errors_of`, a plugin, the host's errors are left out: the command ends with them anyway.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import Final
 
 import click
@@ -77,6 +78,6 @@ def cli(ctx: click.Context) -> None:
 def main() -> None:
     """Run the program; it ends with a code of `exits`."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
     cli.main()

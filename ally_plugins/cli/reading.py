@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .text import inert, preview, quoted, when
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from ally_plugins.home import Home
     from ally_plugins.journal import Reading, StoredRecord
@@ -20,7 +20,7 @@ PRUNED_TEXT: Final = "(its content was pruned)"
 
 
 @contextmanager
-def reading_of(home: Home) -> Iterator[Reading | None]:
+def reading_of(home: Home) -> Generator[Reading | None]:
     """Open the journal of a home for reading; None when nothing was ever recorded there."""
     if not home.journal_file.exists():
         yield None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ally_plugins.errors import ConfigError, JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
     from ally_plugins.home import Home
@@ -31,7 +31,7 @@ def now_ms() -> int:
 
 
 @contextmanager
-def recorder(registry: Registry) -> Iterator[Recorder]:
+def recorder(registry: Registry) -> Generator[Recorder]:
     """Open the journal for changes, and close it. Raises JournalError, before anything is changed."""
     from ally_plugins.journal import Journal
 

@@ -14,6 +14,8 @@ from .state import command
 from .text import columns, echo, inert, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ally_plugins.records import PluginRecord
     from ally_plugins.registry import Change, Registry
     from ally_plugins.settings import Setting
@@ -71,18 +73,22 @@ def _assigned(state: State, record: PluginRecord, assignment: str) -> tuple[str,
 
 def _set(writing: Recorder, record: PluginRecord, key: str, text: str | None) -> Change:
     setting = record.manifest.settings.get(key)
-    undo = None
-    if setting is not None and setting.secret:
-        secrets, before = writing.registry.secrets, writing.registry.secrets.get(record.name, key)
-
-        def undo() -> None:
-            with writing.registry.home.locked():
-                if before is None:
-                    secrets.delete(record.name, key)
-                else:
-                    secrets.set(record.name, key, before)
-
+    undo = _undo_secret(writing.registry, record.name, key) if setting is not None and setting.secret else None
     return writing.change(lambda it: it.set_setting(record.name, key, text), undo)
+
+
+def _undo_secret(registry: Registry, plugin: str, key: str) -> Callable[[], None]:
+    """Return what puts a secret back as it is now."""
+    before = registry.secrets.get(plugin, key)
+
+    def undo() -> None:
+        with registry.home.locked():
+            if before is None:
+                registry.secrets.delete(plugin, key)
+            else:
+                registry.secrets.set(plugin, key, before)
+
+    return undo
 
 
 def _tell(state: State, change: Change) -> None:

@@ -74,21 +74,21 @@ def test_a_time_that_is_none_is_an_error(text: str) -> None:
         parse_since(text, NOW)
 
 
-def test_follow_shows_what_is_written_meanwhile_and_ends_with_130(enabled: Operator) -> None:
+@pytest.mark.parametrize("is_there", [True, False])
+def test_follow_shows_what_is_written_meanwhile_and_ends_with_130(warner: Operator, is_there: bool) -> None:  # noqa: FBT001
+    if is_there:
+        warner.run("enable", "loop-warner", "--yes")
     command = [sys.executable, "-m", "ally_plugins", "audit", "--follow", "--json"]
-    with subprocess.Popen(
-        command,
-        env=enabled.environment(PYTHONUNBUFFERED="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["kind"] == "enable"
-        enabled.run("disable", "loop-warner")
-        assert json.loads(process.stdout.readline())["kind"] == "disable"
-        process.send_signal(signal.SIGINT)
+    env = warner.environment(PYTHONUNBUFFERED="1")
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
+            assert process.stdout is not None
+            if not is_there:
+                warner.run("enable", "loop-warner", "--yes")
+            assert json.loads(process.stdout.readline())["kind"] == "enable"
+            warner.run("disable", "loop-warner")
+            assert json.loads(process.stdout.readline())["kind"] == "disable"
+            process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=30)
         finally:
             process.kill()

@@ -100,3 +100,8 @@ def test_what_is_shown_is_inert(operator: Operator) -> None:
     operator.write("x-1.dist-info/entry_points.txt", "[ally.plugins]\nBad\x1b[31m = y:Z\n")
     shown = operator.run("doctor", code=1).stdout
     assert shown.replace("\n", "").isprintable()
+
+
+def test_what_the_environment_leaves_out_is_noted(enabled: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLY_PLUGINS", "none")
+    assert "ALLY_PLUGINS does not name it" in " ".join(each["text"] for each in findings(enabled, "note", 0))
