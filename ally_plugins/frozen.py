@@ -93,6 +93,8 @@ def _freeze_items(value: Mapping[Any, Any], path: str, depth: int) -> dict[str, 
 
 def freeze_mapping(value: Mapping[str, Any] | None) -> FrozenDict:
     """Return a frozen copy of a mapping; None becomes the empty one. Raises EventError as `freeze` does."""
+    if value.__class__ is FrozenDict:
+        return value
     if not value:
         return EMPTY
     if not isinstance(value, Mapping):
