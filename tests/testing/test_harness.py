@@ -310,3 +310,12 @@ def test_the_fixture_ends_what_it_started(ally_harness: Callable[..., BlockingHa
     assert first.plugin.is_running
     assert second.plugin.is_running
     assert len([each for each in threading.enumerate() if each.name == "ally-harness"]) == 2
+
+
+def test_every_exported_name_is_there() -> None:
+    from ally_plugins import testing
+
+    assert all(getattr(testing, name) is not None for name in testing.__all__)
+    assert set(testing._HOME_OF) == set(testing.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = testing.no_such_name  # type: ignore[attr-defined,unused-ignore]
