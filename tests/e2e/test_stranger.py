@@ -164,7 +164,7 @@ def _build(source: Path, out: Path) -> None:
 
 def _transcript() -> list[dict[str, Any]]:
     """Return a small transcript: a question, a thought, six tool calls with their results, an answer."""
-    tools = ["Bash", "Read", "Bash", "Glob", "Read", "WebFetch"]
+    tools = ["Bash", "Read", "Bash", "Glob", "Grep", "WebFetch"]
     records: list[dict[str, Any]] = [_record(0, "user", "why does the page not scroll?")]
     records.append(_record(1, "assistant", [{"type": "thinking", "thinking": "look at the handler first"}]))
     for i, tool in enumerate(tools):
