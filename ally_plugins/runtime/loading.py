@@ -100,8 +100,9 @@ def _marked(name: str, instance: Any) -> Mapping[str, tuple[Callable[..., Any], 
 def _check(name: str, hook: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
     info = HOOKS.get(hook)
     if info is None:
-        close = get_close_matches(hook, HOOKS, 1, 0.5)
-        hint = f"did you mean {close[0]!r}?" if close else "see the reference of hooks"
+        short = {name.removeprefix("ally_"): name for name in HOOKS}  # what all have in common says nothing
+        close = get_close_matches(hook.removeprefix("ally_"), short, 1, 0.5)
+        hint = f"did you mean {short[close[0]]!r}?" if close else "see the reference of hooks"
         raise PluginLoadError(f"plugin {name!r} implements {hook!r}, which is no hook; {hint}", plugin=name)
     if info.kind == "capability":
         text = f"plugin {name!r} implements {hook!r}, which only a host implements; call it through the Ally handle"
