@@ -24,7 +24,7 @@ from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import GrantSet
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bench_journal import _BODY, _INSERT, BareWriter, _message  # noqa: E402 - the same body, row and writer
+from bench_journal import _BODY, _INSERT, BareWriter, _message
 
 if TYPE_CHECKING:
     import sqlite3

@@ -20,6 +20,9 @@ BURST: Final = 1_000
 ROUNDS: Final = 15
 
 
+# ruff: noqa: ARG002 - hooks take their event, whatever they do with it
+
+
 class Quick:
     """An asynchronous hook that does nothing."""
 

@@ -29,7 +29,7 @@ def _names() -> list[str]:
 def _measure(name: str) -> list[dict[str, Any]]:
     code = f"import json, sys; sys.path.insert(0, {str(HERE)!r}); import bench_{name} as b; print(json.dumps(b.run()))"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT)  # noqa: S603
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT)
     rows: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return rows
 
@@ -37,7 +37,7 @@ def _measure(name: str) -> list[dict[str, Any]]:
 def _cell(value: float | None, unit: str = "") -> str:
     if value is None:
         return "-"
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return f"{text} {unit}".rstrip()
 
 
@@ -49,7 +49,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
     ]
     widths = [max(len(row[i]) for row in [head, *cells]) for i in range(len(head))]
     lines = [head, ["-" * width for width in widths], *cells]
-    return "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in lines)
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in padded)
 
 
 def main() -> int:
