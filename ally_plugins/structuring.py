@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_origin
 
 import orjson
 
@@ -165,7 +165,23 @@ def _converter() -> Converter:
     converter.register_structure_hook(int, _strict_int)
     converter.register_structure_hook(float, _strict_float)
     converter.register_structure_hook(FrozenDict, lambda value, _: _strict_mapping(value))
+    inner = converter.copy()  # what cattrs itself makes of a list, which takes a string for one
+    converter.register_structure_hook_factory(_is_tuple, lambda kind: _strict_list(inner.get_structure_hook(kind)))
     return converter
+
+
+def _is_tuple(kind: Any) -> bool:
+    return get_origin(kind) is tuple
+
+
+def _strict_list(structure_items: Any) -> Any:
+    def hook(value: Any, kind: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return structure_items(value, kind)
+        message = f"expected a list, found {_described(value)}"
+        raise ValueError(message)
+
+    return hook
 
 
 def _strict(kind: type[Any]) -> Any:

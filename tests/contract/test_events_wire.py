@@ -1,0 +1,212 @@
+"""Every event type says on the wire what Code-Ally's plugins read, and comes back the same; wrong types are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ally_plugins import CODE_ALLY_TYPES, EVENT_TYPES, Event, PluginEvent, events
+from ally_plugins.errors import EventError
+from ally_plugins.structuring import camel, decode, encode, event_data, event_from_wire, event_to_wire
+
+NUMBERS = st.integers(-(2**53), 2**53)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
+    "str": TEXT,
+    "bool": st.booleans(),
+    "int": NUMBERS,
+    "float": st.floats(allow_nan=False, allow_infinity=False) | NUMBERS.map(float),
+    "FrozenDict": st.dictionaries(TEXT, JSON, max_size=3),
+    "tuple[Any, ...]": st.lists(JSON, max_size=3),
+    "tuple[str, ...]": st.lists(TEXT, max_size=3),
+    "tuple[tuple[int, int], ...]": st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3),
+    "Any": JSON,
+}
+STAMPED = {"seq", "timestamp", "session_id", "origin"}
+
+
+def kinds(cls: type[Event]) -> dict[str, str]:
+    """Return the annotation of each field that an emitter gives; attrs keeps resolved ones once they were asked for."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        found |= vars(base).get("__annotations__", {})
+    return {a.name: found[a.name] for a in attrs.fields(cls) if a.name not in STAMPED | {"extra"}}
+
+
+def strategy_of(kind: str) -> st.SearchStrategy[Any]:
+    whole, _, none = kind.partition(" | ")
+    found = BY_TYPE[whole]
+    return found | st.none() if none == "None" else found
+
+
+@st.composite
+def any_event(draw: st.DrawFn) -> Event:
+    cls = EVENT_TYPES[draw(st.sampled_from(sorted(EVENT_TYPES)))]
+    values = {name: draw(strategy_of(kind)) for name, kind in kinds(cls).items()}
+    return cls(**values)
+
+
+ENVELOPE = ("call_id", "agent_id", "parent_id", "turn_id")
+
+
+@given(any_event())
+def test_every_event_comes_back_from_the_wire_as_it_was(event: Event) -> None:
+    wire = decode(encode(event_to_wire(event)))
+    envelope = {name: wire.get(camel(name)) for name in ENVELOPE}
+    assert event_from_wire(wire["type"], wire["data"], **envelope) == event
+
+
+@given(any_event(), st.dictionaries(TEXT.map(lambda text: f"x{text}"), JSON, min_size=1, max_size=3))
+def test_fields_of_a_newer_version_are_kept_and_written_again(event: Event, more: dict[str, Any]) -> None:
+    data = {**decode(encode(event_data(event))), **more}
+    back = event_from_wire(event.type, data)
+    assert decode(encode(event_data(back))) == data
+
+
+@given(st.sampled_from(sorted(EVENT_TYPES)), st.dictionaries(TEXT, JSON, max_size=4), st.data())
+def test_garbage_is_an_event_or_an_event_error_and_nothing_else(
+    event_type: str, data: dict[str, Any], drawn: st.DataObject
+) -> None:
+    names = [camel(a.name) for a in attrs.fields(EVENT_TYPES[event_type])]
+    data |= drawn.draw(st.dictionaries(st.sampled_from(names), JSON, max_size=4))
+    try:
+        event = event_from_wire(event_type, data)
+    except EventError:
+        return
+    assert event.type == event_type
+
+
+# --- names, as code-ally-facts has them in section 4 ---
+
+NAMES: dict[str, set[str]] = {
+    "TOOL_CALL_START": {
+        "toolName", "arguments", "visibleInChat", "isTransparent", "collapsed", "shouldCollapse", "hideOutput",
+        "groupExecution", "toolCount", "tools",
+    },
+    "TOOL_CALL_END": {"toolName", "success", "result", "error", "output"},
+    "AGENT_START": {"message", "isSpecializedAgent", "instanceId", "agentName", "taskPrompt", "model"},
+    "AGENT_END": {
+        "content", "interrupted", "interruptionCause", "isSpecializedAgent", "instanceId", "agentName", "result",
+        "duration", "toolUseCount", "contextUsage",
+    },
+    "PERMISSION_REQUEST": {"requestId", "toolName", "path", "command", "arguments", "sensitivity", "options"},
+    "PERMISSION_RESPONSE": {"requestId", "choice"},
+    "COMPACTION_START": {"parentId"},
+    "COMPACTION_COMPLETE": {
+        "oldContextUsage", "newContextUsage", "threshold", "strategy", "degraded", "error", "errorMessage",
+    },
+    "CONTEXT_USAGE_UPDATE": {"contextUsage", "parentCallId"},
+    "TODO_UPDATE": {"todos"},
+    "THOUGHT_COMPLETE": {"thinking"},
+    "DIFF_PREVIEW": {"toolName", "filePath", "oldContent", "newContent", "operationType", "editsCount"},
+    "PLUGIN_MESSAGE_RECEIVED": {"pluginName", "message"},
+    "PLUGIN_EVENT_EMITTED": {"pluginName", "type", "data"},
+    "PLUGIN_ACTION_REQUESTED": {"pluginName", "action", "arguments", "requestedBy"},
+}  # fmt: skip
+OURS = {"TOOL_CALL_END": {"durationMs"}}
+SAMPLES: dict[str, Any] = {
+    "str": "x", "bool": True, "int": 3, "float": 2.5, "FrozenDict": {"a": 1}, "tuple[Any, ...]": [1], "Any": {"a": 1},
+}  # fmt: skip
+
+
+def full(event_type: str) -> Event:
+    cls = EVENT_TYPES[event_type]
+    return cls(**{name: SAMPLES[kind.partition(" | ")[0]] for name, kind in kinds(cls).items()})
+
+
+def test_the_twelve_types_are_there() -> None:
+    assert set(CODE_ALLY_TYPES) == set(NAMES) - {name for name in NAMES if name.startswith("PLUGIN_")}
+    assert len(CODE_ALLY_TYPES) == 12
+
+
+@pytest.mark.parametrize("event_type", sorted(NAMES))
+def test_data_has_code_allys_names(event_type: str) -> None:
+    assert set(event_data(full(event_type))) == NAMES[event_type] | OURS.get(event_type, set())
+
+
+def test_the_envelope_has_its_names_and_stands_beside_the_data() -> None:
+    wire = event_to_wire(full("THOUGHT_COMPLETE"))
+    expected = {"id", "type", "seq", "timestamp", "sessionId", "turnId", "callId", "agentId", "parentId", "origin"}
+    assert set(wire) == expected | {"data"}
+    assert wire["data"] == {"thinking": "x"}
+
+
+def test_a_compaction_has_its_parent_in_its_data_as_code_ally_has() -> None:
+    assert event_data(events.CompactionStart(parent_id="p1")) == {"parentId": "p1"}
+    assert event_data(events.CompactionStart()) == {}
+    assert event_from_wire("COMPACTION_START", {"parentId": "p1"}).parent_id == "p1"
+
+
+def test_optional_fields_that_are_none_are_left_out_and_needed_ones_are_not() -> None:
+    assert event_data(events.ToolCallEnd(tool_name="bash")) == {"toolName": "bash", "success": True, "result": {}}
+    assert event_data(events.CompactionComplete(error=True, error_message="full")) == {
+        "error": True, "errorMessage": "full",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("event_type", "data", "path", "words"),
+    [
+        ("TOOL_CALL_END", {"toolName": "bash", "success": "no"}, "success", "expected true or false"),
+        ("TOOL_CALL_END", {"toolName": "bash", "success": 1}, "success", "expected true or false"),
+        ("TOOL_CALL_START", {"toolName": 7}, "toolName", "expected a string, found int 7"),
+        ("TOOL_CALL_START", {"toolName": None}, "toolName", "expected a string"),
+        ("TOOL_CALL_START", {"toolName": "bash", "toolCount": True}, "toolCount", "expected an integer"),
+        ("TOOL_CALL_START", {"toolName": "bash", "toolCount": 1.0}, "toolCount", "expected an integer"),
+        ("TOOL_CALL_START", {"toolName": "bash", "arguments": [1]}, "arguments", "expected an object"),
+        ("CONTEXT_USAGE_UPDATE", {"contextUsage": "50"}, "contextUsage", "expected a number"),
+        ("CONTEXT_USAGE_UPDATE", {"contextUsage": True}, "contextUsage", "expected a number"),
+        ("CONTEXT_USAGE_UPDATE", {}, "contextUsage", "missing"),
+        ("DECISION", {"decisionId": "d", "kind": "k", "subject": "s", "verdict": "deny", "decidedBy": [1]},
+         "decidedBy.[0]", "expected a string"),
+        ("EVENTS_DROPPED", {"pluginName": "p", "count": 1, "ranges": [[1, "2"]]}, "ranges", "expected an integer"),
+        ("TODO_UPDATE", {"todos": "none"}, "todos", "expected a list"),
+    ],
+)  # fmt: skip
+def test_a_wrong_type_is_refused_with_the_path_that_the_sender_used(
+    event_type: str, data: dict[str, Any], path: str, words: str
+) -> None:
+    with pytest.raises(EventError) as caught:
+        event_from_wire(event_type, data)
+    assert path in str(caught.value)
+    assert event_type in str(caught.value)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("event_type", ["", "NOPE", "tool_call_end", ":x", "p:", "p:a b", "P:x"])
+def test_an_unknown_type_is_refused(event_type: str) -> None:
+    with pytest.raises(EventError, match="unknown event type"):
+        event_from_wire(event_type, {})
+
+
+@pytest.mark.parametrize("data", [None, [], "text", 5])
+def test_data_that_is_no_object_is_refused(data: Any) -> None:
+    with pytest.raises(EventError, match="expected an object"):
+        event_from_wire("TOOL_CALL_END", data)
+
+
+def test_a_plugins_own_event_keeps_its_data_whatever_names_it_has() -> None:
+    event = event_from_wire("loop-guard:found", {"type": "x", "seq": 5, "tool_name": "y"})
+    assert isinstance(event, PluginEvent)
+    assert event.type == "loop-guard:found"
+    assert event_data(event) == {"type": "x", "seq": 5, "tool_name": "y"}
+    assert event.seq == 0
+
+
+def test_an_events_data_and_envelope_cannot_be_set() -> None:
+    event = events.ToolCallStart(tool_name="bash", arguments={"a": [1]})
+    for name in ("tool_name", "arguments", "seq", "session_id", "origin", "call_id"):
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            setattr(event, name, "x")
+    with pytest.raises(TypeError):
+        event.arguments["a"] = 2
+    assert event.arguments["a"] == (1,)
