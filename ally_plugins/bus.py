@@ -341,9 +341,9 @@ class PluginMessageBus:
 
     async def _act(self, session: Session, request: ActionRequest, timeout: float) -> Any:
         """Have the host carry out an action of its own."""
-        name = request.action
+        name, limit = request.action, asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as limit:
+            async with limit:
                 return await self._host.capability("ally_request_action", session=session, request=request)
         except (RefusedError, ToolCallError):
             raise
@@ -367,8 +367,7 @@ class PluginMessageBus:
             plugin.budget.check_running_tasks(host.tasks.running(plugin.name))
             plugin.budget.take_task(host.clock.steady())
             check_name(name)
-            if not asyncio.iscoroutine(work):
-                raise ValidationRefused(f"work is {type(work).__name__}; expected a coroutine", field="work")
+            _check_coroutine(work)
             session = host.session_for(plugin.name, session_id)
             chain = _chain(plugin, scope, session.id)
             task = host.tasks.prepare(plugin, name, session.id, chain)
@@ -443,7 +442,7 @@ class PluginMessageBus:
         return tuple(parts)
 
     async def _earlier(self, plugin: Plugin, scope: Scope | None, key: str, fingerprint: str) -> Receipt | None:
-        """Return the receipt of the message that came under this key, be it still on its way; None when it is the first.
+        """Return the receipt of the message that came under this key, be it still on its way; None if it is the first.
 
         From within a gate nothing on its way is waited for: it could be what waits for the gate.
         """
@@ -526,9 +525,7 @@ class PluginMessageBus:
     ) -> int:
         name = plugin.name if plugin is not None else None
         try:
-            return await self._journal.append(
-                Record(kind, self._host.clock.time_ms(), name, session_id, ref, data)
-            )
+            return await self._journal.append(Record(kind, self._host.clock.time_ms(), name, session_id, ref, data))
         except JournalError as error:
             raise _unavailable(plugin, error) from error
 
@@ -548,7 +545,12 @@ class PluginMessageBus:
 
 
 def _pending(
-    session: Session, waiting: Waiting, key: str | None, fingerprint: str | None, cause: str | None, decision: str | None
+    session: Session,
+    waiting: Waiting,
+    key: str | None,
+    fingerprint: str | None,
+    cause: str | None,
+    decision: str | None,
 ) -> PendingMessage:
     """Return what is written of a message that is accepted, with what allowed it."""
     message = waiting.message
@@ -606,10 +608,16 @@ def _emit(plugin: Plugin | None, session: Session, event: Event, chain: tuple[st
         raise UnavailableRefused(str(error), plugin=plugin.name if plugin is not None else None) from error
 
 
+def _check_coroutine(work: object) -> None:
+    if not asyncio.iscoroutine(work):
+        raise ValidationRefused(f"work is {type(work).__name__}; expected a coroutine", field="work")
+
+
 def _check_action(action: object) -> None:
     if not isinstance(action, str) or not 0 < len(action) <= 2 * LONGEST_NAME or not action.isprintable():
         found = f"a text of {len(action)} characters" if isinstance(action, str) else type(action).__name__
-        raise ValidationRefused(f"action is {found}; expected a name such as 'compact' or 'plugin:name'", field="action")
+        text = f"action is {found}; expected a name such as 'compact' or 'plugin:name'"
+        raise ValidationRefused(text, field="action")
 
 
 def _cause(scope: Scope | None) -> str | None:

@@ -16,7 +16,7 @@ from .runtime.worker import Worker
 from .scope import SCOPE, Scope
 
 if TYPE_CHECKING:
-    from .tools import Kind, ToolSpec
+    from .tools import Kind, ToolSpec  # noqa: TC004 - nobody reads these annotations at run time
 
 __all__ = ["Contribution", "Contributions"]
 
@@ -140,7 +140,7 @@ class Contributions:
     def find(self, name: str, plugin: str | None = None) -> Contribution:
         """Return the one called `name`, which may be `plugin:name`.
 
-        Raises NotFoundRefused when there is none, or several plugins have one of this name; the text lists what there is.
+        Raises NotFoundRefused when there is none, or several plugins have one of this name; the text lists what is.
         """
         owner, colon, short = name.partition(":")
         if colon and plugin is None:

@@ -1,7 +1,7 @@
 """`Ally`: what a plugin is built with, and all that it can ask of its host.
 
-The handle carries the plugin's identity; no call takes a name. It only passes calls on: the six steps are the bus's, or,
-in a process of its own, the daemon connection's, behind the same `Outbound`.
+The handle carries the plugin's identity; no call takes a name. It only passes calls on: the six steps are the bus's,
+or, in a process of its own, the daemon connection's, behind the same `Outbound`.
 """
 
 from __future__ import annotations
@@ -67,9 +67,11 @@ class Outbound(Protocol):
     def may_log(self) -> bool:
         """Say whether the plugin may write one more log record now; may be asked from any thread."""
 
-    def supports(self, name: str) -> bool: ...
+    def supports(self, name: str) -> bool:
+        """As `Ally.supports`."""
 
-    def run_blocking(self, call: Coroutine[Any, Any, T], timeout: float | None) -> T: ...
+    def run_blocking(self, call: Coroutine[Any, Any, T], timeout: float | None) -> T:
+        """Run a call on the host's loop from another thread, and wait for it; `timeout` is in seconds."""
 
     async def add_message(
         self,
@@ -81,35 +83,42 @@ class Outbound(Protocol):
         deliver_as: str,
         trigger_turn: bool,
         metadata: Mapping[str, Any] | None,
-    ) -> Receipt: ...
+    ) -> Receipt:
+        """As `Ally.add_message`."""
 
-    async def emit_event(self, event_type: str, data: Mapping[str, Any], *, session_id: str | None) -> Receipt: ...
+    async def emit_event(self, event_type: str, data: Mapping[str, Any], *, session_id: str | None) -> Receipt:
+        """As `Ally.emit_event`."""
 
-    async def get_context(
-        self, parts: Sequence[str] | None, *, since: str | None, session_id: str | None
-    ) -> Context: ...
+    async def get_context(self, parts: Sequence[str] | None, *, since: str | None, session_id: str | None) -> Context:
+        """As `Ally.get_context`."""
 
-    async def register_tool(self, handler: Callable[..., Any], described: Mapping[str, Any]) -> Receipt: ...
+    async def register_tool(self, handler: Callable[..., Any], described: Mapping[str, Any]) -> Receipt:
+        """As `Ally.register_tool`."""
 
-    async def register_action(self, handler: Callable[..., Any], described: Mapping[str, Any]) -> Receipt: ...
+    async def register_action(self, handler: Callable[..., Any], described: Mapping[str, Any]) -> Receipt:
+        """As `Ally.register_action`."""
 
-    async def unregister(self, name: str) -> None: ...
+    async def unregister(self, name: str) -> None:
+        """As `Ally.unregister`."""
 
     async def request_action(
         self, action: str, arguments: Mapping[str, Any], *, session_id: str | None, timeout: float
-    ) -> Any: ...
+    ) -> Any:
+        """As `Ally.request_action`."""
 
-    async def start_task(self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None) -> Task: ...
+    async def start_task(self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None) -> Task:
+        """As `Ally.start_task`."""
 
-    async def task_progress(self, progress: float | None, message: str | None) -> None: ...
+    async def task_progress(self, progress: float | None, message: str | None) -> None:
+        """As `Ally.task_progress`."""
 
 
 class Ally:
     """A plugin's handle to its host.
 
-    Every call may raise a `RefusedError`: not granted, over budget, not valid, refused by another plugin's gate. One that
-    the plugin does not catch ends the hook, and is not counted as a crash. Cancelling a call takes it back where nothing
-    is on disk yet. Calls may be made from `ally_start` on.
+    Every call may raise a `RefusedError`: not granted, over budget, not valid, refused by another plugin's gate. One
+    that the plugin does not catch ends the hook, and is not counted as a crash. Cancelling a call takes it back where
+    nothing is on disk yet. Calls may be made from `ally_start` on.
     """
 
     def __init__(

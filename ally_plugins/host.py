@@ -66,7 +66,7 @@ class Host:
     exactly that, on the host author's responsibility, and is recorded so. Without it, the answer is no.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but one by name, each an option of its own
         self,
         app: str = "ally-plugins",
         *,
@@ -123,9 +123,9 @@ class Host:
     async def start(self) -> None:
         """Open the journal and start the plugins.
 
-        A plugin that cannot start is marked with the reason, and its granted gates deny. Raises HostError when a mandatory
-        plugin cannot start, ConfigError, JournalError and OrderError for what the operator has to mend; nothing is left
-        running then.
+        A plugin that cannot start is marked with the reason, and its granted gates deny. Raises HostError when a
+        mandatory plugin cannot start, ConfigError, JournalError and OrderError for what the operator has to mend;
+        nothing is left running then.
         """
         if self._loop is not None:
             raise HostError("this host runs already; make another one")
@@ -175,7 +175,7 @@ class Host:
                     self.registry.enable(plan, by="code")
 
     def _declare_emitted(self) -> None:
-        """Leave word in the home of what is never emitted, so that `list` and `doctor` can warn of idle subscriptions."""
+        """Leave word in the home of what is never emitted, so that `list` and `doctor` warn of idle subscriptions."""
         if self.home is None:
             return
         never = sorted(set(EVENT_TYPES) - self.emits)
@@ -494,9 +494,9 @@ def _tool_result(value: Any) -> ToolResult:
     if isinstance(value, ToolResult):
         return value
     if isinstance(value, str):
-        return ToolResult(True, value)
+        return ToolResult(success=True, output=value)
     if value is None:
-        return ToolResult(True)
+        return ToolResult(success=True)
     data = freeze(value)
     message = data.get("message") if isinstance(data, dict) else None
-    return ToolResult(True, message if isinstance(message, str) else encode(data).decode(), data=data)
+    return ToolResult(success=True, output=message if isinstance(message, str) else encode(data).decode(), data=data)

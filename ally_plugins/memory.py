@@ -3,6 +3,8 @@
 Also the default of every capability hook. State that events tell (todos, usage, agents) is followed here.
 """
 
+# ruff: noqa: ARG002, D102 - the capability hooks are described, with their arguments, in `hookspecs`
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -184,6 +186,6 @@ class DefaultCapabilities:
 def without_private(context: Context) -> Context:
     """Return the context without messages that the host marked private, and none that could change, whoever made it."""
     messages = context.messages
-    if messages is None or (messages.__class__ is tuple and not any([message.private for message in messages])):
+    if messages is None or (messages.__class__ is tuple and not any(message.private for message in messages)):
         return context
     return evolve(context, messages=tuple(message for message in messages if not message.private))

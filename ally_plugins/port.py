@@ -1,5 +1,7 @@
 """The in-process end of a plugin's handle: it stamps the plugin's identity on every call to the bus."""
 
+# ruff: noqa: D102 - each call is `handle.Outbound`'s, and described there
+
 from __future__ import annotations
 
 import asyncio

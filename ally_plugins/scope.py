@@ -1,7 +1,7 @@
 """What a plugin's code is running for: the event, session and chain of plugins behind a call.
 
-The host sets it around every hook, tool, action and task; tasks that the plugin creates inherit it with the context. The
-bus reads it, so that no plugin has to say (or could misstate) what caused its call.
+The host sets it around every hook, tool, action and task; tasks that the plugin creates inherit it with the context.
+The bus reads it, so that no plugin has to say (or could misstate) what caused its call.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import define
 
 if TYPE_CHECKING:
-    from .events import Event
+    from .events import Event  # noqa: TC004 - nobody reads this annotation at run time
 
 __all__ = ["SCOPE", "Scope", "current_scope"]
 

@@ -305,7 +305,7 @@ class Session:
             elif ruling.needs_person and not (ask is not None and await ask(call, ruling)):
                 refusal = f"the person did not agree: {ruling.reason}"
         if refusal is not None:
-            return ToolResult(False, error=f"not run: {refusal}")
+            return ToolResult(success=False, error=f"not run: {refusal}")
         return await self._run_allowed(call, run)
 
     async def _run_allowed(self, call: ToolCall, run: Runner) -> ToolResult:
@@ -314,7 +314,7 @@ class Session:
         try:
             result = await self.transform_tool_output(call, await _result_of(run, call))
         except GateRefused as error:
-            result = ToolResult(False, error=f"the output is withheld: {error}")
+            result = ToolResult(success=False, error=f"the output is withheld: {error}")
         except BaseException as error:
             why = "interrupted" if isinstance(error, asyncio.CancelledError) else type(error).__name__
             self.emit(ToolCallEnd(success=False, error=why, **about))
@@ -409,7 +409,7 @@ class Session:
     async def _deliver(self, waiting: Waiting) -> bool:
         try:
             taken = await self._host.capability("ally_add_message", session=self, message=waiting.message)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the message waits, whatever the host's implementation raised
             _log.exception("the host could not take message %r of %r", waiting.message.id, waiting.plugin)
             return False
         if not taken:
@@ -422,7 +422,7 @@ class Session:
         return True
 
     def _follow_chain(self, kind: str, delivered: Sequence[Waiting]) -> None:
-        """What follows from delivered messages carries their chain: for a step, or a whole turn that they began."""
+        """Give what follows from delivered messages their chain: for a step, or a whole turn that they began."""
         chain = max((waiting.origin for waiting in delivered), key=len, default=())
         if kind != "step" and delivered:
             self._turn_origin = chain
@@ -484,12 +484,12 @@ async def _result_of(run: Runner, call: ToolCall) -> ToolResult:
     try:
         result = await run(call)
     except ToolCallError as error:
-        return ToolResult(False, error=str(error))
+        return ToolResult(success=False, error=str(error))
     except Exception as error:  # noqa: BLE001
-        return ToolResult(False, error=f"{type(error).__name__}: {error}")
+        return ToolResult(success=False, error=f"{type(error).__name__}: {error}")
     if isinstance(result, ToolResult):
         return result
-    return ToolResult(False, error=f"the tool returned {type(result).__name__}; expected a ToolResult")
+    return ToolResult(success=False, error=f"the tool returned {type(result).__name__}; expected a ToolResult")
 
 
 def _only(context: Context, parts: Sequence[str]) -> Context:

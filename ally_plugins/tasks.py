@@ -108,11 +108,11 @@ class Tasks:
 
     def cancel_all(self, reason: str, plugin: str | None = None) -> list[asyncio.Task[Any]]:
         """End the tasks of a plugin, or all, with a reason; return those that have to be waited for."""
-        ending: list[asyncio.Task[Any]] = []
-        for task in self:
-            if plugin in {None, task.plugin.name} and task.cancel(reason) and task._running is not None:  # noqa: SLF001
-                ending.append(task._running)  # noqa: SLF001
-        return ending
+        return [
+            task._running  # noqa: SLF001
+            for task in self
+            if plugin in {None, task.plugin.name} and task.cancel(reason) and task._running is not None  # noqa: SLF001
+        ]
 
     async def _run(self, task: PluginTask, work: Coroutine[Any, Any, Any], scope: Scope) -> None:
         SCOPE.set(scope)

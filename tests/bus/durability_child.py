@@ -130,7 +130,7 @@ async def fail_and_recover(home: Path) -> None:
 
     class Listens(Talker):
         @hookimpl
-        async def ally_tool_call_start(self, event: ToolCallStart) -> None:
+        async def ally_tool_call_start(self, event: ToolCallStart) -> None:  # noqa: ARG002
             nonlocal heard
             heard += 1
 

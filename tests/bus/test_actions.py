@@ -1,4 +1,6 @@
-"""Tools and actions: offered by decorator or at run time, checked, limited, run for the person, the agent and plugins."""
+"""Tools and actions: offered by decorator or at run time, checked, limited, run for person, agent and plugins."""
+
+# ruff: noqa: ARG001, FBT001, FBT002, PT017 - hooks and handlers name what they are given; a call that may go either way
 
 from __future__ import annotations
 
@@ -111,7 +113,9 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_runs(
     run(main())
 
 
-def test_a_handler_that_is_a_def_runs_in_a_thread_and_does_not_hold_up_the_loop(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_handler_that_is_a_def_runs_in_a_thread_and_does_not_hold_up_the_loop(
+    run: Any, new_host: Any, puppet: Any
+) -> None:
     released = threading.Event()
 
     def wait() -> str:
@@ -167,7 +171,13 @@ def test_a_handler_that_is_too_slow_is_an_error_and_a_crash(
 def test_what_handlers_raise_is_an_error_for_the_caller_and_five_of_them_end_in_quarantine(
     run: Any, new_host: Any, puppet: Any
 ) -> None:
-    kinds: list[BaseException] = [ZeroDivisionError("x"), SystemExit(3), StopIteration(), RuntimeError("y"), ValueError()]
+    kinds: list[BaseException] = [
+        ZeroDivisionError("x"),
+        SystemExit(3),
+        StopIteration(),
+        RuntimeError("y"),
+        ValueError(),
+    ]
 
     async def main() -> None:
         plugin = puppet()
@@ -326,7 +336,11 @@ def test_an_action_runs_for_the_person_and_is_announced_and_written_down(run: An
             host.stream.subscribe("PLUGIN_ACTION_REQUESTED", told.append)
             answer = await session.request_action("stats", {"detail": True})
             assert answer == {"message": "fine", "detail": True, "session": "s"}
-            assert await session.request_action("compact", {"to": 5}, by="agent") == {"by": "agent", "session": "s", "to": 5}
+            assert await session.request_action("compact", {"to": 5}, by="agent") == {
+                "by": "agent",
+                "session": "s",
+                "to": 5,
+            }
             with pytest.raises(NotFoundRefused, match="actions of plugins: p:stats"):
                 await session.request_action("nothing")
             with pytest.raises(ArgumentsError):

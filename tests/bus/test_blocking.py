@@ -1,5 +1,7 @@
 """The host for programs without a loop: its whole life from plain threads."""
 
+# ruff: noqa: ARG001, ARG002, PT012 - hooks and fixtures name what they are given, used or not
+
 from __future__ import annotations
 
 import threading
@@ -64,7 +66,7 @@ def test_a_host_s_whole_life_from_a_plain_thread(no_leaks: None) -> None:
         assert session.request_action("greet", {"name": "you"}) == "hello you"
 
         def work(call: ToolCall) -> ToolResult:
-            return ToolResult(True, threading.current_thread().name)
+            return ToolResult(success=True, output=threading.current_thread().name)
 
         result = session.run_tool_call(CALL, work)
         assert result.output not in {"ally-host", threading.current_thread().name}

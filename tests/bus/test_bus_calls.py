@@ -1,4 +1,6 @@
-"""Every call of the bus: with its grant, without it, over budget, before start and after stop, and as a plain function."""
+"""Every call of the bus: with its grant, without it, over budget, before start, after stop, as a plain function."""
+
+# ruff: noqa: ARG001, ARG002 - hooks and fixtures name what they are given, used or not
 
 from __future__ import annotations
 
@@ -24,9 +26,6 @@ from ally_plugins import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from ally_plugins import Host
-
 
 
 async def work() -> int:
@@ -75,9 +74,7 @@ class Compacts:
 
 
 @EVERY_CALL
-def test_a_call_succeeds_with_its_grant_and_nothing_else(
-    call: str, run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_call_succeeds_with_its_grant_and_nothing_else(call: str, run: Any, new_host: Any, puppet: Any) -> None:
     grant, _, make = CALLS[call]
 
     async def main() -> Any:
@@ -186,9 +183,7 @@ def test_a_blocking_call_on_the_loop_s_own_thread_raises_and_leaves_nothing_behi
 
 
 @EVERY_CALL
-def test_a_call_before_start_and_after_stop_is_refused(
-    call: str, run: Any, new_host: Any
-) -> None:
+def test_a_call_before_start_and_after_stop_is_refused(call: str, run: Any, new_host: Any) -> None:
     make = CALLS[call][2]
     early: list[asyncio.Task[Any]] = []
     handles: list[Ally] = []
@@ -325,7 +320,7 @@ def test_a_message_ends_at_64_kib_of_utf_8(run: Any, new_host: Any, puppet: Any)
 
 
 def test_newlines_tabs_and_every_script_are_text(run: Any, new_host: Any, puppet: Any) -> None:
-    text = "one\n\ttwo – żółć 漢字 🙂 \u200f"
+    text = "one\n\ttwo \u2013 żółć 漢字 🙂 \u200f"
 
     async def main() -> Any:
         plugin = puppet()
@@ -510,9 +505,7 @@ def test_a_message_passes_the_transforms_and_gates_of_others_and_none_of_its_own
     run(main())
 
 
-def test_a_plugin_s_change_to_a_message_is_validated_as_the_message_was(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_plugin_s_change_to_a_message_is_validated_as_the_message_was(run: Any, new_host: Any, puppet: Any) -> None:
     from ally_plugins import Message, Replace
 
     answers: list[Any] = []

@@ -1,4 +1,6 @@
-"""Who led to what: chains of plugins and their limit, sessions that never mix, and calls that would wait for themselves."""
+"""Who led to what: chains of plugins and their limit, sessions that never mix, calls that would wait for themselves."""
+
+# ruff: noqa: ARG001 - hooks and fixtures name what they are given, used or not
 
 from __future__ import annotations
 
@@ -42,8 +44,7 @@ def make_echo(puppet: Any, name: str, other: str, chains: list[tuple[str, ...]],
                 await self.ally.emit_event("ping", {"from": name})
                 chains.append((*event.origin, name))
             except HopLimitRefused as error:
-                refused.append(name)
-                assert len(error.chain) == 9
+                refused.append(f"{name} {len(error.chain)}")
 
     return puppet(ally_event=ally_event)
 
@@ -60,7 +61,7 @@ def test_two_plugins_that_answer_each_other_s_events_stop_at_eight(run: Any, new
             await settle(session)
             assert max(map(len, chains)) == 8
             assert len(chains) == 16  # both answer the first event, and each answer is answered seven times
-            assert sorted(refused) == ["a", "b"]
+            assert sorted(refused) == ["a 9", "b 9"]
             assert all(chain[:2] in {("a", "b"), ("b", "a"), ("a",), ("b",)} for chain in chains)
             assert {plugin.counts.crashes for plugin in host.plugins.values()} == {0}
 
@@ -126,7 +127,9 @@ async def ignore(self: Any, event: Any) -> None:
 
 
 @pytest.mark.parametrize("way", ["asyncio task", "plugin task", "thread"])
-def test_a_loop_through_work_in_the_background_stops_as_well(way: str, run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_loop_through_work_in_the_background_stops_as_well(  # noqa: C901 - one plugin that works in three ways
+    way: str, run: Any, new_host: Any
+) -> None:
     """Hooks only queue; what was started in `ally_start` answers, so that no hook is behind the answer."""
     answers: list[str] = []
     refused: list[str] = []
@@ -311,9 +314,7 @@ def test_fifty_sessions_at_once_never_mix(run: Any, new_host: Any, puppet: Any) 
     run(main())
 
 
-def test_outside_an_event_the_session_must_be_named_when_several_are_open(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_outside_an_event_the_session_must_be_named_when_several_are_open(run: Any, new_host: Any, puppet: Any) -> None:
     async def main() -> None:
         plugin = puppet()
         async with new_host(plugins={"p": plugin}) as host:
@@ -325,7 +326,7 @@ def test_outside_an_event_the_session_must_be_named_when_several_are_open(
             calls = (
                 lambda: plugin.ally.add_message("user", "hello"),
                 lambda: plugin.ally.emit_event("done"),
-                lambda: plugin.ally.get_context(),
+                plugin.ally.get_context,
                 lambda: plugin.ally.start_task("job", asyncio.sleep(0)),
                 lambda: plugin.ally.request_action("compact"),
             )
@@ -442,9 +443,7 @@ def test_the_last_hook_too_is_not_waited_for_by_what_it_causes(run: Any, new_hos
     assert outcomes in (["refused"], [])  # b may have stopped before
 
 
-def test_two_calls_under_one_key_never_wait_for_each_other_through_a_gate(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_two_calls_under_one_key_never_wait_for_each_other_through_a_gate(run: Any, new_host: Any, puppet: Any) -> None:
     """A's message waits for B's gate, which speaks; A's gate is asked, and sends under the key that is on its way."""
 
     async def gate_of_a(self: Any, message: Any) -> None:

@@ -1,5 +1,7 @@
 """Idempotency keys, the order of the six steps, and budgets by a clock that the test moves."""
 
+# ruff: noqa: ARG001 - hooks and fixtures name what they are given, used or not
+
 from __future__ import annotations
 
 import asyncio
@@ -180,7 +182,9 @@ def test_a_key_is_known_after_a_restart_of_the_host(run: Any, puppet: Any, tmp_p
         run(once("other"))
 
 
-def test_a_key_is_looked_up_before_the_budget_and_after_permission(run: Any, new_host: Any, puppet: Any, limited: Any) -> None:
+def test_a_key_is_looked_up_before_the_budget_and_after_permission(
+    run: Any, new_host: Any, puppet: Any, limited: Any
+) -> None:
     async def main() -> None:
         plugin = puppet()
         given = limited(plugin, ["add_message:user"], messages_per_minute=1)
@@ -300,7 +304,7 @@ def test_a_flood_of_refusals_is_counted_one_by_one_and_written_folded(run: Any, 
 
     async def main() -> None:
         plugin = puppet()
-        options = {"plugins": {"p": plugin}, "grants": {"p": ["emit_event"]}, "clock": clock}
+        options: dict[str, Any] = {"plugins": {"p": plugin}, "grants": {"p": ["emit_event"]}, "clock": clock}
         async with Host("test", home=tmp_path, discover=False, **options) as host:
             host.session("s")
             for i in range(1_000):

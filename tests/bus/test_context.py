@@ -1,5 +1,7 @@
 """What a plugin may read of a session: parts, cursors, what is private, and what a host's own answer may not add."""
 
+# ruff: noqa: ARG001, ARG002 - hooks and fixtures name what they are given, used or not
+
 from __future__ import annotations
 
 import time
@@ -34,7 +36,9 @@ def fill(session: Any) -> None:
     conversation.add(Message(role="user", content="my password", id="2", private=True))
     conversation.add(Message(role="assistant", content="hi", id="3"))
     session.emit(ContextUsageUpdate(context_usage=42.5))
-    session.emit(TodoUpdate(todos=[{"id": "t1", "task": "write", "status": "in_progress"}, {"task": "b", "status": "?"}]))
+    session.emit(
+        TodoUpdate(todos=[{"id": "t1", "task": "write", "status": "in_progress"}, {"task": "b", "status": "?"}])
+    )
     session.emit(AgentStart(agent_name="main", instance_id="i1", task_prompt="do it"))
 
 
@@ -84,7 +88,9 @@ def test_each_part_is_a_grant_of_its_own(part: str, run: Any, new_host: Any, pup
     run(main())
 
 
-@pytest.mark.parametrize("parts", ["messages", 5, [5], ["secrets"], [["messages"]], {"messages": 1}, iter(["messages"])])
+@pytest.mark.parametrize(
+    "parts", ["messages", 5, [5], ["secrets"], [["messages"]], {"messages": 1}, iter(["messages"])]
+)
 def test_parts_that_are_none_are_refused(parts: Any, run: Any, new_host: Any, puppet: Any) -> None:
     async def main() -> None:
         plugin = puppet()
@@ -131,7 +137,7 @@ def test_a_cursor_that_is_none_starts_at_the_beginning_and_says_so(
             context = await plugin.ally.get_context(["messages"], since=cursor)
             assert (len(context.messages), context.is_reset) == (2, True)
             with pytest.raises(ValidationRefused):
-                await plugin.ally.get_context(["messages"], since=5)  # type: ignore[arg-type]
+                await plugin.ally.get_context(["messages"], since=5)
 
     run(main())
 

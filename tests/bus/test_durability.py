@@ -28,9 +28,7 @@ def killed_after(home: Path, round_: int, last: int, lines: int) -> list[str]:
     """Run a host, kill it with SIGKILL when it has told so many things, and return all that it told."""
     with start("talk", home, round_, last) as child:
         assert child.stdout is not None
-        told = []
-        for _ in range(lines):
-            told.append(child.stdout.readline())
+        told = [child.stdout.readline() for _ in range(lines)]
         child.kill()
         told += child.stdout.readlines()
     assert child.returncode == -signal.SIGKILL

@@ -1,5 +1,7 @@
 """Events of a session: who may emit, thresholds of the context's usage, the end of a session, threads."""
 
+# ruff: noqa: ARG001 - hooks and fixtures name what they are given, used or not
+
 from __future__ import annotations
 
 import threading
@@ -97,7 +99,8 @@ def test_many_threads_may_emit_at_once_and_every_event_has_a_number_of_its_own(
             threads = [threading.Thread(target=emit) for _ in range(8)]
             for thread in threads:
                 thread.start()
-            await asyncio.to_thread(lambda: [thread.join() for thread in threads])
+            for thread in threads:
+                await asyncio.to_thread(thread.join)
             await session.drained()
             await host.journal.flush()
             assert host.journal.last_seq("s") == session.ring.head

@@ -1,5 +1,7 @@
 """The life of a host: start, what may go wrong at start, stop, and what is in flight when it stops."""
 
+# ruff: noqa: ARG001, ARG002 - hooks and fixtures name what they are given, used or not
+
 from __future__ import annotations
 
 import asyncio
@@ -87,7 +89,7 @@ def test_a_mandatory_plugin_that_cannot_start_stops_the_start_and_leaves_nothing
     async def main() -> None:
         plugins = {"p": mandatory(Broken), "other": puppet(ally_stop=ally_stop)}
         host = Host("test", home=tmp_path, discover=False, plugins=plugins)
-        with pytest.raises(HostError, match="the mandatory plugin 'p' is failed: .*at start"):
+        with pytest.raises(HostError, match=r"the mandatory plugin 'p' is failed: .*at start"):
             async with host:
                 pytest.fail("it must not start")
         assert host.plugins == {}
@@ -97,9 +99,7 @@ def test_a_mandatory_plugin_that_cannot_start_stops_the_start_and_leaves_nothing
     assert stopped == ["other"]
 
 
-def test_a_home_that_cannot_be_written_stops_the_start_in_words(
-    run: Any, tmp_path: Path, no_leaks: None
-) -> None:
+def test_a_home_that_cannot_be_written_stops_the_start_in_words(run: Any, tmp_path: Path, no_leaks: None) -> None:
     (tmp_path / "journal.db").mkdir()
 
     async def main() -> None:

@@ -1,5 +1,7 @@
 """When a plugin's message enters the conversation: what is due where, what wakes the agent, what the host may do."""
 
+# ruff: noqa: ARG001, ARG002 - hooks and fixtures name what they are given, used or not
+
 from __future__ import annotations
 
 import asyncio
@@ -51,7 +53,9 @@ def test_messages_enter_in_the_order_of_their_acceptance(run: Any, new_host: Any
         async with new_host(plugins={"a": a, "b": b}) as host:
             session = host.session("s")
             for i in range(10):
-                await (a, b)[i % 2].ally.add_message("user", str(i), deliver_as=("next_turn", "steer", "follow_up")[i % 3])
+                await (a, b)[i % 2].ally.add_message(
+                    "user", str(i), deliver_as=("next_turn", "steer", "follow_up")[i % 3]
+                )
             assert [message.content for message in await session.safe_point("turn_start")] == list("0123456789")
 
     run(main())
@@ -265,9 +269,7 @@ def test_a_delivery_that_cannot_be_recorded_is_not_made_twice_and_recorded_later
     run(main())
 
 
-def test_a_safe_point_that_is_cancelled_delivers_what_is_left_at_the_next(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_safe_point_that_is_cancelled_delivers_what_is_left_at_the_next(run: Any, new_host: Any, puppet: Any) -> None:
     class Stuck:
         def __init__(self) -> None:
             self.messages: list[str] = []
@@ -314,16 +316,14 @@ def test_a_call_that_is_cancelled_after_it_was_written_is_delivered_all_the_same
             await host.journal.flush()
             stored = {message.id for message in host.journal.pending("s")}
             async with asyncio.timeout(5):
-                while len(session.inbox) < len(stored):
+                while len(session.inbox) < len(stored):  # noqa: ASYNC110 - nothing tells of it but the inbox itself
                     await asyncio.sleep(0.001)
             assert {message.id for message in await session.safe_point()} == stored
 
     run(main())
 
 
-def test_a_session_found_again_takes_up_what_waits_and_goes_on_counting(
-    run: Any, puppet: Any, tmp_path: Path
-) -> None:
+def test_a_session_found_again_takes_up_what_waits_and_goes_on_counting(run: Any, puppet: Any, tmp_path: Path) -> None:
     plugin = puppet()
     heard: list[Any] = []
 

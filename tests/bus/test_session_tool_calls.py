@@ -1,5 +1,7 @@
 """One tool call, in the order that the contract names, and whatever goes wrong on the way."""
 
+# ruff: noqa: ARG001 - hooks and fixtures name what they are given, used or not
+
 from __future__ import annotations
 
 import asyncio
@@ -55,7 +57,7 @@ class Agent:
         self.order.append(f"run {call.arguments['command']}")
         if self.error is not None:
             raise self.error
-        return ToolResult(True, "done", data={"n": 1})
+        return ToolResult(success=True, output="done", data={"n": 1})
 
     async def ask(self, call: ToolCall, ruling: Any) -> bool:
         self.order.append(f"ask {call.arguments['command']} ({ruling.reason})")
@@ -74,7 +76,14 @@ CALL = ToolCall("bash", {"command": "ls"}, call_id="c1")
 
 
 def carry_out(
-    run: Any, new_host: Any, puppet: Any, *, verdict: Any = None, person: bool = True, call: ToolCall = CALL, **change: Any
+    run: Any,
+    new_host: Any,
+    puppet: Any,
+    *,
+    verdict: Any = None,
+    person: bool = True,
+    call: ToolCall = CALL,
+    **change: Any,
 ) -> tuple[ToolResult, list[str], list[Any]]:
     order: list[str] = []
     told: list[Any] = []
@@ -165,7 +174,9 @@ def test_an_allow_asks_nobody(run: Any, new_host: Any, puppet: Any) -> None:
     assert not any(each.startswith("ask") for each in order)
 
 
-@pytest.mark.parametrize("error", [ToolCallError("it broke", tool="bash"), ZeroDivisionError("it broke"), TimeoutError("it broke")])
+@pytest.mark.parametrize(
+    "error", [ToolCallError("it broke", tool="bash"), ZeroDivisionError("it broke"), TimeoutError("it broke")]
+)
 def test_what_a_tool_raises_is_an_answer_to_the_model_and_passes_the_transforms(
     error: BaseException, run: Any, new_host: Any, puppet: Any
 ) -> None:
@@ -198,7 +209,7 @@ def test_an_interruption_ends_the_call_with_an_event_wherever_it_comes(
         await asyncio.Event().wait()
 
     async def fine(call: ToolCall) -> ToolResult:
-        return ToolResult(True)
+        return ToolResult(success=True)
 
     async def main() -> None:
         plugin = puppet(ally_transform_tool_output=stuck_hook) if where == "output" else puppet()
@@ -228,7 +239,7 @@ def test_a_transform_that_blocks_withholds_the_output(run: Any, new_host: Any, p
         raise ZeroDivisionError("cannot redact")
 
     async def fine(call: ToolCall) -> ToolResult:
-        return ToolResult(True, "the password")
+        return ToolResult(success=True, output="the password")
 
     async def main() -> None:
         config = PluginConfig(enabled=True, is_decided=True, grants=GrantSet.everything(), transform_on_error="block")

@@ -119,7 +119,7 @@ def test_a_task_that_fails_tells_so_and_counts_as_a_crash(
             host.session("s")
             host.stream.subscribe("TASK_PROGRESS", told.append)
             task = await plugin.ally.start_task("job", fail())
-            with pytest.raises(Exception, match=".*"):
+            with pytest.raises(Exception, match=r".*"):
                 await task.result()
             assert task.state == "failed"
             assert type(error).__name__ in task.reason
@@ -214,9 +214,7 @@ def test_the_end_of_the_host_ends_tasks_even_such_as_ignore_it(run: Any, new_hos
     run(main())
 
 
-def test_a_task_is_not_started_for_a_plugin_that_was_stopped_meanwhile(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_task_is_not_started_for_a_plugin_that_was_stopped_meanwhile(run: Any, new_host: Any, puppet: Any) -> None:
     async def main() -> None:
         plugin = puppet()
         async with new_host(plugins={"p": plugin}) as host:
