@@ -93,6 +93,8 @@ class Lane:
         self._current: Request | None = None
         self._scope: Scope | None = None
         self._hook = ""
+        self._held = frozenset((plugin,))
+        self._since_pause = 0
         self._batch: list[Event] = []
         self._in_thread = False
         self._interruption: _Interruption | None = None
@@ -230,6 +232,7 @@ class Lane:
             self._let_go_of_all()  # whatever ended it: nobody may wait for a lane that is no more
 
     async def _sleep(self) -> None:
+        self._since_pause = 0
         self._sleeper = asyncio.get_running_loop().create_future()
         try:
             await self._sleeper
@@ -240,10 +243,13 @@ class Lane:
         """Deliver one batch of each session that has events; say whether there was any."""
         found = False
         for session_id, cursor in list(self._cursors.items()):
-            if cursor.position < cursor.ring.head:
+            if (before := cursor.position) < cursor.ring.head:
                 found = True
                 await self._deliver(session_id, cursor, cursor.ring.head)
-                await asyncio.sleep(0)
+                self._since_pause += cursor.position - before
+                if self._since_pause >= BATCH:  # after less, the lane will sleep soon enough
+                    self._since_pause = 0
+                    await asyncio.sleep(0)
             if self._requests:
                 break
         return found
@@ -319,7 +325,7 @@ class Lane:
         wanted = types & observers.types
         if not wanted or self._is_abandoned:
             return
-        scope.held = frozenset((self.plugin,))
+        scope.held = self._held
         self._scope = scope
         SCOPE.set(scope)
         if wanted.isdisjoint(observers.several):

@@ -81,7 +81,8 @@ class Request:
             return
         if error is None:
             self.future.set_result(result)
-        elif isinstance(error, StopIteration):  # a future refuses to carry it
-            self.future.set_exception(RuntimeError(f"StopIteration: {error}"))
-        else:
-            self.future.set_exception(error)
+            return
+        if isinstance(error, StopIteration):  # a future refuses to carry it
+            error = RuntimeError(f"StopIteration: {error}")
+        self.future.set_exception(error)
+        self.future.exception()  # who asked may be gone, which is no fault that asyncio need log

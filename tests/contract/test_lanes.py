@@ -427,6 +427,26 @@ def test_a_question_that_is_taken_back_interrupts_the_hook_and_the_lane_goes_on(
     go(main())
 
 
+def test_nobody_is_told_of_an_answer_that_nobody_waits_for_any_more(
+    plugin: Make, setup: Make, new_host: Make, go: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        one = setup(plugin(ally_tool_call_start=hang), deadlines={"stop": 0.05})
+        async with new_host({"p": one}) as host:
+            session = host.session()
+            session.emit(start())
+            draining = asyncio.ensure_future(session.drained())
+            asking = asyncio.ensure_future(session.gate_tool_call(CALL))
+            await asyncio.sleep(0.01)
+            draining.cancel()
+            asking.cancel()
+        gc.collect()
+
+    go(main())
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
 # --- what hooks raise ---
 
 RAISED: list[BaseException] = [
@@ -446,7 +466,11 @@ RAISED: list[BaseException] = [
 @pytest.mark.parametrize("is_async", [True, False])
 @pytest.mark.parametrize("raised", RAISED, ids=lambda error: type(error).__name__)
 def test_whatever_a_hook_raises_is_its_crash_and_the_next_event_comes(
-    raised: BaseException, is_async: bool, plugin: Make, new_host: Make, go: Make  # noqa: FBT001
+    raised: BaseException,
+    is_async: bool,  # noqa: FBT001
+    plugin: Make,
+    new_host: Make,
+    go: Make,
 ) -> None:
     def fail(self: Any, event: Event) -> None:
         self.seen.append(event.seq)
@@ -571,7 +595,10 @@ def test_a_def_hook_that_returns_a_coroutine_is_told_so(
 
 @pytest.mark.parametrize("is_async", [True, False])
 def test_the_fifth_crash_in_a_minute_is_quarantine_and_hooks_are_called_no_more(
-    is_async: bool, plugin: Make, new_host: Make, go: Make  # noqa: FBT001
+    is_async: bool,  # noqa: FBT001
+    plugin: Make,
+    new_host: Make,
+    go: Make,
 ) -> None:
     def fail(self: Any, event: Event) -> None:
         self.seen.append(event.seq)
