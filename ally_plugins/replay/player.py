@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from attrs import define, field
@@ -84,7 +85,7 @@ class Player:
     async def _play(self, recording: Recording) -> None:
         playing: SessionPlayer | None = None
         try:
-            for step in recording.steps():
+            for step in chain.from_iterable(recording.chunks()):
                 if playing is not None:
                     await playing.receive_step(step)
                 elif isinstance(step, SessionStarted):

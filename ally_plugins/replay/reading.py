@@ -30,6 +30,9 @@ _FIRST_LIMIT: Final = 1024 * 1024
 _ARRAYS: Final = frozenset({"trajectory", "history"})
 # Every record of a transcript has a type, whatever it is, and one of these.
 _RECORD_KEYS: Final = frozenset({"leafUuid", "message", "messageId", "sessionId", "summary", "timestamp", "uuid"})
+_CHUNK_STEPS: Final = 128
+_CHUNK_BYTES: Final = 1024 * 1024
+_LOOK_EVERY: Final = 4  # steps; asking where a file stands is a system call
 _EXPECTED: Final = "expected a Claude Code transcript, a SWE-agent trajectory or an export of the journal"
 
 
@@ -73,6 +76,26 @@ class Recording:
             raise RecordingError(f"cannot read {str(self.path)!r}: {error.strerror}") from error
         finally:
             self._file = None
+
+    def chunks(self) -> Generator[list[Step], None, None]:
+        """Yield what `steps` yields, some at a time, since reading many in a row is faster than one now and then.
+
+        A chunk ends once a mebibyte was read, so that memory stays what it is for steps one by one.
+        """
+        chunk: list[Step] = []
+        start = 0
+        try:
+            for step in self.steps():
+                chunk.append(step)
+                if len(chunk) % _LOOK_EVERY == 0:
+                    position = self.position
+                    if len(chunk) >= _CHUNK_STEPS or position - start >= _CHUNK_BYTES:
+                        yield chunk
+                        chunk, start = [], position
+        except RecordingError:
+            yield chunk  # what was read before is as good as ever
+            raise
+        yield chunk
 
     def _read(self, file: BinaryIO) -> Iterator[Step]:
         match self.format:
