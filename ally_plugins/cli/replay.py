@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
@@ -14,13 +14,15 @@ from .state import command
 from .text import echo, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ally_plugins.host import Host
     from ally_plugins.replay.reading import Recording
     from ally_plugins.replay.report import ReplayReport
 
     from .state import State
+
+_ALWAYS: Final = frozenset({"SESSION_START", "SESSION_END", "PLUGIN_STATE"})
 
 __all__ = ["play", "replay", "show_report"]
 
@@ -63,31 +65,30 @@ def replay(
     """
     recordings = _open_all(files, session_id, context_window)
     host = _host(state, plugins)
-    with ExitStack() as stack:
-        file = _open_out(stack, out, files)
-        code = play(host, recordings, state=state, speed=speed, out=file)
-    if code:
-        click.get_current_context().exit(code)
+    with _writing(out, files) as file:
+        report = play(host, recordings, speed=speed, out=file)
+    if session_id is not None and set(report.events) <= _ALWAYS:
+        raise click.UsageError(f"no event of the session {session_id!r} is in {', '.join(files)}")
+    show_report(report, as_json=state.as_json)
+    if report.is_interrupted:
+        click.get_current_context().exit(INTERRUPTED)
 
 
-def play(
-    host: Host, recordings: Sequence[Recording], *, state: State, speed: float | None, out: BinaryIO | None
-) -> int:
-    """Play recordings in the terminal, show the report, and return the exit code."""
+def play(host: Host, recordings: Sequence[Recording], *, speed: float | None, out: BinaryIO | None) -> ReplayReport:
+    """Play recordings in the terminal and return the report, also of a replay that was interrupted."""
     from ally_plugins.replay.player import Player
 
     from .timeline import LogLines, Timeline
 
     timeline = Timeline(sum(recording.size for recording in recordings))
-    player = Player(host, recordings, speed=speed, out=out, on_event=timeline.show, on_progress=timeline.advance)
-    code = 0
+    see = timeline.show if timeline.is_shown else None
+    player = Player(host, recordings, speed=speed, out=out, on_event=see, on_progress=timeline.advance)
     with timeline, LogLines(timeline):
         try:
             asyncio.run(player.run())
         except KeyboardInterrupt:
-            code = INTERRUPTED
-    show_report(player.report, as_json=state.as_json)
-    return code
+            player.report.is_interrupted = True
+    return player.report
 
 
 def show_report(report: ReplayReport, *, as_json: bool) -> None:
@@ -131,12 +132,16 @@ def _host(state: State, plugins: Sequence[str]) -> Host:
     return host
 
 
-def _open_out(stack: ExitStack, out: str | None, files: Sequence[str]) -> BinaryIO | None:
+@contextmanager
+def _writing(out: str | None, files: Sequence[str]) -> Iterator[BinaryIO | None]:
+    """Open `--out` before anything runs, and say so in words when it cannot be written, be it at the end."""
     if out is None:
-        return None
+        yield None
+        return
     try:
         if any(Path(out).exists() and Path(out).samefile(file) for file in files):
             raise click.UsageError(f"--out {out!r} is one of the recordings; name another file")
-        return stack.enter_context(Path(out).open("wb"))
+        with Path(out).open("wb") as file:
+            yield file
     except OSError as error:
         raise click.UsageError(f"cannot write {out!r}: {error.strerror or error}") from error

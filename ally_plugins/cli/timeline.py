@@ -105,6 +105,7 @@ class Timeline:
     """The bar and the lines, while the context lasts; `total` is in bytes."""
 
     def __init__(self, total: int) -> None:
+        self.is_shown = sys.stderr.isatty()
         self._total = total
         self._lines = 0
         self._updated = 0.0
@@ -112,7 +113,7 @@ class Timeline:
         self._task: Any = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if self.is_shown:
             from rich.console import Console
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -172,7 +173,7 @@ class LogLines(logging.Handler):
         self._said.add(text)
         if os.environ.get("ALLY_DEBUG") == "1" and record.exc_info:
             text = f"{text}\n{inert(logging.Formatter().formatException(record.exc_info), keep_lines=True)}"
-        if sys.stderr.isatty():
+        if self._timeline.is_shown:
             self._timeline.write(text, "red" if record.levelno >= logging.ERROR else "yellow")
         else:
             print(text, file=sys.stderr)  # noqa: T201 - standard error is where a program's warnings go

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,9 +20,6 @@ from ally_plugins.events import (
     PluginState,
     ToolCallStart,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LISTENER = """
 from ally_plugins import hookimpl
@@ -147,6 +145,22 @@ def test_out_may_not_be_the_recording_nor_a_folder_that_is_not_there(
     operator.run("replay", str(recording), "--out", str(recording), code=2)
     operator.run("replay", str(recording), "--out", str(tmp_path / "no" / "out.jsonl"), code=2)
     assert recording.read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_a_disk_that_is_full_is_said_in_words(operator: Any, recording: Path) -> None:
+    result = operator.run("replay", str(recording), "--out", "/dev/full", code=2)
+    assert "cannot write '/dev/full'" in result.stderr
+
+
+def test_a_session_that_an_export_does_not_have_is_an_error(operator: Any, tmp_path: Path) -> None:
+    event = {"kind": "event", "seq": 1, "at": 1, "type": "THOUGHT_COMPLETE", "origin": None}
+    lines = [{**event, "session_id": name, "data": {"thinking": "hm"}} for name in ("one", "two")]
+    file = tmp_path / "export.jsonl"
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+    found = operator.ask("replay", str(file), "--session", "two")
+    assert (found["events"]["THOUGHT_COMPLETE"], found["sessions"][0]["recorded_id"]) == (1, "two")
+    assert "'three'" in operator.run("replay", str(file), "--session", "three", code=2).stderr
 
 
 def test_plugin_limits_the_replay_and_a_name_that_is_not_enabled_is_an_error(listener: Any, recording: Path) -> None:
