@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from attrs import define, field
 
 from .conversation import Message
+from .frozen import freeze_mapping
 
 __all__ = ["SAFE_POINTS", "Inbox", "Waiting"]
 
@@ -25,15 +26,38 @@ SAFE_POINTS: Final = tuple(_DUE)
 class Waiting:
     """A message on its way, with what decides when it enters. `offset` is its record in the journal, once accepted.
 
-    Not frozen, since setting frozen fields costs a microsecond a message.
+    Not frozen, and the `Message` is made when somebody asks for it: either costs a microsecond for each message, and
+    mostly nobody looks at one before its safe point.
     """
 
-    message: Message
+    id: str
+    role: str
+    content: str
+    metadata: Mapping[str, Any]
+    timestamp: int
     plugin: str
     origin: tuple[str, ...]
     deliver_as: str
     trigger_turn: bool = False
     offset: int = 0
+    _message: Message | None = None
+
+    @property
+    def message(self) -> Message:
+        """The message as the conversation gets it."""
+        if self._message is None:
+            self._message = Message(
+                role=self.role,
+                content=self.content,
+                id=self.id,
+                metadata=freeze_mapping(self.metadata),
+                timestamp=self.timestamp,
+            )
+        return self._message
+
+    def replace(self, message: Message) -> None:
+        """Let a transformed message take the place of this one; only its content may be another."""
+        self.content, self._message = message.content, message
 
 
 @define(eq=False)
@@ -47,7 +71,7 @@ class Inbox:
 
     def add(self, waiting: Waiting) -> None:
         """Let a message wait; one that waits already, under the same id, is not added again."""
-        self._waiting.setdefault(waiting.message.id, waiting)
+        self._waiting.setdefault(waiting.id, waiting)
 
     def take_due(self, safe_point: str) -> list[Waiting]:
         """Return what is due at a safe point, in order of acceptance; it stays until it is `remove`d."""

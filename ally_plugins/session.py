@@ -381,7 +381,7 @@ class Session:
             if found_again is not None:  # else it waits on disk until the session is found again
                 found_again.expect(waiting)
             return
-        if waiting.message.id in self._unmarked:
+        if waiting.id in self._unmarked:
             return
         self.inbox.add(waiting)
         if waiting.trigger_turn:
@@ -410,7 +410,7 @@ class Session:
         try:
             taken = await self._host.capability("ally_add_message", session=self, message=waiting.message)
         except Exception:  # noqa: BLE001 - the message waits, whatever the host's implementation raised
-            _log.exception("the host could not take message %r of %r", waiting.message.id, waiting.plugin)
+            _log.exception("the host could not take message %r of %r", waiting.id, waiting.plugin)
             return False
         if not taken:
             return False
@@ -502,12 +502,15 @@ def _only(context: Context, parts: Sequence[str]) -> Context:
 def _waiting(stored: StoredMessage) -> Waiting:
     body = stored.body or {}
     metadata = freeze_mapping(body.get("metadata") or {})
-    message = Message(
+    return Waiting(
+        id=stored.id,
         role=stored.role,
         content=str(body.get("content", "")),
-        id=stored.id,
         metadata=metadata,
         timestamp=stored.accepted_at,
+        plugin=stored.plugin,
+        origin=tuple(metadata.get("origin", (stored.plugin,))),
+        deliver_as=stored.deliver_as,
+        trigger_turn=stored.trigger_turn,
+        offset=stored.n,
     )
-    origin = tuple(metadata.get("origin", (stored.plugin,)))
-    return Waiting(message, stored.plugin, origin, stored.deliver_as, stored.trigger_turn, stored.n)

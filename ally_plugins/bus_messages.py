@@ -1,0 +1,186 @@
+"""The bus's calls for messages: from a plugin's words to a record on disk that waits for a safe point."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .bus_steps import CONTENT_LIMIT, BusSteps, HostSide, begin_call, cause_of, chain_of, unavailable
+from .conversation import Receipt, plugin_metadata
+from .errors import GateRefused, JournalError, KeyConflictRefused, RefusedError, UnavailableRefused
+from .ids import new_id
+from .inbox import Waiting
+from .journal import DuplicateKeyError, PendingMessage, StoredMessage
+from .policy.validation import check_deliver_as, check_event_data, check_key, check_role, check_text
+
+if TYPE_CHECKING:
+    from .runtime.plugin import Plugin
+    from .scope import Scope
+    from .session import Session
+
+__all__ = ["MessageCalls"]
+
+
+class MessageCalls(BusSteps):
+    """Takes messages. `_keyed` holds those with a key that are on their way to the disk."""
+
+    def __init__(self, host: HostSide) -> None:
+        super().__init__(host)
+        self._keyed: dict[tuple[str, str], asyncio.Future[Receipt | None]] = {}
+
+    async def accept_message(
+        self,
+        plugin: Plugin,
+        role: str,
+        content: str,
+        *,
+        session_id: str | None = None,
+        key: str | None = None,
+        deliver_as: str = "steer",
+        trigger_turn: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        """Accept a message for the conversation: it is on disk as pending when this returns.
+
+        A message whose `key` the plugin has used gives the earlier receipt. Raises RefusedError.
+        """
+        try:
+            scope = self._identify(plugin)
+            check_role(role)
+            self._permit(plugin, plugin.grants.may_add_message(role), f"add_message:{role}")
+            if trigger_turn:
+                self._permit(plugin, plugin.grants.may_trigger_turn(), "add_message:trigger_turn")
+            session = self._host.session_for(plugin.name, session_id)
+            fingerprint = None
+            if key is not None:
+                fingerprint = _fingerprint(role, content, deliver_as, session.id)
+                if (earlier := await self._earlier(plugin, scope, check_key(key), fingerprint)) is not None:
+                    return earlier
+            begin_call(plugin, plugin.budget.take_message, self._host.clock.steady())
+        except RefusedError as refusal:
+            self._refused(plugin, "add_message", refusal, session_id)
+            raise
+        answer = None
+        if key is not None and (plugin.name, key) not in self._keyed:
+            self._keyed[plugin.name, key] = answer = asyncio.get_running_loop().create_future()
+        receipt = None
+        try:
+            check_deliver_as(deliver_as)
+            plugin.budget.check_size("message_bytes", check_text(content, CONTENT_LIMIT))
+            if metadata is not None:
+                check_event_data(metadata, field="metadata")
+            chain = chain_of(plugin, scope, session.id)
+            about = plugin_metadata(plugin.name, chain, metadata)
+            now = self._host.clock.time_ms()
+            waiting = Waiting(new_id("m"), role, content, about, now, plugin.name, chain, deliver_as, trigger_turn)
+            decision = await self._consult(session, plugin, waiting) if self._has_others() else None
+            pending = _pending(session, waiting, key, fingerprint, cause_of(scope), decision)
+            receipt = await self._record_message(session, plugin, waiting, pending)
+        except RefusedError as refusal:
+            self._refused(plugin, "add_message", refusal, session.id)
+            raise
+        finally:
+            plugin.budget.end_call()
+            if key is not None and answer is not None:
+                del self._keyed[plugin.name, key]
+                answer.set_result(receipt)
+        return receipt
+
+    async def _earlier(self, plugin: Plugin, scope: Scope | None, key: str, fingerprint: str) -> Receipt | None:
+        """Return the receipt of the message that came under this key, be it still on its way; None if it is the first.
+
+        From within a gate nothing on its way is waited for: it could be what waits for the gate.
+        """
+        may_wait = scope is None or scope.held <= {plugin.name}
+        while may_wait and (answer := self._keyed.get((plugin.name, key))) is not None:
+            await asyncio.shield(answer)
+        try:
+            stored = self._journal.find_key(plugin.name, key)
+        except JournalError as error:
+            raise UnavailableRefused(f"the journal cannot be read: {error}", plugin=plugin.name) from error
+        return None if stored is None else _same(plugin, stored, fingerprint)
+
+    def _has_others(self) -> bool:
+        """Say whether anybody might transform or gate a message: mostly nobody does, and asking costs a third."""
+        has_any = self._host.dispatcher.has_any
+        return has_any("ally_gate_message") or has_any("ally_transform_plugin_message")
+
+    async def _consult(self, session: Session, plugin: Plugin, waiting: Waiting) -> str | None:
+        """Let the other plugins change the message and decide on it; return the decision's id."""
+        done = await session.judge.transform_plugin_message(waiting.message, plugin.name, waiting.origin)
+        if done.blocked_by is not None:
+            raise GateRefused(done.reason, plugin=plugin.name)
+        if done.value is not waiting.message:
+            plugin.budget.check_size("message_bytes", check_text(done.value.content, CONTENT_LIMIT))
+            waiting.replace(done.value)
+        ruling = await session.judge.gate_message(waiting.message, plugin.name, waiting.origin)
+        if not ruling.is_allowed:
+            text = f"the message was not accepted: {ruling.reason}"
+            raise GateRefused(text, plugin=plugin.name, decision_id=ruling.decision_id)
+        return ruling.decision_id
+
+    async def _record_message(
+        self, session: Session, plugin: Plugin, waiting: Waiting, pending: PendingMessage
+    ) -> Receipt:
+        """Write the message down as pending, and let it wait for its safe point."""
+        try:
+            offset = await self._journal.accept(pending)
+        except DuplicateKeyError as duplicate:
+            return _same(plugin, duplicate.stored, pending.fingerprint or "")
+        except JournalError as error:
+            raise unavailable(plugin, error) from error
+        except asyncio.CancelledError:
+            session.look_again()  # it may be on disk all the same
+            raise
+        plugin.counts.messages += 1
+        waiting.offset = offset
+        if session.is_closed:  # meanwhile; when it was found again, the one that is open takes the message
+            session = self._host.sessions.get(session.id, session)
+        session.expect(waiting)
+        return Receipt(pending.id, offset, "pending")
+
+
+def _pending(
+    session: Session,
+    waiting: Waiting,
+    key: str | None,
+    fingerprint: str | None,
+    cause: str | None,
+    decision: str | None,
+) -> PendingMessage:
+    """Return what is written of a message that is accepted, with what allowed it."""
+    body: dict[str, Any] = {
+        "role": waiting.role,
+        "content": waiting.content,
+        "metadata": waiting.metadata,
+        "permission": f"add_message:{waiting.role}",
+    }
+    if decision is not None:
+        body["decision"] = decision
+    return PendingMessage(
+        waiting.id,
+        session.id,
+        waiting.plugin,
+        waiting.timestamp,
+        waiting.role,
+        waiting.deliver_as,
+        waiting.trigger_turn,
+        body,
+        key,
+        fingerprint,
+        cause,
+    )
+
+
+def _same(plugin: Plugin, stored: StoredMessage, fingerprint: str) -> Receipt:
+    if stored.fingerprint != fingerprint:
+        text = f"the key {stored.key!r} was used for the message {stored.id!r} with other content; use another key"
+        raise KeyConflictRefused(text, plugin=plugin.name)
+    return Receipt(stored.id, stored.n, stored.state)
+
+
+def _fingerprint(role: str, content: object, deliver_as: str, session_id: str) -> str:
+    text = "\0".join((role, str(content), str(deliver_as), session_id))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
