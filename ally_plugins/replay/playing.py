@@ -308,7 +308,7 @@ class SessionPlayer:
         call = opened.call
         if not opened.is_withheld and self._asks("ally_gate_tool_call", call.tool_name):
             await self.session.gate_tool_call(call)
-        about = self._about(call) | {"call_id": call.call_id}
+        about: dict[str, Any] = self._about(call) | {"call_id": call.call_id}
         self.session.emit(ToolCallStart(tool_name=call.tool_name, arguments=call.arguments, **about))
         if call.agent_id is None:
             self.session.conversation.add(self._message("assistant", "", tool_calls=(call,)))
