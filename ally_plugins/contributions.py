@@ -48,6 +48,7 @@ class Contribution:
         values = self.spec.read_arguments(arguments)
         limit = self.spec.timeout if timeout is None else min(timeout, self.spec.timeout)
         task = asyncio.get_running_loop().create_task(self._call(values, scope), name=f"ally-{self.full_name}")
+        self.plugin.watch(task)
         try:
             done, _ = await asyncio.wait([task], timeout=limit)
         except asyncio.CancelledError:

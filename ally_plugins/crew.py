@@ -21,7 +21,9 @@ from .policy.permissions import Grant, GrantSet
 from .port import PluginPort
 from .records import PluginRecord
 from .registry import load_class
+from .runtime import lanes
 from .runtime.dispatch import Dispatcher
+from .runtime.ending import put_down_all
 from .runtime.lanes import Crash, Lane, TimedOut
 from .runtime.loading import build, implementations_of, new_manager
 from .runtime.observers import Observers
@@ -217,7 +219,7 @@ class Crew:
             await asyncio.wait([future])
             if (error := future.exception()) is not None:
                 _log.warning("ally_stop of %r failed: %s", plugin.name, describe(error))
-        await lane.close()
+        await asyncio.gather(lane.close(), put_down_all(plugin.working, lanes.GRACE))
         if plugin.state in {"starting", "running"}:
             plugin.set_state("stopped")
 

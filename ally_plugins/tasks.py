@@ -91,6 +91,7 @@ class Tasks:
         task._running = asyncio.get_running_loop().create_task(  # noqa: SLF001 - this module's own class
             self._run(task, work, scope), name=f"ally-task-{task.plugin.name}-{task.name}"
         )
+        task.plugin.watch(task._running)  # noqa: SLF001
         task._running.add_done_callback(lambda _: self._never_begun(task, work))  # noqa: SLF001
         self.changed(task, None)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
-__all__ = ["is_torn_down", "put_down"]
+__all__ = ["is_torn_down", "put_down", "put_down_all"]
 
 _LAST_WORDS: Final = 0.1
 """Seconds that a closed task has to leave the loop; one step of the loop is enough, unless it is very busy."""
@@ -27,6 +28,16 @@ async def put_down(task: asyncio.Task[Any]) -> None:
         asyncio.tasks._unregister_task(task)  # noqa: SLF001
     elif not task.cancelled():
         task.exception()  # "cannot reuse already awaited coroutine": expected, and seen
+
+
+async def put_down_all(tasks: Iterable[asyncio.Task[Any]], grace: float) -> None:
+    """Cancel tasks, give them `grace` seconds to end, and put down those that do not."""
+    left = list(tasks)
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=grace)
+        await asyncio.gather(*(put_down(task) for task in left if not task.done()))
 
 
 def is_torn_down() -> bool:

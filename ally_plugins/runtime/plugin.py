@@ -6,6 +6,7 @@ records) is told to the host by a callback.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -83,6 +84,8 @@ class Plugin:
     implementations: Mapping[str, Implementation] = Factory(dict)
     lane: Lane | None = None
     counts: Counts = Factory(Counts)
+    working: set[asyncio.Task[Any]] = Factory(set)
+    """Tools, actions and tasks of the plugin that run now, outside the lane."""
     budget: PluginBudget = field(init=False)
     crashes: CrashCounter = field(init=False, factory=CrashCounter)
     _last_timeout: TimedOut | None = None
@@ -123,6 +126,11 @@ class Plugin:
         """Say whether a gate or transform is only watched: asked and recorded, not enforced."""
         shadow = self.options.shadow
         return shadow if isinstance(shadow, bool) else hook in shadow or topic in shadow
+
+    def watch(self, task: asyncio.Task[Any]) -> None:
+        """Remember a task that runs the plugin's code, so that it can be ended with the plugin."""
+        self.working.add(task)
+        task.add_done_callback(self.working.discard)
 
     def set_state(self, state: str, reason: str = "") -> None:
         """Change the state and say so."""

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ally_plugins import Event, ThoughtComplete, ToolCall, ToolCallStart, tool
-from ally_plugins.errors import BudgetRefused, HopLimitRefused, RefusedError, SessionError
+from ally_plugins.errors import BudgetRefused, HopLimitRefused, RefusedError, SessionError, ToolCallError
 
 Make = Any
 CALL = ToolCall("bash", {"command": "ls"}, "c1")
@@ -218,6 +218,34 @@ def test_a_hook_whose_gate_would_wait_for_itself_is_refused_at_once(plugin: Make
     assert elapsed < 1
     assert b_refused["reentry"] == 1
     assert a_refused["gate"] == 1
+
+
+@pytest.mark.usefixtures("short_grace")
+@pytest.mark.parametrize("kind", ["tool", "task"])
+def test_a_tool_or_task_that_swallows_cancellation_does_not_keep_the_program_from_ending(
+    kind: str, plugin: Make, new_host: Make, go: Make
+) -> None:
+    @tool
+    async def stubborn(self: Any) -> None:
+        """Never end."""
+        await swallows(self, start())
+
+    async def starts_stubborn(self: Any, event: Event) -> None:
+        await self.ally.start_task("stubborn", swallows(self, event))
+
+    async def main() -> None:
+        async with new_host({"p": plugin(stubborn=stubborn, ally_tool_call_start=starts_stubborn)}) as host:
+            session = host.session()
+            if kind == "tool":
+                with pytest.raises(ToolCallError, match="did not return within"):
+                    await host.call_tool("stubborn", timeout=0.05)
+            else:
+                session.emit(start())
+                await session.drained()
+
+    before = time.monotonic()
+    go(main())
+    assert time.monotonic() - before < 3
 
 
 # --- emit ---
