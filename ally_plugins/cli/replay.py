@@ -14,7 +14,7 @@ from .state import command
 from .text import echo, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from ally_plugins.host import Host
     from ally_plugins.replay.reading import Recording
@@ -133,7 +133,7 @@ def _host(state: State, plugins: Sequence[str]) -> Host:
 
 
 @contextmanager
-def _writing(out: str | None, files: Sequence[str]) -> Iterator[BinaryIO | None]:
+def _writing(out: str | None, files: Sequence[str]) -> Generator[BinaryIO | None]:
     """Open `--out` before anything runs, and say so in words when it cannot be written, be it at the end."""
     if out is None:
         yield None
