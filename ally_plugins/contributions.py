@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from .arguments import ArgumentChecker
+from .conversation import ToolResult
 from .errors import NotFoundRefused, ToolCallError, ValidationRefused
+from .frozen import freeze
 from .runtime.lanes import Crash
 from .runtime.plugin import Plugin, describe
 from .runtime.worker import Worker
 from .scope import SCOPE, Scope
+from .structuring import encode
 
 if TYPE_CHECKING:
     from .tools import Kind, ToolSpec  # noqa: TC004 - nobody reads these annotations at run time
 
-__all__ = ["Contribution", "Contributions"]
+__all__ = ["Contribution", "Contributions", "as_tool_result"]
 
 
 @define(eq=False)
@@ -155,3 +158,16 @@ class Contributions:
         of = f" of {plugin!r}" if plugin else ""
         known = ", ".join(sorted(each.full_name for each in self)) or "none"
         raise NotFoundRefused(f"there is no {self.kind} {name!r}{of}; there are: {known}")
+
+
+def as_tool_result(value: Any) -> ToolResult:
+    """Return a handler's result as the model and the host see it: text as output, everything else as data too."""
+    if isinstance(value, ToolResult):
+        return value
+    if isinstance(value, str):
+        return ToolResult(success=True, output=value)
+    if value is None:
+        return ToolResult(success=True)
+    data = freeze(value)
+    message = data.get("message") if isinstance(data, dict) else None
+    return ToolResult(success=True, output=message if isinstance(message, str) else encode(data).decode(), data=data)

@@ -10,49 +10,40 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import pluggy
-
 from .bus import PluginMessageBus
-from .contributions import Contributions
-from .conversation import ToolResult
+from .capabilities import CAPABILITIES, Capabilities
+from .chronicle import Chronicle
+from .contributions import Contributions, as_tool_result
 from .crew import Crew
-from .errors import ConfigError, HostError, NotFoundRefused, SessionError, ValidationRefused
-from .events import EVENT_TYPES, Event, PluginState, SessionStart, TaskProgress
+from .errors import HostError, NotFoundRefused, SessionError, ValidationRefused
+from .events import EVENT_TYPES, Event, SessionStart
 from .frozen import EMPTY, freeze
 from .home import write_atomically
-from .hookspecs import HostHooks
 from .ids import new_id
 from .journal import Journal, Record
-from .markers import PROJECT
-from .memory import DefaultCapabilities
+from .records import given_records
 from .registry import Registry
 from .runtime.clock import SystemClock
 from .runtime.dispatch import Dispatcher
-from .runtime.plugin import Plugin, describe
 from .scope import SCOPE, Scope, current_scope
 from .session import Session
 from .stream import HostStream
 from .structuring import encode
-from .tasks import PluginTask, Tasks
+from .tasks import Tasks
 from .tools import ToolSpec, make_spec
 
 if TYPE_CHECKING:
-    from .conversation import ActionRequest
-    from .handle import Ally
+    from .conversation import ActionRequest, ToolResult
     from .home import Home
     from .records import PluginRecord
     from .registry import Plan
     from .runtime.clock import Clock
-    from .runtime.lanes import Crash, Lane
+    from .runtime.lanes import Lane
+    from .runtime.plugin import Plugin
 
 __all__ = ["Host"]
 
 _log: Final = logging.getLogger(__name__)
-
-_CAPABILITIES: Final = frozenset(
-    {"add_message", "emit_event", "get_context", "register_tool", "register_action", "request_action", "start_task"}
-    | {"trigger_turn", "steer", "follow_up", "next_turn"}
-)
 
 
 class Host:
@@ -91,25 +82,20 @@ class Host:
         self.sessions: dict[str, Session] = {}
         self.dispatcher = Dispatcher()
         self.bus = PluginMessageBus(self)
+        self.chronicle = Chronicle(self)
         self.tools = Contributions("tool")
         self.actions = Contributions("action")
-        self.tasks = Tasks(self._task_changed)
+        self.tasks = Tasks(self.chronicle.task_changed)
         self.stream = HostStream(self._forward)
         self.registry = Registry(self.home) if self.home is not None and discover else None
-        self._given = _given_records(plugins or {}, grants or {})
+        self._given = given_records(plugins or {}, grants or {})
         self._consent = consent
         self._given_journal = journal
         self._journal: Journal | None = journal
         self._crew: Crew | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
-        self._capabilities = pluggy.PluginManager(PROJECT)
-        self._capabilities.add_hookspecs(HostHooks)
-        self._default = DefaultCapabilities()
-        self._capabilities.register(self._default, "default")
-        if implementation is not None:
-            _check_implementation(implementation)
-            self._capabilities.register(implementation, "host")
+        self._capabilities = Capabilities(implementation)
 
     # --- life ---
 
@@ -145,8 +131,8 @@ class Host:
             dispatcher=self.dispatcher,
             supports=self.supports,
             data_dir=self.home.data_dir if self.home is not None else None,
-            on_state=self._state_changed,
-            on_crash=self._crashed,
+            on_state=self.chronicle.state_changed,
+            on_crash=self.chronicle.crashed,
             now=self.clock.steady,
         )
         if self._consent is not None:
@@ -242,6 +228,16 @@ class Host:
         if self._journal is None:
             raise HostError("this host does not run; use `async with Host(...) as host:`")
         return self._journal
+
+    @property
+    def open_journal(self) -> Journal | None:
+        """The journal, None before the start and after the end."""
+        return self._journal
+
+    def is_installed(self, plugin: str) -> bool:
+        """Say whether a plugin was found installed, rather than given by code."""
+        member = self._crew.members.get(plugin) if self._crew is not None else None
+        return member is not None and member.factory is None
 
     @property
     def plugins(self) -> Mapping[str, Plugin]:
@@ -352,7 +348,7 @@ class Host:
         caller = SCOPE.get()  # a plugin's hook, when the host runs tools for one; it must not be waited for
         held = caller.held if caller is not None else frozenset()
         scope = Scope(tool.plugin.name, session_id, held=held, cause=new_id("c"))
-        return _tool_result(await tool.run(freeze(dict(arguments or EMPTY)), scope, timeout))
+        return as_tool_result(await tool.run(freeze(dict(arguments or EMPTY)), scope, timeout))
 
     async def run_action(self, session: Session, request: ActionRequest) -> Any:
         """Carry out an action for the person, the agent or the host."""
@@ -372,91 +368,11 @@ class Host:
 
     def supports(self, name: str) -> bool:
         """Say whether this host emits an event type, or has a capability or an action of this name."""
-        return name in self.emits or name in _CAPABILITIES or name in self.host_actions
+        return name in self.emits or name in CAPABILITIES or name in self.host_actions
 
     async def capability(self, hook: str, **arguments: Any) -> Any:
         """Call a capability hook: the host author's implementation, and the default where that has no answer."""
-        result = getattr(self._capabilities.hook, hook)(**arguments)
-        if inspect.isawaitable(result):
-            result = await result
-            if result is None:
-                result = getattr(self._default, hook)(**arguments)
-        return result
-
-    # --- what plugins did ---
-
-    def _state_changed(self, plugin: Plugin) -> None:
-        record = Record(
-            "plugin_state", self.clock.time_ms(), plugin.name, None, None,
-            {"state": plugin.state, "reason": plugin.reason},
-        )  # fmt: skip
-        self._record_soon(record)
-        if plugin.state in {"quarantined", "failed", "stopped"}:
-            self.tasks.cancel_all(f"its plugin is {plugin.state}", plugin.name)
-            self.tools.remove(plugin.name)
-            self.actions.remove(plugin.name)
-        if plugin.state == "quarantined":
-            self._remember_quarantine(plugin)
-        self._tell_all(lambda: PluginState(plugin_name=plugin.name, state=plugin.state, reason=plugin.reason))
-
-    def _remember_quarantine(self, plugin: Plugin) -> None:
-        _log.error("the plugin %r is in quarantine: %s", plugin.name, plugin.reason)
-        crew = self._crew
-        if self.registry is None or crew is None or crew.members[plugin.name].factory is not None:
-            return
-        try:
-            self.registry.quarantine(plugin.name, plugin.reason)
-        except (ConfigError, OSError) as error:
-            _log.warning("the quarantine of %r could not be written down: %s", plugin.name, error)
-
-    def _crashed(self, plugin: Plugin, crash: Crash) -> None:
-        _log.error("%s of the plugin %r failed: %s", crash.hook, plugin.name, describe(crash.error),
-                   exc_info=crash.error if isinstance(crash.error, Exception) else None)  # fmt: skip
-        event = crash.event
-        data = {"hook": crash.hook, "error": describe(crash.error), "event": event.id if event is not None else None}
-        session_id = event.session_id if event is not None else None
-        self._record_soon(Record("crash", self.clock.time_ms(), plugin.name, session_id, None, data))
-
-    def _task_changed(self, task: PluginTask, message: str | None) -> None:
-        session = self.sessions.get(task.session_id or "")
-        if task.state != "running":
-            data = {"name": task.name, "state": task.state, "reason": task.reason}
-            at = self.clock.time_ms()
-            self._record_soon(Record("task_end", at, task.plugin.name, task.session_id, task.id, data))
-        if session is not None:
-            event = TaskProgress(
-                plugin_name=task.plugin.name,
-                task_id=task.id,
-                name=task.name,
-                state=task.state,
-                progress=task.progress,
-                message=message,
-            )
-            session.emit_caused(event, task.origin)
-
-    def _record_soon(self, record: Record) -> None:
-        """Write a record of what plugins did; what they do after the end of the host is written nowhere."""
-        if self._journal is not None:
-            self._journal.append_soon(record)
-
-    def _tell_all(self, make: Callable[[], Event]) -> None:
-        for session in list(self.sessions.values()):
-            if not session.is_closed:
-                session.emit_caused(make(), ())
-
-
-def _check_implementation(implementation: object) -> None:
-    """Refuse what pluggy would pass over in silence: methods without the marker, names that are no capability."""
-    wrong = []
-    for name in dir(implementation):
-        if name.startswith("ally_") and callable(method := getattr(implementation, name)):
-            if not hasattr(HostHooks, name):
-                known = ", ".join(each for each in dir(HostHooks) if each.startswith("ally_"))
-                wrong.append(f"{name!r} is no capability hook; there are {known}")
-            elif not hasattr(method, f"{PROJECT}_impl"):
-                wrong.append(f"{name!r} lacks the decorator @hookimpl")
-    if wrong:
-        raise HostError(f"the implementation cannot be used: {'; '.join(wrong)}")
+        return await self._capabilities.call(hook, **arguments)
 
 
 def _home(app: str, home: Home | Path | str | bool | None) -> Home | None:  # noqa: FBT001
@@ -467,36 +383,3 @@ def _home(app: str, home: Home | Path | str | bool | None) -> Home | None:  # no
     if isinstance(home, HomeClass):
         return home
     return HomeClass(app) if home is True else HomeClass(app, Path(home))
-
-
-def _given_records(
-    plugins: Mapping[str, Any], grants: Mapping[str, Iterable[str]]
-) -> list[tuple[PluginRecord, Callable[[Ally], Any]]]:
-    from .policy.permissions import GrantSet
-    from .records import PluginRecord
-
-    given: list[tuple[PluginRecord, Callable[[Ally], Any]]] = []
-    for name, value in plugins.items():
-        if isinstance(value, tuple):
-            factory, record = value
-        else:
-            own = grants.get(name)
-            factory = value
-            record = PluginRecord.by_code(name, grants=GrantSet.of(own) if own is not None else None)
-        given.append((record, factory))
-    if unknown := sorted(set(grants) - set(plugins)):
-        raise HostError(f"grants are given for {', '.join(unknown)}, which plugins= does not name")
-    return given
-
-
-def _tool_result(value: Any) -> ToolResult:
-    """Return a handler's result as the model and the host see it: text as output, everything else as data too."""
-    if isinstance(value, ToolResult):
-        return value
-    if isinstance(value, str):
-        return ToolResult(success=True, output=value)
-    if value is None:
-        return ToolResult(success=True)
-    data = freeze(value)
-    message = data.get("message") if isinstance(data, dict) else None
-    return ToolResult(success=True, output=message if isinstance(message, str) else encode(data).decode(), data=data)

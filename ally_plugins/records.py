@@ -14,19 +14,19 @@ from attrs import field, frozen
 from .config import PluginConfig
 from .consent import Agreement
 from .discovery import Found
-from .errors import ConfigError
+from .errors import ConfigError, HostError
 from .fields import suggest
 from .frozen import FrozenDict
 from .manifest import Manifest, Request
 from .policy.permissions import GrantSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from .grants import Grant
     from .settings import Setting
 
-__all__ = ["Facts", "PluginRecord", "State", "judge", "resolve_settings"]
+__all__ = ["Facts", "PluginRecord", "State", "given_records", "judge", "resolve_settings"]
 
 State = Literal[
     "enabled",
@@ -291,3 +291,21 @@ def _setting_problem(plugin: str, setting: Setting, value: object, *, is_in_file
     if not setting.accepts(value):
         return f"{path}: expected {setting.expected}, found something else: {command}=VALUE"
     return None
+
+
+def given_records(
+    plugins: Mapping[str, Any], grants: Mapping[str, Iterable[str]]
+) -> list[tuple[PluginRecord, Callable[[Any], Any]]]:
+    """Return the records of plugins that a host author gives by code, each with its factory. Raises HostError."""
+    given: list[tuple[PluginRecord, Callable[[Any], Any]]] = []
+    for name, value in plugins.items():
+        if isinstance(value, tuple):
+            factory, record = value
+        else:
+            own = grants.get(name)
+            factory = value
+            record = PluginRecord.by_code(name, grants=GrantSet.of(own) if own is not None else None)
+        given.append((record, factory))
+    if unknown := sorted(set(grants) - set(plugins)):
+        raise HostError(f"grants are given for {', '.join(unknown)}, which plugins= does not name")
+    return given

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from ally_plugins.bus import PluginMessageBus
+from ally_plugins.chronicle import Chronicle
 from ally_plugins.compat import override
 from ally_plugins.errors import RefusedError
 from ally_plugins.host import Host
@@ -35,11 +36,18 @@ class ObservedHost(Host):
         self.crashes: list[Crash] = []
         self.refusals: list[Refusal] = []
         self.bus = _ObservedBus(self)
+        self.chronicle = _ObservedChronicle(self)
+
+
+class _ObservedChronicle(Chronicle):
+    def __init__(self, host: ObservedHost) -> None:
+        super().__init__(host)
+        self._crashes = host.crashes
 
     @override
-    def _crashed(self, plugin: Plugin, crash: Crash) -> None:
-        self.crashes.append(crash)
-        super()._crashed(plugin, crash)
+    def crashed(self, plugin: Plugin, crash: Crash) -> None:
+        self._crashes.append(crash)
+        super().crashed(plugin, crash)
 
 
 class _ObservedBus(PluginMessageBus):
