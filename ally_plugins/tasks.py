@@ -11,6 +11,7 @@ from attrs import define, field
 
 from .errors import RefusedError
 from .ids import new_id
+from .runtime.ending import is_at_work
 from .runtime.lanes import Crash
 from .runtime.plugin import Plugin, describe
 from .scope import SCOPE, Scope
@@ -124,7 +125,11 @@ class Tasks:
             task._ended.cancel()  # noqa: SLF001
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit included
+        except BaseException as error:
+            if isinstance(error, GeneratorExit) and not is_at_work(task._running):  # noqa: SLF001
+                self._end(task, "cancelled", f"{task.reason}; it ignored that and was put down")
+                task._ended.cancel()  # noqa: SLF001
+                raise
             self._end(task, "failed", describe(error))
             carried = error if isinstance(error, Exception) and not isinstance(error, StopIteration) else None
             task._ended.set_exception(carried or RuntimeError(describe(error)))  # noqa: SLF001

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
-__all__ = ["is_torn_down", "put_down", "put_down_all"]
+__all__ = ["is_at_work", "is_torn_down", "put_down", "put_down_all"]
 
 _LAST_WORDS: Final = 0.1
 """Seconds that a closed task has to leave the loop; one step of the loop is enough, unless it is very busy."""
@@ -38,6 +38,14 @@ async def put_down_all(tasks: Iterable[asyncio.Task[Any]], grace: float) -> None
     if left:
         await asyncio.wait(left, timeout=grace)
         await asyncio.gather(*(put_down(task) for task in left if not task.done()))
+
+
+def is_at_work(task: asyncio.Task[Any] | None) -> bool:
+    """Say whether this is the task that runs now; if not, a GeneratorExit in it means that it is being closed."""
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # no loop runs in this thread
+        return False
 
 
 def is_torn_down() -> bool:

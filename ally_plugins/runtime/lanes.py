@@ -21,7 +21,7 @@ from ally_plugins.errors import PluginError
 from ally_plugins.events import Event, EventsDropped, UserMessage, stamp
 from ally_plugins.scope import SCOPE, Scope
 
-from .ending import is_torn_down, put_down
+from .ending import is_at_work, is_torn_down, put_down
 from .observers import Observers, is_own
 from .requests import Crash, HookCancelled, HookExit, Request, TimedOut
 from .ring import Ring, Run
@@ -431,7 +431,7 @@ class Lane:
         """
         if isinstance(error, KeyboardInterrupt):
             raise error
-        if isinstance(error, GeneratorExit) and not self._is_at_work():
+        if isinstance(error, GeneratorExit) and not is_at_work(self._task):
             raise error  # the coroutine is being closed
         if self._was_interrupted():  # whatever the hook made of it
             return True
@@ -441,12 +441,6 @@ class Lane:
                 self._give_up(hook, HookCancelled("the hook cancelled the task that it runs in"), event)
             raise error
         return False
-
-    def _is_at_work(self) -> bool:
-        try:
-            return asyncio.current_task() is self._task
-        except RuntimeError:  # no loop runs in this thread
-            return False
 
     def _is_cancelled(self) -> bool:
         """Say whether the lane's task was cancelled, other than by an interruption that is not yet taken back."""
