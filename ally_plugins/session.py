@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import attrs
 
 from .compat import override
 from .conversation import CONTEXT_PARTS, ActionRequest, Context, Message, SafePoint, ToolCall, ToolResult
-from .errors import ArgumentsError, GateRefused, JournalError, SessionError, ToolCallError
+from .errors import GateRefused, JournalError, SessionError
 from .events import (
     CompactionComplete,
     ContextThreshold,
@@ -25,8 +25,6 @@ from .events import (
     PermissionRequest,
     PluginMessageReceived,
     SessionEnd,
-    ToolCallEnd,
-    ToolCallStart,
     UserMessage,
     stamp,
     unstamped,
@@ -39,6 +37,7 @@ from .policy.thresholds import Thresholds
 from .runtime.ring import Ring
 from .stream import HostStream
 from .structuring import encode, event_to_wire
+from .toolcalls import Asker, Runner, run_tool_call
 
 if TYPE_CHECKING:
     from .journal import Journal, StoredMessage
@@ -56,9 +55,6 @@ UNWRITTEN: Final = 65_536
 """Events of one burst that wait for the journal beside the ring: some 50 MB, far more than an agent emits in a turn."""
 
 T = TypeVar("T")
-
-Runner = Callable[[ToolCall], Awaitable[ToolResult]]
-Asker = Callable[[ToolCall, Ruling], Awaitable[bool]]
 
 
 class SessionSide(Protocol):
@@ -289,47 +285,7 @@ class Session:
         TOOL_CALL_END. A refusal is a result with `success` false and the reason, so that the model can go on. Errors of
         `run` become such a result too; cancelling cancels `run` and emits the end with an error.
         """
-        refusal: str | None = None
-        try:
-            call = await self.transform_tool_input(call)
-            if check is not None:
-                check(call.arguments)
-        except (GateRefused, ArgumentsError) as error:
-            refusal = str(error)
-        if refusal is None:
-            if preview is not None and (diff := preview(call)) is not None:
-                self.emit(diff)
-            ruling = await self.gate_tool_call(call)
-            if ruling.is_denied:
-                refusal = ruling.reason
-            elif ruling.needs_person and not (ask is not None and await ask(call, ruling)):
-                refusal = f"the person did not agree: {ruling.reason}"
-        if refusal is not None:
-            return ToolResult(success=False, error=f"not run: {refusal}")
-        return await self._run_allowed(call, run)
-
-    async def _run_allowed(self, call: ToolCall, run: Runner) -> ToolResult:
-        about: dict[str, Any] = {"tool_name": call.tool_name, "call_id": call.call_id, "agent_id": call.agent_id}
-        self.emit(ToolCallStart(arguments=call.arguments, **about))
-        try:
-            result = await self.transform_tool_output(call, await _result_of(run, call))
-        except GateRefused as error:
-            result = ToolResult(success=False, error=f"the output is withheld: {error}")
-        except BaseException as error:
-            why = "interrupted" if isinstance(error, asyncio.CancelledError) else type(error).__name__
-            self.emit(ToolCallEnd(success=False, error=why, **about))
-            raise
-        summary = {"success": result.success, "error": result.error, "data": result.data}
-        self.emit(
-            ToolCallEnd(
-                success=result.success,
-                result=freeze_mapping({k: v for k, v in summary.items() if v is not None}),
-                error=result.error,
-                output=result.output,
-                **about,
-            )
-        )
-        return result
+        return await run_tool_call(self, call, run, ask=ask, check=check, preview=preview)
 
     # --- what plugins put into the conversation ---
 
@@ -477,19 +433,6 @@ def _unblocked(done: Transformed[T]) -> T:
     if done.blocked_by is not None:
         raise GateRefused(done.reason, plugin=done.blocked_by)
     return done.value
-
-
-async def _result_of(run: Runner, call: ToolCall) -> ToolResult:
-    """Run a tool; what goes wrong in it is an answer to the model."""
-    try:
-        result = await run(call)
-    except ToolCallError as error:
-        return ToolResult(success=False, error=str(error))
-    except Exception as error:  # noqa: BLE001
-        return ToolResult(success=False, error=f"{type(error).__name__}: {error}")
-    if isinstance(result, ToolResult):
-        return result
-    return ToolResult(success=False, error=f"the tool returned {type(result).__name__}; expected a ToolResult")
 
 
 def _only(context: Context, parts: Sequence[str]) -> Context:
