@@ -16,7 +16,7 @@ from attrs import define, field
 from .bus import PluginMessageBus
 from .errors import AllyError, PluginLoadError, RefusedError, UndeclaredError
 from .handle import Ally
-from .manifest import manifest_line
+from .manifest import Manifest, manifest_line
 from .policy.permissions import Grant, GrantSet
 from .port import PluginPort
 from .records import PluginRecord
@@ -49,6 +49,11 @@ class Member:
     record: PluginRecord
     factory: Callable[[Ally], Any] | None = None
     ally: Ally | None = None
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether there is a manifest to hold the code to; one that comes by code may have none."""
+        return self.factory is None or self.record.manifest != Manifest()
 
 
 @define(eq=False)
@@ -132,7 +137,7 @@ class Crew:
             port = PluginPort(plugin, self.bus, self.supports)
             member.ally = Ally(plugin.name, port, settings=record.settings, data_dir=directory)
             plugin.instance = build(factory, member.ally)
-            manifest = record.manifest if member.factory is None or record.manifest.requests else None
+            manifest = record.manifest if member.is_declared else None
             plugin.implementations = implementations_of(self._manager, plugin.name, plugin.instance, manifest)
         except AllyError as error:
             self._fail(plugin, str(error))
@@ -184,7 +189,7 @@ class Crew:
         plugin = member.plugin
         for kind, specs in (("tool", collect_tools(plugin.instance)), ("action", collect_actions(plugin.instance))):
             permission = f"{kind}s"
-            if specs and member.factory is None and not GrantSet(member.record.manifest.grants).may(permission):
+            if specs and member.is_declared and not GrantSet(member.record.manifest.grants).may(permission):
                 line = manifest_line(Grant(permission))
                 text = f"plugin {plugin.name!r} has a @{kind}, which its manifest does not declare; add: {line}"
                 raise UndeclaredError(text, plugin=plugin.name, line=line)
@@ -192,7 +197,7 @@ class Crew:
                 try:
                     await self.bus.register(plugin, kind, spec.handler, {"spec": spec})
                 except RefusedError as refusal:
-                    _log.warning("the %s %r of %r is not offered: %s", kind, spec.name, plugin.name, refusal)
+                    _log.info("the %s %r of %r is not offered: %s", kind, spec.name, plugin.name, refusal)
 
     def _fail(self, plugin: Plugin, reason: str) -> None:
         hint = f"see `ally-plugins info {plugin.name}`"
