@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from .conversation import (
         ToolResult as ToolResult,
+        evolve as evolve,
     )
     from .errors import (
         AllyError as AllyError,
@@ -310,6 +311,7 @@ _HOMES: Final = {
         "TodoItem",
         "ToolCall",
         "ToolResult",
+        "evolve",
     ),
     "errors": (
         "AllyError",

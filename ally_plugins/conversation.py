@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
+import attrs
 from attrs import field, frozen
 
 from .frozen import EMPTY, FrozenDict, freeze, freeze_mapping, trusted
@@ -24,7 +25,10 @@ __all__ = [
     "TodoItem",
     "ToolCall",
     "ToolResult",
+    "evolve",
 ]
+
+V = TypeVar("V", "Message", "ToolCall", "ToolResult")
 
 Role = Literal["user", "assistant", "system", "tool"]
 DeliverAs = Literal["steer", "follow_up", "next_turn"]
@@ -152,6 +156,14 @@ class ActionRequest:
     requested_by: str = "host"
     plugin: str | None = None
     origin: tuple[str, ...] = ()
+
+
+def evolve(value: V, **changes: Any) -> V:
+    """Return a copy of a message, tool call or result with some fields changed: what a transform puts into `Replace`.
+
+    Raises TypeError for a field that the value does not have.
+    """
+    return attrs.evolve(value, **changes)
 
 
 def plugin_metadata(plugin: str, origin: tuple[str, ...], given: Mapping[str, Any] | None = None) -> FrozenDict:

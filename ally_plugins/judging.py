@@ -269,7 +269,7 @@ def check_message(old: Message, new: Any) -> tuple[Message, tuple[str, ...]]:
 
 def _check_kind(old: object, new: object) -> None:
     if type(new) is not type(old):
-        message = f"the transform replaced a {type(old).__name__} by {type(new).__name__}; use attrs.evolve"
+        message = f"the transform replaced a {type(old).__name__} by {type(new).__name__}; use evolve(value, field=...)"
         raise PluginError(message)
 
 

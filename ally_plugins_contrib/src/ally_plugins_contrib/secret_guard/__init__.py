@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ally_plugins import Ally, Deny, Message, Replace, ToolCall, ToolResult, hookimpl
+from ally_plugins import Ally, Deny, Message, Replace, ToolCall, ToolResult, evolve, hookimpl
 from ally_plugins_contrib.memory import shown
 
 from .redacting import find_hidden, redact, redact_all
@@ -31,21 +31,21 @@ class SecretGuard:
         arguments = redact(call.arguments)
         if arguments is call.arguments:
             return None
-        return Replace(ToolCall(call.tool_name, arguments, call.call_id, call.agent_id))
+        return Replace(evolve(call, arguments=arguments))
 
     @hookimpl(trylast=True)
     def ally_transform_tool_output(self, result: ToolResult) -> Replace[ToolResult] | None:
         output, error, data = redact_all(result.output), redact_all(result.error), redact_all(result.data)
         if output == result.output and error == result.error and data is result.data:
             return None
-        return Replace(ToolResult(result.success, output, error, data))
+        return Replace(evolve(result, output=output, error=error, data=data))
 
     @hookimpl(trylast=True)
     def ally_transform_plugin_message(self, message: Message) -> Replace[Message] | None:
         content = redact(message.content)
         if content == message.content:
             return None
-        return Replace(Message(role=message.role, content=content, id=message.id, metadata=message.metadata))
+        return Replace(evolve(message, content=content))
 
     @hookimpl
     def ally_gate_tool_call(self, call: ToolCall) -> Deny | None:
