@@ -16,7 +16,7 @@ from attrs import define, field
 from .bus import PluginMessageBus
 from .errors import AllyError, PluginLoadError, RefusedError, UndeclaredError
 from .handle import Ally
-from .manifest import Manifest, manifest_line
+from .manifest import manifest_line
 from .policy.permissions import Grant, GrantSet
 from .port import PluginPort
 from .records import PluginRecord
@@ -52,8 +52,8 @@ class Member:
 
     @property
     def is_declared(self) -> bool:
-        """Whether there is a manifest to hold the code to; one that comes by code may have none."""
-        return self.factory is None or self.record.manifest != Manifest()
+        """Whether there is a manifest to hold the code to; one given by code may be there for order and settings only."""
+        return self.factory is None or bool(self.record.manifest.requests)
 
 
 @define(eq=False)
