@@ -52,7 +52,7 @@ class Member:
 
     @property
     def is_declared(self) -> bool:
-        """Whether there is a manifest to hold the code to; one given by code may be there for order and settings only."""
+        """Whether there is a manifest to hold the code to; by code it may be there for order and settings only."""
         return self.factory is None or bool(self.record.manifest.requests)
 
 
