@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     )
     from .conversation import (
         ToolResult as ToolResult,
+    )
+    from .conversation import (
         evolve as evolve,
     )
     from .errors import (
@@ -415,7 +417,7 @@ _HOMES: Final = {
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604 - names, one by one, from the table above
+__all__ = [  # noqa: PLE0604 # pyright: ignore[reportUnsupportedDunderAll] - names, one by one, from the table
     "__version__",
     *_HOME_OF,
 ]

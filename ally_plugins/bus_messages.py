@@ -48,8 +48,8 @@ class MessageCalls(BusSteps):
         """
         try:
             scope = self._identify(plugin)
-            check_role(role)
-            self._permit(plugin, plugin.grants.may_add_message(role), f"add_message:{role}")
+            if role not in plugin.grants.roles:
+                self._permit(plugin, is_granted=False, permission=f"add_message:{check_role(role)}")
             if trigger_turn:
                 self._permit(plugin, plugin.grants.may_trigger_turn(), "add_message:trigger_turn")
             session = self._host.session_for(plugin.name, session_id)
@@ -75,18 +75,21 @@ class MessageCalls(BusSteps):
             about = plugin_metadata(plugin.name, chain, metadata)
             now = self._host.clock.time_ms()
             waiting = Waiting(new_id("m"), role, content, about, now, plugin.name, chain, deliver_as, trigger_turn)
-            decision = await self._consult(session, plugin, waiting) if self._has_others() else None
+            # Mostly nobody transforms or gates messages, and asking nobody costs a third of the call.
+            has_judges = self._host.dispatcher.has_judges_of_messages
+            decision = await self._consult(session, plugin, waiting) if has_judges else None
             pending = _pending(session, waiting, key, fingerprint, cause_of(scope), decision)
             receipt = await self._record_message(session, plugin, waiting, pending)
         except RefusedError as refusal:
             self._refused(plugin, "add_message", refusal, session.id)
             raise
+        else:
+            return receipt
         finally:
             plugin.budget.end_call()
             if key is not None and answer is not None:
                 del self._keyed[plugin.name, key]
                 answer.set_result(receipt)
-        return receipt
 
     async def _earlier(self, plugin: Plugin, scope: Scope | None, key: str, fingerprint: str) -> Receipt | None:
         """Return the receipt of the message that came under this key, be it still on its way; None if it is the first.
@@ -101,11 +104,6 @@ class MessageCalls(BusSteps):
         except JournalError as error:
             raise UnavailableRefused(f"the journal cannot be read: {error}", plugin=plugin.name) from error
         return None if stored is None else _same(plugin, stored, fingerprint)
-
-    def _has_others(self) -> bool:
-        """Say whether anybody might transform or gate a message: mostly nobody does, and asking costs a third."""
-        has_any = self._host.dispatcher.has_any
-        return has_any("ally_gate_message") or has_any("ally_transform_plugin_message")
 
     async def _consult(self, session: Session, plugin: Plugin, waiting: Waiting) -> str | None:
         """Let the other plugins change the message and decide on it; return the decision's id."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from .errors import BudgetRefused, HostError, JournalError, PermissionRefused, RefusedError, UnavailableRefused
+from .errors import BudgetRefused, JournalError, PermissionRefused, RefusedError, UnavailableRefused
 from .journal import Journal, Record
 from .policy.permissions import command_for
 from .policy.validation import extend_chain
@@ -47,16 +47,20 @@ class HostSide(Protocol):
     @property
     def host_actions(self) -> frozenset[str]:
         """The actions that are the host's own; no plugin's action of the same name is taken for one of them."""
+        ...
 
     @property
-    def journal(self) -> Journal:
-        """The journal, while the host runs."""
+    def open_journal(self) -> Journal | None:
+        """The journal, None before the host's start and after its end."""
+        ...
 
     def session_for(self, plugin: str, session_id: str | None) -> Session:
         """Return the session that a call means. Raises a RefusedError when that is not clear."""
+        ...
 
     def supports(self, name: str) -> bool:
         """Say whether the host has a capability."""
+        ...
 
     async def capability(self, hook: str, **arguments: Any) -> Any:
         """Call the host's implementation of a capability hook."""
@@ -86,10 +90,10 @@ class BusSteps:
 
     @property
     def _journal(self) -> Journal:
-        try:
-            return self._host.journal
-        except HostError as error:
-            raise UnavailableRefused("the host has stopped") from error
+        journal = self._host.open_journal
+        if journal is None:
+            raise UnavailableRefused("the host has stopped")
+        return journal
 
     async def _ask_host(self, hook: str, **arguments: Any) -> Any:
         """Call a capability; what the host's implementation raises is no fault of the plugin's."""

@@ -42,6 +42,7 @@ class ChronicleSide(Protocol):
 
     def is_installed(self, plugin: str) -> bool:
         """Say whether a plugin was found installed, rather than given by code."""
+        ...
 
 
 class Chronicle:

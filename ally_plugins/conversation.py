@@ -69,7 +69,7 @@ class Message:
 
     @property
     def text_for_model(self) -> str:
-        """The content as the model is to see it: a plugin's is marked as such, so that it cannot pass as the person's."""
+        """The content as the model is to see it: a plugin's is marked, so that it cannot pass as the person's."""
         return self.content if self.source_plugin is None else f"[plugin {self.source_plugin}] {self.content}"
 
 

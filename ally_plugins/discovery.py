@@ -104,18 +104,19 @@ def _row_of(manifest: Manifest | None) -> dict[str, Any] | None:
 
 def _thaw(remembered: dict[str, Any]) -> Discovery:
     """Build what `_freeze` took apart. It was checked when it was read, and the cache is known to be whole."""
-    found = [Found(**{**row, "manifest": _manifest_of(row["manifest"])}) for row in remembered["found"]]
-    return Discovery(tuple(found), tuple(remembered["problems"]), from_cache=True)
+    rows: list[dict[str, Any]] = [row | {"manifest": _manifest_of(row["manifest"])} for row in remembered["found"]]
+    return Discovery(tuple(Found(**row) for row in rows), tuple(remembered["problems"]), from_cache=True)
 
 
 def _manifest_of(row: dict[str, Any] | None) -> Manifest | None:
     if row is None:
         return None
-    lists = {key: tuple(row[key]) for key in ("before", "after", "subscribe", "durable")}
+    lists: dict[str, Any] = {key: tuple(row[key]) for key in ("before", "after", "subscribe", "durable")}
     requests = tuple(Request(Grant(kind, topic, target), reason) for kind, topic, target, reason in row["requests"])
-    settings = [Setting(**{**setting, "choices": tuple(setting["choices"])}) for setting in row["settings"]]
-    by_name = MappingProxyType({setting.name: setting for setting in settings})
-    return Manifest(**{**row, **lists, "requests": requests, "settings": by_name})
+    rows: list[dict[str, Any]] = [one | {"choices": tuple(one["choices"])} for one in row["settings"]]
+    by_name = MappingProxyType({one["name"]: Setting(**one) for one in rows})
+    whole: dict[str, Any] = row | lists | {"requests": requests, "settings": by_name}
+    return Manifest(**whole)
 
 
 @frozen

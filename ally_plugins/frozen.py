@@ -34,7 +34,7 @@ class FrozenDict(dict[str, Any]):
         _fill(made, _freeze_items(dict(values, **more), "", 0))
         return made
 
-    def __init__(self, *_: object, **__: object) -> None:
+    def __init__(self, *_: object, **__: object) -> None:  # pyright: ignore[reportInconsistentConstructor] - reads nothing
         """Leave alone what `__new__` has filled: a dict's own `__init__` would add to it."""
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
@@ -42,7 +42,7 @@ class FrozenDict(dict[str, Any]):
         raise TypeError(message)
 
     __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
+    clear = pop = popitem = setdefault = update = _refuse  # pyright: ignore[reportAssignmentType] - never returns
 
     def __copy__(self) -> FrozenDict:
         return self
@@ -94,7 +94,7 @@ def _freeze_items(value: Mapping[Any, Any], path: str, depth: int) -> dict[str, 
 def freeze_mapping(value: Mapping[str, Any] | None) -> FrozenDict:
     """Return a frozen copy of a mapping; None becomes the empty one. Raises EventError as `freeze` does."""
     if value.__class__ is FrozenDict:
-        return value
+        return value  # pyright: ignore[reportReturnType] - it does not narrow by `__class__`
     if not value:
         return EMPTY
     if not isinstance(value, Mapping):
@@ -106,7 +106,7 @@ def freeze_mapping(value: Mapping[str, Any] | None) -> FrozenDict:
 
 def _key(key: object, path: str) -> str:
     if key.__class__ is str:
-        return key
+        return key  # pyright: ignore[reportReturnType] - as above
     if isinstance(key, str):  # an enum's member
         return str.__str__(key)
     message = f"{path or 'value'} has the key {key!r}; expected a string, as JSON has"

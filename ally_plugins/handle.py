@@ -31,17 +31,21 @@ class Task(Protocol):
     @property
     def id(self) -> str:
         """The task's identity."""
+        ...
 
     @property
     def name(self) -> str:
         """The name that the plugin gave it."""
+        ...
 
     @property
     def state(self) -> str:
         """`running`, `done`, `failed` or `cancelled`."""
+        ...
 
     def cancel(self) -> bool:
         """Ask it to end; say whether it was still running."""
+        ...
 
     async def result(self) -> Any:
         """Wait for the end and return what the coroutine returned; raises what it raised."""
@@ -62,18 +66,24 @@ class PluginLog(logging.LoggerAdapter[logging.Logger]):
 
 
 class Outbound(Protocol):
-    """The way from a handle to the host: the bus in process, a connection out of process."""
+    """The way from a handle to the host: the bus in process, a connection out of process.
+
+    Its calls are plain functions that return a coroutine, so that `async def` and one that hands on both fit.
+    """
 
     def may_log(self) -> bool:
         """Say whether the plugin may write one more log record now; may be asked from any thread."""
+        ...
 
-    def supports(self, name: str) -> bool:
+    def supports(self, name: str, /) -> bool:
         """As `Ally.supports`."""
+        ...
 
     def run_blocking(self, call: Coroutine[Any, Any, T], timeout: float | None) -> T:
         """Run a call on the host's loop from another thread, and wait for it; `timeout` is in seconds."""
+        ...
 
-    async def add_message(
+    def add_message(
         self,
         role: str,
         content: str,
@@ -83,34 +93,51 @@ class Outbound(Protocol):
         deliver_as: str,
         trigger_turn: bool,
         metadata: Mapping[str, Any] | None,
-    ) -> Receipt:
+    ) -> Coroutine[Any, Any, Receipt]:
         """As `Ally.add_message`."""
+        ...
 
-    async def emit_event(self, event_type: str, data: Mapping[str, Any], *, session_id: str | None) -> Receipt:
+    def emit_event(
+        self, event_type: str, data: Mapping[str, Any], *, session_id: str | None
+    ) -> Coroutine[Any, Any, Receipt]:
         """As `Ally.emit_event`."""
+        ...
 
-    async def get_context(self, parts: Sequence[str] | None, *, since: str | None, session_id: str | None) -> Context:
+    def get_context(
+        self, parts: Sequence[str] | None, *, since: str | None, session_id: str | None
+    ) -> Coroutine[Any, Any, Context]:
         """As `Ally.get_context`."""
+        ...
 
-    async def register_tool(self, handler: Callable[..., Any], described: Mapping[str, Any]) -> Receipt:
+    def register_tool(self, handler: Callable[..., Any], described: Mapping[str, Any]) -> Coroutine[Any, Any, Receipt]:
         """As `Ally.register_tool`."""
+        ...
 
-    async def register_action(self, handler: Callable[..., Any], described: Mapping[str, Any]) -> Receipt:
+    def register_action(
+        self, handler: Callable[..., Any], described: Mapping[str, Any]
+    ) -> Coroutine[Any, Any, Receipt]:
         """As `Ally.register_action`."""
+        ...
 
-    async def unregister(self, name: str) -> None:
+    def unregister(self, name: str) -> Coroutine[Any, Any, None]:
         """As `Ally.unregister`."""
+        ...
 
-    async def request_action(
+    def request_action(
         self, action: str, arguments: Mapping[str, Any], *, session_id: str | None, timeout: float
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """As `Ally.request_action`."""
+        ...
 
-    async def start_task(self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None) -> Task:
+    def start_task(
+        self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None
+    ) -> Coroutine[Any, Any, Task]:
         """As `Ally.start_task`."""
+        ...
 
-    async def task_progress(self, progress: float | None, message: str | None) -> None:
+    def task_progress(self, progress: float | None, message: str | None) -> Coroutine[Any, Any, None]:
         """As `Ally.task_progress`."""
+        ...
 
 
 class Ally:

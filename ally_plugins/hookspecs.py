@@ -133,7 +133,7 @@ class PluginHooks:
 
     @hookspec
     def ally_context_threshold(self, event: events.ContextThreshold) -> None:
-        """Context usage has passed `threshold` (50, 75 or 90 percent); said once, and again after it has fallen below."""
+        """Context usage has passed `threshold` (50, 75 or 90 percent); said once, then again once it fell below."""
 
     @hookspec
     def ally_plugin_state(self, event: events.PluginState) -> None:
@@ -207,7 +207,7 @@ class HostHooks:
 
     @hookspec(firstresult=True)
     def ally_request_action(self, session: Any, request: ActionRequest) -> Any:
-        """Carry out an action of the host's own (`compact`, `interrupt`, ...); None means that it has no such action."""
+        """Carry out an action of the host's own (`compact`, `interrupt`, ...); None means that it has none such."""
 
 
 @frozen

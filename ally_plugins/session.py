@@ -68,12 +68,14 @@ class SessionSide(Protocol):
     @property
     def journal(self) -> Journal:
         """The journal, while the host runs."""
+        ...
 
     def pump(self, session: Session) -> None:
         """Wake whoever carries the session's events; may be called from any thread."""
 
     def lanes(self) -> Sequence[Lane]:
         """Return the lanes that are open."""
+        ...
 
     async def capability(self, hook: str, **arguments: Any) -> Any:
         """Call the host's implementation of a capability hook."""

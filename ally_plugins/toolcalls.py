@@ -35,12 +35,15 @@ class ToolCallSide(Protocol):
 
     async def transform_tool_input(self, call: ToolCall) -> ToolCall:
         """Return the call with the arguments that the plugins made of it."""
+        ...
 
     async def gate_tool_call(self, call: ToolCall) -> Ruling:
         """Ask the plugins whether the tool may run."""
+        ...
 
     async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
         """Return the result that the plugins made of the tool's."""
+        ...
 
 
 async def run_tool_call(

@@ -14,6 +14,7 @@ import time
 from typing import Any, Final
 
 from ally_plugins import Ally, Host, ToolCallEnd, hookimpl
+from ally_plugins.compat import override
 from ally_plugins.runtime.loading import new_manager
 
 BURST: Final = 1_000
@@ -37,6 +38,7 @@ class Quick:
 class Stuck(Quick):
     """A hook that never comes back by itself."""
 
+    @override
     @hookimpl
     async def ally_tool_call_end(self, event: ToolCallEnd) -> None:
         """Wait for ever."""

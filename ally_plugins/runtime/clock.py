@@ -13,9 +13,11 @@ class Clock(Protocol):
 
     def time_ms(self) -> int:
         """Return Unix time in milliseconds."""
+        ...
 
     def steady(self) -> float:
         """Return seconds that never run backward, for budgets."""
+        ...
 
 
 class SystemClock:

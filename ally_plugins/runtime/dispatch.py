@@ -83,6 +83,7 @@ class Dispatcher:
     def __init__(self) -> None:
         self.plugins: dict[str, Plugin] = {}
         self._orders: dict[str, tuple[Plugin, ...]] = {}
+        self.has_judges_of_messages = False
 
     def replan(self, plugins: Iterable[Plugin]) -> None:
         """Take these plugins from now on. Raises OrderError for a cycle among them."""
@@ -91,10 +92,13 @@ class Dispatcher:
         orders: dict[str, tuple[Plugin, ...]] = {}
         for info in HOOKS.values():
             if info.kind in {"gate", "transform"}:
-                members = {p.name: _placement(p, info.name) for p in known.values() if _takes_part(p, info.name)}
+                members: dict[str, Placement] = {
+                    p.name: _placement(p, info.name) for p in known.values() if _takes_part(p, info.name)
+                }
                 names = order_for_hook(every, members, mandatory_last=info.kind == "transform")
                 orders[info.name] = tuple(known[name] for name in names)
         self.plugins, self._orders = known, orders
+        self.has_judges_of_messages = self.has_any("ally_gate_message") or self.has_any("ally_transform_plugin_message")
 
     def has_any(self, hook: str) -> bool:
         """Say whether any plugin takes part in a gate or transform at all: the quick way out on busy paths."""

@@ -195,7 +195,7 @@ def test_a_message_that_was_refused_is_tried_again(ally_harness: Start) -> None:
         harness.ally.add_message("user", f"message {i}", session_id="s1")
     harness.safe_point()
     fail(harness, 3)
-    assert harness.pending == ()
+    assert list(harness.pending) == []
     assert [refusal.call for refusal in harness.refusals] == ["add_message"]
     harness.advance(60)
     fail(harness, 1)

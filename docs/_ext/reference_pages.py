@@ -131,7 +131,7 @@ def command_tree() -> Iterator[tuple[str, click.Command]]:
             if not sub.hidden:
                 yield from walk(f"{path} {name}", sub)
 
-    return walk("ally-plugins", getattr(module, "cli", module.main))
+    return walk("ally-plugins", module.cli)
 
 
 def _help(path: str, command: click.Command) -> str:

@@ -221,7 +221,12 @@ OPERATIONS = st.lists(
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OPERATIONS, st.booleans(), st.sampled_from([8, 64, 8192]))
 def test_whatever_happens_in_whatever_order_hooks_are_in_order_and_alone(  # noqa: C901, PLR0915 - one scene
-    plugin: Make, new_host: Make, go: Make, operations: list[str], is_mixed: bool, capacity: int  # noqa: FBT001
+    plugin: Make,
+    new_host: Make,
+    go: Make,
+    operations: list[str],
+    is_mixed: bool,  # noqa: FBT001 - Hypothesis gives it
+    capacity: int,
 ) -> None:
     async def main() -> None:  # noqa: C901, PLR0915
         active, stall = [0], asyncio.Event()
