@@ -30,7 +30,7 @@ class MessageCalls(BusSteps):
         super().__init__(host)
         self._keyed: dict[tuple[str, str], asyncio.Future[Receipt | None]] = {}
 
-    async def accept_message(
+    async def accept_message(  # noqa: C901 - the steps, each once and in order
         self,
         plugin: Plugin,
         role: str,
@@ -48,7 +48,7 @@ class MessageCalls(BusSteps):
         """
         try:
             scope = self._identify(plugin)
-            if role not in plugin.grants.roles:
+            if type(role) is not str or role not in plugin.grants.roles:
                 self._permit(plugin, is_granted=False, permission=f"add_message:{check_role(role)}")
             if trigger_turn:
                 self._permit(plugin, plugin.grants.may_trigger_turn(), "add_message:trigger_turn")
@@ -62,9 +62,7 @@ class MessageCalls(BusSteps):
         except RefusedError as refusal:
             self._refused(plugin, "add_message", refusal, session_id)
             raise
-        answer = None
-        if key is not None and (plugin.name, key) not in self._keyed:
-            self._keyed[plugin.name, key] = answer = asyncio.get_running_loop().create_future()
+        answer = self._claim(plugin, key)
         receipt = None
         try:
             check_deliver_as(deliver_as)
@@ -87,9 +85,23 @@ class MessageCalls(BusSteps):
             return receipt
         finally:
             plugin.budget.end_call()
-            if key is not None and answer is not None:
-                del self._keyed[plugin.name, key]
-                answer.set_result(receipt)
+            if answer is not None:
+                self._answer(plugin, key, answer, receipt)
+
+    def _claim(self, plugin: Plugin, key: str | None) -> asyncio.Future[Receipt | None] | None:
+        """Let others with the same key wait for this message; None without a key, or when one is on its way already."""
+        if key is None or (plugin.name, key) in self._keyed:
+            return None
+        self._keyed[plugin.name, key] = answer = asyncio.get_running_loop().create_future()
+        return answer
+
+    def _answer(
+        self, plugin: Plugin, key: str | None, answer: asyncio.Future[Receipt | None], receipt: Receipt | None
+    ) -> None:
+        """Tell those who wait with the same key what became of the message; None when it was not accepted."""
+        if key is not None:
+            del self._keyed[plugin.name, key]
+        answer.set_result(receipt)
 
     async def _earlier(self, plugin: Plugin, scope: Scope | None, key: str, fingerprint: str) -> Receipt | None:
         """Return the receipt of the message that came under this key, be it still on its way; None if it is the first.
