@@ -30,7 +30,7 @@ class MessageCalls(BusSteps):
         super().__init__(host)
         self._keyed: dict[tuple[str, str], asyncio.Future[Receipt | None]] = {}
 
-    async def accept_message(  # noqa: C901 - the steps, each once and in order
+    async def accept_message(
         self,
         plugin: Plugin,
         role: str,
