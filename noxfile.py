@@ -23,6 +23,8 @@ RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 WORK = ROOT / ".nox" / "work"
 WHEELS = WORK / "wheels"
 COVERAGE = WORK / "coverage"
+# Two, since many tests wait for a disk or a child process; more would get in the way of those with deadlines.
+WORKERS = ("--numprocesses=2", "--dist=worksteal")
 RESULTS = Path(os.environ.get("ALLY_TEST_RESULTS", WORK / "results"))
 
 nox.needs_version = ">=2025.5.1"
@@ -110,7 +112,7 @@ def tests(session: nox.Session) -> None:
     data = COVERAGE / f"data.{session.name}"
     data.unlink(missing_ok=True)
     COVERAGE.mkdir(parents=True, exist_ok=True)
-    _pytest(session, "--cov", "--cov-report=", "--cov-fail-under=0", env={"COVERAGE_FILE": str(data)})
+    _pytest(session, *WORKERS, "--cov", "--cov-report=", "--cov-fail-under=0", env={"COVERAGE_FILE": str(data)})
     session.notify("coverage")
 
 
@@ -130,7 +132,7 @@ def minimums(session: nox.Session) -> None:
     direct = PYPROJECT["project"]["dependencies"]  # given by name: to uv, what a wheel asks for is indirect
     session.run("uv", "pip", "install", "--quiet", "--resolution=lowest-direct", *direct)
     session.install(*_wheels(), *_group("test"))
-    _pytest(session, "-m", "not e2e and not slow", *session.posargs)
+    _pytest(session, *WORKERS, "-m", "not e2e and not slow", *session.posargs)
 
 
 @nox.session(requires=["wheels"])

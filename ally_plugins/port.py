@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -55,6 +56,8 @@ class PluginPort:
             return future.result(timeout)
         except BaseException:
             future.cancel()
+            if self._loop.is_closed() and inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
+                call.close()  # the loop ended before it came to the call
             raise
 
     def may_log(self) -> bool:

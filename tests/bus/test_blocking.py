@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -22,6 +25,7 @@ from ally_plugins import (
     hookimpl,
     tool,
 )
+from ally_plugins.port import PluginPort
 
 CALL = ToolCall("bash", {"command": "ls"})
 
@@ -113,6 +117,26 @@ def test_a_host_that_cannot_start_leaves_nothing_running(no_leaks: None) -> None
         host.start()
     with pytest.raises(HostError, match="does not run"):
         host.session()
+
+
+def test_a_call_that_its_loop_did_not_come_to_any_more_leaves_no_coroutine_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.new_event_loop()
+
+    async def work() -> None:
+        """Never run."""
+
+    async def port() -> PluginPort:
+        plugin: Any = None
+        return PluginPort(plugin, plugin, plugin)
+
+    late = loop.run_until_complete(port())
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *_, **__: loop.close())  # between the call and its turn
+    with ThreadPoolExecutor(1) as threads, pytest.raises(TimeoutError):
+        threads.submit(lambda: late.run_blocking(work(), 0.01)).result()
+    assert loop.is_closed()
+    gc.collect()  # a coroutine that was never awaited is an error
 
 
 def test_starting_twice_is_an_error_and_hurts_nothing() -> None:
