@@ -170,3 +170,12 @@ def _paths(table: dict[str, Any], prefix: str = "") -> set[str]:
         if isinstance(value, dict):
             found |= _paths(value, f"{prefix}{key}.")
     return found
+
+
+def test_every_heading_of_troubleshooting_is_a_text_that_the_code_has() -> None:
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    package = Path(ally_plugins.__file__).parent
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py")))
+    headings = re.findall(r"^## (.+)$", page, flags=re.MULTILINE)
+    assert headings
+    assert [heading for heading in headings if heading not in code] == []
