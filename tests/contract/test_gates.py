@@ -95,7 +95,7 @@ async def later() -> None: ...
 NONSENSE = [True, False, "allow", 0, Allow, Deny, {"verdict": "allow"}, object(), Deny(""), Deny("a\x00b"), Ask(5)]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("answer", NONSENSE, ids=repr)
+@pytest.mark.parametrize("answer", NONSENSE, ids=lambda answer: repr(answer).partition(" at 0x")[0])
 def test_nonsense_denies_and_is_recorded_as_such(answer: Any, plugin: Make, new_host: Make, go: Make) -> None:
     ruling = go(rule(new_host({"p": plugin(ally_gate_tool_call=says(answer))})))
     assert ruling.is_denied
