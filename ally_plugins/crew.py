@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -128,6 +128,13 @@ class Crew:
         loaded = [member for member in self.members.values() if member.plugin.state == "loaded"]
         await asyncio.gather(*(self._start(member, sessions) for member in loaded))
         self.replan()
+
+    def starts(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the name and version of each installed plugin that was started, and why it failed or ""."""
+        for member in self.members.values():
+            if member.factory is None and member.record.is_enabled:
+                plugin = member.plugin
+                yield plugin.name, plugin.version, plugin.reason if plugin.state == "failed" else ""
 
     def _load(self, member: Member) -> None:
         plugin, record = member.plugin, member.record

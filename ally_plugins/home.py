@@ -94,6 +94,11 @@ class Home:
         return self.run_dir / "never-emitted.json"
 
     @property
+    def failed_starts_file(self) -> Path:
+        """Which plugins could not be started when a host last tried, with the reason."""
+        return self.run_dir / "failed-starts.json"
+
+    @property
     def logs_dir(self) -> Path:
         """What plugins log."""
         return self.path / "logs"

@@ -27,6 +27,7 @@ from .runtime.clock import SystemClock
 from .runtime.dispatch import Dispatcher
 from .scope import SCOPE, Scope, current_scope
 from .session import Session
+from .starts import remember_starts
 from .stream import HostStream
 from .structuring import encode
 from .tasks import Tasks
@@ -143,6 +144,8 @@ class Host:
         for record, factory in self._given:
             self._crew.add(record, factory)
         await self._crew.start(self.sessions.values())
+        if self.home is not None:
+            remember_starts(self.home, self._crew.starts())
         for plugin in self._crew.plugins:
             if plugin.options.mandatory and not plugin.is_running:
                 text = f"the mandatory plugin {plugin.name!r} is {plugin.state}: {plugin.reason}"

@@ -69,6 +69,8 @@ class PluginRecord:
     agreement: Agreement | None = None
     has_changed_code: bool = False
     warnings: tuple[str, ...] = ()
+    failure: str = ""
+    """Why the host that last tried could not start it, a broken import for one; empty when it could."""
     found: Found | None = None
 
     @property
@@ -135,6 +137,7 @@ class Facts:
     agreement: Agreement | None
     quarantine: str | None = None
     is_left_out: bool = False
+    failure: str = ""
     never_emitted: frozenset[str] = frozenset()
     """Event types that the app's host has said it never emits."""
 
@@ -151,10 +154,11 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
             state, reason = "not configured", "; ".join(problems)
     requested = GrantSet(manifest.grants) if manifest is not None else _NO_GRANTS
     has_changed = _has_changed(facts)
+    failure = facts.failure if state == "enabled" else ""
     return PluginRecord(
         name=facts.name,
         state=state,
-        reason=reason or _remark(facts, has_changed=has_changed),
+        reason=reason or _failed(failure) or _remark(facts, has_changed=has_changed),
         distribution=found.distribution if found is not None else "",
         version=found.version if found is not None else "",
         entry_point=found.entry_point if found is not None else "",
@@ -166,6 +170,7 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
         agreement=facts.agreement,
         has_changed_code=has_changed,
         warnings=_warnings(facts, manifest),
+        failure=failure,
         found=found,
     )
 
@@ -192,7 +197,8 @@ def _enabled_state(facts: Facts, found: Found, manifest: Manifest) -> tuple[Stat
     if (missing := _missing_consent(facts, found, manifest)) is not None:
         return "waiting for consent", f"{missing}; to see it, and agree: ally-plugins enable {name}"
     if facts.quarantine is not None:
-        return "quarantined", f"{facts.quarantine}; to try again: ally-plugins release {name}"
+        way_out = "" if "ally-plugins release" in facts.quarantine else f"; to try again: ally-plugins release {name}"
+        return "quarantined", f"{facts.quarantine}{way_out}"
     return "enabled", ""
 
 
@@ -213,6 +219,10 @@ def _missing_consent(facts: Facts, found: Found, manifest: Manifest) -> str | No
 def _has_changed(facts: Facts) -> bool:
     agreement, found = facts.agreement, facts.found
     return agreement is not None and found is not None and bool(found.digest) and agreement.code != found.digest
+
+
+def _failed(failure: str) -> str:
+    return f"it did not start when a host last tried: {failure}" if failure else ""
 
 
 def _remark(facts: Facts, *, has_changed: bool) -> str:

@@ -29,6 +29,7 @@ from .importing import load_class
 from .policy.permissions import GrantSet
 from .records import Facts, PluginRecord, judge
 from .secret_store import SecretStore
+from .starts import failed_starts
 
 if TYPE_CHECKING:
     from .home import Home
@@ -114,6 +115,7 @@ class Registry:
         discovery = self._discover()
         quarantined = self._quarantined()
         never_emitted = self._never_emitted()
+        failures = failed_starts(self.home, {found.name: found.version for found in discovery.found})
         wanted = {name for name, plugin in config.plugins.items() if plugin.enabled}
         by_name = {found.name: found for found in discovery.found}
         facts = [
@@ -124,6 +126,7 @@ class Registry:
                 agreement=agreements.get(name),
                 quarantine=quarantined.get(name),
                 is_left_out=self._only is not None and name not in self._only,
+                failure=failures.get(name, ""),
                 never_emitted=never_emitted,
             )
             for name in sorted(wanted | set(by_name))

@@ -171,9 +171,11 @@ def _plugin(record: PluginRecord) -> Iterator[Finding]:
     elif record.state == "waiting for consent":
         level = "warning" if record.config.enabled else "note"
         yield Finding(level, f"plugin {record.name}", record.reason)
+    elif record.failure:
+        yield Finding("problem", f"plugin {record.name}", record.reason)
     for warning in record.warnings:
         yield Finding("warning", f"plugin {record.name}", warning)
-    if record.is_enabled and record.has_changed_code:
+    if record.is_enabled and record.has_changed_code and not record.failure:
         yield Finding("warning", f"plugin {record.name}", record.reason)
 
 

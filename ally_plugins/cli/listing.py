@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["list_", "paint_state"]
 
 _COLOURS: Final = {"enabled": "green", "disabled": "bright_black", "left out": "bright_black", "broken": "red",
-                   "not installed": "red", "quarantined": "red"}  # fmt: skip
+                   "not installed": "red", "quarantined": "red", "failed to start": "red"}  # fmt: skip
 
 
 @command("list")
@@ -31,7 +31,7 @@ def list_(state: State) -> None:
     if state.as_json:
         print_json({"plugins": [_data(record) for record in records], "problems": registry.problems})
         return
-    rows = [(inert(record.name), paint_state(record.state), inert(record.source), _reason(record))
+    rows = [(inert(record.name), paint_state(_state(record)), inert(record.source), _reason(record))
             for record in records]  # fmt: skip
     for line in columns(rows) or ["no plugin is installed; to get one: ally-plugins install NAME"]:
         echo(line)
@@ -50,6 +50,10 @@ def paint_state(state: str) -> str:
     return paint(state, fg=_COLOURS.get(state, "yellow"))
 
 
+def _state(record: PluginRecord) -> str:
+    return "failed to start" if record.failure else record.state
+
+
 def _reason(record: PluginRecord) -> str:
     shadowed = "shadow mode; " if record.is_enabled and record.config.shadow else ""
     return shadowed + inert(record.reason or record.manifest.description)
@@ -60,6 +64,7 @@ def _data(record: PluginRecord) -> dict[str, Any]:
         "name": record.name,
         "state": record.state,
         "reason": record.reason,
+        "failure": record.failure,
         "description": record.manifest.description,
         "distribution": record.distribution,
         "version": record.version,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import importlib_metadata  # noqa: F401  # before a site hides where it is installed
+import jsonschema.validators  # noqa: F401  # likewise
 import packaging.specifiers  # noqa: F401  # likewise
 import pytest
 import tomlkit  # noqa: F401  # likewise

@@ -105,3 +105,21 @@ def test_what_is_shown_is_inert(operator: Operator) -> None:
 def test_what_the_environment_leaves_out_is_noted(enabled: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLY_PLUGINS", "none")
     assert "ALLY_PLUGINS does not name it" in " ".join(each["text"] for each in findings(enabled, "note", 0))
+
+
+def test_what_could_not_be_imported_is_known_to_list_and_doctor_until_it_starts(enabled: Operator) -> None:
+    sound = (enabled.site / "loop_warner" / "__init__.py").read_text()
+    enabled.write("loop_warner/__init__.py", "import no_such_module\n")
+    enabled.run("call", "loop-warner", "shout", "--args", '{"text": "hi"}', code=1)
+
+    shown = enabled.run("list").stdout
+    assert "failed to start" in shown
+    assert "No module named 'no_such_module'" in shown
+    assert "no_such_module" in only(enabled)["text"]
+    (listed,) = enabled.ask("list")["plugins"]
+    assert listed["state"] == "enabled"
+    assert "no_such_module" in listed["failure"]
+
+    enabled.write("loop_warner/__init__.py", sound)
+    enabled.run("call", "loop-warner", "shout", "--args", '{"text": "hi"}')
+    assert enabled.ask("list")["plugins"][0]["failure"] == ""
