@@ -180,7 +180,8 @@ class PluginMessageBus(MessageCalls):
         """Record, announce and carry out an action; `plugin` is who asks, None for the person, agent or host."""
         owner = self._owner(request.action)
         request_id = new_id("a")
-        data = {"action": request.action, "arguments": request.arguments, "requested_by": request.requested_by}
+        data = {"action": request.action, "arguments": request.arguments, "requested_by": request.requested_by,
+                "origin": request.origin, "cause": cause_of(SCOPE.get())}  # fmt: skip
         await self._durably(plugin, "action", request_id, data, session.id)
         announced = PluginActionRequested(
             plugin_name=owner.plugin.name if owner is not None else "host",
@@ -243,7 +244,8 @@ class PluginMessageBus(MessageCalls):
             session = host.session_for(plugin.name, session_id)
             chain = chain_of(plugin, scope, session.id)
             task = host.tasks.prepare(plugin, name, session.id, chain)
-            await self._durably(plugin, "task", task.id, {"name": name, "cause": cause_of(scope)}, session.id)
+            data = {"name": name, "origin": chain, "cause": cause_of(scope)}
+            await self._durably(plugin, "task", task.id, data, session.id)
             self._identify(plugin)  # it may have been stopped meanwhile, and nobody would end the task then
         except BaseException as refusal:
             if task is not None:

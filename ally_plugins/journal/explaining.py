@@ -17,7 +17,7 @@ __all__ = ["Explanation", "explain"]
 _MAX_CAUSES: Final = 64  # far above the hop limit of eight; stops at a cycle that a host wrote
 # What names other things, in the data of records and in events on the wire.
 _LINKS: Final = (
-    *("cause", "subject", "decision", "message_id", "decision_id", "call_id", "request_id", "event"),
+    *("cause", "decision", "message_id", "decision_id", "call_id", "request_id", "event"),
     *("callId", "decisionId", "messageId", "requestId"),
 )
 _GRANTS: Final = ("enable", "disable", "forget", "grant", "revoke")
@@ -57,7 +57,8 @@ def explain(reading: Reading, id_: str) -> Explanation | None:
     for known in (*causes, *((event,) if event else ())):
         ids |= _event_links(known)
     plugin = message.plugin if message else record.plugin if record else None
-    related = [r for r in reading.records(session_id=session_id) if _concerns(r, ids) and r != record]
+    shared = {e.id for e in causes}
+    related = [r for r in reading.records(session_id=session_id) if _concerns(r, ids, shared) and r != record]
     granted = list(reading.records(plugin=plugin, kind=_GRANTS)) if plugin else []
     permissions = tuple(r for r in granted if upto is None or r.n < upto)
     return Explanation(id_, message, record, event, causes, permissions, tuple(related))
@@ -123,9 +124,11 @@ def _links(data: Any) -> set[str]:
     return {value for name in _LINKS if isinstance(value := data.get(name), str)}
 
 
-def _concerns(record: StoredRecord, ids: set[str]) -> bool:
+def _concerns(record: StoredRecord, ids: set[str], shared: set[str]) -> bool:
+    """Say whether a record names one of `ids`; what only has one of the `shared` causes happened beside the thing."""
     if record.kind == ACCEPTED:
         return False
+    data = record.data or {}
     if record.kind == SETTLED:
-        return not ids.isdisjoint((record.data or {}).get("ids", ()))
-    return record.ref in ids or not ids.isdisjoint(_links(record.data))
+        return not ids.isdisjoint(data.get("ids", ()))
+    return record.ref in ids or not ids.isdisjoint(_links(data) - ({data.get("cause")} & shared))

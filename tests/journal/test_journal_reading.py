@@ -48,9 +48,9 @@ def fill(journal: Journal) -> None:
                 event(4, "TOOL_CALL_START", {"toolName": "bash"}, callId="c2"),
             ]
         )
-        await journal.append(Record("decision", 1003, "secret-guard", "s", "d1", {"subject": "m1", "votes": ["allow"]}))
-        await journal.append(Record("decision", 1003, "secret-guard", "s", "d2", {"subject": "c1", "votes": ["deny"]}))
-        await journal.append(Record("decision", 1003, "secret-guard", "s", "d3", {"subject": "c9", "votes": []}))
+        await journal.append(Record("decision", 1003, "secret-guard", "s", "d1", {"cause": "m1", "votes": ["allow"]}))
+        await journal.append(Record("decision", 1003, "secret-guard", "s", "d2", {"cause": "c1", "votes": ["deny"]}))
+        await journal.append(Record("decision", 1003, "secret-guard", "s", "d3", {"cause": "c9", "votes": []}))
         await journal.accept(message("m1"))
         await journal.accept(message("m2", cause=None, body={}))
         await journal.mark_delivered(["m1"], 1004)
@@ -93,7 +93,7 @@ def test_explaining_a_decision_an_event_and_nothing(journal: Journal) -> None:
     decision = explain(journal.reading, "d2")
     assert decision is not None
     assert decision.record is not None
-    assert decision.record.data == {"subject": "c1", "votes": ["deny"]}
+    assert decision.record.data == {"cause": "c1", "votes": ["deny"]}
     told = explain(journal.reading, "s:3")
     assert told is not None
     assert told.event is not None
@@ -181,3 +181,32 @@ def test_a_reader_that_is_closed_says_so(journal: Journal) -> None:
     reading.close()
     with pytest.raises(JournalError, match="closed"):
         reading.last_n()
+
+
+def test_decisions_on_other_calls_of_the_same_tool_are_not_part_of_an_explanation(journal: Journal) -> None:
+    async def main() -> None:
+        for number in (1, 2):
+            data = {"subject": "bash", "cause": f"c{number}", "votes": []}
+            await journal.append(Record("decision", 1000 + number, None, "s", f"d{number}", data))
+
+    asyncio.run(main())
+    found = explain(journal.reading, "d1")
+    assert found is not None
+    assert found.related == ()
+
+
+def test_what_the_same_event_led_to_elsewhere_is_not_part_of_an_explanation(journal: Journal) -> None:
+    async def main() -> None:
+        journal.add_events([event(1, "TOOL_CALL_END", {"toolName": "bash"})])
+        for number in (1, 2):
+            data = {"name": "work", "cause": "s:1"}
+            await journal.append(Record("task", 1000 + number, "worker", "s", f"t{number}", data))
+        await journal.append(Record("task_end", 1003, "worker", "s", "t1", {"state": "done"}))
+
+    asyncio.run(main())
+    task, first = explain(journal.reading, "t1"), explain(journal.reading, "s:1")
+    assert task is not None
+    assert first is not None
+    assert [each.id for each in task.causes] == ["s:1"]
+    assert [each.kind for each in task.related] == ["task_end"]
+    assert [each.ref for each in first.related] == ["t1", "t2"]
