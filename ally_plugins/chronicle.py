@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from traceback import format_exception
 from typing import TYPE_CHECKING, Final, Protocol
 
 from .errors import ConfigError
@@ -83,10 +84,11 @@ class Chronicle:
 
     def crashed(self, plugin: Plugin, crash: Crash) -> None:
         """Log and record what went wrong in a hook or handler."""
-        _log.error("%s of the plugin %r failed: %s", crash.hook, plugin.name, describe(crash.error),
-                   exc_info=crash.error if isinstance(crash.error, Exception) else None)  # fmt: skip
+        why = plugin.masked(describe(crash.error))
+        _log.error("%s of the plugin %r failed: %s", crash.hook, plugin.name, why,
+                   exc_info=crash.error if _may_be_shown(plugin, crash.error) else None)  # fmt: skip
         event = crash.event
-        data = {"hook": crash.hook, "error": describe(crash.error), "event": event.id if event is not None else None}
+        data = {"hook": crash.hook, "error": why, "event": event.id if event is not None else None}
         session_id = event.session_id if event is not None else None
         self._record(Record("crash", self._host.clock.time_ms(), plugin.name, session_id, None, data))
 
@@ -118,3 +120,11 @@ class Chronicle:
         for session in list(self._host.sessions.values()):
             if not session.is_closed:
                 session.emit_caused(make(), ())
+
+
+def _may_be_shown(plugin: Plugin, error: BaseException) -> bool:
+    """Say whether an error has a traceback to show, and one that quotes no secret."""
+    if not isinstance(error, Exception):
+        return False
+    text = "".join(format_exception(error)) if plugin.secrets else ""
+    return plugin.masked(text) == text

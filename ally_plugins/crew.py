@@ -29,6 +29,7 @@ from .runtime.loading import build, implementations_of, new_manager
 from .runtime.observers import Observers
 from .runtime.plugin import Plugin, PluginOptions, describe
 from .runtime.watchdog import Watchdog
+from .settings import Secret
 from .tools import collect_actions, collect_tools
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ __all__ = ["Crew", "Member"]
 
 _log: Final = logging.getLogger(__name__)
 
+_SHORTEST_SECRET: Final = 4
+"""Characters of a secret that is looked for in what a plugin raises."""
 _STATES: Final = {"waiting for consent": "waiting", "quarantined": "quarantined"}
 
 
@@ -105,6 +108,7 @@ class Crew:
             before=record.manifest.before,
             after=record.manifest.after,
             version=record.version,
+            secrets=_secrets(record),
         )
         if not record.is_enabled:
             plugin.state, plugin.reason = _STATES.get(record.state, "failed"), record.reason
@@ -209,7 +213,7 @@ class Crew:
     def _fail(self, plugin: Plugin, reason: str) -> None:
         hint = f"see `ally-plugins info {plugin.name}`"
         plugin.set_state("failed", reason if "ally-plugins" in reason else f"{reason}; {hint}")
-        _log.error("the plugin %r did not start: %s", plugin.name, reason)
+        _log.error("the plugin %r did not start: %s", plugin.name, plugin.masked(reason))
 
     async def stop(self) -> None:
         """Stop every plugin: `ally_stop` within its deadline, then its lane, which may take a grace longer."""
@@ -230,7 +234,7 @@ class Crew:
             )
             await asyncio.wait([future])
             if (error := future.exception()) is not None:
-                _log.warning("ally_stop of %r failed: %s", plugin.name, describe(error))
+                _log.warning("ally_stop of %r failed: %s", plugin.name, plugin.masked(describe(error)))
         await asyncio.gather(lane.close(), put_down_all(plugin.working, lanes.GRACE))
         if plugin.state in {"starting", "running"}:
             plugin.set_state("stopped")
@@ -240,3 +244,9 @@ class Crew:
 
     def _shortest_deadline(self) -> float:
         return min((plugin.shortest_deadline() for plugin in self.plugins), default=30.0)
+
+
+def _secrets(record: PluginRecord) -> tuple[str, ...]:
+    """Return the values to keep out of texts; of very short ones every text would be full."""
+    values = [value for value in record.settings.values() if isinstance(value, Secret)]
+    return tuple(str(value) for value in values if len(value) >= _SHORTEST_SECRET)

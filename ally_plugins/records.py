@@ -16,9 +16,10 @@ from .consent import Agreement
 from .discovery import Found
 from .errors import ConfigError, HostError
 from .fields import suggest
-from .frozen import FrozenDict
+from .frozen import FrozenDict, trusted
 from .manifest import Manifest, Request
 from .policy.permissions import GrantSet
+from .settings import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -280,14 +281,15 @@ def resolve_settings(
     values: dict[str, Any] = {}
     for name, setting in manifest.settings.items():
         try:
-            value = secret(plugin, name) if setting.secret else given.get(name)
+            kept = secret(plugin, name) if setting.secret else given.get(name)
         except ConfigError as error:  # a locked keyring stops this plugin, not the others
             problems.append(str(error))
             continue
+        value = Secret(kept) if setting.secret and isinstance(kept, str) else kept
         if (problem := _setting_problem(plugin, setting, value, is_in_file=name in given)) is not None:
             problems.append(problem)
         values[name] = setting.default if value is None else value
-    return FrozenDict(values), tuple(problems)
+    return trusted(values), tuple(problems)
 
 
 def _setting_problem(plugin: str, setting: Setting, value: object, *, is_in_file: bool) -> str | None:

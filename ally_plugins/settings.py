@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 from attrs import frozen
 
+from .compat import override
 from .fields import describe
 
 if TYPE_CHECKING:
     from .fields import Fields
 
-__all__ = ["Kind", "Setting", "Value", "read_settings"]
+__all__ = ["Kind", "Secret", "Setting", "Value", "read_settings"]
 
 Kind = Literal["string", "integer", "number", "boolean", "choice"]
 Value = str | int | float | bool
@@ -32,6 +33,19 @@ _EXPECTED: Final[dict[str, str]] = {
     "boolean": "true or false",
 }
 _INT64: Final = 2**63
+
+
+class Secret(str):
+    """The value of a secret setting: a string whose `repr` hides it, so that showing all settings shows no secret.
+
+    Being no plain string, it is refused as event data and as arguments, which are written to the journal.
+    """
+
+    __slots__ = ()
+
+    @override
+    def __repr__(self) -> str:
+        return "'[secret]'"
 
 
 @frozen(kw_only=True)

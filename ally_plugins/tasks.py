@@ -130,7 +130,7 @@ class Tasks:
                 self._end(task, "cancelled", f"{task.reason}; it ignored that and was put down")
                 task._ended.cancel()  # noqa: SLF001
                 raise
-            self._end(task, "failed", describe(error))
+            self._end(task, "failed", task.plugin.masked(describe(error)))
             carried = error if isinstance(error, Exception) and not isinstance(error, StopIteration) else None
             task._ended.set_exception(carried or RuntimeError(describe(error)))  # noqa: SLF001
             task._ended.exception()  # noqa: SLF001 - nobody has to ask for it

@@ -194,7 +194,7 @@ class Dispatcher:
             new, fields = check(value, replacement.value)
         except Exception as error:
             _count(plugin, question.hook, error)
-            raise _TransformFailed(describe(error), shadow) from error
+            raise _TransformFailed(plugin.masked(describe(error)), shadow) from error
         return new, Change(plugin.name, fields, shadow=shadow) if fields else None
 
 
@@ -277,7 +277,8 @@ def _vote(plugin: Plugin, question: Question, future: asyncio.Future[Any] | None
     else:
         cause = "timeout" if isinstance(error, TimedOut) else "crash"
     _count(plugin, question.hook, error)
-    return vote_from_failure(plugin.name, cause, describe(error), on_error, shadow=shadow, elapsed_ms=elapsed_ms)
+    why = plugin.masked(describe(error))
+    return vote_from_failure(plugin.name, cause, why, on_error, shadow=shadow, elapsed_ms=elapsed_ms)
 
 
 def _count(plugin: Plugin, hook: str, error: BaseException) -> None:

@@ -88,6 +88,8 @@ class Plugin:
     """Tools, actions and tasks of the plugin that run now, outside the lane."""
     budget: PluginBudget = field(init=False)
     crashes: CrashCounter = field(init=False, factory=CrashCounter)
+    secrets: tuple[str, ...] = ()
+    """Values of its secret settings, which must not get into reasons, records and logs."""
     _last_timeout: TimedOut | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -134,9 +136,16 @@ class Plugin:
 
     def set_state(self, state: str, reason: str = "") -> None:
         """Change the state and say so."""
+        reason = self.masked(reason)
         if (state, reason) != (self.state, self.reason):
             self.state, self.reason = state, reason
             self.on_state(self)
+
+    def masked(self, text: str) -> str:
+        """Return a text of the plugin's without its secrets: what it raised may quote them."""
+        for secret in self.secrets:
+            text = text.replace(secret, "[secret]")
+        return text
 
     def crashed(self, crash: Crash) -> None:
         """Count what went wrong in a hook or handler; a refusal that was not caught is no crash.
