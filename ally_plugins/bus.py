@@ -190,18 +190,27 @@ class PluginMessageBus(MessageCalls):
             requested_by=request.requested_by,
         )
         _emit(plugin, session, announced, request.origin)
-        if owner is not None:
-            # The handler is waited for: what waits for the caller's hook, must not be waited for by the handler.
-            caller = SCOPE.get()
-            held = caller.held if caller is not None else frozenset()
-            scope = Scope(owner.plugin.name, session.id, request.origin, held, cause=request_id)
-            return await owner.run(request.arguments, scope, timeout)
-        result = await self._act(session, request, timeout)
-        if result is None:
-            known = ", ".join(sorted(each.full_name for each in self._host.actions)) or "none"
-            text = f"this host has no action {request.action!r}; actions of plugins: {known}"
-            raise NotFoundRefused(text, plugin=plugin.name if plugin is not None else None)
+        try:
+            if owner is not None:
+                result = await _run(owner, session, request, request_id, timeout)
+            else:
+                result = await self._act(plugin, session, request, timeout)
+        except BaseException as error:
+            self._ended(plugin, session, request_id, request.action, error)
+            raise
+        self._ended(plugin, session, request_id, request.action, None)
         return result
+
+    def _ended(
+        self, plugin: Plugin | None, session: Session, request_id: str, action: str, error: BaseException | None
+    ) -> None:
+        """Write down soon how an action ended."""
+        state = "done" if error is None else "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"
+        data = {"name": action, "state": state, "reason": "" if error is None else describe(error)}
+        name = plugin.name if plugin is not None else None
+        record = Record("action_end", self._host.clock.time_ms(), name, session.id, request_id, data)
+        with suppress(UnavailableRefused):
+            self._journal.append_soon(record)
 
     def _owner(self, action: str) -> Contribution | None:
         """Return the plugin's action that is meant, None for the host's own; a plugin never stands in for the host."""
@@ -212,12 +221,12 @@ class PluginMessageBus(MessageCalls):
             return actions.find(action)
         return None
 
-    async def _act(self, session: Session, request: ActionRequest, timeout: float) -> Any:
+    async def _act(self, plugin: Plugin | None, session: Session, request: ActionRequest, timeout: float) -> Any:
         """Have the host carry out an action of its own."""
         name, limit = request.action, asyncio.timeout(timeout)
         try:
             async with limit:
-                return await self._host.capability("ally_request_action", session=session, request=request)
+                result = await self._host.capability("ally_request_action", session=session, request=request)
         except (RefusedError, ToolCallError):
             raise
         except TimeoutError as error:
@@ -227,6 +236,11 @@ class PluginMessageBus(MessageCalls):
         except Exception as error:
             _log.exception("the host's action %r failed", name)
             raise ToolCallError(f"the host's action {name!r} failed with {describe(error)}", tool=name) from error
+        if result is None:
+            known = ", ".join(sorted(each.full_name for each in self._host.actions)) or "none"
+            text = f"this host has no action {name!r}; actions of plugins: {known}"
+            raise NotFoundRefused(text, plugin=plugin.name if plugin is not None else None)
+        return result
 
     async def start_task(
         self, plugin: Plugin, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None = None
@@ -308,6 +322,14 @@ class PluginMessageBus(MessageCalls):
         except Exception as error:
             _log.exception("the host's implementation of ally_get_context failed")
             raise UnavailableRefused(f"the host failed in ally_get_context: {describe(error)}") from error
+
+
+async def _run(owner: Contribution, session: Session, request: ActionRequest, request_id: str, timeout: float) -> Any:
+    """Run a plugin's action; its handler must not wait for what waits for the caller's hook."""
+    caller = SCOPE.get()
+    held = caller.held if caller is not None else frozenset()
+    scope = Scope(owner.plugin.name, session.id, request.origin, held, cause=request_id)
+    return await owner.run(request.arguments, scope, timeout)
 
 
 def _emit(plugin: Plugin | None, session: Session, event: Event, chain: tuple[str, ...]) -> None:

@@ -87,7 +87,8 @@ class Contribution:
         if isinstance(outcome, _Returned):
             return outcome.value
         self.plugin.crashed(Crash(plugin, name, outcome.error))
-        text = f"{name!r} of {plugin!r} failed with {describe(outcome.error)}"
+        why = self.plugin.masked(describe(outcome.error))
+        text = f"{name!r} of {plugin!r} failed with {why}"
         raise ToolCallError(text, tool=name, plugin=plugin) from outcome.error
 
 

@@ -155,8 +155,7 @@ class Crew:
         except (KeyboardInterrupt, asyncio.CancelledError):
             raise
         except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
-            _log.exception("loading the plugin %r failed", plugin.name)
-            self._fail(plugin, describe(error))
+            self._fail(plugin, plugin.masked(describe(error)))
 
     async def _start(self, member: Member, sessions: Iterable[Session]) -> None:
         plugin = member.plugin

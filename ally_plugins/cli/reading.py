@@ -64,7 +64,7 @@ def summary(record: StoredRecord) -> str:
     return inert(f"{ref}{text}{f' (x{count})' if isinstance(count, int) and count > 1 else ''}")
 
 
-_NAMED: Final = ("message", "decision", "action", "task", "task_end")
+_NAMED: Final = ("message", "decision", "action", "action_end", "task", "task_end")
 """Kinds whose id `explain` takes."""
 
 
@@ -137,6 +137,7 @@ _WORDS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "action": lambda data: f"{data['action']}, asked for by {data['requested_by']}",
     "task": lambda data: str(data["name"]),
     "task_end": lambda data: f"{data['name']}: {_state(data)}",
+    "action_end": lambda data: f"{data['name']}: {_state(data)}",
     "crash": lambda data: f"{data['hook']}: {data['error']}",
     "plugin_state": _state,
     "context_read": lambda data: ", ".join(data["parts"]),

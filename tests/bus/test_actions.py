@@ -437,3 +437,35 @@ def test_an_action_of_a_session_that_is_closed_meanwhile_is_refused_in_words(
             assert host.plugins["p"].counts.crashes == 0
 
     run(main())
+
+
+def test_how_an_action_ended_is_written_down(run: Any, new_host: Any) -> None:
+    class Worker:
+        def __init__(self, ally: Ally) -> None:
+            self.ally = ally
+
+        @action
+        async def good(self) -> int:
+            """Return a number."""
+            return 7
+
+        @action
+        async def bad(self) -> None:
+            """Fail."""
+            raise RuntimeError("no such thing")
+
+    async def main() -> list[Any]:
+        async with new_host(plugins={"worker": Worker}) as host:
+            session = host.session("s")
+            assert await session.request_action("good") == 7
+            with pytest.raises(ToolCallError, match="no such thing"):
+                await session.request_action("bad")
+            await host.journal.flush()
+            asked = {record.ref for record in host.journal.reading.records(kind="action")}
+            ended = list(host.journal.reading.records(kind="action_end"))
+            assert {record.ref for record in ended} == asked
+            return [record.data for record in ended]
+
+    good, bad = run(main())
+    assert good == {"name": "good", "state": "done", "reason": ""}
+    assert (bad["state"], "no such thing" in bad["reason"]) == ("failed", True)
