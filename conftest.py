@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,3 +32,9 @@ pytest_collect_file = Sybil(
     patterns=["README.md", "docs/**/*.md"],
     fixtures=["home"],
 ).pytest()
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start be interrupted: a run in the background hands down an ignored SIGINT."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
