@@ -28,6 +28,12 @@ ProblemKind: TypeAlias = Literal[
 ]
 
 _QUERY: Final = "SELECT n, at, kind, plugin, session_id, ref, key, data, digest, hash FROM records ORDER BY n"
+# A changed byte may also turn a text into a blob of the same bytes, which the hashes cannot tell.
+_MISTYPED: Final = (
+    "SELECT n FROM records WHERE typeof(at) != 'integer' OR typeof(kind) != 'text' OR typeof(plugin) = 'blob' "
+    "OR typeof(session_id) = 'blob' OR typeof(ref) = 'blob' OR typeof(key) = 'blob' "
+    "OR typeof(data) NOT IN ('null', CASE kind WHEN 'events' THEN 'blob' ELSE 'text' END) ORDER BY n LIMIT 1"
+)
 _Row: TypeAlias = tuple[Any, ...]
 
 
@@ -120,6 +126,7 @@ class _Check:
         with closing(db.execute(_QUERY)) as rows:
             for row in rows:
                 self.check_record(row, db)
+        self.check_types(db)
         self.check_end()
         self.check_pruned(db)
         self.check_settled_count(db)
@@ -139,6 +146,11 @@ class _Check:
         if self.head is not None and self.head.n == n and self.head.hash != hash_:
             raise _BrokenError("replaced", n, f"record {n} is not the one that audit.head has seen")
         self.note(n, kind, data, db)
+
+    def check_types(self, db: sqlite3.Connection) -> None:
+        found = db.execute(_MISTYPED).fetchone()
+        if found is not None:
+            raise _BrokenError("altered", found[0], f"record {found[0]} was altered: a column is not of its type")
 
     def altered_or_reordered(self, n: int, db: sqlite3.Connection) -> _BrokenError:
         """Tell an altered record from one that was swapped with a later one, whose hash still fits here."""

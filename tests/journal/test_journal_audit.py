@@ -102,6 +102,14 @@ def changed_by_a_byte(value: Any) -> Any:
     return value[:-1] + chr(ord(value[-1]) ^ 64)
 
 
+@pytest.mark.parametrize("column", ["kind", "plugin", "session_id", "ref", "data"])
+def test_a_text_that_became_a_blob_of_the_same_bytes_is_named(copy: Path, column: str) -> None:
+    with closing(sqlite3.connect(copy)) as db:
+        n = db.execute(f"SELECT min(n) FROM records WHERE typeof({column}) = 'text'").fetchone()[0]
+    execute(copy, f"UPDATE records SET {column} = CAST({column} AS BLOB) WHERE n = {n}")
+    assert found_in(copy) == ("altered", n)
+
+
 @pytest.mark.parametrize("n", range(1, 15))
 def test_a_removed_record_is_named(copy: Path, n: int) -> None:
     execute(copy, f"DELETE FROM records WHERE n = {n}")
