@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # A busy machine is no failure of the code: what must be fast is measured in benchmarks/.
-settings.register_profile("ally", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# CI decides about a change, so it draws the same examples for the same code; everybody's own runs find new ones.
+settings.register_profile(
+    "ally",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("ally")
 
 
