@@ -108,8 +108,6 @@ class Judge:
 
     async def gate_message(self, message: Message, plugin: str, origin: tuple[str, ...]) -> Ruling:
         """Ask whether a plugin's message may enter; its author is not asked."""
-        if not self._dispatcher.has_any("ally_gate_message"):
-            return _ALLOWED
         question = self._question("ally_gate_message", caused_by=plugin, origin=origin, cause=message.id)
         return await self._rule(question, message, f"a {message.role} message of {plugin}")
 
@@ -134,8 +132,6 @@ class Judge:
         self, message: Message, plugin: str, origin: tuple[str, ...]
     ) -> Transformed[Message]:
         """Run the chain over a plugin's message; its author is left out."""
-        if not self._dispatcher.has_any("ally_transform_plugin_message"):
-            return Transformed(message)
         question = self._question("ally_transform_plugin_message", caused_by=plugin, origin=origin, cause=message.id)
         return await self._transform(question, message, lambda value: (value,), check_message)
 
