@@ -1,16 +1,24 @@
-"""When a plugin that keeps crashing is put into quarantine. Stopping it is left to the runtime."""
+"""When a plugin that keeps crashing is put into quarantine, and how long one waits before it is started again.
+
+Stopping and starting is left to the runtime.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from attrs import define, field
 
-__all__ = ["CRASH_LIMIT", "CRASH_WINDOW", "CrashCounter"]
+__all__ = ["CRASH_LIMIT", "CRASH_WINDOW", "Backoff", "CrashCounter", "LinearBackoff"]
 
 CRASH_LIMIT: Final = 5  # design, section 3: five crashes
 CRASH_WINDOW: Final = 60.0  # in sixty seconds
+
+FIRST_DELAY: Final = 0.25  # seconds; a first restart is to be done within one
+LONGEST_DELAY: Final = 30.0
+HEALTHY_AFTER: Final = 60.0  # design, section 7: reset after 60 s healthy
 
 
 @define
@@ -37,3 +45,57 @@ class CrashCounter:
     def reset(self) -> None:
         """Forget all crashes."""
         self._times.clear()
+
+
+@define
+class Backoff:
+    """How long to wait before each restart: doubled every time, up to `longest`, with up to a quarter taken off.
+
+    All times are in seconds. `random` gives numbers from 0 to 1: without it, plugins that fell together would come back
+    together. Lives as long as one plugin is supervised.
+    """
+
+    random: Callable[[], float]
+    first: float = FIRST_DELAY
+    longest: float = LONGEST_DELAY
+    healthy_after: float = HEALTHY_AFTER
+    _failures: int = field(init=False, default=0)
+
+    def failed(self, ran_for: float) -> float | None:
+        """Count a failure after `ran_for` seconds, and return the wait before the next start; None would be to give up.
+
+        Who ran long enough to count as healthy starts anew.
+        """
+        if ran_for >= self.healthy_after:
+            self._failures = 0
+        delay = min(self.longest, self.first * 2.0 ** min(self._failures, 32))
+        self._failures += 1
+        return delay * (1 - self.random() / 4)
+
+    def reset(self) -> None:
+        """Forget all failures."""
+        self._failures = 0
+
+
+@define
+class LinearBackoff:
+    """Code-Ally's way for its own manifests: a delay of `step` seconds times the attempt, and at most `attempts`.
+
+    A daemon that ran for `healthy_after` seconds starts anew.
+    """
+
+    step: float = 5.0  # code-ally-facts, numbers
+    attempts: int = 3
+    healthy_after: float = HEALTHY_AFTER
+    _failures: int = field(init=False, default=0)
+
+    def failed(self, ran_for: float) -> float | None:
+        """Count a failure; as `Backoff.failed`, with None once the attempts are used up."""
+        if ran_for >= self.healthy_after:
+            self._failures = 0
+        self._failures += 1
+        return None if self._failures > self.attempts else self.step * self._failures
+
+    def reset(self) -> None:
+        """Forget all failures."""
+        self._failures = 0

@@ -18,13 +18,14 @@ from typing import Any, Final
 from attrs import define
 
 from ally_plugins.errors import PluginError
-from ally_plugins.events import Event, EventsDropped, UserMessage, stamp
+from ally_plugins.events import Event
 from ally_plugins.scope import SCOPE, Scope
 
+from .cursor import Cursor
 from .ending import is_at_work, is_torn_down, put_down
 from .observers import Observers, is_own
 from .requests import Crash, HookCancelled, HookExit, Request, TimedOut
-from .ring import Ring, Run
+from .ring import Ring
 from .worker import Worker
 
 __all__ = ["BATCH", "GRACE", "Crash", "HookCancelled", "Lane", "Request", "TimedOut"]
@@ -34,30 +35,6 @@ BATCH: Final = 512
 
 GRACE: Final = 1.0
 """Seconds that an interrupted hook has to end, before it is abandoned and its plugin quarantined."""
-
-
-RECENT: Final = 256
-"""Events after which a plugin is not taken to answer any more to what other plugins led to."""
-
-
-@define(eq=False)
-class _Cursor:
-    ring: Ring
-    position: int
-    recent_origin: tuple[str, ...] = ()
-    """The longest chain among the events that were lately delivered."""
-    recent_left: int = 0
-
-    def is_recent(self, chain: tuple[str, ...]) -> None:
-        """Remember a chain that was delivered."""
-        if chain and len(chain) >= len(self.recent_origin):
-            self.recent_origin, self.recent_left = chain, RECENT
-
-    def grow_old(self, run: Run) -> None:
-        """Count a run of events; what the person says starts afresh."""
-        self.recent_left -= len(run.events)
-        if self.recent_left <= 0 or UserMessage in run.types:
-            self.recent_origin = ()
 
 
 @define(eq=False)
@@ -88,7 +65,7 @@ class Lane:
         self._on_crash = on_crash
         self._deadline = deadline
         self._worker = Worker(f"ally-{plugin}")
-        self._cursors: dict[str, _Cursor] = {}
+        self._cursors: dict[str, Cursor] = {}
         self._requests: deque[Request] = deque()
         self._current: Request | None = None
         self._scope: Scope | None = None
@@ -123,7 +100,7 @@ class Lane:
 
     def attach(self, session_id: str, ring: Ring) -> None:
         """Carry a session's events from here on."""
-        self._cursors[session_id] = _Cursor(ring, ring.head)
+        self._cursors[session_id] = Cursor(ring, ring.head)
 
     def detach(self, session_id: str) -> None:
         """Carry no more of a session's events."""
@@ -293,7 +270,7 @@ class Lane:
 
     # --- delivery ---
 
-    async def _deliver(self, session_id: str, cursor: _Cursor, until: int) -> None:
+    async def _deliver(self, session_id: str, cursor: Cursor, until: int) -> None:
         while (run := cursor.ring.read(cursor.position, BATCH, until)) is None:
             await self._tell_dropped(session_id, cursor)
         end = cursor.position + len(run.events)
@@ -308,7 +285,7 @@ class Lane:
             self._scope = None
             cursor.position = end
 
-    async def _deliver_caused(self, session_id: str, cursor: _Cursor, run: Run) -> None:
+    async def _deliver_caused(self, session_id: str, cursor: Cursor, run: Run) -> None:
         """Deliver events, some of which plugins led to: one scope for each stretch with the same chain."""
         events = [event for event in run.events if not is_own(event, self.plugin)]
         cursor.is_recent(max((event.origin for event in events if self.observers.wants(event)), key=len, default=()))
@@ -404,13 +381,10 @@ class Lane:
         finally:
             self._in_thread = False
 
-    async def _tell_dropped(self, session_id: str, cursor: _Cursor) -> None:
-        (last, timestamp), first = cursor.ring.oldest(), cursor.position + 1
-        cursor.position = last
-        self.dropped += last - first + 1
-        event = EventsDropped(plugin_name=self.plugin, count=last - first + 1, ranges=((first, last),))
-        stamp(event, last, timestamp, session_id, (), None)  # in the place of the last that was lost
-        await self._deliver_run([event], frozenset((EventsDropped,)), Scope(self.plugin, session_id))
+    async def _tell_dropped(self, session_id: str, cursor: Cursor) -> None:
+        event = cursor.skip_dropped(self.plugin, session_id)
+        self.dropped += event.count
+        await self._deliver_run([event], frozenset((event.__class__,)), Scope(self.plugin, session_id))
 
     # --- failures ---
 
