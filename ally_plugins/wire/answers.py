@@ -1,0 +1,151 @@
+"""What gates and transforms answer, as JSON and back: `null`, `{verdict, reason?}`, `{replace: {changed fields}}`.
+
+Each end fails closed: what the code of a plugin returned and JSON cannot say is sent as `{nonsense: what it was}`, and
+what is no answer is a PluginError at the host, in the words that an inline plugin's would get. Whether the changed
+fields may change is left to `judging`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+import attrs
+
+from ally_plugins.conversation import Message, ToolCall, ToolResult
+from ally_plugins.errors import PluginError
+from ally_plugins.fields import suggest
+from ally_plugins.structuring import camel, encode
+from ally_plugins.verdicts import Allow, Ask, Deny, Replace, Verdict
+
+from .values import call_to_wire, describe_json, message_to_wire, result_to_wire
+
+__all__ = ["replacement_from_wire", "replacement_to_wire", "verdict_from_wire", "verdict_to_wire"]
+
+V = TypeVar("V", Message, ToolCall, ToolResult)
+
+_VERDICTS: Final[dict[str, type[Ask | Deny]]] = {"ask": Ask, "deny": Deny}
+_WRITERS: Final[dict[type, Any]] = {Message: message_to_wire, ToolCall: call_to_wire, ToolResult: result_to_wire}
+_LONGEST_WORD: Final = 200  # characters of a daemon's own description of its nonsense
+_EXPECTED_VERDICT: Final = "expected Allow(), Ask(reason), Deny(reason) or None"
+_EXPECTED_REPLACEMENT: Final = "expected Replace(value) or None"
+
+
+def verdict_to_wire(value: Any) -> dict[str, Any] | None:
+    """Return what a gate returned as it is sent; anything at all may be given, so that nonsense arrives as such."""
+    if value is None:
+        return None
+    if type(value) is Allow:
+        return {"verdict": "allow"}
+    if type(value) is Ask or type(value) is Deny:
+        reason = value.reason
+        kind = type(value).__name__
+        if type(reason) is str:
+            return {"verdict": kind.lower(), "reason": reason}
+        return {"nonsense": f"{kind} with a reason of the type {type(reason).__name__}"}
+    return {"nonsense": _describe(value)}
+
+
+def verdict_from_wire(value: Any) -> Verdict | None:
+    """Return the verdict that a daemon answered, None for an abstention.
+
+    Raises PluginError for anything else; such an answer is nonsense, which denies. The reason's text is for
+    `policy.verdicts.read_verdict` to check, as any other.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise PluginError(f"the gate returned {describe_json(value)}; {_EXPECTED_VERDICT}")
+    _refuse_nonsense(value, "gate", _EXPECTED_VERDICT)
+    _refuse_unknown(value, ("verdict", "reason"), "the gate's answer")
+    word = value.get("verdict")
+    if word == "allow":
+        return Allow()
+    if isinstance(word, str) and word in _VERDICTS:
+        return _VERDICTS[word](value.get("reason"))  # type: ignore[arg-type]  # `read_verdict` says what is wrong
+    found = repr(word[:20]) if isinstance(word, str) else describe_json(word)
+    raise PluginError(f"the gate's verdict is {found}; expected 'allow', 'ask', 'deny', or null for the answer")
+
+
+def replacement_to_wire(old: Message | ToolCall | ToolResult, value: Any) -> dict[str, Any] | None:
+    """Return what a transform of `old` returned as it is sent: the fields that differ; nonsense arrives as such."""
+    if value is None:
+        return None
+    if type(value) is not Replace:
+        return {"nonsense": _describe(value)}
+    new = value.value
+    if type(new) is not type(old):
+        return {"replace": None, "nonsense": type(new).__name__}
+    try:
+        before, after = _WRITERS[type(old)](old), _WRITERS[type(old)](new)
+        return {"replace": {key: after.get(key) for key in {**before, **after} if _differ(before, after, key)}}
+    except (TypeError, AttributeError):
+        return {"nonsense": f"a {type(new).__name__} with a field that JSON cannot say"}
+
+
+def replacement_from_wire(old: V, value: Any) -> Replace[V] | None:
+    """Return the replacement that a daemon answered, its fields on top of `old`'s; None for no change.
+
+    Raises PluginError for anything else, EventError for a field that no value of this kind can hold.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise PluginError(f"the transform returned {describe_json(value)}; {_EXPECTED_REPLACEMENT}")
+    if "replace" in value and "nonsense" in value:
+        raise PluginError(_wrong_kind(old, _word(value["nonsense"])))
+    _refuse_nonsense(value, "transform", _EXPECTED_REPLACEMENT)
+    _refuse_unknown(value, ("replace",), "the transform's answer")
+    fields = value.get("replace")
+    if not isinstance(fields, dict):
+        raise PluginError(_wrong_kind(old, describe_json(fields)))
+    names = {camel(a.name): a.name for a in attrs.fields(type(old))}
+    _refuse_unknown(fields, tuple(names), "the transform's `replace`")
+    changes: dict[str, Any] = {names[key]: item for key, item in fields.items()}
+    if isinstance(old, Message) and "tool_calls" in changes:
+        raise PluginError("the transform changed 'toolCalls' of a message; only content may change")
+    return Replace(attrs.evolve(old, **changes))
+
+
+def _differ(before: dict[str, Any], after: dict[str, Any], key: str) -> bool:
+    """Say whether a field was changed, be it from 1 to true, which Python calls equal."""
+    old, new = before.get(key), after.get(key)
+    if old is new:
+        return False
+    if type(old) is str and type(new) is str:
+        return old != new
+    return encode(old) != encode(new)
+
+
+def _refuse_nonsense(value: dict[str, Any], kind: str, expected: str) -> None:
+    if "nonsense" in value:
+        raise PluginError(f"the {kind} returned {_word(value['nonsense'])}; {expected}")
+
+
+def _refuse_unknown(value: dict[str, Any], known: tuple[str, ...], what: str) -> None:
+    for key in value:
+        if key not in known:
+            raise PluginError(f"{what} has {key[:40]!r}, {suggest(key, known)}")
+
+
+def _wrong_kind(old: object, found: str) -> str:
+    return f"the transform replaced a {type(old).__name__} by {found}; use evolve(value, field=...)"
+
+
+def _word(value: object) -> str:
+    """Return a daemon's own word for its nonsense, as far as it is one line."""
+    if isinstance(value, str) and value.isprintable():
+        return value[:_LONGEST_WORD]
+    return "something else"
+
+
+def _describe(value: object) -> str:
+    """Return a few words on what is no answer, as `policy.verdicts` says them of an inline plugin's."""
+    if isinstance(value, type):
+        return f"the class {value.__name__} (write {value.__name__}(...))"
+    if value is True or value is False:
+        return repr(value)
+    if hasattr(type(value), "__await__"):
+        return f"something to be awaited ({type(value).__name__})"
+    if type(value) in {Allow, Ask, Deny, Replace}:
+        return f"{type(value).__name__}(...)"
+    return f"a value of the type {type(value).__name__}"
