@@ -1,20 +1,19 @@
 """From a plugin's class to its validated implementations.
 
-pluggy validates names and arguments; what it lets pass silently (defaulted parameters, hooks that are the host's, hooks
-that the manifest does not declare) is refused here, with the nearest right name or the manifest line to add.
+pluggy validates names and arguments; what it lets pass silently (defaulted parameters, hooks that are the host's) is
+refused in `implementations`, hooks that the manifest does not declare are refused here, with the manifest line to add.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from ally_plugins.errors import PluginLoadError, UndeclaredError
 from ally_plugins.hookspecs import HOOKS, HookInfo, PluginHooks
+from ally_plugins.implementations import marked_hooks
 from ally_plugins.manifest import Manifest, manifest_line
 from ally_plugins.markers import PROJECT
 from ally_plugins.policy.permissions import Grant, GrantSet
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from ally_plugins.handle import Ally
 
 __all__ = ["build", "implementations_of", "new_manager"]
-
-_MARK = f"{PROJECT}_impl"
 
 
 def new_manager() -> pluggy.PluginManager:
@@ -58,10 +55,9 @@ def implementations_of(
 
     Raises PluginLoadError (or UndeclaredError) for the first thing that is wrong, and leaves nothing registered then.
     """
-    marked = _marked(name, instance)
-    for hook, (function, options) in marked.items():
-        _check(name, hook, function, options)
-        if manifest is not None:
+    marked = marked_hooks(name, instance)
+    if manifest is not None:
+        for hook in marked:
             _check_declared(name, HOOKS[hook], manifest)
     only_marked = _Hooks()
     for function, options in marked.values():
@@ -78,55 +74,6 @@ def implementations_of(
 
 class _Hooks:
     """What pluggy is given: the marked functions alone, since it calls `getattr` for whatever an object has."""
-
-
-def _marked(name: str, instance: Any) -> Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]]:
-    """Return what carries our marker, looked up on the class so that no property of the plugin runs."""
-    found: dict[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {}
-    for attribute in dir(type(instance)):
-        raw = inspect.getattr_static(type(instance), attribute)
-        function = raw.__func__ if isinstance(raw, (staticmethod, classmethod)) else raw
-        options = getattr(function, _MARK, None)
-        if isinstance(options, dict):
-            hook = options.get("specname") or attribute
-            if hook in found:
-                both = f"{found[hook][1]['attribute']!r} and {attribute!r}"
-                text = f"plugin {name!r} implements {hook!r} twice, as {both}; expected one of them"
-                raise PluginLoadError(text, plugin=name)
-            found[hook] = (getattr(instance, attribute), {**options, "attribute": attribute})
-    return found
-
-
-def _check(name: str, hook: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    info = HOOKS.get(hook)
-    if info is None:
-        short = {name.removeprefix("ally_"): name for name in HOOKS}  # what all have in common says nothing
-        close = get_close_matches(hook.removeprefix("ally_"), short, 1, 0.5)
-        hint = f"did you mean {short[close[0]]!r}?" if close else "see the reference of hooks"
-        raise PluginLoadError(f"plugin {name!r} implements {hook!r}, which is no hook; {hint}", plugin=name)
-    if info.kind == "capability":
-        text = f"plugin {name!r} implements {hook!r}, which only a host implements; call it through the Ally handle"
-        raise PluginLoadError(text, plugin=name)
-    if options.get("wrapper") or options.get("hookwrapper"):
-        text = f"plugin {name!r} asks for wrapper=True on {hook!r}; wrappers are not supported, use a gate or transform"
-        raise PluginLoadError(text, plugin=name)
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise PluginLoadError(f"{hook!r} of plugin {name!r} has a yield; expected def or async def", plugin=name)
-    _check_parameters(name, info, function)
-
-
-def _check_parameters(name: str, info: HookInfo, function: Callable[..., Any]) -> None:
-    for parameter in inspect.signature(function).parameters.values():
-        label = f"the parameter {parameter.name!r} of {info.name!r} in plugin {name!r}"
-        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
-            raise PluginLoadError(f"{label} is {parameter.kind.description}; expected plain parameters", plugin=name)
-        if parameter.default is not parameter.empty:
-            raise PluginLoadError(f"{label} has a default; pluggy would never fill it, remove the default", plugin=name)
-        if parameter.name not in info.arguments:
-            allowed = ", ".join(info.arguments) or "none"
-            close = get_close_matches(parameter.name, info.arguments, 1, 0.5)
-            hint = f"did you mean {close[0]!r}?" if close else f"expected {allowed}"
-            raise PluginLoadError(f"{label} is no argument of that hook; {hint}", plugin=name)
 
 
 def _check_declared(name: str, info: HookInfo, manifest: Manifest) -> None:
