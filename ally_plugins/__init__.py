@@ -42,6 +42,15 @@ if TYPE_CHECKING:
     from .conversation import (
         evolve as evolve,
     )
+    from .daemons import (
+        Daemon as Daemon,
+    )
+    from .daemons import (
+        ProcessLimits as ProcessLimits,
+    )
+    from .daemons import (
+        Timing as Timing,
+    )
     from .errors import (
         AllyError as AllyError,
     )
@@ -314,6 +323,11 @@ _HOMES: Final = {
         "ToolCall",
         "ToolResult",
         "evolve",
+    ),
+    "daemons": (
+        "Daemon",
+        "ProcessLimits",
+        "Timing",
     ),
     "errors": (
         "AllyError",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import asdict, astuple, define, evolve, field, frozen
 
 from . import discovery_cache, locating
+from .daemons import Daemon, ProcessLimits, Timing
 from .errors import ManifestError
 from .fields import describe
 from .grants import Grant, is_plugin_name
@@ -99,7 +100,8 @@ def _row_of(manifest: Manifest | None) -> dict[str, Any] | None:
         return None
     requests = [(*astuple(request.grant), request.reason) for request in manifest.requests]
     settings = [asdict(setting) for setting in manifest.settings.values()]
-    return asdict(manifest, recurse=False) | {"requests": requests, "settings": settings}
+    daemon = asdict(manifest.daemon) if manifest.daemon is not None else None
+    return asdict(manifest, recurse=False) | {"requests": requests, "settings": settings, "daemon": daemon}
 
 
 def _thaw(remembered: dict[str, Any]) -> Discovery:
@@ -115,8 +117,16 @@ def _manifest_of(row: dict[str, Any] | None) -> Manifest | None:
     requests = tuple(Request(Grant(kind, topic, target), reason) for kind, topic, target, reason in row["requests"])
     rows: list[dict[str, Any]] = [one | {"choices": tuple(one["choices"])} for one in row["settings"]]
     by_name = MappingProxyType({one["name"]: Setting(**one) for one in rows})
-    whole: dict[str, Any] = row | lists | {"requests": requests, "settings": by_name}
+    daemon = _daemon_of(row["daemon"])
+    whole: dict[str, Any] = row | lists | {"requests": requests, "settings": by_name, "daemon": daemon}
     return Manifest(**whole)
+
+
+def _daemon_of(row: dict[str, Any] | None) -> Daemon | None:
+    if row is None:
+        return None
+    whole: dict[str, Any] = row | {"limits": ProcessLimits(**row["limits"]), "timing": Timing(**row["timing"])}
+    return Daemon(**whole)
 
 
 @frozen

@@ -22,7 +22,7 @@ from .manifest import HOST_API
 
 __all__ = ["load", "now", "save"]
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 _MAX_BYTES: Final = 8 * 1024 * 1024
 

@@ -125,6 +125,21 @@ class Fields:
         good = [item for i, item in enumerate(value) if self._is_text(f"{key}[{i}]", item, required=True)]
         return tuple(dict.fromkeys(good))
 
+    def arguments(self, key: str, *, required: bool = False) -> tuple[str, ...]:
+        """Return a list of texts as it is, repeated and empty ones too: the words of a command."""
+        value = self.take(key)
+        if not isinstance(value, (list, tuple)):
+            if value is not None:
+                self.wrong(key, value, "a list of texts")
+            elif required:
+                self.note(key, "missing, expected a list of texts")
+            return ()
+        if required and not value:
+            self.note(key, "is empty, expected at least one")
+        if all([self._is_text(f"{key}[{i}]", item, required=False) for i, item in enumerate(value)]):  # noqa: C419 - every mistake
+            return tuple(value)
+        return ()
+
     def words(self, key: str, options: Collection[str], *, required: bool = False) -> tuple[str, ...]:
         """Return a list of words out of `options`, each once."""
         found = self.texts(key, required=required)

@@ -3,6 +3,7 @@
     add_message:user|system|assistant|trigger_turn    emit_event    get_context:PART    tools    actions    tasks
     gate:tool_call[:TOOL]|message|permission|waive    transform:tool_input[:TOOL]|tool_output[:TOOL]|user_message|...
     request_action:ACTION|*                            events:TYPE|*|PLUGIN:TYPE|PLUGIN:*
+    env:NAME
 
 What a set of grants allows is decided in `policy.permissions`.
 """
@@ -29,6 +30,7 @@ __all__ = [
     "event_problem",
     "is_plugin_name",
     "is_target_name",
+    "variable_problem",
 ]
 
 ANY: Final = "*"
@@ -48,7 +50,7 @@ _TOPICS: Final[dict[str, tuple[str, ...]]] = {
     "actions": (),
     "tasks": (),
 }
-_OPEN: Final = ("request_action", "events")
+_OPEN: Final = ("request_action", "events", "env")
 """Kinds whose second part is a name that others chose."""
 
 _BY_TOOL: Final = ("gate:tool_call", "transform:tool_input", "transform:tool_output")
@@ -57,6 +59,9 @@ LONGEST_NAME: Final = 128
 """Characters of a plugin's, tool's or action's name; tool names of model APIs end at 64 or 128."""
 
 _PLUGIN_NAME: Final = re.compile(r"[a-z0-9_][a-z0-9_-]*\Z")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
+_OWN_VARIABLES: Final = ("ALLY_", "PLUGIN_CONFIG_")
+"""Variables that the host sets for a plugin; those of its own environment may hold another plugin's token."""
 _PLUGIN_EVENT: Final = re.compile(r"([a-z0-9_][a-z0-9_-]*):([A-Za-z0-9_.-]+|\*)\Z")
 RESERVED_NAMES: Final = frozenset({"none", "host"})
 """`none` means no plugin in ALLY_PLUGINS; `host` is who the host is in the audit."""
@@ -81,6 +86,15 @@ def event_problem(name: str) -> str | None:
     close = nearest(name, EVENT_TYPES)
     hint = f"did you mean {close!r}?" if close else "expected a built-in type, PLUGIN:TYPE, PLUGIN:* or *"
     return f"no event type {describe(name)}, {hint}"
+
+
+def variable_problem(name: str) -> str | None:
+    """Return why no grant can pass on an environment variable of this name, None when one can."""
+    if not _VARIABLE.match(name):
+        return f"found {describe(name)}, expected the name of an environment variable, such as 'OPENAI_API_KEY'"
+    if name.upper().startswith(_OWN_VARIABLES):
+        return f"{describe(name)} is set by the host and cannot be asked for"
+    return None
 
 
 @frozen(order=True)
@@ -119,6 +133,8 @@ class Grant:
     def _parse_open(cls, kind: str, rest: str, text: str) -> Grant:
         if kind == "events":
             problem = event_problem(rest) if rest else "expected events:TYPE, such as 'events:TOOL_CALL_END'"
+        elif kind == "env":
+            problem = variable_problem(rest) if rest else "expected env:NAME, such as 'env:OPENAI_API_KEY'"
         else:
             problem = None if is_target_name(rest) else "expected request_action:ACTION or 'request_action:*'"
         if problem is not None:
@@ -130,8 +146,11 @@ class Grant:
         if self.kind != other.kind:
             return False
         if self.topic != other.topic:
-            return self.kind in _OPEN and (self.topic == ANY or self._covers_event(other.topic))
+            return self._is_wide() and (self.topic == ANY or self._covers_event(other.topic))
         return self.target in ("", other.target)
+
+    def _is_wide(self) -> bool:
+        return self.kind in _OPEN and self.kind != "env"
 
     def _covers_event(self, name: str) -> bool:
         return self.kind == "events" and self.topic.endswith(":*") and name.startswith(self.topic[:-1])

@@ -13,10 +13,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
+from .daemons import Daemon, read_daemon
 from .errors import ManifestError
 from .fields import Fields, describe
 from .frozen import FrozenDict
-from .grants import ADD_MESSAGE, ANY, CONTEXT_PARTS, GATES, ROLES, TRANSFORMS, Grant, event_problem, is_target_name
+from .grants import (
+    ADD_MESSAGE,
+    ANY,
+    CONTEXT_PARTS,
+    GATES,
+    ROLES,
+    TRANSFORMS,
+    Grant,
+    event_problem,
+    is_target_name,
+    variable_problem,
+)
 from .grants import is_plugin_name as _is_plugin_name
 from .settings import Setting, read_settings
 
@@ -46,6 +58,9 @@ _PLAIN_RANGE: Final = re.compile(r"((==|!=|<=|>=|<|>)\d{1,9}(\.\d{1,9}){0,4}(, ?
 
 _NAMES: Final = "lower-case letters, digits, '_' and '-', not starting with '-'"
 
+_KEYS: Final = {"add_message": "roles", "get_context": "parts", "request_action": "actions", "env": "names"}
+"""By what key a permission lists its topics; `on` for the others."""
+
 
 @frozen
 class Request:
@@ -68,6 +83,8 @@ class Manifest:
     """Subscriptions that are read from the journal, from the last acknowledged event, across restarts."""
     requests: tuple[Request, ...] = ()
     settings: Mapping[str, Setting] = FrozenDict()
+    daemon: Daemon | None = None
+    """How it runs in a process of its own, paths as written; None for a class."""
 
     @staticmethod
     def table_of(content: bytes, plugin: str | None = None) -> dict[str, Any]:
@@ -122,7 +139,7 @@ def manifest_line(grant: Grant) -> str:
         return f"[permissions] {grant.kind} = {{ ..., {grant.topic} = true, {reason} }}"
     if not grant.topic:
         return f"[permissions] {grant.kind} = {{ {reason} }}"
-    key = {"add_message": "roles", "get_context": "parts", "request_action": "actions"}.get(grant.kind, "on")
+    key = _KEYS.get(grant.kind, "on")
     tools = f', tools = ["{grant.target}"]' if grant.target else ""
     return f'[permissions] {grant.kind} = {{ {key} = ["{grant.topic}"]{tools}, {reason} }}'
 
@@ -142,6 +159,7 @@ def _read(top: Fields, plugin: str | None) -> Manifest:
     subscribe, durable, listening = _events(top)
     asking = _permissions(top)
     settings = read_settings(top)
+    daemon = read_daemon(top)
     top.close()
     return Manifest(
         description=description,
@@ -152,6 +170,7 @@ def _read(top: Fields, plugin: str | None) -> Manifest:
         durable=durable,
         requests=(*listening, *asking),
         settings=settings,
+        daemon=daemon,
     )
 
 
@@ -249,6 +268,14 @@ def _actions(kind: str, table: Fields) -> list[Grant]:
     return [Grant(kind, action) for action in _targets(table, "actions", required=True)]
 
 
+def _variables(kind: str, table: Fields) -> list[Grant]:
+    names = table.texts("names", required=True)
+    for name in names:
+        if (problem := variable_problem(name)) is not None:
+            table.note("names", problem)
+    return [Grant(kind, name) for name in names]
+
+
 def _targets(table: Fields, key: str, *, required: bool = False) -> tuple[str, ...]:
     names = table.texts(key, required=required or key in table)
     for name in names:
@@ -267,4 +294,5 @@ _READERS: Final[dict[str, Callable[[str, Fields], list[Grant]]]] = {
     "actions": _flag,
     "tasks": _flag,
     "request_action": _actions,
+    "env": _variables,
 }

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .config import PluginConfig
 from .consent import Agreement
+from .daemons import Daemon
 from .discovery import Found
 from .errors import ConfigError, HostError
 from .fields import suggest
@@ -73,6 +74,18 @@ class PluginRecord:
     failure: str = ""
     """Why the host that last tried could not start it, a broken import for one; empty when it could."""
     found: Found | None = None
+    daemon: Daemon | None = None
+    """How it runs in a process of its own, all settled and ready to start; None for one that runs inline."""
+
+    @property
+    def placement(self) -> Literal["inline", "process"]:
+        """Where it runs."""
+        return "inline" if self.daemon is None else "process"
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables of the host that its process is given: those granted, sorted."""
+        return tuple(sorted(grant.topic for grant in self.granted.grants if grant.kind == "env"))
 
     @property
     def source(self) -> str:
@@ -105,10 +118,12 @@ class PluginRecord:
         grants: GrantSet | None = None,
         config: PluginConfig | None = None,
         settings: Mapping[str, Any] | None = None,
+        daemon: Daemon | None = None,
     ) -> PluginRecord:
         """Return the record of a plugin that a host author gives by code; that is the author's consent.
 
-        Without `grants` it has what its manifest asks for, and without a manifest everything.
+        Without `grants` it has what its manifest asks for, and without a manifest everything but variables. With
+        `daemon` it runs in a process of its own.
         """
         known = manifest if manifest is not None else Manifest()
         asked = GrantSet(known.grants) if manifest is not None else GrantSet.everything()
@@ -121,6 +136,7 @@ class PluginRecord:
             config=config or PluginConfig(enabled=True, is_decided=True, grants=granted),
             settings=_defaults(known) | dict(settings or {}),
             agreement=Agreement(requests=asked.texts(), distribution="", by="code"),
+            daemon=daemon,
         )
 
 
@@ -307,17 +323,22 @@ def _setting_problem(plugin: str, setting: Setting, value: object, *, is_in_file
 
 def given_records(
     plugins: Mapping[str, Any], grants: Mapping[str, Iterable[str]]
-) -> list[tuple[PluginRecord, Callable[[Any], Any]]]:
-    """Return the records of plugins that a host author gives by code, each with its factory. Raises HostError."""
-    given: list[tuple[PluginRecord, Callable[[Any], Any]]] = []
+) -> list[tuple[PluginRecord, Callable[[Any], Any] | None]]:
+    """Return the records of plugins that a host author gives by code, each with its factory. Raises HostError.
+
+    A plugin is given as a factory, as a `Daemon`, or as one of both with its record; a daemon has no factory.
+    """
+    given: list[tuple[PluginRecord, Callable[[Any], Any] | None]] = []
     for name, value in plugins.items():
-        if isinstance(value, tuple):
-            factory, record = value
+        what, record = value if isinstance(value, tuple) else (value, _given(name, grants.get(name)))
+        if isinstance(what, Daemon):
+            given.append((evolve(record, daemon=what), None))
         else:
-            own = grants.get(name)
-            factory = value
-            record = PluginRecord.by_code(name, grants=GrantSet.of(own) if own is not None else None)
-        given.append((record, factory))
+            given.append((record, what))
     if unknown := sorted(set(grants) - set(plugins)):
         raise HostError(f"grants are given for {', '.join(unknown)}, which plugins= does not name")
     return given
+
+
+def _given(name: str, grants: Iterable[str] | None) -> PluginRecord:
+    return PluginRecord.by_code(name, grants=GrantSet.of(grants) if grants is not None else None)
