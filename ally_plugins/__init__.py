@@ -109,6 +109,9 @@ if TYPE_CHECKING:
         PluginLoadError as PluginLoadError,
     )
     from .errors import (
+        ProtocolError as ProtocolError,
+    )
+    from .errors import (
         RecordingError as RecordingError,
     )
     from .errors import (
@@ -116,6 +119,9 @@ if TYPE_CHECKING:
     )
     from .errors import (
         RefusedError as RefusedError,
+    )
+    from .errors import (
+        RemoteError as RemoteError,
     )
     from .errors import (
         SessionError as SessionError,
@@ -131,6 +137,12 @@ if TYPE_CHECKING:
     )
     from .errors import (
         ValidationRefused as ValidationRefused,
+    )
+    from .errors import (
+        VersionError as VersionError,
+    )
+    from .errors import (
+        WireError as WireError,
     )
     from .events import (
         CODE_ALLY_TYPES as CODE_ALLY_TYPES,
@@ -349,14 +361,18 @@ _HOMES: Final = {
         "PermissionRefused",
         "PluginError",
         "PluginLoadError",
+        "ProtocolError",
         "RecordingError",
         "ReentryRefused",
         "RefusedError",
+        "RemoteError",
         "SessionError",
         "ToolCallError",
         "UnavailableRefused",
         "UndeclaredError",
         "ValidationRefused",
+        "VersionError",
+        "WireError",
     ),
     "events": (
         "AgentEnd",

@@ -4,6 +4,7 @@ AllyError
 ├── PluginError               the plugin's fault: its author mends it
 │   ├── ManifestError         the manifest cannot be read, or says something wrong
 │   ├── PluginLoadError       the code cannot be imported, built, or registered
+│   │   └── CannotExecute        a daemon's command cannot be executed
 │   ├── UndeclaredError       it uses a hook, event or tool that its manifest does not declare
 │   └── RefusedError          one call was refused; a refusal is an answer, not a crash
 │       ├── PermissionRefused    not granted; names the command that grants it
@@ -26,6 +27,10 @@ AllyError
 │   ├── OrderError            before/after edges form a cycle
 │   └── JournalError          the journal cannot be opened, read or written
 │       └── AuditError        the audit chain is broken
+├── WireError                 the fault of whoever stands at the other end of a daemon's connection
+│   ├── ProtocolError         it does not keep to the protocol; the connection is over
+│   │   └── VersionError      it speaks no version of the protocol that we speak
+│   └── RemoteError           it answered a call with an error that is none of ours
 └── RecordingError            a recorded session cannot be read
 
 Errors carry what they are about as attributes; the text is lower case, without a full stop, and never holds a secret.
@@ -33,6 +38,7 @@ Errors carry what they are about as attributes; the text is lower case, without 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 __all__ = [
@@ -40,6 +46,7 @@ __all__ = [
     "ArgumentsError",
     "AuditError",
     "BudgetRefused",
+    "CannotExecute",
     "ConfigError",
     "ConsentError",
     "EventError",
@@ -55,14 +62,18 @@ __all__ = [
     "PermissionRefused",
     "PluginError",
     "PluginLoadError",
+    "ProtocolError",
     "RecordingError",
     "ReentryRefused",
     "RefusedError",
+    "RemoteError",
     "SessionError",
     "ToolCallError",
     "UnavailableRefused",
     "UndeclaredError",
     "ValidationRefused",
+    "VersionError",
+    "WireError",
 ]
 
 
@@ -91,6 +102,14 @@ class ManifestError(PluginError):
 
 class PluginLoadError(PluginError):
     """A plugin's code cannot be imported, built, or registered."""
+
+
+class CannotExecute(PluginLoadError):
+    """A daemon's command cannot be executed: nothing of it has run. `program` is what was to be executed."""
+
+    def __init__(self, message: str, *, plugin: str | None = None, program: str) -> None:
+        super().__init__(message, plugin=plugin)
+        self.program: Final = program
 
 
 class UndeclaredError(PluginLoadError):
@@ -263,6 +282,42 @@ class AuditError(JournalError):
         super().__init__(message)
         self.record: Final = record
         self.kind: Final = kind
+
+
+class WireError(AllyError):
+    """The fault of whoever stands at the other end of a daemon's connection."""
+
+
+class ProtocolError(WireError):
+    """The peer does not keep to the protocol; the connection is over.
+
+    `received` holds the messages that came whole before it and have not been handed out.
+    """
+
+    def __init__(self, message: str, *, received: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.received: Final = received
+
+
+class VersionError(ProtocolError):
+    """The peer speaks no version of the protocol that we speak. `offered` are its versions, `known` ours."""
+
+    def __init__(self, message: str, *, offered: tuple[str, ...], known: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.offered: Final = offered
+        self.known: Final = known
+
+
+class RemoteError(WireError):
+    """The peer answered a call with an error that is none of ours.
+
+    `code` is its number, `data` what it said about it; both are its own words, as the text is.
+    """
+
+    def __init__(self, message: str, *, code: int, data: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.code: Final = code
+        self.data: Final = data
 
 
 class RecordingError(AllyError):

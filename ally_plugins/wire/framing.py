@@ -1,0 +1,57 @@
+"""Lines out of bytes: one frame is what stands before a newline.
+
+What is kept between two chunks never holds a newline, so no byte is searched twice and a long line costs linear time.
+"""
+
+from __future__ import annotations
+
+__all__ = ["LineFramer"]
+
+
+class LineFramer:
+    """Cuts a stream of bytes into lines, for the life of one connection.
+
+    `is_overflowed` becomes True with the first line of more than `limit` bytes, finished or not; from then on nothing
+    is kept and nothing returned.
+    """
+
+    __slots__ = ("_limit", "_tail", "is_overflowed")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._tail = bytearray()
+        self.is_overflowed = False
+
+    def receive_data(self, data: bytes) -> list[bytes]:
+        """Return the lines that `data` finishes, without their newlines, up to one that is too long."""
+        if self.is_overflowed:
+            return []
+        lines = data.split(b"\n")
+        tail = self._tail
+        # Where the whole chunk is small, so is each line in it: one comparison instead of one a line.
+        if len(tail) + len(data) > self._limit and self._find_overflow(lines):
+            lines = lines[: self._find_overflow(lines) - 1]
+            self.is_overflowed = True
+            rest = b""
+        else:
+            rest = lines.pop()
+        if tail and lines:
+            tail += lines[0]
+            lines[0] = bytes(tail)
+            self._tail = tail = bytearray()
+        tail += rest
+        return lines
+
+    def receive_eof(self) -> bytes:
+        """Return what stands after the last newline, and forget it."""
+        rest, self._tail = bytes(self._tail), bytearray()
+        return rest
+
+    def _find_overflow(self, lines: list[bytes]) -> int:
+        """Return the number of the first line that is too long, counted from 1; 0 when there is none."""
+        held = len(self._tail)
+        for number, line in enumerate(lines, 1):
+            if held + len(line) > self._limit:
+                return number
+            held = 0
+        return 0
