@@ -17,7 +17,8 @@ from ally_plugins.fields import suggest
 from ally_plugins.structuring import camel, encode
 from ally_plugins.verdicts import Allow, Ask, Deny, Replace, Verdict
 
-from .values import call_to_wire, describe_json, message_to_wire, result_to_wire
+from .shapes import described_json
+from .values import call_to_wire, message_to_wire, result_to_wire
 
 __all__ = ["replacement_from_wire", "replacement_to_wire", "verdict_from_wire", "verdict_to_wire"]
 
@@ -54,7 +55,7 @@ def verdict_from_wire(value: Any) -> Verdict | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise PluginError(f"the gate returned {describe_json(value)}; {_EXPECTED_VERDICT}")
+        raise PluginError(f"the gate returned {described_json(value)}; {_EXPECTED_VERDICT}")
     _refuse_nonsense(value, "gate", _EXPECTED_VERDICT)
     _refuse_unknown(value, ("verdict", "reason"), "the gate's answer")
     word = value.get("verdict")
@@ -62,7 +63,7 @@ def verdict_from_wire(value: Any) -> Verdict | None:
         return Allow()
     if isinstance(word, str) and word in _VERDICTS:
         return _VERDICTS[word](value.get("reason"))  # type: ignore[arg-type]  # `read_verdict` says what is wrong
-    found = repr(word[:20]) if isinstance(word, str) else describe_json(word)
+    found = repr(word[:20]) if isinstance(word, str) else described_json(word)
     raise PluginError(f"the gate's verdict is {found}; expected 'allow', 'ask', 'deny', or null for the answer")
 
 
@@ -90,14 +91,14 @@ def replacement_from_wire(old: V, value: Any) -> Replace[V] | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise PluginError(f"the transform returned {describe_json(value)}; {_EXPECTED_REPLACEMENT}")
+        raise PluginError(f"the transform returned {described_json(value)}; {_EXPECTED_REPLACEMENT}")
     if "replace" in value and "nonsense" in value:
         raise PluginError(_wrong_kind(old, _word(value["nonsense"])))
     _refuse_nonsense(value, "transform", _EXPECTED_REPLACEMENT)
     _refuse_unknown(value, ("replace",), "the transform's answer")
     fields = value.get("replace")
     if not isinstance(fields, dict):
-        raise PluginError(_wrong_kind(old, describe_json(fields)))
+        raise PluginError(_wrong_kind(old, described_json(fields)))
     names = {camel(a.name): a.name for a in attrs.fields(type(old))}
     _refuse_unknown(fields, tuple(names), "the transform's `replace`")
     changes: dict[str, Any] = {names[key]: item for key, item in fields.items()}

@@ -16,12 +16,13 @@ from ally_plugins.events import PermissionRequest
 from ally_plugins.frozen import EMPTY, FrozenDict, freeze_mapping
 from ally_plugins.structuring import encode, event_data
 
+from .shapes import described_json
+
 __all__ = [
     "call_from_wire",
     "call_to_wire",
     "context_from_wire",
     "context_to_wire",
-    "describe_json",
     "message_from_wire",
     "message_to_wire",
     "receipt_from_wire",
@@ -66,7 +67,7 @@ def message_from_wire(value: Any, path: str = "message") -> Message:
         content=read.text("content"),
         id=read.text("id", ""),
         metadata=read.mapping("metadata"),
-        tool_calls=calls or (),
+        tool_calls=calls or (),  # type: ignore[arg-type]  # the converter `tuple` is generic
         tool_call_id=read.text_or_none("toolCallId"),
         private=read.flag("private", default=False),
         timestamp=read.integer("timestamp", 0),
@@ -316,18 +317,5 @@ class _Reader:
 
 def _wrong(path: str, value: object, expected: str) -> EventError:
     """Return the error; of a text only its length is said, which may be a secret."""
-    found = describe_json(value)
+    found = described_json(value)
     return EventError(f"{path} is {found}; expected {expected}", path=path, found=found)
-
-
-def describe_json(value: object) -> str:
-    """Return a few words about a JSON value; texts are not quoted, since they may be secret."""
-    if value is None or value is True or value is False:
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, str):
-        return f"a string of {len(value)} characters"
-    if isinstance(value, (int, float)):
-        return f"the number {value!r:.{_SHOWN}}"
-    if isinstance(value, dict):
-        return "an object"
-    return "a list" if isinstance(value, (list, tuple)) else f"of the type {type(value).__name__}"

@@ -1,0 +1,189 @@
+"""Every message of the wire: who sends it, what its params are, what it is answered, which errors it may get.
+
+The classes of the params are in `host_params` and `plugin_params`; this module is the table of them and the way to read
+what came. What a daemon sends is read strictly; what a newer host may add is passed over by a daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from attrs import frozen
+
+from ally_plugins.errors import ValidationRefused
+from ally_plugins.fields import suggest
+
+from .host_params import (
+    CallTool,
+    Cancel,
+    Gate,
+    InitializeParams,
+    InitializeResult,
+    OnEvent,
+    Ping,
+    Progress,
+    RunAction,
+    RunTask,
+    Shutdown,
+    Start,
+    Transform,
+)
+from .plugin_params import (
+    AckEvents,
+    AddMessage,
+    ConnectParams,
+    EmitEvent,
+    GetContext,
+    Log,
+    RegisterAction,
+    RegisterTool,
+    ReportCrash,
+    RequestAction,
+    StartTask,
+    TaskProgressParams,
+    Unregister,
+)
+from .shapes import read_object, write_object
+
+__all__ = [
+    "COMMON_ERRORS",
+    "HOST_METHODS",
+    "METHODS",
+    "PLUGIN_METHODS",
+    "Method",
+    "read_host_params",
+    "read_initialize_result",
+    "read_params",
+    "unknown_method",
+    "write_params",
+]
+
+COMMON_ERRORS: Final = ("invalid_params", "internal", "cancelled")
+"""What any request may be answered, by the names that `codes` has."""
+
+_CALL: Final = ("not_initialized", "shutting_down", "unavailable")
+_GRANTED: Final = (*_CALL, "permission", "budget", "not_found")
+
+
+@frozen(kw_only=True)
+class Method:
+    """One message. `result` says in words what it is answered; a notification has none."""
+
+    name: str
+    sender: Literal["host", "plugin"]
+    params: type[Any]
+    result: str | None = None
+    errors: tuple[str, ...] = ()
+
+    @property
+    def is_request(self) -> bool:
+        """Whether it is answered."""
+        return self.result is not None
+
+    @property
+    def doc(self) -> str:
+        """What it means."""
+        return " ".join((self.params.__doc__ or "").split())
+
+
+def _host(name: str, params: type[Any], result: str | None = None, errors: tuple[str, ...] = ()) -> Method:
+    return Method(name=name, sender="host", params=params, result=result, errors=errors)
+
+
+def _plugin(name: str, params: type[Any], result: str | None = None, errors: tuple[str, ...] = ()) -> Method:
+    return Method(name=name, sender="plugin", params=params, result=result, errors=errors)
+
+
+_RECEIPT: Final = "the receipt `{id, offset, state}`"
+
+_FROM_HOST: Final = (
+    _host("initialize", InitializeParams, "what the daemon is and does", ("unsupported_protocol",)),
+    _host("start", Start, "null once the plugin has started"),
+    _host("shutdown", Shutdown, "null once the daemon has cleaned up"),
+    _host("ping", Ping, '`"pong"`, or anything else'),
+    _host("on_event", OnEvent),
+    _host("gate", Gate, 'null to abstain, or `{verdict: "allow" | "ask" | "deny", reason?}`'),
+    _host("transform", Transform, "null for no change, or `{replace: {the fields that change}}`"),
+    _host("call_tool", CallTool, "any value; with a boolean `success`, a full tool result", ("tool_failed",)),
+    _host("run_action", RunAction, "any value; with a boolean `success`, a full tool result", ("tool_failed",)),
+    _host("run_task", RunTask, "any value; it is the task's result", ("tool_failed",)),
+    _host("$/cancel", Cancel),
+    _host("$/progress", Progress),
+)
+
+_FROM_PLUGIN: Final = (
+    _plugin(
+        "initialize",
+        ConnectParams,
+        "what a host's own `initialize` tells",
+        ("unauthorized", "unsupported_protocol", "shutting_down"),
+    ),
+    _plugin(
+        "add_message",
+        AddMessage,
+        f"{_RECEIPT}, `state` being `pending`",
+        (*_GRANTED, "too_large", "hop_limit", "busy", "gate", "key_conflict", "reentry"),
+    ),
+    _plugin("emit_event", EmitEvent, f"{_RECEIPT}, `state` being `recorded`", (*_GRANTED, "too_large", "hop_limit")),
+    _plugin("get_context", GetContext, "the context", _GRANTED),
+    _plugin("register_tool", RegisterTool, f"{_RECEIPT}, `state` being `recorded`", (*_GRANTED, "too_large")),
+    _plugin("register_action", RegisterAction, f"{_RECEIPT}, `state` being `recorded`", (*_GRANTED, "too_large")),
+    _plugin("unregister", Unregister, "null", (*_CALL, "budget", "not_found")),
+    _plugin(
+        "request_action",
+        RequestAction,
+        "what the action returned",
+        (*_GRANTED, "too_large", "hop_limit", "busy", "reentry", "tool_failed"),
+    ),
+    _plugin("start_task", StartTask, "`{task_id}`", (*_GRANTED, "hop_limit")),
+    _plugin("task_progress", TaskProgressParams, "null", (*_CALL, "budget", "not_found")),
+    _plugin("ack_events", AckEvents, "null once it is on disk", (*_CALL, "not_found")),
+    _plugin("log", Log),
+    _plugin("report_crash", ReportCrash),
+    _plugin("$/cancel", Cancel),
+    _plugin("$/progress", Progress),
+)
+
+HOST_METHODS: Final[Mapping[str, Method]] = {method.name: method for method in _FROM_HOST}
+"""What a host sends, by name."""
+
+PLUGIN_METHODS: Final[Mapping[str, Method]] = {method.name: method for method in _FROM_PLUGIN}
+"""What a daemon sends, by name."""
+
+METHODS: Final = (*_FROM_HOST, *_FROM_PLUGIN)
+"""Every message; the three that both send stand here twice."""
+
+
+def read_params(method: str, params: dict[str, Any], plugin: str | None = None) -> Any:
+    """Return what a daemon sent as the class of that message (`PLUGIN_METHODS[method].params`).
+
+    Raises KeyError for a method that no daemon sends, ValidationRefused for params that are not as they should be.
+    """
+    return read_object(PLUGIN_METHODS[method].params, params, method, plugin=plugin)
+
+
+def read_host_params(method: str, params: dict[str, Any]) -> Any:
+    """Return what a host sent as the class of that message; params that this version does not know are passed over.
+
+    Raises KeyError for a method that no host sends, ValidationRefused for a wrong type.
+    """
+    return read_object(HOST_METHODS[method].params, params, method, is_strict=False)
+
+
+def read_initialize_result(result: Any, plugin: str | None = None) -> InitializeResult:
+    """Return what a daemon answered to `initialize`; each of its hooks has the arguments that it wants.
+
+    Raises ValidationRefused, which says where, what was found and what was expected, and the nearest right name.
+    """
+    return read_object(InitializeResult, result, "the answer to initialize", plugin=plugin, part="it")
+
+
+def unknown_method(name: str) -> ValidationRefused:
+    """Return the words for a method that a daemon called and that there is not."""
+    return ValidationRefused(f"there is no method {name[:40]!r}; {suggest(name, PLUGIN_METHODS)}", field="method")
+
+
+def write_params(value: Any) -> dict[str, Any]:
+    """Return params, or the answer to `initialize`, as they are sent; optional fields that are None are left out."""
+    return write_object(value)

@@ -1,0 +1,121 @@
+"""What a daemon says that it has: hooks, by name or with details, and tools or actions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from attrs import field, frozen
+
+from ally_plugins.fields import suggest
+
+from .shapes import (
+    FLAG,
+    NUMBER,
+    OBJECT,
+    SHOWN,
+    TEXT,
+    TEXTS,
+    Shape,
+    WrongShape,
+    items,
+    object_schema,
+    one_of,
+    said,
+    several,
+    write_object,
+)
+
+if TYPE_CHECKING:
+    from ally_plugins.hookspecs import HookInfo
+
+__all__ = ["HookOffer", "ToolOffer", "offered_hooks", "offered_tools"]
+
+
+@frozen(kw_only=True)
+class ToolOffer:
+    """A tool or an action, as a daemon describes it. What the words may be is checked when it is taken on."""
+
+    name: str = field(metadata=said(TEXT, "1 to 64 letters, digits, '_' and '-'"))
+    description: str | None = field(default=None, metadata=said(TEXT, "what it does, for the model"))
+    schema: dict[str, Any] | None = field(
+        default=None, metadata=said(OBJECT, "the JSON schema of its arguments, an object; without it anything goes")
+    )
+    timeout: float | None = field(default=None, metadata=said(NUMBER, "seconds that a call may take; 120 if not given"))
+    visible_to: tuple[str, ...] = field(
+        default=(), metadata=said(TEXTS, "the names of the agents that see it; empty is all")
+    )
+    agent: bool | None = field(
+        default=None, metadata=said(FLAG, "of an action: whether the agent is offered it as a tool too")
+    )
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What was said, as `tools.make_spec` takes it; without a schema, that of any object."""
+        given = {key: item for key, item in write_object(self).items() if key not in ("session_id", "cause")}
+        return {"description": "", "schema": {"type": "object"}, **given, "agent": self.agent is True}
+
+
+@frozen(kw_only=True)
+class HookOffer:
+    """A hook that a daemon implements, which of its arguments it wants, and where in the order it would stand.
+
+    `arguments` None is all but `context`, which costs a read of the session each time.
+    """
+
+    name: str = field(metadata=said(TEXT, "the hook, such as `ally_tool_call_end`"))
+    arguments: tuple[str, ...] | None = field(
+        default=None, metadata=said(TEXTS, "which of the hook's arguments it wants; without it all but `context`")
+    )
+    placement: Literal["first", "last"] | None = field(
+        default=None, metadata=said(one_of("first", "last"), "to be asked before or after those that do not say")
+    )
+
+    def to_wire(self) -> str | dict[str, Any]:
+        """Return it as it is sent: the name alone where that says everything."""
+        return self.name if self.arguments is None and self.placement is None else write_object(self)
+
+
+_HOOK: Final = items(HookOffer, is_strict=True)
+
+
+def _read_hook(value: Any, path: str) -> HookOffer:
+    """Read one hook, and give it the arguments that a name alone stands for. Raises WrongShape."""
+    offer = HookOffer(name=value) if type(value) is str else _HOOK.read(value, path)
+    info = _known_hook(offer.name, path if type(value) is str else f"{path}.name")
+    if offer.arguments is None:
+        wanted = tuple(name for name in info.arguments if name != "context")
+        return HookOffer(name=offer.name, arguments=wanted, placement=offer.placement)
+    for index, name in enumerate(offer.arguments):
+        if name not in info.arguments:
+            problem = f"is {name[:SHOWN]!r}, which {offer.name} does not give; {suggest(name, info.arguments)}"
+            raise WrongShape(f"{path}.arguments[{index}]", problem)
+    return offer
+
+
+def _known_hook(name: str, path: str) -> HookInfo:
+    from ally_plugins.hookspecs import HOOKS  # it takes pluggy along, which daemons do without
+
+    info = HOOKS.get(name)
+    if info is None:
+        raise WrongShape(path, f"is {name[:SHOWN]!r}, which is no hook; {suggest(name, _hooks_of_plugins())}")
+    if info.kind == "capability":
+        raise WrongShape(path, f"is {name!r}, which only a host implements")
+    return info
+
+
+def _hooks_of_plugins() -> list[str]:
+    from ally_plugins.hookspecs import HOOKS
+
+    return [info.name for info in HOOKS.values() if info.kind != "capability"]
+
+
+def offered_hooks() -> Shape:
+    """Return the shape of the hooks that a daemon names, each of them read into a HookOffer with its arguments."""
+    details = object_schema(HookOffer, is_strict=True)
+    hook = Shape((str, dict), "a hook's name or an object", {"anyOf": [{"type": "string"}, details]}, _read_hook)
+    return several(hook)
+
+
+def offered_tools() -> Shape:
+    """Return the shape of the tools or actions that a daemon names."""
+    return several(items(ToolOffer, is_strict=True))
