@@ -12,10 +12,11 @@ from attrs import field, frozen
 from ally_plugins.frozen import EMPTY
 
 from .offers import HookOffer, ToolOffer, offered_hooks, offered_tools
-from .shapes import ID, INTEGER, NUMBER, OBJECT, TEXT, TEXTS, items, one_of, said
+from .shapes import ID, INTEGER, NUMBER, OBJECT, TEXT, TEXTS, items, one_of, read_object, ref, said
 
 __all__ = [
     "GATE_TOPICS",
+    "HOST_PARAMS",
     "TRANSFORM_TOPICS",
     "CallTool",
     "Cancel",
@@ -31,6 +32,7 @@ __all__ = [
     "Shutdown",
     "Start",
     "Transform",
+    "read_host_params",
 ]
 
 GATE_TOPICS: Final = ("tool_call", "message", "permission")
@@ -146,13 +148,14 @@ class Gate(_Question):
     on: Literal["tool_call", "message", "permission"] = field(
         metadata=said(one_of(*GATE_TOPICS), "what is asked about; the hook is `ally_gate_<on>`")
     )
-    call: dict[str, Any] | None = field(default=None, metadata=said(OBJECT, "the tool call, for `tool_call`"))
-    message: dict[str, Any] | None = field(default=None, metadata=said(OBJECT, "the message, for `message`"))
+    call: dict[str, Any] | None = field(default=None, metadata=said(ref("ToolCall"), "the tool call, for `tool_call`"))
+    message: dict[str, Any] | None = field(default=None, metadata=said(ref("Message"), "the message, for `message`"))
     request: dict[str, Any] | None = field(
-        default=None, metadata=said(OBJECT, "the data of the PERMISSION_REQUEST, for `permission`")
+        default=None, metadata=said(ref("PermissionRequest"), "the data of the PERMISSION_REQUEST, for `permission`")
     )
     context: dict[str, Any] | None = field(
-        default=None, metadata=said(OBJECT, "what the plugin may see of the session, if its hook takes `context`")
+        default=None,
+        metadata=said(ref("Context"), "what the plugin may see of the session, if its hook takes `context`"),
     )
 
 
@@ -164,10 +167,14 @@ class Transform(_Question):
         metadata=said(one_of(*TRANSFORM_TOPICS), "what is to be changed; the hook is `ally_transform_<on>`")
     )
     call: dict[str, Any] | None = field(
-        default=None, metadata=said(OBJECT, "the tool call, for `tool_input` and `tool_output`")
+        default=None, metadata=said(ref("ToolCall"), "the tool call, for `tool_input` and `tool_output`")
     )
-    result: dict[str, Any] | None = field(default=None, metadata=said(OBJECT, "what the tool returned"))
-    message: dict[str, Any] | None = field(default=None, metadata=said(OBJECT, "the message, for the two others"))
+    result: dict[str, Any] | None = field(
+        default=None, metadata=said(ref("ToolResult"), "what the tool returned, for `tool_output`")
+    )
+    message: dict[str, Any] | None = field(
+        default=None, metadata=said(ref("Message"), "the message, for the two others")
+    )
 
 
 @frozen(kw_only=True)
@@ -218,3 +225,28 @@ class Progress:
     id: int | str = field(metadata=said(ID, "the id of that request"))
     progress: float | None = field(default=None, metadata=said(NUMBER, "from 0 to 1"))
     message: str | None = field(default=None, metadata=said(TEXT, "a few words"))
+
+
+HOST_PARAMS: Final[dict[str, type[Any]]] = {
+    "initialize": InitializeParams,
+    "start": Start,
+    "shutdown": Shutdown,
+    "ping": Ping,
+    "on_event": OnEvent,
+    "gate": Gate,
+    "transform": Transform,
+    "call_tool": CallTool,
+    "run_action": RunAction,
+    "run_task": RunTask,
+    "$/cancel": Cancel,
+    "$/progress": Progress,
+}
+"""The class of each message that a host sends."""
+
+
+def read_host_params(method: str, params: dict[str, Any]) -> Any:
+    """Return what a host sent as the class of that message; params that this version does not know are passed over.
+
+    Raises KeyError for a method that no host sends, ValidationRefused for a wrong type.
+    """
+    return read_object(HOST_PARAMS[method], params, method, is_strict=False)

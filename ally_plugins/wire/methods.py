@@ -14,21 +14,7 @@ from attrs import frozen
 from ally_plugins.errors import ValidationRefused
 from ally_plugins.fields import suggest
 
-from .host_params import (
-    CallTool,
-    Cancel,
-    Gate,
-    InitializeParams,
-    InitializeResult,
-    OnEvent,
-    Ping,
-    Progress,
-    RunAction,
-    RunTask,
-    Shutdown,
-    Start,
-    Transform,
-)
+from .host_params import HOST_PARAMS, Cancel, InitializeResult, Progress, read_host_params
 from .plugin_params import (
     AckEvents,
     AddMessage,
@@ -59,7 +45,7 @@ __all__ = [
     "write_params",
 ]
 
-COMMON_ERRORS: Final = ("invalid_params", "internal", "cancelled")
+COMMON_ERRORS: Final = ("validation", "internal", "cancelled")
 """What any request may be answered, by the names that `codes` has."""
 
 _CALL: Final = ("not_initialized", "shutting_down", "unavailable")
@@ -87,8 +73,8 @@ class Method:
         return " ".join((self.params.__doc__ or "").split())
 
 
-def _host(name: str, params: type[Any], result: str | None = None, errors: tuple[str, ...] = ()) -> Method:
-    return Method(name=name, sender="host", params=params, result=result, errors=errors)
+def _host(name: str, result: str | None = None, errors: tuple[str, ...] = ()) -> Method:
+    return Method(name=name, sender="host", params=HOST_PARAMS[name], result=result, errors=errors)
 
 
 def _plugin(name: str, params: type[Any], result: str | None = None, errors: tuple[str, ...] = ()) -> Method:
@@ -98,18 +84,18 @@ def _plugin(name: str, params: type[Any], result: str | None = None, errors: tup
 _RECEIPT: Final = "the receipt `{id, offset, state}`"
 
 _FROM_HOST: Final = (
-    _host("initialize", InitializeParams, "what the daemon is and does", ("unsupported_protocol",)),
-    _host("start", Start, "null once the plugin has started"),
-    _host("shutdown", Shutdown, "null once the daemon has cleaned up"),
-    _host("ping", Ping, '`"pong"`, or anything else'),
-    _host("on_event", OnEvent),
-    _host("gate", Gate, 'null to abstain, or `{verdict: "allow" | "ask" | "deny", reason?}`'),
-    _host("transform", Transform, "null for no change, or `{replace: {the fields that change}}`"),
-    _host("call_tool", CallTool, "any value; with a boolean `success`, a full tool result", ("tool_failed",)),
-    _host("run_action", RunAction, "any value; with a boolean `success`, a full tool result", ("tool_failed",)),
-    _host("run_task", RunTask, "any value; it is the task's result", ("tool_failed",)),
-    _host("$/cancel", Cancel),
-    _host("$/progress", Progress),
+    _host("initialize", "what the daemon is and does", ("unsupported_protocol",)),
+    _host("start", "null once the plugin has started"),
+    _host("shutdown", "null once the daemon has cleaned up"),
+    _host("ping", '`"pong"`, or anything else'),
+    _host("on_event"),
+    _host("gate", 'null to abstain, or `{verdict: "allow" | "ask" | "deny", reason?}`'),
+    _host("transform", "null for no change, or `{replace: {the fields that change}}`"),
+    _host("call_tool", "any value; with a boolean `success`, a full tool result", ("tool_failed",)),
+    _host("run_action", "any value; with a boolean `success`, a full tool result", ("tool_failed",)),
+    _host("run_task", "any value; it is the task's result", ("tool_failed",)),
+    _host("$/cancel"),
+    _host("$/progress"),
 )
 
 _FROM_PLUGIN: Final = (
@@ -161,14 +147,6 @@ def read_params(method: str, params: dict[str, Any], plugin: str | None = None) 
     Raises KeyError for a method that no daemon sends, ValidationRefused for params that are not as they should be.
     """
     return read_object(PLUGIN_METHODS[method].params, params, method, plugin=plugin)
-
-
-def read_host_params(method: str, params: dict[str, Any]) -> Any:
-    """Return what a host sent as the class of that message; params that this version does not know are passed over.
-
-    Raises KeyError for a method that no host sends, ValidationRefused for a wrong type.
-    """
-    return read_object(HOST_METHODS[method].params, params, method, is_strict=False)
 
 
 def read_initialize_result(result: Any, plugin: str | None = None) -> InitializeResult:

@@ -34,6 +34,7 @@ __all__ = [
     "object_schema",
     "one_of",
     "read_object",
+    "ref",
     "said",
     "several",
     "write_object",
@@ -80,6 +81,11 @@ INTEGER: Final = Shape((int,), "an integer", {"type": "integer"})
 NUMBER: Final = Shape((float, int), "a number", {"type": "number"})
 OBJECT: Final = Shape((dict,), "an object", {"type": "object"})
 ID: Final = Shape((int, str), "an integer or a string", {"type": ["integer", "string"]})
+
+
+def ref(name: str) -> Shape:
+    """Return the shape of one of our values, whose schema stands under that name; `values` reads it."""
+    return Shape((dict,), "an object", {"$ref": f"#/components/schemas/{name}"})
 
 
 def several(of: Shape) -> Shape:
@@ -129,7 +135,7 @@ def read_object(
 ) -> T:
     """Return the object of a message as its class; `where` names the message, `part` the whole in an error.
 
-    A field that is null counts as absent where it may be. Raises ValidationRefused: for a wrong type, for what is
+    An optional field that is null counts as absent. Raises ValidationRefused: for a wrong type, for what is
     missing, and when `is_strict` for what is unknown.
     """
     try:
@@ -170,11 +176,17 @@ def object_schema(cls: type[Any], *, is_strict: bool) -> dict[str, Any]:
 
 def _field_schema(field: attrs.Attribute[Any]) -> dict[str, Any]:
     schema = {**field.metadata["shape"].schema, "description": field.metadata["words"]}
-    if field.default is None and "type" in schema:
+    return schema if field.default is attrs.NOTHING else _or_null(schema)
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        return {"anyOf": [{"$ref": schema.pop("$ref")}, {"type": "null"}], **schema}
+    if "type" in schema:
         kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
         schema["type"] = [*kinds, "null"]
-        if "enum" in schema:
-            schema["enum"] = [*schema["enum"], None]
+    if "enum" in schema:
+        schema["enum"] = [*schema["enum"], None]
     return schema
 
 
@@ -184,19 +196,19 @@ _TABLES: Final[dict[type[Any], tuple[tuple[_Row, ...], frozenset[str], frozenset
 
 
 def _table(cls: type[Any]) -> tuple[tuple[_Row, ...], frozenset[str], frozenset[str]]:
-    """Return a class's fields as rows, which of them are required, and which may be null; made once."""
+    """Return a class's fields as rows, which are required, which are not; made once."""
     table = _TABLES.get(cls)
     if table is None:
         fields = described_fields(cls)
         shapes: list[tuple[str, Shape]] = [(a.name, a.metadata["shape"]) for a in fields]
+        optional = frozenset(a.name for a in fields if a.default is not attrs.NOTHING)
         rows = tuple((name, shape.kinds, shape.convert, shape) for name, shape in shapes)
-        required = frozenset(a.name for a in fields if a.default is attrs.NOTHING)
-        table = _TABLES[cls] = (rows, required, frozenset(a.name for a in fields if a.default is None))
+        table = _TABLES[cls] = (rows, frozenset(a.name for a in fields) - optional, optional)
     return table
 
 
 def _read(cls: type[T], value: dict[str, Any], path: str, *, is_strict: bool) -> T:
-    rows, required, nullable = _table(cls)
+    rows, required, optional = _table(cls)
     values: dict[str, Any] = {}
     seen = 0
     for name, kinds, convert, shape in rows:
@@ -204,7 +216,7 @@ def _read(cls: type[T], value: dict[str, Any], path: str, *, is_strict: bool) ->
             continue
         seen += 1
         item = value[name]
-        if item is None and name in nullable:
+        if item is None and name in optional:
             continue
         if convert is None and (not kinds or type(item) in kinds):  # the usual case, without a call
             values[name] = item
