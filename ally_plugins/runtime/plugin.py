@@ -90,10 +90,13 @@ class Plugin:
     crashes: CrashCounter = field(init=False, factory=CrashCounter)
     secrets: tuple[str, ...] = ()
     """Values of its secret settings, which must not get into reasons, records and logs."""
+    changed_at: float = field(init=False)
+    """When it came into its state, in seconds of `now`."""
     _last_timeout: TimedOut | None = None
 
     def __attrs_post_init__(self) -> None:
         self.budget = PluginBudget(self.name, self.options.limits)
+        self.changed_at = self.now()
 
     @property
     def grants(self) -> GrantSet:
@@ -139,6 +142,7 @@ class Plugin:
         reason = self.masked(reason)
         if (state, reason) != (self.state, self.reason):
             self.state, self.reason = state, reason
+            self.changed_at = self.now()
             self.on_state(self)
 
     def masked(self, text: str) -> str:
