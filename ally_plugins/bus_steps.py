@@ -114,6 +114,10 @@ class BusSteps:
         except JournalError as error:
             raise unavailable(plugin, error) from error
 
+    def refuse(self, plugin: Plugin, what: str, refusal: RefusedError) -> None:
+        """Count and write down a refusal that was found before the call came here: params that cannot be read."""
+        self._refused(plugin, what, refusal, None)
+
     def _refused(self, plugin: Plugin, what: str, refusal: RefusedError, session_id: str | None) -> None:
         """Count a refusal and write it down soon, folded with others like it of the same second."""
         plugin.counts.refused[refusal.reason] += 1

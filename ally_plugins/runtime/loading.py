@@ -23,7 +23,7 @@ from .observers import Implementation
 if TYPE_CHECKING:
     from ally_plugins.handle import Ally
 
-__all__ = ["build", "implementations_of", "new_manager"]
+__all__ = ["build", "check_declared", "implementations_of", "new_manager"]
 
 
 def new_manager() -> pluggy.PluginManager:
@@ -58,7 +58,7 @@ def implementations_of(
     marked = marked_hooks(name, instance)
     if manifest is not None:
         for hook in marked:
-            _check_declared(name, HOOKS[hook], manifest)
+            check_declared(name, HOOKS[hook], manifest)
     only_marked = _Hooks()
     for function, options in marked.values():
         setattr(only_marked, options["attribute"], function)
@@ -76,7 +76,7 @@ class _Hooks:
     """What pluggy is given: the marked functions alone, since it calls `getattr` for whatever an object has."""
 
 
-def _check_declared(name: str, info: HookInfo, manifest: Manifest) -> None:
+def check_declared(name: str, info: HookInfo, manifest: Manifest) -> None:
     requested = GrantSet(manifest.grants)
     if info.kind == "observe":
         missing = _undeclared_event(info, manifest, requested)

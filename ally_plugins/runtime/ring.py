@@ -7,9 +7,9 @@ and a reader that had not read them is told which. What everybody has read is le
 from __future__ import annotations
 
 import threading
-from typing import Final
+from typing import Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ally_plugins.events import Event
 
@@ -31,6 +31,8 @@ class Run:
     types: frozenset[type[Event]]
     is_plain: bool
     """No plugin led to any of them, so that none has to be kept from its own author."""
+    lines: dict[object, Any] = field(factory=dict, eq=False, repr=False)
+    """What the bridge to daemons has encoded of them, for all daemons."""
 
 
 class Ring:
@@ -79,6 +81,12 @@ class Ring:
                 return run
             events = self.items[cursor - self.base : end - self.base]
         return self._keep(cursor, end, events)
+
+    def event(self, number: int) -> Event | None:
+        """Return the event with this number, None when it has been let go or is not there yet."""
+        with self.lock:
+            place = number - self.base - 1
+            return self.items[place] if 0 <= place < len(self.items) else None
 
     def oldest(self) -> tuple[int, int]:
         """Return the number of the last event that was let go, and the time of the oldest that is there (0 if none)."""
