@@ -1,0 +1,317 @@
+"""A plugin in a process of its own, from its record to a running daemon: what it is told, and what it offers.
+
+The transport `stdio`; how a daemon that listens on a socket is spoken with is in `legacy`. Starting, watching and ending
+the process is the supervisor's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from attrs import define, field
+
+from .calls import DaemonCalls
+from .errors import PluginError, RefusedError, RemoteError, UndeclaredError, VersionError
+from .hookspecs import HOOKS
+from .manifest import HOST_API, manifest_line
+from .policy.permissions import Grant, GrantSet
+from .remote_hooks import remote_implementations, remote_observers
+from .runtime.bridge import DaemonLane
+from .runtime.environment import child_environment
+from .runtime.links import DaemonGone, Link, RemoteCrash
+from .runtime.loading import check_declared
+from .runtime.observers import Observers
+from .runtime.peer import Peer
+from .runtime.plugin import DEADLINES
+from .runtime.process import Launcher, Process, ProcessSpec
+from .runtime.supervisor import StartFailed
+from .wire.codes import UNSUPPORTED_PROTOCOL
+from .wire.handshake import PROTOCOL, PROTOCOLS, check_protocol
+from .wire.host_params import HostInfo, InitializeParams, InitializeResult
+from .wire.limits import DEFAULT_LIMITS
+from .wire.methods import read_initialize_result, write_params
+
+if TYPE_CHECKING:
+    from .daemons import Daemon
+    from .records import PluginRecord
+    from .runtime.plugin import Plugin
+    from .runtime.stderrlog import StderrLog
+
+__all__ = ["Offers", "Remote", "RemoteSide", "StdioOpener"]
+
+_PROTOCOL_HINT: Final = "stdout is the protocol's own: what is for people goes to stderr"
+
+
+class RemoteSide(Protocol):
+    """What daemons need of the host that they belong to."""
+
+    app: str
+
+    @property
+    def launcher(self) -> Launcher:
+        """Who starts processes."""
+        ...
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """The names that `supports` says yes to."""
+        ...
+
+    def session_ids(self) -> tuple[str, ...]:
+        """The open sessions."""
+        ...
+
+    def data_dir_of(self, plugin: str) -> str | None:
+        """The plugin's own directory, None for a host without a home."""
+        ...
+
+    def stderr_log(self, plugin: str) -> StderrLog:
+        """Where the plugin's stderr goes."""
+        ...
+
+    def replan(self) -> None:
+        """Compute the order of hooks anew, after a daemon's have become known."""
+
+
+@define(eq=False)
+class Remote:
+    """One daemon's plugin, its lane, and who answers its calls. It lives as long as the plugin."""
+
+    plugin: Plugin
+    record: PluginRecord
+    daemon: Daemon
+    is_declared: bool
+    side: RemoteSide
+    lane: DaemonLane
+    calls: DaemonCalls
+    log: StderrLog
+    offers: Offers = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.offers = Offers(self)
+
+    def told(self) -> dict[str, Any]:
+        """Return what a daemon is told when it is greeted."""
+        plugin = self.plugin
+        return write_params(
+            InitializeParams(
+                protocol=PROTOCOL,
+                protocols=PROTOCOLS,
+                plugin=plugin.name,
+                host=HostInfo(name=self.side.app, version=_version(), api=HOST_API),
+                capabilities=self.side.capabilities,
+                grants=plugin.grants.texts(),
+                settings=dict(self.record.settings),
+                sessions=self.side.session_ids(),
+                data_dir=self.side.data_dir_of(plugin.name),
+                deadlines={**DEADLINES, **plugin.options.deadlines},
+                limits={"frame_bytes": DEFAULT_LIMITS.frame_bytes},
+            )
+        )
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the variables of its process: the allowed ones, those granted, and those set for it."""
+        return child_environment(granted=self.record.variables, given={**self.daemon.env, **(more or {})})
+
+    def observe(self) -> None:
+        """Let the lane carry what the daemon wants of what it is granted now."""
+        self.lane.observers = remote_observers(
+            self.plugin.implementations, self.offers.wanted, self.plugin.grants.receives
+        )
+
+
+@define(eq=False)
+class Offers:
+    """What a daemon offers, taken on when it is greeted; the same after a restart stays as it is."""
+
+    remote: Remote
+    wanted: tuple[str, ...] | None = None
+    _tools: dict[tuple[str, str], Any] = field(factory=dict)
+
+    async def take(self, hello: InitializeResult) -> None:
+        """Check what a daemon says against its manifest, and take it on. Raises PluginError."""
+        remote = self.remote
+        plugin = remote.plugin
+        implementations = remote_implementations(plugin.name, hello.hooks)
+        if remote.is_declared:
+            for hook in implementations:
+                check_declared(plugin.name, HOOKS[hook], remote.record.manifest)
+            for kind, offered in (("tool", hello.tools), ("action", hello.actions)):
+                _check_offer(remote, kind, bool(offered))
+        plugin.implementations = implementations
+        plugin.instance = remote.daemon
+        plugin.version = hello.version or plugin.version
+        self.wanted = hello.events
+        remote.observe()
+        remote.side.replan()
+        await self._take_tools(hello)
+
+    async def _take_tools(self, hello: InitializeResult) -> None:
+        offered = {("tool", offer.name): offer for offer in hello.tools}
+        offered |= {("action", offer.name): offer for offer in hello.actions}
+        for (kind, name), old in list(self._tools.items()):
+            if offered.get((kind, name)) != old:
+                del self._tools[kind, name]
+                await self.remote.calls.unregister(name)
+        for (kind, name), offer in offered.items():
+            if (kind, name) not in self._tools and await self.remote.calls.offer(kind, offer):
+                self._tools[kind, name] = offer
+
+    def forget(self) -> None:
+        """Forget what was offered: the plugin was stopped, and its tools are gone."""
+        self._tools.clear()
+
+
+def _check_offer(remote: Remote, kind: str, has_any: bool) -> None:  # noqa: FBT001
+    permission = f"{kind}s"
+    if has_any and not GrantSet(remote.record.manifest.grants).may(permission):
+        line = manifest_line(Grant(permission))
+        text = f"plugin {remote.plugin.name!r} offers a {kind}, which its manifest does not declare; add: {line}"
+        raise UndeclaredError(text, plugin=remote.plugin.name, line=line)
+
+
+@define(eq=False)
+class StdioOpener:
+    """Starts a daemon that speaks over its stdin and stdout; see `supervisor.Opener`."""
+
+    remote: Remote
+    _peer: Peer | None = field(init=False, default=None)
+    _lost: Callable[[str], None] = field(init=False, default=lambda _: None)
+
+    async def launch(self) -> Process:
+        """Start the process."""
+        remote = self.remote
+        remote.log.begin()
+        peer = self._peer = make_peer(remote, lambda reason: self._lost(reason))
+        spec = ProcessSpec(
+            name=remote.plugin.name,
+            argv=remote.daemon.command,
+            cwd=remote.daemon.cwd,
+            env=remote.environment(),
+            limits=remote.daemon.limits,
+        )
+        return await remote.side.launcher.launch(spec, lambda: peer, remote.log.write)
+
+    async def greet(self, process: Process, lost: Callable[[str], None]) -> Link:
+        """Say `initialize`, and keep the answer for `welcome`."""
+        del process
+        assert self._peer is not None  # noqa: S101 - launched just now
+        self._lost = lost
+        await greet(self.remote, self._peer)
+        return self._peer
+
+    async def welcome(self, link: Link) -> None:
+        """Take on what the daemon has answered, and let it start."""
+        assert isinstance(link, Peer)  # noqa: S101 - from `greet`
+        await welcome(self.remote, link)
+
+    async def ping(self, link: Link) -> None:
+        """Ask whether it is there; any answer says so."""
+        try:
+            await link.request("ping", {})
+        except RemoteError:
+            return
+
+    async def say_goodbye(self, link: Link, reason: str) -> None:
+        """Send `shutdown`, and wait for its answer within the deadline of `ally_stop`."""
+        await say_goodbye(self.remote, link, reason)
+
+    def last_words(self) -> str:
+        """Return the end of what it wrote to stderr."""
+        return self.remote.log.last_words()
+
+
+def make_peer(remote: Remote, lost: Callable[[str], None]) -> Peer:
+    """Return a fresh connection for a daemon."""
+    calls = remote.calls
+    calls.is_open = False
+    peer = Peer(
+        remote.plugin.name, DEFAULT_LIMITS, on_request=calls.on_request, on_notice=calls.on_notice, on_lost=lost
+    )
+    peer.on_writable = remote.lane.wake  # type: ignore[method-assign]
+    return peer
+
+
+async def greet(remote: Remote, peer: Peer) -> None:
+    """Say `initialize` and take the answer. Raises StartFailed, each kind of failure with a sentence of its own."""
+    try:
+        answer = await peer.request("initialize", remote.told())
+        hello = read_initialize_result(answer, remote.plugin.name)
+        check_protocol(hello.protocol)
+    except DaemonGone as error:
+        if (heard := _no_protocol(peer)) is not None:
+            raise StartFailed(heard, is_final=True) from None
+        raise StartFailed(str(error)) from None
+    except VersionError as error:
+        raise StartFailed(f"speaks another version of the protocol: {error}", is_final=True) from None
+    except RemoteError as error:
+        if error.code == UNSUPPORTED_PROTOCOL:
+            text = f"speaks another version of the protocol: this host speaks {PROTOCOLS[0]!r}, it said: {error}"
+            raise StartFailed(text, is_final=True) from None
+        raise StartFailed(f"answered `initialize` with an error: {error}", is_final=True) from None
+    except RemoteCrash as error:
+        text = f"could not be built: {error}{_tail(remote)}"
+        raise StartFailed(text, is_final=True) from None
+    except PluginError as error:
+        raise StartFailed(str(error), is_final=True) from None
+    peer.is_strict = False
+    peer.hello = hello
+
+
+def _tail(remote: Remote) -> str:
+    words = remote.log.last_words()
+    return f", stderr ends: {words}" if words else ""
+
+
+def _no_protocol(peer: Peer) -> str | None:
+    """Return in words that it said something, and that this was no protocol."""
+    if not peer.connection.counts.malformed:
+        return None
+    said = peer.first_words.split(b"\n")[0][:80].decode("utf-8", "replace")
+    return f"spoke no protocol: its first line was {said!r}, expected an answer to `initialize`; {_PROTOCOL_HINT}"
+
+
+async def welcome(remote: Remote, peer: Peer) -> None:
+    """Take on what the daemon has answered, and let it start. Raises StartFailed."""
+    hello: InitializeResult = peer.hello
+    plugin = remote.plugin
+    remote.calls.is_open = True
+    try:
+        await remote.offers.take(hello)
+        if "ally_start" in plugin.implementations:
+            limit = plugin.deadline("ally_start", "start")
+            try:
+                async with asyncio.timeout(limit):
+                    await peer.request("start", {})
+            except TimeoutError:
+                raise StartFailed(f"ally_start did not return within {limit:g} s") from None
+    except StartFailed:
+        raise
+    except DaemonGone as error:
+        raise StartFailed(str(error)) from None
+    except RefusedError as error:
+        raise StartFailed(f"it could not start: {error}", is_final=True) from None
+    except PluginError as error:
+        raise StartFailed(f"it could not start: {error}", is_final=True) from None
+    except RemoteError as error:
+        raise StartFailed(f"it could not start: {error}", is_final=True) from None
+
+
+async def say_goodbye(remote: Remote, link: Link, reason: str) -> None:
+    """Send `shutdown`, and wait for its answer within the deadline of `ally_stop`."""
+    remote.lane.is_ready = False
+    async with asyncio.timeout(remote.plugin.deadline("ally_stop", "stop")):
+        await link.request("shutdown", {"reason": reason})
+
+
+def _version() -> str:
+    from . import __version__
+
+    return __version__
+
+
+def new_lane(plugin: str) -> DaemonLane:
+    """Return the lane of a daemon that has not said yet what it wants to hear."""
+    return DaemonLane(plugin, Observers(types=frozenset()))

@@ -1,0 +1,64 @@
+"""The host's way to one running daemon, whatever its transport; made anew for each process of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import frozen
+
+from ally_plugins.errors import PluginError
+
+if TYPE_CHECKING:
+    from ally_plugins.events import Event
+
+__all__ = ["DaemonGone", "Link", "RemoteCrash", "RemoteHook"]
+
+
+class DaemonGone(PluginError):
+    """The daemon's process ended, or its connection broke, before it answered. The supervisor counts that, once."""
+
+
+class RemoteCrash(PluginError):
+    """Something of a daemon's failed; its traceback is in the daemon's own log, and stays there."""
+
+
+class Link(Protocol):
+    """A connection to a daemon, or the way to make one for each message."""
+
+    takes_lines: bool
+    """Whether it takes ready lines (`write`), which all daemons share; if not, events (`write_events`)."""
+
+    @property
+    def can_write(self) -> bool:
+        """Whether more events may be given to it; false while the daemon does not read."""
+        ...
+
+    def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:
+        """Send a request; the future gets the result or what the error stands for. Cancelling it tells the daemon."""
+        ...
+
+    def write(self, lines: bytes) -> None:
+        """Send ready lines."""
+
+    def write_events(self, events: Sequence[Event]) -> None:
+        """Send events."""
+
+    def close(self) -> None:
+        """Let go of the connection; what is not answered gets DaemonGone."""
+
+
+@frozen
+class RemoteHook:
+    """A gate, transform or lifecycle hook of a daemon: how a question becomes a request, and what its answer means."""
+
+    method: str
+    params: Callable[[tuple[Any, ...]], dict[str, Any]]
+    """Makes the request's own params of the hook's arguments, in the order of its specification."""
+    read: Callable[[tuple[Any, ...], Any], Any]
+    """Makes the hook's result of the arguments and the daemon's answer. Raises PluginError for nonsense."""
+
+    def __call__(self, *_: Any) -> Any:
+        """Refuse to be called: the hook lives in another process, and its lane asks for it."""
+        raise RuntimeError(f"{self.method} is answered by a daemon; only its lane asks for it")

@@ -1,0 +1,281 @@
+"""The host's end of a daemon's connection: bytes to and from `wire.Connection`, fairly and without blocking the loop.
+
+What goes out in one turn of the loop is written at once. What comes in is taken in small portions, so that a daemon that
+floods the host takes turns with all others: while a portion waits nothing more is read, and the flood stays in the
+daemon's own pipe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from ally_plugins.compat import override
+from ally_plugins.errors import AllyError, ProtocolError
+from ally_plugins.wire.codes import INTERNAL_ERROR, read_error
+from ally_plugins.wire.connection import Connection
+from ally_plugins.wire.messages import Cancel, ErrorResponse, Notification, Progress, Request, Response
+
+from .links import DaemonGone, RemoteCrash
+
+if TYPE_CHECKING:
+    from ally_plugins.events import Event
+    from ally_plugins.wire.limits import WireLimits
+
+__all__ = ["Peer"]
+
+_log: Final = logging.getLogger(__name__)
+
+PORTION: Final = 64
+"""Messages that are taken before others have their turn: some 3 ms of the busiest kind."""
+
+HIGH_WATER: Final = 256 * 1024
+"""Bytes that may wait for a daemon that does not read, before its lane stops: a few hundred events."""
+
+FIRST_WORDS: Final = 200
+"""Bytes of what a daemon said first that are kept, to show what it said instead of the protocol."""
+
+
+class Peer(asyncio.Protocol):
+    """One connection to one daemon; it lives as long as that connection.
+
+    `on_request` starts to answer a request and returns what can be cancelled; it answers with `respond` or `fail`.
+    `on_notice` takes notifications; `on_lost` is told once, in words, why the connection is no more.
+    """
+
+    takes_lines = True
+
+    def __init__(
+        self,
+        name: str,
+        limits: WireLimits,
+        *,
+        on_request: Callable[[Peer, Request], asyncio.Future[Any] | None],
+        on_notice: Callable[[Notification], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self.name = name
+        self.connection = Connection(limits=limits)
+        self.first_words = b""
+        self._on_request = on_request
+        self._on_notice = on_notice
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._futures: dict[int, asyncio.Future[Any]] = {}
+        self._working: dict[int | str, asyncio.Future[Any]] = {}
+        self._arrived: deque[Any] = deque()
+        self._is_flushing = False
+        self._is_paused = False
+        self._is_lost = False
+        self.hello: Any = None
+        """What the daemon answered to `initialize`."""
+        self.is_strict = True
+        """Whether a single line that is no message ends it: before the daemon has been greeted."""
+
+    # --- asyncio.Protocol ---
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - sockets give no other
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        self._transport = transport
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if len(self.first_words) < FIRST_WORDS:
+            self.first_words += data[: FIRST_WORDS - len(self.first_words)]
+        try:
+            messages = self.connection.receive_data(data)
+        except ProtocolError as error:
+            self._flush()
+            self.lose(str(error))
+            return
+        if self.is_strict and self.connection.counts.malformed:
+            self.lose("spoke no protocol")
+            return
+        if self._arrived:
+            self._arrived.extend(messages)
+        else:
+            self._take(messages)
+        self._schedule_flush()  # malformed input is answered by the connection itself
+
+    @override
+    def eof_received(self) -> bool:
+        self.connection.receive_eof()
+        return False
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lose("closed its connection" if exc is None else f"broke its connection ({type(exc).__name__})")
+
+    @override
+    def pause_writing(self) -> None:
+        self._is_paused = True
+
+    @override
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        self.on_writable()
+
+    def on_writable(self) -> None:
+        """Be told that more may be written; the supervisor puts the lane's `wake` in this place."""
+
+    # --- Link ---
+
+    @property
+    def can_write(self) -> bool:
+        """Whether more events may be written; false while the daemon does not read."""
+        return not self._is_paused and not self._is_lost
+
+    def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:
+        """Send a request; the future gets its result, the error that its answer stands for, or DaemonGone."""
+        future = self._loop.create_future()
+        if self._is_lost:
+            future.set_exception(DaemonGone(f"the daemon {self.name!r} is gone", plugin=self.name))
+            future.exception()
+            return future
+        try:
+            number = self.connection.request(method, params)
+        except AllyError as error:  # larger than the daemon takes
+            future.set_exception(error)
+            future.exception()
+            return future
+        self._futures[number] = future
+        future.add_done_callback(partial(self._settled, number))
+        self._schedule_flush()
+        return future
+
+    def notify(self, method: str, params: Mapping[str, Any]) -> None:
+        """Send a notification."""
+        if not self._is_lost:
+            self.connection.notify(method, params)
+            self._schedule_flush()
+
+    def write(self, lines: bytes) -> None:
+        """Send ready lines."""
+        if not self._is_lost:
+            self.connection.write(lines)
+            self._schedule_flush()
+
+    def write_events(self, events: Sequence[Event]) -> None:
+        """Refuse: this link takes lines."""
+        raise TypeError("a peer takes lines")
+
+    def close(self) -> None:
+        """Close the connection after what was written."""
+        if self._transport is not None:
+            self._flush()
+            self._transport.close()
+        self.lose("was closed")
+
+    # --- what whoever answers calls ---
+
+    def respond(self, number: int | str, result: Any) -> None:
+        """Answer a request."""
+        if not self._is_lost:
+            self.connection.respond(number, result)
+            self._schedule_flush()
+
+    def fail(self, number: int | str, code: int, message: str, data: Mapping[str, Any] | None = None) -> None:
+        """Answer a request with an error."""
+        if not self._is_lost:
+            self.connection.fail(number, code, message, data)
+            self._schedule_flush()
+
+    def lose(self, reason: str) -> None:
+        """End it, whoever noticed: all that waits is told, and `on_lost` hears the reason, once."""
+        if self._is_lost:
+            return
+        self._is_lost = True
+        self._arrived.clear()
+        futures, self._futures = self._futures, {}
+        for future in futures.values():
+            if not future.done():
+                future.set_exception(DaemonGone(f"the daemon {self.name!r} {reason}", plugin=self.name))
+                future.exception()  # who asked may be gone
+        for work in list(self._working.values()):
+            work.cancel()
+        if self._transport is not None:
+            self._transport.abort() if self._is_paused else self._transport.close()
+        self._on_lost(reason)
+
+    # --- in ---
+
+    def _take(self, messages: Sequence[Any]) -> None:
+        for message in messages[:PORTION]:
+            self._take_one(message)
+        if len(messages) > PORTION:
+            self._arrived.extend(messages[PORTION:])
+            if self._transport is not None and not self._is_lost:
+                self._transport.pause_reading()
+                self._loop.call_soon(self._take_more)
+
+    def _take_more(self) -> None:
+        for _ in range(min(PORTION, len(self._arrived))):
+            if self._is_lost:
+                return
+            self._take_one(self._arrived.popleft())
+        if self._arrived:
+            self._loop.call_soon(self._take_more)
+        elif self._transport is not None and not self._is_lost and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _take_one(self, message: Any) -> None:
+        try:
+            self._sort(message)
+        except Exception:
+            _log.exception("a message of the daemon %r could not be taken", self.name)
+
+    def _sort(self, message: Any) -> None:
+        if isinstance(message, Request):
+            work = self._on_request(self, message)
+            if work is not None and not work.done():
+                self._working[message.id] = work
+                work.add_done_callback(lambda _: self._working.pop(message.id, None))
+        elif isinstance(message, Response):
+            future = self._futures.pop(message.id, None)
+            if future is not None and not future.done():
+                future.set_result(message.result)
+        elif isinstance(message, ErrorResponse):
+            future = self._futures.pop(message.id, None) if isinstance(message.id, int) else None
+            if future is not None and not future.done():
+                future.set_exception(self._error_of(message))
+                future.exception()
+        elif isinstance(message, Cancel):
+            if (work := self._working.get(message.id)) is not None:
+                work.cancel()
+        elif isinstance(message, Notification | Progress):
+            if isinstance(message, Notification):
+                self._on_notice(message)
+
+    def _error_of(self, message: ErrorResponse) -> AllyError:
+        """Return what an error stands for; what a daemon's code raised by itself is only named."""
+        if message.code != INTERNAL_ERROR:
+            return read_error(message.code, message.message, message.data)
+        kind = message.data.get("type") if isinstance(message.data, dict) else None
+        what = f"{kind:.80}" if isinstance(kind, str) and kind.isidentifier() else "an error"
+        text = f"{what} in its {message.method}; the traceback is in `ally-plugins logs {self.name}`"
+        return RemoteCrash(text, plugin=self.name)
+
+    def _settled(self, number: int, future: asyncio.Future[Any]) -> None:
+        if self._futures.pop(number, None) is not None and future.cancelled() and not self._is_lost:
+            self.connection.cancel(number)
+            self._schedule_flush()
+
+    # --- out ---
+
+    def _schedule_flush(self) -> None:
+        if not self._is_flushing:
+            self._is_flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flushing = False
+        transport = self._transport
+        if transport is not None and not transport.is_closing() and (data := self.connection.data_to_send()):
+            transport.write(data)
