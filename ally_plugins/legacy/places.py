@@ -1,0 +1,35 @@
+"""Where sockets and claims lie: directories that only their owner can enter, with names short enough for a socket."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+__all__ = ["private_directory", "short_directory"]
+
+_PRIVATE: Final = 0o700
+
+
+def private_directory(path: Path) -> Path:
+    """Make a directory that only this user can enter, or see that it is one. Raises PermissionError when it is not."""
+    path.mkdir(parents=True, exist_ok=True, mode=_PRIVATE)
+    if os.name != "posix":
+        return path
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError(f"{str(path)!r} is not a directory of this user; remove it, or name another")
+    if stat.S_IMODE(found.st_mode) != _PRIVATE:
+        path.chmod(_PRIVATE)
+    return path
+
+
+def short_directory() -> Path:
+    """Return a private directory of this user whose path is short, the same one every time where that is possible."""
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    try:
+        return private_directory(base / f"ally-{os.geteuid()}")
+    except OSError:  # somebody else was there first, or the directory is not ours to write to
+        return Path(tempfile.mkdtemp(prefix="ally-"))
