@@ -49,7 +49,7 @@ class DaemonCalls:
         plugin: Plugin,
         bus: PluginMessageBus,
         lane: DaemonLane,
-        acknowledge: Callable[[str], Awaitable[None]],
+        acknowledge: Callable[[str, str], Awaitable[None]],
     ) -> None:
         self.is_open = False
         """Whether the daemon may make calls: it has been greeted."""
@@ -170,7 +170,7 @@ class DaemonCalls:
         await self._bus.task_progress(self._plugin, params.progress, params.message)
 
     async def _ack_events(self, params: Any) -> None:
-        await self._acknowledge(params.offset)
+        await self._acknowledge(self._plugin.name, params.offset)
 
     def _log(self, params: Any) -> None:
         if self._bus.may_log(self._plugin):

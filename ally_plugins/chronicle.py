@@ -124,7 +124,7 @@ class Chronicle:
 
 def _may_be_shown(plugin: Plugin, error: BaseException) -> bool:
     """Say whether an error has a traceback to show, and one that quotes no secret."""
-    if not isinstance(error, Exception):
+    if not isinstance(error, Exception) or error.__traceback__ is None:
         return False
     text = "".join(format_exception(error)) if plugin.secrets else ""
     return plugin.masked(text) == text

@@ -21,7 +21,9 @@ from .policy.permissions import Grant, GrantSet
 from .port import PluginPort
 from .records import PluginRecord
 from .registry import load_class
+from .remote import Remote, RemoteSide, new_remote, new_supervisor
 from .runtime import lanes
+from .runtime.anylane import AnyLane
 from .runtime.dispatch import Dispatcher
 from .runtime.ending import put_down_all
 from .runtime.lanes import Crash, Lane, TimedOut
@@ -52,11 +54,15 @@ class Member:
     record: PluginRecord
     factory: Callable[[Ally], Any] | None = None
     ally: Ally | None = None
+    remote: Remote | None = None
+    """What a plugin has that runs in a process of its own."""
+    is_given: bool = False
+    """Whether it comes by code, as every one with a factory does."""
 
     @property
     def is_declared(self) -> bool:
         """Whether there is a manifest to hold the code to; by code it may be there for order and settings only."""
-        return self.factory is None or bool(self.record.manifest.requests)
+        return not self.is_given or bool(self.record.manifest.requests)
 
 
 @define(eq=False)
@@ -70,10 +76,12 @@ class Crew:
     on_state: Callable[[Plugin], None]
     on_crash: Callable[[Plugin, Crash], None]
     now: Callable[[], float]
+    side: RemoteSide
     members: dict[str, Member] = field(factory=dict)
     watchdog: Watchdog = field(init=False)
     _manager: Any = field(factory=new_manager)
-    _lanes: tuple[Lane, ...] = ()
+    _lanes: tuple[AnyLane, ...] = ()
+    _ending: set[asyncio.Task[None]] = field(factory=set)
 
     def __attrs_post_init__(self) -> None:
         self.watchdog = Watchdog(lambda: self._lanes, self._shortest_deadline)
@@ -83,12 +91,14 @@ class Crew:
         """Every plugin that is known to this host, running or not."""
         return [member.plugin for member in self.members.values()]
 
-    def lanes(self) -> Sequence[Lane]:
+    def lanes(self) -> Sequence[AnyLane]:
         """Return the lanes that are open."""
         return [lane for lane in self._lanes if lane.is_open]
 
-    def add(self, record: PluginRecord, factory: Callable[[Ally], Any] | None = None) -> None:
-        """Make a plugin from its record; nothing of it runs yet."""
+    def add(
+        self, record: PluginRecord, factory: Callable[[Ally], Any] | None = None, *, is_given: bool = False
+    ) -> None:
+        """Make a plugin from its record; nothing of it runs yet. `is_given` says that it comes by code."""
         options = PluginOptions(
             grants=record.granted,
             settings=record.settings,
@@ -112,7 +122,7 @@ class Crew:
         )
         if not record.is_enabled:
             plugin.state, plugin.reason = _STATES.get(record.state, "failed"), record.reason
-        self.members[record.name] = Member(plugin, record, factory)
+        self.members[record.name] = Member(plugin, record, factory, is_given=is_given or factory is not None)
 
     def replan(self) -> None:
         """Compute the order of every hook anew. Raises OrderError for a cycle."""
@@ -136,12 +146,15 @@ class Crew:
     def starts(self) -> Iterator[tuple[str, str, str]]:
         """Yield the name and version of each installed plugin that was started, and why it failed or ""."""
         for member in self.members.values():
-            if member.factory is None and member.record.is_enabled:
+            if not member.is_given and member.record.is_enabled:
                 plugin = member.plugin
                 yield plugin.name, plugin.version, plugin.reason if plugin.state == "failed" else ""
 
     def _load(self, member: Member) -> None:
         plugin, record = member.plugin, member.record
+        if record.daemon is not None and member.factory is None:
+            member.remote = new_remote(plugin, record, self.bus, self.side, is_declared=member.is_declared)
+            return
         try:
             factory = member.factory if member.factory is not None else load_class(record)
             directory = self.data_dir(plugin.name) if self.data_dir is not None else None
@@ -159,17 +172,16 @@ class Crew:
 
     async def _start(self, member: Member, sessions: Iterable[Session]) -> None:
         plugin = member.plugin
+        if member.remote is not None:
+            await self._start_remote(plugin, member.remote, sessions)
+            return
         lane = Lane(
             plugin.name,
             Observers.compile(plugin.implementations, plugin.grants.receives),
             on_crash=plugin.crashed,
             deadline=plugin.deadline,
         )
-        plugin.lane = lane
-        self._lanes = (*self._lanes, lane)
-        lane.start()
-        for session in sessions:
-            lane.attach(session.id, session.ring)
+        self._open(plugin, lane, sessions)
         plugin.set_state("starting")
         try:
             await self._register_decorated(member)
@@ -190,6 +202,19 @@ class Crew:
             return
         if plugin.state == "starting":  # a hook may have put it into quarantine meanwhile
             plugin.set_state("running")
+
+    def _open(self, plugin: Plugin, lane: AnyLane, sessions: Iterable[Session]) -> None:
+        plugin.lane = lane
+        self._lanes = (*self._lanes, lane)
+        lane.start()
+        for session in sessions:
+            lane.attach(session.id, session.ring)
+
+    async def _start_remote(self, plugin: Plugin, remote: Remote, sessions: Iterable[Session]) -> None:
+        """Start a process and wait until it runs, or its first try has failed."""
+        self._open(plugin, remote.lane, sessions)
+        plugin.supervisor = supervisor = new_supervisor(remote)
+        await supervisor.start()
 
     async def _register_decorated(self, member: Member) -> None:
         """Register what decorators offer, on the same path as at run time.
@@ -217,14 +242,16 @@ class Crew:
     async def stop(self) -> None:
         """Stop every plugin: `ally_stop` within its deadline, then its lane, which may take a grace longer."""
         self.watchdog.close()
-        await asyncio.gather(*(self._stop(plugin) for plugin in self.plugins if plugin.lane is not None))
+        await asyncio.gather(*(self._stop(plugin) for plugin in self.plugins if plugin.lane is not None), *self._ending)
 
     async def _stop(self, plugin: Plugin) -> None:
         lane = plugin.lane
         if lane is None:
             return
+        if plugin.supervisor is not None:
+            await plugin.supervisor.stop("the host stops")
         implementation = plugin.implementations.get("ally_stop")
-        if plugin.is_running and implementation is not None:
+        if plugin.is_running and implementation is not None and plugin.supervisor is None:
             future = lane.submit(
                 "ally_stop",
                 implementation.function,
@@ -235,11 +262,17 @@ class Crew:
             if (error := future.exception()) is not None:
                 _log.warning("ally_stop of %r failed: %s", plugin.name, plugin.masked(describe(error)))
         await asyncio.gather(lane.close(), put_down_all(plugin.working, lanes.GRACE))
-        if plugin.state in {"starting", "running"}:
+        if plugin.state in {"starting", "running", "stopping", "backoff"}:
             plugin.set_state("stopped")
 
     def _state_changed(self, plugin: Plugin) -> None:
         self.on_state(plugin)
+        supervisor = plugin.supervisor
+        if plugin.state == "quarantined" and supervisor is not None and supervisor.process is not None:
+            # Not for the supervisor's own failures, after which no process is left; what its hooks did is the reason.
+            task = asyncio.get_running_loop().create_task(supervisor.stop("it is in quarantine"))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     def _shortest_deadline(self) -> float:
         return min((plugin.shortest_deadline() for plugin in self.plugins), default=30.0)

@@ -21,6 +21,7 @@ from .frozen import EMPTY, freeze
 from .home import write_atomically
 from .ids import new_id
 from .journal import Journal, Record
+from .outside import Outside
 from .records import given_records
 from .registry import Registry
 from .runtime.clock import SystemClock
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from .records import PluginRecord
     from .registry import Plan
     from .runtime.clock import Clock
-    from .runtime.lanes import Lane
+    from .runtime.anylane import AnyLane
     from .runtime.plugin import Plugin
 
 __all__ = ["Host"]
@@ -94,6 +95,7 @@ class Host:
         self._given_journal = journal
         self._journal: Journal | None = journal
         self._crew: Crew | None = None
+        self._outside: Outside | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._capabilities = Capabilities(implementation)
@@ -127,6 +129,14 @@ class Host:
     async def _start(self) -> None:
         if self._journal is None:
             self._journal = self._open_journal()
+        self._outside = Outside(
+            self.app,
+            self.home,
+            emits=self.emits,
+            actions=self.host_actions,
+            sessions=self.sessions,
+            replan=self._replan,
+        )
         self._crew = Crew(
             bus=self.bus,
             dispatcher=self.dispatcher,
@@ -135,6 +145,7 @@ class Host:
             on_state=self.chronicle.state_changed,
             on_crash=self.chronicle.crashed,
             now=self.clock.steady,
+            side=self._outside,
         )
         if self._consent is not None:
             await self._ask_for_consent(self._consent)
@@ -142,7 +153,7 @@ class Host:
         for record in self._installed():
             self._crew.add(record)
         for record, factory in self._given:
-            self._crew.add(record, factory)
+            self._crew.add(record, factory, is_given=True)
         await self._crew.start(self.sessions.values())
         if self.home is not None:
             remember_starts(self.home, self._crew.starts())
@@ -150,6 +161,11 @@ class Host:
             if plugin.options.mandatory and not plugin.is_running:
                 text = f"the mandatory plugin {plugin.name!r} is {plugin.state}: {plugin.reason}"
                 raise HostError(text)
+
+    def _replan(self) -> None:
+        """Compute the order of hooks anew, when those of a daemon have become known."""
+        if self._crew is not None:
+            self._crew.replan()
 
     async def _ask_for_consent(self, consent: Callable[[Plan], bool | Awaitable[bool]]) -> None:
         if self.registry is None:
@@ -205,6 +221,8 @@ class Host:
             if self._crew is not None:
                 await self._hear_out()
                 await self._crew.stop()
+            if self._outside is not None:
+                await self._outside.close()
             for session in list(self.sessions.values()):
                 await session.close()
         finally:
@@ -240,7 +258,7 @@ class Host:
     def is_installed(self, plugin: str) -> bool:
         """Say whether a plugin was found installed, rather than given by code."""
         member = self._crew.members.get(plugin) if self._crew is not None else None
-        return member is not None and member.factory is None
+        return member is not None and not member.is_given
 
     @property
     def plugins(self) -> Mapping[str, Plugin]:
@@ -320,7 +338,7 @@ class Host:
                 lane.wake()
             crew.watchdog.arm()
 
-    def lanes(self) -> Sequence[Lane]:
+    def lanes(self) -> Sequence[AnyLane]:
         """Return the lanes of running plugins."""
         return self._crew.lanes() if self._crew is not None else ()
 

@@ -7,6 +7,8 @@ the process is the supervisor's.
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -17,6 +19,7 @@ from .errors import PluginError, RefusedError, RemoteError, UndeclaredError, Ver
 from .hookspecs import HOOKS
 from .manifest import HOST_API, manifest_line
 from .policy.permissions import Grant, GrantSet
+from .policy.restart import Backoff
 from .remote_hooks import remote_implementations, remote_observers
 from .runtime.bridge import DaemonLane
 from .runtime.environment import child_environment
@@ -26,7 +29,7 @@ from .runtime.observers import Observers
 from .runtime.peer import Peer
 from .runtime.plugin import DEADLINES
 from .runtime.process import Launcher, Process, ProcessSpec
-from .runtime.supervisor import StartFailed
+from .runtime.supervisor import StartFailed, Supervisor
 from .wire.codes import UNSUPPORTED_PROTOCOL
 from .wire.handshake import PROTOCOL, PROTOCOLS, check_protocol
 from .wire.host_params import HostInfo, InitializeParams, InitializeResult
@@ -34,12 +37,13 @@ from .wire.limits import DEFAULT_LIMITS
 from .wire.methods import read_initialize_result, write_params
 
 if TYPE_CHECKING:
+    from .bus import PluginMessageBus
     from .daemons import Daemon
     from .records import PluginRecord
     from .runtime.plugin import Plugin
     from .runtime.stderrlog import StderrLog
 
-__all__ = ["Offers", "Remote", "RemoteSide", "StdioOpener"]
+__all__ = ["Offers", "Remote", "RemoteSide", "StdioOpener", "new_remote", "new_supervisor"]
 
 _PROTOCOL_HINT: Final = "stdout is the protocol's own: what is for people goes to stderr"
 
@@ -59,6 +63,10 @@ class RemoteSide(Protocol):
         """The names that `supports` says yes to."""
         ...
 
+    def working_dir(self) -> str:
+        """Where a daemon works that names no folder."""
+        ...
+
     def session_ids(self) -> tuple[str, ...]:
         """The open sessions."""
         ...
@@ -70,6 +78,9 @@ class RemoteSide(Protocol):
     def stderr_log(self, plugin: str) -> StderrLog:
         """Where the plugin's stderr goes."""
         ...
+
+    async def acknowledge(self, plugin: str, offset: str) -> None:
+        """Take a daemon's word that it has done everything of its durable subscription up to an offset."""
 
     def replan(self) -> None:
         """Compute the order of hooks anew, after a daemon's have become known."""
@@ -113,7 +124,7 @@ class Remote:
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the variables of its process: the allowed ones, those granted, and those set for it."""
-        return child_environment(granted=self.record.variables, given={**self.daemon.env, **(more or {})})
+        return child_environment(os.environ, self.record.variables, {**self.daemon.env, **(more or {})})
 
     def observe(self) -> None:
         """Let the lane carry what the daemon wants of what it is granted now."""
@@ -188,7 +199,7 @@ class StdioOpener:
         spec = ProcessSpec(
             name=remote.plugin.name,
             argv=remote.daemon.command,
-            cwd=remote.daemon.cwd,
+            cwd=remote.daemon.cwd or remote.side.working_dir(),
             env=remote.environment(),
             limits=remote.daemon.limits,
         )
@@ -312,6 +323,19 @@ def _version() -> str:
     return __version__
 
 
-def new_lane(plugin: str) -> DaemonLane:
-    """Return the lane of a daemon that has not said yet what it wants to hear."""
-    return DaemonLane(plugin, Observers(types=frozenset()))
+def new_remote(
+    plugin: Plugin, record: PluginRecord, bus: PluginMessageBus, side: RemoteSide, *, is_declared: bool
+) -> Remote:
+    """Return what a plugin needs to run in a process; nothing of it runs yet."""
+    assert record.daemon is not None  # noqa: S101 - the crew looks before
+    lane = DaemonLane(plugin.name, Observers(types=frozenset()))
+    calls = DaemonCalls(plugin, bus, lane, side.acknowledge)
+    log = side.stderr_log(plugin.name)
+    return Remote(plugin, record, record.daemon, is_declared, side, lane, calls, log)
+
+
+def new_supervisor(remote: Remote) -> Supervisor:
+    """Return the supervisor of a daemon's process."""
+    return Supervisor(
+        remote.plugin, remote.lane, StdioOpener(remote), remote.daemon.timing, Backoff(random.random)
+    )  # fmt: skip

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .journal import Journal, StoredMessage
     from .runtime.clock import Clock
     from .runtime.dispatch import Dispatcher, Transformed
-    from .runtime.lanes import Lane
+    from .runtime.anylane import AnyLane
     from .runtime.plugin import Plugin
     from .stream import ActivityStream
 
@@ -73,7 +73,7 @@ class SessionSide(Protocol):
     def pump(self, session: Session) -> None:
         """Wake whoever carries the session's events; may be called from any thread."""
 
-    def lanes(self) -> Sequence[Lane]:
+    def lanes(self) -> Sequence[AnyLane]:
         """Return the lanes that are open."""
         ...
 

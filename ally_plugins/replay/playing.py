@@ -43,7 +43,7 @@ from ally_plugins.replay.steps import (
     ToolReturned,
 )
 from ally_plugins.runtime.dispatch import Question
-from ally_plugins.runtime.lanes import Lane
+from ally_plugins.runtime.anylane import AnyLane
 from ally_plugins.session import Session
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class SessionPlayer:
     _planned: object = field(init=False, default=None)
     _asked: dict[tuple[str, str | None], bool] = field(init=False, factory=dict)
     _is_quiet: bool = field(init=False, default=False)
-    _lanes: list[Lane] = field(init=False)
+    _lanes: list[AnyLane] = field(init=False)
     _settled_at: int = field(init=False, default=0)
     _unsettled: int = field(init=False, default=0)
     _settled: int = field(init=False, default=0)
@@ -192,12 +192,12 @@ class SessionPlayer:
                 lane.wake()
             await asyncio.sleep(0)
             head = ring.head
-            if all([(lane.position(name) or 0) >= head for lane in lanes]):  # noqa: C419 - twice as fast
+            if all([lane.has_heard(name, head) for lane in lanes]):  # noqa: C419 - twice as fast
                 return
         await session.drained()
         self._lanes = self._open_lanes()  # one that was abandoned never gets there
 
-    def _open_lanes(self) -> list[Lane]:
+    def _open_lanes(self) -> list[AnyLane]:
         return [lane for lane in self.host.lanes() if lane.position(self.session.id) is not None]
 
     async def _recorded(self, writing: Awaitable[T]) -> T | None:

@@ -19,12 +19,16 @@ from ally_plugins.policy.ordering import Orderable
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.policy.restart import CrashCounter
 
-from .lanes import Crash, Lane, TimedOut
+from .anylane import AnyLane
+from .lanes import Crash, TimedOut
+from .links import DaemonGone
 from .observers import Implementation
 from .requests import HookExit
 
 if TYPE_CHECKING:
     from ally_plugins.policy.verdicts import Cause
+
+    from .supervisor import Supervisor  # noqa: TC004 - nobody reads this annotation at run time
 
 __all__ = ["DEADLINES", "Counts", "Plugin", "PluginOptions"]
 
@@ -36,6 +40,8 @@ _CAUSES: Final[dict[str, Cause]] = {
     "quarantined": "quarantined",
     "waiting": "waiting",
     "starting": "not_running",
+    "backoff": "restarting",
+    "stopping": "restarting",
 }
 
 
@@ -82,7 +88,9 @@ class Plugin:
     reason: str = ""
     instance: Any = None
     implementations: Mapping[str, Implementation] = Factory(dict)
-    lane: Lane | None = None
+    lane: AnyLane | None = None
+    supervisor: Supervisor | None = None
+    """Keeps its process running, for a plugin that has one of its own."""
     counts: Counts = Factory(Counts)
     working: set[asyncio.Task[Any]] = Factory(set)
     """Tools, actions and tasks of the plugin that run now, outside the lane."""
@@ -156,7 +164,7 @@ class Plugin:
 
         One timeout may be told twice: when the answer was due, and when the hook was found to ignore its interruption.
         """
-        if isinstance(crash.error, RefusedError):
+        if isinstance(crash.error, (RefusedError, DaemonGone)):  # the second is counted once, by the supervisor
             return
         is_known = crash.error is self._last_timeout
         if not is_known:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from .lanes import Lane
+    from .anylane import AnyLane
 
 __all__ = ["Watchdog"]
 
@@ -22,7 +22,7 @@ SHORTEST_TICK: Final = 0.01
 class Watchdog:
     """The timer; it runs only while a lane is busy."""
 
-    def __init__(self, lanes: Callable[[], Iterable[Lane]], shortest_deadline: Callable[[], float]) -> None:
+    def __init__(self, lanes: Callable[[], Iterable[AnyLane]], shortest_deadline: Callable[[], float]) -> None:
         self._lanes = lanes
         self._shortest_deadline = shortest_deadline
         self._timer: asyncio.TimerHandle | None = None

@@ -1,0 +1,88 @@
+"""What a host has for all its daemons: who starts processes, where their stderr goes, what they are told of the host.
+
+Made with the host, and asleep until there is a daemon: a host without any starts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .capabilities import CAPABILITIES
+from .runtime.launching import make_launcher
+from .runtime.stderrlog import StderrLog
+
+if TYPE_CHECKING:
+    from .home import Home
+    from .runtime.process import Launcher
+
+__all__ = ["Outside"]
+
+
+class Outside:
+    """Implements `remote.RemoteSide` for one host; it lives from the host's start to its stop."""
+
+    def __init__(
+        self,
+        app: str,
+        home: Home | None,
+        *,
+        emits: Iterable[str],
+        actions: Iterable[str],
+        sessions: Mapping[str, Any],
+        replan: Callable[[], None],
+    ) -> None:
+        self.app = app
+        self.capabilities = tuple(sorted({*emits, *CAPABILITIES, *actions}))
+        self.replan = replan
+        self._home = home
+        self._sessions = sessions
+        self._launcher: Launcher | None = None
+        self._logs: dict[str, StderrLog] = {}
+
+    @property
+    def launcher(self) -> Launcher:
+        """Who starts processes; made when it is first needed."""
+        if self._launcher is None:
+            self._launcher = make_launcher()
+        return self._launcher
+
+    @property
+    def has_started(self) -> bool:
+        """Whether there was anything to start."""
+        return self._launcher is not None
+
+    def session_ids(self) -> tuple[str, ...]:
+        """Return the open sessions."""
+        return tuple(self._sessions)
+
+    def data_dir_of(self, plugin: str) -> str | None:
+        """Return the plugin's own directory, made when it is not there; None for a host without a home."""
+        return str(self._home.data_dir(plugin)) if self._home is not None else None
+
+    def working_dir(self) -> str:
+        """Return where a daemon works that names no folder: a directory of the home, or the root."""
+        if self._home is not None:
+            return str(self._home.path)
+        return os.path.abspath(os.sep)  # noqa: PTH100 - never the host's own, which may be anywhere
+
+    def stderr_log(self, plugin: str) -> StderrLog:
+        """Return the log that a plugin's stderr goes to; without a home only its end is kept."""
+        if plugin not in self._logs:
+            directory: Path | None = self._home.logs_dir if self._home is not None else None
+            self._logs[plugin] = StderrLog(plugin, directory)
+        return self._logs[plugin]
+
+    async def acknowledge(self, plugin: str, offset: str) -> None:
+        """Take a daemon's word on its durable subscription."""
+
+    async def close(self) -> None:
+        """End every process, and close the logs."""
+        launcher, self._launcher = self._launcher, None
+        if launcher is not None:
+            await launcher.close()
+        logs, self._logs = self._logs, {}
+        await asyncio.gather(*(log.close() for log in logs.values()))
