@@ -9,13 +9,16 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from attrs import field, fields_dict, frozen
 
+from .daemons import read_process
 from .errors import ConfigError
 from .fields import Fields
+from .found import Origin
 from .frozen import FrozenDict
 from .grants import is_plugin_name
 from .home import read_capped, write_atomically
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
     from .home import Home
 
-__all__ = ["MAX_CONFIG_BYTES", "Config", "PluginConfig", "edit_config", "read_config"]
+__all__ = ["MAX_CONFIG_BYTES", "Config", "Placement", "PluginConfig", "edit_config", "read_config"]
 
 MAX_CONFIG_BYTES: Final = 1024 * 1024
 """A hundred plugins with every key take some 60 KiB."""
@@ -38,6 +41,8 @@ _TOPICS: Final = {info.topic: info.name for info in HOOKS.values() if info.topic
 _LIMITS: Final = tuple(fields_dict(Limits))
 _CONSENT: Final = ("requests", "files")
 _NOTHING: Final = GrantSet()
+
+Placement = Literal["inline", "process"]
 _DEFAULT_LIMITS: Final = Limits()
 
 
@@ -48,7 +53,16 @@ class PluginConfig:
     enabled: bool = False
     is_decided: bool = False
     """Whether the operator has said yes or no at all: `enabled` stands in the file."""
-    placement: str = "inline"
+    placement: Placement | None = None
+    """None leaves it to the plugin: a class runs inline, a daemon in its process."""
+    interpreter: str = ""
+    """The Python that runs it in its process, an absolute path."""
+    environment: str = ""
+    """The virtual environment in the home's `envs` whose Python runs it."""
+    process: Mapping[str, Any] = FrozenDict()
+    """Limits and times of its process, by the names of `ProcessLimits` and `Timing`, over those of its manifest."""
+    origin: Origin | None = None
+    """Which one is meant where a folder and a package have the same name: `source` in the file."""
     grants: GrantSet = _NOTHING
     shadow: bool | frozenset[str] = False
     """True for all gates and transforms, or the names of hooks that are asked and recorded but not enforced."""
@@ -121,11 +135,16 @@ def _read(top: Fields) -> Config:
 
 def _plugin(table: Fields, limits: dict[str, int], deadlines: dict[str, float]) -> PluginConfig:
     gate, transform = _on_error(table)
+    interpreter, environment = _python(table)
     settings = table.table("settings")
     config = PluginConfig(
         enabled=table.boolean("enabled"),
         is_decided="enabled" in table,
-        placement=cast("str", table.word("placement", ("inline",), "inline")),
+        placement=cast("Placement | None", table.word("placement", ("inline", "process"))),
+        interpreter=interpreter,
+        environment=environment,
+        process=FrozenDict(_process(table)),
+        origin=cast("Origin | None", table.word("source", ("folder", "package"))),
         grants=_grants(table),
         shadow=_shadow(table),
         mandatory=table.boolean("mandatory"),
@@ -148,6 +167,26 @@ def _grants(table: Fields) -> GrantSet:
         except ConfigError as error:
             table.note("grants", str(error))
     return GrantSet(frozenset(grants))
+
+
+def _python(table: Fields) -> tuple[str, str]:
+    interpreter, environment = table.text("interpreter"), table.text("environment")
+    if interpreter and not Path(interpreter).is_absolute():
+        table.wrong("interpreter", interpreter, "the absolute path of a Python")
+    if environment and not is_plugin_name(environment):
+        table.wrong("environment", environment, "the name of an environment: ally-plugins env NAME")
+    if interpreter and environment:
+        table.note("interpreter", "there is an 'environment' too, expected one of the two")
+    return interpreter, environment
+
+
+def _process(table: Fields) -> dict[str, Any]:
+    inner = table.table("process", "a table such as { memory_mb = 512 }")
+    if inner is None:
+        return {}
+    given = read_process(inner)
+    inner.close()
+    return given
 
 
 def _on_error(table: Fields) -> tuple[str, str]:

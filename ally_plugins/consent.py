@@ -18,11 +18,15 @@ from .home import read_capped, write_atomically
 from .policy.permissions import GrantSet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from .home import Home
 
-__all__ = ["Agreement", "read_consent", "write_consent"]
+__all__ = ["Agreement", "file_changes", "listing_of", "read_consent", "write_consent"]
+
+_LONGEST_LISTING: Final = 500
+"""Files; a folder with more of them has dependencies in it, whose list nobody would read."""
+_SHORT: Final = 16
 
 _MAX_BYTES: Final = 4 * 1024 * 1024
 _HEADER: Final = "# What was agreed to, written by ally-plugins; config.toml is the file to edit.\n\n"
@@ -42,11 +46,40 @@ class Agreement:
     files: str = ""
     at: str = ""
     by: str = "person"
+    listing: tuple[str, ...] = ()
+    """A folder's files, each as its hash, shortened, and its path: to show which of them have changed."""
 
     @property
     def grants(self) -> GrantSet:
         """The requests as a set."""
         return GrantSet.of(self.requests)
+
+
+def listing_of(files: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the listing of a folder's files; nothing for more than `_LONGEST_LISTING`, whose digest must do."""
+    if len(files) > _LONGEST_LISTING:
+        return ()
+    return tuple(f"{digest[:_SHORT]} {_plain(path)}" for path, digest in sorted(files.items()))
+
+
+def _plain(path: str) -> str:
+    """Return a path as one line of text that a file of TOML takes."""
+    return path if path.isprintable() else path.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def file_changes(agreed: Iterable[str], now: Iterable[str]) -> tuple[str, ...]:
+    """Return which files differ between two listings, each in words."""
+    old, new = _by_path(agreed), _by_path(now)
+    words = {
+        path: "added" if path not in old else "removed" if path not in new else "changed"
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path)
+    }
+    return tuple(f"{word} {path}" for path, word in words.items())
+
+
+def _by_path(listing: Iterable[str]) -> dict[str, str]:
+    return {path: digest for digest, _, path in (line.partition(" ") for line in listing)}
 
 
 def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
@@ -78,6 +111,7 @@ def _agreement(entry: Fields) -> Agreement:
         files=entry.text("files"),
         at=entry.text("at"),
         by=entry.text("by"),
+        listing=entry.texts("listing"),
     )
     try:
         _ = agreement.grants
@@ -93,6 +127,7 @@ def write_consent(home: Home, agreements: Mapping[str, Agreement]) -> None:
     plugins: dict[str, Any] = {name: asdict(agreements[name]) for name in sorted(agreements)}
     for entry in plugins.values():
         entry["requests"] = list(entry["requests"])
+        entry["listing"] = list(entry["listing"])
     content = _HEADER + tomlkit.dumps({"plugins": plugins})
     try:
         write_atomically(home.consent_file, content.encode(), private=True)

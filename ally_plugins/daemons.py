@@ -208,10 +208,13 @@ def read_limits(table: Fields) -> dict[str, int | None]:
     """Return the limits that a table sets; the word `none` takes a limit away."""
     given: dict[str, int | None] = {}
     for key in _LIMITS:
-        if table.take(key) == _NONE:
+        value = table.take(key)
+        if isinstance(value, str):
             given[key] = None
-        elif (value := table.count(key, lowest=1)) is not None:
-            given[key] = value
+            if value != _NONE:
+                table.wrong(key, value, "a whole number from 1, or 'none'")
+        elif (count := table.count(key, lowest=1)) is not None:
+            given[key] = count
     return given
 
 

@@ -11,66 +11,32 @@ import os
 import re
 from collections import defaultdict
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import asdict, astuple, define, evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from . import discovery_cache, locating
-from .daemons import Daemon, ProcessLimits, Timing
 from .errors import ManifestError
 from .fields import describe
-from .grants import Grant, is_plugin_name
+from .found import Discovery, Found
+from .found_rows import freeze, thaw
+from .grants import is_plugin_name
 from .home import read_capped
-from .manifest import MAX_MANIFEST_BYTES, Manifest, Request
-from .settings import Setting
+from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-Distribution = Any
-"""importlib_metadata's; its releases name the type differently."""
 
+    from .daemons import Daemon
 __all__ = ["GROUP", "Discovery", "Found", "discover"]
 
 GROUP: Final = "ally.plugins"
 
+Distribution = Any
+"""importlib_metadata's; its releases name the type differently."""
+
 _SEPARATORS: Final = re.compile(r"[-_.]+")
 _NAME_RULE: Final = "lower-case letters, digits, '_' and '-', not starting with '-'"
-
-
-@frozen(kw_only=True)
-class Found:
-    """One installed plugin. With a `problem` it cannot be loaded; then `manifest` may be None."""
-
-    name: str
-    distribution: str
-    version: str
-    entry_point: str
-    manifest: Manifest | None = None
-    manifest_path: str | None = None
-    problem: str | None = None
-    digest: str = ""
-    """Changes when the code does: the hashes in RECORD, for editable code the times and sizes of its files."""
-    editable: bool = False
-    root: str = ""
-    """The outermost package, or the file of a single module."""
-
-    def content_digest(self) -> str:
-        """Return the hash of every file of the plugin. Reads them all; for operators who set `consent = "files"`."""
-        return locating.content_digest(self.root, self.manifest_path) if self.root else ""
-
-
-@frozen
-class Discovery:
-    """All that was found, by name. `problems` are about what has no usable plugin name; one line each."""
-
-    found: tuple[Found, ...]
-    problems: tuple[str, ...] = ()
-    from_cache: bool = False
-
-    def get(self, name: str) -> Found | None:
-        """Return the plugin of this name, None when none is installed."""
-        return next((found for found in self.found if found.name == name), None)
 
 
 def discover(cache_dir: Path | None = None) -> Discovery:
@@ -81,52 +47,13 @@ def discover(cache_dir: Path | None = None) -> Discovery:
     """
     remembered = discovery_cache.load(cache_dir) if cache_dir is not None else None
     if remembered is not None:
-        return _thaw(remembered)
+        return thaw(remembered)
     began = discovery_cache.now()
     scan = _Scan()
     discovery = scan.run()
     if cache_dir is not None:
-        discovery_cache.save(cache_dir, _freeze(discovery), list(scan.stamps.values()), began)
+        discovery_cache.save(cache_dir, freeze(discovery), list(scan.stamps.values()), began)
     return discovery
-
-
-def _freeze(discovery: Discovery) -> dict[str, Any]:
-    found = [asdict(found, recurse=False) | {"manifest": _row_of(found.manifest)} for found in discovery.found]
-    return {"found": found, "problems": discovery.problems}
-
-
-def _row_of(manifest: Manifest | None) -> dict[str, Any] | None:
-    if manifest is None:
-        return None
-    requests = [(*astuple(request.grant), request.reason) for request in manifest.requests]
-    settings = [asdict(setting) for setting in manifest.settings.values()]
-    daemon = asdict(manifest.daemon) if manifest.daemon is not None else None
-    return asdict(manifest, recurse=False) | {"requests": requests, "settings": settings, "daemon": daemon}
-
-
-def _thaw(remembered: dict[str, Any]) -> Discovery:
-    """Build what `_freeze` took apart. It was checked when it was read, and the cache is known to be whole."""
-    rows: list[dict[str, Any]] = [row | {"manifest": _manifest_of(row["manifest"])} for row in remembered["found"]]
-    return Discovery(tuple(Found(**row) for row in rows), tuple(remembered["problems"]), from_cache=True)
-
-
-def _manifest_of(row: dict[str, Any] | None) -> Manifest | None:
-    if row is None:
-        return None
-    lists: dict[str, Any] = {key: tuple(row[key]) for key in ("before", "after", "subscribe", "durable")}
-    requests = tuple(Request(Grant(kind, topic, target), reason) for kind, topic, target, reason in row["requests"])
-    rows: list[dict[str, Any]] = [one | {"choices": tuple(one["choices"])} for one in row["settings"]]
-    by_name = MappingProxyType({one["name"]: Setting(**one) for one in rows})
-    daemon = _daemon_of(row["daemon"])
-    whole: dict[str, Any] = row | lists | {"requests": requests, "settings": by_name, "daemon": daemon}
-    return Manifest(**whole)
-
-
-def _daemon_of(row: dict[str, Any] | None) -> Daemon | None:
-    if row is None:
-        return None
-    whole: dict[str, Any] = row | {"limits": ProcessLimits(**row["limits"]), "timing": Timing(**row["timing"])}
-    return Daemon(**whole)
 
 
 @frozen
@@ -202,9 +129,13 @@ class _Scan:
             module, attribute = entry_point.module, entry_point.attr
         except (ValueError, AttributeError, AssertionError):  # by release of importlib_metadata
             module, attribute = "", ""
-        if not attribute or not all(part.isidentifier() for part in module.split(".")):
-            return evolve(found, problem=f"entry point {describe(entry_point.value)} is not of the form MODULE:CLASS")
-        return self._with_files(found, dist, module)
+        malformed = f"entry point {describe(entry_point.value)} is not of the form MODULE:CLASS"
+        if not all(part.isidentifier() for part in module.split(".")):
+            return evolve(found, problem=malformed)
+        found = self._with_files(found, dist, module)
+        if not attribute and found.daemon is None:  # only a daemon is nothing to import
+            return evolve(found, manifest=None, problem=found.problem or malformed)
+        return found
 
     def _with_files(self, found: Found, dist: Distribution, module: str) -> Found:
         located = locating.locate(module)
@@ -230,7 +161,8 @@ class _Scan:
             return evolve(found, problem=str(error))
         except OSError as error:
             return evolve(found, problem=f"the manifest {found.manifest_path} cannot be read: {_reason(error)}")
-        return evolve(found, manifest=manifest, problem=manifest.host_problem())
+        found = evolve(found, manifest=manifest, problem=manifest.host_problem())
+        return found if manifest.daemon is None else _with_daemon(found, manifest.daemon)
 
     def _with_digest(self, found: Found, dist: Distribution, root: str) -> Found:
         record = dist.read_text("RECORD")
@@ -240,6 +172,15 @@ class _Scan:
         stamps = locating.tree_stamps(root)
         self.stamps.update((stamp[0], stamp) for stamp in stamps)
         return evolve(found, root=root, editable=True, digest=_stamps_digest(stamps, root))
+
+
+def _with_daemon(found: Found, daemon: Daemon) -> Found:
+    """Return it with the daemon that a package ships; its paths are relative to the folder of the manifest."""
+    folder, file = os.path.split(found.manifest_path or "")
+    if file != MANIFEST_NAME:
+        problem = f"{found.manifest_path} has a [daemon], which only a package can ship: its files need a folder"
+        return evolve(found, problem=found.problem or problem)
+    return evolve(found, daemon=daemon.at(folder))
 
 
 def _may_have_plugins(dist: Distribution) -> bool:

@@ -99,6 +99,16 @@ class Home:
         return self.run_dir / "failed-starts.json"
 
     @property
+    def plugins_dir(self) -> Path:
+        """Folders with a manifest and a daemon each, which the operator has put there."""
+        return self.path / "plugins"
+
+    @property
+    def envs_dir(self) -> Path:
+        """Virtual environments for plugins that run in a process of their own."""
+        return self.path / "envs"
+
+    @property
     def logs_dir(self) -> Path:
         """What plugins log."""
         return self.path / "logs"

@@ -10,7 +10,9 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import orjson
 from attrs import frozen
@@ -20,7 +22,7 @@ from .errors import ConfigError, OperatorError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Installed", "install", "install_command", "uninstall", "uninstall_command"]
+__all__ = ["Installed", "install", "install_command", "requirement_of", "uninstall", "uninstall_command"]
 
 LOOK_TIMEOUT: Final = 60.0
 """Seconds that a fresh interpreter gets to say what is installed; it takes a quarter of one."""
@@ -60,6 +62,34 @@ def uninstall_command(distributions: Sequence[str]) -> tuple[str, ...]:
         raise ConfigError("nothing to uninstall, expected the name of a distribution")
     yes = () if _is_uv() else ("--yes",)
     return (*_installer(), "uninstall", *yes, *_for_uv("--python", sys.executable), *distributions)
+
+
+def requirement_of(distribution: str) -> tuple[str, ...]:
+    """Return the installer's words that install a distribution as it is installed here: its version, folder or URL.
+
+    Raises ConfigError when it is not installed.
+    """
+    import importlib_metadata
+
+    try:
+        found = importlib_metadata.distribution(distribution)
+        origin = orjson.loads(found.read_text("direct_url.json") or "{}")
+    except (importlib_metadata.PackageNotFoundError, ValueError) as error:
+        raise ConfigError(f"{distribution!r} is not installed here, or damaged: install it again") from error
+    return _words_for(distribution, found.version, origin)
+
+
+def _words_for(distribution: str, version: str, origin: dict[str, Any]) -> tuple[str, ...]:
+    url = str(origin.get("url", ""))
+    if not url:
+        return (f"{distribution}=={version}",)
+    if "dir_info" in origin:
+        folder = url2pathname(urlsplit(url).path)
+        return ("-e", folder) if origin["dir_info"].get("editable") else (folder,)
+    if "vcs_info" in origin:
+        how = origin["vcs_info"]
+        return (f"{distribution} @ {how.get('vcs')}+{url}@{how.get('commit_id')}",)
+    return (f"{distribution} @ {url}",)
 
 
 def install(requirements: Sequence[str], write: Callable[[str], object] | None = None) -> Installed:

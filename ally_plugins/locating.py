@@ -7,7 +7,7 @@ import would use (editable installs put theirs there), and the rest of the way i
 from __future__ import annotations
 
 # Strings all the way: finders give strings, and pathlib would double the time of a scan.
-# ruff: noqa: PTH112, PTH113, PTH116, PTH118, PTH120, PTH123
+# ruff: noqa: PTH112, PTH113, PTH114, PTH116, PTH118, PTH120, PTH123
 import hashlib
 import importlib.util
 import os
@@ -22,13 +22,30 @@ from .manifest import MANIFEST_NAME
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MAX_FILES", "Located", "Stamp", "content_digest", "locate", "stamp", "tree_stamps"]
+__all__ = [
+    "MAX_FILES",
+    "MAX_FOLDER_FILES",
+    "Located",
+    "Stamp",
+    "content_digest",
+    "folder_digest",
+    "folder_files",
+    "locate",
+    "stamp",
+    "tree_stamps",
+]
 
 MAX_FILES: Final = 5_000
 """Files of one plugin that its digest covers; the largest published plugins of comparable hosts have some hundreds."""
 
+MAX_FOLDER_FILES: Final = 10_000
+"""Files of a plugin's folder, all of which are agreed to; a `node_modules` of a small program has some thousands."""
+
 _SUFFIXES: Final = tuple(all_suffixes())
 _SKIPPED: Final = frozenset({"__pycache__", ".git", ".hg", ".tox", ".venv", "node_modules"})
+_NOT_AGREED: Final = frozenset({"__pycache__", ".git", ".hg"})
+_DATA: Final = (".log", ".pid", ".sock", ".db", ".sqlite", ".sqlite3", "-journal", "-wal", "-shm")
+"""What a program writes beside itself, and nobody runs: its change needs no consent."""
 
 Stamp = tuple[str, int, int]
 """A path, its mtime in nanoseconds and its size; -1 and -1 when nothing is there."""
@@ -204,3 +221,39 @@ def _file_digest(path: str) -> bytes:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         return f"unreadable {error.errno}".encode()
+
+
+def folder_files(root: str) -> dict[str, str]:
+    """Return the hash of every file of a plugin's folder by its path in it, but for those that a program writes.
+
+    Unlike a package's, `node_modules` and the like count, since a program loads them without being told to. Raises
+    OSError for what consent could not cover: a link to a folder elsewhere, or more than `MAX_FOLDER_FILES`.
+    """
+    hashes: dict[str, str] = {}
+    inside = os.path.realpath(root) + os.sep
+    for directory, names, files in os.walk(root, onerror=_raise):
+        names[:] = sorted(name for name in names if name not in _NOT_AGREED)
+        for name in names:
+            _check_link(os.path.join(directory, name), inside)
+        for name in sorted(files):
+            path = os.path.join(directory, name)
+            if not name.endswith(_DATA) and (os.path.isfile(path) or os.path.islink(path)):
+                hashes[os.path.relpath(path, root)] = _file_digest(path).hex()
+        if len(hashes) > MAX_FOLDER_FILES:
+            raise OSError(None, f"it has more than {MAX_FOLDER_FILES} files, expected its dependencies elsewhere")
+    return hashes
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _check_link(path: str, inside: str) -> None:
+    if os.path.islink(path) and not os.path.realpath(path).startswith(inside):
+        raise OSError(None, f"{path!r} links to a folder outside of it")
+
+
+def folder_digest(files: dict[str, str]) -> str:
+    """Return one hash for all of a folder's files."""
+    lines = "\n".join(f"{path}\0{digest}" for path, digest in sorted(files.items()))
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()

@@ -13,25 +13,29 @@ from datetime import UTC, datetime
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
 from attrs import frozen
 
-from .config import Config, PluginConfig, edit_config, read_config
-from .consent import Agreement, read_consent, write_consent
-from .discovery import Discovery, discover
+from .config import PluginConfig, edit_config, read_config
+from .consent import Agreement, listing_of, read_consent, write_consent
+from .deciding import judge
+from .discovery import discover
+from .environments import chosen_interpreter
 from .errors import ConfigError, ConsentError
 from .fields import describe, nearest, suggest
 from .frozen import FrozenDict
+from .gathering import gather
 from .grants import Grant
-from .home import read_capped, write_atomically
 from .hookspecs import HOOKS
 from .importing import load_class
+from .placing import place
 from .policy.permissions import GrantSet
-from .records import Facts, PluginRecord, judge
+from .quarantine import quarantined, set_quarantine
+from .records import PluginRecord
 from .secret_store import SecretStore
-from .starts import failed_starts
 
 if TYPE_CHECKING:
+    from .config import Placement
+    from .found import Discovery
     from .home import Home
     from .settings import Setting
 
@@ -39,7 +43,7 @@ __all__ = ["PLUGINS_VARIABLE", "Change", "Plan", "PluginRecord", "Registry", "lo
 
 PLUGINS_VARIABLE: Final = "ALLY_PLUGINS"
 
-_MAX_STATE_BYTES: Final = 1024 * 1024
+_PLACEMENT: Final = ("placement", "interpreter", "environment", "process")
 _SHADOWED: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
 
 
@@ -47,7 +51,7 @@ _SHADOWED: Final = {info.topic: info.name for info in HOOKS.values() if info.top
 class Change:
     """What a command has changed, ready for the audit: never with a secret in it.
 
-    `kind` is enable, disable, grant, revoke, shadow, setting, quarantine, release or forget.
+    `kind` is enable, disable, grant, revoke, shadow, setting, place, quarantine, release or forget.
     """
 
     kind: str
@@ -91,47 +95,38 @@ class Registry:
         """What `load` found wrong that is not about one plugin; one line each."""
 
     def load(self) -> tuple[PluginRecord, ...]:
-        """Return every plugin that is installed or enabled, by name. Raises ConfigError when config.toml is wrong."""
-        facts, problems = self._facts()
+        """Return every plugin that is installed or enabled, by name. Raises ConfigError when config.toml is wrong.
+
+        Where a folder and a package have one name there are two records of it; the one that counts comes first, and
+        the other one is never enabled.
+        """
+        facts, problems = gather(self.home, self._discover(), self._only)
         known = {fact.name for fact in facts}
         unknown = sorted((self._only or frozenset()) - known)
         self.problems = (*problems, *(_unknown_in_variable(name, known) for name in unknown))
         return tuple(judge(fact, self.secrets.get) for fact in facts)
 
     def get(self, name: str) -> PluginRecord:
-        """Return one plugin. Raises ConfigError, which names the nearest one, when there is no such plugin."""
-        records = {record.name: record for record in self.load()}
-        if name not in records:
-            raise ConfigError(f"no plugin {describe(name)} is installed, {suggest(name, tuple(records))}", path=name)
-        return records[name]
+        """Return one plugin. Raises ConfigError, which names the nearest one, when there is no such plugin.
+
+        `folder:NAME` and `package:NAME` say which one is meant; a bare name is the one that counts.
+        """
+        records = self.load()
+        origin, colon, bare = name.rpartition(":")
+        for record in records:
+            if record.name == bare and (not colon or record.origin == origin):
+                return record
+        known = tuple(record.label for record in records)
+        raise ConfigError(f"no plugin {describe(name)} is installed, {suggest(name, known)}", path=name)
+
+    def meant(self, name: str) -> str:
+        """Return whom `enable NAME` means: of a folder and a package with one name, the package. Raises nothing."""
+        both = {record.origin for record in self.load() if record.name == name} >= {"package", "folder"}
+        return f"package:{name}" if both else name
 
     def review(self) -> tuple[PluginRecord, ...]:
         """Return the plugins that the operator should look at: new ones, larger requests, changed code, quarantine."""
         return tuple(record for record in self.load() if _is_for_review(record))
-
-    def _facts(self) -> tuple[list[Facts], tuple[str, ...]]:
-        config = read_config(self.home)
-        agreements, damage = read_consent(self.home)
-        discovery = self._discover()
-        quarantined = self._quarantined()
-        never_emitted = self._never_emitted()
-        failures = failed_starts(self.home, {found.name: found.version for found in discovery.found})
-        wanted = {name for name, plugin in config.plugins.items() if plugin.enabled}
-        by_name = {found.name: found for found in discovery.found}
-        facts = [
-            Facts(
-                name=name,
-                found=by_name.get(name),
-                config=config.of(name),
-                agreement=agreements.get(name),
-                quarantine=quarantined.get(name),
-                is_left_out=self._only is not None and name not in self._only,
-                failure=failures.get(name, ""),
-                never_emitted=never_emitted,
-            )
-            for name in sorted(wanted | set(by_name))
-        ]
-        return facts, (*damage, *discovery.problems)
 
     def _discover(self) -> Discovery:
         if self._find is not None:
@@ -150,41 +145,46 @@ class Registry:
         Raises ConsentError for what the plugin does not ask for, and for a plugin that cannot be loaded.
         """
         record = self.get(name)
-        if record.state in ("broken", "not installed"):
-            raise ConsentError(f"{name!r} cannot be enabled: {record.reason}")
+        if record.state in ("broken", "not installed") or (record.found is not None and record.found.problem):
+            reason = record.found.problem if record.found is not None else ""
+            raise ConsentError(f"{name!r} cannot be enabled: {reason or record.reason}")
         if only is None:
             return Plan(record=record, grants=_usual_grants(record))
         return Plan(record=record, grants=GrantSet.of(_asked_for(record, text) for text in only))
 
     def enable(self, plan: Plan, by: str = "person") -> Change:
         """Agree to a plan. Raises ConsentError when the plugin is not any more what the plan shows."""
-        name = plan.record.name
+        name, label = plan.record.name, plan.record.label
         with self.home.locked():
-            record = self.get(name)
+            record = self.get(f"{plan.record.origin}:{name}")
             if _shown(record) != _shown(plan.record):
-                raise ConsentError(f"{name!r} has changed since it was shown", command=f"ally-plugins enable {name}")
+                raise ConsentError(f"{label!r} has changed since it was shown", command=f"ally-plugins enable {label}")
             agreement = self._agreement(record, by)
             agreements, _ = read_consent(self.home)
             write_consent(self.home, {**agreements, name: agreement})
-            edit_config(self.home, name, lambda _: {"enabled": True, "grants": list(plan.grants.texts())})
+            grants = {"enabled": True, "grants": list(plan.grants.texts())}
+            edit_config(self.home, name, lambda before: grants | _choice(record, before))
         data = {"grants": plan.grants.texts(), "requests": agreement.requests, "by": by, "code": agreement.code}
         return _change("enable", name, **data, distribution=record.distribution, version=record.version)
 
     def _agreement(self, record: PluginRecord, by: str) -> Agreement:
+        found = record.found
+        is_folder = record.origin == "folder"
         return Agreement(
             requests=record.requested.texts(),
             distribution=record.distribution,
             version=record.version,
-            code=record.found.digest if record.found is not None else "",
-            files=record.found.content_digest() if record.found is not None else "",
+            code=found.digest if found is not None else "",
+            files="" if found is None else found.digest if is_folder else found.content_digest(),
             at=datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="seconds"),
             by=by,
+            listing=listing_of(found.files) if found is not None else (),
         )
 
     def disable(self, name: str) -> Change:
         """Stop loading a plugin; its grants and settings stay for the next time."""
         with self.home.locked():
-            self._known(name)
+            name = self._known(name)
             edit_config(self.home, name, lambda _: {"enabled": False})
         return _change("disable", name)
 
@@ -195,14 +195,15 @@ class Registry:
             write_consent(self.home, {other: kept for other, kept in agreements.items() if other != name})
             if name in read_config(self.home).plugins:
                 edit_config(self.home, name, lambda _: {"enabled": None, "grants": None})
-            self._set_quarantine(name, None)
+            set_quarantine(self.home, name, None)
         return _change("forget", name)
 
     def grant(self, name: str, text: str) -> Change:
         """Grant one thing that the plugin asks for. Raises ConsentError when it does not, or is not agreed to yet."""
         grant = Grant.parse(text)
         with self.home.locked():
-            record = self.get(name)
+            record = self.get(self._known(name))
+            name = record.name
             _asked_for(record, text)
             if record.agreement is None or not record.agreement.grants.covers(grant):
                 command = f"ally-plugins enable {name}"
@@ -215,7 +216,8 @@ class Registry:
     def revoke(self, name: str, text: str) -> Change:
         """Take back a grant, or all of one kind (`add_message`). Raises ConsentError when it was not granted."""
         with self.home.locked():
-            granted = self._known(name).grants
+            name = self._known(name)
+            granted = read_config(self.home).of(name).grants
             gone = {own for own in granted.grants if own.text == text or own.text.startswith(f"{text}:")}
             if not gone:
                 Grant.parse(text)
@@ -232,7 +234,7 @@ class Registry:
         """Only watch a plugin's gates and transforms: all of them, none, or those named. Raises ConfigError."""
         value = hooks if isinstance(hooks, bool) else [_SHADOWED.get(hook, hook) for hook in hooks]
         with self.home.locked():
-            self._known(name)
+            name = self._known(name)
             edit_config(self.home, name, lambda _: {"shadow": value})
         return _change("shadow", name, shadow=value if isinstance(value, bool) else tuple(value))
 
@@ -244,6 +246,7 @@ class Registry:
         Raises ConfigError, without the value when it is a secret, for an unknown key or a wrong value.
         """
         with self.home.locked():
+            name = self._known(name)
             setting = self._setting(name, key)
             if setting.secret:
                 self._set_secret(name, key, text)
@@ -266,51 +269,53 @@ class Registry:
         else:
             self.secrets.set(name, key, text)
 
+    # Placement
+
+    def place(
+        self, name: str, placement: Placement, *, interpreter: str | None = None, environment: str | None = None
+    ) -> Change:
+        """Settle where a plugin runs, and in a process with which Python: the host's unless one is named.
+
+        Raises ConsentError for what the plugin cannot, ConfigError for a Python or an environment that is not there.
+        """
+        config = PluginConfig(placement=placement, interpreter=interpreter or "", environment=environment or "")
+        with self.home.locked():
+            name = self._known(name)
+            record = self.get(name)
+            if record.found is None or record.found.problem is not None:
+                raise ConsentError(f"{name!r} cannot be placed: {record.reason}")
+            chosen = chosen_interpreter(self.home, name, config)
+            placed = place(name, record.found, config, chosen)
+            if chosen.problem or placed.problem:
+                raise ConsentError(f"{name!r} cannot run so: {chosen.problem or placed.problem}")
+            settled = {"placement": placement, "interpreter": interpreter, "environment": environment}
+            edit_config(self.home, name, lambda _: settled)
+        return _change("place", name, **{key: value for key, value in settled.items() if value is not None})
+
     # Quarantine
 
     def quarantine(self, name: str, reason: str) -> Change:
         """Keep a plugin from being loaded until it is released; for the host, after too many failures."""
         with self.home.locked():
-            self._set_quarantine(name, reason)
+            set_quarantine(self.home, name, reason)
         return _change("quarantine", name, reason=reason)
 
     def release(self, name: str) -> Change:
         """Let a quarantined plugin be loaded again. Raises ConsentError when it is not quarantined."""
         with self.home.locked():
-            if name not in self._quarantined():
+            if name not in quarantined(self.home):
                 raise ConsentError(f"{describe(name)} is not in quarantine")
-            self._set_quarantine(name, None)
+            set_quarantine(self.home, name, None)
         return _change("release", name)
 
-    def _quarantined(self) -> dict[str, str]:
-        with suppress(OSError, ValueError):  # without the file, a plugin that fails is stopped again soon enough
-            kept = orjson.loads(read_capped(self.home.quarantine_file, _MAX_STATE_BYTES) or b"{}")
-            if isinstance(kept, dict):
-                return {name: str(reason) for name, reason in kept.items()}
-        return {}
-
-    def _never_emitted(self) -> frozenset[str]:
-        with suppress(OSError, ValueError):  # only for a warning; without the file there is none
-            names = orjson.loads(read_capped(self.home.never_emitted_file, _MAX_STATE_BYTES) or b"[]")
-            return frozenset(name for name in names if isinstance(name, str))
-        return frozenset()
-
-    def _set_quarantine(self, name: str, reason: str | None) -> None:
-        kept = self._quarantined()
-        if kept.get(name) != reason:
-            changed = {**kept, name: reason}
-            content = orjson.dumps({key: value for key, value in changed.items() if value is not None})
-            file = self.home.quarantine_file
-            try:
-                write_atomically(file, content)
-            except OSError as error:
-                raise ConfigError(f"{file} cannot be written: {error.strerror or error}", file=str(file)) from error
-
-    def _known(self, name: str) -> PluginConfig:
-        config: Config = read_config(self.home)
-        if name not in config.plugins:
-            return self.get(name).config
-        return config.of(name)
+    def _known(self, name: str) -> str:
+        """Return the plugin's own name. Raises ConsentError for one that is not the one of its name that counts."""
+        if ":" not in name and name in read_config(self.home).plugins:
+            return name
+        record = self.get(name)
+        if ":" in name and self.get(record.name) != record:
+            raise ConsentError(f"{name!r} is not the one that counts: {record.reason}")
+        return record.name
 
 
 def _only_from_environment() -> frozenset[str] | None:
@@ -347,6 +352,17 @@ def _asked_for(record: PluginRecord, text: str) -> Grant:
         asks = ", ".join(record.requested.texts()) or "nothing"
         raise ConsentError(f"{record.name!r} does not ask for {text!r}; it asks for {asks}")
     return grant
+
+
+def _choice(record: PluginRecord, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys that say which one of a name is meant. Where another one runs, and how, goes with it.
+
+    A folder's is always written down, so that a package of that name that is installed later changes nothing.
+    """
+    if record.origin == "package" and "source" not in before:
+        return {}
+    moved = {} if before.get("source", "package") == record.origin else dict.fromkeys(_PLACEMENT)
+    return {**moved, "source": record.origin}
 
 
 def _shown(record: PluginRecord) -> tuple[Any, ...]:

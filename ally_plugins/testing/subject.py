@@ -18,7 +18,8 @@ from ally_plugins.locating import locate
 from ally_plugins.manifest import Manifest
 from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import GrantSet
-from ally_plugins.records import PluginRecord, resolve_settings
+from ally_plugins.records import PluginRecord
+from ally_plugins.resolving import resolve_settings
 
 __all__ = ["Subject", "find_manifest", "plugin_name"]
 

@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ally_plugins import Ally, Home, Host, Manifest, ToolCall, ToolCallEnd, ValidationRefused, hookimpl
-from ally_plugins.records import PluginRecord, resolve_settings
+from ally_plugins.records import PluginRecord
+from ally_plugins.resolving import resolve_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

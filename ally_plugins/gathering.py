@@ -1,0 +1,122 @@
+"""The facts about every plugin of a home: packages, folders, what was settled, agreed to and remembered.
+
+What follows from them is decided in `deciding`; where a folder and a package have one name, both are told, and which
+one counts is what `config.toml` says.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from attrs import evolve
+
+from .config import Config, PluginConfig, read_config
+from .consent import read_consent
+from .deciding import Facts
+from .environments import chosen_interpreter
+from .folders import FOLDER, discover_folders
+from .home import read_capped
+from .policy.permissions import GrantSet
+from .quarantine import quarantined
+from .starts import failed_starts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from .discovery import Discovery
+    from .found import Found, Origin
+    from .home import Home
+
+__all__ = ["gather"]
+
+_MAX_STATE_BYTES: Final = 1024 * 1024
+
+
+def gather(home: Home, packages: Discovery, only: frozenset[str] | None) -> tuple[list[Facts], tuple[str, ...]]:
+    """Return the facts by name, and what is wrong with what is no plugin. Raises ConfigError.
+
+    Of one name, the one that counts comes first. `only` are the names that may be loaded.
+    """
+    config = read_config(home)
+    agreements, damage = read_consent(home)
+    folders, folder_problems = discover_folders(home.plugins_dir)
+    by_name = _by_name((*packages.found, *folders))
+    wanted = {name for name, plugin in config.plugins.items() if plugin.enabled}
+    stopped, never_emitted = quarantined(home), _never_emitted(home)
+    failures = failed_starts(home, {found.name: found.version for found in (*folders, *packages.found)})
+    facts: list[Facts] = []
+    for name in sorted(wanted | by_name.keys()):
+        of_name = list(_candidates(name, by_name.get(name, {}), config))
+        first = evolve(
+            of_name[0],
+            agreement=agreements.get(name),
+            quarantine=stopped.get(name),
+            is_left_out=only is not None and name not in only,
+            failure=failures.get(name, ""),
+            never_emitted=never_emitted,
+            interpreter=chosen_interpreter(home, name, config.of(name)),
+        )
+        facts += [first, *of_name[1:]]
+    return facts, (*damage, *packages.problems, *folder_problems)
+
+
+def _by_name(all_found: Iterable[Found]) -> Mapping[str, dict[Origin, Found]]:
+    by_name: defaultdict[str, dict[Origin, Found]] = defaultdict(dict)
+    for found in all_found:
+        by_name[found.name][found.origin] = found
+    return by_name
+
+
+def _candidates(name: str, by_origin: dict[Origin, Found], config: Config) -> Iterator[Facts]:
+    """Yield the facts of the one that counts, and of the other one of that name."""
+    settled = config.of(name)
+    origin = _origin(by_origin, settled)
+    others = [found for found in by_origin.values() if found.origin != origin]
+    is_plain = not others or origin == "package"
+    yield Facts(
+        name=name,
+        found=by_origin.get(origin),
+        config=settled,
+        agreement=None,
+        label=name if is_plain else f"{FOLDER}{name}",
+    )
+    for found in others:
+        yield Facts(
+            name=name,
+            found=found,
+            config=_untouched(settled),
+            agreement=None,
+            label=f"{FOLDER}{name}" if is_plain else name,
+            set_aside=_set_aside(name, found, by_origin.get(origin)),
+        )
+
+
+def _origin(by_origin: dict[Origin, Found], settled: PluginConfig) -> Origin:
+    """Return what counts: what was chosen, also when it is gone, so that nothing else runs in its place unasked."""
+    if settled.origin is not None and (settled.enabled or settled.origin in by_origin):
+        return settled.origin
+    return "package" if "package" in by_origin or not by_origin else "folder"
+
+
+def _untouched(settled: PluginConfig) -> PluginConfig:
+    """Return the configuration for one that was not chosen: what was settled is about the other one."""
+    return evolve(settled, enabled=False, is_decided=False, grants=GrantSet(), placement=None, interpreter="",
+                  environment="")  # fmt: skip
+
+
+def _set_aside(name: str, found: Found, chosen: Found | None) -> str:
+    command = f"ally-plugins enable {FOLDER if found.origin == 'folder' else ''}{name}"
+    if chosen is None:
+        return f"config.toml chooses another {name!r}, which is not there; to choose this one: {command}"
+    what = f"the folder {chosen.root}" if chosen.origin == "folder" else f"the package {chosen.distribution!r}"
+    return f"{what} has this name too, and counts; to choose this one: {command}"
+
+
+def _never_emitted(home: Home) -> frozenset[str]:
+    with suppress(OSError, ValueError):  # only for a warning; without the file there is none
+        names = orjson.loads(read_capped(home.never_emitted_file, _MAX_STATE_BYTES) or b"[]")
+        return frozenset(name for name in names if isinstance(name, str))
+    return frozenset()
