@@ -95,7 +95,7 @@ class DaemonCalls:
         except (RefusedError, ToolCallError) as error:
             told = write_error(error)
             peer.fail(request.id, told.code, told.message, told.data)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged; the daemon hears no more of it
             _log.exception("%s of the daemon %r failed", request.method, self._plugin.name)
             peer.fail(request.id, INTERNAL_ERROR, "internal error")
         else:

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from .home import Home
     from .records import PluginRecord
     from .registry import Plan
-    from .runtime.clock import Clock
     from .runtime.anylane import AnyLane
+    from .runtime.clock import Clock
     from .runtime.plugin import Plugin
 
 __all__ = ["Host"]

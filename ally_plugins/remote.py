@@ -1,7 +1,7 @@
 """A plugin in a process of its own, from its record to a running daemon: what it is told, and what it offers.
 
-The transport `stdio`; how a daemon that listens on a socket is spoken with is in `legacy`. Starting, watching and ending
-the process is the supervisor's.
+The transport `stdio`; how a daemon that listens on a socket is spoken with is in `legacy`. Starting, watching and
+ending the process is the supervisor's.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from attrs import define, field
 
 from .calls import DaemonCalls
+from .daemons import Daemon
 from .errors import PluginError, RefusedError, RemoteError, UndeclaredError, VersionError
 from .hookspecs import HOOKS
 from .manifest import HOST_API, manifest_line
 from .policy.permissions import Grant, GrantSet
 from .policy.restart import Backoff
+from .records import PluginRecord
 from .remote_hooks import remote_implementations, remote_observers
 from .runtime.bridge import DaemonLane
 from .runtime.environment import child_environment
@@ -27,8 +29,9 @@ from .runtime.links import DaemonGone, Link, RemoteCrash
 from .runtime.loading import check_declared
 from .runtime.observers import Observers
 from .runtime.peer import Peer
-from .runtime.plugin import DEADLINES
+from .runtime.plugin import DEADLINES, Plugin
 from .runtime.process import Launcher, Process, ProcessSpec
+from .runtime.stderrlog import StderrLog
 from .runtime.supervisor import StartFailed, Supervisor
 from .wire.codes import UNSUPPORTED_PROTOCOL
 from .wire.handshake import PROTOCOL, PROTOCOLS, check_protocol
@@ -38,10 +41,6 @@ from .wire.methods import read_initialize_result, write_params
 
 if TYPE_CHECKING:
     from .bus import PluginMessageBus
-    from .daemons import Daemon
-    from .records import PluginRecord
-    from .runtime.plugin import Plugin
-    from .runtime.stderrlog import StderrLog
 
 __all__ = ["Offers", "Remote", "RemoteSide", "StdioOpener", "new_remote", "new_supervisor"]
 
@@ -68,11 +67,11 @@ class RemoteSide(Protocol):
         ...
 
     def session_ids(self) -> tuple[str, ...]:
-        """The open sessions."""
+        """Return the ids of the open sessions."""
         ...
 
     def data_dir_of(self, plugin: str) -> str | None:
-        """The plugin's own directory, None for a host without a home."""
+        """Return the plugin's own directory, None for a host without a home."""
         ...
 
     def stderr_log(self, plugin: str) -> StderrLog:
@@ -195,7 +194,7 @@ class StdioOpener:
         """Start the process."""
         remote = self.remote
         remote.log.begin()
-        peer = self._peer = make_peer(remote, lambda reason: self._lost(reason))
+        peer = self._peer = make_peer(remote, self._is_lost)
         spec = ProcessSpec(
             name=remote.plugin.name,
             argv=remote.daemon.command,
@@ -204,6 +203,9 @@ class StdioOpener:
             limits=remote.daemon.limits,
         )
         return await remote.side.launcher.launch(spec, lambda: peer, remote.log.write)
+
+    def _is_lost(self, reason: str) -> None:
+        self._lost(reason)
 
     async def greet(self, process: Process, lost: Callable[[str], None]) -> Link:
         """Say `initialize`, and keep the answer for `welcome`."""

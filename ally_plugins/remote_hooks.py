@@ -36,7 +36,7 @@ class RemoteImplementation(Implementation):
     """A hook that a process implements; its lane makes a request of all the hook's arguments."""
 
     @override
-    def bind(self, names: tuple[str, ...]) -> Callable[..., Any]:
+    def bind(self, names: tuple[str, ...]) -> Callable[..., Any]:  # noqa: ARG002
         """Return what the lane asks with: the daemon was told which arguments it gets when it named them."""
         return self.function
 

@@ -1,9 +1,9 @@
 """The lane of a daemon: events and questions go out in order, as lines that all daemons share.
 
 There is no task and no hook for each daemon: the session's pump wakes the lanes, each looks what its daemon wants of
-the run of events, and writes it at once. An event is encoded once, whoever hears it; daemons with the same subscriptions
-share the joined bytes too. A daemon that does not read stops its own lane, which then falls behind the ring like any
-other. That hooks do not overlap is up to the daemon, which has everything in order.
+the run of events, and writes it at once. An event is encoded once, whoever hears it; daemons with the same
+subscriptions share the joined bytes too. A daemon that does not read stops its own lane, which then falls behind the
+ring like any other. That hooks do not overlap is up to the daemon, which has everything in order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define
 
@@ -25,7 +25,9 @@ from .cursor import Cursor
 from .links import DaemonGone, Link, RemoteHook
 from .observers import Observers, is_own
 from .requests import Request, TimedOut
-from .ring import Ring, Run
+
+if TYPE_CHECKING:
+    from .ring import Ring, Run
 
 __all__ = ["DaemonLane"]
 
@@ -324,7 +326,7 @@ class DaemonLane:
         asked.request.settle(error=TimedOut(f"{asked.request.hook} did not answer within {deadline:g} s"))
 
     def _over(self, asked: _Asked, _: asyncio.Future[Any]) -> None:
-        """The question has its answer, or nobody waits for it any more: then the daemon need not go on."""
+        """Let a question go that has its answer, or that nobody waits for any more: then the daemon need not go on."""
         self._asked.pop(asked.cause, None)
         if asked.future is not None and not asked.future.done():
             asked.future.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +10,8 @@ from attrs import frozen
 from ally_plugins.errors import PluginError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ally_plugins.events import Event
 
 __all__ = ["DaemonGone", "Link", "RemoteCrash", "RemoteHook"]

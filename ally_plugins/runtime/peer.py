@@ -1,9 +1,11 @@
 """The host's end of a daemon's connection: bytes to and from `wire.Connection`, fairly and without blocking the loop.
 
-What goes out in one turn of the loop is written at once. What comes in is taken in small portions, so that a daemon that
-floods the host takes turns with all others: while a portion waits nothing more is read, and the flood stays in the
+What goes out in one turn of the loop is written at once. What comes in is taken in small portions, so that a daemon
+that floods the host takes turns with all others: while a portion waits nothing more is read, and the flood stays in the
 daemon's own pipe.
 """
+
+# ruff: noqa: D102 - asyncio.Protocol says what its methods are for
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from ally_plugins.compat import override
 from ally_plugins.errors import AllyError, ProtocolError
 from ally_plugins.wire.codes import INTERNAL_ERROR, read_error
 from ally_plugins.wire.connection import Connection
-from ally_plugins.wire.messages import Cancel, ErrorResponse, Notification, Progress, Request, Response
+from ally_plugins.wire.messages import Cancel, ErrorResponse, Notification, Request, Response
 
 from .links import DaemonGone, RemoteCrash
 
@@ -162,7 +164,7 @@ class Peer(asyncio.Protocol):
             self.connection.write(lines)
             self._schedule_flush()
 
-    def write_events(self, events: Sequence[Event]) -> None:
+    def write_events(self, events: Sequence[Event]) -> None:  # noqa: ARG002
         """Refuse: this link takes lines."""
         raise TypeError("a peer takes lines")
 
@@ -228,7 +230,7 @@ class Peer(asyncio.Protocol):
     def _take_one(self, message: Any) -> None:
         try:
             self._sort(message)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged; one message must not end the connection
             _log.exception("a message of the daemon %r could not be taken", self.name)
 
     def _sort(self, message: Any) -> None:
@@ -237,21 +239,23 @@ class Peer(asyncio.Protocol):
             if work is not None and not work.done():
                 self._working[message.id] = work
                 work.add_done_callback(lambda _: self._working.pop(message.id, None))
-        elif isinstance(message, Response):
-            future = self._futures.pop(message.id, None)
-            if future is not None and not future.done():
-                future.set_result(message.result)
-        elif isinstance(message, ErrorResponse):
-            future = self._futures.pop(message.id, None) if isinstance(message.id, int) else None
-            if future is not None and not future.done():
-                future.set_exception(self._error_of(message))
-                future.exception()
+        elif isinstance(message, Response | ErrorResponse):
+            self._take_answer(message)
         elif isinstance(message, Cancel):
             if (work := self._working.get(message.id)) is not None:
                 work.cancel()
-        elif isinstance(message, Notification | Progress):
-            if isinstance(message, Notification):
-                self._on_notice(message)
+        elif isinstance(message, Notification):
+            self._on_notice(message)
+
+    def _take_answer(self, message: Response | ErrorResponse) -> None:
+        future = self._futures.pop(message.id, None)
+        if future is None or future.done():
+            return
+        if isinstance(message, Response):
+            future.set_result(message.result)
+        else:
+            future.set_exception(self._error_of(message))
+            future.exception()  # who asked may be gone
 
     def _error_of(self, message: ErrorResponse) -> AllyError:
         """Return what an error stands for; what a daemon's code raised by itself is only named."""

@@ -1,7 +1,7 @@
 """Keeps the process of one daemon running: start, health, restart, stop, and a reason in words for every change.
 
-How a process is launched and greeted is the opener's; what follows from a state is told to the plugin. One task for each
-daemon, asleep while nothing happens.
+How a process is launched and greeted is the opener's; what follows from a state is told to the plugin. One task for
+each daemon, asleep while nothing happens.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import define, field
 
+from ally_plugins.daemons import Timing
 from ally_plugins.errors import CannotExecute, PluginError
 
 from .bridge import DaemonLane
+from .links import Link
+from .plugin import Plugin
+from .process import Process
 from .requests import Crash
 
 if TYPE_CHECKING:
-    from ally_plugins.daemons import Timing
-
-    from .links import Link
-    from .plugin import Plugin
-    from .process import Exit, Process
+    from .process import Exit
 
 __all__ = ["DaemonFailed", "Opener", "RestartPolicy", "StartFailed", "Supervisor"]
 
@@ -148,9 +148,11 @@ class Supervisor:
                     await asyncio.wait_for(self._hurry.wait(), delay)
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - said to the operator; other daemons go on
             _log.exception("the supervisor of %r failed", self.plugin.name)
-            self.plugin.set_state("failed", f"its supervisor failed with {type(error).__name__}; this is a fault of ours")
+            self.plugin.set_state(
+                "failed", f"its supervisor failed with {type(error).__name__}; this is a fault of ours"
+            )
         finally:
             self._settled.set()
 
@@ -230,7 +232,8 @@ class Supervisor:
         assert self._broken is not None  # noqa: S101 - made at the start of this run
         health = asyncio.ensure_future(self._check_health())
         try:
-            await asyncio.wait([process.exited, self._broken, health], return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Future[Any]] = [process.exited, self._broken, health]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if self._broken.done() and not self._hurry.is_set():
                 await asyncio.wait([process.exited], timeout=LAST_WORDS)
         finally:
