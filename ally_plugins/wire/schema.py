@@ -1,0 +1,246 @@
+"""The protocol as OpenRPC documents, made from the table of methods: one for what a host serves, one for a daemon's.
+
+The documents in `docs/reference` are these, written down; a test compares them. Two, since in an OpenRPC document a
+name stands once, and both sides serve `initialize`, `$/cancel` and `$/progress`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import attrs
+
+from ally_plugins.events import EVENT_TYPES, Event
+from ally_plugins.structuring import camel
+
+from .codes import CODES
+from .handshake import PROTOCOL
+from .host_params import InitializeParams, InitializeResult
+from .methods import COMMON_ERRORS, METHODS, Method
+from .offers import HookOffer, ToolOffer
+from .samples import SAMPLES
+from .shapes import object_schema
+
+__all__ = ["ERROR_WORDS", "components", "openrpc", "result_schema"]
+
+OPENRPC: Final = "1.3.2"
+
+ERROR_WORDS: Final = {
+    "parse": "the line is no strict JSON (NaN, a lone surrogate, invalid UTF-8); answered with the id null",
+    "invalid_request": "the frame is no JSON-RPC 2.0 message, or a batch, or its id is in use already",
+    "method_not_found": "there is no such method; the text names the nearest one",
+    "validation": "the params are not acceptable; `data.field` names the one that is not",
+    "internal": "something went wrong inside; what it was stands in the log of that side and never crosses the wire",
+    "cancelled": "the request was cancelled by `$/cancel`",
+    "refused": "the call was refused for a reason that has no code of its own",
+    "permission": "not granted; `data.permission` is the grant, `data.command` the command that grants it",
+    "budget": "too often; `data.budget` is the limit, `data.retry_after` the seconds after which it may be tried again",
+    "too_large": "a size is over its limit; `data.budget` is the limit",
+    "hop_limit": "plugins have set each other off too often; `data.chain` names them",
+    "shutting_down": "the host is closing",
+    "busy": "too many of the plugin's requests are unanswered",
+    "gate": "another plugin's gate said no; `data.decision_id` is for `ally-plugins explain`",
+    "key_conflict": "the key was used before, with other content",
+    "reentry": "the call would wait for the hook that makes it",
+    "not_found": "there is no such session, action, tool or task",
+    "unavailable": "the host cannot do it now: it is stopping, or its journal cannot be written",
+    "tool_failed": "the tool, action or task failed on purpose; the text is an answer, and the model may read it",
+    "not_initialized": "`initialize` was not answered yet",
+    "unsupported_protocol": "the sides have no version of the wire in common; the text names both",
+    "unauthorized": "the token is not the one of a daemon of this host that is running, or it is connected already",
+}
+"""What each error means, by the short word that `codes` gives it."""
+
+_TEXT: Final = {"type": "string"}
+_TEXT_OR_NULL: Final = {"type": ["string", "null"]}
+_OBJECT: Final = {"type": "object"}
+_NUMBER: Final = {"type": "number"}
+
+
+def openrpc(server: Literal["host", "daemon"]) -> dict[str, Any]:
+    """Return the OpenRPC document of the methods that `server` answers: those that the other side sends."""
+    sender = "plugin" if server == "host" else "host"
+    return {
+        "openrpc": OPENRPC,
+        "info": {
+            "title": f"ally_plugins: what a {server} serves",
+            "version": PROTOCOL,
+            "description": "JSON-RPC 2.0, one JSON text a line, params by name. See the page on the protocol.",
+        },
+        "methods": [_method(method) for method in METHODS if method.sender == sender],
+        "components": {"schemas": components(), "errors": {reason: _error(reason) for reason in CODES}},
+    }
+
+
+def result_schema(method: Method) -> dict[str, Any]:
+    """Return the JSON schema of what a request is answered."""
+    return _RESULTS[method.sender].get(method.name, {})
+
+
+def components() -> dict[str, Any]:
+    """Return the JSON schemas of our values, and of the data of each event, by name."""
+    return {
+        "Message": _MESSAGE,
+        "ToolCall": _CALL,
+        "ToolResult": _RESULT,
+        "PermissionRequest": {
+            **_event_data(EVENT_TYPES["PERMISSION_REQUEST"]),
+            "description": "the data of that event, with callId, agentId, parentId and turnId beside them",
+        },
+        "Context": _CONTEXT,
+        "Todo": _TODO,
+        "Agent": _AGENT,
+        "Receipt": _RECEIPT,
+        "Verdict": _VERDICT,
+        "Replacement": _REPLACEMENT,
+        "Hook": object_schema(HookOffer, is_strict=True),
+        "Tool": object_schema(ToolOffer, is_strict=True),
+    } | {name: _event_data(cls) for name, cls in EVENT_TYPES.items()}
+
+
+def _method(method: Method) -> dict[str, Any]:
+    reasons = (*method.errors, *COMMON_ERRORS) if method.is_request else ()
+    written: dict[str, Any] = {
+        "name": method.name,
+        "description": method.doc,
+        "paramStructure": "by-name",
+        "params": _params(method),
+    }
+    if method.result is not None:
+        written["result"] = {"name": "result", "description": method.result, "schema": result_schema(method)}
+        written["errors"] = [{"$ref": f"#/components/errors/{reason}"} for reason in reasons]
+    return {**written, "examples": [_example(method)]}
+
+
+def _params(method: Method) -> list[dict[str, Any]]:
+    schema = object_schema(method.params, is_strict=method.sender == "plugin")
+    required = schema.get("required", ())
+    params = []
+    for name, each in schema["properties"].items():
+        words = each.pop("description")
+        params.append({"name": name, "description": words, "required": name in required, "schema": each})
+    return sorted(params, key=lambda param: not param["required"])  # as OpenRPC has it
+
+
+def _example(method: Method) -> dict[str, Any]:
+    sample = SAMPLES[method.sender][method.name]
+    example: dict[str, Any] = {
+        "name": method.name,
+        "params": [{"name": name, "value": value} for name, value in sample.params.items()],
+    }
+    if method.is_request:
+        example["result"] = {"name": "result", "value": sample.result}
+    return example
+
+
+def _error(reason: str) -> dict[str, Any]:
+    return {"code": CODES[reason], "message": ERROR_WORDS[reason], "data": {"reason": reason}}
+
+
+_JSON_TYPES: Final = {"str": "string", "bool": "boolean", "int": "integer", "float": "number", "FrozenDict": "object"}
+
+
+def _event_data(cls: type[Event]) -> dict[str, Any]:
+    """Return the schema of the data of one event, from the fields of its class."""
+    envelope = {a.name for a in attrs.fields(Event)}
+    own = [a for a in attrs.fields(cls) if a.name not in envelope]
+    needed = [_wire_name(a) for a in own if a.default is attrs.NOTHING]
+    schema: dict[str, Any] = {
+        "type": "object",
+        "description": " ".join((cls.__doc__ or "").split()),
+        "properties": {_wire_name(a): _type_schema(str(a.type)) for a in own},
+    }
+    return {**schema, "required": needed} if needed else schema
+
+
+def _wire_name(a: attrs.Attribute[Any]) -> str:
+    return str(a.metadata.get("wire", camel(a.name)))
+
+
+def _type_schema(annotation: str) -> dict[str, Any]:
+    kind = annotation.removesuffix(" | None")
+    if kind.startswith("tuple"):
+        return {"type": "array"}
+    return {"type": _JSON_TYPES[kind]} if kind in _JSON_TYPES else {}
+
+
+def _object(needed: str, /, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": needed.split()}
+
+
+def _list(of: str) -> dict[str, Any]:
+    return {"type": "array", "items": {"$ref": f"#/components/schemas/{of}"}}
+
+
+_CALL: Final = _object("toolName", toolName=_TEXT, arguments=_OBJECT, callId=_TEXT_OR_NULL, agentId=_TEXT_OR_NULL)
+_MESSAGE: Final = _object(
+    "role content",
+    id=_TEXT,
+    role=_TEXT,
+    content=_TEXT,
+    timestamp={"type": "integer"},
+    metadata=_OBJECT,
+    toolCalls=_list("ToolCall"),
+    toolCallId=_TEXT_OR_NULL,
+    private={"type": "boolean"},
+)
+_RESULT: Final = _object("success", success={"type": "boolean"}, output=_TEXT, error=_TEXT_OR_NULL, data={})
+_TODO: Final = _object("id task", id=_TEXT, task=_TEXT, status=_TEXT, activeForm=_TEXT_OR_NULL)
+_AGENT: Final = _object(
+    "agentId agentName",
+    agentId=_TEXT,
+    agentName=_TEXT,
+    task=_TEXT_OR_NULL,
+    parentId=_TEXT_OR_NULL,
+    started={"type": "integer"},
+)
+_CONTEXT: Final = _object(
+    "sessionId cursor isReset readOnly",
+    sessionId=_TEXT,
+    messages=_list("Message"),
+    focus=_TEXT,
+    tokenUsage=_NUMBER,
+    todos=_list("Todo"),
+    agents=_list("Agent"),
+    isProcessing={"type": "boolean"},
+    cursor=_TEXT,
+    isReset={"type": "boolean"},
+    readOnly={"const": True},
+)
+_RECEIPT: Final = _object("id offset state", id=_TEXT, offset={"type": "integer"}, state=_TEXT)
+_VERDICT: Final = {
+    "oneOf": [
+        {"type": "null"},
+        {**_object("verdict", verdict={"const": "allow"}), "additionalProperties": False},
+        {
+            **_object("verdict reason", verdict={"enum": ["ask", "deny"]}, reason=_TEXT),
+            "additionalProperties": False,
+        },
+    ]
+}
+_REPLACEMENT: Final = {
+    "oneOf": [{"type": "null"}, {**_object("replace", replace=_OBJECT), "additionalProperties": False}]
+}
+_NULL: Final = {"type": "null"}
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_RESULTS: Final[dict[str, dict[str, dict[str, Any]]]] = {
+    "host": {
+        "initialize": object_schema(InitializeResult, is_strict=True),
+        "gate": _named("Verdict"),
+        "transform": _named("Replacement"),
+    },
+    "plugin": {
+        "initialize": object_schema(InitializeParams, is_strict=False),
+        "get_context": _named("Context"),
+        "unregister": _NULL,
+        "task_progress": _NULL,
+        "ack_events": _NULL,
+        "start_task": _object("task_id", task_id=_TEXT),
+    }
+    | {name: _named("Receipt") for name in ("add_message", "emit_event", "register_tool", "register_action")},
+}
