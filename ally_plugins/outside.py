@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .capabilities import CAPABILITIES
-from .runtime.launching import make_launcher
-from .runtime.stderrlog import StderrLog
 
 if TYPE_CHECKING:
     from .home import Home
     from .runtime.process import Launcher
+    from .runtime.stderrlog import StderrLog
 
 __all__ = ["Outside"]
 
@@ -46,6 +45,8 @@ class Outside:
     @property
     def launcher(self) -> Launcher:
         """Who starts processes; made when it is first needed."""
+        from .runtime.launching import make_launcher  # with all that it takes, only where there are daemons
+
         if self._launcher is None:
             self._launcher = make_launcher()
         return self._launcher
@@ -71,6 +72,8 @@ class Outside:
 
     def stderr_log(self, plugin: str) -> StderrLog:
         """Return the log that a plugin's stderr goes to; without a home only its end is kept."""
+        from .runtime.stderrlog import StderrLog
+
         if plugin not in self._logs:
             directory: Path | None = self._home.logs_dir if self._home is not None else None
             self._logs[plugin] = StderrLog(plugin, directory)

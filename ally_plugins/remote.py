@@ -31,7 +31,6 @@ from .runtime.observers import Observers
 from .runtime.peer import Peer
 from .runtime.plugin import DEADLINES, Plugin
 from .runtime.process import Launcher, Process, ProcessSpec
-from .runtime.stderrlog import StderrLog
 from .runtime.supervisor import StartFailed, Supervisor
 from .wire.codes import UNSUPPORTED_PROTOCOL
 from .wire.handshake import PROTOCOL, PROTOCOLS, check_protocol
@@ -41,6 +40,7 @@ from .wire.methods import read_initialize_result, write_params
 
 if TYPE_CHECKING:
     from .bus import PluginMessageBus
+    from .runtime.stderrlog import StderrLog  # noqa: TC004 - nobody reads this annotation at run time
 
 __all__ = ["Offers", "Remote", "RemoteSide", "StdioOpener", "new_remote", "new_supervisor"]
 
