@@ -1,0 +1,62 @@
+"""Gates and transforms: from the host's request to a question for the lane, and its answer as the wire has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import frozen
+
+from ally_plugins.errors import EventError, NotFoundRefused
+from ally_plugins.wire.answers import replacement_to_wire, verdict_to_wire
+from ally_plugins.wire.values import (
+    call_from_wire,
+    context_from_wire,
+    message_from_wire,
+    request_from_wire,
+    result_from_wire,
+)
+
+if TYPE_CHECKING:
+    from .loading import Hook, Loaded  # noqa: TC004 - nobody reads this annotation at run time
+
+__all__ = ["Asked", "read_question"]
+
+_READERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
+    "call": call_from_wire,
+    "message": message_from_wire,
+    "request": request_from_wire,
+    "result": result_from_wire,
+    "context": context_from_wire,
+}
+
+
+@frozen
+class Asked:
+    """A gate or transform to be called; `encode` makes what it returned into the answer."""
+
+    hook: Hook
+    arguments: tuple[Any, ...]
+    deadline: float | None
+    encode: Callable[[Any], Any]
+
+
+def read_question(loaded: Loaded, kind: str, params: Mapping[str, Any]) -> Asked:
+    """Read a `gate` or `transform` request. Raises NotFoundRefused for a hook that there is not, EventError."""
+    topic = params.get("on")
+    hook = loaded.hooks.get(f"ally_{kind}_{topic}")
+    if hook is None:
+        raise NotFoundRefused(f"there is no {kind} on {topic!r:.80}")
+    values = {name: _READERS[name](params.get(name), name) for name in hook.arguments if name != "context"}
+    if "context" in hook.arguments:
+        context = params.get("context")
+        values["context"] = context_from_wire(context) if context is not None else None
+    deadline = params.get("deadline")
+    if deadline is not None and (type(deadline) not in {int, float} or not deadline >= 0):
+        raise EventError("deadline is no number of seconds", path="deadline")
+    arguments = tuple(values[name] for name in hook.arguments)
+    if kind == "gate":
+        return Asked(hook, arguments, deadline, verdict_to_wire)
+    subject = {"tool_input": "call", "tool_output": "result"}.get(str(topic), "message")
+    old = values[subject] if subject in values else _READERS[subject](params.get(subject), subject)
+    return Asked(hook, arguments, deadline, lambda value: replacement_to_wire(old, value))

@@ -1,0 +1,125 @@
+"""What the host has sent and no hook has seen yet: events and questions, in order.
+
+The host must always be read, or the answers to this daemon's own calls would wait behind events. So a plugin that is
+slower than its events is bounded here: the oldest are let go, and an EVENTS_DROPPED in their place says which. Durable
+events stay: the host sends no more of them than it awaits acknowledgements for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from ally_plugins.events import EventsDropped, stamp
+
+if TYPE_CHECKING:
+    from .questions import Question
+
+__all__ = ["CAPACITY", "Backlog"]
+
+CAPACITY: Final = 8_192
+"""Events that wait; as many as the host itself keeps for a lane."""
+
+Params = dict[str, Any]
+"""An `on_event` as it came; it is read when its turn has come, and not at all when no hook wants it."""
+
+
+class Backlog:
+    """The queue of one lane; it is true while something waits."""
+
+    def __init__(self, plugin: str, capacity: int = CAPACITY) -> None:
+        self.dropped = 0
+        self._plugin = plugin
+        self._capacity = capacity
+        self._items: deque[Params | EventsDropped | Question] = deque()
+        self._events = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
+    def add_event(self, params: Params) -> None:
+        """Take the params of an `on_event`."""
+        self._items.append(params)
+        self._events += 1
+        if self._events > self._capacity:
+            self._let_go()
+
+    def add_question(self, question: Question, *, is_first: bool = False) -> None:
+        """Take a question; it is asked after what came before it, or with `is_first` before everything."""
+        if is_first:
+            self._items.appendleft(question)
+        else:
+            self._items.append(question)
+
+    def take(self) -> Params | EventsDropped | Question:
+        """Return what is next."""
+        item = self._items.popleft()
+        if item.__class__ is dict:
+            self._events -= 1
+        return item
+
+    def take_events(self, limit: int, is_wanted: Callable[[Params], bool]) -> Iterator[Params]:
+        """Yield the events that come next, up to a question or one that is not wanted."""
+        while limit > 0 and self._items:
+            item = self._items[0]
+            if not isinstance(item, dict) or not is_wanted(item):
+                return
+            limit -= 1
+            self._events -= 1
+            self._items.popleft()
+            yield item
+
+    def clear(self) -> list[Question]:
+        """Forget everything; return the questions, which are to be answered."""
+        left = [item for item in self._items if not isinstance(item, (dict, EventsDropped))]
+        self._items.clear()
+        self._events = 0
+        return left
+
+    def _let_go(self) -> None:
+        """Let the oldest quarter of the events go, so that the cost is spread."""
+        kept: deque[Params | EventsDropped | Question] = deque()
+        lost: dict[str, _Lost] = {}
+        room = self._capacity // 4
+        for item in self._items:
+            if room and isinstance(item, dict) and item.get("offset") is None and _is_numbered(item):
+                room -= 1
+                lost.setdefault(item["session_id"], _Lost()).add(item)
+            else:
+                kept.append(item)
+        for session_id, each in lost.items():
+            self.dropped += each.count
+            self._events -= each.count
+            kept.appendleft(each.as_event(self._plugin, session_id))
+        self._items = kept
+
+
+class _Lost:
+    """What one session lost."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._ranges: list[list[int]] = []
+        self._timestamp = 0
+
+    def add(self, params: Params) -> None:
+        seq = params["seq"]
+        self.count += 1
+        self._timestamp = params["timestamp"]
+        if self._ranges and self._ranges[-1][1] == seq - 1:
+            self._ranges[-1][1] = seq
+        else:
+            self._ranges.append([seq, seq])
+
+    def as_event(self, plugin: str, session_id: str) -> EventsDropped:
+        event = EventsDropped(
+            plugin_name=plugin, count=self.count, ranges=tuple((first, last) for first, last in self._ranges)
+        )
+        stamp(event, self._ranges[-1][1], self._timestamp, session_id, (), None)  # in the place of the last one
+        return event
+
+
+def _is_numbered(params: Params) -> bool:
+    kinds = (("seq", int), ("timestamp", int), ("session_id", str))
+    return all(type(params.get(name)) is kind for name, kind in kinds)

@@ -1,0 +1,75 @@
+"""The tools and actions of this process, by name, and the running of their handlers: concurrently, outside the lane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+from ally_plugins.errors import NotFoundRefused
+from ally_plugins.wire.values import tool_value
+
+from .workers import Workers
+
+if TYPE_CHECKING:
+    from ally_plugins.tools import Kind, ToolSpec  # noqa: TC004 - nobody reads these annotations at run time
+
+__all__ = ["Handlers"]
+
+
+@define(eq=False)
+class Handlers:
+    """What the plugin offers, by decorator or at run time."""
+
+    plugin: str
+    _kept: dict[Kind, dict[str, ToolSpec]] = field(factory=lambda: {"tool": {}, "action": {}})
+    _workers: Workers = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._workers = Workers(f"ally-{self.plugin}-handler")
+
+    def keep(self, specs: Iterable[ToolSpec]) -> None:
+        """Take on what decorators offer."""
+        for spec in specs:
+            self._kept[spec.kind][spec.name] = spec
+
+    def add(self, spec: ToolSpec) -> Callable[[], None]:
+        """Take one on before the host is asked, which may call it at once; return what takes it back.
+
+        One of the same name stays as it is: the host will refuse the second.
+        """
+        own = self._kept[spec.kind]
+        if spec.name in own:
+            return lambda: None
+        own[spec.name] = spec
+        return lambda: self._drop(spec)
+
+    def remove(self, name: str) -> None:
+        """Forget the tool and the action of a name."""
+        for own in self._kept.values():
+            own.pop(name, None)
+
+    def find(self, kind: Kind, name: object) -> ToolSpec:
+        """Return the one of a name. Raises NotFoundRefused."""
+        spec = self._kept[kind].get(name) if isinstance(name, str) else None
+        if spec is None:
+            raise NotFoundRefused(f"{self.plugin!r} has no {kind} {name!r:.80}", plugin=self.plugin)
+        return spec
+
+    async def run(self, spec: ToolSpec, arguments: Mapping[str, Any]) -> Any:
+        """Run a handler with arguments that the host has checked, and return what it gives, as the wire has it.
+
+        Raises ArgumentsError for what its types do not take, and whatever the handler raises.
+        """
+        values = spec.read_arguments(arguments)
+        if spec.is_async:
+            result = await spec.handler(**values)
+        else:
+            result = await self._workers.run(lambda: spec.handler(**values))
+        return tool_value(result) if spec.kind == "tool" else result
+
+    def _drop(self, spec: ToolSpec) -> None:
+        own = self._kept[spec.kind]
+        if own.get(spec.name) is spec:
+            del own[spec.name]

@@ -1,0 +1,175 @@
+"""This end of the connection on a loop: requests to the host and their futures, and what the host sends, by method."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import define, field
+
+from ally_plugins.errors import EventError, ProtocolError, UnavailableRefused
+from ally_plugins.wire.codes import INVALID_PARAMS, REASONS, read_error, write_error
+from ally_plugins.wire.messages import Cancel, ErrorResponse, Message, Notification, Request, Response
+
+from .channel import open_channel
+
+if TYPE_CHECKING:
+    from ally_plugins.wire.connection import Connection  # noqa: TC004 - nobody reads this annotation at run time
+
+    from .channel import Channel, ThreadChannel  # noqa: TC004 - nobody reads these annotations at run time
+    from .streams import Descriptors
+
+__all__ = ["Handler", "Peer"]
+
+
+class Handler(Protocol):
+    """What the daemon makes of what its host sends; called from the loop, one after the other, and never waits."""
+
+    def request(self, message: Request) -> None:
+        """Take a request; it is to be answered with `Peer.respond`, `Peer.refuse` or `Peer.fail`."""
+
+    def notification(self, message: Notification) -> None:
+        """Take a notification."""
+
+    def cancelled(self, request_id: int | str) -> None:
+        """Stop working on a request, which has been answered."""
+
+    def ended(self, why: str) -> None:
+        """Take the end of the connection: the host has closed it (`why` is empty), or speaks no protocol."""
+
+
+@define(eq=False)
+class _Waiting:
+    future: asyncio.Future[Any]
+    then: Callable[[Any], None] | None
+
+
+@define(eq=False)
+class Peer:
+    """The connection to the host; it lives as long as its descriptors. Only for the loop's thread."""
+
+    connection: Connection
+    handler: Handler
+    name: str = ""
+    _channel: Channel | ThreadChannel | None = None
+    _waiting: dict[int, _Waiting] = field(factory=dict)
+
+    def open(self, descriptors: Descriptors) -> None:
+        """Begin to read."""
+        self._channel = open_channel(descriptors, self._receive, drain=self.connection.data_to_send)
+
+    def close(self) -> None:
+        """Write what is left, as far as the host takes it, and let go of the descriptors; what waits is refused."""
+        if self._channel is not None:
+            self._channel.flush_now()
+            self._channel.close()
+        self._fail_all("the connection is closed")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the host can be asked."""
+        return self._channel is not None and not self._channel.is_closed and not self.connection.is_closed
+
+    # --- to the host ---
+
+    async def call(self, method: str, params: Mapping[str, Any], *, then: Callable[[Any], None] | None = None) -> Any:
+        """Ask the host and return its result; `then` gets it first, before anything else of the host's is read.
+
+        Raises what the same call raises in a host, and UnavailableRefused when there is no connection any more.
+        Cancelling takes the request back.
+        """
+        channel = self._channel
+        if channel is None or not self.is_open:
+            raise UnavailableRefused(f"the host of {self.name!r} has stopped", plugin=self.name)
+        request_id = self.connection.request(method, params)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = _Waiting(future, then)
+        channel.flush()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._waiting.pop(request_id, None) is not None:
+                self.connection.cancel(request_id)
+                self._flush()
+            raise
+
+    def notify(self, method: str, params: Mapping[str, Any]) -> None:
+        """Tell the host, if it reads; what can be told only by waiting is not told."""
+        if self.is_open and self._channel is not None and not self._channel.is_full:
+            self.connection.notify(method, params)
+            self._flush()
+
+    def respond(self, request_id: int | str, result: Any) -> None:
+        """Answer a request. Raises TypeError for a result that JSON cannot say; it is not answered then."""
+        self.connection.respond(request_id, result)
+        self._flush()
+
+    def refuse(self, request_id: int | str, error: BaseException) -> None:
+        """Answer a request with an error: the text of a refusal crosses, of anything else only its type's name."""
+        answer = write_error(error, names_type=True)
+        self.fail(request_id, answer.code, answer.message, answer.data)
+
+    def fail(self, request_id: int | str, code: int, text: str, data: Mapping[str, Any] | None = None) -> None:
+        """Answer a request with an error of our own words."""
+        self.connection.fail(request_id, code, text, data)
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._channel is not None:
+            self._channel.flush()
+
+    # --- from the host ---
+
+    def _receive(self, data: bytes) -> None:
+        if not data:
+            self._take(self.connection.receive_eof())
+            self.handler.ended("")
+            return
+        try:
+            messages = self.connection.receive_data(data)
+        except ProtocolError as error:
+            self._take(list(error.received))
+            self._take(self.connection.receive_eof())
+            self.handler.ended(str(error))
+            return
+        self._take(messages)
+
+    def _take(self, messages: list[Message]) -> None:
+        for message in messages:
+            if isinstance(message, Request):
+                self._take_request(message)
+            elif isinstance(message, Notification):
+                self.handler.notification(message)
+            elif isinstance(message, Response):
+                self._resolve(message.id, message.result)
+            elif isinstance(message, ErrorResponse):
+                self._reject(message.id, read_error(message.code, message.message, message.data))
+            elif isinstance(message, Cancel):
+                self.handler.cancelled(message.id)
+        self._flush()
+
+    def _take_request(self, message: Request) -> None:
+        try:
+            self.handler.request(message)
+        except EventError as error:  # a field of the params; the text is ours
+            self.fail(message.id, INVALID_PARAMS, str(error), {"reason": REASONS[INVALID_PARAMS], "field": error.path})
+        except Exception as error:  # noqa: BLE001 - what is wrong with one request must not stop the others
+            self.refuse(message.id, error)
+
+    def _resolve(self, request_id: int, result: Any) -> None:
+        waiting = self._waiting.pop(request_id, None)
+        if waiting is None or waiting.future.done():
+            return
+        if waiting.then is not None:
+            waiting.then(result)
+        waiting.future.set_result(result)
+
+    def _reject(self, request_id: int, error: Exception) -> None:
+        waiting = self._waiting.pop(request_id, None)
+        if waiting is not None and not waiting.future.done():
+            waiting.future.set_exception(error)
+
+    def _fail_all(self, why: str) -> None:
+        for request_id in list(self._waiting):
+            self._reject(request_id, UnavailableRefused(why, plugin=self.name))

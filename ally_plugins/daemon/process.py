@@ -1,0 +1,315 @@
+"""The process of one plugin, from `initialize` to its end: what the host sends goes to the lane or to the service.
+
+It decides when the process ends and with which code; the host's supervisor decides what follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from ally_plugins.errors import PluginLoadError, RefusedError, ValidationRefused, VersionError
+from ally_plugins.handle import Ally
+from ally_plugins.scope import Scope
+from ally_plugins.wire.codes import (
+    INTERNAL_ERROR,
+    NOT_INITIALIZED,
+    REASONS,
+    SHUTTING_DOWN,
+    UNSUPPORTED_PROTOCOL,
+)
+from ally_plugins.wire.connection import Connection
+from ally_plugins.wire.handshake import choose, find_early_problem
+
+from .acks import Acks
+from .asking import read_question
+from .lane import GRACE, Lane
+from .loading import Factory, Loaded, load, load_factory
+from .logs import HostHandler, say, say_failed
+from .peer import Peer
+from .port import DaemonPort
+from .questions import Question, TakenBack
+from .service import Service, scope_of
+from .told import Told
+from .workers import HookExit
+
+if TYPE_CHECKING:
+    from ally_plugins.wire.messages import Notification, Request
+
+    from .streams import Descriptors
+
+__all__ = ["PluginProcess"]
+
+EXIT_FAILED: Final = 1  # the plugin cannot be loaded, or the host speaks another version
+EXIT_HUNG: Final = 70  # a hook ignored its interruption; sysexits calls it an internal software error
+EXIT_PROTOCOL: Final = 76  # the host speaks no protocol; sysexits' number
+
+STOP_ALONE: Final = 1.0
+"""Seconds for `ally_stop` when nobody waits for it: the host is gone, or sent SIGTERM and will soon send SIGKILL."""
+
+
+class PluginProcess:
+    """The plugin of this process; `serve` is its life. `factory` is a class, or MODULE:CLASS to be imported."""
+
+    def __init__(self, factory: Factory | str, *, name: str | None = None) -> None:
+        self._factory = factory
+        self._own_name = name
+        self._peer = Peer(Connection(), self)
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._exit: asyncio.Future[int] = self._loop.create_future()
+        self._told: Told | None = None
+        self._loaded: Loaded | None = None
+        self._port: DaemonPort | None = None
+        self._lane: Lane | None = None
+        self._service: Service | None = None
+        self._acks: Acks | None = None
+        self._questions: dict[int | str, Question] = {}
+        self._has_started = False
+        self._stopping: asyncio.Task[None] | None = None
+        self._asked_to_stop: list[int | str] = []
+
+    async def serve(self, descriptors: Descriptors) -> int:
+        """Serve the host at these descriptors until the end, and return the exit code."""
+        self._peer.open(descriptors)
+        with suppress(NotImplementedError, ValueError, RuntimeError):  # Windows; not the main thread
+            import signal
+
+            self._loop.add_signal_handler(signal.SIGTERM, self._stop_alone)
+        code = await self._exit
+        self._peer.close()
+        return code
+
+    # --- what the host sends ---
+
+    def request(self, message: Request) -> None:
+        """As `peer.Handler.request`."""
+        lane, service = self._lane, self._service
+        if lane is None or service is None or message.method == "initialize":
+            self._take_early(message)
+        elif message.method == "shutdown":
+            self._asked_to_stop.append(message.id)
+            self._stop(self._deadline("ally_stop", "stop"))
+        elif self._stopping is not None and message.method != "ping":
+            data = {"reason": REASONS[SHUTTING_DOWN]}
+            self._peer.fail(message.id, SHUTTING_DOWN, "the plugin is being stopped", data)
+        elif message.method in {"gate", "transform"}:
+            self._ask(lane, message)
+        elif message.method == "drain":
+            scope = Scope(service.plugin)
+            self._question(lane, message, Question("drain", None, (), scope, 0, partial(self._answer, message, _same)))
+        elif message.method == "start":
+            self._start(lane, message)
+        else:
+            service.request(message)
+
+    def notification(self, message: Notification) -> None:
+        """As `peer.Handler.notification`; what this version does not know is passed over."""
+        if message.method == "on_event" and self._lane is not None and self._stopping is None:
+            self._lane.add_event(message.params)
+
+    def cancelled(self, request_id: int | str) -> None:
+        """As `peer.Handler.cancelled`."""
+        question = self._questions.pop(request_id, None)
+        if question is not None and self._lane is not None:
+            self._lane.take_back(question)
+        elif self._service is not None:
+            self._service.cancelled(request_id)
+
+    def ended(self, why: str) -> None:
+        """As `peer.Handler.ended`."""
+        if why:
+            say(f"the host does not keep to the protocol: {why}")
+            self._end(EXIT_PROTOCOL)
+        self._stop_alone()
+
+    # --- beginning ---
+
+    def _take_early(self, message: Request) -> None:
+        problem = find_early_problem(message.method, is_ready=self._told is not None)
+        if problem is not None:
+            self._peer.fail(message.id, NOT_INITIALIZED, problem, {"reason": REASONS[NOT_INITIALIZED]})
+            return
+        try:
+            self._initialize(message)
+        except VersionError as error:
+            data = {"reason": REASONS[UNSUPPORTED_PROTOCOL], "protocols": error.known}
+            self._peer.fail(message.id, UNSUPPORTED_PROTOCOL, str(error), data)
+            self._end(EXIT_FAILED)
+        except BaseException as error:  # noqa: BLE001 - a plugin's module and class may raise anything
+            say_failed("loading the plugin", error)
+            if isinstance(error, (PluginLoadError, ValidationRefused)):  # in our words, for the plugin's author
+                data = {"reason": "load", "type": type(error).__name__}
+                self._peer.fail(message.id, INTERNAL_ERROR, str(error), data)
+            else:
+                self._peer.refuse(message.id, error if isinstance(error, Exception) else HookExit(error))
+            self._end(EXIT_FAILED)
+
+    def _initialize(self, message: Request) -> None:
+        told = Told.read(message.params)
+        protocol = choose(told.protocols)
+        self._peer.name = name = told.plugin
+        if told.frame_bytes is not None:
+            self._peer.connection.send_limit = told.frame_bytes
+        service = Service(name, self._peer)
+        port = DaemonPort(name, self._peer, told.capabilities, service.handlers, service.tasks)
+        self._forward_log(name)
+        ally = Ally(name, port, settings=told.settings, data_dir=told.data_dir)
+        factory = load_factory(self._factory) if isinstance(self._factory, str) else self._factory
+        loaded = load(factory, ally)
+        service.handlers.keep([*loaded.tools, *loaded.actions])
+        self._told, self._loaded, self._port, self._service = told, loaded, port, service
+        self._acks = Acks(self._acknowledge, lambda error: say(f"acknowledging events was refused: {error}"))
+        self._lane = Lane(name, loaded.handlers, told.deadlines, on_crash=self._crashed, on_handled=self._acks.handled)
+        self._has_started = port.is_open = "ally_start" not in loaded.hooks
+        own = {"name": self._own_name} if self._own_name is not None else {}
+        self._peer.respond(message.id, {"protocol": protocol, **own, **loaded.to_wire()})
+
+    def _forward_log(self, name: str) -> None:
+        logger = logging.getLogger(f"ally_plugins.plugin.{name}")
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO)  # what a host shows is the host's to say
+        logger.addHandler(HostHandler(self._log))
+
+    def _log(self, level: str, text: str) -> None:
+        tell = partial(self._peer.notify, "log", {"level": level, "message": text})
+        if threading.get_ident() == self._thread:
+            tell()
+        else:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(tell)
+
+    def _start(self, lane: Lane, message: Request) -> None:
+        loaded, port, name = self._loaded, self._port, self._peer.name
+        hook = loaded.hooks.get("ally_start") if loaded is not None else None
+        if hook is None or port is None:
+            self._peer.respond(message.id, None)
+            return
+        port.is_open = True
+
+        def answered(_: Any, error: BaseException | None) -> None:
+            self._has_started = error is None
+            self._answer(message, lambda _: None, None, error)
+
+        scope, deadline = Scope(name, held=frozenset((name,))), self._deadline("ally_start", "start")
+        question = Question("ally_start", hook.function, (), scope, deadline, answered, hook.is_async)
+        self._question(lane, message, question)
+
+    # --- questions ---
+
+    def _ask(self, lane: Lane, message: Request) -> None:
+        assert self._loaded is not None  # noqa: S101 - there is a lane
+        asked = read_question(self._loaded, message.method, message.params)
+        scope = scope_of(lane.plugin, message.params, held=(lane.plugin,))
+        deadline = self._deadline(asked.hook.name, message.method) if asked.deadline is None else asked.deadline
+        self._question(lane, message, Question(
+            asked.hook.name, asked.hook.function, asked.arguments, scope, deadline,
+            partial(self._answer, message, asked.encode), asked.hook.is_async,
+        ))  # fmt: skip
+
+    def _question(self, lane: Lane, message: Request, question: Question) -> None:
+        self._questions[message.id] = question
+        lane.ask(question)
+
+    def _answer(self, message: Request, encode: Callable[[Any], Any], result: Any, error: BaseException | None) -> None:
+        question = self._questions.pop(message.id, None)
+        if error is None:
+            try:
+                self._peer.respond(message.id, encode(result))
+            except Exception as problem:  # noqa: BLE001 - what a plugin returned may be anything
+                error = problem
+            else:
+                return
+        what = question.hook if question is not None else message.method
+        if isinstance(error, TakenBack):
+            data = {"reason": REASONS[SHUTTING_DOWN]}
+            self._peer.fail(message.id, SHUTTING_DOWN, str(error), data)
+        elif self._service is not None:
+            self._service.failed(message.id, error, what)
+
+    # --- failures ---
+
+    def _crashed(self, hook: str, error: BaseException, event_id: str | None, *, is_final: bool = False) -> None:
+        raised = error.raised if isinstance(error, HookExit) else error
+        if isinstance(raised, RefusedError) and not is_final:  # an answer, and no crash
+            say(f"{hook} did not catch a refusal: {raised}")
+            return
+        say_failed(hook, raised)
+        report = {"hook": hook, "error": type(raised).__name__, "event_id": event_id, "is_final": is_final or None}
+        self._peer.notify("report_crash", {key: value for key, value in report.items() if value is not None})
+        if is_final and self._stopping is None:
+            say(f"{hook} cannot be stopped; the process ends")
+            self._exit_now(EXIT_HUNG)
+
+    def _exit_now(self, code: int) -> None:
+        """End the process though code of the plugin still runs."""
+        self._peer.close()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)
+
+    # --- the end ---
+
+    def _stop_alone(self) -> None:
+        self._stop(min(STOP_ALONE, self._deadline("ally_stop", "stop")))
+
+    def _stop(self, seconds: float) -> None:
+        if self._stopping is None:
+            self._stopping = self._loop.create_task(self._stop_all(seconds), name="ally-stop")
+
+    async def _stop_all(self, seconds: float) -> None:
+        """Run `ally_stop` after the hook that runs now, then end everything, answer, and end the process."""
+        problem: BaseException | None = None
+        lane, service, port, acks = self._lane, self._service, self._port, self._acks
+        if lane is not None and service is not None and port is not None and acks is not None:
+            problem = await self._call_stop(lane, seconds)
+            await service.stop(GRACE)
+            if self._peer.is_open:
+                await acks.finished(GRACE)
+            port.is_open = False
+            await lane.close()
+        for request_id in self._asked_to_stop:
+            if problem is None:
+                self._peer.respond(request_id, None)
+            else:
+                self._peer.refuse(request_id, problem)
+        self._end(0)
+
+    async def _call_stop(self, lane: Lane, seconds: float) -> BaseException | None:
+        hook = self._loaded.hooks.get("ally_stop") if self._loaded is not None else None
+        if hook is None or not self._has_started:
+            return None
+        ended: asyncio.Future[BaseException | None] = self._loop.create_future()
+        scope = Scope(lane.plugin, held=frozenset((lane.plugin,)))
+        question = Question(
+            hook.name, hook.function, (), scope, seconds, lambda _, error: ended.set_result(error), hook.is_async
+        )
+        lane.ask(question, is_first=True)
+        done, _ = await asyncio.wait([ended], timeout=seconds + GRACE)
+        error = ended.result() if done else TimeoutError(f"ally_stop did not begin within {seconds:g} s")
+        question.is_over = True
+        if error is not None:
+            say_failed(hook.name, error.raised if isinstance(error, HookExit) else error)
+        return error
+
+    def _end(self, code: int) -> None:
+        if not self._exit.done():
+            self._exit.set_result(code)
+
+    async def _acknowledge(self, offset: str) -> None:
+        await self._peer.call("ack_events", {"offset": offset})
+
+    def _deadline(self, hook: str, kind: str) -> float:
+        return (self._told or Told("")).deadline(hook, kind)
+
+
+def _same(value: Any) -> Any:
+    return value

@@ -1,0 +1,77 @@
+"""What a lane is asked to do between two events, the call of a hook that runs now, and the ways in which one fails."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define
+
+from ally_plugins.errors import PluginError
+from ally_plugins.events import Event
+from ally_plugins.scope import Scope
+
+__all__ = ["Call", "HookCancelled", "Question", "TakenBack", "TimedOut", "returned"]
+
+
+class TimedOut(Exception):
+    """A hook did not end within its deadline."""
+
+
+class TakenBack(Exception):
+    """Nobody waits for a hook's answer any more."""
+
+
+class HookCancelled(Exception):
+    """A hook raised CancelledError, or cancelled its task, though nobody had asked it to end."""
+
+
+@define(eq=False)
+class Question:
+    """A hook that the lane calls with nothing else running; None calls nothing and is answered in its turn.
+
+    `answer` gets the result or the error, once. `deadline` is in seconds, from when it was asked.
+    """
+
+    hook: str
+    function: Callable[..., Any] | None
+    arguments: tuple[Any, ...]
+    scope: Scope
+    deadline: float
+    answer: Callable[[Any, BaseException | None], None]
+    is_async: bool = True
+    ends: float = 0.0
+    is_over: bool = False
+
+    def settle(self, result: Any = None, error: BaseException | None = None) -> None:
+        """Give the answer, unless it has been given."""
+        if not self.is_over:
+            self.is_over = True
+            self.answer(result, error)
+
+
+@define(eq=False)
+class Call:
+    """One call of one hook, while it lasts; `ends` is its deadline in the loop's time."""
+
+    hook: str
+    ends: float
+    is_async: bool
+    event: Event | None = None
+    question: Question | None = None
+    interruption: Exception | None = None
+    """Why the lane has cancelled it; its grace ends at `ends` then."""
+
+    @property
+    def event_id(self) -> str | None:
+        """The event that the hook was called with."""
+        return self.event.id if self.event is not None else None
+
+
+def returned(hook: str, result: Any) -> Any:
+    """Return what a `def` hook returned; a coroutine would be awaited by nobody."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise PluginError(f"{hook} returned a coroutine that nobody awaits; write `async def {hook}`")
+    return result

@@ -1,0 +1,72 @@
+"""Running a plugin as a process: its descriptors, its loop, and an end that nothing can hold up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from .logs import say
+from .streams import Descriptors, is_terminal, take_stdio
+
+if TYPE_CHECKING:
+    from .loading import Factory
+
+__all__ = ["run"]
+
+EXIT_USAGE: Final = 64  # sysexits' number
+LAST_GRACE: Final = 1.0
+"""Seconds for threads, exit functions and the interpreter's own end, after everything of ours has ended."""
+
+
+def run(factory: Factory | str, *, name: str | None = None) -> NoReturn:
+    """Run a plugin as the process of a daemon, and end the process.
+
+    `factory` is the plugin's class, or "module:Class" to be imported. The host is at stdin and stdout; what the plugin
+    prints goes to stderr. To be called once, from the main thread. Exit codes: 0 after `shutdown`, SIGTERM, or when the
+    host has closed its end; 1 when the plugin cannot be loaded; 70 when a hook ignored its interruption; 76 when the
+    host does not keep to the protocol.
+    """
+    if is_terminal():
+        say("this is the process of a plugin: its host starts it and speaks to it over stdin and stdout")
+        sys.exit(EXIT_USAGE)
+    descriptors = take_stdio()
+    with suppress(ValueError):  # not the main thread
+        # The terminal's Ctrl-C is the host's business. A function and not SIG_IGN, which children would inherit.
+        signal.signal(signal.SIGINT, lambda *_: None)
+    code = _run_loop(factory, name, descriptors)
+    _end_soon(code)
+    sys.exit(code)
+
+
+def _run_loop(factory: Factory | str, name: str | None, descriptors: Descriptors) -> int:
+    from .process import PluginProcess
+
+    async def serve() -> int:
+        return await PluginProcess(factory, name=name).serve(descriptors)
+
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(serve())
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=LAST_GRACE))
+        loop.close()
+
+
+def _end_soon(code: int) -> None:
+    """End the process after a grace, whatever thread of the plugin's does not end."""
+
+    def end() -> None:
+        os._exit(code)
+
+    timer = threading.Timer(LAST_GRACE, end)
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,130 @@
+"""What the host asks for outside the lane: tools, actions and tasks, each in a task of its own, concurrently."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+from ally_plugins.errors import AllyError, EventError
+from ally_plugins.scope import SCOPE, Scope
+from ally_plugins.wire.codes import CANCELLED, METHOD_NOT_FOUND, REASONS
+
+from .handlers import Handlers
+from .logs import say_failed
+from .tasks import Tasks
+from .workers import HookExit
+
+if TYPE_CHECKING:
+    from ally_plugins.tools import Kind
+    from ally_plugins.wire.messages import Request
+
+    from .peer import Peer  # noqa: TC004 - nobody reads this annotation at run time
+
+__all__ = ["Service", "scope_of"]
+
+Id = int | str
+
+
+@define(eq=False)
+class Service:
+    """The work of one plugin that runs now, by the request that asked for it; it lives as long as the connection."""
+
+    plugin: str
+    peer: Peer
+    handlers: Handlers = field(init=False)
+    tasks: Tasks = field(init=False)
+    _working: dict[Id, asyncio.Task[None]] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self.handlers = Handlers(self.plugin)
+        self.tasks = Tasks(self.plugin)
+
+    def request(self, message: Request) -> None:
+        """Begin what the host asks for. Raises NotFoundRefused, EventError."""
+        match message.method:
+            case "call_tool":
+                self._call("tool", message)
+            case "run_action":
+                self._call("action", message)
+            case "run_task":
+                self._run_task(message)
+            case "ping":
+                self.peer.respond(message.id, "pong")
+            case method:
+                text = f"there is no method {method[:80]!r}"
+                self.peer.fail(message.id, METHOD_NOT_FOUND, text, {"reason": REASONS[METHOD_NOT_FOUND]})
+
+    def cancelled(self, request_id: Id) -> None:
+        """Cancel what works on a request."""
+        task = self._working.get(request_id)
+        if task is not None:
+            task.cancel()
+
+    async def stop(self, grace: float) -> None:
+        """Cancel everything, and give it `grace` seconds to end."""
+        self.tasks.close()
+        left = list(self._working.values())
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=grace)
+
+    def _call(self, kind: Kind, message: Request) -> None:
+        params = message.params
+        spec = self.handlers.find(kind, params.get("name"))
+        arguments = params.get("arguments")
+        if arguments is None:
+            arguments = {}
+        if not isinstance(arguments, dict):
+            raise EventError("arguments is no object", path="arguments")
+        scope = scope_of(self.plugin, params)
+        self._begin(message.id, lambda: self.handlers.run(spec, arguments), scope, f"{kind} {spec.name!r}")
+
+    def _run_task(self, message: Request) -> None:
+        task = self.tasks.take(message.params.get("task_id"))
+        scope = scope_of(self.plugin, message.params, task_id=task.id)
+        begun = self._begin(message.id, task.run, scope, f"task {task.name!r}")
+        begun.add_done_callback(lambda _: task.close())  # cancelled before its first step
+
+    def _begin(self, request_id: Id, work: Callable[[], Awaitable[Any]], scope: Scope, what: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._work(request_id, work, scope, what), name=f"ally-{what}")
+        self._working[request_id] = task
+        task.add_done_callback(lambda _: self._forget(request_id, task))
+        return task
+
+    def _forget(self, request_id: Id, task: asyncio.Task[None]) -> None:
+        if self._working.get(request_id) is task:
+            del self._working[request_id]
+        if task.cancelled():  # before its first step, or it let its cancellation through
+            self.peer.fail(request_id, CANCELLED, "cancelled", {"reason": REASONS[CANCELLED]})
+
+    async def _work(self, request_id: Id, work: Callable[[], Awaitable[Any]], scope: Scope, what: str) -> None:
+        SCOPE.set(scope)
+        try:
+            self.peer.respond(request_id, await work())
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
+            self.failed(request_id, error, what)
+
+    def failed(self, request_id: Id, error: BaseException, what: str) -> None:
+        """Answer a request with what the plugin's code raised; what is no answer on purpose goes to stderr as well."""
+        raised = error.raised if isinstance(error, HookExit) else error
+        if not isinstance(raised, AllyError):
+            say_failed(what, raised)
+        self.peer.refuse(request_id, raised)
+
+
+def scope_of(plugin: str, params: dict[str, Any], *, task_id: str | None = None, held: Iterable[str] = ()) -> Scope:
+    """Return what code runs for that a request asks for. Raises EventError for a wrong type."""
+    for name in ("session_id", "cause"):
+        if not isinstance(params.get(name), str | None):
+            raise EventError(f"{name} is no text", path=name)
+    origin = params.get("origin") or ()
+    if not isinstance(origin, list | tuple) or not all(isinstance(name, str) for name in origin):
+        raise EventError("origin is no list of plugins' names", path="origin")
+    session_id, cause = params.get("session_id"), task_id or params.get("cause")
+    return Scope(plugin, session_id, tuple(origin), frozenset(held), cause=cause, task_id=task_id)

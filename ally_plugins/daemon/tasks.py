@@ -1,0 +1,110 @@
+"""The background work of this process: coroutines that the host has agreed to, each from `run_task` to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+from attrs import define, field
+
+from ally_plugins.errors import NotFoundRefused
+
+__all__ = ["DaemonTask", "Tasks"]
+
+
+@define(eq=False)
+class DaemonTask:
+    """One task; see `handle.Task` for what plugins use of it. It waits for `run_task` before it begins."""
+
+    id: str
+    name: str
+    state: str = "running"
+    _work: Coroutine[Any, Any, Any] | None = None
+    _running: asyncio.Task[Any] | None = None
+    _ended: asyncio.Future[Any] = field(factory=lambda: asyncio.get_running_loop().create_future())
+    _thread: int = field(factory=threading.get_ident)
+
+    def cancel(self) -> bool:
+        """Ask the task to end; say whether it was still running. From any thread."""
+        if self.state != "running":
+            return False
+        if threading.get_ident() != self._thread:
+            self._ended.get_loop().call_soon_threadsafe(self._cancel)
+            return True
+        self._cancel()
+        return True
+
+    async def result(self) -> Any:
+        """Wait for the end; return what the coroutine returned or raise what it raised.
+
+        Raises CancelledError when the task was cancelled. Cancelling the waiting does not cancel the task.
+        """
+        return await asyncio.shield(self._ended)
+
+    async def run(self) -> None:
+        """Run it to its end, within the task of the request that told to. Raises what the coroutine raises."""
+        work, self._work = self._work, None
+        if work is None:
+            raise asyncio.CancelledError
+        self._running = asyncio.current_task()
+        try:
+            result = await work
+        except asyncio.CancelledError:
+            self._end("cancelled")
+            raise
+        except BaseException as error:
+            self._end("failed")
+            is_plain = isinstance(error, Exception) and not isinstance(error, StopIteration)
+            self._ended.set_exception(error if is_plain else RuntimeError(f"{type(error).__name__}: {error}"))
+            self._ended.exception()  # nobody has to ask for it
+            raise
+        self._end("done")
+        if not self._ended.done():
+            self._ended.set_result(result)
+
+    def close(self) -> None:
+        """End a task that has not begun."""
+        if self._work is not None:
+            self._work.close()
+            self._work = None
+            self._end("cancelled")
+
+    def _cancel(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+        else:
+            self.close()
+
+    def _end(self, state: str) -> None:
+        self.state = state
+        if state == "cancelled":
+            self._ended.cancel()
+
+
+@define(eq=False)
+class Tasks:
+    """The tasks that the host has agreed to and that have not begun yet, by id."""
+
+    plugin: str
+    _waiting: dict[str, DaemonTask] = field(factory=dict)
+
+    def add(self, task_id: str, name: str, work: Coroutine[Any, Any, Any]) -> DaemonTask:
+        """Keep a coroutine until the host says `run_task`."""
+        task = DaemonTask(task_id, name, work=work)
+        self._waiting[task_id] = task
+        return task
+
+    def take(self, task_id: object) -> DaemonTask:
+        """Return the task that is to begin. Raises NotFoundRefused."""
+        task = self._waiting.pop(task_id, None) if isinstance(task_id, str) else None
+        if task is None:
+            raise NotFoundRefused(f"{self.plugin!r} has started no task {task_id!r:.80}", plugin=self.plugin)
+        return task
+
+    def close(self) -> None:
+        """Close the coroutines that have not begun."""
+        for task in self._waiting.values():
+            task.close()
+        self._waiting.clear()
