@@ -102,8 +102,7 @@ def replacement_from_wire(old: V, value: Any) -> Replace[V] | None:
     names = {camel(a.name): a.name for a in attrs.fields(type(old))}
     _refuse_unknown(fields, tuple(names), "the transform's `replace`")
     changes: dict[str, Any] = {names[key]: item for key, item in fields.items()}
-    if isinstance(old, Message) and "tool_calls" in changes:
-        raise PluginError("the transform changed 'toolCalls' of a message; only content may change")
+    changes.pop("tool_calls", None)  # of a message: only its content counts, as with an inline plugin's
     return Replace(attrs.evolve(old, **changes))
 
 
