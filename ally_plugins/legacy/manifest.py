@@ -110,7 +110,7 @@ def _read(top: JsonFields, folder: str) -> LegacyPlugin:
 
 
 def _with_warnings(plugin: LegacyPlugin, top: JsonFields) -> LegacyPlugin:
-    if plugin.dependencies is not None and plugin.runtime is None and not plugin.dependencies.install_command:
+    if plugin.dependencies is not None and plugin.runtime is None:
         top.warn("dependencies", "there is no runtime ('python3' or 'node'), so nothing is installed")
     return evolve(plugin, warnings=tuple(top.warnings))
 
