@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 from attrs import define, field
@@ -24,9 +23,9 @@ from .tools import collect_actions, collect_tools
 
 if TYPE_CHECKING:
     from .contributions import Contributions
-    from .handle import Ally
     from .policy.permissions import GrantSet
     from .records import PluginRecord
+    from .remote import Remote
     from .runtime.anylane import AnyLane
     from .session import Session
     from .tasks import Tasks
@@ -78,26 +77,26 @@ class CrewChanges:
         member.record = attrs.evolve(member.record, granted=record.granted, config=record.config)
         if plugin.options.limits != before.limits:
             plugin.budget.change_limits(plugin.options.limits)
-        if plugin.lane is not None and plugin.grants != before.grants:
-            _change_observers(plugin.lane, Observers.compile(plugin.implementations, plugin.grants.receives))
-        self._withdraw(plugin)
+        if plugin.grants != before.grants:
+            self._observe(member)
+            self._withdraw(plugin)
         if plugin.options != before:
             _announce(plugin, _difference(before, plugin.options))
         if plugin.is_running:
             await self._offer_again(member, before.grants)
 
-    async def start_one(self, record: PluginRecord, factory: Callable[[Ally], Any] | None = None) -> None:
-        """Take on a plugin and start it; all open sessions are its sessions too.
+    async def start_one(self, record: PluginRecord) -> None:
+        """Take on an installed plugin and start it; all open sessions are its sessions too.
 
         One that fails is marked with the reason, as at the start of the host, and its granted gates deny. Cancelling
         leaves it for `stop_one` or the end of the host. Raises OrderError; nothing is changed then.
         """
-        self._place(record, factory)
+        self._place(record)
         await self._start(record.name)
 
     def let_wait(self, record: PluginRecord) -> None:
         """Take on a plugin that is wanted and may not be started: its granted gates deny. Raises OrderError."""
-        self._place(record, None)
+        self._place(record)
         plugin = self.crew.members[record.name].plugin
         plugin.on_state(plugin)
 
@@ -122,7 +121,7 @@ class CrewChanges:
         Events in between are not heard. Raises OrderError and NotFoundRefused; nothing is changed then.
         """
         member = self._member(name)
-        self._place(record or member.record, member.factory)
+        self._place(record or member.record, member)
         await self._retire(member.plugin, reason)
         await self._start(name)
 
@@ -134,10 +133,10 @@ class CrewChanges:
 
     # --- the parts of a change ---
 
-    def _place(self, record: PluginRecord, factory: Callable[[Ally], Any] | None) -> None:
+    def _place(self, record: PluginRecord, like: Member | None = None) -> None:
         """Put a plugin in its place, not running yet: from here on its granted gates deny."""
         members, old = self.crew.members, self.crew.members.get(record.name)
-        self.crew.add(record, factory)
+        self._add(record, like)
         try:
             self.crew.replan()
         except OrderError:
@@ -150,10 +149,14 @@ class CrewChanges:
     def _put_aside(self, member: Member, reason: str) -> None:
         """Let a plugin that nobody asks take the place of one that is to stop."""
         record = attrs.evolve(member.record, state="disabled", reason=reason)
-        self.crew.add(record, member.factory)
+        self._add(record, member)
         stand_in = self.crew.members[record.name].plugin
         stand_in.state, stand_in.reason = "stopped", reason  # said when the one before it has stopped
         self.crew.replan()
+
+    def _add(self, record: PluginRecord, like: Member | None) -> None:
+        factory, is_given = (like.factory, like.is_given) if like is not None else (None, False)
+        self.crew.add(record, factory, is_given=is_given)
 
     async def _start(self, name: str) -> None:
         member = self._member(name)
@@ -177,7 +180,10 @@ class CrewChanges:
     async def _stop(self, plugin: Plugin, reason: str) -> None:
         lane = plugin.lane
         if lane is not None:
-            await self._say_goodbye(plugin, lane)
+            if plugin.supervisor is not None:
+                await plugin.supervisor.stop(reason)
+            else:
+                await self._say_goodbye(plugin, lane)
             await asyncio.gather(lane.close(), put_down_all(plugin.working, lanes.GRACE))
             self.crew._lanes = tuple(each for each in self.crew._lanes if each is not lane)  # noqa: SLF001
         plugin.set_state("stopped", reason)
@@ -197,6 +203,14 @@ class CrewChanges:
         if (error := future.exception()) is not None:
             _log.warning("ally_stop of %r failed: %s", plugin.name, plugin.masked(describe(error)))
 
+    def _observe(self, member: Member) -> None:
+        """Let the plugin hear what it is granted now."""
+        plugin = member.plugin
+        if member.remote is not None:
+            member.remote.observe()
+        elif plugin.lane is not None:
+            _change_observers(plugin.lane, Observers.compile(plugin.implementations, plugin.grants.receives))
+
     def _withdraw(self, plugin: Plugin) -> None:
         """End what was offered or begun under grants that are gone."""
         grants, name = plugin.grants, plugin.name
@@ -208,15 +222,31 @@ class CrewChanges:
             self.host.tasks.cancel_all("its plugin may start no tasks any more", name)
 
     async def _offer_again(self, member: Member, before: GrantSet) -> None:
-        """Register what decorators offer and was not granted until now; what was registered at run time is gone."""
+        """Take on what is offered from the start and was not granted until now; what was offered later is gone."""
         plugin = member.plugin
-        for kind, collect in (("tool", collect_tools), ("action", collect_actions)):
-            if plugin.grants.may(f"{kind}s") and not before.may(f"{kind}s"):
-                for spec in collect(plugin.instance):
-                    try:
-                        await self.crew.bus.register(plugin, kind, spec.handler, {"spec": spec})
-                    except RefusedError as refusal:
-                        _log.info("the %s %r of %r is not offered: %s", kind, spec.name, plugin.name, refusal)
+        new = [kind for kind in _OFFERED if plugin.grants.may(f"{kind}s") and not before.may(f"{kind}s")]
+        if member.remote is not None:
+            if new:
+                await self._take_again(plugin, member.remote)
+            return
+        for kind in new:
+            for spec in _OFFERED[kind](plugin.instance):
+                try:
+                    await self.crew.bus.register(plugin, kind, spec.handler, {"spec": spec})
+                except RefusedError as refusal:
+                    _log.info("the %s %r of %r is not offered: %s", kind, spec.name, plugin.name, refusal)
+
+    async def _take_again(self, plugin: Plugin, remote: Remote) -> None:
+        """Take on all that a daemon offered when it was greeted."""
+        hello = getattr(remote.lane.link, "hello", None)
+        if hello is not None:
+            self.host.tools.remove(plugin.name)
+            self.host.actions.remove(plugin.name)
+            remote.offers.forget()
+            await remote.offers.take(hello)
+
+
+_OFFERED: Final = {"tool": collect_tools, "action": collect_actions}
 
 
 def _change_observers(lane: AnyLane, observers: Observers) -> None:

@@ -9,6 +9,7 @@ import click
 from ally_plugins.errors import ConsentError
 
 from .asking import confirm
+from .live import Effect, tell_hosts
 from .recording import recorder
 from .requests import plan_data, plan_lines
 from .state import command
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["enable", "review"]
 
-NEXT_START = "it takes effect when a host starts next"
-
 
 @command("enable")
 @click.argument("name")
@@ -33,7 +32,7 @@ def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  
     """Show what the plugin NAME asks for and why, and agree to it.
 
     Shown are its origin, every request with its reason, and what has changed since you agreed last. Without a person at
-    the terminal the answer is no, unless --yes is given. `--only` narrows what it gets.
+    the terminal the answer is no, unless --yes is given. `--only` narrows what it gets. Hosts that run start it.
 
     \b
     Example:
@@ -44,7 +43,7 @@ def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  
     registry = state.registry
     plan = registry.plan(name, only or None)
     if _is_settled(plan) and not only:
-        _tell(state, plan, plan.record, is_changed=False)
+        _tell(state, plan, plan.record, None)
         return
     if not state.as_json:
         _show(plan)
@@ -59,7 +58,9 @@ def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  
         raise ConsentError(f"{name!r} is not enabled: you did not agree")
     with recorder(registry) as writing:
         writing.change(lambda it: it.enable(plan, "--yes" if yes else "person"))
-    _tell(state, plan, registry.get(name), is_changed=True)
+    effect = tell_hosts(state.home, "apply", name)
+    _tell(state, plan, registry.get(name), effect)
+    effect.exit()
 
 
 def _is_settled(plan: Plan) -> bool:
@@ -79,14 +80,18 @@ def _show(plan: Plan, *, to_stderr: bool = False) -> None:
     echo(to_stderr=to_stderr)
 
 
-def _tell(state: State, plan: Plan, record: PluginRecord, *, is_changed: bool) -> None:
+def _tell(state: State, plan: Plan, record: PluginRecord, effect: Effect | None) -> None:
+    """Say what was done; without `effect` there was nothing to do."""
     if state.as_json:
-        print_json({**plan_data(plan), "state": record.state, "reason": record.reason, "changed": is_changed})
+        about = {**plan_data(plan), "state": record.state, "reason": record.reason, "changed": effect is not None}
+        print_json({**about, "hosts": effect.data() if effect is not None else []})
         return
-    done = "is enabled" if is_changed else "is enabled already, and nothing new is asked for"
-    echo(f"{record.name} {done}{f'; {NEXT_START}' if is_changed else ''}")
+    done = "is enabled" if effect is not None else "is enabled already, and nothing new is asked for"
+    echo(f"{record.name} {done}")
     if record.state != "enabled":
         echo(f"it is {record.state}: {inert(record.reason)}")
+    for line in effect.lines() if effect is not None else ():
+        echo(line)
 
 
 @command("review")

@@ -1,4 +1,7 @@
-"""`grant`, `revoke`, `shadow`, `disable` and `release`: the operator's word on one plugin, one thing at a time."""
+"""`grant`, `revoke`, `shadow`, `disable` and `release`: the operator's word on one plugin, one thing at a time.
+
+Each is written down first, and then told to the hosts that run.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .consent import NEXT_START
+from ally_plugins.errors import ConsentError
+
+from .live import look, tell_hosts
 from .recording import recorder
 from .state import command
 from .text import echo, print_json
@@ -33,7 +38,7 @@ def grant(state: State, name: str, grants: tuple[str, ...]) -> None:
       ally-plugins grant loop-warner add_message:user
     """
     makes: list[Callable[[Registry], Change]] = [lambda it, text=text: it.grant(name, text) for text in grants]  # type: ignore[misc]
-    _apply(state, makes, [f"{name} is granted {text}; {NEXT_START}" for text in grants])
+    _apply(state, name, makes, [f"{name} is granted {text}" for text in grants])
 
 
 @command("revoke")
@@ -49,7 +54,7 @@ def revoke(state: State, name: str, grants: tuple[str, ...]) -> None:
       ally-plugins revoke loop-warner add_message:user
     """
     makes: list[Callable[[Registry], Change]] = [lambda it, text=text: it.revoke(name, text) for text in grants]  # type: ignore[misc]
-    _apply(state, makes, [f"{name} is no longer granted {text}; {NEXT_START}" for text in grants])
+    _apply(state, name, makes, [f"{name} is no longer granted {text}" for text in grants])
 
 
 @command("shadow")
@@ -71,7 +76,7 @@ def shadow(state: State, name: str, hooks: tuple[str, ...], off: bool) -> None: 
         raise click.UsageError("--off is for all hooks; to watch others, name those without --off")
     value: bool | Sequence[str] = (not off) if not hooks else [hook.rpartition(":")[2] for hook in hooks]
     what = f"{', '.join(hooks) or 'every gate and transform'} is {'enforced again' if off else 'only watched'}"
-    _apply(state, [lambda it: it.shadow(name, value)], [f"{name}: {what}; {NEXT_START}"])
+    _apply(state, name, [lambda it: it.shadow(name, value)], [f"{name}: {what}"])
 
 
 @command("disable")
@@ -83,28 +88,62 @@ def disable(state: State, name: str) -> None:
     Example:
       ally-plugins disable loop-warner
     """
-    _apply(state, [lambda it: it.disable(name)], [f"{name} is disabled; {NEXT_START}"])
+    _apply(state, name, [lambda it: it.disable(name)], [f"{name} is disabled"])
 
 
 @command("release")
 @click.argument("name")
 def release(state: State, name: str) -> None:
-    """Let the plugin NAME out of quarantine, to try it again.
+    """Let the plugin NAME out of quarantine, and start it again where a host runs.
 
     \b
     Example:
       ally-plugins release loop-warner
     """
-    _apply(state, [lambda it: it.release(name)], [f"{name} is out of quarantine; {NEXT_START}"])
+    is_live = any(each.state == "quarantined" for each in look(state.home).plugin(name))
+    done = [f"{name} is out of quarantine"]
+    _apply(state, name, [lambda it: _release(it, name, is_live=is_live)], done, "release")
 
 
-def _apply(state: State, makes: Sequence[Callable[[Registry], Change]], lines: Sequence[str]) -> None:
-    """Make changes one after the other and say what each did; the first that fails ends it."""
-    changes = []
-    with recorder(state.registry) as writing:
-        for make, line in zip(makes, lines, strict=True):
-            changes.append(writing.change(make))
-            if not state.as_json:
-                echo(line)
+def _release(registry: Registry, name: str, *, is_live: bool) -> Change:
+    """End the quarantine that is written down; one of a plugin that an agent gives by code is in its host only."""
+    from ally_plugins.registry import Change
+
+    try:
+        return registry.release(name)
+    except ConsentError:
+        if is_live:
+            return Change(kind="release", plugin=name)
+        raise
+
+
+def _apply(
+    state: State,
+    name: str,
+    makes: Sequence[Callable[[Registry], Change]],
+    lines: Sequence[str],
+    method: str = "apply",
+) -> None:
+    """Make changes one after the other and say what each did, then what became of them in the hosts that run.
+
+    The first that fails ends it; those before it stand, and take effect.
+    """
+    changes: list[Change] = []
+    try:
+        with recorder(state.registry) as writing:
+            for make, line in zip(makes, lines, strict=True):
+                changes.append(writing.change(make))
+                if not state.as_json:
+                    echo(line)
+    except BaseException:
+        if changes:
+            tell_hosts(state.home, method, name)
+        raise
+    effect = tell_hosts(state.home, method, name)
     if state.as_json:
-        print_json({"changes": [{"kind": done.kind, "plugin": done.plugin, **done.data} for done in changes]})
+        done = [{"kind": change.kind, "plugin": change.plugin, **change.data} for change in changes]
+        print_json({"changes": done, "hosts": effect.data()})
+    else:
+        for line in effect.lines():
+            echo(line)
+    effect.exit()

@@ -9,6 +9,7 @@ import click
 from ally_plugins.errors import AllyError
 
 from .listing import paint_state
+from .live import look
 from .reading import reading_of, record_data, summary
 from .requests import INLINE, changes_of, meaning
 from .settings import setting_rows, shown_settings
@@ -44,17 +45,20 @@ def info(state: State, name: str) -> None:
     record = registry.get(name)
     order = _order(record, registry.load())
     trouble = _trouble(state.home, name)
+    live = look(state.home)
     if state.as_json:
-        print_json(_data(record, order, trouble) | {"settings": shown_settings(registry, record)})
+        more = {"settings": shown_settings(registry, record), "live": live.data(name)}
+        print_json(_data(record, order, trouble) | more)
         return
     for line in (*_head(record), *_asked(record)):
         echo(line)
+    _section("now", live.lines(name))
     _section("settings", setting_rows(registry, record))
     _section("order", order["lines"])
     _section("changed since you agreed", changes_of(record))
     _section("recent trouble", [_trouble_line(each) for each in trouble])
     echo()
-    echo(f"  {paint(record.config.placement, fg='yellow')}: it {INLINE}")
+    echo(f"  {paint(record.placement, fg='yellow')}: it {INLINE}")
 
 
 def _section(title: str, lines: Sequence[str]) -> None:
@@ -153,7 +157,7 @@ def _data(record: PluginRecord, order: dict[str, Any], trouble: Sequence[StoredR
         "files": record.found.root if record.found else None,
         "editable": record.found.editable if record.found else False,
         "requires_host": manifest.requires_host,
-        "placement": config.placement,
+        "placement": record.placement,
         "trust": f"it {INLINE}",
         "agreed": {"at": agreement.at, "by": agreement.by, "version": agreement.version} if agreement else None,
         "requests": [

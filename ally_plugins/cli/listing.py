@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from .live import Look, look, warn_of_silent
 from .state import command
 from .text import columns, echo, inert, paint, print_json
 
@@ -14,13 +15,18 @@ if TYPE_CHECKING:
 
 __all__ = ["list_", "paint_state"]
 
-_COLOURS: Final = {"enabled": "green", "disabled": "bright_black", "left out": "bright_black", "broken": "red",
-                   "not installed": "red", "quarantined": "red", "failed to start": "red"}  # fmt: skip
+_COLOURS: Final = {
+    **dict.fromkeys(("enabled", "running"), "green"),
+    **dict.fromkeys(("disabled", "left out", "stopped", "-"), "bright_black"),
+    **dict.fromkeys(("broken", "not installed", "quarantined", "failed to start", "failed"), "red"),
+}
 
 
 @command("list")
 def list_(state: State) -> None:
     """Show every plugin that is installed or enabled: its state, and the reason with the command that changes it.
+
+    Where hosts run, the second state is the one that it is in there now.
 
     \b
     Example:
@@ -28,11 +34,13 @@ def list_(state: State) -> None:
     """
     registry = state.registry
     records = registry.load()
+    live = look(state.home)
     if state.as_json:
-        print_json({"plugins": [_data(record) for record in records], "problems": registry.problems})
+        plugins = [_data(record) | {"live": live.data(record.name)} for record in records]
+        print_json({"plugins": plugins, "problems": registry.problems, "silent_hosts": live.silent})
         return
-    rows = [(inert(record.name), paint_state(_state(record)), inert(record.source), _reason(record))
-            for record in records]  # fmt: skip
+    warn_of_silent(live)
+    rows = [_row(record, live) for record in records]
     for line in columns(rows) or ["no plugin is installed; to get one: ally-plugins install NAME"]:
         echo(line)
     for record in records:
@@ -43,6 +51,12 @@ def list_(state: State) -> None:
     if any(record.is_enabled for record in records):
         echo(paint("an enabled plugin runs inside your agent's process: grants keep it honest, they do not contain it",
                    dim=True))  # fmt: skip
+
+
+def _row(record: PluginRecord, live: Look) -> tuple[str, ...]:
+    words, why = live.words(record.name)
+    now = (paint_state(words or "-"),) if live.hosts else ()
+    return (inert(record.name), paint_state(_state(record)), *now, inert(record.source), why or _reason(record))
 
 
 def paint_state(state: str) -> str:
@@ -69,7 +83,7 @@ def _data(record: PluginRecord) -> dict[str, Any]:
         "distribution": record.distribution,
         "version": record.version,
         "entry_point": record.entry_point,
-        "placement": record.config.placement,
+        "placement": record.placement,
         "grants": record.granted.texts() if record.is_enabled else [],
         "pending": [request.grant.text for request in record.pending],
         "shadow": record.config.shadow,

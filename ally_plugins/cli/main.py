@@ -33,6 +33,9 @@ _SECTIONS: Final = {
         "release": (f"{_HERE}.grants:release", "Let a plugin out of quarantine."),
     },
     "Run": {
+        "hosts": (f"{_HERE}.hosts:hosts", "Show the running hosts, and how their plugins are."),
+        "restart": (f"{_HERE}.restarting:restart", "Stop a plugin and start it again, in every running host."),
+        "logs": (f"{_HERE}.plugin_logs:logs", "Show what a daemon wrote to its standard error."),
         "demo": (f"{_HERE}.demo:demo", "See it work on a sample session, without set-up."),
         "replay": (f"{_HERE}.replay:replay", "Run the enabled plugins on a recorded session."),
         "call": (f"{_HERE}.calling:call", "Call a tool of one plugin."),

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import socket
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -71,7 +69,7 @@ def bind(run_dir: Path, pid: int) -> tuple[socket.socket, Address]:
     `run_dir` is there and private. The caller closes the socket and removes the address.
     """
     run_dir = run_dir.absolute()
-    name = f"host-{pid}-{secrets.token_hex(4)}"
+    name = f"host-{pid}-{os.urandom(4).hex()}"
     path = run_dir / f"{name}.sock"
     if _fits(path):
         return _listen(path), Address(pid, path, path)
@@ -134,6 +132,8 @@ def _fits(path: Path) -> bool:
 
 def _short_directory() -> Path:
     """Make a directory that only its owner may enter, whose name leaves room for a socket. Raises OSError."""
+    import tempfile  # hardly any home needs it
+
     for parent in (os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp"):  # noqa: S108 - a private directory in there
         base = Path(parent)
         if base.is_absolute() and _fits(base / f"{_SHORT_PREFIX}xxxxxxxx" / _SHORT_NAME):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
@@ -19,12 +19,14 @@ from ally_plugins.crew import Crew, Member
 from ally_plugins.crew_changes import ChangesSide, CrewChanges
 from ally_plugins.errors import NotFoundRefused, UnavailableRefused
 from ally_plugins.policy.permissions import GrantSet
-from ally_plugins.runtime.plugin import Plugin
+from ally_plugins.starts import remember_starts
 
 if TYPE_CHECKING:
+    from ally_plugins.home import Home
     from ally_plugins.records import PluginRecord
     from ally_plugins.registry import Registry
     from ally_plugins.runtime.clock import Clock
+    from ally_plugins.runtime.plugin import Plugin
 
 __all__ = ["LiveControls", "LiveSide"]
 
@@ -43,6 +45,7 @@ class LiveSide(ChangesSide, Protocol):
     app: str
     clock: Clock
     registry: Registry | None
+    home: Home | None
 
 
 @define(eq=False)
@@ -50,11 +53,9 @@ class LiveControls:
     """The control side of one host, made before it reads what is settled: nothing that is changed after is missed.
 
     Changes wait from the making until `begin`, and are refused from `close` on. Belongs to the host's loop.
-    `more` adds to what is said of a plugin: a daemon's process, for one.
     """
 
     host: LiveSide
-    more: Callable[[Plugin], Mapping[str, Any]] = field(default=lambda _: {})
     started_ms: int = field(init=False)
     _crew: Crew | None = field(init=False, default=None)
     _changes: CrewChanges | None = field(init=False, default=None)
@@ -122,7 +123,7 @@ class LiveControls:
         await self._begun.wait()
         async with self._reading:  # or an older reading could be put in force after a newer one
             record, member = await self._settled(name), self._member(name)
-            if member is not None and member.factory is not None:
+            if member is not None and member.is_given:
                 return self._done(name, "nothing", _BY_CODE, is_in_effect=False)
             is_wanted = record is not None and record.config.enabled
             if record is not None and member is not None and is_wanted and member.record.is_enabled:
@@ -175,7 +176,7 @@ class LiveControls:
 
     async def _fresh(self, member: Member) -> PluginRecord:
         """Return the record to start a plugin with. Raises UnavailableRefused when it may not be started."""
-        if member.factory is not None:
+        if member.is_given:
             return member.record
         name = member.plugin.name
         record = await self._settled(name)
@@ -201,7 +202,7 @@ class LiveControls:
         if registry is None:
             return None
         records = await asyncio.get_running_loop().run_in_executor(None, registry.load)
-        return next((record for record in records if record.name == name), None)
+        return next((each for each in records if each.name == name and not each.is_set_aside), None)
 
     async def _start(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Start a plugin, until somebody disables it or the host stops."""
@@ -218,6 +219,14 @@ class LiveControls:
             task.cancel()
         if not task.cancelled():
             task.result()
+            await self._remember()
+
+    async def _remember(self) -> None:
+        """Keep what became of the start for `list` and `doctor`, as the host does for those at its own start."""
+        home, crew = self.host.home, self._crew
+        if home is not None and crew is not None:
+            starts = list(crew.starts())
+            await asyncio.get_running_loop().run_in_executor(None, remember_starts, home, starts)
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._working.add(task)
@@ -263,16 +272,25 @@ class LiveControls:
         plugin, lane = member.plugin, member.plugin.lane
         return {
             "name": plugin.name,
-            "placement": member.record.config.placement,
+            "placement": member.record.placement,
             "state": plugin.state,
             "reason": plugin.reason[:_LONGEST_REASON],
             "since": self._unix_ms(plugin.changed_at),
             "delivered": lane.delivered if lane is not None else 0,
             "dropped": lane.dropped if lane is not None else 0,
             "crashes": plugin.counts.crashes,
-            "by_code": member.factory is not None,
-            **self.more(plugin),
+            "by_code": member.is_given,
+            **_process(plugin),
         }
+
+
+def _process(plugin: Plugin) -> dict[str, Any]:
+    """Return what there is to say of a plugin in a process of its own."""
+    supervisor = plugin.supervisor
+    if supervisor is None:
+        return {}
+    pid = supervisor.process.pid if supervisor.process is not None else None
+    return {"pid": pid, "restarts": max(0, supervisor.started - 1)}
 
 
 def _narrowed(record: PluginRecord, member: Member) -> PluginRecord:
