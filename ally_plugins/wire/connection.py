@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -62,8 +63,8 @@ class Connection:
     """One end of a connection, for its whole life.
 
     Give it what arrives (`receive_data`, `receive_eof`), send what `data_to_send` returns. Once it is closed, by
-    `receive_eof` or a ProtocolError, `request`, `notify`, `write` and `receive_data` raise ProtocolError; what ends
-    a request (`respond`, `fail`, `cancel`, `progress`) is dropped, since the peer waits for nothing any more.
+    `receive_eof` or a ProtocolError, `request`, `notify`, `write` and `receive_data` raise ProtocolError; what is about
+    a request that has ended with it (`respond`, `fail`, `cancel`, `progress`) is dropped.
     """
 
     __slots__ = (
@@ -125,16 +126,17 @@ class Connection:
         """Close the connection and return its last messages.
 
         First what stood behind the last newline; then an ErrorResponse (unavailable) for each request of ours that has
-        had no answer, so that every request has an end. May be called after a ProtocolError, and again.
+        had no answer, so that every request has an end. May be called after a ProtocolError, and again. The peer's own
+        requests may still be answered: it may have closed only its half.
         """
         messages: list[Message] = []
         if not self._closed:
-            self._receive_frame(self._framer.receive_eof(), messages)
-            self._closed = "the connection is closed"
+            with suppress(ProtocolError):  # what would have closed it
+                self._receive_frame(self._framer.receive_eof(), messages)
+            self._closed = self._closed or "the connection is closed"
         for id_, method in self._outgoing.items():
             messages.append(ErrorResponse(id_, method, UNAVAILABLE, self._closed, {"reason": REASONS[UNAVAILABLE]}))
         self._outgoing.clear()
-        self._incoming.clear()
         return messages
 
     # -------------------------------------------------------------------------------------------------- to the peer
@@ -191,7 +193,7 @@ class Connection:
 
     def progress(self, id_: MessageId, progress: float | None = None, message: str | None = None) -> None:
         """Tell how far a request of the peer's is, `progress` from 0 to 1; for one that has ended it is dropped."""
-        if id_ not in self._incoming:
+        if id_ not in self._incoming or self._closed:
             self.counts.dropped += 1
             return
         params = {"id": id_, "progress": progress, "message": message}

@@ -27,19 +27,16 @@ class LineFramer:
         if self.is_overflowed:
             return []
         lines = data.split(b"\n")
-        tail = self._tail
         # Where the whole chunk is small, so is each line in it: one comparison instead of one a line.
-        if len(tail) + len(data) > self._limit and self._find_overflow(lines):
-            lines = lines[: self._find_overflow(lines) - 1]
-            self.is_overflowed = True
-            rest = b""
-        else:
-            rest = lines.pop()
-        if tail and lines:
-            tail += lines[0]
-            lines[0] = bytes(tail)
-            self._tail = tail = bytearray()
-        tail += rest
+        if len(self._tail) + len(data) > self._limit:
+            lines = lines[: self._count_fitting(lines)]
+        rest = b"" if self.is_overflowed else lines.pop()
+        if lines and self._tail:
+            self._tail += lines[0]
+            lines[0] = self.receive_eof()
+        if self.is_overflowed:
+            self._tail.clear()
+        self._tail += rest
         return lines
 
     def receive_eof(self) -> bytes:
@@ -47,11 +44,12 @@ class LineFramer:
         rest, self._tail = bytes(self._tail), bytearray()
         return rest
 
-    def _find_overflow(self, lines: list[bytes]) -> int:
-        """Return the number of the first line that is too long, counted from 1; 0 when there is none."""
+    def _count_fitting(self, lines: list[bytes]) -> int:
+        """Return how many come before the first line that is too long."""
         held = len(self._tail)
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(lines):
             if held + len(line) > self._limit:
+                self.is_overflowed = True
                 return number
             held = 0
-        return 0
+        return len(lines)
