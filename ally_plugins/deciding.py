@@ -88,6 +88,7 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
         found=found,
         daemon=placed.daemon,
         label=facts.label or facts.name,
+        is_set_aside=bool(facts.set_aside),
     )
 
 

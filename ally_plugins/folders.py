@@ -9,6 +9,7 @@ from __future__ import annotations
 # Strings all the way, as in `locating`.
 # ruff: noqa: PTH118
 import os
+import shlex
 import stat
 from collections import defaultdict
 from pathlib import Path
@@ -18,7 +19,6 @@ from attrs import define, evolve, field
 
 from . import locating
 from .errors import ManifestError
-from .fields import describe
 from .found import Found
 from .grants import is_plugin_name
 from .home import read_capped
@@ -67,7 +67,7 @@ class _Scan:
             except _NoPlugin as error:
                 self.problems.append(str(error))
             except OSError as error:
-                self.problems.append(f"the folder {describe(path)} cannot be read: {error.strerror or error}")
+                self.problems.append(f"the folder {path!r} cannot be read: {error.strerror or error}")
             else:
                 by_name[found.name].append(found)
         return tuple(_one_of(name, same) for name, same in sorted(by_name.items()))
@@ -97,15 +97,15 @@ def _check_trust(path: str) -> None:
     """Raise _NoPlugin for a folder that somebody else may have written, or that is elsewhere."""
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
-        raise _NoPlugin(f"the folder {describe(path)} is a link, expected a folder; copy it here instead")
+        raise _NoPlugin(f"the folder {path!r} is a link, expected a folder; copy it here instead")
     if not stat.S_ISDIR(found.st_mode):
-        raise _NoPlugin(f"{describe(path)} is not a folder")
+        raise _NoPlugin(f"{path!r} is not a folder")
     if os.name != "posix":
         return
     if found.st_uid not in (os.geteuid(), 0):
-        raise _NoPlugin(f"the folder {describe(path)} belongs to another user, expected one of yours")
+        raise _NoPlugin(f"the folder {path!r} belongs to another user, expected one of yours")
     if found.st_mode & _OTHERS_WRITE:
-        raise _NoPlugin(f"the folder {describe(path)} can be written by everybody; mend it: chmod o-w {describe(path)}")
+        raise _NoPlugin(f"the folder {path!r} can be written by everybody; mend it: chmod o-w {shlex.quote(path)}")
 
 
 def _found(path: str) -> Found:
@@ -115,13 +115,13 @@ def _found(path: str) -> Found:
         return _legacy(path, legacy, toml)
     if os.path.lexists(toml):
         return _own(path, toml)
-    raise _NoPlugin(f"the folder {describe(path)} has no {MANIFEST_NAME} and no {LEGACY_NAME}")
+    raise _NoPlugin(f"the folder {path!r} has no {MANIFEST_NAME} and no {LEGACY_NAME}")
 
 
 def _own(path: str, toml: str) -> Found:
     name = os.path.basename(path)  # noqa: PTH119
     if not is_plugin_name(name):
-        raise _NoPlugin(f"the folder {describe(path)} is named after no plugin, expected {_NAME_RULE}")
+        raise _NoPlugin(f"the folder {path!r} is named after no plugin, expected {_NAME_RULE}")
     found = _with_files(Found(name=name, distribution=f"{FOLDER}{name}", version="", entry_point="",
                               manifest_path=toml, root=path, origin="folder"))  # fmt: skip
     try:
@@ -140,7 +140,7 @@ def _legacy(path: str, file: str, toml: str) -> Found:
 
     content = read_capped(file, MAX_LEGACY_BYTES)
     if content is None:
-        raise _NoPlugin(f"the manifest {describe(file)} is not there; a broken link?")
+        raise _NoPlugin(f"the manifest {file!r} is not there; a broken link?")
     try:
         plugin: Any = read_legacy(content, path)
     except ManifestError as error:
@@ -198,5 +198,5 @@ def _with_files(found: Found) -> Found:
 def _one_of(name: str, same: list[Found]) -> Found:
     if len(same) == 1:
         return same[0]
-    folders = " and ".join(sorted(describe(found.root) for found in same))
+    folders = " and ".join(sorted(repr(found.root) for found in same))
     return evolve(same[0], manifest=None, daemon=None, problem=f"{folders} both are {name!r}; remove one of them")

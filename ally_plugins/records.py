@@ -74,6 +74,8 @@ class PluginRecord:
     """How it runs in a process of its own, all settled and ready to start; None for one that runs inline."""
     label: str = field(default=Factory(lambda self: self.name, takes_self=True))
     """What commands and lists call it: the name, or `folder:NAME` where a package has the name too."""
+    is_set_aside: bool = False
+    """Whether another one of its name is the one that counts; such a plugin is never loaded."""
 
     @property
     def placement(self) -> Literal["inline", "process"]:

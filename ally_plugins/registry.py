@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -278,6 +279,8 @@ class Registry:
 
         Raises ConsentError for what the plugin cannot, ConfigError for a Python or an environment that is not there.
         """
+        if interpreter is not None and not Path(interpreter).is_absolute():
+            raise ConfigError(f"interpreter: found {describe(interpreter)}, expected the absolute path of a Python")
         config = PluginConfig(placement=placement, interpreter=interpreter or "", environment=environment or "")
         with self.home.locked():
             name = self._known(name)
