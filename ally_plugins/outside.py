@@ -5,10 +5,8 @@ Made with the host, and asleep until there is a daemon: a host without any start
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .capabilities import CAPABILITIES
@@ -72,11 +70,10 @@ class Outside:
 
     def stderr_log(self, plugin: str) -> StderrLog:
         """Return the log that a plugin's stderr goes to; without a home only its end is kept."""
-        from .runtime.stderrlog import StderrLog
+        from .runtime.stderrlog import StderrLog, log_file
 
         if plugin not in self._logs:
-            directory: Path | None = self._home.logs_dir if self._home is not None else None
-            self._logs[plugin] = StderrLog(plugin, directory)
+            self._logs[plugin] = StderrLog(log_file(self._home.logs_dir, plugin) if self._home is not None else None)
         return self._logs[plugin]
 
     async def acknowledge(self, plugin: str, offset: str) -> None:
@@ -88,4 +85,5 @@ class Outside:
         if launcher is not None:
             await launcher.close()
         logs, self._logs = self._logs, {}
-        await asyncio.gather(*(log.close() for log in logs.values()))
+        for log in logs.values():
+            log.close()

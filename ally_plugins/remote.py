@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Offers", "Remote", "RemoteSide", "StdioOpener", "new_remote", "new_supervisor"]
 
+LAST_LINES: Final = 3
+LAST_CHARS: Final = 300
+"""Of its stderr in the reason why a daemon ended; the log has the rest."""
+
 _PROTOCOL_HINT: Final = "stdout is the protocol's own: what is for people goes to stderr"
 
 
@@ -193,7 +197,8 @@ class StdioOpener:
     async def launch(self) -> Process:
         """Start the process."""
         remote = self.remote
-        remote.log.begin()
+        remote.log.end()
+        remote.log.forget_tail()
         peer = self._peer = make_peer(remote, self._is_lost)
         spec = ProcessSpec(
             name=remote.plugin.name,
@@ -233,7 +238,7 @@ class StdioOpener:
 
     def last_words(self) -> str:
         """Return the end of what it wrote to stderr."""
-        return self.remote.log.last_words()
+        return last_words(self.remote)
 
 
 def make_peer(remote: Remote, lost: Callable[[str], None]) -> Peer:
@@ -273,8 +278,13 @@ async def greet(remote: Remote, peer: Peer) -> None:
     peer.hello = hello
 
 
+def last_words(remote: Remote) -> str:
+    """Return the end of what a daemon wrote to stderr, as one line; empty when that is nothing."""
+    return " / ".join(remote.log.tail[-LAST_LINES:])[-LAST_CHARS:]
+
+
 def _tail(remote: Remote) -> str:
-    words = remote.log.last_words()
+    words = last_words(remote)
     return f", stderr ends: {words}" if words else ""
 
 
