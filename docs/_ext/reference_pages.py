@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
     from ally_plugins.hookspecs import HookInfo
+    from ally_plugins.wire.methods import Method
 
 MARK = re.compile(r"^<!-- generated: (?P<name>[\w -]+) -->$", re.MULTILINE)
 
@@ -134,6 +136,50 @@ def command_tree() -> Iterator[tuple[str, click.Command]]:
     return walk("ally-plugins", module.cli)
 
 
+def messages(sender: str) -> str:
+    """Return an entry for each message of the wire that one side sends (`host`, `plugin`), or that both do (`both`)."""
+    from ally_plugins.wire.methods import HOST_METHODS, METHODS, PLUGIN_METHODS
+
+    shared = {name for name in HOST_METHODS if name.startswith("$/") and name in PLUGIN_METHODS}
+    wanted = "host" if sender == "both" else sender
+    chosen = [each for each in METHODS if each.sender == wanted and (each.name in shared) == (sender == "both")]
+    return "\n".join(_message(each) for each in chosen)
+
+
+def _message(method: Method) -> str:
+    from ally_plugins.wire.methods import COMMON_ERRORS
+    from ally_plugins.wire.samples import sample_frames
+    from ally_plugins.wire.shapes import described_fields
+
+    where = " on the host's socket" if method.name == "initialize" and method.sender == "plugin" else ""
+    parts = [f"### `{method.name}`{where}", method.doc]
+    if fields := described_fields(method.params):
+        rows = [f"| `{a.name}` | {_shape(a)} | {a.metadata['words']} |" for a in fields]
+        parts.append("\n".join(["| params | type | meaning |", "|---|---|---|", *rows]))
+    frames = sample_frames(method.sender, method.name, is_request=method.is_request)
+    parts += [f"```json\n{json.dumps(frame, ensure_ascii=False)}\n```" for frame in frames]
+    if method.is_request:
+        errors = ", ".join(f"`{name}`" for name in dict.fromkeys((*method.errors, *COMMON_ERRORS)))
+        parts.append(f"Answered with {method.result}. Errors: {errors}.")
+    else:
+        parts.append("A notification: it has no `id` and no answer.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _shape(field: attrs.Attribute[Any]) -> str:
+    expected = field.metadata["shape"].expected
+    return expected if field.default is attrs.NOTHING else f"{expected}; optional"
+
+
+def wire_errors() -> str:
+    """Return the table of the codes."""
+    from ally_plugins.wire.codes import CODES
+    from ally_plugins.wire.schema import ERROR_WORDS
+
+    rows = [f"| `{code}` | `{reason}` | {ERROR_WORDS[reason]} |" for reason, code in CODES.items()]
+    return "\n".join(["| code | `data.reason` | meaning |", "|---|---|---|", *rows])
+
+
 def _help(path: str, command: click.Command) -> str:
     context = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
     return command.get_help(context).replace("\b", "")
@@ -228,6 +274,10 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors": errors,
     "limits": limits,
     "commands": commands,
+    "messages of the host": lambda: messages("host"),
+    "messages of a daemon": lambda: messages("plugin"),
+    "messages of both": lambda: messages("both"),
+    "wire errors": wire_errors,
     "api": api,
     "testing": testing,
 }
