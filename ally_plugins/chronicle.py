@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from .errors import ConfigError
 from .events import Event, PluginState, TaskProgress
 from .journal import Record
+from .runtime.links import DaemonError
 from .runtime.plugin import Plugin, describe
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Chronicle:
 
 def _may_be_shown(plugin: Plugin, error: BaseException) -> bool:
     """Say whether an error has a traceback to show, and one that quotes no secret."""
-    if not isinstance(error, Exception) or error.__traceback__ is None:
+    if not isinstance(error, Exception) or isinstance(error, DaemonError) or error.__traceback__ is None:
         return False
     text = "".join(format_exception(error)) if plugin.secrets else ""
     return plugin.masked(text) == text

@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 
     from ally_plugins.events import Event
 
-__all__ = ["DaemonGone", "Link", "RemoteCrash", "RemoteHook"]
+__all__ = ["DaemonError", "DaemonGone", "Link", "RemoteCrash", "RemoteHook"]
 
 
-class DaemonGone(PluginError):
+class DaemonError(PluginError):
+    """What went wrong with a daemon, in a whole sentence of ours; its class says nothing more to people."""
+
+
+class DaemonGone(DaemonError):
     """The daemon's process ended, or its connection broke, before it answered. The supervisor counts that, once."""
 
 
-class RemoteCrash(PluginError):
+class RemoteCrash(DaemonError):
     """Something of a daemon's failed; its traceback is in the daemon's own log, and stays there."""
 
 

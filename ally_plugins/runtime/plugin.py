@@ -21,7 +21,7 @@ from ally_plugins.policy.restart import CrashCounter
 
 from .anylane import AnyLane
 from .lanes import Crash, TimedOut
-from .links import DaemonGone
+from .links import DaemonError, DaemonGone
 from .observers import Implementation
 from .requests import HookExit
 
@@ -191,7 +191,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, HookExit):
         error = error.raised
     text = str(error).strip().partition("\n")[0]
-    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    kind = "" if isinstance(error, DaemonError) else type(error).__name__
+    line = ": ".join(part for part in (kind, text) if part)
     return line if len(line) <= 300 else line[:297] + "..."  # noqa: PLR2004
 
 

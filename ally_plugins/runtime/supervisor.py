@@ -18,7 +18,7 @@ from ally_plugins.daemons import Timing
 from ally_plugins.errors import CannotExecute, PluginError
 
 from .bridge import DaemonLane
-from .links import Link
+from .links import DaemonError, Link
 from .plugin import Plugin
 from .process import Process
 from .requests import Crash
@@ -34,11 +34,11 @@ LAST_WORDS: Final = 0.2
 """Seconds that a process has to end by itself after its connection broke, so that its exit code is the reason told."""
 
 
-class DaemonFailed(PluginError):
+class DaemonFailed(DaemonError):
     """The process of a daemon ended, or had to be ended."""
 
 
-class StartFailed(PluginError):
+class StartFailed(DaemonError):
     """A daemon could not be started; with `is_final`, trying again would not help."""
 
     def __init__(self, message: str, *, is_final: bool = False) -> None:
