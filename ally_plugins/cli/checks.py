@@ -12,7 +12,7 @@ from attrs import frozen
 
 from ally_plugins.errors import AllyError, OrderError
 
-from .requests import INLINE
+from .processes import IN_PROCESS, INLINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -100,7 +100,8 @@ def _check_python(_: State) -> Iterator[Finding]:
 
 
 def _check_platform(_: State) -> Iterator[Finding]:
-    yield Finding("note", "platform", f"a plugin {INLINE}")
+    yield Finding("note", "platform", f"a plugin with the placement inline {INLINE}")
+    yield Finding("note", "platform", f"a plugin with the placement process {IN_PROCESS}")
     weaker = [text for platform, text in _LINUX_ONLY if sys.platform == platform]
     if sys.platform == "linux":
         yield Finding("ok", "platform", "Linux, where everything is tested")

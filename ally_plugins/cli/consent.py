@@ -34,14 +34,17 @@ def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  
     Shown are its origin, every request with its reason, and what has changed since you agreed last. Without a person at
     the terminal the answer is no, unless --yes is given. `--only` narrows what it gets. Hosts that run start it.
 
+    Where a folder has the name of a package, NAME is the package and folder:NAME the folder.
+
     \b
     Example:
       ally-plugins enable loop-warner
       ally-plugins enable loop-warner --only events:TOOL_CALL_END --only add_message:user
       ally-plugins enable loop-warner --yes
+      ally-plugins enable folder:loop-warner
     """
     registry = state.registry
-    plan = registry.plan(name, only or None)
+    plan = registry.plan(registry.meant(name), only or None)
     if _is_settled(plan) and not only:
         _tell(state, plan, plan.record, None)
         return
@@ -58,8 +61,8 @@ def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  
         raise ConsentError(f"{name!r} is not enabled: you did not agree")
     with recorder(registry) as writing:
         writing.change(lambda it: it.enable(plan, "--yes" if yes else "person"))
-    effect = tell_hosts(state.home, "apply", name)
-    _tell(state, plan, registry.get(name), effect)
+    effect = tell_hosts(state.home, "apply", plan.record.name)
+    _tell(state, plan, registry.get(plan.record.name), effect)
     effect.exit()
 
 
@@ -87,7 +90,7 @@ def _tell(state: State, plan: Plan, record: PluginRecord, effect: Effect | None)
         print_json({**about, "hosts": effect.data() if effect is not None else []})
         return
     done = "is enabled" if effect is not None else "is enabled already, and nothing new is asked for"
-    echo(f"{record.name} {done}")
+    echo(f"{record.label} {done}")
     if record.state != "enabled":
         echo(f"it is {record.state}: {inert(record.reason)}")
     for line in effect.lines() if effect is not None else ():
@@ -106,15 +109,15 @@ def review(state: State) -> None:
     """
     registry = state.registry
     records = registry.review()
-    plans = {record.name: _plan(registry, record) for record in records}
+    plans = {record.label: _plan(registry, record) for record in records}
     if state.as_json:
-        pending = [_data(record, plans[record.name]) for record in records]
+        pending = [_data(record, plans[record.label]) for record in records]
         print_json({"pending": pending, "problems": registry.problems})
         return
     if not records:
         echo("nothing waits for you")
     for record in records:
-        for line in _lines(record, plans[record.name]):
+        for line in _lines(record, plans[record.label]):
             echo(line)
         echo()
     for problem in registry.problems:
@@ -123,13 +126,13 @@ def review(state: State) -> None:
 
 def _plan(registry: Registry, record: PluginRecord) -> Plan | None:
     try:
-        return registry.plan(record.name)
+        return registry.plan(record.label)
     except ConsentError:  # it is broken or gone: there is nothing to agree to
         return None
 
 
 def _lines(record: PluginRecord, plan: Plan | None) -> list[str]:
-    head = plan_lines(plan) if plan is not None else [paint(inert(record.name), bold=True)]
+    head = plan_lines(plan) if plan is not None else [paint(inert(record.label), bold=True)]
     return [*head, f"  {paint(record.state, fg='yellow')}: {inert(record.reason)}"]
 
 

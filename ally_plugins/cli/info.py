@@ -10,8 +10,9 @@ from ally_plugins.errors import AllyError
 
 from .listing import paint_state
 from .live import look
+from .processes import process_data, process_rows, trust
 from .reading import reading_of, record_data, summary
-from .requests import INLINE, changes_of, meaning
+from .requests import changes_of, meaning
 from .settings import setting_rows, shown_settings
 from .state import command
 from .text import columns, echo, inert, paint, print_json, when
@@ -58,7 +59,7 @@ def info(state: State, name: str) -> None:
     _section("changed since you agreed", changes_of(record))
     _section("recent trouble", [_trouble_line(each) for each in trouble])
     echo()
-    echo(f"  {paint(record.placement, fg='yellow')}: it {INLINE}")
+    echo(f"  {paint(record.placement, fg='yellow')}: it {trust(record)}")
 
 
 def _section(title: str, lines: Sequence[str]) -> None:
@@ -76,6 +77,7 @@ def _head(record: PluginRecord) -> list[str]:
         ("  comes from", inert(record.source)),
         ("  entry point", inert(record.entry_point) or "-"),
         ("  files", inert(record.found.root if record.found else "") or "-"),
+        *((f"  {heading}", text) for heading, text in process_rows(record)),
         ("  needs host API", inert(record.manifest.requires_host) or "any"),
         ("  agreed", agreed),
         ("  on error", f"gates {config.gate_on_error}, transforms {config.transform_on_error}"),
@@ -83,7 +85,7 @@ def _head(record: PluginRecord) -> list[str]:
         ("  mandatory", "yes" if config.mandatory else "no"),
     ]
     description = inert(record.manifest.description) or "(no description)"
-    return [f"{paint(inert(record.name), bold=True)}: {description}", *columns(rows)]
+    return [f"{paint(inert(record.label), bold=True)}: {description}", *columns(rows)]
 
 
 def _shadow(value: bool | frozenset[str]) -> str:  # noqa: FBT001 - a value here
@@ -110,7 +112,7 @@ def _order(record: PluginRecord, records: Sequence[PluginRecord]) -> dict[str, A
     from ally_plugins.policy.ordering import Orderable, order
 
     manifest = record.manifest
-    taking_part = [each for each in records if each.is_enabled or each.name == record.name]
+    taking_part = [each for each in records if each.is_enabled or each.label == record.label]
     try:
         names = order(Orderable(each.name, each.manifest.before, each.manifest.after, each.config.mandatory)
                       for each in taking_part)  # fmt: skip
@@ -157,8 +159,7 @@ def _data(record: PluginRecord, order: dict[str, Any], trouble: Sequence[StoredR
         "files": record.found.root if record.found else None,
         "editable": record.found.editable if record.found else False,
         "requires_host": manifest.requires_host,
-        "placement": record.placement,
-        "trust": f"it {INLINE}",
+        **process_data(record),
         "agreed": {"at": agreement.at, "by": agreement.by, "version": agreement.version} if agreement else None,
         "requests": [
             {"grant": each.grant.text, "reason": each.reason, "granted": _is_granted(record, i)}

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from .live import Look, look, warn_of_silent
+from .processes import trust
 from .state import command
 from .text import columns, echo, inert, paint, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ally_plugins.records import PluginRecord
 
     from .state import State
@@ -36,7 +39,7 @@ def list_(state: State) -> None:
     records = registry.load()
     live = look(state.home)
     if state.as_json:
-        plugins = [_data(record) | {"live": live.data(record.name)} for record in records]
+        plugins = [_data(record) | {"live": live.data(_live_name(record))} for record in records]
         print_json({"plugins": plugins, "problems": registry.problems, "silent_hosts": live.silent})
         return
     warn_of_silent(live)
@@ -45,18 +48,29 @@ def list_(state: State) -> None:
         echo(line)
     for record in records:
         for warning in record.warnings:
-            echo(f"warning: {inert(record.name)}: {inert(warning)}")
+            echo(f"warning: {inert(record.label)}: {inert(warning)}")
     for problem in registry.problems:
         echo(f"problem: {inert(problem)}")
-    if any(record.is_enabled for record in records):
-        echo(paint("an enabled plugin runs inside your agent's process: grants keep it honest, they do not contain it",
-                   dim=True))  # fmt: skip
+    for line in _trust(records):
+        echo(paint(line, dim=True))
+
+
+def _trust(records: Sequence[PluginRecord]) -> list[str]:
+    """Say what the placements in use are worth."""
+    used = {record.placement: record for record in records if record.is_enabled}
+    return [f"{placement}: such a plugin {trust(used[placement])}" for placement in sorted(used)]
 
 
 def _row(record: PluginRecord, live: Look) -> tuple[str, ...]:
-    words, why = live.words(record.name)
+    words, why = live.words(_live_name(record))
     now = (paint_state(words or "-"),) if live.hosts else ()
-    return (inert(record.name), paint_state(_state(record)), *now, inert(record.source), why or _reason(record))
+    return (inert(record.label), paint_state(_state(record)), *now, record.placement, inert(record.source),
+            why or _reason(record))  # fmt: skip
+
+
+def _live_name(record: PluginRecord) -> str:
+    """Return the name by which hosts know it; none has one that is set aside."""
+    return "" if record.is_set_aside else record.name
 
 
 def paint_state(state: str) -> str:
@@ -83,7 +97,10 @@ def _data(record: PluginRecord) -> dict[str, Any]:
         "distribution": record.distribution,
         "version": record.version,
         "entry_point": record.entry_point,
+        "label": record.label,
+        "source": record.source,
         "placement": record.placement,
+        "command": record.daemon.command if record.daemon is not None else None,
         "grants": record.granted.texts() if record.is_enabled else [],
         "pending": [request.grant.text for request in record.pending],
         "shadow": record.config.shadow,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from .processes import process_data, process_rows, trust
 from .text import columns, inert, paint
 
 if TYPE_CHECKING:
@@ -12,9 +13,7 @@ if TYPE_CHECKING:
     from ally_plugins.records import PluginRecord
     from ally_plugins.registry import Plan
 
-__all__ = ["INLINE", "changes_of", "meaning", "plan_data", "plan_lines"]
-
-INLINE: Final = "runs inside your agent's process: grants keep it honest, they do not contain it"
+__all__ = ["changes_of", "meaning", "plan_data", "plan_lines"]
 
 _MEANINGS: Final = {
     "add_message:trigger_turn": "wakes an idle agent with a message",
@@ -29,6 +28,7 @@ _MEANINGS: Final = {
     "tasks": "runs background tasks",
     "request_action": "has the action {topic} carried out",
     "events": "sees {topic}",
+    "env": "is given your environment's {topic}",
 }
 
 
@@ -47,19 +47,20 @@ def plan_lines(plan: Plan) -> list[str]:
         lines += ["", f"  {paint('changed since you agreed', bold=True)}:", *(f"    {line}" for line in changes)]
     if record.manifest.settings:
         lines += ["", "  settings:", *(f"    {line}" for line in _settings(record))]
-    return [*lines, "", f"  {paint('inline', fg='yellow')}: it {INLINE}"]
+    return [*lines, "", f"  {paint(record.placement, fg='yellow')}: it {trust(record)}"]
 
 
 def _identity(record: PluginRecord) -> list[str]:
     found = record.found
     editable = " (editable: its code may change at any time)" if found is not None and found.editable else ""
     rows = [
-        ("  distribution", f"{inert(record.distribution)} {inert(record.version)}{editable}"),
-        ("  entry point", inert(record.entry_point)),
+        ("  comes from", f"{inert(record.source)}{editable}"),
+        ("  entry point", inert(record.entry_point) or "-"),
         ("  files", inert(found.root) if found is not None else "-"),
+        *((f"  {heading}", text) for heading, text in process_rows(record)),
     ]
     description = inert(record.manifest.description) or "(no description)"
-    return [f"{paint(inert(record.name), bold=True)}: {description}", *columns(rows)]
+    return [f"{paint(inert(record.label), bold=True)}: {description}", *columns(rows)]
 
 
 def _requests(plan: Plan) -> list[str]:
@@ -96,8 +97,9 @@ def changes_of(record: PluginRecord) -> list[str]:
         )
     if agreement.version != record.version:
         lines.append(f"version {inert(agreement.version)} is now {inert(record.version)}")
-    elif record.has_changed_code:
+    elif record.has_changed_code and not record.changed_files:
         lines.append("its code has changed, its version has not")
+    lines += [inert(f"file {change}") for change in record.changed_files]
     lines += [f"asks newly for {inert(request.grant.text)}" for request in record.pending]
     lines += [f"asks no more for {inert(grant.text)}" for grant in agreement.grants.difference(record.requested)]
     return lines if len(lines) > 1 else []
@@ -125,8 +127,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "entry_point": record.entry_point,
         "files": record.found.root if record.found is not None else None,
         "editable": record.found.editable if record.found is not None else False,
-        "placement": record.config.placement,
-        "trust": f"it {INLINE}",
+        **process_data(record),
         "requests": [
             {
                 "grant": request.grant.text,

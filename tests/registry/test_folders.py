@@ -18,7 +18,7 @@ from ally_plugins.registry import Registry
 if TYPE_CHECKING:
     from ally_plugins.home import Home
     from ally_plugins.records import PluginRecord
-    from conftest import Site
+    from .conftest import Site
 
 TOML = """
 description = "counts"
