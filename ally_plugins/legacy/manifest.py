@@ -201,7 +201,7 @@ def _background(top: JsonFields) -> Background | None:
 def _socket(background: JsonFields) -> str:
     table = background.table("communication", 'an object such as {"type": "socket", "path": "/tmp/x.sock"}')
     if table is None:
-        if "communication" not in background:
+        if background.take("communication") is None:
             background.note("communication", 'missing, expected {"type": "socket", "path": "/tmp/..."}')
         return ""
     kind, path = table.take("type"), table.take("path")

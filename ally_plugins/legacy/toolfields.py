@@ -52,7 +52,7 @@ def _tool(fields: JsonFields, *, has_daemon: bool) -> LegacyTool:
     method, command = fields.text("method"), fields.argument("command")
     if kind == "background_rpc":
         _check_method(fields, method, has_daemon=has_daemon)
-    elif fields.take("type") in {None, "executable"} and (problem := command_problem(command)) is not None:
+    elif fields.take("type") in (None, "executable") and (problem := command_problem(command)) is not None:
         fields.note("command", problem + (" (or the type 'background_rpc')" if method else ""))
     default = numbers.RPC_TIMEOUT if kind == "background_rpc" else numbers.EXECUTABLE_TIMEOUT
     return LegacyTool(
