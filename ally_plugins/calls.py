@@ -24,6 +24,7 @@ from .wire.values import context_to_wire, receipt_to_wire, tool_result_from
 if TYPE_CHECKING:
     from .bus import PluginMessageBus
     from .runtime.bridge import DaemonLane
+    from .runtime.links import Link
     from .runtime.peer import Peer
     from .runtime.plugin import Plugin
     from .wire.messages import Notification, Request
@@ -53,6 +54,8 @@ class DaemonCalls:
     ) -> None:
         self.is_open = False
         """Whether the daemon may make calls: it has been greeted."""
+        self.link: Link | None = None
+        """The connection over which it talks back, where that is not its lane's."""
         self._plugin = plugin
         self._bus = bus
         self._lane = lane
@@ -114,6 +117,11 @@ class DaemonCalls:
             raise
         SCOPE.set(self._lane.scope_of(params.cause, params.session_id))
         return await answer(self, params)
+
+    def let_go(self, link: Link) -> None:
+        """Use a connection no more that has ended."""
+        if self.link is link:
+            self.link = None
 
     # --- the calls ---
 
@@ -232,7 +240,7 @@ class DaemonCalls:
 
     async def _ask(self, method: str, params: dict[str, Any], cause: str, scope: Scope) -> Any:
         """Ask the daemon to do something outside its lane; the daemon names `cause` in what it does meanwhile."""
-        link = self._lane.link
+        link = self.link or self._lane.link
         if link is None:
             text = f"the process of {self._plugin.name!r} does not run"
             raise UnavailableRefused(text, plugin=self._plugin.name)

@@ -13,6 +13,7 @@ from .capabilities import CAPABILITIES
 
 if TYPE_CHECKING:
     from .home import Home
+    from .legacy.talkback import TalkBackServer
     from .runtime.process import Launcher
     from .runtime.stderrlog import StderrLog
 
@@ -35,7 +36,8 @@ class Outside:
         self.app = app
         self.capabilities = tuple(sorted({*emits, *CAPABILITIES, *actions}))
         self.replan = replan
-        self._home = home
+        self.home = home
+        self._talk_back: TalkBackServer | None = None
         self._sessions = sessions
         self._launcher: Launcher | None = None
         self._logs: dict[str, StderrLog] = {}
@@ -54,18 +56,34 @@ class Outside:
         """Whether there was anything to start."""
         return self._launcher is not None
 
+    async def talk_back(self) -> TalkBackServer:
+        """Return the host's own socket for daemons that talk back; it listens from its first use on."""
+        from .legacy.places import short_directory
+        from .legacy.talkback import TalkBackServer
+
+        if self._talk_back is None:
+            server = TalkBackServer(self.home.run_dir if self.home is not None else short_directory())
+            await server.start()
+            self._talk_back = server
+        return self._talk_back
+
+    def forget_talk_back(self, plugin: str) -> None:
+        """Take back the token of a process that has ended."""
+        if self._talk_back is not None:
+            self._talk_back.forget(plugin)
+
     def session_ids(self) -> tuple[str, ...]:
         """Return the open sessions."""
         return tuple(self._sessions)
 
     def data_dir_of(self, plugin: str) -> str | None:
         """Return the plugin's own directory, made when it is not there; None for a host without a home."""
-        return str(self._home.data_dir(plugin)) if self._home is not None else None
+        return str(self.home.data_dir(plugin)) if self.home is not None else None
 
     def working_dir(self) -> str:
         """Return where a daemon works that names no folder: a directory of the home, or the root."""
-        if self._home is not None:
-            return str(self._home.path)
+        if self.home is not None:
+            return str(self.home.path)
         return os.path.abspath(os.sep)  # noqa: PTH100 - never the host's own, which may be anywhere
 
     def stderr_log(self, plugin: str) -> StderrLog:
@@ -73,7 +91,7 @@ class Outside:
         from .runtime.stderrlog import StderrLog, log_file
 
         if plugin not in self._logs:
-            self._logs[plugin] = StderrLog(log_file(self._home.logs_dir, plugin) if self._home is not None else None)
+            self._logs[plugin] = StderrLog(log_file(self.home.logs_dir, plugin) if self.home is not None else None)
         return self._logs[plugin]
 
     async def acknowledge(self, plugin: str, offset: str) -> None:
@@ -84,6 +102,9 @@ class Outside:
         launcher, self._launcher = self._launcher, None
         if launcher is not None:
             await launcher.close()
+        server, self._talk_back = self._talk_back, None
+        if server is not None:
+            await server.close()
         logs, self._logs = self._logs, {}
         for log in logs.values():
             log.close()

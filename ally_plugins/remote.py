@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from attrs import define, field
 
@@ -18,9 +18,10 @@ from .calls import DaemonCalls
 from .daemons import Daemon
 from .errors import PluginError, RefusedError, RemoteError, UndeclaredError, VersionError
 from .hookspecs import HOOKS
+from .ids import new_id
 from .manifest import HOST_API, manifest_line
 from .policy.permissions import Grant, GrantSet
-from .policy.restart import Backoff
+from .policy.restart import Backoff, LinearBackoff
 from .records import PluginRecord
 from .remote_hooks import remote_implementations, remote_observers
 from .runtime.bridge import DaemonLane
@@ -31,7 +32,7 @@ from .runtime.observers import Observers
 from .runtime.peer import Peer
 from .runtime.plugin import DEADLINES, Plugin
 from .runtime.process import Launcher, Process, ProcessSpec
-from .runtime.supervisor import StartFailed, Supervisor
+from .runtime.supervisor import Opener, RestartPolicy, StartFailed, Supervisor
 from .wire.codes import UNSUPPORTED_PROTOCOL
 from .wire.handshake import PROTOCOL, PROTOCOLS, check_protocol
 from .wire.host_params import HostInfo, InitializeParams, InitializeResult
@@ -40,6 +41,9 @@ from .wire.methods import read_initialize_result, write_params
 
 if TYPE_CHECKING:
     from .bus import PluginMessageBus
+    from .home import Home
+    from .legacy.plugin import LegacyPlugin
+    from .legacy.talkback import TalkBackServer
     from .runtime.stderrlog import StderrLog  # noqa: TC004 - nobody reads this annotation at run time
 
 __all__ = ["Offers", "Remote", "RemoteSide", "StdioOpener", "new_remote", "new_supervisor"]
@@ -56,10 +60,20 @@ class RemoteSide(Protocol):
 
     app: str
 
+    home: Home | None
+    """The host's, None when it keeps nothing on disk."""
+
     @property
     def launcher(self) -> Launcher:
         """Who starts processes."""
         ...
+
+    async def talk_back(self) -> TalkBackServer:
+        """Return the host's own socket, which is made when it is first needed."""
+        ...
+
+    def forget_talk_back(self, plugin: str) -> None:
+        """Take back the token of a process that has ended."""
 
     @property
     def capabilities(self) -> tuple[str, ...]:
@@ -105,6 +119,12 @@ class Remote:
 
     def __attrs_post_init__(self) -> None:
         self.offers = Offers(self)
+
+    @property
+    def legacy(self) -> LegacyPlugin | None:
+        """What its `plugin.json` says, for a plugin of Code-Ally's."""
+        found = self.record.found
+        return found.legacy if found is not None else None
 
     def told(self) -> dict[str, Any]:
         """Return what a daemon is told when it is greeted."""
@@ -236,6 +256,9 @@ class StdioOpener:
         """Send `shutdown`, and wait for its answer within the deadline of `ally_stop`."""
         await say_goodbye(self.remote, link, reason)
 
+    def ended(self) -> None:
+        """Do nothing: the connection was all there was."""
+
     def last_words(self) -> str:
         """Return the end of what it wrote to stderr."""
         return last_words(self.remote)
@@ -347,7 +370,11 @@ def new_remote(
 
 
 def new_supervisor(remote: Remote) -> Supervisor:
-    """Return the supervisor of a daemon's process."""
-    return Supervisor(
-        remote.plugin, remote.lane, StdioOpener(remote), remote.daemon.timing, Backoff(random.random)
-    )  # fmt: skip
+    """Return the supervisor of a daemon's process, as its transport and Code-Ally's own numbers want it."""
+    daemon, opener = remote.daemon, cast("Opener", StdioOpener(remote))
+    if daemon.transport == "socket":
+        from .remote_sockets import SocketOpener  # only where there is one
+
+        opener = SocketOpener(remote, remote.legacy, new_id("h"))
+    restarts: RestartPolicy = LinearBackoff() if daemon.legacy else Backoff(random.random)
+    return Supervisor(remote.plugin, remote.lane, opener, daemon.timing, restarts)

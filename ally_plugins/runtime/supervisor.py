@@ -69,6 +69,9 @@ class Opener(Protocol):
     async def say_goodbye(self, link: Link, reason: str) -> None:
         """Ask the daemon to end, and wait until it has heard that."""
 
+    def ended(self) -> None:
+        """Let go of what was held for the process, which is gone."""
+
     def last_words(self) -> str:
         """Return the end of what it wrote to stderr, as one line; empty when that is nothing."""
         ...
@@ -279,6 +282,7 @@ class Supervisor:
             if link is not None:
                 link.close()
             await process.stop(self.timing.shutdown_grace if polite else 0.0)
+            self.opener.ended()
         else:
             self.lane.disconnect(reason)
 
