@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import define, field
 
 from .bus import PluginMessageBus
-from .errors import AllyError, PluginLoadError, RefusedError, UndeclaredError
+from .errors import AllyError, PluginError, PluginLoadError, RefusedError, UndeclaredError
 from .handle import Ally
 from .manifest import manifest_line
 from .policy.permissions import Grant, GrantSet
@@ -152,7 +152,7 @@ class Crew:
 
     def _load(self, member: Member) -> None:
         plugin, record = member.plugin, member.record
-        if record.daemon is not None and member.factory is None:
+        if member.factory is None and (record.daemon is not None or _is_legacy(record)):
             member.remote = new_remote(plugin, record, self.bus, self.side, is_declared=member.is_declared)
             return
         try:
@@ -213,7 +213,21 @@ class Crew:
     async def _start_remote(self, plugin: Plugin, remote: Remote, sessions: Iterable[Session]) -> None:
         """Start a process and wait until it runs, or its first try has failed."""
         self._open(plugin, remote.lane, sessions)
-        plugin.supervisor = supervisor = new_supervisor(remote)
+        if (legacy := remote.legacy) is not None:
+            from .legacy_members import LegacyMember  # only where there is one
+
+            plugin.set_state("starting")
+            try:
+                await LegacyMember(remote, legacy, self.bus).offer()
+            except PluginError as error:
+                self._fail(plugin, f"it could not start: {error}")
+                await remote.lane.close()
+                return
+        if remote.daemon is None:
+            plugin.instance = remote
+            plugin.set_state("running")
+            return
+        plugin.supervisor = supervisor = new_supervisor(remote, remote.daemon)
         await supervisor.start()
 
     async def _register_decorated(self, member: Member) -> None:
@@ -276,6 +290,10 @@ class Crew:
 
     def _shortest_deadline(self) -> float:
         return min((plugin.shortest_deadline() for plugin in self.plugins), default=30.0)
+
+
+def _is_legacy(record: PluginRecord) -> bool:
+    return record.found is not None and record.found.legacy is not None
 
 
 def _secrets(record: PluginRecord) -> tuple[str, ...]:

@@ -109,7 +109,8 @@ class Remote:
 
     plugin: Plugin
     record: PluginRecord
-    daemon: Daemon
+    daemon: Daemon | None
+    """None for a plugin of Code-Ally's that has only programs, run once for each call."""
     is_declared: bool
     side: RemoteSide
     lane: DaemonLane
@@ -147,7 +148,9 @@ class Remote:
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the variables of its process: the allowed ones, those granted, and those set for it."""
-        return child_environment(os.environ, self.record.variables, {**self.daemon.env, **(more or {})})
+        return child_environment(
+            os.environ, self.record.variables, {**(self.daemon.env if self.daemon is not None else {}), **(more or {})}
+        )
 
     def observe(self) -> None:
         """Let the lane carry what the daemon wants of what it is granted now."""
@@ -211,6 +214,7 @@ class StdioOpener:
     """Starts a daemon that speaks over its stdin and stdout; see `supervisor.Opener`."""
 
     remote: Remote
+    daemon: Daemon
     _peer: Peer | None = field(init=False, default=None)
     _lost: Callable[[str], None] = field(init=False, default=lambda _: None)
 
@@ -222,10 +226,10 @@ class StdioOpener:
         peer = self._peer = make_peer(remote, self._is_lost)
         spec = ProcessSpec(
             name=remote.plugin.name,
-            argv=remote.daemon.command,
-            cwd=remote.daemon.cwd or remote.side.working_dir(),
+            argv=self.daemon.command,
+            cwd=self.daemon.cwd or remote.side.working_dir(),
             env=remote.environment(),
-            limits=remote.daemon.limits,
+            limits=self.daemon.limits,
         )
         return await remote.side.launcher.launch(spec, lambda: peer, remote.log.write)
 
@@ -361,20 +365,19 @@ def _version() -> str:
 def new_remote(
     plugin: Plugin, record: PluginRecord, bus: PluginMessageBus, side: RemoteSide, *, is_declared: bool
 ) -> Remote:
-    """Return what a plugin needs to run in a process; nothing of it runs yet."""
-    assert record.daemon is not None  # noqa: S101 - the crew looks before
+    """Return what a plugin needs to run outside; nothing of it runs yet."""
     lane = DaemonLane(plugin.name, Observers(types=frozenset()))
     calls = DaemonCalls(plugin, bus, lane, side.acknowledge)
     log = side.stderr_log(plugin.name)
     return Remote(plugin, record, record.daemon, is_declared, side, lane, calls, log)
 
 
-def new_supervisor(remote: Remote) -> Supervisor:
+def new_supervisor(remote: Remote, daemon: Daemon) -> Supervisor:
     """Return the supervisor of a daemon's process, as its transport and Code-Ally's own numbers want it."""
-    daemon, opener = remote.daemon, cast("Opener", StdioOpener(remote))
+    opener = cast("Opener", StdioOpener(remote, daemon))
     if daemon.transport == "socket":
         from .remote_sockets import SocketOpener  # only where there is one
 
-        opener = SocketOpener(remote, remote.legacy, new_id("h"))
+        opener = SocketOpener(remote, daemon, remote.legacy, new_id("h"))
     restarts: RestartPolicy = LinearBackoff() if daemon.legacy else Backoff(random.random)
     return Supervisor(remote.plugin, remote.lane, opener, daemon.timing, restarts)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from .daemons import Daemon
 from .errors import PluginError, ValidationRefused
 from .legacy.claims import MARK_VARIABLE, SocketClaim, claim_socket
 from .legacy.installs import Installed, find_installed
@@ -58,6 +59,7 @@ class SocketOpener:
     """Starts a daemon that listens on a socket; see `supervisor.Opener`."""
 
     remote: Remote
+    daemon: Daemon
     legacy: LegacyPlugin | None
     run_id: str
     """What `{session_id}` in the path becomes: this host, and no other."""
@@ -78,15 +80,15 @@ class SocketOpener:
         except (OSError, PluginError) as error:
             raise StartFailed(f"cannot listen at {path!r}: {error}", is_final=True) from None
         more = {SOCKET_PATH: path, MARK_VARIABLE: claim.mark, **legacy_environment(remote, self.legacy, installed)}
-        program, *arguments = remote.daemon.command
+        program, *arguments = self.daemon.command
         if installed.python and program in {"python", "python3"}:
             program = installed.python
         spec = ProcessSpec(
             name=remote.plugin.name,
             argv=(program, *arguments),
-            cwd=remote.daemon.cwd or remote.side.working_dir(),
+            cwd=self.daemon.cwd or remote.side.working_dir(),
             env=remote.environment({**more, **await self._talk_back()}),
-            limits=remote.daemon.limits,
+            limits=self.daemon.limits,
             stdio=False,
         )
         self._process = process = await remote.side.launcher.launch(spec, None, remote.log.write)
@@ -95,13 +97,13 @@ class SocketOpener:
             remote.plugin.name,
             path,
             is_running=lambda: not process.exited.done(),
-            health_timeout=remote.daemon.timing.ping_timeout,
+            health_timeout=self.daemon.timing.ping_timeout,
             on_writable=remote.lane.wake,
         )
         return process
 
     def _path(self) -> str:
-        path = self.remote.daemon.socket.replace("{session_id}", self.run_id)
+        path = self.daemon.socket.replace("{session_id}", self.run_id)
         if (problem := path_problem(path)) is not None:
             raise StartFailed(f"its socket path {problem}", is_final=True)
         return path
@@ -117,7 +119,7 @@ class SocketOpener:
         link = self._link
         assert link is not None  # noqa: S101 - launched just now
         try:
-            await link.wait_ready(self.remote.daemon.timing.startup_timeout, process.exited)
+            await link.wait_ready(self.daemon.timing.startup_timeout, process.exited)
         except DaemonGone as error:
             raise StartFailed(str(error)) from None
         except PluginError as error:
@@ -130,7 +132,7 @@ class SocketOpener:
         """Let it hear what it is granted; its tools stand in its manifest, and are registered already."""
         del link
         remote = self.remote
-        remote.plugin.instance = remote.daemon
+        remote.plugin.instance = self.daemon
         remote.calls.is_open = True
         remote.observe()
         remote.side.replan()
@@ -159,7 +161,7 @@ class SocketOpener:
 
     async def _talk_back(self) -> dict[str, str]:
         remote = self.remote
-        if not remote.daemon.talks_back:
+        if not self.daemon.talks_back:
             return {}
         server = await remote.side.talk_back()
         path, token = server.expect(remote.plugin.name, self._connected, self._initialize, self._is_its)

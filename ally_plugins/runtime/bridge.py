@@ -155,8 +155,11 @@ class DaemonLane:
         if deadline is not None:
             request.timer = loop.call_later(deadline, self._expire, asked, deadline)
         request.future.add_done_callback(partial(self._over, asked))
-        self._waiting.append(asked)
-        self.wake()
+        if function is not None and not isinstance(function, RemoteHook):
+            self._answer_here(asked, function)
+        else:
+            self._waiting.append(asked)
+            self.wake()
         return request.future
 
     def abandon(self) -> None:
@@ -286,16 +289,18 @@ class DaemonLane:
             future = link.request("drain", {})
             future.add_done_callback(partial(self._drained, asked))
             return
-        if not isinstance(hook, RemoteHook):  # answered here, for a daemon that cannot be asked
-            future = asyncio.ensure_future(hook(*request.arguments))
-        else:
-            cursor = self._cursors.get(request.scope.session_id or "")
-            if cursor is not None:
-                cursor.is_recent(request.scope.origin)
-            self._asked[asked.cause] = asked
-            future = link.request(hook.method, hook.params(request.arguments) | _about(asked))
-        asked.future = future
+        assert isinstance(hook, RemoteHook)  # noqa: S101 - anything else is answered here
+        cursor = self._cursors.get(request.scope.session_id or "")
+        if cursor is not None:
+            cursor.is_recent(request.scope.origin)
+        self._asked[asked.cause] = asked
+        asked.future = future = link.request(hook.method, hook.params(request.arguments) | _about(asked))
         future.add_done_callback(partial(self._answered, asked))
+
+    def _answer_here(self, asked: _Asked, function: Callable[..., Any]) -> None:
+        """Let the host's own code answer, for a daemon that cannot be asked."""
+        asked.future = asyncio.ensure_future(function(*asked.request.arguments))
+        asked.future.add_done_callback(partial(self._answered, asked))
 
     def _answered(self, asked: _Asked, future: asyncio.Future[Any]) -> None:
         self._asked.pop(asked.cause, None)
