@@ -108,7 +108,7 @@ def test_an_error_that_lacks_its_facts_is_a_remote_error(data: Any) -> None:
     assert type(read_error(codes.INVALID_PARAMS, "text", data)) is errors.RemoteError
 
 
-FACTS = st.sampled_from(["x", "", 1, True, 1.5, None, [], ["a"], [1], {}])
+FACTS: st.SearchStrategy[Any] = st.sampled_from(["x", "", 1, True, 1.5, None, [], ["a"], [1], {}])
 NAMES = (
     "plugin",
     "permission",

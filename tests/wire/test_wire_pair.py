@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -22,6 +22,8 @@ from ally_plugins.wire.messages import (
     Response,
     encode_response,
 )
+
+T = TypeVar("T")
 
 SIDES = st.sampled_from([0, 1])
 NUMBERS = st.integers(0, 1_000_000)
@@ -69,6 +71,10 @@ class End:
         self.ends[id_] = how
 
 
+def _pick(choices: list[T], number: int) -> T:
+    return choices[number % len(choices)]
+
+
 class TwoEnds(RuleBasedStateMachine):
     """Two ends, and what is on its way between them."""
 
@@ -76,17 +82,14 @@ class TwoEnds(RuleBasedStateMachine):
         super().__init__()
         self.ends = (End(), End())
 
-    def _open(self, side: int, number: int) -> int | None:
-        """Return one of the requests of this side that have no end yet."""
-        waiting = list(self.ends[side].connection.outgoing)
-        return waiting[number % len(waiting)] if waiting else None
+    def _work(self, *states: str) -> list[tuple[End, End, Any]]:
+        """Return the requests in one of these states: who works on it, who asked, and the id."""
+        pairs = (self.ends, self.ends[::-1])
+        return [(end, other, id_) for end, other in pairs for id_, how in end.worked_on.items() if how in states]
 
-    def _work(self, side: int, number: int) -> Any:
-        """Return a request that this side was asked, if possible one that it has not answered."""
-        known = self.ends[side].worked_on
-        working = [id_ for id_, state in known.items() if state == "working"]
-        ids = working if working and number % 4 else list(known)
-        return ids[number % len(ids)] if ids else None
+    def _waiting(self) -> list[tuple[End, int]]:
+        """Return the requests that have had no end: who asked, and the id."""
+        return [(end, id_) for end in self.ends for id_ in end.connection.outgoing]
 
     @rule(side=SIDES, text=st.text('aé\n\\"', max_size=3))
     def ask(self, side: int, text: str) -> None:
@@ -101,35 +104,35 @@ class TwoEnds(RuleBasedStateMachine):
         end.connection.notify("note", {"n": len(end.told)})
         end.told.append(len(end.told))
 
-    @rule(side=SIDES, number=NUMBERS, is_good=st.booleans())
-    def answer(self, side: int, number: int, *, is_good: bool) -> None:
-        end, other = self.ends[side], self.ends[1 - side]
-        id_ = self._work(side, number)
-        if id_ is None:
-            return
-        if end.worked_on[id_] == "working":
-            end.worked_on[id_] = "answered" if is_good else "failed"
-        else:
-            end.dropped += 1
+    @precondition(lambda self: self._work("working"))
+    @rule(number=NUMBERS, is_good=st.booleans())
+    def answer(self, number: int, *, is_good: bool) -> None:
+        end, other, id_ = _pick(self._work("working"), number)
+        end.worked_on[id_] = "answered" if is_good else "failed"
         if is_good:
             end.connection.respond(id_, other.asked[id_])
         else:
             end.connection.fail(id_, REFUSED, "no")
 
-    @rule(side=SIDES, number=NUMBERS)
-    def report(self, side: int, number: int) -> None:
-        end = self.ends[side]
-        id_ = self._work(side, number)
-        if id_ is not None:
-            end.dropped += end.worked_on[id_] != "working"
-            end.connection.progress(id_, 0.5, "half")
+    @precondition(lambda self: self._work("answered", "failed", "cancelled"))
+    @rule(number=NUMBERS)
+    def answer_what_has_ended(self, number: int) -> None:
+        end, _, id_ = _pick(self._work("answered", "failed", "cancelled"), number)
+        (end.connection.progress, end.connection.respond)[number % 2](id_, 1)
+        end.dropped += 1
 
-    @rule(side=SIDES, number=NUMBERS)
-    def cancel(self, side: int, number: int) -> None:
-        id_ = self._open(side, number)
-        if id_ is not None:
-            self.ends[side].connection.cancel(id_)
-            self.ends[side].ends[id_] = "cancelled"
+    @precondition(lambda self: self._work("working"))
+    @rule(number=NUMBERS)
+    def report(self, number: int) -> None:
+        end, _, id_ = _pick(self._work("working"), number)
+        end.connection.progress(id_, 0.5, "half")
+
+    @precondition(lambda self: self._waiting())
+    @rule(number=NUMBERS)
+    def cancel(self, number: int) -> None:
+        end, id_ = _pick(self._waiting(), number)
+        end.connection.cancel(id_)
+        end.ends[id_] = "cancelled"
 
     @rule(side=SIDES, number=NUMBERS)
     def cancel_what_may_have_ended(self, side: int, number: int) -> None:
@@ -139,25 +142,30 @@ class TwoEnds(RuleBasedStateMachine):
             end.ends[id_] = "cancelled"
         end.connection.cancel(id_)
 
+    @precondition(lambda self: all(end.junk < len(end.told) for end in self.ends))
     @rule(side=SIDES)
     def write_junk(self, side: int) -> None:
         self.ends[side].connection.write(b"not json\n\n")
         self.ends[side].junk += 1
 
-    @precondition(lambda self: any("answered" in end.worked_on.values() for end in self.ends))
+    @precondition(lambda self: self._work("answered"))
     @rule(number=NUMBERS)
     def answer_again(self, number: int) -> None:
-        answered = [(end, id_) for end in self.ends for id_, state in end.worked_on.items() if state == "answered"]
-        end, id_ = answered[number % len(answered)]
+        end, _, id_ = _pick(self._work("answered"), number)
         end.connection.write(encode_response(id_, "again"))
         end.doubles += 1
 
-    @rule(side=SIDES, size=st.integers(1, 400))
+    @rule(side=SIDES, size=st.sampled_from([1, 30, 100, 10_000]))
     def deliver(self, side: int, size: int) -> None:
         end, other = self.ends[side], self.ends[1 - side]
         end.pipe += end.connection.data_to_send()
         chunk, end.pipe = end.pipe[:size], end.pipe[size:]
         other.take(other.connection.receive_data(chunk), end)
+
+    @rule(number=NUMBERS)
+    def deliver_much(self, number: int) -> None:
+        for side in (number % 2, 1 - number % 2):
+            self.deliver(side, 100_000)
 
     @invariant()
     def what_waits_is_what_was_asked_and_has_no_end(self) -> None:
@@ -196,7 +204,7 @@ class TwoEnds(RuleBasedStateMachine):
 
 
 TestTwoEnds = TwoEnds.TestCase
-TestTwoEnds.settings = settings(max_examples=60, stateful_step_count=40)
+TestTwoEnds.settings = settings(max_examples=60, stateful_step_count=60)
 
 
 def _exchange(one: Connection, two: Connection) -> tuple[list[Message], list[Message]]:
