@@ -6,12 +6,12 @@ import os
 import stat
 import sys
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, Literal
-
-from attrs import frozen
+from typing import TYPE_CHECKING, Final
 
 from ally_plugins.errors import AllyError, OrderError
 
+from .findings import Finding, Level
+from .process_checks import check_environments, check_process, platform_weaknesses
 from .processes import IN_PROCESS, INLINE
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .state import State
 
 __all__ = ["Finding", "run_checks"]
-
-Level = Literal["ok", "note", "warning", "problem"]
 
 _NEWEST: Final = (3, 15)
 """The newest Python that this version is made for."""
@@ -41,16 +39,6 @@ _LINUX_ONLY: Final = (
     ),
     ("win32", "a replaced file may not survive a power cut on Windows: folders cannot be synced"),
 )
-
-
-@frozen
-class Finding:
-    """One thing that was checked. `remedy` says what to do, and is empty where nothing is to be done."""
-
-    level: Level
-    topic: str
-    text: str
-    remedy: str = ""
 
 
 def run_checks(state: State) -> list[Finding]:
@@ -107,7 +95,7 @@ def _check_platform(_: State) -> Iterator[Finding]:
         yield Finding("ok", "platform", "Linux, where everything is tested")
     else:
         yield Finding("note", "platform", f"{sys.platform}: tested on Linux only")
-    for text in weaker:
+    for text in (*weaker, *platform_weaknesses(sys.platform)):
         yield Finding("note", "platform", text)
 
 
@@ -150,7 +138,9 @@ def _check_plugins(state: State) -> Iterator[Finding]:
     findings += _order([record for record in records if record.is_enabled])
     findings += _sources(records)
     findings += _conflicts([record for record in records if record.is_enabled])
+    findings += [finding for record in records for finding in check_process(record)]
     yield from findings
+    yield from check_environments(state.home, records)
     if not findings:
         enabled = sum(record.is_enabled for record in records)
         yield Finding("ok", "plugins", f"{len(records)} installed, {enabled} of them enabled")

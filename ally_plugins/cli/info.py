@@ -45,15 +45,15 @@ def info(state: State, name: str) -> None:
     registry = state.registry
     record = registry.get(name)
     order = _order(record, registry.load())
-    trouble = _trouble(state.home, name)
+    trouble = _trouble(state.home, record.name)
     live = look(state.home)
     if state.as_json:
-        more = {"settings": shown_settings(registry, record), "live": live.data(name)}
+        more = {"settings": shown_settings(registry, record), "live": live.data(record.name)}
         print_json(_data(record, order, trouble) | more)
         return
     for line in (*_head(record), *_asked(record)):
         echo(line)
-    _section("now", live.lines(name))
+    _section("now", live.lines(record.name))
     _section("settings", setting_rows(registry, record))
     _section("order", order["lines"])
     _section("changed since you agreed", changes_of(record))
@@ -112,7 +112,9 @@ def _order(record: PluginRecord, records: Sequence[PluginRecord]) -> dict[str, A
     from ally_plugins.policy.ordering import Orderable, order
 
     manifest = record.manifest
-    taking_part = [each for each in records if each.is_enabled or each.label == record.label]
+    taking_part = [
+        each for each in records if each.label == record.label or (each.is_enabled and each.name != record.name)
+    ]
     try:
         names = order(Orderable(each.name, each.manifest.before, each.manifest.after, each.config.mandatory)
                       for each in taking_part)  # fmt: skip

@@ -22,6 +22,8 @@ _SECTIONS: Final = {
         "install": (f"{_HERE}.packages:install", "Install plugins with pip or uv; enables nothing."),
         "uninstall": (f"{_HERE}.packages:uninstall", "Uninstall plugins and forget what was agreed to."),
         "config": (f"{_HERE}.settings:config", "Show or change a plugin's settings."),
+        "place": (f"{_HERE}.placing:place", "Run a plugin in a process of its own, or inline."),
+        "env": (f"{_HERE}.placing:env", "Build a virtual environment for one plugin."),
     },
     "Consent": {
         "review": (f"{_HERE}.consent:review", "Show everything that waits for you, on one screen."),

@@ -84,12 +84,15 @@ def _forget(writing: Recorder, names: Sequence[str] | dict[str, str]) -> None:
 
 def _whose(registry: Registry, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the distributions that are meant, and all the plugins that go with them."""
-    records = [record for record in registry.load() if record.distribution]
+    records = [record for record in registry.load() if record.origin == "package"]
     by_name = {record.name: record.distribution for record in records}
     known = {record.distribution for record in records}
     if unknown := [name for name in names if name not in by_name and name not in known]:
         from ally_plugins.fields import describe, suggest
 
+        folders = {record.name: record.found.root for record in registry.load() if record.found is not None}
+        if (folder := folders.get(unknown[0].removeprefix("folder:"))) is not None:
+            raise ConfigError(f"{unknown[0]!r} is the folder {folder}, which no installer knows; remove it yourself")
         raise ConfigError(f"no plugin {describe(unknown[0])} is installed, {suggest(unknown[0], tuple(by_name))}")
     distributions = list(dict.fromkeys(by_name.get(name, name) for name in names))
     return distributions, [name for name, owner in by_name.items() if owner in distributions]

