@@ -154,6 +154,8 @@ class DirectProcess(Process):
     @override
     def _finish(self) -> None:
         super()._finish()
+        if self._ending is not None:
+            self._ending.cancel()
         self._owner.close()
         self._on_gone(self)
 

@@ -24,7 +24,7 @@ from .lifeline import START_TIMEOUT, LifeLine, kill_marked
 from .process import UNKILLABLE, Exit, Launcher, Process, ProcessSpec, absolute_folder, kernel_limits
 from .stdio import Ends
 
-__all__ = ["GuardedLauncher", "is_guardian_possible"]
+__all__ = ["GuardedLauncher"]
 
 REPORT_WAIT: Final = 1.0
 """Seconds between a death, which the pidfd tells, and the guardian's word how; then it counts as unseen."""
@@ -32,17 +32,6 @@ REPORT_WAIT: Final = 1.0
 SWEEP_PAUSE: Final = 0.02
 SWEEPS: Final = 100
 """Looks for what a killed guardian left, two seconds in all: what forks faster than it is killed wins."""
-
-
-def is_guardian_possible() -> bool:
-    """Say whether this machine has what a guardian needs: Linux 5.3 with pidfds, /proc, and an interpreter to run."""
-    if sys.platform != "linux" or not sys.executable:
-        return False
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError:
-        return False
-    return os.path.exists("/proc/self/stat")  # noqa: PTH110
 
 
 class GuardedProcess(Process):

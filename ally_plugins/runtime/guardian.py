@@ -19,7 +19,6 @@ what runs as another user (a setuid program) cannot be killed.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import json
 import os
@@ -29,6 +28,7 @@ import signal
 import socket
 import sys
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NoReturn
@@ -46,15 +46,33 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 _PYTHON_IGNORES: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # the interpreter does, and a child would inherit it
 _ME: Final = os.getpid()
+_INT: Final = array("i").itemsize
 
 
 def prctl(option: int, value: int) -> None:
     """Set an attribute of this process (see prctl in the kernel's manual). Raises OSError."""
-    if _LIBC.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+    import ctypes  # the guardian has loaded it before it forks; the host, which imports this module, never needs it
+
+    if ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+def receive(line: socket.socket) -> tuple[bytes, list[int]]:
+    """Take one message and its descriptors; no bytes at the end of the line. Raises BlockingIOError.
+
+    `socket.recv_fds` drops its flags, so that descriptors would be inherited by whatever is started next.
+    """
+    descriptors = array("i")
+    try:
+        data, extras, *_ = line.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(8 * _INT), socket.MSG_CMSG_CLOEXEC)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return b"", []
+    for level, kind, content in extras:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content[: len(content) // _INT * _INT])
+    return data, list(descriptors)
 
 
 class Tree:
@@ -121,11 +139,9 @@ class Guardian:
     def _serve(self) -> None:
         self._flush()
         try:
-            data, descriptors, *_ = socket.recv_fds(self._line, MESSAGE_BYTES, 8, socket.MSG_CMSG_CLOEXEC)
+            data, descriptors = receive(self._line)
         except BlockingIOError:
             return
-        except OSError:
-            data, descriptors = b"", []
         if not data:
             self._end()
             return

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from .process import Launcher
 
-__all__ = ["make_launcher"]
+__all__ = ["is_guardian_possible", "make_launcher"]
+
+
+def is_guardian_possible() -> bool:
+    """Say whether this machine has what a guardian needs: Linux 5.3 with pidfds, /proc, and an interpreter to run."""
+    if sys.platform != "linux" or not sys.executable:
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return os.path.exists("/proc/self/stat")  # noqa: PTH110
 
 
 def make_launcher(kind: Literal["auto", "guardian", "direct"] = "auto") -> Launcher:
@@ -15,9 +28,9 @@ def make_launcher(kind: Literal["auto", "guardian", "direct"] = "auto") -> Launc
 
     What the chosen way cannot give stands in its `gaps`.
     """
-    from .guarded import GuardedLauncher, is_guardian_possible
-
     if kind == "guardian" or (kind == "auto" and is_guardian_possible()):
+        from .guarded import GuardedLauncher
+
         return GuardedLauncher()
     from .direct import DirectLauncher
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from .guardian import MARKER, MESSAGE_BYTES
+from .guardian import MARKER, receive
 
 __all__ = ["START_TIMEOUT", "LifeLine"]
 
@@ -117,11 +117,9 @@ class LifeLine:
         if sock is None:
             return
         try:
-            data, descriptors, *_ = socket.recv_fds(sock, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            data, descriptors = receive(sock)
         except BlockingIOError:
             return
-        except OSError:
-            data, descriptors = b"", []
         if data:
             self._on_message(json.loads(data), descriptors)
         else:

@@ -44,7 +44,7 @@ class ProcessSpec:
     """
 
     name: str
-    argv: tuple[str, ...] = field(converter=tuple)
+    argv: tuple[str, ...]
     cwd: str
     env: Mapping[str, str]
     limits: ProcessLimits = field(factory=ProcessLimits)

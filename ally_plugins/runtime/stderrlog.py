@@ -44,7 +44,7 @@ class StderrLog:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         *,
         file_bytes: int = FILE_BYTES,
         now: Callable[[], float] = time.time,
@@ -166,6 +166,8 @@ class StderrLog:
             self._close()
 
     def _append(self, data: bytes) -> None:
+        if self._path is None:  # a host that keeps nothing on disk: the end in memory is all
+            return
         if self._descriptor < 0:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._descriptor = os.open(self._path, _FLAGS, 0o600)
@@ -178,6 +180,7 @@ class StderrLog:
         return size > 0 and size + count > self._file_bytes
 
     def _turn(self) -> None:
+        assert self._path is not None  # noqa: S101 - there is a file
         number = os.fstat(self._descriptor).st_ino
         self._close()
         if self._path.stat().st_ino == number:  # else another host has turned it already

@@ -23,8 +23,8 @@ class _Clock:
         return self.now
 
 
-def _log(folder: Path, clock: _Clock | None = None, **options: int) -> StderrLog:
-    return StderrLog(folder / "x.log", clock=clock or _Clock(), **options)
+def _log(folder: Path, clock: _Clock | None = None, *, file_bytes: int = FILE_BYTES) -> StderrLog:
+    return StderrLog(folder / "x.log", clock=clock or _Clock(), file_bytes=file_bytes)
 
 
 def _texts(folder: Path, name: str = "x.log") -> list[str]:
@@ -152,7 +152,7 @@ def test_the_tail_is_inert_and_begins_anew_for_the_next_process(tmp_path: Path) 
     assert log.tail == ("Traceback", r"\x1b[31mboom\x1b[0m", "half a li")
     log.end()
     log.forget_tail()
-    assert log.tail == ()
+    assert not log.tail
     log.close()
 
 
