@@ -155,6 +155,15 @@ def e2e(session: nox.Session) -> None:
 
 
 @nox.session(requires=["wheels"], default=False)
+def fuzz(session: nox.Session) -> None:
+    """Fuzz the wire protocol: `-- --seconds 600` for longer than a minute, `-- --seed N` for the same inputs again."""
+    # A loop of our own, which keeps what did something new: atheris has wheels for x86-64 Linux up to 3.13 and next to
+    # none elsewhere, and its guidance does not see into the JSON codec, where most inputs end.
+    session.install(*_wheels())
+    session.run("python", "tests/fuzz/fuzz_wire.py", *session.posargs, env={"PYTHONSAFEPATH": "1"})
+
+
+@nox.session(requires=["wheels"], default=False)
 def bench(session: nox.Session) -> None:
     """Measure what the project promises (benchmarks/run.py); arguments after `--` go to it."""
     session.install(*_wheels(), *_group("bench"))
