@@ -400,7 +400,7 @@ def test_older_daemons_are_not_told_what_they_do_not_know(start_daemon: Callable
 
     async def main() -> None:
         link = SocketLink("me", daemon.path)
-        link.write_events([EventsDropped(count=3, first=1, last=3), event(7)])
+        link.write_events([EventsDropped(plugin_name="me", count=3, ranges=[(1, 3)]), event(7)])
         await link.drain()
         assert [each["type"] for each in await stats(link)] == ["TOOL_CALL_START"]
 
