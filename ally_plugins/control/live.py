@@ -42,10 +42,14 @@ _BY_CODE: Final = "the agent itself gives it this plugin, whatever config.toml s
 class LiveSide(ChangesSide, Protocol):
     """What the controls need of the host."""
 
-    app: str
     clock: Clock
     registry: Registry | None
     home: Home | None
+
+    @property
+    def app(self) -> str:
+        """The app's name."""
+        ...
 
 
 @define(eq=False)

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from ally_plugins import Host
+from ally_plugins.control.live import LiveControls
+from ally_plugins.control.server import ControlServer
 from ally_plugins.home import Home
 from ally_plugins.registry import Registry
 
@@ -53,6 +56,7 @@ class Plugin:
     @hookimpl
     async def ally_stop(self):
         LIFE.append("stop")
+        await asyncio.sleep(0.05)
 
     @hookimpl
     async def ally_gate_tool_call(self, call):
@@ -61,13 +65,13 @@ class Plugin:
         return Deny("guarded") if self.ally.settings["word"] in call.arguments.get("command", "") else None
 
     @hookimpl
-    async def ally_on_tool_call_end(self, event):
+    async def ally_tool_call_end(self, event):
         self.ends += 1
         if self.ends == 1 and self.hold is not None:
             await self.hold.wait()
 
     @hookimpl
-    async def ally_on_plugin_state(self, event):
+    async def ally_plugin_state(self, event):
         self.states.append((event.state, event.reason))
 
     @tool
@@ -77,6 +81,26 @@ class Plugin:
 '''
 
 
+class WiredHost(Host):
+    _control: ControlServer | None = None
+    _controls: LiveControls | None = None
+
+    async def _start(self) -> None:
+        assert self.home is not None
+        self._controls = LiveControls(self)
+        self._control = ControlServer(self.home, self._controls)
+        await self._control.start()
+        await super()._start()
+        assert self._crew is not None
+        self._controls.begin(self._crew)
+
+    async def stop(self) -> None:
+        if self._control is not None and self._controls is not None:
+            await self._control.close()
+            await self._controls.close()
+        await super().stop()
+
+
 class Site:
     """Where plugins are installed, and the registry of the home that agrees to them."""
 
@@ -84,6 +108,7 @@ class Site:
         self.folder = folder
         self.home = home
         self.registry = Registry(home)
+        self.manifest = MANIFEST
 
     def install(self, name: str = "ctl-guard", *, manifest: str = MANIFEST, code: str = CODE) -> None:
         """Leave a distribution with one plugin, in the place of an earlier one."""
@@ -104,6 +129,10 @@ class Site:
     def enable(self, name: str = "ctl-guard") -> None:
         """Agree to everything that a plugin asks for."""
         self.registry.enable(self.registry.plan(name))
+
+    def new_host(self, **options: Any) -> Host:
+        """Return a host on this home, which is not started yet."""
+        return WiredHost("test", home=self.home, **options)
 
     def module(self, name: str = "ctl-guard") -> Any:
         """Return the plugin's module, which a host has imported."""
