@@ -149,7 +149,7 @@ class PluginProcess:
                 data = {"reason": "load", "type": type(error).__name__}
                 self._peer.fail(message.id, INTERNAL_ERROR, str(error), data)
             else:
-                self._peer.refuse(message.id, error if isinstance(error, Exception) else HookExit(error))
+                self._peer.refuse(message.id, error)
             self._end(EXIT_FAILED)
 
     def _initialize(self, message: Request) -> None:
