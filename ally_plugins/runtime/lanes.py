@@ -111,6 +111,10 @@ class Lane:
         cursor = self._cursors.get(session_id)
         return None if cursor is None else cursor.position
 
+    def has_heard(self, session_id: str, number: int) -> bool:
+        """Say whether every event of a session up to this number was delivered."""
+        return (self.position(session_id) or 0) >= number
+
     def recent_origin(self, session_id: str) -> tuple[str, ...]:
         """Return the longest chain of plugins that led to what was lately delivered in a session."""
         cursor = self._cursors.get(session_id)
@@ -157,6 +161,14 @@ class Lane:
         self._requests.append(request)
         self.wake()
         return request.future
+
+    def change_observers(self, observers: Observers) -> None:
+        """Hear by another table from the next event on; what the plugin works at now goes on to its end."""
+        self.observers = observers
+        if not self._in_thread and self._scope is not None:  # a thread looks by itself, for each event
+            now = self._scope.event
+            at = next((i for i, event in enumerate(self._batch) if event is now), -1)
+            self._batch[at + 1 :] = [event for event in self._batch[at + 1 :] if observers.wants(event)]
 
     def check(self, now: float) -> None:
         """Interrupt a delivery that has not moved on since its deadline; `now` is the loop's time."""
@@ -362,12 +374,14 @@ class Lane:
         self._batch = batch
         self.delivered += len(batch)
         loop = asyncio.get_running_loop()
-        handlers = self.observers.handlers
+        observers = self.observers
 
         def deliver() -> None:
             for event in batch:
                 scope.event = event
-                for hook, function, _ in handlers(event.__class__):
+                if self.observers is not observers and not self.observers.wants(event):
+                    continue  # it was taken from the plugin meanwhile
+                for hook, function, _ in observers.handlers(event.__class__):
                     self._hook = hook
                     try:
                         _plain(hook, function(event))
