@@ -10,8 +10,10 @@ from attrs import field, frozen
 __all__ = ["DEFAULT_LIMITS", "WireLimits"]
 
 FRAME_BYTES: Final = 1_048_576  # design, section 7; what a line may make us hold in memory
-DEPTH: Final = 64  # twice what event data may have; the codec itself would stop at 1024
-NODES: Final = 100_000  # decoding so many values takes some 5 ms, which is how long one frame may hold up the loop
+DEPTH: Final = 64  # event data may have 32 (MAX_DATA_DEPTH); the codec itself would stop at 1024
+# How long one frame may hold up the loop: 100,000 values that mean harm (lists in lists, as many keys) took 10 to 40 ms
+# here, 1 MiB of text 3. A thread would not help: the codec holds the interpreter's lock.
+NODES: Final = 100_000
 MALFORMED: Final = 100  # a peer with a mistake in one message is told of it each time; one that sends noise is cut off
 IN_FLIGHT: Final = 1_024  # far above every plugin's budget of calls in flight (32), which answers first
 

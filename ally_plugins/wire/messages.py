@@ -233,7 +233,7 @@ def _read_progress(value: dict[str, Any], params: dict[str, Any]) -> Progress:
 
 
 def _read_answer(value: dict[str, Any], outgoing: Mapping[Any, str]) -> Response | ErrorResponse:
-    id_ = value.get("id", _ABSENT)
+    id_: Any = value.get("id", _ABSENT)
     if "method" in value or ("result" in value) is ("error" in value):
         raise _refuse(value, "a response has either 'result' or 'error', and no 'method'")
     if not _is_id(id_) and not (id_ is None and "error" in value):
