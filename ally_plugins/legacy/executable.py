@@ -47,7 +47,7 @@ class Programs:
         """Run a tool's program once. What goes wrong is a result; cancelling ends the program's whole tree."""
         spec = ProcessSpec(
             name=tool.name,
-            argv=self.command((tool.command, *tool.args)),  # type: ignore[arg-type]  # of the converter `tuple`
+            argv=self.command((tool.command, *tool.args)),
             cwd=f"{self.folder}/{tool.cwd}" if tool.cwd else self.folder,
             env=self.environment,
         )

@@ -265,7 +265,7 @@ time.sleep(600)
         await launcher.start()
         spec = ProcessSpec(
             name="it",
-            argv=(sys.executable, "-I", "-S", "-c", code),  # type: ignore[arg-type]
+            argv=(sys.executable, "-I", "-S", "-c", code),
             cwd=str(tmp_path),
             env={"PATH": os.environ["PATH"]},
         )
@@ -292,7 +292,7 @@ def test_cancelling_ends_the_program(tmp_path: Path) -> None:
         loop.add_reader(reader, started.set)
         spec = ProcessSpec(
             name="it",
-            argv=(sys.executable, "-I", "-S", "-c", code),  # type: ignore[arg-type]
+            argv=(sys.executable, "-I", "-S", "-c", code),
             cwd=str(tmp_path),
             env={"PATH": os.environ["PATH"]},
         )

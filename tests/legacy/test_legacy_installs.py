@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ally_plugins.errors import OperatorError
+from ally_plugins.home import Home
+from ally_plugins.legacy.installs import downloads, find_installed, install, plan_install
+from ally_plugins.legacy.manifest import read_legacy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ally_plugins.legacy.manifest import LegacyPlugin
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="Code-Ally's commands are those of a shell")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home("test", tmp_path / "home")
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Callable[..., LegacyPlugin]:
+    """Return what makes a plugin's folder and reads its manifest."""
+    folder = tmp_path / "it"
+    folder.mkdir()
+
+    def make(files: dict[str, str] | None = None, **more: Any) -> LegacyPlugin:
+        for name, content in (files or {}).items():
+            (folder / name).write_text(content)
+        table = {"name": "it", "version": "1", "tools": [{"name": "t", "command": "python3"}], **more}
+        return read_legacy(json.dumps(table).encode(), str(folder))
+
+    return make
+
+
+# What is installed offline: a project of one module, in the folder itself.
+PROJECT = {
+    "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    '[project]\nname = "greeter"\nversion = "1"\n',
+    "backend.py": """
+import zipfile
+def build_wheel(directory, *_):
+    name = "greeter-1-py3-none-any.whl"
+    with zipfile.ZipFile(directory + "/" + name, "w") as wheel:
+        wheel.writestr("greeter.py", "WORD = 'hello'")
+        info = "greeter-1.dist-info/"
+        wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\\nName: greeter\\nVersion: 1\\n")
+        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(info + "RECORD", "")
+    return name
+""",
+}
+
+
+def test_a_plugin_without_dependencies_or_runtime_has_nothing_to_install(
+    home: Home, plugin: Callable[..., LegacyPlugin]
+) -> None:
+    for bare in (plugin(), plugin(runtime="python3"), plugin(dependencies={"file": "x.txt"})):
+        assert downloads(bare) == ()
+        assert plan_install(home, bare) is None
+        found = install(home, bare, print)
+        assert (found.python, found.node_path, found.problem) == ("", "", "")
+
+
+def test_what_would_be_run_and_from_which_lines_is_told_whole(plugin: Callable[..., LegacyPlugin]) -> None:
+    long = "package==1 --hash=sha256:" + "0" * 3000
+    it = plugin({"requirements.txt": f"{long}\n\n-e .\n"}, runtime="python3", dependencies={"file": "requirements.txt"})
+    assert downloads(it) == (
+        "python3 -m venv ENVIRONMENT",
+        "ENVIRONMENT/bin/python -m pip install -r requirements.txt",
+        f"requirements.txt: {long}",
+        "requirements.txt: -e .",
+    )
+    command = "pip install -r requirements.txt && ./build 'x y'"
+    own = plugin(runtime="python3", dependencies={"file": "requirements.txt", "install_command": command})
+    assert command in downloads(own)[1].replace("'\"'\"'", "'")
+    node = plugin({"package.json": "{}"}, runtime="node", dependencies={"file": "package.json"})
+    assert downloads(node)[1] == "npm install --prefix ENVIRONMENT"
+
+
+def test_a_dependency_file_that_is_not_there_is_named(home: Home, plugin: Callable[..., LegacyPlugin]) -> None:
+    with pytest.raises(OperatorError, match=r"has no file 'requirements\.txt'"):
+        plan_install(home, plugin(runtime="python3", dependencies={"file": "requirements.txt"}))
+
+
+def test_until_it_is_installed_the_problem_names_the_command(home: Home, plugin: Callable[..., LegacyPlugin]) -> None:
+    it = plugin({"r.txt": ""}, runtime="python3", dependencies={"file": "r.txt"})
+    assert find_installed(home, it).problem == (
+        "its dependencies are not installed; to install them: ally-plugins env it"
+    )
+
+
+@pytest.mark.slow
+def test_an_own_command_finds_the_environments_pip_and_python(home: Home, plugin: Callable[..., LegacyPlugin]) -> None:
+    command = "pip install --no-index --no-build-isolation . && python3 -c 'import greeter; print(greeter.WORD)'"
+    it = plugin(PROJECT, runtime="python3", dependencies={"file": "pyproject.toml", "install_command": command})
+    lines: list[str] = []
+    found = install(home, it, lines.append)
+    assert found.problem == ""
+    assert "hello\n" in lines
+    asked = subprocess.run(
+        [found.python, "-I", "-c", "import greeter, sys; print(greeter.WORD, sys.prefix)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert asked.stdout.split() == ["hello", str(home.envs_dir / "it")]
+    lines.clear()
+    assert install(home, it, lines.append) == found
+    assert lines == []
+
+
+@pytest.mark.slow
+def test_a_requirements_file_is_installed_once_until_it_changes(
+    home: Home, plugin: Callable[..., LegacyPlugin]
+) -> None:
+    it = plugin({"r.txt": "# nothing\n"}, runtime="python3", dependencies={"file": "r.txt"})
+    lines: list[str] = []
+    first = install(home, it, lines.append)
+    assert first.problem == ""
+    assert Path(first.python).exists()
+    lines.clear()
+    assert install(home, it, lines.append) == first
+    assert lines == []
+    changed = plugin({"r.txt": "# nothing else\n"}, runtime="python3", dependencies={"file": "r.txt"})
+    assert "have changed since" in find_installed(home, changed).problem
+    other = plugin(runtime="python3", dependencies={"file": "r.txt", "install_command": "true"})
+    assert "have changed since" in find_installed(home, other).problem
+
+
+@pytest.mark.slow
+def test_an_installation_that_fails_leaves_nothing_that_counts(home: Home, plugin: Callable[..., LegacyPlugin]) -> None:
+    it = plugin({"r.txt": ""}, runtime="python3", dependencies={"file": "r.txt", "install_command": "exit 3"})
+    with pytest.raises(OperatorError, match="exit code 3"):
+        install(home, it, print)
+    assert "are not installed" in find_installed(home, it).problem
+    assert [path for path in home.envs_dir.iterdir() if not path.name.startswith(".")] == []
+
+
+def test_node_modules_are_below_the_home_and_found_by_node_path(
+    home: Home, plugin: Callable[..., LegacyPlugin], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # npm itself would ask the network: this one does what it does with `--prefix`.
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text('#!/bin/sh\necho "npm $*"\nmkdir -p "$3/node_modules/greeter" && cp "$3/package.json" "$3/seen"\n')
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{npm.parent}:{os.environ['PATH']}")
+    it = plugin({"package.json": '{"dependencies": {"greeter": "1"}}'}, runtime="node",
+                dependencies={"file": "package.json"})  # fmt: skip
+    lines: list[str] = []
+    found = install(home, it, lines.append)
+    assert found.problem == ""
+    assert found.variables == {"NODE_PATH": str(home.envs_dir / "it.node" / "node_modules")}
+    assert (Path(found.node_path) / "greeter").is_dir()
+    assert "greeter" in (home.envs_dir / "it.node" / "seen").read_text()
+    assert lines[0].startswith("npm install --prefix ")
+    assert install(home, it, lines.append) == found
+    assert not (Path(it.folder) / "node_modules").exists()
+
+
+@pytest.mark.parametrize("marker", [b"", b"{}", b"[]", b'{"requirements": 7}', b"garbage"])
+def test_a_damaged_marker_is_no_installation(home: Home, plugin: Callable[..., LegacyPlugin], marker: bytes) -> None:
+    it = plugin({"r.txt": ""}, runtime="python3", dependencies={"file": "r.txt"})
+    place = home.envs_dir / "it"
+    place.mkdir(parents=True)
+    (place / ".complete").write_bytes(marker)
+    assert find_installed(home, it).problem
+    assert sys.executable
