@@ -172,10 +172,15 @@ class Connection:
         self._output.append(line)
 
     def fail(self, id_: MessageId, code: int, message: str, data: Any = None) -> None:
-        """Answer a request of the peer's with an error, as `respond` does."""
+        """Answer a request of the peer's with an error, as `respond` does.
+
+        Without `data`, the reason word of the code is sent, where the code is one of ours.
+        """
         if id_ not in self._incoming:
             self.counts.dropped += 1
             return
+        if data is None and code in REASONS:
+            data = {"reason": REASONS[code]}
         line = encode_error(id_, code, message, data)
         if len(line) - 1 > self.send_limit:
             line = _error(id_, code, "the error was too long to be sent")

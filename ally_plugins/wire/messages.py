@@ -233,18 +233,18 @@ def _read_progress(value: dict[str, Any], params: dict[str, Any]) -> Progress:
 
 
 def _read_answer(value: dict[str, Any], outgoing: Mapping[Any, str]) -> Response | ErrorResponse:
-    id_: Any = value.get("id", _ABSENT)
+    id_ = value.get("id", _ABSENT)
     if "method" in value or ("result" in value) is ("error" in value):
         raise _refuse(value, "a response has either 'result' or 'error', and no 'method'")
     if not _is_id(id_) and not (id_ is None and "error" in value):
         raise _refuse(value, "the 'id' of a response is missing or wrong")
     if "result" in value:
-        return Response(id_, outgoing.get(id_, ""), value["result"])
+        return Response(value["id"], outgoing.get(id_, ""), value["result"])
     error = value["error"]
     is_error = error.__class__ is dict and error.get("code").__class__ is int and error.get("message").__class__ is str
     if not is_error:
         raise _refuse(value, "an 'error' has a whole number as 'code' and a text as 'message'")
-    return ErrorResponse(id_, outgoing.get(id_, ""), error["code"], error["message"], error.get("data"))
+    return ErrorResponse(value["id"], outgoing.get(id_, ""), error["code"], error["message"], error.get("data"))
 
 
 def _is_id(id_: Any) -> bool:

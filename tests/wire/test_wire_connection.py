@@ -289,6 +289,20 @@ def test_a_result_that_is_no_json_leaves_the_request_to_be_answered() -> None:
     assert connection.data_to_send() == b""
 
 
+def test_an_error_carries_the_reason_word_of_its_code() -> None:
+    connection = Connection()
+    connection.receive_data(b"".join(_line(id=n, method="x") for n in range(3)))
+    connection.fail(0, BUSY, "busy")
+    connection.fail(1, BUSY, "busy", {"mine": 1})
+    connection.fail(2, 5, "of somebody else")
+    errors = [answer["error"] for answer in _sent(connection)]
+    assert errors == [
+        {"code": BUSY, "message": "busy", "data": {"reason": "busy"}},
+        {"code": BUSY, "message": "busy", "data": {"mine": 1}},
+        {"code": 5, "message": "of somebody else"},
+    ]
+
+
 def test_output_is_drained_in_order_with_what_was_encoded_before() -> None:
     connection = Connection()
     connection.notify("a")
