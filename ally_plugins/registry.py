@@ -29,6 +29,7 @@ from .grants import Grant
 from .hookspecs import HOOKS
 from .importing import load_class
 from .placing import place
+from .plans import Plan, asked_for, choice, is_for_review, shown, usual_grants
 from .policy.permissions import GrantSet
 from .quarantine import quarantined, set_quarantine
 from .records import PluginRecord
@@ -44,7 +45,6 @@ __all__ = ["PLUGINS_VARIABLE", "Change", "Plan", "PluginRecord", "Registry", "lo
 
 PLUGINS_VARIABLE: Final = "ALLY_PLUGINS"
 
-_PLACEMENT: Final = ("placement", "interpreter", "environment", "process")
 _SHADOWED: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
 
 
@@ -58,19 +58,6 @@ class Change:
     kind: str
     plugin: str
     data: Mapping[str, Any] = FrozenDict()
-
-
-@frozen(kw_only=True)
-class Plan:
-    """What enabling a plugin would agree to and grant; to be shown, and then given to `enable` as it is."""
-
-    record: PluginRecord
-    grants: GrantSet
-
-    @property
-    def withheld(self) -> tuple[Grant, ...]:
-        """What the plugin asks for and would not get."""
-        return self.record.requested.difference(self.grants)
 
 
 class Registry:
@@ -127,7 +114,7 @@ class Registry:
 
     def review(self) -> tuple[PluginRecord, ...]:
         """Return the plugins that the operator should look at: new ones, larger requests, changed code, quarantine."""
-        return tuple(record for record in self.load() if _is_for_review(record))
+        return tuple(record for record in self.load() if is_for_review(record))
 
     def _discover(self) -> Discovery:
         if self._find is not None:
@@ -150,21 +137,21 @@ class Registry:
             reason = record.found.problem if record.found is not None else ""
             raise ConsentError(f"{name!r} cannot be enabled: {reason or record.reason}")
         if only is None:
-            return Plan(record=record, grants=_usual_grants(record))
-        return Plan(record=record, grants=GrantSet.of(_asked_for(record, text) for text in only))
+            return Plan(record=record, grants=usual_grants(record))
+        return Plan(record=record, grants=GrantSet.of(asked_for(record, text) for text in only))
 
     def enable(self, plan: Plan, by: str = "person") -> Change:
         """Agree to a plan. Raises ConsentError when the plugin is not any more what the plan shows."""
         name, label = plan.record.name, plan.record.label
         with self.home.locked():
             record = self.get(f"{plan.record.origin}:{name}")
-            if _shown(record) != _shown(plan.record):
+            if shown(record) != shown(plan.record):
                 raise ConsentError(f"{label!r} has changed since it was shown", command=f"ally-plugins enable {label}")
             agreement = self._agreement(record, by)
             agreements, _ = read_consent(self.home)
             write_consent(self.home, {**agreements, name: agreement})
             grants = {"enabled": True, "grants": list(plan.grants.texts())}
-            edit_config(self.home, name, lambda before: grants | _choice(record, before))
+            edit_config(self.home, name, lambda before: grants | choice(record, before))
         data = {"grants": plan.grants.texts(), "requests": agreement.requests, "by": by, "code": agreement.code}
         return _change("enable", name, **data, distribution=record.distribution, version=record.version)
 
@@ -205,7 +192,7 @@ class Registry:
         with self.home.locked():
             record = self.get(self._known(name))
             name = record.name
-            _asked_for(record, text)
+            asked_for(record, text)
             if record.agreement is None or not record.agreement.grants.covers(grant):
                 command = f"ally-plugins enable {name}"
                 raise ConsentError(f"{name!r} waits for consent; agree first: {command}", command=command)
@@ -332,45 +319,6 @@ def _unknown_in_variable(name: str, known: set[str]) -> str:
     close = nearest(name, known)
     hint = f", did you mean {close!r}?" if close else ""
     return f"{PLUGINS_VARIABLE} names {describe(name)}, which is not installed{hint}"
-
-
-def _is_for_review(record: PluginRecord) -> bool:
-    if record.state in ("waiting for consent", "quarantined", "not configured"):
-        return True
-    return record.config.enabled and (record.has_changed_code or record.state in ("broken", "not installed"))
-
-
-def _usual_grants(record: PluginRecord) -> GrantSet:
-    """Return what `enable` grants when the operator names nothing: all, but for what was withheld before."""
-    if not record.config.is_decided or (record.agreement is None and not record.config.grants):
-        return record.requested
-    kept = record.config.grants.intersection(record.requested)
-    new = () if record.agreement is None else record.pending
-    return GrantSet(kept.grants | {request.grant for request in new})
-
-
-def _asked_for(record: PluginRecord, text: str) -> Grant:
-    grant = Grant.parse(text)
-    if not record.requested.covers(grant):
-        asks = ", ".join(record.requested.texts()) or "nothing"
-        raise ConsentError(f"{record.name!r} does not ask for {text!r}; it asks for {asks}")
-    return grant
-
-
-def _choice(record: PluginRecord, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys that say which one of a name is meant. Where another one runs, and how, goes with it.
-
-    A folder's is always written down, so that a package of that name that is installed later changes nothing.
-    """
-    if record.origin == "package" and "source" not in before:
-        return {}
-    moved = {} if before.get("source", "package") == record.origin else dict.fromkeys(_PLACEMENT)
-    return {**moved, "source": record.origin}
-
-
-def _shown(record: PluginRecord) -> tuple[Any, ...]:
-    digest = record.found.digest if record.found is not None else ""
-    return (record.manifest, record.distribution, record.version, record.entry_point, digest)
 
 
 def _parsed(name: str, setting: Setting, text: str) -> Any:
