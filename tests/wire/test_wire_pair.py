@@ -245,7 +245,7 @@ def test_both_use_the_same_numbers_for_their_own_requests() -> None:
     host.respond(1, "of the host")
     daemon.fail(1, REFUSED, "of the daemon")
     assert _exchange(host, daemon) == (
-        [ErrorResponse(1, "gate", REFUSED, "of the daemon")],
+        [ErrorResponse(1, "gate", REFUSED, "of the daemon", {"reason": "refused"})],
         [Response(1, "log", "of the host")],
     )
 
