@@ -22,7 +22,7 @@ from .fields import describe
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["HOME_VARIABLE", "Home", "read_capped", "write_atomically"]
+__all__ = ["HOME_VARIABLE", "Home", "read_capped", "try_lock", "write_atomically"]
 
 HOME_VARIABLE: Final = "ALLY_HOME"
 
@@ -163,14 +163,15 @@ def _make_private(directory: Path) -> None:
 
 def _wait_for(descriptor: int, home: Path) -> None:
     deadline = time.monotonic() + LOCK_TIMEOUT
-    while not _try_lock(descriptor):
+    while not try_lock(descriptor):
         if time.monotonic() > deadline:
             message = f"another command has been editing {str(home)!r} for {LOCK_TIMEOUT:g} s; wait for it, or end it"
             raise ConfigError(message, file=str(home))
         time.sleep(_LOCK_POLL)
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Say whether this open file could be locked; the lock ends with the last descriptor of this opening."""
     try:
         if sys.platform == "win32":
             import msvcrt

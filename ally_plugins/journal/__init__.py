@@ -9,7 +9,7 @@ from ally_plugins.journal.audit import AuditReport, Problem, verify
 from ally_plugins.journal.explaining import Explanation, explain
 from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import HEAD_NAME, JOURNAL_NAME, Journal
-from ally_plugins.journal.reading import Reading, SessionSummary
+from ally_plugins.journal.reading import EventBlock, Reading, SessionSummary
 from ally_plugins.journal.values import (
     DuplicateKeyError,
     EventRow,
@@ -27,6 +27,7 @@ __all__ = [
     "JOURNAL_NAME",
     "AuditReport",
     "DuplicateKeyError",
+    "EventBlock",
     "EventRow",
     "Explanation",
     "Journal",

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from ally_plugins.journal.rows import Row
-from ally_plugins.journal.store import Batch, Mark
+from ally_plugins.journal.store import Batch, Bookmark, Mark
 from ally_plugins.journal.values import EventRow
 from ally_plugins.journal.waiting import Waiter
 
 __all__ = ["Entry", "Item", "batch_of", "count_of"]
 
-Item: TypeAlias = Row | list[EventRow] | Mark | None  # None only waits for what came before it
+Item: TypeAlias = Row | list[EventRow] | Mark | Bookmark | None  # None only waits for what came before it
 Entry: TypeAlias = tuple[Item, Waiter | None, int]  # the int counts bytes of what nobody waits for
 
 
@@ -34,4 +34,6 @@ def batch_of(entries: Iterable[Entry]) -> tuple[Batch, list[Waiter | None], list
             batch.events.append(item)
         elif isinstance(item, Mark):
             batch.marks.append(item)
+        elif isinstance(item, Bookmark):
+            batch.bookmarks.append(item)
     return batch, waiters, others

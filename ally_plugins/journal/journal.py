@@ -17,7 +17,7 @@ from ally_plugins.errors import JournalError
 from ally_plugins.journal.reading import Reading
 from ally_plugins.journal.rows import Row, problem_of, row_of, size_of
 from ally_plugins.journal.schema import in_words
-from ally_plugins.journal.store import Mark, Store, now_ms
+from ally_plugins.journal.store import Bookmark, Mark, Store, now_ms
 from ally_plugins.journal.values import (
     ACCEPTED,
     OWN_KINDS,
@@ -137,6 +137,15 @@ class Journal:
     def mark_delivered(self, ids: Sequence[str], at: int) -> LoopFuture[None]:
         """Mark messages as delivered, all or none. `at` is in Unix ms. Raises JournalError."""
         return self.mark(ids, "delivered", at)
+
+    def put_bookmark(self, name: str, place: str) -> LoopFuture[None]:
+        """Keep under a name how far somebody has read, in the place of what was kept before. It is no record.
+
+        On disk when the future has its result; `Reading.bookmark` reads it. Raises JournalError.
+        """
+        future: LoopFuture[None] = asyncio.get_running_loop().create_future()
+        self._writer.put(Bookmark(name, place), future)
+        return future
 
     async def prune(self, before: int) -> int:
         """Remove the content of what is older than `before` (Unix ms); return of how many records.

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import attrs
 
 from ally_plugins.errors import JournalError
 from ally_plugins.journal.chain import decode_block
 from ally_plugins.journal.rows import MESSAGE_COLUMNS, RECORD_COLUMNS, message_from_row, record_from_row
-from ally_plugins.journal.schema import connect_read_only, in_words
+from ally_plugins.journal.schema import BOOKMARK, connect_read_only, in_words
 from ally_plugins.journal.values import ACCEPTED, EVENTS, StoredEvent, StoredMessage, StoredRecord
 
-__all__ = ["Reading", "SessionSummary"]
+__all__ = ["EventBlock", "Reading", "SessionSummary"]
 
 _PAGE: Final = 256
+_BLOCKS_BYTES: Final = 1024 * 1024  # after which `event_blocks` returns: what a reader who falls behind holds in memory
+_T = TypeVar("_T")
 _POLL_S: Final = 0.2  # how often `follow` looks for new records
 
 
@@ -34,6 +37,24 @@ class SessionSummary:
     last_at: int
     events: int
     messages: int
+
+
+@attrs.frozen
+class EventBlock:
+    """Events of one session that one record covers; `content` is None once they are pruned."""
+
+    n: int
+    session_id: str
+    ref: str
+    content: bytes | None = attrs.field(repr=False)
+
+    def __len__(self) -> int:
+        """Return how many they are, or were."""
+        return _count_events(self.ref)
+
+    def events(self) -> Iterator[StoredEvent]:
+        """Yield them in order; none when they are pruned."""
+        return iter(()) if self.content is None else decode_block(self.n, self.session_id, self.content)
 
 
 class Reading:
@@ -63,13 +84,16 @@ class Reading:
                 self._db = None
 
     def _rows(self, query: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._read(lambda db: db.execute(query, params).fetchall())
+
+    def _read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         with self._lock:
             if self._is_closed:
                 raise JournalError("the journal is closed")
             try:
                 if self._db is None:
                     self._db = connect_read_only(self.path)
-                return self._db.execute(query, params).fetchall()
+                return work(self._db)
             except sqlite3.Error as error:
                 raise JournalError(in_words(error, self.path)) from error
 
@@ -192,6 +216,21 @@ class Reading:
                 if event.seq > after_seq and (type is None or event.type == type):
                     yield event
 
+    def event_blocks(self, first_n: int) -> tuple[list[EventBlock], int]:
+        """Return blocks of events of all sessions from record `first_n` on, and the record to go on from.
+
+        About a MiB of them at most, or one that is larger. None, and `first_n` itself, when there is nothing yet.
+        """
+        upto = self.last_n()
+        query = (
+            # NOT INDEXED: by number; the index of events is in order of sessions
+            f"SELECT n, session_id, ref, data FROM records NOT INDEXED WHERE n >= ? AND n <= ? AND kind = '{EVENTS}' "  # noqa: S608
+            "ORDER BY n"
+        )
+        blocks = self._read(lambda db: _some_blocks(db.execute(query, (first_n, upto))))
+        is_all = not blocks or sum(len(block.content or b"") for block in blocks) < _BLOCKS_BYTES
+        return blocks, max(first_n, upto + 1 if is_all else blocks[-1].n + 1)
+
     def event(self, event_id: str) -> StoredEvent | None:
         """Return an event by its id, `session:seq`."""
         session_id, _, text = event_id.rpartition(":")
@@ -204,6 +243,11 @@ class Reading:
         query = f"SELECT ref FROM records WHERE session_id = ? AND kind = '{EVENTS}' ORDER BY n DESC LIMIT 1"  # noqa: S608
         rows = self._rows(query, (session_id,))
         return _last_seq(rows[0][0]) if rows else 0
+
+    def bookmark(self, name: str) -> str | None:
+        """Return what `Journal.put_bookmark` has kept under a name."""
+        rows = self._rows("SELECT value FROM meta WHERE name = ?", (BOOKMARK + name,))
+        return str(rows[0][0]) if rows else None
 
     def sessions(self) -> list[SessionSummary]:
         """Return the sessions that the journal knows, those with the latest record last."""
@@ -221,6 +265,19 @@ class Reading:
 def _filters(**columns: str | None) -> tuple[list[str], list[Any]]:
     given = {name: value for name, value in columns.items() if value is not None}
     return [f"{name} = ?" for name in given], list(given.values())
+
+
+def _some_blocks(rows: sqlite3.Cursor) -> list[EventBlock]:
+    """Take blocks until they are large together; then let go of the rest."""
+    blocks: list[EventBlock] = []
+    size = 0
+    with closing(rows):
+        for row in rows:
+            blocks.append(EventBlock(*row))
+            size += len(row[3] or b"")
+            if size >= _BLOCKS_BYTES:
+                break
+    return blocks
 
 
 def _last_seq(ref: str) -> int:

@@ -19,10 +19,10 @@ from ally_plugins.errors import JournalError
 from ally_plugins.journal.chain import Head, digest_of, encode_block, genesis, link
 from ally_plugins.journal.headfile import check_head, read_head, write_head
 from ally_plugins.journal.rows import MESSAGE_COLUMNS, Row, message_from_row, problem_of
-from ally_plugins.journal.schema import connect, read_chain_id
+from ally_plugins.journal.schema import BOOKMARK, connect, read_chain_id
 from ally_plugins.journal.values import EVENTS, JOURNAL, NEVER_PRUNED, PRUNED, SETTLED, EventRow, StoredMessage, encode
 
-__all__ = ["Batch", "Mark", "Store", "Written", "now_ms"]
+__all__ = ["Batch", "Bookmark", "Mark", "Store", "Written", "now_ms"]
 
 # Rows in one statement at most. One statement is one sqlite3_step, and each step gives the GIL away: with a busy loop
 # thread, `executemany` with 256 rows took 237 ms against 12 ms for one statement.
@@ -47,13 +47,22 @@ class Mark:
     at: int
 
 
+@attrs.frozen
+class Bookmark:
+    """How far somebody has read. It is no record: what it says changes all the time and proves nothing."""
+
+    name: str
+    place: str
+
+
 @attrs.define
 class Batch:
-    """What one transaction writes: rows, then blocks of events, then marks."""
+    """What one transaction writes: rows, then blocks of events, then marks and bookmarks."""
 
     rows: list[Row] = attrs.field(factory=list)
     events: list[Sequence[EventRow]] = attrs.field(factory=list)
     marks: list[Mark] = attrs.field(factory=list)
+    bookmarks: list[Bookmark] = attrs.field(factory=list)
 
 
 @attrs.frozen
@@ -123,7 +132,7 @@ class Store:
         """
         self._check_in_place()
         rows = [*batch.rows, *_blocks(batch.events)]
-        if len(rows) <= _CHUNK and not batch.marks:
+        if len(rows) <= _CHUNK and not batch.marks and not batch.bookmarks:
             with suppress(sqlite3.IntegrityError):
                 return self._write_at_once(rows)
         return self._write_in_transaction(rows, batch)
@@ -141,6 +150,7 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             written = self._write(rows, batch.marks)
+            self._place(batch.bookmarks)
             self._db.execute("COMMIT")
         except BaseException:
             self.head = head
@@ -211,6 +221,13 @@ class Store:
         session_id = sessions.pop() if len(sessions) == 1 else None
         content = orjson.dumps({"state": mark.state, "ids": [ref for ref, _ in found]})
         self._append([(mark.at, SETTLED, None, session_id, None, None, content, None)])
+
+    def _place(self, bookmarks: Iterable[Bookmark]) -> None:
+        for bookmark in bookmarks:
+            row = (BOOKMARK + bookmark.name, bookmark.place)
+            self._db.execute(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET value = excluded.value", row
+            )
 
     def prune(self, before: int, at: int) -> Iterator[int]:
         """Remove the content of what is older than `before` (Unix ms); yield of how many records, some at a time.

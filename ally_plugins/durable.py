@@ -1,0 +1,224 @@
+"""Durable subscriptions: a plugin gets the events of its durable types from the journal, not from the session's ring.
+
+They begin where the plugin last acknowledged, across restarts of daemon and host, and cover every session of the home,
+also those of other hosts and of earlier ones. How far each plugin is stands in the journal's file as a bookmark. Of the
+hosts that share a home, one feeds a given plugin: who holds the lock `run/durable-NAME.lock`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from attrs import define, field
+
+from .durable_feed import Feed
+from .durable_inline import InlineFeed
+from .durable_places import durable_names
+from .durable_process import ProcessFeed
+from .errors import JournalError, NotFoundRefused
+from .events import Event, EventsDropped, PluginEvent
+from .home import try_lock
+from .journal import Journal, Reading
+from .runtime.bridge import DaemonLane
+from .runtime.observers import Observers
+
+if TYPE_CHECKING:
+    from .home import Home
+    from .runtime.anylane import AnyLane
+    from .runtime.plugin import Plugin
+
+__all__ = ["Feed", "Feeds", "without_durable"]
+
+_log: Final = logging.getLogger(__name__)
+
+POLL_S: Final = 1.0
+"""How often to look for what nobody tells of: events of other hosts, and the end of one that feeds a plugin."""
+
+SPACING_S: Final = 0.01
+"""Between two looks at the journal while much happens, each of which makes it commit: a hundred a second at most."""
+
+_NEVER_DURABLE: Final = frozenset({PluginEvent, EventsDropped})
+"""Plugins' own events are told apart by name; of lost ones a lane tells by itself."""
+
+
+def without_durable(observers: Observers, types: Iterable[str]) -> Observers:
+    """Return the table of a lane without the events of these types, which come from the journal."""
+    is_durable = durable_names(types)
+
+    def stays(cls: type[Event]) -> bool:
+        return cls in _NEVER_DURABLE or not is_durable(cls.TYPE)
+
+    single = {cls: function for cls, function in observers.single.items() if stays(cls)}
+    several = {cls: found for cls, found in observers.several.items() if stays(cls)}
+    return Observers(
+        single,
+        several,
+        frozenset(filter(stays, observers.types)),
+        not single and not any(is_async for found in several.values() for _, _, is_async in found),
+        lambda name: observers.receives(name) and not is_durable(name),
+    )
+
+
+@define(eq=False)
+class _Claim:
+    """The right to feed one plugin, which one host has at a time; within a process it is given at once."""
+
+    path: Path | None
+    _descriptor: int | None = field(init=False, default=None)
+    _told: bool = field(init=False, default=False)
+
+    def get(self) -> bool:
+        """Say whether this host has it now."""
+        if self.path is None or self._descriptor is not None:
+            return True
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        except OSError as error:
+            if not self._told:
+                _log.warning("the lock %r cannot be opened: %s", str(self.path), error.strerror)
+            self._told = True
+            return False
+        if not try_lock(descriptor):
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
+    def let_go(self) -> None:
+        """Give it back; the file stays, since another host may be waiting for it."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+class Feeds:
+    """The durable subscriptions of one host's plugins; belongs to its loop, and lives until `close`.
+
+    Close it after the daemons have ended, whose last acknowledgements it takes, and before the journal.
+    """
+
+    def __init__(self, journal: Journal, home: Home | None) -> None:
+        self._journal: Final = journal
+        self._home: Final = home
+        self._reading: Final = Reading(journal.path)  # not the journal's, which the loop itself reads with
+        self._feeds: Final[dict[str, Feed]] = {}
+        self._claims: Final[dict[str, _Claim]] = {}
+        self._bell: Final = asyncio.Event()
+        self._is_new = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def add(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> Feed:
+        """Feed a plugin; where a new one begins is on disk when it returns. A feed of the same name is ended before.
+
+        `types` are the manifest's durable types. Call it once an inline plugin has started; a daemon may start later.
+        Never raises for the journal's sake: what cannot be read now is tried again.
+        """
+        await self.remove(plugin.name)
+        make = ProcessFeed if isinstance(lane, DaemonLane) else InlineFeed
+        feed: Feed = make(plugin, lane, types, self._journal, self._reading)  # type: ignore[arg-type]
+        name = plugin.name
+        path = self._home.run_dir / f"durable-{name}.lock" if self._home is not None else None
+        self._claims[name] = _Claim(path)
+        await self._begin(feed)
+        self._feeds[name] = feed
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._tend(), name="ally-durable")
+        self._bell.set()
+        return feed
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no plugin to feed."""
+        return not self._feeds
+
+    def wake(self) -> None:
+        """Say that events were handed to the journal. Cheap: once a burst."""
+        if self._feeds:
+            self._is_new = True
+            self._bell.set()
+
+    def connected(self, plugin: str) -> None:
+        """Say that a daemon is ready, or reads again; after a restart everything after its last word is sent again."""
+        if (feed := self._feeds.get(plugin)) is not None:
+            feed.look()
+
+    def disconnected(self, plugin: str) -> None:
+        """Say that a daemon is gone."""
+        if (feed := self._feeds.get(plugin)) is not None:
+            feed.disconnected()
+
+    async def acknowledge(self, plugin: str, offset: str) -> None:
+        """Take a daemon's word that it has done everything up to an offset; on disk when it returns.
+
+        Raises RefusedError; see `Feed.acknowledge`.
+        """
+        feed = self._feeds.get(plugin)
+        if feed is None:
+            text = f"plugin {plugin!r} has no durable subscription; its manifest needs `durable` in [events]"
+            raise NotFoundRefused(text, plugin=plugin)
+        await feed.acknowledge(offset)
+
+    async def remove(self, plugin: str) -> None:
+        """Feed a plugin no more: it was stopped. Where it is stays known. Waits a second for a hook that runs."""
+        feed = self._feeds.pop(plugin, None)
+        try:
+            if feed is not None:
+                await feed.close()
+        finally:
+            if (claim := self._claims.pop(plugin, None)) is not None:
+                claim.let_go()
+
+    async def close(self) -> None:
+        """End all feeds. May be called again."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        await asyncio.gather(*(self.remove(name) for name in list(self._feeds)))
+        self._reading.close()
+
+    # --- the task ---
+
+    async def _tend(self) -> None:
+        while True:
+            await self._wait()
+            is_new, self._is_new = self._is_new, False
+            if is_new:
+                await self._flush()
+            for feed in list(self._feeds.values()):
+                if not feed.is_begun:
+                    await self._begin(feed)
+                feed.look()
+            if is_new:
+                await asyncio.sleep(SPACING_S)
+
+    async def _wait(self) -> None:
+        needs_look = self._is_new or any(feed.is_held_up for feed in self._feeds.values())
+        is_shared = self._home is not None and bool(self._feeds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S if is_shared or needs_look else None):
+                await self._bell.wait()
+        self._bell.clear()
+
+    async def _flush(self) -> None:
+        """Have what was emitted written. While the disk fails it is kept by the journal, and found later."""
+        try:
+            await self._journal.flush()
+        except JournalError:
+            self._is_new = True  # the journal has said so; tried again at the next look
+
+    async def _begin(self, feed: Feed) -> None:
+        """Let a feed begin, if no other host feeds this plugin."""
+        claim = self._claims.get(feed.plugin.name)
+        if claim is None or feed.is_closing or not claim.get():
+            return
+        try:
+            await feed.begin()
+        except JournalError as error:
+            _log.warning("the durable subscription of %r cannot begin: %s", feed.plugin.name, error)
