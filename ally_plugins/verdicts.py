@@ -9,7 +9,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
-__all__ = ["Allow", "Ask", "Deny", "Replace", "Verdict"]
+__all__ = ["Allow", "Ask", "Deny", "Replace", "Verdict", "describe_answer"]
 
 T = TypeVar("T")
 
@@ -42,3 +42,16 @@ class Replace(Generic[T]):
 
 Verdict: TypeAlias = Allow | Ask | Deny
 """A gate's answer; None (abstain) is written out where it may occur."""
+
+
+def describe_answer(value: object) -> str:
+    """Return a few words on nonsense, with the likely slip; what a string says is not repeated, it may be a secret."""
+    if isinstance(value, type):
+        return f"the class {value.__name__} (write {value.__name__}(...))"
+    if value is True or value is False:
+        return repr(value)
+    if hasattr(type(value), "__await__"):
+        return f"something to be awaited ({type(value).__name__})"
+    if type(value) is Allow or type(value) is Ask or type(value) is Deny or type(value) is Replace:
+        return f"{type(value).__name__}(...)"
+    return f"a value of the type {type(value).__name__}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from attrs import frozen
 
 from ally_plugins.errors import PluginError
-from ally_plugins.verdicts import Allow, Ask, Deny, Replace, Verdict
+from ally_plugins.verdicts import Allow, Ask, Deny, Replace, Verdict, describe_answer
 
 from .validation import find_text_problem
 
@@ -125,7 +125,9 @@ def read_verdict(value: Any) -> Verdict | None:
     if type(value) is Ask or type(value) is Deny:
         _check_reason(value)
         return value
-    raise PluginError(f"the gate returned {_describe(value)}; expected Allow(), Ask(reason), Deny(reason) or None")
+    raise PluginError(
+        f"the gate returned {describe_answer(value)}; expected Allow(), Ask(reason), Deny(reason) or None"
+    )
 
 
 def read_replacement(value: Any) -> Replace[Any] | None:
@@ -135,7 +137,7 @@ def read_replacement(value: Any) -> Replace[Any] | None:
     """
     if value is None or type(value) is Replace:
         return value
-    raise PluginError(f"the transform returned {_describe(value)}; expected Replace(value) or None")
+    raise PluginError(f"the transform returned {describe_answer(value)}; expected Replace(value) or None")
 
 
 def _check_reason(verdict: Ask | Deny) -> None:
@@ -147,19 +149,6 @@ def _check_reason(verdict: Ask | Deny) -> None:
         raise PluginError(
             f"the reason of {kind} has {len(verdict.reason)} characters; expected {MAX_REASON_CHARS} at most"
         )
-
-
-def _describe(value: object) -> str:
-    """Return a few words on nonsense, with the likely slip; what a string says is not repeated, it may be a secret."""
-    if isinstance(value, type):
-        return f"the class {value.__name__} (write {value.__name__}(...))"
-    if value is True or value is False:
-        return repr(value)
-    if hasattr(type(value), "__await__"):
-        return f"something to be awaited ({type(value).__name__})"
-    if type(value) is Allow or type(value) is Ask or type(value) is Deny or type(value) is Replace:
-        return f"{type(value).__name__}(...)"
-    return f"a value of the type {type(value).__name__}"
 
 
 def _ask(asks: list[Vote]) -> Outcome:

@@ -15,7 +15,7 @@ from ally_plugins.conversation import Message, ToolCall, ToolResult
 from ally_plugins.errors import PluginError
 from ally_plugins.fields import suggest
 from ally_plugins.structuring import camel, encode
-from ally_plugins.verdicts import Allow, Ask, Deny, Replace, Verdict
+from ally_plugins.verdicts import Allow, Ask, Deny, Replace, Verdict, describe_answer
 
 from .shapes import described_json
 from .values import call_to_wire, message_to_wire, result_to_wire
@@ -43,7 +43,7 @@ def verdict_to_wire(value: Any) -> dict[str, Any] | None:
         if type(reason) is str:
             return {"verdict": kind.lower(), "reason": reason}
         return {"nonsense": f"{kind} with a reason of the type {type(reason).__name__}"}
-    return {"nonsense": _describe(value)}
+    return {"nonsense": describe_answer(value)}
 
 
 def verdict_from_wire(value: Any) -> Verdict | None:
@@ -72,7 +72,7 @@ def replacement_to_wire(old: Message | ToolCall | ToolResult, value: Any) -> dic
     if value is None:
         return None
     if type(value) is not Replace:
-        return {"nonsense": _describe(value)}
+        return {"nonsense": describe_answer(value)}
     new = value.value
     if type(new) is not type(old):
         return {"replace": None, "nonsense": type(new).__name__}
@@ -136,16 +136,3 @@ def _word(value: object) -> str:
     if isinstance(value, str) and value.isprintable():
         return value[:_LONGEST_WORD]
     return "something else"
-
-
-def _describe(value: object) -> str:
-    """Return a few words on what is no answer, as `policy.verdicts` says them of an inline plugin's."""
-    if isinstance(value, type):
-        return f"the class {value.__name__} (write {value.__name__}(...))"
-    if value is True or value is False:
-        return repr(value)
-    if hasattr(type(value), "__await__"):
-        return f"something to be awaited ({type(value).__name__})"
-    if type(value) in {Allow, Ask, Deny, Replace}:
-        return f"{type(value).__name__}(...)"
-    return f"a value of the type {type(value).__name__}"

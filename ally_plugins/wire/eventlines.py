@@ -1,7 +1,7 @@
 """Events as `on_event` notifications and back.
 
-One event is encoded once, and the same bytes go to every daemon; `EventLines` keeps those of the latest events. Reading
-makes the event that an inline plugin would see, stamped; like there, nobody checks the types of its data.
+One event is encoded once, and the same bytes go to every daemon; keeping them is left to the lanes. Reading makes the
+event that an inline plugin would see, stamped; like there, nobody checks the types of its data.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ally_plugins.errors import EventError
 from ally_plugins.events import EVENT_TYPES, Event, PluginEvent, is_event_type, stamp
 from ally_plugins.structuring import camel, encode, event_data
 
-__all__ = ["EventLines", "event_from_params", "event_line", "event_params"]
+__all__ = ["event_from_params", "event_line", "event_params"]
 
 _HEAD: Final = b'{"jsonrpc":"2.0","method":"on_event","params":'
 _IDS: Final = ("call_id", "agent_id", "parent_id")
@@ -48,35 +48,6 @@ def event_params(event: Event, offset: str | None = None) -> dict[str, Any]:
 def event_line(event: Event, offset: str | None = None) -> bytes:
     """Return the whole notification with its newline, ready to be written."""
     return b"%b%b}\n" % (_HEAD, encode(event_params(event, offset)))
-
-
-class EventLines:
-    """The lines of the latest events, for all daemons of one host: each event is encoded once.
-
-    `capacity` bounds the events, `max_bytes` what their lines take together; the oldest goes first.
-    """
-
-    __slots__ = ("_capacity", "_lines", "_max_bytes", "_size")
-
-    def __init__(self, capacity: int = 1024, max_bytes: int = 8 * 1024 * 1024) -> None:
-        self._capacity = capacity
-        self._max_bytes = max_bytes
-        self._lines: dict[int, tuple[Event, bytes]] = {}  # by identity: the event is kept, so that it stays unique
-        self._size = 0
-
-    def line(self, event: Event) -> bytes:
-        """Return the line of an event that has been emitted."""
-        kept = self._lines.get(id(event))
-        return kept[1] if kept is not None else self._make(event)
-
-    def _make(self, event: Event) -> bytes:
-        line = event_line(event)
-        lines = self._lines
-        lines[id(event)] = (event, line)
-        self._size += len(line)
-        while len(lines) > self._capacity or (self._size > self._max_bytes and len(lines) > 1):
-            self._size -= len(lines.pop(next(iter(lines)))[1])
-        return line
 
 
 def event_from_params(params: dict[str, Any]) -> Event | None:

@@ -88,7 +88,8 @@ class InitializeResult:
         default=(), metadata=said(offered_hooks(), "the hooks that it implements, by name or with details")
     )
     events: tuple[str, ...] | None = field(
-        default=None, metadata=said(TEXTS, "event types it wants, out of those granted; without it all of them")
+        default=None,
+        metadata=said(TEXTS, "event types it wants, out of those granted; without it those of its hooks, or else all"),
     )
     tools: tuple[ToolOffer, ...] = field(default=(), metadata=said(offered_tools(), "the tools that it offers"))
     actions: tuple[ToolOffer, ...] = field(default=(), metadata=said(offered_tools(), "the actions that it offers"))

@@ -88,11 +88,14 @@ def test_every_message_has_an_entry_with_words_and_every_code_its_row(page: str)
 
 
 def test_the_limits_on_the_page_are_those_of_the_code(page: str) -> None:
+    from ally_plugins.calls import IN_FLIGHT
+    from ally_plugins.policy.budget import Limits
     from ally_plugins.wire.limits import WireLimits
 
     limits = WireLimits()
-    for number in (limits.frame_bytes, limits.depth, limits.nodes, limits.malformed, limits.in_flight):
-        assert re.search(rf"\| {number:,}\b", page), number
+    numbers = (limits.frame_bytes, limits.depth, limits.nodes, limits.malformed, limits.in_flight, IN_FLIGHT)
+    for number in (*numbers, Limits().calls_in_flight):
+        assert re.search(rf"^\|.*\b{number:,}\b", page, flags=re.MULTILINE), number
 
 
 INITIALIZE = {"protocol": "1", "protocols": ["1"], "plugin": "p", "host": {"name": "h", "version": "1", "api": "1"}}

@@ -21,7 +21,7 @@ from ally_plugins.events import (
 )
 from ally_plugins.structuring import decode, encode
 from ally_plugins.testing.samples import sample_events
-from ally_plugins.wire.eventlines import EventLines, event_from_params, event_line, event_params
+from ally_plugins.wire.eventlines import event_from_params, event_line, event_params
 
 
 def _stamped(event: Event) -> Event:
@@ -155,32 +155,3 @@ def test_each_line_is_one_line_whatever_an_event_holds() -> None:
     assert line.count(b"\n") == 1
     assert line.endswith(b"}\n")
     assert decode(line)["params"]["event_data"]["result"] == {"n": str(2**70)}
-
-
-def test_an_event_is_encoded_once_and_the_same_bytes_go_to_all() -> None:
-    lines = EventLines()
-    event = _stamped(ToolCallEnd(tool_name="x"))
-    assert lines.line(event) is lines.line(event)
-    assert lines.line(event) == event_line(event)
-
-
-def test_equal_events_have_lines_of_their_own() -> None:
-    lines = EventLines()
-    first, second = ToolCallEnd(tool_name="x"), ToolCallEnd(tool_name="x")
-    stamp(first, 1, 1, "s", (), None)
-    stamp(second, 2, 1, "s", (), None)
-    assert first == second
-    assert [decode(lines.line(event))["params"]["seq"] for event in (first, second)] == [1, 2]
-
-
-def test_the_lines_that_are_kept_are_bounded_in_number_and_size() -> None:
-    lines = EventLines(capacity=2)
-    events = [_stamped(ToolCallEnd(tool_name=str(n))) for n in range(3)]
-    kept = [lines.line(event) for event in events]
-    assert lines.line(events[2]) is kept[2]
-    assert lines.line(events[0]) is not kept[0]
-    small = EventLines(max_bytes=len(kept[0]) + 10)
-    assert small.line(events[0]) is small.line(events[0])
-    large = _stamped(ToolCallEnd(output="x" * 1000))
-    assert small.line(large) is small.line(large)
-    assert len(small._lines) == 1
