@@ -32,6 +32,10 @@ def make_launcher(kind: Literal["auto", "guardian", "direct"] = "auto") -> Launc
         from .guarded import GuardedLauncher
 
         return GuardedLauncher()
+    if sys.platform == "win32":
+        from .piped import PipedLauncher
+
+        return PipedLauncher()
     from .direct import DirectLauncher
 
     return DirectLauncher()

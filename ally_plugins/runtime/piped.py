@@ -1,17 +1,28 @@
-"""A process's two standard pipes as one transport, where there are no socket pairs (Windows).
+"""Processes as children of the host by asyncio's own subprocesses, over pipes: what Windows has.
 
-Joins asyncio's own pipe transports; who starts the process is left to `direct`.
+Standard input and output are two pipes there; they are joined to one transport, as the protocols expect.
 """
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from ally_plugins.compat import override
 
-__all__ = ["PipePair", "PipedStderr"]
+from .direct import GAPS, DirectLauncher, DirectProcess, explained
+from .process import Process, ProcessSpec, absolute_folder
+
+__all__ = ["PipedLauncher"]
+
+WINDOWS_GAPS: Final = (
+    GAPS[0],
+    "what a daemon starts itself is not stopped with it, and it is told to stop by the end of its input only",
+    "memory, processor time, file size and descriptors of a daemon are not limited",
+)
 
 
 class PipePair(asyncio.Transport):
@@ -135,3 +146,96 @@ class PipedStderr:
         """Close it."""
         if self._transport is not None:
             self._transport.close()
+
+
+class _Watcher(asyncio.SubprocessProtocol):
+    """What asyncio says about one process."""
+
+    def __init__(self) -> None:
+        self.process: DirectProcess | None = None
+        self._pair: PipePair | None = None
+        self._stderr: PipedStderr | None = None
+        self._early: list[tuple[int, bytes]] = []
+
+    def connect(self, pair: PipePair | None, stderr: PipedStderr) -> None:
+        """Hand on what comes, and what came already."""
+        self._pair, self._stderr = pair, stderr
+        early, self._early = self._early, []
+        for descriptor, data in early:
+            self.pipe_data_received(descriptor, data)
+
+    @override
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Hand on what it wrote."""
+        if self._stderr is None:
+            self._early.append((fd, data))
+        elif fd == 1 and self._pair is not None:
+            self._pair.receive(data)
+        else:
+            self._stderr.receive(data)
+
+    @override
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
+        """Hand on the end of its standard output."""
+        if fd == 1 and self._pair is not None:
+            self._pair.receive_eof()
+
+    @override
+    def pause_writing(self) -> None:
+        """Hand on that its input is full."""
+        if self._pair is not None:
+            self._pair.pause(is_paused=True)
+
+    @override
+    def resume_writing(self) -> None:
+        """Hand on that its input takes more."""
+        if self._pair is not None:
+            self._pair.pause(is_paused=False)
+
+    @override
+    def process_exited(self) -> None:
+        """Hand on that it is dead, whoever holds its pipes."""
+        if self.process is not None:
+            self.process.note_death()
+
+
+class PipedLauncher(DirectLauncher):
+    """Launches children of the host over pipes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        if sys.platform == "win32":
+            self.gaps = WINDOWS_GAPS
+
+    @override
+    async def launch(
+        self,
+        spec: ProcessSpec,
+        protocol_factory: Callable[[], asyncio.Protocol] | None,
+        on_stderr: Callable[[bytes], None],
+    ) -> Process:
+        """Start a child."""
+        owner, watcher = await _start(spec)
+        process = watcher.process = self._adopt(owner, spec)
+        protocol = protocol_factory() if spec.stdio and protocol_factory is not None else None
+        pair = None if protocol is None else PipePair(owner, protocol)
+        stderr = PipedStderr(owner, on_stderr)
+        process.attach(protocol, pair, stderr)
+        if protocol is not None and pair is not None:
+            protocol.connection_made(pair)
+        watcher.connect(pair, stderr)
+        process.note_death()  # it may be dead already
+        return process
+
+
+async def _start(spec: ProcessSpec) -> tuple[asyncio.SubprocessTransport, _Watcher]:
+    folder = absolute_folder(spec)
+    options: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # Ctrl-C is the host's to handle
+    stdin = subprocess.PIPE if spec.stdio else subprocess.DEVNULL
+    with explained(spec, folder):
+        return await asyncio.get_running_loop().subprocess_exec(
+            _Watcher, *spec.argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            cwd=folder, env=dict(spec.env), **options,
+        )  # fmt: skip

@@ -23,6 +23,7 @@ from ally_plugins.errors import CannotExecute
 from ally_plugins.runtime.direct import DirectLauncher
 from ally_plugins.runtime.guarded import GuardedLauncher
 from ally_plugins.runtime.launching import is_guardian_possible, make_launcher
+from ally_plugins.runtime.piped import PipedLauncher
 from ally_plugins.runtime.process import Exit, Launcher, Process, ProcessSpec
 
 pytestmark = pytest.mark.skipif(
@@ -37,7 +38,7 @@ NO_LIMITS = ProcessLimits(memory_mb=None, cpu_seconds=None, file_mb=None, descri
 MAKERS: dict[str, Callable[[], Launcher]] = {
     "guardian": GuardedLauncher,
     "direct": DirectLauncher,
-    "piped": lambda: DirectLauncher(has_pipes=True),
+    "piped": PipedLauncher,
 }
 
 Ways = pytest.mark.parametrize("way", MAKERS)
