@@ -110,7 +110,7 @@ def chosen_interpreter(home: Home, name: str, config: PluginConfig) -> Interpret
         return Interpreter(str(python_in(environment.path)), environment.problem)
     if config.interpreter and (problem := _python_problem(Path(config.interpreter))):
         return Interpreter(config.interpreter, f"{problem}; to choose another one: ally-plugins place {name} process")
-    return Interpreter(config.interpreter)
+    return Interpreter(config.interpreter, search="" if config.interpreter else os.environ.get("PYTHONPATH", ""))
 
 
 def plan(home: Home, name: str, requirements: Sequence[str], python: str | None = None) -> Building:

@@ -32,6 +32,8 @@ class Interpreter:
 
     path: str = ""
     problem: str = ""
+    search: str = ""
+    """The PYTHONPATH of the running Python, where that is the one: what it finds must be found in a process too."""
 
 
 @frozen(kw_only=True)
@@ -79,7 +81,8 @@ def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpret
     if interpreter.problem:
         return Placed(problem=interpreter.problem)
     target = found.entry_point.partition("[")[0].replace(" ", "")
-    daemon = Daemon.python(target, interpreter.path or None, env={_SAFE_PATH: "1"})
+    search = {"PYTHONPATH": interpreter.search} if interpreter.search else {}
+    daemon = Daemon.python(target, interpreter.path or None, env={_SAFE_PATH: "1", **search})
     return Placed(daemon=daemon.with_process(config.process))
 
 

@@ -71,7 +71,9 @@ def _section(title: str, lines: Sequence[str]) -> None:
 
 def _head(record: PluginRecord) -> list[str]:
     config, agreement = record.config, record.agreement
-    agreed = f"{inert(agreement.at)} by {inert(agreement.by)}, {inert(agreement.version)}" if agreement else "never"
+    agreed = (
+        f"{inert(agreement.at)} by {inert(agreement.by)} {inert(agreement.version)}".rstrip() if agreement else "never"
+    )
     rows = [
         ("  state", f"{paint_state(record.state)}{': ' if record.reason else ''}{inert(record.reason)}"),
         ("  comes from", inert(record.source)),
@@ -79,7 +81,7 @@ def _head(record: PluginRecord) -> list[str]:
         ("  files", inert(record.found.root if record.found else "") or "-"),
         *((f"  {heading}", text) for heading, text in process_rows(record)),
         ("  needs host API", inert(record.manifest.requires_host) or "any"),
-        ("  agreed", agreed),
+        ("  agreed", inert(agreed)),
         ("  on error", f"gates {config.gate_on_error}, transforms {config.transform_on_error}"),
         ("  shadow", _shadow(config.shadow)),
         ("  mandatory", "yes" if config.mandatory else "no"),

@@ -12,6 +12,7 @@ from .text import inert
 
 if TYPE_CHECKING:
     from ally_plugins.daemons import Daemon
+    from ally_plugins.policy.permissions import GrantSet
     from ally_plugins.records import PluginRecord
 
 __all__ = ["INLINE", "IN_PROCESS", "process_data", "process_rows", "trust"]
@@ -32,8 +33,11 @@ def trust(record: PluginRecord) -> str:
     return IN_PROCESS if record.placement == "process" else INLINE
 
 
-def process_rows(record: PluginRecord) -> list[tuple[str, str]]:
-    """Return what would be run for it, each with its heading; all of it inert."""
+def process_rows(record: PluginRecord, grants: GrantSet | None = None) -> list[tuple[str, str]]:
+    """Return what would be run for it, each with its heading; all of it inert.
+
+    `grants` are those that it would have, by default those that it has.
+    """
     daemon = record.daemon
     rows: list[tuple[str, str]] = [("runs", record.placement)]
     if daemon is not None:
@@ -45,7 +49,7 @@ def process_rows(record: PluginRecord) -> list[tuple[str, str]]:
             ("waits", _timing(daemon)),
         ]
     if record.placement == "process":
-        rows.append(("variables", _variables(record)))
+        rows.append(("variables", _variables(record, record.granted if grants is None else grants)))
     return [*rows, *_legacy_rows(record)]
 
 
@@ -74,16 +78,16 @@ def _limits(daemon: Daemon) -> str:
 def _timing(daemon: Daemon) -> str:
     timing = daemon.timing
     return (
-        f"{timing.startup_timeout:g} s for its start, {timing.shutdown_grace:g} s for its end; looked at every "
-        f"{timing.ping_interval:g} s, for {timing.ping_timeout:g} s, {timing.ping_retries} times"
+        f"{timing.startup_timeout:g} s for its start, {timing.shutdown_grace:g} s for its end; a ping every "
+        f"{timing.ping_interval:g} s, {timing.ping_timeout:g} s to answer, {timing.ping_retries} missed in a row end it"
     )
 
 
-def _variables(record: PluginRecord) -> str:
-    asked = [request.grant.topic for request in record.manifest.requests if request.grant.kind == "env"]
+def _variables(record: PluginRecord, grants: GrantSet) -> str:
+    asked = [request.grant for request in record.manifest.requests if request.grant.kind == "env"]
     if not asked:
         return "the usual ones (PATH, HOME, ...), and no other"
-    words = [f"{inert(name)} ({'passed on' if name in record.variables else 'not granted'})" for name in asked]
+    words = [f"{inert(each.topic)} ({'passed on' if grants.covers(each) else 'not granted'})" for each in asked]
     return f"the usual ones (PATH, HOME, ...), and {', '.join(words)}"
 
 

@@ -42,7 +42,7 @@ def meaning(grant: Grant) -> str:
 def plan_lines(plan: Plan) -> list[str]:
     """Return everything that enabling would agree to, nothing left out, all of it inert."""
     record = plan.record
-    lines = [*_identity(record), "", *_requests(plan)]
+    lines = [*_identity(plan), "", *_requests(plan)]
     if changes := changes_of(record):
         lines += ["", f"  {paint('changed since you agreed', bold=True)}:", *(f"    {line}" for line in changes)]
     if record.manifest.settings:
@@ -50,14 +50,15 @@ def plan_lines(plan: Plan) -> list[str]:
     return [*lines, "", f"  {paint(record.placement, fg='yellow')}: it {trust(record)}"]
 
 
-def _identity(record: PluginRecord) -> list[str]:
+def _identity(plan: Plan) -> list[str]:
+    record = plan.record
     found = record.found
     editable = " (editable: its code may change at any time)" if found is not None and found.editable else ""
     rows = [
         ("  comes from", f"{inert(record.source)}{editable}"),
         ("  entry point", inert(record.entry_point) or "-"),
         ("  files", inert(found.root) if found is not None else "-"),
-        *((f"  {heading}", text) for heading, text in process_rows(record)),
+        *((f"  {heading}", text) for heading, text in process_rows(record, plan.grants)),
     ]
     description = inert(record.manifest.description) or "(no description)"
     return [f"{paint(inert(record.label), bold=True)}: {description}", *columns(rows)]

@@ -99,7 +99,8 @@ def test_consent_shows_the_whole_command_its_limits_and_its_variables(operator: 
     shown = operator.run("review").stdout
     assert f"{folder}/run.sh {LONG} 'a b'" in shown
     assert "memory 64 MiB" in shown
-    assert "API_KEY (not granted)" in shown
+    assert "API_KEY (passed on)" in shown
+    assert "API_KEY (not granted)" in operator.run("info", "counter").stdout
     assert "is given your environment's API_KEY" in shown
     assert "no sandbox" in shown
     agreed = operator.ask("enable", "counter", "--yes")

@@ -18,6 +18,7 @@ from ally_plugins.registry import Registry
 if TYPE_CHECKING:
     from ally_plugins.home import Home
     from ally_plugins.records import PluginRecord
+
     from .conftest import Site
 
 TOML = """
@@ -413,6 +414,22 @@ def test_a_class_moves_into_a_process_and_back(folders: Folders, site: Site) -> 
     assert record.daemon.command == (sys.executable, "-m", "ally_plugins.daemon", "mover:Plugin")
     folders.registry.place("mover", "inline")
     assert folders.registry.get("mover").daemon is None
+
+
+def test_what_is_found_by_pythonpath_is_found_in_a_process_of_the_same_python(
+    folders: Folders, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.plugin("mover")
+    folders.enable("mover")
+    monkeypatch.setenv("PYTHONPATH", str(site.path))
+    folders.registry.place("mover", "process")
+    record = folders.registry.get("mover")
+    assert record.daemon is not None
+    assert record.daemon.env == {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(site.path)}
+    folders.registry.place("mover", "process", interpreter=sys.executable)
+    record = folders.registry.get("mover")
+    assert record.daemon is not None
+    assert record.daemon.env == {"PYTHONSAFEPATH": "1"}
 
 
 def test_what_ships_a_daemon_cannot_run_inline(folders: Folders) -> None:
