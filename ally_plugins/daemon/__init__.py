@@ -2,7 +2,7 @@
 
 `python -m ally_plugins.daemon MODULE:CLASS` runs it, and so does a script that ends with `run(MyPlugin)`. The class is
 the same as for a plugin inside the host: `__init__(self, ally)`, `@hookimpl`, `@tool`, `@action`. Nothing of the host's
-side is imported here.
+side is imported here. A daemon that listens on a socket of its own talks back with `connect_back`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .back import connect_back as connect_back
     from .running import run as run
 
-__all__ = ["run"]
+__all__ = ["connect_back", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    from .running import run
+    if name == "run":
+        from .running import run
 
-    return run
+        return run
+    if name == "connect_back":
+        from .back import connect_back
+
+        return connect_back
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

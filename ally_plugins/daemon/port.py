@@ -58,6 +58,10 @@ class DaemonPort:
         self._logs = float(LOGS_PER_MINUTE)
         self._logged_at = time.monotonic()
 
+    def use(self, peer: Peer) -> None:
+        """Make calls over another connection from now on."""
+        self._peer = peer
+
     # --- without the host ---
 
     def supports(self, name: str, /) -> bool:

@@ -30,6 +30,7 @@ from ally_plugins.wire.handshake import choose, find_early_problem
 
 from .acks import Acks
 from .asking import read_question
+from .ending import end_within
 from .lane import GRACE, Lane
 from .loading import Factory, Loaded, load, load_factory
 from .logs import HostHandler, say, say_failed
@@ -259,6 +260,8 @@ class PluginProcess:
     # --- the end ---
 
     def _stop_alone(self) -> None:
+        # Whatever does not end: nobody is there any more to end it with force.
+        end_within(STOP_ALONE + GRACE, 0)
         self._stop(min(STOP_ALONE, self._deadline("ally_stop", "stop")))
 
     def _stop(self, seconds: float) -> None:

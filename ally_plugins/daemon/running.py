@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from .ending import end_within
 from .logs import say
 from .streams import Descriptors, is_terminal, take_stdio
 
@@ -39,7 +38,7 @@ def run(factory: Factory | str, *, name: str | None = None) -> NoReturn:
         # The terminal's Ctrl-C is the host's business. A function and not SIG_IGN, which children would inherit.
         signal.signal(signal.SIGINT, lambda *_: None)
     code = _run_loop(factory, name, descriptors)
-    _end_soon(code)
+    end_within(LAST_GRACE, code)
     sys.exit(code)
 
 
@@ -59,14 +58,3 @@ def _run_loop(factory: Factory | str, name: str | None, descriptors: Descriptors
         if left:
             loop.run_until_complete(asyncio.wait(left, timeout=LAST_GRACE))
         loop.close()
-
-
-def _end_soon(code: int) -> None:
-    """End the process after a grace, whatever thread of the plugin's does not end."""
-
-    def end() -> None:
-        os._exit(code)
-
-    timer = threading.Timer(LAST_GRACE, end)
-    timer.daemon = True
-    timer.start()

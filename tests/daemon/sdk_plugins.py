@@ -1,5 +1,7 @@
 """Small plugins that the tests of the SDK run as processes. Each does what its name says."""
 
+# ruff: noqa: T201, ARG002, ASYNC220, ASYNC221 - they print, ignore what they are given, and block, on purpose
+
 from __future__ import annotations
 
 import asyncio
@@ -93,7 +95,7 @@ class Overlaps(Plain):
 
 class Judges(Plain):
     @hookimpl
-    async def ally_gate_tool_call(self, call: ToolCall, context: Context) -> Any:
+    async def ally_gate_tool_call(self, call: ToolCall, context: Context) -> Any:  # noqa: PLR0911 - a verdict each
         match call.tool_name:
             case "deny":
                 return Deny(f"not {call.arguments['path']} with {context.focus} in {self.ally.session}")
@@ -112,6 +114,8 @@ class Judges(Plain):
                 return Deny(receipt.id)
             case "wait":
                 await asyncio.sleep(3600)
+            case _:
+                return None
         return None
 
     @hookimpl
@@ -368,6 +372,8 @@ class Crashes(Plain):
                 await self.ally.add_message("system", "x")
             case "stop":
                 raise StopIteration
+            case _:
+                pass
         await self.ally.add_message("user", f"heard {event.tool_name}")
 
 
@@ -601,7 +607,7 @@ class Spawns(Plain):
 
     @tool
     async def spawn(self) -> int:
-        self.child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])  # noqa: ASYNC220
+        self.child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
         return self.child.pid
 
     @tool

@@ -164,8 +164,10 @@ def test_an_unknown_method_is_answered_as_such(daemon: Start) -> None:
             "get_context",
             {"parts": ["focus", "messages"], "since": "c0", "session_id": "s1", "cause": "q1"},
             {"sessionId": "s1", "focus": "/home", "messages": [], "cursor": "c1", "isReset": False, "readOnly": True},
-            "Context(session_id='s1', messages=(), focus='/home', token_usage=None, todos=None, agents=None, "
-            "is_processing=None, cursor='c1', is_reset=False, read_only=True)",
+            (
+                "Context(session_id='s1', messages=(), focus='/home', token_usage=None, todos=None, agents=None, "
+                "is_processing=None, cursor='c1', is_reset=False, read_only=True)"
+            ),
         ),
         (
             ("request_action", "compact", {"hard": True}),
@@ -193,7 +195,8 @@ def test_the_host_reads_every_outbound_call_strictly(daemon: Start) -> None:
     from ally_plugins.wire.methods import read_params
 
     host = daemon("Calls")
-    for call in (("add_message", "user", "x"), ("emit_event", "x", {}), ("get_context",), ("unregister", "x")):
+    calls: list[Any] = [("add_message", "user", "x"), ("emit_event", "x", {}), ("get_context",), ("unregister", "x")]
+    for call in calls:
         _call(host, *call)
         read_params(call[0], host.asked(call[0]).params)
     _call(host, "register_tool", None)
@@ -205,7 +208,11 @@ def test_the_host_reads_every_outbound_call_strictly(daemon: Start) -> None:
     ("code", "data", "raised"),
     [
         (-32001, {"permission": "p", "command": "c"}, {"raised": "PermissionRefused", "permission": "p"}),
-        (-32002, {"budget": "messages_per_minute", "retry_after": 2.5}, {"raised": "BudgetRefused", "retry_after": 2.5}),
+        (
+            -32002,
+            {"budget": "messages_per_minute", "retry_after": 2.5},
+            {"raised": "BudgetRefused", "retry_after": 2.5},
+        ),
         (-32003, {"budget": "message_bytes"}, {"raised": "BudgetRefused", "retry_after": None}),
         (-32004, {"chain": ["a", "b"]}, {"raised": "HopLimitRefused", "chain": ["a", "b"]}),
         (-32005, {}, {"raised": "UnavailableRefused"}),

@@ -1,0 +1,163 @@
+"""`connect_back`: a daemon with a socket of its own calls its host, and finds it again."""
+
+# ruff: noqa: S105, S106 - the tokens of these tests open nothing
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ally_plugins import UnavailableRefused
+from ally_plugins.daemon import connect_back
+from ally_plugins.wire.connection import Connection
+from ally_plugins.wire.messages import ErrorResponse, Request, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TOLD = {"plugin": "talker", "protocol": "1", "capabilities": ["add_message"], "settings": {"limit": 3}}
+RECEIPT = {"id": "m-1", "offset": 1, "state": "pending"}
+
+
+class Host(asyncio.Protocol):
+    """The host's socket: takes one token, answers every call with a receipt, and remembers what it was asked."""
+
+    def __init__(self, asked: list[Request], connections: list[Host]) -> None:
+        self.connection = Connection()
+        self.asked = asked
+        self.answers: dict[int, asyncio.Future[Any]] = {}
+        connections.append(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for message in self.connection.receive_data(data):
+            if isinstance(message, Request):
+                self.asked.append(message)
+                if message.method != "initialize":
+                    self.connection.respond(message.id, RECEIPT)
+                elif message.params["token"] == "right":
+                    self.connection.respond(message.id, TOLD)
+                else:
+                    self.connection.fail(message.id, -32015, "the token is not good", {"reason": "unauthorized"})
+            elif isinstance(message, Response | ErrorResponse):
+                self.answers[message.id].set_result(message)
+        self.transport.write(self.connection.data_to_send())
+
+    async def ask(self, method: str, **params: Any) -> Any:
+        future = asyncio.get_running_loop().create_future()
+        self.answers[self.connection.request(method, params)] = future
+        self.transport.write(self.connection.data_to_send())
+        return await future
+
+
+@pytest.fixture
+def socket_path() -> Any:
+    with TemporaryDirectory() as folder:  # short: the path of a socket has 108 bytes
+        yield str(Path(folder) / "s")
+
+
+async def _serve(path: str) -> tuple[asyncio.Server, list[Request], list[Host]]:
+    asked: list[Request] = []
+    connections: list[Host] = []
+    server = await asyncio.get_running_loop().create_unix_server(lambda: Host(asked, connections), path)
+    return server, asked, connections
+
+
+def test_calls_go_over_the_hosts_socket_with_the_token(
+    run: Callable[..., Any],
+    socket_path: str,
+    monkeypatch: pytest.MonkeyPatch,
+    no_leaks: None,  # noqa: ARG001
+) -> None:
+    monkeypatch.setenv("ALLY_SOCKET", socket_path)
+    monkeypatch.setenv("ALLY_TOKEN", "right")
+
+    async def main() -> None:
+        server, asked, connections = await _serve(socket_path)
+        async with server:
+            async with connect_back(name="mine") as back:
+                assert asked[0].params == {"token": "right", "protocol": "1", "name": "mine"}
+                assert (back.ally.name, back.ally.settings, back.ally.supports("add_message")) == (
+                    "talker",
+                    {"limit": 3},
+                    True,
+                )
+                with back.reacting_to({"event_type": "X", "id": "s1:4", "session_id": "s1", "origin": ["other"]}):
+                    receipt = await back.ally.add_message("user", "hello")
+                assert receipt.id == "m-1"
+                assert (asked[1].params["cause"], asked[1].params["session_id"]) == ("s1:4", "s1")
+                await back.ally.add_message("user", "hello")
+                assert "cause" not in asked[2].params
+            with pytest.raises(UnavailableRefused):
+                await back.ally.add_message("user", "too late")
+            connections[0].transport.close()
+
+    run(main())
+
+
+def test_tools_can_be_offered_over_it(run: Callable[..., Any], socket_path: str) -> None:
+    async def main() -> None:
+        server, _, connections = await _serve(socket_path)
+        async with server, connect_back(path=socket_path, token="right") as back:
+
+            async def add(number: int) -> int:
+                return number + 1
+
+            await back.ally.register_tool(add)
+            answer = await connections[0].ask("call_tool", name="add", arguments={"number": 1})
+            assert answer.result == 2
+
+    run(main())
+
+
+def test_a_connection_that_breaks_is_made_again_and_calls_meanwhile_are_refused(
+    run: Callable[..., Any], socket_path: str
+) -> None:
+    async def main() -> None:
+        server, asked, connections = await _serve(socket_path)
+        async with connect_back(path=socket_path, token="right") as back:
+            server.close()
+            Path(socket_path).unlink(missing_ok=True)  # noqa: ASYNC240 - the test's own loop
+            connections[0].transport.abort()
+            async with asyncio.timeout(30):
+                with pytest.raises(UnavailableRefused):
+                    await back.ally.add_message("user", "nobody is there")
+                server, asked, connections = await _serve(socket_path)
+                while True:  # until it has found the host again
+                    try:
+                        await back.ally.add_message("user", "again")
+                    except UnavailableRefused:
+                        await asyncio.sleep(0.01)
+                    else:
+                        break
+            assert [request.method for request in asked] == ["initialize", "add_message"]
+        server.close()
+
+    run(main())
+
+
+def test_a_wrong_token_or_no_host_is_an_error_at_once(run: Callable[..., Any], socket_path: str) -> None:
+    async def main() -> None:
+        server, _, _ = await _serve(socket_path)
+        async with server:
+            with pytest.raises(Exception, match="the token is not good"):
+                async with connect_back(path=socket_path, token="wrong"):
+                    pass
+        with pytest.raises(OSError, match=r"."):
+            async with connect_back(path=socket_path + "-none", token="right"):
+                pass
+
+    run(main())
+
+
+def test_without_the_environment_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALLY_SOCKET", raising=False)
+    with pytest.raises(UnavailableRefused, match="ALLY_SOCKET"):
+        connect_back()
