@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define
 
-from ally_plugins.events import Event, PluginEvent
+from ally_plugins.events import Event, EventsDropped, PluginEvent, stamp
 from ally_plugins.scope import Scope
 from ally_plugins.wire.eventlines import event_line
 
@@ -33,6 +33,9 @@ __all__ = ["DaemonLane"]
 
 BATCH: Final = 512
 """Events that are joined into one write; with the write's own limit it bounds what waits for a slow daemon."""
+
+LONGEST_LINE: Final = 16 * 1024 * 1024
+"""Bytes of one event, which may carry a tool's whole output; a larger one is told as dropped."""
 
 _numbers: Final = count(1)
 
@@ -370,5 +373,15 @@ def _line(run: Run | None, event: Event) -> bytes:
         return event_line(event)
     line = run.lines.get(event.seq)
     if line is None:
-        line = run.lines[event.seq] = event_line(event)
+        line = run.lines[event.seq] = _bounded_line(event)
     return line
+
+
+def _bounded_line(event: Event) -> bytes:
+    """Return an event's line, or the word that it is missing, when it is larger than a daemon takes."""
+    line = event_line(event)
+    if len(line) <= LONGEST_LINE:
+        return line
+    missing = EventsDropped(plugin_name="", count=1, ranges=((event.seq, event.seq),))
+    stamp(missing, event.seq, event.timestamp, event.session_id, event.origin, event.turn_id)
+    return event_line(missing)

@@ -38,6 +38,9 @@ PORTION: Final = 64
 HIGH_WATER: Final = 256 * 1024
 """Bytes that may wait for a daemon that does not read, before its lane stops: a few hundred events."""
 
+LONGEST_OUT: Final = 16 * 1024 * 1024
+"""Bytes of one line to a daemon, which trusts its host: a tool's whole output may be in a question about it."""
+
 FIRST_WORDS: Final = 200
 """Bytes of what a daemon said first that are kept, to show what it said instead of the protocol."""
 
@@ -62,6 +65,7 @@ class Peer(asyncio.Protocol):
     ) -> None:
         self.name = name
         self.connection = Connection(limits=limits)
+        self.connection.send_limit = LONGEST_OUT
         self.first_words = b""
         self._on_request = on_request
         self._on_notice = on_notice
@@ -94,8 +98,10 @@ class Peer(asyncio.Protocol):
         try:
             messages = self.connection.receive_data(data)
         except ProtocolError as error:
+            for message in error.received:  # what it said before its mistake counts
+                self._take_one(message)
             self._flush()
-            self.lose(str(error))
+            self.lose(f"broke the protocol: {error}")
             return
         if self.is_strict and self.connection.counts.malformed:
             self.lose("spoke no protocol")
