@@ -1,0 +1,117 @@
+"""The examples as an operator gets them: copied into the home, enabled by the command, run by a real host."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ally_plugins import Host, ToolCall, ToolCallEnd, UserMessage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from ally_plugins import Session
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the examples are for Unix")
+
+PATIENCE = 60.0
+FAILED = ToolCallEnd(tool_name="bash", success=False, error="exit status 1")
+
+needs_sockets = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets")
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no node on PATH")
+
+
+@pytest.fixture
+def enabled(examples: Path, home: Path) -> Callable[[str], None]:
+    """Return what copies an example into the home and enables it by the command."""
+
+    def enable(name: str) -> None:
+        shutil.copytree(examples / name, home / "plugins" / name)
+        command = [sys.executable, "-m", "ally_plugins", "enable", name, "--yes"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return enable
+
+
+@asynccontextmanager
+async def _opened() -> AsyncIterator[tuple[Host, Session]]:
+    async with asyncio.timeout(PATIENCE), Host(app="examples") as host:
+        yield host, host.session("s1")
+
+
+async def _said(session: Session) -> list[str]:
+    await session.safe_point("step")
+    context = await session.context(("messages",))
+    return [message.content for message in context.messages or ()]
+
+
+@needs_sockets
+def test_the_counter_hears_events_and_its_tool_answers(enabled: Any, run: Any) -> None:
+    enabled("socket_counter")
+
+    async def main() -> None:
+        async with _opened() as (host, session):
+            for _ in range(3):
+                session.emit(FAILED)
+            counted: Any = {}
+            while counted.get("TOOL_CALL_END") != 3:  # events and calls come over connections of their own
+                counted = (await host.call_tool("get-event-counts", {}, session_id="s1")).data["events"]
+
+    run(main())
+
+
+@needs_sockets
+def test_the_one_that_talks_back_adds_its_message_to_the_conversation(enabled: Any, run: Any) -> None:
+    enabled("socket_talkback")
+
+    async def main() -> None:
+        async with _opened() as (host, session):
+            for _ in range(3):
+                session.emit(FAILED)
+            while not (await host.call_tool("get-warnings", {}, session_id="s1")).data["warnings"]:
+                pass
+            assert await _said(session) == ["bash failed 3 times in a row; try another way"]
+
+    run(main())
+
+
+@needs_node
+def test_the_one_in_javascript_makes_every_call_and_gates(enabled: Any, run: Any) -> None:
+    enabled("node_outbound")
+
+    async def main() -> None:
+        async with _opened() as (host, session):
+            session.emit(UserMessage(content="hi"))
+            await session.drained()
+            report = await host.call_tool("outbound-report", {}, session_id="s1")
+            assert set(report.data["report"].values()) == {"ok"}, report.output
+            assert await _said(session) == ["hello from Node"]
+            ruling = await session.gate_tool_call(ToolCall("bash", {"command": "rm -rf /"}))
+            assert ruling.reason == "node_outbound: that would remove everything"
+            assert (await session.gate_tool_call(ToolCall("bash", {"command": "ls"}))).is_allowed
+
+    run(main())
+
+
+def test_the_shell_script_is_a_tool(enabled: Any, run: Any, tmp_path: Path) -> None:
+    enabled("shell_tool")
+    path = tmp_path / "three.txt"
+    path.write_text("a\nb\nc\n", encoding="utf-8")
+
+    async def main() -> None:
+        async with _opened() as (host, _):
+            result = await host.call_tool("count-lines", {"path": str(path)}, session_id="s1")
+            assert (result.output, result.data) == ("3 lines", {"lines": 3})
+            missing = await host.call_tool("count-lines", {"path": "/no/such/file"}, session_id="s1")
+            assert missing.success is False
+
+    run(main())
