@@ -6,6 +6,7 @@ it is the orphan of a host that is no more.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import os
@@ -28,7 +29,7 @@ from .numbers import GRACE
 from .places import private_directory, short_directory
 from .sockets import peer_of
 
-__all__ = ["MARK_VARIABLE", "SocketClaim", "SocketTaken", "claim_socket", "is_running_mark"]
+__all__ = ["MARK_VARIABLE", "SocketClaim", "SocketTaken", "claim_in_thread", "claim_socket", "is_running_mark"]
 
 MARK_VARIABLE: Final = "ALLY_DAEMON_MARK"
 """The variable that proves that a process is the daemon of a claim; a number alone may be anybody's by now."""
@@ -58,6 +59,21 @@ def claim_socket(path: str, plugin: str, directory: Path | None = None) -> Socke
         claim.let_go()
         raise
     return claim
+
+
+async def claim_in_thread(path: str, plugin: str, directory: Path | None = None) -> SocketClaim:
+    """Claim a path as `claim_socket` does, without blocking the loop. A claim that comes after cancelling is let go."""
+    claiming = asyncio.ensure_future(asyncio.to_thread(claim_socket, path, plugin, directory))
+    try:
+        return await asyncio.shield(claiming)
+    except asyncio.CancelledError:
+        claiming.add_done_callback(_let_go)
+        raise
+
+
+def _let_go(claiming: asyncio.Future[SocketClaim]) -> None:
+    if not claiming.cancelled() and claiming.exception() is None:
+        claiming.result().let_go()
 
 
 @define(eq=False)

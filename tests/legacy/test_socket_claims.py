@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins.legacy import claims
-from ally_plugins.legacy.claims import MARK_VARIABLE, SocketTaken, claim_socket
+from ally_plugins.legacy.claims import MARK_VARIABLE, SocketTaken, claim_in_thread, claim_socket
 from ally_plugins.legacy.places import private_directory, short_directory
 from ally_plugins.structuring import decode, encode
 
@@ -134,6 +135,19 @@ def test_releasing_removes_the_daemons_socket_and_no_other(short_dir: Path) -> N
                 theirs.bind(path)
         claim.release()
         assert Path(path).exists() is is_replaced
+
+
+def test_a_claim_that_nobody_waits_for_any_more_is_let_go(short_dir: Path, stale: str) -> None:
+    async def main() -> None:
+        (await claim_in_thread(stale, "me", short_dir)).release()
+        for _ in range(20):
+            task = asyncio.create_task(claim_in_thread(stale, "me", short_dir))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+
+    asyncio.run(main())  # waits for its threads
+    claim_socket(stale, "me", short_dir).release()
 
 
 # --- orphans ---
