@@ -109,7 +109,7 @@ def test_the_least_daemon_answers(page: str) -> None:
 
 
 def test_the_daemon_in_python_answers_and_talks_back(page: str) -> None:
-    (script,) = _blocks(page, "python")
+    (script,) = _blocks(page, "py")
     spoken = _spoken([sys.executable, "-c", script])
     assert spoken == [
         (1, {"protocol": "1", "hooks": ["ally_tool_call_end"]}),
