@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import asdict, frozen
 
 from .errors import ConfigError
-from .fields import Fields
+from .fields import LONGEST_TEXT, Fields
 from .frozen import FrozenDict
 from .home import read_capped, write_atomically
 from .policy.permissions import GrantSet
@@ -63,8 +63,9 @@ def listing_of(files: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _plain(path: str) -> str:
-    """Return a path as one line of text that a file of TOML takes."""
-    return path if path.isprintable() else path.encode("unicode_escape", "surrogatepass").decode("ascii")
+    """Return a path as one line of text that the file takes, cut where it is very long."""
+    text = path if path.isprintable() else path.encode("unicode_escape", "surrogatepass").decode("ascii")
+    return text[: LONGEST_TEXT - _SHORT - 1]
 
 
 def file_changes(agreed: Iterable[str], now: Iterable[str]) -> tuple[str, ...]:

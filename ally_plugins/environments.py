@@ -32,7 +32,17 @@ if TYPE_CHECKING:
     from .config import PluginConfig
     from .home import Home
 
-__all__ = ["Building", "Environment", "build", "chosen_interpreter", "environments", "plan", "python_in", "remove"]
+__all__ = [
+    "Building",
+    "Environment",
+    "build",
+    "chosen_interpreter",
+    "environments",
+    "missing_modules",
+    "plan",
+    "python_in",
+    "remove",
+]
 
 CREATE_TIMEOUT: Final = 60.0
 INSTALL_TIMEOUT: Final = 300.0
@@ -40,6 +50,10 @@ INSTALL_TIMEOUT: Final = 300.0
 
 _STALE: Final = 86_400.0
 """Seconds after which what a killed build left behind is removed."""
+
+_FIND: Final = (
+    "import importlib.util, json, sys; print(json.dumps([m for m in sys.argv[1:] if importlib.util.find_spec(m)]))"
+)
 
 _MARKER: Final = ".complete"
 _MAX_MARKER_BYTES: Final = 64 * 1024
@@ -111,6 +125,19 @@ def chosen_interpreter(home: Home, name: str, config: PluginConfig) -> Interpret
     if config.interpreter and (problem := _python_problem(Path(config.interpreter))):
         return Interpreter(config.interpreter, f"{problem}; to choose another one: ally-plugins place {name} process")
     return Interpreter(config.interpreter, search="" if config.interpreter else os.environ.get("PYTHONPATH", ""))
+
+
+def missing_modules(python: str, modules: Sequence[str]) -> list[str]:
+    """Return which top-level modules a Python does not find: all of them when it cannot be asked. Imports nothing."""
+    command = (python, "-P", "-c", _FIND, *modules)
+    try:
+        done = subprocess.run(  # noqa: S603  # the operator's own Python, and our own lines
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=CREATE_TIMEOUT, check=True
+        )
+        found: list[str] = orjson.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        found = []
+    return [module for module in modules if module not in found]
 
 
 def plan(home: Home, name: str, requirements: Sequence[str], python: str | None = None) -> Building:

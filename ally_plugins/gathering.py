@@ -46,10 +46,11 @@ def gather(home: Home, packages: Discovery, only: frozenset[str] | None) -> tupl
     by_name = _by_name((*packages.found, *folders))
     wanted = {name for name, plugin in config.plugins.items() if plugin.enabled}
     stopped, never_emitted = quarantined(home), _never_emitted(home)
-    failures = failed_starts(home, {found.name: found.version for found in (*folders, *packages.found)})
+    all_of = {name: list(_candidates(name, by_name.get(name, {}), config)) for name in sorted(wanted | by_name.keys())}
+    versions = {name: each[0].found.version for name, each in all_of.items() if each[0].found is not None}
+    failures = failed_starts(home, versions)
     facts: list[Facts] = []
-    for name in sorted(wanted | by_name.keys()):
-        of_name = list(_candidates(name, by_name.get(name, {}), config))
+    for name, of_name in all_of.items():
         first = evolve(
             of_name[0],
             agreement=agreements.get(name),

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shlex
+import stat as stat_module
 import sys
 from importlib.machinery import ModuleSpec, PathFinder, all_suffixes
 from typing import TYPE_CHECKING, Any, Final
@@ -227,7 +229,8 @@ def folder_files(root: str) -> dict[str, str]:
     """Return the hash of every file of a plugin's folder by its path in it, but for those that a program writes.
 
     Unlike a package's, `node_modules` and the like count, since a program loads them without being told to. Raises
-    OSError for what consent could not cover: a link to a folder elsewhere, or more than `MAX_FOLDER_FILES`.
+    OSError for what consent could not cover: a link to a folder elsewhere, what everybody can write, or more than
+    `MAX_FOLDER_FILES`.
     """
     hashes: dict[str, str] = {}
     inside = os.path.realpath(root) + os.sep
@@ -235,9 +238,11 @@ def folder_files(root: str) -> dict[str, str]:
         names[:] = sorted(name for name in names if name not in _NOT_AGREED)
         for name in names:
             _check_link(os.path.join(directory, name), inside)
+            _check_mode(os.path.join(directory, name))
         for name in sorted(files):
             path = os.path.join(directory, name)
             if not name.endswith(_DATA) and (os.path.isfile(path) or os.path.islink(path)):
+                _check_mode(path)
                 hashes[os.path.relpath(path, root)] = _file_digest(path).hex()
         if len(hashes) > MAX_FOLDER_FILES:
             raise OSError(None, f"it has more than {MAX_FOLDER_FILES} files, expected its dependencies elsewhere")
@@ -251,6 +256,13 @@ def _raise(error: OSError) -> None:
 def _check_link(path: str, inside: str) -> None:
     if os.path.islink(path) and not os.path.realpath(path).startswith(inside):
         raise OSError(None, f"{path!r} links to a folder outside of it")
+
+
+def _check_mode(path: str) -> None:
+    """See that nobody else can change what was agreed to before it is run."""
+    mode = os.lstat(path).st_mode
+    if os.name == "posix" and mode & stat_module.S_IWOTH and not stat_module.S_ISLNK(mode):
+        raise OSError(None, f"{path!r} can be written by everybody; mend it: chmod o-w {shlex.quote(path)}")
 
 
 def folder_digest(files: dict[str, str]) -> str:

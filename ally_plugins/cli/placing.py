@@ -56,17 +56,33 @@ def place(state: State, name: str, placement: Placement, interpreter: str | None
     with recorder(registry) as writing:
         writing.change(lambda it: it.place(name, placement, interpreter=python, environment=environment))
     record = registry.get(name)
+    warnings = _warnings(record)
     effect = tell_hosts(state.home, "apply", record.name)
     if state.as_json:
-        about = {"name": record.name, "state": record.state, "reason": record.reason}
+        about = {"name": record.name, "state": record.state, "reason": record.reason, "warnings": warnings}
         print_json({**about, **process_data(record), "hosts": effect.data()})
         effect.exit()
     echo(f"{inert(record.label)} is placed: {placement}; it {trust(record)}")
     for line in columns([(f"  {heading}", text) for heading, text in process_rows(record)]):
         echo(line)
+    for warning in warnings:
+        echo(f"warning: {inert(warning)}")
     for line in effect.lines():
         echo(line)
     effect.exit()
+
+
+def _warnings(record: PluginRecord) -> list[str]:
+    """Ask the Python that was named whether it has what is to be run: otherwise it would be known at the start only."""
+    from ally_plugins.environments import missing_modules
+
+    daemon = record.daemon
+    if daemon is None or not (record.config.interpreter or record.config.environment) or not record.entry_point:
+        return [*record.warnings]
+    wanted = ("ally_plugins", record.entry_point.partition(":")[0].partition(".")[0].strip())
+    missing = missing_modules(daemon.command[0], wanted)
+    lines = [f"{daemon.command[0]} does not find the module {module!r}; install it there" for module in missing]
+    return [*record.warnings, *lines]
 
 
 def _absolute(interpreter: str) -> str:

@@ -66,6 +66,17 @@ def test_a_named_python_is_shown_and_used(enabled: Operator) -> None:
     assert "interpreter" not in enabled.home.config_file.read_text()
 
 
+def test_a_python_that_lacks_what_is_to_be_run_is_warned_of(enabled: Operator, tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\necho '[]'\n")
+    other.chmod(0o755)
+    placed = enabled.ask("place", "loop-warner", "process", "--interpreter", str(other))
+    assert placed["warnings"] == [
+        f"{other} does not find the module 'ally_plugins'; install it there",
+        f"{other} does not find the module 'loop_warner'; install it there",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [

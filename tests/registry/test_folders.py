@@ -148,6 +148,13 @@ def test_a_folder_that_links_elsewhere_cannot_be_agreed_to(folders: Folders, tmp
     assert "links to a folder outside of it" in record.reason
 
 
+@pytest.mark.parametrize("path", ["run.sh", "lib"])
+def test_what_everybody_can_write_cannot_be_agreed_to(folders: Folders, path: str) -> None:
+    folder = folders.add(files={"lib/a.py": ""})
+    (folder / path).chmod(0o777)
+    assert "can be written by everybody; mend it: chmod o-w" in folders.registry.get("counter").reason
+
+
 def test_two_folders_of_one_name_are_broken_together(folders: Folders) -> None:
     folders.add_legacy("one")
     folders.add_legacy("two")
@@ -267,6 +274,11 @@ def test_a_listing_survives_names_that_no_terminal_shows(folders: Folders) -> No
     assert damage == ()
     assert all(line.isprintable() for line in agreements["counter"].listing)
     assert folders.registry.get("counter").is_enabled
+
+
+def test_a_very_long_path_keeps_nobody_from_agreeing(folders: Folders) -> None:
+    folders.add(files={"/".join(["x" * 200] * 7): ""})
+    assert folders.enable().is_enabled
 
 
 def test_a_long_listing_is_left_to_its_digest() -> None:
