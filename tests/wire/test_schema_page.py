@@ -113,7 +113,7 @@ def test_the_daemon_in_python_answers_and_talks_back(page: str) -> None:
     spoken = _spoken([sys.executable, "-c", script])
     assert spoken == [
         (1, {"protocol": "1", "hooks": ["ally_tool_call_end"]}),
-        ("add_message", {"role": "user", "content": "that failed", "cause": "s:1"}),
+        ("add_message", {"role": "user", "content": "that failed"}),
         (2, None),
     ]
 
