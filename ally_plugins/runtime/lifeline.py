@@ -18,14 +18,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from .guardian import MARKER, receive
+from .guardian import MARKER
+from .guardian.line import receive
 
 __all__ = ["START_TIMEOUT", "LifeLine"]
 
 START_TIMEOUT: Final = 10.0
 """Seconds that a guardian has to start and a launch to be answered; 40 and 3 ms here."""
 
-SCRIPT: Final = Path(__file__).with_name("guardian.py")
+SCRIPT: Final = Path(__file__).with_name("guardian") / "__main__.py"
 
 _Message = dict[str, Any]
 

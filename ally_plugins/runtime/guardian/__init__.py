@@ -1,0 +1,29 @@
+"""The guardian of one host: parent and subreaper of its daemons, so that nothing of them outlives the host.
+
+A program of its own (`python -I -S guardian/__main__.py DESCRIPTOR HOST_PID`, Linux) that imports only the standard
+library and this folder, since it must start fast and stay small. It talks to the host over one Unix socket, the life
+line: a message is a JSON object, descriptors travel beside it. When the life line ends, or the host's process does, it
+kills everything below itself and exits. What a plugin is, when it is restarted and how long it is waited for is left to
+the host.
+
+    host to guardian   {"spawn": N, argv, env, cwd, limits, stdio} + descriptors      {"end": N, "grace": seconds}
+    guardian to host   {"ready": true}   {"started": N, pid} + pidfd   {"refused": N, stage, errno}
+                       {"exited": N, code, signal}   {"ended": N}: nothing of the tree is left
+
+What belongs to a daemon's tree: its main process and all its descendants. What lost its parent (a double fork) becomes
+the guardian's child, and is told by its session, by the marker variable in the environment that it was started with,
+or by being left over when there is only one tree. A process that starts a session of its own, loses its parent and
+wipes its environment hides from the end of its tree, not from the guardian's: whatever it does, it stays below. Only
+what runs as another user (a setuid program) cannot be killed.
+
+`serving` is its loop, `becoming` the child between fork and exec, `kin` knows processes, `line` the messages.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["MARKER"]
+
+MARKER: Final = "ALLY_DAEMON_ID"
+"""The variable in a daemon's environment that its orphans are known by."""

@@ -1,0 +1,99 @@
+"""Processes: who is below whom, and how they are told, killed and reaped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable
+from typing import Final
+
+__all__ = ["ME", "children", "close", "descendants", "has_children", "kill", "reap", "tell"]
+
+ME: Final = os.getpid()
+
+_HAS_LISTS: Final = os.path.exists(f"/proc/self/task/{ME}/children")  # noqa: PTH110 - CONFIG_PROC_CHILDREN
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of a process; none for one that is gone."""
+    return _listed_children(pid) if _HAS_LISTS else _children_by_parent(pid)
+
+
+def _listed_children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123
+                found += map(int, file.read().split())
+    except OSError:
+        pass
+    return found
+
+
+def _children_by_parent(pid: int) -> list[int]:
+    """Do the same on a kernel without lists: ask every process for its parent."""
+    found: list[int] = []
+    for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
+            if int(file.read().rpartition(b")")[2].split()[1]) == pid:
+                found.append(int(name))
+    return found
+
+
+def descendants(root: int) -> list[int]:
+    """Return everything below a process, parents before their children."""
+    found: list[int] = []
+    to_visit = [root]
+    while to_visit:
+        below = children(to_visit.pop())
+        found += below
+        to_visit += below
+    return found
+
+
+def tell(pids: Iterable[int], number: int) -> None:
+    """Send a signal to processes; those that are gone or another user's are passed over."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, number)
+
+
+def kill(pids: Iterable[int]) -> None:
+    """Kill processes with their groups: a signal to a group is atomic, so what is being forked there dies too.
+
+    A group never spans two daemons, since each daemon begins a session.
+    """
+    pids = list(pids)
+    groups = set[int]()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            groups.add(os.getpgid(pid))
+    for group in groups - {os.getpgid(0)}:  # a child that is not yet at its `setsid` is in the guardian's own
+        with contextlib.suppress(OSError):
+            os.killpg(group, signal.SIGKILL)
+    tell(pids, signal.SIGKILL)
+
+
+def reap() -> Iterable[tuple[int, int]]:
+    """Reap what has ended: process ids and statuses."""
+    with contextlib.suppress(ChildProcessError):
+        while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
+            yield reaped
+
+
+def has_children() -> bool:
+    """Reap what has ended, and say whether anything is left: whatever is below is below a child."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def close(descriptors: Iterable[int]) -> None:
+    """Close descriptors, as far as they are open."""
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
