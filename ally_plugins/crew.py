@@ -21,7 +21,6 @@ from .policy.permissions import Grant, GrantSet
 from .port import PluginPort
 from .records import PluginRecord
 from .registry import load_class
-from .remote import Remote, RemoteSide, new_remote, new_supervisor
 from .runtime import lanes
 from .runtime.anylane import AnyLane
 from .runtime.dispatch import Dispatcher
@@ -35,6 +34,7 @@ from .settings import Secret
 from .tools import collect_actions, collect_tools
 
 if TYPE_CHECKING:
+    from .remote import Remote, RemoteSide  # noqa: TC004 - nobody reads these annotations at run time
     from .session import Session
 
 __all__ = ["Crew", "Member"]
@@ -153,6 +153,8 @@ class Crew:
     def _load(self, member: Member) -> None:
         plugin, record = member.plugin, member.record
         if member.factory is None and (record.daemon is not None or _is_legacy(record)):
+            from .remote import new_remote  # with the wire and all that, only where there are daemons
+
             member.remote = new_remote(plugin, record, self.bus, self.side, is_declared=member.is_declared)
             return
         try:
@@ -160,9 +162,10 @@ class Crew:
             directory = self.data_dir(plugin.name) if self.data_dir is not None else None
             port = PluginPort(plugin, self.bus, self.supports)
             member.ally = Ally(plugin.name, port, settings=record.settings, data_dir=directory)
-            plugin.instance = build(factory, member.ally)
+            instance = build(factory, member.ally)
             manifest = record.manifest if member.is_declared else None
-            plugin.implementations = implementations_of(self._manager, plugin.name, plugin.instance, manifest)
+            plugin.implementations = implementations_of(self._manager, plugin.name, instance, manifest)
+            plugin.instance = instance  # not before: one without its implementations would seem to have no gate
         except AllyError as error:
             self._fail(plugin, str(error))
         except (KeyboardInterrupt, asyncio.CancelledError):
@@ -227,6 +230,8 @@ class Crew:
             plugin.instance = remote
             plugin.set_state("running")
             return
+        from .remote import new_supervisor
+
         plugin.supervisor = supervisor = new_supervisor(remote, remote.daemon)
         await supervisor.start()
 

@@ -35,6 +35,8 @@ from .tasks import Tasks
 from .tools import ToolSpec, make_spec
 
 if TYPE_CHECKING:
+    from .control.live import LiveControls
+    from .control.server import ControlServer
     from .conversation import ActionRequest, ToolResult
     from .home import Home
     from .records import PluginRecord
@@ -96,6 +98,8 @@ class Host:
         self._journal: Journal | None = journal
         self._crew: Crew | None = None
         self._outside: Outside | None = None
+        self._control: ControlServer | None = None
+        self._live: LiveControls | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._capabilities = Capabilities(implementation)
@@ -129,6 +133,13 @@ class Host:
     async def _start(self) -> None:
         if self._journal is None:
             self._journal = self._open_journal()
+        from .control.live import LiveControls  # not needed to import a host
+        from .control.server import ControlServer
+
+        self._live = LiveControls(self)
+        if self.home is not None:
+            self._control = ControlServer(self.home, self._live)
+            await self._control.start()
         self._outside = Outside(
             self.app,
             self.home,
@@ -155,6 +166,7 @@ class Host:
         for record, factory in self._given:
             self._crew.add(record, factory, is_given=True)
         await self._crew.start(self.sessions.values())
+        self._live.begin(self._crew)
         if self.home is not None:
             remember_starts(self.home, self._crew.starts())
         for plugin in self._crew.plugins:
@@ -218,6 +230,10 @@ class Host:
         up longer than its deadline for `ally_stop` and a second.
         """
         try:
+            if self._control is not None:
+                await self._control.close()
+            if self._live is not None:
+                await self._live.close()
             if self._crew is not None:
                 await self._hear_out()
                 await self._crew.stop()
@@ -227,7 +243,7 @@ class Host:
                 await session.close()
         finally:
             journal, self._journal = self._journal, self._given_journal
-            self._crew = self._loop = None
+            self._crew = self._loop = self._control = self._live = None
             if journal is not None and self._given_journal is None:
                 await journal.close()
 
