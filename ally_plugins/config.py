@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from attrs import field, fields_dict, frozen
 
 from .daemons import read_process
-from .errors import ConfigError
+from .errors import ConfigError, EventError
 from .fields import Fields
 from .found import Origin
-from .frozen import FrozenDict
+from .frozen import FrozenDict, freeze
 from .grants import is_plugin_name
 from .home import read_capped, write_atomically
 from .hookspecs import HOOKS
@@ -136,7 +136,6 @@ def _read(top: Fields) -> Config:
 def _plugin(table: Fields, limits: dict[str, int], deadlines: dict[str, float]) -> PluginConfig:
     gate, transform = _on_error(table)
     interpreter, environment = _python(table)
-    settings = table.table("settings")
     config = PluginConfig(
         enabled=table.boolean("enabled"),
         is_decided="enabled" in table,
@@ -153,10 +152,24 @@ def _plugin(table: Fields, limits: dict[str, int], deadlines: dict[str, float]) 
         transform_on_error=transform,
         deadlines=FrozenDict(_deadlines(table, deadlines)),
         limits=Limits(**_limits(table, limits)),
-        settings=FrozenDict() if settings is None else FrozenDict({key: settings.take(key) for key in settings.keys}),
+        settings=_settings(table),
     )
     table.close()
     return config
+
+
+def _settings(table: Fields) -> FrozenDict:
+    inner = table.table("settings")
+    if inner is None:
+        return FrozenDict()
+    values = {}
+    for key in inner.keys:
+        value = inner.take(key)
+        try:
+            values[key] = freeze(value)
+        except EventError:  # a date or an infinite number, which no setting can be
+            inner.wrong(key, value, "a text, a finite number, true or false")
+    return FrozenDict(values)
 
 
 def _grants(table: Fields) -> GrantSet:

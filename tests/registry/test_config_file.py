@@ -248,3 +248,9 @@ def test_any_table_is_a_config_or_a_config_error(table: dict[str, Any]) -> None:
     except ConfigError:
         return
     assert set(config.plugins) == {"p"}
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "2026-01-01", "[1, 12:00:00]"])
+def test_a_setting_that_no_setting_can_be_is_a_mistake_in_the_file(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"plugins\.p\.settings\.x: found"):
+        parse_config(f"[plugins.p.settings]\nx = {value}\n", "config.toml")
