@@ -79,44 +79,52 @@ class Backlog:
 
     def _let_go(self) -> None:
         """Let the oldest quarter of the events go, so that the cost is spread."""
-        kept: deque[Params | EventsDropped | Question] = deque()
+        kept: list[Params | EventsDropped | Question] = []
         lost: dict[str, _Lost] = {}
         room = self._capacity // 4
         for item in self._items:
-            if room and isinstance(item, dict) and item.get("offset") is None and _is_numbered(item):
+            if isinstance(item, EventsDropped):
+                lost.setdefault(item.session_id, _Lost()).add_all(item, len(kept))
+            elif room and isinstance(item, dict) and item.get("offset") is None and _is_numbered(item):
                 room -= 1
-                lost.setdefault(item["session_id"], _Lost()).add(item)
+                self._events -= 1
+                self.dropped += 1
+                lost.setdefault(item["session_id"], _Lost()).add(item["seq"], item["timestamp"], len(kept))
             else:
                 kept.append(item)
-        for session_id, each in lost.items():
-            self.dropped += each.count
-            self._events -= each.count
-            kept.appendleft(each.as_event(self._plugin, session_id))
-        self._items = kept
+        for session_id, each in sorted(lost.items(), key=lambda found: -found[1].place):
+            kept.insert(each.place, each.as_event(self._plugin, session_id))
+        self._items = deque(kept)
 
 
 class _Lost:
-    """What one session lost."""
+    """What one session lost; `place` is where the last of it stood."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.place = 0
         self._ranges: list[list[int]] = []
         self._timestamp = 0
 
-    def add(self, params: Params) -> None:
-        seq = params["seq"]
-        self.count += 1
-        self._timestamp = params["timestamp"]
-        if self._ranges and self._ranges[-1][1] == seq - 1:
-            self._ranges[-1][1] = seq
+    def add(self, seq: int, timestamp: int, place: int) -> None:
+        self._add_range(seq, seq)
+        self._timestamp, self.place = timestamp, place
+
+    def add_all(self, event: EventsDropped, place: int) -> None:
+        for first, last in event.ranges:
+            self._add_range(first, last)
+        self._timestamp, self.place = event.timestamp, place
+
+    def _add_range(self, first: int, last: int) -> None:
+        if self._ranges and self._ranges[-1][1] == first - 1:
+            self._ranges[-1][1] = last
         else:
-            self._ranges.append([seq, seq])
+            self._ranges.append([first, last])
 
     def as_event(self, plugin: str, session_id: str) -> EventsDropped:
-        event = EventsDropped(
-            plugin_name=plugin, count=self.count, ranges=tuple((first, last) for first, last in self._ranges)
-        )
-        stamp(event, self._ranges[-1][1], self._timestamp, session_id, (), None)  # in the place of the last one
+        ranges = tuple((first, last) for first, last in self._ranges)
+        count = sum(last - first + 1 for first, last in ranges)
+        event = EventsDropped(plugin_name=plugin, count=count, ranges=ranges)
+        stamp(event, ranges[-1][1], self._timestamp, session_id, (), None)  # in the place of the last one
         return event
 
 

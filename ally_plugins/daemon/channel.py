@@ -134,6 +134,9 @@ class ThreadChannel:
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[bytes | threading.Event] = queue.SimpleQueue()
         self.is_closed = False
+        if sys.platform != "win32":  # where it has been tried without threads first
+            for descriptor in descriptors:
+                os.set_blocking(descriptor, True)
         for work in (self._read_all, self._write_all):
             threading.Thread(target=work, name="ally-channel", daemon=True).start()
 

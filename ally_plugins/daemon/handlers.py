@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from ally_plugins.conversation import ToolResult
 from ally_plugins.errors import NotFoundRefused
+from ally_plugins.frozen import freeze
 from ally_plugins.wire.values import tool_value
 
 from .workers import Workers
@@ -67,9 +69,17 @@ class Handlers:
             result = await spec.handler(**values)
         else:
             result = await self._workers.run(lambda: spec.handler(**values))
-        return tool_value(result) if spec.kind == "tool" else result
+        return tool_value(_checked(result)) if spec.kind == "tool" else result
 
     def _drop(self, spec: ToolSpec) -> None:
         own = self._kept[spec.kind]
         if own.get(spec.name) is spec:
             del own[spec.name]
+
+
+def _checked(result: Any) -> Any:
+    """Return a tool's result when it is one inline too: the encoder alone would also say dates, sets and dataclasses.
+
+    Raises EventError.
+    """
+    return result if result is None or isinstance(result, (str, ToolResult)) else freeze(result)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, field
 
-from ally_plugins.errors import EventError, ProtocolError, UnavailableRefused
+from ally_plugins.errors import BudgetRefused, EventError, ProtocolError, UnavailableRefused
 from ally_plugins.wire.codes import INVALID_PARAMS, REASONS, read_error, write_error
 from ally_plugins.wire.messages import Cancel, ErrorResponse, Message, Notification, Request, Response
 
@@ -94,10 +95,11 @@ class Peer:
                 self._flush()
             raise
 
-    def notify(self, method: str, params: Mapping[str, Any]) -> None:
-        """Tell the host, if it reads; what can be told only by waiting is not told."""
-        if self.is_open and self._channel is not None and not self._channel.is_full:
-            self.connection.notify(method, params)
+    def notify(self, method: str, params: Mapping[str, Any], *, may_drop: bool = False) -> None:
+        """Tell the host; with `may_drop` not while it does not read."""
+        if self.is_open and self._channel is not None and not (may_drop and self._channel.is_full):
+            with suppress(BudgetRefused):  # longer than the host takes: it has nobody to answer to
+                self.connection.notify(method, params)
             self._flush()
 
     def respond(self, request_id: int | str, result: Any) -> None:

@@ -255,12 +255,17 @@ def _check_texts(params: Mapping[str, Any], *fields: str) -> None:
     """Refuse text that the wire would change on its way; everything else is for the host to judge."""
     for field in fields:
         text = params[field]
+        if type(text) is str and text.isascii():
+            continue
         if isinstance(text, str):
             try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                problem = f"has a lone surrogate at {error.start}; expected text that UTF-8 can say"
-                raise ValidationRefused(f"{field} {problem}", field=field) from None
+                is_plain = bool(text.encode()) and type(text) is str
+            except UnicodeEncodeError:
+                is_plain = False
+            if not is_plain:
+                from ally_plugins.policy.validation import find_text_problem
+
+                raise ValidationRefused(f"{field} {find_text_problem(text)}", field=field)
 
 
 def _check_data(data: object, field: str) -> None:

@@ -180,7 +180,7 @@ class PluginProcess:
         logger.addHandler(HostHandler(self._log))
 
     def _log(self, level: str, text: str) -> None:
-        tell = partial(self._peer.notify, "log", {"level": level, "message": text})
+        tell = partial(self._peer.notify, "log", {"level": level, "message": text}, may_drop=True)
         if threading.get_ident() == self._thread:
             tell()
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from ally_plugins.errors import AllyError, EventError
+from ally_plugins.errors import EventError, RefusedError, ToolCallError
 from ally_plugins.scope import SCOPE, Scope
 from ally_plugins.wire.codes import CANCELLED, METHOD_NOT_FOUND, REASONS
 
@@ -113,7 +113,7 @@ class Service:
     def failed(self, request_id: Id, error: BaseException, what: str) -> None:
         """Answer a request with what the plugin's code raised; what is no answer on purpose goes to stderr as well."""
         raised = error.raised if isinstance(error, HookExit) else error
-        if not isinstance(raised, AllyError):
+        if not isinstance(raised, (RefusedError, ToolCallError)):
             say_failed(what, raised)
         self.peer.refuse(request_id, raised)
 

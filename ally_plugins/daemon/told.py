@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from attrs import frozen
 
 from ally_plugins.errors import EventError
-from ally_plugins.frozen import EMPTY, FrozenDict, freeze_mapping
+from ally_plugins.frozen import EMPTY, freeze_mapping
 
 __all__ = ["DEADLINES", "Told"]
 
@@ -25,7 +26,7 @@ class Told:
     plugin: str
     protocols: tuple[str, ...] = ()
     capabilities: frozenset[str] = frozenset()
-    settings: FrozenDict = EMPTY
+    settings: Mapping[str, Any] = EMPTY
     data_dir: Path | None = None
     deadlines: Mapping[str, float] = DEADLINES
     frame_bytes: int | None = None
@@ -40,7 +41,7 @@ class Told:
             plugin=_field(params, "plugin", str),
             protocols=tuple(_texts(params, "protocols")) or (_field(params, "protocol", str, ""),),
             capabilities=frozenset(_texts(params, "capabilities")),
-            settings=freeze_mapping(_field(params, "settings", dict, {})),
+            settings=_settings(params),
             data_dir=Path(data_dir) if data_dir else None,
             deadlines={**DEADLINES, **_numbers(params, "deadlines")},
             frame_bytes=frame_bytes if type(frame_bytes) is int and frame_bytes > 0 else None,
@@ -49,6 +50,17 @@ class Told:
     def deadline(self, hook: str, kind: str) -> float:
         """Return the seconds that a hook may take."""
         return self.deadlines.get(hook, self.deadlines[kind])
+
+
+def _settings(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings; those that the host names as `secrets` hide themselves, as they do inline."""
+    settings = freeze_mapping(_field(params, "settings", dict, {}))
+    secrets = [name for name in _texts(params, "secrets") if isinstance(settings.get(name), str)]
+    if not secrets:
+        return settings
+    from ally_plugins.settings import Secret
+
+    return MappingProxyType({**settings, **{name: Secret(settings[name]) for name in secrets}})
 
 
 def _field(params: Mapping[str, Any], name: str, kind: type, default: Any = None) -> Any:

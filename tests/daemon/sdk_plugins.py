@@ -293,6 +293,23 @@ class Calls(Plain):
         return asyncio.run(elsewhere())
 
 
+class Secretive(Plain):
+    @tool
+    async def show(self) -> str:
+        return f"{dict(self.ally.settings)!r} {self.ally.settings['key']}"
+
+    @tool
+    async def leak(self) -> list[str]:
+        found = []
+        secret = self.ally.settings["key"]
+        for call in (self.ally.emit_event("x", {"it": secret}), self.ally.add_message("user", secret)):
+            try:
+                await call
+            except Exception as error:  # noqa: BLE001 - the test looks at what it was
+                found.append(type(error).__name__)
+        return found
+
+
 class Prints(Plain):
     """Prints in every way there is, also while it is built."""
 

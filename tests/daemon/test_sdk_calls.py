@@ -69,7 +69,7 @@ def test_a_call_within_a_tool_belongs_to_its_session_and_cause(daemon: Start) ->
     [
         ("fails", -32603, "internal error", "ValueError"),
         ("exits", -32603, "internal error", "SystemExit"),
-        ("unsayable", -32603, "internal error", "TypeError"),
+        ("unsayable", -32603, "internal error", "EventError"),
         ("says_no", -32012, "the file is not there", None),
         ("cancels_itself", -32800, "cancelled", None),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +14,6 @@ from ally_plugins.wire.messages import ErrorResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Start = Callable[..., Any]
 
@@ -198,3 +199,27 @@ def test_a_daemon_imports_nothing_of_the_hosts_side(spawn: Start, tmp_path: Path
     ours = {name.split(".")[1] for name in modules if name.startswith("ally_plugins.")}
     assert ours.isdisjoint({"bus", "host", "runtime", "journal", "registry", "crew", "session", "manifest", "legacy"})
     assert modules.isdisjoint({"cattrs", "jsonschema", "click", "rich", "sqlite3", "tomlkit"})
+
+
+def test_secret_settings_that_the_host_names_hide_themselves(daemon: Start) -> None:
+    told = {"settings": {"key": "hunter2", "limit": 3}, "secrets": ["key", "limit", "nothing"]}
+    host = daemon("Secretive", told=told)
+    assert host.ask("call_tool", name="show", arguments={}) == "{'key': '[secret]', 'limit': 3} hunter2"
+    assert host.ask("call_tool", name="leak", arguments={}) == ["ValidationRefused", "ValidationRefused"]
+
+
+def test_where_the_loop_cannot_watch_a_descriptor_threads_read_and_write_it(tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    told = b'{"protocol":"1","protocols":["1"],"plugin":"p","host":{}}'
+    lines.write_bytes(
+        b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":' + told + b"}\n"
+        b'{"jsonrpc":"2.0","id":2,"method":"call_tool","params":{"name":"echo","arguments":{"text":"by threads"}}}\n'
+        b'{"jsonrpc":"2.0","id":3,"method":"ping"}\n'
+    )
+    command = [sys.executable, "-m", "ally_plugins.daemon", "sdk_plugins:Tools"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    with lines.open("rb") as stdin:  # no loop watches a plain file
+        done = subprocess.run(command, stdin=stdin, capture_output=True, check=False, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert b'"result":"by threads"' in done.stdout
+    assert b'"result":"pong"' in done.stdout
