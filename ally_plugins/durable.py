@@ -97,6 +97,31 @@ class _Claim:
             os.close(descriptor)
 
 
+@define(eq=False)
+class _Held:
+    """A feed, and the right to feed."""
+
+    feed: Feed
+    claim: _Claim
+
+    async def begin(self) -> None:
+        """Let the feed begin, if no other host feeds this plugin."""
+        feed = self.feed
+        if feed.is_begun or feed.is_closing or not self.claim.get():
+            return
+        try:
+            await feed.begin()
+        except JournalError as error:
+            _log.warning("the durable subscription of %r cannot begin: %s", feed.plugin.name, error)
+
+    async def close(self) -> None:
+        """End the feed, then let another host feed."""
+        try:
+            await self.feed.close()
+        finally:
+            self.claim.let_go()
+
+
 class Feeds:
     """The durable subscriptions of one host's plugins; belongs to its loop, and lives until `close`.
 
@@ -107,8 +132,8 @@ class Feeds:
         self._journal: Final = journal
         self._home: Final = home
         self._reading: Final = Reading(journal.path)  # not the journal's, which the loop itself reads with
-        self._feeds: Final[dict[str, Feed]] = {}
-        self._claims: Final[dict[str, _Claim]] = {}
+        self._held: Final[dict[str, _Held]] = {}
+        self._ending: Final[dict[str, asyncio.Task[None]]] = {}
         self._bell: Final = asyncio.Event()
         self._is_new = False
         self._task: asyncio.Task[None] | None = None
@@ -119,60 +144,69 @@ class Feeds:
         `types` are the manifest's durable types. Call it once an inline plugin has started; a daemon may start later.
         Never raises for the journal's sake: what cannot be read now is tried again.
         """
-        await self.remove(plugin.name)
+        name = plugin.name
+        await self._end(name)
         make = ProcessFeed if isinstance(lane, DaemonLane) else InlineFeed
         feed: Feed = make(plugin, lane, types, self._journal, self._reading)  # type: ignore[arg-type]
-        name = plugin.name
         path = self._home.run_dir / f"durable-{name}.lock" if self._home is not None else None
-        self._claims[name] = _Claim(path)
-        await self._begin(feed)
-        self._feeds[name] = feed
+        held = self._held[name] = _Held(feed, _Claim(path))
+        await held.begin()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._tend(), name="ally-durable")
-        self._bell.set()
+        self.wake()  # for what waits to be written, too
         return feed
 
     @property
     def is_empty(self) -> bool:
         """Whether there is no plugin to feed."""
-        return not self._feeds
+        return not self._held
 
     def wake(self) -> None:
         """Say that events were handed to the journal. Cheap: once a burst."""
-        if self._feeds:
+        if self._held:
             self._is_new = True
             self._bell.set()
 
     def connected(self, plugin: str) -> None:
         """Say that a daemon is ready, or reads again; after a restart everything after its last word is sent again."""
-        if (feed := self._feeds.get(plugin)) is not None:
-            feed.look()
+        if (held := self._held.get(plugin)) is not None:
+            held.feed.look()
 
     def disconnected(self, plugin: str) -> None:
         """Say that a daemon is gone."""
-        if (feed := self._feeds.get(plugin)) is not None:
-            feed.disconnected()
+        if (held := self._held.get(plugin)) is not None:
+            held.feed.disconnected()
 
     async def acknowledge(self, plugin: str, offset: str) -> None:
         """Take a daemon's word that it has done everything up to an offset; on disk when it returns.
 
         Raises RefusedError; see `Feed.acknowledge`.
         """
-        feed = self._feeds.get(plugin)
-        if feed is None:
+        held = self._held.get(plugin)
+        if held is None:
             text = f"plugin {plugin!r} has no durable subscription; its manifest needs `durable` in [events]"
             raise NotFoundRefused(text, plugin=plugin)
-        await feed.acknowledge(offset)
+        await held.feed.acknowledge(offset)
 
-    async def remove(self, plugin: str) -> None:
-        """Feed a plugin no more: it was stopped. Where it is stays known. Waits a second for a hook that runs."""
-        feed = self._feeds.pop(plugin, None)
-        try:
-            if feed is not None:
-                await feed.close()
-        finally:
-            if (claim := self._claims.pop(plugin, None)) is not None:
-                claim.let_go()
+    async def remove(self, plugin: Plugin) -> None:
+        """Feed a plugin no more: it was stopped. Where it is stays known. Waits a second for a hook that runs.
+
+        Another plugin that has taken its name meanwhile is left alone. Cancelling does not take it back.
+        """
+        held = self._held.get(plugin.name)
+        if held is not None and held.feed.plugin is plugin:
+            await self._end(plugin.name)
+
+    async def _end(self, name: str) -> None:
+        """End the feed of this name, and wait for one that ends already."""
+        held = self._held.pop(name, None)
+        if held is not None:
+            before = self._ending.get(name)
+            assert before is None or before.done()  # noqa: S101 - `add` waits for it
+            task = self._ending[name] = asyncio.get_running_loop().create_task(held.close())
+            task.add_done_callback(lambda _: self._ending.pop(name, None))
+        if (ending := self._ending.get(name)) is not None:
+            await asyncio.shield(ending)
 
     async def close(self) -> None:
         """End all feeds. May be called again."""
@@ -180,7 +214,7 @@ class Feeds:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
-        await asyncio.gather(*(self.remove(name) for name in list(self._feeds)))
+        await asyncio.gather(*(self._end(name) for name in [*self._held, *self._ending]))
         self._reading.close()
 
     # --- the task ---
@@ -191,16 +225,15 @@ class Feeds:
             is_new, self._is_new = self._is_new, False
             if is_new:
                 await self._flush()
-            for feed in list(self._feeds.values()):
-                if not feed.is_begun:
-                    await self._begin(feed)
-                feed.look()
+            for held in list(self._held.values()):
+                await held.begin()
+                held.feed.look()
             if is_new:
                 await asyncio.sleep(SPACING_S)
 
     async def _wait(self) -> None:
-        needs_look = self._is_new or any(feed.is_held_up for feed in self._feeds.values())
-        is_shared = self._home is not None and bool(self._feeds)
+        needs_look = self._is_new or any(held.feed.is_held_up for held in self._held.values())
+        is_shared = self._home is not None and bool(self._held)
         with suppress(TimeoutError):
             async with asyncio.timeout(POLL_S if is_shared or needs_look else None):
                 await self._bell.wait()
@@ -212,13 +245,3 @@ class Feeds:
             await self._journal.flush()
         except JournalError:
             self._is_new = True  # the journal has said so; tried again at the next look
-
-    async def _begin(self, feed: Feed) -> None:
-        """Let a feed begin, if no other host feeds this plugin."""
-        claim = self._claims.get(feed.plugin.name)
-        if claim is None or feed.is_closing or not claim.get():
-            return
-        try:
-            await feed.begin()
-        except JournalError as error:
-            _log.warning("the durable subscription of %r cannot begin: %s", feed.plugin.name, error)

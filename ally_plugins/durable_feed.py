@@ -31,8 +31,8 @@ _log: Final = logging.getLogger(__name__)
 GRACE: Final = 1.0
 """Seconds that a hook has to return when its feed is closed, before it is interrupted and its event comes again."""
 
-PORTION: Final = 64
-"""Events that are made of the journal's texts before the loop may do something else: about a millisecond."""
+PORTION: Final = 32
+"""Events that are made of the journal's texts before the loop may do something else: half a millisecond."""
 
 SAVE_S: Final = 0.05
 """Between two writings of what nobody waits for; after a kill, what was done in this time is done again."""

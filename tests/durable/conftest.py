@@ -51,7 +51,7 @@ class FakeLink:
         raise AssertionError(f"{method} {params} was not expected")
 
     def write_events(self, events: Any) -> None:
-        raise AssertionError("a link that takes lines is given lines")
+        raise AssertionError(f"{events} were not given as lines")
 
     def close(self) -> None:
         self.can_write = False
@@ -67,11 +67,12 @@ class Rig:
         self.journal = Journal.open(self.home.journal_file) if self.home is not None else Journal.in_memory()
         self.feeds = Feeds(self.journal, self.home)
         self.lanes: dict[str, Any] = {}
+        self.all_lanes: list[Lane] = []
         self.crashes: list[Crash] = []
 
     async def close(self) -> None:
         await self.feeds.close()
-        for lane in self.lanes.values():
+        for lane in self.all_lanes:
             await lane.close()
         await self.journal.close()
 
@@ -114,6 +115,7 @@ class Rig:
         table = without_durable(Observers.compile(plugin.implementations, plugin.grants.receives), types)
         plugin.lane = lane = Lane(name, table, on_crash=plugin.crashed, deadline=plugin.deadline)
         lane.start()
+        self.all_lanes.append(lane)
         self.lanes[name] = lane
         await self.feeds.add(plugin, lane, types)
         return plugin

@@ -15,7 +15,7 @@ def test_a_durable_event_comes_as_it_was_emitted(rig_in_memory: Any, heard: Any,
     async def main() -> None:
         async with rig_in_memory() as host:
             ear = heard()
-            scopes = []
+            scopes: list[Any] = []
 
             async def hook(event: Any) -> None:
                 scopes.append(current_scope("p"))
@@ -277,5 +277,34 @@ def test_a_slow_plugin_delays_no_other(rig_in_memory: Any, heard: Any, some: Any
             assert len(slow.events) == 1
             never.set()
             await slow.take(600)
+
+    within(main())
+
+
+def test_a_plugin_that_is_started_anew_while_it_still_ends_gets_each_event_once(
+    rig: Any, heard: Any, some: Any, within: Any
+) -> None:
+    async def main() -> None:
+        ear = heard()
+        called, go_on = asyncio.Event(), asyncio.Event()
+
+        async def hook(event: Any) -> None:
+            called.set()
+            await go_on.wait()
+            ear.note(event)
+
+        async with rig() as host:
+            before = await host.inline(ally_tool_call_end=hook)
+            host.emit(*some(1))
+            await called.wait()
+            ending = asyncio.ensure_future(host.feeds.remove(before))
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_soon(go_on.set)
+            await host.inline(ally_tool_call_end=hook)
+            await ending
+            await host.feeds.remove(before)  # it is the other's by now
+            host.emit(*some(2))
+            await ear.take(3)
+            assert ear.ids == ["s:1", "s:2", "s:3"]
 
     within(main())
