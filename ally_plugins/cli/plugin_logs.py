@@ -120,7 +120,7 @@ class _Log:
                 self._begun = b""
 
     def _is_replaced(self) -> bool:
-        """Say whether the host has begun a new file, or emptied this one."""
+        """Say whether the host has begun a new file."""
         if self._open is None:
             return False
         try:
@@ -128,7 +128,7 @@ class _Log:
         except FileNotFoundError:
             return False
         own = os.fstat(self._open.fileno())
-        return (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino) or found.st_size < self._open.tell()
+        return (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -45,7 +45,7 @@ ANSWER_BYTES: Final = 1024 * 1024
 IDLE: Final = 30.0
 """Seconds after which a connection is closed that asks nothing, or does not take its answers."""
 
-_TURNS: Final = 10
+_TURNS: Final = 5  # of the loop; asyncio takes two to make a connection, and two to close one
 _LIMITS: Final = WireLimits(frame_bytes=FRAME_BYTES, malformed=4, in_flight=16)
 
 
@@ -97,6 +97,7 @@ class ControlServer:
         if self._address is not None:
             self._address.remove()
             self._address = None
+        await _let_the_loop_turn()  # connections that were just accepted are made, and turned away
         for task in self._working:
             task.cancel()
         answering = [peer.answering for peer in self._peers if peer.answering is not None]
@@ -104,16 +105,14 @@ class ControlServer:
             await asyncio.wait([*self._working, *answering])
         for peer in list(self._peers):
             peer.end()
-        for _ in range(_TURNS):  # of the loop, which closes what was ended
-            if self._peers:
-                await asyncio.sleep(0)
+        await _let_the_loop_turn()  # it closes what was ended
 
     def _accept(self) -> _Peer:
         return _Peer(self, self._side, self._idle)
 
     def admit(self, peer: _Peer) -> bool:
         """Say whether one more may be connected."""
-        if len(self._peers) >= CONNECTIONS:
+        if self._is_closing or len(self._peers) >= CONNECTIONS:
             return False
         self._peers.add(peer)
         return True
@@ -268,6 +267,11 @@ class _Peer(asyncio.Protocol):
 
 class _WrongParamsError(Exception):
     """The params of a request are not what its method takes."""
+
+
+async def _let_the_loop_turn() -> None:
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 async def _now(answer: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from ally_plugins import Host
-from ally_plugins.control.live import LiveControls
-from ally_plugins.control.server import ControlServer
 from ally_plugins.home import Home
 from ally_plugins.registry import Registry
 
@@ -81,26 +79,6 @@ class Plugin:
 '''
 
 
-class WiredHost(Host):
-    _control: ControlServer | None = None
-    _controls: LiveControls | None = None
-
-    async def _start(self) -> None:
-        assert self.home is not None
-        self._controls = LiveControls(self)
-        self._control = ControlServer(self.home, self._controls)
-        await self._control.start()
-        await super()._start()
-        assert self._crew is not None
-        self._controls.begin(self._crew)
-
-    async def stop(self) -> None:
-        if self._control is not None and self._controls is not None:
-            await self._control.close()
-            await self._controls.close()
-        await super().stop()
-
-
 class Site:
     """Where plugins are installed, and the registry of the home that agrees to them."""
 
@@ -132,7 +110,7 @@ class Site:
 
     def new_host(self, **options: Any) -> Host:
         """Return a host on this home, which is not started yet."""
-        return WiredHost("test", home=self.home, **options)
+        return Host("test", home=self.home, **options)
 
     def module(self, name: str = "ctl-guard") -> Any:
         """Return the plugin's module, which a host has imported."""

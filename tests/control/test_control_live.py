@@ -20,8 +20,6 @@ from ally_plugins.starts import failed_starts
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from ally_plugins.control.live import LiveControls
-
     from .conftest import Site
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs local sockets")
@@ -356,6 +354,17 @@ def test_a_plugin_that_cannot_start_is_marked_denies_and_can_be_tried_again(guar
     run(main())
 
 
+def test_code_with_a_wrong_hook_is_refused_and_its_gate_denies(guarded: Site, run: Any) -> None:
+    guarded.install(code=SLOW.replace("ally_start", "ally_begin"))
+
+    async def main() -> None:
+        async with running(guarded) as host:
+            assert host.state == "failed"
+            assert await host.is_denied()
+
+    run(main())
+
+
 def test_a_start_that_hangs_is_answered_as_under_way_holds_up_nothing_else_and_can_be_ended(
     guarded: Site, run: Any
 ) -> None:
@@ -504,7 +513,8 @@ def test_a_change_that_comes_while_the_host_starts_takes_effect_once_it_has(guar
 def test_controls_of_a_host_that_has_ended_refuse(guarded: Site, run: Any) -> None:
     async def main() -> None:
         async with running(guarded) as host:
-            controls: LiveControls = host.host._controls  # type: ignore[attr-defined]
+            controls = host.host._live
+            assert controls is not None
         with pytest.raises((UnavailableRefused, NotFoundRefused)):
             await controls.restart(NAME)
 
