@@ -12,7 +12,7 @@ from .errors import EventError, PluginError
 from .events import EVENT_TYPES, Event, EventsDropped, PluginEvent
 from .grants import ANY
 from .hookspecs import HOOKS, HookInfo
-from .runtime.links import RemoteHook
+from .runtime.links import NonsenseAnswer, RemoteHook
 from .runtime.observers import Implementation, Observers
 from .wire.answers import replacement_from_wire, verdict_from_wire
 from .wire.values import call_to_wire, context_to_wire, message_to_wire, request_to_wire, result_to_wire
@@ -70,7 +70,10 @@ def _remote_hook(info: HookInfo, wanted: tuple[str, ...]) -> RemoteHook:
 
 
 def _read_verdict(_: tuple[Any, ...], answer: Any) -> Any:
-    return verdict_from_wire(answer)
+    try:
+        return verdict_from_wire(answer)
+    except PluginError as error:
+        raise NonsenseAnswer(str(error)) from None
 
 
 def _read_replacement(values: tuple[Any, ...], answer: Any) -> Any:

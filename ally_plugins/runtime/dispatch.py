@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from attrs import Factory, define, frozen
 
@@ -20,12 +20,15 @@ from ally_plugins.policy.verdicts import Cause, OnError, Vote, read_replacement,
 from ally_plugins.scope import SCOPE, Scope
 
 from .lanes import Crash, TimedOut
+from .links import NonsenseAnswer
 from .plugin import Plugin, describe, orderables
 
 if TYPE_CHECKING:
     from .observers import Implementation
 
 __all__ = ["Change", "Dispatcher", "Question", "Transformed"]
+
+_CAUSES: Final[dict[type, Cause]] = {TimedOut: "timeout", NonsenseAnswer: "nonsense"}
 
 T = TypeVar("T")
 
@@ -272,7 +275,7 @@ def _vote(plugin: Plugin, question: Question, future: asyncio.Future[Any] | None
             )
         cause: Cause = "nonsense"
     else:
-        cause = "timeout" if isinstance(error, TimedOut) else "crash"
+        cause = _CAUSES.get(type(error), "crash")
     _count(plugin, question.hook, error)
     why = plugin.masked(describe(error))
     return vote_from_failure(plugin.name, cause, why, on_error, shadow=shadow, elapsed_ms=elapsed_ms)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.events import Event
 
-__all__ = ["DaemonError", "DaemonGone", "Link", "RemoteCrash", "RemoteHook"]
+__all__ = ["DaemonError", "DaemonGone", "Link", "NonsenseAnswer", "RemoteCrash", "RemoteHook"]
 
 
 class DaemonError(PluginError):
@@ -27,6 +27,10 @@ class DaemonGone(DaemonError):
 
 class RemoteCrash(DaemonError):
     """Something of a daemon's failed; its traceback is in the daemon's own log, and stays there."""
+
+
+class NonsenseAnswer(DaemonError):
+    """A gate of a daemon's answered what is no verdict."""
 
 
 class Link(Protocol):

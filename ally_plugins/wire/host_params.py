@@ -20,6 +20,7 @@ __all__ = [
     "TRANSFORM_TOPICS",
     "CallTool",
     "Cancel",
+    "Drain",
     "Gate",
     "HostInfo",
     "InitializeParams",
@@ -110,6 +111,11 @@ class Shutdown:
 @frozen(kw_only=True)
 class Ping:
     """Are you there? Any result counts."""
+
+
+@frozen(kw_only=True)
+class Drain:
+    """Have you done with the events before this? Answered after the last of them has been handled; `ping` is not."""
 
 
 @frozen(kw_only=True)
@@ -233,6 +239,7 @@ HOST_PARAMS: Final[dict[str, type[Any]]] = {
     "start": Start,
     "shutdown": Shutdown,
     "ping": Ping,
+    "drain": Drain,
     "on_event": OnEvent,
     "gate": Gate,
     "transform": Transform,

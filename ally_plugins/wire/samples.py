@@ -85,6 +85,7 @@ _FROM_HOST: Final = {
     "start": Sample({}),
     "shutdown": Sample({"reason": "the host is closing"}),
     "ping": Sample({}, "pong"),
+    "drain": Sample({}),
     "on_event": Sample(
         {
             "event_type": "TOOL_CALL_END",
