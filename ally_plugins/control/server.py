@@ -92,12 +92,13 @@ class ControlServer:
         """Listen no more, and cancel what is being worked on. Safe to call twice, and without `start`."""
         self._is_closing = True
         server, self._server = self._server, None
-        if server is not None:
-            server.close()
         if self._address is not None:
             self._address.remove()
             self._address = None
-        await _let_the_loop_turn()  # connections that were just accepted are made, and turned away
+        if server is not None:
+            # Who has just connected is taken on, and turned away: asyncio would leak what it makes after `close`.
+            await _let_the_loop_turn()
+            server.close()
         for task in self._working:
             task.cancel()
         answering = [peer.answering for peer in self._peers if peer.answering is not None]
@@ -270,6 +271,7 @@ class _WrongParamsError(Exception):
 
 
 async def _let_the_loop_turn() -> None:
+    """Let the loop make the connections that it has accepted, and close those that were ended."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)
 
