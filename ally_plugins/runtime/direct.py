@@ -88,6 +88,7 @@ class DirectProcess(Process):
             if loop.time() >= self._deadline:
                 self._tell("SIGKILL")
             await asyncio.sleep(POLL)
+        self.note_death()  # the thread's own word may still be on its way
         self.note_gone()
 
     def _is_there(self) -> bool:

@@ -109,17 +109,15 @@ class Ends:
     async def connect(
         self, factory: Callable[[], asyncio.Protocol] | None, on_stderr: Callable[[bytes], None]
     ) -> tuple[asyncio.Protocol | None, asyncio.Transport | None, StderrReader]:
-        """Put the host's ends on the running loop and hand them on."""
+        """Put the host's ends on the running loop and hand them on; what the factory raises goes through."""
+        protocol = None if factory is None or self.host_stdio is None else factory()
         stderr = StderrReader(self.host_stderr, on_stderr)
         self.host_stderr = -1
+        if protocol is None or self.host_stdio is None:
+            return None, None, stderr
         sock, self.host_stdio = self.host_stdio, None
-        if sock is None:
-            return None, None, stderr
-        if factory is None:
-            sock.close()
-            return None, None, stderr
         try:
-            transport, protocol = await asyncio.get_running_loop().create_connection(factory, sock=sock)
+            transport, _ = await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
         except BaseException:
             stderr.close()
             raise

@@ -1,0 +1,197 @@
+"""What launchers do when the machine, the guardian or the host is in trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ally_plugins.daemons import ProcessLimits
+from ally_plugins.errors import CannotExecute
+from ally_plugins.runtime import guarded
+from ally_plugins.runtime import process as process_module
+from ally_plugins.runtime.direct import DirectLauncher
+from ally_plugins.runtime.guarded import GuardedLauncher
+from ally_plugins.runtime.launching import is_guardian_possible
+from ally_plugins.runtime.process import Exit, Launcher, ProcessSpec
+from ally_plugins.runtime.stderrlog import StderrLog
+
+pytestmark = pytest.mark.skipif(not is_guardian_possible(), reason="no guardian on this machine")
+
+LONG = 30.0
+NO_LIMITS = ProcessLimits(memory_mb=None, cpu_seconds=None, file_mb=None, descriptors=None)
+Both = pytest.mark.parametrize("maker", [GuardedLauncher, DirectLauncher])
+
+
+def _spec(*argv: str) -> ProcessSpec:
+    return ProcessSpec(name="x", argv=argv, cwd="/", env={"PATH": os.environ["PATH"]}, limits=NO_LIMITS)
+
+
+def _ignore(_: bytes) -> None:
+    pass
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _highest_descriptor() -> int:
+    return max(int(link.name) for link in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_stopped_guardian_hides_no_death_and_does_not_keep_the_host_from_closing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guarded, "UNKILLABLE", 0.2)
+    monkeypatch.setattr(process_module, "UNKILLABLE", 0.2)
+    monkeypatch.setattr(guarded, "REPORT_WAIT", 0.05)
+
+    async def main() -> None:
+        launcher = GuardedLauncher()
+        process, other = [await launcher.launch(_spec("cat"), asyncio.Protocol, _ignore) for _ in range(2)]
+        assert launcher.guardian_pid is not None
+        os.kill(launcher.guardian_pid, signal.SIGSTOP)
+        os.kill(process.pid, signal.SIGKILL)
+        assert await asyncio.wait_for(process.exited, LONG) == Exit(None, None)
+        assert not await other.stop(0)  # it says that it could not
+        await asyncio.wait_for(launcher.close(), LONG)
+        assert not _is_alive(other.pid)
+        assert process.gone.done()
+        assert other.gone.done()
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_guardian_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarded, "START_TIMEOUT", 0.2)
+
+    async def main() -> None:
+        launcher = GuardedLauncher()
+        for _ in range(30):  # a busy machine may need longer than that for the start itself
+            try:
+                await launcher.start()
+                break
+            except CannotExecute:
+                continue
+        assert launcher.guardian_pid is not None
+        os.kill(launcher.guardian_pid, signal.SIGSTOP)
+        with pytest.raises(CannotExecute, match="the guardian of the daemons was killed meanwhile"):
+            await launcher.launch(_spec("cat"), asyncio.Protocol, _ignore)
+        await launcher.close()
+
+    asyncio.run(main())
+
+
+@Both
+@pytest.mark.usefixtures("no_leaks")
+def test_a_host_without_free_descriptors_is_told_and_goes_on(maker: Callable[[], Launcher]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def main() -> None:
+        launcher = maker()
+        await launcher.start()
+        used = _highest_descriptor()
+        for spare in range(8):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (used + spare, hard))
+            try:
+                process = await launcher.launch(_spec("true"), asyncio.Protocol, _ignore)
+            except CannotExecute as error:
+                assert "too many open files" in str(error)  # noqa: PT017
+            else:
+                await asyncio.wait_for(process.exited, LONG)
+                await process.stop(0)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        process = await launcher.launch(_spec("true"), asyncio.Protocol, _ignore)
+        assert await asyncio.wait_for(process.exited, LONG) == Exit(0, None)
+        await launcher.close()
+
+    asyncio.run(main())
+
+
+@Both
+@pytest.mark.usefixtures("no_leaks")
+def test_a_protocol_that_cannot_be_made_leaves_no_process(maker: Callable[[], Launcher]) -> None:
+    def fail() -> asyncio.Protocol:
+        raise LookupError("no protocol")
+
+    async def main() -> None:
+        launcher = maker()
+        for _ in range(3):
+            with pytest.raises(LookupError):
+                await launcher.launch(_spec("sleep", "77"), fail, _ignore)
+        await launcher.close()
+
+    asyncio.run(main())
+
+
+@Both
+def test_the_last_words_are_known_when_the_exit_is(maker: Callable[[], Launcher], tmp_path: Path) -> None:
+    async def main() -> None:
+        launcher = maker()
+        log = StderrLog(tmp_path / "x.log")
+        code = "import sys; sys.stderr.write('x' * 60_000 + '\\nlast \\x1b[31mwords'); sys.exit(3)"
+        process = await launcher.launch(_spec(sys.executable, "-I", "-S", "-c", code), asyncio.Protocol, log.write)
+        assert (await asyncio.wait_for(process.exited, LONG)).words == "exited with code 3"
+        assert log.tail[-1] == r"last \x1b[31mwords"
+        await process.stop(0)
+        log.close()
+        await launcher.close()
+
+    asyncio.run(main())
+
+
+def test_a_busy_host_misses_no_exit() -> None:
+    async def main() -> None:
+        launcher = GuardedLauncher()
+        processes = [
+            await launcher.launch(_spec("sh", "-c", f"exit {n}"), asyncio.Protocol, _ignore) for n in range(50)
+        ]
+        time.sleep(0.3)  # noqa: ASYNC251 - the loop is held up, as a bad plugin would
+        exits = await asyncio.wait_for(asyncio.gather(*(process.exited for process in processes)), LONG)
+        assert exits == [Exit(n, None) for n in range(50)]
+        assert all(await asyncio.gather(*(process.stop(0) for process in processes)))
+        await launcher.close()
+
+    asyncio.run(main())
+
+
+def test_an_abandoned_launcher_ends_its_daemons_with_the_loop() -> None:
+    code = """
+import asyncio
+from ally_plugins.runtime.launching import make_launcher
+from ally_plugins.runtime.process import ProcessSpec
+async def main():
+    spec = ProcessSpec(name="x", argv=("sleep", "88"), cwd="/", env={"PATH": "/usr/bin:/bin"})
+    process = await make_launcher().launch(spec, asyncio.Protocol, print)
+    print(process.pid, flush=True)
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    deadline = time.monotonic() + LONG
+    while _is_alive(int(done.stdout)):
+        assert time.monotonic() < deadline
+
+
+def test_machines_without_a_guardian_import_everything_else() -> None:
+    code = """
+import sys
+sys.modules["resource"] = sys.modules["fcntl"] = None
+import ally_plugins.runtime.launching, ally_plugins.runtime.direct, ally_plugins.runtime.piped
+import ally_plugins.runtime.stderrlog, ally_plugins.runtime.environment
+assert not any("guard" in name or "lifeline" in name for name in sys.modules), sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
