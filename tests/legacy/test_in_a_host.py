@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +14,12 @@ from ally_plugins import Host
 from ally_plugins.events import ToolCallStart
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
+
+    from ally_plugins.conversation import Message
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix sockets")
 
 DAEMON = """
 import json, os, socket
@@ -50,7 +57,7 @@ print(json.dumps({"message": json.load(sys.stdin)["text"][::-1]}))
 
 
 @pytest.fixture
-def home(short_dir: Path) -> Path:
+def host_home(short_dir: Path) -> Path:
     """Return a home with one plugin folder in it."""
     folder = short_dir / "home" / "plugins" / "it"
     folder.mkdir(parents=True)
@@ -85,11 +92,11 @@ def home(short_dir: Path) -> Path:
     return short_dir / "home"
 
 
-def test_it_runs_unchanged(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_runs_unchanged(host_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOST_SECRET", "hunter2")
 
     async def main() -> None:
-        async with Host("test", home=home, consent=lambda _: True) as host:
+        async with Host("test", home=host_home, consent=lambda _: True) as host:
             plugin = host.plugins["monitor"]
             assert (plugin.state, plugin.reason) == ("running", "")
             session = host.session()
@@ -104,16 +111,16 @@ def test_it_runs_unchanged(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert result.data["env"] == {"PLUGIN_CONFIG_LIMIT": "3"}
             turned = await host.call_tool("reverse", {"text": "abc"})
             assert (turned.success, turned.output) == (True, "cba")
-        assert not (home.parent / "monitor.sock").exists()
+        assert not (host_home.parent / "monitor.sock").exists()
 
     asyncio.run(main())
 
 
-def test_a_second_host_leaves_the_first_ones_daemon_alone(home: Path) -> None:
+def test_a_second_host_leaves_the_first_ones_daemon_alone(host_home: Path) -> None:
     async def main() -> None:
-        async with Host("test", home=home, consent=lambda _: True) as first:
+        async with Host("test", home=host_home, consent=lambda _: True) as first:
             pid = (await first.call_tool("stats", {})).data["pid"]
-            async with Host("test", home=home, consent=lambda _: True) as second:
+            async with Host("test", home=host_home, consent=lambda _: True) as second:
                 plugin = second.plugins["monitor"]
                 assert plugin.state == "failed"
                 assert "another running host has a daemon" in plugin.reason
@@ -121,3 +128,157 @@ def test_a_second_host_leaves_the_first_ones_daemon_alone(home: Path) -> None:
             assert again.data["pid"] == pid
 
     asyncio.run(main())
+
+
+LISTENER = """
+import os, signal, socket, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(os.environ["SOCKET_PATH"])
+listener.listen(5)
+"""
+
+# It connects to the host's own socket with its token, and says what is asked of it.
+TALKER = (
+    LISTENER
+    + """
+import json
+host = socket.socket(socket.AF_UNIX)
+host.connect(os.environ["ALLY_SOCKET"])
+lines = host.makefile("rwb")
+
+def ask(number, method, **params):
+    lines.write(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}).encode() + b"\\n")
+    lines.flush()
+    return json.loads(lines.readline())
+
+hello = ask(1, "initialize", token=os.environ["ALLY_TOKEN"], protocol="1", name="somebody-else")
+assert hello["result"]["plugin"] == "monitor", hello
+refused = ask(2, "emit_event", type="x")
+ask(3, "add_message", role="user", content="refused with %d" % refused["error"]["code"])
+while True:
+    time.sleep(600)
+"""
+)
+
+
+@pytest.fixture
+def with_daemon(short_dir: Path) -> Callable[..., None]:
+    """Return what runs a test with a host, and in it one plugin with a daemon of its own kind."""
+
+    def run(code: str, test: Callable[[Host], Coroutine[Any, Any, None]], **more: Any) -> None:
+        folder = short_dir / "home" / "plugins" / "it"
+        folder.mkdir(parents=True)
+        (folder / "daemon.py").write_text(code)
+        background = {
+            "enabled": True,
+            "command": "python3",
+            "args": ["-I", "-S", "daemon.py"],
+            "communication": {"type": "socket", "path": str(short_dir / "it-{session_id}.sock")},
+            "events": ["TODO_UPDATE"],
+            "shutdown_grace_period": 300,
+            **more.pop("background", {}),
+        }
+        manifest = {"name": "monitor", "version": "1", "description": "x", "background": background, **more}
+        (folder / "plugin.json").write_text(json.dumps(manifest))
+        other = folder.parent / "broken"
+        other.mkdir()
+        (other / "plugin.json").write_text('{"name": "broken"}')
+
+        async def main() -> None:
+            async with Host("test", home=short_dir / "home", consent=lambda _: True) as host:
+                await test(host)
+
+        asyncio.run(main())
+        assert list(short_dir.glob("*.sock")) == []
+
+    return run
+
+
+def test_one_bad_plugin_never_stops_the_others(with_daemon: Callable[..., None]) -> None:
+    async def test(host: Host) -> None:
+        assert host.plugins["monitor"].state == "running"
+        assert host.registry is not None
+        record = host.registry.get("broken")
+        assert record.state == "broken"
+        assert "version: missing" in record.reason
+        assert "tools: there are no tools and no background events" in record.reason
+
+    with_daemon(LISTENER + "time.sleep(600)", test)
+
+
+def test_a_daemon_that_ignores_sigterm_is_killed_after_its_grace(
+    with_daemon: Callable[..., None], tmp_path: Path
+) -> None:
+    seen = tmp_path / "pid"
+    code = f"import os; open({str(seen)!r}, 'w').write(str(os.getpid()))\n" + LISTENER + "time.sleep(600)"
+
+    async def test(host: Host) -> None:
+        assert host.plugins["monitor"].state == "running"
+
+    with_daemon(code, test)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(seen.read_text()), 0)
+
+
+def test_a_daemon_that_never_listens_is_given_up_with_a_sentence(with_daemon: Callable[..., None]) -> None:
+    async def test(host: Host) -> None:
+        plugin = host.plugins["monitor"]
+        assert plugin.state == "backoff"
+        assert "0.3 s" in plugin.reason
+        assert plugin.reason.endswith("it starts again in 5.0 s")
+
+    with_daemon("import time; time.sleep(600)", test, background={"startup_timeout": 300})
+
+
+def test_a_daemon_that_exits_at_once_starts_again_after_five_seconds(with_daemon: Callable[..., None]) -> None:
+    async def test(host: Host) -> None:
+        plugin = host.plugins["monitor"]
+        assert plugin.state == "backoff"
+        assert "exited with code 3" in plugin.reason
+        assert "stderr ends: oh no" in plugin.reason
+        assert plugin.reason.endswith("it starts again in 5.0 s")
+
+    with_daemon("import sys; print('oh no', file=sys.stderr); sys.exit(3)", test)
+
+
+def test_a_program_that_is_not_there_is_a_failure_that_is_final(with_daemon: Callable[..., None]) -> None:
+    async def test(host: Host) -> None:
+        plugin = host.plugins["monitor"]
+        assert plugin.state == "failed"
+        assert "cannot execute " in plugin.reason
+        assert "/nothing'" in plugin.reason
+
+    with_daemon("", test, background={"command": "./nothing"})
+
+
+def test_a_daemon_talks_back_under_its_own_name_and_within_its_grants(with_daemon: Callable[..., None]) -> None:
+    async def test(host: Host) -> None:
+        session = host.session()
+        messages: tuple[Message, ...] = ()
+        async with asyncio.timeout(60):
+            while not messages:
+                await asyncio.sleep(0.02)  # the daemon's own time: nothing here can be waited for
+                messages = await session.safe_point("step")
+        assert messages[0].source_plugin == "monitor"
+        assert messages[0].content == "refused with -32001"
+
+    permissions = {"add_message": {"roles": ["user"], "reason": "to say so"}}
+    with_daemon(TALKER, test, permissions=permissions)
+
+
+def test_a_daemon_that_did_not_ask_for_more_is_not_shown_the_hosts_socket(
+    with_daemon: Callable[..., None], tmp_path: Path
+) -> None:
+    seen = tmp_path / "seen"
+    code = f"import os; open({str(seen)!r}, 'w').write(' '.join(os.environ))\n" + LISTENER + "time.sleep(600)"
+
+    async def test(host: Host) -> None:
+        assert host.plugins["monitor"].state == "running"
+
+    with_daemon(code, test)
+    names = seen.read_text().split()
+    assert "SOCKET_PATH" in names
+    assert not {"ALLY_SOCKET", "ALLY_TOKEN"} & set(names)
+    assert os.environ["ALLY_HOME"]
+    assert "ALLY_HOME" not in names

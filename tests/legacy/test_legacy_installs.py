@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="Code-Ally's commands
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def state(tmp_path: Path) -> Home:
     return Home("test", tmp_path / "home")
 
 
@@ -62,12 +62,12 @@ def build_wheel(directory, *_):
 
 
 def test_a_plugin_without_dependencies_or_runtime_has_nothing_to_install(
-    home: Home, plugin: Callable[..., LegacyPlugin]
+    state: Home, plugin: Callable[..., LegacyPlugin]
 ) -> None:
     for bare in (plugin(), plugin(runtime="python3"), plugin(dependencies={"file": "x.txt"})):
         assert downloads(bare) == ()
-        assert plan_install(home, bare) is None
-        found = install(home, bare, print)
+        assert plan_install(state, bare) is None
+        found = install(state, bare, print)
         assert (found.python, found.node_path, found.problem) == ("", "", "")
 
 
@@ -87,24 +87,24 @@ def test_what_would_be_run_and_from_which_lines_is_told_whole(plugin: Callable[.
     assert downloads(node)[1] == "npm install --prefix ENVIRONMENT"
 
 
-def test_a_dependency_file_that_is_not_there_is_named(home: Home, plugin: Callable[..., LegacyPlugin]) -> None:
+def test_a_dependency_file_that_is_not_there_is_named(state: Home, plugin: Callable[..., LegacyPlugin]) -> None:
     with pytest.raises(OperatorError, match=r"has no file 'requirements\.txt'"):
-        plan_install(home, plugin(runtime="python3", dependencies={"file": "requirements.txt"}))
+        plan_install(state, plugin(runtime="python3", dependencies={"file": "requirements.txt"}))
 
 
-def test_until_it_is_installed_the_problem_names_the_command(home: Home, plugin: Callable[..., LegacyPlugin]) -> None:
+def test_until_it_is_installed_the_problem_names_the_command(state: Home, plugin: Callable[..., LegacyPlugin]) -> None:
     it = plugin({"r.txt": ""}, runtime="python3", dependencies={"file": "r.txt"})
-    assert find_installed(home, it).problem == (
+    assert find_installed(state, it).problem == (
         "its dependencies are not installed; to install them: ally-plugins env it"
     )
 
 
 @pytest.mark.slow
-def test_an_own_command_finds_the_environments_pip_and_python(home: Home, plugin: Callable[..., LegacyPlugin]) -> None:
+def test_an_own_command_finds_the_environments_pip_and_python(state: Home, plugin: Callable[..., LegacyPlugin]) -> None:
     command = "pip install --no-index --no-build-isolation . && python3 -c 'import greeter; print(greeter.WORD)'"
     it = plugin(PROJECT, runtime="python3", dependencies={"file": "pyproject.toml", "install_command": command})
     lines: list[str] = []
-    found = install(home, it, lines.append)
+    found = install(state, it, lines.append)
     assert found.problem == ""
     assert "hello\n" in lines
     asked = subprocess.run(
@@ -113,41 +113,43 @@ def test_an_own_command_finds_the_environments_pip_and_python(home: Home, plugin
         text=True,
         check=True,
     )
-    assert asked.stdout.split() == ["hello", str(home.envs_dir / "it")]
+    assert asked.stdout.split() == ["hello", str(state.envs_dir / "it")]
     lines.clear()
-    assert install(home, it, lines.append) == found
+    assert install(state, it, lines.append) == found
     assert lines == []
 
 
 @pytest.mark.slow
 def test_a_requirements_file_is_installed_once_until_it_changes(
-    home: Home, plugin: Callable[..., LegacyPlugin]
+    state: Home, plugin: Callable[..., LegacyPlugin]
 ) -> None:
     it = plugin({"r.txt": "# nothing\n"}, runtime="python3", dependencies={"file": "r.txt"})
     lines: list[str] = []
-    first = install(home, it, lines.append)
+    first = install(state, it, lines.append)
     assert first.problem == ""
     assert Path(first.python).exists()
     lines.clear()
-    assert install(home, it, lines.append) == first
+    assert install(state, it, lines.append) == first
     assert lines == []
     changed = plugin({"r.txt": "# nothing else\n"}, runtime="python3", dependencies={"file": "r.txt"})
-    assert "have changed since" in find_installed(home, changed).problem
+    assert "have changed since" in find_installed(state, changed).problem
     other = plugin(runtime="python3", dependencies={"file": "r.txt", "install_command": "true"})
-    assert "have changed since" in find_installed(home, other).problem
+    assert "have changed since" in find_installed(state, other).problem
 
 
 @pytest.mark.slow
-def test_an_installation_that_fails_leaves_nothing_that_counts(home: Home, plugin: Callable[..., LegacyPlugin]) -> None:
+def test_an_installation_that_fails_leaves_nothing_that_counts(
+    state: Home, plugin: Callable[..., LegacyPlugin]
+) -> None:
     it = plugin({"r.txt": ""}, runtime="python3", dependencies={"file": "r.txt", "install_command": "exit 3"})
     with pytest.raises(OperatorError, match="exit code 3"):
-        install(home, it, print)
-    assert "are not installed" in find_installed(home, it).problem
-    assert [path for path in home.envs_dir.iterdir() if not path.name.startswith(".")] == []
+        install(state, it, print)
+    assert "are not installed" in find_installed(state, it).problem
+    assert [path for path in state.envs_dir.iterdir() if not path.name.startswith(".")] == []
 
 
 def test_node_modules_are_below_the_home_and_found_by_node_path(
-    home: Home, plugin: Callable[..., LegacyPlugin], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: Home, plugin: Callable[..., LegacyPlugin], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # npm itself would ask the network: this one does what it does with `--prefix`.
     npm = tmp_path / "bin" / "npm"
@@ -158,21 +160,21 @@ def test_node_modules_are_below_the_home_and_found_by_node_path(
     it = plugin({"package.json": '{"dependencies": {"greeter": "1"}}'}, runtime="node",
                 dependencies={"file": "package.json"})  # fmt: skip
     lines: list[str] = []
-    found = install(home, it, lines.append)
+    found = install(state, it, lines.append)
     assert found.problem == ""
-    assert found.variables == {"NODE_PATH": str(home.envs_dir / "it.node" / "node_modules")}
+    assert found.variables == {"NODE_PATH": str(state.envs_dir / "it.node" / "node_modules")}
     assert (Path(found.node_path) / "greeter").is_dir()
-    assert "greeter" in (home.envs_dir / "it.node" / "seen").read_text()
+    assert "greeter" in (state.envs_dir / "it.node" / "seen").read_text()
     assert lines[0].startswith("npm install --prefix ")
-    assert install(home, it, lines.append) == found
+    assert install(state, it, lines.append) == found
     assert not (Path(it.folder) / "node_modules").exists()
 
 
 @pytest.mark.parametrize("marker", [b"", b"{}", b"[]", b'{"requirements": 7}', b"garbage"])
-def test_a_damaged_marker_is_no_installation(home: Home, plugin: Callable[..., LegacyPlugin], marker: bytes) -> None:
+def test_a_damaged_marker_is_no_installation(state: Home, plugin: Callable[..., LegacyPlugin], marker: bytes) -> None:
     it = plugin({"r.txt": ""}, runtime="python3", dependencies={"file": "r.txt"})
-    place = home.envs_dir / "it"
+    place = state.envs_dir / "it"
     place.mkdir(parents=True)
     (place / ".complete").write_bytes(marker)
-    assert find_installed(home, it).problem
+    assert find_installed(state, it).problem
     assert sys.executable
