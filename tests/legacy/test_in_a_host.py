@@ -155,9 +155,11 @@ def ask(number, method, **params):
 hello = ask(1, "initialize", token=os.environ["ALLY_TOKEN"], protocol="1", name="somebody-else")
 assert hello["result"]["plugin"] == "monitor", hello
 refused = ask(2, "emit_event", type="x")
-ask(3, "add_message", role="user", content="refused with %d" % refused["error"]["code"])
-while True:
-    time.sleep(600)
+number = 3
+while "error" in ask(number, "add_message", role="user", content="refused with %d" % refused["error"]["code"]):
+    number += 1  # there is no session yet
+    time.sleep(0.3)
+time.sleep(600)
 """
 )
 
