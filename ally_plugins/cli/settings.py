@@ -96,7 +96,8 @@ def _tell(state: State, change: Change) -> None:
         print_json({"plugin": change.plugin, **change.data})
         return
     verb = "is not set any more" if change.data["is_removed"] else "is set"
-    echo(f"{change.plugin}: {change.data['key']} {verb}; it takes effect when a host starts next")
+    name = change.plugin
+    echo(f"{name}: {change.data['key']} {verb}; it is read when the plugin starts: ally-plugins restart {name}")
 
 
 def _show(state: State, registry: Registry, record: PluginRecord) -> None:
