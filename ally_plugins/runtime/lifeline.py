@@ -89,7 +89,7 @@ class LifeLine:
         if self._socket is None:
             return
         data = json.dumps(message).encode()
-        copies = [os.dup(descriptor) for descriptor in descriptors or ()]
+        copies = _copy_all(descriptors or [])
         if self._outbox or not self._try_send(data, copies):
             self._outbox.append((data, copies))
             self._watch_writing(is_wanted=True)
@@ -113,24 +113,26 @@ class LifeLine:
 
     # --- callbacks of the loop ---
 
-    def _receive(self) -> None:
-        sock = self._socket
-        if sock is None:
-            return
+    def _receive(self) -> bool:
+        """Take a message; False when there is none."""
+        if self._socket is None:
+            return False
         try:
-            data, descriptors = receive(sock)
+            data, descriptors = receive(self._socket)
         except BlockingIOError:
-            return
-        if data:
-            self._on_message(json.loads(data), descriptors)
-        else:
+            return False
+        if not data:
             self.close()  # its end is seen by the pidfd
+            return False
+        self._on_message(json.loads(data), descriptors)
+        return True
 
     def _ended(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        while self._socket is not None:  # what it said before it died
-            self._receive()
+        while self._receive():  # what it said before it died
+            pass
+        self.close()  # a child that it was forking may hold its end open for a moment
         if self._process is not None:
             self._process.wait()  # it is dead already, and perhaps reaped by somebody else
         self.lost.set()
@@ -190,6 +192,16 @@ def _environment(pid: int) -> bytes:
         return b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:  # gone, or another user's
         return b""
+
+
+def _copy_all(descriptors: list[int]) -> list[int]:
+    copies: list[int] = []
+    try:
+        copies.extend(map(os.dup, descriptors))
+    except OSError:
+        _close_all(copies)
+        raise
+    return copies
 
 
 def _close_all(descriptors: list[int]) -> None:
