@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from .activations import SessionActivations
 from .bus import PluginMessageBus
 from .capabilities import CAPABILITIES, Capabilities
 from .chronicle import Chronicle
 from .contributions import Contributions, as_tool_result
 from .crew import Crew
-from .errors import HostError, NotFoundRefused, SessionError, ValidationRefused
+from .errors import HostError, NotFoundRefused, SessionError, ToolCallError, ValidationRefused
 from .events import EVENT_TYPES, Event, SessionStart
 from .frozen import EMPTY, freeze
 from .home import write_atomically
@@ -90,6 +91,7 @@ class Host:
         self.tools = Contributions("tool")
         self.actions = Contributions("action")
         self.tasks = Tasks(self.chronicle.task_changed)
+        self.activations = SessionActivations(lambda: self._journal, self.clock.time_ms)
         self.stream = HostStream(self._forward)
         self.registry = Registry(self.home) if self.home is not None and discover else None
         self._given = given_records(plugins or {}, grants or {})
@@ -147,6 +149,7 @@ class Host:
             actions=self.host_actions,
             sessions=self.sessions,
             replan=self._replan,
+            activations=self.activations,
         )
         self._crew = Crew(
             bus=self.bus,
@@ -313,6 +316,11 @@ class Host:
         for lane in self.lanes():
             lane.detach(session.id)
         self.sessions.pop(session.id, None)
+        self.activations.forget(session.id)
+
+    def heard_person(self, session_id: str, text: str, seq: int) -> None:
+        """Take what the person said, as event `seq`: it may turn plugins of Code-Ally's on or off."""
+        self.activations.heard(session_id, text, seq)
 
     def open_session(self, session_id: str) -> Session | None:
         """Return the open session with this id, None when there is none."""
@@ -382,6 +390,10 @@ class Host:
         ToolCallError when the tool fails or is too slow. Gates are asked by `Session.run_tool_call`, not here.
         """
         tool = self.tools.find(name, plugin)
+        owner = tool.plugin.name
+        if not self.activations.is_active(owner, session_id):
+            text = f"{name!r} cannot run: {owner!r} is not active in this session; the person says +{owner} for it"
+            raise ToolCallError(text, tool=name, plugin=owner)
         caller = SCOPE.get()  # a plugin's hook, when the host runs tools for one; it must not be waited for
         held = caller.held if caller is not None else frozenset()
         scope = Scope(tool.plugin.name, session_id, held=held, cause=new_id("c"))

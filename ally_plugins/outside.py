@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .capabilities import CAPABILITIES
 
 if TYPE_CHECKING:
+    from .activations import SessionActivations
     from .home import Home
     from .legacy.talkback import TalkBackServer
     from .runtime.process import Launcher
@@ -32,11 +33,13 @@ class Outside:
         actions: Iterable[str],
         sessions: Mapping[str, Any],
         replan: Callable[[], None],
+        activations: SessionActivations,
     ) -> None:
         self.app = app
         self.capabilities = tuple(sorted({*emits, *CAPABILITIES, *actions}))
         self.replan = replan
         self.home = home
+        self.activations = activations
         self._talk_back: TalkBackServer | None = None
         self._sessions = sessions
         self._launcher: Launcher | None = None

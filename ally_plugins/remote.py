@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from attrs import define, field
@@ -40,6 +41,7 @@ from .wire.limits import DEFAULT_LIMITS
 from .wire.methods import read_initialize_result, write_params
 
 if TYPE_CHECKING:
+    from .activations import SessionActivations
     from .bus import PluginMessageBus
     from .home import Home
     from .legacy.plugin import LegacyPlugin
@@ -60,6 +62,7 @@ class RemoteSide(Protocol):
 
     app: str
 
+    activations: SessionActivations
     home: Home | None
     """The host's, None when it keeps nothing on disk."""
 
@@ -367,6 +370,10 @@ def new_remote(
 ) -> Remote:
     """Return what a plugin needs to run outside; nothing of it runs yet."""
     lane = DaemonLane(plugin.name, Observers(types=frozenset()))
+    found = record.found
+    if found is not None and found.legacy is not None:
+        side.activations.add(plugin.name, found.legacy.activation)
+        lane.was_active = partial(side.activations.was_active, plugin.name)
     calls = DaemonCalls(plugin, bus, lane, side.acknowledge)
     log = side.stderr_log(plugin.name)
     return Remote(plugin, record, record.daemon, is_declared, side, lane, calls, log)

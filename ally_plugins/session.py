@@ -41,9 +41,9 @@ from .toolcalls import Asker, Runner, run_tool_call
 
 if TYPE_CHECKING:
     from .journal import Journal, StoredMessage
+    from .runtime.anylane import AnyLane
     from .runtime.clock import Clock
     from .runtime.dispatch import Dispatcher, Transformed
-    from .runtime.anylane import AnyLane
     from .runtime.plugin import Plugin
     from .stream import ActivityStream
 
@@ -85,6 +85,9 @@ class SessionSide(Protocol):
 
     def close_session(self, session: Session) -> None:
         """Let go of a session that has been drained."""
+
+    def heard_person(self, session_id: str, text: str, seq: int) -> None:
+        """Take what the person said, as event `seq`."""
 
     def open_session(self, session_id: str) -> Session | None:
         """Return the open session with this id, if there is one."""
@@ -175,6 +178,8 @@ class Session:
             ring.items.append(event)
             if len(ring.items) > ring.capacity:
                 self._keep_unwritten(ring.trim())
+        if kind is UserMessage:
+            self._host.heard_person(self.id, event.content, seq)  # type: ignore[attr-defined]
         self.conversation.follow(event)
         self._stream.tell(event)
         if not self._is_pumped:

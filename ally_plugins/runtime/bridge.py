@@ -58,6 +58,8 @@ class DaemonLane:
         self.delivered = 0
         self.dropped = 0
         self.link: Link | None = None
+        self.was_active: Callable[[str, int], bool] | None = None
+        """Says whether the plugin was active in a session at an event; without it, it always is."""
         self.is_ready = False
         """Whether events may flow: the daemon has answered `initialize`."""
         self._cursors: dict[str, Cursor] = {}
@@ -247,12 +249,14 @@ class DaemonLane:
         wanted = run.types & self.observers.types
         if not wanted:
             return
-        if run.is_plain and link.takes_lines and PluginEvent not in wanted:
+        if run.is_plain and link.takes_lines and PluginEvent not in wanted and self.was_active is None:
             lines, number = _shared(run, wanted)
             link.write(lines)
             self.delivered += number
             return
         events = [e for e in run.events if self.observers.wants(e) and not is_own(e, self.plugin)]
+        if (was_active := self.was_active) is not None:
+            events = [event for event in events if was_active(event.session_id, event.seq)]
         if events:
             if not run.is_plain:
                 cursor.is_recent(max((event.origin for event in events), key=len))

@@ -81,6 +81,12 @@ def short_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
+def background_code() -> str:
+    """Return the code of a daemon as published ones look."""
+    return DAEMON
+
+
+@pytest.fixture
 def start_daemon(short_dir: Path) -> Iterator[Callable[..., Daemon]]:
     """Return what starts a daemon, with a behaviour of its own, and waits until it listens."""
     started: list[subprocess.Popen[bytes]] = []
