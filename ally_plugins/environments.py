@@ -167,10 +167,12 @@ def _commands(base: str, beside: Path, requirements: tuple[str, ...]) -> tuple[t
     python = str(python_in(beside))
     uv = None if _is_pip_configured() else shutil.which("uv")
     if uv is not None:
-        create = (uv, "venv", "--python", base, str(beside))
-        return create, (uv, "pip", "install", "--python", python, *requirements)
-    pip = (python, "-m", "pip", "--disable-pip-version-check", "--no-input", "install")
-    return (base, "-m", "venv", str(beside)), (*pip, *requirements)
+        create: tuple[str, ...] = (uv, "venv", "--python", base, str(beside))
+        install: tuple[str, ...] = (uv, "pip", "install", "--python", python)
+    else:
+        create = (base, "-m", "venv", str(beside))
+        install = (python, "-m", "pip", "--disable-pip-version-check", "--no-input", "install")
+    return (create, (*install, *requirements)) if requirements else (create,)
 
 
 def _is_pip_configured() -> bool:
@@ -190,7 +192,7 @@ def build(home: Home, building: Building, write: Callable[[str], object]) -> Non
     home.prepare(home.envs_dir)
     _sweep(home)
     try:
-        for command, timeout in zip(building.commands, (CREATE_TIMEOUT, INSTALL_TIMEOUT), strict=True):
+        for command, timeout in zip(building.commands, (CREATE_TIMEOUT, INSTALL_TIMEOUT), strict=False):
             _run(command, timeout, write)
         _repoint_scripts(building.beside, building.path)
         content = {"requirements": building.requirements, "python": building.commands[0][0]}
@@ -274,8 +276,9 @@ def _scripts(directory: Path) -> Iterator[Path]:
 
 def remove(home: Home, name: str) -> Path:
     """Remove an environment and return where it was. Raises ConfigError when there is none of that name."""
-    path = home.envs_dir / name
-    if not is_plugin_name(name) or not path.is_dir():
+    paths = (home.envs_dir / name, home.envs_dir / f"{name}.node")  # the second one has a `node_modules` in it
+    path = next((path for path in paths if path.is_dir()), None)
+    if not is_plugin_name(name) or path is None:
         known = ", ".join(each.name for each in environments(home)) or "none"
         raise ConfigError(f"there is no environment {describe(name)}; there are: {known}", path="env")
     gone = path.with_name(f".{name}.{os.getpid()}.{time.monotonic_ns()}.old")

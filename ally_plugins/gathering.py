@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .discovery import Discovery
     from .found import Found, Origin
     from .home import Home
+    from .placing import Interpreter
 
 __all__ = ["gather"]
 
@@ -58,10 +59,21 @@ def gather(home: Home, packages: Discovery, only: frozenset[str] | None) -> tupl
             is_left_out=only is not None and name not in only,
             failure=failures.get(name, ""),
             never_emitted=never_emitted,
-            interpreter=chosen_interpreter(home, name, config.of(name)),
+            interpreter=_interpreter(home, of_name[0]),
         )
         facts += [first, *of_name[1:]]
     return facts, (*damage, *packages.problems, *folder_problems)
+
+
+def _interpreter(home: Home, facts: Facts) -> Interpreter:
+    """Return the Python that was named for it; what a `plugin.json` needs and is not installed is a problem of it."""
+    chosen = chosen_interpreter(home, facts.name, facts.config)
+    legacy = facts.found.legacy if facts.found is not None else None
+    if legacy is None or chosen.problem:
+        return chosen
+    from .legacy.installs import find_installed  # only where there is one
+
+    return evolve(chosen, problem=find_installed(home, legacy).problem)
 
 
 def _by_name(all_found: Iterable[Found]) -> Mapping[str, dict[Origin, Found]]:

@@ -43,6 +43,9 @@ MAX_FILES: Final = 5_000
 MAX_FOLDER_FILES: Final = 10_000
 """Files of a plugin's folder, all of which are agreed to; a `node_modules` of a small program has some thousands."""
 
+MAX_FOLDER_BYTES: Final = 256 * 1024 * 1024
+"""Bytes of a plugin's folder, all of which are read whenever plugins are looked at: 0.2 s for this many."""
+
 _SUFFIXES: Final = tuple(all_suffixes())
 _SKIPPED: Final = frozenset({"__pycache__", ".git", ".hg", ".tox", ".venv", "node_modules"})
 _NOT_AGREED: Final = frozenset({"__pycache__", ".git", ".hg"})
@@ -230,9 +233,10 @@ def folder_files(root: str) -> dict[str, str]:
 
     Unlike a package's, `node_modules` and the like count, since a program loads them without being told to. Raises
     OSError for what consent could not cover: a link to a folder elsewhere, what everybody can write, or more than
-    `MAX_FOLDER_FILES`.
+    `MAX_FOLDER_FILES` or `MAX_FOLDER_BYTES`.
     """
     hashes: dict[str, str] = {}
+    size = 0
     inside = os.path.realpath(root) + os.sep
     for directory, names, files in os.walk(root, onerror=_raise):
         names[:] = sorted(name for name in names if name not in _NOT_AGREED)
@@ -243,6 +247,9 @@ def folder_files(root: str) -> dict[str, str]:
             path = os.path.join(directory, name)
             if not name.endswith(_DATA) and (os.path.isfile(path) or os.path.islink(path)):
                 _check_mode(path)
+                size += max(stamp(path)[2], 0)
+                if size > MAX_FOLDER_BYTES:
+                    raise OSError(None, f"it has more than {MAX_FOLDER_BYTES >> 20} MiB, expected its data elsewhere")
                 hashes[os.path.relpath(path, root)] = _file_digest(path).hex()
         if len(hashes) > MAX_FOLDER_FILES:
             raise OSError(None, f"it has more than {MAX_FOLDER_FILES} files, expected its dependencies elsewhere")

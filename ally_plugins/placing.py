@@ -38,7 +38,10 @@ class Interpreter:
 
 @frozen(kw_only=True)
 class Placed:
-    """How a plugin runs: `daemon` is None for inline, and then `problem` is why not, when it should not be inline."""
+    """How a plugin runs: `daemon` is None for inline, and for programs that are run for each call.
+
+    `problem` is why it cannot run so; what would be run is told all the same.
+    """
 
     daemon: Daemon | None = None
     problem: str = ""
@@ -51,9 +54,7 @@ def place(name: str, found: Found, config: PluginConfig, interpreter: Interprete
         return _class(name, found, config, interpreter)
     if config.placement == "inline":
         return Placed(problem=f"it ships a program and no class, so it cannot run inline: {_command(name)}")
-    if found.daemon is None:  # only programs that are run for each call
-        return Placed()
-    if interpreter.problem:
+    if found.daemon is None:
         return Placed(problem=interpreter.problem)
     return _shipped(found, found.daemon, config, interpreter)
 
@@ -65,7 +66,7 @@ def _shipped(found: Found, daemon: Daemon, config: PluginConfig, interpreter: In
         warnings = (f"config.toml names a Python for it, and it starts {program!r}: {_command(found.name)}",)
     elif python := interpreter.path or _own_python(found, program):
         daemon = evolve(daemon, command=(python, *arguments))
-    return Placed(daemon=daemon.with_process(config.process), warnings=warnings)
+    return Placed(daemon=daemon.with_process(config.process), problem=interpreter.problem, warnings=warnings)
 
 
 def _own_python(found: Found, program: str) -> str:
@@ -78,12 +79,10 @@ def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpret
         without_use = [key for key in ("interpreter", "environment") if getattr(config, key)]
         use = f"config.toml has {' and '.join(without_use)} for it, of no use while it runs inline: {_command(name)}"
         return Placed(warnings=(use,) if without_use else ())
-    if interpreter.problem:
-        return Placed(problem=interpreter.problem)
     target = found.entry_point.partition("[")[0].replace(" ", "")
     search = {"PYTHONPATH": interpreter.search} if interpreter.search else {}
     daemon = Daemon.python(target, interpreter.path or None, env={_SAFE_PATH: "1", **search})
-    return Placed(daemon=daemon.with_process(config.process))
+    return Placed(daemon=daemon.with_process(config.process), problem=interpreter.problem)
 
 
 def _command(name: str) -> str:

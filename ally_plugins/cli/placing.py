@@ -104,9 +104,10 @@ def _absolute(interpreter: str) -> str:
 def env(state: State, name: str, remove: bool, python: str | None, yes: bool) -> None:  # noqa: FBT001 - click's way
     """Build a virtual environment for the plugin NAME, so that its dependencies are its own.
 
-    Installed into it, by uv or pip: the plugin's distribution and ally-plugins, both as they are installed here. The
-    commands are shown before they run, since building a distribution runs its author's code. A new one takes the place
-    of an old one only when it is whole. To have a plugin found here without its dependencies: install --no-deps.
+    Installed into it, by uv or pip: the plugin's distribution and ally-plugins, both as they are installed here; for a
+    plugin.json what it names (requirements.txt, package.json). The commands are shown before they run, since building a
+    distribution runs its author's code. A new one takes the place of an old one only when it is whole. To have a plugin
+    found here without its dependencies: install --no-deps.
 
     \b
     Example:
@@ -125,7 +126,9 @@ def _build(state: State, name: str, python: str | None, *, yes: bool) -> None:
 
     registry = state.registry
     record = registry.get(name)
-    building = environments.plan(state.home, record.name, _requirements(record), python)
+    building = _planned(state, record, python)
+    for line in _downloads(record):
+        echo(f"downloads: {inert(line)}", to_stderr=state.as_json)
     for words in building.commands:
         echo(f"$ {inert(shlex.join(words))}", to_stderr=state.as_json)
     nobody = f"nothing is built: nobody is at the terminal to ask; to run what is shown: ally-plugins env {name} --yes"
@@ -138,17 +141,32 @@ def _build(state: State, name: str, python: str | None, *, yes: bool) -> None:
     _tell_built(state, record, building)
 
 
-def _requirements(record: PluginRecord) -> list[str]:
-    """Return what is installed: the plugin as it is installed here, and this package, which runs it."""
+def _planned(state: State, record: PluginRecord, python: str | None) -> Building:
+    """Return what would be run: for a package the plugin as it is installed here and this package, which runs it."""
+    from ally_plugins import environments
     from ally_plugins.installing import requirement_of
 
-    if record.origin != "package":
-        raise ConfigError(
-            f"{record.label!r} is no installed package: its dependencies are its own business, and those of a"
-            " plugin.json are installed when it is started",
-            path="env",
-        )
-    return [*requirement_of(record.distribution), *requirement_of("ally-plugins")]
+    if record.origin == "package":
+        requirements = [*requirement_of(record.distribution), *requirement_of("ally-plugins")]
+        return environments.plan(state.home, record.name, requirements, python)
+    building = _planned_legacy(state, record)
+    if building is None:
+        raise ConfigError(f"{record.label!r} is no installed package, and names nothing to be installed", path="env")
+    return building
+
+
+def _planned_legacy(state: State, record: PluginRecord) -> Building | None:
+    from ally_plugins.legacy.installs import plan_install
+
+    legacy = record.found.legacy if record.found is not None else None
+    return plan_install(state.home, legacy) if legacy is not None else None
+
+
+def _downloads(record: PluginRecord) -> tuple[str, ...]:
+    from ally_plugins.legacy.installs import downloads
+
+    legacy = record.found.legacy if record.found is not None else None
+    return downloads(legacy) if legacy is not None else ()
 
 
 def _pass_on(state: State, line: str) -> None:
@@ -157,7 +175,7 @@ def _pass_on(state: State, line: str) -> None:
 
 
 def _tell_built(state: State, record: PluginRecord, building: Building) -> None:
-    in_use = record.config.environment == building.name
+    in_use = record.origin == "folder" or record.config.environment == building.name
     if state.as_json:
         print_json({"environment": building.name, "path": str(building.path), "in_use": in_use,
                     "commands": building.commands})  # fmt: skip

@@ -101,15 +101,15 @@ def _legacy_rows(record: PluginRecord) -> list[tuple[str, str]]:
         rows.append(("asks you", f"before each run of {', '.join(map(inert, sorted(legacy.confirmations)))}"))
     if legacy.activation == "tagged":
         rows.append(("active", f"only after a message with +{inert(legacy.name)}"))
-    if legacy.dependencies is not None:
-        rows.append(("downloads", _downloads(legacy.dependencies, legacy.runtime)))
+    rows += [("downloads", inert(line)) for line in _downloads(legacy)]
     return [*rows, *(("warning", inert(text)) for text in legacy.warnings)]
 
 
-def _downloads(dependencies: Any, runtime: str | None) -> str:
-    if dependencies.install_command:
-        return f"runs: {inert(dependencies.install_command)}"
-    return f"what {inert(dependencies.file)} lists, for {inert(runtime or 'no runtime')}"
+def _downloads(legacy: Any) -> tuple[str, ...]:
+    """Return what would be run to install what it needs, and what the file lists, line by line."""
+    from ally_plugins.legacy.installs import downloads
+
+    return downloads(legacy)
 
 
 def process_data(record: PluginRecord) -> dict[str, Any]:
@@ -144,12 +144,11 @@ def _legacy_data(record: PluginRecord) -> dict[str, Any] | None:
     legacy = record.found.legacy if record.found is not None else None
     if legacy is None:
         return None
-    needs = legacy.dependencies
     return {
         "programs": {tool.name: (tool.command, *tool.args) for tool in legacy.tools if tool.command},
         "confirmations": sorted(legacy.confirmations),
         "activation": legacy.activation,
         "runtime": legacy.runtime,
-        "downloads": None if needs is None else {"file": needs.file, "install_command": needs.install_command},
+        "downloads": _downloads(legacy),
         "warnings": legacy.warnings,
     }

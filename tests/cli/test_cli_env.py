@@ -61,7 +61,10 @@ def test_a_folder_has_no_distribution_to_install(ready: Operator) -> None:
     folder = ready.home.plugins_dir / "counter"
     folder.mkdir(parents=True)
     (folder / "ally-plugin.toml").write_text('[daemon]\ncommand = ["x"]')
-    assert "'counter' is no installed package" in ready.run("env", "counter", "--yes", code=2).stderr
+    assert (
+        "is no installed package, and names nothing to be installed"
+        in ready.run("env", "counter", "--yes", code=2).stderr
+    )
 
 
 def test_a_plugin_that_is_not_there_is_named_with_the_nearest(ready: Operator) -> None:

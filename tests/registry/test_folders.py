@@ -155,6 +155,13 @@ def test_what_everybody_can_write_cannot_be_agreed_to(folders: Folders, path: st
     assert "can be written by everybody; mend it: chmod o-w" in folders.registry.get("counter").reason
 
 
+def test_a_folder_too_large_to_be_read_each_time_is_refused_unread(folders: Folders) -> None:
+    folder = folders.add()
+    with (folder / "weights.bin").open("wb") as file:
+        file.truncate(1 << 40)  # a hole: it takes no space
+    assert "has more than 256 MiB, expected its data elsewhere" in folders.registry.get("counter").reason
+
+
 def test_two_folders_of_one_name_are_broken_together(folders: Folders) -> None:
     folders.add_legacy("one")
     folders.add_legacy("two")
