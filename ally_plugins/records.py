@@ -101,6 +101,21 @@ class PluginRecord:
         """The environment variables of the host that its process is given: those granted, sorted."""
         return tuple(sorted(grant.topic for grant in self.granted.grants if grant.kind == "env"))
 
+    def files_problem(self) -> str:
+        """Return why what lies there now is not what was agreed to, empty when it is. Reads the files.
+
+        For whoever starts a process later than the record was made: a restart must not run what nobody has seen.
+        """
+        found, agreement = self.found, self.agreement
+        if found is None or agreement is None or (found.origin == "package" and self.config.consent != "files"):
+            return ""
+        try:
+            is_same = found.content_digest() == agreement.files
+        except OSError as error:
+            return f"its files cannot be agreed to: {error.strerror or error}"
+        way_out = f"to see what has changed, and agree: ally-plugins enable {self.label}"
+        return "" if is_same else f"its files are not those that were agreed to; {way_out}"
+
     @property
     def source(self) -> str:
         """Where the plugin comes from, in words."""

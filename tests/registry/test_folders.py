@@ -273,6 +273,19 @@ def test_a_change_between_showing_and_agreeing_is_refused(folders: Folders) -> N
         registry.enable(plan)
 
 
+def test_a_restart_is_told_of_files_that_have_changed_since(folders: Folders, site: Site, tmp_path: Path) -> None:
+    folder = folders.add()
+    site.plugin("mover")
+    record, package = folders.enable(), folders.enable("mover")
+    assert record.files_problem() == package.files_problem() == ""
+    (folder / "run.sh").write_text("evil")
+    site.write("mover/__init__.py", "evil")
+    assert record.files_problem().endswith("and agree: ally-plugins enable counter")
+    assert package.files_problem() == ""  # only its code has changed, which is marked
+    (folder / "lib").symlink_to(tmp_path)
+    assert "links to a folder outside of it" in record.files_problem()
+
+
 def test_a_listing_survives_names_that_no_terminal_shows(folders: Folders) -> None:
     folder = folders.add()
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff\n\x1b.py")).write_text("x")
