@@ -14,6 +14,7 @@ import struct
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 from attrs import define, field
@@ -113,9 +114,7 @@ class SocketLink:
     _queue: deque[Event] = field(init=False, factory=deque)
     _worker: asyncio.Task[None] | None = field(init=False, default=None)
     _tasks: set[asyncio.Task[Any]] = field(init=False, factory=set)
-    _calls: int = field(init=False, default=0)
     _number: int = field(init=False, default=0)
-    _hangs_up: bool = field(init=False, default=False)
     _is_closed: bool = field(init=False, default=False)
 
     takes_lines = False
@@ -129,7 +128,6 @@ class SocketLink:
         """
         self._number += 1
         number = self._number
-        self._calls += 1
         try:
             async with asyncio.timeout(timeout):
                 line = await self._exchange(call_message(number, method, params))
@@ -137,8 +135,6 @@ class SocketLink:
             raise self._failed(method, f"did not answer within {timeout:g} s") from None
         except OSError as error:
             raise self._failed(method, f"cannot be reached on {self.path!r}: {error.strerror or error}") from None
-        finally:
-            self._calls -= 1
         if len(line) > self.max_response:
             raise self._failed(method, f"answered with more than {self.max_response} bytes")
         return read_answer(line, number, method=method, plugin=self.plugin)
@@ -218,28 +214,27 @@ class SocketLink:
     async def ping(self) -> str:
         """Say `pong` when the daemon takes a connection within its health timeout. Raises PluginError when not.
 
-        A stopped process is still connected to by the kernel. So the connection says nothing and ends, and a daemon
-        that was once seen to hang up on that has to do so again, unless it is at work on a call.
+        That is all that Code-Ally asks for: a daemon may be at work on something for longer. But the kernel takes
+        connections for a stopped process (SIGSTOP) too, so that one does not count.
         """
-        try:
-            async with asyncio.timeout(self.health_timeout), _connection(self.path) as sock:
-                await self._see_hang_up(sock)
-        except TimeoutError:
-            text = f"{self.plugin!r} took no connection within {self.health_timeout:g} s"
-            raise PluginError(text, plugin=self.plugin) from None
-        except OSError as error:
-            text = f"{self.plugin!r} cannot be reached on {self.path!r}: {error.strerror or error}"
-            raise PluginError(text, plugin=self.plugin) from None
-        return "pong"
+        problem = f"{self.plugin!r} took no connection within {self.health_timeout:g} s"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.health_timeout):
+                while found := await self._health_problem():
+                    problem = found
+                    await asyncio.sleep(_LONGEST_WAIT)
+                return "pong"
+        raise PluginError(problem, plugin=self.plugin)
 
-    async def _see_hang_up(self, sock: socket.socket) -> None:
-        sock.shutdown(socket.SHUT_WR)
-        is_due = self._hangs_up and not self._calls and self._worker is None
-        # What is due has all of the health timeout, which ends it from outside.
-        with suppress(TimeoutError, ConnectionError):
-            async with asyncio.timeout(None if is_due else self.health_timeout / 2):
-                await asyncio.get_running_loop().sock_recv(sock, 1)
-            self._hangs_up = True
+    async def _health_problem(self) -> str:
+        try:
+            async with _connection(self.path) as sock:
+                peer = peer_of(sock)
+        except OSError as error:
+            return f"{self.plugin!r} cannot be reached on {self.path!r}: {error.strerror or error}"
+        if peer is not None and _is_stopped(peer[0]):
+            return f"{self.plugin!r} is stopped: its process {peer[0]} got SIGSTOP"
+        return ""
 
     # --- events ---
 
@@ -303,6 +298,15 @@ class SocketLink:
         self._queue.clear()
         for task in list(self._tasks):
             task.cancel()
+
+
+def _is_stopped(pid: int) -> bool:
+    """Say whether the process that listens is stopped; one that is gone, or not to be seen, is not."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].lstrip().startswith(("T", "t"))
 
 
 @asynccontextmanager

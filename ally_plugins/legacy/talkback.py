@@ -12,9 +12,7 @@ import logging
 import os
 import secrets
 import socket
-import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +33,7 @@ from ally_plugins.wire.limits import WireLimits
 from ally_plugins.wire.messages import Malformed, MessageId, Request, encode_error, encode_response, parse
 
 from .numbers import LONGEST_SOCKET_PATH
-from .places import private_directory, short_directory
+from .places import listening_socket, private_directory, remove_stale, short_directory, unlink
 from .sockets import peer_of
 
 __all__ = ["SOCKET_VARIABLE", "TOKEN_VARIABLE", "TalkBackCounts", "TalkBackServer"]
@@ -53,7 +51,6 @@ _GREETING_MOST: Final = 64  # connections at once that have not said who they ar
 _OF_ONE_PROCESS: Final = 4  # of which one process may have so many: it must not keep the others out
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 2.0  # seconds until a wrong token is answered: it doubles with each
 _LONGEST_TOKEN: Final = 256
-_STALE: Final = 60.0  # seconds after which a socket that nobody listens on is of a host that is no more
 _NAME: Final = "talk-"
 
 
@@ -104,7 +101,7 @@ class TalkBackServer:
         if self._server is not None:
             return
         self.path = self._choose_path()
-        sock = _listening(self.path)
+        sock = listening_socket(self.path)
         try:
             self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Greeting(self), sock=sock)
         except BaseException:
@@ -116,7 +113,7 @@ class TalkBackServer:
         directory = private_directory(self.directory)
         if len(os.fsencode(directory / name)) > LONGEST_SOCKET_PATH:
             directory = short_directory()
-        _remove_stale(directory)
+        remove_stale(directory, f"{_NAME}*.sock")
         return str(directory / name)
 
     async def close(self) -> None:
@@ -128,7 +125,7 @@ class TalkBackServer:
             greeting.abort()
         if server is not None:
             server.close()
-            _unlink(self.path)
+            unlink(self.path)
 
     def expect(
         self,
@@ -310,44 +307,3 @@ class _Greeting(asyncio.Protocol):
 
 def _is_its(expected: _Expected, pid: int) -> bool:
     return expected.is_its is None or pid <= 0 or expected.is_its(pid)
-
-
-def _unlink(path: str) -> None:
-    with suppress(OSError):
-        Path(path).unlink()
-
-
-def _listening(path: str) -> socket.socket:
-    """Return a listening socket that only this user can connect to from its first moment on."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with suppress(OSError):
-            os.fchmod(sock.fileno(), 0o600)  # Linux makes the file with these bits, less the umask
-        sock.bind(path)
-        Path(path).chmod(0o600)  # elsewhere the file had other bits until here, in a directory nobody else can enter
-        sock.listen()
-        sock.setblocking(False)  # noqa: FBT003 - takes no name
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _remove_stale(directory: Path) -> None:
-    """Remove what hosts that were killed have left."""
-    for path in directory.glob(f"{_NAME}*.sock"):
-        with suppress(OSError):
-            if time.time() - path.lstat().st_mtime > _STALE and not _is_alive(str(path)):
-                path.unlink()
-
-
-def _is_alive(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.setblocking(False)  # noqa: FBT003 - takes no name
-        try:
-            sock.connect(path)
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            return True
-    return True
