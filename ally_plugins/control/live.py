@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -60,7 +61,8 @@ class LiveControls:
     """
 
     host: LiveSide
-    started_ms: int = field(init=False)
+    started_ms: int = field(init=False, factory=lambda: time.time_ns() // 1_000_000)
+    """Of the machine's clock: that of a replay stands in another year."""
     _crew: Crew | None = field(init=False, default=None)
     _changes: CrewChanges | None = field(init=False, default=None)
     _begun: asyncio.Event = field(init=False, factory=asyncio.Event)
@@ -69,9 +71,6 @@ class LiveControls:
     _starting: dict[str, asyncio.Task[None]] = field(init=False, factory=dict)
     _working: set[asyncio.Task[Any]] = field(init=False, factory=set)
     _is_closed: bool = field(init=False, default=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.started_ms = self.host.clock.time_ms()
 
     def begin(self, crew: Crew) -> None:
         """Carry changes out from here on: the crew has started."""
