@@ -188,7 +188,8 @@ class DaemonCalls:
     def _crashed(self, params: Any) -> None:
         name = self._plugin.name
         text = f"{params.error:.80} in {params.hook:.80}; its traceback is in `ally-plugins logs {name}`"
-        self._plugin.crashed(Crash(name, f"{params.hook:.80}", RemoteCrash(text, plugin=name)))
+        event_id = params.event_id if params.event_id is not None and self._lane.was_told(params.event_id) else None
+        self._plugin.crashed(Crash(name, f"{params.hook:.80}", RemoteCrash(text, plugin=name), event_id=event_id))
 
     # --- what the daemon offers ---
 

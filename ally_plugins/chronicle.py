@@ -88,9 +88,9 @@ class Chronicle:
         why = plugin.masked(describe(crash.error))
         _log.error("%s of the plugin %r failed: %s", crash.hook, plugin.name, why,
                    exc_info=crash.error if _may_be_shown(plugin, crash.error) else None)  # fmt: skip
-        event = crash.event
-        data = {"hook": crash.hook, "error": why, "event": event.id if event is not None else None}
-        session_id = event.session_id if event is not None else None
+        event_id = crash.event.id if crash.event is not None else crash.event_id
+        data = {"hook": crash.hook, "error": why, "event": event_id}
+        session_id = event_id.rpartition(":")[0] if event_id is not None else None
         self._record(Record("crash", self._host.clock.time_ms(), plugin.name, session_id, None, data))
 
     def task_changed(self, task: PluginTask, message: str | None) -> None:

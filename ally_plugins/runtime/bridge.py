@@ -215,14 +215,24 @@ class DaemonLane:
         held = frozenset[str]().union(*(asked.request.scope.held for asked in self._asked.values()))
         return Scope(self.plugin, session_id, self.recent_origin(session_id or ""), held)
 
-    def _scope_of_event(self, cause: str) -> Scope | None:
-        session_id, _, number = cause.rpartition(":")
+    def was_told(self, event_id: str) -> bool:
+        """Say whether an event has this id that the daemon may have been told of."""
+        return self._find_event(event_id) is not None
+
+    def _find_event(self, event_id: str) -> tuple[str, Cursor, int] | None:
+        """Return the session, its cursor and the number that an id of an event stands for; None if it has no such."""
+        session_id, _, number = event_id.rpartition(":")
         cursor = self._cursors.get(session_id)
         if cursor is None or not number.isascii() or not number.isdigit() or len(number) > 18:  # noqa: PLR2004
             return None
         seq = int(number)
-        if not 0 < seq <= cursor.position:
-            return None  # it was never told of it
+        return (session_id, cursor, seq) if 0 < seq <= cursor.position else None
+
+    def _scope_of_event(self, cause: str) -> Scope | None:
+        found = self._find_event(cause)
+        if found is None:
+            return None
+        session_id, cursor, seq = found
         event = cursor.ring.event(seq)
         origin = event.origin if event is not None else cursor.recent_origin
         return Scope(self.plugin, session_id, origin, frozenset((self.plugin,)), cause=cause)

@@ -47,6 +47,8 @@ class Crash:
     hook: str
     error: BaseException
     event: Event | None = None
+    event_id: str | None = None
+    """The event's identity, where the event itself is not at hand."""
     is_final: bool = False
     """The hook ignored its interruption and was abandoned: its plugin cannot go on."""
 
