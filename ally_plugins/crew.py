@@ -176,11 +176,13 @@ class Crew:
     async def _start(self, member: Member, sessions: Iterable[Session]) -> None:
         plugin = member.plugin
         if member.remote is not None:
-            await self._start_remote(plugin, member.remote, sessions)
+            self._open(plugin, member.remote.lane, sessions)
+            await self._feed(member)
+            await self._start_remote(plugin, member.remote)
             return
         lane = Lane(
             plugin.name,
-            Observers.compile(plugin.implementations, plugin.grants.receives),
+            self.observers_of(member),
             on_crash=plugin.crashed,
             deadline=plugin.deadline,
         )
@@ -205,6 +207,21 @@ class Crew:
             return
         if plugin.state == "starting":  # a hook may have put it into quarantine meanwhile
             plugin.set_state("running")
+            await self._feed(member)
+
+    def observers_of(self, member: Member) -> Observers:
+        """Return what the lane of an inline plugin carries: what it is granted, without its durable types."""
+        found = Observers.compile(member.plugin.implementations, member.plugin.grants.receives)
+        if not member.record.manifest.durable:
+            return found
+        from .durable import without_durable
+
+        return without_durable(found, member.record.manifest.durable)
+
+    async def _feed(self, member: Member) -> None:
+        plugin, types = member.plugin, member.record.manifest.durable
+        if types and plugin.lane is not None:
+            await self.side.feed(plugin, plugin.lane, types)
 
     def _open(self, plugin: Plugin, lane: AnyLane, sessions: Iterable[Session]) -> None:
         plugin.lane = lane
@@ -213,9 +230,8 @@ class Crew:
         for session in sessions:
             lane.attach(session.id, session.ring)
 
-    async def _start_remote(self, plugin: Plugin, remote: Remote, sessions: Iterable[Session]) -> None:
+    async def _start_remote(self, plugin: Plugin, remote: Remote) -> None:
         """Start a process and wait until it runs, or its first try has failed."""
-        self._open(plugin, remote.lane, sessions)
         if (legacy := remote.legacy) is not None:
             from .legacy_members import LegacyMember  # only where there is one
 

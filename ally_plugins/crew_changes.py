@@ -186,6 +186,7 @@ class CrewChanges:
                 await self._say_goodbye(plugin, lane)
             await asyncio.gather(lane.close(), put_down_all(plugin.working, lanes.GRACE))
             self.crew._lanes = tuple(each for each in self.crew._lanes if each is not lane)  # noqa: SLF001
+            await self.crew.side.feed_no_more(plugin)
         plugin.set_state("stopped", reason)
 
     async def _say_goodbye(self, plugin: Plugin, lane: AnyLane) -> None:
@@ -209,7 +210,7 @@ class CrewChanges:
         if member.remote is not None:
             member.remote.observe()
         elif plugin.lane is not None:
-            _change_observers(plugin.lane, Observers.compile(plugin.implementations, plugin.grants.receives))
+            _change_observers(plugin.lane, self.crew.observers_of(member))
 
     def _withdraw(self, plugin: Plugin) -> None:
         """End what was offered or begun under grants that are gone."""

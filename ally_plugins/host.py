@@ -150,6 +150,7 @@ class Host:
             sessions=self.sessions,
             replan=self._replan,
             activations=self.activations,
+            journal=self.journal,
         )
         self._crew = Crew(
             bus=self.bus,
@@ -356,6 +357,8 @@ class Host:
 
     def _pump(self, session: Session) -> None:
         session.pumped()
+        if self._outside is not None:
+            self._outside.journaled()
         crew = self._crew
         if crew is not None:
             for lane in crew.lanes():

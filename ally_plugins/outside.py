@@ -10,11 +10,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .capabilities import CAPABILITIES
+from .errors import NotFoundRefused
 
 if TYPE_CHECKING:
     from .activations import SessionActivations
+    from .durable import Feeds
     from .home import Home
+    from .journal import Journal
     from .legacy.talkback import TalkBackServer
+    from .runtime.anylane import AnyLane
+    from .runtime.plugin import Plugin
     from .runtime.process import Launcher
     from .runtime.stderrlog import StderrLog
 
@@ -34,12 +39,15 @@ class Outside:
         sessions: Mapping[str, Any],
         replan: Callable[[], None],
         activations: SessionActivations,
+        journal: Journal,
     ) -> None:
         self.app = app
         self.capabilities = tuple(sorted({*emits, *CAPABILITIES, *actions}))
         self.replan = replan
         self.home = home
         self.activations = activations
+        self._journal = journal
+        self._feeds: Feeds | None = None
         self._talk_back: TalkBackServer | None = None
         self._sessions = sessions
         self._launcher: Launcher | None = None
@@ -97,11 +105,46 @@ class Outside:
             self._logs[plugin] = StderrLog(log_file(self.home.logs_dir, plugin) if self.home is not None else None)
         return self._logs[plugin]
 
+    async def feed(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> None:
+        """Give a plugin its durable events from the journal, from where it last was."""
+        from .durable import Feeds
+
+        if self._feeds is None:
+            self._feeds = Feeds(self._journal, self.home)
+        await self._feeds.add(plugin, lane, types)
+
+    async def feed_no_more(self, plugin: Plugin) -> None:
+        """End the durable subscription of a plugin that was stopped; where it is stays known."""
+        if self._feeds is not None:
+            await self._feeds.remove(plugin)
+
+    def journaled(self) -> None:
+        """Say that events were handed to the journal."""
+        if self._feeds is not None:
+            self._feeds.wake()
+
+    def is_readable(self, plugin: str) -> None:
+        """Say that a daemon is ready for its durable events, or reads again."""
+        if self._feeds is not None:
+            self._feeds.connected(plugin)
+
+    def is_gone(self, plugin: str) -> None:
+        """Say that the process of a daemon is gone."""
+        if self._feeds is not None:
+            self._feeds.disconnected(plugin)
+
     async def acknowledge(self, plugin: str, offset: str) -> None:
-        """Take a daemon's word on its durable subscription."""
+        """Take a daemon's word on its durable subscription. Raises NotFoundRefused when it has none."""
+        if self._feeds is None:
+            text = f"plugin {plugin!r} has no durable subscription; its manifest needs `durable` in [events]"
+            raise NotFoundRefused(text, plugin=plugin)
+        await self._feeds.acknowledge(plugin, offset)
 
     async def close(self) -> None:
         """End every process, and close the logs."""
+        feeds, self._feeds = self._feeds, None
+        if feeds is not None:  # after the daemons have said their last word, before the journal closes
+            await feeds.close()
         launcher, self._launcher = self._launcher, None
         if launcher is not None:
             await launcher.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .home import Home
     from .legacy.plugin import LegacyPlugin
     from .legacy.talkback import TalkBackServer
+    from .runtime.anylane import AnyLane
     from .runtime.stderrlog import StderrLog  # noqa: TC004 - nobody reads this annotation at run time
 
 __all__ = ["Offers", "Remote", "RemoteSide", "StdioOpener", "new_remote", "new_supervisor"]
@@ -98,6 +99,18 @@ class RemoteSide(Protocol):
     def stderr_log(self, plugin: str) -> StderrLog:
         """Where the plugin's stderr goes."""
         ...
+
+    async def feed(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> None:
+        """Give a plugin its durable events from the journal."""
+
+    async def feed_no_more(self, plugin: Plugin) -> None:
+        """End the durable subscription of a plugin."""
+
+    def is_readable(self, plugin: str) -> None:
+        """Say that a daemon is ready for its durable events, or reads again."""
+
+    def is_gone(self, plugin: str) -> None:
+        """Say that the process of a daemon is gone."""
 
     async def acknowledge(self, plugin: str, offset: str) -> None:
         """Take a daemon's word that it has done everything of its durable subscription up to an offset."""
@@ -157,9 +170,17 @@ class Remote:
 
     def observe(self) -> None:
         """Let the lane carry what the daemon wants of what it is granted now."""
-        self.lane.observers = remote_observers(
-            self.plugin.implementations, self.offers.wanted, self.plugin.grants.receives
-        )
+        found = remote_observers(self.plugin.implementations, self.offers.wanted, self.plugin.grants.receives)
+        self.lane.observers = lively(found, self.record)
+
+    def can_read(self) -> None:
+        """Say that the daemon is ready, or reads again."""
+        self.lane.wake()
+        self.side.is_readable(self.plugin.name)
+
+    def is_gone(self) -> None:
+        """Say that the daemon's process is gone."""
+        self.side.is_gone(self.plugin.name)
 
 
 @define(eq=False)
@@ -278,7 +299,7 @@ def make_peer(remote: Remote, lost: Callable[[str], None]) -> Peer:
     peer = Peer(
         remote.plugin.name, DEFAULT_LIMITS, on_request=calls.on_request, on_notice=calls.on_notice, on_lost=lost
     )
-    peer.on_writable = remote.lane.wake  # type: ignore[method-assign]
+    peer.on_writable = remote.can_read  # type: ignore[method-assign]
     return peer
 
 
@@ -387,4 +408,15 @@ def new_supervisor(remote: Remote, daemon: Daemon) -> Supervisor:
 
         opener = SocketOpener(remote, daemon, remote.legacy, new_id("h"))
     restarts: RestartPolicy = LinearBackoff() if daemon.legacy else Backoff(random.random)
-    return Supervisor(remote.plugin, remote.lane, opener, daemon.timing, restarts)
+    return Supervisor(
+        remote.plugin, remote.lane, opener, daemon.timing, restarts, remote.can_read, remote.is_gone
+    )  # fmt: skip
+
+
+def lively(observers: Observers, record: PluginRecord) -> Observers:
+    """Return what a lane carries itself: without the durable types, which come from the journal."""
+    if not record.manifest.durable:
+        return observers
+    from .durable import without_durable
+
+    return without_durable(observers, record.manifest.durable)

@@ -98,7 +98,7 @@ class SocketOpener:
             path,
             is_running=lambda: not process.exited.done(),
             health_timeout=self.daemon.timing.ping_timeout,
-            on_writable=remote.lane.wake,
+            on_writable=remote.can_read,
         )
         return process
 

@@ -98,7 +98,9 @@ class Supervisor:
     timing: Timing
     restarts: RestartPolicy
     on_running: Callable[[], None] = field(default=lambda: None)
-    """Called when the daemon has become ready, before events flow."""
+    """Called when the daemon has become ready, after what waited for it was written."""
+    on_gone: Callable[[], None] = field(default=lambda: None)
+    """Called when its process is no good any more."""
     process: Process | None = field(init=False, default=None)
     started: int = field(init=False, default=0)
     """How often a process was started."""
@@ -208,9 +210,9 @@ class Supervisor:
         await self._or_exit(process, began, self.opener.welcome(link))
         if self.plugin.state == "starting":  # what it did meanwhile may have put it into quarantine
             self.plugin.set_state("running", "")
-        self.on_running()
         self.lane.is_ready = True
         self.lane.wake()
+        self.on_running()
 
     async def _or_exit(self, process: Process, began: float, work: Awaitable[Any]) -> Any:
         """Wait for a step of the start, unless the process ends or takes too long."""
@@ -279,6 +281,7 @@ class Supervisor:
                     await self.opener.say_goodbye(link, reason)
                 await asyncio.wait([process.exited], timeout=0.1)
             self.lane.disconnect(reason)
+            self.on_gone()
             if link is not None:
                 link.close()
             await process.stop(self.timing.shutdown_grace if polite else 0.0)
