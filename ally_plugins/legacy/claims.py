@@ -15,6 +15,7 @@ import signal
 import socket
 import stat
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -63,17 +64,26 @@ def claim_socket(path: str, plugin: str, directory: Path | None = None) -> Socke
 
 async def claim_in_thread(path: str, plugin: str, directory: Path | None = None) -> SocketClaim:
     """Claim a path as `claim_socket` does, without blocking the loop. A claim that comes after cancelling is let go."""
-    claiming = asyncio.ensure_future(asyncio.to_thread(claim_socket, path, plugin, directory))
+    handing = threading.Lock()
+    made: list[SocketClaim] = []
+    is_unwanted = False
+
+    def claim() -> SocketClaim:
+        found = claim_socket(path, plugin, directory)
+        with handing:
+            made.append(found)
+            if is_unwanted:
+                found.let_go()
+        return found
+
     try:
-        return await asyncio.shield(claiming)
+        return await asyncio.to_thread(claim)
     except asyncio.CancelledError:
-        claiming.add_done_callback(_let_go)
+        with handing:
+            is_unwanted = True
+            for found in made:
+                found.let_go()
         raise
-
-
-def _let_go(claiming: asyncio.Future[SocketClaim]) -> None:
-    if not claiming.cancelled() and claiming.exception() is None:
-        claiming.result().let_go()
 
 
 @define(eq=False)
