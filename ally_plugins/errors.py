@@ -105,11 +105,15 @@ class PluginLoadError(PluginError):
 
 
 class CannotExecute(PluginLoadError):
-    """A daemon's command cannot be executed: nothing of it has run. `program` is what was to be executed."""
+    """A daemon's command cannot be executed. `program` is what was to be executed.
 
-    def __init__(self, message: str, *, plugin: str | None = None, program: str) -> None:
+    With `is_final` false the machine was at fault for now (no process or descriptor was free): it may be tried again.
+    """
+
+    def __init__(self, message: str, *, plugin: str | None = None, program: str, is_final: bool = True) -> None:
         super().__init__(message, plugin=plugin)
         self.program: Final = program
+        self.is_final: Final = is_final
 
 
 class UndeclaredError(PluginLoadError):

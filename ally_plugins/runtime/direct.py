@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Final, Protocol
 
 from ally_plugins.compat import override
@@ -215,7 +215,7 @@ class DirectLauncher(Launcher):
 
 
 @contextlib.contextmanager
-def explained(spec: ProcessSpec, folder: str) -> Iterator[None]:
+def explained(spec: ProcessSpec, folder: str) -> Generator[None]:
     """Turn what Python raises for a program that cannot be started into CannotExecute."""
     if not spec.argv or not spec.argv[0]:
         raise cannot_execute(spec, errno.ENOENT)

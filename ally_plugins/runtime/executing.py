@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["cannot_execute"]
 
+_PASSING: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ETXTBSY, errno.EINTR})
+"""What the machine may not say again."""
+
 _FIRST_LINE: Final = 256  # what the kernel reads of a script's first line (BINPRM_BUF_SIZE)
 
 
@@ -25,7 +28,8 @@ def cannot_execute(spec: ProcessSpec, number: int, stage: str = "exec") -> Canno
     """Return the error for what the kernel answered (an errno) at a stage: fork, start, folder, limits or exec."""
     program = spec.argv[0] if spec.argv else ""
     reason = _REASONS.get(stage, _of_program)(spec, number)
-    return CannotExecute(f"cannot execute {program!r}: {reason}", plugin=spec.name, program=program)
+    text = f"cannot execute {program!r}: {reason}"
+    return CannotExecute(text, plugin=spec.name, program=program, is_final=stage != "fork" and number not in _PASSING)
 
 
 def _of_fork(_: ProcessSpec, number: int) -> str:
@@ -48,7 +52,7 @@ def _of_program(spec: ProcessSpec, number: int) -> str:
     if number == errno.ENOMEM:
         return "no memory for it; raise the daemon's memory_mb"
     if number == errno.EINVAL:
-        return "its arguments or environment hold a null byte, or a name without text; mend the daemon's command"
+        return "its arguments or environment hold what cannot be passed on, such as a null byte; mend the command"
     found = _find(spec)
     if found is None:
         return f"{_words(number)}; {_how_to_find(spec.argv[0])}"

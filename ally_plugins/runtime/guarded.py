@@ -223,10 +223,9 @@ class GuardedLauncher(Launcher):
         try:
             line.send(_request(number, spec, line.marker(number)), list(ends.child_descriptors))
         except OSError as error:
-            too_long = error.errno in {errno.EMSGSIZE, errno.ENOBUFS}
-            raise cannot_execute(
-                spec, errno.E2BIG if too_long else error.errno or 0, "exec" if too_long else "fork"
-            ) from error
+            raise _not_sent(spec, error.errno or 0) from error
+        except UnicodeEncodeError as error:
+            raise cannot_execute(spec, errno.EINVAL) from error
         self._waiting[number] = (spec, future)
         ends.close_child()
         try:
@@ -278,6 +277,12 @@ def _let_go(future: asyncio.Future[GuardedProcess]) -> None:
         future.result().kill()
 
 
+def _not_sent(spec: ProcessSpec, number: int) -> CannotExecute:
+    if number in {errno.EMSGSIZE, errno.ENOBUFS}:
+        return cannot_execute(spec, errno.E2BIG)
+    return cannot_execute(spec, number, "fork")  # no descriptor was free
+
+
 def _make_ends(spec: ProcessSpec) -> Ends:
     try:
         return Ends.make(has_stdio=spec.stdio)
@@ -319,4 +324,5 @@ def _lost_guardian(spec: ProcessSpec) -> CannotExecute:
         f"cannot execute {program!r}: the guardian of the daemons was killed meanwhile; start it again",
         plugin=spec.name,
         program=program,
+        is_final=False,
     )

@@ -110,6 +110,7 @@ def test_a_host_without_free_descriptors_is_told_and_goes_on(maker: Callable[[],
                 process = await launcher.launch(_spec("true"), asyncio.Protocol, _ignore)
             except CannotExecute as error:
                 assert "too many open files" in str(error)  # noqa: PT017
+                assert not error.is_final  # noqa: PT017
             else:
                 await asyncio.wait_for(process.exited, LONG)
                 await process.stop(0)

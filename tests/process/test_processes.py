@@ -228,7 +228,11 @@ def _files(folder: Path) -> None:
         (("./",), "cannot execute './': is a folder; name a program"),
         (("",), "cannot execute '': the command is empty; name a program"),
         ((), "cannot execute '': the command is empty"),
-        (("cat", "a\0b"), "cannot execute 'cat': its arguments or environment hold a null byte"),
+        (
+            ("cat", "a\0b"),
+            "cannot execute 'cat': its arguments or environment hold what cannot be passed on, such",
+        ),
+        (("cat", "\ud800"), "cannot execute 'cat': its arguments or environment hold what cannot be passed on"),
         (("cat", "x" * 4_000_000), "cannot execute 'cat': its arguments and environment are too long for this machine"),
     ],
 )
@@ -243,6 +247,7 @@ def test_what_cannot_be_executed_is_told_in_a_sentence(
                 await launch(launcher, spec(*argv, cwd=str(tmp_path)))
             assert str(caught.value).startswith(words)
             assert caught.value.plugin == "x"
+            assert caught.value.is_final
 
     asyncio.run(main())
 
@@ -670,8 +675,9 @@ def test_a_launch_whose_guardian_is_killed_says_so() -> None:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             os.kill(launcher.guardian_pid, signal.SIGKILL)
-            with pytest.raises(CannotExecute, match="the guardian of the daemons was killed meanwhile"):
+            with pytest.raises(CannotExecute, match="the guardian of the daemons was killed meanwhile") as caught:
                 await asyncio.wait_for(task, LONG)
+            assert not caught.value.is_final
 
     asyncio.run(main())
 
