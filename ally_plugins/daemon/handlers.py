@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
-
 from ally_plugins.conversation import ToolResult
 from ally_plugins.errors import NotFoundRefused
 from ally_plugins.frozen import freeze
@@ -15,21 +13,18 @@ from ally_plugins.wire.values import tool_value
 from .workers import Workers
 
 if TYPE_CHECKING:
-    from ally_plugins.tools import Kind, ToolSpec  # noqa: TC004 - nobody reads these annotations at run time
+    from ally_plugins.tools import Kind, ToolSpec
 
 __all__ = ["Handlers"]
 
 
-@define(eq=False)
 class Handlers:
     """What the plugin offers, by decorator or at run time."""
 
-    plugin: str
-    _kept: dict[Kind, dict[str, ToolSpec]] = field(factory=lambda: {"tool": {}, "action": {}})
-    _workers: Workers = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._workers = Workers(f"ally-{self.plugin}-handler")
+    def __init__(self, plugin: str) -> None:
+        self.plugin = plugin
+        self._kept: dict[Kind, dict[str, ToolSpec]] = {"tool": {}, "action": {}}
+        self._workers = Workers(f"ally-{plugin}-handler")
 
     def keep(self, specs: Iterable[ToolSpec]) -> None:
         """Take on what decorators offer."""

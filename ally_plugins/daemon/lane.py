@@ -142,7 +142,7 @@ class Lane:
         if question.function is None:
             question.settle()
             return
-        call = Call(question.hook, question.ends, question.is_async, question=question)
+        call = Call(question.hook, question.ends, is_async=question.is_async, question=question)
         try:
             result = await self._run(call, question.scope, question.function, question.arguments)
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
@@ -159,7 +159,7 @@ class Lane:
         if event is not None:
             scope = _scope_of(self.plugin, event)
             for hook, function, is_async in handlers:
-                call = Call(hook, self._loop.time() + self._deadline(hook), is_async, event)
+                call = Call(hook, self._loop.time() + self._deadline(hook), is_async=is_async, event=event)
                 try:
                     await self._run(call, scope, function, (event,))
                 except Exception as error:  # noqa: BLE001 - a plugin may raise anything
@@ -175,7 +175,8 @@ class Lane:
                 if event is not None:
                     SCOPE.set(_scope_of(self.plugin, event))
                     for hook, function, _ in self._handlers_of(item):
-                        self._call = call = Call(hook, self._loop.time() + self._deadline(hook), False, event)  # noqa: FBT003
+                        ends = self._loop.time() + self._deadline(hook)
+                        self._call = call = Call(hook, ends, is_async=False, event=event)
                         try:
                             returned(hook, function(event))
                         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import define, field
-
 from ally_plugins.errors import BudgetRefused, EventError, ProtocolError, UnavailableRefused
 from ally_plugins.wire.codes import INVALID_PARAMS, REASONS, read_error, write_error
 from ally_plugins.wire.messages import Cancel, ErrorResponse, Message, Notification, Request, Response
@@ -16,9 +14,9 @@ from ally_plugins.wire.messages import Cancel, ErrorResponse, Message, Notificat
 from .channel import open_channel
 
 if TYPE_CHECKING:
-    from ally_plugins.wire.connection import Connection  # noqa: TC004 - nobody reads this annotation at run time
+    from ally_plugins.wire.connection import Connection
 
-    from .channel import Channel, ThreadChannel  # noqa: TC004 - nobody reads these annotations at run time
+    from .channel import Channel, ThreadChannel
     from .streams import Descriptors
 
 __all__ = ["Handler", "Peer"]
@@ -40,21 +38,18 @@ class Handler(Protocol):
         """Take the end of the connection: the host has closed it (`why` is empty), or speaks no protocol."""
 
 
-@define(eq=False)
-class _Waiting:
-    future: asyncio.Future[Any]
-    then: Callable[[Any], None] | None
+_Waiting = tuple["asyncio.Future[Any]", Callable[[Any], None] | None]
 
 
-@define(eq=False)
 class Peer:
     """The connection to the host; it lives as long as its descriptors. Only for the loop's thread."""
 
-    connection: Connection
-    handler: Handler
-    name: str = ""
-    _channel: Channel | ThreadChannel | None = None
-    _waiting: dict[int, _Waiting] = field(factory=dict)
+    def __init__(self, connection: Connection, handler: Handler, name: str = "") -> None:
+        self.connection = connection
+        self.handler = handler
+        self.name = name
+        self._channel: Channel | ThreadChannel | None = None
+        self._waiting: dict[int, _Waiting] = {}
 
     def open(self, descriptors: Descriptors) -> None:
         """Begin to read."""
@@ -85,7 +80,7 @@ class Peer:
             raise UnavailableRefused(f"the host of {self.name!r} has stopped", plugin=self.name)
         request_id = self.connection.request(method, params)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[request_id] = _Waiting(future, then)
+        self._waiting[request_id] = (future, then)
         channel.flush()
         try:
             return await future
@@ -160,17 +155,21 @@ class Peer:
             self.refuse(message.id, error)
 
     def _resolve(self, request_id: int, result: Any) -> None:
-        waiting = self._waiting.pop(request_id, None)
-        if waiting is None or waiting.future.done():
+        future, then = self._waiting.pop(request_id, (None, None))
+        if future is None or future.done():
             return
-        if waiting.then is not None:
-            waiting.then(result)
-        waiting.future.set_result(result)
+        try:
+            if then is not None:
+                then(result)
+        except Exception as error:  # noqa: BLE001 - the host's answer is not what it should be
+            future.set_exception(error)
+        else:
+            future.set_result(result)
 
     def _reject(self, request_id: int, error: Exception) -> None:
-        waiting = self._waiting.pop(request_id, None)
-        if waiting is not None and not waiting.future.done():
-            waiting.future.set_exception(error)
+        future, _ = self._waiting.pop(request_id, (None, None))
+        if future is not None and not future.done():
+            future.set_exception(error)
 
     def _fail_all(self, why: str) -> None:
         for request_id in list(self._waiting):

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ally_plugins.errors import NotFoundRefused, UnavailableRefused, ValidationRefused
+from ally_plugins.errors import EventError, NotFoundRefused, UnavailableRefused, ValidationRefused
 from ally_plugins.scope import current_scope
 from ally_plugins.wire.values import context_from_wire, receipt_from_wire
 
@@ -188,7 +188,10 @@ class DaemonPort:
 
         def agreed(result: Any) -> None:
             # Before anything else of the host's is read: its `run_task` may stand right behind this answer.
-            started.append(self._tasks.add(result["task_id"], name, work))
+            task_id = result.get("task_id") if isinstance(result, dict) else None
+            if not isinstance(task_id, str):
+                raise EventError("the host answered start_task without a task_id", path="task_id")
+            started.append(self._tasks.add(task_id, name, work))
 
         try:
             if not asyncio.iscoroutine(work):

@@ -200,7 +200,7 @@ class PluginProcess:
             self._answer(message, lambda _: None, None, error)
 
         scope, deadline = Scope(name, held=frozenset((name,))), self._deadline("ally_start", "start")
-        question = Question("ally_start", hook.function, (), scope, deadline, answered, hook.is_async)
+        question = Question("ally_start", hook.function, (), scope, deadline, answered, is_async=hook.is_async)
         self._question(lane, message, question)
 
     # --- questions ---
@@ -212,7 +212,7 @@ class PluginProcess:
         deadline = self._deadline(asked.hook.name, message.method) if asked.deadline is None else asked.deadline
         self._question(lane, message, Question(
             asked.hook.name, asked.hook.function, asked.arguments, scope, deadline,
-            partial(self._answer, message, asked.encode), asked.hook.is_async,
+            partial(self._answer, message, asked.encode), is_async=asked.hook.is_async,
         ))  # fmt: skip
 
     def _question(self, lane: Lane, message: Request, question: Question) -> None:
@@ -293,7 +293,13 @@ class PluginProcess:
         ended: asyncio.Future[BaseException | None] = self._loop.create_future()
         scope = Scope(lane.plugin, held=frozenset((lane.plugin,)))
         question = Question(
-            hook.name, hook.function, (), scope, seconds, lambda _, error: ended.set_result(error), hook.is_async
+            hook.name,
+            hook.function,
+            (),
+            scope,
+            seconds,
+            lambda _, error: ended.set_result(error),
+            is_async=hook.is_async,
         )
         lane.ask(question, is_first=True)
         done, _ = await asyncio.wait([ended], timeout=seconds + GRACE)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
-
-from attrs import define
+from typing import TYPE_CHECKING, Any
 
 from ally_plugins.errors import PluginError
-from ally_plugins.events import Event
-from ally_plugins.scope import Scope
+
+if TYPE_CHECKING:
+    from ally_plugins.events import Event
+    from ally_plugins.scope import Scope
 
 __all__ = ["Call", "HookCancelled", "Question", "TakenBack", "TimedOut", "returned"]
 
@@ -27,22 +27,35 @@ class HookCancelled(Exception):
     """A hook raised CancelledError, or cancelled its task, though nobody had asked it to end."""
 
 
-@define(eq=False)
 class Question:
     """A hook that the lane calls with nothing else running; None calls nothing and is answered in its turn.
 
-    `answer` gets the result or the error, once. `deadline` is in seconds, from when it was asked.
+    `answer` gets the result or the error, once. `deadline` is in seconds, from when it was asked; `ends` is the same in
+    the loop's time.
     """
 
-    hook: str
-    function: Callable[..., Any] | None
-    arguments: tuple[Any, ...]
-    scope: Scope
-    deadline: float
-    answer: Callable[[Any, BaseException | None], None]
-    is_async: bool = True
-    ends: float = 0.0
-    is_over: bool = False
+    __slots__ = ("answer", "arguments", "deadline", "ends", "function", "hook", "is_async", "is_over", "scope")
+
+    def __init__(
+        self,
+        hook: str,
+        function: Callable[..., Any] | None,
+        arguments: tuple[Any, ...],
+        scope: Scope,
+        deadline: float,
+        answer: Callable[[Any, BaseException | None], None],
+        *,
+        is_async: bool = True,
+    ) -> None:
+        self.hook = hook
+        self.function = function
+        self.arguments = arguments
+        self.scope = scope
+        self.deadline = deadline
+        self.answer = answer
+        self.is_async = is_async
+        self.ends = 0.0
+        self.is_over = False
 
     def settle(self, result: Any = None, error: BaseException | None = None) -> None:
         """Give the answer, unless it has been given."""
@@ -51,17 +64,23 @@ class Question:
             self.answer(result, error)
 
 
-@define(eq=False)
 class Call:
-    """One call of one hook, while it lasts; `ends` is its deadline in the loop's time."""
+    """One call of one hook, while it lasts; `ends` is its deadline in the loop's time.
 
-    hook: str
-    ends: float
-    is_async: bool
-    event: Event | None = None
-    question: Question | None = None
-    interruption: Exception | None = None
-    """Why the lane has cancelled it; its grace ends at `ends` then."""
+    `interruption` says why the lane has cancelled it; its grace ends at `ends` then.
+    """
+
+    __slots__ = ("ends", "event", "hook", "interruption", "is_async", "question")
+
+    def __init__(
+        self, hook: str, ends: float, *, is_async: bool, event: Event | None = None, question: Question | None = None
+    ) -> None:
+        self.hook = hook
+        self.ends = ends
+        self.is_async = is_async
+        self.event = event
+        self.question = question
+        self.interruption: Exception | None = None
 
     @property
     def event_id(self) -> str | None:

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
-
 from ally_plugins.errors import EventError, RefusedError, ToolCallError
 from ally_plugins.scope import SCOPE, Scope
 from ally_plugins.wire.codes import CANCELLED, METHOD_NOT_FOUND, REASONS
@@ -21,26 +19,22 @@ if TYPE_CHECKING:
     from ally_plugins.tools import Kind
     from ally_plugins.wire.messages import Request
 
-    from .peer import Peer  # noqa: TC004 - nobody reads this annotation at run time
+    from .peer import Peer
 
 __all__ = ["Service", "scope_of"]
 
 Id = int | str
 
 
-@define(eq=False)
 class Service:
     """The work of one plugin that runs now, by the request that asked for it; it lives as long as the connection."""
 
-    plugin: str
-    peer: Peer
-    handlers: Handlers = field(init=False)
-    tasks: Tasks = field(init=False)
-    _working: dict[Id, asyncio.Task[None]] = field(factory=dict)
-
-    def __attrs_post_init__(self) -> None:
-        self.handlers = Handlers(self.plugin)
-        self.tasks = Tasks(self.plugin)
+    def __init__(self, plugin: str, peer: Peer) -> None:
+        self.plugin = plugin
+        self.peer = peer
+        self.handlers = Handlers(plugin)
+        self.tasks = Tasks(plugin)
+        self._working: dict[Id, asyncio.Task[None]] = {}
 
     def request(self, message: Request) -> None:
         """Begin what the host asks for. Raises NotFoundRefused, EventError."""

@@ -7,24 +7,22 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-from attrs import define, field
-
 from ally_plugins.errors import NotFoundRefused
 
 __all__ = ["DaemonTask", "Tasks"]
 
 
-@define(eq=False)
 class DaemonTask:
     """One task; see `handle.Task` for what plugins use of it. It waits for `run_task` before it begins."""
 
-    id: str
-    name: str
-    state: str = "running"
-    _work: Coroutine[Any, Any, Any] | None = None
-    _running: asyncio.Task[Any] | None = None
-    _ended: asyncio.Future[Any] = field(factory=lambda: asyncio.get_running_loop().create_future())
-    _thread: int = field(factory=threading.get_ident)
+    def __init__(self, task_id: str, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        self.id = task_id
+        self.name = name
+        self.state = "running"
+        self._work: Coroutine[Any, Any, Any] | None = work
+        self._running: asyncio.Task[Any] | None = None
+        self._ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._thread = threading.get_ident()
 
     def cancel(self) -> bool:
         """Ask the task to end; say whether it was still running. From any thread."""
@@ -83,16 +81,16 @@ class DaemonTask:
             self._ended.cancel()
 
 
-@define(eq=False)
 class Tasks:
     """The tasks that the host has agreed to and that have not begun yet, by id."""
 
-    plugin: str
-    _waiting: dict[str, DaemonTask] = field(factory=dict)
+    def __init__(self, plugin: str) -> None:
+        self.plugin = plugin
+        self._waiting: dict[str, DaemonTask] = {}
 
     def add(self, task_id: str, name: str, work: Coroutine[Any, Any, Any]) -> DaemonTask:
         """Keep a coroutine until the host says `run_task`."""
-        task = DaemonTask(task_id, name, work=work)
+        task = DaemonTask(task_id, name, work)
         self._waiting[task_id] = task
         return task
 

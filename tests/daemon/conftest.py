@@ -26,6 +26,12 @@ PATIENCE = 30.0
 """Seconds that a busy machine may take for anything; a test that waits so long has failed."""
 
 
+def plugins_path() -> str:
+    """Return a PYTHONPATH with which a child finds `sdk_plugins` too."""
+    before = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([str(HERE), before] if before else [str(HERE)])
+
+
 class ScriptedHost:
     """The host's end of one daemon. Every wait ends with the daemon's stderr in the failure's text."""
 
@@ -51,7 +57,7 @@ class ScriptedHost:
                 os.close(stdout)
 
         os.set_blocking(self._writing, False)
-        environment = {**os.environ, "PYTHONPATH": str(HERE), **(env or {})}
+        environment = {**os.environ, "PYTHONPATH": plugins_path(), **(env or {})}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(argv, stdin=ends[0], stdout=ends[1], stderr=log, env=environment)
         close()

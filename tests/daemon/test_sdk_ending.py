@@ -166,7 +166,7 @@ def test_a_person_who_starts_it_by_hand_is_told_what_it_is() -> None:
 
     ours, theirs = pty.openpty()
     try:
-        command = [sys.executable, "-m", "ally_plugins.daemon", "sdk_plugins:Plain"]
+        command = [sys.executable, "-m", "ally_plugins.daemon", "not:imported"]
         done = subprocess.run(command, stdin=theirs, capture_output=True, text=True, check=False)
     finally:
         os.close(ours)

@@ -217,7 +217,8 @@ def test_where_the_loop_cannot_watch_a_descriptor_threads_read_and_write_it(tmp_
         b'{"jsonrpc":"2.0","id":3,"method":"ping"}\n'
     )
     command = [sys.executable, "-m", "ally_plugins.daemon", "sdk_plugins:Tools"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
     with lines.open("rb") as stdin:  # no loop watches a plain file
         done = subprocess.run(command, stdin=stdin, capture_output=True, check=False, env=environment, timeout=60)
     assert done.returncode == 0, done.stderr
