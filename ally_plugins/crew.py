@@ -246,7 +246,7 @@ class Crew:
             plugin.instance = remote
             plugin.set_state("running")
             return
-        from .remote import new_supervisor
+        from .remote_starting import new_supervisor
 
         plugin.supervisor = supervisor = new_supervisor(remote, remote.daemon)
         await supervisor.start()

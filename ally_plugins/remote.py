@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import define, field
 
@@ -19,10 +18,8 @@ from .calls import DaemonCalls
 from .daemons import Daemon
 from .errors import PluginError, RefusedError, RemoteError, UndeclaredError, VersionError
 from .hookspecs import HOOKS
-from .ids import new_id
 from .manifest import HOST_API, manifest_line
 from .policy.permissions import Grant, GrantSet
-from .policy.restart import Backoff, LinearBackoff
 from .records import PluginRecord
 from .remote_hooks import remote_implementations, remote_observers
 from .runtime.bridge import DaemonLane
@@ -33,7 +30,7 @@ from .runtime.observers import Observers
 from .runtime.peer import Peer
 from .runtime.plugin import DEADLINES, Plugin
 from .runtime.process import Launcher, Process, ProcessSpec
-from .runtime.supervisor import Opener, RestartPolicy, StartFailed, Supervisor
+from .runtime.supervisor import StartFailed
 from .wire.codes import UNSUPPORTED_PROTOCOL
 from .wire.handshake import PROTOCOL, PROTOCOLS, check_protocol
 from .wire.host_params import HostInfo, InitializeParams, InitializeResult
@@ -49,7 +46,7 @@ if TYPE_CHECKING:
     from .runtime.anylane import AnyLane
     from .runtime.stderrlog import StderrLog  # noqa: TC004 - nobody reads this annotation at run time
 
-__all__ = ["Offers", "Remote", "RemoteSide", "StdioOpener", "new_remote", "new_supervisor"]
+__all__ = ["Offers", "Remote", "RemoteSide", "StdioOpener", "new_remote"]
 
 LAST_LINES: Final = 3
 LAST_CHARS: Final = 300
@@ -398,19 +395,6 @@ def new_remote(
     calls = DaemonCalls(plugin, bus, lane, side.acknowledge)
     log = side.stderr_log(plugin.name)
     return Remote(plugin, record, record.daemon, is_declared, side, lane, calls, log)
-
-
-def new_supervisor(remote: Remote, daemon: Daemon) -> Supervisor:
-    """Return the supervisor of a daemon's process, as its transport and Code-Ally's own numbers want it."""
-    opener = cast("Opener", StdioOpener(remote, daemon))
-    if daemon.transport == "socket":
-        from .remote_sockets import SocketOpener  # only where there is one
-
-        opener = SocketOpener(remote, daemon, remote.legacy, new_id("h"))
-    restarts: RestartPolicy = LinearBackoff() if daemon.legacy else Backoff(random.random)
-    return Supervisor(
-        remote.plugin, remote.lane, opener, daemon.timing, restarts, remote.can_read, remote.is_gone
-    )  # fmt: skip
 
 
 def lively(observers: Observers, record: PluginRecord) -> Observers:

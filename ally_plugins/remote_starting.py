@@ -1,0 +1,31 @@
+"""Which opener and restarts a daemon has: by its transport, and by Code-Ally's numbers for a plugin of Code-Ally's."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, cast
+
+from .ids import new_id
+from .policy.restart import Backoff, LinearBackoff
+from .remote import StdioOpener
+from .runtime.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from .daemons import Daemon
+    from .remote import Remote
+    from .runtime.supervisor import Opener, RestartPolicy
+
+__all__ = ["new_supervisor"]
+
+
+def new_supervisor(remote: Remote, daemon: Daemon) -> Supervisor:
+    """Return the supervisor of a daemon's process, as its transport and Code-Ally's own numbers want it."""
+    opener = cast("Opener", StdioOpener(remote, daemon))
+    if daemon.transport == "socket":
+        from .remote_sockets import SocketOpener  # only where there is one
+
+        opener = SocketOpener(remote, daemon, remote.legacy, new_id("h"))
+    restarts: RestartPolicy = LinearBackoff() if daemon.legacy else Backoff(random.random)
+    return Supervisor(
+        remote.plugin, remote.lane, opener, daemon.timing, restarts, remote.can_read, remote.is_gone
+    )  # fmt: skip
