@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from .plugin import Activation
 
-__all__ = ["ActivationTable", "Activations", "Tag", "find_tags"]
+__all__ = ["Activations", "Tag", "find_tags"]
 
 # A sign at the start of a word, then a whole name: what follows ends the word, or the sentence.
 _TAG: Final = re.compile(r"""(?<!\S)([+-])([a-z0-9_][a-z0-9_-]*)(?=[.,;:!?)\]}'"]*(?:\s|\Z))""")
@@ -70,25 +70,3 @@ class Activations:
     def restore(self, data: Mapping[str, Any]) -> None:
         """Take what was kept; plugins that are not installed now keep their word for later."""
         self._said.update({name: on for name, on in data.items() if isinstance(on, bool)})
-
-
-@define
-class ActivationTable:
-    """The activations of all sessions of one host, by session. `modes` may grow while it lives."""
-
-    modes: dict[str, Activation] = field(factory=dict)
-    _sessions: dict[str, Activations] = field(init=False, factory=dict)
-
-    def of(self, session_id: str) -> Activations:
-        """Return a session's own; a new session has what the manifests say."""
-        if session_id not in self._sessions:
-            self._sessions[session_id] = Activations(self.modes)
-        return self._sessions[session_id]
-
-    def is_active(self, plugin: str, session_id: str | None) -> bool:
-        """Say whether a plugin is active in a session; outside of any session it is."""
-        return session_id is None or self.of(session_id).is_active(plugin)
-
-    def forget(self, session_id: str) -> None:
-        """Forget a session that is closed; `of(...).to_data()` is to be kept before."""
-        self._sessions.pop(session_id, None)

@@ -291,8 +291,9 @@ class SocketLink:
 
     # --- end ---
 
-    def close(self) -> None:
+    def close(self, reason: str = "was closed") -> None:
         """Send nothing any more; calls that wait are cancelled."""
+        del reason
         self._is_closed = True
         self.counts.dropped += len(self._queue)
         self._queue.clear()

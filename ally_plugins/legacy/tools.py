@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ally_plugins.conversation import ToolResult
 from ally_plugins.errors import ToolCallError
 from ally_plugins.frozen import FrozenDict
+from ally_plugins.tools import MAX_DESCRIPTION
 
 from .numbers import GRACE
 from .results import rpc_result
@@ -52,11 +53,15 @@ def describe_tool(tool: LegacyTool) -> dict[str, Any]:
     description = "\n\n".join(part for part in (tool.description or tool.display_name, tool.usage_guidance) if part)
     return {
         "name": tool.name,
-        "description": description,
+        "description": _cut(description),
         "schema": tool.schema or FrozenDict({"type": "object", "properties": {}}),
         "timeout": tool.timeout + MARGIN,
         "visible_to": tool.visible_to,
     }
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_DESCRIPTION else f"{text[: MAX_DESCRIPTION - 3]}..."
 
 
 def fill_subtext(template: str, arguments: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.legacy.activation import Activations, ActivationTable, Tag, find_tags
+from ally_plugins.legacy.activation import Activations, Tag, find_tags
 
 PLUGINS = ("monitor", "monitor-2", "a", "x_1", "cpp")
 
@@ -96,15 +96,3 @@ def test_a_plugin_that_is_installed_later_has_what_was_said_of_it() -> None:
     session.restore({"monitor": True})
     session.modes = {"monitor": "tagged"}
     assert session.is_active("monitor")
-
-
-def test_a_host_has_a_table_of_all_its_sessions() -> None:
-    table = ActivationTable({"monitor": "tagged"})
-    table.of("one").read_message("+monitor")
-    assert table.is_active("monitor", "one")
-    assert not table.is_active("monitor", "two")
-    assert table.is_active("monitor", None)
-    table.modes["late"] = "tagged"
-    assert not table.is_active("late", "one")
-    table.forget("one")
-    assert not table.is_active("monitor", "one")

@@ -103,6 +103,14 @@ def test_a_description_is_what_the_bus_takes(full: dict[str, Any]) -> None:
     assert stats.is_async
 
 
+def test_a_description_that_is_too_long_with_its_guidance_is_cut(full: dict[str, Any]) -> None:
+    full["tools"][1] |= {"description": "a" * 8_000, "usageGuidance": "b" * 8_000}
+    handler, described = legacy_tools(plugin_with(full), lambda: None)[1]
+    spec = make_spec("tool", handler, **described)
+    assert len(spec.description) == 8_192
+    assert spec.description.endswith("b...")
+
+
 def test_a_program_without_a_launcher_says_so(full: dict[str, Any]) -> None:
     handler = legacy_tools(plugin_with(full), lambda: None)[1][0]
 
