@@ -40,8 +40,10 @@ def verdict_to_wire(value: Any) -> dict[str, Any] | None:
     if type(value) is Ask or type(value) is Deny:
         reason = value.reason
         kind = type(value).__name__
-        if type(reason) is str:
+        if type(reason) is str and not _has_surrogate(reason):
             return {"verdict": kind.lower(), "reason": reason}
+        if type(reason) is str:
+            return {"nonsense": f"{kind} with a reason that has a lone surrogate, which no UTF-8 can say"}
         return {"nonsense": f"{kind} with a reason of the type {type(reason).__name__}"}
     return {"nonsense": describe_answer(value)}
 
@@ -78,9 +80,14 @@ def replacement_to_wire(old: Message | ToolCall | ToolResult, value: Any) -> dic
         return {"replace": None, "nonsense": type(new).__name__}
     try:
         before, after = _WRITERS[type(old)](old), _WRITERS[type(old)](new)
-        return {"replace": {key: after.get(key) for key in {**before, **after} if _differ(before, after, key)}}
+        changes = {key: after.get(key) for key in {**before, **after} if _differ(before, after, key)}
     except (TypeError, AttributeError):
         return {"nonsense": f"a {type(new).__name__} with a field that JSON cannot say"}
+    for key, text in changes.items():
+        if type(text) is str and _has_surrogate(text):  # it would arrive as another text, which nobody meant
+            found = f"a {type(new).__name__} whose {key} has a lone surrogate, which no UTF-8 can say"
+            return {"nonsense": found}
+    return {"replace": changes}
 
 
 def replacement_from_wire(old: V, value: Any) -> Replace[V] | None:
@@ -114,6 +121,14 @@ def _differ(before: dict[str, Any], after: dict[str, Any], key: str) -> bool:
     if type(old) is str and type(new) is str:
         return old != new
     return encode(old) != encode(new)
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _refuse_nonsense(value: dict[str, Any], kind: str, expected: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 from placed_hooks import HearsAll, Plain
 
-from ally_plugins import Ally, Context, ToolCallError, ToolResult, action, hookimpl, tool
+from ally_plugins import Ally, Context, Deny, ToolCallError, ToolResult, action, hookimpl, tool
 
 _ATTRIBUTES = (
     "plugin", "permission", "command", "budget", "retry_after", "field", "chain", "decision_id", "tool", "problems",
@@ -69,3 +69,11 @@ class Caller(HearsAll):
     async def emit_both(self) -> None:
         await self.ally.emit_event("news")
         await self.ally.emit_event("olds")
+
+
+class GatesAll(Caller):
+    """Denies every message of others."""
+
+    @hookimpl
+    async def ally_gate_message(self, message: Any) -> Deny:
+        return Deny("no")
