@@ -9,6 +9,7 @@ from attrs import define
 
 from .bus import PluginMessageBus
 from .errors import RefusedError
+from .folders import bytecode_variables
 from .legacy.executable import Programs
 from .legacy.plugin import LegacyPlugin
 from .legacy.sockets import SocketLink
@@ -56,6 +57,10 @@ class LegacyMember:
         link = self.remote.lane.link
         return link if isinstance(link, SocketLink) else None
 
+    def _no_bytecode(self) -> dict[str, str]:
+        home = self.remote.side.home
+        return bytecode_variables(home.path) if home is not None else {}
+
     def _programs(self) -> Programs | None:
         if all(tool.kind != "executable" for tool in self.legacy.tools):
             return None
@@ -64,6 +69,8 @@ class LegacyMember:
         return Programs(
             launcher=remote.side.launcher,
             folder=self.legacy.folder,
-            environment=remote.environment(legacy_environment(remote, self.legacy, installed)),
+            environment=remote.environment(
+                {**self._no_bytecode(), **legacy_environment(remote, self.legacy, installed)}
+            ),
             python=installed.python,
         )

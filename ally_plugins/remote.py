@@ -242,8 +242,7 @@ class StdioOpener:
     async def launch(self) -> Process:
         """Start the process."""
         remote = self.remote
-        remote.log.end()
-        remote.log.forget_tail()
+        await begin(remote)
         peer = self._peer = make_peer(remote, self._is_lost)
         spec = ProcessSpec(
             name=remote.plugin.name,
@@ -263,6 +262,7 @@ class StdioOpener:
         assert self._peer is not None  # noqa: S101 - launched just now
         self._lost = lost
         await greet(self.remote, self._peer)
+        self._peer.is_watched = True
         return self._peer
 
     async def welcome(self, link: Link) -> None:
@@ -287,6 +287,15 @@ class StdioOpener:
     def last_words(self) -> str:
         """Return the end of what it wrote to stderr."""
         return last_words(self.remote)
+
+
+async def begin(remote: Remote) -> None:
+    """Make ready for a new process: its files must be those that were agreed to. Raises StartFailed."""
+    remote.log.end()
+    remote.log.forget_tail()
+    problem = await asyncio.to_thread(remote.record.files_problem)  # it reads them all
+    if problem:
+        raise StartFailed(problem, is_final=True)
 
 
 def make_peer(remote: Remote, lost: Callable[[str], None]) -> Peer:

@@ -22,7 +22,7 @@ from .legacy.plugin import LegacyPlugin, path_problem
 from .legacy.settingfields import config_environment
 from .legacy.sockets import SocketLink
 from .legacy.talkback import SOCKET_VARIABLE, TOKEN_VARIABLE
-from .remote import Remote, last_words, make_peer
+from .remote import Remote, begin, last_words, make_peer
 from .runtime.links import DaemonGone, Link
 from .runtime.process import Process, ProcessSpec
 from .runtime.supervisor import StartFailed
@@ -70,8 +70,7 @@ class SocketOpener:
     async def launch(self) -> Process:
         """Claim the path, which may end an orphan there, and start the process. Raises StartFailed, CannotExecute."""
         remote = self.remote
-        remote.log.end()
-        remote.log.forget_tail()
+        await begin(remote)
         installed = legacy_installed(remote, self.legacy)
         path = self._path()
         self._release()
