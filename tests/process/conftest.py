@@ -1,0 +1,183 @@
+"""What tests of real processes need: launchers of each kind, a protocol that keeps what it hears, small programs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ally_plugins.daemons import ProcessLimits
+from ally_plugins.runtime.direct import DirectLauncher
+from ally_plugins.runtime.guarded import GuardedLauncher
+from ally_plugins.runtime.piped import PipedLauncher
+from ally_plugins.runtime.process import Exit, Launcher, Process, ProcessSpec
+
+LONG = 30.0
+"""Seconds that a busy machine may take; nothing here waits for it to pass."""
+
+NO_LIMITS = ProcessLimits(memory_mb=None, cpu_seconds=None, file_mb=None, descriptors=None)
+
+MAKERS: dict[str, Callable[[], Launcher]] = {
+    "guardian": GuardedLauncher,
+    "direct": DirectLauncher,
+    "piped": PipedLauncher,
+}
+
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(99)"
+POLITE = """
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'bye\\n'), os._exit(7)))
+print('ready', flush=True); time.sleep(99)
+"""
+FAMILY = "sleep 99 & sleep 98 & (sleep 97 & sleep 96) & echo ready; wait"
+HIDDEN = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.setsid()
+        print(os.getpid(), flush=True)
+        time.sleep(99)
+    os._exit(0)
+time.sleep(99)
+"""
+WIPED = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.setsid()
+        os.execve('/bin/sh', ['sh', '-c', 'echo $$; exec /bin/sleep 99'], {})
+    os._exit(0)
+time.sleep(99)
+"""
+STORM = """
+import os, time
+print('ready', flush=True)
+for _ in range(60):
+    if os.fork() == 0:
+        os.setsid() if os.getpid() % 2 else None
+        end = time.monotonic() + 99
+        while time.monotonic() < end:
+            if os.fork(): os._exit(0)
+            time.sleep(0.01)
+time.sleep(99)
+"""
+
+
+class Talk(asyncio.Protocol):
+    """Keeps what a process says on its standard output."""
+
+    def __init__(self) -> None:
+        self.said = b""
+        self.lost = asyncio.get_running_loop().create_future()
+        self._news = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self.said += data
+        self._news.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set_result(exc)
+        self._news.set()
+
+    async def line(self) -> str:
+        """Take the next line."""
+        async with asyncio.timeout(LONG):
+            while b"\n" not in self.said:
+                assert not self.lost.done(), "it ended without a line"
+                self._news.clear()
+                await self._news.wait()
+        line, _, self.said = self.said.partition(b"\n")
+        return line.decode()
+
+
+@contextlib.asynccontextmanager
+async def launching(way: str) -> AsyncIterator[Launcher]:
+    launcher = MAKERS[way]()
+    try:
+        yield launcher
+    finally:
+        await launcher.close()
+
+
+def spec(*argv: str, cwd: str = "/", limits: ProcessLimits = NO_LIMITS, stdio: bool = True, **env: str) -> ProcessSpec:
+    environment = {"PATH": os.environ["PATH"], **env}
+    return ProcessSpec(name="x", argv=argv, cwd=cwd, env=environment, limits=limits, stdio=stdio)
+
+
+def python(code: str, **options: Any) -> ProcessSpec:
+    return spec(sys.executable, "-I", "-S", "-c", code, **options)
+
+
+def shell(code: str, **options: Any) -> ProcessSpec:
+    return spec("/bin/sh", "-c", code, **options)
+
+
+async def launch(launcher: Launcher, what: ProcessSpec, on_stderr: Callable[[bytes], None] | None = None) -> Process:
+    return await launcher.launch(what, Talk, on_stderr or (lambda _: None))
+
+
+def talk(process: Process) -> Talk:
+    assert isinstance(process.protocol, Talk)
+    return process.protocol
+
+
+async def end_of(process: Process) -> Exit:
+    async with asyncio.timeout(LONG):
+        return await asyncio.shield(process.exited)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def until(predicate: Callable[[], bool]) -> float:
+    """Wait until something is so; return how long that took."""
+    begin = time.monotonic()
+    while not predicate():
+        assert time.monotonic() < begin + LONG
+        await asyncio.sleep(0.005)
+    return time.monotonic() - begin
+
+
+def marked(wanted: bytes) -> list[int]:
+    """Return the processes that have a variable, as NAME=value, in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
+
+
+class Kit:
+    """Everything above, for test modules, which cannot import a conftest."""
+
+    long, no_limits, makers = LONG, NO_LIMITS, MAKERS
+    DEAF, POLITE, FAMILY, HIDDEN, WIPED, STORM = DEAF, POLITE, FAMILY, HIDDEN, WIPED, STORM
+    launching = staticmethod(launching)
+    spec = staticmethod(spec)
+    python = staticmethod(python)
+    shell = staticmethod(shell)
+    launch = staticmethod(launch)
+    talk = staticmethod(talk)
+    end_of = staticmethod(end_of)
+    is_alive = staticmethod(is_alive)
+    until = staticmethod(until)
+    marked = staticmethod(marked)
+
+
+@pytest.fixture
+def kit() -> type[Kit]:
+    return Kit
