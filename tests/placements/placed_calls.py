@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 from placed_hooks import HearsAll, Plain
 
-from ally_plugins import Ally, Context, Deny, ToolCallError, ToolResult, action, hookimpl, tool
+from ally_plugins import Ally, Context, Deny, Replace, ToolCallError, ToolResult, action, evolve, hookimpl, tool
 
 _ATTRIBUTES = (
     "plugin", "permission", "command", "budget", "retry_after", "field", "chain", "decision_id", "tool", "problems",
@@ -77,3 +77,11 @@ class GatesAll(Caller):
     @hookimpl
     async def ally_gate_message(self, message: Any) -> Deny:
         return Deny("no")
+
+
+class ChangesAll(Caller):
+    """Changes every message of others."""
+
+    @hookimpl
+    def ally_transform_plugin_message(self, message: Any) -> Any:
+        return Replace(evolve(message, content="changed"))

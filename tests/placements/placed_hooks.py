@@ -276,8 +276,6 @@ class Changes(Plain):
             return Replace(evolve(call, call_id="c9", agent_id="other", arguments={"command": "pwd"}))
         if how == "other field":
             return Replace(evolve(call, arguments={**call.arguments, self.ally.name: True}))
-        if how == "true for one":
-            return Replace(evolve(call, arguments={**call.arguments, "number": True}))
         text = f"{call.arguments.get('command')} {self.ally.name}"
         return self._how(call, how, lambda: Replace(evolve(call, arguments={**call.arguments, "command": text})))
 
@@ -354,3 +352,12 @@ class Overlaps(Plain):
     @hookimpl
     async def ally_transform_tool_input(self, call: Any) -> None:
         await self._one(call.tool_name)
+
+
+class ChangesAlways(Plain):
+    """A transform that does nothing else."""
+
+    @hookimpl
+    async def ally_transform_tool_input(self, call: Any) -> Any:
+        text = f"{call.arguments['command']} {self.ally.name}"
+        return Replace(evolve(call, arguments={**call.arguments, "command": text}))
