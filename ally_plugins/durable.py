@@ -17,23 +17,21 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
-from .durable_feed import Feed
-from .durable_inline import InlineFeed
 from .durable_places import durable_names
-from .durable_process import ProcessFeed
 from .errors import JournalError, NotFoundRefused
 from .events import Event, EventsDropped, PluginEvent
 from .home import try_lock
 from .journal import Journal, Reading
-from .runtime.bridge import DaemonLane
+from .runtime.lanes import Lane
 from .runtime.observers import Observers
 
 if TYPE_CHECKING:
+    from .durable_feed import Feed  # noqa: TC004 - nobody reads this annotation at run time
     from .home import Home
     from .runtime.anylane import AnyLane
     from .runtime.plugin import Plugin
 
-__all__ = ["Feed", "Feeds", "without_durable"]
+__all__ = ["Feeds", "without_durable"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -103,16 +101,20 @@ class _Held:
 
     feed: Feed
     claim: _Claim
+    _is_beginning: bool = field(init=False, default=False)
 
     async def begin(self) -> None:
         """Let the feed begin, if no other host feeds this plugin."""
         feed = self.feed
-        if feed.is_begun or feed.is_closing or not self.claim.get():
+        if feed.is_begun or feed.is_closing or self._is_beginning or not self.claim.get():
             return
+        self._is_beginning = True
         try:
             await feed.begin()
         except JournalError as error:
             _log.warning("the durable subscription of %r cannot begin: %s", feed.plugin.name, error)
+        finally:
+            self._is_beginning = False
 
     async def close(self) -> None:
         """End the feed, then let another host feed."""
@@ -142,12 +144,12 @@ class Feeds:
         """Feed a plugin; where a new one begins is on disk when it returns. A feed of the same name is ended before.
 
         `types` are the manifest's durable types. Call it once an inline plugin has started; a daemon may start later.
-        Never raises for the journal's sake: what cannot be read now is tried again.
+        Never raises for the journal's sake: what cannot be read now is tried again. Once the lane is abandoned, by a
+        quarantine, the feed ends by itself: add it again with the new lane.
         """
         name = plugin.name
         await self._end(name)
-        make = ProcessFeed if isinstance(lane, DaemonLane) else InlineFeed
-        feed: Feed = make(plugin, lane, types, self._journal, self._reading)  # type: ignore[arg-type]
+        feed = self._new_feed(plugin, lane, types)
         path = self._home.run_dir / f"durable-{name}.lock" if self._home is not None else None
         held = self._held[name] = _Held(feed, _Claim(path))
         await held.begin()
@@ -156,10 +158,16 @@ class Feeds:
         self.wake()  # for what waits to be written, too
         return feed
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is no plugin to feed."""
-        return not self._held
+    def _new_feed(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> Feed:
+        if isinstance(lane, Lane):
+            from .durable_inline import InlineFeed  # only where there is one
+
+            return InlineFeed(plugin, lane, types, self._journal, self._reading)
+        from .durable_process import ProcessFeed
+        from .runtime.bridge import DaemonLane
+
+        assert isinstance(lane, DaemonLane)  # noqa: S101 - there is no third kind
+        return ProcessFeed(plugin, lane, types, self._journal, self._reading)
 
     def wake(self) -> None:
         """Say that events were handed to the journal. Cheap: once a burst."""
@@ -199,14 +207,15 @@ class Feeds:
 
     async def _end(self, name: str) -> None:
         """End the feed of this name, and wait for one that ends already."""
-        held = self._held.pop(name, None)
-        if held is not None:
-            before = self._ending.get(name)
-            assert before is None or before.done()  # noqa: S101 - `add` waits for it
-            task = self._ending[name] = asyncio.get_running_loop().create_task(held.close())
-            task.add_done_callback(lambda _: self._ending.pop(name, None))
+        self._let_go(name)
         if (ending := self._ending.get(name)) is not None:
             await asyncio.shield(ending)
+
+    def _let_go(self, name: str) -> None:
+        held = self._held.pop(name, None)
+        if held is not None:
+            task = self._ending[name] = asyncio.get_running_loop().create_task(held.close())  # `add` waits for it
+            task.add_done_callback(lambda _: self._ending.get(name) is task and self._ending.pop(name))
 
     async def close(self) -> None:
         """End all feeds. May be called again."""
@@ -223,13 +232,22 @@ class Feeds:
         while True:
             await self._wait()
             is_new, self._is_new = self._is_new, False
-            if is_new:
-                await self._flush()
-            for held in list(self._held.values()):
-                await held.begin()
-                held.feed.look()
+            try:
+                await self._look(is_new=is_new)
+            except Exception:  # noqa: BLE001 - whatever it is, the next look may do better
+                _log.exception("durable subscriptions failed; this is a fault of ours")
             if is_new:
                 await asyncio.sleep(SPACING_S)
+
+    async def _look(self, *, is_new: bool) -> None:
+        if is_new:
+            await self._flush()
+        for name, held in list(self._held.items()):
+            if held.feed.is_over:
+                self._let_go(name)  # to another host, where the plugin may do better
+                continue
+            await held.begin()
+            held.feed.look()
 
     async def _wait(self) -> None:
         needs_look = self._is_new or any(held.feed.is_held_up for held in self._held.values())

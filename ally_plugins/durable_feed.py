@@ -128,6 +128,11 @@ class Feed:
         """Whether it waits for something that nobody may tell of."""
         return self._has_failed or not self.is_begun
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can be delivered any more, since the lane has ended."""
+        return not self._lane.is_open
+
     async def acknowledge(self, offset: object) -> None:
         """Take the plugin's word that everything up to an event is done; on disk when it returns.
 

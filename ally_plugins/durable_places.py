@@ -18,7 +18,6 @@ from .events import Event
 from .grants import Grant
 from .policy.permissions import GrantSet
 from .structuring import decode
-from .wire.eventlines import event_from_params
 
 if TYPE_CHECKING:
     from .journal import EventBlock, StoredEvent
@@ -115,6 +114,8 @@ def _event_of(stored: StoredEvent) -> Event | None:
 
     As for an inline plugin, nobody checks the types of its data: what was emitted is what is heard.
     """
+    from .wire.eventlines import event_from_params  # only where there is something to read
+
     try:
         wire = decode(stored.body)
         params = {

@@ -146,6 +146,24 @@ def test_a_host_that_waits_for_another_to_end_knows_no_offset_of_its_events(
     within(main())
 
 
+def test_a_plugin_in_quarantine_in_one_host_is_fed_in_another(rig: Any, heard: Any, some: Any, within: Any) -> None:
+    async def main() -> None:
+        ear = heard()
+
+        async def bad(event: Any) -> None:
+            raise ValueError(event.id)
+
+        async with rig() as first, rig() as second:
+            plugin = await first.inline(ally_tool_call_end=bad)
+            await second.inline(ally_tool_call_end=ear.hook)
+            first.emit(*some(20))
+            await ear.take(20 - plugin.crashes.limit)
+            assert plugin.state == "quarantined"
+            assert ear.ids == [f"s:{number}" for number in range(plugin.crashes.limit + 1, 21)]
+
+    within(main())
+
+
 def test_two_hosts_in_one_process_take_turns_too(rig: Any, heard: Any, some: Any, within: Any) -> None:
     async def main() -> None:
         one, two = heard(), heard()
