@@ -66,6 +66,10 @@ class Handlers:
             result = await self._workers.run(lambda: spec.handler(**values))
         return tool_value(_checked(result)) if spec.kind == "tool" else result
 
+    def close(self) -> None:
+        """Let idle threads end."""
+        self._workers.close()
+
     def _drop(self, spec: ToolSpec) -> None:
         own = self._kept[spec.kind]
         if own.get(spec.name) is spec:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ally_plugins.errors import BudgetRefused, EventError, ProtocolError, UnavailableRefused
+from ally_plugins.errors import AllyError, BudgetRefused, EventError, ProtocolError, UnavailableRefused
 from ally_plugins.wire.codes import INVALID_PARAMS, REASONS, read_error, write_error
 from ally_plugins.wire.messages import Cancel, ErrorResponse, Message, Notification, Request, Response
 
 from .channel import open_channel
+from .logs import say_failed
 
 if TYPE_CHECKING:
     from ally_plugins.wire.connection import Connection
@@ -152,6 +153,8 @@ class Peer:
         except EventError as error:  # a field of the params; the text is ours
             self.fail(message.id, INVALID_PARAMS, str(error), {"reason": REASONS[INVALID_PARAMS], "field": error.path})
         except Exception as error:  # noqa: BLE001 - what is wrong with one request must not stop the others
+            if not isinstance(error, AllyError):
+                say_failed(message.method, error)
             self.refuse(message.id, error)
 
     def _resolve(self, request_id: int, result: Any) -> None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -59,9 +57,18 @@ STOP_ALONE: Final = 1.0
 class PluginProcess:
     """The plugin of this process; `serve` is its life. `factory` is a class, or MODULE:CLASS to be imported."""
 
-    def __init__(self, factory: Factory | str, *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        factory: Factory | str,
+        *,
+        name: str | None = None,
+        end_within: Callable[[float, int], None] = end_within,
+    ) -> None:
         self._factory = factory
         self._own_name = name
+        self._end_within = end_within
+        self._handler = HostHandler(self._log)
+        self._logger: logging.Logger | None = None
         self._peer = Peer(Connection(), self)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -84,9 +91,12 @@ class PluginProcess:
             import signal
 
             self._loop.add_signal_handler(signal.SIGTERM, self._stop_alone)
-        code = await self._exit
-        self._peer.close()
-        return code
+        try:
+            return await self._exit
+        finally:
+            self._peer.close()
+            if self._logger is not None:
+                self._logger.removeHandler(self._handler)
 
     # --- what the host sends ---
 
@@ -174,10 +184,10 @@ class PluginProcess:
         self._peer.respond(message.id, {"protocol": protocol, **own, **loaded.to_wire()})
 
     def _forward_log(self, name: str) -> None:
-        logger = logging.getLogger(f"ally_plugins.plugin.{name}")
+        self._logger = logger = logging.getLogger(f"ally_plugins.plugin.{name}")
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.INFO)  # what a host shows is the host's to say
-        logger.addHandler(HostHandler(self._log))
+        logger.addHandler(self._handler)
 
     def _log(self, level: str, text: str) -> None:
         tell = partial(self._peer.notify, "log", {"level": level, "message": text}, may_drop=True)
@@ -247,21 +257,15 @@ class PluginProcess:
         self._peer.notify("report_crash", {key: value for key, value in report.items() if value is not None})
         if is_final and self._stopping is None:
             say(f"{hook} cannot be stopped; the process ends")
-            self._exit_now(EXIT_HUNG)
-
-    def _exit_now(self, code: int) -> None:
-        """End the process though code of the plugin still runs."""
-        self._peer.close()
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError, AttributeError):
-                stream.flush()
-        os._exit(code)
+            self._peer.close()
+            self._end_within(0, EXIT_HUNG)  # at once, though code of the plugin still runs
+            self._end(EXIT_HUNG)
 
     # --- the end ---
 
     def _stop_alone(self) -> None:
         # Whatever does not end: nobody is there any more to end it with force.
-        end_within(STOP_ALONE + GRACE, 0)
+        self._end_within(STOP_ALONE + GRACE, 0)
         self._stop(min(STOP_ALONE, self._deadline("ally_stop", "stop")))
 
     def _stop(self, seconds: float) -> None:

@@ -65,6 +65,7 @@ class Service:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=grace)
+        self.handlers.close()
 
     def _call(self, kind: Kind, message: Request) -> None:
         params = message.params

@@ -64,6 +64,7 @@ class Workers:
     def __init__(self, name: str) -> None:
         self._name = name
         self._idle: list[Worker] = []
+        self._is_closed = False
 
     async def run(self, function: Callable[[], Any]) -> Any:
         """Run a function in a thread of its own, as `Worker.run` does."""
@@ -74,10 +75,23 @@ class Workers:
             worker.close()  # once it has ended what nobody waits for any more
             raise
         except BaseException:
-            self._idle.append(worker)
+            self._keep(worker)
             raise
-        self._idle.append(worker)
+        self._keep(worker)
         return result
+
+    def close(self) -> None:
+        """Let the threads end, each after what it is doing."""
+        self._is_closed = True
+        for worker in self._idle:
+            worker.close()
+        self._idle.clear()
+
+    def _keep(self, worker: Worker) -> None:
+        if self._is_closed:
+            worker.close()
+        else:
+            self._idle.append(worker)
 
 
 def _do(future: asyncio.Future[Any], context: contextvars.Context, function: Callable[[], Any]) -> None:

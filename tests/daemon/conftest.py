@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
@@ -9,12 +10,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ally_plugins.daemon.process import PluginProcess
+from ally_plugins.daemon.streams import Descriptors
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.messages import ErrorResponse, Message, Notification, Request, Response
 
@@ -57,10 +61,13 @@ class ScriptedHost:
                 os.close(stdout)
 
         os.set_blocking(self._writing, False)
-        environment = {**os.environ, "PYTHONPATH": plugins_path(), **(env or {})}
+        self._begin(argv, ends, env or {})
+        close()
+
+    def _begin(self, argv: list[str], ends: tuple[int, int], env: dict[str, str]) -> None:
+        environment = {**os.environ, "PYTHONPATH": plugins_path(), **env}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(argv, stdin=ends[0], stdout=ends[1], stderr=log, env=environment)
-        close()
 
     @property
     def stderr(self) -> str:
@@ -222,11 +229,77 @@ class ScriptedHost:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self.close_descriptors()
+
+    def close_descriptors(self) -> None:
         for descriptor in {self._reading, self._writing} - {-1}:
             os.close(descriptor)
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
+
+
+class HostOfThread(ScriptedHost):
+    """The same with the daemon in a thread of the test's process: no start of an interpreter, and coverage sees it.
+
+    Its words go to a file as well; what would end the process only ends the thread.
+    """
+
+    def _begin(self, argv: list[str], ends: tuple[int, int], env: dict[str, str]) -> None:
+        assert not env
+        descriptors = Descriptors(os.dup(ends[0]), os.dup(ends[1]))
+        self._code: int | None = None
+        self._stderr = self._log.open("w", encoding="utf-8", errors="backslashreplace")
+        self._thread = threading.Thread(target=self._serve, args=(argv[0], descriptors))
+        self._thread.start()
+
+    def _serve(self, plugin: str, descriptors: Descriptors) -> None:
+        async def serve() -> int:
+            process = PluginProcess(f"sdk_plugins:{plugin}", end_within=lambda *_: None)
+            return await process.serve(descriptors)
+
+        with contextlib.redirect_stderr(self._stderr):
+            self._code = asyncio.run(serve())
+
+    def exit_code(self) -> int:
+        self._thread.join(PATIENCE)
+        assert self._code is not None, self.stderr
+        while self._read(0) and select.select([self._reading], [], [], 0)[0]:
+            pass
+        return self._code
+
+    def close(self) -> None:
+        self.close_writing()
+        self._thread.join(PATIENCE)
+        self._stderr.close()
+        self.close_descriptors()
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def in_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ScriptedHost]]:
+    """As `daemon`, in a thread."""
+    monkeypatch.syspath_prepend(str(HERE))
+    started: list[ScriptedHost] = []
+
+    def start(plugin: str, *, told: dict[str, Any] | None = None) -> ScriptedHost:
+        host = HostOfThread([plugin], tmp_path)
+        started.append(host)
+        return begin(host, told)
+
+    yield start
+    for host in started:
+        host.close()
+
+
+def begin(host: ScriptedHost, told: dict[str, Any] | None) -> ScriptedHost:
+    """Say `initialize`, and `start` where the daemon has that hook."""
+    answer = host.initialize(**(told or {}))
+    assert isinstance(answer, dict), (answer, host.stderr)
+    if any(hook["name"] == "ally_start" for hook in answer["hooks"]):
+        started = host.ask("start")
+        assert started is None, (started, host.stderr)
+    return host
 
 
 @pytest.fixture
@@ -251,12 +324,6 @@ def daemon(spawn: Callable[..., ScriptedHost]) -> Callable[..., ScriptedHost]:
     """Return what starts a daemon and says `initialize`, and `start` where it has that hook."""
 
     def start(plugin: str, *, told: dict[str, Any] | None = None, **options: Any) -> ScriptedHost:
-        host = spawn(plugin, **options)
-        answer = host.initialize(**(told or {}))
-        assert isinstance(answer, dict), (answer, host.stderr)
-        if any(hook["name"] == "ally_start" for hook in answer["hooks"]):
-            started = host.ask("start")
-            assert started is None, (started, host.stderr)
-        return host
+        return begin(spawn(plugin, **options), told)
 
     return start

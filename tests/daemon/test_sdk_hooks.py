@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
     Start = Callable[..., Any]
 
+
+@pytest.fixture
+def daemon(in_thread: Start) -> Start:
+    """What is looked at here is the same in a thread, and begins sooner."""
+    return in_thread
+
+
 RECEIPT = {"id": "m-1", "offset": 1, "state": "pending"}
 CALL = {"toolName": "bash", "arguments": {"path": "/etc"}, "callId": "c1"}
 

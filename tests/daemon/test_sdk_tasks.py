@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from ally_plugins.wire.messages import ErrorResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Start = Callable[..., Any]
+
+
+@pytest.fixture
+def daemon(in_thread: Start) -> Start:
+    """What is looked at here is the same in a thread, and begins sooner."""
+    return in_thread
 
 
 def _tool(host: Any, name: str, /, **arguments: Any) -> Any:
