@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import PermissionRefused, RefusedError, RemoteError, ToolCallError, UnavailableRefused
@@ -16,6 +17,7 @@ from .frozen import EMPTY
 from .ids import new_id
 from .runtime.lanes import Crash
 from .runtime.links import RemoteCrash
+from .runtime.peer import Peer
 from .scope import SCOPE, Scope
 from .wire.codes import BUSY, CANCELLED, INTERNAL_ERROR, METHOD_NOT_FOUND, NOT_INITIALIZED, write_error
 from .wire.methods import read_params, unknown_method
@@ -25,9 +27,8 @@ if TYPE_CHECKING:
     from .bus import PluginMessageBus
     from .runtime.bridge import DaemonLane
     from .runtime.links import Link
-    from .runtime.peer import Peer
     from .runtime.plugin import Plugin
-    from .wire.messages import Notification, Request
+    from .wire.messages import Notification, Progress, Request
 
 __all__ = ["DaemonCalls"]
 
@@ -247,9 +248,21 @@ class DaemonCalls:
             raise UnavailableRefused(text, plugin=self._plugin.name)
         self._lane.note(cause, scope)
         try:
-            return await link.request(method, params)
+            answer = link.request(method, params)
+            if method == "run_task" and isinstance(link, Peer):
+                link.watch(answer, partial(self._on_progress, scope))
+            return await answer
         finally:
             self._lane.forget(cause)
+
+    def _on_progress(self, scope: Scope, told: Progress) -> None:
+        """Take `$/progress` of a task that the daemon runs, as if it had called `task_progress`."""
+        asyncio.get_running_loop().create_task(self._progressed(scope, told))
+
+    async def _progressed(self, scope: Scope, told: Progress) -> None:
+        SCOPE.set(scope)
+        with suppress(RefusedError):  # counted and written down; a notification has no answer
+            await self._bus.task_progress(self._plugin, told.progress, told.message)
 
 
 _Answer = Callable[[DaemonCalls, Any], Awaitable[Any]]

@@ -16,7 +16,7 @@ from attrs import define, field
 
 from .daemons import Daemon
 from .errors import PluginError, ValidationRefused
-from .legacy.claims import MARK_VARIABLE, SocketClaim, claim_socket
+from .legacy.claims import MARK_VARIABLE, SocketClaim, claim_in_thread
 from .legacy.installs import Installed, find_installed
 from .legacy.plugin import LegacyPlugin, path_problem
 from .legacy.settingfields import config_environment
@@ -75,7 +75,7 @@ class SocketOpener:
         path = self._path()
         self._release()
         try:
-            self._claim = claim = await asyncio.to_thread(claim_socket, path, remote.plugin.name)
+            self._claim = claim = await claim_in_thread(path, remote.plugin.name)
         except (OSError, PluginError) as error:
             raise StartFailed(f"cannot listen at {path!r}: {error}", is_final=True) from None
         more = {SOCKET_PATH: path, MARK_VARIABLE: claim.mark, **legacy_environment(remote, self.legacy, installed)}

@@ -20,9 +20,9 @@ from ally_plugins.compat import override
 from ally_plugins.errors import AllyError, ProtocolError
 from ally_plugins.wire.codes import INTERNAL_ERROR, read_error
 from ally_plugins.wire.connection import Connection
-from ally_plugins.wire.messages import Cancel, ErrorResponse, Notification, Request, Response
+from ally_plugins.wire.messages import Cancel, ErrorResponse, Notification, Progress, Request, Response
 
-from .links import DaemonGone, RemoteCrash
+from .links import BROKE_PROTOCOL, DaemonGone, RemoteCrash
 
 if TYPE_CHECKING:
     from ally_plugins.events import Event
@@ -73,7 +73,9 @@ class Peer(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._futures: dict[int, asyncio.Future[Any]] = {}
+        self._unsent: list[asyncio.Future[Any]] = []
         self._working: dict[int | str, asyncio.Future[Any]] = {}
+        self._watched: dict[int | str, Callable[[Progress], None]] = {}
         self._arrived: deque[Any] = deque()
         self._is_flushing = False
         self._is_paused = False
@@ -82,6 +84,10 @@ class Peer(asyncio.Protocol):
         """What the daemon answered to `initialize`."""
         self.is_strict = True
         """Whether a single line that is no message ends it: before the daemon has been greeted."""
+        self.is_nonsense = False
+        """Whether what it said was no protocol."""
+        self.is_watched = False
+        """Whether somebody finds out why it broke and says so to `close`: until then, what is asked has no answer."""
 
     # --- asyncio.Protocol ---
 
@@ -101,9 +107,11 @@ class Peer(asyncio.Protocol):
             for message in error.received:  # what it said before its mistake counts
                 self._take_one(message)
             self._flush()
-            self.lose(f"broke the protocol: {error}")
+            self.is_nonsense = True
+            self.lose(f"{BROKE_PROTOCOL}: {error}")
             return
         if self.is_strict and self.connection.counts.malformed:
+            self.is_nonsense = True
             self.lose("spoke no protocol")
             return
         if self._arrived:
@@ -114,7 +122,10 @@ class Peer(asyncio.Protocol):
 
     @override
     def eof_received(self) -> bool:
+        before = self.connection.counts.malformed
         self.connection.receive_eof()
+        if self.connection.counts.malformed > before and not self.first_words.startswith(b"{"):
+            self.is_nonsense = True  # else it was cut short by its end
         return False
 
     @override
@@ -144,8 +155,9 @@ class Peer(asyncio.Protocol):
         """Send a request; the future gets its result, the error that its answer stands for, or DaemonGone."""
         future = self._loop.create_future()
         if self._is_lost:
-            future.set_exception(DaemonGone(f"the daemon {self.name!r} is gone", plugin=self.name))
-            future.exception()
+            self._unsent.append(future)
+            if not self.is_watched:
+                self._let_go("is gone")
             return future
         try:
             number = self.connection.request(method, params)
@@ -157,6 +169,13 @@ class Peer(asyncio.Protocol):
         future.add_done_callback(partial(self._settled, number))
         self._schedule_flush()
         return future
+
+    def watch(self, future: asyncio.Future[Any], told: Callable[[Progress], None]) -> None:
+        """Let `told` hear how far the answer to a request is, until there is one."""
+        number = next((number for number, waiting in self._futures.items() if waiting is future), None)
+        if number is not None:
+            self._watched[number] = told
+            future.add_done_callback(lambda _: self._watched.pop(number, None))
 
     def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification."""
@@ -174,12 +193,14 @@ class Peer(asyncio.Protocol):
         """Refuse: this link takes lines."""
         raise TypeError("a peer takes lines")
 
-    def close(self) -> None:
-        """Close the connection after what was written."""
+    def close(self, reason: str = "was closed") -> None:
+        """Close the connection after what was written; what waits is told the reason."""
         if self._transport is not None:
             self._flush()
             self._transport.close()
-        self.lose("was closed")
+        self.lose(reason)
+        self.is_watched = False
+        self._let_go(reason)
 
     # --- what whoever answers calls ---
 
@@ -201,16 +222,22 @@ class Peer(asyncio.Protocol):
             return
         self._is_lost = True
         self._arrived.clear()
-        futures, self._futures = self._futures, {}
-        for future in futures.values():
-            if not future.done():
-                future.set_exception(DaemonGone(f"the daemon {self.name!r} {reason}", plugin=self.name))
-                future.exception()  # who asked may be gone
+        if not self.is_watched:
+            self._let_go(reason)
         for work in list(self._working.values()):
             work.cancel()
         if self._transport is not None:
             self._transport.abort() if self._is_paused else self._transport.close()
         self._on_lost(reason)
+
+    def _let_go(self, reason: str) -> None:
+        waiting = [*self._futures.values(), *self._unsent]
+        self._futures.clear()
+        self._unsent.clear()
+        for future in waiting:
+            if not future.done():
+                future.set_exception(DaemonGone(f"the process of {self.name!r} {reason}", plugin=self.name))
+                future.exception()  # who asked may be gone
 
     # --- in ---
 
@@ -252,6 +279,8 @@ class Peer(asyncio.Protocol):
                 work.cancel()
         elif isinstance(message, Notification):
             self._on_notice(message)
+        elif isinstance(message, Progress) and (told := self._watched.get(message.id)) is not None:
+            told(message)
 
     def _take_answer(self, message: Response | ErrorResponse) -> None:
         future = self._futures.pop(message.id, None)
