@@ -16,8 +16,9 @@ or by being left over when there is only one tree. A process that starts a sessi
 wipes its environment hides from the end of its tree, not from the guardian's: whatever it does, it stays below. Only
 what runs as another user (a setuid program) cannot be killed.
 
-Against malice this is no wall: a process of the same user may stop or kill the guardian itself. When it is killed, the kernel
-kills the main processes (PR_SET_PDEATHSIG) and the host whatever still carries the marker; the rest is for a sandbox.
+Against malice this is no wall: a process of the same user may stop or kill the guardian itself. When it is killed, the
+kernel kills the main processes (PR_SET_PDEATHSIG) and the host whatever still carries the marker; the rest is for a
+sandbox.
 
 `serving` is its loop, `becoming` the child between fork and exec, `kin` knows processes, `line` the messages.
 """
