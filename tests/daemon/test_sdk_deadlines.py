@@ -17,8 +17,8 @@ def _emit(host: Any, tool: str, seq: int = 1, **more: Any) -> None:
     host.emit("TOOL_CALL_END", seq, toolName=tool, success=True, **more)
 
 
-def test_an_observer_past_its_deadline_is_interrupted_reported_and_the_next_event_comes(daemon: Start) -> None:
-    host = daemon("Hangs", told=SHORT)
+def test_an_observer_past_its_deadline_is_interrupted_reported_and_the_next_event_comes(in_thread: Start) -> None:
+    host = in_thread("Hangs", told=SHORT)
     _emit(host, "wait", 1)
     _emit(host, "good", 2)
     assert host.told("report_crash") == {"hook": "ally_tool_call_end", "error": "TimedOut", "event_id": "s1:1"}
@@ -29,22 +29,22 @@ def test_an_observer_past_its_deadline_is_interrupted_reported_and_the_next_even
     assert host.stderr.count("took longer than 0.1 s") == 1
 
 
-def test_a_deadline_of_the_hook_itself_counts_more_than_that_of_its_kind(daemon: Start) -> None:
-    host = daemon("Hangs", told={"deadlines": {"observe": 3600, "ally_tool_call_end": 0.1}})
+def test_a_deadline_of_the_hook_itself_counts_more_than_that_of_its_kind(in_thread: Start) -> None:
+    host = in_thread("Hangs", told={"deadlines": {"observe": 3600, "ally_tool_call_end": 0.1}})
     _emit(host, "wait")
     assert host.told("report_crash")["error"] == "TimedOut"
 
 
-def test_a_hook_that_swallows_its_interruption_and_ends_goes_on(daemon: Start) -> None:
-    host = daemon("Hangs", told=SHORT)
+def test_a_hook_that_swallows_its_interruption_and_ends_goes_on(in_thread: Start) -> None:
+    host = in_thread("Hangs", told=SHORT)
     _emit(host, "swallow", 1)
     assert host.told("report_crash")["error"] == "TimedOut"
     _emit(host, "good", 2)
     assert host.asked("add_message").params["content"] == "heard good"
 
 
-def test_an_interrupted_hook_may_clean_up_and_timeouts_in_later_hooks_still_work(daemon: Start) -> None:
-    host = daemon("Hangs", told={"deadlines": {"observe": 0.3}})
+def test_an_interrupted_hook_may_clean_up_and_timeouts_in_later_hooks_still_work(in_thread: Start) -> None:
+    host = in_thread("Hangs", told={"deadlines": {"observe": 0.3}})
     for seq in (1, 2):
         _emit(host, "nested", seq)
         assert host.told("report_crash")["event_id"] == f"s1:{seq}"
@@ -72,15 +72,15 @@ def test_a_thread_past_its_deadline_ends_the_process_with_70(daemon: Start) -> N
     assert host.exit_code() == 70
 
 
-def test_a_durable_event_that_hangs_its_hook_is_acknowledged_once_it_is_interrupted(daemon: Start) -> None:
-    host = daemon("Hangs", told=SHORT)
+def test_a_durable_event_that_hangs_its_hook_is_acknowledged_once_it_is_interrupted(in_thread: Start) -> None:
+    host = in_thread("Hangs", told=SHORT)
     _emit(host, "wait", 1, offset="o1")
     assert host.told("report_crash")["error"] == "TimedOut"
     assert host.asked("ack_events").params["offset"] == "o1"
 
 
-def test_a_gate_that_is_cancelled_is_interrupted_and_the_next_one_asked(daemon: Start) -> None:
-    host = daemon("Judges")
+def test_a_gate_that_is_cancelled_is_interrupted_and_the_next_one_asked(in_thread: Start) -> None:
+    host = in_thread("Judges")
     about = {"on": "tool_call", "session_id": "s1", "cause": "q", "origin": []}
     waiting = host.request("gate", **about, call={"toolName": "wait", "arguments": {}})
     queued = host.request("gate", **about, call={"toolName": "deny", "arguments": {}})

@@ -27,8 +27,8 @@ def test_shutdown_runs_ally_stop_which_may_still_make_calls(daemon: Start) -> No
     assert "stopping" in host.stderr
 
 
-def test_a_request_after_shutdown_is_refused_and_a_second_shutdown_answered(daemon: Start) -> None:
-    host = daemon("Stops")
+def test_a_request_after_shutdown_is_refused_and_a_second_shutdown_answered(in_thread: Start) -> None:
+    host = in_thread("Stops")
     first, second = host.request("shutdown", reason=""), host.request("shutdown", reason="")
     assert host.ask("call_tool", name="wait", arguments={}).code == -32005
     assert host.ask("ping") == "pong"
@@ -50,8 +50,8 @@ def test_running_tools_are_cancelled_by_shutdown(daemon: Start) -> None:
     assert "the tool was cancelled" in host.stderr
 
 
-def test_a_stop_that_fails_is_told_by_its_type(daemon: Start) -> None:
-    host = daemon("StopsBadly")
+def test_a_stop_that_fails_is_told_by_its_type(in_thread: Start) -> None:
+    host = in_thread("StopsBadly")
     answer = host.ask("shutdown", reason="")
     assert (answer.code, answer.data["type"]) == (-32603, "ValueError")
     assert host.exit_code() == 0
@@ -73,8 +73,8 @@ def test_when_the_host_closes_its_end_the_plugin_is_stopped(daemon: Start, trans
     assert "stopping" in host.stderr
 
 
-def test_calls_that_wait_when_the_host_goes_are_refused(daemon: Start) -> None:
-    host = daemon("Tools", transport="pipes")
+def test_calls_that_wait_when_the_host_goes_are_refused(in_thread: Start) -> None:
+    host = in_thread("Tools")
     host.request("call_tool", name="refused", arguments={}, session_id="s1")
     host.asked("add_message")
     host.close_writing()
@@ -124,28 +124,28 @@ def test_sigint_is_the_hosts_business_and_children_do_not_inherit_that(daemon: S
         (b"\xff\xfe\n", -32700),
     ],
 )
-def test_a_malformed_message_is_answered_and_the_daemon_goes_on(daemon: Start, garbage: bytes, code: int) -> None:
-    host = daemon("Tools")
+def test_a_malformed_message_is_answered_and_the_daemon_goes_on(in_thread: Start, garbage: bytes, code: int) -> None:
+    host = in_thread("Tools")
     host.send(garbage)
     assert host.ask("ping") == "pong"
     assert f'"code":{code}'.encode() in host.raw
 
 
-def test_noise_without_end_ends_the_daemon_with_76(daemon: Start) -> None:
-    host = daemon("Stops")
+def test_noise_without_end_ends_the_daemon_with_76(in_thread: Start) -> None:
+    host = in_thread("Stops")
     host.send(b"noise\n" * 200)
     assert host.exit_code() == 76
     assert "does not keep to the protocol" in host.stderr
 
 
-def test_a_line_over_the_limit_ends_the_daemon_with_76(daemon: Start) -> None:
-    host = daemon("Plain")
+def test_a_line_over_the_limit_ends_the_daemon_with_76(in_thread: Start) -> None:
+    host = in_thread("Plain")
     host.send(b"x" * 1_200_000)
     assert host.exit_code() == 76
 
 
-def test_bytes_cut_anywhere_are_the_same_messages(daemon: Start) -> None:
-    host = daemon("Tools")
+def test_bytes_cut_anywhere_are_the_same_messages(in_thread: Start) -> None:
+    host = in_thread("Tools")
     line = b'{"jsonrpc":"2.0","id":1000,"method":"call_tool","params":{"name":"echo","arguments":{"text":"h"}}}\n'
     for index in range(len(line)):
         host.send(line[index : index + 1])
@@ -153,8 +153,8 @@ def test_bytes_cut_anywhere_are_the_same_messages(daemon: Start) -> None:
     assert b'"id":1000,"result":"h"' in host.raw
 
 
-def test_a_host_that_does_not_read_loses_log_lines_and_nothing_else(daemon: Start) -> None:
-    host = daemon("Tools")
+def test_answers_wait_for_a_host_that_does_not_read(in_thread: Start) -> None:
+    host = in_thread("Tools")
     asked = [host.request("call_tool", name="echo", arguments={"text": "x" * 50_000}) for _ in range(60)]
     assert all(host.answer(each) == "x" * 50_000 for each in asked)  # 3 MB that waited in the daemon meanwhile
 
