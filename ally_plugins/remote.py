@@ -347,7 +347,7 @@ def _tail(remote: Remote) -> str:
 
 def _no_protocol(peer: Peer) -> str | None:
     """Return in words that it said something, and that this was no protocol."""
-    if not peer.connection.counts.malformed:
+    if not peer.is_nonsense:
         return None
     said = peer.first_words.split(b"\n")[0][:80].decode("utf-8", "replace")
     return f"spoke no protocol: its first line was {said!r}, expected an answer to `initialize`; {_PROTOCOL_HINT}"

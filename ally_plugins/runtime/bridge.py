@@ -68,6 +68,8 @@ class DaemonLane:
         self._asked: dict[str, _Asked] = {}
         self._scopes: dict[str, Scope] = {}
         self._is_open = False
+        self._gone = ""
+        """What became of the process before; empty until one has ended."""
 
     # --- as any lane: what the session and the dispatcher call ---
 
@@ -162,6 +164,8 @@ class DaemonLane:
         request.future.add_done_callback(partial(self._over, asked))
         if function is not None and not isinstance(function, RemoteHook):
             self._answer_here(asked, function)
+        elif function is not None and self.link is None and self._gone:  # its plugin is just about to say so
+            request.settle(error=DaemonGone(self._gone, plugin=self.plugin))
         else:
             self._waiting.append(asked)
             self.wake()
@@ -185,7 +189,8 @@ class DaemonLane:
     def disconnect(self, reason: str) -> None:
         """Let go of the link; open questions are answered with DaemonGone, events wait for the next process."""
         self.link, self.is_ready = None, False
-        self._drop_all(DaemonGone(f"the process of {self.plugin!r} {reason}", plugin=self.plugin))
+        self._gone = f"the process of {self.plugin!r} {reason}"
+        self._drop_all(DaemonGone(self._gone, plugin=self.plugin))
         for session_id, cursor in self._cursors.items():
             self._confirmed[session_id] = cursor.position  # what it had not handled is lost with it
 

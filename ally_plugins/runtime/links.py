@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import frozen
 
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
     from ally_plugins.events import Event
 
-__all__ = ["DaemonError", "DaemonGone", "Link", "NonsenseAnswer", "RemoteCrash", "RemoteHook"]
+__all__ = ["BROKE_PROTOCOL", "DaemonError", "DaemonGone", "Link", "NonsenseAnswer", "RemoteCrash", "RemoteHook"]
+
+
+BROKE_PROTOCOL: Final = "broke the protocol"
+"""How the reason begins when the host itself ended a connection: what becomes of the process then tells less."""
 
 
 class DaemonError(PluginError):
@@ -54,8 +58,8 @@ class Link(Protocol):
     def write_events(self, events: Sequence[Event]) -> None:
         """Send events."""
 
-    def close(self) -> None:
-        """Let go of the connection; what is not answered gets DaemonGone."""
+    def close(self, reason: str = "was closed") -> None:
+        """Let go of the connection; what is not answered gets DaemonGone with the reason."""
 
 
 @frozen

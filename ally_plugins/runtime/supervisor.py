@@ -18,7 +18,7 @@ from ally_plugins.daemons import Timing
 from ally_plugins.errors import CannotExecute, PluginError
 
 from .bridge import DaemonLane
-from .links import DaemonError, Link
+from .links import BROKE_PROTOCOL, DaemonError, Link
 from .plugin import Plugin
 from .process import Process
 from .requests import Crash
@@ -199,6 +199,8 @@ class Supervisor:
             failure, reason = StartFailed(str(error), is_final=True), str(error)
         except PluginError as error:
             failure, reason = error, str(error)
+        if failure is None:
+            self.plugin.set_state("stopping", reason)
         await self._end(reason, polite=failure is None)
         return failure, 0.0 if ready is None else loop.time() - ready
 
@@ -222,6 +224,8 @@ class Supervisor:
             await asyncio.wait([task, process.exited], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             if process.exited.done():  # what it said last may still be on its way
                 await asyncio.wait([task], timeout=LAST_WORDS)
+            elif not _tells_more(task):  # its connection broke first: most likely it is about to exit
+                await asyncio.wait([process.exited], timeout=LAST_WORDS if task.done() else 0)
             if process.exited.done() and not _tells_more(task):
                 raise StartFailed(self._ended_words(process.exited.result(), began, "before it was ready"))
             if not task.done():
@@ -240,6 +244,8 @@ class Supervisor:
             ends: list[asyncio.Future[Any]] = [process.exited, self._broken, health]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if self._broken.done() and not self._hurry.is_set():
+                if self._broken.result().startswith(BROKE_PROTOCOL):
+                    return self._broken.result() + self._stderr()
                 await asyncio.wait([process.exited], timeout=LAST_WORDS)
         finally:
             health.cancel()
@@ -283,7 +289,7 @@ class Supervisor:
             self.lane.disconnect(reason)
             self.on_gone()
             if link is not None:
-                link.close()
+                link.close(reason)
             await process.stop(self.timing.shutdown_grace if polite else 0.0)
             self.opener.ended()
         else:

@@ -1,0 +1,302 @@
+"""A daemon that does not come up: each way has a sentence of its own, gates deny with it, and nobody else notices."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ally_plugins import Host
+from ally_plugins.daemons import Daemon, Timing
+from ally_plugins.errors import HostError
+
+Theatre = Any
+
+GATE = ("gate:tool_call",)
+
+
+def answer(**result: Any) -> str:
+    """Return a daemon that answers `initialize` with this, and everything else well."""
+    return f"serve(initialize=lambda _: json.loads({json.dumps(json.dumps(result))}))"
+
+
+def told(
+    go: Any,
+    theatre: Theatre,
+    body: str = "",
+    *,
+    states: tuple[str, ...] = ("failed",),
+    has_gate: bool = True,
+    **more: Any,
+) -> str:
+    """Start it with a gate; return the reason, which the gate denies with too while the others answer."""
+
+    async def main() -> str:
+        async with theatre(body, grants=GATE, **more) as stage:
+            assert stage.bad.state in states, stage.bad.reason
+            reason: str = stage.bad.reason
+            vote = await stage.vote()
+            assert (vote is not None) is has_gate
+            if vote is not None:
+                assert vote.cause in {"failed", "restarting", "not_running"}
+                assert "`ally-plugins info bad`" in vote.verdict.reason
+            await stage.others_answer()
+            return reason
+
+    reason: str = go(main())
+    return reason
+
+
+# --- it cannot be executed ---
+
+
+def test_a_program_that_is_not_there_cannot_be_executed(go: Any, theatre: Theatre) -> None:
+    reason = told(go, theatre, daemon=Daemon(("no-such-program-here",)))
+    assert reason.startswith("cannot execute 'no-such-program-here': no such file or directory; install it, or put it")
+    assert reason.endswith("; see `ally-plugins info bad`")
+
+
+def test_a_file_that_may_not_be_executed_is_told_with_the_command_that_mends_it(
+    go: Any, theatre: Theatre, tmp_path: Path
+) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    reason = told(go, theatre, daemon=Daemon((str(program),)))
+    assert f"cannot execute {str(program)!r}: permission denied: it is not executable; run chmod +x" in reason
+
+
+def test_a_folder_is_no_program(go: Any, theatre: Theatre, tmp_path: Path) -> None:
+    reason = told(go, theatre, daemon=Daemon((str(tmp_path),)))
+    assert "is a folder; name a program in the daemon's command" in reason
+
+
+def test_a_working_folder_that_is_gone_is_named(go: Any, theatre: Theatre, tmp_path: Path) -> None:
+    reason = told(go, theatre, daemon=Daemon((sys.executable,), cwd=str(tmp_path / "gone")))
+    assert "its folder" in reason
+    assert "cannot be entered: no such file or directory" in reason
+
+
+# --- it exits ---
+
+
+def test_one_that_exits_at_once_is_told_with_its_code_and_the_end_of_its_stderr(go: Any, theatre: Theatre) -> None:
+    body = "print('one\\ntwo \\x1b[31mred\\nthree\\nno key in the settings', file=sys.stderr); sys.exit(3)"
+    reason = told(go, theatre, body, states=("backoff",))
+    head, _, tail = reason.partition(", stderr ends: ")
+    assert head.startswith("exited with code 3 after ")
+    assert head.endswith(" s before it was ready")
+    assert tail.startswith("two \\x1b[31mred / three / no key in the settings; it starts again in ")
+
+
+def test_one_that_is_killed_while_it_starts_is_told_with_the_signal(go: Any, theatre: Theatre) -> None:
+    reason = told(go, theatre, "os.kill(os.getpid(), signal.SIGSEGV)", states=("backoff",))
+    assert reason.startswith("was killed by SIGSEGV after ")
+
+
+def test_one_that_ends_well_before_it_is_ready_has_failed_all_the_same(go: Any, theatre: Theatre) -> None:
+    reason = told(go, theatre, "", states=("backoff", "starting"))
+    assert "exited with code 0" in reason or not reason
+
+
+def test_half_an_answer_and_an_exit_is_an_exit(go: Any, theatre: Theatre) -> None:
+    body = 'read(); write(b\'{"jsonrpc":"2.0","id":1,"resu\'); sys.exit(4)'
+    assert told(go, theatre, body, states=("backoff",)).startswith("exited with code 4 after ")
+
+
+# --- it speaks no protocol ---
+
+
+@pytest.mark.parametrize("then", ["linger()", "sys.exit(1)", "serve()"])
+def test_a_banner_on_stdout_is_told_with_the_line_and_the_hint(go: Any, theatre: Theatre, then: str) -> None:
+    reason = told(go, theatre, f"print('Listening on port 80', flush=True); {then}")
+    assert reason.startswith("spoke no protocol: its first line was 'Listening on port 80', expected an answer to")
+    assert "stdout is the protocol's own: what is for people goes to stderr" in reason
+
+
+def test_a_banner_that_is_json_is_no_protocol_either(go: Any, theatre: Theatre) -> None:
+    reason = told(go, theatre, 'print(\'{"status": "ready"}\', flush=True); linger()')
+    assert 'spoke no protocol: its first line was \'{"status": "ready"}\'' in reason
+
+
+def test_binary_noise_is_told_without_its_escape_codes(go: Any, theatre: Theatre) -> None:
+    reason = told(go, theatre, "write(b'\\x1b[2J\\xff\\xfe\\n'); linger()")
+    assert "spoke no protocol: its first line was '\\x1b[2J" in reason
+    assert "\x1b" not in reason
+
+
+def test_a_hundred_megabytes_instead_of_an_answer_are_no_protocol(go: Any, theatre: Theatre) -> None:
+    reason = told(go, theatre, "for _ in range(100): write(b'x' * 1000000)")
+    assert reason.startswith("spoke no protocol: its first line was 'xxxx")
+
+
+# --- it speaks another version ---
+
+
+def test_another_version_is_refused_in_a_sentence_that_names_both(go: Any, theatre: Theatre) -> None:
+    reason = told(go, theatre, answer(protocol="2"))
+    assert reason.startswith(
+        "speaks another version of the protocol: the peer speaks version '2' of the protocol, this"
+    )
+    assert "version '1' of the protocol" in reason
+
+
+def test_a_daemon_that_refuses_our_version_itself_is_told_the_same_way(go: Any, theatre: Theatre) -> None:
+    body = "m = read(); send(id=m['id'], error={'code': -32014, 'message': 'only 7 is spoken'}); linger()"
+    reason = told(go, theatre, body)
+    assert "speaks another version of the protocol" in reason
+    assert "'1'" in reason
+    assert "only 7 is spoken" in reason
+
+
+# --- it never answers, or nonsense ---
+
+
+def test_one_that_never_answers_is_given_up_after_its_startup_timeout(go: Any, theatre: Theatre) -> None:
+    body = "print('waiting for the database', file=sys.stderr, flush=True); linger()"
+    reason = told(go, theatre, body, timing={"startup_timeout": 0.5}, states=("backoff",))
+    assert reason.startswith("was not ready within 0.5 s, stderr ends: waiting for the database; it starts again in ")
+
+
+def test_one_that_only_takes_the_first_steps_is_given_up_too(go: Any, theatre: Theatre) -> None:
+    body = "serve(hello={'hooks': ['ally_start']}, start=lambda _: SILENCE)"
+    reason = told(go, theatre, body, timing={"startup_timeout": 0.5}, states=("backoff",), has_gate=False)
+    assert reason.startswith("was not ready within 0.5 s")
+
+
+def test_an_ally_start_that_is_too_slow_is_told_as_that(go: Any, theatre: Theatre) -> None:
+    body = "serve(hello={'hooks': ['ally_start']}, start=lambda _: SILENCE)"
+    reason = told(go, theatre, body, config={"deadlines": {"ally_start": 0.3}}, states=("backoff",), has_gate=False)
+    assert reason.startswith("ally_start did not return within 0.3 s")
+
+
+NONSENSE: dict[str, tuple[Any, str]] = {
+    "null": (None, "expected an object"),
+    "a list": ([1], "expected an object"),
+    "no protocol": ({}, "protocol"),
+    "a protocol of another type": ({"protocol": 1}, "protocol"),
+    "an unknown hook": ({"protocol": "1", "hooks": ["ally_tool_cal_end"]}, "'ally_tool_call_end'"),
+    "a hook of the host's": ({"protocol": "1", "hooks": ["ally_get_context"]}, "which only a host implements"),
+    "hooks of wrong types": ({"protocol": "1", "hooks": [3]}, "hooks[0]"),
+    "an argument that is none": (
+        {"protocol": "1", "hooks": [{"name": "ally_gate_tool_call", "arguments": ["cal"]}]},
+        "'call'",
+    ),
+    "a tool without a name": ({"protocol": "1", "tools": [{}]}, "name"),
+    "tools that are no list": ({"protocol": "1", "tools": {"name": "x"}}, "tools"),
+    "events of wrong types": ({"protocol": "1", "events": [None]}, "events[0]"),
+    "a tool schema that is none": (
+        {"protocol": "1", "tools": [{"name": "x", "schema": {"type": "nothing"}}]},
+        "schema",
+    ),
+    "a name that no tool has": ({"protocol": "1", "tools": [{"name": "x y\n"}]}, "name"),
+    "a word too much": ({"protocol": "1", "tols": []}, "tols"),
+}
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_an_answer_to_initialize_that_is_nonsense_is_named(go: Any, theatre: Theatre, kind: str) -> None:
+    result, word = NONSENSE[kind]
+    body = f"m = read(); send(id=m['id'], result=json.loads({json.dumps(result)!r})); serve()"
+    states = ("failed",)
+    grants = (*GATE, "tools")
+
+    async def main() -> str:
+        async with theatre(body, grants=grants) as stage:
+            assert stage.bad.state in states, (stage.bad.state, stage.bad.reason)
+            await stage.others_answer()
+            reason: str = stage.bad.reason
+            return reason
+
+    reason = go(main())
+    assert word in reason
+    assert "ally-plugins" in reason
+
+
+def test_an_error_instead_of_an_answer_is_passed_on(go: Any, theatre: Theatre) -> None:
+    body = "m = read(); send(id=m['id'], error={'code': 5, 'message': 'the licence has run out'}); linger()"
+    reason = told(go, theatre, body)
+    assert "answered `initialize` with an error: " in reason
+    assert "the licence has run out" in reason
+
+
+# --- what the SDK says ---
+
+
+def sdk(tmp_path: Path, code: str, target: str = "theirs:Theirs") -> Daemon:
+    (tmp_path / "theirs.py").write_text(code)
+    return Daemon.python(target, env={"PYTHONPATH": str(tmp_path)})
+
+
+def test_a_module_that_cannot_be_imported_is_told_with_the_error_and_not_tried_again(
+    go: Any, theatre: Theatre, tmp_path: Path
+) -> None:
+    reason = told(go, theatre, daemon=sdk(tmp_path, "import nothing_of_this_name"), states=("failed", "backoff"))
+    assert "nothing_of_this_name" in reason
+
+
+def test_a_class_whose_making_fails_is_told_with_the_kind_of_error(go: Any, theatre: Theatre, tmp_path: Path) -> None:
+    code = "class Theirs:\n    def __init__(self, ally):\n        raise ValueError('no key')\n"
+    reason = told(go, theatre, daemon=sdk(tmp_path, code), states=("failed", "backoff"))
+    assert "ValueError" in reason
+
+
+def test_a_module_that_ends_the_process_is_an_exit(go: Any, theatre: Theatre, tmp_path: Path) -> None:
+    reason = told(go, theatre, daemon=sdk(tmp_path, "import os\nos._exit(9)"), states=("backoff",))
+    assert "exited with code 9" in reason
+
+
+def test_a_class_that_is_not_there_is_named(go: Any, theatre: Theatre, tmp_path: Path) -> None:
+    reason = told(go, theatre, daemon=sdk(tmp_path, "", "theirs:Nobody"), states=("failed", "backoff"))
+    assert "Nobody" in reason
+
+
+# --- what follows ---
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("sys.exit(3)", "the mandatory plugin 'bad' is backoff: exited with code 3"),
+        ("print('hi', flush=True); linger()", "the mandatory plugin 'bad' is failed: spoke no protocol"),
+    ],
+)
+def test_a_mandatory_daemon_that_does_not_start_stops_the_host_with_the_reason(
+    go: Any, theatre: Theatre, body: str, words: str
+) -> None:
+    async def main() -> None:
+        async with theatre(body, config={"mandatory": True}):
+            raise AssertionError("the host has started")
+
+    with pytest.raises(HostError) as raised:
+        go(main())
+    assert words in str(raised.value)
+
+
+def test_the_four_failures_have_four_different_sentences(go: Any, theatre: Theatre) -> None:
+    reasons = {
+        told(go, theatre, daemon=Daemon(("no-such-program-here",))).split("'")[0],
+        told(go, theatre, "sys.exit(3)", states=("backoff",)).split(" after ")[0],
+        told(go, theatre, "print('hi', flush=True); linger()").split(":")[0],
+        told(go, theatre, answer(protocol="2")).split(":")[0],
+    }
+    assert reasons == {
+        "cannot execute ",
+        "exited with code 3",
+        "spoke no protocol",
+        "speaks another version of the protocol",
+    }
+
+
+def test_a_daemon_that_needs_no_start_is_ready_as_soon_as_it_has_answered(go: Any, script: Any) -> None:
+    async def main() -> str:
+        async with Host("test", home=None, discover=False, plugins={"d": script.daemon("serve()")}) as host:
+            return host.plugins["d"].state
+
+    assert go(main()) == "running"
+
+
+def test_the_timing_of_a_daemon_is_its_own(script: Any) -> None:
+    assert script.daemon("serve()", timing=Timing(startup_timeout=1.0)).timing.startup_timeout == 1.0
