@@ -13,13 +13,13 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.errors import PluginLoadError, RefusedError, ValidationRefused, VersionError
+from ally_plugins.errors import PluginLoadError, RefusedError, VersionError
 from ally_plugins.handle import Ally
 from ally_plugins.scope import Scope
 from ally_plugins.wire.codes import (
-    INTERNAL_ERROR,
     NOT_INITIALIZED,
     REASONS,
+    REFUSED,
     SHUTTING_DOWN,
     UNSUPPORTED_PROTOCOL,
 )
@@ -156,9 +156,9 @@ class PluginProcess:
             self._end(EXIT_FAILED)
         except BaseException as error:  # noqa: BLE001 - a plugin's module and class may raise anything
             say_failed("loading the plugin", error)
-            if isinstance(error, (PluginLoadError, ValidationRefused)):  # in our words, for the plugin's author
-                data = {"reason": "load", "type": type(error).__name__}
-                self._peer.fail(message.id, INTERNAL_ERROR, str(error), data)
+            if isinstance(error, PluginLoadError):  # in our words, for the plugin's author
+                data = {"reason": REASONS[REFUSED], "type": type(error).__name__}
+                self._peer.fail(message.id, REFUSED, str(error), data)
             else:
                 self._peer.refuse(message.id, error)
             self._end(EXIT_FAILED)

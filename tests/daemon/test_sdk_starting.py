@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ally_plugins import RefusedError
+from ally_plugins.wire.codes import read_error
 from ally_plugins.wire.messages import ErrorResponse
 
 if TYPE_CHECKING:
@@ -102,21 +104,22 @@ def test_a_plugin_that_cannot_be_built_is_an_error_without_its_text_and_code_1(
 
 
 @pytest.mark.parametrize(
-    ("plugin", "kind", "text"),
+    ("plugin", "code", "text"),
     [
-        ("WrongHook", "PluginLoadError", "did you mean 'ally_tool_call_end'?"),
-        ("WrongArgument", "PluginLoadError", "did you mean 'event'?"),
-        ("WrongTool", "ValidationRefused", "'no good name'"),
-        ("", "PluginLoadError", "MODULE:CLASS"),
+        ("WrongHook", -32000, "did you mean 'ally_tool_call_end'?"),
+        ("WrongArgument", -32000, "did you mean 'event'?"),
+        ("WrongTool", -32602, "'no good name'"),
+        ("", -32000, "MODULE:CLASS"),
     ],
 )
 def test_what_the_contract_does_not_allow_is_answered_in_our_words(
-    spawn: Start, plugin: str, kind: str, text: str
+    spawn: Start, plugin: str, code: int, text: str
 ) -> None:
     host = spawn(plugin)
     answer = host.initialize()
     assert isinstance(answer, ErrorResponse)
-    assert (answer.code, answer.data) == (-32603, {"reason": "load", "type": kind})
+    assert answer.code == code
+    assert isinstance(read_error(answer.code, answer.message, answer.data), RefusedError)
     assert text in answer.message
     assert host.exit_code() == 1
 
