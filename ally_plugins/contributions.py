@@ -10,7 +10,7 @@ from attrs import define, field
 
 from .arguments import ArgumentChecker
 from .conversation import ToolResult
-from .errors import NotFoundRefused, ToolCallError, ValidationRefused
+from .errors import ArgumentsError, NotFoundRefused, ToolCallError, ValidationRefused
 from .frozen import freeze
 from .runtime.lanes import Crash
 from .runtime.plugin import Plugin, describe
@@ -86,6 +86,8 @@ class Contribution:
         outcome = task.result()
         if isinstance(outcome, _Returned):
             return outcome.value
+        if isinstance(outcome.error, ArgumentsError) and outcome.error.tool == name:
+            raise outcome.error  # its types take less than its schema, which a process finds out by itself
         self.plugin.crashed(Crash(plugin, name, outcome.error))
         why = self.plugin.masked(describe(outcome.error))
         text = f"{name!r} of {plugin!r} failed with {why}"

@@ -255,20 +255,25 @@ class DaemonPort:
 
 
 def _check_texts(params: Mapping[str, Any], *fields: str) -> None:
-    """Refuse text that the wire would change on its way; everything else is for the host to judge."""
+    """Refuse what the wire would change on its way, or cannot carry; everything else is for the host to judge."""
     for field in fields:
         text = params[field]
-        if type(text) is str and text.isascii():
+        if (type(text) is str and text.isascii()) or text is None or _is_sayable(text):
             continue
-        if isinstance(text, str):
-            try:
-                is_plain = bool(text.encode()) and type(text) is str
-            except UnicodeEncodeError:
-                is_plain = False
-            if not is_plain:
-                from ally_plugins.policy.validation import find_text_problem
+        from ally_plugins.policy.validation import find_text_problem
 
-                raise ValidationRefused(f"{field} {find_text_problem(text)}", field=field)
+        raise ValidationRefused(f"{field} {find_text_problem(text, 2**31)}", field=field)
+
+
+def _is_sayable(value: object) -> bool:
+    """Say whether a value arrives as what it is."""
+    if type(value) is str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+        return True
+    return type(value) in {bool, int, float, list, dict}
 
 
 def _check_data(data: object, field: str) -> None:

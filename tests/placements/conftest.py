@@ -50,6 +50,8 @@ class Placement:
     """Whether a plugin that cannot be interrupted, or is too slow to start, starts again instead of being out."""
     keeps_python_values: bool
     """Whether values that are no JSON, such as tuples, stay what they are between plugin and host."""
+    sends_anything: bool
+    """Whether arguments that JSON cannot say reach the bus, which counts and records their refusal."""
 
 
 def _inline(target: str, record: PluginRecord) -> Any:
@@ -69,6 +71,7 @@ PLACEMENTS = (
         tells_what_was_raised=True,
         starts_again=False,
         keeps_python_values=True,
+        sends_anything=True,
     ),
     Placement(
         name="process",
@@ -76,6 +79,7 @@ PLACEMENTS = (
         tells_what_was_raised=False,
         starts_again=True,
         keeps_python_values=False,
+        sends_anything=False,
     ),
 )
 

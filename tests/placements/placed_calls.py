@@ -5,14 +5,11 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import sys
-import threading
-import time
+import enum
 from typing import Any
 
 import attrs
-from placed_hooks import HearsAll, Plain
+from placed_hooks import HearsAll, Plain, act
 
 from ally_plugins import Ally, Context, Deny, Replace, ToolCallError, ToolResult, action, evolve, hookimpl, tool
 
@@ -66,6 +63,21 @@ class Caller(HearsAll):
         return {}
 
     @tool
+    def from_another_loop(self) -> dict[str, Any]:
+        return asyncio.run(outcome(self.ally.add_message("user", "from another loop")))
+
+    @tool
+    async def register(self, how: str) -> dict[str, Any]:
+        async def double(number: int) -> int:
+            return 2 * number
+
+        return await outcome(self.ally.register_action(double, name=how))
+
+    @tool
+    async def start(self, how: str) -> dict[str, Any]:
+        return await outcome(self.ally.start_task(how, asyncio.sleep(0)))
+
+    @tool
     async def emit_both(self) -> None:
         await self.ally.emit_event("news")
         await self.ally.emit_event("olds")
@@ -85,3 +97,127 @@ class ChangesAll(Caller):
     @hookimpl
     def ally_transform_plugin_message(self, message: Any) -> Any:
         return Replace(evolve(message, content="changed"))
+
+
+class Odd(Plain):
+    """Calls with what JSON cannot say, and too many at once."""
+
+    @tool
+    async def unsayable(self) -> list[Any]:
+        odd: Any = {"it": float("nan")}, {"it": object()}, {1: "a"}, b"bytes", {"it": {1, 2}}
+        calls = (
+            self.ally.emit_event("x", odd[0]),
+            self.ally.emit_event("x", odd[1]),
+            self.ally.emit_event("x", odd[2]),
+            self.ally.add_message("user", "\ud800"),
+            self.ally.add_message("user", odd[3]),
+            self.ally.add_message("user", "x", metadata=odd[4]),
+            self.ally.request_action("compact", odd[4]),
+        )
+        return [await outcome(each) for each in calls]
+
+    @tool
+    async def three_at_once(self) -> list[Any]:
+        calls = [self.ally.request_action("other:slow", timeout=0.5) for _ in range(3)]
+        return await asyncio.gather(*map(outcome, calls))
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@attrs.frozen
+class Size:
+    width: int = attrs.field(validator=attrs.validators.gt(0))
+
+
+class Offers(Plain):
+    """Tools and an action by decorator, and one that comes and goes."""
+
+    @tool(timeout=7, visible_to=["coder"])
+    async def measure(self, path: str, depth: int = 1) -> str:
+        """Measure a thing.
+
+        Args:
+            path: where it lies
+        """
+        return f"{path} {depth}"
+
+    @tool
+    def pick(self, size: Size, colour: Colour = Colour.BLUE) -> Any:
+        """Pick a size."""
+        return {"message": f"{size.width} {colour}"}["message"]
+
+    @action(agent=True)
+    async def tidy(self, what: str = "all") -> str:
+        """Tidy up."""
+        return what
+
+    async def _later(self, number: int) -> int:
+        return number + 1
+
+    @tool
+    async def add(self) -> Any:
+        made = await outcome(self.ally.register_tool(self._later, name="later", description="adds one"))
+        return made.get("returned", made)
+
+    @tool
+    async def drop(self) -> None:
+        await self.ally.unregister("later")
+
+    @tool
+    async def drop_again(self) -> Any:
+        return await outcome(self.ally.unregister("later"))
+
+    @tool
+    async def add_wrong(self) -> list[Any]:
+        later: Any = self._later
+        return [
+            await outcome(self.ally.register_tool(later, name="no good")),
+            await outcome(self.ally.register_tool(later, name="x", timeout=-1)),
+            await outcome(self.ally.register_tool(later, name="x", wrong=True)),
+            await outcome(self.ally.register_tool("no function", name="x")),  # type: ignore[arg-type]
+            await outcome(self.ally.register_tool(later, name="x", schema={"type": "array"})),
+            await outcome(self.ally.register_action(later, name="x", schema={"type": "object", "properties": 5})),
+        ]
+
+
+class Returns(Plain):
+    """Tools that come to all kinds of ends."""
+
+    def _give(self, how: str) -> Any:
+        given: dict[str, Any] = {
+            "text": "a text",
+            "nothing": None,
+            "result": ToolResult(False, "out", "no", {"a": [1]}),  # noqa: FBT003
+            "message": {"message": "said", "n": 1},
+            "unsuccessful": {"success": False},
+            "tuple": (1, [2]),
+            "number": 0.5,
+        }
+        return given[how] if how in given else act(how)
+
+    @tool
+    async def give(self, how: str) -> Any:
+        if how == "refused":
+            await self.ally.add_message("user", "x", session_id="nowhere")
+        return self._give(how)
+
+    @tool
+    def give_in_thread(self, how: str) -> Any:
+        return self._give(how)
+
+
+class Acts(Plain):
+    @action
+    async def act(self, number: int) -> Any:
+        return {"number": number, "session": self.ally.session, "list": (1, 2)}
+
+    @action
+    def fails(self) -> None:
+        raise ValueError("a broken thing")
+
+    @action
+    async def slow(self) -> None:
+        await asyncio.sleep(3600)
