@@ -1,9 +1,15 @@
-"""`demo`: the sample session through the contrib plugins, in a home that is gone afterwards."""
+"""`demo`: the sample session through the contrib plugins, in a home that is gone afterwards.
+
+One of them runs in a process of its own, which is killed at the end; that is `killing`'s.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
+from contextlib import contextmanager
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,19 +18,22 @@ from .state import command
 from .text import columns, echo, inert, paint, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from ally_plugins.events import Event
     from ally_plugins.home import Home
+    from ally_plugins.host import Host
     from ally_plugins.replay.report import PluginCounts, ReplayReport
     from ally_plugins.session import Session
 
+    from .killing import Killed
     from .state import State
 
 __all__ = ["Demo", "demo", "screen"]
 
 _DISTRIBUTION: Final = "ally-plugins-contrib"
 _ACTION: Final = "conversation-monitor:report"
+_KILLED: Final = "secret-guard"
 _WIDTH: Final = 100
 _ACROSS: Final = 3
 _SHOWN: Final = 3  # of each kind: the demo is one screen of 40 lines
@@ -39,6 +48,8 @@ _NEXT: Final = (
 @command("demo")
 def demo(state: State) -> None:
     """See it work without any set-up: a recorded session, played through three real plugins.
+
+    One of the three runs in a process of its own, which is killed in the end: watch it come back.
 
     Runs in a temporary folder that is removed afterwards, with everything granted that the plugins ask for. Your own
     home and its consents are neither read nor changed.
@@ -79,6 +90,8 @@ class Demo:
         self.refusals: list[dict[str, Any]] = []
         self.redacted: list[dict[str, str]] = []
         self.answer: Any = None
+        self.killed: Killed | None = None
+        self._is_killing = False
 
     async def run(self) -> None:
         """Play the sample session. Raises what a replay raises."""
@@ -92,9 +105,10 @@ class Demo:
         host = Host(self.home.app, home=self.home, clock=ReplayClock(), has_person=True)
         host.registry = Registry(self.home, only=self.plugins)  # whatever ALLY_PLUGINS says
         with sample_path() as path:
-            player = Player(host, [open_recording(path)], on_event=self._see, before_end=self._ask)
+            player = Player(host, [open_recording(path)], on_event=self._see, before_end=partial(self._end, host))
             self.report = player.report
-            await player.run()
+            with _quiet_about_kills():
+                await player.run()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values: the report of the replay, and what the screen shows."""
@@ -104,12 +118,17 @@ class Demo:
             "refusals": self.refusals,
             "redacted": self.redacted,
             "action": {"name": _ACTION, "result": self.answer},
+            "killed": self.killed.to_json() if self.killed is not None else None,
             "next": [command for command, _ in _NEXT],
         }
 
-    async def _ask(self, session: Session) -> None:
-        """Ask for the statistics, as a person at the host's own keyboard would."""
+    async def _end(self, host: Host, session: Session) -> None:
+        """Ask for the statistics, as a person at the host's own keyboard would, and kill a process."""
+        from .killing import kill_and_watch
+
         self.answer = await session.request_action(_ACTION)
+        self._is_killing = True
+        self.killed = await kill_and_watch(host, session, _KILLED)
 
     def _see(self, event: Event) -> None:
         from ally_plugins.events import Decision, PluginMessageReceived, ToolCallEnd, ToolCallStart
@@ -118,7 +137,7 @@ class Demo:
             message = event.message
             said = {"plugin": event.plugin_name, "role": str(message["role"]), "content": str(message["content"])}
             self.messages.append(said)
-        elif isinstance(event, Decision) and event.verdict == "deny":
+        elif isinstance(event, Decision) and event.verdict == "deny" and not self._is_killing:
             by = list(event.decided_by)
             self.refusals.append({"plugins": by, "subject": event.subject, "reason": event.reason})
         elif isinstance(event, ToolCallStart):
@@ -146,18 +165,32 @@ def _enable_all(home: Home) -> tuple[str, ...]:
     registry = Registry(home, only=names)
     for name in names:
         registry.enable(registry.plan(name), by="demo")
+    registry.place(_KILLED, "process")
     return names
+
+
+@contextmanager
+def _quiet_about_kills() -> Generator[None]:
+    """Keep from stderr that a process was killed: the screen says it."""
+    logger = logging.getLogger("ally_plugins.chronicle")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def screen(shown: Demo) -> list[str]:
     """Return the one screen: at most 40 lines of 100 columns."""
-    lines = [_title("A recorded session of a coding agent, played through three plugins"), ""]
-    lines += [_title("Events going in"), *_event_table(shown.report), ""]
+    lines = [_title("A recorded session of a coding agent, played through three plugins")]
+    lines += [_title(f"Events going in, and {_others(shown.report)} of other types"), *_event_table(shown.report), ""]
     lines += [_title("Plugins listening"), *_plugins(shown.report), ""]
     lines += [_title("Messages coming back"), *_first(_messages(shown), "none"), ""]
     lines += [_title("Changed on the way, before anybody else saw it"), *_first(_redacted(shown), "nothing"), ""]
     lines += [_title("Refused by a gate"), *_first(_refusals(shown), "nothing"), ""]
     lines += [_title(f"The person asks for an action: {_ACTION}"), *_answer(shown.answer), ""]
+    lines += [_title(f"A process is killed (SIGKILL): {_KILLED} runs in one of its own"), *_kill(shown.killed), ""]
     lines += [_title("Try next"), *(f"  {line}" for line in columns(_NEXT))]
     return lines
 
@@ -173,8 +206,12 @@ def _event_table(report: ReplayReport) -> Iterator[str]:
     cells = [f"{name:<24} {report.events[name]:>4}" for name in names]
     for start in range(0, len(cells), _ACROSS):
         yield "  " + "   ".join(cells[start : start + _ACROSS])
-    others = sum(count for name, count in report.events.items() if name not in names)
-    yield f"  and {others} of other types: messages, model requests, thresholds, decisions, ..."
+
+
+def _others(report: ReplayReport) -> int:
+    from ally_plugins.events import CODE_ALLY_TYPES, PLUGIN_TYPES
+
+    return sum(count for name, count in report.events.items() if name not in {*CODE_ALLY_TYPES, *PLUGIN_TYPES})
 
 
 def _plugins(report: ReplayReport) -> Iterator[str]:
@@ -205,6 +242,21 @@ def _redacted(shown: Demo) -> list[str]:
     return [f"secret-guard in {one['event']} of {inert(one['tool'])}: {inert(one['text'])}" for one in shown.redacted]
 
 
+def _kill(killed: Killed | None) -> Iterator[str]:
+    if killed is None or killed.noticed_after is None:
+        yield f"  it does not run: {inert(killed.reason) if killed is not None else 'the session had no end'}"
+        return
+    rows = [(_after(killed.noticed_after), f"the host has noticed: {inert(killed.reason)}")]
+    rows += [("meanwhile", f"its gate denies: {inert(killed.answer_meanwhile.partition(' (')[0])}")]
+    rows += [(_after(killed.running_after), f"it runs again, and its gate answers: {inert(killed.answer_afterwards)}")]
+    for line in columns(rows):
+        yield from _wrapped(line, lines=1)
+
+
+def _after(seconds: float | None) -> str:
+    return "never" if seconds is None else f"after {seconds * 1000:.0f} ms"
+
+
 def _first(texts: Sequence[str], nothing: str) -> Iterator[str]:
     for text in texts[:_SHOWN] or [nothing]:
         yield from _wrapped(text)
@@ -212,12 +264,13 @@ def _first(texts: Sequence[str], nothing: str) -> Iterator[str]:
         yield f"  ... and {len(texts) - _SHOWN} more"
 
 
-def _wrapped(text: str) -> Iterator[str]:
+def _wrapped(text: str, lines: int = 2) -> Iterator[str]:
     """Yield a text in two lines at most."""
     import textwrap
 
-    lines = textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ", max_lines=2, placeholder=" ...")
-    yield from lines
+    yield from textwrap.wrap(
+        text, _WIDTH, initial_indent="  ", subsequent_indent="    ", max_lines=lines, placeholder=" ..."
+    )
 
 
 def _answer(answer: Any) -> Iterator[str]:

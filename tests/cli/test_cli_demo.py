@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
-from typing import TYPE_CHECKING, Any
+import inspect
+import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ally_plugins.cli.demo import Demo, screen
 from ally_plugins.cli.main import cli
 from ally_plugins.events import CODE_ALLY_TYPES, PLUGIN_TYPES
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CONTRIB = "ally-plugins-contrib"
 
@@ -26,7 +27,9 @@ def contrib() -> None:
 def _run(*args: str) -> Any:
     from click.testing import CliRunner
 
-    return CliRunner().invoke(cli, ["demo", *args])
+    # Click 8.1 has to be told to keep the two streams apart, 8.2 does so anyway.
+    options: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+    return CliRunner(**options).invoke(cli, ["demo", *args])
 
 
 @pytest.mark.usefixtures("contrib")
@@ -46,11 +49,15 @@ def test_one_screen_shows_events_messages_a_refusal_and_what_to_try_next(
         "loop-guard as user: Bash has failed",
         "Bash would be refused by loop-guard",
         "[redacted:github-token]",
+        "the host has noticed: was killed by SIGKILL after",
+        "its gate denies: secret-guard: it has a gate and is starting again",
+        "it runs again, and its gate answers: allow",
         "ally-plugins replay SESSION.jsonl",
     ):
         assert expected in result.stdout
     assert "\x1b" not in result.stdout
     assert list(home.iterdir()) == []  # the person's own home is not touched
+    assert result.stderr == ""
 
 
 @pytest.mark.usefixtures("contrib", "home")
@@ -59,11 +66,41 @@ def test_json_counts_all_twelve_event_types_and_the_three_of_plugins(tmp_path: P
 
     found = json.loads(_run("--json").stdout)
     assert all(found["events"][name] > 0 for name in (*CODE_ALLY_TYPES, *PLUGIN_TYPES))
-    assert found["decisions"]["deny"] == 1
+    assert found["decisions"]["deny"] == 2  # loop-guard's, and the one of a gate whose process is away
     assert found["broken_lines"] == 0
     assert found["action"]["result"]["tool_calls"]["total"] == found["events"]["TOOL_CALL_START"]
     assert {one["plugin"] for one in found["messages"]} == {"conversation-monitor", "loop-guard"}
     assert not list(tmp_path.glob("ally-demo-*"))
+
+
+@pytest.mark.usefixtures("contrib", "home")
+def test_the_process_that_is_killed_is_noticed_denies_and_comes_back_and_none_is_left() -> None:
+    import json
+
+    found = json.loads(_run("--json").stdout)
+    killed = found["killed"]
+    assert killed["plugin"] == "secret-guard"
+    assert killed["reason"].startswith("was killed by SIGKILL after ")
+    assert "; it starts again in " in killed["reason"]
+    assert "it has a gate and is starting again" in killed["answer_meanwhile"]
+    assert killed["answer_afterwards"] == "allow"
+    assert 0 < killed["noticed_after"] < killed["running_after"]
+    assert found["plugins"]["secret-guard"] | {"reason": ""} == {
+        "delivered": 0, "dropped": 0, "messages": 0, "emitted": 0, "refused": {}, "crashes": 1, "state": "running",
+        "reason": "",
+    }  # fmt: skip
+    assert not [command for command in _own_children() if b"ally_plugins" in command]
+
+
+def _own_children() -> list[bytes]:
+    """Return the command lines of this process's children, where the machine tells."""
+    own = os.getpid()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            if int(folder.joinpath("stat").read_text().rpartition(")")[2].split()[1]) == own:
+                found.append(folder.joinpath("cmdline").read_bytes())
+    return found
 
 
 @pytest.mark.usefixtures("contrib")
