@@ -30,6 +30,9 @@ __all__ = ["DaemonFailed", "Opener", "RestartPolicy", "StartFailed", "Supervisor
 
 _log: Final = logging.getLogger(__name__)
 
+EOF_GRACE: Final = 0.5
+"""Seconds that a daemon has to end by itself once its input has ended, before it is told by a signal."""
+
 LAST_WORDS: Final = 0.2
 """Seconds that a process has to end by itself after its connection broke, so that its exit code is the reason told."""
 
@@ -196,7 +199,7 @@ class Supervisor:
             reason = await self._watch(process, began)
             failure: PluginError | None = None if self._hurry.is_set() else DaemonFailed(reason)
         except CannotExecute as error:
-            failure, reason = StartFailed(str(error), is_final=True), str(error)
+            failure, reason = StartFailed(str(error), is_final=error.is_final), str(error)
         except PluginError as error:
             failure, reason = error, str(error)
         if failure is None:
@@ -278,22 +281,25 @@ class Supervisor:
             self._broken.set_result(reason)
 
     async def _end(self, reason: str, *, polite: bool) -> None:
-        """Take the process down, and with it everything that it has started."""
-        link, self._link = self._link, None
-        process, self.process = self.process, None
-        if process is not None:
-            if link is not None and polite and not process.exited.done():
-                with suppress(Exception):
-                    await self.opener.say_goodbye(link, reason)
-                await asyncio.wait([process.exited], timeout=0.1)
+        """Take the process down, and with it everything that it has started; where cancelled, `stop` does the rest."""
+        link, process = self._link, self.process
+        if process is None:
             self.lane.disconnect(reason)
-            self.on_gone()
-            if link is not None:
-                link.close(reason)
-            await process.stop(self.timing.shutdown_grace if polite else 0.0)
-            self.opener.ended()
-        else:
-            self.lane.disconnect(reason)
+            return
+        is_asked = link is not None and polite and not process.exited.done()
+        if link is not None and is_asked:
+            self._link = None  # who comes here again need not be as polite
+            with suppress(Exception):
+                await self.opener.say_goodbye(link, reason)
+        self.lane.disconnect(reason)
+        self.on_gone()
+        if link is not None:
+            link.close(reason)
+        if is_asked:  # the end of its input is all that most need; SIGTERM is for the others
+            await asyncio.wait([process.exited], timeout=min(EOF_GRACE, self.timing.shutdown_grace))
+        await process.stop(self.timing.shutdown_grace if polite else 0.0)
+        self.process = self._link = None
+        self.opener.ended()
 
     def _ended_words(self, end: Exit, began: float, when: str = "") -> str:
         seconds = asyncio.get_running_loop().time() - began
