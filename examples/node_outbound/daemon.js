@@ -78,6 +78,10 @@ const requests = {
   },
   start: () => null,
   ping: () => "pong",
+  async drain() {
+    await tour; // the events before this are handled when what they began is done
+    return null;
+  },
   shutdown: () => null, // the host closes its end next, and then there is nothing left to read
   gate({ on, call }) {
     if (on !== "tool_call") return null;

@@ -74,7 +74,10 @@ def test_it_makes_every_call_once_and_reports_what_came_of_each(host: Any) -> No
         "error": "nobody has said anything yet",
     }
     host.write(_event(UserMessage(content="hi")) + _event(ToolCallEnd(tool_name="bash"), "s1:41"))
+    assert host.ask("drain") is None
+    calls_by_then = len(host.calls)
     result = tool_result_from(host.ask("call_tool", _tool("outbound-report")))
+    assert len(host.calls) == calls_by_then, "it said that it was done"
     expected = set(PLUGIN_METHODS) - {"initialize", "log", "report_crash", "ack_events", "$/cancel", "$/progress"}
     assert result.data["report"] == dict.fromkeys(expected, "ok")
     assert result.data["toolCalls"] == 1
