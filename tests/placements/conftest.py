@@ -52,6 +52,8 @@ class Placement:
     """Whether values that are no JSON, such as tuples, stay what they are between plugin and host."""
     sends_anything: bool
     """Whether arguments that JSON cannot say reach the bus, which counts and records their refusal."""
+    imports_late: bool
+    """Whether the host, not whoever gives it the class, has the plugin's module imported."""
 
 
 def _inline(target: str, record: PluginRecord) -> Any:
@@ -72,6 +74,7 @@ PLACEMENTS = (
         starts_again=False,
         keeps_python_values=True,
         sends_anything=True,
+        imports_late=False,
     ),
     Placement(
         name="process",
@@ -80,6 +83,7 @@ PLACEMENTS = (
         starts_again=True,
         keeps_python_values=False,
         sends_anything=False,
+        imports_late=True,
     ),
 )
 
