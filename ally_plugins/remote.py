@@ -31,6 +31,7 @@ from .runtime.peer import Peer
 from .runtime.plugin import DEADLINES, Plugin
 from .runtime.process import Launcher, Process, ProcessSpec
 from .runtime.supervisor import StartFailed
+from .settings import Secret
 from .wire.codes import UNSUPPORTED_PROTOCOL
 from .wire.handshake import PROTOCOL, PROTOCOLS, check_protocol
 from .wire.host_params import HostInfo, InitializeParams, InitializeResult
@@ -51,6 +52,9 @@ __all__ = ["Offers", "Remote", "RemoteSide", "StdioOpener", "new_remote"]
 LAST_LINES: Final = 3
 LAST_CHARS: Final = 300
 """Of its stderr in the reason why a daemon ended; the log has the rest."""
+
+WIND_UP: Final = 1.0
+"""Seconds beyond the deadline of `ally_stop` that a daemon has to end its tasks and acknowledge what it has done."""
 
 _PROTOCOL_HINT: Final = "stdout is the protocol's own: what is for people goes to stderr"
 
@@ -152,6 +156,7 @@ class Remote:
                 capabilities=self.side.capabilities,
                 grants=plugin.grants.texts(),
                 settings=dict(self.record.settings),
+                secrets=tuple(name for name, value in self.record.settings.items() if isinstance(value, Secret)),
                 sessions=self.side.session_ids(),
                 data_dir=self.side.data_dir_of(plugin.name),
                 deadlines={**DEADLINES, **plugin.options.deadlines},
@@ -382,7 +387,7 @@ async def welcome(remote: Remote, peer: Peer) -> None:
 async def say_goodbye(remote: Remote, link: Link, reason: str) -> None:
     """Send `shutdown`, and wait for its answer within the deadline of `ally_stop`."""
     remote.lane.is_ready = False
-    async with asyncio.timeout(remote.plugin.deadline("ally_stop", "stop")):
+    async with asyncio.timeout(remote.plugin.deadline("ally_stop", "stop") + WIND_UP):
         await link.request("shutdown", {"reason": reason})
 
 

@@ -68,6 +68,9 @@ class InitializeParams:
     settings: dict[str, Any] = field(
         default=EMPTY, metadata=said(OBJECT, "the values of the plugin's settings, secrets among them")
     )
+    secrets: tuple[str, ...] = field(
+        default=(), metadata=said(TEXTS, "the names of the settings that are secret: never to be logged or shown")
+    )
     sessions: tuple[str, ...] = field(default=(), metadata=said(TEXTS, "the ids of the sessions that are open"))
     data_dir: str | None = field(default=None, metadata=said(TEXT, "a directory of the plugin's own"))
     deadlines: dict[str, float] = field(
