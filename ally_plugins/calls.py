@@ -70,10 +70,10 @@ class DaemonCalls:
             peer.fail(request.id, METHOD_NOT_FOUND, str(unknown_method(request.method)))
         elif not self.is_open:
             peer.fail(request.id, NOT_INITIALIZED, "calls may be made once `initialize` has been answered")
-        elif self._in_flight >= IN_FLIGHT:
+        elif self._in_flight >= IN_FLIGHT and _counts(request):
             peer.fail(request.id, BUSY, f"{self._in_flight} requests are unanswered; wait for one to return")
         else:
-            self._in_flight += 1
+            self._in_flight += _counts(request)
             return asyncio.get_running_loop().create_task(self._work(answer, peer, request))
         return None
 
@@ -108,7 +108,7 @@ class DaemonCalls:
             except TypeError:
                 peer.fail(request.id, INTERNAL_ERROR, "internal error: the result cannot be said in JSON")
         finally:
-            self._in_flight -= 1
+            self._in_flight -= _counts(request)
 
     async def _answer(self, answer: _Answer, request: Request) -> Any:
         try:
@@ -263,6 +263,11 @@ class DaemonCalls:
         SCOPE.set(scope)
         with suppress(RefusedError):  # counted and written down; a notification has no answer
             await self._bus.task_progress(self._plugin, told.progress, told.message)
+
+
+def _counts(request: Request) -> bool:
+    """Say whether a request is one of those in flight: not acknowledgements, of which a window may be on its way."""
+    return request.method != "ack_events"
 
 
 _Answer = Callable[[DaemonCalls, Any], Awaitable[Any]]

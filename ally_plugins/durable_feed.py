@@ -149,10 +149,13 @@ class Feed:
                 text = f"offset {offset!r} was not sent to {self._name!r}; expected the `offset` of an event that was"
                 raise NotFoundRefused(text, plugin=self._name)
             self._done(place)
-            self._changed.set()
         try:
             await self._keep()
+        except asyncio.CancelledError:
+            self._keep_soon()  # nobody waits for it any more, but it was said
+            raise
         except JournalError as error:
+            self._keep_soon()  # in case it is not said again
             raise UnavailableRefused(f"the acknowledgement is not on disk: {error}", plugin=self._name) from None
 
     # --- what the ways to deliver have to say ---
@@ -180,6 +183,9 @@ class Feed:
     def _done(self, place: Place) -> None:
         """Take note that everything up to a place is done."""
         self.acknowledged = max(self.acknowledged, place)
+
+    def _written(self) -> None:
+        """Take note that what is done is on disk."""
 
     # --- the task ---
 
@@ -281,3 +287,4 @@ class Feed:
         if place > self._kept:
             await self._journal.put_bookmark(self._bookmark, str(place))  # written in the order of these calls
             self._kept = max(self._kept, place)
+            self._written()

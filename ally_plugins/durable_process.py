@@ -108,11 +108,12 @@ class ProcessFeed(Feed):
         return not self._flying
 
     @override
-    def _done(self, place: Place) -> None:
-        super()._done(place)
-        self._land(place)
-        while self._sent and (first := next(iter(self._sent))) <= place:
+    def _written(self) -> None:
+        """Move the window on: only now, so that no more acknowledgements are on their way than it has places."""
+        self._land(self._kept)
+        while self._sent and (first := next(iter(self._sent))) <= self._kept:
             del self._sent[first]
+        self._changed.set()
 
     def _land(self, place: Place | None) -> None:
         """Wait no more for what was sent up to a place, or for anything."""
