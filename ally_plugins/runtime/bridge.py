@@ -37,6 +37,9 @@ BATCH: Final = 512
 LONGEST_LINE: Final = 16 * 1024 * 1024
 """Bytes of one event, which may carry a tool's whole output; a larger one is told as dropped."""
 
+DRAIN_LIMIT: Final = 30.0
+"""Seconds that a daemon has to handle what it was sent, where somebody waits for that: as long as one hook may take."""
+
 _numbers: Final = count(1)
 
 
@@ -68,6 +71,7 @@ class DaemonLane:
         self._asked: dict[str, _Asked] = {}
         self._scopes: dict[str, Scope] = {}
         self._is_open = False
+        self._drains = True
         self._gone = ""
         """What became of the process before; empty until one has ended."""
 
@@ -159,7 +163,9 @@ class DaemonLane:
             request.settle()
             return request.future
         asked = _Asked(request, f"q{next(_numbers)}")
-        if deadline is not None:
+        if function is None:
+            request.timer = loop.call_later(DRAIN_LIMIT, self._give_up_draining, request)
+        elif deadline is not None:
             request.timer = loop.call_later(deadline, self._expire, asked, deadline)
         request.future.add_done_callback(partial(self._over, asked))
         if function is not None and not isinstance(function, RemoteHook):
@@ -184,7 +190,7 @@ class DaemonLane:
 
     def connect(self, link: Link) -> None:
         """Use this link from now on; events flow once `is_ready` is set and the lane is woken."""
-        self.link, self.is_ready = link, False
+        self.link, self.is_ready, self._drains = link, False, True
 
     def disconnect(self, reason: str) -> None:
         """Let go of the link; open questions are answered with DaemonGone, events wait for the next process."""
@@ -285,7 +291,7 @@ class DaemonLane:
             link.write_events(events)
 
     def _needs_no_confirmation(self, cursor: Cursor) -> bool:
-        return self.link is None or not self.is_ready or self._confirmed_all(cursor)
+        return self.link is None or not self.is_ready or not self._drains or self._confirmed_all(cursor)
 
     def _confirmed_all(self, cursor: Cursor) -> bool:
         self.wake()
@@ -347,6 +353,11 @@ class DaemonLane:
         session_id = request.scope.session_id or ""
         if session_id in self._confirmed:
             self._confirmed[session_id] = max(self._confirmed[session_id], request.after)
+        request.settle()
+
+    def _give_up_draining(self, request: Request) -> None:
+        """Wait no more for a daemon that answers no `drain`, now and until its next process."""
+        self._drains = False
         request.settle()
 
     def _expire(self, asked: _Asked, deadline: float) -> None:
