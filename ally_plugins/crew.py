@@ -212,14 +212,14 @@ class Crew:
     def observers_of(self, member: Member) -> Observers:
         """Return what the lane of an inline plugin carries: what it is granted, without its durable types."""
         found = Observers.compile(member.plugin.implementations, member.plugin.grants.receives)
-        if not member.record.manifest.durable:
+        if not member.record.durable:
             return found
         from .durable import without_durable
 
-        return without_durable(found, member.record.manifest.durable)
+        return without_durable(found, member.record.durable)
 
     async def _feed(self, member: Member) -> None:
-        plugin, types = member.plugin, member.record.manifest.durable
+        plugin, types = member.plugin, member.record.durable
         if types and plugin.lane is not None:
             await self.side.feed(plugin, plugin.lane, types)
 
@@ -285,6 +285,7 @@ class Crew:
             return
         if plugin.supervisor is not None:
             await plugin.supervisor.stop("the host stops")
+        await self.side.feed_no_more(plugin)  # a daemon has said its last word; no event comes after `ally_stop`
         implementation = plugin.implementations.get("ally_stop")
         if plugin.is_running and implementation is not None and plugin.supervisor is None:
             future = lane.submit(

@@ -182,11 +182,11 @@ class CrewChanges:
         if lane is not None:
             if plugin.supervisor is not None:
                 await plugin.supervisor.stop(reason)
-            else:
+            await self.crew.side.feed_no_more(plugin)  # a daemon has said its last word; none comes after `ally_stop`
+            if plugin.supervisor is None:
                 await self._say_goodbye(plugin, lane)
             await asyncio.gather(lane.close(), put_down_all(plugin.working, lanes.GRACE))
             self.crew._lanes = tuple(each for each in self.crew._lanes if each is not lane)  # noqa: SLF001
-            await self.crew.side.feed_no_more(plugin)
         plugin.set_state("stopped", reason)
 
     async def _say_goodbye(self, plugin: Plugin, lane: AnyLane) -> None:

@@ -117,6 +117,12 @@ class PluginRecord:
         return "" if is_same else f"its files are not those that were agreed to; {way_out}"
 
     @property
+    def durable(self) -> tuple[str, ...]:
+        """The event types that it gets from the journal. None for a daemon of Code-Ally's, which cannot acknowledge."""
+        cannot = self.daemon is not None and self.daemon.legacy
+        return () if cannot else self.manifest.durable
+
+    @property
     def source(self) -> str:
         """Where the plugin comes from, in words."""
         if not self.distribution:

@@ -7,6 +7,7 @@ ending the process is the supervisor's.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -28,7 +29,7 @@ from .runtime.links import DaemonGone, Link, RemoteCrash
 from .runtime.loading import check_declared
 from .runtime.observers import Observers
 from .runtime.peer import Peer
-from .runtime.plugin import DEADLINES, Plugin
+from .runtime.plugin import DEADLINES, Plugin, describe
 from .runtime.process import Launcher, Process, ProcessSpec
 from .runtime.supervisor import StartFailed
 from .settings import Secret
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from .runtime.stderrlog import StderrLog  # noqa: TC004 - nobody reads this annotation at run time
 
 __all__ = ["Offers", "Remote", "RemoteSide", "StdioOpener", "new_remote"]
+
+_log: Final = logging.getLogger(__name__)
 
 LAST_LINES: Final = 3
 LAST_CHARS: Final = 300
@@ -385,10 +388,17 @@ async def welcome(remote: Remote, peer: Peer) -> None:
 
 
 async def say_goodbye(remote: Remote, link: Link, reason: str) -> None:
-    """Send `shutdown`, and wait for its answer within the deadline of `ally_stop`."""
+    """Send `shutdown`, and wait for its answer within the deadline of `ally_stop`; what goes wrong is logged."""
     remote.lane.is_ready = False
-    async with asyncio.timeout(remote.plugin.deadline("ally_stop", "stop") + WIND_UP):
-        await link.request("shutdown", {"reason": reason})
+    limit = remote.plugin.deadline("ally_stop", "stop") + WIND_UP
+    try:
+        async with asyncio.timeout(limit):
+            await link.request("shutdown", {"reason": reason})
+    except TimeoutError:
+        _log.warning("%r did not answer `shutdown` within %g s", remote.plugin.name, limit)
+    except (RemoteCrash, RemoteError, RefusedError) as error:
+        why = remote.plugin.masked(describe(error))
+        _log.warning("ally_stop of %r failed: %s", remote.plugin.name, why)
 
 
 def _version() -> str:
@@ -413,8 +423,8 @@ def new_remote(
 
 def lively(observers: Observers, record: PluginRecord) -> Observers:
     """Return what a lane carries itself: without the durable types, which come from the journal."""
-    if not record.manifest.durable:
+    if not record.durable:
         return observers
     from .durable import without_durable
 
-    return without_durable(observers, record.manifest.durable)
+    return without_durable(observers, record.durable)

@@ -166,3 +166,36 @@ def test_an_inline_plugin_hears_each_event_once_and_its_other_events_as_ever(tmp
     for word in ("start", "end"):
         own = [name for name in heard if name.startswith(word)]
         assert own == [f"{word} {life}-{number}" for life in range(3) for number in range(100)]
+
+
+def test_no_durable_event_comes_after_the_plugin_was_told_to_stop(tmp_path: Path, run: Any) -> None:
+    heard: list[str] = []
+
+    class Plugin:
+        def __init__(self, ally: Any) -> None:
+            """Take no note of it."""
+
+        @hookimpl
+        async def ally_tool_call_end(self, event: Any) -> None:
+            heard.append(event.tool_name)
+            await asyncio.sleep(0.0001)
+
+        @hookimpl
+        async def ally_stop(self) -> None:
+            heard.append("stop")
+            await asyncio.sleep(0.05)
+
+    async def main() -> None:
+        for _ in range(2):
+            async with new_host(tmp_path / "home", Plugin) as host:
+                session = host.session("s")
+                for number in range(5000):
+                    session.emit(ToolCallEnd(tool_name=f"{number}"))
+                async with asyncio.timeout(30):
+                    while len(heard) < 50:  # noqa: ASYNC110
+                        await asyncio.sleep(0.001)
+            assert heard[-1] == "stop"
+            assert len(heard) < 5000
+            heard.clear()
+
+    run(main())
