@@ -301,3 +301,44 @@ def test_events_that_do_not_concern_it_are_passed_and_not_looked_at_again(
         assert kept() == f"{end}.0"
 
     within(main())
+
+
+def test_a_daemon_that_acknowledges_without_waiting_has_at_most_a_window_of_them_on_the_way(
+    rig: Any, some: Any, within: Any
+) -> None:
+    async def main() -> None:
+        async with rig() as host:
+            await host.daemon()
+            link = host.connect()
+            host.emit(*some(1000))
+            asked: set[asyncio.Task[None]] = set()
+            for _ in range(1000):
+                (params,) = await link.take(1)
+                task = asyncio.ensure_future(host.feeds.acknowledge("p", params["offset"]))
+                asked.add(task)
+                task.add_done_callback(asked.discard)
+                assert len(asked) <= WINDOW
+            await asyncio.gather(*asked)
+            assert ids(link.written) == numbered(1, 1000)
+
+    within(main())
+
+
+def test_an_acknowledgement_that_could_not_be_written_is_written_later_though_nobody_says_it_again(
+    rig: Any, some: Any, kept: Any, within: Any
+) -> None:
+    async def main() -> None:
+        async with rig() as host:
+            await host.daemon()
+            link = host.connect()
+            host.emit(*some(2 * WINDOW))
+            params = await link.take(WINDOW)
+            place = host.home.journal_file
+            place.rename(place.with_suffix(".away"))
+            with pytest.raises(UnavailableRefused):
+                await host.feeds.acknowledge("p", params[-1]["offset"])
+            place.with_suffix(".away").rename(place)
+            await link.take(WINDOW)  # the window moves on by itself
+            assert kept() == params[-1]["offset"]
+
+    within(main())
