@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from attrs import define, field, frozen
 
@@ -123,7 +123,7 @@ class _Talk(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - a process's stdio is nothing else
+        transport = cast("asyncio.WriteTransport", transport)  # uvloop's transports are not derived from it
         transport.write(self._given)
         transport.write_eof()
 

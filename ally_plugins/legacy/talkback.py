@@ -14,7 +14,7 @@ import secrets
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from attrs import define, field
 
@@ -194,7 +194,7 @@ class _Greeting(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - sockets give no other
+        transport = cast("asyncio.Transport", transport)  # uvloop's transports are not derived from it
         self._transport = transport
         peer = peer_of(transport.get_extra_info("socket"))
         self.pid = peer[0] if peer is not None else 0

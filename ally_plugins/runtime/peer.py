@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ally_plugins.compat import override
 from ally_plugins.errors import AllyError, ProtocolError
@@ -93,7 +93,7 @@ class Peer(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - sockets give no other
+        transport = cast("asyncio.Transport", transport)  # uvloop's transports are not derived from it
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self._transport = transport
 
