@@ -28,7 +28,8 @@ __all__ = ["CONTENT_LIMIT", "BusSteps", "HostSide", "begin_call", "cause_of", "c
 
 _log: Final = logging.getLogger(__name__)
 
-_MAY_CALL: Final = frozenset({"starting", "running"})
+_MAY_CALL: Final = frozenset({"starting", "running", "stopping"})
+"""The states in which hooks run: `ally_stop` does while a process is `stopping`."""
 
 CONTENT_LIMIT: Final = 2**31
 """The text's own limit is the budget's `message_bytes`; validation only looks at what it says."""

@@ -309,8 +309,10 @@ class PluginProcess:
         done, _ = await asyncio.wait([ended], timeout=seconds + GRACE)
         error = ended.result() if done else TimeoutError(f"ally_stop did not begin within {seconds:g} s")
         question.is_over = True
+        if isinstance(error, HookExit):
+            error = error.raised
         if error is not None:
-            say_failed(hook.name, error.raised if isinstance(error, HookExit) else error)
+            say_failed(hook.name, error)
         return error
 
     def _end(self, code: int) -> None:
