@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -304,11 +304,17 @@ class Crew:
     def _state_changed(self, plugin: Plugin) -> None:
         self.on_state(plugin)
         supervisor = plugin.supervisor
+        if plugin.state == "failed" and supervisor is not None:  # another host of the home may feed the plugin now
+            self._later(self.side.feed_no_more(plugin))
         if plugin.state == "quarantined" and supervisor is not None and supervisor.process is not None:
             # Not for the supervisor's own failures, after which no process is left; what its hooks did is the reason.
-            task = asyncio.get_running_loop().create_task(supervisor.stop("it is in quarantine"))
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+            self._later(supervisor.stop("it is in quarantine"))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what follows from a change of state, which cannot wait for it; the crew's stop does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     def _shortest_deadline(self) -> float:
         return min((plugin.shortest_deadline() for plugin in self.plugins), default=30.0)

@@ -98,6 +98,7 @@ class ProcessFeed(Feed):
         self._flying.append((one.place, event.id))
         self._sent[one.place] = None
         self._daemon.note(event.id, Scope(name, event.session_id, event.origin, frozenset((name,)), cause=event.id))
+        self._daemon.heard(event.session_id, event.origin)
 
     @override
     def _was_sent(self, place: Place) -> bool:

@@ -206,6 +206,12 @@ class DaemonLane:
         """Remember what a tool call, action or task runs for, so that the daemon can name it as a cause."""
         self._scopes[cause] = scope
 
+    def heard(self, session_id: str, chain: tuple[str, ...]) -> None:
+        """Remember what led to an event that came another way, from the journal."""
+        cursor = self._cursors.get(session_id)
+        if cursor is not None:
+            cursor.is_recent(chain)
+
     def forget(self, cause: str) -> None:
         """Forget a cause whose work has ended."""
         self._scopes.pop(cause, None)
