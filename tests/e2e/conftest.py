@@ -1,0 +1,170 @@
+"""People at a terminal of a fresh environment, and the wheels that they install."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 120.0  # seconds; a busy machine is no failure
+WHEEL = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+
+
+class Operator:
+    """A person at a terminal of a fresh environment: an own venv, an own home, the wheels installed with pip."""
+
+    def __init__(self, folder: Path, wheels: Sequence[Path | str]) -> None:
+        self.folder = folder
+        self.bin = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+        self.python = str(self.bin / "python")
+        venv.create(folder / "venv", with_pip=True)
+        self.pip("install", *map(str, wheels))
+
+    def pip(self, *args: str) -> None:
+        subprocess.run([self.python, "-m", "pip", "--quiet", *args], check=True)
+
+    def environment(self, home: Path, **more: str) -> dict[str, str]:
+        """Return the variables of the person's terminal."""
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("ALLY_", "COV", "PYTHON"))}
+        path = f"{self.bin}{os.pathsep}{env['PATH']}"
+        return env | {"ALLY_HOME": str(home), "PATH": path, "NO_COLOR": "1", "COLUMNS": "200"} | more
+
+    def start(self, *command: str, home: Path, cwd: Path | None = None, **more: str) -> subprocess.Popen[str]:
+        """Start a program that is talked to over its pipes. `command` is what follows the environment's Python."""
+        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        return subprocess.Popen(
+            [self.python, *command], env=self.environment(home, **more), cwd=cwd or self.folder, text=True, **pipes
+        )
+
+    def run(self, script: str, *args: str, home: Path, cwd: Path | None = None, **more: str) -> str:
+        """Run lines of Python, with every warning an error, and return what they print. stderr must stay empty."""
+        process = self.start("-W", "error", "-c", script, *args, home=home, cwd=cwd, **more)
+        out, errors = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, errors) == (0, ""), f"exit {process.returncode}\n{out}\n{errors}"
+        return out
+
+    def ally(self, *args: str, home: Path, code: int = 0, **more: str) -> str:
+        """Run a command without a terminal; return what it prints."""
+        done = subprocess.run(
+            [str(self.bin / "ally-plugins"), *args], check=False, env=self.environment(home, **more), cwd=self.folder,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+        assert done.returncode == code, f"{args}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def ask(self, *args: str, home: Path) -> Any:
+        """Run a command with --json; nothing but the object may be on its standard output."""
+        return json.loads(self.ally(*args, "--json", home=home))
+
+    def enable_examples(self, home: Path, *names: str) -> None:
+        """Copy examples into the home as their texts say, and agree to what they ask for."""
+        for name in names:
+            shutil.copytree(ROOT / "examples" / name, home / "plugins" / name)
+            self.ally("enable", name, "--yes", home=home)
+
+
+def build(source: Path, out: Path) -> None:
+    """Build the wheel of a source folder."""
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def write_wheel(
+    folder: Path, name: str, version: str, files: Mapping[str, str], requires: Sequence[str] = (), plugin: str = ""
+) -> Path:
+    """Write a wheel without a build backend, and return it. `plugin` is the entry point's target."""
+    package = name.replace("-", "_")
+    info = f"{package}-{version}.dist-info"
+    needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+    contents = {
+        **files,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
+        f"{info}/WHEEL": WHEEL,
+        f"{info}/entry_points.txt": f"[ally.plugins]\n{name} = {plugin}\n" if plugin else "",
+    }
+    rows = [f"{path},{_digest(text)},{len(text.encode())}\n" for path, text in contents.items()]
+    contents[f"{info}/RECORD"] = "".join([*rows, f"{info}/RECORD,,\n"])
+    folder.mkdir(exist_ok=True)
+    wheel = folder / f"{package}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, text in contents.items():
+            archive.writestr(path, text)
+    return wheel
+
+
+def _digest(text: str) -> str:
+    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Return both wheels: the ones that nox built, or new ones."""
+    folder = Path(os.environ.get("ALLY_WHEELS") or tmp_path_factory.mktemp("wheels"))
+    if not list(folder.glob("*.whl")):
+        for source in (ROOT, ROOT / "ally_plugins_contrib"):
+            build(source, folder)
+    return sorted(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def operator(tmp_path_factory: pytest.TempPathFactory, wheels: list[Path]) -> Operator:
+    """Return an operator who has installed both wheels with pip. Tests share the environment, and each has a home."""
+    return Operator(tmp_path_factory.mktemp("operator"), wheels)
+
+
+@pytest.fixture(scope="session")
+def build_wheel() -> Callable[[Path, Path], None]:
+    """Return `build`."""
+    return build
+
+
+@pytest.fixture(scope="session")
+def wheel_of() -> Callable[..., Path]:
+    """Return `write_wheel`."""
+    return write_wheel
+
+
+@pytest.fixture
+def transcript(tmp_path: Path) -> Path:
+    """Return a transcript with six tool calls, two of them Bash."""
+    file = tmp_path / "session.jsonl"
+    file.write_text("".join(f"{json.dumps(record)}\n" for record in _records()), "utf-8")
+    return file
+
+
+def _records() -> list[dict[str, Any]]:
+    """Return a small transcript: a question, a thought, six tool calls with their results, an answer."""
+    tools = ["Bash", "Read", "Bash", "Glob", "Grep", "WebFetch"]
+    records: list[dict[str, Any]] = [_record(0, "user", "why does the page not scroll?")]
+    records.append(_record(1, "assistant", [{"type": "thinking", "thinking": "look at the handler first"}]))
+    for i, tool in enumerate(tools):
+        use = {"type": "tool_use", "id": f"t{i}", "name": tool, "input": {"step": i}}
+        result = {"type": "tool_result", "tool_use_id": f"t{i}", "content": "done"}
+        records += [_record(2 * i + 2, "assistant", [use]), _record(2 * i + 3, "user", [result])]
+    records.append(_record(20, "assistant", [{"type": "text", "text": "the handler swallows the event"}]))
+    return records
+
+
+def _record(second: int, role: str, content: object) -> dict[str, Any]:
+    return {
+        "type": role,
+        "uuid": f"u{second}",
+        "sessionId": "s1",
+        "timestamp": f"2026-03-01T10:00:{second:02}.000Z",
+        "isSidechain": False,
+        "message": {"role": role, "content": content},
+    }
