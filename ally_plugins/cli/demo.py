@@ -96,14 +96,14 @@ class Demo:
     async def run(self) -> None:
         """Play the sample session. Raises what a replay raises."""
         from ally_plugins.host import Host
-        from ally_plugins.registry import Registry
         from ally_plugins.replay.pacing import ReplayClock
         from ally_plugins.replay.player import Player
         from ally_plugins.replay.reading import open_recording
+        from ally_plugins.replay.registering import ReplayRegistry
         from ally_plugins.replay.sample import sample_path
 
         host = Host(self.home.app, home=self.home, clock=ReplayClock(), has_person=True)
-        host.registry = Registry(self.home, only=self.plugins)  # whatever ALLY_PLUGINS says
+        host.registry = ReplayRegistry(self.home, only=self.plugins)  # whatever ALLY_PLUGINS says
         with sample_path() as path:
             player = Player(host, [open_recording(path)], on_event=self._see, before_end=partial(self._end, host))
             self.report = player.report

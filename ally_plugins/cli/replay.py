@@ -118,17 +118,17 @@ def _open_all(files: Sequence[str], session_id: str | None, context_window: int 
 
 def _host(state: State, plugins: Sequence[str]) -> Host:
     from ally_plugins.host import Host
-    from ally_plugins.registry import Registry
     from ally_plugins.replay.pacing import ReplayClock
+    from ally_plugins.replay.registering import ReplayRegistry
 
     host = Host(state.app, home=state.home, clock=ReplayClock(), has_person=True)
+    registry = host.registry = ReplayRegistry(state.home)
     if plugins:
-        registry = Registry(state.home)
         for name in plugins:
             record = registry.get(name)  # an unknown name is an error with the nearest right one
             if not record.is_enabled:
                 raise click.UsageError(f"{name!r} would not run, it is {record.state}: {record.reason}")
-        host.registry = Registry(state.home, only=plugins)
+        host.registry = ReplayRegistry(state.home, only=plugins)
     return host
 
 

@@ -116,6 +116,8 @@ class SocketLink:
     _tasks: set[asyncio.Task[Any]] = field(init=False, factory=set)
     _number: int = field(init=False, default=0)
     _is_closed: bool = field(init=False, default=False)
+    _hangs_up: bool = field(init=False, default=True)
+    _drained: int = field(init=False, default=0)
 
     takes_lines = False
 
@@ -151,7 +153,7 @@ class SocketLink:
     def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:  # noqa: ARG002 - any link's
         """Answer for a daemon that knows nothing of our protocol: what any link is asked, said in Code-Ally's way.
 
-        `ping` is a connection; `drain` waits until the events before it are sent; `start` and `shutdown` need nothing.
+        `ping` is a connection; `drain` waits for the events before it; `start` and `shutdown` need nothing.
         Anything else fails with PluginError: who wants to be asked more has to talk back.
         """
         answers: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
@@ -265,9 +267,30 @@ class SocketLink:
             self._worker = self._start(self._send_all())
 
     async def drain(self) -> None:
-        """Wait until the events that were given before are sent or lost."""
+        """Wait until the events that were given before are sent or lost, and handled where that can be seen.
+
+        Who works on one connection after the other hangs up on an empty one only after those that came before it. Who
+        does not hang up within the time for one event is not waited for again.
+        """
         if self._worker is not None:
             await asyncio.wait([self._worker])
+        sent = self.counts.sent
+        if sent > self._drained and self._hangs_up:
+            self._hangs_up = await self._see_hang_up()
+        self._drained = max(self._drained, sent)
+
+    async def _see_hang_up(self) -> bool:
+        """Say whether the daemon hung up on a connection that said nothing."""
+        try:
+            async with asyncio.timeout(self.notification_timeout), _connection(self.path) as sock:
+                sock.shutdown(socket.SHUT_WR)
+                while await asyncio.get_running_loop().sock_recv(sock, _CHUNK):
+                    pass
+        except TimeoutError:
+            return False
+        except OSError:  # it hung up the hard way, or ends: there is nothing more to wait for
+            pass
+        return True
 
     async def _send_all(self) -> None:
         try:

@@ -42,8 +42,9 @@ from ally_plugins.replay.steps import (
     ToolCalled,
     ToolReturned,
 )
-from ally_plugins.runtime.dispatch import Question
+from ally_plugins.replay.waiting import wait_for_calls, wait_for_restarts
 from ally_plugins.runtime.anylane import AnyLane
+from ally_plugins.runtime.dispatch import Question
 from ally_plugins.session import Session
 
 if TYPE_CHECKING:
@@ -194,7 +195,9 @@ class SessionPlayer:
             head = ring.head
             if all([lane.has_heard(name, head) for lane in lanes]):  # noqa: C419 - twice as fast
                 return
+        await wait_for_restarts(self.host)
         await session.drained()
+        await wait_for_calls(self.host)
         self._lanes = self._open_lanes()  # one that was abandoned never gets there
 
     def _open_lanes(self) -> list[AnyLane]:

@@ -1,0 +1,31 @@
+"""What is installed, as a replay has it: nobody reads a replay's events from the journal.
+
+A durable subscription's place in the journal belongs to the live plugin. In a replay its types are heard like all
+others, at their own time, so that the outcome does not depend on how fast a disk is read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from ally_plugins.compat import override
+from ally_plugins.registry import Registry
+
+if TYPE_CHECKING:
+    from ally_plugins.records import PluginRecord
+
+__all__ = ["ReplayRegistry"]
+
+
+class ReplayRegistry(Registry):
+    """A registry whose plugins subscribe to nothing durably; `only` as a Registry's."""
+
+    @override
+    def load(self) -> tuple[PluginRecord, ...]:
+        """Return every plugin, as a Registry does, without its durable subscription."""
+        return tuple(
+            evolve(record, manifest=evolve(record.manifest, durable=())) if record.manifest.durable else record
+            for record in super().load()
+        )
