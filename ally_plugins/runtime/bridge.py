@@ -250,9 +250,7 @@ class DaemonLane:
         if found is None:
             return None
         session_id, cursor, seq = found
-        event = cursor.ring.event(seq)
-        origin = event.origin if event is not None else cursor.recent_origin
-        return Scope(self.plugin, session_id, origin, frozenset((self.plugin,)), cause=cause)
+        return Scope(self.plugin, session_id, cursor.origin_of(seq), frozenset((self.plugin,)), cause=cause)
 
     # --- delivery ---
 
@@ -287,6 +285,7 @@ class DaemonLane:
         if events:
             if not run.is_plain:
                 cursor.is_recent(max((event.origin for event in events), key=len))
+                cursor.keep_chains(events)
             self._write(link, events, run)
 
     def _write(self, link: Link, events: list[Event], run: Run | None = None) -> None:

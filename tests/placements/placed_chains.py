@@ -1,0 +1,106 @@
+"""Plugins that the tests of placements run inline and in a process: they act on what they hear, and on one another."""
+
+# ruff: noqa: ARG002 - hooks name what they are given, used or not
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from placed_calls import failure, outcome
+from placed_hooks import Plain
+
+from ally_plugins import Allow, HopLimitRefused, action, hookimpl, tool
+
+
+class Echoes(Plain):
+    """Answers each event `ping` of another, and the start of a tool, with one of its own."""
+
+    @hookimpl
+    async def ally_event(self, event: Any) -> None:
+        if event.type.endswith(":ping") or event.type == "TOOL_CALL_START":
+            try:
+                await self.ally.emit_event("ping", {"from": self.ally.name})
+            except HopLimitRefused as error:
+                self.seen.append(failure(error))
+
+
+class EchoesInThread(Plain):
+    @hookimpl
+    def ally_event(self, event: Any) -> None:
+        if event.type.endswith(":ping") or event.type == "TOOL_CALL_START":
+            try:
+                self.ally.blocking.emit_event("ping", {"from": self.ally.name})
+            except HopLimitRefused as error:
+                self.seen.append(failure(error))
+
+
+class Speaks(Plain):
+    """Adds a message from each kind of code that it has."""
+
+    @hookimpl
+    async def ally_tool_call_end(self, event: Any) -> None:
+        await self.ally.add_message("user", "from an observer")
+
+    @hookimpl
+    def ally_tool_call_start(self, event: Any) -> None:
+        self.ally.blocking.add_message("user", "from a thread")
+
+    @hookimpl
+    async def ally_gate_tool_call(self, call: Any) -> Allow:
+        await self.ally.add_message("user", "from a gate")
+        return Allow()
+
+    @hookimpl
+    async def ally_transform_tool_input(self, call: Any) -> None:
+        await self.ally.add_message("user", "from a transform")
+
+    @tool
+    async def speak(self) -> None:
+        await self.ally.add_message("user", "from a tool")
+
+    @action
+    async def act(self) -> None:
+        await self.ally.add_message("user", "from an action")
+
+    async def _work(self) -> None:
+        await self.ally.add_message("user", "from a task")
+
+    @tool
+    async def work(self) -> None:
+        task = await self.ally.start_task("work", self._work())
+        await task.result()
+
+    async def _later(self) -> None:
+        await self.ally.add_message("user", "from a child")
+
+    @hookimpl
+    async def ally_thought_complete(self, event: Any) -> None:
+        await asyncio.create_task(self._later())
+
+
+class Waits(Plain):
+    """Makes calls that would wait for the hook that makes them."""
+
+    @hookimpl
+    async def ally_tool_call_end(self, event: Any) -> None:
+        self.seen.append(await outcome(self.ally.request_action("run", {"name": "bash"})))
+
+    @hookimpl
+    async def ally_gate_tool_call(self, call: Any) -> Allow:
+        return Allow()
+
+    @hookimpl
+    async def ally_gate_message(self, message: Any) -> Allow:
+        self.seen.append(await outcome(self.ally.add_message("user", "from its gate")))
+        return Allow()
+
+    @tool
+    async def ask(self) -> Any:
+        return await outcome(self.ally.request_action("run", {"name": "bash"}))
+
+
+class SpeaksOnCall(Plain):
+    @hookimpl
+    async def ally_tool_call_end(self, event: Any) -> None:
+        self.seen.append(await outcome(self.ally.add_message("user", "hello")))

@@ -1,0 +1,174 @@
+"""Who led to what, in every placement: chains, causes, the hop limit, and calls that would wait for themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ally_plugins import ThoughtComplete, ToolCall, ToolCallEnd, ToolCallStart, UserMessage, hookimpl
+from ally_plugins.journal.explaining import explain
+
+Fixture = Any
+
+
+async def settle(session: Any, rounds: int = 40) -> None:
+    """Let plugins answer one another until they are done."""
+    for _ in range(rounds):
+        await session.drained()
+
+
+@pytest.mark.parametrize("plugin", ["Echoes", "EchoesInThread"])
+def test_two_plugins_that_answer_each_other_stop_at_eight(
+    plugin: str, placed: Fixture, go: Fixture, look: Fixture, told: Fixture
+) -> None:
+    async def main() -> None:
+        plugins = {name: placed(f"placed_chains:{plugin}") for name in "ab"}
+        async with placed.host(plugins) as host:
+            events = told(host)
+            session = host.session("s")
+            session.emit(ToolCallStart(tool_name="bash"))
+            await settle(session)
+            chains = [event.origin for event in events if event.type.endswith(":ping")]
+            assert sorted(map(len, chains)) == sorted([*range(1, 9)] * 2)
+            assert all(left != right for chain in chains for left, right in zip(chain, chain[1:], strict=False))
+            for name in "ab":
+                (refused,) = await look(host, name)
+                assert (refused["raised"], refused["reason"], refused["plugin"]) == (
+                    "HopLimitRefused",
+                    "hop_limit",
+                    name,
+                )
+                assert len(refused["chain"]) == 9
+                assert refused["text"].startswith(" → ".join(refused["chain"]) + " would be 9 plugins")
+            assert {p.counts.crashes for p in host.plugins.values()} == {0}
+
+    go(main())
+
+
+async def spoken(host: Any, session: Any) -> dict[str, tuple[Any, Any]]:
+    """Return by its text the chain and the cause of each message that waits."""
+    await settle(session, 3)
+    return {
+        stored.body["content"]: (tuple(stored.body["metadata"]["origin"]), stored.cause)
+        for stored in host.journal.pending(session.id)
+    }
+
+
+def test_what_a_plugin_does_carries_its_cause_and_the_chain_that_led_there(
+    placed: Fixture, go: Fixture, call: Fixture, told: Fixture, records: Fixture
+) -> None:
+    async def main() -> None:
+        plugins = {"speaks": placed("placed_chains:Speaks"), "p": placed("placed_calls:Caller")}
+        async with placed.host(plugins) as host:
+            events = told(host)
+            session = host.session("s")
+            end, start, thought = (
+                ToolCallEnd(tool_name="x"),
+                ToolCallStart(tool_name="x"),
+                ThoughtComplete(thinking="?"),
+            )
+            for event in (end, start, thought):
+                session.emit(event)
+            await session.drained()
+            await session.gate_tool_call(ToolCall("bash", {}, "c1"))
+            await session.transform_tool_input(ToolCall("bash", {}, "c2"))
+            await host.call_tool("speak", plugin="speaks", session_id="s")
+            await host.call_tool("work", plugin="speaks", session_id="s")
+            await session.request_action("act")
+            found = await spoken(host, session)
+            assert {origin for origin, _ in found.values()} == {("speaks",)}
+            causes = {text.removeprefix("from a").strip("n "): cause for text, (_, cause) in found.items()}
+            (task,) = host.tasks
+            (asked,) = await records(host, "action")
+            assert causes.pop("tool").startswith("c")
+            assert causes == {
+                "observer": end.id, "thread": start.id, "child": thought.id, "gate": "c1", "transform": "c2",
+                "task": task.id, "actio": asked.ref,
+            }  # fmt: skip
+            await session.safe_point()
+            assert events
+
+        async with placed.host(plugins) as host:
+            session = host.session("s")
+            await call(host, "add_message", "user", "first", session_id="s")
+            await session.safe_point("turn_end")  # what follows from it carries its chain
+            for event in (ToolCallEnd(tool_name="x"), ToolCallStart(tool_name="x"), ThoughtComplete(thinking="?")):
+                session.emit(event)
+            await session.drained()
+            await session.gate_tool_call(ToolCall("bash", {}, "c1"))
+            await session.transform_tool_input(ToolCall("bash", {}, "c2"))
+            await session.request_action("act", by="agent")
+            found = await spoken(host, session)
+            assert {text: origin for text, (origin, _) in found.items()} == dict.fromkeys(found, ("p", "speaks"))
+            assert len(found) == 6
+            await session.safe_point()
+            session.emit(UserMessage(content="hello"))
+            session.emit(ToolCallEnd(tool_name="x"))
+            await session.drained()
+            found = await spoken(host, session)
+            assert [origin for origin, _ in found.values()] == [("speaks",)]
+
+    go(main())
+
+
+def test_a_message_can_be_explained_back_to_what_led_to_it(
+    placed: Fixture, go: Fixture, look: Fixture, records: Fixture
+) -> None:
+    async def main() -> None:
+        plugins = {"p": placed("placed_chains:SpeaksOnCall"), "judge": placed("placed_hooks:Judges")}
+        async with placed.host(plugins) as host:
+            session = host.session("s")
+            session.emit(ToolCallStart(tool_name="bash", call_id="c1"))
+            session.emit(ToolCallEnd(tool_name="bash", call_id="c1"))
+            await session.drained()
+            (receipt,) = await look(host)
+            await session.safe_point()
+            await host.journal.flush()
+            found = explain(host.journal.reading, receipt["returned"]["id"])
+            assert found is not None
+            assert found.message is not None
+            assert (found.message.plugin, found.message.state) == ("p", "delivered")
+            assert [event.type for event in found.causes] == ["TOOL_CALL_START", "TOOL_CALL_END"]
+            decisions = [r for r in found.related if r.kind == "decision"]
+            assert [vote["plugin"] for vote in decisions[0].data["votes"]] == ["judge"]
+            assert found.message.body["decision"] == decisions[0].ref
+
+    go(main())
+
+
+class Runs:
+    """A host that runs tools for plugins, which asks the gates first."""
+
+    host: Any = None
+
+    @hookimpl
+    async def ally_request_action(self, session: Any, request: Any) -> Any:
+        ruling = await session.gate_tool_call(ToolCall(request.arguments["name"]))
+        return {"is_allowed": ruling.is_allowed}
+
+
+def test_a_call_that_would_wait_for_the_hook_that_makes_it_is_refused(
+    placed: Fixture, go: Fixture, look: Fixture, call: Fixture
+) -> None:
+    async def main() -> None:
+        plugins = {"w": placed("placed_chains:Waits"), "p": placed("placed_calls:Caller")}
+        async with placed.host(plugins, actions=["run"], implementation=Runs()) as host:
+            session = host.session("s")
+            session.emit(ToolCallEnd(tool_name="x"))
+            await session.drained()
+            (refused,) = await look(host, "w")
+            assert refused == {
+                "raised": "ReentryRefused",
+                "text": "ally_gate_tool_call of 'w' would wait for the hook that makes this call; start a task for it, "
+                "or make the call from a tool",
+                "reason": "reentry",
+                "plugin": "w",
+            }
+            from_a_tool = await host.call_tool("ask", plugin="w", session_id="s")
+            assert from_a_tool.data == {"returned": {"is_allowed": True}}
+            assert "returned" in await call(host, "add_message", "user", "hello")
+            *_, inner = await look(host, "w")
+            assert inner["returned"]["state"] == "pending"  # nobody but itself gates messages
+
+    go(main())
