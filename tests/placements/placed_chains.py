@@ -8,7 +8,7 @@ import asyncio
 from typing import Any
 
 from placed_calls import failure, outcome
-from placed_hooks import Plain
+from placed_hooks import Plain, act
 
 from ally_plugins import Allow, HopLimitRefused, action, hookimpl, tool
 
@@ -104,3 +104,29 @@ class SpeaksOnCall(Plain):
     @hookimpl
     async def ally_tool_call_end(self, event: Any) -> None:
         self.seen.append(await outcome(self.ally.add_message("user", "hello")))
+
+
+class BreaksMessages(Plain):
+    @hookimpl
+    async def ally_transform_plugin_message(self, message: Any) -> None:
+        act("error" if message.content == "break" else "")
+
+
+class SpeaksAfterCrashes(Plain):
+    """Has a task that would speak once its plugin is in quarantine."""
+
+    def __init__(self, ally: Any) -> None:
+        super().__init__(ally)
+        self.asked = 0
+
+    async def _speak(self) -> None:
+        while self.asked < 6:
+            await asyncio.sleep(0)
+        await self.ally.add_message("user", "still here")
+
+    @hookimpl
+    async def ally_gate_tool_call(self, call: Any) -> None:
+        if not self.asked:
+            await self.ally.start_task("speak", self._speak())
+        self.asked += 1
+        act("error")
