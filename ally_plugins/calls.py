@@ -187,6 +187,8 @@ class DaemonCalls:
             logger.log(_LEVELS.get(params.level, logging.INFO), "%s", self._plugin.masked(params.message[:LONGEST_LOG]))
 
     def _crashed(self, params: Any) -> None:
+        if self._plugin.state not in {"starting", "running"}:  # it is being ended, and says so no more
+            return
         name = self._plugin.name
         text = f"{params.error:.80} in {params.hook:.80}; its traceback is in `ally-plugins logs {name}`"
         event_id = params.event_id if params.event_id is not None and self._lane.was_told(params.event_id) else None

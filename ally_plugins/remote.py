@@ -366,6 +366,7 @@ async def welcome(remote: Remote, peer: Peer) -> None:
     hello: InitializeResult = peer.hello
     plugin = remote.plugin
     remote.calls.is_open = True
+    peer.go_on()
     try:
         await remote.offers.take(hello)
         if "ally_start" in plugin.implementations:

@@ -1,7 +1,7 @@
 """The host's end of a daemon's connection: bytes to and from `wire.Connection`, fairly and without blocking the loop.
 
-What goes out in one turn of the loop is written at once. What comes in is taken in small portions, so that a daemon
-that floods the host takes turns with all others: while a portion waits nothing more is read, and the flood stays in the
+Events that go out in one turn of the loop are written together; a request or an answer goes out at once, and what
+follows it closely with the next turn. What comes in is taken in small portions, so that a daemon that floods the host takes turns with all others: while a portion waits nothing more is read, and the flood stays in the
 daemon's own pipe.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -40,6 +41,12 @@ HIGH_WATER: Final = 256 * 1024
 
 LONGEST_OUT: Final = 16 * 1024 * 1024
 """Bytes of one line to a daemon, which trusts its host: a tool's whole output may be in a question about it."""
+
+MOST_WAITING: Final = 8 * 1024 * 1024
+"""Bytes that may wait for a daemon before nothing more is read from it: who reads no answers asks nothing."""
+
+JOINED: Final = 20e-6
+"""Seconds after a write within which what is to go out waits for more: a turn of the loop costs as much as a write."""
 
 FIRST_WORDS: Final = 200
 """Bytes of what a daemon said first that are kept, to show what it said instead of the protocol."""
@@ -78,8 +85,13 @@ class Peer(asyncio.Protocol):
         self._watched: dict[int | str, Callable[[Progress], None]] = {}
         self._arrived: deque[Any] = deque()
         self._is_flushing = False
+        self._written_at = 0.0
         self._is_paused = False
         self._is_lost = False
+        self._is_held = False
+        self._is_swamped = False
+        self._is_reading = True
+        self._will_take = False
         self.hello: Any = None
         """What the daemon answered to `initialize`."""
         self.is_strict = True
@@ -104,21 +116,22 @@ class Peer(asyncio.Protocol):
         try:
             messages = self.connection.receive_data(data)
         except ProtocolError as error:
-            for message in error.received:  # what it said before its mistake counts
-                self._take_one(message)
+            self._arrived.extend(error.received)  # what it said before its mistake counts
+            while self._arrived and not self._is_held:
+                self._take_one(self._arrived.popleft())
             self._flush()
             self.is_nonsense = True
             self.lose(f"{BROKE_PROTOCOL}: {error}")
             return
-        if self.is_strict and self.connection.counts.malformed:
+        is_greeted = bool(messages) and self.first_words.startswith(b"{")  # its answer may be in the same portion
+        if self.is_strict and self.connection.counts.malformed and not is_greeted:
             self.is_nonsense = True
             self.lose("spoke no protocol")
             return
-        if self._arrived:
-            self._arrived.extend(messages)
-        else:
-            self._take(messages)
-        self._schedule_flush()  # malformed input is answered by the connection itself
+        self._arrived.extend(messages)
+        if not self._will_take:
+            self._take()
+        self._flush()  # malformed input is answered by the connection itself
 
     @override
     def eof_received(self) -> bool:
@@ -138,7 +151,8 @@ class Peer(asyncio.Protocol):
 
     @override
     def resume_writing(self) -> None:
-        self._is_paused = False
+        self._is_paused = self._is_swamped = False
+        self._mind_reading()
         self.on_writable()
 
     def on_writable(self) -> None:
@@ -167,7 +181,7 @@ class Peer(asyncio.Protocol):
             return future
         self._futures[number] = future
         future.add_done_callback(partial(self._settled, number))
-        self._schedule_flush()
+        self._flush_soon()
         return future
 
     def watch(self, future: asyncio.Future[Any], told: Callable[[Progress], None]) -> None:
@@ -208,13 +222,13 @@ class Peer(asyncio.Protocol):
         """Answer a request."""
         if not self._is_lost:
             self.connection.respond(number, result)
-            self._schedule_flush()
+            self._flush_soon()
 
     def fail(self, number: int | str, code: int, message: str, data: Mapping[str, Any] | None = None) -> None:
         """Answer a request with an error."""
         if not self._is_lost:
             self.connection.fail(number, code, message, data)
-            self._schedule_flush()
+            self._flush_soon()
 
     def lose(self, reason: str) -> None:
         """End it, whoever noticed: all that waits is told, and `on_lost` hears the reason, once."""
@@ -241,24 +255,34 @@ class Peer(asyncio.Protocol):
 
     # --- in ---
 
-    def _take(self, messages: Sequence[Any]) -> None:
-        for message in messages[:PORTION]:
-            self._take_one(message)
-        if len(messages) > PORTION:
-            self._arrived.extend(messages[PORTION:])
-            if self._transport is not None and not self._is_lost:
-                self._transport.pause_reading()
-                self._loop.call_soon(self._take_more)
+    def go_on(self) -> None:
+        """Take what came after the answer to `initialize`, which waits until the answer has been taken on."""
+        self._is_held = False
+        self._take()
 
-    def _take_more(self) -> None:
-        for _ in range(min(PORTION, len(self._arrived))):
-            if self._is_lost:
-                return
-            self._take_one(self._arrived.popleft())
-        if self._arrived:
-            self._loop.call_soon(self._take_more)
-        elif self._transport is not None and not self._is_lost and not self._transport.is_closing():
-            self._transport.resume_reading()
+    def _take(self) -> None:
+        self._will_take = False
+        arrived = self._arrived
+        for _ in range(min(PORTION, len(arrived))):
+            if self._is_held or not arrived:  # lost meanwhile, which empties it
+                break
+            self._take_one(arrived.popleft())
+        if arrived and not self._is_held:
+            self._will_take = True
+            self._loop.call_soon(self._take)
+        self._mind_reading()
+
+    def _mind_reading(self) -> None:
+        """Read only when all that came has been taken, and the answers to it are read."""
+        transport = self._transport
+        is_wanted = not self._arrived and not self._is_swamped
+        if is_wanted is self._is_reading or transport is None or self._is_lost or transport.is_closing():
+            return
+        self._is_reading = is_wanted
+        if is_wanted:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
 
     def _take_one(self, message: Any) -> None:
         try:
@@ -284,6 +308,7 @@ class Peer(asyncio.Protocol):
 
     def _take_answer(self, message: Response | ErrorResponse) -> None:
         future = self._futures.pop(message.id, None)
+        self._is_held = self._is_held or message.method == "initialize"
         if future is None or future.done():
             return
         if isinstance(message, Response):
@@ -308,13 +333,26 @@ class Peer(asyncio.Protocol):
 
     # --- out ---
 
+    def _flush_soon(self) -> None:
+        if not self._is_flushing and time.monotonic() - self._written_at > JOINED:
+            self._flush()
+        else:
+            self._schedule_flush()
+
     def _schedule_flush(self) -> None:
         if not self._is_flushing:
             self._is_flushing = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush_scheduled)
+
+    def _flush_scheduled(self) -> None:
+        self._is_flushing = False
+        self._flush()
 
     def _flush(self) -> None:
-        self._is_flushing = False
         transport = self._transport
         if transport is not None and not transport.is_closing() and (data := self.connection.data_to_send()):
             transport.write(data)
+            self._written_at = time.monotonic()
+            if self._is_paused and transport.get_write_buffer_size() > MOST_WAITING:
+                self._is_swamped = True
+                self._mind_reading()

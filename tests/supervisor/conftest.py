@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 KIT = Path(__file__).with_name("daemon_kit.py").read_text(encoding="utf-8")
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds that a busy machine may take for anything; a test that waits so long has failed."""
 
 CALL = ToolCall("bash", {"command": "ls"}, "c1")
@@ -118,6 +118,10 @@ class Stage:
         assert self.host.plugins["good"].counts.crashes == 0
         assert self.host.plugins["good"].state == self.host.plugins["inline"].state == "running"
 
+    def cue(self) -> None:
+        """Let the daemon go on that waits for its cue."""
+        (self.folder / "notes.cue").write_text("")
+
     def notes(self) -> list[Any]:
         """Return what the daemon has told the test."""
         file = self.folder / "notes"
@@ -170,16 +174,17 @@ class Theatre:
         """Run a host; `timing` and `limits` are the daemon's, `config` what the operator has settled."""
         bad = daemon or self.script.daemon(
             body,
-            timing=Timing(**(timing or {})),
+            timing=Timing(**{"shutdown_grace": 0.5, **(timing or {})}),
             limits=ProcessLimits(**(limits or {})),
         )
         granted = GrantSet.of(grants)
+        settled = {**(config or {}), "deadlines": {"ally_stop": 0.5, **(config or {}).get("deadlines", {})}}
         manifest = Manifest() if declares is None else Manifest(requests=_requests(declares))
         record = PluginRecord.by_code(
             "bad",
             manifest,
             grants=granted,
-            config=PluginConfig(enabled=True, is_decided=True, grants=granted, **(config or {})),
+            config=PluginConfig(enabled=True, is_decided=True, grants=granted, **settled),
             daemon=bad,
         )
         plugins = {"bad": (bad, record), "good": self.script.daemon(GOOD, "good"), "inline": Inline}

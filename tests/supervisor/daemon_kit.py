@@ -49,6 +49,15 @@ def ask(method: str, **params: Any) -> dict[str, Any]:
         _backlog.append(message)
 
 
+def reply() -> dict[str, Any]:
+    """Take the next answer, to whatever it is; what the host asks meanwhile waits."""
+    while True:
+        message = read()
+        if "method" not in message:
+            return message
+        _backlog.append(message)
+
+
 def note(value: Any) -> None:
     """Tell the test something, in the file that it has named."""
     with open(os.environ["NOTES"], "a", encoding="utf-8") as notes:  # noqa: PTH123 - pathlib is slow to import
@@ -58,6 +67,12 @@ def note(value: Any) -> None:
 def linger(seconds: float = 600) -> None:
     """Do nothing for a long time."""
     time.sleep(seconds)
+
+
+def cue() -> None:
+    """Wait until the test says that it is time."""
+    while not os.path.exists(os.environ["NOTES"] + ".cue"):  # noqa: PTH110
+        time.sleep(0.005)
 
 
 def serve(then: Any = None, hello: Any = None, **handlers: Any) -> None:
