@@ -23,7 +23,7 @@ _NO_GUARDIAN: Final = (
 )
 _WEAKER: Final = (
     ("darwin", _NO_GUARDIAN),
-    ("darwin", "the limit of a daemon's memory is not enforced on macOS"),
+    ("darwin", "the limits of a daemon's process are not enforced on macOS"),
     ("win32", _NO_GUARDIAN),
     ("win32", "the limits of a daemon's process are not enforced on Windows"),
     ("win32", "daemons that listen on a socket cannot run on Windows, only those that speak over stdio"),
