@@ -21,6 +21,7 @@ from ally_plugins.scope import SCOPE
 from ally_plugins.wire.codes import UNAUTHORIZED
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.handshake import PROTOCOL
+from ally_plugins.wire.limits import DEFAULT_LIMITS, FROM_HOST
 
 from .logs import say
 from .peer import Peer
@@ -120,7 +121,7 @@ class TalkBack:
 
     async def _connect(self) -> None:
         self._broken.clear()
-        self._peer = peer = Peer(Connection(), self, self._name or "")
+        self._peer = peer = Peer(Connection(limits=FROM_HOST), self, self._name or "")
         peer.open(await self._open_socket())
         own = {"name": self._name} if self._name is not None else {}
         try:
@@ -132,8 +133,7 @@ class TalkBack:
         self._take_on(told, peer)
 
     def _take_on(self, told: Told, peer: Peer) -> None:
-        if told.frame_bytes is not None:
-            peer.connection.send_limit = told.frame_bytes
+        peer.connection.send_limit = told.frame_bytes or DEFAULT_LIMITS.frame_bytes
         if self._service is None or self._port is None:
             self._service = service = Service(told.plugin, peer)
             self._port = DaemonPort(told.plugin, peer, told.capabilities, service.handlers, service.tasks)

@@ -25,6 +25,7 @@ from ally_plugins.wire.codes import (
 )
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.handshake import choose, find_early_problem
+from ally_plugins.wire.limits import DEFAULT_LIMITS, FROM_HOST
 
 from .acks import Acks
 from .asking import read_question
@@ -69,7 +70,7 @@ class PluginProcess:
         self._end_within = end_within
         self._handler = HostHandler(self._log)
         self._logger: logging.Logger | None = None
-        self._peer = Peer(Connection(), self)
+        self._peer = Peer(Connection(limits=FROM_HOST), self)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._exit: asyncio.Future[int] = self._loop.create_future()
@@ -167,8 +168,7 @@ class PluginProcess:
         told = Told.read(message.params)
         protocol = choose(told.protocols)
         self._peer.name = name = told.plugin
-        if told.frame_bytes is not None:
-            self._peer.connection.send_limit = told.frame_bytes
+        self._peer.connection.send_limit = told.frame_bytes or DEFAULT_LIMITS.frame_bytes
         service = Service(name, self._peer)
         port = DaemonPort(name, self._peer, told.capabilities, service.handlers, service.tasks)
         self._forward_log(name)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import attrs
 from attrs import field, frozen
 
-__all__ = ["DEFAULT_LIMITS", "WireLimits"]
+__all__ = ["DEFAULT_LIMITS", "FROM_HOST", "WireLimits"]
 
 FRAME_BYTES: Final = 1_048_576  # design, section 7; what a line may make us hold in memory
 DEPTH: Final = 64  # event data may have 32 (MAX_DATA_DEPTH); the codec itself would stop at 1024
@@ -47,3 +47,9 @@ class WireLimits:
 
 
 DEFAULT_LIMITS: Final = WireLimits()
+
+FROM_HOST: Final = WireLimits(frame_bytes=16 * FRAME_BYTES, depth=DEPTH + 16, nodes=4_000_000)
+"""What a daemon of ours takes of its host, which it trusts: a tool's whole output, and arguments as deep as values go.
+
+No larger than what a host sends (`runtime.peer.LONGEST_OUT`), and room for the envelope around the deepest value.
+"""

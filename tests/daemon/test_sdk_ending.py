@@ -140,7 +140,7 @@ def test_noise_without_end_ends_the_daemon_with_76(in_thread: Start) -> None:
 
 def test_a_line_over_the_limit_ends_the_daemon_with_76(in_thread: Start) -> None:
     host = in_thread("Plain")
-    host.send(b"x" * 1_200_000)
+    host.send(b"x" * 17_000_000)
     assert host.exit_code() == 76
 
 

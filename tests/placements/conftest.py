@@ -54,6 +54,10 @@ class Placement:
     """Whether arguments that JSON cannot say reach the bus, which counts and records their refusal."""
     imports_late: bool
     """Whether the host, not whoever gives it the class, has the plugin's module imported."""
+    bounds_what_is_said: bool
+    """Whether everything that a plugin says at once has a limit in bytes, that of a frame, before any budget."""
+    shares_the_hosts_loop: bool
+    """Whether the plugin's code runs in the host's own process."""
 
 
 def _inline(target: str, record: PluginRecord) -> Any:
@@ -75,6 +79,8 @@ PLACEMENTS = (
         keeps_python_values=True,
         sends_anything=True,
         imports_late=False,
+        bounds_what_is_said=False,
+        shares_the_hosts_loop=True,
     ),
     Placement(
         name="process",
@@ -84,6 +90,8 @@ PLACEMENTS = (
         keeps_python_values=False,
         sends_anything=False,
         imports_late=True,
+        bounds_what_is_said=True,
+        shares_the_hosts_loop=False,
     ),
 )
 

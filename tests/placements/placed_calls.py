@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import threading
 from typing import Any
 
 import attrs
@@ -316,3 +317,97 @@ class Works(Plain):
                 await asyncio.sleep(0.01)
             else:
                 return self.progress
+
+
+class Large(Plain):
+    """Takes and gives values that are large, or that JSON cannot say."""
+
+    @tool
+    async def give(self, characters: int) -> str:
+        return "x" * characters
+
+    @tool
+    async def give_odd(self, how: str) -> Any:
+        return {"object": object(), "bytes": b"x", "nan": float("nan"), "keys": {1: 2}, "set": {1}, "big": 2**70}[how]
+
+    @tool
+    async def take(self, value: Any) -> dict[str, Any]:
+        return {"type": type(value).__name__, "length": len(str(value)), "repr": ascii(value)[:60]}
+
+    @tool
+    async def say(self, characters: int) -> Any:
+        return [
+            await outcome(self.ally.add_message("user", "x" * characters)),
+            await outcome(self.ally.emit_event("news", {"text": "x" * characters})),
+            await outcome(self.ally.request_action("compact", {"text": "x" * characters})),
+        ]
+
+    @hookimpl
+    async def ally_transform_tool_output(self, result: Any) -> Any:
+        return Replace(evolve(result, output=result.output + "x"))
+
+    @hookimpl
+    async def ally_tool_call_end(self, event: Any) -> None:
+        self.seen.append(len(event.output or ""))
+
+
+class GivesUp(Plain):
+    """Does not wait for its own calls."""
+
+    @tool
+    async def give_up(self) -> str:
+        try:
+            await asyncio.wait_for(self.ally.add_message("user", "slow"), 0.3)
+        except TimeoutError:
+            return "gave up"
+        return "?"
+
+    @tool
+    def give_up_in_thread(self) -> str:
+        self.ally.blocking.wait = 0.3
+        try:
+            self.ally.blocking.add_message("user", "slow")
+        except TimeoutError:
+            return "gave up"
+        return "?"
+
+
+class Meets(Plain):
+    """Two calls of its tools wait for each other."""
+
+    def __init__(self, ally: Ally) -> None:
+        super().__init__(ally)
+        self.barrier = threading.Barrier(2)
+        self.here = asyncio.Event()
+
+    @tool
+    def meet(self) -> str:
+        self.barrier.wait(30)
+        return "met"
+
+    @tool
+    async def wait(self) -> str:
+        await self.here.wait()
+        return "waited"
+
+    @hookimpl
+    async def ally_tool_call_end(self, event: Any) -> None:
+        self.here.set()
+        await asyncio.sleep(0)
+        self.seen.append("heard")
+
+
+class HangsOnMessages(Plain):
+    @hookimpl
+    async def ally_gate_message(self, message: Any) -> None:
+        self.seen.append("asked")
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            self.seen.append("interrupted")
+
+
+class Interrupts(Plain):
+    @hookimpl
+    async def ally_gate_tool_call(self, call: Any) -> None:
+        raise KeyboardInterrupt

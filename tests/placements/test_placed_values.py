@@ -1,0 +1,170 @@
+"""Values that are large, or that JSON cannot say, and calls that are given up: where placements differ, it stands here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ally_plugins import Context, ToolCall, ToolCallEnd, ToolCallError, ToolResult
+from ally_plugins.errors import EventError
+
+Fixture = Any
+
+CALL = ToolCall("bash", {"command": "ls"}, "c1")
+MEGABYTES = 2 * 1024 * 1024
+
+
+def test_a_plugin_hears_large_events_and_gives_and_takes_large_values(
+    placed: Fixture, go: Fixture, look: Fixture
+) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("placed_calls:Large")}) as host:
+            session = host.session()
+            session.emit(ToolCallEnd(tool_name="bash", output="x" * MEGABYTES))
+            await session.drained()
+            assert await look(host) == [MEGABYTES]
+            taken = await host.call_tool("take", {"value": "x" * MEGABYTES})
+            assert taken.data["length"] == MEGABYTES
+            deep: Any = "deepest"
+            for _ in range(60):
+                deep = [deep]
+            assert (await host.call_tool("take", {"value": deep})).data["type"] in {"list", "tuple"}
+            many = list(range(150_000))
+            assert (await host.call_tool("take", {"value": many})).data["length"] == len(str(many))
+            half = ToolResult(True, "x" * 500_000)  # noqa: FBT003
+            assert len((await session.transform_tool_output(CALL, half)).output) == 500_001
+            assert len((await host.call_tool("give", {"characters": 500_000})).output) == 500_000
+            assert host.plugins["p"].counts.crashes == 0
+
+    go(main())
+
+
+def test_what_a_plugin_says_is_bounded_by_its_placement(placed: Fixture, go: Fixture) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("placed_calls:Large")}) as host:
+            session = host.session()
+            whole = ToolResult(True, "x" * MEGABYTES)  # noqa: FBT003
+            changed = await session.transform_tool_output(CALL, whole)
+            if placed.placement.bounds_what_is_said:
+                assert changed == whole
+                with pytest.raises(ToolCallError, match="'give' of 'p' failed with BudgetRefused: .* takes 1048576"):
+                    await host.call_tool("give", {"characters": MEGABYTES})
+                assert host.plugins["p"].counts.crashes == 0  # refused, as what is larger than a budget
+            else:
+                assert len(changed.output) == MEGABYTES + 1
+                assert len((await host.call_tool("give", {"characters": MEGABYTES})).output) == MEGABYTES
+            assert (await host.call_tool("give", {"characters": 5})).output == "xxxxx"  # it goes on
+            assert host.plugins["p"].state == "running"
+
+    go(main())
+
+
+@pytest.mark.parametrize("characters", [100_000, MEGABYTES])
+def test_a_call_with_too_much_is_refused(characters: int, placed: Fixture, go: Fixture) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("placed_calls:Large")}, actions=["compact"]) as host:
+            host.session()
+            refused = (await host.call_tool("say", {"characters": characters})).data
+            assert [each["raised"] for each in refused] == ["BudgetRefused"] * 3
+            budgets = [each["budget"] for each in refused]
+            if characters == MEGABYTES and placed.placement.bounds_what_is_said:
+                assert set(budgets) == {"frame_bytes"}
+            else:
+                assert budgets == ["message_bytes", "event_bytes", "arguments_bytes"]
+            assert host.plugins["p"].state == "running"
+
+    go(main())
+
+
+@pytest.mark.parametrize("how", ["object", "bytes", "nan", "keys", "set"])
+def test_what_json_cannot_say_is_no_result(how: str, placed: Fixture, go: Fixture) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("placed_calls:Large")}) as host:
+            with pytest.raises((ToolCallError, EventError)):
+                await host.call_tool("give_odd", {"how": how})
+            assert host.plugins["p"].state == "running"
+
+    go(main())
+
+
+def test_numbers_and_text_that_the_wire_cannot_carry(placed: Fixture, go: Fixture) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("placed_calls:Large")}) as host:
+            number = (await host.call_tool("take", {"value": 2**70})).data
+            text = (await host.call_tool("take", {"value": "a\ud800b"})).data
+            if placed.placement.keeps_python_values:
+                assert (number["type"], text["repr"]) == ("int", "'a\\ud800b'")
+            else:
+                assert (number["type"], text["repr"]) == ("str", "'a?b'")
+            assert number["length"] == len(str(2**70))
+
+    go(main())
+
+
+def test_without_a_grant_a_gate_sees_an_empty_context(placed: Fixture, go: Fixture, look: Fixture) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("placed_hooks:Judges", ["tools", "gate:tool_call"])}) as host:
+            await host.session("s", focus="/home").gate_tool_call(CALL)
+            assert (await look(host))[0][2] == repr(Context(session_id="s"))
+
+    go(main())
+
+
+@pytest.mark.parametrize("how", ["give_up", "give_up_in_thread"])
+def test_a_call_that_its_plugin_gives_up_is_taken_back(
+    how: str, placed: Fixture, go: Fixture, look: Fixture, until: Fixture
+) -> None:
+    async def main() -> None:
+        plugins = {"p": placed("placed_calls:GivesUp"), "judge": placed("placed_calls:HangsOnMessages")}
+        async with placed.host(plugins) as host:
+            host.session("s")
+            assert (await host.call_tool(how)).output == "gave up"
+            while await look(host, "judge") != ["asked", "interrupted"]:
+                await asyncio.sleep(0.01)
+            assert host.journal.pending("s") == []
+            assert host.plugins["p"].budget.in_flight == 0
+            assert {plugin.counts.crashes for plugin in host.plugins.values()} == {0}
+
+    go(main())
+
+
+def test_tools_run_at_once_and_outside_the_lane(placed: Fixture, go: Fixture, look: Fixture) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("placed_calls:Meets")}) as host:
+            session = host.session()
+            met = await asyncio.gather(host.call_tool("meet"), host.call_tool("meet"))
+            assert [result.output for result in met] == ["met", "met"]
+            waiting = asyncio.ensure_future(host.call_tool("wait"))
+            await asyncio.sleep(0)
+            session.emit(ToolCallEnd(tool_name="x"))
+            assert (await waiting).output == "waited"
+
+    go(main())
+
+
+def test_the_persons_interruption_is_no_plugins_to_make(placed: Fixture, go: Fixture) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("placed_calls:Interrupts")}) as host:
+            ruling = await host.session().gate_tool_call(CALL)
+            assert ruling.is_denied
+            assert ruling.votes[0].cause == "crash"
+            assert "KeyboardInterrupt" in ruling.reason
+
+    if placed.placement.shares_the_hosts_loop:
+        with pytest.raises(KeyboardInterrupt):
+            go(main())
+    else:
+        go(main())
+
+
+def test_the_states_of_a_life(placed: Fixture, go: Fixture, told: Fixture) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("placed_hooks:HearsAll", ["tools"])}) as host:
+            events = told(host)
+            host.session("s")
+        states = [event.state for event in events if event.type == "PLUGIN_STATE"]
+        assert states == (["stopped"] if placed.placement.shares_the_hosts_loop else ["stopping", "stopped"])
+
+    go(main())
