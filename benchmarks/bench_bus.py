@@ -94,7 +94,7 @@ async def _alone(folder: Path, count: int) -> dict[str, Any]:
             start = time.perf_counter()
             await ally.add_message("user", _TEXT)
             middle = time.perf_counter()
-            _commit_one(db, i)
+            commit_one(db, i)
             ours.append(middle - start)
             bare.append(time.perf_counter() - middle)
     db.close()
@@ -102,7 +102,8 @@ async def _alone(folder: Path, count: int) -> dict[str, Any]:
     return _line("bus: one caller alone", one, other, "µs", "<= 1.5")
 
 
-def _commit_one(db: sqlite3.Connection, i: int) -> None:
+def commit_one(db: sqlite3.Connection, i: int) -> None:
+    """Write one message, and wait for the disk."""
     db.execute("BEGIN IMMEDIATE")
     db.execute(_INSERT, BareWriter._row(i + 1, f"m{i}", orjson.dumps(_BODY).decode()))  # noqa: SLF001 - the same row
     db.execute("COMMIT")
