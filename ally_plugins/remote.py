@@ -200,6 +200,8 @@ class Offers:
         """Check what a daemon says against its manifest, and take it on. Raises PluginError."""
         remote = self.remote
         plugin = remote.plugin
+        if hello.name is not None and hello.name != plugin.name:
+            _log.warning("the daemon %r calls itself %r; it goes on as %r", plugin.name, hello.name[:80], plugin.name)
         implementations = remote_implementations(plugin.name, hello.hooks)
         if remote.is_declared:
             for hook in implementations:

@@ -111,6 +111,8 @@ class Supervisor:
     _settled: asyncio.Event = field(init=False, factory=asyncio.Event)
     _hurry: asyncio.Event = field(init=False, factory=asyncio.Event)
     _link: Link | None = field(init=False, default=None)
+    _was_asked: bool = field(init=False, default=False)
+    """Whether the process that runs has been asked to end."""
     _broken: asyncio.Future[str] | None = field(init=False, default=None)
 
     async def start(self) -> None:
@@ -131,7 +133,12 @@ class Supervisor:
         await self._end(reason, polite=True)
 
     def restart(self, reason: str) -> None:
-        """End the process and start it again at once, also out of a backoff; returns before that is done."""
+        """End the process and start it again at once, also out of a backoff; returns before that is done.
+
+        Nothing happens when it was stopped or given up.
+        """
+        if self._task is None or self._task.done():
+            return
         self.restarts.reset()
         self._settled.clear()
         self._hurry.set()
@@ -188,6 +195,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         began, ready = loop.time(), None
         self._hurry.clear()
+        self._was_asked = False
         self._broken = loop.create_future()
         self.plugin.set_state("starting", "")
         self.started += 1
@@ -286,9 +294,9 @@ class Supervisor:
         if process is None:
             self.lane.disconnect(reason)
             return
-        is_asked = link is not None and polite and not process.exited.done()
+        is_asked = link is not None and polite and not self._was_asked and not process.exited.done()
         if link is not None and is_asked:
-            self._link = None  # who comes here again need not be as polite
+            self._was_asked = True  # who comes here again need not be as polite
             with suppress(Exception):
                 await self.opener.say_goodbye(link, reason)
         self.lane.disconnect(reason)

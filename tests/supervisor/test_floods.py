@@ -415,7 +415,7 @@ serve(then=flood)
 
             def is_over() -> bool:
                 most[0] = max(most[0], link._transport.get_write_buffer_size())
-                return stage.bad.state != "running"
+                return bool(stage.bad.state != "running")
 
             await calm_while(stage, is_over)
             assert stage.bad.reason.startswith("did not answer 1 health checks")
