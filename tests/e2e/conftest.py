@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 import venv
 import zipfile
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0  # seconds; a busy machine is no failure
@@ -25,14 +27,19 @@ WHEEL = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-n
 
 
 class Operator:
-    """A person at a terminal of a fresh environment: an own venv, an own home, the wheels installed with pip."""
+    """A person at a terminal of a fresh environment: an own venv, an own home, the wheels installed with pip.
 
-    def __init__(self, folder: Path, wheels: Sequence[Path | str]) -> None:
+    `links` is a folder with all that the wheels need, which is asked for once: what is installed later finds it there.
+    """
+
+    def __init__(self, folder: Path, wheels: Sequence[Path]) -> None:
         self.folder = folder
+        self.links = folder / "links"
         self.bin = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
         self.python = str(self.bin / "python")
         venv.create(folder / "venv", with_pip=True)
-        self.pip("install", *map(str, wheels))
+        self.pip("download", "--dest", str(self.links), *map(str, wheels))
+        self.pip("install", "--no-index", "--find-links", str(self.links), *map(str, wheels))
 
     def pip(self, *args: str) -> None:
         subprocess.run([self.python, "-m", "pip", "--quiet", *args], check=True)
@@ -75,6 +82,59 @@ class Operator:
         for name in names:
             shutil.copytree(ROOT / "examples" / name, home / "plugins" / name)
             self.ally("enable", name, "--yes", home=home)
+
+
+class Agent:
+    """A running `agent.py`, with which one talks over its pipes."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.loop = self.read()
+
+    def ask(self, *words: Any) -> Any:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(words) + "\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def read(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1]
+        return json.loads(line)
+
+    def processes(self) -> list[int]:
+        """Return what it has started, and what that has."""
+        return list(_below(self.process.pid))
+
+    def end(self) -> tuple[str, str]:
+        """Let it end by itself; return the rest of its output, and its stderr."""
+        return self.process.communicate(timeout=PATIENCE)
+
+
+def _below(pid: int) -> Iterator[int]:
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):
+            for child in map(int, (task / "children").read_text().split()):
+                yield child
+                yield from _below(child)
+
+
+def all_gone(pids: Sequence[int], within: float = PATIENCE) -> bool:
+    """Wait until no process of these is left; a zombie is none."""
+    end = time.monotonic() + within
+    while any(map(_is_alive, pids)):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def build(source: Path, out: Path) -> None:
@@ -126,6 +186,34 @@ def operator(tmp_path_factory: pytest.TempPathFactory, wheels: list[Path]) -> Op
     return Operator(tmp_path_factory.mktemp("operator"), wheels)
 
 
+@pytest.fixture
+def agent_of(operator: Operator) -> Iterator[Callable[..., Agent]]:
+    """Return what starts an agent on a home: `how` is its loop. All are killed at the end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(home: Path, how: str = "asyncio", **more: Any) -> Agent:
+        script = str(Path(__file__).with_name("agent.py"))
+        started.append(operator.start("-W", "error", script, how, home=home, **more))
+        return Agent(started[-1])
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def below() -> Callable[[int], list[int]]:
+    """Return what finds the processes that a process has started, and those that they have."""
+    return lambda pid: list(_below(pid))
+
+
+@pytest.fixture(scope="session")
+def gone() -> Callable[..., bool]:
+    """Return `all_gone`."""
+    return all_gone
+
+
 @pytest.fixture(scope="session")
 def build_wheel() -> Callable[[Path, Path], None]:
     """Return `build`."""
@@ -141,19 +229,27 @@ def wheel_of() -> Callable[..., Path]:
 @pytest.fixture
 def transcript(tmp_path: Path) -> Path:
     """Return a transcript with six tool calls, two of them Bash."""
-    file = tmp_path / "session.jsonl"
-    file.write_text("".join(f"{json.dumps(record)}\n" for record in _records()), "utf-8")
+    return _write(tmp_path / "session.jsonl", _records(["Bash", "Read", "Bash", "Glob", "Grep", "WebFetch"]))
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Path:
+    """Return a transcript in which Bash fails four times in a row."""
+    return _write(tmp_path / "failing.jsonl", _records(["Bash"] * 4, is_error=True))
+
+
+def _write(file: Path, records: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
     return file
 
 
-def _records() -> list[dict[str, Any]]:
-    """Return a small transcript: a question, a thought, six tool calls with their results, an answer."""
-    tools = ["Bash", "Read", "Bash", "Glob", "Grep", "WebFetch"]
+def _records(tools: list[str], *, is_error: bool = False) -> list[dict[str, Any]]:
+    """Return a small transcript: a question, a thought, tool calls with their results, an answer."""
     records: list[dict[str, Any]] = [_record(0, "user", "why does the page not scroll?")]
     records.append(_record(1, "assistant", [{"type": "thinking", "thinking": "look at the handler first"}]))
     for i, tool in enumerate(tools):
         use = {"type": "tool_use", "id": f"t{i}", "name": tool, "input": {"step": i}}
-        result = {"type": "tool_result", "tool_use_id": f"t{i}", "content": "done"}
+        result = {"type": "tool_result", "tool_use_id": f"t{i}", "content": "done", "is_error": is_error}
         records += [_record(2 * i + 2, "assistant", [use]), _record(2 * i + 3, "user", [result])]
     records.append(_record(20, "assistant", [{"type": "text", "text": "the handler swallows the event"}]))
     return records
