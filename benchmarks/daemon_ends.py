@@ -205,7 +205,8 @@ async def mcp_client() -> AsyncIterator[Any]:
     """Run an mcp server over stdio, and connect to it."""
     from mcp import Client, StdioServerParameters
 
-    parameters = StdioServerParameters(command=sys.executable, args=["-W", "ignore", PEERS, "mcp"], env=dict(os.environ))
+    arguments = ["-W", "ignore", PEERS, "mcp"]
+    parameters = StdioServerParameters(command=sys.executable, args=arguments, env=dict(os.environ))
     async with Client(parameters, mode="legacy") as client:
         yield client
 
