@@ -1,7 +1,7 @@
 """Bytes to and from the host, over two raw descriptors (pipes, or one socket), without a transport in between.
 
-What is written goes out at once when nothing waits; what comes after it in the same turn of the loop is joined into one
-more write. Where the loop cannot watch the descriptors (Windows, a plain file) threads read and write them.
+What is written goes out at once when nothing waits; what follows it closely is joined into one more write at the end of
+the loop's turn. Where the loop cannot watch the descriptors (Windows, a plain file) threads read and write them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,9 @@ __all__ = ["Channel", "ThreadChannel", "open_channel"]
 READ_SIZE: Final = 65_536  # what a pipe holds; more at once would be mapped and unmapped by the allocator each time
 BACKLOG: Final = 1_048_576
 """Bytes that wait for a host that does not read before mere notifications are dropped (`is_full`)."""
+
+JOINED: Final = 20e-6
+"""Seconds after a write within which what is to go out waits for more: a turn of the loop costs as much as a write."""
 
 THREAD_BACKLOG: Final = 1024  # writes, where what waits is in a thread's hands
 
@@ -40,7 +44,8 @@ class Channel:
         self._drain = drain
         self._loop = asyncio.get_running_loop()
         self._waiting = bytearray()
-        self._is_turn_over = True
+        self._is_flushing = False
+        self._written_at = 0.0
         self._is_watching_writes = False
         self.is_closed = False
         for descriptor in descriptors:
@@ -53,11 +58,15 @@ class Channel:
         return len(self._waiting) > BACKLOG
 
     def flush(self) -> None:
-        """Write what the connection has to send: now, or for the second time in a turn of the loop at its end."""
-        if self._is_turn_over and (data := self._drain()):
-            self._is_turn_over = False
+        """Write what the connection has to send: now, or closely after another write at the end of the loop's turn."""
+        if self._is_flushing:
+            return
+        if time.monotonic() - self._written_at <= JOINED:
+            self._is_flushing = True
             self._loop.call_soon(self._end_turn)
+        elif data := self._drain():
             self._write(data)
+            self._written_at = time.monotonic()
 
     def flush_now(self) -> None:
         """Write what there is, waiting a moment for a host that is busy; for the end of the process."""
@@ -78,8 +87,10 @@ class Channel:
             _close(self._reading, self._writing)
 
     def _end_turn(self) -> None:
-        self._is_turn_over = True
-        self._write(self._drain())
+        self._is_flushing = False
+        if data := self._drain():
+            self._write(data)
+            self._written_at = time.monotonic()
 
     def _read(self) -> None:
         try:

@@ -1,8 +1,8 @@
 """The host's end of a daemon's connection: bytes to and from `wire.Connection`, fairly and without blocking the loop.
 
 Events that go out in one turn of the loop are written together; a request or an answer goes out at once, and what
-follows it closely with the next turn. What comes in is taken in small portions, so that a daemon that floods the host takes turns with all others: while a portion waits nothing more is read, and the flood stays in the
-daemon's own pipe.
+follows it closely with the next turn. What comes in is taken in small portions, so that a daemon that floods the host
+takes turns with all others: while a portion waits nothing more is read, and the flood stays in the daemon's own pipe.
 """
 
 # ruff: noqa: D102 - asyncio.Protocol says what its methods are for
