@@ -62,6 +62,8 @@ class DaemonCalls:
         self._lane = lane
         self._acknowledge = acknowledge
         self._in_flight = 0
+        self._given_up: Link | None = None
+        """The connection over which it was said that the process cannot go on."""
 
     def on_request(self, peer: Peer, request: Request) -> asyncio.Future[Any] | None:
         """Begin to answer a request."""
@@ -192,7 +194,12 @@ class DaemonCalls:
         name = self._plugin.name
         text = f"{params.error:.80} in {params.hook:.80}; its traceback is in `ally-plugins logs {name}`"
         event_id = params.event_id if params.event_id is not None and self._lane.was_told(params.event_id) else None
-        self._plugin.crashed(Crash(name, f"{params.hook:.80}", RemoteCrash(text, plugin=name), event_id=event_id))
+        crash = Crash(name, f"{params.hook:.80}", RemoteCrash(text, plugin=name), event_id=event_id)
+        if params.is_final and self._given_up is not self._lane.link:
+            self._given_up = self._lane.link  # a second one of the same process is no such end, and counts
+            self._plugin.on_crash(self._plugin, crash)  # what counts is the end of the process, which follows
+        else:
+            self._plugin.crashed(crash)
 
     # --- what the daemon offers ---
 

@@ -8,7 +8,6 @@ placement, and a row of the table in docs/explanation/placements.md.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -233,10 +232,3 @@ def told() -> Callable[[Host], list[Any]]:
         return events
 
     return listen
-
-
-@pytest.fixture(autouse=True)
-def _no_inherited_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ALLY_HOME", "ALLY_PLUGINS"):
-        if name in os.environ:
-            monkeypatch.delenv(name)

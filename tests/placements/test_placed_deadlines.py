@@ -110,9 +110,11 @@ def test_a_gate_that_nothing_interrupts_is_the_end_of_its_plugin_or_of_its_proce
                 assert "exited with code 70" in p.reason
                 await until(lambda: p.state == "running")
                 assert (await session.gate_tool_call(ToolCall("bash"))).is_allowed
+                assert p.counts.crashes == 2  # the timeout, and the end of the process
             else:
                 assert p.state == "quarantined"
                 assert p.reason.startswith("ally_gate_tool_call ignored its interruption and was abandoned (TimedOut")
+                assert p.counts.crashes == 1
                 assert p.reason.endswith("let it out with `ally-plugins release p`")
 
     go(main())
