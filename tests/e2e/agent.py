@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ally_plugins import Host, RefusedError, ToolCall, ToolCallEnd, UserMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from ally_plugins import Session
 
@@ -62,7 +62,14 @@ async def said(_: Host, session: Session) -> Any:
     return [message.content for message in (await session.context(("messages",))).messages or ()]
 
 
-WORDS = {"states": states, "until": until, "fail": fail, "tool": tool, "gate": gate, "said": said}
+WORDS: dict[str, Callable[..., Awaitable[Any]]] = {
+    "states": states,
+    "until": until,
+    "fail": fail,
+    "tool": tool,
+    "gate": gate,
+    "said": said,
+}
 
 
 def say(what: Any) -> None:

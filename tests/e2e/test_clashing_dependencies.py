@@ -68,7 +68,7 @@ def _plugin(folder: Path, name: str, wheel_of: Callable[..., Path]) -> Path:
 def test_each_has_its_own_version_in_an_environment_that_a_command_builds(
     operator: Operator, home: Path, made: dict[str, Path]
 ) -> None:
-    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{operator.links} {made['old-one'].parent}"}
+    offline: dict[str, Any] = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{operator.links} {made['old-one'].parent}"}
     for name, wheel in made.items():
         operator.ally("install", "--no-deps", str(wheel), home=home)
         assert name in operator.ally("enable", name, "--yes", home=home)
