@@ -347,7 +347,8 @@ async def greet(remote: Remote, peer: Peer) -> None:
 
 def last_words(remote: Remote) -> str:
     """Return the end of what a daemon wrote to stderr, as one line; empty when that is nothing."""
-    return " / ".join(remote.log.tail[-LAST_LINES:])[-LAST_CHARS:]
+    lines = [line.strip() for line in remote.log.tail if line.strip(" ^~")]  # Python marks places below its lines
+    return " / ".join(lines[-LAST_LINES:])[-LAST_CHARS:]
 
 
 def _tail(remote: Remote) -> str:
@@ -384,6 +385,8 @@ async def welcome(remote: Remote, peer: Peer) -> None:
         raise StartFailed(str(error)) from None
     except RefusedError as error:
         raise StartFailed(f"it could not start: {error}", is_final=True) from None
+    except RemoteCrash as error:
+        raise StartFailed(f"it could not start: {error}{_tail(remote)}", is_final=True) from None
     except PluginError as error:
         raise StartFailed(f"it could not start: {error}", is_final=True) from None
     except RemoteError as error:

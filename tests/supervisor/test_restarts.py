@@ -77,7 +77,7 @@ def test_a_crash_loop_is_started_again_ever_later_and_ends_in_quarantine(
 
     go(main())
     with Reading(tmp_path / "home" / "journal.db") as reading:
-        states = [record.data for record in reading.records(kind="plugin_state") if record.plugin == "bad"]
+        states = [record.data or {} for record in reading.records(kind="plugin_state") if record.plugin == "bad"]
         assert len(list(reading.records(kind="crash"))) == 5
     waits = [data["reason"].rpartition(" in ")[2] for data in states if data["state"] == "backoff"]
     delays = [float(wait.removesuffix(" s")) for wait in waits]
@@ -399,7 +399,7 @@ def test_every_change_of_state_is_an_event_for_the_others_and_a_record(
     assert seen[3][1] == "because"
     with Reading(tmp_path / "home" / "journal.db") as reading:
         kept = [
-            (record.data["state"], record.data["reason"])
+            ((record.data or {})["state"], (record.data or {})["reason"])
             for record in reading.records(kind="plugin_state")
             if record.plugin == "bad"
         ]

@@ -87,7 +87,9 @@ def test_one_that_closes_its_ends_and_lives_on_is_ended_and_started_again(
         async with theatre(body) as stage:
             pid = stage.pid
             reason = await stage.reached("backoff")
-            assert reason.startswith("closed its connection; it starts again in ")
+            assert reason.startswith(
+                ("closed its connection; it starts", "broke its connection (ConnectionResetError); it")
+            )
             assert not alive(pid)
             await stage.others_answer()
             await stage.restarted()
@@ -323,7 +325,7 @@ serve(
             (task,) = host.tasks
             assert task.state == "failed"
             assert how in task.reason
-            assert stage.bad.counts.crashes == 1
+            await stage.reached("backoff")
             await stage.reached("running")
             assert stage.bad.counts.crashes == 1
             await stage.others_answer()
@@ -354,6 +356,66 @@ def test_a_question_asked_while_the_process_is_being_buried_does_not_wait_for_it
             assert "timeout" not in causes
             assert set(causes) <= {"verdict", "crash", "restarting", "not_running"}
             assert stage.bad.counts.crashes == 1
+
+    go(main())
+
+
+def test_an_answer_given_with_the_last_breath_counts(go: Any, theatre: Theatre) -> None:
+    body = """
+while True:
+    message = read()
+    if message.get("method") == "gate":
+        send(id=message["id"], result={"verdict": "deny", "reason": "over my dead body"})
+        os._exit(1)
+    if "id" in message:
+        send(id=message["id"], result={"protocol": "1", "hooks": ["ally_gate_tool_call"], "events": []})
+"""
+
+    async def main() -> None:
+        async with theatre(body, grants=GATE) as stage:
+            for _ in range(3):
+                vote = await stage.vote()
+                assert (vote.cause, vote.verdict.reason) == ("verdict", "over my dead body")
+                await stage.reached("backoff")
+                await stage.reached("running")
+
+    go(main())
+
+
+def test_the_guardian_may_be_killed_and_every_daemon_comes_back(go: Any, theatre: Theatre, alive: Any) -> None:
+    async def main() -> None:
+        async with theatre(GATES, grants=GATE) as stage:
+            launcher = stage.host._outside.launcher
+            if getattr(launcher, "guardian_pid", None) is None:
+                pytest.skip("no guardian here")
+            good = stage.host.plugins["good"]
+            pids = [stage.pid, good.supervisor.process.pid]
+            os.kill(launcher.guardian_pid, signal.SIGKILL)
+            assert "ended with its guardian process after " in await stage.reached("backoff")
+            assert not any(map(alive, pids))
+            await stage.reached("running")
+            await stage.until(lambda: good.state == "running", "the other one")
+            assert (await stage.vote()).cause == "verdict"
+            assert (stage.bad.counts.crashes, good.counts.crashes) == (1, 1)
+
+    go(main())
+
+
+def test_one_that_uses_up_its_processor_time_is_told_with_the_signal(go: Any, theatre: Theatre) -> None:
+    async def main() -> None:
+        async with theatre("serve(then=lambda: [None for _ in iter(int, 1)])", limits={"cpu_seconds": 1}) as stage:
+            assert (await stage.reached("backoff")).startswith("was killed by SIGXCPU after ")
+            await stage.others_answer()
+
+    go(main())
+
+
+def test_one_that_wants_too_much_memory_fails_alone(go: Any, theatre: Theatre) -> None:
+    async def main() -> None:
+        async with theatre("serve(then=lambda: bytearray(1 << 30))", limits={"memory_mb": 200}) as stage:
+            assert (await stage.reached("backoff")).startswith("exited with code 1 after ")
+            assert stage.bad.reason.partition(";")[0].endswith("MemoryError")
+            await stage.others_answer()
 
     go(main())
 

@@ -230,27 +230,37 @@ def sdk(tmp_path: Path, code: str, target: str = "theirs:Theirs") -> Daemon:
     return Daemon.python(target, env={"PYTHONPATH": str(tmp_path)})
 
 
-def test_a_module_that_cannot_be_imported_is_told_with_the_error_and_not_tried_again(
-    go: Any, theatre: Theatre, tmp_path: Path
+HOOK = "from ally_plugins import hookimpl\n"
+CLASS = "class Theirs:\n    def __init__(self, ally): pass\n"
+START = "    @hookimpl\n    def ally_start(self): raise OSError('no disk')\n"
+
+SDK_FAILURES = {
+    "import": ("import nothing_of_this_name", "ModuleNotFoundError: No module named 'nothing_of_this_name'"),
+    "syntax": ("def (", "SyntaxError: invalid syntax"),
+    "class": ("x = 1", "AttributeError: module 'theirs' has no attribute 'Theirs'"),
+    "no class": ("Theirs = 3", "TypeError: 'int' object is not callable"),
+    "making": ("class Theirs:\n    def __init__(self, ally): raise ValueError('no key')", "ValueError: no key"),
+    "exit": ("import sys; sys.exit(3)", "SystemExit: 3"),
+    "start": (HOOK + CLASS + START, "OSError: no disk"),
+}
+
+
+@pytest.mark.parametrize("kind", SDK_FAILURES)
+def test_what_goes_wrong_in_an_sdk_daemon_is_told_by_its_kind_and_the_end_of_its_log_and_not_tried_again(
+    go: Any, theatre: Theatre, tmp_path: Path, kind: str
 ) -> None:
-    reason = told(go, theatre, daemon=sdk(tmp_path, "import nothing_of_this_name"), states=("failed", "backoff"))
-    assert "nothing_of_this_name" in reason
-
-
-def test_a_class_whose_making_fails_is_told_with_the_kind_of_error(go: Any, theatre: Theatre, tmp_path: Path) -> None:
-    code = "class Theirs:\n    def __init__(self, ally):\n        raise ValueError('no key')\n"
-    reason = told(go, theatre, daemon=sdk(tmp_path, code), states=("failed", "backoff"))
-    assert "ValueError" in reason
+    code, words = SDK_FAILURES[kind]
+    reason = told(go, theatre, daemon=sdk(tmp_path, code), has_gate=kind != "start")
+    head, _, tail = reason.partition(", stderr ends: ")
+    assert head.startswith("it could not start: " if kind == "start" else "could not be built: ")
+    assert words.partition(":")[0] in head
+    assert "the traceback is in `ally-plugins logs bad`" in head
+    assert tail.endswith(f"{words}; see `ally-plugins info bad`")
 
 
 def test_a_module_that_ends_the_process_is_an_exit(go: Any, theatre: Theatre, tmp_path: Path) -> None:
     reason = told(go, theatre, daemon=sdk(tmp_path, "import os\nos._exit(9)"), states=("backoff",))
     assert "exited with code 9" in reason
-
-
-def test_a_class_that_is_not_there_is_named(go: Any, theatre: Theatre, tmp_path: Path) -> None:
-    reason = told(go, theatre, daemon=sdk(tmp_path, "", "theirs:Nobody"), states=("failed", "backoff"))
-    assert "Nobody" in reason
 
 
 # --- what follows ---
