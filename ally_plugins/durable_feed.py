@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from .durable_places import Place, Walk, durable_names
 from .errors import JournalError, NotFoundRefused, UnavailableRefused, ValidationRefused
+from .ids import is_replayed
 from .runtime.observers import is_own
 
 if TYPE_CHECKING:
@@ -250,7 +251,8 @@ class Feed:
             self._walk, self._is_behind = Walk(blocks, start, end), True
 
     def _wants(self, event: Event) -> bool:
-        return self.plugin.grants.receives(event.type) and not is_own(event, self._name)
+        is_wanted = self.plugin.grants.receives(event.type) and not is_own(event, self._name)
+        return is_wanted and not is_replayed(event.session_id)
 
     def _tell_pruned(self, count: int) -> None:
         if count:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 import secrets
 from typing import Final
 
-__all__ = ["new_id"]
+__all__ = ["REPLAYED", "is_replayed", "new_id"]
+
+REPLAYED: Final = re.compile(r"replay-(.*)-[0-9a-f]{8}-\d+\Z")
+"""Ids of sessions that a replay plays: the recording's own, which replay it was, and a number."""
 
 # Random once for each process; `uuid4` for every message would cost more than validating it.
 _PROCESS: Final = secrets.token_hex(5)
@@ -16,3 +20,8 @@ _COUNTER: Final = itertools.count(1)
 def new_id(prefix: str) -> str:
     """Return a new identity such as `m-5f0c9a1b2d-7`; safe from any thread."""
     return f"{prefix}-{_PROCESS}-{next(_COUNTER)}"
+
+
+def is_replayed(session_id: str) -> bool:
+    """Say whether a session is one of a replay's, which has happened already and is nobody's work."""
+    return session_id.startswith("replay-") and REPLAYED.match(session_id) is not None

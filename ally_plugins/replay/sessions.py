@@ -6,10 +6,11 @@ import re
 import secrets
 from typing import Final
 
+from ally_plugins.ids import REPLAYED
+
 __all__ = ["new_run", "recorded_name", "session_name"]
 
 _UNNAMEABLE: Final = re.compile(r"[^A-Za-z0-9._-]+")
-_NAME: Final = re.compile(r"replay-(.*)-[0-9a-f]{8}-\d+\Z")
 _MAX_ID: Final = 80
 
 
@@ -25,5 +26,5 @@ def session_name(recorded_id: str, run: str, number: int) -> str:
 
 def recorded_name(session_id: str) -> str:
     """Return the recorded part of such an id."""
-    found = _NAME.match(session_id)
+    found = REPLAYED.match(session_id)
     return found.group(1) if found is not None else session_id

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins import Host, hookimpl
+from ally_plugins import Host, ToolCallEnd, hookimpl
 from ally_plugins.home import Home
+from ally_plugins.registry import Registry
 from ally_plugins.replay.pacing import ReplayClock
 from ally_plugins.replay.player import Player
 from ally_plugins.replay.reading import open_recording
@@ -27,7 +28,7 @@ from ally_plugins.replay.sample import sample_path
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ally_plugins import Ally, ToolCallEnd
+    from ally_plugins import Ally
     from ally_plugins.replay.report import ReplayReport
 
 CALLS = 23  # tool calls in the sample session
@@ -143,6 +144,31 @@ def test_a_durable_subscription_is_heard_at_its_time_and_its_place_is_not_moved(
     assert first.said("teller") == second.said("teller")
     assert first.report.plugins["teller"].delivered == second.report.plugins["teller"].delivered == CALLS
     assert not list(home.glob("run/durable-*"))
+
+
+def test_who_subscribes_durably_hears_nothing_of_a_replay_when_it_lives_again(
+    home: Path, folder: Callable[..., None]
+) -> None:
+    folder("teller", durable='"TOOL_CALL_END"')
+    registry = Registry(Home("ally-plugins", home), only=["teller"])
+    registry.enable(registry.plan("teller"))
+
+    async def live(call_id: str) -> tuple[list[str], int]:
+        host = Host("ally-plugins", home=Home("ally-plugins", home))
+        host.registry = registry
+        async with asyncio.timeout(60), host:
+            session = host.session(f"live-{call_id}")
+            session.emit(ToolCallEnd(tool_name="x", success=True, call_id=call_id))
+            while not (said := await session.safe_point("step")):  # noqa: ASYNC110 - nothing tells of a message that waits
+                await asyncio.sleep(0)
+            lane = host.plugins["teller"].lane
+            return [message.content for message in said], lane.delivered if lane is not None else 0
+
+    assert asyncio.run(live("first"))[0] == ["first of x"]
+    assert Played(home, "teller").report.plugins["teller"].delivered == CALLS
+    contents, delivered = asyncio.run(live("second"))
+    assert contents == ["second of x"]
+    assert delivered <= 2  # the first one again, since this daemon acknowledges nothing
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a program's exit looks otherwise")
