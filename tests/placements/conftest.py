@@ -1,7 +1,7 @@
 """What the tests of the contract share: the placements that they run in, and hosts with plugins in one of them.
 
 Every test here takes `placed` and runs once in each placement, with the same body. The plugins are classes of the
-modules `placed_*.py` beside this file; `placed("placed_hooks:Judges")` names one. What may differ is a fact of the
+package `placed_plugins` beside this file; `placed("hooks:Judges")` names one. What may differ is a fact of the
 placement, and a row of the table in docs/explanation/placements.md.
 """
 
@@ -29,6 +29,8 @@ from ally_plugins.policy.permissions import GrantSet
 HERE = str(Path(__file__).parent)
 if HERE not in sys.path:
     sys.path.append(HERE)
+
+PLUGINS = "placed_plugins"
 
 PATIENCE = 60.0
 """Seconds that a busy machine may take for one test; what hangs is a failure."""
@@ -137,7 +139,7 @@ class Placed:
     ) -> Setup:
         """Set a plugin up; `manifest` is TOML, `config` what `[plugins.NAME]` may have."""
         read = Manifest.from_text(manifest) if manifest is not None else None
-        return Setup(self.placement, target, read, grants, settings or {}, config)
+        return Setup(self.placement, f"{PLUGINS}.{target}", read, grants, settings or {}, config)
 
     @asynccontextmanager
     async def host(self, plugins: Mapping[str, Setup | Any], **options: Any) -> AsyncIterator[Host]:
@@ -175,8 +177,15 @@ async def _call(host: Host, method: str, *arguments: Any, session_id: str | None
 
 async def _until(is_so: Callable[[], Any]) -> None:
     """Wait for something that the host tells no event of; a test that waits for ever fails by its own limit."""
-    while not is_so():
+    while not is_so():  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(0.01)
+
+
+async def _shows(host: Host, is_so: Callable[[list[Any]], bool], name: str = "p") -> list[Any]:
+    """Look at what a plugin has noted until it is so, and return it."""
+    while not is_so(seen := await _look(host, name)):  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.01)
+    return seen
 
 
 @pytest.fixture(params=PLACEMENTS, ids=lambda placement: placement.name)
@@ -192,6 +201,11 @@ def go() -> Callable[..., Any]:
 @pytest.fixture
 def look() -> Callable[..., Any]:
     return _look
+
+
+@pytest.fixture
+def shows() -> Callable[..., Any]:
+    return _shows
 
 
 @pytest.fixture
@@ -213,7 +227,7 @@ def records() -> Callable[..., Any]:
 @pytest.fixture
 def describe() -> Callable[[Any], dict[str, Any]]:
     """Return what the plugins' module makes of an event."""
-    made: Callable[[Any], dict[str, Any]] = import_module("placed_hooks").describe
+    made: Callable[[Any], dict[str, Any]] = import_module(f"{PLUGINS}.hooks").describe
     return made
 
 

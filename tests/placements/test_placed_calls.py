@@ -19,7 +19,7 @@ def test_an_event_of_its_own_is_emitted_under_its_name(
     data = {"a": [1, None, True, 0.5, {"ünï": "\n"}], "b": {}}
 
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Caller")}) as host:
+        async with placed.host({"p": placed("calls:Caller")}) as host:
             events = told(host)
             host.session("s")
             receipt = await call(host, "emit_event", "news", data)
@@ -53,7 +53,7 @@ def test_an_event_that_is_not_acceptable_is_refused(
     arguments: list[Any], field: str | None, words: str, placed: Fixture, go: Fixture, call: Fixture
 ) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Caller")}) as host:
+        async with placed.host({"p": placed("calls:Caller")}) as host:
             host.session()
             refused = await call(host, "emit_event", *arguments)
             assert refused["raised"] == ("ValidationRefused" if field else "BudgetRefused")
@@ -63,20 +63,21 @@ def test_an_event_that_is_not_acceptable_is_refused(
     go(main())
 
 
-def test_what_json_cannot_say_is_refused_in_the_same_words(placed: Fixture, go: Fixture, records: Fixture) -> None:
+def test_what_json_cannot_say_is_refused_in_the_same_words(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Odd")}) as host:
+        async with placed.host({"p": placed("calls:Odd")}) as host:
             host.session()
             result = await host.call_tool("unsayable", plugin="p")
-            assert [(each["raised"], each.get("field"), each["text"]) for each in result.data] == [
-                ("ValidationRefused", "data", "data.it is nan; expected a plain string, finite number, boolean, None, list or dict"),
-                ("ValidationRefused", "data", "data.it is of the type object; expected a plain string, finite number, boolean, None, list or dict"),
+            expected = "expected a plain string, finite number, boolean, None, list or dict"
+            assert [(each["raised"], each["field"], each["text"]) for each in result.data] == [
+                ("ValidationRefused", "data", f"data.it is nan; {expected}"),
+                ("ValidationRefused", "data", f"data.it is of the type object; {expected}"),
                 ("ValidationRefused", "data", "data has a key that is of the type int; use plain strings"),
                 ("ValidationRefused", "content", "content has a lone surrogate at 0; expected text that UTF-8 can say"),
                 ("ValidationRefused", "content", "content is of the type bytes; expected a string"),
-                ("ValidationRefused", "metadata", "metadata.it is of the type set; expected a plain string, finite number, boolean, None, list or dict"),
-                ("ValidationRefused", "arguments", "arguments.it is of the type set; expected a plain string, finite number, boolean, None, list or dict"),
-            ]  # fmt: skip
+                ("ValidationRefused", "metadata", f"metadata.it is of the type set; {expected}"),
+                ("ValidationRefused", "arguments", f"arguments.it is of the type set; {expected}"),
+            ]
             counted = len(result.data) if placed.placement.sends_anything else 0
             assert host.plugins["p"].counts.refused["validation"] == counted
 
@@ -87,7 +88,7 @@ def test_nothing_is_granted_by_default_and_each_refusal_names_the_grant_and_the_
     placed: Fixture, go: Fixture, call: Fixture, records: Fixture
 ) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Caller", ["tools"])}) as host:
+        async with placed.host({"p": placed("calls:Caller", ["tools"])}) as host:
             host.session("s")
             wanted = {
                 ("add_message", "user", "x"): "add_message:user",
@@ -119,10 +120,10 @@ def test_nothing_is_granted_by_default_and_each_refusal_names_the_grant_and_the_
 
 
 def test_tools_and_actions_are_offered_taken_back_and_described_alike(
-    placed: Fixture, go: Fixture, call: Fixture, records: Fixture
+    placed: Fixture, go: Fixture, records: Fixture
 ) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Offers")}) as host:
+        async with placed.host({"p": placed("offers:Offers")}) as host:
             host.session()
             offered = {each.spec.name: each.spec for each in [*host.tools, *host.actions]}
             assert set(offered) == {"look", "measure", "tidy", "add", "drop", "drop_again", "add_wrong", "pick"}
@@ -164,7 +165,7 @@ def test_tools_and_actions_are_offered_taken_back_and_described_alike(
 
 def test_arguments_are_checked_before_anything_runs(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Offers")}) as host:
+        async with placed.host({"p": placed("offers:Offers")}) as host:
             session = host.session()
             with pytest.raises(ArgumentsError) as wrong:
                 await host.call_tool("measure", {"depth": "deep"})
@@ -185,7 +186,7 @@ def test_arguments_are_checked_before_anything_runs(placed: Fixture, go: Fixture
 
 def test_a_tool_returns_text_data_a_result_or_nothing(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Returns")}) as host:
+        async with placed.host({"p": placed("offers:Returns")}) as host:
 
             async def returned(how: str) -> tuple[Any, ...]:
                 result = await host.call_tool("give", {"how": how})
@@ -214,7 +215,7 @@ WAYS_TO_FAIL = {
 
 def test_a_tool_that_fails_says_what_it_may_and_is_counted(placed: Fixture, go: Fixture, records: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Returns")}) as host:
+        async with placed.host({"p": placed("offers:Returns")}) as host:
             for how, words in WAYS_TO_FAIL.items():
                 with pytest.raises(ToolCallError) as failed:
                     await host.call_tool("give", {"how": how})
@@ -233,7 +234,7 @@ class HostActions:
     """The host's own action, and one that fails."""
 
     @hookimpl
-    def ally_request_action(self, session: Any, request: Any) -> Any:
+    def ally_request_action(self, request: Any) -> Any:
         if request.action == "fail":
             raise OSError("the host's own trouble")
         return (
@@ -247,7 +248,7 @@ def test_actions_of_the_host_and_of_other_plugins_are_carried_out(
     placed: Fixture, go: Fixture, call: Fixture, told: Fixture, records: Fixture
 ) -> None:
     async def main() -> None:
-        plugins = {"p": placed("placed_calls:Caller"), "other": placed("placed_calls:Acts")}
+        plugins = {"p": placed("calls:Caller"), "other": placed("offers:Acts")}
         options = {"actions": ["compact", "fail"], "implementation": HostActions()}
         async with placed.host(plugins, **options) as host:
             events = told(host)
@@ -287,7 +288,7 @@ def test_actions_of_the_host_and_of_other_plugins_are_carried_out(
 def test_calls_in_flight_are_bounded(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
         limits = Limits(calls_in_flight=2)
-        plugins = {"p": placed("placed_calls:Odd", limits=limits), "other": placed("placed_calls:Acts")}
+        plugins = {"p": placed("calls:Odd", limits=limits), "other": placed("offers:Acts")}
         async with placed.host(plugins) as host:
             host.session()
             result = await host.call_tool("three_at_once", plugin="p")
@@ -300,7 +301,7 @@ def test_calls_in_flight_are_bounded(placed: Fixture, go: Fixture) -> None:
 def test_def_hooks_and_tools_make_the_same_calls_by_blocking(placed: Fixture, go: Fixture, call: Fixture) -> None:
     async def main() -> None:
         async with placed.host(
-            {"p": placed("placed_calls:Caller", ["tools", "add_message:user", "get_context:focus"])}
+            {"p": placed("calls:Caller", ["tools", "add_message:user", "get_context:focus"])}
         ) as host:
             session = host.session("s", focus="/home")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ def test_two_plugins_that_answer_each_other_stop_at_eight(
     plugin: str, placed: Fixture, go: Fixture, look: Fixture, told: Fixture
 ) -> None:
     async def main() -> None:
-        plugins = {name: placed(f"placed_chains:{plugin}") for name in "ab"}
+        plugins = {name: placed(f"chains:{plugin}") for name in "ab"}
         async with placed.host(plugins) as host:
             events = told(host)
             session = host.session("s")
@@ -31,7 +32,7 @@ def test_two_plugins_that_answer_each_other_stop_at_eight(
             await settle(session)
             chains = [event.origin for event in events if event.type.endswith(":ping")]
             assert sorted(map(len, chains)) == sorted([*range(1, 9)] * 2)
-            assert all(left != right for chain in chains for left, right in zip(chain, chain[1:], strict=False))
+            assert all(left != right for chain in chains for left, right in pairwise(chain))
             for name in "ab":
                 (refused,) = await look(host, name)
                 assert (refused["raised"], refused["reason"], refused["plugin"]) == (
@@ -59,7 +60,7 @@ def test_what_a_plugin_does_carries_its_cause_and_the_chain_that_led_there(
     placed: Fixture, go: Fixture, call: Fixture, told: Fixture, records: Fixture
 ) -> None:
     async def main() -> None:
-        plugins = {"speaks": placed("placed_chains:Speaks"), "p": placed("placed_calls:Caller")}
+        plugins = {"speaks": placed("chains:Speaks"), "p": placed("calls:Caller")}
         async with placed.host(plugins) as host:
             events = told(host)
             session = host.session("s")
@@ -112,11 +113,9 @@ def test_what_a_plugin_does_carries_its_cause_and_the_chain_that_led_there(
     go(main())
 
 
-def test_a_message_can_be_explained_back_to_what_led_to_it(
-    placed: Fixture, go: Fixture, look: Fixture, records: Fixture
-) -> None:
+def test_a_message_can_be_explained_back_to_what_led_to_it(placed: Fixture, go: Fixture, look: Fixture) -> None:
     async def main() -> None:
-        plugins = {"p": placed("placed_chains:SpeaksOnCall"), "judge": placed("placed_hooks:Judges")}
+        plugins = {"p": placed("chains:SpeaksOnCall"), "judge": placed("hooks:Judges")}
         async with placed.host(plugins) as host:
             session = host.session("s")
             session.emit(ToolCallStart(tool_name="bash", call_id="c1"))
@@ -130,9 +129,11 @@ def test_a_message_can_be_explained_back_to_what_led_to_it(
             assert found.message is not None
             assert (found.message.plugin, found.message.state) == ("p", "delivered")
             assert [event.type for event in found.causes] == ["TOOL_CALL_START", "TOOL_CALL_END"]
-            decisions = [r for r in found.related if r.kind == "decision"]
-            assert [vote["plugin"] for vote in decisions[0].data["votes"]] == ["judge"]
-            assert found.message.body["decision"] == decisions[0].ref
+            (decision,) = [r for r in found.related if r.kind == "decision"]
+            assert decision.data is not None
+            assert [vote["plugin"] for vote in decision.data["votes"]] == ["judge"]
+            assert found.message.body is not None
+            assert found.message.body["decision"] == decision.ref
 
     go(main())
 
@@ -152,7 +153,7 @@ def test_a_call_that_would_wait_for_the_hook_that_makes_it_is_refused(
     placed: Fixture, go: Fixture, look: Fixture, call: Fixture
 ) -> None:
     async def main() -> None:
-        plugins = {"w": placed("placed_chains:Waits"), "p": placed("placed_calls:Caller")}
+        plugins = {"w": placed("chains:Waits"), "p": placed("calls:Caller")}
         async with placed.host(plugins, actions=["run"], implementation=Runs()) as host:
             session = host.session("s")
             session.emit(ToolCallEnd(tool_name="x"))

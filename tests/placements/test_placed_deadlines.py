@@ -20,17 +20,17 @@ def end(name: str) -> ToolCallEnd:
 
 
 def test_what_is_past_its_deadline_is_interrupted_and_the_plugin_goes_on(
-    placed: Fixture, go: Fixture, look: Fixture, until: Fixture, records: Fixture
+    placed: Fixture, go: Fixture, look: Fixture, records: Fixture
 ) -> None:
     async def main() -> None:
         deadlines = {"gate": 0.4, "transform": 0.4, "ally_tool_call_end": 0.4}
-        one = placed("placed_lives:Slow", deadlines=deadlines, transform_on_error="block")
+        one = placed("lives:Slow", deadlines=deadlines, transform_on_error="block")
         async with placed.host({"p": one}) as host:
             session, plugin = host.session("s"), host.plugins["p"]
             ruling = await session.gate_tool_call(CALL)
             assert ruling.votes[0].cause == "timeout"
             assert "TimedOut: ally_gate_tool_call did not answer within 0.4 s" in ruling.votes[0].detail
-            with pytest.raises(GateRefused, match="TimedOut: ally_transform_tool_input did not answer within 0.4 s"):
+            with pytest.raises(GateRefused, match=r"TimedOut: ally_transform_tool_input did not answer within 0.4 s"):
                 await session.transform_tool_input(CALL)
             session.emit(end("hang"))
             session.emit(end("after"))
@@ -52,7 +52,7 @@ def test_what_is_past_its_deadline_is_interrupted_and_the_plugin_goes_on(
 
 def test_a_gate_behind_a_stuck_observer_denies_at_its_deadline(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        one = placed("placed_lives:Slow", deadlines={"gate": 0.3, "observe": 1.0})
+        one = placed("lives:Slow", deadlines={"gate": 0.3, "observe": 1.0})
         async with placed.host({"p": one}) as host:
             session = host.session()
             session.emit(end("hang"))
@@ -65,28 +65,25 @@ def test_a_gate_behind_a_stuck_observer_denies_at_its_deadline(placed: Fixture, 
     go(main())
 
 
-def test_tools_and_actions_have_timeouts_of_their_own(
-    placed: Fixture, go: Fixture, look: Fixture, until: Fixture
-) -> None:
+def test_tools_and_actions_have_timeouts_of_their_own(placed: Fixture, go: Fixture, shows: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_lives:Slow")}) as host:
+        async with placed.host({"p": placed("lives:Slow")}) as host:
             session = host.session()
             for name in ("wait", "block"):
                 with pytest.raises(ToolCallError) as late:
                     await host.call_tool(name)
                 assert str(late.value) == f"'{name}' of 'p' did not return within 0.3 s"
                 assert late.value.tool == name
-            with pytest.raises(ToolCallError, match="'wait_action' of 'p' did not return within 0.3 s"):
+            with pytest.raises(ToolCallError, match=r"'wait_action' of 'p' did not return within 0.3 s"):
                 await session.request_action("wait_action")
-            with pytest.raises(ToolCallError, match="'wait_long' of 'p' did not return within 0.2 s"):
+            with pytest.raises(ToolCallError, match=r"'wait_long' of 'p' did not return within 0.2 s"):
                 await host.call_tool("wait_long", timeout=0.2)
             calling = asyncio.ensure_future(host.call_tool("wait_long"))
-            while (await look(host)).count("waits") < 2:
-                await asyncio.sleep(0.01)
+            await shows(host, lambda seen: seen.count("waits") == 2)
             calling.cancel()
             await asyncio.wait([calling])
-            while (seen := await look(host)).count("wait_long was interrupted") < 2 or "block has ended" not in seen:
-                await asyncio.sleep(0.01)
+            seen = await shows(host, lambda seen: seen.count("wait_long was interrupted") == 2)
+            await shows(host, lambda seen: "block has ended" in seen)
             assert {"wait was interrupted", "action was interrupted"} <= set(seen)
             assert host.plugins["p"].counts.crashes == 4  # what its caller took back is none
 
@@ -98,7 +95,7 @@ def test_a_gate_that_nothing_interrupts_is_the_end_of_its_plugin_or_of_its_proce
     plugin: str, placed: Fixture, go: Fixture, until: Fixture
 ) -> None:
     async def main() -> None:
-        one = placed(f"placed_hooks:{plugin}", deadlines={"gate": 0.3})
+        one = placed(f"hooks:{plugin}", deadlines={"gate": 0.3})
         async with placed.host({"p": one}) as host:
             session, p = host.session(), host.plugins["p"]
             stuck = {"Swallows": "ignore", "Blocks": "block"}[plugin]
@@ -122,7 +119,7 @@ def test_a_gate_that_nothing_interrupts_is_the_end_of_its_plugin_or_of_its_proce
 
 def test_an_observer_that_nothing_interrupts_too(placed: Fixture, go: Fixture, until: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_hooks:Swallows", deadlines={"observe": 0.3})}) as host:
+        async with placed.host({"p": placed("hooks:Swallows", deadlines={"observe": 0.3})}) as host:
             session, p = host.session(), host.plugins["p"]
             session.emit(end("ignore"))
             await until(lambda: p.state != "running")
@@ -140,7 +137,7 @@ def test_an_observer_that_nothing_interrupts_too(placed: Fixture, go: Fixture, u
 def test_what_swallows_its_interruption_and_ends_goes_on(placed: Fixture, go: Fixture, look: Fixture) -> None:
     async def main() -> None:
         deadlines = {"gate": 0.3, "observe": 0.3}
-        async with placed.host({"p": placed("placed_hooks:Swallows", deadlines=deadlines)}) as host:
+        async with placed.host({"p": placed("hooks:Swallows", deadlines=deadlines)}) as host:
             session = host.session()
             assert (await session.gate_tool_call(ToolCall("late"))).votes[0].cause == "timeout"
             session.emit(end("late"))
@@ -155,14 +152,13 @@ def test_what_swallows_its_interruption_and_ends_goes_on(placed: Fixture, go: Fi
 
 
 def test_a_question_that_is_taken_back_interrupts_the_hook_and_is_no_crash(
-    placed: Fixture, go: Fixture, look: Fixture
+    placed: Fixture, go: Fixture, look: Fixture, shows: Fixture
 ) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_lives:Slow")}) as host:
+        async with placed.host({"p": placed("lives:Slow")}) as host:
             session = host.session()
             asking = asyncio.ensure_future(session.gate_tool_call(attrs.evolve(CALL, tool_name="note")))
-            while await look(host) != ["asked"]:
-                await asyncio.sleep(0.01)
+            await shows(host, lambda seen: seen == ["asked"])
             asking.cancel()
             await asyncio.wait([asking])
             assert (await session.gate_tool_call(attrs.evolve(CALL, tool_name="bash"))).is_allowed

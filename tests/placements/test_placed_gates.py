@@ -40,7 +40,7 @@ def test_every_gate_may_allow_ask_deny_or_abstain(
     plugin: str, placed: Fixture, go: Fixture, call: Fixture, records: Fixture
 ) -> None:
     async def main() -> None:
-        plugins = {"judge": placed(f"placed_hooks:{plugin}"), "p": placed("placed_calls:Caller")}
+        plugins = {"judge": placed(f"hooks:{plugin}"), "p": placed("calls:Caller")}
         async with placed.host(plugins) as host:
             session = host.session()
             verdicts: dict[str, Any] = {
@@ -71,7 +71,7 @@ def test_every_gate_may_allow_ask_deny_or_abstain(
 
 
 def test_a_gate_is_shown_equal_values_and_of_the_context_what_it_was_granted(
-    placed: Fixture, go: Fixture, look: Fixture, call: Fixture, records: Fixture
+    placed: Fixture, go: Fixture, look: Fixture, call: Fixture
 ) -> None:
     deep = {"a": [1, None, True, 0.5, {"ünï": "\n"}], "b": {}}
 
@@ -84,7 +84,7 @@ def test_a_gate_is_shown_equal_values_and_of_the_context_what_it_was_granted(
             "get_context:todos",
             "get_context:focus",
         ]
-        plugins = {"judge": placed("placed_hooks:Judges", grants), "p": placed("placed_calls:Caller")}
+        plugins = {"judge": placed("hooks:Judges", grants), "p": placed("calls:Caller")}
         async with placed.host(plugins) as host:
             session = host.session("s", focus="/home")
             session.conversation.add(Message(role="user", content="not for everybody"))
@@ -117,7 +117,7 @@ def test_a_gate_is_shown_equal_values_and_of_the_context_what_it_was_granted(
 @pytest.mark.parametrize("plugin", ["Judges", "JudgesInThread"])
 def test_a_gate_that_raises_denies_and_names_what_it_raised(plugin: str, placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        plugins = {how: placed(f"placed_hooks:{plugin}") for how in ("p", "q")}
+        plugins = {how: placed(f"hooks:{plugin}") for how in ("p", "q")}
         async with placed.host(plugins) as host:
             session = host.session()
             ways = [how for how in WAYS_TO_FAIL if how != "cancelled" or plugin == "Judges"]
@@ -136,7 +136,7 @@ def test_a_gate_that_raises_denies_and_names_what_it_raised(plugin: str, placed:
 
 def test_other_ways_to_raise_in_a_gate_deny_too(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_hooks:Judges")}) as host:
+        async with placed.host({"p": placed("hooks:Judges")}) as host:
             session = host.session()
             for how in ("timeout", "stop", "tool"):
                 ruling = await session.gate_tool_call(ToolCall(how))
@@ -155,7 +155,7 @@ def test_nonsense_denies_and_is_told_in_the_same_words(half: int, placed: Fixtur
     hows = list(NONSENSE)[half * 4 : half * 4 + 4]
 
     async def main() -> None:
-        async with placed.host({"p": placed("placed_hooks:Judges")}) as host:
+        async with placed.host({"p": placed("hooks:Judges")}) as host:
             session = host.session()
             for number, how in enumerate(hows, 1):
                 ruling = await session.gate_tool_call(ToolCall(f"nonsense {how}"))
@@ -172,8 +172,8 @@ def test_a_refusal_that_a_gate_does_not_catch_denies_and_is_no_crash(placed: Fix
     async def main() -> None:
         grants = ["gate:tool_call"]
         plugins = {
-            "a": placed("placed_hooks:Judges", grants),
-            "b": placed("placed_hooks:JudgesInThread", grants),
+            "a": placed("hooks:Judges", grants),
+            "b": placed("hooks:JudgesInThread", grants),
         }
         async with placed.host(plugins) as host:
             ruling = await host.session().gate_tool_call(ToolCall("refused"))
@@ -189,7 +189,7 @@ def test_a_refusal_that_a_gate_does_not_catch_denies_and_is_no_crash(placed: Fix
 
 def test_a_gate_past_its_deadline_denies_and_answers_the_next_question(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        plugins = {"p": placed("placed_hooks:Judges", deadlines={"gate": 0.4})}
+        plugins = {"p": placed("hooks:Judges", deadlines={"gate": 0.4})}
         async with placed.host(plugins) as host:
             session = host.session()
             ruling = await session.gate_tool_call(ToolCall("hang"))
@@ -206,9 +206,9 @@ def test_a_gate_past_its_deadline_denies_and_answers_the_next_question(placed: F
 def test_on_error_allow_and_shadow_are_the_operators_to_set(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
         plugins = {
-            "allows": placed("placed_hooks:Judges", gate_on_error="allow"),
-            "shadow": placed("placed_hooks:Judges", shadow=True),
-            "topic": placed("placed_hooks:Judges", shadow=frozenset({"tool_call"})),
+            "allows": placed("hooks:Judges", gate_on_error="allow"),
+            "shadow": placed("hooks:Judges", shadow=True),
+            "topic": placed("hooks:Judges", shadow=frozenset({"tool_call"})),
         }
         async with placed.host(plugins) as host:
             session = host.session()
@@ -228,11 +228,11 @@ def test_on_error_allow_and_shadow_are_the_operators_to_set(placed: Fixture, go:
 def test_votes_stand_in_hook_order(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
         plugins = {
-            "a": placed("placed_hooks:Judges", manifest='after = ["d"]'),
-            "b": placed("placed_hooks:JudgesLast"),
-            "c": placed("placed_hooks:JudgesFirst"),
-            "d": placed("placed_hooks:Judges"),
-            "z": placed("placed_hooks:Judges", mandatory=True),
+            "a": placed("hooks:Judges", manifest='after = ["d"]'),
+            "b": placed("hooks:JudgesLast"),
+            "c": placed("hooks:JudgesFirst"),
+            "d": placed("hooks:Judges"),
+            "z": placed("hooks:Judges", mandatory=True),
         }
         async with placed.host(plugins) as host:
             ruling = await host.session().gate_tool_call(ToolCall("deny"))
@@ -244,9 +244,9 @@ def test_votes_stand_in_hook_order(placed: Fixture, go: Fixture) -> None:
 def test_a_gate_is_asked_only_about_what_it_was_granted(placed: Fixture, go: Fixture, look: Fixture) -> None:
     async def main() -> None:
         plugins = {
-            "bash": placed("placed_hooks:Judges", ["tools", "gate:tool_call:deny"]),
-            "none": placed("placed_hooks:Judges", ["tools"]),
-            "waives": placed("placed_hooks:Judges", ["tools", "gate:permission", "gate:waive"]),
+            "bash": placed("hooks:Judges", ["tools", "gate:tool_call:deny"]),
+            "none": placed("hooks:Judges", ["tools"]),
+            "waives": placed("hooks:Judges", ["tools", "gate:permission", "gate:waive"]),
         }
         async with placed.host(plugins) as host:
             session = host.session()
@@ -260,7 +260,7 @@ def test_a_gate_is_asked_only_about_what_it_was_granted(placed: Fixture, go: Fix
 
 def test_nobody_gates_its_own_message(placed: Fixture, go: Fixture, call: Fixture, look: Fixture) -> None:
     async def main() -> None:
-        plugins = {"p": placed("placed_calls:GatesAll"), "other": placed("placed_hooks:Judges")}
+        plugins = {"p": placed("calls:GatesAll"), "other": placed("hooks:Judges")}
         async with placed.host(plugins) as host:
             host.session()
             assert "returned" in await call(host, "add_message", "user", "allow")

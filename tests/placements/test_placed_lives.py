@@ -19,7 +19,7 @@ Fixture = Any
 
 def test_calls_may_be_made_from_ally_start_on_to_ally_stop(placed: Fixture, go: Fixture, look: Fixture) -> None:
     async def main() -> None:
-        plugins = {"p": placed("placed_lives:Lives"), "q": placed("placed_lives:LivesInThread")}
+        plugins = {"p": placed("lives:Lives"), "q": placed("lives:LivesInThread")}
         journal = Journal.in_memory()
         async with placed.host(plugins, journal=journal) as host:
             host.session("s")
@@ -29,7 +29,7 @@ def test_calls_may_be_made_from_ally_start_on_to_ally_stop(placed: Fixture, go: 
             assert seen[2]["returned"]["id"] == "p:later"
             assert (await host.call_tool("later")).output == "acted"
             assert await look(host, "q") == ["start"]
-        told = {message.plugin: message.body["content"] for message in journal.pending("s")}
+        told = {message.plugin: (message.body or {})["content"] for message in journal.pending("s")}
         assert told == {"p": "stops ", "q": "stops"}
         await journal.close()
 
@@ -47,8 +47,8 @@ def test_a_start_that_fails_is_final_and_its_gates_deny(how: str, placed: Fixtur
     async def main() -> None:
         settings = {"start": how}
         plugins = {
-            "p": placed("placed_lives:Lives", ["tools", "gate:tool_call"], settings=settings),
-            "q": placed("placed_lives:LivesInThread", settings={"start": how.replace("refused", "error")}),
+            "p": placed("lives:Lives", ["tools", "gate:tool_call"], settings=settings),
+            "q": placed("lives:LivesInThread", settings={"start": how.replace("refused", "error")}),
         }
         async with placed.host(plugins) as host:
             plugin = host.plugins["p"]
@@ -67,7 +67,7 @@ def test_a_start_that_fails_is_final_and_its_gates_deny(how: str, placed: Fixtur
 def test_a_start_past_its_deadline_is_given_up(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
         deadlines = {"ally_start": 0.3}
-        plugins = {"p": placed("placed_lives:Lives", settings={"start": "hang"}, deadlines=deadlines)}
+        plugins = {"p": placed("lives:Lives", settings={"start": "hang"}, deadlines=deadlines)}
         async with placed.host(plugins) as host:
             plugin = host.plugins["p"]
             assert plugin.state == ("backoff" if placed.placement.starts_again else "failed")
@@ -91,13 +91,13 @@ def test_a_stop_that_goes_wrong_is_logged_and_holds_nothing_up(
 
     async def main() -> None:
         journal = Journal.in_memory()
-        plugins = {"p": placed("placed_lives:Lives", settings={"stop": how}, deadlines={"stop": 0.4})}
+        plugins = {"p": placed("lives:Lives", settings={"stop": how}, deadlines={"stop": 0.4})}
         async with placed.host(plugins, journal=journal) as host:
             host.session("s")
             plugin = host.plugins["p"]
         assert plugin.state == "stopped"
         (message,) = journal.pending("s")
-        assert message.body["content"] == f"stops {how}"
+        assert (message.body or {})["content"] == f"stops {how}"
         assert "ally_stop of 'p' failed" in caplog.text
         assert placed.raised(words) in caplog.text
         await journal.close()
@@ -125,7 +125,7 @@ secret = true
 def test_a_plugin_is_told_the_same_of_itself_and_its_host(placed: Fixture, go: Fixture, tmp_path: Path) -> None:
     async def main() -> None:
         settings = {"ratio": 0.5, "token": Secret("s3cr3t-value")}
-        plugins = {"p": placed("placed_lives:Told", manifest=MANIFEST, settings=settings)}
+        plugins = {"p": placed("lives:Told", manifest=MANIFEST, settings=settings)}
         options = {"actions": ["compact"], "emits": ["TOOL_CALL_END"], "home": tmp_path / "home"}
         async with placed.host(plugins, **options) as host:
             told = (await host.call_tool("told")).data
@@ -151,7 +151,7 @@ def test_a_plugin_is_told_the_same_of_itself_and_its_host(placed: Fixture, go: F
 
 def test_a_secret_stays_one(placed: Fixture, go: Fixture, records: Fixture, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        plugins = {"p": placed("placed_lives:Told", manifest=MANIFEST, settings={"token": Secret("s3cr3t-value")})}
+        plugins = {"p": placed("lives:Told", manifest=MANIFEST, settings={"token": Secret("s3cr3t-value")})}
         async with placed.host(plugins, actions=["compact"]) as host:
             host.session("s")
             refused = (await host.call_tool("leak")).data
@@ -182,7 +182,7 @@ def test_the_log_is_the_hosts_and_bounded(
         await until(lambda: ("ERROR", "from a thread") in written())
 
     async def main() -> None:
-        async with placed.host({"p": placed("placed_lives:Told")}) as host:
+        async with placed.host({"p": placed("lives:Told")}) as host:
             await log(host)
             lines = written()
             assert (("DEBUG", "hidden") in lines) is placed.placement.shares_the_hosts_loop
@@ -194,7 +194,7 @@ def test_the_log_is_the_hosts_and_bounded(
             assert ("ValueError: inner" in caplog.text) is placed.placement.tells_what_was_raised
         caplog.clear()
         limits = Limits(logs_per_minute=10)
-        async with placed.host({"p": placed("placed_lives:Told", limits=limits)}) as host:
+        async with placed.host({"p": placed("lives:Told", limits=limits)}) as host:
             await host.call_tool("flood")
             await until(lambda: len(written()) >= 10)
             assert len(written()) == 10

@@ -31,7 +31,7 @@ def test_a_load_error_says_what_is_wrong_and_the_nearest_right_name(half: int, p
     names = list(WRONG)[half * 5 : half * 5 + 5]
 
     async def main() -> None:
-        plugins = {name.lower(): placed(f"placed_lives:{name}") for name in names}
+        plugins = {name.lower(): placed(f"lives:{name}") for name in names}
         async with placed.host(plugins) as host:
             for name in names:
                 plugin = host.plugins[name.lower()]
@@ -60,7 +60,7 @@ UNDECLARED = {
 def test_what_the_manifest_does_not_declare_is_a_load_error_with_the_line_to_add(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
         manifest = '[permissions]\nemit_event = { reason = "to tell" }'
-        plugins = {name.lower(): placed(f"placed_lives:{name}", manifest=manifest) for name in UNDECLARED}
+        plugins = {name.lower(): placed(f"lives:{name}", manifest=manifest) for name in UNDECLARED}
         async with placed.host(plugins) as host:
             for name, words in UNDECLARED.items():
                 plugin = host.plugins[name.lower()]
@@ -74,9 +74,9 @@ def test_what_cannot_be_built_fails_and_its_gates_deny(placed: Fixture, go: Fixt
     async def main() -> None:
         grants = ["gate:tool_call"]
         plugins = {
-            "build": placed("placed_lives:FailsToBuild", grants),
-            "exit": placed("placed_lives:ExitsWhenBuilt", grants),
-            "module": placed("placed_broken:Nothing", grants),
+            "build": placed("lives:FailsToBuild", grants),
+            "exit": placed("lives:ExitsWhenBuilt", grants),
+            "module": placed("broken:Nothing", grants),
         }
         if placed.placement.imports_late:
             reasons = {"module": "ZeroDivisionError"}
@@ -98,8 +98,8 @@ def test_what_cannot_be_built_fails_and_its_gates_deny(placed: Fixture, go: Fixt
 
 def test_a_mandatory_plugin_that_cannot_start_stops_the_hosts_start(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        plugins = {"p": placed("placed_lives:UnknownHook", mandatory=True)}
-        with pytest.raises(HostError, match="the mandatory plugin 'p' is failed: .*did you mean 'ally_tool_call_end'"):
+        plugins = {"p": placed("lives:UnknownHook", mandatory=True)}
+        with pytest.raises(HostError, match=r"the mandatory plugin 'p' is failed: .*did you mean 'ally_tool_call_end'"):
             async with placed.host(plugins):
                 pass
 

@@ -9,6 +9,7 @@ from ally_plugins.policy.budget import Limits
 
 Fixture = Any
 
+CALLS: Any = (ToolCall("bash", {"a": [1]}, "c1"),)
 DEEP = {"a": [1, None, True, 0.5, {"ünï": "\n"}], "b": {}}
 
 
@@ -16,7 +17,7 @@ def test_a_message_enters_at_the_safe_point_that_it_names_with_its_metadata(
     placed: Fixture, go: Fixture, call: Fixture, told: Fixture, records: Fixture
 ) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Caller")}) as host:
+        async with placed.host({"p": placed("calls:Caller")}) as host:
             events = told(host)
             session = host.session("s")
             texts = {"steer": "now", "follow_up": "at the end", "next_turn": "next"}
@@ -46,7 +47,7 @@ def test_a_message_enters_at_the_safe_point_that_it_names_with_its_metadata(
 
 def test_roles_and_waking_the_agent_are_grants_of_their_own(placed: Fixture, go: Fixture, call: Fixture) -> None:
     async def main() -> None:
-        some = placed("placed_calls:Caller", ["tools", "add_message:user", "add_message:system"])
+        some = placed("calls:Caller", ["tools", "add_message:user", "add_message:system"])
         async with placed.host({"p": some}) as host:
             session = host.session()
             assert "returned" in await call(host, "add_message", "system", "x")
@@ -63,7 +64,7 @@ def test_roles_and_waking_the_agent_are_grants_of_their_own(placed: Fixture, go:
             woken = await call(host, "add_message", "user", "x", trigger_turn=True)
             assert woken["permission"] == "add_message:trigger_turn"
             assert not session.triggered.is_set()
-        async with placed.host({"p": placed("placed_calls:Caller")}) as host:
+        async with placed.host({"p": placed("calls:Caller")}) as host:
             session = host.session()
             assert "returned" in await call(host, "add_message", "user", "x", trigger_turn=True)
             assert session.triggered.is_set()
@@ -75,7 +76,7 @@ def test_a_key_gives_the_same_receipt_again_and_refuses_other_content(
     placed: Fixture, go: Fixture, call: Fixture
 ) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Caller"), "q": placed("placed_calls:Caller")}) as host:
+        async with placed.host({"p": placed("calls:Caller"), "q": placed("calls:Caller")}) as host:
             session = host.session("s")
             first = await call(host, "add_message", "user", "hello", key="k1")
             assert await call(host, "add_message", "user", "hello", key="k1") == first
@@ -114,7 +115,7 @@ def test_what_is_not_acceptable_is_refused_with_the_name_of_the_field(
     placed: Fixture, go: Fixture, call: Fixture
 ) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Caller")}) as host:
+        async with placed.host({"p": placed("calls:Caller")}) as host:
             session = host.session()
             for name, (arguments, keywords, field, words) in WRONG.items():
                 refused = await call(host, "add_message", *arguments, **keywords)
@@ -131,7 +132,7 @@ def test_what_is_not_acceptable_is_refused_with_the_name_of_the_field(
 def test_budgets_refuse_with_their_name_and_when_to_try_again(placed: Fixture, go: Fixture, call: Fixture) -> None:
     async def main() -> None:
         limits = Limits(messages_per_minute=1, events_per_minute=1, context_reads_per_minute=1, message_bytes=100)
-        async with placed.host({"p": placed("placed_calls:Caller", limits=limits)}) as host:
+        async with placed.host({"p": placed("calls:Caller", limits=limits)}) as host:
             host.session()
             assert "returned" in await call(host, "add_message", "user", "x")
             refused = await call(host, "add_message", "user", "x")
@@ -147,7 +148,7 @@ def test_budgets_refuse_with_their_name_and_when_to_try_again(placed: Fixture, g
             assert "returned" in await call(host, "get_context")
             assert (await call(host, "get_context"))["budget"] == "context_reads_per_minute"
         roomy = Limits(message_bytes=100)
-        async with placed.host({"p": placed("placed_calls:Caller", limits=roomy)}) as host:
+        async with placed.host({"p": placed("calls:Caller", limits=roomy)}) as host:
             host.session()
             large = await call(host, "add_message", "user", "x" * 101)
             assert (large["raised"], large["budget"], large.get("retry_after")) == (
@@ -159,7 +160,7 @@ def test_budgets_refuse_with_their_name_and_when_to_try_again(placed: Fixture, g
 
 def test_outside_an_event_a_session_is_named_when_several_are_open(placed: Fixture, go: Fixture, call: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Caller")}) as host:
+        async with placed.host({"p": placed("calls:Caller")}) as host:
             none = await call(host, "add_message", "user", "x")
             assert none["raised"] in {"ValidationRefused", "NotFoundRefused"}
             first, second = host.session("first"), host.session("second")
@@ -181,12 +182,10 @@ def test_outside_an_event_a_session_is_named_when_several_are_open(placed: Fixtu
 
 def test_the_context_is_the_same_picture_part_by_part(placed: Fixture, go: Fixture, call: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Caller")}) as host:
+        async with placed.host({"p": placed("calls:Caller")}) as host:
             session = host.session("s", focus="/home")
             session.conversation.add(Message(role="user", content="hello", id="m1", timestamp=7, metadata=DEEP))
-            session.conversation.add(
-                Message(role="assistant", content="", tool_calls=(ToolCall("bash", {"a": [1]}, "c1"),))
-            )
+            session.conversation.add(Message(role="assistant", content="", tool_calls=CALLS))
             session.conversation.add(Message(role="tool", content="out", tool_call_id="c1"))
             session.conversation.add(Message(role="user", content="a secret", private=True))
             session.emit(
@@ -217,7 +216,7 @@ def test_the_context_is_the_same_picture_part_by_part(placed: Fixture, go: Fixtu
 
 def test_a_part_that_is_not_granted_or_not_there_is_refused(placed: Fixture, go: Fixture, call: Fixture) -> None:
     async def main() -> None:
-        plugins = {"p": placed("placed_calls:Caller", ["tools", "get_context:focus"])}
+        plugins = {"p": placed("calls:Caller", ["tools", "get_context:focus"])}
         async with placed.host(plugins) as host:
             session = host.session("s", focus="/home")
             granted = await call(host, "get_context")

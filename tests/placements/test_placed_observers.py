@@ -20,7 +20,7 @@ def end(name: str = "bash") -> ToolCallEnd:
 
 
 def expected(events: list[Any], describe: Any) -> list[Any]:
-    """Return what a plugin is to note that has every observe hook: for each event its own hook, then the general one."""
+    """Return what a plugin with every observe hook is to note: for each event its own hook, then the general one."""
     notes = []
     for event in events:
         own = [] if isinstance(event, PluginEvent) else [hook_name(event.type)]
@@ -34,7 +34,7 @@ def test_every_hook_hears_its_events_with_equal_values_and_stamps(
     plugin: str, placed: Fixture, go: Fixture, look: Fixture, told: Fixture, describe: Fixture
 ) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed(f"placed_hooks:{plugin}")}) as host:
+        async with placed.host({"p": placed(f"hooks:{plugin}")}) as host:
             events = told(host)
             session, other = host.session("s", focus="/home"), host.session("two words")
             await session.safe_point("turn_start")
@@ -54,7 +54,7 @@ def test_every_hook_hears_its_events_with_equal_values_and_stamps(
 
 def test_a_hook_need_not_take_the_event(placed: Fixture, go: Fixture, look: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_hooks:HearsNothingOfIt")}) as host:
+        async with placed.host({"p": placed("hooks:HearsNothingOfIt")}) as host:
             session = host.session()
             session.emit(ToolCallStart(tool_name="bash"))
             session.emit(end())
@@ -67,11 +67,11 @@ def test_a_hook_need_not_take_the_event(placed: Fixture, go: Fixture, look: Fixt
 def test_only_granted_events_are_delivered(placed: Fixture, go: Fixture, look: Fixture) -> None:
     async def main() -> None:
         plugins = {
-            "none": placed("placed_hooks:HearsAll", ["tools"]),
-            "one": placed("placed_hooks:HearsAll", ["tools", "events:TOOL_CALL_END"]),
-            "own": placed("placed_hooks:HearsAll", ["tools", "events:p:*"]),
-            "exact": placed("placed_hooks:HearsAll", ["tools", "events:p:news"]),
-            "p": placed("placed_calls:Caller", ["tools", "emit_event"]),
+            "none": placed("hooks:HearsAll", ["tools"]),
+            "one": placed("hooks:HearsAll", ["tools", "events:TOOL_CALL_END"]),
+            "own": placed("hooks:HearsAll", ["tools", "events:p:*"]),
+            "exact": placed("hooks:HearsAll", ["tools", "events:p:news"]),
+            "p": placed("calls:Caller", ["tools", "emit_event"]),
         }
         async with placed.host(plugins) as host:
             session = host.session()
@@ -93,7 +93,7 @@ def test_a_plugin_does_not_hear_its_own_event_and_others_do(
     placed: Fixture, go: Fixture, look: Fixture, call: Fixture
 ) -> None:
     async def main() -> None:
-        plugins = {"p": placed("placed_calls:Caller"), "other": placed("placed_hooks:HearsAll")}
+        plugins = {"p": placed("calls:Caller"), "other": placed("hooks:HearsAll")}
         async with placed.host(plugins) as host:
             session = host.session()
             answer = await call(host, "emit_event", "news", {"n": 1})
@@ -107,7 +107,7 @@ def test_a_plugin_does_not_hear_its_own_event_and_others_do(
 
 def test_what_was_lost_is_told_with_its_exact_numbers(placed: Fixture, go: Fixture, look: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_hooks:HearsDrops")}) as host:
+        async with placed.host({"p": placed("hooks:HearsDrops")}) as host:
             session = host.session()
             await session.drained()
             session.ring.capacity = 8
@@ -130,7 +130,7 @@ def test_a_crash_is_counted_and_recorded_with_its_event_and_the_next_event_is_he
     placed: Fixture, go: Fixture, look: Fixture, records: Fixture
 ) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_hooks:Observes")}) as host:
+        async with placed.host({"p": placed("hooks:Observes")}) as host:
             session = host.session("s")
             for name in ("error", "exit", "cancelled"):
                 session.emit(end(name))
@@ -159,7 +159,7 @@ def test_a_refusal_that_an_observer_does_not_catch_is_no_crash(
     placed: Fixture, go: Fixture, look: Fixture, records: Fixture
 ) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_hooks:Observes", ["tools", "events:*"])}) as host:
+        async with placed.host({"p": placed("hooks:Observes", ["tools", "events:*"])}) as host:
             session = host.session("s")
             session.emit(end("refused"))
             session.emit(ToolCallStart(tool_name="refused"))
@@ -177,7 +177,7 @@ def test_five_crashes_in_a_minute_are_the_end_and_everybody_is_told(
     placed: Fixture, go: Fixture, until: Fixture, told: Fixture, records: Fixture
 ) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_hooks:Observes")}) as host:
+        async with placed.host({"p": placed("hooks:Observes")}) as host:
             events = told(host)
             session = host.session("s")
             for _ in range(4):
@@ -198,8 +198,8 @@ def test_five_crashes_in_a_minute_are_the_end_and_everybody_is_told(
             assert ("p", "quarantined") in states
             session.emit(end())
             await session.drained()  # nobody waits for it any more
-            states = [r.data["state"] for r in await records(host, "plugin_state", plugin="p")]
-            assert states[-1] == "quarantined"
+            recorded = [r.data["state"] for r in await records(host, "plugin_state", plugin="p")]
+            assert recorded[-1] == "quarantined"
 
     go(main())
 
@@ -208,7 +208,7 @@ def test_hooks_never_overlap_and_questions_come_after_the_events_before_them(
     placed: Fixture, go: Fixture, look: Fixture
 ) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_hooks:Overlaps")}) as host:
+        async with placed.host({"p": placed("hooks:Overlaps")}) as host:
             session = host.session()
             for _ in range(5):
                 session.emit(end())
@@ -232,7 +232,7 @@ def test_hooks_never_overlap_and_questions_come_after_the_events_before_them(
 
 def test_a_session_that_is_closed_is_heard_to_its_end(placed: Fixture, go: Fixture, look: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_hooks:HearsAll")}) as host:
+        async with placed.host({"p": placed("hooks:HearsAll")}) as host:
             session = host.session("s")
             session.emit(UserMessage(content="hello"))
             await session.close()

@@ -15,19 +15,19 @@ class Unwilling:
     """A host that takes nothing, or fails."""
 
     @hookimpl
-    def ally_emit_event(self, session: Any, event: Any) -> bool:
+    def ally_emit_event(self, event: Any) -> bool:
         if event.event_type == "p:fails":
             raise OSError("the host's own trouble")
         return False
 
     @hookimpl
-    def ally_get_context(self, session: Any, parts: Any, since: Any) -> Any:
+    def ally_get_context(self) -> Any:
         raise OSError("the host's own trouble")
 
 
 def test_a_host_that_does_not_take_or_fails_is_unavailable(placed: Fixture, go: Fixture, call: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Caller")}, implementation=Unwilling()) as host:
+        async with placed.host({"p": placed("calls:Caller")}, implementation=Unwilling()) as host:
             host.session("s")
             for method, arguments, words in (
                 ("emit_event", ["news"], "the host did not take the event 'p:news'"),
@@ -47,9 +47,9 @@ def test_a_gate_or_a_blocking_transform_of_another_plugin_refuses_with_the_decis
 ) -> None:
     async def main() -> None:
         plugins = {
-            "p": placed("placed_calls:Caller"),
-            "judge": placed("placed_hooks:Judges"),
-            "editor": placed("placed_chains:BreaksMessages", transform_on_error="block"),
+            "p": placed("calls:Caller"),
+            "judge": placed("hooks:Judges"),
+            "editor": placed("chains:BreaksMessages", transform_on_error="block"),
         }
         async with placed.host(plugins) as host:
             session = host.session("s")
@@ -75,13 +75,16 @@ def test_a_gate_or_a_blocking_transform_of_another_plugin_refuses_with_the_decis
 
 def test_a_session_that_is_closed_is_not_found(placed: Fixture, go: Fixture, call: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Caller")}) as host:
+        async with placed.host({"p": placed("calls:Caller")}) as host:
             session = host.session("s")
             host.session("other")
             await session.close()
             for method, arguments in (
-                ("add_message", ["user", "x"]), ("emit_event", ["news"]), ("get_context", []), ("request_action", ["x"]),
-            ):  # fmt: skip
+                ("add_message", ["user", "x"]),
+                ("emit_event", ["news"]),
+                ("get_context", []),
+                ("request_action", ["x"]),
+            ):
                 refused = await call(host, method, *arguments, session_id="other")
                 assert refused.get("text", "") != "no session 's' is open"
                 refused = await call_in(host, method, arguments, "s")
@@ -96,11 +99,9 @@ async def call_in(host: Any, method: str, arguments: list[Any], session_id: str)
     return (await host.call_tool("call", given, plugin="p")).data
 
 
-def test_a_call_of_one_that_was_put_into_quarantine_is_refused_or_never_made(
-    placed: Fixture, go: Fixture, until: Fixture
-) -> None:
+def test_a_call_of_one_that_was_put_into_quarantine_is_refused_or_never_made(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_chains:SpeaksAfterCrashes")}) as host:
+        async with placed.host({"p": placed("chains:SpeaksAfterCrashes")}) as host:
             session = host.session("s")
             for _ in range(5):
                 await session.gate_tool_call(BASH)

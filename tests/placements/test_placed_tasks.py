@@ -31,7 +31,7 @@ def test_a_task_tells_how_far_it_is_and_how_it_ended(
 ) -> None:
     async def main() -> None:
         grants = ["tools", "tasks", "add_message:user", "events:*"]
-        async with placed.host({"p": placed("placed_calls:Works", grants)}) as host:
+        async with placed.host({"p": placed("tasks:Works", grants)}) as host:
             events = told(host)
             host.session("s")
             for number, (how, (state, reason)) in enumerate(ENDS.items(), 1):
@@ -70,7 +70,7 @@ def test_a_task_tells_how_far_it_is_and_how_it_ended(
 @pytest.mark.parametrize("how", ["cancel", "cancel_from_thread"])
 def test_a_plugin_may_cancel_its_task(how: str, placed: Fixture, go: Fixture, until: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Works")}) as host:
+        async with placed.host({"p": placed("tasks:Works")}) as host:
             session = host.session()
             await host.call_tool("start", {"how": "wait"}, plugin="p")
             await host.call_tool("heard", {"what": "waits"}, plugin="p")
@@ -87,7 +87,7 @@ def test_a_plugin_may_cancel_its_task(how: str, placed: Fixture, go: Fixture, un
 
 def test_a_task_ends_with_its_host(placed: Fixture, go: Fixture, told: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Works")}) as host:
+        async with placed.host({"p": placed("tasks:Works")}) as host:
             events = told(host)
             host.session()
             await host.call_tool("start", {"how": "wait"}, plugin="p")
@@ -101,7 +101,7 @@ def test_a_task_ends_with_its_host(placed: Fixture, go: Fixture, told: Fixture) 
 def test_what_a_task_may_not_be_is_refused(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
         limits = Limits(running_tasks=1)
-        async with placed.host({"p": placed("placed_calls:Works", limits=limits)}) as host:
+        async with placed.host({"p": placed("tasks:Works", limits=limits)}) as host:
             host.session()
             wrong = (await host.call_tool("start_wrong", plugin="p")).data
             assert [(each["raised"], each.get("field")) for each in wrong] == [

@@ -13,8 +13,9 @@ Fixture = Any
 
 CALL = ToolCall("bash", {"command": "ls", "deep": {"a": [1, None, 0.5]}}, "c1", "agent-1")
 RESULT = ToolResult(True, "out", data={"lines": [1]})  # noqa: FBT003
+CALLS: Any = (CALL,)
 USER = Message(
-    role="user", content="hello", id="m1", timestamp=5, metadata={"a": [1]}, tool_call_id="c1", tool_calls=(CALL,)
+    role="user", content="hello", id="m1", timestamp=5, metadata={"a": [1]}, tool_call_id="c1", tool_calls=CALLS
 )
 
 
@@ -27,10 +28,10 @@ def test_every_transform_is_a_chain_in_hook_order_and_sees_equal_values(
 ) -> None:
     async def main() -> None:
         plugins = {
-            "a": placed("placed_hooks:Changes", mandatory=True),
-            "b": placed("placed_hooks:Changes"),
-            "c": placed("placed_hooks:Changes", manifest='before = ["b"]'),
-            "p": placed("placed_calls:Caller"),
+            "a": placed("hooks:Changes", mandatory=True),
+            "b": placed("hooks:Changes"),
+            "c": placed("hooks:Changes", manifest='before = ["b"]'),
+            "p": placed("calls:Caller"),
         }
         async with placed.host(plugins) as host:
             session = host.session("s")
@@ -77,7 +78,7 @@ def test_illegal_changes_and_nonsense_are_left_out_and_the_chain_goes_on(
     ways = dict(list(ILLEGAL_CALLS.items())[part * 3 : part * 3 + 3])
 
     async def main() -> None:
-        plugins = {"a": placed("placed_hooks:Changes"), "b": placed("placed_hooks:ChangesAlways")}
+        plugins = {"a": placed("hooks:Changes"), "b": placed("hooks:ChangesAlways")}
         async with placed.host(plugins) as host:
             session = host.session()
             for number, (way, words) in enumerate(ways.items(), 1):
@@ -92,7 +93,7 @@ def test_illegal_changes_and_nonsense_are_left_out_and_the_chain_goes_on(
 
 def test_who_made_a_call_and_which_one_it_is_cannot_be_changed(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"a": placed("placed_hooks:Changes")}) as host:
+        async with placed.host({"a": placed("hooks:Changes")}) as host:
             session = host.session()
             forged = await session.transform_tool_input(how("forge"))
             assert forged == attrs.evolve(CALL, arguments={"command": "pwd"})
@@ -115,7 +116,7 @@ ILLEGAL_RESULTS = {
 
 def test_what_is_no_valid_result_is_left_out(placed: Fixture, go: Fixture, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        async with placed.host({"a": placed("placed_hooks:Changes")}) as host:
+        async with placed.host({"a": placed("hooks:Changes")}) as host:
             session = host.session()
             for way, words in ILLEGAL_RESULTS.items():
                 assert await session.transform_tool_output(how(way), RESULT) == RESULT
@@ -126,7 +127,7 @@ def test_what_is_no_valid_result_is_left_out(placed: Fixture, go: Fixture, caplo
 
 def test_output_error_and_data_of_a_result_may_be_changed(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"a": placed("placed_hooks:Changes")}) as host:
+        async with placed.host({"a": placed("hooks:Changes")}) as host:
             session = host.session()
             data = await session.transform_tool_output(how("data"), RESULT)
             assert data == ToolResult(True, "\x1b[1mred\x1b[0m", data={"lines": [2, None, 0.5]})  # noqa: FBT003
@@ -141,7 +142,7 @@ def test_output_error_and_data_of_a_result_may_be_changed(placed: Fixture, go: F
 
 def test_a_message_with_text_that_is_none_is_left_out(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"a": placed("placed_hooks:Changes")}) as host:
+        async with placed.host({"a": placed("hooks:Changes")}) as host:
             session = host.session()
             for number, content in enumerate(("number", "none", "control", "surrogate"), 1):
                 message = attrs.evolve(USER, content=content)
@@ -156,9 +157,9 @@ def test_one_that_raises_is_left_out_or_blocks_as_the_operator_has_set(
 ) -> None:
     async def main() -> None:
         plugins = {
-            "drops": placed("placed_hooks:Changes", ["transform:tool_input:bash"], deadlines={"transform": 0.4}),
-            "later": placed("placed_hooks:ChangesAlways"),
-            "blocks": placed("placed_hooks:Changes", ["transform:tool_input:other"], transform_on_error="block"),
+            "drops": placed("hooks:Changes", ["transform:tool_input:bash"], deadlines={"transform": 0.4}),
+            "later": placed("hooks:ChangesAlways"),
+            "blocks": placed("hooks:Changes", ["transform:tool_input:other"], transform_on_error="block"),
         }
         async with placed.host(plugins) as host:
             session = host.session("s")
@@ -187,9 +188,9 @@ def test_a_shadow_transform_is_asked_and_changes_nothing(
 ) -> None:
     async def main() -> None:
         plugins = {
-            "a": placed("placed_hooks:Changes", shadow=True, transform_on_error="block"),
-            "b": placed("placed_hooks:Changes"),
-            "c": placed("placed_hooks:Changes"),
+            "a": placed("hooks:Changes", shadow=True, transform_on_error="block"),
+            "b": placed("hooks:Changes"),
+            "c": placed("hooks:Changes"),
         }
         async with placed.host(plugins) as host:
             session = host.session()
@@ -208,8 +209,8 @@ def test_it_is_asked_only_about_what_it_was_granted_and_never_about_its_own_mess
 ) -> None:
     async def main() -> None:
         plugins = {
-            "p": placed("placed_calls:ChangesAll"),
-            "bash": placed("placed_hooks:Changes", ["tools", "transform:tool_input:bash"]),
+            "p": placed("calls:ChangesAll"),
+            "bash": placed("hooks:Changes", ["tools", "transform:tool_input:bash"]),
         }
         async with placed.host(plugins) as host:
             session = host.session()
@@ -228,7 +229,7 @@ def test_one_tool_call_takes_its_steps_in_order(placed: Fixture, go: Fixture, lo
         return ToolResult(True, f"ran {call.arguments['command']}")  # noqa: FBT003
 
     async def main() -> None:
-        plugins = {"p": placed("placed_hooks:Changes"), "q": placed("placed_hooks:Observes")}
+        plugins = {"p": placed("hooks:Changes"), "q": placed("hooks:Observes")}
         async with placed.host(plugins) as host:
             session = host.session()
             result = await session.run_tool_call(CALL, run)

@@ -1,4 +1,4 @@
-"""Values that are large, or that JSON cannot say, and calls that are given up: where placements differ, it stands here."""
+"""Values that are large, or that JSON cannot say, and calls that are given up: here placements differ most."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_plugin_hears_large_events_and_gives_and_takes_large_values(
     placed: Fixture, go: Fixture, look: Fixture
 ) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Large")}) as host:
+        async with placed.host({"p": placed("offers:Large")}) as host:
             session = host.session()
             session.emit(ToolCallEnd(tool_name="bash", output="x" * MEGABYTES))
             await session.drained()
@@ -43,13 +43,13 @@ def test_a_plugin_hears_large_events_and_gives_and_takes_large_values(
 
 def test_what_a_plugin_says_is_bounded_by_its_placement(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Large")}) as host:
+        async with placed.host({"p": placed("offers:Large")}) as host:
             session = host.session()
             whole = ToolResult(True, "x" * MEGABYTES)  # noqa: FBT003
             changed = await session.transform_tool_output(CALL, whole)
             if placed.placement.bounds_what_is_said:
                 assert changed == whole
-                with pytest.raises(ToolCallError, match="'give' of 'p' failed with BudgetRefused: .* takes 1048576"):
+                with pytest.raises(ToolCallError, match=r"'give' of 'p' failed with BudgetRefused: .* takes 1048576"):
                     await host.call_tool("give", {"characters": MEGABYTES})
                 assert host.plugins["p"].counts.crashes == 0  # refused, as what is larger than a budget
             else:
@@ -64,7 +64,7 @@ def test_what_a_plugin_says_is_bounded_by_its_placement(placed: Fixture, go: Fix
 @pytest.mark.parametrize("characters", [100_000, MEGABYTES])
 def test_a_call_with_too_much_is_refused(characters: int, placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Large")}, actions=["compact"]) as host:
+        async with placed.host({"p": placed("offers:Large")}, actions=["compact"]) as host:
             host.session()
             refused = (await host.call_tool("say", {"characters": characters})).data
             assert [each["raised"] for each in refused] == ["BudgetRefused"] * 3
@@ -81,7 +81,7 @@ def test_a_call_with_too_much_is_refused(characters: int, placed: Fixture, go: F
 @pytest.mark.parametrize("how", ["object", "bytes", "nan", "keys", "set"])
 def test_what_json_cannot_say_is_no_result(how: str, placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Large")}) as host:
+        async with placed.host({"p": placed("offers:Large")}) as host:
             error = EventError if placed.placement.keeps_python_values else ToolCallError
             with pytest.raises(error):
                 await host.call_tool("give_odd", {"how": how})
@@ -92,7 +92,7 @@ def test_what_json_cannot_say_is_no_result(how: str, placed: Fixture, go: Fixtur
 
 def test_numbers_and_text_that_the_wire_cannot_carry(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Large")}) as host:
+        async with placed.host({"p": placed("offers:Large")}) as host:
             number = (await host.call_tool("take", {"value": 2**70})).data
             text = (await host.call_tool("take", {"value": "a\ud800b"})).data
             if placed.placement.keeps_python_values:
@@ -106,7 +106,7 @@ def test_numbers_and_text_that_the_wire_cannot_carry(placed: Fixture, go: Fixtur
 
 def test_without_a_grant_a_gate_sees_an_empty_context(placed: Fixture, go: Fixture, look: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_hooks:Judges", ["tools", "gate:tool_call"])}) as host:
+        async with placed.host({"p": placed("hooks:Judges", ["tools", "gate:tool_call"])}) as host:
             await host.session("s", focus="/home").gate_tool_call(CALL)
             assert (await look(host))[0][2] == repr(Context(session_id="s"))
 
@@ -114,16 +114,13 @@ def test_without_a_grant_a_gate_sees_an_empty_context(placed: Fixture, go: Fixtu
 
 
 @pytest.mark.parametrize("how", ["give_up", "give_up_in_thread"])
-def test_a_call_that_its_plugin_gives_up_is_taken_back(
-    how: str, placed: Fixture, go: Fixture, look: Fixture, until: Fixture
-) -> None:
+def test_a_call_that_its_plugin_gives_up_is_taken_back(how: str, placed: Fixture, go: Fixture, shows: Fixture) -> None:
     async def main() -> None:
-        plugins = {"p": placed("placed_calls:GivesUp"), "judge": placed("placed_calls:HangsOnMessages")}
+        plugins = {"p": placed("calls:GivesUp"), "judge": placed("calls:HangsOnMessages")}
         async with placed.host(plugins) as host:
             host.session("s")
             assert (await host.call_tool(how)).output == "gave up"
-            while await look(host, "judge") != ["asked", "interrupted"]:
-                await asyncio.sleep(0.01)
+            await shows(host, lambda seen: seen == ["asked", "interrupted"], "judge")
             assert host.journal.pending("s") == []
             assert host.plugins["p"].budget.in_flight == 0
             assert {plugin.counts.crashes for plugin in host.plugins.values()} == {0}
@@ -131,9 +128,9 @@ def test_a_call_that_its_plugin_gives_up_is_taken_back(
     go(main())
 
 
-def test_tools_run_at_once_and_outside_the_lane(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_tools_run_at_once_and_outside_the_lane(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Meets")}) as host:
+        async with placed.host({"p": placed("offers:Meets")}) as host:
             session = host.session()
             met = await asyncio.gather(host.call_tool("meet"), host.call_tool("meet"))
             assert [result.output for result in met] == ["met", "met"]
@@ -147,7 +144,7 @@ def test_tools_run_at_once_and_outside_the_lane(placed: Fixture, go: Fixture, lo
 
 def test_the_persons_interruption_is_no_plugins_to_make(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_calls:Interrupts")}) as host:
+        async with placed.host({"p": placed("calls:Interrupts")}) as host:
             ruling = await host.session().gate_tool_call(CALL)
             assert ruling.is_denied
             assert ruling.votes[0].cause == "crash"
@@ -162,7 +159,7 @@ def test_the_persons_interruption_is_no_plugins_to_make(placed: Fixture, go: Fix
 
 def test_the_states_of_a_life(placed: Fixture, go: Fixture, told: Fixture) -> None:
     async def main() -> None:
-        async with placed.host({"p": placed("placed_hooks:HearsAll", ["tools"])}) as host:
+        async with placed.host({"p": placed("hooks:HearsAll", ["tools"])}) as host:
             events = told(host)
             host.session("s")
         states = [event.state for event in events if event.type == "PLUGIN_STATE"]

@@ -193,26 +193,26 @@ class JudgesInThread(Judges):
     """The same with `def`; the message's is `async def` here."""
 
     @hookimpl
-    def ally_gate_tool_call(self, call: Any) -> Any:
+    def ally_gate_tool_call(self, call: Any) -> Any:  # type: ignore[override] # a hook takes what it likes
         self.seen.append(["tool_call", repr(call), self.ally.session])
         if call.tool_name == "refused":
             self.ally.blocking.add_message("system", "not granted")
         return self._verdict(call.tool_name)
 
     @hookimpl
-    async def ally_gate_message(self, message: Any) -> Any:
+    async def ally_gate_message(self, message: Any) -> Any:  # type: ignore[override]
         return self._verdict(message.content)
 
 
 class JudgesFirst(Judges):
     @hookimpl(tryfirst=True)
-    async def ally_gate_tool_call(self, call: Any) -> Any:
+    async def ally_gate_tool_call(self, call: Any) -> Any:  # type: ignore[override]
         return self._verdict(call.tool_name)
 
 
 class JudgesLast(Judges):
     @hookimpl(trylast=True)
-    async def ally_gate_tool_call(self, call: Any) -> Any:
+    async def ally_gate_tool_call(self, call: Any) -> Any:  # type: ignore[override]
         return self._verdict(call.tool_name)
 
 
@@ -294,7 +294,7 @@ class Changes(Plain):
         how = str(call.arguments.get("how", ""))
         return Replace(evolve(result, **changes.get(how, {"output": f"{result.output} {self.ally.name}"})))
 
-    def _message(self, message: Any) -> Any:
+    def _message(self, message: Any) -> Any:  # noqa: PLR0911 - a change each
         match message.content:
             case "number":
                 return Replace(evolve(message, content=5))

@@ -7,10 +7,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from placed_calls import failure, outcome
-from placed_hooks import Plain, act
-
 from ally_plugins import Allow, HopLimitRefused, action, hookimpl, tool
+
+from .calls import failure, outcome
+from .hooks import Plain, act
 
 
 class Echoes(Plain):
@@ -120,7 +120,7 @@ class SpeaksAfterCrashes(Plain):
         self.asked = 0
 
     async def _speak(self) -> None:
-        while self.asked < 6:
+        while self.asked < 6:  # noqa: ASYNC110 - as plugins do
             await asyncio.sleep(0)
         await self.ally.add_message("user", "still here")
 

@@ -8,10 +8,10 @@ import asyncio
 import time
 from typing import Any
 
-from placed_calls import Caller, failure, outcome
-from placed_hooks import Plain, act
-
 from ally_plugins import Allow, Ally, action, hookimpl, tool
+
+from .calls import Caller, failure, outcome
+from .hooks import Plain, act
 
 
 class Lives(Caller):
