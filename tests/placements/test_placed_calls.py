@@ -119,6 +119,35 @@ def test_nothing_is_granted_by_default_and_each_refusal_names_the_grant_and_the_
     go(main())
 
 
+def test_what_is_declared_and_not_granted_is_left_out_and_the_rest_works(placed: Fixture, go: Fixture) -> None:
+    manifest = """
+        [permissions]
+        tools = { reason = "r" }
+        actions = { reason = "r" }
+        request_action = { actions = ["compact", "other:act"], reason = "r" }
+    """
+
+    async def main() -> None:
+        plugins = {
+            "none": placed("offers:Offers", [], manifest=manifest),
+            "tools": placed("offers:Offers", ["tools"], manifest=manifest),
+            "p": placed("calls:Silent", ["tools", "request_action:other:act"], manifest=manifest),
+            "other": placed("offers:Acts"),
+        }
+        async with placed.host(plugins) as host:
+            assert {plugin.state for plugin in host.plugins.values()} == {"running"}
+            assert {each.plugin.name for each in host.tools} == {"tools", "p", "other"}
+            assert {each.plugin.name for each in host.actions} == {"other"}
+            assert host.plugins["none"].counts.refused["permission"] == 8
+            host.session("s")
+            asked = (await host.call_tool("ask", {"action": "other:act"})).data
+            assert asked["returned"]["number"] == 1
+            refused = (await host.call_tool("ask", {"action": "compact"})).data
+            assert refused["permission"] == "request_action:compact"
+
+    go(main())
+
+
 def test_tools_and_actions_are_offered_taken_back_and_described_alike(
     placed: Fixture, go: Fixture, records: Fixture
 ) -> None:

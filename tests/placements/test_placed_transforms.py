@@ -167,17 +167,21 @@ def test_one_that_raises_is_left_out_or_blocks_as_the_operator_has_set(
                 changed = await session.transform_tool_input(how(way))
                 assert changed.arguments["command"] == "ls later"
                 assert host.plugins["drops"].counts.crashes == number
-            with pytest.raises(GateRefused, match="blocks could not check it, and is set to block then") as refused:
+            refused = await session.transform_tool_input(how("refused"))
+            assert refused.arguments["command"] == "ls later"
+            assert host.plugins["drops"].counts.crashes == 4  # a refusal is none
+            with pytest.raises(GateRefused, match="blocks could not check it, and is set to block then") as blocked:
                 await session.transform_tool_input(attrs.evolve(how("error"), tool_name="other"))
-            assert placed.raised("ValueError: a broken thing") in str(refused.value)
-            assert refused.value.plugin == "blocks"
+            assert placed.raised("ValueError: a broken thing") in str(blocked.value)
+            assert blocked.value.plugin == "blocks"
             done = await records(host, "transform")
             assert [[change["plugin"] for change in r.data["changes"]] for r in done] == [
-                *[["drops", "later"]] * 4, ["blocks"],
+                *[["drops", "later"]] * 5, ["blocks"],
             ]  # fmt: skip
             assert placed.raised("ValueError: a broken thing") in done[0].data["changes"][0]["error"]
             assert "did not answer within 0.4 s" in done[3].data["changes"][0]["error"]
-            assert done[4].data["blocked_by"] == "blocks"
+            assert "ally-plugins grant drops add_message:system" in done[4].data["changes"][0]["error"]
+            assert done[5].data["blocked_by"] == "blocks"
             assert {r.data["cause"] for r in done} == {"c1"}
 
     go(main())

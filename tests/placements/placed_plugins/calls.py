@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from ally_plugins import (
+    Ally,
     Context,
     Deny,
     Replace,
@@ -164,3 +165,14 @@ class Interrupts(Plain):
     @hookimpl
     async def ally_gate_tool_call(self, call: Any) -> None:
         raise KeyboardInterrupt
+
+
+class Silent:
+    """Hears nothing, and asks for actions."""
+
+    def __init__(self, ally: Ally) -> None:
+        self.ally = ally
+
+    @tool
+    async def ask(self, action: str) -> dict[str, Any]:
+        return await outcome(self.ally.request_action(action, {"number": 1}))

@@ -270,6 +270,8 @@ class Changes(Plain):
         how = str(call.arguments.get("how", ""))
         if how == "hang":
             await asyncio.sleep(3600)
+        if how == "refused":
+            await self.ally.add_message("system", "not granted")
         if how == "rename":
             return Replace(evolve(call, tool_name="rm"))
         if how == "forge":
