@@ -113,6 +113,25 @@ def test_what_a_plugin_does_carries_its_cause_and_the_chain_that_led_there(
     go(main())
 
 
+def test_what_outlives_its_hook_is_taken_to_react_to_it_or_to_what_came_with_it(
+    placed: Fixture, go: Fixture, look: Fixture
+) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("chains:Lingers")}) as host:
+            session = host.session("s")
+            await session.drained()
+            end, start = ToolCallEnd(tool_name="x"), ToolCallStart(tool_name="x")
+            session.emit(end)
+            session.emit(start)
+            await session.drained()
+            assert await look(host) == [start.id]
+            await host.call_tool("speak")
+            ((_, cause),) = (await spoken(host, session)).values()
+            assert cause == (end.id if placed.placement.remembers_each_event else start.id)
+
+    go(main())
+
+
 def test_a_message_can_be_explained_back_to_what_led_to_it(placed: Fixture, go: Fixture, look: Fixture) -> None:
     async def main() -> None:
         plugins = {"p": placed("chains:SpeaksOnCall"), "judge": placed("hooks:Judges")}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ally_plugins import Context, ToolCall, ToolCallEnd, ToolCallError, ToolResult
+from ally_plugins import Context, Message, PermissionRequest, ToolCall, ToolCallEnd, ToolCallError, ToolResult
 from ally_plugins.errors import EventError
 
 Fixture = Any
@@ -85,6 +85,7 @@ def test_what_json_cannot_say_is_no_result(how: str, placed: Fixture, go: Fixtur
             error = EventError if placed.placement.keeps_python_values else ToolCallError
             with pytest.raises(error):
                 await host.call_tool("give_odd", {"how": how})
+            assert host.plugins["p"].counts.crashes == (0 if placed.placement.keeps_python_values else 1)
             assert host.plugins["p"].state == "running"
 
     go(main())
@@ -100,6 +101,26 @@ def test_numbers_and_text_that_the_wire_cannot_carry(placed: Fixture, go: Fixtur
             else:
                 assert (number["type"], text["repr"]) == ("str", "'a?b'")
             assert number["length"] == len(str(2**70))
+
+    go(main())
+
+
+def test_what_a_plugin_is_shown_cannot_be_changed(placed: Fixture, go: Fixture, look: Fixture) -> None:
+    data = {"list": [1], "dict": {}}
+
+    async def main() -> None:
+        async with placed.host({"p": placed("chains:Spoils")}) as host:
+            session = host.session("s")
+            session.conversation.add(Message(role="user", content="hello", metadata=data))
+            session.emit(ToolCallEnd(tool_name="x", result=data))
+            await session.gate_tool_call(ToolCall("bash", data))
+            await session.transform_tool_output(CALL, ToolResult(True, "out", data=data))  # noqa: FBT003
+            await session.gate_permission(PermissionRequest(request_id="r", tool_name="bash", arguments=data))
+            raised = ["FrozenInstanceError", "TypeError", "TypeError", "AttributeError"]
+            assert await look(host) == [
+                [what, *raised] for what in ("event", "call", "message", "result", "request")
+            ]  # fmt: skip
+            assert host.plugins["p"].counts.crashes == 0
 
     go(main())
 

@@ -130,3 +130,65 @@ class SpeaksAfterCrashes(Plain):
             await self.ally.start_task("speak", self._speak())
         self.asked += 1
         act("error")
+
+
+class Lingers(Plain):
+    """Its hook leaves a task behind that speaks when it is told to."""
+
+    def __init__(self, ally: Any) -> None:
+        super().__init__(ally)
+        self.told = asyncio.Event()
+        self.left: list[asyncio.Task[Any]] = []
+
+    async def _later(self) -> None:
+        await self.told.wait()
+        await self.ally.add_message("user", "later")
+
+    @hookimpl
+    async def ally_tool_call_end(self, event: Any) -> None:
+        self.left.append(asyncio.create_task(self._later()))
+
+    @hookimpl
+    async def ally_tool_call_start(self, event: Any) -> None:
+        self.seen.append(event.id)
+
+    @tool
+    async def speak(self) -> None:
+        self.told.set()
+        await asyncio.gather(*self.left)
+
+
+def _spoil(value: Any, name: str) -> list[str]:
+    found = []
+    for change in (
+        lambda: setattr(value, name, None),
+        lambda: getattr(value, name).update(a=1),
+        lambda: getattr(value, name).__setitem__("a", 1),
+        lambda: getattr(value, name)["list"].append(1),
+    ):
+        try:
+            change()
+        except (AttributeError, TypeError) as error:
+            found.append(type(error).__name__)
+    return found
+
+
+class Spoils(Plain):
+    """Tries to change what it is shown."""
+
+    @hookimpl
+    async def ally_tool_call_end(self, event: Any) -> None:
+        self.seen.append(["event", *_spoil(event, "result")])
+
+    @hookimpl
+    async def ally_gate_tool_call(self, call: Any, context: Any) -> None:
+        self.seen.append(["call", *_spoil(call, "arguments")])
+        self.seen.append(["message", *_spoil(context.messages[0], "metadata")])
+
+    @hookimpl
+    async def ally_transform_tool_output(self, result: Any) -> None:
+        self.seen.append(["result", *_spoil(result, "data")])
+
+    @hookimpl
+    async def ally_gate_permission(self, request: Any) -> None:
+        self.seen.append(["request", *_spoil(request, "arguments")])
