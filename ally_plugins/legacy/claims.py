@@ -37,6 +37,8 @@ MARK_VARIABLE: Final = "ALLY_DAEMON_MARK"
 
 _START_TIME: Final = 19  # field 22 of /proc/PID/stat, counted from the state, which is what follows the name
 _LOCK_TRIES: Final = 10
+_LOCK_WAIT: Final = 0.01  # seconds between them: who sweeps holds a lock for less
+_STALE: Final = 60.0  # seconds after which an unlocked claim is of a host that is no more
 
 
 class SocketTaken(PluginError):
@@ -50,6 +52,7 @@ def claim_socket(path: str, plugin: str, directory: Path | None = None) -> Socke
     at most. Raises SocketTaken, which leaves everything as it was.
     """
     where = private_directory(directory) if directory is not None else short_directory()
+    _sweep(where)
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
     descriptor = _lock(where / f"{name}.claim", path, plugin)
     claim = SocketClaim(path, plugin, where / f"{name}.claim", descriptor)
@@ -147,7 +150,8 @@ def _lock(file: Path, path: str, plugin: str) -> int:
                 return descriptor
         except BlockingIOError:
             os.close(descriptor)
-            break
+            time.sleep(_LOCK_WAIT)
+            continue
         except BaseException:
             os.close(descriptor)
             raise
@@ -157,6 +161,28 @@ def _lock(file: Path, path: str, plugin: str) -> int:
         f"('{{session_id}}' in the path gives each host its own)",
         plugin=plugin,
     )
+
+
+def _sweep(where: Path) -> None:
+    """Remove what killed hosts have left at paths that nobody claims again, since each host has its own."""
+    for file in where.glob("*.claim"):
+        with suppress(OSError, ValueError, PluginError):  # a path with a zero byte is a ValueError
+            if time.time() - file.stat().st_mtime > _STALE:
+                _sweep_one(file)
+
+
+def _sweep_one(file: Path) -> None:
+    import fcntl  # POSIX only, as these sockets are
+
+    descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_same(descriptor, file):
+            left = SocketClaim("", "", file, descriptor).read()
+            _make_room(str(left.get("path", "")), str(left.get("plugin", "")))
+            file.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def _is_same(descriptor: int, file: Path) -> bool:

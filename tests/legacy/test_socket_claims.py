@@ -123,6 +123,43 @@ def test_one_living_host_at_a_time_has_a_claim_even_before_its_daemon_listens(sh
     claim_socket(stale, "me", short_dir).release()
 
 
+@pytest.mark.parametrize("age", [10, 3600])
+def test_what_a_killed_host_left_at_a_path_of_its_own_goes_when_another_one_claims(
+    short_dir: Path, stale: str, age: int
+) -> None:
+    left = claim_socket(str(short_dir / "theirs.sock"), "theirs", short_dir)
+    os.pwrite(left.descriptor, encode({"path": stale, "plugin": "theirs"}), 0)
+    os.utime(left.file, (0, left.file.stat().st_mtime - age))
+    claim_socket(str(short_dir / "mine.sock"), "mine", short_dir).release()
+    assert Path(stale).exists(), "that host is alive"
+    os.close(left.descriptor)  # as when it is killed
+    claim_socket(str(short_dir / "mine.sock"), "mine", short_dir).release()
+    assert Path(stale).exists() is (age == 10)
+    assert left.file.exists() is (age == 10)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"path":7}', b'{"path":""}', b"\xff"])
+def test_a_left_claim_with_nonsense_in_it_removes_nothing_but_itself(
+    short_dir: Path, stale: str, content: bytes
+) -> None:
+    file = short_dir / "nonsense.claim"
+    file.write_bytes(content)
+    os.utime(file, (0, 0))
+    claim_socket(str(short_dir / "mine.sock"), "mine", short_dir).release()
+    assert (Path(stale).exists(), file.exists()) == (True, False)
+
+
+@pytest.mark.parametrize("name", ["precious.txt", "zero\0byte"])
+def test_a_left_claim_on_what_is_no_socket_is_for_a_person_to_look_at(short_dir: Path, name: str) -> None:
+    (short_dir / "precious.txt").write_text("precious")
+    file = short_dir / "odd.claim"
+    file.write_bytes(encode({"path": str(short_dir / name), "plugin": "theirs"}))
+    os.utime(file, (0, 0))
+    claim_socket(str(short_dir / "mine.sock"), "mine", short_dir).release()
+    assert (short_dir / "precious.txt").exists()
+    assert file.exists()
+
+
 def test_releasing_removes_the_daemons_socket_and_no_other(short_dir: Path) -> None:
     path = str(short_dir / "it.sock")
     for is_replaced in (False, True):
