@@ -18,6 +18,7 @@ from .ids import new_id
 from .runtime.lanes import Crash
 from .runtime.links import RemoteCrash
 from .runtime.peer import Peer
+from .runtime.stderrlog import inert
 from .scope import SCOPE, Scope
 from .wire.codes import BUSY, CANCELLED, INTERNAL_ERROR, METHOD_NOT_FOUND, NOT_INITIALIZED, write_error
 from .wire.methods import read_params, unknown_method
@@ -186,15 +187,16 @@ class DaemonCalls:
     def _log(self, params: Any) -> None:
         if self._bus.may_log(self._plugin):
             logger = logging.getLogger(f"ally_plugins.plugin.{self._plugin.name}")
-            logger.log(_LEVELS.get(params.level, logging.INFO), "%s", self._plugin.masked(params.message[:LONGEST_LOG]))
+            text = inert(self._plugin.masked(params.message[:LONGEST_LOG]))  # one line, which a terminal only shows
+            logger.log(_LEVELS.get(params.level, logging.INFO), "%s", text)
 
     def _crashed(self, params: Any) -> None:
         if self._plugin.state not in {"starting", "running"}:  # it is being ended, and says so no more
             return
-        name = self._plugin.name
-        text = f"{params.error:.80} in {params.hook:.80}; its traceback is in `ally-plugins logs {name}`"
+        name, hook = self._plugin.name, inert(params.hook[:80])
+        text = f"{inert(params.error[:80])} in {hook}; its traceback is in `ally-plugins logs {name}`"
         event_id = params.event_id if params.event_id is not None and self._lane.was_told(params.event_id) else None
-        crash = Crash(name, f"{params.hook:.80}", RemoteCrash(text, plugin=name), event_id=event_id)
+        crash = Crash(name, hook, RemoteCrash(text, plugin=name), event_id=event_id)
         if params.is_final and self._given_up is not self._lane.link:
             self._given_up = self._lane.link  # a second one of the same process is no such end, and counts
             self._plugin.on_crash(self._plugin, crash)  # what counts is the end of the process, which follows

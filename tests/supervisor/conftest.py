@@ -236,3 +236,14 @@ def is_alive(pid: int) -> bool:
 @pytest.fixture
 def alive() -> Callable[[int], bool]:
     return is_alive
+
+
+def print_times(**seconds: float) -> None:
+    """Show what was measured, with `-s` or `-rA`."""
+    for name, value in seconds.items():
+        print(f"measured {name}: {value * 1000:.1f} ms")  # noqa: T201
+
+
+@pytest.fixture
+def measured() -> Callable[..., None]:
+    return print_times

@@ -457,8 +457,8 @@ def stage_of():
             heard, lost = (await stage.noted(1))[0]
             assert lost
             assert heard == sorted(heard)
-            since = {number for number in emitted if number >= min(lost)}  # what its predecessor was sent is gone
-            assert since - set(heard) == since & set(lost)
+            first = min(lost)  # what was sent to its predecessor is gone with that
+            assert {number for number in emitted if number >= first} - set(heard) == emitted & set(lost)
             await stage.others_answer()
 
     go(main())

@@ -89,7 +89,7 @@ def below(pid: int) -> set[int]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_nothing_survives_the_host(
-    host: Any, tmp_path: Path, alive: Any, number: signal.Signals, record_property: Any
+    host: Any, tmp_path: Path, alive: Any, number: signal.Signals, measured: Any
 ) -> None:
     assert host.stdout.readline() == b"ready\n"
     notes = tmp_path / "notes"
@@ -105,8 +105,7 @@ def test_nothing_survives_the_host(
     os.kill(host.pid, number)
     while any(map(alive, pids)) and time.monotonic() < began + 5:
         time.sleep(0.005)
-    record_property("milliseconds", round((time.monotonic() - began) * 1000, 1))
-    print(f"gone after {(time.monotonic() - began) * 1000:.1f} ms")  # noqa: T201
+    measured(all_gone=time.monotonic() - began)
     assert [pid for pid in pids if alive(pid)] == []
 
 

@@ -236,3 +236,27 @@ def test_environment_of_the_host_is_not_its_to_read(
             assert not [name for name in names if name.startswith("ALLY_") and name != "ALLY_DAEMON_ID"], names
 
     go(main())
+
+
+def test_what_it_logs_and_reports_reaches_a_terminal_as_one_line_without_escape_codes(
+    go: Any, theatre: Theatre, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = """
+def talk():
+    send(method="log", params={"level": "error", "message": "one\\nERROR host all is lost\\x1b[2J"})
+    send(method="report_crash", params={"hook": "h\\x1b[2J\\n", "error": "E\\x1b[31m"})
+    ask("get_context", parts=[])
+    note("done")
+serve(then=talk)
+"""
+
+    async def main() -> None:
+        async with theatre(body) as stage:
+            await stage.noted()
+            assert stage.bad.counts.crashes == 1
+            await stage.others_answer()
+
+    go(main())
+    assert "one\\nERROR host all is lost\\x1b[2J" in caplog.text
+    assert "E\\x1b[31m in h\\x1b[2J\\n" in caplog.text
+    assert "\x1b" not in caplog.text
