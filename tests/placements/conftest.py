@@ -57,6 +57,8 @@ class Placement:
     """Whether the host, not whoever gives it the class, has the plugin's module imported."""
     bounds_what_is_said: bool
     """Whether everything that a plugin says at once has a limit in bytes, that of a frame, before any budget."""
+    makes_logs_one_line: bool
+    """Whether a record of the plugin's log is one line, with what a terminal would obey written out."""
     remembers_each_event: bool
     """Whether code that outlives its hook is known by the very event of that hook, not by the last of its burst."""
     shares_the_hosts_loop: bool
@@ -83,6 +85,7 @@ PLACEMENTS = (
         sends_anything=True,
         imports_late=False,
         bounds_what_is_said=False,
+        makes_logs_one_line=False,
         remembers_each_event=False,
         shares_the_hosts_loop=True,
     ),
@@ -95,6 +98,7 @@ PLACEMENTS = (
         sends_anything=False,
         imports_late=True,
         bounds_what_is_said=True,
+        makes_logs_one_line=True,
         remembers_each_event=True,
         shares_the_hosts_loop=False,
     ),
