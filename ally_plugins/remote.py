@@ -348,7 +348,7 @@ async def greet(remote: Remote, peer: Peer) -> None:
 def last_words(remote: Remote) -> str:
     """Return the end of what a daemon wrote to stderr, as one line; empty when that is nothing."""
     lines = [line.strip() for line in remote.log.tail if line.strip(" ^~")]  # Python marks places below its lines
-    return " / ".join(lines[-LAST_LINES:])[-LAST_CHARS:]
+    return remote.plugin.masked(" / ".join(lines[-LAST_LINES:]))[-LAST_CHARS:]  # half a secret would not be found
 
 
 def _tail(remote: Remote) -> str:

@@ -176,7 +176,7 @@ class Supervisor:
         plugin = self.plugin
         if isinstance(failure, StartFailed) and failure.is_final:
             plugin.set_state("failed", f"{failure}; see `ally-plugins info {plugin.name}`")
-            _log.error("the plugin %r did not start: %s", plugin.name, failure)
+            _log.error("the plugin %r did not start: %s", plugin.name, plugin.masked(str(failure)))
             return None
         plugin.crashed(Crash(plugin.name, "process", failure))
         if plugin.state == "quarantined":

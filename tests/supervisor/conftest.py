@@ -170,6 +170,7 @@ class Theatre:
         config: dict[str, Any] | None = None,
         declares: Iterable[str] | None = None,
         home: Path | None = None,
+        settings: dict[str, Any] | None = None,
     ) -> AsyncIterator[Stage]:
         """Run a host; `timing` and `limits` are the daemon's, `config` what the operator has settled."""
         bad = daemon or self.script.daemon(
@@ -186,6 +187,7 @@ class Theatre:
             grants=granted,
             config=PluginConfig(enabled=True, is_decided=True, grants=granted, **settled),
             daemon=bad,
+            settings=settings,
         )
         plugins = {"bad": (bad, record), "good": self.script.daemon(GOOD, "good"), "inline": Inline}
         host = Host("test", home=home, discover=False, plugins=plugins)

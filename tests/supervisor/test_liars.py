@@ -10,6 +10,7 @@ import pytest
 
 from ally_plugins import UserMessage
 from ally_plugins.journal.reading import Reading
+from ally_plugins.settings import Secret
 
 if TYPE_CHECKING:
     from ally_plugins.daemons import Daemon
@@ -236,6 +237,36 @@ def test_environment_of_the_host_is_not_its_to_read(
             assert not [name for name in names if name.startswith("ALLY_") and name != "ALLY_DAEMON_ID"], names
 
     go(main())
+
+
+SECRET = "hunter2-" + "x" * 40
+
+TELLS = {
+    "stderr": f"""
+print("{SECRET}", file=sys.stderr, flush=True)
+message = read()
+send(id=message["id"], error={{"code": 5, "message": "no {SECRET}"}})
+linger()
+""",
+    "stdout": f"print('{SECRET}', flush=True); linger()",
+    "half": f"print('{SECRET}' + 'y' * 270, file=sys.stderr, flush=True); os._exit(1)",
+    "exit": f"print('{SECRET}', file=sys.stderr, flush=True); serve(then=lambda: os._exit(1))",
+}
+
+
+@pytest.mark.parametrize("kind", TELLS)
+def test_its_secrets_stand_in_no_reason_and_in_no_log_of_the_host(
+    go: Any, theatre: Theatre, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    async def main() -> None:
+        async with theatre(TELLS[kind], settings={"key": Secret(SECRET)}) as stage:
+            reason = await stage.reached("failed", "backoff")
+            assert "x" * 8 not in reason
+            assert len(reason) > 20
+
+    caplog.set_level(logging.DEBUG)
+    go(main())
+    assert "x" * 8 not in caplog.text
 
 
 def test_what_it_logs_and_reports_reaches_a_terminal_as_one_line_without_escape_codes(
