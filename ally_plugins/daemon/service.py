@@ -55,11 +55,13 @@ class Service:
         """Cancel what works on a request."""
         task = self._working.get(request_id)
         if task is not None:
-            task.cancel()
+            # Not before its first step: it answers by itself, and a callback would cost each answer a turn of the loop.
+            asyncio.get_running_loop().call_soon(task.cancel)
 
     async def stop(self, grace: float) -> None:
         """Cancel everything, and give it `grace` seconds to end."""
         self.tasks.close()
+        await asyncio.sleep(0)  # so that each has begun, and answers
         left = list(self._working.values())
         for task in left:
             task.cancel()
@@ -87,23 +89,20 @@ class Service:
     def _begin(self, request_id: Id, work: Callable[[], Awaitable[Any]], scope: Scope, what: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._work(request_id, work, scope, what), name=f"ally-{what}")
         self._working[request_id] = task
-        task.add_done_callback(lambda _: self._forget(request_id, task))
         return task
-
-    def _forget(self, request_id: Id, task: asyncio.Task[None]) -> None:
-        if self._working.get(request_id) is task:
-            del self._working[request_id]
-        if task.cancelled():  # before its first step, or it let its cancellation through
-            self.peer.fail(request_id, CANCELLED, "cancelled", {"reason": REASONS[CANCELLED]})
 
     async def _work(self, request_id: Id, work: Callable[[], Awaitable[Any]], scope: Scope, what: str) -> None:
         SCOPE.set(scope)
         try:
             self.peer.respond(request_id, await work())
         except asyncio.CancelledError:
+            self.peer.fail(request_id, CANCELLED, "cancelled", {"reason": REASONS[CANCELLED]})
             raise
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
             self.failed(request_id, error, what)
+        finally:
+            if self._working.get(request_id) is asyncio.current_task():
+                del self._working[request_id]
 
     def failed(self, request_id: Id, error: BaseException, what: str) -> None:
         """Answer a request with what the plugin's code raised; what is no answer on purpose goes to stderr as well."""

@@ -221,12 +221,14 @@ class Peer(asyncio.Protocol):
     def respond(self, number: int | str, result: Any) -> None:
         """Answer a request."""
         if not self._is_lost:
+            self._working.pop(number, None)  # here and not when its task ends: a callback costs a turn of the loop
             self.connection.respond(number, result)
             self._flush_soon()
 
     def fail(self, number: int | str, code: int, message: str, data: Mapping[str, Any] | None = None) -> None:
         """Answer a request with an error."""
         if not self._is_lost:
+            self._working.pop(number, None)
             self.connection.fail(number, code, message, data)
             self._flush_soon()
 
@@ -238,8 +240,9 @@ class Peer(asyncio.Protocol):
         self._arrived.clear()
         if not self.is_watched:
             self._let_go(reason)
-        for work in list(self._working.values()):
-            work.cancel()
+        for work in self._working.values():
+            self._loop.call_soon(work.cancel)
+        self._working.clear()
         if self._transport is not None:
             self._transport.abort() if self._is_paused else self._transport.close()
         self._on_lost(reason)
@@ -291,19 +294,19 @@ class Peer(asyncio.Protocol):
             _log.exception("a message of the daemon %r could not be taken", self.name)
 
     def _sort(self, message: Any) -> None:
-        if isinstance(message, Request):
+        cls = message.__class__
+        if cls is Request:
             work = self._on_request(self, message)
             if work is not None and not work.done():
                 self._working[message.id] = work
-                work.add_done_callback(lambda _: self._working.pop(message.id, None))
-        elif isinstance(message, Response | ErrorResponse):
+        elif cls is Response or cls is ErrorResponse:
             self._take_answer(message)
-        elif isinstance(message, Cancel):
-            if (work := self._working.get(message.id)) is not None:
-                work.cancel()
-        elif isinstance(message, Notification):
+        elif cls is Notification:
             self._on_notice(message)
-        elif isinstance(message, Progress) and (told := self._watched.get(message.id)) is not None:
+        elif cls is Cancel:
+            if (work := self._working.pop(message.id, None)) is not None:
+                self._loop.call_soon(work.cancel)  # not before its first step, or it could not count itself out
+        elif cls is Progress and (told := self._watched.get(message.id)) is not None:
             told(message)
 
     def _take_answer(self, message: Response | ErrorResponse) -> None:
