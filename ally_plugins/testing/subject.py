@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ally_plugins.config import PluginConfig
 from ally_plugins.discovery import discover
@@ -63,8 +63,9 @@ class Subject:
     ) -> PluginRecord:
         """Return what a host is given: with `grants`, those; without, all that the manifest asks for.
 
-        `options` are those of `[plugins.NAME]` in config.toml. Raises ConfigError for a setting that the manifest does
-        not have, or of another type.
+        `options` are those of `[plugins.NAME]` in config.toml. What is durable is heard at its time like the rest, so
+        that a test need not wait for a disk. Raises ConfigError for a setting that the manifest does not have, or of
+        another type.
         """
         granted = GrantSet.of(grants) if grants is not None else None
         asked = GrantSet(self.manifest.grants) if self.manifest is not None else GrantSet.everything()
@@ -72,7 +73,8 @@ class Subject:
             enabled=True, is_decided=True, grants=granted or asked, limits=limits or Limits(), **options
         )
         values = self._settings(settings or {})
-        return PluginRecord.by_code(self.name, self.manifest, grants=granted, config=config, settings=values)
+        manifest = evolve(self.manifest, durable=()) if self.manifest is not None else None
+        return PluginRecord.by_code(self.name, manifest, grants=granted, config=config, settings=values)
 
     def _settings(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         if self.manifest is None:

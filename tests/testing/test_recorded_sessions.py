@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ally_plugins import Ally, RecordingError, ThoughtComplete, hookimpl
-from ally_plugins.testing import replay_recording
+from ally_plugins import Ally, RecordingError, ThoughtComplete, ToolCallEnd, hookimpl
+from ally_plugins.testing import BlockingHarness, replay_recording
 
 
 class Thinker:
@@ -48,3 +48,30 @@ def test_a_recording_of_ones_own_is_played(tmp_path: Path) -> None:
 def test_a_file_that_is_no_recording_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RecordingError):
         replay_recording(Thinker, tmp_path / "nothing.jsonl")
+
+
+DURABLE = """
+[events]
+subscribe = ["TOOL_CALL_END"]
+durable = ["TOOL_CALL_END"]
+[permissions]
+add_message = { roles = ["user"], reason = "to say so" }
+"""
+
+
+class Counting:
+    def __init__(self, ally: Ally) -> None:
+        self.ally = ally
+
+    @hookimpl
+    async def ally_tool_call_end(self, event: ToolCallEnd) -> None:
+        if event.tool_name == "bash":
+            await self.ally.add_message("user", "heard it")
+
+
+def test_what_is_durable_is_heard_at_its_time_in_recordings_and_in_tests() -> None:
+    counts = replay_recording(Counting, manifest=DURABLE).report
+    assert counts.plugins["counting"].delivered == counts.events["TOOL_CALL_END"] > 0
+    with BlockingHarness(Counting, manifest=DURABLE) as harness:
+        harness.emit(ToolCallEnd(tool_name="bash", success=True))
+        assert [message.content for message in harness.pending] == ["heard it"]
