@@ -24,6 +24,7 @@ from .lanes import Crash, TimedOut
 from .links import DaemonError, DaemonGone
 from .observers import Implementation
 from .requests import HookExit
+from .stderrlog import inert
 
 if TYPE_CHECKING:
     from ally_plugins.policy.verdicts import Cause
@@ -187,12 +188,12 @@ class Plugin:
 
 
 def describe(error: BaseException) -> str:
-    """Return an error as one line for people: its type and the first line of its text, cut to 300 characters."""
+    """Return an error as one inert line for people: its type and the first line of its text, cut to 300 characters."""
     if isinstance(error, HookExit):
         error = error.raised
     text = str(error).strip().partition("\n")[0]
     kind = "" if isinstance(error, DaemonError) else type(error).__name__
-    line = ": ".join(part for part in (kind, text) if part)
+    line = inert(": ".join(part for part in (kind, text) if part))
     return line if len(line) <= 300 else line[:297] + "..."  # noqa: PLR2004
 
 

@@ -159,7 +159,7 @@ class Theatre:
         self.script = Script(folder)
 
     @contextlib.asynccontextmanager
-    async def __call__(
+    async def __call__(  # noqa: PLR0913 - all by name
         self,
         body: str = "",
         *,

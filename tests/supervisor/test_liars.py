@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -291,3 +292,25 @@ serve(then=talk)
     assert "one\\nERROR host all is lost\\x1b[2J" in caplog.text
     assert "E\\x1b[31m in h\\x1b[2J\\n" in caplog.text
     assert "\x1b" not in caplog.text
+
+
+def test_an_error_of_its_own_words_cannot_paint_the_terminal_of_who_reads_the_reason(go: Any, theatre: Theatre) -> None:
+    body = """
+while True:
+    message = read()
+    if message.get("method") in ("gate", "call_tool"):
+        send(id=message["id"], error={"code": 7, "message": "no\\x1b[2J\\x9b31m\\u202e"})
+    elif "id" in message:
+        hello = {"protocol": "1", "hooks": ["ally_gate_tool_call"], "events": [], "tools": [{"name": "odd"}]}
+        send(id=message["id"], result=hello)
+"""
+
+    async def main() -> None:
+        async with theatre(body, grants=("gate:tool_call", "tools")) as stage:
+            vote = await stage.vote()
+            outcome = await asyncio.gather(stage.host.call_tool("odd"), return_exceptions=True)
+            for text in (vote.detail, vote.verdict.reason, str(outcome[0])):
+                assert text.isprintable()
+                assert "no\\x1b[2J" in text
+
+    go(main())
