@@ -32,7 +32,6 @@ DAEMONS = 3
     ("name", "who"),
     [
         ("SIGINT", "all at the terminal"),
-        ("SIGINT", "the command alone"),
         ("SIGHUP", "all at the terminal"),
         ("SIGTERM", "the command alone"),
         ("SIGKILL", "the command alone"),
