@@ -319,7 +319,8 @@ serve(
             await stage.reached("backoff")
             await stage.reached("running")
             assert stage.bad.counts.crashes == 1
-            await stage.others_answer()
+            assert (await host.call_tool("good", {"number": 1})).success
+            assert (await host.call_tool("inline", {"number": 1})).success
 
     go(main())
 
