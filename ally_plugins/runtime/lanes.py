@@ -25,7 +25,7 @@ from .cursor import Cursor
 from .ending import is_at_work, is_torn_down, put_down
 from .observers import Observers, is_own
 from .requests import Crash, HookCancelled, HookExit, Request, TimedOut
-from .ring import Ring
+from .ring import Ring, Run
 from .worker import Worker
 
 __all__ = ["BATCH", "GRACE", "Crash", "HookCancelled", "Lane", "Request", "TimedOut"]

@@ -77,6 +77,7 @@ class _Hooks:
 
 
 def check_declared(name: str, info: HookInfo, manifest: Manifest) -> None:
+    """Refuse a hook that a plugin implements and its manifest does not ask for. Raises UndeclaredError."""
     requested = GrantSet(manifest.grants)
     if info.kind == "observe":
         missing = _undeclared_event(info, manifest, requested)

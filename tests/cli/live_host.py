@@ -34,7 +34,8 @@ async def obey(host: Any, session: Any, word: str, *more: str) -> Any:
 
 
 def say(what: Any) -> None:
-    print(json.dumps(what), flush=True)
+    sys.stdout.write(f"{json.dumps(what)}\n")
+    sys.stdout.flush()
 
 
 asyncio.run(main())
