@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import define, field
 
 from .bus import PluginMessageBus
+from .durable.tables import without_durable
 from .errors import AllyError, PluginError, PluginLoadError, RefusedError, UndeclaredError
 from .handle import Ally
 from .manifest import manifest_line
@@ -34,7 +35,8 @@ from .settings import Secret
 from .tools import collect_actions, collect_tools
 
 if TYPE_CHECKING:
-    from .remote import Remote, RemoteSide  # noqa: TC004 - nobody reads these annotations at run time
+    from .remote.member import Remote  # noqa: TC004 - nobody reads these annotations at run time
+    from .remote.side import RemoteSide  # noqa: TC004 - nobody reads these annotations at run time
     from .session import Session
 
 __all__ = ["Crew", "Member"]
@@ -153,7 +155,7 @@ class Crew:
     def _load(self, member: Member) -> None:
         plugin, record = member.plugin, member.record
         if member.factory is None and (record.daemon is not None or _is_legacy(record)):
-            from .remote import new_remote  # with the wire and all that, only where there are daemons
+            from .remote.member import new_remote  # with the wire and all that, only where there are daemons
 
             member.remote = new_remote(plugin, record, self.bus, self.side, is_declared=member.is_declared)
             return
@@ -212,10 +214,6 @@ class Crew:
     def observers_of(self, member: Member) -> Observers:
         """Return what the lane of an inline plugin carries: what it is granted, without its durable types."""
         found = Observers.compile(member.plugin.implementations, member.plugin.grants.receives)
-        if not member.record.durable:
-            return found
-        from .durable import without_durable
-
         return without_durable(found, member.record.durable)
 
     async def _feed(self, member: Member) -> None:
@@ -233,7 +231,7 @@ class Crew:
     async def _start_remote(self, plugin: Plugin, remote: Remote) -> None:
         """Start a process and wait until it runs, or its first try has failed."""
         if (legacy := remote.legacy) is not None:
-            from .legacy_members import LegacyMember  # only where there is one
+            from .remote.legacy import LegacyMember  # only where there is one
 
             plugin.set_state("starting")
             try:
@@ -246,7 +244,7 @@ class Crew:
             plugin.instance = remote
             plugin.set_state("running")
             return
-        from .remote_starting import new_supervisor
+        from .remote.starting import new_supervisor
 
         plugin.supervisor = supervisor = new_supervisor(remote, remote.daemon)
         await supervisor.start()

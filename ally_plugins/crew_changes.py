@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .contributions import Contributions
     from .policy.permissions import GrantSet
     from .records import PluginRecord
-    from .remote import Remote
+    from .remote.member import Remote
     from .runtime.anylane import AnyLane
     from .session import Session
     from .tasks import Tasks

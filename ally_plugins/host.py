@@ -22,9 +22,9 @@ from .frozen import EMPTY, freeze
 from .home import write_atomically
 from .ids import new_id
 from .journal import Journal, Record
-from .outside import Outside
 from .records import given_records
 from .registry import Registry
+from .remote.outside import Outside
 from .runtime.clock import SystemClock
 from .runtime.dispatch import Dispatcher
 from .scope import SCOPE, Scope, current_scope

@@ -13,7 +13,7 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define
 
@@ -25,8 +25,10 @@ from .cursor import Cursor
 from .ending import is_at_work, is_torn_down, put_down
 from .observers import Observers, is_own
 from .requests import Crash, HookCancelled, HookExit, Request, TimedOut
-from .ring import Ring, Run
 from .worker import Worker
+
+if TYPE_CHECKING:
+    from .ring import Ring, Run
 
 __all__ = ["BATCH", "GRACE", "Crash", "HookCancelled", "Lane", "Request", "TimedOut"]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.durable import Feeds, without_durable
+from ally_plugins.durable.feeds import Feeds
+from ally_plugins.durable.tables import without_durable
 from ally_plugins.events import Event, ToolCallEnd, stamp
 from ally_plugins.home import Home
 from ally_plugins.journal import Journal, Reading

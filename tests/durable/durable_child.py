@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ally_plugins.durable import Feeds
+from ally_plugins.durable.feeds import Feeds
 from ally_plugins.events import ToolCallEnd, stamp
 from ally_plugins.home import Home
 from ally_plugins.journal import Journal

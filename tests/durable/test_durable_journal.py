@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.durable import without_durable
+from ally_plugins.durable.tables import without_durable
 from ally_plugins.events import EVENT_TYPES, EventsDropped, PluginEvent, ToolCallEnd, ToolCallStart
 from ally_plugins.journal import Journal, Reading, verify
 from ally_plugins.runtime.observers import Implementation, Observers

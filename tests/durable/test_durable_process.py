@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.durable_process import WINDOW
+from ally_plugins.durable.process import WINDOW
 from ally_plugins.errors import NotFoundRefused, UnavailableRefused, ValidationRefused
 from ally_plugins.events import TodoUpdate, ToolCallEnd
 from ally_plugins.wire.eventlines import event_from_params

@@ -7,18 +7,20 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from .compat import override
-from .durable_feed import PORTION, Feed
-from .scope import Scope
-from .wire.eventlines import event_line
-from .wire.limits import DEFAULT_LIMITS
+from ally_plugins.compat import override
+from ally_plugins.scope import Scope
+from ally_plugins.wire.eventlines import event_line
+from ally_plugins.wire.limits import DEFAULT_LIMITS
+
+from .feed import PORTION, Feed
 
 if TYPE_CHECKING:
-    from .durable_places import Found, Place
-    from .journal import Journal, Reading
-    from .runtime.bridge import DaemonLane
-    from .runtime.links import Link
-    from .runtime.plugin import Plugin
+    from ally_plugins.journal import Journal, Reading
+    from ally_plugins.runtime.bridge import DaemonLane
+    from ally_plugins.runtime.links import Link
+    from ally_plugins.runtime.plugin import Plugin
+
+    from .places import Found, Place
 
 __all__ = ["WINDOW", "ProcessFeed"]
 

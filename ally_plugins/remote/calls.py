@@ -12,24 +12,24 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from .errors import PermissionRefused, RefusedError, RemoteError, ToolCallError, UnavailableRefused
-from .frozen import EMPTY
-from .ids import new_id
-from .runtime.lanes import Crash
-from .runtime.links import RemoteCrash
-from .runtime.peer import Peer
-from .runtime.stderrlog import inert
-from .scope import SCOPE, Scope
-from .wire.codes import BUSY, CANCELLED, INTERNAL_ERROR, METHOD_NOT_FOUND, NOT_INITIALIZED, write_error
-from .wire.methods import read_params, unknown_method
-from .wire.values import context_to_wire, receipt_to_wire, tool_result_from
+from ally_plugins.errors import PermissionRefused, RefusedError, RemoteError, ToolCallError, UnavailableRefused
+from ally_plugins.frozen import EMPTY
+from ally_plugins.ids import new_id
+from ally_plugins.runtime.lanes import Crash
+from ally_plugins.runtime.links import RemoteCrash
+from ally_plugins.runtime.peer import Peer
+from ally_plugins.runtime.stderrlog import inert
+from ally_plugins.scope import SCOPE, Scope
+from ally_plugins.wire.codes import BUSY, CANCELLED, INTERNAL_ERROR, METHOD_NOT_FOUND, NOT_INITIALIZED, write_error
+from ally_plugins.wire.methods import read_params, unknown_method
+from ally_plugins.wire.values import context_to_wire, receipt_to_wire, tool_result_from
 
 if TYPE_CHECKING:
-    from .bus import PluginMessageBus
-    from .runtime.bridge import DaemonLane
-    from .runtime.links import Link
-    from .runtime.plugin import Plugin
-    from .wire.messages import Notification, Progress, Request
+    from ally_plugins.bus import PluginMessageBus
+    from ally_plugins.runtime.bridge import DaemonLane
+    from ally_plugins.runtime.links import Link
+    from ally_plugins.runtime.plugin import Plugin
+    from ally_plugins.wire.messages import Notification, Progress, Request
 
 __all__ = ["DaemonCalls"]
 

@@ -17,21 +17,19 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
-from .durable_places import durable_names
-from .errors import JournalError, NotFoundRefused
-from .events import Event, EventsDropped, PluginEvent
-from .home import try_lock
-from .journal import Journal, Reading
-from .runtime.lanes import Lane
-from .runtime.observers import Observers
+from ally_plugins.errors import JournalError, NotFoundRefused
+from ally_plugins.home import try_lock
+from ally_plugins.journal import Journal, Reading
+from ally_plugins.runtime.lanes import Lane
 
 if TYPE_CHECKING:
-    from .durable_feed import Feed  # noqa: TC004 - nobody reads this annotation at run time
-    from .home import Home
-    from .runtime.anylane import AnyLane
-    from .runtime.plugin import Plugin
+    from ally_plugins.home import Home
+    from ally_plugins.runtime.anylane import AnyLane
+    from ally_plugins.runtime.plugin import Plugin
 
-__all__ = ["Feeds", "without_durable"]
+    from .feed import Feed  # noqa: TC004 - nobody reads this annotation at run time
+
+__all__ = ["Feeds"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -40,27 +38,6 @@ POLL_S: Final = 1.0
 
 SPACING_S: Final = 0.01
 """Between two looks at the journal while much happens, each of which makes it commit: a hundred a second at most."""
-
-_NEVER_DURABLE: Final = frozenset({PluginEvent, EventsDropped})
-"""Plugins' own events are told apart by name; of lost ones a lane tells by itself."""
-
-
-def without_durable(observers: Observers, types: Iterable[str]) -> Observers:
-    """Return the table of a lane without the events of these types, which come from the journal."""
-    is_durable = durable_names(types)
-
-    def stays(cls: type[Event]) -> bool:
-        return cls in _NEVER_DURABLE or not is_durable(cls.TYPE)
-
-    single = {cls: function for cls, function in observers.single.items() if stays(cls)}
-    several = {cls: found for cls, found in observers.several.items() if stays(cls)}
-    return Observers(
-        single,
-        several,
-        frozenset(filter(stays, observers.types)),
-        not single and not any(is_async for found in several.values() for _, _, is_async in found),
-        lambda name: observers.receives(name) and not is_durable(name),
-    )
 
 
 @define(eq=False)
@@ -160,11 +137,12 @@ class Feeds:
 
     def _new_feed(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> Feed:
         if isinstance(lane, Lane):
-            from .durable_inline import InlineFeed  # only where there is one
+            from .inline import InlineFeed  # only where there is one
 
             return InlineFeed(plugin, lane, types, self._journal, self._reading)
-        from .durable_process import ProcessFeed
-        from .runtime.bridge import DaemonLane
+        from ally_plugins.runtime.bridge import DaemonLane
+
+        from .process import ProcessFeed
 
         assert isinstance(lane, DaemonLane)  # noqa: S101 - there is no third kind
         return ProcessFeed(plugin, lane, types, self._journal, self._reading)

@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define
 
-from .bus import PluginMessageBus
-from .errors import RefusedError
-from .folders import bytecode_variables
-from .legacy.executable import Programs
-from .legacy.plugin import LegacyPlugin
-from .legacy.sockets import SocketLink
-from .legacy.tools import legacy_tools
-from .remote import Remote
-from .remote_sockets import legacy_environment, legacy_installed
-from .runtime.observers import Implementation
-from .verdicts import Ask
+from ally_plugins.bus import PluginMessageBus
+from ally_plugins.errors import RefusedError
+from ally_plugins.folders import bytecode_variables
+from ally_plugins.legacy.executable import Programs
+from ally_plugins.legacy.plugin import LegacyPlugin
+from ally_plugins.legacy.sockets import SocketLink
+from ally_plugins.legacy.tools import legacy_tools
+from ally_plugins.runtime.observers import Implementation
+from ally_plugins.verdicts import Ask
+
+from .member import Remote
+from .sockets import legacy_environment, legacy_installed
 
 if TYPE_CHECKING:
-    from .conversation import ToolCall
+    from ally_plugins.conversation import ToolCall
 
 __all__ = ["LegacyMember"]
 

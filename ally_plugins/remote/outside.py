@@ -9,19 +9,19 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .capabilities import CAPABILITIES
-from .errors import NotFoundRefused
+from ally_plugins.capabilities import CAPABILITIES
+from ally_plugins.errors import NotFoundRefused
 
 if TYPE_CHECKING:
-    from .activations import SessionActivations
-    from .durable import Feeds
-    from .home import Home
-    from .journal import Journal
-    from .legacy.talkback import TalkBackServer
-    from .runtime.anylane import AnyLane
-    from .runtime.plugin import Plugin
-    from .runtime.process import Launcher
-    from .runtime.stderrlog import StderrLog
+    from ally_plugins.activations import SessionActivations
+    from ally_plugins.durable.feeds import Feeds
+    from ally_plugins.home import Home
+    from ally_plugins.journal import Journal
+    from ally_plugins.legacy.talkback import TalkBackServer
+    from ally_plugins.runtime.anylane import AnyLane
+    from ally_plugins.runtime.plugin import Plugin
+    from ally_plugins.runtime.process import Launcher
+    from ally_plugins.runtime.stderrlog import StderrLog
 
 __all__ = ["Outside"]
 
@@ -56,7 +56,7 @@ class Outside:
     @property
     def launcher(self) -> Launcher:
         """Who starts processes; made when it is first needed."""
-        from .runtime.launching import make_launcher  # with all that it takes, only where there are daemons
+        from ally_plugins.runtime.launching import make_launcher  # with all that it takes, only where there are daemons
 
         if self._launcher is None:
             self._launcher = make_launcher()
@@ -69,8 +69,8 @@ class Outside:
 
     async def talk_back(self) -> TalkBackServer:
         """Return the host's own socket for daemons that talk back; it listens from its first use on."""
-        from .legacy.places import short_directory
-        from .legacy.talkback import TalkBackServer
+        from ally_plugins.legacy.places import short_directory
+        from ally_plugins.legacy.talkback import TalkBackServer
 
         if self._talk_back is None:
             server = TalkBackServer(self.home.run_dir if self.home is not None else short_directory())
@@ -99,7 +99,7 @@ class Outside:
 
     def stderr_log(self, plugin: str) -> StderrLog:
         """Return the log that a plugin's stderr goes to; without a home only its end is kept."""
-        from .runtime.stderrlog import StderrLog, log_file
+        from ally_plugins.runtime.stderrlog import StderrLog, log_file
 
         if plugin not in self._logs:
             self._logs[plugin] = StderrLog(log_file(self.home.logs_dir, plugin) if self.home is not None else None)
@@ -107,7 +107,7 @@ class Outside:
 
     async def feed(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> None:
         """Give a plugin its durable events from the journal, from where it last was."""
-        from .durable import Feeds
+        from ally_plugins.durable.feeds import Feeds
 
         if self._feeds is None:
             self._feeds = Feeds(self._journal, self.home)

@@ -14,22 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from .daemons import Daemon
-from .errors import PluginError, ValidationRefused
-from .legacy.claims import MARK_VARIABLE, SocketClaim, claim_in_thread
-from .legacy.installs import Installed, find_installed
-from .legacy.plugin import LegacyPlugin, path_problem
-from .legacy.settingfields import config_environment
-from .legacy.sockets import SocketLink
-from .legacy.talkback import SOCKET_VARIABLE, TOKEN_VARIABLE
-from .remote import Remote, begin, last_words, make_peer
-from .runtime.links import DaemonGone, Link
-from .runtime.process import Process, ProcessSpec
-from .runtime.supervisor import StartFailed
-from .wire.methods import read_params
+from ally_plugins.daemons import Daemon
+from ally_plugins.errors import PluginError, ValidationRefused
+from ally_plugins.legacy.claims import MARK_VARIABLE, SocketClaim, claim_in_thread
+from ally_plugins.legacy.installs import Installed, find_installed
+from ally_plugins.legacy.plugin import LegacyPlugin, path_problem
+from ally_plugins.legacy.settingfields import config_environment
+from ally_plugins.legacy.sockets import SocketLink
+from ally_plugins.legacy.talkback import SOCKET_VARIABLE, TOKEN_VARIABLE
+from ally_plugins.runtime.links import DaemonGone, Link
+from ally_plugins.runtime.process import Process, ProcessSpec
+from ally_plugins.runtime.supervisor import StartFailed
+from ally_plugins.wire.methods import read_params
+
+from .member import Remote
+from .stdio import begin, last_words, make_peer
 
 if TYPE_CHECKING:
-    from .runtime.peer import Peer
+    from ally_plugins.runtime.peer import Peer
 
 __all__ = ["SocketOpener", "legacy_environment", "legacy_installed"]
 

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
-from .compat import override
-from .errors import EventError
-from .events import Event
-from .grants import Grant
-from .policy.permissions import GrantSet
-from .structuring import decode
+from ally_plugins.compat import override
+from ally_plugins.errors import EventError
+from ally_plugins.events import Event
+from ally_plugins.structuring import decode
 
 if TYPE_CHECKING:
-    from .journal import EventBlock, StoredEvent
+    from ally_plugins.journal import EventBlock, StoredEvent
 
-__all__ = ["Found", "Place", "Walk", "durable_names"]
+__all__ = ["Found", "Place", "Walk"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -62,11 +60,6 @@ class Found:
 
     place: Place
     event: Event
-
-
-def durable_names(types: Iterable[str]) -> Callable[[str], bool]:
-    """Return what says whether an event type is among those that a manifest calls durable (`*` and `name:*` too)."""
-    return GrantSet(frozenset(Grant("events", name) for name in types)).receives
 
 
 class Walk:
@@ -114,7 +107,7 @@ def _event_of(stored: StoredEvent) -> Event | None:
 
     As for an inline plugin, nobody checks the types of its data: what was emitted is what is heard.
     """
-    from .wire.eventlines import event_from_params  # only where there is something to read
+    from ally_plugins.wire.eventlines import event_from_params  # only where there is something to read
 
     try:
         wire = decode(stored.body)

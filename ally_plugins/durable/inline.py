@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from .compat import override
-from .durable_feed import Feed
-from .runtime.observers import Observers
-from .runtime.requests import Crash
-from .scope import Scope
+from ally_plugins.compat import override
+from ally_plugins.runtime.observers import Observers
+from ally_plugins.runtime.requests import Crash
+from ally_plugins.scope import Scope
+
+from .feed import Feed
 
 if TYPE_CHECKING:
-    from .durable_places import Found
-    from .events import Event
-    from .journal import Journal, Reading
-    from .runtime.anylane import AnyLane
-    from .runtime.plugin import Plugin
+    from ally_plugins.events import Event
+    from ally_plugins.journal import Journal, Reading
+    from ally_plugins.runtime.anylane import AnyLane
+    from ally_plugins.runtime.plugin import Plugin
+
+    from .places import Found
 
 __all__ = ["InlineFeed"]
 

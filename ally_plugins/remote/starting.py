@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, cast
 
-from .ids import new_id
-from .policy.restart import Backoff, LinearBackoff
-from .remote import StdioOpener
-from .runtime.supervisor import Supervisor
+from ally_plugins.ids import new_id
+from ally_plugins.policy.restart import Backoff, LinearBackoff
+from ally_plugins.runtime.supervisor import Supervisor
+
+from .stdio import StdioOpener
 
 if TYPE_CHECKING:
-    from .daemons import Daemon
-    from .remote import Remote
-    from .runtime.supervisor import Opener, RestartPolicy
+    from ally_plugins.daemons import Daemon
+    from ally_plugins.runtime.supervisor import Opener, RestartPolicy
+
+    from .member import Remote
 
 __all__ = ["new_supervisor"]
 
@@ -22,7 +24,7 @@ def new_supervisor(remote: Remote, daemon: Daemon) -> Supervisor:
     """Return the supervisor of a daemon's process, as its transport and Code-Ally's own numbers want it."""
     opener = cast("Opener", StdioOpener(remote, daemon))
     if daemon.transport == "socket":
-        from .remote_sockets import SocketOpener  # only where there is one
+        from .sockets import SocketOpener  # only where there is one
 
         opener = SocketOpener(remote, daemon, remote.legacy, new_id("h"))
     restarts: RestartPolicy = LinearBackoff() if daemon.legacy else Backoff(random.random)

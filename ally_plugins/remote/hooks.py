@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
-from .compat import override
-from .errors import EventError, PluginError
-from .events import EVENT_TYPES, Event, EventsDropped, PluginEvent
-from .grants import ANY
-from .hookspecs import HOOKS, HookInfo
-from .runtime.links import NonsenseAnswer, RemoteHook
-from .runtime.observers import Implementation, Observers
-from .wire.answers import replacement_from_wire, verdict_from_wire
-from .wire.values import call_to_wire, context_to_wire, message_to_wire, request_to_wire, result_to_wire
+from ally_plugins.compat import override
+from ally_plugins.errors import EventError, PluginError
+from ally_plugins.events import EVENT_TYPES, Event, EventsDropped, PluginEvent
+from ally_plugins.grants import ANY
+from ally_plugins.hookspecs import HOOKS, HookInfo
+from ally_plugins.runtime.links import NonsenseAnswer, RemoteHook
+from ally_plugins.runtime.observers import Implementation, Observers
+from ally_plugins.wire.answers import replacement_from_wire, verdict_from_wire
+from ally_plugins.wire.values import call_to_wire, context_to_wire, message_to_wire, request_to_wire, result_to_wire
 
 if TYPE_CHECKING:
-    from .wire.offers import HookOffer
+    from ally_plugins.wire.offers import HookOffer
 
 __all__ = ["RemoteImplementation", "remote_implementations", "remote_observers"]
 

@@ -13,17 +13,20 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from .durable_places import Place, Walk, durable_names
-from .errors import JournalError, NotFoundRefused, UnavailableRefused, ValidationRefused
-from .ids import is_replayed
-from .runtime.observers import is_own
+from ally_plugins.errors import JournalError, NotFoundRefused, UnavailableRefused, ValidationRefused
+from ally_plugins.ids import is_replayed
+from ally_plugins.runtime.observers import is_own
+
+from .places import Place, Walk
+from .tables import durable_names
 
 if TYPE_CHECKING:
-    from .durable_places import Found
-    from .events import Event
-    from .journal import Journal, Reading
-    from .runtime.anylane import AnyLane
-    from .runtime.plugin import Plugin
+    from ally_plugins.events import Event
+    from ally_plugins.journal import Journal, Reading
+    from ally_plugins.runtime.anylane import AnyLane
+    from ally_plugins.runtime.plugin import Plugin
+
+    from .places import Found
 
 __all__ = ["GRACE", "Feed"]
 
