@@ -50,6 +50,8 @@ class Contribution:
         self.checker.check(arguments)
         values = self.spec.read_arguments(arguments)
         limit = self.spec.timeout if timeout is None else min(timeout, self.spec.timeout)
+        if getattr(self.spec.handler, "is_remote", False):  # `remote.calls` marks those so
+            return await self._ask(values, scope, limit)
         task = asyncio.get_running_loop().create_task(self._call(values, scope), name=f"ally-{self.full_name}")
         self.plugin.watch(task)
         try:
@@ -59,10 +61,23 @@ class Contribution:
             raise
         if not done:
             task.cancel()
-            text = f"{name!r} of {self.plugin.name!r} did not return within {limit:g} s"
-            self.plugin.crashed(Crash(self.plugin.name, name, TimeoutError(text)))
-            raise ToolCallError(text, tool=name, plugin=self.plugin.name)
+            raise self._too_slow(limit)
         return self._result(task)
+
+    async def _ask(self, values: Mapping[str, Any], scope: Scope, limit: float) -> Any:
+        """Await a daemon's answer in the caller's own task: nothing of a plugin runs here that could harm it."""
+        token, timer = SCOPE.set(scope), asyncio.timeout(limit)
+        try:
+            async with timer:
+                return await self.spec.handler(**values)
+        except TimeoutError as error:
+            if timer.expired():
+                raise self._too_slow(limit) from None
+            raise self._failed(error) from error
+        except Exception as error:
+            raise self._failed(error) from error
+        finally:
+            SCOPE.reset(token)
 
     async def _call(self, values: Mapping[str, Any], scope: Scope) -> Any:
         SCOPE.set(scope)
@@ -86,12 +101,21 @@ class Contribution:
         outcome = task.result()
         if isinstance(outcome, _Returned):
             return outcome.value
-        if isinstance(outcome.error, ArgumentsError) and outcome.error.tool == name:
-            raise outcome.error  # its types take less than its schema, which a process finds out by itself
-        self.plugin.crashed(Crash(plugin, name, outcome.error))
-        why = self.plugin.masked(describe(outcome.error))
-        text = f"{name!r} of {plugin!r} failed with {why}"
-        raise ToolCallError(text, tool=name, plugin=plugin) from outcome.error
+        raise self._failed(outcome.error) from outcome.error
+
+    def _too_slow(self, limit: float) -> ToolCallError:
+        name, plugin = self.spec.name, self.plugin.name
+        text = f"{name!r} of {plugin!r} did not return within {limit:g} s"
+        self.plugin.crashed(Crash(plugin, name, TimeoutError(text)))
+        return ToolCallError(text, tool=name, plugin=plugin)
+
+    def _failed(self, error: BaseException) -> ToolCallError | ArgumentsError:
+        name, plugin = self.spec.name, self.plugin.name
+        if isinstance(error, ArgumentsError) and error.tool == name:
+            return error  # its types take less than its schema, which a process finds out by itself
+        self.plugin.crashed(Crash(plugin, name, error))
+        why = self.plugin.masked(describe(error))
+        return ToolCallError(f"{name!r} of {plugin!r} failed with {why}", tool=name, plugin=plugin)
 
 
 @define
@@ -152,7 +176,7 @@ class Contributions:
         owner, colon, short = name.partition(":")
         if colon and plugin is None:
             plugin, name = owner, short
-        found = [each for each in self if each.spec.name == name and plugin in {None, each.plugin.name}]
+        found = [own[name] for of, own in self._by_plugin.items() if name in own and plugin in {None, of}]
         if len(found) == 1:
             return found[0]
         if found:

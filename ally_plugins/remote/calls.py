@@ -237,6 +237,7 @@ class DaemonCalls:
             value = await self._ask(method, params, cause, scope)
             return tool_result_from(value) if kind == "tool" else value
 
+        call.is_remote = True  # type: ignore[attr-defined]
         return call
 
     async def _run_task(self, name: str) -> Any:
