@@ -11,6 +11,7 @@ import click
 from ally_plugins.errors import ConfigError, ConsentError, OperatorError
 
 from .asking import confirm
+from .live import tell_hosts
 from .recording import recorder
 from .state import command
 from .text import echo, inert, print_json
@@ -74,6 +75,10 @@ def uninstall(state: State, names: tuple[str, ...], yes: bool) -> None:  # noqa:
         done = installing.uninstall(distributions, partial(_pass_on, state))
         writing.note("uninstall", None, _record(done))
         _forget(writing, done.disappeared)
+    for name in done.disappeared:  # a host that runs has its code loaded: it stops it
+        effect = tell_hosts(state.home, "apply", name)
+        for line in effect.lines() if effect.answers else ():
+            echo(f"{name}: {line}", to_stderr=state.as_json)
     _finish(state, done)
 
 

@@ -75,6 +75,29 @@ serve(then=flood)
     assert len(caplog.records) < 1000
 
 
+def test_calls_that_are_taken_back_at_once_leave_room_for_others(go: Any, theatre: Theatre) -> None:
+    body = """
+def burst():
+    lines = []
+    for number in range(200):
+        asked = {"jsonrpc": "2.0", "id": "x%d" % number, "method": "get_context", "params": {"parts": ["focus"]}}
+        taken_back = {"jsonrpc": "2.0", "method": "$/cancel", "params": {"id": asked["id"]}}
+        lines += [json.dumps(asked), json.dumps(taken_back)]
+    write(("\\n".join(lines) + "\\n").encode())
+    for _ in range(200):
+        reply()
+    note("error" in ask("get_context", parts=["focus"]))
+serve(then=burst)
+"""
+
+    async def main() -> None:
+        async with theatre(body, grants=["get_context:focus"]) as stage:
+            await stage.until(stage.notes, "the answer after the burst")
+            assert stage.notes() == [False]
+
+    go(main())
+
+
 def test_a_flood_of_messages_is_refused_by_budget_and_recorded_in_a_few_lines(
     go: Any, theatre: Theatre, tmp_path: Path
 ) -> None:
