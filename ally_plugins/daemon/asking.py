@@ -47,7 +47,9 @@ def read_question(loaded: Loaded, kind: str, params: Mapping[str, Any]) -> Asked
     hook = loaded.hooks.get(f"ally_{kind}_{topic}")
     if hook is None:
         raise NotFoundRefused(f"there is no {kind} on {topic!r:.80}")
-    values = {name: _READERS[name](params.get(name), name) for name in hook.arguments if name != "context"}
+    values: dict[str, Any] = {
+        name: _READERS[name](params.get(name), name) for name in hook.arguments if name != "context"
+    }
     if "context" in hook.arguments:
         context = params.get("context")
         values["context"] = context_from_wire(context) if context is not None else None
@@ -58,5 +60,5 @@ def read_question(loaded: Loaded, kind: str, params: Mapping[str, Any]) -> Asked
     if kind == "gate":
         return Asked(hook, arguments, deadline, verdict_to_wire)
     subject = {"tool_input": "call", "tool_output": "result"}.get(str(topic), "message")
-    old = values[subject] if subject in values else _READERS[subject](params.get(subject), subject)
+    old: Any = values[subject] if subject in values else _READERS[subject](params.get(subject), subject)
     return Asked(hook, arguments, deadline, lambda value: replacement_to_wire(old, value))

@@ -11,7 +11,7 @@ import os
 import random
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -85,7 +85,7 @@ class TalkBack:
         self._let_go()
 
     @contextmanager
-    def reacting_to(self, params: Mapping[str, Any]) -> Iterator[None]:
+    def reacting_to(self, params: Mapping[str, Any]) -> Generator[None]:
         """Say what the calls in the block react to: the params of an `on_event`, or of a request, as they came."""
         about = dict(params)
         scope = scope_of(self.ally.name, {**about, "cause": about.get("id") or about.get("cause")})

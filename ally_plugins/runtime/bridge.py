@@ -332,8 +332,8 @@ class DaemonLane:
 
     def _answer_here(self, asked: _Asked, function: Callable[..., Any]) -> None:
         """Let the host's own code answer, for a daemon that cannot be asked."""
-        asked.future = asyncio.ensure_future(function(*asked.request.arguments))
-        asked.future.add_done_callback(partial(self._answered, asked))
+        asked.future = work = asyncio.ensure_future(function(*asked.request.arguments))
+        work.add_done_callback(partial(self._answered, asked))
 
     def _answered(self, asked: _Asked, future: asyncio.Future[Any]) -> None:
         self._asked.pop(asked.cause, None)

@@ -163,12 +163,17 @@ class Peer(asyncio.Protocol):
     @property
     def can_write(self) -> bool:
         """Whether more events may be written; false while the daemon does not read."""
-        return not self._is_paused and not self._is_lost
+        return not self._is_paused and not self._is_over
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing may be sent any more: it was lost, or the other end has said its last word."""
+        return self._is_lost or self.connection.is_closed
 
     def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:
         """Send a request; the future gets its result, the error that its answer stands for, or DaemonGone."""
         future = self._loop.create_future()
-        if self._is_lost:
+        if self._is_over:
             self._unsent.append(future)
             if not self.is_watched:
                 self._let_go("is gone")
@@ -193,13 +198,13 @@ class Peer(asyncio.Protocol):
 
     def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification."""
-        if not self._is_lost:
+        if not self._is_over:
             self.connection.notify(method, params)
             self._schedule_flush()
 
     def write(self, lines: bytes) -> None:
         """Send ready lines."""
-        if not self._is_lost:
+        if not self._is_over:
             self.connection.write(lines)
             self._schedule_flush()
 

@@ -148,13 +148,19 @@ def _event_data(cls: type[Event]) -> dict[str, Any]:
     schema: dict[str, Any] = {
         "type": "object",
         "description": " ".join((cls.__doc__ or "").split()),
-        "properties": {_wire_name(a): _type_schema(str(a.type)) for a in own},
+        "properties": {_wire_name(a): _type_schema(_annotation(a.type)) for a in own},
     }
     return {**schema, "required": needed} if needed else schema
 
 
 def _wire_name(a: attrs.Attribute[Any]) -> str:
     return str(a.metadata.get("wire", camel(a.name)))
+
+
+def _annotation(kind: Any) -> str:
+    """Return a field's type as its source says it; cattrs puts the types there when it first meets a class."""
+    text = kind.__name__ if isinstance(kind, type) else str(kind)
+    return text if text.startswith("tuple") else text.rpartition(".")[2]
 
 
 def _type_schema(annotation: str) -> dict[str, Any]:

@@ -8,9 +8,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import attrs
 import jsonschema
 import pytest
 
+from ally_plugins.events import EVENT_TYPES
 from ally_plugins.structuring import decode, encode
 from ally_plugins.wire.codes import CODES
 from ally_plugins.wire.methods import COMMON_ERRORS, METHODS, read_host_params, read_initialize_result, read_params
@@ -33,6 +35,8 @@ def _check(schema: dict[str, Any], value: Any) -> None:
 
 
 def test_the_files_are_those_that_the_code_makes() -> None:
+    for cls in EVENT_TYPES.values():
+        attrs.resolve_types(cls)  # as cattrs does, once it has met one
     spec = importlib.util.spec_from_file_location("write_openrpc", DOCS / "_ext" / "write_openrpc.py")
     assert spec is not None
     assert spec.loader is not None
