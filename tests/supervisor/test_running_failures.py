@@ -74,7 +74,11 @@ def test_one_that_exits_is_started_again_whatever_its_code_says(go: Any, theatre
 def test_one_that_closes_its_ends_and_lives_on_is_ended_and_started_again(
     go: Any, theatre: Theatre, alive: Any
 ) -> None:
-    body = "serve(then=lambda: (os.close(0), os.close(1), linger()))"
+    body = """
+is_first = not os.path.exists(os.environ["NOTES"])
+note("here")
+serve(then=(lambda: (os.close(0), os.close(1), linger())) if is_first else None)
+"""
 
     async def main() -> None:
         async with theatre(body) as stage:
