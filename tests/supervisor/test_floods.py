@@ -16,7 +16,10 @@ import pytest
 from ally_plugins import ThoughtComplete, UserMessage
 from ally_plugins.journal.reading import Reading
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc"),
+    pytest.mark.slow,  # they keep a machine busy; once is enough
+]
 
 Theatre = Any
 
