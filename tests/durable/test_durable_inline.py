@@ -274,6 +274,7 @@ def test_a_slow_plugin_delays_no_other(rig_in_memory: Any, heard: Any, some: Any
             await host.inline(name="quick", ally_tool_call_end=quick.hook)
             host.emit(*some(600))
             await quick.take(600)
+            await slow.take(1)
             assert len(slow.events) == 1
             never.set()
             await slow.take(600)
