@@ -35,6 +35,10 @@ pytest_collect_file = Sybil(
 
 
 def pytest_configure() -> None:
-    """Let programs that tests start be interrupted: a run in the background hands down an ignored SIGINT."""
+    """Let programs that tests start be ended: a run in the background, or by nohup, hands down ignored signals."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGHUP", "SIGQUIT"):
+        number = getattr(signal, name, None)  # Windows has neither
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)

@@ -277,7 +277,7 @@ def test_a_slow_plugin_delays_no_other(rig_in_memory: Any, heard: Any, some: Any
             await slow.take(1)
             assert len(slow.events) == 1
             never.set()
-            await slow.take(600)
+            await slow.take(599)
 
     within(main())
 
