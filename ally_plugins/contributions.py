@@ -14,9 +14,9 @@ from .errors import ArgumentsError, NotFoundRefused, ToolCallError, ValidationRe
 from .frozen import freeze
 from .runtime.lanes import Crash
 from .runtime.plugin import Plugin, describe
-from .runtime.worker import Worker
 from .scope import SCOPE, Scope
 from .structuring import encode
+from .worker import Worker
 
 if TYPE_CHECKING:
     from .tools import Kind, ToolSpec  # noqa: TC004 - nobody reads these annotations at run time

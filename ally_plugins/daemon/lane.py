@@ -16,11 +16,11 @@ from ally_plugins.errors import EventError
 from ally_plugins.events import Event, EventsDropped
 from ally_plugins.scope import SCOPE, Scope
 from ally_plugins.wire.eventlines import event_from_params
+from ally_plugins.worker import HookExit, Worker
 
 from .backlog import Backlog
 from .logs import say
 from .questions import Call, HookCancelled, Question, TakenBack, TimedOut, returned
-from .workers import HookExit, Worker
 
 __all__ = ["GRACE", "Handlers", "Lane"]
 

@@ -26,6 +26,7 @@ from ally_plugins.wire.codes import (
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.handshake import choose, find_early_problem
 from ally_plugins.wire.limits import DEFAULT_LIMITS, FROM_HOST
+from ally_plugins.worker import HookExit
 
 from .acks import Acks
 from .asking import read_question
@@ -38,7 +39,6 @@ from .port import DaemonPort
 from .questions import Question, TakenBack
 from .service import Service, scope_of
 from .told import Told
-from .workers import HookExit
 
 if TYPE_CHECKING:
     from ally_plugins.wire.messages import Notification, Request

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from ally_plugins.errors import EventError, RefusedError, ToolCallError
 from ally_plugins.scope import SCOPE, Scope
 from ally_plugins.wire.codes import CANCELLED, METHOD_NOT_FOUND, REASONS
+from ally_plugins.worker import HookExit
 
 from .handlers import Handlers
 from .logs import say_failed
 from .tasks import Tasks
-from .workers import HookExit
 
 if TYPE_CHECKING:
     from ally_plugins.tools import Kind

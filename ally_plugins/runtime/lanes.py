@@ -20,12 +20,12 @@ from attrs import define
 from ally_plugins.errors import PluginError
 from ally_plugins.events import Event
 from ally_plugins.scope import SCOPE, Scope
+from ally_plugins.worker import Worker
 
 from .cursor import Cursor
 from .ending import is_at_work, is_torn_down, put_down
 from .observers import Observers, is_own
 from .requests import Crash, HookCancelled, HookExit, Request, TimedOut
-from .worker import Worker
 
 if TYPE_CHECKING:
     from .ring import Ring, Run

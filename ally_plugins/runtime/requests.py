@@ -10,6 +10,7 @@ from attrs import define
 
 from ally_plugins.events import Event
 from ally_plugins.scope import Scope
+from ally_plugins.worker import HookExit
 
 from .ring import Ring
 
@@ -22,21 +23,6 @@ class TimedOut(Exception):
 
 class HookCancelled(Exception):
     """A hook raised CancelledError, or cancelled its task, though nobody had asked it to end."""
-
-
-class HookExit(Exception):
-    """Something that is not an Exception, such as SystemExit: `raised`. A future or a task must not carry it."""
-
-    def __init__(self, raised: BaseException) -> None:
-        super().__init__(f"{type(raised).__name__}: {raised}")
-        self.raised = raised
-
-    @classmethod
-    def wrap(cls, raised: BaseException) -> Exception:
-        """Return an Exception as it is, and anything else wrapped."""
-        if isinstance(raised, Exception):
-            return raised
-        return cls(raised).with_traceback(raised.__traceback__)
 
 
 @define(eq=False)

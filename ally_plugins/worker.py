@@ -1,4 +1,4 @@
-"""One thread for the synchronous hooks and handlers of one plugin.
+"""One thread for the synchronous hooks and handlers of one plugin, in the host or in a process of its own.
 
 A daemon thread of our own, not an executor's: an executor joins its threads when the interpreter ends, so that one
 plugin that never returns would keep the whole program from ending.
@@ -14,11 +14,24 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .requests import HookExit
-
-__all__ = ["Worker"]
+__all__ = ["HookExit", "Worker"]
 
 _Job = tuple["asyncio.Future[Any]", contextvars.Context, Callable[[], Any]]
+
+
+class HookExit(Exception):
+    """Something that is not an Exception, such as SystemExit: `raised`. A future or a task must not carry it."""
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__(f"{type(raised).__name__}: {raised}")
+        self.raised = raised
+
+    @classmethod
+    def wrap(cls, raised: BaseException) -> Exception:
+        """Return an Exception as it is, and anything else wrapped."""
+        if isinstance(raised, Exception):
+            return raised
+        return cls(raised).with_traceback(raised.__traceback__)
 
 
 class Worker:
@@ -54,6 +67,7 @@ class Worker:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             self._do(*job)
+            del job  # or what it holds would live until the next one
 
     def _do(self, future: asyncio.Future[Any], context: contextvars.Context, function: Callable[[], Any]) -> None:
         result: Any = None
