@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .remote.side import RemoteSide  # noqa: TC004 - nobody reads these annotations at run time
     from .session import Session
 
-__all__ = ["Crew", "Member"]
+__all__ = ["Crew", "Member", "options_of"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -101,19 +101,9 @@ class Crew:
         self, record: PluginRecord, factory: Callable[[Ally], Any] | None = None, *, is_given: bool = False
     ) -> None:
         """Make a plugin from its record; nothing of it runs yet. `is_given` says that it comes by code."""
-        options = PluginOptions(
-            grants=record.granted,
-            settings=record.settings,
-            limits=record.config.limits,
-            deadlines=record.config.deadlines,
-            gate_on_error=record.config.gate_on_error,
-            transform_on_error=record.config.transform_on_error,
-            shadow=record.config.shadow,
-            mandatory=record.config.mandatory,
-        )
         plugin = Plugin(
             name=record.name,
-            options=options,
+            options=options_of(record),
             on_state=self._state_changed,
             on_crash=self.on_crash,
             now=self.now,
@@ -316,6 +306,21 @@ class Crew:
 
     def _shortest_deadline(self) -> float:
         return min((plugin.shortest_deadline() for plugin in self.plugins), default=30.0)
+
+
+def options_of(record: PluginRecord) -> PluginOptions:
+    """Return what the operator, or the host author by code, has settled for a plugin."""
+    config = record.config
+    return PluginOptions(
+        grants=record.granted,
+        settings=record.settings,
+        limits=config.limits,
+        deadlines=config.deadlines,
+        gate_on_error=config.gate_on_error,
+        transform_on_error=config.transform_on_error,
+        shadow=config.shadow,
+        mandatory=config.mandatory,
+    )
 
 
 def _is_legacy(record: PluginRecord) -> bool:

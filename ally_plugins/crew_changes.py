@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 from attrs import define, field
 
-from .crew import Crew, Member
+from .crew import Crew, Member, options_of
 from .errors import NotFoundRefused, OrderError, RefusedError
 from .runtime import lanes
 from .runtime.ending import put_down_all
@@ -68,7 +68,8 @@ class CrewChanges:
         """
         member = self._member(record.name)
         plugin = member.plugin
-        before, plugin.options = plugin.options, _options(record, plugin.options)
+        before = plugin.options
+        plugin.options = attrs.evolve(options_of(record), settings=before.settings)  # it was built with these
         try:
             self.crew.replan()
         except OrderError:
@@ -255,21 +256,6 @@ def _change_observers(lane: AnyLane, observers: Observers) -> None:
         lane.change_observers(observers)
     else:
         lane.observers = observers
-
-
-def _options(record: PluginRecord, before: PluginOptions) -> PluginOptions:
-    """Return what the operator has settled now; the settings stay those that the plugin was built with."""
-    config = record.config
-    return attrs.evolve(
-        before,
-        grants=record.granted,
-        limits=config.limits,
-        deadlines=config.deadlines,
-        gate_on_error=config.gate_on_error,
-        transform_on_error=config.transform_on_error,
-        shadow=config.shadow,
-        mandatory=config.mandatory,
-    )
 
 
 def _difference(before: PluginOptions, after: PluginOptions) -> str:
