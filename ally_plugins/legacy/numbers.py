@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from ally_plugins.daemons import LONGEST_SOCKET_PATH
+from ally_plugins.events import CODE_ALLY_TYPES
+
 __all__ = [
     "APPROVED_EVENTS",
     "EXECUTABLE_TIMEOUT",
@@ -23,24 +26,8 @@ __all__ = [
     "VENV_TIMEOUT",
 ]
 
-APPROVED_EVENTS: Final = (
-    "TOOL_CALL_START",
-    "TOOL_CALL_END",
-    "AGENT_START",
-    "AGENT_END",
-    "PERMISSION_REQUEST",
-    "PERMISSION_RESPONSE",
-    "COMPACTION_START",
-    "COMPACTION_COMPLETE",
-    "CONTEXT_USAGE_UPDATE",
-    "TODO_UPDATE",
-    "THOUGHT_COMPLETE",
-    "DIFF_PREVIEW",
-)
+APPROVED_EVENTS: Final = CODE_ALLY_TYPES
 """What `background.events` may list. Everything else is asked for with `permissions` or an `ally-plugin.toml`."""
-
-LONGEST_SOCKET_PATH: Final = 104
-"""Characters, and bytes: what macOS has room for, with the closing zero; Linux has 108."""
 
 STARTUP_TIMEOUT: Final = 30.0  # from spawn until the socket accepts; `startup_timeout`
 GRACE: Final = 5.0  # from SIGTERM to SIGKILL; `shutdown_grace_period`

@@ -170,10 +170,9 @@ class SocketOpener:
 
     def _initialize(self, params: dict[str, Any]) -> Mapping[str, Any]:
         """Answer the first frame; the token has been looked at."""
-        read = read_params("initialize", params, self.remote.plugin.name)
+        read_params("initialize", params, self.remote.plugin.name)
         if self._process is None or self._process.exited.done():
             raise ValidationRefused("the process that this token was given to has ended", field="token")
-        del read
         return self.remote.told()
 
     def _connected(self) -> Peer:

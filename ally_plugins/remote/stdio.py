@@ -187,13 +187,9 @@ async def welcome(remote: Remote, peer: Peer) -> None:
         raise
     except DaemonGone as error:
         raise StartFailed(str(error)) from None
-    except RefusedError as error:
-        raise StartFailed(f"it could not start: {error}", is_final=True) from None
     except RemoteCrash as error:
         raise StartFailed(f"it could not start: {error}{_tail(remote)}", is_final=True) from None
-    except PluginError as error:
-        raise StartFailed(f"it could not start: {error}", is_final=True) from None
-    except RemoteError as error:
+    except (PluginError, RemoteError) as error:
         raise StartFailed(f"it could not start: {error}", is_final=True) from None
 
 

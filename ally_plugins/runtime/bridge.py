@@ -159,7 +159,7 @@ class DaemonLane:
         if not self._is_open:
             request.settle(error=TimedOut(f"the lane of {self.plugin!r} is closed"))
             return request.future
-        if function is None and (cursor is None or self._needs_no_confirmation(cursor)):
+        if function is None and (cursor is None or self._needs_no_confirmation(session_id or "", cursor)):
             request.settle()
             return request.future
         asked = _Asked(request, f"q{next(_numbers)}")
@@ -295,13 +295,11 @@ class DaemonLane:
         else:
             link.write_events(events)
 
-    def _needs_no_confirmation(self, cursor: Cursor) -> bool:
-        return self.link is None or not self.is_ready or not self._drains or self._confirmed_all(cursor)
-
-    def _confirmed_all(self, cursor: Cursor) -> bool:
+    def _needs_no_confirmation(self, session_id: str, cursor: Cursor) -> bool:
+        if self.link is None or not self.is_ready or not self._drains:
+            return True
         self.wake()
-        session_id = next((name for name, own in self._cursors.items() if own is cursor), "")
-        return self._confirmed.get(session_id, 0) >= cursor.ring.head
+        return self.has_heard(session_id, cursor.ring.head)
 
     # --- questions ---
 
