@@ -8,6 +8,14 @@ from __future__ import annotations
 from ally_plugins.journal.audit import AuditReport, Problem, verify
 from ally_plugins.journal.explaining import Explanation, explain
 from ally_plugins.journal.export import export
+from ally_plugins.journal.histories import (
+    SavedSession,
+    history_added,
+    history_begun,
+    history_replaced,
+    read_history,
+    saved_sessions,
+)
 from ally_plugins.journal.journal import HEAD_NAME, JOURNAL_NAME, Journal
 from ally_plugins.journal.reading import EventBlock, Reading, SessionSummary
 from ally_plugins.journal.values import (
@@ -36,6 +44,7 @@ __all__ = [
     "Problem",
     "Reading",
     "Record",
+    "SavedSession",
     "SessionSummary",
     "SettledState",
     "StoredEvent",
@@ -43,5 +52,10 @@ __all__ = [
     "StoredRecord",
     "explain",
     "export",
+    "history_added",
+    "history_begun",
+    "history_replaced",
+    "read_history",
+    "saved_sessions",
     "verify",
 ]

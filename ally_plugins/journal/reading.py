@@ -18,7 +18,15 @@ from ally_plugins.errors import JournalError
 from ally_plugins.journal.chain import decode_block
 from ally_plugins.journal.rows import MESSAGE_COLUMNS, RECORD_COLUMNS, message_from_row, record_from_row
 from ally_plugins.journal.schema import BOOKMARK, connect_read_only, in_words
-from ally_plugins.journal.values import ACCEPTED, EVENTS, StoredEvent, StoredMessage, StoredRecord
+from ally_plugins.journal.values import (
+    ACCEPTED,
+    EVENTS,
+    HISTORY,
+    HISTORY_REPLACE,
+    StoredEvent,
+    StoredMessage,
+    StoredRecord,
+)
 
 __all__ = ["EventBlock", "Reading", "SessionSummary"]
 
@@ -111,7 +119,9 @@ class Reading:
         limit: int | None = None,
         with_events: bool = False,
     ) -> Iterator[StoredRecord]:
-        """Yield records in order, without the blocks of events unless asked. `since` is in Unix ms.
+        """Yield records in order; blocks of events and parts of saved conversations only where asked for.
+
+        `since` is in Unix ms.
 
         Raises JournalError when the journal cannot be read.
         """
@@ -122,7 +132,7 @@ class Reading:
         if kinds is not None:
             where, params = [*where, f"kind IN ({','.join('?' * len(kinds))})"], [*params, *kinds]
         elif not with_events:
-            where = [*where, f"kind <> '{EVENTS}'"]
+            where = [*where, f"kind NOT IN ('{EVENTS}', '{HISTORY}')"]
         yield from self._paged(" AND ".join(["n > ?", *where]), params, after_n, limit)
 
     def _paged(self, where: str, params: Sequence[Any], after_n: int, limit: int | None) -> Iterator[StoredRecord]:
@@ -140,7 +150,7 @@ class Reading:
     def last_records(self, limit: int, **filters: Any) -> list[StoredRecord]:
         """Return the last `limit` records that pass the filters (plugin, session_id, ref, one kind), in order."""
         where, params = _filters(**filters)
-        where = [*where, f"kind <> '{EVENTS}'"]
+        where = [*where, f"kind <> '{EVENTS}'" if "kind" in filters else f"kind NOT IN ('{EVENTS}', '{HISTORY}')"]
         query = f"SELECT {RECORD_COLUMNS} FROM records WHERE {' AND '.join(where)} ORDER BY n DESC LIMIT ?"  # noqa: S608
         return [record_from_row(row) for row in reversed(self._rows(query, (*params, limit)))]
 
@@ -243,6 +253,19 @@ class Reading:
         query = f"SELECT ref FROM records WHERE session_id = ? AND kind = '{EVENTS}' ORDER BY n DESC LIMIT 1"  # noqa: S608
         rows = self._rows(query, (session_id,))
         return _last_seq(rows[0][0]) if rows else 0
+
+    def last_replacement(self, session_id: str) -> int:
+        """Return the number after which a saved conversation counts: just before its last replacement, or 0."""
+        query = f"SELECT max(n) FROM records WHERE session_id = ? AND kind = '{HISTORY}' AND ref = ?"  # noqa: S608
+        return max(int(self._rows(query, (session_id, HISTORY_REPLACE))[0][0] or 0) - 1, 0)
+
+    def sessions_with_history(self) -> list[tuple[str, int, int]]:
+        """Return the id, the first and the last time (Unix ms) of each saved conversation, the latest last."""
+        query = (
+            f"SELECT session_id, min(at), max(at) FROM records WHERE kind = '{HISTORY}' AND session_id IS NOT NULL "  # noqa: S608
+            "GROUP BY session_id ORDER BY max(n)"
+        )
+        return [(session, first, last) for session, first, last in self._rows(query)]
 
     def bookmark(self, name: str) -> str | None:
         """Return what `Journal.put_bookmark` has kept under a name."""

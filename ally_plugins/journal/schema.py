@@ -32,6 +32,10 @@ _TABLES: Final = (
     "CREATE INDEX messages_pending ON records(session_id, n) WHERE state = 'pending'",
     "CREATE INDEX events_by_session ON records(session_id, n) WHERE kind = 'events'",
 )
+# What a later version added without changing what a row means: older ones read and write such a journal as before.
+_ADDED: Final = (
+    "CREATE INDEX IF NOT EXISTS history_by_session ON records(session_id, n, ref, at) WHERE kind = 'history'",
+)
 
 
 def connect(path: Path, *, create: bool, durable: bool = True) -> sqlite3.Connection:
@@ -100,11 +104,18 @@ def _create_or_check(connection: sqlite3.Connection, path: Path, *, create: bool
             f"the journal {str(path)!r} has version {version}, written by a newer ally-plugins; this one knows "
             f"{VERSION}: upgrade with `pip install -U ally-plugins`"
         )
+    _add_missing(connection)
+
+
+def _add_missing(connection: sqlite3.Connection) -> None:
+    for statement in _ADDED:
+        connection.execute(statement)
 
 
 def _create(connection: sqlite3.Connection) -> None:
     for statement in _TABLES:
         connection.execute(statement)
+    _add_missing(connection)
     connection.execute("INSERT INTO meta VALUES ('chain', ?)", (secrets.token_hex(16),))
     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {VERSION}")

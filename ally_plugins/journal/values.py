@@ -16,6 +16,9 @@ from ally_plugins.errors import JournalError
 __all__ = [
     "ACCEPTED",
     "EVENTS",
+    "HISTORY",
+    "HISTORY_BEGIN",
+    "HISTORY_REPLACE",
     "JOURNAL",
     "NEVER_PRUNED",
     "OWN_KINDS",
@@ -36,6 +39,9 @@ __all__ = [
 ACCEPTED: Final = "message"  # a message; its `state` is the only part of a record that changes
 SETTLED: Final = "message_state"  # messages left the state "pending": {"state", "ids"}
 EVENTS: Final = "events"  # a block of events of one session; `ref` is "first-last"
+HISTORY: Final = "history"  # a part of a saved conversation; see `histories`
+HISTORY_BEGIN: Final = "history:begin"  # the `ref` of the part that says what the session is
+HISTORY_REPLACE: Final = "history:replace"  # the `ref` of one that replaces all before it
 PRUNED: Final = "pruned"  # content older than `before` was removed
 JOURNAL: Final = "journal"  # the journal about itself: it failed for a time, and what was lost meanwhile
 # Written by the journal alone, so that nobody can forge what `verify` relies on.

@@ -1,0 +1,70 @@
+"""Saved conversations: what an agent needs to go on with one, kept beside the events of its session.
+
+Rows are only ever added: `begin` says what the session is, each later row adds messages in the agent framework's own
+form, and a replacement (a compaction) puts its messages in the place of all before it. They are records like others:
+in the audit chain, pruned like others, and left out where nobody asks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ally_plugins.journal.values import HISTORY, HISTORY_BEGIN, HISTORY_REPLACE, Record
+
+if TYPE_CHECKING:
+    from ally_plugins.journal.reading import Reading
+
+__all__ = ["SavedSession", "history_added", "history_begun", "history_replaced", "read_history", "saved_sessions"]
+
+
+@attrs.frozen
+class SavedSession:
+    """A session that can be gone on with. Times are in Unix ms; `about` is what `history_begun` was last given."""
+
+    id: str
+    first_at: int
+    last_at: int
+    about: Mapping[str, Any]
+
+
+def history_begun(session_id: str, at: int, about: Mapping[str, Any]) -> Record:
+    """Return the record that says what a session is: its title, folder, model. The last one counts."""
+    return Record(HISTORY, at, None, session_id, HISTORY_BEGIN, about)
+
+
+def history_added(session_id: str, at: int, messages: Sequence[Any]) -> Record:
+    """Return the record that adds messages, which are JSON values."""
+    return Record(HISTORY, at, None, session_id, None, {"messages": list(messages)})
+
+
+def history_replaced(session_id: str, at: int, messages: Sequence[Any]) -> Record:
+    """Return the record that puts messages in the place of all that were there."""
+    return Record(HISTORY, at, None, session_id, HISTORY_REPLACE, {"messages": list(messages)})
+
+
+def read_history(reading: Reading, session_id: str) -> list[Any] | None:
+    """Return the messages of a session in order; None when a part that is needed was pruned. Raises JournalError."""
+    messages: list[Any] = []
+    for record in reading.records(kind=HISTORY, session_id=session_id, after_n=reading.last_replacement(session_id)):
+        if record.ref == HISTORY_BEGIN:
+            continue
+        if record.data is None:
+            return None
+        messages += record.data.get("messages", ())
+    return messages
+
+
+def saved_sessions(reading: Reading) -> list[SavedSession]:
+    """Return the sessions that were saved and not pruned, the latest last. Raises JournalError."""
+    found = []
+    for session_id, first_at, last_at in reading.sessions_with_history():
+        begin = reading.records(kind=HISTORY, session_id=session_id, ref=HISTORY_BEGIN)
+        about = None
+        for record in begin:
+            about = record.data
+        if about is not None:
+            found.append(SavedSession(session_id, first_at, last_at, about))
+    return found
