@@ -42,8 +42,16 @@ def no_leaks() -> Iterator[None]:
     """Fail a test that leaves a thread or (on Linux) an open descriptor behind. Ask for it where things are closed."""
     threads, descriptors = set(threading.enumerate()), _descriptors()
     yield
+    _let_waiters_end()
     assert set(threading.enumerate()) - threads == set()
     assert _descriptors() - descriptors == set()
+
+
+def _let_waiters_end() -> None:
+    """Wait for asyncio's threads that wait for a child (Python 3.11): what they say last is that it is dead."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("asyncio-waitpid-"):
+            thread.join(10)  # of a child that lives it does not end: that is a leak
 
 
 def _descriptors() -> set[tuple[str, str]]:
