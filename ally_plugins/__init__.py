@@ -9,6 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from .agenttools import (
+        MAIN_AGENT as MAIN_AGENT,
+    )
+    from .agenttools import (
+        AgentTool as AgentTool,
+    )
     from .blocking import (
         BlockingHost as BlockingHost,
     )
@@ -323,6 +329,7 @@ __version__: Final = "0.1.0"
 """The version of this distribution; what plugins depend on is `HOST_API`."""
 
 _HOMES: Final = {
+    "agenttools": ("MAIN_AGENT", "AgentTool"),
     "blocking": ("BlockingHost",),
     "bus": ("PluginMessageBus",),
     "conversation": (

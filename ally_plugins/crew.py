@@ -15,10 +15,8 @@ from attrs import define, field
 
 from .bus import PluginMessageBus
 from .durable.tables import without_durable
-from .errors import AllyError, PluginError, PluginLoadError, RefusedError, UndeclaredError
+from .errors import AllyError, PluginError, PluginLoadError, RefusedError
 from .handle import Ally
-from .manifest import manifest_line
-from .policy.permissions import Grant, GrantSet
 from .port import PluginPort
 from .records import PluginRecord
 from .registry import load_class
@@ -27,7 +25,7 @@ from .runtime.anylane import AnyLane
 from .runtime.dispatch import Dispatcher
 from .runtime.ending import put_down_all
 from .runtime.lanes import Crash, Lane, TimedOut
-from .runtime.loading import build, implementations_of, new_manager
+from .runtime.loading import build, check_offered, implementations_of, new_manager
 from .runtime.observers import Observers
 from .runtime.plugin import Plugin, PluginOptions, describe
 from .runtime.watchdog import Watchdog
@@ -246,11 +244,8 @@ class Crew:
         """
         plugin = member.plugin
         for kind, specs in (("tool", collect_tools(plugin.instance)), ("action", collect_actions(plugin.instance))):
-            permission = f"{kind}s"
-            if specs and member.is_declared and not GrantSet(member.record.manifest.grants).may(permission):
-                line = manifest_line(Grant(permission))
-                text = f"plugin {plugin.name!r} has a @{kind}, which its manifest does not declare; add: {line}"
-                raise UndeclaredError(text, plugin=plugin.name, line=line)
+            if member.is_declared:
+                check_offered(plugin.name, kind, specs, member.record.manifest)
             for spec in specs:
                 try:
                     await self.bus.register(plugin, kind, spec.handler, {"spec": spec})

@@ -6,15 +6,16 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from .activations import SessionActivations
+from .agenttools import AgentTool, find_offered, offered_to_agent
 from .bus import PluginMessageBus
 from .capabilities import CAPABILITIES, Capabilities
 from .chronicle import Chronicle
-from .contributions import Contributions, as_tool_result
+from .contributions import Contribution, Contributions, as_tool_result
 from .crew import Crew
 from .errors import HostError, NotFoundRefused, SessionError, ToolCallError, ValidationRefused
 from .events import EVENT_TYPES, Event, SessionStart
@@ -392,19 +393,46 @@ class Host:
         The arguments are checked against its schema first (ArgumentsError). Raises NotFoundRefused for an unknown tool,
         ToolCallError when the tool fails or is too slow. Gates are asked by `Session.run_tool_call`, not here.
         """
-        tool = self.tools.find(name, plugin)
-        owner = tool.plugin.name
+        return await self._run_tool(self.tools.find(name, plugin), arguments, session_id, timeout)
+
+    async def _run_tool(
+        self, tool: Contribution, arguments: Mapping[str, Any] | None, session_id: str | None, timeout: float | None
+    ) -> ToolResult:
+        name, owner = tool.spec.name, tool.plugin.name
         if not self.activations.is_active(owner, session_id):
             text = f"{name!r} cannot run: {owner!r} is not active in this session; the person says +{owner} for it"
             raise ToolCallError(text, tool=name, plugin=owner)
         caller = SCOPE.get()  # a plugin's hook, when the host runs tools for one; it must not be waited for
         held = caller.held if caller is not None else frozenset()
-        scope = Scope(tool.plugin.name, session_id, held=held, cause=new_id("c"))
+        session = self.sessions.get(session_id or "")
+        origin = session.origin if session is not None else ()
+        scope = Scope(owner, session_id, origin, held, cause=new_id("c"))
         return as_tool_result(await tool.run(freeze(dict(arguments or EMPTY)), scope, timeout))
 
-    async def run_action(self, session: Session, request: ActionRequest) -> Any:
+    def agent_tools(self, session_id: str, agent: str, taken: Collection[str]) -> tuple[AgentTool, ...]:
+        """Return what an agent of a session may call; see `Session.agent_tools`."""
+        return offered_to_agent(
+            self.tools,
+            self.actions,
+            agent=agent,
+            taken=taken,
+            is_active=lambda plugin: self.activations.is_active(plugin, session_id),
+        )
+
+    async def call_agent_tool(
+        self, session: Session, tool: AgentTool, arguments: Mapping[str, Any], timeout: float | None
+    ) -> ToolResult:
+        """Call what an agent of a session may call; see `Session.call_agent_tool`."""
+        if tool.kind == "tool":
+            return await self._run_tool(find_offered(self.tools, tool), arguments, session.id, timeout)
+        find_offered(self.actions, tool)
+        return as_tool_result(
+            await session.request_action(tool.full_name, arguments, by="agent", timeout=timeout or tool.timeout)
+        )
+
+    async def run_action(self, session: Session, request: ActionRequest, timeout: float) -> Any:
         """Carry out an action for the person, the agent or the host."""
-        return await self.bus.run_action(session, request)
+        return await self.bus.run_action(session, request, timeout)
 
     def make_tool(self, kind: str, handler: Callable[..., Any], described: Mapping[str, Any]) -> ToolSpec:
         """Return the specification of a tool or action that a plugin registers."""

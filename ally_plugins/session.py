@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import attrs
 
+from .agenttools import MAIN_AGENT, AgentTool
 from .compat import override
 from .conversation import CONTEXT_PARTS, ActionRequest, Context, Message, SafePoint, ToolCall, ToolResult
 from .errors import GateRefused, JournalError, SessionError
@@ -38,6 +39,7 @@ from .runtime.ring import Ring
 from .stream import HostStream
 from .structuring import encode, event_to_wire
 from .toolcalls import Asker, Runner, run_tool_call
+from .tools import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
     from .journal import Journal, StoredMessage
@@ -80,8 +82,18 @@ class SessionSide(Protocol):
     async def capability(self, hook: str, **arguments: Any) -> Any:
         """Call the host's implementation of a capability hook."""
 
-    async def run_action(self, session: Session, request: ActionRequest) -> Any:
+    async def run_action(self, session: Session, request: ActionRequest, timeout: float) -> Any:
         """Carry out an action."""
+
+    def agent_tools(self, session_id: str, agent: str, taken: Collection[str]) -> tuple[AgentTool, ...]:
+        """Return what an agent of a session may call."""
+        ...
+
+    async def call_agent_tool(
+        self, session: Session, tool: AgentTool, arguments: Mapping[str, Any], timeout: float | None
+    ) -> ToolResult:
+        """Call what an agent may call."""
+        ...
 
     def close_session(self, session: Session) -> None:
         """Let go of a session that has been drained."""
@@ -137,6 +149,11 @@ class Session:
     @override
     def __repr__(self) -> str:
         return f"<Session {self.id!r}>"
+
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """The chain of plugins that led to what the agent does now; empty when it follows the person alone."""
+        return self._origin
 
     # --- events ---
 
@@ -401,15 +418,39 @@ class Session:
         return without_private(_only(found, parts))
 
     async def request_action(
-        self, action: str, arguments: Mapping[str, Any] | None = None, *, by: str = "person"
+        self,
+        action: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        by: str = "person",
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> Any:
         """Carry out an action for the person, the agent or the host (`by`); the plugin's, or the host's own.
 
-        Raises NotFoundRefused, ArgumentsError, ToolCallError, and UnavailableRefused when it cannot be recorded.
+        `timeout` is in seconds; a plugin's action has its own besides. Raises NotFoundRefused, ArgumentsError,
+        ToolCallError, and UnavailableRefused when it cannot be recorded.
         """
         origin = () if by == "person" else self._origin
         request = ActionRequest(action, freeze_mapping(arguments or EMPTY), by, origin=origin)
-        return await self._host.run_action(self, request)
+        return await self._host.run_action(self, request, timeout)
+
+    def agent_tools(self, agent: str = MAIN_AGENT, *, taken: Collection[str] = ()) -> tuple[AgentTool, ...]:
+        """Return what an agent may call now: tools, and the actions that their plugins offer to it.
+
+        Ask before each model request, since plugins come and go. `agent` is the name that `visible_to` may have;
+        `taken` are the names of the host's own tools, which no plugin's gets. The order depends on the names only.
+        """
+        return self._host.agent_tools(self.id, agent, taken)
+
+    async def call_agent_tool(
+        self, tool: AgentTool, arguments: Mapping[str, Any] | None = None, *, timeout: float | None = None
+    ) -> ToolResult:
+        """Call one of `agent_tools` for the agent; `timeout` is in seconds, at most the tool's own.
+
+        Gates are asked by `run_tool_call`, not here. An action is announced and recorded as asked for by the agent.
+        Raises ArgumentsError before anything runs, ToolCallError when it fails, NotFoundRefused when it is gone.
+        """
+        return await self._host.call_agent_tool(self, tool, arguments or EMPTY, timeout)
 
     async def close(self) -> None:
         """Let the plugins hear what was emitted, then let go of the session; it can be found again by its id.

@@ -138,9 +138,10 @@ def action(
     visible_to: Iterable[str] = (),
     agent: bool = False,
 ) -> F | Callable[[F], F]:
-    """Offer a method as an action that the host and the person can trigger; with `agent=True` the agent too.
+    """Offer a method as an action that the person, the host and plugins that may can run.
 
-    Everything else is as for `tool`.
+    With `agent=True` the agent is offered it as well, as one of its tools, if the plugin is granted `tools`. Everything
+    else is as for `tool`.
     """
     offer = _Offer(
         name=name,
@@ -175,7 +176,7 @@ def make_spec(
     schema: Mapping[str, Any] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     visible_to: Iterable[str] = (),
-    agent: bool = True,
+    agent: bool = False,
 ) -> ToolSpec:
     """Make the spec of a handler that is registered at run time. Raises ValidationRefused as `collect_tools` does."""
     offer = _Offer(

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import define, field
 
 from ally_plugins.daemons import Daemon
-from ally_plugins.errors import UndeclaredError
 from ally_plugins.hookspecs import HOOKS
-from ally_plugins.manifest import HOST_API, manifest_line
-from ally_plugins.policy.permissions import Grant, GrantSet
+from ally_plugins.manifest import HOST_API
 from ally_plugins.records import PluginRecord
 from ally_plugins.runtime.bridge import DaemonLane
 from ally_plugins.runtime.environment import child_environment
-from ally_plugins.runtime.loading import check_declared
+from ally_plugins.runtime.loading import check_declared, check_offered
 from ally_plugins.runtime.observers import Observers
 from ally_plugins.runtime.plugin import DEADLINES, Plugin
 from ally_plugins.settings import Secret
@@ -132,7 +130,7 @@ class Offers:
             for hook in implementations:
                 check_declared(plugin.name, HOOKS[hook], remote.record.manifest)
             for kind, offered in (("tool", hello.tools), ("action", hello.actions)):
-                _check_offer(remote, kind, bool(offered))
+                check_offered(plugin.name, kind, offered, remote.record.manifest)
         plugin.implementations = implementations
         plugin.instance = remote.daemon
         plugin.version = hello.version or plugin.version
@@ -155,14 +153,6 @@ class Offers:
     def forget(self) -> None:
         """Forget what was offered: the plugin was stopped, and its tools are gone."""
         self._tools.clear()
-
-
-def _check_offer(remote: Remote, kind: str, has_any: bool) -> None:  # noqa: FBT001
-    permission = f"{kind}s"
-    if has_any and not GrantSet(remote.record.manifest.grants).may(permission):
-        line = manifest_line(Grant(permission))
-        text = f"plugin {remote.plugin.name!r} offers a {kind}, which its manifest does not declare; add: {line}"
-        raise UndeclaredError(text, plugin=remote.plugin.name, line=line)
 
 
 def _version() -> str:

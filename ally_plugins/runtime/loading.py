@@ -6,8 +6,8 @@ refused in `implementations`, hooks that the manifest does not declare are refus
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
@@ -23,7 +23,15 @@ from .observers import Implementation
 if TYPE_CHECKING:
     from ally_plugins.handle import Ally
 
-__all__ = ["build", "check_declared", "implementations_of", "new_manager"]
+__all__ = ["build", "check_declared", "check_offered", "implementations_of", "new_manager"]
+
+
+class Offered(Protocol):
+    """A tool or an action, of a plugin in process or of a daemon."""
+
+    @property
+    def agent(self) -> bool | None:
+        """Whether the agent is offered it."""
 
 
 def new_manager() -> pluggy.PluginManager:
@@ -90,6 +98,23 @@ def check_declared(name: str, info: HookInfo, manifest: Manifest) -> None:
         line = manifest_line(missing)
         text = f"plugin {name!r} implements {info.name!r}, which its manifest does not declare; add: {line}"
         raise UndeclaredError(text, plugin=name, line=line)
+
+
+def check_offered(name: str, kind: str, offers: Iterable[Offered], manifest: Manifest) -> None:
+    """Refuse tools or actions that a plugin has and its manifest does not ask for. Raises UndeclaredError.
+
+    An action that the agent may call is a tool too, and the operator is to see that.
+    """
+    offers, requested = list(offers), GrantSet(manifest.grants)
+    if offers and not requested.may(f"{kind}s"):
+        missing, what = Grant(f"{kind}s"), "a tool" if kind == "tool" else "an action"
+    elif kind == "action" and any(each.agent for each in offers) and not requested.may("tools"):
+        missing, what = Grant("tools"), "an action to the agent as a tool"
+    else:
+        return
+    line = manifest_line(missing)
+    text = f"plugin {name!r} offers {what}, which its manifest does not declare; add: {line}"
+    raise UndeclaredError(text, plugin=name, line=line)
 
 
 def _undeclared_event(info: HookInfo, manifest: Manifest, requested: GrantSet) -> Grant | None:

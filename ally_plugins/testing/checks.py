@@ -13,10 +13,8 @@ from typing import Any, Final
 from attrs import field, frozen
 
 from ally_plugins.hookspecs import HOOKS
-from ally_plugins.manifest import manifest_line
 from ally_plugins.policy.budget import Limits
-from ally_plugins.policy.permissions import Grant, GrantSet
-from ally_plugins.runtime.loading import implementations_of, new_manager
+from ally_plugins.runtime.loading import check_offered, implementations_of, new_manager
 from ally_plugins.tools import collect_actions, collect_tools
 
 from .exercise import Heartbeat, exercise, feed_events, leftovers, own_tasks
@@ -85,9 +83,8 @@ async def _declares_what_it_uses(trial: Trial) -> list[str]:
         if manifest is None:
             return []
         implementations_of(new_manager(), harness.name, instance, manifest)
-        for kind, specs in (("tools", collect_tools(instance)), ("actions", collect_actions(instance))):
-            if specs and not GrantSet(manifest.grants).may(kind):
-                raise Broken(f"it has {kind}, which the manifest does not declare; add: {manifest_line(Grant(kind))}")
+        for kind, specs in (("tool", collect_tools(instance)), ("action", collect_actions(instance))):
+            check_offered(harness.name, kind, specs, manifest)
     return []
 
 

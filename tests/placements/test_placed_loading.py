@@ -56,6 +56,11 @@ UNDECLARED = {
     "HasAction": 'which its manifest does not declare; add: [permissions] actions = { reason = "..." }',
 }
 
+UNDECLARED_FOR_THE_AGENT = (
+    "plugin 'p' offers an action to the agent as a tool, which its manifest does not declare; "
+    'add: [permissions] tools = { reason = "..." }'
+)
+
 
 def test_what_the_manifest_does_not_declare_is_a_load_error_with_the_line_to_add(placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
@@ -66,6 +71,22 @@ def test_what_the_manifest_does_not_declare_is_a_load_error_with_the_line_to_add
                 plugin = host.plugins[name.lower()]
                 assert (name, plugin.state) == (name, "failed")
                 assert words in plugin.reason
+
+    go(main())
+
+
+def test_an_action_that_the_agent_may_call_is_declared_as_a_tool_too(placed: Fixture, go: Fixture) -> None:
+    async def main() -> None:
+        manifest = '[permissions]\nactions = { reason = "to work" }'
+        both = f'{manifest}\ntools = {{ reason = "to let the agent work" }}'
+        plugins = {
+            "p": placed("lives:HasAgentsAction", manifest=manifest),
+            "q": placed("lives:HasAgentsAction", manifest=both),
+        }
+        async with placed.host(plugins) as host:
+            assert host.plugins["p"].state == "failed"
+            assert UNDECLARED_FOR_THE_AGENT in host.plugins["p"].reason
+            assert [each.full_name for each in host.session().agent_tools()] == ["q:work"]
 
     go(main())
 

@@ -273,3 +273,8 @@ class HasTool(Hooks):
 class HasAction(Hooks):
     @action
     async def work(self) -> None: ...
+
+
+class HasAgentsAction(Hooks):
+    @action(agent=True)
+    async def work(self) -> None: ...

@@ -171,3 +171,43 @@ class Meets(Plain):
         self.here.set()
         await asyncio.sleep(0)
         self.seen.append("heard")
+
+
+class Agents(Plain):
+    """Actions for the person, and such as the agent may call too; the tool is the agent's anyway."""
+
+    @tool
+    async def look(self) -> list[Any]:
+        """Look."""
+        await self.ally.add_message("user", "looked")
+        return self.seen
+
+    @action
+    async def reset(self) -> str:
+        """Reset; not for the agent."""
+        return "reset"
+
+    @action(agent=True, timeout=300)
+    async def rebuild(self, target: str = "all") -> dict[str, Any]:
+        """Build it anew."""
+        receipt = await self.ally.add_message("user", f"building {target}")
+        return {"message": f"built {target}", "state": receipt.state}
+
+    @action(agent=True, visible_to=["reviewer"])
+    async def review(self) -> None:
+        """Review it."""
+
+    @action(agent=True)
+    async def breaks(self) -> None:
+        """Break."""
+        raise ValueError("a broken thing")
+
+    @action
+    async def offer_later(self) -> None:
+        """Register two actions at run time, one of them for the agent."""
+        await self.ally.register_action(self._later, name="later_for_people")
+        await self.ally.register_action(self._later, name="later_for_all", agent=True)
+
+    async def _later(self) -> str:
+        """Do it later."""
+        return "done"
