@@ -34,6 +34,12 @@ if TYPE_CHECKING:
         Message as Message,
     )
     from .conversation import (
+        ModelInput as ModelInput,
+    )
+    from .conversation import (
+        PromptSection as PromptSection,
+    )
+    from .conversation import (
         Receipt as Receipt,
     )
     from .conversation import (
@@ -337,6 +343,8 @@ _HOMES: Final = {
         "AgentState",
         "Context",
         "Message",
+        "ModelInput",
+        "PromptSection",
         "Receipt",
         "TodoItem",
         "ToolCall",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .errors import HostError
@@ -12,7 +12,7 @@ from .host import Host
 from .runtime.lanes import GRACE
 
 if TYPE_CHECKING:
-    from .conversation import Message, SafePoint, ToolCall, ToolResult
+    from .conversation import Message, ModelInput, PromptSection, SafePoint, ToolCall, ToolResult
     from .events import DiffPreview, Event, PermissionRequest
     from .judging import Ruling
     from .session import Session
@@ -150,6 +150,18 @@ class BlockingSession:
     def transform_user_message(self, message: Message) -> Message:
         """As `Session.transform_user_message`."""
         return self._run(self.session.transform_user_message(message))
+
+    def transform_system_prompt(self, sections: Iterable[PromptSection]) -> tuple[PromptSection, ...]:
+        """As `Session.transform_system_prompt`."""
+        return self._run(self.session.transform_system_prompt(sections))
+
+    def transform_model_request(self, request: ModelInput) -> ModelInput:
+        """As `Session.transform_model_request`."""
+        return self._run(self.session.transform_model_request(request))
+
+    def wants(self, topic: str) -> bool:
+        """As `Session.wants`."""
+        return self.session.wants(topic)
 
     def run_tool_call(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, TypeVar
 
 import attrs
@@ -19,6 +19,8 @@ __all__ = [
     "Context",
     "DeliverAs",
     "Message",
+    "ModelInput",
+    "PromptSection",
     "Receipt",
     "Role",
     "SafePoint",
@@ -28,7 +30,7 @@ __all__ = [
     "evolve",
 ]
 
-V = TypeVar("V", "Message", "ToolCall", "ToolResult")
+V = TypeVar("V", "Message", "ToolCall", "ToolResult", "PromptSection", "ModelInput")
 
 Role = Literal["user", "assistant", "system", "tool"]
 DeliverAs = Literal["steer", "follow_up", "next_turn"]
@@ -91,6 +93,35 @@ class ToolResult:
     output: str = ""
     error: str | None = None
     data: Any = field(default=None, converter=freeze)
+
+
+@frozen
+class PromptSection:
+    """A named part of the system prompt; `source` is the plugin that added it, None for the host's own.
+
+    Names are unique within a prompt. The host says the source: what a plugin gives there is never believed.
+    """
+
+    name: str
+    text: str
+    source: str | None = None
+
+
+def _messages(messages: Iterable[Message]) -> tuple[Message, ...]:
+    return tuple(messages)
+
+
+@frozen
+class ModelInput:
+    """What the model is about to be asked: the messages without the system prompt, and the settings of the request.
+
+    `settings` are the framework's own words (temperature, max_tokens, ...). A tool's result is a message of the role
+    `tool` whose `tool_call_id` names the call; it follows the assistant's message that made the call.
+    """
+
+    model: str | None = None
+    messages: tuple[Message, ...] = field(default=(), converter=_messages)
+    settings: FrozenDict = field(default=EMPTY, converter=freeze_mapping)
 
 
 @frozen
@@ -159,7 +190,7 @@ class ActionRequest:
 
 
 def evolve(value: V, **changes: Any) -> V:
-    """Return a copy of a message, tool call or result with some fields changed: what a transform puts into `Replace`.
+    """Return a copy of a message, tool call, result, section or model input with some fields changed, for `Replace`.
 
     Raises TypeError for a field that the value does not have.
     """

@@ -38,7 +38,14 @@ ROLES: Final = ("user", "system", "assistant")
 ADD_MESSAGE: Final = (*ROLES, "trigger_turn")
 CONTEXT_PARTS: Final = ("messages", "focus", "token_usage", "todos", "agents", "is_processing")
 GATES: Final = ("tool_call", "message", "permission")
-TRANSFORMS: Final = ("tool_input", "tool_output", "user_message", "plugin_message")
+TRANSFORMS: Final = (
+    "tool_input",
+    "tool_output",
+    "user_message",
+    "plugin_message",
+    "system_prompt",
+    "model_request",
+)
 
 _TOPICS: Final[dict[str, tuple[str, ...]]] = {
     "add_message": ADD_MESSAGE,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from . import events
-    from .conversation import ActionRequest, Context, Message, ToolCall, ToolResult
+    from .conversation import ActionRequest, Context, Message, ModelInput, PromptSection, ToolCall, ToolResult
     from .verdicts import Allow, Ask, Deny, Replace
 
     Verdict = Allow | Ask | Deny | None
@@ -183,6 +183,14 @@ class PluginHooks:
     def ally_transform_plugin_message(self, message: Message) -> Replace[Any] | None:
         """Change another plugin's message, before it is recorded: `Replace(Message)`."""
 
+    @hookspec
+    def ally_transform_system_prompt(self, sections: tuple[PromptSection, ...]) -> Replace[Any] | None:
+        """Change, drop or add sections of the system prompt, before the model is asked: `Replace((*sections, ...))`."""
+
+    @hookspec
+    def ally_transform_model_request(self, request: ModelInput) -> Replace[Any] | None:
+        """Change texts, drop or add messages, change settings of what the model is asked: `Replace(ModelInput)`."""
+
 
 class HostHooks:
     """What a host implements: the outbound capabilities, called by the bus once a call has passed every step before.
@@ -234,6 +242,8 @@ def _infos() -> dict[str, HookInfo]:
         HookInfo("ally_transform_tool_output", "transform", ("call", "result"), topic="tool_output"),
         HookInfo("ally_transform_user_message", "transform", ("message",), topic="user_message"),
         HookInfo("ally_transform_plugin_message", "transform", ("message",), topic="plugin_message"),
+        HookInfo("ally_transform_system_prompt", "transform", ("sections",), topic="system_prompt"),
+        HookInfo("ally_transform_model_request", "transform", ("request",), topic="model_request"),
         HookInfo("ally_add_message", "capability", ("session", "message")),
         HookInfo("ally_emit_event", "capability", ("session", "event")),
         HookInfo("ally_get_context", "capability", ("session", "parts", "since")),

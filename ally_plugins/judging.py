@@ -18,6 +18,8 @@ from .errors import JournalError, PluginError, RefusedError
 from .events import Decision, PermissionRequest
 from .ids import new_id
 from .journal import Journal, Record
+from .policy.model_input import check_model_input, shown_to_plugins
+from .policy.prompt_sections import check_sections
 from .policy.validation import check_text
 from .policy.verdicts import Vote, combine
 from .runtime.dispatch import Dispatcher, Question, Transformed
@@ -25,7 +27,7 @@ from .structuring import structure
 from .verdicts import Allow, Ask, Deny, Verdict
 
 if TYPE_CHECKING:
-    from .conversation import Context, Message, ToolCall, ToolResult
+    from .conversation import Context, Message, ModelInput, PromptSection, ToolCall, ToolResult
     from .runtime.plugin import Plugin
 
 __all__ = ["Judge", "Ruling", "check_call", "check_message", "check_result", "verdict_name"]
@@ -135,6 +137,26 @@ class Judge:
         question = self._question("ally_transform_plugin_message", caused_by=plugin, origin=origin, cause=message.id)
         return await self._transform(question, message, lambda value: (value,), check_message)
 
+    async def transform_system_prompt(
+        self, sections: tuple[PromptSection, ...], origin: tuple[str, ...]
+    ) -> Transformed[tuple[PromptSection, ...]]:
+        """Run the chain over the sections of the system prompt."""
+        question = self._question("ally_transform_system_prompt", origin=origin)
+        return await self._transform(question, sections, lambda value: (value,), check_sections)
+
+    async def transform_model_request(self, request: ModelInput, origin: tuple[str, ...]) -> Transformed[ModelInput]:
+        """Run the chain over what the model is about to be asked; nobody is shown what is private."""
+        question = self._question("ally_transform_model_request", origin=origin)
+
+        def check(old: ModelInput, new: Any, plugin: str) -> tuple[ModelInput, tuple[str, ...]]:
+            return check_model_input(old, new, plugin, origin)
+
+        return await self._transform(question, request, lambda value: (shown_to_plugins(value),), check)
+
+    def is_asked(self, hook: str) -> bool:
+        """Say whether any plugin takes part in a gate or transform."""
+        return self._dispatcher.is_asked(hook)
+
     def _question(self, hook: str, **about: Any) -> Question:
         return Question(hook=hook, session_id=self._session_id, **about)
 
@@ -189,7 +211,7 @@ class Judge:
         question: Question,
         value: Any,
         arguments: Callable[[Any], tuple[Any, ...]],
-        check: Callable[[Any, Any], tuple[Any, tuple[str, ...]]],
+        check: Callable[[Any, Any, str], tuple[Any, tuple[str, ...]]],
     ) -> Transformed[Any]:
         done = await self._dispatcher.transform(question, value, arguments, check)
         if done.changes:
@@ -227,7 +249,7 @@ def _vote_data(vote: Vote) -> dict[str, Any]:
     }
 
 
-def check_call(old: ToolCall, new: Any) -> tuple[ToolCall, tuple[str, ...]]:
+def check_call(old: ToolCall, new: Any, _plugin: str = "") -> tuple[ToolCall, tuple[str, ...]]:
     """Take a transformed call: only its arguments may differ. Raises PluginError."""
     _check_kind(old, new)
     if new.tool_name != old.tool_name:
@@ -237,7 +259,7 @@ def check_call(old: ToolCall, new: Any) -> tuple[ToolCall, tuple[str, ...]]:
     return attrs.evolve(old, arguments=arguments), changed
 
 
-def check_result(old: ToolResult, new: Any) -> tuple[ToolResult, tuple[str, ...]]:
+def check_result(old: ToolResult, new: Any, _plugin: str = "") -> tuple[ToolResult, tuple[str, ...]]:
     """Take a transformed result; whether the tool succeeded may not change. Raises PluginError."""
     _check_kind(old, new)
     if new.success is not old.success:
@@ -252,7 +274,7 @@ def check_result(old: ToolResult, new: Any) -> tuple[ToolResult, tuple[str, ...]
     return new, _changed(old, new, ("output", "error", "data"))
 
 
-def check_message(old: Message, new: Any) -> tuple[Message, tuple[str, ...]]:
+def check_message(old: Message, new: Any, _plugin: str = "") -> tuple[Message, tuple[str, ...]]:
     """Take a transformed message: only its content may differ. Raises PluginError."""
     _check_kind(old, new)
     if new.content != old.content:

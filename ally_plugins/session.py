@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import attrs
 
 from .agenttools import MAIN_AGENT, AgentTool
 from .compat import override
-from .conversation import CONTEXT_PARTS, ActionRequest, Context, Message, SafePoint, ToolCall, ToolResult
+from .conversation import (
+    CONTEXT_PARTS,
+    ActionRequest,
+    Context,
+    Message,
+    ModelInput,
+    PromptSection,
+    SafePoint,
+    ToolCall,
+    ToolResult,
+)
 from .errors import GateRefused, JournalError, SessionError
 from .events import (
     CompactionComplete,
@@ -30,10 +40,14 @@ from .events import (
     stamp,
     unstamped,
 )
+from .fields import suggest
 from .frozen import EMPTY, freeze_mapping
+from .hookspecs import HOOKS
 from .inbox import SAFE_POINTS, Inbox, Waiting
 from .judging import Judge, Ruling
 from .memory import Conversation, without_private
+from .policy.model_input import with_ids
+from .policy.prompt_sections import refuse_doubles
 from .policy.thresholds import Thresholds
 from .runtime.ring import Ring
 from .stream import HostStream
@@ -57,6 +71,8 @@ UNWRITTEN: Final = 65_536
 """Events of one burst that wait for the journal beside the ring: some 50 MB, far more than an agent emits in a turn."""
 
 T = TypeVar("T")
+
+_HOOKS_OF_TOPICS: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
 
 
 class SessionSide(Protocol):
@@ -292,6 +308,41 @@ class Session:
     async def transform_user_message(self, message: Message) -> Message:
         """Return what the plugins made of the person's message. Raises GateRefused when one blocks."""
         return _unblocked(await self.judge.transform_user_message(message))
+
+    async def transform_system_prompt(self, sections: Iterable[PromptSection]) -> tuple[PromptSection, ...]:
+        """Return what the plugins made of the system prompt. Raises GateRefused when one blocks.
+
+        Ask `wants("system_prompt")` first, so that sections are made only where somebody wants them. Names must be
+        unique; ValueError says which is not.
+        """
+        given = tuple(sections)
+        if not self.judge.is_asked("ally_transform_system_prompt"):
+            return given
+        refuse_doubles(given)
+        return _unblocked(await self.judge.transform_system_prompt(given, self._origin))
+
+    async def transform_model_request(self, request: ModelInput) -> ModelInput:
+        """Return what the plugins made of what the model is about to be asked. Raises GateRefused when one blocks.
+
+        Ask `wants("model_request")` first, so that the value is made only where somebody wants it. Plugins are not
+        shown private messages, which stay behind the message that they followed. Messages without an id are given one;
+        ids must be unique, ValueError says which is not.
+        """
+        if not self.judge.is_asked("ally_transform_model_request"):
+            return request
+        return _unblocked(await self.judge.transform_model_request(with_ids(request), self._origin))
+
+    def wants(self, topic: str) -> bool:
+        """Say whether any plugin is to be asked about a topic of gates or transforms, such as `model_request`.
+
+        The words are those of grants: tool_call, message, permission; tool_input, tool_output, user_message,
+        plugin_message, system_prompt, model_request. Costs next to nothing, so it may be asked each time: plugins come
+        and go. Raises ValueError for another word.
+        """
+        hook = _HOOKS_OF_TOPICS.get(topic)
+        if hook is None:
+            raise ValueError(f"topic is {topic!r}; {suggest(topic, _HOOKS_OF_TOPICS)}")
+        return self.judge.is_asked(hook)
 
     async def run_tool_call(
         self,

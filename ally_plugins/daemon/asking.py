@@ -13,8 +13,10 @@ from ally_plugins.wire.values import (
     call_from_wire,
     context_from_wire,
     message_from_wire,
+    model_input_from_wire,
     request_from_wire,
     result_from_wire,
+    sections_from_wire,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +30,20 @@ _READERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "request": request_from_wire,
     "result": result_from_wire,
     "context": context_from_wire,
+    "sections": sections_from_wire,
 }
+_READERS_OF_TOPIC: Final[Mapping[str, Mapping[str, Callable[[Any, str], Any]]]] = {
+    "model_request": {"request": model_input_from_wire},
+}
+_SUBJECTS: Final[Mapping[str, str]] = {
+    "tool_input": "call",
+    "tool_output": "result",
+    "user_message": "message",
+    "plugin_message": "message",
+    "system_prompt": "sections",
+    "model_request": "request",
+}
+"""What each transform changes: the name of its argument."""
 
 
 @frozen
@@ -47,8 +62,9 @@ def read_question(loaded: Loaded, kind: str, params: Mapping[str, Any]) -> Asked
     hook = loaded.hooks.get(f"ally_{kind}_{topic}")
     if hook is None:
         raise NotFoundRefused(f"there is no {kind} on {topic!r:.80}")
+    readers = {**_READERS, **_READERS_OF_TOPIC.get(str(topic), {})}
     values: dict[str, Any] = {
-        name: _READERS[name](params.get(name), name) for name in hook.arguments if name != "context"
+        name: readers[name](params.get(name), name) for name in hook.arguments if name != "context"
     }
     if "context" in hook.arguments:
         context = params.get("context")
@@ -59,6 +75,6 @@ def read_question(loaded: Loaded, kind: str, params: Mapping[str, Any]) -> Asked
     arguments = tuple(values[name] for name in hook.arguments)
     if kind == "gate":
         return Asked(hook, arguments, deadline, verdict_to_wire)
-    subject = {"tool_input": "call", "tool_output": "result"}.get(str(topic), "message")
-    old: Any = values[subject] if subject in values else _READERS[subject](params.get(subject), subject)
+    subject = _SUBJECTS[str(topic)]
+    old: Any = values[subject] if subject in values else readers[subject](params.get(subject), subject)
     return Asked(hook, arguments, deadline, lambda value: replacement_to_wire(old, value))

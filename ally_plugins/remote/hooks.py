@@ -15,7 +15,15 @@ from ally_plugins.hookspecs import HOOKS, HookInfo
 from ally_plugins.runtime.links import NonsenseAnswer, RemoteHook
 from ally_plugins.runtime.observers import Implementation, Observers
 from ally_plugins.wire.answers import replacement_from_wire, verdict_from_wire
-from ally_plugins.wire.values import call_to_wire, context_to_wire, message_to_wire, request_to_wire, result_to_wire
+from ally_plugins.wire.values import (
+    call_to_wire,
+    context_to_wire,
+    message_to_wire,
+    model_input_to_wire,
+    request_to_wire,
+    result_to_wire,
+    sections_to_wire,
+)
 
 if TYPE_CHECKING:
     from ally_plugins.wire.offers import HookOffer
@@ -28,7 +36,12 @@ _WRITERS: Final[dict[str, Callable[[Any], Any]]] = {
     "message": message_to_wire,
     "request": request_to_wire,
     "context": context_to_wire,
+    "sections": sections_to_wire,
 }
+_WRITERS_OF_TOPIC: Final[dict[str, dict[str, Callable[[Any], Any]]]] = {
+    "model_request": {"request": model_input_to_wire},
+}
+"""Where an argument's name alone does not tell its kind: the request of a gate is the host's question."""
 
 
 @frozen
@@ -54,12 +67,13 @@ def remote_implementations(plugin: str, offers: Iterable[HookOffer]) -> dict[str
 
 def _remote_hook(info: HookInfo, wanted: tuple[str, ...]) -> RemoteHook:
     names = info.arguments
+    writers = _WRITERS | _WRITERS_OF_TOPIC.get(info.topic or "", {})
 
     def params(values: tuple[Any, ...]) -> dict[str, Any]:
         given: dict[str, Any] = {"on": info.topic}
         for name, value in zip(names, values, strict=True):
             if value is not None and (name in wanted or name != "context"):
-                given[name] = _WRITERS[name](value)
+                given[name] = writers[name](value)
         return given
 
     if info.kind == "gate":

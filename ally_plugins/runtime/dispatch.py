@@ -104,6 +104,12 @@ class Dispatcher:
         # The quick way out on the busiest path: mostly nobody gates or transforms the messages of others.
         self.has_judges_of_messages = bool(orders["ally_gate_message"] or orders["ally_transform_plugin_message"])
 
+    def is_asked(self, hook: str) -> bool:
+        """Say whether any plugin takes part in a gate or transform; costs next to nothing where none implements it."""
+        return hook in self._orders and bool(
+            self._orders[hook] and self.participants(Question(hook=hook, session_id=""))
+        )
+
     def participants(self, question: Question) -> list[Plugin]:
         """Return, in order, the plugins that a question goes to: those that implement and are granted it."""
         is_gate = HOOKS[question.hook].kind == "gate"
@@ -149,12 +155,13 @@ class Dispatcher:
         question: Question,
         value: T,
         arguments: Callable[[T], tuple[Any, ...]],
-        check: Callable[[T, Any], tuple[T, tuple[str, ...]]],
+        check: Callable[[T, Any, str], tuple[T, tuple[str, ...]]],
     ) -> Transformed[T]:
         """Run the chain: each transform sees the value that the one before made.
 
-        `check` returns the new value, validated, and the names of the fields that differ, or raises. A failing
-        transform is left out (`on_error = "drop"`) or ends the chain (`"block"`).
+        `check` is given the value, what a transform made of it and the plugin's name; it returns the new value,
+        validated, and the names of the fields that differ, or raises. A failing transform is left out
+        (`on_error = "drop"`) or ends the chain (`"block"`).
         """
         done = Transformed(value)
         plugins = self.participants(question)
@@ -181,7 +188,7 @@ class Dispatcher:
         question: Question,
         value: T,
         arguments: Callable[[T], tuple[Any, ...]],
-        check: Callable[[T, Any], tuple[T, tuple[str, ...]]],
+        check: Callable[[T, Any, str], tuple[T, tuple[str, ...]]],
     ) -> tuple[T, Change | None]:
         shadow = plugin.is_shadowed(question.hook, question.topic)
         if not plugin.is_running:
@@ -191,7 +198,7 @@ class Dispatcher:
             replacement = read_replacement(answer)
             if replacement is None:
                 return value, None
-            new, fields = check(value, replacement.value)
+            new, fields = check(value, replacement.value, plugin.name)
         except Exception as error:
             _count(plugin, question.hook, error)
             raise _TransformFailed(plugin.masked(describe(error)), shadow) from error

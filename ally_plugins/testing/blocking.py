@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ally_plugins.errors import HostError
@@ -13,7 +13,7 @@ from ally_plugins.errors import HostError
 from .harness import PluginHarness
 
 if TYPE_CHECKING:
-    from ally_plugins.conversation import Message, SafePoint, ToolCall, ToolResult
+    from ally_plugins.conversation import Message, ModelInput, PromptSection, SafePoint, ToolCall, ToolResult
     from ally_plugins.events import Decision, Event, PermissionRequest, PluginEvent
     from ally_plugins.handle import BlockingAlly
     from ally_plugins.judging import Ruling
@@ -121,6 +121,14 @@ class BlockingHarness:
     def transform_output(self, result: ToolResult | str, call: ToolCall | str = "bash") -> ToolResult:
         """As `PluginHarness.transform_output`."""
         return self.run(self.harness.transform_output(result, call))
+
+    def transform_system_prompt(self, sections: Iterable[PromptSection | str]) -> tuple[PromptSection, ...]:
+        """As `PluginHarness.transform_system_prompt`."""
+        return self.run(self.harness.transform_system_prompt(sections))
+
+    def transform_model_request(self, request: ModelInput) -> ModelInput:
+        """As `PluginHarness.transform_model_request`."""
+        return self.run(self.harness.transform_model_request(request))
 
     def run_tool(
         self, call: ToolCall | str, arguments: Mapping[str, Any] | None = None, result: ToolResult | str = ""

@@ -15,7 +15,7 @@ from ally_plugins.errors import GateRefused, RefusedError
 from ally_plugins.events import PermissionRequest
 from ally_plugins.frozen import freeze
 
-from .samples import LARGE_TEXT, sample_calls, sample_events
+from .samples import LARGE_TEXT, sample_calls, sample_events, sample_inputs, sample_prompts
 
 if TYPE_CHECKING:
     from ally_plugins.judging import Ruling
@@ -79,6 +79,7 @@ async def exercise(harness: PluginHarness) -> Outcome:
     await feed_events(harness)
     await _call(harness, outcome)
     await _message(harness, outcome)
+    await _model(harness, outcome)
     await harness.safe_point("turn_start")
     outcome.answers += [("message", (message.role, message.content)) for message in harness.messages]
     outcome.answers += [("event", (event.event_type, event.data)) for event in harness.emitted]
@@ -107,6 +108,17 @@ async def _message(harness: PluginHarness, outcome: Outcome) -> None:
             outcome.answers.append(("message of another plugin", type(refusal).__name__))
         with contextlib.suppress(GateRefused):
             outcome.answers.append(("message of the person", (await harness.person_says(text)).content))
+
+
+async def _model(harness: PluginHarness, outcome: Outcome) -> None:
+    for sections in ((), *sample_prompts()):
+        with contextlib.suppress(GateRefused):
+            outcome.answers.append(("system prompt", await harness.transform_system_prompt(sections)))
+    for request in sample_inputs():
+        with contextlib.suppress(GateRefused):
+            changed = await harness.transform_model_request(request)
+            said = [(message.role, message.content) for message in changed.messages]
+            outcome.answers.append(("model request", (said, changed.settings)))
 
 
 class Heartbeat:

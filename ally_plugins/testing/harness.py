@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ally_plugins.conversation import Message, ToolCall, ToolResult
+from ally_plugins.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult
 from ally_plugins.errors import HostError, PluginLoadError
 from ally_plugins.events import Decision, Event, PluginEvent, UserMessage
 from ally_plugins.frozen import freeze_mapping
@@ -177,6 +177,15 @@ class PluginHarness:
         """Return the result that the plugin makes of one; a text is the output of a success."""
         whole = ToolResult(success=True, output=result) if isinstance(result, str) else result
         return await self.session.transform_tool_output(as_call(call), whole)
+
+    async def transform_system_prompt(self, sections: Iterable[PromptSection | str]) -> tuple[PromptSection, ...]:
+        """Return the sections that the plugin makes of some; a text is a section that is called by its place."""
+        whole = (PromptSection(f"s{i}", each) if isinstance(each, str) else each for i, each in enumerate(sections, 1))
+        return await self.session.transform_system_prompt(whole)
+
+    async def transform_model_request(self, request: ModelInput) -> ModelInput:
+        """Return what the plugin makes of what the model is about to be asked."""
+        return await self.session.transform_model_request(request)
 
     async def run_tool(
         self,

@@ -1,4 +1,4 @@
-"""One or more of every event and tool call: the least that each may hold, what is usual, and what is odd.
+"""One or more of every event, tool call and model input: the least that each may hold, what is usual, and what is odd.
 
 All values are fixed, so that a check that feeds them twice can compare what came of it.
 """
@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import attrs
 
-from ally_plugins.conversation import ToolCall
+from ally_plugins.conversation import Message, ModelInput, PromptSection, ToolCall
 from ally_plugins.events import EVENT_TYPES, Event, PluginEvent
 from ally_plugins.frozen import freeze_mapping
 
-__all__ = ["LARGE_TEXT", "sample_calls", "sample_events"]
+__all__ = ["LARGE_TEXT", "sample_calls", "sample_events", "sample_inputs", "sample_prompts"]
 
 LARGE_TEXT: Final = "The quick brown fox jumps over 13 lazy dogs; key=value, path=/usr/lib/python3/x.py\n" * 3_000
 """A quarter of a megabyte, as a long build log has."""
@@ -72,6 +72,32 @@ def sample_calls() -> Iterator[ToolCall]:
     yield ToolCall("write", freeze_mapping({"file_path": "/tmp/x", "content": LARGE_TEXT}), "g2", "a1")  # noqa: S108
     yield ToolCall("search", freeze_mapping({"queries": [{"text": _ODD, "tags": [[], {}, None]}], "n": 10**12}), "g3")
     yield ToolCall(_ODD, freeze_mapping({"": "", _ODD: [True, False, None, 0.1]}), _ODD, _ODD)
+
+
+def sample_prompts() -> Iterator[tuple[PromptSection, ...]]:
+    """Yield system prompts: the usual, with another plugin's section, a large and an odd one."""
+    yield (PromptSection("identity", "You are a careful assistant."),)
+    yield PromptSection("identity", "You help."), PromptSection("notes", "Tests live in tests/.", "other")
+    yield PromptSection(_ODD, _ODD), PromptSection("large", LARGE_TEXT), PromptSection("empty", "")
+
+
+def sample_inputs() -> Iterator[ModelInput]:
+    """Yield what a model may be asked: nothing, a question, a step after parallel tool calls, large and odd texts."""
+    yield ModelInput()
+    yield ModelInput("model", (Message(role="user", content="hello", id="u1"),), freeze_mapping({"temperature": 0.5}))
+    first, second, *_ = sample_calls()
+    calls: Any = (attrs.evolve(first, call_id="g0"), second)
+    yield ModelInput(
+        "model",
+        (
+            Message(role="user", content=_ODD, id="u1"),
+            Message(role="assistant", content="", id="a1", tool_calls=calls),
+            Message(role="tool", content=LARGE_TEXT, id="t1", tool_call_id="g0"),
+            Message(role="tool", content="", id="t2", tool_call_id="g1"),
+            Message(role="user", content="go on", id="u2", metadata={"sourcePlugin": "other"}),
+        ),
+        freeze_mapping({"max_tokens": 10, "stop": [_ODD], "extra": {"deep": [None]}}),
+    )
 
 
 def _make(kind: type[Event], flavour: str | None, **envelope: Any) -> Event:

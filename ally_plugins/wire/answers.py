@@ -7,22 +7,24 @@ fields may change is left to `judging`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
 import attrs
 
-from ally_plugins.conversation import Message, ToolCall, ToolResult
+from ally_plugins.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult
 from ally_plugins.errors import PluginError
 from ally_plugins.fields import suggest
 from ally_plugins.structuring import camel, encode
 from ally_plugins.verdicts import Allow, Ask, Deny, Replace, Verdict, describe_answer
 
+from .inputs import input_changes, input_from_changes, section_changes, sections_from_changes
 from .shapes import described_json
 from .values import call_to_wire, message_to_wire, result_to_wire
 
 __all__ = ["replacement_from_wire", "replacement_to_wire", "verdict_from_wire", "verdict_to_wire"]
 
-V = TypeVar("V", Message, ToolCall, ToolResult)
+V = TypeVar("V", Message, ToolCall, ToolResult, ModelInput, tuple[PromptSection, ...])
 
 _VERDICTS: Final[dict[str, type[Ask | Deny]]] = {"ask": Ask, "deny": Deny}
 _WRITERS: Final[dict[type, Any]] = {Message: message_to_wire, ToolCall: call_to_wire, ToolResult: result_to_wire}
@@ -69,25 +71,43 @@ def verdict_from_wire(value: Any) -> Verdict | None:
     raise PluginError(f"the gate's verdict is {found}; expected 'allow', 'ask', 'deny', or null for the answer")
 
 
-def replacement_to_wire(old: Message | ToolCall | ToolResult, value: Any) -> dict[str, Any] | None:
+def replacement_to_wire(old: V, value: Any) -> dict[str, Any] | None:
     """Return what a transform of `old` returned as it is sent: the fields that differ; nonsense arrives as such."""
     if value is None:
         return None
     if type(value) is not Replace:
         return {"nonsense": describe_answer(value)}
-    new = value.value
+    new = tuple(value.value) if type(old) is tuple and type(value.value) is list else value.value
     if type(new) is not type(old):
         return {"replace": None, "nonsense": type(new).__name__}
+    what = "list of sections" if isinstance(new, tuple) else type(new).__name__
     try:
-        before, after = _WRITERS[type(old)](old), _WRITERS[type(old)](new)
-        changes = {key: after.get(key) for key in {**before, **after} if _differ(before, after, key)}
+        changes = _changes(old, new)
     except (TypeError, AttributeError):
-        return {"nonsense": f"a {type(new).__name__} with a field that JSON cannot say"}
-    for key, text in changes.items():
+        return {"nonsense": f"a {what} with a field that JSON cannot say"}
+    for key, text in _texts(changes):
         if type(text) is str and _has_surrogate(text):  # it would arrive as another text, which nobody meant
-            found = f"a {type(new).__name__} whose {key} has a lone surrogate, which no UTF-8 can say"
-            return {"nonsense": found}
+            return {"nonsense": f"a {what} whose {key} has a lone surrogate, which no UTF-8 can say"}
     return {"replace": changes}
+
+
+def _changes(old: Any, new: Any) -> dict[str, Any]:
+    if isinstance(new, tuple):
+        return section_changes(new)
+    if isinstance(new, ModelInput):
+        return input_changes(old, new, _differ)
+    before, after = _WRITERS[type(old)](old), _WRITERS[type(old)](new)
+    return {key: after.get(key) for key in {**before, **after} if _differ(before, after, key)}
+
+
+def _texts(changes: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a replacement, and those of the messages and sections in it."""
+    for key, value in changes.items():
+        if key in {"messages", "sections"} and isinstance(value, list):
+            for item in value:
+                yield from item.items()
+        else:
+            yield key, value
 
 
 def replacement_from_wire(old: V, value: Any) -> Replace[V] | None:
@@ -106,8 +126,15 @@ def replacement_from_wire(old: V, value: Any) -> Replace[V] | None:
     fields = value.get("replace")
     if not isinstance(fields, dict):
         raise PluginError(_wrong_kind(old, described_json(fields)))
+    if isinstance(old, tuple):
+        _refuse_unknown(fields, ("sections",), "the transform's `replace`")
+        sections: Any = sections_from_changes(fields)
+        return Replace(sections)
     names = {camel(a.name): a.name for a in attrs.fields(type(old))}
     _refuse_unknown(fields, tuple(names), "the transform's `replace`")
+    if isinstance(old, ModelInput):
+        request: Any = input_from_changes(old, fields)
+        return Replace(request)
     changes: dict[str, Any] = {names[key]: item for key, item in fields.items()}
     changes.pop("tool_calls", None)  # of a message: only its content counts, as with an inline plugin's
     return Replace(attrs.evolve(old, **changes))
@@ -143,6 +170,8 @@ def _refuse_unknown(value: dict[str, Any], known: tuple[str, ...], what: str) ->
 
 
 def _wrong_kind(old: object, found: str) -> str:
+    if isinstance(old, tuple):
+        return f"the transform replaced the sections by {found}; use Replace((*sections, PromptSection(...)))"
     return f"the transform replaced a {type(old).__name__} by {found}; use evolve(value, field=...)"
 
 

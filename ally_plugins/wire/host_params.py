@@ -5,14 +5,14 @@ Daemons read these leniently, so that a newer host may say more; the host reads 
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 from attrs import field, frozen
 
 from ally_plugins.frozen import EMPTY
 
 from .offers import HookOffer, ToolOffer, offered_hooks, offered_tools
-from .shapes import ID, INTEGER, NUMBER, OBJECT, TEXT, TEXTS, items, one_of, read_object, ref, said
+from .shapes import ID, INTEGER, NUMBER, OBJECT, TEXT, TEXTS, items, one_of, read_object, ref, said, several
 
 __all__ = [
     "GATE_TOPICS",
@@ -37,7 +37,18 @@ __all__ = [
 ]
 
 GATE_TOPICS: Final = ("tool_call", "message", "permission")
-TRANSFORM_TOPICS: Final = ("tool_input", "tool_output", "user_message", "plugin_message")
+TRANSFORM_TOPICS: Final = (
+    "tool_input",
+    "tool_output",
+    "user_message",
+    "plugin_message",
+    "system_prompt",
+    "model_request",
+)
+
+TransformTopic: TypeAlias = Literal[
+    "tool_input", "tool_output", "user_message", "plugin_message", "system_prompt", "model_request"
+]
 
 _ORIGIN: Final = said(TEXTS, "the chain of plugins that led here, the longest ago first")
 _CAUSE: Final = said(TEXT, "what it is about: the id of a call, message, request or event")
@@ -173,7 +184,7 @@ class Gate(_Question):
 class Transform(_Question):
     """What shall become of this value? Each transform is given what the one before made of it."""
 
-    on: Literal["tool_input", "tool_output", "user_message", "plugin_message"] = field(
+    on: TransformTopic = field(
         metadata=said(one_of(*TRANSFORM_TOPICS), "what is to be changed; the hook is `ally_transform_<on>`")
     )
     call: dict[str, Any] | None = field(
@@ -183,7 +194,13 @@ class Transform(_Question):
         default=None, metadata=said(ref("ToolResult"), "what the tool returned, for `tool_output`")
     )
     message: dict[str, Any] | None = field(
-        default=None, metadata=said(ref("Message"), "the message, for the two others")
+        default=None, metadata=said(ref("Message"), "the message, for `user_message` and `plugin_message`")
+    )
+    sections: tuple[dict[str, Any], ...] | None = field(
+        default=None, metadata=said(several(ref("PromptSection")), "the sections in order, for `system_prompt`")
+    )
+    request: dict[str, Any] | None = field(
+        default=None, metadata=said(ref("ModelInput"), "what the model is about to be asked, for `model_request`")
     )
 
 

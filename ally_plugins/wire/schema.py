@@ -87,6 +87,8 @@ def components() -> dict[str, Any]:
             **_event_data(EVENT_TYPES["PERMISSION_REQUEST"]),
             "description": "the data of that event, with callId, agentId, parentId and turnId beside them",
         },
+        "PromptSection": _SECTION,
+        "ModelInput": _MODEL_INPUT,
         "Context": _CONTEXT,
         "Todo": _TODO,
         "Agent": _AGENT,
@@ -191,6 +193,8 @@ _MESSAGE: Final = _object(
     private={"type": "boolean"},
 )
 _RESULT: Final = _object("success", success={"type": "boolean"}, output=_TEXT, error=_TEXT_OR_NULL, data={})
+_SECTION: Final = _object("name text", name=_TEXT, text=_TEXT, source=_TEXT_OR_NULL)
+_MODEL_INPUT: Final = _object("messages settings", model=_TEXT_OR_NULL, messages=_list("Message"), settings=_OBJECT)
 _TODO: Final = _object("id task", id=_TEXT, task=_TEXT, status=_TEXT, activeForm=_TEXT_OR_NULL)
 _AGENT: Final = _object(
     "agentId agentName",

@@ -7,10 +7,20 @@ types and says the path; what a newer host adds is passed over. Verdicts and rep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
-from ally_plugins.conversation import AgentState, Context, Message, Receipt, TodoItem, ToolCall, ToolResult
+from ally_plugins.conversation import (
+    AgentState,
+    Context,
+    Message,
+    ModelInput,
+    PromptSection,
+    Receipt,
+    TodoItem,
+    ToolCall,
+    ToolResult,
+)
 from ally_plugins.errors import EventError
 from ally_plugins.events import PermissionRequest
 from ally_plugins.frozen import EMPTY, FrozenDict, freeze_mapping
@@ -25,12 +35,16 @@ __all__ = [
     "context_to_wire",
     "message_from_wire",
     "message_to_wire",
+    "model_input_from_wire",
+    "model_input_to_wire",
     "receipt_from_wire",
     "receipt_to_wire",
     "request_from_wire",
     "request_to_wire",
     "result_from_wire",
     "result_to_wire",
+    "sections_from_wire",
+    "sections_to_wire",
     "tool_result_from",
     "tool_value",
 ]
@@ -116,6 +130,39 @@ def result_from_wire(value: Any, path: str = "result") -> ToolResult:
         output=read.text("output", ""),
         error=read.text_or_none("error"),
         data=value.get("data"),
+    )
+
+
+def sections_to_wire(sections: Iterable[PromptSection]) -> list[dict[str, Any]]:
+    """Return the sections of a system prompt."""
+    return [
+        {"name": each.name, "text": each.text} | ({} if each.source is None else {"source": each.source})
+        for each in sections
+    ]
+
+
+def sections_from_wire(value: Any, path: str = "sections") -> tuple[PromptSection, ...]:
+    """Return the sections of a system prompt. Raises EventError, which names the path."""
+    if not isinstance(value, (list, tuple)):
+        raise _wrong(path, value, "a list")
+    readers = [_Reader(each, f"{path}[{index}]") for index, each in enumerate(value)]
+    return tuple([PromptSection(read.text("name"), read.text("text"), read.text_or_none("source")) for read in readers])
+
+
+def model_input_to_wire(request: ModelInput) -> dict[str, Any]:
+    """Return what the model is about to be asked."""
+    messages = [message_to_wire(message) for message in request.messages]
+    wire: dict[str, Any] = {"messages": messages, "settings": request.settings}
+    return wire if request.model is None else {"model": request.model, **wire}
+
+
+def model_input_from_wire(value: Any, path: str = "request") -> ModelInput:
+    """Return what the model is about to be asked. Raises EventError, which names the path."""
+    read = _Reader(value, path)
+    return ModelInput(
+        model=read.text_or_none("model"),
+        messages=read.several("messages", message_from_wire) or (),
+        settings=read.mapping("settings"),
     )
 
 

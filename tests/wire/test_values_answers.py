@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ally_plugins.compat import override
-from ally_plugins.conversation import Message, ToolCall, ToolResult, evolve
+from ally_plugins.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult, evolve
 from ally_plugins.errors import AllyError, PluginError
 from ally_plugins.judging import check_call, check_message, check_result
+from ally_plugins.policy.model_input import check_model_input
+from ally_plugins.policy.prompt_sections import check_sections
 from ally_plugins.policy.verdicts import read_replacement, read_verdict
 from ally_plugins.structuring import decode, encode
 from ally_plugins.verdicts import Allow, Ask, Deny, Replace
@@ -21,7 +23,15 @@ CALL = ToolCall("bash", {"command": "ls", "n": 1}, "c1")
 RESULT = ToolResult(success=True, output="a", data={"x": [1]})
 MESSAGE = Message(role="user", content="hi", id="m1", metadata={"a": 1})
 LONG = Ask("a" * 3000)
-CHECKS: dict[type, Any] = {ToolCall: check_call, ToolResult: check_result, Message: check_message}
+SECTIONS = (PromptSection("identity", "You help."), PromptSection("notes", "none", "other"))
+REQUEST = ModelInput("m", (MESSAGE, Message(role="user", content="ho", id="m2")), {"n": 1})
+CHECKS: dict[type, Any] = {
+    ToolCall: check_call,
+    ToolResult: check_result,
+    Message: check_message,
+    tuple: lambda old, new: check_sections(old, new, "p"),
+    ModelInput: lambda old, new: check_model_input(old, new, "p"),
+}
 
 
 def _text_of(function: Any, *args: Any) -> str:
@@ -114,6 +124,12 @@ def test_garbage_is_an_answer_or_an_error_of_ours(answer: Any) -> None:
     _text_of(replacement_from_wire, CALL, answer)
     _text_of(replacement_from_wire, RESULT, answer)
     _text_of(replacement_from_wire, MESSAGE, answer)
+    _text_of(replacement_from_wire, SECTIONS, answer)
+    _text_of(replacement_from_wire, REQUEST, answer)
+    _text_of(replacement_from_wire, SECTIONS, {"replace": {"sections": answer}})
+    _text_of(replacement_from_wire, SECTIONS, {"replace": {"sections": [answer]}})
+    _text_of(replacement_from_wire, REQUEST, {"replace": {"messages": answer, "settings": answer}})
+    _text_of(replacement_from_wire, REQUEST, {"replace": {"messages": [answer, {"id": "m1", "content": answer}]}})
 
 
 def _replaced_over_the_wire(old: Any, value: Any) -> Any:
@@ -154,6 +170,23 @@ REPLACED: list[tuple[Any, Any]] = [
     (MESSAGE, Replace(evolve(MESSAGE, role="system"))),
     (MESSAGE, Replace(evolve(MESSAGE, metadata={"b": 2}))),
     (MESSAGE, Replace(evolve(MESSAGE, tool_calls=(CALL,)))),
+    (SECTIONS, Replace(SECTIONS)),
+    (SECTIONS, Replace(list(SECTIONS[:1]))),
+    (SECTIONS, Replace((*SECTIONS, PromptSection("own", "text")))),
+    (SECTIONS, Replace((*SECTIONS, PromptSection("own", "text", "other")))),
+    (SECTIONS, Replace((evolve(SECTIONS[0], text=""), SECTIONS[1]))),
+    (SECTIONS, Replace("text")),
+    (SECTIONS, Replace(SECTIONS[0])),
+    (REQUEST, Replace(REQUEST)),
+    (REQUEST, Replace(evolve(REQUEST, messages=REQUEST.messages[:1]))),
+    (REQUEST, Replace(evolve(REQUEST, messages=()))),
+    (REQUEST, Replace(evolve(REQUEST, messages=(MESSAGE, Message(role="user", content="new", id="own"))))),
+    (REQUEST, Replace(evolve(REQUEST, messages=(MESSAGE, Message(role="tool", content="new", id="own"))))),
+    (REQUEST, Replace(evolve(REQUEST, messages=(evolve(MESSAGE, content="ho", role="system"), *REQUEST.messages[1:])))),
+    (REQUEST, Replace(evolve(REQUEST, settings={"n": True}))),
+    (REQUEST, Replace(evolve(REQUEST, model="other"))),
+    (REQUEST, Replace(evolve(REQUEST, model=None))),
+    (REQUEST, Replace(SECTIONS)),
 ]
 
 
@@ -165,6 +198,26 @@ def test_a_replacement_comes_to_the_same_as_inline(old: Any, value: Any) -> None
 def test_only_the_fields_that_differ_are_sent() -> None:
     new = Replace(evolve(RESULT, output="b"))
     assert replacement_to_wire(RESULT, new) == {"replace": {"output": "b"}}
+
+
+def test_of_a_message_that_the_request_has_only_its_id_and_what_changed_are_sent() -> None:
+    own = Message(role="user", content="new")
+    new = evolve(REQUEST, messages=(evolve(MESSAGE, content="ho"), REQUEST.messages[1], own))
+    sent: Any = replacement_to_wire(REQUEST, Replace(new))
+    first, second, third = sent["replace"].pop("messages")
+    assert sent == {"replace": {}}
+    assert (first, second) == ({"id": "m1", "content": "ho"}, {"id": "m2"})
+    assert (third["role"], third["content"], third["id"]) == ("user", "new", "")
+
+
+def test_a_text_that_would_arrive_as_another_is_nonsense() -> None:
+    section = evolve(SECTIONS[0], text="a\ud800")
+    message = evolve(MESSAGE, content="a\ud800")
+    pairs: list[tuple[Any, Any]] = [(SECTIONS, (section,)), (REQUEST, evolve(REQUEST, messages=(message,)))]
+    for old, new in pairs:
+        answer = decode(encode(replacement_to_wire(old, Replace(new))))
+        with pytest.raises(PluginError, match="has a lone surrogate, which no UTF-8 can say"):
+            replacement_from_wire(old, answer)
 
 
 def test_a_tool_or_a_success_that_was_changed_is_sent_so_that_it_is_refused() -> None:

@@ -1,0 +1,85 @@
+"""What transforms of the model's input answer, as JSON and back: sections of the system prompt, and whole inputs.
+
+A message that the input has is sent as its id and what changed; an id that the input does not have is a new message
+and is sent whole. Whether it may change so is left to `policy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import is_not
+from typing import Any
+
+import attrs
+
+from ally_plugins.conversation import Message, ModelInput, PromptSection
+from ally_plugins.errors import EventError
+from ally_plugins.structuring import encode
+
+from .shapes import described_json
+from .values import message_from_wire, message_to_wire, sections_from_wire, sections_to_wire
+
+__all__ = ["input_changes", "input_from_changes", "section_changes", "sections_from_changes"]
+
+Differ = Callable[[dict[str, Any], dict[str, Any], str], bool]
+
+
+def section_changes(new: tuple[PromptSection, ...]) -> dict[str, Any]:
+    """Return all sections, as the one field of a replacement. Raises TypeError for what is none."""
+    for index, section in enumerate(new):
+        if type(section) is not PromptSection:
+            raise TypeError(f"sections[{index}] is of the type {type(section).__name__}")
+    changes = {"sections": sections_to_wire(new)}
+    encode(changes)  # raises TypeError, rather than when it is sent
+    return changes
+
+
+def sections_from_changes(changes: dict[str, Any]) -> tuple[PromptSection, ...]:
+    """Return the sections of a replacement. Raises EventError."""
+    return sections_from_wire(changes.get("sections"))
+
+
+def input_changes(old: ModelInput, new: ModelInput, differ: Differ) -> dict[str, Any]:
+    """Return the fields of a model's input that differ. Raises TypeError, AttributeError for what JSON cannot say."""
+    before, after = ({"model": each.model, "settings": each.settings} for each in (old, new))
+    changes: dict[str, Any] = {key: after[key] for key in before if differ(before, after, key)}
+    if len(old.messages) != len(new.messages) or any(map(is_not, old.messages, new.messages)):
+        known = {message.id: message for message in old.messages}
+        changes["messages"] = [_message_changes(known.get(message.id), message, differ) for message in new.messages]
+    encode(changes)
+    return changes
+
+
+def _message_changes(known: Message | None, message: Message, differ: Differ) -> dict[str, Any]:
+    if known is not None and known is message:
+        return {"id": known.id}
+    after = message_to_wire(message)
+    if known is None:
+        return after
+    before = message_to_wire(known)
+    return {"id": known.id} | {key: after.get(key) for key in {**before, **after} if differ(before, after, key)}
+
+
+def input_from_changes(old: ModelInput, changes: dict[str, Any]) -> ModelInput:
+    """Return the model's input with the fields of a replacement on top. Raises EventError."""
+    fields = dict(changes)
+    if "messages" in fields:
+        fields["messages"] = _messages(old, fields["messages"])
+    return attrs.evolve(old, **fields)
+
+
+def _messages(old: ModelInput, given: Any) -> tuple[Message, ...]:
+    if not isinstance(given, list):
+        raise EventError(f"messages is {described_json(given)}; expected a list", path="messages")
+    known = {message.id: message for message in old.messages}
+    return tuple([_message(known, item, f"messages[{index}]") for index, item in enumerate(given)])
+
+
+def _message(known: dict[str, Message], item: Any, path: str) -> Message:
+    name = item.get("id") if isinstance(item, dict) else None
+    message = known.get(name) if isinstance(name, str) else None
+    if message is None:
+        return message_from_wire(item, path)
+    if "content" not in item:
+        return message
+    return attrs.evolve(message, content=message_from_wire({**message_to_wire(message), **item}, path).content)
