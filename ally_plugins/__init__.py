@@ -309,6 +309,12 @@ if TYPE_CHECKING:
     from .stream import (
         ActivityStream as ActivityStream,
     )
+    from .tasks import (
+        PluginTask as PluginTask,
+    )
+    from .tasks import (
+        Tasks as Tasks,
+    )
     from .tools import (
         ToolSpec as ToolSpec,
     )
@@ -448,6 +454,7 @@ _HOMES: Final = {
     ),
     "session": ("Session",),
     "stream": ("ActivityStream",),
+    "tasks": ("PluginTask", "Tasks"),
     "tools": (
         "ToolSpec",
         "action",

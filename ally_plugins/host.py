@@ -91,7 +91,7 @@ class Host:
         self.chronicle = Chronicle(self)
         self.tools = Contributions("tool")
         self.actions = Contributions("action")
-        self.tasks = Tasks(self.chronicle.task_changed)
+        self.tasks = Tasks(self.chronicle.task_changed, self.clock.time_ms)
         self.activations = SessionActivations(lambda: self._journal, self.clock.time_ms)
         self.stream = HostStream(self._forward)
         self.registry = Registry(self.home) if self.home is not None and discover else None

@@ -36,6 +36,7 @@ _SECTIONS: Final = {
     },
     "Run": {
         "hosts": (f"{_HERE}.hosts:hosts", "Show the running hosts, and how their plugins are."),
+        "tasks": (f"{_HERE}.tasks:tasks", "Show what plugins do in the background, or end it."),
         "restart": (f"{_HERE}.restarting:restart", "Stop a plugin and start it again, in every running host."),
         "logs": (f"{_HERE}.plugin_logs:logs", "Show what a daemon wrote to its standard error."),
         "demo": (f"{_HERE}.demo:demo", "See it work on a sample session, without set-up."),

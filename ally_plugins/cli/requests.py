@@ -24,7 +24,7 @@ _MEANINGS: Final = {
     "gate": "may refuse each {topic}",
     "transform": "may change each {topic}",
     "tools": "offers tools to the agent",
-    "actions": "offers actions",
+    "actions": "offers actions to you, and to plugins that you let",
     "tasks": "runs background tasks",
     "request_action": "has the action {topic} carried out",
     "events": "sees {topic}",

@@ -22,6 +22,8 @@ from ally_plugins.errors import NotFoundRefused, UnavailableRefused
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.starts import remember_starts
 
+from .tasks import cancel_task, describe_tasks
+
 if TYPE_CHECKING:
     from ally_plugins.home import Home
     from ally_plugins.records import PluginRecord
@@ -119,6 +121,14 @@ class LiveControls:
     async def release(self, plugin: str) -> dict[str, Any]:
         """Start a plugin again that is in quarantine here."""
         return await self._patiently(plugin, lambda: self._locked(plugin, lambda: self._release(plugin)))
+
+    def tasks(self) -> dict[str, Any]:
+        """Return the background tasks that run, and those that ended last; times are Unix ms."""
+        return describe_tasks(self.host.tasks)
+
+    async def cancel_task(self, task_id: str) -> dict[str, Any]:
+        """Ask a background task to end and wait for it, for `PATIENCE` at most. Raises NotFoundRefused."""
+        return await cancel_task(self.host.tasks, task_id)
 
     # --- what is called for ---
 

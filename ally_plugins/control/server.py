@@ -148,6 +148,8 @@ class _Peer(asyncio.Protocol):
             "apply": lambda params: side.apply(_plugin(params)),
             "restart": lambda params: side.restart(_plugin(params)),
             "release": lambda params: side.release(_plugin(params)),
+            "tasks": lambda _: _now(side.tasks()),
+            "cancel_task": lambda params: side.cancel_task(_text(params, "task", "a task's id")),
         }
         self._connection = Connection(limits=_LIMITS)
         self._connection.send_limit = ANSWER_BYTES
@@ -281,7 +283,11 @@ async def _now(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _plugin(params: Mapping[str, Any]) -> str:
-    name = params.get("plugin")
-    if not isinstance(name, str) or not name:
-        raise _WrongParamsError(f"'plugin' is {type(name).__name__}; expected a plugin's name")
-    return name
+    return _text(params, "plugin", "a plugin's name")
+
+
+def _text(params: Mapping[str, Any], key: str, expected: str) -> str:
+    value = params.get(key)
+    if not isinstance(value, str) or not value:
+        raise _WrongParamsError(f"{key!r} is {type(value).__name__}; expected {expected}")
+    return value

@@ -29,3 +29,11 @@ class ControlSide(Protocol):
     async def release(self, plugin: str) -> Mapping[str, Any]:
         """Start a plugin again that is in quarantine."""
         ...
+
+    def tasks(self) -> Mapping[str, Any]:
+        """Return the background tasks that run, and those that ended last."""
+        ...
+
+    async def cancel_task(self, task_id: str) -> Mapping[str, Any]:
+        """Ask a background task to end, and return what became of it."""
+        ...

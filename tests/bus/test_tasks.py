@@ -291,3 +291,47 @@ def test_progress_is_told_from_within_a_running_task_only(run: Any, new_host: An
                 await late[0]
 
     run(main())
+
+
+def test_cancelling_what_is_no_task_names_those_that_run(run: Any, new_host: Any, puppet: Any) -> None:
+    async def main() -> None:
+        plugin = puppet()
+        async with new_host(plugins={"p": plugin}) as host:
+            host.session("s")
+            with pytest.raises(NotFoundRefused, match=r"there is no task 't-1'; running are: none"):
+                host.tasks.cancel("t-1")
+            task = await plugin.ally.start_task("job", for_ever())
+            with pytest.raises(NotFoundRefused, match=rf"running are: {task.id} \(p: job\)"):
+                host.tasks.cancel("t-1")
+            assert not await host.tasks.find(task.id).wait(0)
+
+    run(main())
+
+
+def test_a_task_that_takes_long_to_end_is_running_until_then_and_tells_who_asked(
+    run: Any, new_host: Any, puppet: Any
+) -> None:
+    may_end, asked = asyncio.Event(), asyncio.Event()
+
+    async def reluctant() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            asked.set()
+        await may_end.wait()
+        return "after all"
+
+    async def main() -> None:
+        plugin = puppet()
+        async with new_host(plugins={"p": plugin}) as host:
+            host.session("s")
+            task = await plugin.ally.start_task("job", reluctant())
+            await asyncio.sleep(0)
+            host.tasks.cancel(task.id)
+            await asked.wait()
+            assert (task.state, task.reason, task.ended) == ("running", "cancelled by the operator", None)
+            may_end.set()
+            assert await task.wait(5)
+            assert (task.state, task.reason) == ("done", "")
+
+    run(main())

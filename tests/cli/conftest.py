@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,9 @@ from ally_plugins.cli.main import cli
 from ally_plugins.home import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+LIVE_HOST = Path(__file__).with_name("live_host.py")
 
 NO_KEYRING = "keyring.backends.null.Keyring"
 """The system's keyring is nobody's to fill with tests."""
@@ -192,6 +195,54 @@ def operator(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     yield made
     for name in [name for name in sys.modules if name in {"loop_warner", "guard", "other"}]:
         del sys.modules[name]
+
+
+class Agent:
+    """A real agent process with a host in it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def ask(self, *words: str) -> Any:
+        assert self.process.stdin is not None
+        self.process.stdin.write(" ".join(words) + "\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def read(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1]
+        return json.loads(line)
+
+
+@pytest.fixture
+def start(operator: Operator) -> Iterator[Callable[[], Agent]]:
+    """Return what starts agents on the operator's home; they end with the test."""
+    with ExitStack() as agents:
+
+        def begin() -> Agent:
+            process = subprocess.Popen(
+                [sys.executable, str(LIVE_HOST)], env=operator.environment(), cwd=operator.site, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            agents.callback(_end, process)
+            agent = Agent(process)
+            assert agent.read() == "ready"
+            return agent
+
+        yield begin
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+    process.communicate(timeout=60)
 
 
 def _load_everything() -> None:

@@ -27,6 +27,8 @@ async def obey(host: Any, session: Any, word: str, *more: str) -> Any:
         session.emit(ToolCallEnd(tool_name="bash"))
         await session.drained()
         return (await host.call_tool("heard")).data
+    if word == "work":
+        return (await host.call_tool("work", {"how": more[0]}, session_id=session.id)).output
     if word == "quarantine":
         host.plugins[more[0]]._quarantine("it was too much")  # as five crashes would
         return "done"

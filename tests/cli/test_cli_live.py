@@ -8,21 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from .conftest import Operator
+    from .conftest import Agent, Operator
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs local sockets")
 
 NAME = "loop-warner"
-SCRIPT = Path(__file__).with_name("live_host.py")
 
 CODE = '''
 from ally_plugins import Deny, hookimpl, tool
@@ -44,54 +41,6 @@ class Plugin:
         """Tell how much it has heard."""
         return {"count": self.count}
 '''
-
-
-class Agent:
-    """A real agent process with a host in it."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def ask(self, *words: str) -> Any:
-        assert self.process.stdin is not None
-        self.process.stdin.write(" ".join(words) + "\n")
-        self.process.stdin.flush()
-        return self.read()
-
-    def read(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.process.communicate()[1]
-        return json.loads(line)
-
-
-@pytest.fixture
-def start(enabled: Operator) -> Iterator[Callable[[], Agent]]:
-    """Return what starts agents on the operator's home; they end with the test."""
-    with ExitStack() as agents:
-
-        def begin() -> Agent:
-            process = subprocess.Popen(
-                [sys.executable, str(SCRIPT)], env=enabled.environment(), cwd=enabled.site, text=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )  # fmt: skip
-            agents.callback(_end, process)
-            agent = Agent(process)
-            assert agent.read() == "ready"
-            return agent
-
-        yield begin
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGCONT)
-        process.kill()
-    process.communicate(timeout=60)
 
 
 @pytest.fixture

@@ -48,12 +48,20 @@ class Running:
         self.session = host.session()
 
     async def tell(self, method: str, plugin: str = NAME) -> Answer:
+        return await self.send(method, {"plugin": plugin})
+
+    async def send(self, method: str, params: Mapping[str, Any]) -> Answer:
         def blocking() -> Answer:
             assert self.host.home is not None
             [found] = hosts_of(self.host.home)
-            return call(found, method, {"plugin": plugin}, 20)
+            return call(found, method, params, 20)
 
         return await asyncio.to_thread(blocking)
+
+    async def ask(self, method: str, **params: Any) -> Mapping[str, Any]:
+        answer = await self.send(method, params)
+        assert answer.result is not None, answer.error
+        return answer.result
 
     async def did(self, method: str, plugin: str = NAME) -> Mapping[str, Any]:
         answer = await self.tell(method, plugin)
@@ -168,6 +176,79 @@ def test_its_tools_and_tasks_end_with_their_grants_and_its_tools_come_back_with_
             await host.did("apply")
             assert host.tools() == [f"{NAME}:count"]
             assert (await host.host.call_tool("count")).success
+
+    run(main())
+
+
+def test_tasks_are_listed_and_one_is_cancelled(guarded: Site, run: Any) -> None:
+    async def main() -> None:
+        async with running(guarded) as host:
+            ally = instance(guarded).ally
+            assert await host.ask("tasks") == {"tasks": []}
+            task = await ally.start_task("wait", asyncio.sleep(1000), session_id=host.session.id)
+            done = await ally.start_task("nothing", asyncio.sleep(0), session_id=host.session.id)
+            await done.result()
+            first, second = (await host.ask("tasks"))["tasks"]
+            assert {**first, "started": 0} == {
+                "id": task.id, "plugin": NAME, "name": "wait", "session": host.session.id, "state": "running",
+                "reason": "", "progress": None, "message": "", "started": 0, "ended": None,
+            }  # fmt: skip
+            assert (second["name"], second["state"], second["ended"] >= second["started"] > 10**12) == (
+                "nothing", "done", True,
+            )  # fmt: skip
+            told = await host.ask("cancel_task", task=task.id)
+            assert (told["state"], told["reason"], told["was_running"]) == (
+                "cancelled", "cancelled by the operator", True,
+            )  # fmt: skip
+            assert (await host.ask("cancel_task", task=task.id))["was_running"] is False
+            for params, words in [({"task": "t-1"}, "there is no task 't-1'"), ({}, "'task' is NoneType")]:
+                with pytest.raises(AssertionError, match=words):
+                    await host.ask("cancel_task", **params)
+
+    run(main())
+
+
+def test_a_task_that_does_not_end_at_once_is_told_of_as_running(guarded: Site, run: Any) -> None:
+    may_end = asyncio.Event()
+
+    async def reluctant() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await may_end.wait()
+
+    async def main() -> None:
+        async with running(guarded) as host:
+            task = await instance(guarded).ally.start_task("slow", reluctant(), session_id=host.session.id)
+            await asyncio.sleep(0)
+            told = await host.ask("cancel_task", task=task.id)
+            assert (told["state"], told["reason"]) == ("running", "cancelled by the operator")
+            may_end.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task.result()
+
+    run(main())
+
+
+def test_the_answer_holds_the_running_and_the_last_ended_tasks_and_no_long_text(guarded: Site, run: Any) -> None:
+    async def main() -> None:
+        async with running(guarded) as host:
+            ally = instance(guarded).ally
+
+            async def talk() -> None:
+                await ally.task_progress(0.5, "w" * 2000)
+                await asyncio.Event().wait()
+
+            talking = await ally.start_task("talk", talk(), session_id=host.session.id)
+            [kept] = host.host.tasks
+            await until(lambda: kept.message is not None)
+            for number in range(60):
+                job = host.host.tasks.prepare(host.host.plugins[NAME], f"job{number}", host.session.id)
+                host.host.tasks.start(job, asyncio.sleep(0))
+                await job.result()
+            told = (await host.ask("tasks"))["tasks"]
+            assert [each["name"] for each in told] == ["talk", *(f"job{number}" for number in range(10, 60))]
+            assert len(told[0]["message"]) == 500
 
     run(main())
 

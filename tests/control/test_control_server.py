@@ -66,6 +66,12 @@ class Side:
     async def release(self, plugin: str) -> Mapping[str, Any]:
         raise ValueError(f"a secret of {plugin}")
 
+    def tasks(self) -> Mapping[str, Any]:
+        return {"tasks": []}
+
+    async def cancel_task(self, task_id: str) -> Mapping[str, Any]:
+        raise NotFoundRefused(f"there is no task {task_id!r}")
+
 
 @asynccontextmanager
 async def serving(home: Home, **options: Any) -> AsyncIterator[tuple[Side, ControlServer]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from ally_plugins import ToolCallError
 from ally_plugins.policy.budget import Limits
 
 Fixture = Any
@@ -81,6 +85,99 @@ def test_a_plugin_may_cancel_its_task(how: str, placed: Fixture, go: Fixture, un
             assert (await host.call_tool(how, plugin="p")).data is False
             assert host.plugins["p"].counts.crashes == 0
             assert [message.content for message in await session.safe_point()] == ["cleaned up"]
+
+    go(main())
+
+
+def test_the_operator_ends_a_task_which_cleans_up_and_says_who_ended_it(
+    placed: Fixture, go: Fixture, told: Fixture, records: Fixture, until: Fixture
+) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("tasks:Works")}) as host:
+            events = told(host)
+            session = host.session()
+            await host.call_tool("start", {"how": "wait"}, plugin="p")
+            await host.call_tool("heard", {"what": "waits"}, plugin="p")
+            (task,) = host.tasks
+            assert (task.is_running, task.progress, task.message) == (True, 0.5, f"half of {session.id}")
+            assert host.tasks.cancel(task.id) is task
+            assert await task.wait(20)
+            assert (task.state, task.reason) == ("cancelled", "cancelled by the operator")
+            assert task.started <= task.ended
+            [end] = [e for e in events if e.type == "TASK_PROGRESS" and e.state == "cancelled"]
+            assert end.message == "cancelled by the operator"
+            [record] = await records(host, "task_end")
+            assert record.data["reason"] == "cancelled by the operator"
+            assert (await host.call_tool("result", plugin="p")).data["state"] == "cancelled"
+            await until(lambda: session.inbox)
+            assert [message.content for message in await session.safe_point()] == ["cleaned up"]
+            host.tasks.cancel(task.id, "once more")
+            assert task.reason == "cancelled by the operator"
+            assert host.plugins["p"].counts.crashes == 0
+
+    go(main())
+
+
+def test_a_task_goes_on_across_turns_and_reports_its_result_as_a_message(
+    placed: Fixture, go: Fixture, until: Fixture
+) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("tasks:Works")}) as host:
+            session, other = host.session("s"), host.session("other")
+            await host.call_tool("start", {"how": "report"}, plugin="p", session_id="s")
+            assert (await ended(host, until)).state == "done"
+            assert await session.safe_point("step") == ()
+            [message] = await session.safe_point("turn_end")
+            assert message.content == "indexed 3 files"
+            assert message.metadata["sourcePlugin"] == "p"
+            assert await other.safe_point("turn_end") == ()
+
+    go(main())
+
+
+def test_a_plugin_that_crashes_too_often_takes_its_tasks_along_with_a_reason(
+    placed: Fixture, go: Fixture, told: Fixture, until: Fixture
+) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("tasks:Works")}) as host:
+            events = told(host)
+            host.session("s")
+            await host.call_tool("start", {"how": "wait"}, plugin="p", session_id="s")
+            await host.call_tool("heard", {"what": "waits"}, plugin="p")
+            for _ in range(5):
+                with pytest.raises(ToolCallError):
+                    await host.call_tool("crash", plugin="p")
+            await until(lambda: host.plugins["p"].state == "quarantined")
+            task = await ended(host, until)
+            assert (task.state, task.reason) == ("cancelled", "its plugin is quarantined")
+            (end,) = [e for e in events if e.type == "TASK_PROGRESS" and e.task_id == task.id and e.state != "running"]
+            assert end.message == "its plugin is quarantined"
+
+    go(main())
+
+
+def test_a_process_that_dies_ends_its_tasks_with_a_reason_and_comes_back_without_them(
+    placed: Fixture, go: Fixture, told: Fixture, until: Fixture
+) -> None:
+    if placed.placement.shares_the_hosts_loop:
+        pytest.skip("an inline plugin dies with its host")
+
+    async def main() -> None:
+        async with placed.host({"p": placed("tasks:Works")}) as host:
+            events = told(host)
+            host.session("s")
+            await host.call_tool("start", {"how": "wait"}, plugin="p", session_id="s")
+            await host.call_tool("heard", {"what": "waits"}, plugin="p")
+            with suppress(ToolCallError):
+                os.kill((await host.call_tool("pid", plugin="p")).data, signal.SIGKILL)
+            task = await ended(host, until)
+            assert task.state == "failed"
+            assert "process of 'p'" in task.reason
+            assert [e.message for e in events if e.type == "TASK_PROGRESS"][-1] == task.reason
+            await until(lambda: host.plugins["p"].is_running)
+            assert host.tasks.running("p") == 0
+            await host.call_tool("start", {"how": "done"}, plugin="p", session_id="s")
+            assert (await ended(host, until)).state == "done"
 
     go(main())
 

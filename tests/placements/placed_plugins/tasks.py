@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 from ally_plugins import Ally, BudgetRefused, RefusedError, tool
@@ -23,6 +24,14 @@ class Works(Plain):
     async def _work(self, how: str) -> Any:
         await self.ally.task_progress(0.5, f"half of {self.ally.session}")
         self.notes.setdefault(f"{how}s", asyncio.Event()).set()
+        if how == "report":
+            await self.ally.add_message("user", "indexed 3 files", deliver_as="follow_up")
+        if how == "takes long to end":
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                await self.notes.setdefault("may end", asyncio.Event()).wait()
+                raise
         if how == "wait":
             try:
                 await asyncio.sleep(3600)
@@ -47,6 +56,18 @@ class Works(Plain):
     @tool
     async def heard(self, what: str) -> None:
         await self.notes.setdefault(what, asyncio.Event()).wait()
+
+    @tool
+    async def tell(self, what: str) -> None:
+        self.notes.setdefault(what, asyncio.Event()).set()
+
+    @tool
+    async def crash(self) -> None:
+        raise ValueError("a broken thing")
+
+    @tool
+    async def pid(self) -> int:
+        return os.getpid()
 
     @tool
     async def result(self) -> dict[str, Any]:
