@@ -239,7 +239,7 @@ def test_the_answer_holds_the_running_and_the_last_ended_tasks_and_no_long_text(
                 await ally.task_progress(0.5, "w" * 2000)
                 await asyncio.Event().wait()
 
-            talking = await ally.start_task("talk", talk(), session_id=host.session.id)
+            await ally.start_task("talk", talk(), session_id=host.session.id)
             [kept] = host.host.tasks
             await until(lambda: kept.message is not None)
             for number in range(60):
