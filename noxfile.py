@@ -132,7 +132,9 @@ def coverage(session: nox.Session) -> None:
 def minimums(session: nox.Session) -> None:
     """Run the tests with the oldest direct dependencies that pyproject.toml allows."""
     session.install("uv")  # only uv resolves downwards, so this session has its own whatever the backend
-    direct = PYPROJECT["project"]["dependencies"]  # given by name: to uv, what a wheel asks for is indirect
+    project = PYPROJECT["project"]
+    # Given by name: to uv, what a wheel asks for is indirect.
+    direct = [*project["dependencies"], *project["optional-dependencies"]["pydantic-ai"]]
     session.run("uv", "pip", "install", "--quiet", "--resolution=lowest-direct", *direct)
     session.install(*_wheels(), *_group("test"))
     # What the kernel does to processes is the same whatever the dependencies.

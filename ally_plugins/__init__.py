@@ -9,6 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from .agentkit import (
+        AgentKit as AgentKit,
+    )
+    from .agentkit import (
+        AgentWork as AgentWork,
+    )
+    from .agentkit import (
+        LiveSession as LiveSession,
+    )
+    from .agentkit.permission import (
+        Approver as Approver,
+    )
+    from .agentkit.permission import (
+        PermissionQuestion as PermissionQuestion,
+    )
     from .agenttools import (
         MAIN_AGENT as MAIN_AGENT,
     )
@@ -341,6 +356,15 @@ __version__: Final = "0.1.0"
 """The version of this distribution; what plugins depend on is `HOST_API`."""
 
 _HOMES: Final = {
+    "agentkit": (
+        "AgentKit",
+        "AgentWork",
+        "LiveSession",
+    ),
+    "agentkit.permission": (
+        "Approver",
+        "PermissionQuestion",
+    ),
     "agenttools": ("MAIN_AGENT", "AgentTool"),
     "blocking": ("BlockingHost",),
     "bus": ("PluginMessageBus",),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -46,7 +47,7 @@ class HostSide(Protocol):
     dispatcher: Dispatcher
 
     @property
-    def host_actions(self) -> frozenset[str]:
+    def host_actions(self) -> AbstractSet[str]:
         """The actions that are the host's own; no plugin's action of the same name is taken for one of them."""
         ...
 

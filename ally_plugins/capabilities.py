@@ -6,16 +6,19 @@ A manager of its own, apart from the plugins', so that no plugin can stand in fo
 from __future__ import annotations
 
 import inspect
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
 
 from .errors import HostError
 from .hookspecs import HostHooks
 from .markers import PROJECT
-from .memory import DefaultCapabilities
+from .memory import DefaultCapabilities, HostAction
 
-__all__ = ["CAPABILITIES", "Capabilities"]
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+__all__ = ["CAPABILITIES", "Capabilities", "HostAction"]
 
 CAPABILITIES: Final = frozenset(
     {"add_message", "emit_event", "get_context", "register_tool", "register_action", "request_action", "start_task"}
@@ -36,6 +39,11 @@ class Capabilities:
             _check_implementation(implementation)
             self._manager.register(implementation, "host")
 
+    @property
+    def actions(self) -> MutableMapping[str, HostAction]:
+        """The actions of the host's own that have a handler, by name."""
+        return self._default.actions
+
     async def call(self, hook: str, **arguments: Any) -> Any:
         """Call a hook: the host author's implementation, and the default where that has no answer."""
         result = getattr(self._manager.hook, hook)(**arguments)
@@ -43,6 +51,8 @@ class Capabilities:
             result = await result
             if result is None:
                 result = getattr(self._default, hook)(**arguments)
+                if inspect.isawaitable(result):
+                    result = await result
         return result
 
 

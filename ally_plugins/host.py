@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from .activations import SessionActivations
 from .agenttools import AgentTool, find_offered, offered_to_agent
 from .bus import PluginMessageBus
-from .capabilities import CAPABILITIES, Capabilities
+from .capabilities import CAPABILITIES, Capabilities, HostAction
 from .chronicle import Chronicle
 from .contributions import Contribution, Contributions, as_tool_result
 from .crew import Crew
@@ -84,7 +84,7 @@ class Host:
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.has_person = has_person
         self.emits: Final = frozenset(EVENT_TYPES if emits is None else emits)
-        self.host_actions: Final = frozenset(actions)
+        self.host_actions: Final = set(actions)
         self.sessions: dict[str, Session] = {}
         self.dispatcher = Dispatcher()
         self.bus = PluginMessageBus(self)
@@ -265,6 +265,11 @@ class Host:
                 task.cancel()
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that the host runs on, None before the start and after the end."""
+        return self._loop
+
+    @property
     def journal(self) -> Journal:
         """The journal, while the host runs. Raises HostError before."""
         if self._journal is None:
@@ -443,6 +448,17 @@ class Host:
             return make_spec("tool" if kind == "tool" else "action", handler, **described)
         except TypeError as error:
             raise ValidationRefused(f"register_{kind}: {error}", field="described") from None
+
+    def offer_action(self, name: str, handler: HostAction) -> None:
+        """Carry out an action of the host's own by `handler(session, request)`, which may be a coroutine function.
+
+        An implementation of `ally_request_action` comes first; one that has no answer (None) leaves it to the handler.
+        Daemons that run already may ask for it, though `supports` says no. Raises HostError for a name that is taken.
+        """
+        if name in self._capabilities.actions:
+            raise HostError(f"the action {name!r} is offered already; name it otherwise")
+        self._capabilities.actions[name] = handler
+        self.host_actions.add(name)
 
     # --- capabilities ---
 

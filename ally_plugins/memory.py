@@ -8,7 +8,7 @@ Also the default of every capability hook. State that events tell (todos, usage,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import define, evolve, field
 
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from .events import PluginEvent
     from .session import Session
 
-__all__ = ["Conversation", "DefaultCapabilities"]
+__all__ = ["Conversation", "DefaultCapabilities", "HostAction"]
+
+HostAction: TypeAlias = "Callable[[Session, ActionRequest], Any]"
+"""What carries out an action of the host's own; may return an awaitable. None says that it cannot."""
 
 _CURSOR_DIGITS: Final = 18
 _STATUSES: Final = ("pending", "in_progress", "completed")
@@ -165,6 +168,9 @@ _FOLLOWERS: Final[dict[type[Event], Callable[[Conversation, Any], None]]] = {
 class DefaultCapabilities:
     """What answers the capability hooks when no implementation of the host author's does."""
 
+    def __init__(self) -> None:
+        self.actions: dict[str, HostAction] = {}
+
     @hookimpl
     def ally_add_message(self, session: Session, message: Message) -> bool:
         session.conversation.add(message)
@@ -179,8 +185,9 @@ class DefaultCapabilities:
         return session.conversation.snapshot(session.id, parts, since)
 
     @hookimpl
-    def ally_request_action(self, session: Session, request: ActionRequest) -> None:
-        return None
+    def ally_request_action(self, session: Session, request: ActionRequest) -> Any:
+        handler = self.actions.get(request.action)
+        return handler(session, request) if handler is not None else None
 
 
 def without_private(context: Context) -> Context:

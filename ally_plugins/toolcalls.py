@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .conversation import ToolCall, ToolResult
@@ -18,7 +19,7 @@ from .frozen import freeze_mapping
 if TYPE_CHECKING:
     from .judging import Ruling
 
-__all__ = ["Asker", "Runner", "ToolCallSide", "run_tool_call"]
+__all__ = ["Asker", "RunSide", "Runner", "ToolCallSide", "carry_out", "run_tool_call"]
 
 Runner = Callable[[ToolCall], Awaitable[ToolResult]]
 """What runs the tool, with the final arguments."""
@@ -27,11 +28,19 @@ Asker = Callable[[ToolCall, "Ruling"], Awaitable[bool]]
 """What asks the person."""
 
 
-class ToolCallSide(Protocol):
-    """What a tool call needs of its session."""
+class RunSide(Protocol):
+    """What the running of a tool needs of its session."""
 
     def emit(self, event: Event) -> None:
         """Emit an event."""
+
+    async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
+        """Return the result that the plugins made of the tool's."""
+        ...
+
+
+class ToolCallSide(RunSide, Protocol):
+    """What a tool call needs of its session."""
 
     async def transform_tool_input(self, call: ToolCall) -> ToolCall:
         """Return the call with the arguments that the plugins made of it."""
@@ -39,10 +48,6 @@ class ToolCallSide(Protocol):
 
     async def gate_tool_call(self, call: ToolCall) -> Ruling:
         """Ask the plugins whether the tool may run."""
-        ...
-
-    async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
-        """Return the result that the plugins made of the tool's."""
         ...
 
 
@@ -73,19 +78,32 @@ async def run_tool_call(
             refusal = f"the person did not agree: {ruling.reason}"
     if refusal is not None:
         return ToolResult(success=False, error=f"not run: {refusal}")
-    return await _run_allowed(session, call, run)
+    return await carry_out(session, call, run)
 
 
-async def _run_allowed(session: ToolCallSide, call: ToolCall, run: Runner) -> ToolResult:
-    about: dict[str, Any] = {"tool_name": call.tool_name, "call_id": call.call_id, "agent_id": call.agent_id}
+async def carry_out(session: RunSide, call: ToolCall, run: Runner, *, parent_id: str | None = None) -> ToolResult:
+    """Run a tool that may run: TOOL_CALL_START, the tool, output transforms, TOOL_CALL_END with the time it took.
+
+    `parent_id` is the call in which a sub-agent that makes this one works.
+    """
+    about: dict[str, Any] = {
+        "tool_name": call.tool_name,
+        "call_id": call.call_id,
+        "agent_id": call.agent_id,
+        "parent_id": parent_id,
+    }
     session.emit(ToolCallStart(arguments=call.arguments, **about))
+    began = perf_counter()
+    took = 0.0
     try:
-        result = await session.transform_tool_output(call, await _result_of(run, call))
+        result = await _result_of(run, call)
+        took = _since(began)
+        result = await session.transform_tool_output(call, result)
     except GateRefused as error:
         result = ToolResult(success=False, error=f"the output is withheld: {error}")
     except BaseException as error:
         why = "interrupted" if isinstance(error, asyncio.CancelledError) else type(error).__name__
-        session.emit(ToolCallEnd(success=False, error=why, **about))
+        session.emit(ToolCallEnd(success=False, error=why, duration_ms=_since(began), **about))
         raise
     summary = {"success": result.success, "error": result.error, "data": result.data}
     session.emit(
@@ -94,10 +112,16 @@ async def _run_allowed(session: ToolCallSide, call: ToolCall, run: Runner) -> To
             result=freeze_mapping({k: v for k, v in summary.items() if v is not None}),
             error=result.error,
             output=result.output,
+            duration_ms=took,
             **about,
         )
     )
     return result
+
+
+def _since(began: float) -> float:
+    """Return the milliseconds since a moment, to the microsecond."""
+    return round((perf_counter() - began) * 1000, 3)
 
 
 async def _result_of(run: Runner, call: ToolCall) -> ToolResult:

@@ -42,7 +42,8 @@ class Outside:
         journal: Journal,
     ) -> None:
         self.app = app
-        self.capabilities = tuple(sorted({*emits, *CAPABILITIES, *actions}))
+        self._emits = tuple(emits)
+        self._actions = actions
         self.replan = replan
         self.home = home
         self.activations = activations
@@ -61,6 +62,11 @@ class Outside:
         if self._launcher is None:
             self._launcher = make_launcher()
         return self._launcher
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What `supports` says yes to, for daemons that start now; actions may have been added meanwhile."""
+        return tuple(sorted({*self._emits, *CAPABILITIES, *self._actions}))
 
     @property
     def has_started(self) -> bool:

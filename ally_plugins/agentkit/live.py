@@ -1,0 +1,154 @@
+"""What is alive of a host beside its sessions: who keeps it running, and the agents that work in each session.
+
+One for each host, whoever drives it, so that adapters with options of their own share conversations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary, ref
+
+from attrs import define, field
+
+from ally_plugins.errors import HostError
+
+from .mirror import Mirror
+from .permission import PermissionFlow
+
+if TYPE_CHECKING:
+    from ally_plugins.conversation import ActionRequest, Message  # noqa: TC004 - nobody reads these at run time
+    from ally_plugins.host import Host  # noqa: TC004
+    from ally_plugins.session import Session  # noqa: TC004
+
+    from .work import AgentWork  # noqa: TC004
+
+__all__ = ["IDLE_SESSIONS", "Live", "LiveSession"]
+
+IDLE_SESSIONS: Final = 256
+"""Sessions without an agent at work that stay open; the longest idle are closed, and found again by their id."""
+
+
+@define(eq=False)
+class LiveSession:
+    """One session and the agents at work in it. It lives until the session has been idle for long, or the host ends."""
+
+    session: Session
+    permission: PermissionFlow = field(init=False, factory=PermissionFlow)
+    mirror: Mirror = field(init=False)
+    works: dict[str, AgentWork] = field(init=False, factory=dict)
+    undelivered: dict[str, Message] = field(init=False, factory=dict)
+    """Plugins' messages that have entered the conversation and not yet the framework's history."""
+
+    def __attrs_post_init__(self) -> None:
+        self.mirror = Mirror(self.session.id, self.session.conversation)
+
+    @property
+    def id(self) -> str:
+        """The session's id, which is the framework's of the conversation."""
+        return self.session.id
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an agent is at work."""
+        return bool(self.works)
+
+    def interrupt(self, cause: str) -> bool:
+        """Stop the agents at work, for a reason that their AGENT_END carries; say whether there was any."""
+        main = [work for work in self.works.values() if work.parent is None]
+        for work in main:
+            work.interrupt(cause)
+        return bool(main)
+
+
+@define(eq=False)
+class Live:
+    """What is alive of one host. It lives as long as the host object."""
+
+    _host: ref[Host]
+    sessions: dict[str, LiveSession] = field(init=False, factory=dict)
+    _users: int = field(init=False, default=0)
+    _changing: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+
+    @classmethod
+    def of(cls, host: Host) -> Live:
+        """Return what is alive of a host, the same for everybody."""
+        known = _LIVE.get(host)
+        if known is None:
+            known = _LIVE[host] = cls(ref(host))
+            host.offer_action("interrupt", known._interrupt)
+        return known
+
+    @property
+    def host(self) -> Host:
+        """The host. Raises HostError when nobody holds it any more."""
+        host = self._host()
+        if host is None:
+            raise HostError("the host is gone; keep it as long as agents use it")
+        return host
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Have the host run meanwhile: one that runs is left alone, another is started and stopped with its last user.
+
+        Raises HostError for a host that runs on another event loop, and what its start raises.
+        """
+        is_ours = await self._enter()
+        try:
+            yield
+        finally:
+            if is_ours:
+                await self._leave()
+
+    async def _enter(self) -> bool:
+        loop = asyncio.get_running_loop()
+        if self._users == 0:
+            self._changing = asyncio.Lock()  # a lock belongs to the loop on which it was waited for
+        if self.host.loop is not None and self._users == 0:
+            self._check_loop(loop)
+            return False
+        async with self._changing:
+            if self.host.loop is None:
+                await self.host.start()
+            self._check_loop(loop)
+            self._users += 1
+        return True
+
+    def _check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.host.loop is not loop:
+            raise HostError(
+                f"the host {self.host.app!r} runs on another event loop; run the agent on that one, or give it a host"
+                " of its own"
+            )
+
+    async def _leave(self) -> None:
+        async with self._changing:
+            self._users -= 1
+            if self._users == 0:
+                await self.host.stop()
+
+    def session(self, session_id: str) -> LiveSession:
+        """Return a live session, opened or found again. Raises HostError when the host does not run."""
+        known = self.sessions.pop(session_id, None)
+        if known is None or known.session.is_closed:
+            known = LiveSession(self.host.session(session_id))
+        self.sessions[session_id] = known  # the last used comes last
+        return known
+
+    async def let_go(self) -> None:
+        """Close the sessions that have been idle for long, when there are many."""
+        idle = [live for live in self.sessions.values() if not live.is_busy and not live.session.triggered.is_set()]
+        for live in idle[: max(len(idle) - IDLE_SESSIONS, 0)]:
+            del self.sessions[live.id]
+            await live.session.close()
+
+    def _interrupt(self, session: Session, request: ActionRequest) -> Any:
+        live = self.sessions.get(session.id)
+        by = request.requested_by
+        cause = str(request.arguments.get("reason") or f"{by} asked for it")
+        return {"interrupted": live.interrupt(cause) if live is not None else False}
+
+
+_LIVE: Final[WeakKeyDictionary[Host, Live]] = WeakKeyDictionary()

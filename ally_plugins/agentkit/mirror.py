@@ -1,0 +1,89 @@
+"""Keeps a session's own conversation in step with the history that a framework keeps, and copies only what is new.
+
+Messages of a framework are told apart by being the same object; each becomes any number of messages here. Ids count
+what was said, so that the same history gets the same ids after a restart; plugins' messages keep their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from attrs import define, evolve, field
+
+from ally_plugins.conversation import Message
+from ally_plugins.memory import Conversation
+
+__all__ = ["Convert", "Mirror"]
+
+Convert: TypeAlias = Callable[[Any], Iterable[Message]]
+"""What makes messages, without ids, of one message of the framework's; a plugin's has its id."""
+
+
+@define(eq=False)
+class Mirror:
+    """The mirror of one session's history."""
+
+    session_id: str
+    conversation: Conversation
+    plugin_ids: set[str] = field(init=False, factory=set)
+    """Plugins' messages that the framework's history holds."""
+    _seen: int = field(init=False, default=0)
+    _last: Any = field(init=False, default=None)
+    _count: int = field(init=False, default=0)
+    _prompts: int = field(init=False, default=0)
+    _epoch: int = field(init=False, default=0)
+
+    @property
+    def next_id(self) -> str:
+        """The id that the next message gets that is no plugin's and no system prompt."""
+        return self._name("m", self._count + 1)
+
+    def follow(self, history: Sequence[Any], convert: Convert) -> bool:
+        """Take in what is new in a history; say whether it was another one than before, as after a compaction."""
+        if self._seen and not (len(history) >= self._seen and history[self._seen - 1] is self._last):
+            return self._start_over(history, convert)
+        self._seen, seen = len(history), self._seen
+        if self._seen > seen:
+            self._last = history[-1]
+            for item in history[seen:] if seen else history:
+                for message in self._named(convert(item)):
+                    self.conversation.add(message)
+        return False
+
+    def _start_over(self, history: Sequence[Any], convert: Convert) -> bool:
+        """Read a whole history again: one that only goes on is taken in, another one replaces what was known."""
+        known = [message for message in self.conversation.messages if message.source_plugin is None]
+        self._seen, self._count, self._prompts = len(history), 0, 0
+        self._last = history[-1] if history else None
+        read = [message for item in history for message in convert(item)]
+        named = list(self._named(read))
+        said = [message for message in named if message.source_plugin is None]
+        if len(said) >= len(known) and all(map(_is_same, known, said)):
+            for message in named:
+                self.conversation.add(message)
+            return False
+        self._epoch += 1
+        self._count = self._prompts = 0
+        self.conversation.replace(self._named(read))
+        return True
+
+    def _named(self, messages: Iterable[Message]) -> Iterable[Message]:
+        for message in messages:
+            if message.id:
+                self.plugin_ids.add(message.id)
+                yield message
+            elif message.role == "system":
+                self._prompts += 1
+                yield evolve(message, id=self._name("s", self._prompts))
+            else:
+                self._count += 1
+                yield evolve(message, id=self._name("m", self._count))
+
+    def _name(self, kind: str, count: int) -> str:
+        epoch = f"{self._epoch}." if self._epoch else ""
+        return f"{self.session_id}:{kind}{epoch}{count}"
+
+
+def _is_same(one: Message, other: Message) -> bool:
+    return one.id == other.id and one.content == other.content and one.role == other.role

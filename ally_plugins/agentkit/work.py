@@ -1,0 +1,316 @@
+"""One run of one agent in a session: its turn, its safe points, and the events of what it does.
+
+An adapter makes one with `AgentKit.work`, calls `begin`, then what happens in the order in which it does, then `end`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextvars import ContextVar
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from attrs import define, field
+
+from ally_plugins.agenttools import MAIN_AGENT
+from ally_plugins.conversation import Message, ToolCall, ToolResult
+from ally_plugins.errors import GateRefused, SessionError
+from ally_plugins.events import (
+    AgentEnd,
+    AgentStart,
+    AssistantMessage,
+    ContextUsageUpdate,
+    DiffPreview,
+    Event,
+    ModelRequest,
+    ModelResponse,
+    ThoughtComplete,
+    UserMessage,
+)
+from ally_plugins.toolcalls import Runner, carry_out
+
+from .permission import Outcome
+
+if TYPE_CHECKING:
+    from ally_plugins.agenttools import AgentTool
+    from ally_plugins.conversation import SafePoint
+
+    from .kit import AgentKit  # noqa: TC004 - nobody reads this annotation at run time
+    from .live import LiveSession  # noqa: TC004
+    from .mirror import Convert
+
+__all__ = ["CALL", "AgentWork", "Preview"]
+
+_log: Final = logging.getLogger(__name__)
+
+Preview: TypeAlias = Callable[[ToolCall], "DiffPreview | Awaitable[DiffPreview | None] | None"]
+"""What a call would change, None when it changes no file; may read, must not write."""
+
+_NO_ABOUT: Final[dict[str, Any]] = {}
+_ALLOWED: Final = Outcome(is_allowed=True)
+
+CALL: Final[ContextVar[str | None]] = ContextVar("ally_tool_call", default=None)
+"""The tool call that runs, for what an agent that is started in it is part of."""
+
+
+@define(eq=False)
+class AgentWork:
+    """One run of an agent. `call_id` is the tool call in which a sub-agent works, `parent` the run that makes it.
+
+    It lives from `begin` to `end`. `stop` is what interrupts the framework's run. `can_defer` says that a question
+    which nobody answers may wait for another run.
+    """
+
+    kit: AgentKit
+    live: LiveSession
+    id: str
+    name: str
+    parent: AgentWork | None = None
+    call_id: str | None = None
+    model: str | None = None
+    can_defer: bool = False
+    stop: Callable[[], object] | None = None
+    interruption_cause: str | None = None
+    context_usage: float | None = None
+    is_ended: bool = False
+    about: dict[str, Any] = field(init=False)
+    _taken: dict[str, Message] = field(init=False, factory=dict)
+    _tools: int = field(init=False, default=0)
+    _began: float = field(init=False, factory=perf_counter)
+
+    def __attrs_post_init__(self) -> None:
+        self.about = _NO_ABOUT if self.parent is None else {"agent_id": self.id, "parent_id": self.call_id}
+
+    # --- its life ---
+
+    async def begin(self, prompt: str | None) -> str | None:
+        """Start the turn, with what the person says or the task that a sub-agent is given; return it transformed.
+
+        Plugins' messages that enter with it are returned by the first `safe_point`. Raises GateRefused when a transform
+        blocks the person's message: then nothing has begun.
+        """
+        if self.parent is not None:
+            self.live.works[self.id] = self
+            self._started(None, prompt)
+            return prompt
+        session = self.live.session
+        if self.kit.approve is not None or self.can_defer:
+            session.has_person = True
+        await self._safe_point("turn_start")
+        if prompt is not None:
+            said = Message(role="user", content=prompt, id=self.live.mirror.next_id)
+            said = await session.transform_user_message(said)
+            prompt = said.content
+            self.emit(UserMessage(content=prompt, message_id=said.id))
+        self.live.works[self.id] = self
+        self._started(prompt, None)
+        return prompt
+
+    def _started(self, message: str | None, task_prompt: str | None) -> None:
+        self.emit(
+            AgentStart(
+                agent_name=self.name,
+                instance_id=self.id,
+                model=self.model,
+                is_specialized_agent=self.parent is not None,
+                message=message,
+                task_prompt=task_prompt,
+                call_id=self.call_id,
+                **self.about,
+            )
+        )
+
+    def end(self, content: str | None = None, *, error: BaseException | None = None) -> None:
+        """Tell of the end: what the agent came to, or why it stopped. The second call does nothing."""
+        if self.is_ended:
+            return
+        self.is_ended = True
+        self.live.works.pop(self.id, None)
+        self.live.undelivered = {**self._taken, **self.live.undelivered}
+        cause = self.interruption_cause
+        if cause is None and error is not None:
+            cause = f"{type(error).__name__}: {error}".removesuffix(": ")
+        self.emit(
+            AgentEnd(
+                agent_name=self.name,
+                content=content,
+                interrupted=cause is not None,
+                interruption_cause=cause,
+                is_specialized_agent=self.parent is not None,
+                instance_id=self.id,
+                result=content if self.parent is not None else None,
+                duration=round(perf_counter() - self._began, 6),
+                tool_use_count=self._tools,
+                context_usage=self.context_usage,
+                call_id=self.call_id,
+                **self.about,
+            )
+        )
+
+    def interrupt(self, cause: str) -> None:
+        """Stop this run; AGENT_END carries the cause. An ended one is left alone."""
+        if not self.is_ended and self.stop is not None:
+            self.interruption_cause = cause
+            self.stop()
+
+    # --- what happens ---
+
+    def emit(self, event: Event) -> None:
+        """Emit an event in the session; once the host has stopped, nobody hears it."""
+        try:
+            self.live.session.emit(event)
+        except SessionError as error:
+            _log.debug("%s is not told: %s", event.type, error)
+
+    def requested(self, model: str | None, count: int) -> None:
+        """Tell that the model is asked to go on, with this many messages."""
+        self.emit(ModelRequest(model=model, message_count=count, **self.about))
+
+    def responded(self, response: ModelResponse) -> None:
+        """Tell that the model has answered."""
+        self.emit(response)
+
+    def thought(self, thinking: str) -> None:
+        """Tell of a thought of the model's."""
+        self.emit(ThoughtComplete(thinking=thinking, **self.about))
+
+    def said(self, content: str) -> None:
+        """Tell what the model said to the person, or a sub-agent's to the agent that called it."""
+        message_id = self.live.mirror.next_id if self.parent is None else None
+        self.emit(AssistantMessage(content=content, message_id=message_id, **self.about))
+
+    def used(self, tokens: int | None, window: int | None) -> None:
+        """Tell how much of the context window is used; CONTEXT_THRESHOLD follows by itself. Unknown is not told."""
+        if not tokens or not window or window <= 0:
+            return
+        usage = round(min(100.0 * tokens / window, 100.0), 2)
+        self.context_usage = usage
+        if self.parent is None:
+            self.emit(ContextUsageUpdate(context_usage=usage))
+        else:
+            self.emit(ContextUsageUpdate(context_usage=usage, parent_call_id=self.call_id, **self.about))
+
+    # --- safe points ---
+
+    def follow(self, history: Sequence[Any], convert: Convert) -> None:
+        """Take into the session's conversation what is new in the framework's history; a sub-agent's own is not."""
+        if self.parent is None:
+            mirror = self.live.mirror
+            mirror.follow(history, convert)
+            if self._taken:
+                self._taken = {key: each for key, each in self._taken.items() if key not in mirror.plugin_ids}
+
+    async def safe_point(self, kind: SafePoint) -> tuple[Message, ...]:
+        """Let plugins' messages enter ("step", "turn_end") and return those that the history does not hold yet.
+
+        One that `follow` does not find in the history afterwards (the run was cancelled on the way) is returned again
+        in the next run. A sub-agent has no safe points: messages are for the conversation.
+        """
+        if self.parent is not None or self.live.session.is_closed:
+            return ()
+        await self._safe_point(kind)
+        taken, self.live.undelivered = self.live.undelivered, {}
+        if not taken:
+            return ()
+        self._taken.update(taken)
+        return tuple(taken.values())
+
+    async def _safe_point(self, kind: SafePoint) -> None:
+        live = self.live
+        for message in await live.session.safe_point(kind):
+            if message.id not in live.mirror.plugin_ids:  # delivered again after a crash: the history has it
+                live.undelivered[message.id] = message
+
+    # --- tools ---
+
+    def offered(self, taken: Collection[str] = ()) -> tuple[AgentTool, ...]:
+        """Return what plugins offer this agent now; `taken` are the names of its own tools. Ask at each step."""
+        session = self.live.session
+        if session.is_closed:
+            return ()
+        return session.agent_tools(MAIN_AGENT if self.parent is None else self.name, taken=taken)
+
+    async def transform_input(self, call: ToolCall) -> ToolCall:
+        """Return a call with the arguments that plugins made of it, before they are checked. Raises GateRefused."""
+        return await self.live.session.transform_tool_input(call)
+
+    async def authorize(
+        self,
+        call: ToolCall,
+        *,
+        sensitivity: str | None = None,
+        is_approved: bool = False,
+    ) -> Outcome:
+        """Decide whether a call with its final arguments may run: DIFF_PREVIEW, gates, then the person where needed.
+
+        `is_approved` says that a person has agreed already (to a deferred question): gates may still deny.
+        """
+        session = self.live.session
+        if session.is_closed:
+            return Outcome(is_allowed=False, reason="the host of the plugins has stopped, nobody can decide")
+        diff = await self._preview(call)
+        ruling = await session.gate_tool_call(call)
+        parent_id = self.about.get("parent_id")
+        if is_approved:
+            self.answered(call, is_allowed=not ruling.is_denied)
+        if ruling.is_denied:
+            return Outcome(is_allowed=False, reason=ruling.reason)
+        if is_approved or (sensitivity is None and not ruling.needs_person):
+            return _ALLOWED
+        return await self.live.permission.decide(
+            session,
+            call,
+            ruling,
+            sensitivity=sensitivity,
+            approve=self.kit.approve,
+            diff=diff,
+            may_defer=self.can_defer,
+            parent_id=parent_id,
+        )
+
+    def answered(self, call: ToolCall, *, is_allowed: bool) -> None:
+        """Tell of an answer that came from elsewhere, to a question that was deferred to this run."""
+        self.live.permission.respond(self, call, is_allowed=is_allowed, parent_id=self.about.get("parent_id"))
+
+    async def _preview(self, call: ToolCall) -> DiffPreview | None:
+        preview = self.kit.preview
+        if preview is None:
+            return None
+        try:
+            diff = preview(call)
+            found = await diff if inspect.isawaitable(diff) else diff
+        except Exception:  # noqa: BLE001 - without a preview, the call is decided all the same
+            _log.exception("the preview of %r failed; it goes on without one", call.tool_name)
+            return None
+        if found is not None:
+            self.emit(found)
+        return found
+
+    async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:
+        """Run a tool that may run, with its events and output transforms; see `toolcalls.carry_out`."""
+        self._tools += 1
+        token = CALL.set(call.call_id)
+        try:
+            return await carry_out(_Told(self), call, run, parent_id=self.about.get("parent_id"))
+        finally:
+            CALL.reset(token)
+
+
+class _Told:
+    """The session as a tool call needs it, where the host may have stopped meanwhile."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: AgentWork) -> None:
+        self._work = work
+
+    def emit(self, event: Event) -> None:
+        self._work.emit(event)
+
+    async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
+        session = self._work.live.session
+        if session.is_closed:
+            raise GateRefused("the host of the plugins has stopped", plugin=None)
+        return await session.transform_tool_output(call, result)

@@ -1,0 +1,34 @@
+"""Whether a question that nobody answers now can become one of the framework's deferred approvals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.tools import DeferredToolRequests
+
+if TYPE_CHECKING:
+    from pydantic_ai.tools import RunContext
+
+__all__ = ["allows_deferral", "has_resolver"]
+
+
+def allows_deferral(ctx: RunContext[Any]) -> bool:
+    """Say whether the agent's own output type has `DeferredToolRequests`; one that is given to the run is not seen."""
+    return ctx.agent is not None and _has_requests(ctx.agent.output_type)
+
+
+def _has_requests(output: Any) -> bool:
+    if output is DeferredToolRequests:
+        return True
+    members = output if isinstance(output, (list, tuple)) else get_args(output)
+    return any(_has_requests(each) for each in members)
+
+
+def has_resolver(ctx: RunContext[Any], own: AbstractCapability[Any]) -> bool:
+    """Say whether another capability of the run resolves deferred calls, so that raising one is no error."""
+    found: list[AbstractCapability[Any]] = []
+    if ctx.root_capability is not None:
+        ctx.root_capability.apply(found.append)
+    default = AbstractCapability.handle_deferred_tool_calls
+    return any(each is not own and type(each).handle_deferred_tool_calls is not default for each in found)
