@@ -46,6 +46,11 @@ CONTEXT_PARTS: Final = ("messages", "focus", "token_usage", "todos", "agents", "
 """The parts of the context, each of which is a grant of its own."""
 
 
+def _as_calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
+    # Not `tuple` itself: to find its signature, attrs would import a tokenizer wherever this module is imported.
+    return tuple(calls)
+
+
 @frozen(kw_only=True)
 class Message:
     """One message of a conversation.
@@ -58,7 +63,7 @@ class Message:
     content: str
     id: str = ""
     metadata: FrozenDict = field(default=EMPTY, converter=freeze_mapping)
-    tool_calls: tuple[ToolCall, ...] = field(default=(), converter=tuple)
+    tool_calls: tuple[ToolCall, ...] = field(default=(), converter=_as_calls)
     tool_call_id: str | None = None
     private: bool = False
     timestamp: int = 0

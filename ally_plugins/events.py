@@ -8,7 +8,9 @@ stamps `seq`, `timestamp`, `session_id` and `origin` when it emits. The first tw
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
+from operator import attrgetter
 from typing import Any, ClassVar, Final, TypeVar
 
 import attrs
@@ -64,13 +66,16 @@ def _as_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Event:
     """Something that happened in a session.
 
     `id` is `session:seq`; `seq` counts from 1 in each session; `timestamp` is Unix time in milliseconds; `origin` is
     the chain of plugins that led here, empty for what the host and the person do by themselves. `extra` keeps fields of
     a newer version that this one does not know.
+
+    Every class compares and shows itself by the two methods here, and has none of its own: attrs would write and
+    compile them for each class, which is a tenth of the time in which the process of a daemon starts.
     """
 
     TYPE: ClassVar[str] = ""
@@ -96,8 +101,34 @@ class Event:
         """The event's identity, `session:seq`; the seq is 0 until a session has emitted the event."""
         return f"{self.session_id}:{self.seq}"
 
+    @override
+    def __eq__(self, other: object) -> bool:
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        return _compared(self) == _compared(other)
 
-@frozen
+    @override
+    def __hash__(self) -> int:
+        return hash((self.__class__, _compared(self)))  # TypeError: there are dicts in each
+
+    @override
+    def __repr__(self) -> str:
+        shown = [f"{a.name}={getattr(self, a.name)!r}" for a in attrs.fields(self.__class__) if a.repr]
+        return f"{self.__class__.__qualname__}({', '.join(shown)})"
+
+
+def _compared(event: object) -> tuple[Any, ...]:
+    """Return all of an event that counts for equality: its stamp does not."""
+    cls: Any = event.__class__
+    return _getter(cls)(event)
+
+
+@cache
+def _getter(cls: Any) -> Callable[[object], tuple[Any, ...]]:
+    return attrgetter(*[a.name for a in attrs.fields(cls) if a.eq])
+
+
+@frozen(eq=False, repr=False)
 class ToolCallStart(Event):
     """A tool is about to run; for a group of calls, `group_execution` is true and `tools` lists them."""
 
@@ -115,7 +146,7 @@ class ToolCallStart(Event):
     tools: tuple[Any, ...] | None = field(default=None, converter=freeze)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ToolCallEnd(Event):
     """A tool has returned, or failed with `error`. `duration_ms` is in milliseconds."""
 
@@ -129,7 +160,7 @@ class ToolCallEnd(Event):
     duration_ms: float | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class AgentStart(Event):
     """The agent, or a sub-agent that it delegated `task_prompt` to, begins to work."""
 
@@ -143,7 +174,7 @@ class AgentStart(Event):
     model: str | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class AgentEnd(Event):
     """An agent has finished, or was interrupted. `duration` is in seconds, `context_usage` in percent."""
 
@@ -161,7 +192,7 @@ class AgentEnd(Event):
     context_usage: float | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class PermissionRequest(Event):
     """The host asks whether a tool may run; also what `ally_gate_permission` decides on."""
 
@@ -176,7 +207,7 @@ class PermissionRequest(Event):
     options: tuple[Any, ...] = field(default=(), converter=freeze)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class PermissionResponse(Event):
     """A permission request was answered with `choice`, one of its options."""
 
@@ -186,14 +217,14 @@ class PermissionResponse(Event):
     choice: str
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class CompactionStart(Event):
     """The host begins to shorten the conversation."""
 
     TYPE = "COMPACTION_START"
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class CompactionComplete(Event):
     """The conversation was shortened, or with `is_error` could not be. Usage and threshold are in percent."""
 
@@ -208,7 +239,7 @@ class CompactionComplete(Event):
     error_message: str | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ContextUsageUpdate(Event):
     """How much of the model's context window is used, in percent from 0 to 100."""
 
@@ -218,7 +249,7 @@ class ContextUsageUpdate(Event):
     parent_call_id: str | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class TodoUpdate(Event):
     """The agent's list of todos is now this: `{id, task, status, activeForm?}` each."""
 
@@ -227,7 +258,7 @@ class TodoUpdate(Event):
     todos: tuple[Any, ...] = field(default=(), converter=freeze)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ThoughtComplete(Event):
     """The model has finished a thought."""
 
@@ -236,7 +267,7 @@ class ThoughtComplete(Event):
     thinking: str
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class DiffPreview(Event):
     """What an edit would change, before it is applied."""
 
@@ -250,7 +281,7 @@ class DiffPreview(Event):
     edits_count: int | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class PluginMessageReceived(Event):
     """A plugin's message has entered the conversation."""
 
@@ -260,7 +291,7 @@ class PluginMessageReceived(Event):
     message: FrozenDict = field(default=EMPTY, converter=freeze_mapping)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class PluginEventEmitted(Event):
     """A plugin has emitted an event of its own; `event_type` is its full name, `<plugin>:<type>`."""
 
@@ -271,7 +302,7 @@ class PluginEventEmitted(Event):
     data: FrozenDict = field(default=EMPTY, converter=freeze_mapping)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class PluginActionRequested(Event):
     """A plugin, the person or the agent asks for an action."""
 
@@ -283,7 +314,7 @@ class PluginActionRequested(Event):
     requested_by: str = ""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class SessionStart(Event):
     """A session begins, or is found again (`resumed`). `focus` is its working directory."""
 
@@ -293,7 +324,7 @@ class SessionStart(Event):
     resumed: bool | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class SessionEnd(Event):
     """A session has ended; `reason` says why."""
 
@@ -302,7 +333,7 @@ class SessionEnd(Event):
     reason: str | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class UserMessage(Event):
     """The person has said something."""
 
@@ -312,7 +343,7 @@ class UserMessage(Event):
     message_id: str | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class AssistantMessage(Event):
     """The model has said something to the person."""
 
@@ -322,7 +353,7 @@ class AssistantMessage(Event):
     message_id: str | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ModelRequest(Event):
     """The host asks the model to go on."""
 
@@ -332,7 +363,7 @@ class ModelRequest(Event):
     message_count: int | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ModelResponse(Event):
     """The model has answered. Counts are tokens, `duration_ms` milliseconds."""
 
@@ -347,7 +378,7 @@ class ModelResponse(Event):
     duration_ms: float | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ContextThreshold(Event):
     """Context usage has passed `threshold` (50, 75 or 90 percent); said once, and again after it has fallen below."""
 
@@ -357,7 +388,7 @@ class ContextThreshold(Event):
     context_usage: float
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class PluginState(Event):
     """A plugin is now in `state`; `reason` says why, and where possible the command that changes it."""
 
@@ -368,7 +399,7 @@ class PluginState(Event):
     reason: str = ""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class TaskProgress(Event):
     """A plugin's task is in `state` (running, done, failed, cancelled); `progress` is from 0 to 1."""
 
@@ -382,7 +413,7 @@ class TaskProgress(Event):
     message: str | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Decision(Event):
     """A gate was decided: `verdict` is allow, ask or deny. `subject` names what it was about."""
 
@@ -396,7 +427,7 @@ class Decision(Event):
     decided_by: tuple[str, ...] = field(default=(), converter=_as_names)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class EventsDropped(Event):
     """A plugin fell behind and lost `count` events; `ranges` holds `[first, last]` sequence numbers, both lost."""
 
@@ -407,7 +438,7 @@ class EventsDropped(Event):
     ranges: tuple[tuple[int, int], ...] = field(default=(), converter=freeze)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class PluginEvent(Event):
     """An event of a plugin's own making; its type is `<plugin>:<name>`."""
 

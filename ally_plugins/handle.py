@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .compat import override
@@ -18,6 +17,8 @@ from .frozen import EMPTY
 from .scope import current_scope
 
 if TYPE_CHECKING:
+    from pathlib import Path  # imported where it is used, since a daemon starts with this module
+
     from .conversation import Context, Receipt
 
 __all__ = ["Ally", "BlockingAlly", "Outbound", "Task"]
@@ -154,7 +155,7 @@ class Ally:
         outbound: Outbound,
         *,
         settings: Mapping[str, Any] = EMPTY,
-        data_dir: Path | None = None,
+        data_dir: str | Path | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -173,8 +174,11 @@ class Ally:
         if self._data_dir is None:
             message = f"the host of {self.name!r} keeps no state directory; give Host a home"
             raise RuntimeError(message)
-        self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return self._data_dir
+        from pathlib import Path
+
+        folder = Path(self._data_dir)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
 
     @property
     def session(self) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isfinite
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -27,7 +26,7 @@ class Told:
     protocols: tuple[str, ...] = ()
     capabilities: frozenset[str] = frozenset()
     settings: Mapping[str, Any] = EMPTY
-    data_dir: Path | None = None
+    data_dir: str | None = None
     deadlines: Mapping[str, float] = DEADLINES
     frame_bytes: int | None = None
 
@@ -42,7 +41,7 @@ class Told:
             protocols=tuple(_texts(params, "protocols")) or (_field(params, "protocol", str, ""),),
             capabilities=frozenset(_texts(params, "capabilities")),
             settings=_settings(params),
-            data_dir=Path(data_dir) if data_dir else None,
+            data_dir=data_dir or None,
             deadlines={**DEADLINES, **_numbers(params, "deadlines")},
             frame_bytes=frame_bytes if type(frame_bytes) is int and frame_bytes > 0 else None,
         )

@@ -81,7 +81,7 @@ def message_from_wire(value: Any, path: str = "message") -> Message:
         content=read.text("content"),
         id=read.text("id", ""),
         metadata=read.mapping("metadata"),
-        tool_calls=calls or (),  # type: ignore[arg-type]  # the converter `tuple` is generic
+        tool_calls=calls or (),
         tool_call_id=read.text_or_none("toolCallId"),
         private=read.flag("private", default=False),
         timestamp=read.integer("timestamp", 0),
