@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -44,7 +44,7 @@ def run(factory: Factory | str, *, name: str | None = None) -> NoReturn:
 
 
 @contextmanager
-def _no_garbage() -> Iterator[None]:
+def _no_garbage() -> Generator[None]:
     """Import without looking for garbage again and again: there is none, and it is a tenth of a process's start."""
     is_collecting = gc.isenabled()
     gc.disable()
