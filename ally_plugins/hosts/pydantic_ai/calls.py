@@ -14,7 +14,8 @@ from ally_plugins.frozen import freeze_mapping
 from ally_plugins.toolshapes import thaw
 
 from .history import arguments_of
-from .results import failure_text, restore, restore_failure, summary
+from .mending import mended_text, mended_value
+from .results import failure_text, restore, restore_failure, summary, with_failure_text
 
 if TYPE_CHECKING:
     from pydantic_ai.agent import CallToolsNode
@@ -84,12 +85,13 @@ class Calls:
         async def run(_call: ToolCall) -> ToolResult:
             nonlocal value, failure, before
             try:
-                value = await handler(args)
+                value = mended_value(await handler(args))
             except SkipToolExecution as skipped:
                 value = skipped.result
             except Exception as error:  # noqa: BLE001 - raised again below, once it has been told
-                failure = error
-                before = ToolResult(success=False, error=failure_text(error))
+                text = failure_text(error)
+                before = ToolResult(success=False, error=mended_text(text))
+                failure = error if before.error == text else with_failure_text(error, before.error or "")
                 return before
             before = summary(value)
             return before

@@ -18,7 +18,7 @@ from ally_plugins.toolshapes import thaw
 
 from .history import MARK
 
-__all__ = ["failure_text", "restore", "restore_failure", "summary", "words"]
+__all__ = ["failure_text", "restore", "restore_failure", "summary", "with_failure_text", "words"]
 
 _NAMED: Final = "<{}>"
 
@@ -115,8 +115,11 @@ def failure_text(error: BaseException) -> str:
 def restore_failure(error: Exception, before: ToolResult, after: ToolResult) -> Exception:
     """Return the error with the words that transforms made of its own, where the model reads them."""
     text = after.error or ""
-    if after is before or text == before.error:
-        return error
+    return error if after is before or text == before.error else with_failure_text(error, text)
+
+
+def with_failure_text(error: Exception, text: str) -> Exception:
+    """Return an error that tells the model `text`; one whose words the model never reads is returned as it is."""
     if isinstance(error, ToolRetryError):
         return ToolRetryError(dataclasses.replace(error.tool_retry, content=text))
     if isinstance(error, ToolFailedError):

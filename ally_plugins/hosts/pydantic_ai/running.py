@@ -20,6 +20,7 @@ from ally_plugins.events import ModelResponse as Responded
 from .calls import Calls
 from .deferring import has_resolver
 from .history import convert, prompt_text, request_for, text_of, with_text
+from .mending import mended_response, mended_text
 from .results import words
 from .toolset import PluginToolset
 
@@ -89,7 +90,7 @@ class RunPlugins(AbstractCapability[Any]):
             self._history = ctx.messages
             work.follow(ctx.messages, convert)
             text = prompt_text(ctx.prompt)
-            said = await work.begin(text)
+            said = await work.begin(mended_text(text) if text is not None else None)
             if said is not None and said != text:
                 self._prompt = with_text(ctx.prompt, said)
             try:
@@ -151,7 +152,7 @@ class RunPlugins(AbstractCapability[Any]):
         """Tell what the model answered, and how full its window is."""
         self._asked_at = perf_counter()
         try:
-            response = await handler(request_context)
+            response = mended_response(await handler(request_context))
         except BaseException as error:
             reason = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
             self._told(Responded(stop_reason=reason, duration_ms=self._took(), **self.work.about))

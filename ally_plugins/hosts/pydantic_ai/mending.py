@@ -1,0 +1,73 @@
+"""What a model or a tool said that no request could carry, mended before the history keeps it.
+
+A lone surrogate (a file name that is no UTF-8 has them, a careless server's JSON too), or two calls with one id: each
+later request would fail with it, and the conversation could not go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from operator import is_
+from typing import Any, Final
+
+from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart, ToolCallPart, ToolReturn
+
+__all__ = ["mended_response", "mended_text", "mended_value"]
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_REPLACEMENT: Final = "\ufffd"
+
+
+def mended_text(text: str) -> str:
+    """Return a text without lone surrogates; the same one when it has none."""
+    return text if text.isascii() or not _SURROGATE.search(text) else _SURROGATE.sub(_REPLACEMENT, text)
+
+
+def mended_response(response: ModelResponse) -> ModelResponse:
+    """Return a response that can be sent back: its text is UTF-8, and each of its calls has an id of its own."""
+    taken: set[str] = set()
+    parts = [_mended_part(part, taken) for part in response.parts]
+    if all(mended is part for mended, part in zip(parts, response.parts, strict=True)):
+        return response
+    return dataclasses.replace(response, parts=parts)
+
+
+def _mended_part(part: Any, taken: set[str]) -> Any:
+    if isinstance(part, (TextPart, ThinkingPart)):
+        content = mended_text(part.content)
+        return part if content == part.content else dataclasses.replace(part, content=content)
+    if isinstance(part, ToolCallPart):
+        name, args, call_id = mended_text(part.tool_name), mended_value(part.args), _fresh(part.tool_call_id, taken)
+        taken.add(call_id)
+        if (name, args, call_id) != (part.tool_name, part.args, part.tool_call_id):
+            return dataclasses.replace(part, tool_name=name, args=args, tool_call_id=call_id)
+    return part
+
+
+def _fresh(call_id: str, taken: set[str]) -> str:
+    """Return an id that no other call of the response has."""
+    found, number = mended_text(call_id), 1
+    while found in taken:
+        number += 1
+        found = f"{call_id}-{number}"
+    return found
+
+
+def mended_value(value: Any) -> Any:
+    """Return a value whose texts can be sent; the same one when they can. Objects that are not plain are left alone."""
+    if isinstance(value, str):
+        return mended_text(value)
+    if isinstance(value, ToolReturn):
+        returned, content = mended_value(value.return_value), mended_value(value.content)
+        if returned is value.return_value and content is value.content:
+            return value
+        return dataclasses.replace(value, return_value=returned, content=content)
+    if value.__class__ in {list, tuple}:
+        items = [mended_value(item) for item in value]
+        return value if all(map(is_, items, value)) else value.__class__(items)
+    if value.__class__ is dict:
+        pairs = [(mended_value(key), mended_value(item)) for key, item in value.items()]
+        unchanged = all(key is k and item is i for (key, item), (k, i) in zip(pairs, value.items(), strict=True))
+        return value if unchanged else dict(pairs)
+    return value
