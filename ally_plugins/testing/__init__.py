@@ -1,4 +1,4 @@
-"""For plugin authors: a plugin on a real host in memory, and the checks that every plugin should pass.
+"""For authors of plugins and of host adapters: a plugin on a real host in memory, and the checks of both.
 
 Nothing here is a mock: the host, its bus, its journal and its lanes are the real ones; only the clock stands still
 until it is moved. The names are loaded when they are first used, since pytest looks into this package at every start,
@@ -11,6 +11,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from .adapters.conformance import (
+        ADAPTER_CHECKS as ADAPTER_CHECKS,
+    )
+    from .adapters.conformance import (
+        AdapterConformance as AdapterConformance,
+    )
+    from .adapters.conformance import (
+        check_adapter as check_adapter,
+    )
+    from .adapters.conformance import (
+        run_adapter_check as run_adapter_check,
+    )
+    from .adapters.driver import (
+        AdapterDriver as AdapterDriver,
+    )
+    from .adapters.driver import (
+        AgentSetup as AgentSetup,
+    )
+    from .adapters.driver import (
+        HostTool as HostTool,
+    )
+    from .adapters.script import (
+        Answer as Answer,
+    )
+    from .adapters.script import (
+        Asked as Asked,
+    )
+    from .adapters.script import (
+        Script as Script,
+    )
     from .blocking import BlockingHarness as BlockingHarness
     from .checks import CHECKS as CHECKS
     from .conformance import (
@@ -34,6 +64,9 @@ if TYPE_CHECKING:
     from .subject import find_manifest as find_manifest
 
 _HOMES: Final = {
+    "adapters.conformance": ("ADAPTER_CHECKS", "AdapterConformance", "check_adapter", "run_adapter_check"),
+    "adapters.driver": ("AdapterDriver", "AgentSetup", "HostTool"),
+    "adapters.script": ("Answer", "Asked", "Script"),
     "blocking": ("BlockingHarness",),
     "checks": ("CHECKS",),
     "conformance": ("Finding", "Report", "check_plugin", "run_check"),
@@ -46,16 +79,26 @@ _HOMES: Final = {
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ADAPTER_CHECKS",
     "CHECKS",
+    "AdapterConformance",
+    "AdapterDriver",
+    "AgentSetup",
+    "Answer",
+    "Asked",
     "BlockingHarness",
     "Finding",
+    "HostTool",
     "PluginHarness",
     "Refusal",
     "Replayed",
     "Report",
+    "Script",
+    "check_adapter",
     "check_plugin",
     "find_manifest",
     "replay_recording",
+    "run_adapter_check",
     "run_check",
     "sample_calls",
     "sample_events",

@@ -1,0 +1,104 @@
+"""What the checks need of an adapter and its framework, and what they give it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from ally_plugins.agentkit import Approver  # noqa: TC004 - nobody reads these annotations at run time
+    from ally_plugins.agentkit.work import Preview  # noqa: TC004
+    from ally_plugins.conversation import Message
+    from ally_plugins.host import Host  # noqa: TC004
+
+    from .script import Script  # noqa: TC004
+
+__all__ = ["PARTS", "AdapterDriver", "AgentSetup", "HostTool"]
+
+PARTS: Final = {
+    "streaming": "a run whose answer is streamed",
+    "thinking": "the model's thoughts",
+    "usage": "how many tokens a request took, and the size of the window",
+    "approval": "an approver that is asked before a tool runs",
+    "preview": "what an edit would change, before it is made",
+    "interruption": "the action `interrupt`",
+    "plugin_tools": "plugins' tools as the agent's",
+    "system_prompt": "plugins' sections of the system prompt",
+    "model_request": "plugins' changes of what the model is asked",
+    "sub_agents": "an agent that is run in a tool of another one",
+    "compaction": "the action `compact`, with its events",
+}
+"""What an adapter may lack, since its framework does not give it; a driver's `lacks` names them."""
+
+ToolFunction: TypeAlias = Callable[[str], Awaitable[str]]
+
+
+@frozen(kw_only=True)
+class HostTool:
+    """A tool of the host author's: it has one argument, the string `text`, which is required.
+
+    `is_sensitive` says that a person has to agree first.
+    """
+
+    name: str
+    run: ToolFunction
+    is_sensitive: bool = False
+
+
+@frozen(kw_only=True)
+class AgentSetup:
+    """The agent that a check wants: made in the framework's own way, with the adapter for `host`.
+
+    What is None, or empty, is not given to the adapter at all. The host runs already, unless a check says otherwise.
+    """
+
+    host: Host
+    script: Script
+    name: str = "agent"
+    system_prompt: str = "You help."
+    tools: tuple[HostTool, ...] = ()
+    approve: Approver | None = None
+    preview: Preview | None = None
+
+    @property
+    def sensitive(self) -> tuple[str, ...]:
+        """The names of the tools that a person has to agree to."""
+        return tuple(tool.name for tool in self.tools if tool.is_sensitive)
+
+
+class AdapterDriver(ABC):
+    """How the checks drive an adapter; one for each adapter, without a state of its own.
+
+    `lacks` names the `PARTS` that its framework cannot give: what checks need them is left out, and said so.
+    """
+
+    name: ClassVar[str] = "the adapter"
+    lacks: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def make(self, setup: AgentSetup) -> Any:
+        """Return an agent of the framework with the adapter, tools, and a model that is `setup.script`.
+
+        The model turns what it is asked into an `Asked`, calls `setup.script.answer`, and turns the `Answer` into one
+        of the framework's; an error is raised as it is.
+        """
+
+    @abstractmethod
+    async def run(self, agent: Any, prompt: str | None, *, session_id: str, is_streamed: bool = False) -> str:
+        """Run one turn of the conversation with this id, with the history of the turns before, and return what it said.
+
+        The history is kept by the driver, as a host author would, also of a run that fails or is cancelled. `prompt`
+        None is a turn that a plugin wakes the agent for. Raises whatever the run raises, once it has ended.
+        """
+
+    @abstractmethod
+    def history(self, agent: Any, session_id: str) -> Sequence[Message]:
+        """Return the framework's history of a conversation, as it would be given to the next run."""
+
+    def check_lacks(self) -> None:
+        """Raise ValueError when `lacks` names what is no part."""
+        for part in self.lacks - PARTS.keys():
+            raise ValueError(f"{self.name} lacks {part!r}; expected parts out of {', '.join(sorted(PARTS))}")

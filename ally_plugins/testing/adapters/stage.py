@@ -1,0 +1,143 @@
+"""Where a check plays: a host with small plugins, an agent with a script, and everything that was said and told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from attrs import Factory, define, frozen
+
+from ally_plugins.events import Event
+from ally_plugins.markers import hookimpl
+from ally_plugins.policy.model_input import find_history_problem
+from ally_plugins.testing.checks import Broken
+from ally_plugins.testing.observed import ObservedHost
+
+from .driver import AdapterDriver, AgentSetup, HostTool
+from .script import Asked, Script, Step
+
+if TYPE_CHECKING:
+    from ally_plugins.conversation import Message
+    from ally_plugins.handle import Ally
+    from ally_plugins.session import Session
+
+__all__ = ["SESSION", "Play", "Stage", "expect", "plugin", "tool"]
+
+E = TypeVar("E", bound=Event)
+
+SESSION: Final = "conversation-1"
+"""The framework's id of the conversation that most checks are about."""
+
+
+@frozen
+class Stage:
+    """What a check is given: the driver of the adapter."""
+
+    driver: AdapterDriver
+
+    @asynccontextmanager
+    async def play(
+        self,
+        *steps: Step,
+        plugins: Mapping[str, Any] | None = None,
+        tools: Sequence[HostTool] = (),
+        window: int = 1_000,
+        host: Mapping[str, Any] | None = None,
+        **setup: Any,
+    ) -> AsyncGenerator[Play]:
+        """Run a host with these plugins, and make an agent whose model follows these steps."""
+        given = {"plugins": plugins or {}, "home": None, **(host or {})}
+        events: list[Event] = []
+        observed = ObservedHost(**given)
+        observed.stream.subscribe("*", events.append)
+        script = Script(steps, window)
+        async with observed:
+            whole = AgentSetup(host=observed, script=script, tools=tuple(tools), **setup)
+            yield Play(self.driver, observed, script, self.driver.make(whole), events)
+
+
+@define(eq=False)
+class Play:
+    """One host and one agent of it; it lives as long as the check."""
+
+    driver: AdapterDriver
+    host: ObservedHost
+    script: Script
+    agent: Any
+    events: list[Event] = Factory(list)
+
+    @property
+    def asked(self) -> list[Asked]:
+        """What the model was asked, request by request."""
+        return self.script.asked
+
+    def setup(self, *, steps: Sequence[Step] | None = None, tools: Sequence[HostTool] = (), **more: Any) -> AgentSetup:
+        """Return the setup of another agent on the same host; without `steps`, with the same script."""
+        script = self.script if steps is None else Script(steps, self.script.window)
+        return AgentSetup(host=self.host, script=script, tools=tuple(tools), **more)
+
+    async def run(self, prompt: str | None = "hello", *, session_id: str = SESSION, is_streamed: bool = False) -> str:
+        """Run a turn, and wait until every plugin has heard of it."""
+        try:
+            return await self.driver.run(self.agent, prompt, session_id=session_id, is_streamed=is_streamed)
+        finally:
+            await self.session(session_id).drained()
+
+    def session(self, session_id: str = SESSION) -> Session:
+        """Return the host's session of a conversation."""
+        return self.host.session(session_id)
+
+    def history(self, session_id: str = SESSION) -> Sequence[Message]:
+        """Return the framework's history."""
+        return self.driver.history(self.agent, session_id)
+
+    def told(self, *kinds: type[E], session_id: str = SESSION) -> list[E]:
+        """Return the events of these types in a session, in order."""
+        return [each for each in self.events if isinstance(each, kinds) and each.session_id == session_id]
+
+    def result_of(self, call_id: str) -> str:
+        """Return what the model was told of a call in the end. Raises Broken when it was told nothing."""
+        for asked in reversed(self.asked):
+            if (result := asked.result_of(call_id)) is not None:
+                return result
+        raise Broken(f"the model was told nothing of its call {call_id!r}")
+
+    def expect_valid(self, session_id: str = SESSION) -> None:
+        """Expect that the history, and all that the model was asked, is a conversation that models accept."""
+        for number, asked in enumerate(self.asked, 1):
+            problem = find_history_problem(asked.messages)
+            expect(problem is None, f"request {number} was no valid conversation: {problem}")
+        problem = find_history_problem(self.history(session_id))
+        expect(problem is None, f"the history is no valid conversation: {problem}")
+
+
+def expect(is_so: object, otherwise: str) -> None:
+    """Raise Broken unless it is so; `otherwise` says what was seen instead of what."""
+    if not is_so:
+        raise Broken(otherwise)
+
+
+def plugin(**hooks: Callable[..., Any]) -> type[Any]:
+    """Return a plugin class with these hooks, named without their `ally_`; each takes `self`, which has `ally`."""
+
+    class Plugin:
+        def __init__(self, ally: Ally) -> None:
+            self.ally = ally
+
+    for name, function in hooks.items():
+        setattr(Plugin, f"ally_{name}", hookimpl(function, specname=f"ally_{name}"))
+    return Plugin
+
+
+def tool(name: str = "work", result: str | Callable[[str], Any] = "worked", **options: Any) -> HostTool:
+    """Return a tool that returns `result`, or what `result` makes of its text."""
+
+    async def run(text: str) -> str:
+        if not callable(result):
+            return result
+        value = result(text)
+        return str(await value if asyncio.iscoroutine(value) else value)
+
+    return HostTool(name=name, run=run, **options)

@@ -1,0 +1,24 @@
+"""The agent passes the checks for host adapters: a test each."""
+
+from typing import Any
+
+import agent
+from driver import PydanticAIDriver
+from pydantic_ai import Agent
+
+from ally_plugins.hosts.pydantic_ai import AllyPlugins
+from ally_plugins.testing import AdapterConformance
+
+
+class MyDriver(PydanticAIDriver):
+    """Drives the agent of `agent.py`."""
+
+    def make_agent(self, model: Any, plugins: AllyPlugins, **options: Any) -> Agent[None, str]:
+        """Return the agent with a scripted model, and with what a check wants beside its own tools."""
+        return agent.make_agent(model, plugins, **options)
+
+
+class TestMyAgent(AdapterConformance):
+    """Each check is a test."""
+
+    driver = MyDriver()

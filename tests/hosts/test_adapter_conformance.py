@@ -1,0 +1,30 @@
+"""The adapter for pydantic-ai passes the checks for host adapters; so does a host author's own agent of a few lines."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ally_plugins.testing import AdapterConformance
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "pydantic_ai_agent"
+sys.path.append(str(EXAMPLE))
+
+
+class TestPydanticAI(AdapterConformance):
+    driver = import_module("driver").PydanticAIDriver()
+
+
+def test_the_agent_of_the_example_passes_each_of_them_too() -> None:
+    # In a process of its own, as a host author runs it: with the example's own configuration of pytest.
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE)]
+    ran = subprocess.run(command, cwd=EXAMPLE, env=_env(), capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout[-4_000:]
+
+
+def _env() -> dict[str, Any]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
