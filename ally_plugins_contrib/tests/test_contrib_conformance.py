@@ -1,4 +1,4 @@
-"""The three plugins keep to what every plugin should."""
+"""The plugins keep to what every plugin should."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from ally_plugins.testing import CHECKS, find_manifest, run_check
 from ally_plugins_contrib.conversation_monitor import ConversationMonitor
 from ally_plugins_contrib.loop_guard import LoopGuard
 from ally_plugins_contrib.secret_guard import SecretGuard
+from ally_plugins_contrib.test_watch import TestWatch
 
-PLUGINS = (ConversationMonitor, LoopGuard, SecretGuard)
+PLUGINS = (ConversationMonitor, LoopGuard, SecretGuard, TestWatch)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -22,7 +23,7 @@ def test_each_plugin_passes_every_check(plugin: Any, check: str) -> None:
     assert finding.remarks == ()
 
 
-@pytest.mark.parametrize("name", ["conversation-monitor", "loop-guard", "secret-guard"])
+@pytest.mark.parametrize("name", ["conversation-monitor", "loop-guard", "secret-guard", "test-watch"])
 def test_each_is_installed_with_its_entry_point_and_manifest(name: str) -> None:
     assert run_check("has a manifest", name).is_ok
     assert run_check("declares what it uses", name).is_ok
@@ -45,6 +46,7 @@ def test_each_request_has_a_reason_of_its_own(plugin: Any) -> None:
             {"gate:message", "gate:tool_call"}
             | {"transform:plugin_message", "transform:tool_input", "transform:tool_output"},
         ),
+        (TestWatch, {"actions", "add_message:user", "get_context:focus", "tasks", "tools"}),
     ],
 )
 def test_no_plugin_asks_for_more_than_it_did_when_it_was_reviewed(plugin: Any, asked: set[str]) -> None:
