@@ -22,7 +22,7 @@ from ally_plugins.scope import Scope
 from ally_plugins.wire.eventlines import event_line
 
 from .cursor import Cursor
-from .links import DaemonGone, Link, RemoteHook
+from .links import DaemonGone, Link, RemoteHook, tell
 from .observers import Observers, is_own
 from .requests import Request, TimedOut
 
@@ -317,8 +317,7 @@ class DaemonLane:
             return
         hook = request.function
         if hook is None:
-            future = link.request("drain", {})
-            future.add_done_callback(partial(self._drained, asked))
+            tell(link.request("drain", {}), partial(self._drained, asked))
             return
         assert isinstance(hook, RemoteHook)  # noqa: S101 - anything else is answered here
         cursor = self._cursors.get(request.scope.session_id or "")
@@ -326,7 +325,7 @@ class DaemonLane:
             cursor.is_recent(request.scope.origin)
         self._asked[asked.cause] = asked
         asked.future = future = link.request(hook.method, hook.params(request.arguments) | _about(asked))
-        future.add_done_callback(partial(self._answered, asked))
+        tell(future, partial(self._answered, asked))
 
     def _answer_here(self, asked: _Asked, function: Callable[..., Any]) -> None:
         """Let the host's own code answer, for a daemon that cannot be asked."""

@@ -129,25 +129,17 @@ class Dispatcher:
 
         Raises ReentryRefused when a gate would have to wait for the hook that asks.
         """
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        ends: dict[str, float] = {}
-        waiting: dict[str, asyncio.Future[Any]] = {}
+        poll = _Poll()
         _refuse_reentry(question, plugins)
         for plugin in plugins:
             if plugin.is_running:
-                future = _submit(plugin, question, arguments(plugin), "gate")
-                future.add_done_callback(partial(_note_end, ends, plugin.name))
-                waiting[plugin.name] = future
+                poll.add(plugin.name, _submit(plugin, question, arguments(plugin), "gate"))
         try:
-            if waiting:
-                await asyncio.wait(waiting.values())
+            await poll.wait()
         finally:
-            for future in waiting.values():
-                future.cancel()
+            poll.cancel()
         return [
-            _vote(plugin, question, waiting.get(plugin.name), (ends.get(plugin.name, start) - start) * 1000)
-            for plugin in plugins
+            _vote(plugin, question, poll.waiting.get(plugin.name), poll.elapsed_ms(plugin.name)) for plugin in plugins
         ]
 
     async def transform(
@@ -212,8 +204,43 @@ class _TransformFailed(Exception):
         self.shadow = shadow
 
 
-def _note_end(ends: dict[str, float], name: str, future: asyncio.Future[Any]) -> None:
-    ends[name] = future.get_loop().time()
+class _Poll:
+    """What some were asked at once, and when each answered.
+
+    One callback for each of them, where `asyncio.wait` and a note of the time would be two.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, asyncio.Future[Any]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._start = self._loop.time()
+        self._ends: dict[str, float] = {}
+        self._all: asyncio.Future[None] | None = None
+
+    def add(self, name: str, future: asyncio.Future[Any]) -> None:
+        """Wait for one more."""
+        self.waiting[name] = future
+        future.add_done_callback(partial(self._note, name))
+
+    async def wait(self) -> None:
+        """Wait until everyone has answered."""
+        if len(self._ends) < len(self.waiting):
+            self._all = self._loop.create_future()
+            await self._all
+
+    def cancel(self) -> None:
+        """Wait for nobody any more."""
+        for future in self.waiting.values():
+            future.cancel()
+
+    def elapsed_ms(self, name: str) -> float:
+        """Return after how many milliseconds one answered; 0 for one that was not asked."""
+        return (self._ends.get(name, self._start) - self._start) * 1000
+
+    def _note(self, name: str, _: asyncio.Future[Any]) -> None:
+        self._ends[name] = self._loop.time()
+        if self._all is not None and not self._all.done() and len(self._ends) == len(self.waiting):
+            self._all.set_result(None)
 
 
 def _takes_part(plugin: Plugin, hook: str) -> bool:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import frozen
 
+from ally_plugins.compat import override
 from ally_plugins.errors import PluginError
 
 if TYPE_CHECKING:
-    import asyncio
-
     from ally_plugins.events import Event
 
-__all__ = ["BROKE_PROTOCOL", "DaemonError", "DaemonGone", "Link", "NonsenseAnswer", "RemoteCrash", "RemoteHook"]
+__all__ = [
+    "BROKE_PROTOCOL",
+    "Answer",
+    "DaemonError",
+    "DaemonGone",
+    "Link",
+    "NonsenseAnswer",
+    "RemoteCrash",
+    "RemoteHook",
+    "tell",
+]
 
 
 BROKE_PROTOCOL: Final = "broke the protocol"
@@ -35,6 +45,36 @@ class RemoteCrash(DaemonError):
 
 class NonsenseAnswer(DaemonError):
     """A gate of a daemon's answered what is no verdict."""
+
+
+class Answer(asyncio.Future[Any]):
+    """What a daemon will answer; cancelling it takes the request back.
+
+    No callback, and so no turn of the loop, is needed for that, nor for `told`, which hears of the answer at once.
+    """
+
+    def __init__(self, take_back: Callable[[], None]) -> None:
+        super().__init__()
+        self.told: Callable[[asyncio.Future[Any]], None] | None = None
+        self._take_back = take_back
+
+    @override
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Take the request back, unless it has been answered."""
+        is_cancelled = super().cancel(msg)
+        if is_cancelled:
+            self._take_back()
+            if self.told is not None:
+                self.get_loop().call_soon(self.told, self)
+        return is_cancelled
+
+
+def tell(future: asyncio.Future[Any], told: Callable[[asyncio.Future[Any]], None]) -> None:
+    """Call `told` when a request is answered: where the link can, at once and not in the loop's next turn."""
+    if isinstance(future, Answer) and not future.done():
+        future.told = told
+    else:
+        future.add_done_callback(told)
 
 
 class Link(Protocol):

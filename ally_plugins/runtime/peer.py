@@ -23,7 +23,7 @@ from ally_plugins.wire.codes import INTERNAL_ERROR, read_error
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.messages import Cancel, ErrorResponse, Notification, Progress, Request, Response
 
-from .links import BROKE_PROTOCOL, DaemonGone, RemoteCrash
+from .links import BROKE_PROTOCOL, Answer, DaemonGone, RemoteCrash
 
 if TYPE_CHECKING:
     from ally_plugins.events import Event
@@ -79,8 +79,8 @@ class Peer(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
-        self._futures: dict[int, asyncio.Future[Any]] = {}
-        self._unsent: list[asyncio.Future[Any]] = []
+        self._answers: dict[int, Answer] = {}
+        self._unsent: list[Answer] = []
         self._working: dict[int | str, asyncio.Future[Any]] = {}
         self._watched: dict[int | str, Callable[[Progress], None]] = {}
         self._arrived: deque[Any] = deque()
@@ -172,26 +172,26 @@ class Peer(asyncio.Protocol):
 
     def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:
         """Send a request; the future gets its result, the error that its answer stands for, or DaemonGone."""
-        future = self._loop.create_future()
         if self._is_over:
-            self._unsent.append(future)
+            unsent = Answer(_nothing)
+            self._unsent.append(unsent)
             if not self.is_watched:
                 self._let_go("is gone")
-            return future
+            return unsent
         try:
             number = self.connection.request(method, params)
         except AllyError as error:  # larger than the daemon takes
-            future.set_exception(error)
-            future.exception()
-            return future
-        self._futures[number] = future
-        future.add_done_callback(partial(self._settled, number))
+            refused = Answer(_nothing)
+            refused.set_exception(error)
+            refused.exception()
+            return refused
+        answer = self._answers[number] = Answer(partial(self._take_back, number))
         self._flush_soon()
-        return future
+        return answer
 
     def watch(self, future: asyncio.Future[Any], told: Callable[[Progress], None]) -> None:
         """Let `told` hear how far the answer to a request is, until there is one."""
-        number = next((number for number, waiting in self._futures.items() if waiting is future), None)
+        number = next((number for number, waiting in self._answers.items() if waiting is future), None)
         if number is not None:
             self._watched[number] = told
             future.add_done_callback(lambda _: self._watched.pop(number, None))
@@ -253,13 +253,15 @@ class Peer(asyncio.Protocol):
         self._on_lost(reason)
 
     def _let_go(self, reason: str) -> None:
-        waiting = [*self._futures.values(), *self._unsent]
-        self._futures.clear()
+        waiting = [*self._answers.values(), *self._unsent]
+        self._answers.clear()
         self._unsent.clear()
-        for future in waiting:
-            if not future.done():
-                future.set_exception(DaemonGone(f"the process of {self.name!r} {reason}", plugin=self.name))
-                future.exception()  # who asked may be gone
+        for answer in waiting:
+            if not answer.done():
+                answer.set_exception(DaemonGone(f"the process of {self.name!r} {reason}", plugin=self.name))
+                answer.exception()  # who asked may be gone
+                if answer.told is not None:
+                    self._loop.call_soon(answer.told, answer)  # after all that its end means to others
 
     # --- in ---
 
@@ -315,15 +317,17 @@ class Peer(asyncio.Protocol):
             told(message)
 
     def _take_answer(self, message: Response | ErrorResponse) -> None:
-        future = self._futures.pop(message.id, None)
+        answer = self._answers.pop(message.id, None)
         self._is_held = self._is_held or message.method == "initialize"
-        if future is None or future.done():
+        if answer is None or answer.done():
             return
         if isinstance(message, Response):
-            future.set_result(message.result)
+            answer.set_result(message.result)
         else:
-            future.set_exception(self._error_of(message))
-            future.exception()  # who asked may be gone
+            answer.set_exception(self._error_of(message))
+            answer.exception()  # who asked may be gone
+        if answer.told is not None:
+            answer.told(answer)
 
     def _error_of(self, message: ErrorResponse) -> AllyError:
         """Return what an error stands for; what a daemon's code raised by itself is only named."""
@@ -334,8 +338,8 @@ class Peer(asyncio.Protocol):
         text = f"{what} in its {message.method}; the traceback is in `ally-plugins logs {self.name}`"
         return RemoteCrash(text, plugin=self.name)
 
-    def _settled(self, number: int, future: asyncio.Future[Any]) -> None:
-        if self._futures.pop(number, None) is not None and future.cancelled() and not self._is_lost:
+    def _take_back(self, number: int) -> None:
+        if self._answers.pop(number, None) is not None and not self._is_lost:
             self.connection.cancel(number)
             self._schedule_flush()
 
@@ -364,3 +368,7 @@ class Peer(asyncio.Protocol):
             if self._is_paused and transport.get_write_buffer_size() > MOST_WAITING:
                 self._is_swamped = True
                 self._mind_reading()
+
+
+def _nothing() -> None:
+    """Take back what was never sent."""
