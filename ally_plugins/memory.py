@@ -41,13 +41,17 @@ _STATUSES: Final = ("pending", "in_progress", "completed")
 
 @define(eq=False)
 class Conversation:
-    """The messages of one session and what is known of its agent. Only the loop's thread changes the messages."""
+    """The messages of one session and what is known of its agent. Only the loop's thread changes the messages.
+
+    One that `is_mirror` follows a history that somebody else keeps: plugins' messages come into it from there.
+    """
 
     messages: list[Message] = field(factory=list)
     focus: str | None = None
     token_usage: float | None = None
     todos: tuple[TodoItem, ...] = ()
     is_processing: bool = False
+    is_mirror: bool = False
     _agents: dict[str, AgentState] = field(factory=dict)
     _ids: set[str] = field(factory=set)
     _visible: list[Message] = field(factory=list)
@@ -173,7 +177,8 @@ class DefaultCapabilities:
 
     @hookimpl
     def ally_add_message(self, session: Session, message: Message) -> bool:
-        session.conversation.add(message)
+        if not session.conversation.is_mirror:
+            session.conversation.add(message)
         return True
 
     @hookimpl

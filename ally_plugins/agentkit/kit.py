@@ -28,7 +28,8 @@ class AgentKit:
     """How agents run with one host. Lives as long as the adapter's object; several may share a host.
 
     `approve` asks the person. `sensitive` names the tools that need permission. `preview` tells what an edit would
-    change. `context_window` is in tokens, where the framework does not know the model's.
+    change. `context_window` is in tokens, where the framework does not know the model's. `can_compact` says that the
+    adapter has a way to shorten conversations, which it does by itself when `compact_at` percent of the window is used.
     """
 
     host: Host
@@ -36,10 +37,14 @@ class AgentKit:
     sensitive: Sensitive = ()
     preview: Preview | None = None
     context_window: int | None = None
+    compact_at: float | None = None
+    can_compact: bool = False
     live: Live = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.live = Live.of(self.host)
+        if self.can_compact:
+            self.live.offer_compaction()
 
     def sensitivity(self, tool: str) -> str | None:
         """Return how sensitive a tool is, None when it needs no permission."""

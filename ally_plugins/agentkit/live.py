@@ -15,6 +15,7 @@ from attrs import define, field
 
 from ally_plugins.errors import HostError
 
+from .compaction import COMPACT, CompactionWish, Compactor
 from .mirror import Mirror
 from .permission import PermissionFlow
 
@@ -39,8 +40,11 @@ class LiveSession:
     permission: PermissionFlow = field(init=False, factory=PermissionFlow)
     mirror: Mirror = field(init=False)
     works: dict[str, AgentWork] = field(init=False, factory=dict)
+    compactor: Compactor = field(init=False, factory=Compactor)
     undelivered: dict[str, Message] = field(init=False, factory=dict)
     """Plugins' messages that have entered the conversation and not yet the framework's history."""
+    doubtful: dict[str, Message] = field(init=False, factory=dict)
+    """Those that entered in a run that failed: whoever goes on may have its history, or the one before."""
 
     def __attrs_post_init__(self) -> None:
         self.mirror = Mirror(self.session.id, self.session.conversation)
@@ -143,6 +147,17 @@ class Live:
         for live in idle[: max(len(idle) - IDLE_SESSIONS, 0)]:
             del self.sessions[live.id]
             await live.session.close()
+
+    def offer_compaction(self) -> None:
+        """Let plugins and the person ask for a compaction: somebody can do it."""
+        if COMPACT not in self.host.host_actions:
+            self.host.offer_action(COMPACT, self._compact)
+
+    def _compact(self, session: Session, request: ActionRequest) -> Any:
+        """Take up the wish at the next safe point, where the framework's history can be changed."""
+        reason = str(request.arguments.get("reason") or f"{request.requested_by} asked for it")
+        self.session(session.id).compactor.wish = CompactionWish(request.requested_by, reason)
+        return {"scheduled": True}
 
     def _interrupt(self, session: Session, request: ActionRequest) -> Any:
         live = self.sessions.get(session.id)

@@ -34,6 +34,9 @@ class Mirror:
     _prompts: int = field(init=False, default=0)
     _epoch: int = field(init=False, default=0)
 
+    def __attrs_post_init__(self) -> None:
+        self.conversation.is_mirror = True
+
     @property
     def next_id(self) -> str:
         """The id that the next message gets that is no plugin's and no system prompt."""
@@ -54,6 +57,7 @@ class Mirror:
     def _start_over(self, history: Sequence[Any], convert: Convert) -> bool:
         """Read a whole history again: one that only goes on is taken in, another one replaces what was known."""
         known = [message for message in self.conversation.messages if message.source_plugin is None]
+        self.plugin_ids.clear()
         self._seen, self._count, self._prompts = len(history), 0, 0
         self._last = history[-1] if history else None
         read = [message for item in history for message in convert(item)]

@@ -110,17 +110,21 @@ class PermissionFlow:
         answer = await session.gate_permission(request)
         if answer.is_denied:
             return self._answered(session, request, Outcome(is_allowed=False, reason=answer.reason))
-        asked_by = tuple(dict.fromkeys([*_askers(ruling), *_askers(answer)]))
-        if answer.waived and not asked_by:
+        question = _question(request, call, (ruling, answer), diff)
+        if answer.waived and not question.asked_by:
             return self._answered(session, request, _ALLOWED)
-        reason = "; ".join(filter(None, (_reason(ruling), _reason(answer)))) or f"{call.tool_name} needs permission"
-        question = PermissionQuestion(request, call, reason, asked_by, diff)
-        if approve is not None:
-            return await self._ask(session, question, approve)
-        if may_defer:
-            return Outcome(is_allowed=False, reason=reason, is_deferred=True)
-        text = f"nobody is there to agree: {reason}"
-        return self._answered(session, request, Outcome(is_allowed=False, reason=text))
+        if may_defer and approve is None:
+            return Outcome(is_allowed=False, reason=question.reason, is_deferred=True)
+        return await self._ask(session, question, approve)
+
+    async def veto(self, session: PermissionSide, call: ToolCall, approve: Approver | None) -> Outcome:
+        """Let permission gates stop something of the host's own; it becomes a question only where one of them asks."""
+        request = permission_request(call, NORMAL)
+        answer = await session.gate_permission(request)
+        if not answer.needs_person:
+            return _ALLOWED if answer.is_allowed else Outcome(is_allowed=False, reason=answer.reason)
+        session.emit(request)
+        return await self._ask(session, _question(request, call, (answer,), None), approve)
 
     def respond(self, session: EmitSide, call: ToolCall, *, is_allowed: bool, parent_id: str | None) -> None:
         """Tell of an answer that came from elsewhere, to a question that was deferred."""
@@ -128,7 +132,10 @@ class PermissionFlow:
         response = PermissionResponse(request_id=request_id(call), choice=choice, **_about(call, parent_id))
         session.emit(response)
 
-    async def _ask(self, session: PermissionSide, question: PermissionQuestion, approve: Approver) -> Outcome:
+    async def _ask(self, session: PermissionSide, question: PermissionQuestion, approve: Approver | None) -> Outcome:
+        if approve is None:
+            text = f"nobody is there to agree: {question.reason}"
+            return self._answered(session, question.request, Outcome(is_allowed=False, reason=text))
         call = question.call
         key = (call.tool_name, question.asked_by)
         choice, reason = "deny", "the question was taken back"
@@ -187,16 +194,18 @@ def _response(request: PermissionRequest, choice: str) -> PermissionResponse:
     )
 
 
+def _question(
+    request: PermissionRequest, call: ToolCall, rulings: tuple[Ruling, ...], diff: DiffPreview | None
+) -> PermissionQuestion:
+    """Return what the person is asked, with the reasons of the gates that want it."""
+    asking = [ruling for ruling in rulings if ruling.needs_person]
+    asked_by = tuple(dict.fromkeys(name for ruling in asking for name in ruling.decided_by))
+    reason = "; ".join(ruling.reason for ruling in asking if ruling.reason) or f"{call.tool_name} needs permission"
+    return PermissionQuestion(request, call, reason, asked_by, diff)
+
+
 def _text(values: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
     return next((value for key in keys if isinstance(value := values.get(key), str)), None)
-
-
-def _askers(ruling: Ruling) -> tuple[str, ...]:
-    return ruling.decided_by if ruling.needs_person else ()
-
-
-def _reason(ruling: Ruling) -> str:
-    return ruling.reason if ruling.needs_person else ""
 
 
 async def _choice(approve: Approver, question: PermissionQuestion) -> str:

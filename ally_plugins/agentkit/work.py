@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ally_plugins.agenttools import MAIN_AGENT
 from ally_plugins.conversation import Message, ToolCall, ToolResult
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ally_plugins.agenttools import AgentTool
     from ally_plugins.conversation import SafePoint
 
+    from .compaction import Compact
     from .kit import AgentKit  # noqa: TC004 - nobody reads this annotation at run time
     from .live import LiveSession  # noqa: TC004
     from .mirror import Convert
@@ -46,7 +47,7 @@ __all__ = ["CALL", "AgentWork", "Preview"]
 _log: Final = logging.getLogger(__name__)
 
 Preview: TypeAlias = Callable[[ToolCall], "DiffPreview | Awaitable[DiffPreview | None] | None"]
-"""What a call would change, None when it changes no file; may read, must not write."""
+"""What a call would change, None when it changes no file; may read, must not write. The kit ties it to the call."""
 
 _NO_ABOUT: Final[dict[str, Any]] = {}
 _ALLOWED: Final = Outcome(is_allowed=True)
@@ -77,6 +78,7 @@ class AgentWork:
     is_ended: bool = False
     about: dict[str, Any] = field(init=False)
     _taken: dict[str, Message] = field(init=False, factory=dict)
+    _entered: dict[str, Message] = field(init=False, factory=dict)
     _tools: int = field(init=False, default=0)
     _began: float = field(init=False, factory=perf_counter)
 
@@ -98,6 +100,7 @@ class AgentWork:
         session = self.live.session
         if self.kit.approve is not None or self.can_defer:
             session.has_person = True
+        self._doubt()
         await self._safe_point("turn_start")
         if prompt is not None:
             said = Message(role="user", content=prompt, id=self.live.mirror.next_id)
@@ -107,6 +110,13 @@ class AgentWork:
         self.live.works[self.id] = self
         self._started(prompt, None)
         return prompt
+
+    def _doubt(self) -> None:
+        """Let messages of a run that failed enter again, where the history that goes on does not hold them."""
+        live = self.live
+        lost = {key: each for key, each in live.doubtful.items() if key not in live.mirror.plugin_ids}
+        live.doubtful = {}
+        live.undelivered = {**lost, **live.undelivered}
 
     def _started(self, message: str | None, task_prompt: str | None) -> None:
         self.emit(
@@ -129,6 +139,8 @@ class AgentWork:
         self.is_ended = True
         self.live.works.pop(self.id, None)
         self.live.undelivered = {**self._taken, **self.live.undelivered}
+        if error is not None:
+            self.live.doubtful.update(self._entered)
         cause = self.interruption_cause
         if cause is None and error is not None:
             cause = f"{type(error).__name__}: {error}".removesuffix(": ")
@@ -215,6 +227,7 @@ class AgentWork:
         if not taken:
             return ()
         self._taken.update(taken)
+        self._entered.update(taken)
         return tuple(taken.values())
 
     async def _safe_point(self, kind: SafePoint) -> None:
@@ -222,6 +235,30 @@ class AgentWork:
         for message in await live.session.safe_point(kind):
             if message.id not in live.mirror.plugin_ids:  # delivered again after a crash: the history has it
                 live.undelivered[message.id] = message
+
+    @property
+    def usage_now(self) -> float | None:
+        """How much of the window is used, in percent, as far as is known: of this run, or of the session before."""
+        known = self.context_usage
+        return known if known is not None or self.parent is not None else self.live.session.conversation.token_usage
+
+    async def compacted(
+        self,
+        messages: list[Any],
+        compact: Compact,
+        *,
+        measure: Callable[[Sequence[Any]], int],
+        strategy: str | None = None,
+    ) -> list[Any] | None:
+        """Shorten the framework's messages if that is due, and return them; None when they stay. See `Compactor.run`.
+
+        Call it at a step, before its safe point, so that what plugins add in answer comes behind what was shortened.
+        """
+        compactor = self.live.compactor
+        wish = compactor.due(self.usage_now, self.kit.compact_at) if self.parent is None else None
+        if wish is None or self.live.session.is_closed:
+            return None
+        return await compactor.run(self, wish, messages, compact, measure=measure, strategy=strategy)
 
     # --- tools ---
 
@@ -284,8 +321,10 @@ class AgentWork:
         except Exception:  # noqa: BLE001 - without a preview, the call is decided all the same
             _log.exception("the preview of %r failed; it goes on without one", call.tool_name)
             return None
-        if found is not None:
-            self.emit(found)
+        if found is None:
+            return None
+        found = evolve(found, call_id=call.call_id, **self.about)
+        self.emit(found)
         return found
 
     async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:

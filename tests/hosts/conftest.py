@@ -12,7 +12,8 @@ from pydantic_ai import Agent
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 
-from ally_plugins import Ally, Event, Host, hookimpl
+from ally_plugins import Ally, Event, GrantSet, Host, Limits, PluginRecord, hookimpl
+from ally_plugins.config import PluginConfig
 from ally_plugins.hosts.pydantic_ai import AllyPlugins
 
 E = TypeVar("E", bound=Event)
@@ -112,6 +113,14 @@ class Bench:
         return Agent(script.model, name=name, output_type=output, tools=tools, capabilities=[*others, plugins])
 
 
+def make_free(plugin: type[Any], *granted: str, on_error: str = "drop", name: str = "p") -> Any:
+    """Return a plugin that may say as much as it likes, as `Host(plugins=...)` takes it."""
+    grants = GrantSet.of(granted)
+    limits = Limits(messages_per_minute=100_000)
+    config = PluginConfig(enabled=True, is_decided=True, grants=grants, limits=limits, transform_on_error=on_error)
+    return plugin, PluginRecord.by_code(name, grants=grants, config=config)
+
+
 @asynccontextmanager
 async def bench(
     plugins: Mapping[str, Any] | None = None, grants: Mapping[str, Iterable[str]] | None = None, **options: Any
@@ -120,43 +129,52 @@ async def bench(
         yield Bench(host)
 
 
-@pytest.fixture
+# Makers hold nothing: one for the whole session, so that Hypothesis may use them.
+
+
+@pytest.fixture(scope="session")
 def script() -> type[Script]:
     """Return the class of a model that answers by a script."""
     return Script
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def live() -> Callable[..., Any]:
     """Return what opens a host with plugins, and keeps what it emits."""
     return bench
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def call() -> Callable[..., ToolCallPart]:
     """Return what makes a tool call of the model's."""
     return ToolCallPart
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def answer() -> Callable[..., ModelResponse]:
     """Return what makes a response of calls and texts."""
     return respond
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def returns() -> Callable[..., dict[str, ToolReturnPart]]:
     """Return what finds the results of tool calls in a history."""
     return returns_of
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plugin() -> Callable[..., type[Any]]:
     """Return what makes a plugin class of hooks; the last one built leaves its handle in the attribute `ally`."""
     return make_plugin
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def free() -> Callable[..., Any]:
+    """Return what gives a plugin grants and no limit of messages."""
+    return make_free
+
+
+@pytest.fixture(scope="session")
 def go(run: Callable[..., Any]) -> Callable[[Coroutine[Any, Any, Any]], Any]:
     """Return what runs a test's coroutine, for a minute at most."""
     return lambda main: run(asyncio.wait_for(main, 60))

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic_ai.capabilities import AbstractCapability
 
 from ally_plugins.agentkit import AgentKit
+from ally_plugins.agentkit.compaction import CompactionWish
 from ally_plugins.compat import override
+from ally_plugins.errors import HostError
 
+from .compacting import COMPACT_AT
 from .deferring import allows_deferral
 from .running import RunPlugins
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from ally_plugins.agentkit.permission import Sensitive
     from ally_plugins.agentkit.work import Preview
     from ally_plugins.host import Host
+
+    from .compacting import Compaction
 
 __all__ = ["AllyPlugins"]
 
@@ -35,10 +40,12 @@ class AllyPlugins(AbstractCapability[Any]):
     where the agent's output type has `DeferredToolRequests` (`defer` says so for a type that is given to the run), and
     is a deny elsewhere. `sensitive` names the tools that need permission, or maps them to how sensitive they are; tools
     that the framework marks as requiring approval do anyhow. `preview` tells what an edit would change before it is
-    made. `context_window` is the model's in tokens, where the framework does not know it.
+    made. `context_window` is the model's in tokens, where the framework does not know it. `compact` shortens histories
+    when `compact_at` percent of it is used, or when a plugin or the person asks: a function from messages to messages,
+    or one of the harness's compaction strategies.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but one by name, each an option of its own
         self,
         host: Host,
         *,
@@ -46,6 +53,8 @@ class AllyPlugins(AbstractCapability[Any]):
         sensitive: Sensitive = (),
         preview: Preview | None = None,
         context_window: int | None = None,
+        compact: Compaction | None = None,
+        compact_at: float = COMPACT_AT,
         defer: bool | None = None,
         id: str = "ally-plugins",  # noqa: A002 - the framework's own name for it
     ) -> None:
@@ -53,8 +62,15 @@ class AllyPlugins(AbstractCapability[Any]):
         self.description = None
         self.defer_loading = False
         self.defer = defer
+        self.compaction = compact
         self.kit = AgentKit(
-            host=host, approve=approve, sensitive=sensitive, preview=preview, context_window=context_window
+            host=host,
+            approve=approve,
+            sensitive=sensitive,
+            preview=preview,
+            context_window=context_window,
+            compact_at=compact_at if compact is not None else None,
+            can_compact=compact is not None,
         )
 
     @property
@@ -78,7 +94,7 @@ class AllyPlugins(AbstractCapability[Any]):
     async def for_run(self, ctx: RunContext[Any]) -> AbstractCapability[Any]:
         """Return the copy that follows one run."""
         may_defer = self.defer if self.defer is not None else allows_deferral(ctx)
-        return RunPlugins(self.kit, self.id or "ally-plugins", may_defer=may_defer)
+        return RunPlugins(self.kit, self.id or "ally-plugins", may_defer=may_defer, compaction=self.compaction)
 
     # --- between runs ---
 
@@ -93,6 +109,12 @@ class AllyPlugins(AbstractCapability[Any]):
         """
         live = self.kit.live.sessions.get(session_id)
         return live.interrupt(cause) if live is not None else False
+
+    def compact(self, session_id: str, reason: str = "the person asked for it") -> None:
+        """Have a conversation shortened before the model is asked next. Raises HostError when nothing can do it."""
+        if self.compaction is None:
+            raise HostError("nothing here can shorten a conversation; give AllyPlugins(compact=...)")
+        self.kit.session(session_id).compactor.wish = CompactionWish("person", reason)
 
     async def wait_for_trigger(self, session_id: str) -> None:
         """Wait until a plugin that may wakes the idle agent; then run it with its history and without a prompt.

@@ -18,6 +18,7 @@ from ally_plugins.compat import override
 from ally_plugins.events import ModelResponse as Responded
 
 from .calls import Calls
+from .compacting import compacted
 from .deferring import has_resolver
 from .history import convert, prompt_text, request_for, text_of, with_text
 from .mending import mended_response, mended_text
@@ -44,18 +45,28 @@ if TYPE_CHECKING:
 
     from ally_plugins.agentkit import AgentKit, AgentWork
 
+    from .compacting import Compaction
+
 __all__ = ["RunPlugins"]
 
 
 class RunPlugins(AbstractCapability[Any]):
     """What follows one run; it lives as long as the run."""
 
-    def __init__(self, kit: AgentKit, id: str, *, may_defer: bool) -> None:  # noqa: A002 - the framework's own name
+    def __init__(
+        self,
+        kit: AgentKit,
+        id: str,  # noqa: A002 - the framework's own name
+        *,
+        may_defer: bool,
+        compaction: Compaction | None = None,
+    ) -> None:
         self.id = id
         self.description = None
         self.defer_loading = False
         self.kit = kit
         self.may_defer = may_defer
+        self.compaction = compaction
         self._work: AgentWork | None = None
         self._calls: Calls | None = None
         self._prompt: str | Sequence[UserContent] | None = None
@@ -138,6 +149,8 @@ class RunPlugins(AbstractCapability[Any]):
         work = self.work
         self._history = ctx.messages
         work.follow(ctx.messages, convert)
+        if self.compaction is not None:
+            request_context = await compacted(work, ctx, request_context, self.compaction)
         messages = await work.safe_point("step")
         for message in messages:
             ctx.enqueue(request_for(message))
