@@ -59,7 +59,7 @@ class AgentKit:
         Raises HostError as the host's start does.
         """
         parent = current_work(self)
-        async with self.live.running():
+        async with self.live.upkeep.running():
             live = parent.live if parent is not None else self.live.session(session_id)
             work = AgentWork(self, live, run_id, name, parent, CALL.get() if parent is not None else None, model)
             token = _WORK.set(work)

@@ -5,23 +5,19 @@ One for each host, whoever drives it, so that adapters with options of their own
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, ref
 
 from attrs import define, field
 
-from ally_plugins.errors import HostError
-
 from .compaction import COMPACT, CompactionWish, Compactor
 from .mirror import Mirror
 from .permission import PermissionFlow
+from .upkeep import Upkeep
 
 if TYPE_CHECKING:
     from ally_plugins.conversation import ActionRequest, Message  # noqa: TC004 - nobody reads these at run time
-    from ally_plugins.host import Host  # noqa: TC004
+    from ally_plugins.host import Host
     from ally_plugins.session import Session  # noqa: TC004
 
     from .work import AgentWork  # noqa: TC004
@@ -71,67 +67,22 @@ class LiveSession:
 class Live:
     """What is alive of one host. It lives as long as the host object."""
 
-    _host: ref[Host]
+    upkeep: Upkeep
     sessions: dict[str, LiveSession] = field(init=False, factory=dict)
-    _users: int = field(init=False, default=0)
-    _changing: asyncio.Lock = field(init=False, factory=asyncio.Lock)
 
     @classmethod
     def of(cls, host: Host) -> Live:
         """Return what is alive of a host, the same for everybody."""
         known = _LIVE.get(host)
         if known is None:
-            known = _LIVE[host] = cls(ref(host))
+            known = _LIVE[host] = cls(Upkeep(ref(host)))
             host.offer_action("interrupt", known._interrupt)
         return known
 
     @property
     def host(self) -> Host:
         """The host. Raises HostError when nobody holds it any more."""
-        host = self._host()
-        if host is None:
-            raise HostError("the host is gone; keep it as long as agents use it")
-        return host
-
-    @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
-        """Have the host run meanwhile: one that runs is left alone, another is started and stopped with its last user.
-
-        Raises HostError for a host that runs on another event loop, and what its start raises.
-        """
-        is_ours = await self._enter()
-        try:
-            yield
-        finally:
-            if is_ours:
-                await self._leave()
-
-    async def _enter(self) -> bool:
-        loop = asyncio.get_running_loop()
-        if self._users == 0:
-            self._changing = asyncio.Lock()  # a lock belongs to the loop on which it was waited for
-        if self.host.loop is not None and self._users == 0:
-            self._check_loop(loop)
-            return False
-        async with self._changing:
-            if self.host.loop is None:
-                await self.host.start()
-            self._check_loop(loop)
-            self._users += 1
-        return True
-
-    def _check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self.host.loop is not loop:
-            raise HostError(
-                f"the host {self.host.app!r} runs on another event loop; run the agent on that one, or give it a host"
-                " of its own"
-            )
-
-    async def _leave(self) -> None:
-        async with self._changing:
-            self._users -= 1
-            if self._users == 0:
-                await self.host.stop()
+        return self.upkeep.host
 
     def session(self, session_id: str) -> LiveSession:
         """Return a live session, opened or found again. Raises HostError when the host does not run."""
