@@ -17,7 +17,7 @@ from pydantic_ai.exceptions import RunCancelled
 from ally_plugins import Ally, Host, PluginRecord, ToolCall, hookimpl
 from ally_plugins.config import PluginConfig
 from ally_plugins.daemons import Daemon, ProcessLimits, Timing
-from ally_plugins.events import Event  # noqa: TC001 - hooks are read at run time
+from ally_plugins.events import AgentEnd, Event
 from ally_plugins.hosts.pydantic_ai import AllyPlugins
 from ally_plugins.policy.permissions import GrantSet
 
@@ -192,25 +192,38 @@ def check_events(events: Sequence[Event]) -> None:
     for told in by_session.values():
         numbers = sorted(event.seq for event in told)
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-        for kind, (end, key) in PAIRS.items():
-            assert problems_of(told, kind, end, key) == [], "\n".join(map(repr, told))
+        assert problems_of(told) == [], "\n".join(map(in_short, told))
 
 
-def problems_of(events: Sequence[Event], kind: str, end: str, key: str) -> list[str]:
-    """Return what is wrong with the beginnings and ends of one kind."""
-    found = []
-    running: collections.Counter[Any] = collections.Counter()
+def in_short(event: Event) -> str:
+    """Return an event as a line of a failed test."""
+    names = (
+        getattr(event, name, None) for name in ("agent_name", "tool_name", "plugin_name", "state", "call_id", "error")
+    )
+    return " ".join([f"{event.turn_id} {event.seq} {event.type}", *(str(name) for name in names if name)])[:200]
+
+
+def problems_of(events: Sequence[Event]) -> list[str]:
+    """Return what is wrong with the beginnings and ends in one session."""
+    found: list[str] = []
+    ends = {end: kind for kind, (end, _) in PAIRS.items()}
+    running: dict[tuple[str, Any], int] = {}
     for event in events:
-        name = getattr(event, key, None)
+        kind = event.type if event.type in PAIRS else ends.get(event.type)
+        if kind is None:
+            continue
+        name = (kind, getattr(event, PAIRS[kind][1]))
         if event.type == kind:
-            running[name] += 1
-            if running[name] > 1:
-                found.append(f"{kind} of {name} at {event.seq} before the end of the one before")
-        elif event.type == end:
-            running[name] -= 1
-            if running[name] < 0:
-                found.append(f"{end} of {name} at {event.seq} without a beginning")
-    return found + [f"{kind} of {name} has no end" for name, count in running.items() if count > 0]
+            if name in running:
+                found.append(f"{kind} of {name[1]} at {event.seq} before the end of the one at {running[name]}")
+            running[name] = event.seq
+            continue
+        if running.pop(name, None) is None:
+            found.append(f"{event.type} of {name[1]} at {event.seq} without a beginning")
+        if isinstance(event, AgentEnd) and not event.is_specialized_agent:
+            left = [each for each in running if each[0] != "SESSION_START"]
+            found += [f"{each} goes on after the agent's end at {event.seq}" for each in left]
+    return found + [f"{kind} of {name} has no end" for kind, name in running]
 
 
 def plugin_texts(texts: Iterable[str]) -> list[str]:
@@ -220,8 +233,8 @@ def plugin_texts(texts: Iterable[str]) -> list[str]:
 
 
 def agent_with(
-    stage: Stage, model: Any, tools: Sequence[Any] = (), **more: Any
+    stage: Stage, model: Any, tools: Sequence[Any] = (), *, name: str | None = None, **more: Any
 ) -> tuple[Agent[None, str], AllyPlugins]:
     """Return a host author's agent, and the adapter that is on it."""
     plugins = AllyPlugins(stage.host, **more)
-    return Agent(model, tools=tools, capabilities=[plugins], retries=1), plugins
+    return Agent(model, name=name, tools=tools, capabilities=[plugins], retries=1), plugins

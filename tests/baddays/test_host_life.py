@@ -213,7 +213,7 @@ def test_a_host_that_runs_on_another_loop_is_not_used(model_server: ModelServer,
         agent = Agent(model(), capabilities=[AllyPlugins(host)])
         async with host:
             with pytest.raises(HostError, match="runs on another event loop"):
-                await asyncio.to_thread(agent.run_sync, "hi")
+                await asyncio.to_thread(lambda: asyncio.run(agent.run("hi")))
         assert model_server.requests == []
 
     go(main())

@@ -14,6 +14,7 @@ from pydantic_ai.messages import ModelResponse, ThinkingPart
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_graph import End
 
+from ally_plugins.agentkit.inflight import InFlight
 from ally_plugins.compat import override
 from ally_plugins.events import ModelResponse as Responded
 
@@ -72,6 +73,7 @@ class RunPlugins(AbstractCapability[Any]):
         self._prompt: str | Sequence[UserContent] | None = None
         self._history: list[ModelMessage] = []
         self._asked_at = 0.0
+        self._in_flight = InFlight()
 
     @property
     def work(self) -> AgentWork:
@@ -107,6 +109,7 @@ class RunPlugins(AbstractCapability[Any]):
             try:
                 result = await handler()
             except BaseException as error:
+                await self._in_flight.stop()
                 work.follow(self._history, convert)
                 work.end(error=error)
                 raise
@@ -164,13 +167,14 @@ class RunPlugins(AbstractCapability[Any]):
     ) -> ModelResponse:
         """Tell what the model answered, and how full its window is."""
         self._asked_at = perf_counter()
-        try:
-            response = mended_response(await handler(request_context))
-        except BaseException as error:
-            reason = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
-            self._told(Responded(stop_reason=reason, duration_ms=self._took(), **self.work.about))
-            raise
-        self._responded(ctx, response)
+        with self._in_flight.held():
+            try:
+                response = mended_response(await handler(request_context))
+            except BaseException as error:
+                reason = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
+                self._told(Responded(stop_reason=reason, duration_ms=self._took(), **self.work.about))
+                raise
+            self._responded(ctx, response)
         return response
 
     def _told(self, event: Responded) -> None:
@@ -226,7 +230,8 @@ class RunPlugins(AbstractCapability[Any]):
         handler: WrapToolExecuteHandler,
     ) -> Any:
         """Ask whether the call may run, run it, and tell of it."""
-        return await self.calls.execute(ctx, call, args, handler)
+        with self._in_flight.held():
+            return await self.calls.execute(ctx, call, args, handler)
 
     @override
     async def handle_deferred_tool_calls(
