@@ -39,7 +39,6 @@ class PydanticAIDriver(AdapterDriver):
     """Drives agents as `make_agent` makes them."""
 
     name = "pydantic-ai"
-    lacks = frozenset({"system_prompt", "model_request"})
 
     def make_agent(self, model: Any, plugins: AllyPlugins, **options: Any) -> Agent[None, str]:
         """Return an agent; a host author puts their own here."""

@@ -29,7 +29,7 @@ from ally_plugins.errors import EventError
 from ally_plugins.frozen import EMPTY, FrozenDict, freeze_mapping
 from ally_plugins.toolshapes import thaw
 
-__all__ = ["MARK", "arguments_of", "convert", "prompt_text", "request_for", "text_of", "with_text"]
+__all__ = ["MARK", "arguments_of", "convert", "prompt_text", "request_for", "said_in", "text_of", "with_text"]
 
 MARK: Final = "ally_plugins"
 """The key in a part's metadata under which a plugin's message is kept: its id, role, content and metadata."""
@@ -55,7 +55,7 @@ def convert(message: ModelMessage) -> Iterable[Message]:
             yield Message(role="assistant", content=text, tool_calls=tool_calls, timestamp=timestamp)
         return
     for part in message.parts:
-        yield from _said(part)
+        yield from said_in(part)
 
 
 def text_of(response: ModelResponse) -> str:
@@ -72,40 +72,33 @@ def arguments_of(call: ToolCallPart) -> FrozenDict:
 
 
 @singledispatch
-def _said(_part: object) -> Iterable[Message]:
+def said_in(_part: object) -> Iterable[Message]:
+    """Return the message that a part of a request is, none for what says nothing to anybody."""
     return ()
 
 
-@_said.register
+@said_in.register
 def _(part: SystemPromptPart) -> Iterable[Message]:
     kept = (part.metadata or {}).get(MARK)
     message = _kept(kept) if kept is not None else None
     return [message if message is not None else Message(role="system", content=part.content)]
 
 
-@_said.register
+@said_in.register
 def _(part: UserPromptPart) -> Iterable[Message]:
     timestamp = int(part.timestamp.timestamp() * 1000)
     if isinstance(part.content, str):
         return [Message(role="user", content=part.content, timestamp=timestamp)]
-    plugins: list[Message] = []
-    others: list[UserContent] = []
-    for item in part.content:
-        message = _kept_in(item)
-        if message is not None:
-            plugins.append(message)
-        else:
-            others.append(item)
-    said = [Message(role="user", content=_joined(others), timestamp=timestamp)] if others else []
-    return [*said, *plugins]
+    kept = _kept_in(part.content[0]) if len(part.content) == 1 else None
+    return [kept if kept is not None else Message(role="user", content=_joined(part.content), timestamp=timestamp)]
 
 
-@_said.register
+@said_in.register
 def _(part: ToolReturnPart) -> Iterable[Message]:
     return [Message(role="tool", content=part.model_response_str(), tool_call_id=part.tool_call_id)]
 
 
-@_said.register
+@said_in.register
 def _(part: RetryFeedbackPart) -> Iterable[Message]:
     return [Message(role="user", content=part.model_response())]
 

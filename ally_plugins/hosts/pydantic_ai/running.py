@@ -18,6 +18,7 @@ from ally_plugins.agentkit.inflight import InFlight
 from ally_plugins.compat import override
 from ally_plugins.events import ModelResponse as Responded
 
+from .asking import AskedModel
 from .calls import Calls
 from .compacting import compacted
 from .deferring import has_resolver
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
         WrapToolExecuteHandler,
     )
     from pydantic_ai.messages import ModelMessage, ToolCallPart, UserContent
-    from pydantic_ai.models import ModelRequestContext
+    from pydantic_ai.models import Model, ModelRequestContext
     from pydantic_ai.run import AgentRunResult
     from pydantic_ai.tools import DeferredToolResults, RunContext, ToolDefinition
     from pydantic_ai.toolsets import AbstractToolset
@@ -204,6 +205,14 @@ class RunPlugins(AbstractCapability[Any]):
             work.said(text)
         window = self.kit.context_window or ctx.model.context_window
         work.used(usage.input_tokens + usage.output_tokens, window)
+
+    @override
+    def get_wrapper_model(self, model: Model) -> Model | None:
+        """Let plugins change what the model is asked, where any of them wants to."""
+        session = self.work.live.session
+        if session.is_closed or not (session.wants("system_prompt") or session.wants("model_request")):
+            return None
+        return AskedModel(model, self.work)
 
     # --- tools ---
 
