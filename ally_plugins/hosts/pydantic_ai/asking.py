@@ -103,8 +103,9 @@ class _Prompt:
         self._messages = messages
         self._parts = {f"instructions-{number}": part for number, part in enumerate(parts, 1)}
         self._prompts = {f"prompt-{number}": part for number, part in enumerate(_prompts(messages), 1)}
-        texts = [(name, part.content) for name, part in (*self._prompts.items(), *self._parts.items())]
-        self.sections = tuple(PromptSection(name, text) for name, text in texts)
+        texts = {name: part.content for name, part in self._prompts.items()}
+        texts |= {name: part.content for name, part in self._parts.items()}
+        self.sections = tuple(PromptSection(name, text) for name, text in texts.items())
 
     def parts_with(self, sections: Iterable[PromptSection]) -> list[InstructionPart]:
         """Return the instructions as the sections have them; a section that a plugin added is one of them."""
