@@ -241,7 +241,10 @@ class CompactionComplete(Event):
 
 @frozen(eq=False, repr=False)
 class ContextUsageUpdate(Event):
-    """How much of the model's context window is used, in percent from 0 to 100."""
+    """How much of the model's context window is used, in percent from 0 to 100.
+
+    With `parent_call_id` it is that of a sub-agent, which works in that call, and says nothing of the session's own.
+    """
 
     TYPE = "CONTEXT_USAGE_UPDATE"
 

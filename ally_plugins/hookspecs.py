@@ -81,7 +81,7 @@ class PluginHooks:
 
     @hookspec
     def ally_context_usage_update(self, event: events.ContextUsageUpdate) -> None:
-        """How much of the model's context window is used, in percent from 0 to 100."""
+        """How much of the model's context window is used, 0 to 100 percent; with `parent_call_id`, a sub-agent's."""
 
     @hookspec
     def ally_todo_update(self, event: events.TodoUpdate) -> None:

@@ -119,7 +119,8 @@ class Conversation:
 
 
 def _usage(conversation: Conversation, event: Any) -> None:
-    conversation.token_usage = event.context_usage
+    if event.parent_call_id is None:  # else it is how full a sub-agent's window is
+        conversation.token_usage = event.context_usage
 
 
 def _compacted(conversation: Conversation, event: Any) -> None:

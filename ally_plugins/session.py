@@ -219,7 +219,7 @@ class Session:
             self._is_pumped = True
             self._host.pump(self)
         if kind is ContextUsageUpdate:
-            self._check_thresholds(event.context_usage)  # type: ignore[attr-defined]
+            self._check_thresholds(event)  # type: ignore[arg-type]
         elif kind is CompactionComplete:
             with self._lock:
                 self._thresholds.compacted(event.new_context_usage)  # type: ignore[attr-defined]
@@ -237,7 +237,10 @@ class Session:
             message = f"session {self.id!r} is closed; open one with host.session()"
             raise SessionError(message)
 
-    def _check_thresholds(self, usage: float) -> None:
+    def _check_thresholds(self, event: ContextUsageUpdate) -> None:
+        if event.parent_call_id is not None:  # a sub-agent's window
+            return
+        usage = event.context_usage
         with self._lock:
             levels = self._thresholds.update(usage)
         for level in levels:

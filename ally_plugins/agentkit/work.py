@@ -202,7 +202,7 @@ class AgentWork:
         if self.parent is None:
             self.emit(ContextUsageUpdate(context_usage=usage))
         else:
-            self.emit(ContextUsageUpdate(context_usage=usage, parent_call_id=self.call_id, **self.about))
+            self.emit(ContextUsageUpdate(context_usage=usage, parent_call_id=self.call_id or self.id, **self.about))
 
     # --- safe points ---
 

@@ -72,6 +72,23 @@ def test_thresholds_come_as_events_after_the_update_that_passed_them(run: Any, n
     assert [event.seq for event in told] == list(range(2, 2 + len(told)))
 
 
+def test_how_full_a_sub_agents_window_is_says_nothing_of_the_session(run: Any, new_host: Any) -> None:
+    told: list[Any] = []
+
+    async def main() -> None:
+        async with new_host() as host:
+            session = host.session("s")
+            host.stream.subscribe("CONTEXT_THRESHOLD", told.append)
+            session.emit(ContextUsageUpdate(context_usage=20))
+            session.emit(ContextUsageUpdate(context_usage=95, parent_call_id="c1"))
+            assert session.conversation.token_usage == 20
+            assert told == []
+            session.emit(ContextUsageUpdate(context_usage=60))
+            assert [event.threshold for event in told] == [50.0]
+
+    run(main())
+
+
 def test_many_threads_may_emit_at_once_and_every_event_has_a_number_of_its_own(
     run: Any, new_host: Any, puppet: Any
 ) -> None:
