@@ -10,9 +10,10 @@ from ally_plugins.testing import CHECKS, find_manifest, run_check
 from ally_plugins_contrib.conversation_monitor import ConversationMonitor
 from ally_plugins_contrib.loop_guard import LoopGuard
 from ally_plugins_contrib.secret_guard import SecretGuard
+from ally_plugins_contrib.session_notes import SessionNotes
 from ally_plugins_contrib.test_watch import TestWatch
 
-PLUGINS = (ConversationMonitor, LoopGuard, SecretGuard, TestWatch)
+PLUGINS = (ConversationMonitor, LoopGuard, SecretGuard, SessionNotes, TestWatch)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -23,7 +24,7 @@ def test_each_plugin_passes_every_check(plugin: Any, check: str) -> None:
     assert finding.remarks == ()
 
 
-@pytest.mark.parametrize("name", ["conversation-monitor", "loop-guard", "secret-guard", "test-watch"])
+@pytest.mark.parametrize("name", ["conversation-monitor", "loop-guard", "secret-guard", "session-notes", "test-watch"])
 def test_each_is_installed_with_its_entry_point_and_manifest(name: str) -> None:
     assert run_check("has a manifest", name).is_ok
     assert run_check("declares what it uses", name).is_ok
@@ -46,6 +47,7 @@ def test_each_request_has_a_reason_of_its_own(plugin: Any) -> None:
             {"gate:message", "gate:tool_call"}
             | {"transform:plugin_message", "transform:tool_input", "transform:tool_output"},
         ),
+        (SessionNotes, {"actions", "emit_event", "get_context:focus", "tools", "transform:system_prompt"}),
         (TestWatch, {"actions", "add_message:user", "get_context:focus", "tasks", "tools"}),
     ],
 )
