@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_ai.messages import InstructionPart, ModelRequest, SystemPromptPart
 from pydantic_ai.models.wrapper import WrapperModel
@@ -84,7 +84,7 @@ class AskedModel(WrapperModel):
                 messages = view.with_messages(made.messages)
             if made.settings != before.settings:
                 hidden = {name: value for name, value in (settings or {}).items() if name not in shown}
-                settings = {**hidden, **thaw(made.settings)}  # type: ignore[typeddict-item]  # a plugin may invent some
+                settings = cast("ModelSettings", {**hidden, **thaw(made.settings)})  # a plugin may invent some
         return messages, settings, parameters
 
 
