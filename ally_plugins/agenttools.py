@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .frozen import FrozenDict  # noqa: TC004 - nobody reads these annotations at run time
     from .tools import Kind  # noqa: TC004
 
-__all__ = ["MAIN_AGENT", "AgentTool", "find_offered", "offered_to_agent"]
+__all__ = ["MAIN_AGENT", "AgentTool", "find_offered", "is_offered", "offered_to_agent"]
 
 MAIN_AGENT: Final = "main"
 """How `visible_to` names the agent that the person talks to."""

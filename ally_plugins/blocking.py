@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from .agenttools import MAIN_AGENT
 from .errors import HostError
 from .host import Host
 from .runtime.lanes import GRACE
 
 if TYPE_CHECKING:
+    from .agenttools import AgentTool
     from .conversation import Message, ModelInput, PromptSection, SafePoint, ToolCall, ToolResult
     from .events import DiffPreview, Event, PermissionRequest
     from .judging import Ruling
@@ -191,9 +193,19 @@ class BlockingSession:
         """As `Session.safe_point`."""
         return self._run(self.session.safe_point(kind))
 
-    def request_action(self, action: str, arguments: Mapping[str, Any] | None = None, *, by: str = "person") -> Any:
+    def request_action(self, action: str, arguments: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """As `Session.request_action`."""
-        return self._run(self.session.request_action(action, arguments, by=by))
+        return self._run(self.session.request_action(action, arguments, **options))
+
+    def agent_tools(self, agent: str = MAIN_AGENT, *, taken: Collection[str] = ()) -> tuple[AgentTool, ...]:
+        """As `Session.agent_tools`."""
+        return self._run(_now(lambda: self.session.agent_tools(agent, taken=taken)))
+
+    def call_agent_tool(
+        self, tool: AgentTool, arguments: Mapping[str, Any] | None = None, *, timeout: float | None = None
+    ) -> ToolResult:
+        """As `Session.call_agent_tool`."""
+        return self._run(self.session.call_agent_tool(tool, arguments, timeout=timeout))
 
     def drained(self) -> None:
         """As `Session.drained`."""
@@ -202,3 +214,8 @@ class BlockingSession:
     def close(self) -> None:
         """As `Session.close`."""
         self._run(self.session.close())
+
+
+async def _now(look: Callable[[], T]) -> T:
+    """Look at something on the host's own loop, to which it belongs."""
+    return look()

@@ -9,16 +9,16 @@ import click
 from ally_plugins.errors import AllyError
 
 from .listing import paint_state
-from .live import look
+from .live import look, offers_of
 from .processes import process_data, process_rows, trust
 from .reading import reading_of, record_data, summary
 from .requests import changes_of, meaning
 from .settings import setting_rows, shown_settings
 from .state import command
-from .text import columns, echo, inert, paint, print_json, when
+from .text import columns, echo, inert, paint, preview, print_json, when
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ally_plugins.home import Home
     from ally_plugins.journal import StoredRecord
@@ -36,7 +36,9 @@ _SHOWN: Final = 10
 @command("info")
 @click.argument("name")
 def info(state: State, name: str) -> None:
-    """Show all about the plugin NAME: origin, requests and what is granted, settings, hooks, order, recent trouble.
+    """Show all about the plugin NAME: origin, requests and what is granted, settings, order, recent trouble.
+
+    With hosts running, also how it is there, and which tools and actions it offers to whom.
 
     \b
     Example:
@@ -46,14 +48,15 @@ def info(state: State, name: str) -> None:
     record = registry.get(name)
     order = _order(record, registry.load())
     trouble = _trouble(state.home, record.name)
-    live = look(state.home)
+    live, offers = look(state.home), offers_of(state.home, record.name)
     if state.as_json:
-        more = {"settings": shown_settings(registry, record), "live": live.data(record.name)}
+        more = {"settings": shown_settings(registry, record), "live": live.data(record.name), "offers": offers}
         print_json(_data(record, order, trouble) | more)
         return
     for line in (*_head(record), *_asked(record)):
         echo(line)
     _section("now", live.lines(record.name))
+    _section("offers", _offer_lines(offers))
     _section("settings", setting_rows(registry, record))
     _section("order", order["lines"])
     _section("changed since you agreed", changes_of(record))
@@ -67,6 +70,16 @@ def _section(title: str, lines: Sequence[str]) -> None:
         echo(f"\n  {paint(title, bold=True)}")
         for line in lines:
             echo(f"    {line}")
+
+
+def _offer_lines(offers: Sequence[Mapping[str, Any]]) -> list[str]:
+    return columns([_offer_row(each) for each in offers])
+
+
+def _offer_row(offer: Mapping[str, Any]) -> tuple[str, ...]:
+    is_tool, to_agent = offer.get("kind") == "tool", bool(offer.get("agent"))
+    whom = "to the agent" if is_tool else "to you and the agent" if to_agent else "to you"
+    return inert(offer.get("kind")), inert(offer.get("name")), whom, preview(offer.get("description", ""))
 
 
 def _head(record: PluginRecord) -> list[str]:

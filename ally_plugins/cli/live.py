@@ -20,7 +20,7 @@ from .text import echo, inert, when
 if TYPE_CHECKING:
     from ally_plugins.home import Home
 
-__all__ = ["Effect", "LivePlugin", "Look", "look", "tell_hosts", "warn_of_silent"]
+__all__ = ["Effect", "LivePlugin", "Look", "look", "offers_of", "tell_hosts", "warn_of_silent"]
 
 PATIENCE: Final = 2.0
 """Seconds to wait for the word of all hosts on a change; a host that is well says it within one."""
@@ -149,6 +149,14 @@ def look(home: Home, timeout: float = GLANCE) -> Look:
     answers = call_all(hosts, "status", None, timeout) if hosts else []
     said = [answer.result for answer in answers if answer.result is not None]
     return Look(said, [answer.host.pid for answer in answers if answer.is_silent])
+
+
+def offers_of(home: Home, plugin: str) -> list[dict[str, Any]]:
+    """Return what a plugin offers in the running hosts: tools and actions, each once. Raises nothing."""
+    hosts = hosts_of(home)
+    answers = call_all(hosts, "offers", {"plugin": plugin}, GLANCE) if hosts else []
+    found = [offer for each in answers if each.result is not None for offer in each.result.get("offers", ())]
+    return list({(offer.get("kind"), offer.get("name")): offer for offer in found}.values())
 
 
 def warn_of_silent(found: Look) -> None:

@@ -22,6 +22,7 @@ from ally_plugins.errors import NotFoundRefused, UnavailableRefused
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.starts import remember_starts
 
+from .offers import describe_offers
 from .tasks import cancel_task, describe_tasks
 
 if TYPE_CHECKING:
@@ -121,6 +122,10 @@ class LiveControls:
     async def release(self, plugin: str) -> dict[str, Any]:
         """Start a plugin again that is in quarantine here."""
         return await self._patiently(plugin, lambda: self._locked(plugin, lambda: self._release(plugin)))
+
+    def offers(self, plugin: str) -> dict[str, Any]:
+        """Return the tools and actions that a plugin offers now."""
+        return describe_offers([*self.host.tools, *self.host.actions], plugin)
 
     def tasks(self) -> dict[str, Any]:
         """Return the background tasks that run, and those that ended last; times are Unix ms."""

@@ -148,6 +148,7 @@ class _Peer(asyncio.Protocol):
             "apply": lambda params: side.apply(_plugin(params)),
             "restart": lambda params: side.restart(_plugin(params)),
             "release": lambda params: side.release(_plugin(params)),
+            "offers": lambda params: _now(side.offers(_plugin(params))),
             "tasks": lambda _: _now(side.tasks()),
             "cancel_task": lambda params: side.cancel_task(_text(params, "task", "a task's id")),
         }

@@ -30,6 +30,10 @@ class ControlSide(Protocol):
         """Start a plugin again that is in quarantine."""
         ...
 
+    def offers(self, plugin: str) -> Mapping[str, Any]:
+        """Return the tools and actions that a plugin offers now."""
+        ...
+
     def tasks(self) -> Mapping[str, Any]:
         """Return the background tasks that run, and those that ended last."""
         ...

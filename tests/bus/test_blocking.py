@@ -68,6 +68,9 @@ def test_a_host_s_whole_life_from_a_plain_thread(no_leaks: None) -> None:
         assert session.gate_tool_call(ToolCall("rm")).is_denied
         assert host.call_tool("add", {"a": 1, "b": 2}).data == 3
         assert session.request_action("greet", {"name": "you"}) == "hello you"
+        (offered,) = session.agent_tools(taken=["add"])
+        assert offered.name == "p__add"
+        assert session.call_agent_tool(offered, {"a": 2, "b": 2}).data == 4
 
         def work(call: ToolCall) -> ToolResult:
             return ToolResult(success=True, output=threading.current_thread().name)

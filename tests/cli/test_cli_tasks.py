@@ -63,6 +63,32 @@ def enabled(operator: Operator) -> Operator:
     return operator
 
 
+def test_info_shows_what_it_offers_and_to_whom(operator: Operator, start: Callable[[], Agent]) -> None:
+    code = (
+        CODE.replace("import tool\n", "import action, tool\n")
+        + """
+    @action
+    async def forget(self) -> None:
+        \"Forget it\u202e.\"
+
+    @action(agent=True)
+    async def rebuild(self) -> None:
+        \"Build it anew.\"
+"""
+    )
+    operator.install(manifest=MANIFEST + 'actions = { reason = "for you" }\n', code=code)
+    operator.run("enable", NAME, "--yes")
+    assert operator.ask("info", NAME)["offers"] == []
+    start()
+    shown = operator.run("info", NAME).stdout
+    for words in ("work     to the agent", "forget   to you  ", "rebuild  to you and the agent  Build it anew."):
+        assert words in shown
+    assert "Forget it\\u202e." in shown
+    operator.run("revoke", NAME, "tools")
+    offers = {each["name"]: each["agent"] for each in operator.ask("info", NAME)["offers"]}
+    assert offers == {"forget": False, "rebuild": False}
+
+
 def test_without_a_host_there_is_nothing_to_show_and_nothing_to_cancel(enabled: Operator) -> None:
     assert enabled.run("tasks").stdout == "no host runs\n"
     assert enabled.ask("tasks") == {"tasks": [], "silent": []}

@@ -66,6 +66,9 @@ class Side:
     async def release(self, plugin: str) -> Mapping[str, Any]:
         raise ValueError(f"a secret of {plugin}")
 
+    def offers(self, plugin: str) -> Mapping[str, Any]:
+        return {"plugin": plugin, "offers": []}
+
     def tasks(self) -> Mapping[str, Any]:
         return {"tasks": []}
 
