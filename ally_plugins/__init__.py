@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .agentkit.permission import (
         PermissionQuestion as PermissionQuestion,
     )
+    from .agentkit.previews import (
+        file_preview as file_preview,
+    )
     from .agenttools import (
         MAIN_AGENT as MAIN_AGENT,
     )
@@ -365,6 +368,7 @@ _HOMES: Final = {
         "Approver",
         "PermissionQuestion",
     ),
+    "agentkit.previews": ("file_preview",),
     "agenttools": ("MAIN_AGENT", "AgentTool"),
     "blocking": ("BlockingHost",),
     "bus": ("PluginMessageBus",),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from .kit import AgentKit
 from .live import LiveSession
 from .permission import Approver, PermissionQuestion
+from .previews import file_preview
 from .work import AgentWork
 
-__all__ = ["AgentKit", "AgentWork", "Approver", "LiveSession", "PermissionQuestion"]
+__all__ = ["AgentKit", "AgentWork", "Approver", "LiveSession", "PermissionQuestion", "file_preview"]

@@ -37,6 +37,8 @@ class LiveSession:
     mirror: Mirror = field(init=False)
     works: dict[str, AgentWork] = field(init=False, factory=dict)
     compactor: Compactor = field(init=False, factory=Compactor)
+    todos: dict[str | None, tuple[dict[str, str], ...]] = field(init=False, factory=dict)
+    """What was last told of each agent's todos; None is the agent that the person talks to."""
     undelivered: dict[str, Message] = field(init=False, factory=dict)
     """Plugins' messages that have entered the conversation and not yet the framework's history."""
     doubtful: dict[str, Message] = field(init=False, factory=dict)

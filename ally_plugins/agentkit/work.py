@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -27,6 +27,7 @@ from ally_plugins.events import (
     ModelRequest,
     ModelResponse,
     ThoughtComplete,
+    TodoUpdate,
     UserMessage,
 )
 from ally_plugins.toolcalls import Runner, carry_out
@@ -138,6 +139,8 @@ class AgentWork:
             return
         self.is_ended = True
         self.live.works.pop(self.id, None)
+        if self.parent is not None:
+            self.live.todos.pop(self.id, None)
         self.live.undelivered = {**self._taken, **self.live.undelivered}
         if error is not None:
             self.live.doubtful.update(self._entered)
@@ -192,6 +195,13 @@ class AgentWork:
         """Tell what the model said to the person, or a sub-agent's to the agent that called it."""
         message_id = self.live.mirror.next_id if self.parent is None else None
         self.emit(AssistantMessage(content=content, message_id=message_id, **self.about))
+
+    def planned(self, todos: Sequence[Mapping[str, str]], call_id: str | None) -> None:
+        """Tell of the agent's todos, `{id, task, status, activeForm?}` each, when they are others than before."""
+        listed = tuple(dict(todo) for todo in todos)
+        if self.live.todos.get(self.about.get("agent_id")) != listed:
+            self.live.todos[self.about.get("agent_id")] = listed
+            self.emit(TodoUpdate(todos=listed, call_id=call_id, **self.about))
 
     def used(self, tokens: int | None, window: int | None) -> None:
         """Tell how much of the context window is used; CONTEXT_THRESHOLD follows by itself. Unknown is not told."""

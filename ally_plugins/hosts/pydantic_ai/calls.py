@@ -16,12 +16,13 @@ from ally_plugins.toolshapes import thaw
 from .history import arguments_of
 from .mending import mended_text, mended_value
 from .results import failure_text, restore, restore_failure, summary, with_failure_text
+from .todos import todos_after
 
 if TYPE_CHECKING:
     from pydantic_ai.agent import CallToolsNode
     from pydantic_ai.capabilities.abstract import RawToolArgs, ValidatedToolArgs, WrapToolExecuteHandler
     from pydantic_ai.messages import ToolCallPart
-    from pydantic_ai.tools import DeferredToolRequests, RunContext
+    from pydantic_ai.tools import DeferredToolRequests, RunContext, ToolDefinition
 
     from ally_plugins.agentkit import AgentWork
 
@@ -59,7 +60,12 @@ class Calls:
         return args if final.arguments == given.arguments else _plain(final)
 
     async def execute(
-        self, ctx: RunContext[Any], call: ToolCallPart, args: ValidatedToolArgs, handler: WrapToolExecuteHandler
+        self,
+        ctx: RunContext[Any],
+        call: ToolCallPart,
+        tool: ToolDefinition,
+        args: ValidatedToolArgs,
+        handler: WrapToolExecuteHandler,
     ) -> Any:
         """Run a call that may run and return its value; a refusal is returned as the framework's denial.
 
@@ -75,7 +81,10 @@ class Calls:
                 self._forget(call.tool_call_id)
                 return ToolDenied(f"not run: {outcome.reason}")
         self._forget(call.tool_call_id)
-        return await self._carry_out(final, args, handler)
+        value = await self._carry_out(final, args, handler)
+        if tool.capability_id is not None and (todos := await todos_after(ctx, tool)) is not None:
+            self._work.planned(todos, call.tool_call_id)
+        return value
 
     async def _carry_out(self, call: ToolCall, args: ValidatedToolArgs, handler: WrapToolExecuteHandler) -> Any:
         value: Any = None

@@ -240,7 +240,7 @@ class RunPlugins(AbstractCapability[Any]):
     ) -> Any:
         """Ask whether the call may run, run it, and tell of it."""
         with self._in_flight.held():
-            return await self.calls.execute(ctx, call, args, handler)
+            return await self.calls.execute(ctx, call, tool_def, args, handler)
 
     @override
     async def handle_deferred_tool_calls(

@@ -1,0 +1,79 @@
+"""An agent with the harness's own capabilities: its files show their diffs, its plan is the agent's todos."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ally_plugins import DiffPreview, PermissionQuestion, TodoUpdate, file_preview
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("pydantic_ai_harness")
+
+Fixture = Any
+
+
+def test_the_harness_s_edits_are_shown_and_asked_about_before_they_are_made(
+    tmp_path: Path, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
+) -> None:
+    from pydantic_ai.capabilities import LocalWorkspace
+    from pydantic_ai_harness.filesystem import FileSystem
+
+    target = tmp_path / "a.txt"
+    target.write_text("one two")
+    asked: list[PermissionQuestion] = []
+
+    async def approve(question: PermissionQuestion) -> str:
+        asked.append(question)
+        assert target.read_text() == "one two"
+        return "allow"
+
+    async def main() -> None:
+        async with live() as bench:
+            steps = script(answer(call("edit_file", {"path": "a.txt", "old_text": "one", "new_text": "1"}, "c1")), "ok")
+            agent = bench.agent(
+                steps,
+                capabilities=[LocalWorkspace(tmp_path), FileSystem()],
+                sensitive=["edit_file", "write_file"],
+                preview=file_preview(tmp_path),
+                approve=approve,
+            )
+            result = await agent.run("go")
+            assert target.read_text() == "1 two", returns(result.all_messages())
+            (diff,) = bench.of(DiffPreview)
+            assert (diff.old_content, diff.new_content, diff.call_id) == ("one two", "1 two", "c1")
+            assert [question.diff for question in asked] == [diff]
+
+    go(main())
+
+
+def test_the_harness_s_plan_is_told_as_todos(
+    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
+) -> None:
+    from pydantic_ai_harness.planning import Planning
+
+    async def main() -> None:
+        async with live() as bench:
+            plan = [{"id": "a", "content": "look"}, {"id": "b", "content": "mend", "active_form": "Mending"}]
+            update = {"task_id": "a", "status": "completed"}
+            steps = script(
+                answer(call("write_plan", {"items": plan}, "c1")),
+                answer(call("read_plan", {}, "c2")),
+                answer(call("update_task_status", update, "c3")),
+                answer(call("remove_task", {"task_id": "b"}, "c4")),
+                "done",
+            )
+            await bench.agent(steps, capabilities=[Planning()]).run("go", conversation_id="s1")
+            told = [[(todo["task"], todo["status"]) for todo in event.todos] for event in bench.of(TodoUpdate)]
+            assert told == [
+                [("look", "pending"), ("mend", "pending")],
+                [("look", "completed"), ("mend", "pending")],
+                [("look", "completed")],
+            ]
+            assert bench.of(TodoUpdate)[0].todos[1]["activeForm"] == "Mending"
+            assert [todo.task for todo in bench.host.sessions["s1"].conversation.todos] == ["look"]
+
+    go(main())

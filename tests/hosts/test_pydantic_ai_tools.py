@@ -1,0 +1,219 @@
+"""Plugins' tools as an agent's own, inline and from a process, and what a daemon does in a live run."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from pydantic_ai import Tool
+
+from ally_plugins import Daemon, GrantSet, PluginRecord, ToolCallEnd, ToolResult, action, tool
+from ally_plugins.config import PluginConfig
+from ally_plugins.daemons import Timing
+
+Fixture = Any
+
+HERE = str(Path(__file__).parent)
+
+
+class Toolbox:
+    """A plugin with tools of every kind."""
+
+    def __init__(self, ally: Any) -> None:
+        self.ally = ally
+
+    @tool
+    async def add(self, first: int, second: int = 1) -> int:
+        """Add two numbers."""
+        return first + second
+
+    @tool
+    def shout(self, text: str) -> str:
+        """Shout."""
+        return text.upper()
+
+    @tool(timeout=0.01)
+    async def sleep(self) -> str:
+        """Sleep for too long."""
+        await asyncio.Event().wait()
+        return "never"
+
+    @tool
+    async def fail(self) -> ToolResult:
+        """Fail."""
+        return ToolResult(success=False, error="no such thing")
+
+    @tool
+    async def crash(self) -> None:
+        """Crash."""
+        raise ZeroDivisionError("oh")
+
+    @tool(visible_to=["finder"])
+    async def find(self) -> str:
+        """Find."""
+        return "found"
+
+    @action(agent=True)
+    async def tidy(self) -> str:
+        """Tidy up."""
+        return "tidy"
+
+    @action
+    async def hidden(self) -> None:
+        """Only for the person."""
+
+
+def names(script: Any, request: int = -1) -> list[str]:
+    return sorted(definition.name for definition in script.infos[request].function_tools)
+
+
+def test_plugins_tools_stand_beside_the_agent_s_own_with_their_schemas(
+    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
+) -> None:
+    def shout() -> str:
+        return "mine"
+
+    async def main() -> None:
+        async with live({"box": Toolbox}, {"box": ["tools", "actions"]}) as bench:
+            three = answer(
+                call("add", {"first": 2}, "c1"), call("shout", {}, "c2"), call("box__shout", {"text": "hey"}, "c3")
+            )
+            steps = script(three, "done")
+            result = await bench.agent(steps, tools=[shout]).run("go")
+            assert names(steps) == ["add", "box__shout", "crash", "fail", "shout", "sleep", "tidy"]
+            (definition,) = [each for each in steps.infos[0].function_tools if each.name == "add"]
+            assert definition.description == "Add two numbers."
+            assert definition.parameters_json_schema["required"] == ["first"]
+            found = {key: part.content for key, part in returns(result.all_messages()).items()}
+            assert found == {"c1": "3", "c2": "mine", "c3": "HEY"}
+            (end,) = [event for event in bench.of(ToolCallEnd) if event.call_id == "c1"]
+            assert (end.output, end.result["data"]) == ("3", 3)
+
+    go(main())
+
+
+def test_what_goes_wrong_in_a_plugin_s_tool_is_told_the_model(
+    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
+) -> None:
+    async def main() -> None:
+        async with live({"box": Toolbox}, {"box": ["tools", "actions"]}) as bench:
+            wrong = answer(
+                call("add", {"first": "two"}, "c1"), call("sleep", {}, "c2"), call("fail", {}, "c3"),
+                call("crash", {}, "c4"), call("find", {}, "c5"),
+            )  # fmt: skip
+            result = await bench.agent(script(wrong, "done")).run("go")
+            found = returns(result.all_messages())
+            assert {key: part.outcome for key, part in found.items()} == {
+                "c1": "retried",
+                "c2": "failed",
+                "c3": "failed",
+                "c4": "failed",
+                "c5": "retried",
+            }
+            assert "first" in str(found["c1"].content)
+            assert "did not return within 0.01 s" in str(found["c2"].content)
+            assert found["c3"].content == "no such thing"
+            assert "ZeroDivisionError" in str(found["c4"].content)
+            ended = {event.call_id: event.success for event in bench.of(ToolCallEnd)}
+            assert ended == dict.fromkeys(("c1", "c2", "c3", "c4"), False)
+
+    go(main())
+
+
+def test_a_sub_agent_sees_the_tools_that_are_for_it(
+    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
+) -> None:
+    async def main() -> None:
+        async with live({"box": Toolbox}, {"box": ["tools", "actions"]}) as bench:
+
+            async def delegate() -> str:
+                return str((await inner.run("find it")).output)
+
+            inner_steps = script(answer(call("find", {}, "i1")), "found")
+            steps = script(answer(call("delegate", {}, "c1")), "done")
+            inner = bench.agent(inner_steps, name="finder")
+            await bench.agent(steps, tools=[delegate]).run("go")
+            assert "find" in names(inner_steps)
+            assert "find" not in names(steps)
+
+    go(main())
+
+
+def test_a_tool_that_is_added_or_taken_back_changes_the_next_step(
+    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, returns: Fixture, go: Fixture
+) -> None:
+    puppet = plugin()
+
+    async def main() -> None:
+        async with live({"p": puppet}, {"p": ["tools"]}) as bench:
+
+            async def learn() -> str:
+                async def fresh(text: str) -> str:
+                    return f"fresh {text}"
+
+                await puppet.ally.register_tool(fresh, name="fresh", description="A new one.")
+                return "learnt"
+
+            async def unlearn() -> str:
+                await puppet.ally.unregister("fresh")
+                return "gone"
+
+            steps = script(
+                answer(call("learn", {}, "c1")),
+                answer(call("fresh", {"text": "air"}, "c2")),
+                answer(call("unlearn", {}, "c3")),
+                answer(call("fresh", {"text": "air"}, "c4")),
+                "done",
+            )
+            result = await bench.agent(steps, tools=[learn, unlearn]).run("go")
+            assert [("fresh" in names(steps, n)) for n in range(5)] == [False, True, True, False, False]
+            found = returns(result.all_messages())
+            assert (found["c2"].content, found["c4"].outcome) == ("fresh air", "retried")
+
+    go(main())
+
+
+def test_a_plugin_s_tool_is_gated_like_any_other(
+    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
+) -> None:
+    async def approve(_question: Any) -> str:
+        return "deny"
+
+    async def main() -> None:
+        async with live({"box": Toolbox}, {"box": ["tools", "actions"]}) as bench:
+            steps = script(answer(call("shout", {"text": "hey"}, "c1")), "done")
+            result = await bench.agent(steps, sensitive=["shout"], approve=approve).run("go")
+            assert returns(result.all_messages())["c1"].outcome == "denied"
+
+    go(main())
+
+
+def test_a_daemon_gates_transforms_steers_and_offers_tools_in_a_live_run(
+    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
+) -> None:
+    grants = GrantSet.everything()
+    config = PluginConfig(enabled=True, is_decided=True, grants=grants)
+    record = PluginRecord.by_code("keeper", None, grants=grants, config=config)
+    daemon = Daemon.python("adapter_daemon:Keeper", env={"PYTHONPATH": HERE}, timing=Timing(startup_timeout=60.0))
+    places: list[str] = []
+
+    def look(place: str) -> str:
+        places.append(place)
+        return "a tree"
+
+    async def main() -> None:
+        async with live({"keeper": (daemon, record)}) as bench:
+            two = answer(call("look", {"place": "cellar"}, "c1"), call("remove", {}, "c2"))
+            steps = script(two, answer(call("heard_of", {"at_least": 1}, "c3")), "done")
+            tools = [look, Tool(lambda: "gone", name="remove")]
+            agent = bench.agent(steps, tools=tools)
+            result = await agent.run("go", conversation_id="s1")
+            found = returns(result.all_messages())
+            assert places == ["attic"]
+            assert found["c2"].content == "not run: keeper: never"
+            assert found["c3"].content == '{"tools":["look"],"enough":true}'
+            assert all("a keeper watches" in (info.instructions or "") for info in steps.infos)
+            assert "[plugin keeper] you have looked" in steps.texts()
+
+    go(main())
