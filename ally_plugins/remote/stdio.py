@@ -91,6 +91,10 @@ class StdioOpener:
         except RemoteError:
             return
 
+    def has_read(self, link: Link) -> bool:
+        """Say whether it has read since this was asked last."""
+        return isinstance(link, Peer) and link.has_read()
+
     async def say_goodbye(self, link: Link, reason: str) -> None:
         """Send `shutdown`, and wait for its answer within the deadline of `ally_stop`."""
         await say_goodbye(self.remote, link, reason)

@@ -24,6 +24,7 @@ from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.messages import Cancel, ErrorResponse, Notification, Progress, Request, Response
 
 from .links import BROKE_PROTOCOL, Answer, DaemonGone, RemoteCrash
+from .unread import Unread
 
 if TYPE_CHECKING:
     from ally_plugins.events import Event
@@ -86,6 +87,7 @@ class Peer(asyncio.Protocol):
         self._arrived: deque[Any] = deque()
         self._is_flushing = False
         self._written_at = 0.0
+        self._unread = Unread()
         self._is_paused = False
         self._is_lost = False
         self._is_held = False
@@ -164,6 +166,10 @@ class Peer(asyncio.Protocol):
     def can_write(self) -> bool:
         """Whether more events may be written; false while the daemon does not read."""
         return not self._is_paused and not self._is_over
+
+    def has_read(self) -> bool:
+        """Say whether the daemon has read, since this was asked last, of what waited for it then."""
+        return self._transport is not None and not self._is_over and self._unread.has_shrunk(self._transport)
 
     @property
     def _is_over(self) -> bool:
@@ -364,6 +370,7 @@ class Peer(asyncio.Protocol):
         transport = self._transport
         if transport is not None and not transport.is_closing() and (data := self.connection.data_to_send()):
             transport.write(data)
+            self._unread.wrote(len(data))
             self._written_at = time.monotonic()
             if self._is_paused and transport.get_write_buffer_size() > MOST_WAITING:
                 self._is_swamped = True

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ally_plugins import UserMessage
+from ally_plugins import ThoughtComplete, UserMessage
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 
@@ -173,6 +173,43 @@ def test_one_that_loops_without_reading_is_ended_by_its_health_checks(go: Any, t
         async with theatre("serve(then=linger)", timing=QUICK) as stage:
             await stage.others_answer()
             assert (await stage.reached("backoff")).startswith("did not answer 2 health checks")
+
+    go(main())
+
+
+def test_one_far_behind_that_reads_on_is_well_though_its_health_check_waits_behind_events(
+    go: Any, theatre: Theatre
+) -> None:
+    body = """
+def take(params):
+    time.sleep(0.003)
+    if params["event_type"] == "USER_MESSAGE":
+        note("through")
+serve(on_event=take)
+"""
+
+    async def main() -> None:
+        grants = ("events:THOUGHT_COMPLETE", "events:USER_MESSAGE")
+        timing = {"ping_interval": 0.1, "ping_timeout": 1.0, "ping_retries": 2}
+        async with theatre(body, grants=grants, timing=timing) as stage:
+            pid = stage.pid
+            for number in range(2_000):
+                stage.session.emit(ThoughtComplete(thinking=f"{number:0500}"))
+            stage.session.emit(UserMessage(content="last"))
+            assert await stage.until(stage.notes, "the last event") > 3, "it was far behind"
+            assert (stage.pid, stage.bad.state) == (pid, "running")
+
+    go(main())
+
+
+def test_one_that_has_unread_events_and_reads_no_more_is_ended(go: Any, theatre: Theatre) -> None:
+    async def main() -> None:
+        grants = ("events:THOUGHT_COMPLETE",)
+        async with theatre("serve(on_event=lambda _: linger())", grants=grants, timing=QUICK) as stage:
+            for number in range(2_000):
+                stage.session.emit(ThoughtComplete(thinking=f"{number:0500}"))
+            assert (await stage.reached("backoff")).startswith("did not answer 2 health checks")
+            await stage.others_answer()
 
     go(main())
 
