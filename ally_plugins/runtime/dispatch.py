@@ -22,6 +22,7 @@ from ally_plugins.scope import SCOPE, Scope
 from .lanes import Crash, TimedOut
 from .links import NonsenseAnswer
 from .plugin import Plugin, describe, orderables
+from .waits import Waits
 
 if TYPE_CHECKING:
     from .observers import Implementation
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Change", "Dispatcher", "Question", "Transformed"]
 
 _CAUSES: Final[dict[type, Cause]] = {TimedOut: "timeout", NonsenseAnswer: "nonsense"}
+
+_NOBODY: Final[frozenset[str]] = frozenset()
+_WAY_OUT: Final = "start a task for it, or make the call from a tool"
 
 T = TypeVar("T")
 
@@ -86,6 +90,7 @@ class Dispatcher:
     def __init__(self) -> None:
         self.plugins: dict[str, Plugin] = {}
         self._orders: dict[str, tuple[Plugin, ...]] = {}
+        self._waits = Waits()
         self.has_judges_of_messages = False
 
     def replan(self, plugins: Iterable[Plugin]) -> None:
@@ -130,10 +135,14 @@ class Dispatcher:
         Raises ReentryRefused when a gate would have to wait for the hook that asks.
         """
         poll = _Poll()
-        _refuse_reentry(question, plugins)
+        held = self._refuse_reentry(question, plugins)
         for plugin in plugins:
             if plugin.is_running:
-                poll.add(plugin.name, _submit(plugin, question, arguments(plugin), "gate"))
+                future = _submit(plugin, question, arguments(plugin), "gate")
+                poll.add(plugin.name, future)
+                if held:
+                    self._waits.begin(held, plugin.name)
+                    future.add_done_callback(partial(self._has_answered, held, plugin.name))
         try:
             await poll.wait()
         finally:
@@ -158,7 +167,7 @@ class Dispatcher:
         done = Transformed(value)
         plugins = self.participants(question)
         if plugins:
-            _refuse_reentry(question, plugins)
+            self._refuse_reentry(question, plugins)
         for plugin in plugins:
             try:
                 new, change = await self._transform_one(plugin, question, done.value, arguments, check)
@@ -185,8 +194,13 @@ class Dispatcher:
         shadow = plugin.is_shadowed(question.hook, question.topic)
         if not plugin.is_running:
             raise _TransformFailed(f"it is {plugin.state}: {plugin.reason}".rstrip(": "), shadow)
+        held = self._refuse_reentry(question, [plugin])  # it may have begun to wait meanwhile
         try:
-            answer = await _submit(plugin, question, arguments(value), "transform")
+            future = _submit(plugin, question, arguments(value), "transform")
+            if held:
+                self._waits.begin(held, plugin.name)
+                future.add_done_callback(partial(self._has_answered, held, plugin.name))
+            answer = await future
             replacement = read_replacement(answer)
             if replacement is None:
                 return value, None
@@ -195,6 +209,21 @@ class Dispatcher:
             _count(plugin, question.hook, error)
             raise _TransformFailed(plugin.masked(describe(error)), shadow) from error
         return new, Change(plugin.name, fields, shadow=shadow) if fields else None
+
+    def _refuse_reentry(self, question: Question, plugins: Iterable[Plugin]) -> frozenset[str]:
+        """Return the lanes that wait for what is asked now; the plugins must not wait for one of these themselves."""
+        scope = SCOPE.get()
+        if scope is None or not scope.held:
+            return _NOBODY
+        for plugin in plugins:
+            if (name := self._waits.find(plugin.name, scope.held)) is not None:
+                whose = "the hook that makes this call" if name == plugin.name else f"{name!r}, which waits for it"
+                text = f"{question.hook} of {plugin.name!r} would wait for {whose}; {_WAY_OUT}"
+                raise ReentryRefused(text, plugin=scope.plugin)
+        return scope.held
+
+    def _has_answered(self, held: frozenset[str], name: str, _: asyncio.Future[Any]) -> None:
+        self._waits.end(held, name)
 
 
 class _TransformFailed(Exception):
@@ -254,19 +283,6 @@ def _takes_part(plugin: Plugin, hook: str) -> bool:
 def _placement(plugin: Plugin, hook: str) -> Placement:
     implementation = plugin.implementations.get(hook)
     return cast("Placement", implementation.placement) if implementation is not None else None
-
-
-def _refuse_reentry(question: Question, plugins: Iterable[Plugin]) -> None:
-    scope = SCOPE.get()
-    if scope is None:
-        return
-    for plugin in plugins:
-        if plugin.name in scope.held:
-            text = (
-                f"{question.hook} of {plugin.name!r} would wait for the hook that makes this call; "
-                "start a task for it, or make the call from a tool"
-            )
-            raise ReentryRefused(text, plugin=scope.plugin)
 
 
 def _submit(plugin: Plugin, question: Question, arguments: tuple[Any, ...], kind: str) -> asyncio.Future[Any]:

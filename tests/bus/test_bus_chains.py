@@ -382,6 +382,41 @@ def test_a_message_whose_gate_would_wait_for_the_hook_that_sends_it_is_refused_a
     run(main())
 
 
+def test_of_two_gates_that_each_send_a_message_one_is_refused_and_neither_waits_for_the_other(
+    run: Any, new_host: Any, puppet: Any
+) -> None:
+    outcomes: dict[str, Any] = {}
+    both = asyncio.Barrier(2)
+
+    async def ally_gate_message(self: Any, message: Any) -> None:
+        if message.content not in {"from c", "again"}:
+            return
+        await both.wait()  # so that each holds its own lane when it sends
+        try:
+            outcomes[self.ally.name] = await self.ally.add_message("user", f"from {self.ally.name}")
+        except ReentryRefused as refused:
+            outcomes[self.ally.name] = refused
+
+    async def main() -> None:
+        gates = {name: puppet(ally_gate_message=ally_gate_message) for name in ("a", "b")}
+        async with new_host(plugins={**gates, "c": puppet()}) as host:
+            session, c = host.session("s"), host.plugins["c"].instance.ally
+            async with asyncio.timeout(5):
+                await c.add_message("user", "from c")
+            (refused,) = [each for each in outcomes.values() if isinstance(each, ReentryRefused)]
+            assert "would wait for" in str(refused)
+            assert "which waits for it" in str(refused)
+            (accepted,) = [name for name, each in outcomes.items() if each is not refused]
+            assert {message.content for message in await session.safe_point()} == {"from c", f"from {accepted}"}
+            assert sum(plugin.counts.refused.get("reentry", 0) for plugin in host.plugins.values()) == 1
+            # Nobody waits any more: the next one is asked as ever.
+            outcomes.clear()
+            await c.add_message("user", "again")
+            assert len(outcomes) == 2
+
+    run(main())
+
+
 def test_an_action_that_would_come_back_to_the_hook_that_asks_for_it_is_refused_at_once(
     run: Any, new_host: Any, puppet: Any
 ) -> None:
