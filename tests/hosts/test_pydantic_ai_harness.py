@@ -1,4 +1,5 @@
-"""An agent with the harness's own capabilities: its files show their diffs, its plan is the agent's todos."""
+"""An agent with the harness's own capabilities: its files show their diffs, its plan is the
+agent's todos, and what it says of a failure is one to plugins."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins import DiffPreview, PermissionQuestion, TodoUpdate, file_preview
+from ally_plugins import DiffPreview, PermissionQuestion, TodoUpdate, ToolCallEnd, file_preview
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,5 +76,71 @@ def test_the_harness_s_plan_is_told_as_todos(
             ]
             assert bench.of(TodoUpdate)[0].todos[1]["activeForm"] == "Mending"
             assert [todo.task for todo in bench.host.sessions["s1"].conversation.todos] == ["look"]
+
+    go(main())
+
+
+COMMANDS = {
+    "true": (True, None),
+    "false": (False, "exit code: 1"),
+    "echo '[exit code: 7]'; echo two; echo three": (True, None),
+    "echo out; echo err >&2; exit 3": (False, "exit code: 3"),
+    "sleep 60": (False, "Command timed out after 1.0s"),
+}
+
+
+def test_a_command_that_fails_is_a_failure_to_plugins_and_its_output_the_models(
+    tmp_path: Path, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
+) -> None:
+    from pydantic_ai.capabilities import LocalWorkspace
+    from pydantic_ai_harness.shell import Shell
+
+    async def main() -> None:
+        async with live() as bench:
+            calls = [
+                answer(call("run_command", {"command": command, "timeout_seconds": 1.0}, f"c{number}"))
+                for number, command in enumerate(COMMANDS)
+            ]
+            agent = bench.agent(script(*calls, "ok"), capabilities=[LocalWorkspace(tmp_path), Shell()])
+            result = await agent.run("go")
+            assert [(event.success, event.error) for event in bench.of(ToolCallEnd)] == list(COMMANDS.values())
+            said = returns(result.all_messages())
+            assert said["c3"].content == "[stdout]\nout\n\n[stderr]\nerr\n\n[exit code: 3]"
+
+    go(main())
+
+
+def test_a_file_that_is_not_there_is_a_failure_to_plugins(
+    tmp_path: Path, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
+) -> None:
+    from pydantic_ai.capabilities import LocalWorkspace
+    from pydantic_ai_harness.filesystem import FileSystem
+
+    (tmp_path / "a.txt").write_text("Path not found: it only says so")
+
+    async def main() -> None:
+        async with live() as bench:
+            calls = [call("read_file", {"path": path}, path) for path in ("gone.txt", "a.txt")]
+            steps = script(*map(answer, calls), "ok")
+            agent = bench.agent(steps, capabilities=[LocalWorkspace(tmp_path), FileSystem()])
+            result = await agent.run("go")
+            ends = [(event.success, event.error) for event in bench.of(ToolCallEnd)]
+            assert ends == [(False, "Path not found: gone.txt"), (True, None)]
+            assert returns(result.all_messages())["gone.txt"].content == "Path not found: gone.txt"
+
+    go(main())
+
+
+def test_a_tool_that_only_prints_the_same_words_is_no_failure(
+    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
+) -> None:
+    def run_command() -> str:
+        return "(no output)\n[exit code: 1]"
+
+    async def main() -> None:
+        async with live() as bench:
+            agent = bench.agent(script(answer(call("run_command", {}, "c1")), "ok"), tools=[run_command])
+            await agent.run("go")
+            assert [event.success for event in bench.of(ToolCallEnd)] == [True]
 
     go(main())

@@ -13,12 +13,15 @@ from ally_plugins.errors import EventError, GateRefused
 from ally_plugins.frozen import freeze_mapping
 from ally_plugins.toolshapes import thaw
 
+from .failures import with_failure
 from .history import arguments_of
 from .mending import mended_text, mended_value
 from .results import failure_text, restore, restore_failure, summary, with_failure_text
 from .todos import todos_after
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic_ai.agent import CallToolsNode
     from pydantic_ai.capabilities.abstract import RawToolArgs, ValidatedToolArgs, WrapToolExecuteHandler
     from pydantic_ai.messages import ToolCallPart
@@ -81,12 +84,18 @@ class Calls:
                 self._forget(call.tool_call_id)
                 return ToolDenied(f"not run: {outcome.reason}")
         self._forget(call.tool_call_id)
-        value = await self._carry_out(final, args, handler)
+        value = await self._carry_out(final, args, handler, lambda result: with_failure(ctx, tool, result))
         if tool.capability_id is not None and (todos := await todos_after(ctx, tool)) is not None:
             self._work.planned(todos, call.tool_call_id)
         return value
 
-    async def _carry_out(self, call: ToolCall, args: ValidatedToolArgs, handler: WrapToolExecuteHandler) -> Any:
+    async def _carry_out(
+        self,
+        call: ToolCall,
+        args: ValidatedToolArgs,
+        handler: WrapToolExecuteHandler,
+        judged: Callable[[ToolResult], ToolResult],
+    ) -> Any:
         value: Any = None
         failure: Exception | None = None
         before = ToolResult(success=True)
@@ -102,7 +111,7 @@ class Calls:
                 before = ToolResult(success=False, error=mended_text(text))
                 failure = error if before.error == text else with_failure_text(error, before.error or "")
                 return before
-            before = summary(value)
+            before = judged(summary(value))
             return before
 
         after = await self._work.carry_out(call, run)
