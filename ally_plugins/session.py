@@ -155,6 +155,7 @@ class Session:
         self._has_ended = False
         self._looking: set[asyncio.Task[None]] = set()
         self._unmarked: dict[str, Waiting] = {}
+        self._entered: list[Waiting] = []  # and not yet returned by `safe_point`
         self._origin: tuple[str, ...] = ()
         self._turn_origin: tuple[str, ...] = ()
         self._turns = 0
@@ -374,8 +375,9 @@ class Session:
         of a turn ("turn_end"), and with the person's next message or when a plugin wakes the agent ("turn_start"). A
         message whose delivery is recorded too late for a crash is delivered again under the same id; conversations fold
         by id. A message that the host's implementation does not take waits for the next safe point. While a delivery
-        cannot be recorded the agent goes on; recording it is tried again at the next safe point. Raises SessionError
-        for a closed session, ValueError for another `kind`.
+        cannot be recorded the agent goes on; recording it is tried again at the next safe point. What has entered when
+        the call is cancelled is returned by the next one. Raises SessionError for a closed session, ValueError for
+        another `kind`.
         """
         self._check_open()
         if kind not in SAFE_POINTS:
@@ -385,12 +387,15 @@ class Session:
                 self._turns += 1
                 self.turn_id = f"{self.id}:t{self._turns}"
                 self.triggered.clear()
-            delivered = [waiting for waiting in self.inbox.take_due(kind) if await self._deliver(waiting)]
-            self._follow_chain(kind, delivered)
+            for waiting in self.inbox.take_due(kind):
+                if await self._deliver(waiting):
+                    self._entered.append(waiting)
+            self._follow_chain(kind, self._entered)
             if self._unmarked:
                 await self._mark_delivered()
             if not self.inbox.wants_turn:
                 self.triggered.clear()
+            delivered, self._entered = self._entered, []
             return tuple(waiting.message for waiting in delivered)
 
     async def _mark_delivered(self) -> None:

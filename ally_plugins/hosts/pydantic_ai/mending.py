@@ -1,4 +1,4 @@
-"""What a model or a tool said that no request could carry, mended before the history keeps it.
+"""What a model or a tool said, or a run left behind, that no later request could carry, mended in the history.
 
 A lone surrogate (a file name that is no UTF-8 has them, a careless server's JSON too), or two calls with one id: each
 later request would fail with it, and the conversation could not go on.
@@ -11,9 +11,9 @@ import re
 from operator import is_
 from typing import Any, Final
 
-from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart, ToolCallPart, ToolReturn
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ThinkingPart, ToolCallPart, ToolReturn
 
-__all__ = ["mended_response", "mended_text", "mended_value"]
+__all__ = ["give_up_calls", "mended_response", "mended_text", "mended_value"]
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _REPLACEMENT: Final = "\ufffd"
@@ -31,6 +31,16 @@ def mended_response(response: ModelResponse) -> ModelResponse:
     if all(mended is part for mended, part in zip(parts, response.parts, strict=True)):
         return response
     return dataclasses.replace(response, parts=parts)
+
+
+def give_up_calls(history: list[ModelMessage]) -> None:
+    """Mark a last response whose calls nobody will run: the framework answers them when the conversation goes on.
+
+    It does so itself where a tool had begun, and refuses the next prompt where none had.
+    """
+    last = history[-1] if history else None
+    if isinstance(last, ModelResponse) and last.state == "complete" and last.tool_calls:
+        history[-1] = dataclasses.replace(last, state="interrupted")
 
 
 def _mended_part(part: Any, taken: set[str]) -> Any:

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+from collections.abc import Generator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +26,7 @@ from .calls import Calls
 from .compacting import compacted
 from .deferring import has_resolver
 from .history import convert, prompt_text, request_for, text_of, with_text
-from .mending import mended_response, mended_text
+from .mending import give_up_calls, mended_response, mended_text
 from .results import words
 from .toolset import PluginToolset
 
@@ -73,8 +76,9 @@ class RunPlugins(AbstractCapability[Any]):
         self._calls: Calls | None = None
         self._prompt: str | Sequence[UserContent] | None = None
         self._history: list[ModelMessage] = []
-        self._asked_at = 0.0
+        self._asked_at: float | None = None
         self._in_flight = InFlight()
+        self._owner: asyncio.Task[Any] | None = None
 
     @property
     def work(self) -> AgentWork:
@@ -108,9 +112,11 @@ class RunPlugins(AbstractCapability[Any]):
             if said is not None and said != text:
                 self._prompt = with_text(ctx.prompt, said)
             try:
-                result = await handler()
+                with _cancelled_with(self._owner):
+                    result = await handler()
             except BaseException as error:
                 await self._in_flight.stop()
+                give_up_calls(self._history)
                 work.follow(self._history, convert)
                 work.end(error=error)
                 raise
@@ -167,36 +173,32 @@ class RunPlugins(AbstractCapability[Any]):
         self, ctx: RunContext[Any], *, request_context: ModelRequestContext, handler: WrapModelRequestHandler
     ) -> ModelResponse:
         """Tell what the model answered, and how full its window is."""
-        self._asked_at = perf_counter()
         with self._in_flight.held():
             try:
                 response = mended_response(await handler(request_context))
             except BaseException as error:
                 reason = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
-                self._told(Responded(stop_reason=reason, duration_ms=self._took(), **self.work.about))
+                self._told(stop_reason=reason)
                 raise
             self._responded(ctx, response)
         return response
 
-    def _told(self, event: Responded) -> None:
-        self.work.responded(event)
-
-    def _took(self) -> float:
-        return round((perf_counter() - self._asked_at) * 1000, 3)
+    def _told(self, **said: Any) -> None:
+        """Tell how a request ended, with the time it took; one that was stopped before it was told of is left out."""
+        if self._asked_at is not None:
+            took = round((perf_counter() - self._asked_at) * 1000, 3)
+            self._asked_at = None
+            self.work.responded(Responded(duration_ms=took, **said, **self.work.about))
 
     def _responded(self, ctx: RunContext[Any], response: ModelResponse) -> None:
         work, usage = self.work, response.usage
         self._told(
-            Responded(
-                model=response.model_name,
-                input_tokens=usage.input_tokens,
-                output_tokens=usage.output_tokens,
-                cache_read_tokens=usage.cache_read_tokens or None,
-                cache_creation_tokens=usage.cache_write_tokens or None,
-                stop_reason=response.finish_reason,
-                duration_ms=self._took(),
-                **work.about,
-            )
+            model=response.model_name,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=usage.cache_read_tokens or None,
+            cache_creation_tokens=usage.cache_write_tokens or None,
+            stop_reason=response.finish_reason,
         )
         for part in response.parts:
             if isinstance(part, ThinkingPart) and part.content:
@@ -219,6 +221,7 @@ class RunPlugins(AbstractCapability[Any]):
     @override
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
         """Add plugins' tools to the agent's own."""
+        self._owner = asyncio.current_task()  # the framework asks for it in the task that drives the run
         return PluginToolset(toolset, work=lambda: self._work)
 
     @override
@@ -248,3 +251,24 @@ class RunPlugins(AbstractCapability[Any]):
     ) -> DeferredToolResults | None:
         """Ask about the calls that the framework marks as needing approval."""
         return await self.calls.approve(requests)
+
+
+@contextmanager
+def _cancelled_with(owner: asyncio.Task[Any] | None) -> Generator[None]:
+    """Cancel the task that enters when `owner` ends before it leaves.
+
+    The framework runs `wrap_run` in a task of its own, and forgets that when the run is cancelled just as it begins.
+    """
+    own = asyncio.current_task()
+    if owner is None or own is None or own is owner:
+        yield
+        return
+
+    def cancel(_: object) -> None:
+        own.cancel()
+
+    owner.add_done_callback(cancel)
+    try:
+        yield
+    finally:
+        owner.remove_done_callback(cancel)
