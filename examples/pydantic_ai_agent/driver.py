@@ -52,6 +52,7 @@ class PydanticAIDriver(AdapterDriver):
             sensitive=setup.sensitive,
             preview=setup.preview,
             context_window=setup.script.window,
+            compact=_from_the_last_prompt if setup.can_compact else None,
         )
         tools = [_tool(each) for each in setup.tools]
         model = scripted(setup.script)
@@ -73,6 +74,11 @@ class PydanticAIDriver(AdapterDriver):
     def history(self, agent: Driven, session_id: str) -> Sequence[Message]:
         """Return the history as the next run reads it."""
         return read(repair_messages(agent.histories.get(session_id, [])))
+
+
+def _from_the_last_prompt(messages: list[ModelMessage]) -> list[ModelMessage]:
+    prompts = [n for n, each in enumerate(messages) if any(isinstance(part, UserPromptPart) for part in each.parts)]
+    return messages[prompts[-1] :]
 
 
 def _tool(tool: HostTool) -> Tool[None]:

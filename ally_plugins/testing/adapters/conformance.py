@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from ally_plugins.testing.checks import Broken
 from ally_plugins.testing.conformance import Finding, Report
 
-from . import changed, decided, entered, lived, told
+from . import changed, compacted, decided, entered, lived, told
 from .driver import PARTS, AdapterDriver
 from .stage import Stage
 
@@ -24,7 +24,7 @@ LONGEST: Final = 30.0
 """Seconds that one check may take: they are done in one, and what hangs is a failure."""
 
 ADAPTER_CHECKS: Final[Mapping[str, AdapterCheck]] = MappingProxyType(
-    {**told.CHECKS, **decided.CHECKS, **changed.CHECKS, **entered.CHECKS, **lived.CHECKS}
+    {**told.CHECKS, **decided.CHECKS, **changed.CHECKS, **entered.CHECKS, **compacted.CHECKS, **lived.CHECKS}
 )
 """Every check of an adapter by its name."""
 
@@ -38,25 +38,28 @@ def check_adapter(driver: AdapterDriver) -> Report:
     return Report(driver.name, tuple(found))
 
 
-def run_adapter_check(check: str, driver: AdapterDriver) -> Finding:
-    """Run one check, by its name in `ADAPTER_CHECKS`. Raises ValueError when `driver.lacks` names what is no part."""
+def run_adapter_check(check: str, driver: AdapterDriver, *, longest: float = LONGEST) -> Finding:
+    """Run one check, by its name in `ADAPTER_CHECKS`; `longest` is the time that it may take, in seconds.
+
+    Raises ValueError when `driver.lacks` names what is no part.
+    """
     driver.check_lacks()
     wanted = ADAPTER_CHECKS[check]
     if missing := sorted(wanted.needs & driver.lacks):
         return Finding(check, None, tuple(f"left out: it lacks {PARTS[part]}" for part in missing))
     try:
-        asyncio.run(_within(wanted, Stage(driver)))
+        asyncio.run(_within(wanted, Stage(driver), longest))
     except Broken as broken:
         return Finding(check, str(broken))
     except TimeoutError:
-        return Finding(check, f"it did not come to its end within {LONGEST:.0f} s")
+        return Finding(check, f"it did not come to its end within {longest:g} s")
     except Exception as error:  # noqa: BLE001 - whatever an adapter or its framework raises is a finding
         return Finding(check, f"it raised {type(error).__name__}: {error}")
     return Finding(check)
 
 
-async def _within(check: AdapterCheck, stage: Stage) -> None:
-    async with asyncio.timeout(LONGEST):
+async def _within(check: AdapterCheck, stage: Stage, longest: float) -> None:
+    async with asyncio.timeout(longest):
         await check.play(stage)
 
 

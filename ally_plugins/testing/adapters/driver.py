@@ -62,6 +62,9 @@ class AgentSetup:
     tools: tuple[HostTool, ...] = ()
     approve: Approver | None = None
     preview: Preview | None = None
+    can_compact: bool = False
+    """Whether the adapter is given a way to shorten histories: one that keeps the last message of the person and what
+    came after it."""
 
     @property
     def sensitive(self) -> tuple[str, ...]:

@@ -46,6 +46,8 @@ async def _steer_enters_after_all_results(stage: Stage) -> None:
         await play.run("go on")
         found = play.asked[2].text.count("[plugin helper] try another way")
         expect(found == 1, f"in the next turn the message stood in the conversation {found} times")
+        kept = str([each.content for each in play.history()]).count("try another way")
+        expect(kept == 1, f"the message stands in the history {kept} times")
         told = [each.plugin_name for each in play.told(PluginMessageReceived)]
         expect(told == ["helper"], f"PLUGIN_MESSAGE_RECEIVED was told for {told}")
         expect(len(play.told(UserMessage)) == 2, "the plugin's message was told as the person's")
@@ -103,7 +105,9 @@ async def _an_idle_agent_is_woken(stage: Stage) -> None:
         expect(play.asked[1].messages[-1].content == "[plugin helper] tests broke", "the model was not asked about it")
         expect(len(play.told(UserMessage)) == 1, "a turn without the person was told with words of the person's")
         await play.run("go on")
-        expect(play.asked[2].text.count("tests broke") == 1, "the message is not once in the history")
+        expect(play.asked[2].text.count("tests broke") == 1, "the message is not once in the next turn")
+        kept = str([each.content for each in play.history()]).count("tests broke")
+        expect(kept == 1, f"the message stands in the history {kept} times")
         play.expect_valid()
 
 

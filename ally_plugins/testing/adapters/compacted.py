@@ -1,0 +1,66 @@
+"""How conversations are shortened: who may ask for it, who may stop it, what survives, and what is told of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ally_plugins.events import CompactionComplete, CompactionStart
+from ally_plugins.verdicts import Deny
+
+from .check import AdapterCheck, needing
+from .stage import Stage, expect, plugin
+
+if TYPE_CHECKING:
+    from ally_plugins.events import PermissionRequest
+
+__all__ = ["CHECKS"]
+
+
+async def _a_compaction_is_told_and_survived(stage: Stage) -> None:
+    """Check that a compaction is told, what a plugin adds meanwhile survives it, and plugins are told to read anew."""
+
+    async def keep(self: Any) -> None:
+        await self.ally.add_message("user", "the port is 8080")
+
+    plugins = {"keeper": plugin(compaction_start=keep)}
+    async with stage.play("old words", "done", "again", plugins=plugins, can_compact=True) as play:
+        await play.run("first")
+        ally = play.host.plugins["keeper"].instance.ally
+        before = await ally.get_context(["messages"], session_id=play.session().id)
+        await play.session().request_action("compact", {"reason": "to save tokens"})
+        await play.run("second")
+        text = play.asked[1].text
+        expect("old words" not in text, "the model was asked with the words that a compaction had dropped")
+        expect("second" in text, "the compaction dropped the person's last message")
+        expect(text.count("[plugin keeper] the port is 8080") == 1, "what had to survive is not in the request once")
+        kinds = [type(event) for event in play.told(CompactionStart, CompactionComplete)]
+        expect(kinds == [CompactionStart, CompactionComplete], f"of the compaction {kinds} was told")
+        after = await ally.get_context(["messages"], since=before.cursor, session_id=play.session().id)
+        expect(after.is_reset, "a plugin that reads on was not told that the conversation had been shortened")
+        await play.run("third")
+        expect("old words" not in play.asked[2].text, "what a compaction had dropped came back in the next turn")
+        expect(play.asked[2].text.count("the port is 8080") == 1, "what had to survive is not there once")
+        play.expect_valid()
+
+
+async def _a_compaction_can_be_stopped(stage: Stage) -> None:
+    """Check that a permission gate can stop a compaction, and nothing is told of one."""
+
+    async def decide(self: Any, request: PermissionRequest) -> Deny:  # noqa: ARG001
+        return Deny(f"not now: {request.tool_name}")
+
+    plugins = {"guard": plugin(gate_permission=decide)}
+    async with stage.play("old words", "done", plugins=plugins, can_compact=True) as play:
+        await play.run("first")
+        await play.session().request_action("compact")
+        await play.run("second")
+        expect("old words" in play.asked[1].text, "the conversation was shortened although a gate had denied it")
+        told = play.told(CompactionStart, CompactionComplete)
+        expect(not told, f"{told} was told of a compaction that a gate had denied")
+        play.expect_valid()
+
+
+CHECKS: Final[dict[str, AdapterCheck]] = {
+    "tells and survives a compaction": needing(_a_compaction_is_told_and_survived, "compaction"),
+    "lets gates stop a compaction": needing(_a_compaction_can_be_stopped, "compaction"),
+}
