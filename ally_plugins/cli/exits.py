@@ -4,7 +4,7 @@
 1    refused, or a problem was found: no consent, a failed tool, a broken audit chain, a failed check
 2    the command line, `config.toml` or an argument is wrong
 3    the journal cannot be read or written, or there is an error in this program
-130  interrupted (Ctrl-C)
+130  interrupted (Ctrl-C, SIGTERM, a terminal that was closed)
 141  whoever read the output went away (`ally-plugins audit | head`)
 """
 

@@ -4,6 +4,10 @@ import contextlib
 import importlib.metadata
 import inspect
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +121,32 @@ def test_without_the_contrib_plugins_it_says_how_to_get_them(operator: Any) -> N
     result = operator.run("demo", code=1)
     assert "pip install ally-plugins-contrib" in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without telling it")
+@pytest.mark.usefixtures("contrib")
+@pytest.mark.parametrize("is_background", [False, True], ids=["at a terminal", "in a script's background"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_one_that_is_ended_from_outside_leaves_no_folder(name: str, is_background: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    def begin() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
+        signal.signal(signal.SIGINT, signal.SIG_IGN if is_background else signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ally_plugins", "demo"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        preexec_fn=begin,  # noqa: PLW1509 - nothing else runs in this process
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("ally-demo-*/journal.db")):  # the host starts
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(getattr(signal, name))
+    _, problems = process.communicate(timeout=60)
+    assert process.returncode == 130, problems
+    assert "Traceback" not in problems
+    assert not list(tmp_path.iterdir())
