@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from attrs import field, fields_dict, frozen
 
+from .chat_settings import ChatSettings, read_chat_settings
 from .daemons import read_process
 from .errors import ConfigError, EventError
 from .fields import Fields
@@ -44,6 +45,7 @@ _NOTHING: Final = GrantSet()
 
 Placement = Literal["inline", "process"]
 _DEFAULT_LIMITS: Final = Limits()
+_DEFAULT_CHAT: Final = ChatSettings()
 
 
 @frozen(kw_only=True)
@@ -84,6 +86,7 @@ class Config:
 
     plugins: Mapping[str, PluginConfig] = FrozenDict()
     default: PluginConfig = PluginConfig()
+    chat: ChatSettings = _DEFAULT_CHAT
 
     def of(self, name: str) -> PluginConfig:
         """Return what is settled for a plugin."""
@@ -129,8 +132,9 @@ def _read(top: Fields) -> Config:
         name: _plugin(table, limits, deadlines)
         for name, table in top.children("plugins", is_plugin_name, "the name of a plugin")
     }
+    chat = read_chat_settings(top)
     top.close()
-    return Config(plugins=MappingProxyType(plugins), default=default)
+    return Config(plugins=MappingProxyType(plugins), default=default, chat=chat)
 
 
 def _plugin(table: Fields, limits: dict[str, int], deadlines: dict[str, float]) -> PluginConfig:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .state import State
 
-__all__ = ["explain"]
+__all__ = ["explain", "explain_lines"]
 
 _MANY_EVENTS: Final = 200_000
 """Events of a session that are looked through for those of one tool call; some 0.2 s."""
@@ -51,6 +51,14 @@ def explain(state: State, id_: str) -> None:
         return
     for line in _lines(found, calls):
         echo(line)
+
+
+def explain_lines(reading: Reading, id_: str) -> list[str] | None:
+    """Return what led to one thing as lines for people, None when the journal knows nothing of it."""
+    from ally_plugins import journal
+
+    found = journal.explain(reading, id_)
+    return list(_lines(found, _events_of_call(reading, found))) if found is not None else None
 
 
 def _events_of_call(reading: Reading, found: Explanation) -> list[StoredEvent]:

@@ -19,7 +19,14 @@ __all__ = ["cli", "main"]
 
 _HERE: Final = "ally_plugins.cli"
 
+_CHAT: Final = "ally_plugins.chat.commands"
+
 _SECTIONS: Final = {
+    "Agent": {
+        "chat": (f"{_CHAT}:chat", "Talk with the reference agent, with your plugins in it."),
+        "run": (f"{_CHAT}:run", "Have the reference agent do one task without a person."),
+        "sessions": (f"{_CHAT}:sessions", "Show the saved sessions of chat and run."),
+    },
     "Plugins": {
         "list": (f"{_HERE}.listing:list_", "Show every plugin with its state."),
         "info": (f"{_HERE}.info:info", "Show all about one plugin."),

@@ -150,7 +150,7 @@ class Reading:
     def last_records(self, limit: int, **filters: Any) -> list[StoredRecord]:
         """Return the last `limit` records that pass the filters (plugin, session_id, ref, one kind), in order."""
         where, params = _filters(**filters)
-        where = [*where, f"kind <> '{EVENTS}'" if "kind" in filters else f"kind NOT IN ('{EVENTS}', '{HISTORY}')"]
+        where = [*where, f"kind <> '{EVENTS}'" if filters.get("kind") else f"kind NOT IN ('{EVENTS}', '{HISTORY}')"]
         query = f"SELECT {RECORD_COLUMNS} FROM records WHERE {' AND '.join(where)} ORDER BY n DESC LIMIT ?"  # noqa: S608
         return [record_from_row(row) for row in reversed(self._rows(query, (*params, limit)))]
 

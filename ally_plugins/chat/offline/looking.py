@@ -1,0 +1,146 @@
+"""What the offline model sees in a history: what the person asked for, how far it is, and what came back since."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from attrs import field, frozen
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    SystemPromptPart,
+    TextContent,
+    ToolCallPart,
+    ToolReturnPart,
+    UserPromptPart,
+)
+
+__all__ = ["Look", "Result", "call_numbers", "look_at", "text_of"]
+
+CALL_ID: Final = re.compile(r"call-(\d{1,9})\Z")
+_PLUGIN: Final = re.compile(r"\[plugin ([a-z0-9_-]{1,100})\] (.*)", re.DOTALL)
+_REMINDER: Final = re.compile(r"<([a-z_-]+)>.*</\1>\s*\Z", re.DOTALL)  # what the framework's harness adds to a request
+_NOT_DONE: Final = ("not run:", "the output is withheld:", "Path not found:")
+
+
+@frozen
+class Result:
+    """What a tool call came to."""
+
+    tool: str
+    text: str
+    is_good: bool
+
+
+@frozen
+class Look:
+    """One look at a history.
+
+    `steps_done` counts the steps of the person's last message that were called, `is_fresh` says that nothing was
+    answered to it yet, `is_over` that the answer has ended. `results` and `plugin_words` (name and text) are what came
+    since the model last spoke.
+    """
+
+    person: str = ""
+    steps_done: int = 0
+    is_fresh: bool = False
+    is_over: bool = False
+    results: tuple[Result, ...] = ()
+    plugin_words: tuple[tuple[str, str], ...] = ()
+    todos: tuple[Mapping[str, Any], ...] = field(default=())
+
+
+def look_at(messages: Sequence[ModelMessage]) -> Look:
+    """Look at a history from its end, as far as the person's last message."""
+    person: str | None = None
+    steps = 0
+    results: list[Result] = []
+    words: list[tuple[str, str]] = []
+    is_new, is_over = True, False
+    for message in reversed(messages):
+        if isinstance(message, ModelResponse):
+            has_calls = any(isinstance(part, ToolCallPart) for part in message.parts)
+            is_new, is_over, steps = False, is_over or not has_calls, steps + has_calls
+            continue
+        said, heard, came = _read(message)
+        if is_new:
+            results[:0] = came if said is None else ()  # a new message of the person's: what came before it is over
+            words[:0] = heard
+        if said is not None:
+            person = said
+            break
+    return Look(
+        person or "",
+        steps,
+        is_fresh=is_new and person is not None,
+        is_over=is_over,
+        results=tuple(results),
+        plugin_words=tuple(words),
+        todos=tuple(_todos(messages)),
+    )
+
+
+def _read(message: ModelRequest) -> tuple[str | None, list[tuple[str, str]], list[Result]]:
+    """Return what one request holds: the person's words, plugins' words, results."""
+    said: list[str] = []
+    heard: list[tuple[str, str]] = []
+    came: list[Result] = []
+    for part in message.parts:
+        if isinstance(part, ToolReturnPart):
+            text = part.model_response_str()
+            came.append(Result(part.tool_name, text, part.outcome == "success" and not text.startswith(_NOT_DONE)))
+        elif isinstance(part, (UserPromptPart, SystemPromptPart)):
+            texts = list(_texts(part.content))
+            if _REMINDER.match("".join(texts).strip()):
+                continue
+            for text in texts:
+                if marked := _PLUGIN.match(text):
+                    heard.append((marked[1], marked[2]))
+                elif isinstance(part, UserPromptPart):
+                    said.append(text)
+    return "\n".join(said) if said else None, heard, came
+
+
+def _texts(content: Any) -> Iterator[str]:
+    for item in [content] if isinstance(content, str) else content:
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, TextContent):
+            yield item.content
+
+
+def _todos(messages: Sequence[ModelMessage]) -> Sequence[Mapping[str, Any]]:
+    """Return the todos as the model last wrote them."""
+    for message in reversed(messages):
+        if not isinstance(message, ModelResponse):
+            continue
+        for part in reversed(message.parts):
+            if isinstance(part, ToolCallPart) and part.tool_name == "write_plan":
+                items = part.args_as_dict().get("items", ())
+                return [item for item in items if isinstance(item, dict)]
+    return ()
+
+
+def text_of(message: ModelMessage) -> Iterator[str]:
+    """Yield everything in a message that counts as tokens."""
+    for part in message.parts:
+        content = getattr(part, "content", None)
+        if isinstance(part, ToolCallPart):
+            yield part.tool_name
+            yield part.args_as_json_str()
+        elif isinstance(part, ToolReturnPart):
+            yield part.model_response_str()
+        elif isinstance(content, (str, list, tuple)):
+            yield from _texts(content)
+
+
+def call_numbers(messages: Sequence[ModelMessage]) -> Iterator[int]:
+    """Yield the numbers of the calls that a history holds, so that no id comes twice."""
+    for message in messages:
+        if isinstance(message, ModelResponse):
+            for part in message.parts:
+                if isinstance(part, ToolCallPart) and (found := CALL_ID.match(part.tool_call_id)):
+                    yield int(found[1])

@@ -1,0 +1,182 @@
+"""All that a conversation needs, opened in order and closed in turn: host, session, model, agent, saved history."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, field, frozen
+
+from ally_plugins.errors import ConfigError, NotFoundRefused
+from ally_plugins.host import Host
+from ally_plugins.ids import new_id
+from ally_plugins.journal import Reading, SavedSession, saved_sessions
+
+from .keys import Keys
+
+if TYPE_CHECKING:
+    from pydantic_ai.models import Model  # noqa: TC004 - nobody reads these annotations at run time
+
+    from ally_plugins.agentkit import Approver
+    from ally_plugins.conversation import TodoItem
+    from ally_plugins.home import Home  # noqa: TC004 - nobody reads these annotations at run time
+    from ally_plugins.hosts.pydantic_ai import AllyPlugins  # noqa: TC004 - nobody reads these annotations at run time
+    from ally_plugins.session import Session  # noqa: TC004 - nobody reads these annotations at run time
+
+    from .models import ModelChoice  # noqa: TC004 - nobody reads these annotations at run time
+    from .saving import Saver  # noqa: TC004 - nobody reads these annotations at run time
+    from .shortening import Shortening  # noqa: TC004
+    from .talking import Talk  # noqa: TC004 - nobody reads these annotations at run time
+
+__all__ = ["Opened", "Options", "find_saved", "opened"]
+
+_TITLE: Final = 80
+
+
+@frozen(kw_only=True)
+class Options:
+    """What the command line says."""
+
+    home: Home
+    choice: ModelChoice
+    folder: Path
+    allow: tuple[str, ...] = ()
+    resume: str | None = None
+    """The id of a saved session."""
+    environ: Mapping[str, str] = field(factory=lambda: dict(os.environ))
+
+
+@define(kw_only=True, eq=False)
+class Opened:
+    """A conversation that is open. Lives as long as the context in which it was made."""
+
+    host: Host
+    session: Session
+    plugins: AllyPlugins
+    model: Model[Any]
+    talk: Talk
+    saver: Saver
+    shortening: Shortening
+    keys: Keys
+    options: Options
+    is_resumed: bool
+    _is_titled: bool = field(init=False, default=False)
+
+    def title(self, prompt: str | None) -> None:
+        """Save what the session is about, with the first thing that the person says in it."""
+        if not self._is_titled and prompt:
+            self._is_titled = True
+            if not self.is_resumed:
+                self.saver.begin(self._about(prompt))
+
+    def _about(self, prompt: str) -> dict[str, Any]:
+        title = next(iter(prompt.strip().splitlines()), "")[:_TITLE]
+        return {"title": title, "folder": str(self.options.folder), "model": self.options.choice.name}
+
+
+@asynccontextmanager
+async def opened(
+    options: Options,
+    *,
+    approve: Approver | None,
+    on_host: Callable[[Host], object],
+    on_text: Callable[[str], None],
+    on_thought: Callable[[str], None] = lambda _: None,
+) -> AsyncGenerator[Opened]:
+    """Open a conversation, a new one or a saved one. `on_host` is told of the host before it starts.
+
+    Raises ConfigError, HostError, JournalError and NotFoundRefused, each in words; nothing is left open then.
+    """
+    from ally_plugins.hosts.pydantic_ai import AllyPlugins
+
+    from .assembling import make_agent, sensitive_tools
+    from .models import build_model
+    from .previews import Previews
+    from .saving import Saver, SessionLock, load_history
+    from .shortening import Shortening
+    from .talking import Talk
+    from .todos import Todos
+
+    model = build_model(options.choice, options.environ)
+    keys = Keys(options.environ, [options.choice.api_key_env] if options.choice.api_key_env else ())
+    host = Host(options.home.app, home=options.home, has_person=approve is not None)
+    on_host(host)
+    session_id = options.resume or new_id("s")
+    lock = SessionLock(options.home, session_id)
+    try:
+        async with host:
+            history = load_history(host.journal, session_id) if options.resume else []
+            shortening = Shortening()
+            plugins = AllyPlugins(
+                host,
+                approve=approve,
+                sensitive=sensitive_tools(options.allow),
+                preview=Previews(options.folder.resolve()),
+                context_window=options.choice.context_window,
+                compact=shortening,
+            )
+            session = host.session(session_id, focus=str(options.folder))
+            todos = Todos(session.emit)
+            if options.resume:
+                await todos.restore(_last_todos(host.journal.reading, session_id))
+            saver = Saver(host.journal, session_id, keys)
+            saver.adopt(history)
+            agent = make_agent(
+                model, folder=options.folder, plugins=plugins, todos=todos, session_id=session_id, keys=keys
+            )
+            talk = Talk(agent, session, saver, keys, history=history, on_text=on_text, on_thought=on_thought)
+            yield Opened(
+                host=host,
+                session=session,
+                plugins=plugins,
+                model=model,
+                talk=talk,
+                saver=saver,
+                shortening=shortening,
+                keys=keys,
+                options=options,
+                is_resumed=options.resume is not None,
+            )
+    finally:
+        lock.release()
+
+
+def _last_todos(reading: Reading, session_id: str) -> tuple[TodoItem, ...]:
+    """Return the todos as the session's events last told them."""
+    from ally_plugins.events import TodoUpdate
+    from ally_plugins.memory import Conversation
+
+    last = None
+    for event in reading.events(session_id, type=TodoUpdate.TYPE):
+        last = event.value()
+    if not isinstance(last, dict) or not isinstance(data := last.get("data"), dict):
+        return ()
+    conversation = Conversation()
+    conversation.follow(TodoUpdate(todos=tuple(data.get("todos", ()))))
+    return conversation.todos
+
+
+def find_saved(home: Home, wanted: str | None) -> SavedSession:
+    """Return the saved session that a person means: an id or its beginning, or with None the last one.
+
+    Raises NotFoundRefused when there is none, ConfigError when several begin so.
+    """
+    saved: list[SavedSession] = []
+    if home.journal_file.exists():
+        with Reading(home.journal_file) as reading:
+            saved = saved_sessions(reading)
+    if not saved:
+        raise NotFoundRefused("no session is saved yet; start one with `ally-plugins chat`")
+    if wanted is None:
+        return saved[-1]
+    found = [each for each in saved if each.id == wanted] or [each for each in saved if each.id.startswith(wanted)]
+    if not found:
+        raise NotFoundRefused(f"no session {wanted!r} is saved; `ally-plugins sessions` shows those that are")
+    if len(found) > 1:
+        raise ConfigError(
+            f"{len(found)} sessions begin with {wanted!r}; name one whole: {', '.join(s.id for s in found)}"
+        )
+    return found[0]

@@ -1,0 +1,93 @@
+"""What went wrong in a turn, in one sentence with the way out. The framework's own words may quote keys: mask after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pydantic_ai import exceptions
+
+__all__ = ["words_of"]
+
+_CHARS: Final = 300
+_ANOTHER: Final = "or use another model (--model offline needs none)"
+
+
+def words_of(error: BaseException) -> str:
+    """Say what an error of a run means for the person."""
+    for kind, say in _KINDS:
+        if isinstance(error, kind):
+            return say(error)
+    text = _first_line(str(error))
+    return f"an error in this turn: {type(error).__name__}{': ' if text else ''}{text}; the conversation can go on"
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")[:_CHARS]
+
+
+def _detail(error: exceptions.ModelAPIError) -> str:
+    """Return what the server itself said."""
+    found = _message_in(error.body)
+    if found is None:
+        found = error.body if isinstance(error.body, str) else ""
+    text = _first_line(found)
+    return f" ({text})" if text else ""
+
+
+def _message_in(body: object) -> str | None:
+    if isinstance(body, Mapping):
+        inner = body.get("error", body)
+        message = inner.get("message") if isinstance(inner, Mapping) else inner
+        return message if isinstance(message, str) else None
+    return None
+
+
+def _http(error: exceptions.ModelHTTPError) -> str:
+    way_out = "try again later" if error.status_code >= 500 or error.status_code == 429 else "see its documentation"  # noqa: PLR2004 - HTTP
+    return f"the model server answered {error.status_code}{_detail(error)}; {way_out}, {_ANOTHER}"
+
+
+def _limited(error: exceptions.ModelRateLimitError) -> str:
+    wait = f" in {error.retry_after:.0f} s" if error.retry_after else " later"
+    return f"the model server is asked too much{_detail(error)}; try again{wait}, {_ANOTHER}"
+
+
+_KINDS: Final[tuple[tuple[type[BaseException], Callable[[Any], str]], ...]] = (
+    (
+        exceptions.ModelAuthenticationError,
+        lambda error: f"the model server does not take the key{_detail(error)}; set the right one, {_ANOTHER}",
+    ),
+    (
+        exceptions.ModelNotFoundError,
+        lambda error: f"the model server knows no {error.model_name!r}{_detail(error)}; check --model and --base-url",
+    ),
+    (
+        exceptions.ModelContextWindowExceededError,
+        lambda error: f"the conversation is too long for the model{_detail(error)}; /compact shortens it",
+    ),
+    (exceptions.ModelRateLimitError, _limited),
+    (
+        exceptions.ModelTimeoutError,
+        lambda error: f"the model server did not answer in time; try again, {_ANOTHER}",  # noqa: ARG005 - as the others
+    ),
+    (
+        exceptions.ModelConnectionError,
+        lambda error: f"the model server cannot be reached ({_first_line(error.message)}); start it, {_ANOTHER}",
+    ),
+    (exceptions.ModelHTTPError, _http),
+    (
+        exceptions.ModelAPIError,
+        lambda error: f"the model server failed ({_first_line(error.message)}); try again, {_ANOTHER}",
+    ),
+    (
+        exceptions.UsageLimitExceeded,
+        lambda error: f"the turn used more than it may ({_first_line(str(error))}); say what to go on with",
+    ),
+    (
+        exceptions.UnexpectedModelBehavior,
+        lambda error: (
+            f"the model answered what nobody can use ({_first_line(error.message)}); say it again in other words"
+        ),
+    ),
+)
