@@ -108,8 +108,6 @@ class SocketLink:
     health_timeout: float = numbers.HEALTH_TIMEOUT
     max_response: int = numbers.MAX_RESPONSE
     on_writable: Callable[[], None] = lambda: None
-    wants: Callable[[Event], bool] = lambda _: True
-    """Whether an event is for it: not those of a session in which its plugin is not active."""
     counts: LinkCounts = field(init=False, factory=LinkCounts)
     _queue: deque[Event] = field(init=False, factory=deque)
     _worker: asyncio.Task[None] | None = field(init=False, default=None)
@@ -255,7 +253,7 @@ class SocketLink:
         Events for a daemon that is not running are skipped. What is dropped on the way is counted and not told: older
         daemons know no EVENTS_DROPPED.
         """
-        wanted = [event for event in events if not isinstance(event, EventsDropped) and self.wants(event)]
+        wanted = [event for event in events if not isinstance(event, EventsDropped)]
         if self._is_closed or not self.is_running():
             self.counts.skipped += len(wanted)
             return

@@ -34,18 +34,12 @@ def legacy_tools(
     link: Callable[[], SocketLink | None],
     programs: Programs | None = None,
     state: Callable[[], str] = lambda: "never started",
-    is_active: Callable[[], bool] = lambda: True,
 ) -> list[tuple[Handler, dict[str, Any]]]:
     """Return a handler and what describes it, as `bus.register` takes them, for each tool of a plugin.
 
-    `link` gives the way to its running daemon, None while there is none; then `state` says in a word why. `is_active`
-    is asked within each call, whether the plugin is active in the session of the call (`scope.SCOPE`).
+    `link` gives the way to its running daemon, None while there is none; then `state` says in a word why.
     """
-    handlers = [_handler(plugin, tool, link, programs, state) for tool in plugin.tools]
-    return [
-        (_where_active(plugin, tool, handler, is_active), describe_tool(tool))
-        for tool, handler in zip(plugin.tools, handlers, strict=True)
-    ]
+    return [(_handler(plugin, tool, link, programs, state), describe_tool(tool)) for tool in plugin.tools]
 
 
 def describe_tool(tool: LegacyTool) -> dict[str, Any]:
@@ -93,16 +87,6 @@ def _handler(
         return await programs.run(tool, arguments)
 
     return call if tool.kind == "background_rpc" else run
-
-
-def _where_active(plugin: LegacyPlugin, tool: LegacyTool, handler: Handler, is_active: Callable[[], bool]) -> Handler:
-    async def guarded(**arguments: Any) -> ToolResult:
-        if is_active():
-            return await handler(**arguments)
-        text = f"{tool.name!r} cannot run: {plugin.name!r} is not active in this session"
-        return ToolResult(success=False, error=f"{text}; the person activates it with +{plugin.name} in a message")
-
-    return guarded
 
 
 def _not_running(plugin: LegacyPlugin, tool: LegacyTool, state: str) -> str:

@@ -152,19 +152,3 @@ def test_arguments_are_checked_against_the_schema_before_anything_runs(full: dic
     else:
         problem = ""
     assert "a" in problem
-
-
-def test_a_plugin_that_is_not_active_in_the_session_is_not_called(
-    start_daemon: Callable[..., Any], full: dict[str, Any]
-) -> None:
-    daemon = start_daemon("def answer(request): return 1")
-    link, active = SocketLink("it", daemon.path), [False, True]
-    handler, _ = legacy_tools(plugin_with(full), lambda: link, is_active=active.pop)[0]
-
-    async def main() -> None:
-        assert (await handler()).success
-        refused = await handler()
-        assert not refused.success
-        assert "the person activates it with +conversation-monitor in a message" in (refused.error or "")
-
-    asyncio.run(main())

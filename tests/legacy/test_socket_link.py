@@ -407,18 +407,6 @@ def test_older_daemons_are_not_told_what_they_do_not_know(start_daemon: Callable
     asyncio.run(main())
 
 
-def test_events_of_a_session_where_it_is_not_active_are_not_for_it(start_daemon: Callable[..., Any]) -> None:
-    daemon = start_daemon()
-
-    async def main() -> None:
-        link = SocketLink("me", daemon.path, wants=lambda each: each.type == "TODO_UPDATE")
-        link.write_events([event(), TodoUpdate(todos=()), event()])
-        await link.drain()
-        assert [each["type"] for each in await stats(link)] == ["TODO_UPDATE"]
-
-    asyncio.run(main())
-
-
 def test_an_event_after_the_daemon_died_is_lost_and_harms_nobody(start_daemon: Callable[..., Any]) -> None:
     daemon = start_daemon()
     daemon.process.kill()
