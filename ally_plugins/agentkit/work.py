@@ -81,6 +81,7 @@ class AgentWork:
     _taken: dict[str, Message] = field(init=False, factory=dict)
     _entered: dict[str, Message] = field(init=False, factory=dict)
     _tools: int = field(init=False, default=0)
+    _has_begun: bool = field(init=False, default=False)
     _began: float = field(init=False, factory=perf_counter)
 
     def __attrs_post_init__(self) -> None:
@@ -120,6 +121,7 @@ class AgentWork:
         live.undelivered = {**lost, **live.undelivered}
 
     def _started(self, message: str | None, task_prompt: str | None) -> None:
+        self._has_begun = True
         self.emit(
             AgentStart(
                 agent_name=self.name,
@@ -134,10 +136,15 @@ class AgentWork:
         )
 
     def end(self, content: str | None = None, *, error: BaseException | None = None) -> None:
-        """Tell of the end: what the agent came to, or why it stopped. The second call does nothing."""
+        """Tell of the end: what the agent came to, or why it stopped. The second call does nothing.
+
+        Of a run that was stopped before it had begun nothing is told.
+        """
         if self.is_ended:
             return
         self.is_ended = True
+        if not self._has_begun:
+            return
         self.live.works.pop(self.id, None)
         if self.parent is not None:
             self.live.todos.pop(self.id, None)
