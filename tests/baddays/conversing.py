@@ -19,6 +19,7 @@ from ally_plugins.config import PluginConfig
 from ally_plugins.daemons import Daemon, ProcessLimits, Timing
 from ally_plugins.events import AgentEnd, Event
 from ally_plugins.hosts.pydantic_ai import AllyPlugins
+from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import GrantSet
 
 from .model_server import PATIENCE
@@ -164,8 +165,11 @@ async def staged(
         witnesses.append(Witness(ally))
         return witnesses[-1]
 
+    talkative = record("witness", limits=Limits(messages_per_minute=100_000))
     given = {name.replace("_", "-"): plugin for name, plugin in plugins.items()}
-    host = Host("test", home=home, discover=False, plugins={"witness": witness, **given}, has_person=has_person)
+    host = Host(
+        "test", home=home, discover=False, plugins={"witness": (witness, talkative), **given}, has_person=has_person
+    )
     stage = Stage(host, folder)
     stage.witnesses = witnesses
     async with host:

@@ -44,7 +44,7 @@ class Reply:
     """One answer of the model, and what goes wrong with it.
 
     `tools` are calls: `name`, `arguments` (a value, or the text that stands for one), `id` if it matters. `usage` are
-    the tokens of the input and the output. `when` must occur in the last message of the request. `times` requests get
+    the tokens of the input and the output. `when` must occur in what is new in the request. `times` requests get
     this reply (clients try again after some failures), 0 means all. `status` other than 200 is an error with `body`; a
     `body` under 200 is sent as it is, as `content_type`. `piece` is how many characters one event of a stream has.
     """
@@ -124,6 +124,16 @@ class Request:
     def texts(self) -> list[str]:
         """The texts of the conversation, message by message, as `role: text`."""
         return [f"{message['role']}: {_text_of(message.get('content'))}" for message in self.messages]
+
+    @property
+    def news(self) -> str:
+        """What was said since the model last spoke."""
+        texts: list[str] = []
+        for message in reversed(self.messages):
+            if message["role"] == "assistant":
+                break
+            texts.insert(0, _text_of(message.get("content")))
+        return "\n".join(texts)
 
     @property
     def answers(self) -> dict[str, str]:
@@ -314,7 +324,7 @@ class ModelServer:
             return Reply(body=json.dumps({"object": "list", "data": data}))
         problem = problem_of(request)
         if not problem:
-            last = _text_of(request.messages[-1].get("content")) if request.messages else ""
+            last = request.news
             for entry in self._script:
                 if entry.reply.when in last:
                     entry.times -= 1
