@@ -11,7 +11,8 @@ from attrs import define, field
 
 from .live import Live
 from .permission import Approver, Sensitive, sensitivity_of
-from .work import CALL, AgentWork, Preview
+from .toolwork import CALL, Preview
+from .work import AgentWork
 
 if TYPE_CHECKING:
     from ally_plugins.host import Host  # noqa: TC004 - nobody reads this annotation at run time

@@ -5,24 +5,21 @@ An adapter makes one with `AgentKit.work`, calls `begin`, then what happens in t
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from ally_plugins.agenttools import MAIN_AGENT
 from ally_plugins.conversation import Message, ToolCall, ToolResult
-from ally_plugins.errors import GateRefused, SessionError
+from ally_plugins.errors import SessionError
 from ally_plugins.events import (
     AgentEnd,
     AgentStart,
     AssistantMessage,
     ContextUsageUpdate,
-    DiffPreview,
     Event,
     ModelRequest,
     ModelResponse,
@@ -30,31 +27,25 @@ from ally_plugins.events import (
     TodoUpdate,
     UserMessage,
 )
-from ally_plugins.toolcalls import Runner, carry_out
 
-from .permission import Outcome
+from .toolwork import authorize, run_call
 
 if TYPE_CHECKING:
     from ally_plugins.agenttools import AgentTool
     from ally_plugins.conversation import SafePoint
+    from ally_plugins.toolcalls import Runner
 
     from .compaction import Compact
     from .kit import AgentKit  # noqa: TC004 - nobody reads this annotation at run time
     from .live import LiveSession  # noqa: TC004
     from .mirror import Convert
+    from .permission import Outcome
 
-__all__ = ["CALL", "AgentWork", "Preview"]
+__all__ = ["AgentWork"]
 
 _log: Final = logging.getLogger(__name__)
 
-Preview: TypeAlias = Callable[[ToolCall], "DiffPreview | Awaitable[DiffPreview | None] | None"]
-"""What a call would change, None when it changes no file; may read, must not write. The kit ties it to the call."""
-
 _NO_ABOUT: Final[dict[str, Any]] = {}
-_ALLOWED: Final = Outcome(is_allowed=True)
-
-CALL: Final[ContextVar[str | None]] = ContextVar("ally_tool_call", default=None)
-"""The tool call that runs, for what an agent that is started in it is part of."""
 
 
 @define(eq=False)
@@ -301,72 +292,13 @@ class AgentWork:
 
         `is_approved` says that a person has agreed already (to a deferred question): gates may still deny.
         """
-        session = self.live.session
-        if session.is_closed:
-            return Outcome(is_allowed=False, reason="the host of the plugins has stopped, nobody can decide")
-        diff = await self._preview(call)
-        ruling = await session.gate_tool_call(call)
-        parent_id = self.about.get("parent_id")
-        if is_approved:
-            self.answered(call, is_allowed=not ruling.is_denied)
-        if ruling.is_denied:
-            return Outcome(is_allowed=False, reason=ruling.reason)
-        if is_approved or (sensitivity is None and not ruling.needs_person):
-            return _ALLOWED
-        return await self.live.permission.decide(
-            session,
-            call,
-            ruling,
-            sensitivity=sensitivity,
-            approve=self.kit.approve,
-            diff=diff,
-            may_defer=self.can_defer,
-            parent_id=parent_id,
-        )
+        return await authorize(self, call, sensitivity, is_approved=is_approved)
 
     def answered(self, call: ToolCall, *, is_allowed: bool) -> None:
         """Tell of an answer that came from elsewhere, to a question that was deferred to this run."""
         self.live.permission.respond(self, call, is_allowed=is_allowed, parent_id=self.about.get("parent_id"))
 
-    async def _preview(self, call: ToolCall) -> DiffPreview | None:
-        preview = self.kit.preview
-        if preview is None:
-            return None
-        try:
-            diff = preview(call)
-            found = await diff if inspect.isawaitable(diff) else diff
-        except Exception:  # noqa: BLE001 - without a preview, the call is decided all the same
-            _log.exception("the preview of %r failed; it goes on without one", call.tool_name)
-            return None
-        if found is None:
-            return None
-        found = evolve(found, call_id=call.call_id, **self.about)
-        self.emit(found)
-        return found
-
     async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:
         """Run a tool that may run, with its events and output transforms; see `toolcalls.carry_out`."""
         self._tools += 1
-        token = CALL.set(call.call_id)
-        try:
-            return await carry_out(_Told(self), call, run, parent_id=self.about.get("parent_id"))
-        finally:
-            CALL.reset(token)
-
-
-class _Told:
-    """The session as a tool call needs it, where the host may have stopped meanwhile."""
-
-    __slots__ = ("_work",)
-
-    def __init__(self, work: AgentWork) -> None:
-        self._work = work
-
-    def emit(self, event: Event) -> None:
-        self._work.emit(event)
-
-    async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
-        session = self._work.live.session
-        if session.is_closed:
-            raise GateRefused("the host of the plugins has stopped", plugin=None)
-        return await session.transform_tool_output(call, result)
+        return await run_call(self, call, run)

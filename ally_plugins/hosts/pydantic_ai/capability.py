@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.agentkit import Approver, LiveSession
     from ally_plugins.agentkit.permission import Sensitive
-    from ally_plugins.agentkit.work import Preview
+    from ally_plugins.agentkit.toolwork import Preview
     from ally_plugins.host import Host
 
     from .compacting import Compaction

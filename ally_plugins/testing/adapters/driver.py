@@ -10,7 +10,7 @@ from attrs import frozen
 
 if TYPE_CHECKING:
     from ally_plugins.agentkit import Approver  # noqa: TC004 - nobody reads these annotations at run time
-    from ally_plugins.agentkit.work import Preview  # noqa: TC004
+    from ally_plugins.agentkit.toolwork import Preview  # noqa: TC004
     from ally_plugins.conversation import Message
     from ally_plugins.host import Host  # noqa: TC004
 
