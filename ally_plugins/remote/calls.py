@@ -255,13 +255,13 @@ class DaemonCalls:
     async def _ask(self, method: str, params: dict[str, Any], cause: str, scope: Scope) -> Any:
         """Ask the daemon to do something outside its lane; the daemon names `cause` in what it does meanwhile."""
         link = self.link or self._lane.link
-        if link is None:
-            text = f"the process of {self._plugin.name!r} does not run"
-            raise UnavailableRefused(text, plugin=self._plugin.name)
+        if not isinstance(link, Peer):  # none, or one that only listens, whose connection back is broken
+            what = "does not run" if link is None else "is not connected to its host; call again soon"
+            raise UnavailableRefused(f"the process of {self._plugin.name!r} {what}", plugin=self._plugin.name)
         self._lane.note(cause, scope)
         try:
             answer = link.request(method, params)
-            if method == "run_task" and isinstance(link, Peer):
+            if method == "run_task":
                 link.watch(answer, partial(self._on_progress, scope))
             return await answer
         finally:

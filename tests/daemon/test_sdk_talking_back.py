@@ -5,14 +5,20 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins import UnavailableRefused
+import ally_plugins
+from ally_plugins import NotFoundRefused, PluginRecord, ToolCallError, UnavailableRefused
+from ally_plugins.config import PluginConfig
 from ally_plugins.daemon import connect_back
+from ally_plugins.daemons import Daemon
+from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.messages import ErrorResponse, Request, Response
 
@@ -161,3 +167,67 @@ def test_without_the_environment_it_says_what_is_missing(monkeypatch: pytest.Mon
     monkeypatch.delenv("ALLY_SOCKET", raising=False)
     with pytest.raises(UnavailableRefused, match="ALLY_SOCKET"):
         connect_back()
+
+
+OFFERS_AND_CUTS = """
+import asyncio, os, sys
+from ally_plugins.daemon import connect_back
+
+async def main():
+    async def answer(reader, writer):
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, os.environ["SOCKET_PATH"])
+    async with server, connect_back() as back:
+        connections = [back._peer]
+
+        async def cut() -> int:
+            "Break the connection, once this is answered."
+            asyncio.get_running_loop().call_later(0.05, back.ended, "")
+            return len(connections)
+
+        async def count() -> int:
+            "Return how many connections there were."
+            if back._peer is not connections[-1]:
+                connections.append(back._peer)
+            return len(connections)
+
+        await back.ally.register_tool(cut)
+        await back.ally.register_tool(count)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_tools_of_one_that_connects_again_are_there_as_before_and_no_call_meanwhile_is_a_crash(
+    run: Callable[..., Any], socket_path: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "offers.py"
+    script.write_text(OFFERS_AND_CUTS, encoding="utf-8")
+    daemon = Daemon((sys.executable, str(script)), transport="socket", socket=socket_path, talks_back=True)
+    grants = GrantSet.everything()
+    record = PluginRecord.by_code(
+        "d", grants=grants, config=PluginConfig(enabled=True, is_decided=True, grants=grants), daemon=daemon
+    )
+
+    async def counted(host: ally_plugins.Host, wanted: int) -> None:
+        while True:
+            with suppress(NotFoundRefused, ToolCallError, UnavailableRefused):  # not offered yet, or not connected
+                result = await host.call_tool("count", {}, session_id="s")
+                if result.success and result.output == str(wanted):
+                    return
+            await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        plugins = {"d": (daemon, record)}
+        async with ally_plugins.Host("test", home=tmp_path / "home", discover=False, plugins=plugins) as host:
+            host.session("s")
+            async with asyncio.timeout(60):
+                await counted(host, 1)
+                assert (await host.call_tool("cut", {}, session_id="s")).success
+                await counted(host, 2)
+            assert (await host.call_tool("cut", {}, session_id="s")).output == "2"
+            assert (host.plugins["d"].state, host.plugins["d"].counts.crashes) == ("running", 0)
+
+    run(main())
