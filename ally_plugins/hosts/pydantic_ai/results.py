@@ -9,10 +9,11 @@ from typing import Any, Final
 from pydantic_ai.exceptions import ModelRetry, ToolFailed, ToolFailedError, ToolRetryError
 from pydantic_ai.messages import TextContent, ToolReturn, ToolReturnPart, is_multi_modal_content
 from pydantic_ai.tools import ToolDenied
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from ally_plugins.conversation import ToolResult
 from ally_plugins.errors import EventError
+from ally_plugins.frozen import freeze
 from ally_plugins.structuring import encode
 from ally_plugins.toolshapes import thaw
 
@@ -76,11 +77,9 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and any(map(is_multi_modal_content, value)):
         return [_jsonable(item) for item in value]
     try:
-        found: Any = to_jsonable_python(value, fallback=str, inf_nan_mode="strings")
-        encode(found)
+        return freeze(from_json(to_json(value, fallback=str, inf_nan_mode="strings", bytes_mode="base64")))
     except (PydanticSerializationError, EventError, TypeError, ValueError, RecursionError):
         return _NAMED.format(type(value).__name__)
-    return found
 
 
 def restore(value: Any, before: ToolResult, after: ToolResult) -> Any:
