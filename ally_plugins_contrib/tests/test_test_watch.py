@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,8 +242,6 @@ with open(sys.argv[1], "w") as held:
 def test_the_run_ends_with_its_task_its_plugin_and_its_host(
     how: str, project: Path, tmp_path: Path, placement: str
 ) -> None:
-    import os
-
     pipe, script = tmp_path / "held", tmp_path / "holds.py"
     os.mkfifo(pipe)
     script.write_text(HOLDS)
@@ -347,6 +348,68 @@ def test_a_path_that_cannot_be_watched_is_said(project: Path, placement: str) ->
             assert (task.state, it.host.plugins["test-watch"].counts.crashes) == ("done", 0)
 
     run(main())
+
+
+def watchers(project: Path) -> list[int]:
+    """Return the processes that watch a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = entry.read_bytes().decode("utf-8", "replace")
+            if "watcher.py" in words and str(project) in words:
+                found.append(int(entry.parent.name))
+    return found
+
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+
+
+@linux
+def test_the_process_that_watches_ends_with_the_last_conversation(project: Path, placement: str) -> None:
+    async def main() -> None:
+        async with watching(project, placement) as it:
+            assert len(watchers(project)) == 1
+            await it.session.close()
+            await until(lambda: not watchers(project))
+
+    run(main())
+
+
+@linux
+def test_a_watching_process_that_is_killed_is_said_and_the_plugin_goes_on(project: Path, placement: str) -> None:
+    async def main() -> None:
+        async with watching(project, placement) as it:
+            (pid,) = watchers(project)
+            os.kill(pid, signal.SIGKILL)
+            await it.says("not watching: the process that watches ended with -9")
+            assert (await it.session.request_action("run-tests-now"))["passed"] is True
+            assert it.host.plugins["test-watch"].counts.crashes == 0
+
+    run(main())
+
+
+HOST = """
+import asyncio, sys
+from pathlib import Path
+from ally_plugins_contrib.test_watch.watching import changes_below
+
+async def main():
+    async for _ in changes_below(Path(sys.argv[1]), ["."], [], 0.1):
+        print("watching", flush=True)
+
+asyncio.run(main())
+"""
+
+
+@linux
+def test_a_host_that_is_killed_leaves_no_watching_process(project: Path) -> None:
+    command = [sys.executable, "-c", HOST, str(project)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout is not None
+        assert host.stdout.readline() == "watching\n"
+        assert len(watchers(project)) == 1
+        host.kill()
+    run(until(lambda: not watchers(project)))
 
 
 def test_a_message_that_is_refused_is_sent_after_the_next_run(project: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from ally_plugins_contrib.test_watch.project import LONGEST_WAIT, Project
-from ally_plugins_contrib.test_watch.watching import Ignored
+from ally_plugins_contrib.test_watch.watcher import Ignored
 
 FOLDER = Path("/project")
 

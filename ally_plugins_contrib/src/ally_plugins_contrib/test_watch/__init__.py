@@ -19,7 +19,7 @@ from ally_plugins import Ally, RefusedError, SessionEnd, SessionStart, UserMessa
 from .output import broken, excerpt, failure_of, files_in_words, mended, ran_nothing
 from .project import Project
 from .running import Finished, run
-from .watching import MISSING, Ignored, changes_below, is_available
+from .watching import MISSING, changes_below, is_available
 
 if TYPE_CHECKING:
     from ally_plugins import Task
@@ -132,8 +132,7 @@ class TestWatch:
             await asyncio.wait([listening], timeout=1.0)
 
     async def _listen(self, project: Project) -> None:
-        ignored = Ignored(project.folder, self._ignore)
-        async with aclosing(changes_below(project.folder, self._paths, ignored, self._quiet)) as found:
+        async with aclosing(changes_below(project.folder, self._paths, self._ignore, self._quiet)) as found:
             async for files in found:
                 if files:
                     project.note(files)

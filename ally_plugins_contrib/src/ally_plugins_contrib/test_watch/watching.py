@@ -1,75 +1,50 @@
-"""Changes below a project's folder: a thread that waits for them, and which of them count.
-
-`watchfiles` is imported when watching begins: without it everything but the watching works.
-"""
+"""Changes below a project's folder, from a process that watches; `watcher` says why it is one."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["MISSING", "Ignored", "changes_below", "is_available"]
+from . import watcher
+
+__all__ = ["MISSING", "changes_below", "is_available"]
 
 MISSING: Final = "watchfiles is not installed: pip install 'ally-plugins-contrib[test-watch]'"
 
-STEP: Final = 0.05
-"""Seconds between two looks of the watching thread."""
+_LAST_WORDS: Final = 500  # characters of what the process printed before it ended by itself
 
-ALWAYS: Final = (
-    ".*_cache", ".coverage*", ".DS_Store", ".git", ".hg", ".hypothesis", ".idea", ".nox", ".svn", ".tox", ".venv",
-    ".vscode", "*.egg-info", "*.log", "*.py[cod]", "*.sw?", "*.tmp", "*~", ".#*", "4913", "__pycache__", "build",
-    "coverage.xml", "dist", "htmlcov", "node_modules", "target", "venv",
-)  # fmt: skip
-"""What tools write while tests run, and editors beside the file that they save."""
-
-
-class Ignored:
-    """Which changed files do not count: patterns for any part of the path below the folder, or for the whole of it."""
-
-    def __init__(self, folder: Path, more: Iterable[str] = ()) -> None:
-        self._folder = folder
-        self._patterns = (*ALWAYS, *(pattern.strip("/") for pattern in more))
-
-    def name_of(self, path: str) -> str | None:
-        """Return a file's name as messages show it, relative to the folder; None when it does not count."""
-        try:
-            name = Path(path).relative_to(self._folder)
-        except ValueError:
-            return None
-        tried = (*name.parts, name.as_posix())
-        is_ignored = any(fnmatchcase(part, pattern) for part in tried for pattern in self._patterns)
-        return None if is_ignored else name.as_posix()
+Told = frozenset[str] | OSError
 
 
 def is_available() -> bool:
     """Say whether files can be watched."""
-    try:
-        import watchfiles
-    except ImportError:
-        return False
-    return bool(watchfiles)
+    return find_spec("watchfiles") is not None
 
 
 async def changes_below(
-    folder: Path, paths: Sequence[str], ignored: Ignored, quiet: float
+    folder: Path, paths: Sequence[str], ignore: Sequence[str], quiet: float
 ) -> AsyncGenerator[frozenset[str], None]:
-    """Yield the names of changed files, once nothing has changed for `quiet` seconds; first an empty set, when it
-    watches. Raises OSError when a path cannot be watched. Closing ends the thread.
-    """  # noqa: D205 - one sentence that does not fit a line
-    loop, queue = asyncio.get_running_loop(), asyncio.Queue[frozenset[str] | OSError]()
-    ended = threading.Event()
+    """Yield the names of changed files once nothing has changed for `quiet` seconds; first an empty set: it watches.
 
-    def tell(what: frozenset[str] | OSError) -> None:
+    Raises OSError when a path cannot be watched, or the process ends. Closing ends it.
+    """
+    loop, queue = asyncio.get_running_loop(), asyncio.Queue[Told]()
+
+    def tell(what: Told) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody listens any more
             loop.call_soon_threadsafe(queue.put_nowait, what)
 
-    watched = [folder / path for path in paths]
-    threading.Thread(target=_watch, args=(watched, ignored, quiet, ended, tell), name="ally-files", daemon=True).start()
+    asked = {"folder": str(folder), "paths": list(paths), "ignore": list(ignore), "quiet": quiet}
+    process = _Process(json.dumps(asked), tell)
+    threading.Thread(target=process.run, name="ally-files", daemon=True).start()
     try:
         while True:
             told = await queue.get()
@@ -77,33 +52,59 @@ async def changes_below(
                 raise told
             yield told
     finally:
-        ended.set()
+        process.end()
 
 
-def _watch(
-    paths: Sequence[Path], ignored: Ignored, quiet: float, ended: threading.Event, tell: Callable[..., None]
-) -> None:
-    from watchfiles import watch
+class _Process:
+    """The process that watches; `run` belongs to a thread, `end` may be called from any."""
 
-    is_watching = False
-    try:
-        for changes in watch(
-            *paths,
-            watch_filter=None,
-            step=round(max(quiet, STEP) * 1000),
-            debounce=round(max(quiet * 10, 2.0) * 1000),  # whoever saves without a pause is heard all the same
-            rust_timeout=round(STEP * 1000),
-            yield_on_timeout=True,
-            stop_event=ended,
-            raise_interrupt=False,
-        ):
-            names = frozenset(name for _, path in changes if (name := ignored.name_of(path)) is not None)
-            if not is_watching:
-                tell(frozenset())
-                is_watching = True
-            if names:
-                tell(names)
-    except OSError as error:
-        tell(error)
-    except Exception as error:  # noqa: BLE001 - whatever watchfiles raises: it is told, and the thread ends
-        tell(OSError(f"{type(error).__name__}: {error}"))
+    def __init__(self, asked: str, tell: Callable[[Told], None]) -> None:
+        self._command = [sys.executable, "-P", str(Path(watcher.__file__)), asked]
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._is_ended = False
+
+    def run(self) -> None:
+        """Tell of what it says, until it ends."""
+        with self._lock:
+            if self._is_ended:
+                return
+            try:
+                self._process = process = self._start()
+            except OSError as error:
+                self._tell(error)
+                return
+        last = ""
+        with process:
+            for line in process.stdout or ():
+                last = line
+                self._take(line)
+        if not self._is_ended:
+            words = "" if last.startswith("[") else f": {last.strip()[-_LAST_WORDS:]}"
+            self._tell(OSError(f"the process that watches ended with {process.returncode}{words}"))
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(  # noqa: S603 - our own script, by the running interpreter
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            encoding="utf-8", errors="replace", start_new_session=True,
+        )  # fmt: skip
+
+    def _take(self, line: str) -> None:
+        try:
+            told: Any = json.loads(line)
+        except ValueError:  # a warning, or a traceback, of which the last line is told at the end
+            return
+        if isinstance(told, list):
+            self._tell(frozenset(map(str, told)))
+        elif isinstance(told, dict):
+            self._is_ended = True
+            self._tell(OSError(str(told.get("error"))))
+
+    def end(self) -> None:
+        """End it: it ends when its standard input closes."""
+        with self._lock:
+            self._is_ended = True
+            if self._process is not None and self._process.stdin is not None:
+                with suppress(OSError):
+                    self._process.stdin.close()
