@@ -168,13 +168,17 @@ def test_a_process_that_dies_ends_its_tasks_with_a_reason_and_comes_back_without
             host.session("s")
             await host.call_tool("start", {"how": "wait"}, plugin="p", session_id="s")
             await host.call_tool("heard", {"what": "waits"}, plugin="p")
+            supervisor = host.plugins["p"].supervisor
+            assert supervisor is not None
+            started = supervisor.started
             with suppress(ToolCallError):
                 os.kill((await host.call_tool("pid", plugin="p")).data, signal.SIGKILL)
             task = await ended(host, until)
             assert task.state == "failed"
             assert "process of 'p'" in task.reason
             assert [e.message for e in events if e.type == "TASK_PROGRESS"][-1] == task.reason
-            await until(lambda: host.plugins["p"].is_running)
+            # Its state is told when all of the old process is gone, a moment after its tasks have ended.
+            await until(lambda: supervisor.started > started and host.plugins["p"].is_running)
             assert host.tasks.running("p") == 0
             await host.call_tool("start", {"how": "done"}, plugin="p", session_id="s")
             assert (await ended(host, until)).state == "done"
