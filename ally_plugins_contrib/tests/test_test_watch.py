@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins import Daemon, GrantSet, Host, PluginRecord, Session, TaskProgress, UserMessage
+from ally_plugins import Daemon, GrantSet, Host, PluginRecord, RecordedClock, Session, TaskProgress, UserMessage
 from ally_plugins.testing import find_manifest
 from ally_plugins_contrib.test_watch import TestWatch
 
@@ -86,7 +86,13 @@ class Watched:
 
 @asynccontextmanager
 async def watching(
-    project: Path, placement: str = "inline", *, wait: bool = True, focus: bool = True, **settings: Any
+    project: Path,
+    placement: str = "inline",
+    *,
+    wait: bool = True,
+    focus: bool = True,
+    clock: RecordedClock | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Watched]:
     manifest = find_manifest(TestWatch)
     assert manifest is not None
@@ -99,7 +105,8 @@ async def watching(
         assert isinstance(event, TaskProgress)
         told.append(event)
 
-    async with Host("test", home=None, discover=False, plugins={"test-watch": (plugin, record)}) as host:
+    plugins = {"test-watch": (plugin, record)}
+    async with Host("test", home=None, discover=False, plugins=plugins, clock=clock) as host:
         host.stream.subscribe("TASK_PROGRESS", hear)
         watched = Watched(host, host.session("s", focus=str(project) if focus else None), told)
         if wait:
@@ -414,15 +421,18 @@ def test_a_host_that_is_killed_leaves_no_watching_process(project: Path) -> None
 
 def test_a_message_that_is_refused_is_sent_after_the_next_run(project: Path) -> None:
     async def main() -> None:
-        async with watching(project) as it:
-            ally = it.host.plugins["test-watch"].instance.ally
+        clock = RecordedClock(1_000_000)  # it stands still, and so does the budget
+        async with watching(project, clock=clock) as it:
+            plugin = it.host.plugins["test-watch"]
             for number in range(30):  # the messages of a minute
-                await ally.add_message("user", f"message {number}", session_id="s")
+                await plugin.instance.ally.add_message("user", f"message {number}", session_id="s")
             (project / "calc.py").write_text(BAD)
-            await it.says("failed after")
+            await until(lambda: plugin.counts.refused["budget"] == 1)
             assert len(await it.session.safe_point()) == 30
-            assert it.host.plugins["test-watch"].instance._project_of("s").told == {"s": None}  # noqa: SLF001
-            assert it.host.plugins["test-watch"].counts.crashes == 0
+            clock.move_to(1_060_000)
+            (project / "calc.py").write_text(BAD + "\n")
+            assert "The tests fail" in (await it.message()).content
+            assert plugin.counts.crashes == 0
 
     run(main())
 

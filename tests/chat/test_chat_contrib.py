@@ -169,8 +169,10 @@ def test_tests_that_an_edit_breaks_are_told_to_the_agent_and_so_is_their_mending
         while told not in (line := talk.sees(f"[plugin test-watch] {told}", "I look")):
             if line.strip() == "I look":  # it came too late for that step
                 talk.say("say I look")
-    talk.say("/tasks")
-    talk.sees("watching")
+    (task,) = json.loads(person.run("tasks", "--json").stdout)["tasks"]  # as the operator, in another terminal
+    assert (task["plugin"], task["name"], task["state"]) == ("test-watch", "watching", "running")
+    assert "has ended in host" in person.run("tasks", "--cancel", task["id"]).stdout
+    talk.sees("cancelled by the operator")
     talk.leave()
     assert "E       assert 2 == 1" in talk.shown
     assert "FAILED test_app.py::test_app" in talk.shown
