@@ -176,6 +176,7 @@ KEY = "AKIA" + "IOSFODNN7EXAMPLE"
         (f"the key is {KEY}", "looks like a credential (aws-access-key)"),
         (f'the key is {KEY[:9]}"+"{KEY[9:]}', "looks like a credential"),
         ("db password=hunter2hunter2", "looks like a credential"),
+        ("the key is [redacted:aws-access-key]", "secret-guard took out"),
         ("it is at postgres://ana:hunter2@db/feeds", "looks like a credential"),
     ],
 )

@@ -64,11 +64,12 @@ def test_a_credential_is_refused_where_it_is_hidden_and_redacted_where_it_is_not
 
 def test_in_a_chat_the_person_asks_why_and_what_was_counted(guarded: Person) -> None:
     shown = guarded.chat(
-        "read README.md", "call get_conversation_stats {}", f"remember the key is {KEY}", "/why",
-        "/actions conversation-monitor:report {}", "/tasks", "/quit",
+        "read README.md", "call get_conversation_stats {}", f"remember the key is {KEY}",
+        "remember the tests are slow", "/why", "/actions conversation-monitor:report {}", "/tasks", "/quit",
     )  # fmt: skip
     assert "tool calls" in shown
     assert f"* remember text=the key is {MARK}" in shown  # the person's own line shows what they typed
+    assert "a credential, which secret-guard took out on the way; it is not kept" in shown
     assert "session-notes" in shown.partition("> /why")[2].partition("> /actions")[0]
     assert "no plugin has started a task" in shown
     assert KEY.encode() not in b"".join(file.read_bytes() for file in guarded.home.path.rglob("notes.sqlite*"))
