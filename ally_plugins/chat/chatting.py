@@ -6,8 +6,8 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins import events
@@ -45,6 +45,8 @@ class Chat:
         """The id of the last thing that a plugin did, for `/why`."""
         self._opened: Opened | None = None
         self._leaves = self._wants_to_leave = False
+        self._turning: asyncio.Future[Turn] | None = None
+        self._presses = 0
         self._thread: Final = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -69,7 +71,7 @@ class Chat:
         self._opened = opened
         if opened.is_resumed:
             self._show_old()
-        async with self.input.open():
+        async with self.input.open(), self._signals():
             while not self._leaves:
                 try:
                     text = await self.input.read(opened.talk.wait_for_wake())
@@ -118,16 +120,18 @@ class Chat:
         """Run a turn; Ctrl-C stops it, and the chat goes on."""
         talk = self.opened.talk
         self.opened.title(prompt)
-        task = asyncio.ensure_future(talk.turn(prompt))
-        with self._stopped_by_person(task):
-            try:
-                turn = await task
-            except asyncio.CancelledError:
-                if not task.cancelled():  # we are cancelled ourselves
-                    task.cancel()
-                    raise
-                self.screen.note("stopped")
-                return
+        self._turning, self._presses = asyncio.ensure_future(talk.turn(prompt)), 0
+        try:
+            turn = await self._turning
+        except asyncio.CancelledError:
+            program = asyncio.current_task()
+            if program is not None and program.cancelling():  # it is the program that ends
+                self._turning.cancel()
+                raise
+            self.screen.note("stopped")
+            return
+        finally:
+            self._turning = None
         self._end(turn)
 
     def _end(self, turn: Turn) -> None:
@@ -139,25 +143,28 @@ class Chat:
         elif turn.ending == "failed":
             self.screen.error(turn.reason)
 
-    @contextmanager
-    def _stopped_by_person(self, task: asyncio.Future[Turn]) -> Generator[None]:
-        """Have Ctrl-C stop the turn; the second time whatever it is doing."""
+    @asynccontextmanager
+    async def _signals(self) -> AsyncGenerator[None]:
+        """Have Ctrl-C stop the turn, the second time whatever it is doing; it never ends the program at a terminal.
+
+        At the prompt it is a key, which the line editor reads. Over a pipe it ends the program between turns.
+        """
         loop = asyncio.get_running_loop()
-        presses = 0
-
-        def stop() -> None:
-            nonlocal presses
-            presses += 1
-            if presses > 1 or not self.interrupt():
-                task.cancel()
-
         with suppress(NotImplementedError, RuntimeError):  # no signals here, or no main thread: Ctrl-C ends the program
-            loop.add_signal_handler(signal.SIGINT, stop)
+            loop.add_signal_handler(signal.SIGINT, self._pressed, asyncio.current_task())
         try:
             yield
         finally:
             with suppress(NotImplementedError, RuntimeError):
                 loop.remove_signal_handler(signal.SIGINT)
+
+    def _pressed(self, program: asyncio.Task[None] | None) -> None:
+        self._presses += 1
+        if self._turning is not None:
+            if self._presses > 1 or not self.interrupt():
+                self._turning.cancel()
+        elif not self.input.is_terminal and program is not None:
+            program.cancel()
 
     def interrupt(self) -> bool:
         """Stop the turn that runs; say whether there was one to stop."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ally_plugins.cli.exits import INTERRUPTED
 from ally_plugins.cli.state import command
 from ally_plugins.cli.text import columns, echo, inert, paint, preview, print_json, when
 from ally_plugins.errors import ConfigError, OperatorError
@@ -81,8 +82,8 @@ def chat(
     if state.as_json:
         raise click.UsageError("a chat has no --json; `ally-plugins run --json TASK` streams events")
     options, saved = _chosen(state, model, base_url, folder, allow, goes_on=goes_on, resume=resume)
-    echo(paint("ally-plugins chat", bold=True) + f": {_about_model(options)}; /help shows what you can say")
-    echo(paint(f"in {inert(options.folder)}{_about_session(saved)}", fg="bright_black"))
+    echo(paint("ally-plugins chat", bold=True) + f": {_about_model(options)}")
+    echo(paint(f"in {inert(options.folder)}{_about_session(saved)}; /help shows the commands", fg="bright_black"))
     sys.stdout.flush()
     with _framework():
         from .chatting import Chat, logs_on
@@ -107,7 +108,10 @@ def chat(
                 await talking.run(it)
         screen.note(f"to go on: ally-plugins chat --resume {it.session.id}")
 
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except asyncio.CancelledError:  # by SIGTERM, a closed terminal, or Ctrl-C at a pipe
+        raise SystemExit(INTERRUPTED) from None
 
 
 @command("run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -111,6 +112,21 @@ def test_a_plugin_wakes_the_idle_agent(helped: Person) -> None:
     rest, errors = process.communicate(timeout=60)
     assert "count" in rest
     assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_between_turns_ends_it_in_order(helped: Person, number: signal.Signals) -> None:
+    process = helped.process("chat")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("say ready\n")
+    process.stdin.flush()
+    while process.stdout.readline() != "ready\n":
+        pass
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+    assert "SESSION_END" in journal_types(helped)
 
 
 def test_an_unknown_slash_command_names_the_nearest_and_the_chat_goes_on(person: Person) -> None:

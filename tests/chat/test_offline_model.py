@@ -100,6 +100,17 @@ def test_it_stops_where_a_step_fails_and_says_what_is_left(tmp_path: Path) -> No
     assert "2 more steps are left undone" in result.output
 
 
+def test_it_insists_until_it_works_or_is_refused_or_eight_times(tmp_path: Path) -> None:
+    answers = iter(["Path not found: a", "Path not found: a", "found"])
+    works = ask(agent_in(tmp_path, seek=lambda: next(answers)), "insist call seek")
+    assert calls_of(works.all_messages()) == [["seek"]] * 3 + [[]]
+    refusals = iter(["Path not found: a", "not run: a plugin has had enough"])
+    refused = ask(agent_in(tmp_path, seek=lambda: next(refusals)), "list\ninsist call seek")
+    assert calls_of(refused.all_messages()) == [["list_directory"], ["seek"], ["seek"], []]
+    never = ask(agent_in(tmp_path), "insist read nothing")
+    assert calls_of(never.all_messages()) == [["read_file"]] * 8 + [[]]
+
+
 def test_a_plugins_message_is_answered_and_not_obeyed(tmp_path: Path) -> None:
     agent = agent_in(tmp_path)
     first = ask(agent, "say hi")

@@ -102,7 +102,7 @@ def test_todos_begin_with_the_first_and_ticking_one_off_begins_the_next() -> Non
 def test_the_help_names_every_verb() -> None:
     from ally_plugins.chat.offline.requests import _READERS
 
-    assert [verb for verb in (*_READERS, "say") if verb not in HELP] == []
+    assert [verb for verb in (*_READERS, "say", "insist") if verb not in HELP] == []
 
 
 @given(st.text(max_size=200))

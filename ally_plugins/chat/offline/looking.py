@@ -23,7 +23,8 @@ __all__ = ["Look", "Result", "call_numbers", "look_at", "text_of"]
 CALL_ID: Final = re.compile(r"call-(\d{1,9})\Z")
 _PLUGIN: Final = re.compile(r"\[plugin ([a-z0-9_-]{1,100})\] (.*)", re.DOTALL)
 _REMINDER: Final = re.compile(r"<([a-z_-]+)>.*</\1>\s*\Z", re.DOTALL)  # what the framework's harness adds to a request
-_NOT_DONE: Final = ("not run:", "the output is withheld:", "Path not found:")
+_NOT_RUN: Final = ("not run:", "the output is withheld:")
+_NOT_DONE: Final = (*_NOT_RUN, "Path not found:")
 
 
 @frozen
@@ -33,6 +34,8 @@ class Result:
     tool: str
     text: str
     is_good: bool
+    is_refused: bool = False
+    """Whether somebody did not want it to run: trying again is no use."""
 
 
 @frozen
@@ -91,7 +94,8 @@ def _read(message: ModelRequest) -> tuple[str | None, list[tuple[str, str]], lis
     for part in message.parts:
         if isinstance(part, ToolReturnPart):
             text = part.model_response_str()
-            came.append(Result(part.tool_name, text, part.outcome == "success" and not text.startswith(_NOT_DONE)))
+            is_good = part.outcome == "success" and not text.startswith(_NOT_DONE)
+            came.append(Result(part.tool_name, text, is_good, part.outcome == "denied" or text.startswith(_NOT_RUN)))
         elif isinstance(part, (UserPromptPart, SystemPromptPart)):
             texts = list(_texts(part.content))
             if _REMINDER.match("".join(texts).strip()):

@@ -41,6 +41,8 @@ NAME: Final = "offline"
 DEFAULT_WINDOW: Final = 32_000
 """Tokens: small beside hosted models, so that a long try-out comes to see a threshold."""
 _CHARS_PER_TOKEN: Final = 4  # the estimate that most tools use for English and code
+_TRIES: Final = 8
+"""How often it insists."""
 _SHOWN_LINES: Final = 3
 _SHOWN_CHARS: Final = 200
 _PIECES: Final = re.compile(r"\S*\s*")
@@ -109,9 +111,8 @@ class OfflineModel(Model):
         if not tools:
             return _response([TextPart(_summary(look.person))])
         plan = read_requests(look.person, Known(tools, look.todos))
-        stops = look.is_over or not all(result.is_good for result in look.results)
-        if look.steps_done < len(plan.steps) and not stops:
-            step = plan.steps[look.steps_done]
+        step = _next_step(look, plan)
+        if step is not None:
             words = [*_heard(look), *(_told(look) if look.steps_done else ())]
             said = [TextPart("\n".join(words))] if words else []
             calls = [ToolCallPart(call.tool, dict(call.arguments), self._call_id(messages)) for call in step]
@@ -129,6 +130,17 @@ class OfflineModel(Model):
         return f"call-{next(self._calls)}"
 
 
+def _next_step(look: Look, plan: Plan) -> Sequence[Call] | None:
+    """Return the calls to make now; None when the answer ends."""
+    if look.is_over or not plan.steps:
+        return None
+    if all(result.is_good for result in look.results):
+        return plan.steps[look.steps_done] if look.steps_done < len(plan.steps) else None
+    is_refused = any(result.is_refused for result in look.results)
+    tries = look.steps_done - len(plan.steps) + 1
+    return plan.steps[-1] if plan.insists and 1 <= tries < _TRIES and not is_refused else None
+
+
 def _response(parts: list[Any]) -> ModelResponse:
     return ModelResponse(parts=parts, model_name=NAME, provider_name=NAME)
 
@@ -136,6 +148,8 @@ def _response(parts: list[Any]) -> ModelResponse:
 def _thought(step: Sequence[Call], look: Look, plan: Plan) -> str:
     wanted = " and ".join(f"{call.line[:80]!r}" for call in step)
     tools = ", ".join(dict.fromkeys(call.tool for call in step))
+    if look.steps_done >= len(plan.steps):
+        return f"That did not work. I insist: {wanted}."
     return f"Step {look.steps_done + 1} of {len(plan.steps)}: {wanted}. For that there is {tools}."
 
 

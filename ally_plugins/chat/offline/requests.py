@@ -16,6 +16,7 @@ from attrs import field, frozen
 __all__ = ["HELP", "Call", "Known", "Plan", "read_requests"]
 
 _ALSO: Final = re.compile(r"also\s+", re.IGNORECASE)
+_INSIST: Final = re.compile(r"insist\s+", re.IGNORECASE)
 _ARROW: Final = re.compile(r"\s+->\s?")
 
 HELP: Final = """\
@@ -32,6 +33,7 @@ I am the offline model: no key, no network, and no understanding. I do what thes
   delegate TASK           hand these same requests to a sub-agent
   remember TEXT           call a plugin's tool of that name; likewise recall TEXT
   call TOOL {JSON}        call any tool
+  insist REQUEST          go on with a call that fails, as a stubborn agent does; the last line only
   say TEXT                say it
 A line that begins with "also" is done together with the one before it."""
 
@@ -53,6 +55,8 @@ class Plan:
     words: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     wants_help: bool = False
+    insists: bool = False
+    """Whether the last step is to be tried again when it fails."""
 
 
 @frozen
@@ -76,10 +80,12 @@ def read_requests(text: str, known: Known) -> Plan:
     steps: list[list[Call]] = []
     words: list[str] = []
     unknown: list[str] = []
-    wants_help = False
+    wants_help = insists = False
     for raw in text.splitlines():
         also = _ALSO.match(raw.strip())
         line = raw.strip()[also.end() if also else 0 :].strip()
+        insists = bool(line) and (insisting := _INSIST.match(line)) is not None
+        line = line[insisting.end() :] if insists and insisting else line
         verb, _, rest = line.partition(" ")
         match verb.lower():
             case "":
@@ -96,7 +102,7 @@ def read_requests(text: str, known: Known) -> Plan:
                     steps[-1].append(call)
                 else:
                     steps.append([call])
-    return Plan(tuple(map(tuple, steps)), tuple(words), tuple(unknown), wants_help)
+    return Plan(tuple(map(tuple, steps)), tuple(words), tuple(unknown), wants_help, insists and bool(steps))
 
 
 def _call_or_reason(verb: str, rest: str, line: str, known: Known) -> Call | str:
