@@ -206,7 +206,7 @@ def _dropped(event: events.EventsDropped) -> Iterator[Text]:
 
 def said_line(who: str, text: str) -> Text:
     """Return what was said in a resumed conversation, in one line."""
-    return _line((f"{who}: ", QUIET), preview(text, _OLD_CHARS))
+    return _line((f"{inert(who)}: ", QUIET), preview(text, _OLD_CHARS))
 
 
 _SAYERS: Final[dict[type[events.Event], Callable[[Any], Iterator[Text]]]] = {

@@ -1,0 +1,114 @@
+"""What events say to the person: in words, in colour, and never able to act on a terminal."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import attrs
+import pytest
+from rich.console import Console
+
+from ally_plugins import events
+from ally_plugins.agentkit import PermissionQuestion
+from ally_plugins.chat.lines import diff_lines, event_lines, question_lines, said_line
+from ally_plugins.chat.screen import Screen
+from ally_plugins.conversation import ToolCall
+from ally_plugins.events import Event, PermissionRequest
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e\x9b\x00\rend"
+CLASSES = [each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event) and each.TYPE]
+
+
+def filled(kind: type[Event], text: str) -> Event:
+    """Return an event whose every text is this one."""
+    given: dict[str, Any] = {}
+    for field in attrs.fields(kind):
+        if not field.init or field.name in {"extra", "origin"}:
+            continue
+        hint = str(field.type)
+        if "FrozenDict" in hint:
+            given[field.name] = {"key" + text: text, "content": text, "role": text, "id": text}
+        elif "str" in hint and "tuple" not in hint:
+            given[field.name] = text
+        elif hint in {"float", "int"}:
+            given[field.name] = 1
+        elif field.name == "todos":
+            given[field.name] = ({"task": text, "status": text},)
+        elif field.name == "decided_by":
+            given[field.name] = (text,)
+    return kind(**given)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.TYPE)
+def test_whatever_an_event_says_its_lines_only_show(kind: type[Event]) -> None:
+    lines = event_lines(filled(kind, HOSTILE))
+    assert all(line.plain.isprintable() for line in lines)
+
+
+def test_an_event_of_a_plugins_own_is_shown_with_its_data() -> None:
+    event = events.PluginEvent(event_type="p:odd", data={"text": HOSTILE, "list": [1, {"a": 2}]})
+    (line,) = event_lines(event)
+    assert line.plain.isprintable()
+    assert line.plain.startswith("~ p:odd text=\\x1b]0;owned")
+    assert 'list=[1, {"a": 2}]' in line.plain
+
+
+def test_a_long_output_is_cut_and_what_is_left_out_is_said() -> None:
+    lines = event_lines(events.ToolCallEnd(tool_name="t", output="\n".join(map(str, range(100))), duration_ms=3.2))
+    assert lines[-1].plain == "  done (3 ms), 92 more lines"
+    assert len(lines) == 9
+    wide = event_lines(events.ToolCallEnd(tool_name="t", output="x" * 100_000))
+    assert max(len(line.plain) for line in wide) < 1100
+
+
+def test_a_diff_shows_what_changes_and_a_huge_one_its_size() -> None:
+    diff = events.DiffPreview(
+        tool_name="edit_file", file_path="a", old_content="1\n2\n3\n", new_content="1\n\x1b[2J\n3\n"
+    )
+    plain = [line.plain for line in diff_lines(diff)]
+    assert plain[0] == "would edit a"
+    assert "  -2" in plain
+    assert "  +\\x1b[2J" in plain
+    many = events.DiffPreview(tool_name="t", file_path="a", new_content="\n".join(map(str, range(500))))
+    assert diff_lines(many)[-1].plain == "  ... 441 more lines"
+    huge = events.DiffPreview(tool_name="t", file_path="a", old_content="x\n" * 300_000, new_content="y\n")
+    assert [line.plain for line in diff_lines(huge)][1] == "  too large to show: 300000 lines become 1"
+    same = events.DiffPreview(tool_name="t", file_path="a", old_content="x", new_content="x")
+    assert diff_lines(same)[1].plain == "  nothing"
+
+
+def test_a_question_says_who_asks_and_why() -> None:
+    call = ToolCall("run_command", {"command": f"ls {HOSTILE}"}, "c1")
+    request = PermissionRequest(request_id="p-c1", tool_name="run_command")
+    agents, plugins = (
+        [line.plain for line in question_lines(PermissionQuestion(request, call, f"because {HOSTILE}", by))]
+        for by in ((), ("guard", HOSTILE))
+    )
+    assert agents[0].startswith("? the agent asks: because \\x1b]0;owned")
+    assert plugins[0].startswith("? the plugin guard, \\x1b]0;owned")
+    assert all(line.isprintable() for line in (*agents, *plugins))
+    assert said_line(HOSTILE, HOSTILE).plain.isprintable()
+
+
+def test_streamed_text_stays_on_its_line_and_whole_lines_come_below_it() -> None:
+    file = io.StringIO()
+    screen = Screen(Console(file=file, width=40, markup=False, highlight=False, color_system=None))
+    for piece in ("one ", "[bold]two", HOSTILE, "\nthree"):
+        screen.stream(piece)
+    screen.event(events.ToolCallStart(tool_name="read_file", arguments={"path": "a"}))
+    screen.note("end")
+    text = file.getvalue()
+    assert text.startswith("one [bold]two\\x1b]0;owned")
+    assert "three\n* read_file path=a\nend\n" in text
+    assert "\x1b" not in text
+
+
+def test_a_terminal_that_is_gone_ends_nobody() -> None:
+    class Gone(io.StringIO):
+        def write(self, _text: str, /) -> int:
+            raise OSError(5, "Input/output error")
+
+    screen = Screen(Console(file=Gone(), color_system=None))
+    screen.stream("x")
+    screen.note("y")
