@@ -98,6 +98,8 @@ class Judge:
 
     async def gate_tool_call(self, call: ToolCall, origin: tuple[str, ...]) -> Ruling:
         """Ask whether a tool may run with these arguments."""
+        if not self._dispatcher.has_any("ally_gate_tool_call"):
+            return _ALLOWED
         question = self._question("ally_gate_tool_call", tool=call.tool_name, origin=origin, cause=call.call_id)
         return await self._rule(question, call, call.tool_name)
 
@@ -115,6 +117,8 @@ class Judge:
 
     async def transform_tool_input(self, call: ToolCall, origin: tuple[str, ...]) -> Transformed[ToolCall]:
         """Run the chain over a call's arguments."""
+        if not self._dispatcher.has_any("ally_transform_tool_input"):
+            return Transformed(call)
         question = self._question("ally_transform_tool_input", tool=call.tool_name, origin=origin, cause=call.call_id)
         return await self._transform(question, call, lambda value: (value,), check_call)
 
@@ -122,6 +126,8 @@ class Judge:
         self, call: ToolCall, result: ToolResult, origin: tuple[str, ...]
     ) -> Transformed[ToolResult]:
         """Run the chain over what a tool returned."""
+        if not self._dispatcher.has_any("ally_transform_tool_output"):
+            return Transformed(result)
         question = self._question("ally_transform_tool_output", tool=call.tool_name, origin=origin, cause=call.call_id)
         return await self._transform(question, result, lambda value: (call, value), check_result)
 

@@ -109,6 +109,10 @@ class Dispatcher:
         # The quick way out on the busiest path: mostly nobody gates or transforms the messages of others.
         self.has_judges_of_messages = bool(orders["ally_gate_message"] or orders["ally_transform_plugin_message"])
 
+    def has_any(self, hook: str) -> bool:
+        """Say whether any plugin implements a gate or transform: the quick way out before a question is made."""
+        return bool(self._orders.get(hook))
+
     def is_asked(self, hook: str) -> bool:
         """Say whether any plugin takes part in a gate or transform; costs next to nothing where none implements it."""
         return hook in self._orders and bool(
