@@ -1,4 +1,4 @@
-"""What reaches the terminal: text of strangers made inert, columns, colours, times, and JSON.
+"""What reaches the terminal: columns, colours, times, and JSON.
 
 Everything that a plugin, a manifest or a recording says passes `inert` before it is printed.
 """
@@ -13,26 +13,12 @@ from typing import Any, Final
 
 import click
 
+from ally_plugins.escaping import inert, shortened
+
 __all__ = ["columns", "echo", "inert", "is_person_there", "paint", "preview", "print_json", "quoted", "when"]
 
 PREVIEW: Final = 160
 """Characters of a message that a table shows; `explain` shows all of it."""
-
-
-def inert(text: object, *, keep_lines: bool = False) -> str:
-    """Return text that a terminal only shows: control, direction and invisible characters become escapes.
-
-    With `keep_lines`, line feeds and tabs stay.
-    """
-    plain = str(text)
-    if plain.isprintable():
-        return plain
-    kept = "\n\t" if keep_lines else ""
-    return "".join(char if char.isprintable() or char in kept else _escape(char) for char in plain)
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def quoted(text: object) -> str:
@@ -42,9 +28,7 @@ def quoted(text: object) -> str:
 
 def preview(text: object, length: int = PREVIEW) -> str:
     """Return the beginning of a text as one inert line; what is left out is said."""
-    plain = str(text)
-    cut = plain if len(plain) <= length else f"{plain[:length]}... ({len(plain)} characters)"
-    return inert(cut)
+    return inert(shortened(str(text), length))
 
 
 def paint(text: str, **style: Any) -> str:

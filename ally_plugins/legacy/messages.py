@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.errors import EventError, ToolCallError
+from ally_plugins.escaping import inert, shortened
 from ally_plugins.frozen import freeze
 from ally_plugins.structuring import decode, encode, event_data
 
 if TYPE_CHECKING:
     from ally_plugins.events import Event
 
-__all__ = ["MAX_VALUES", "call_message", "event_message", "has_too_many", "inert", "read_answer"]
+__all__ = ["MAX_VALUES", "call_message", "event_message", "has_too_many", "quotable", "read_answer"]
 
 MAX_VALUES: Final = 250_000
 """Values in one answer. Code-Ally bounds only the bytes; ten megabytes of `[]` would hold up the loop for seconds."""
@@ -61,12 +62,12 @@ def read_answer(line: bytes, number: int, *, method: str, plugin: str) -> Any:
     try:
         answer = decode(line)
     except ValueError:
-        raise failed(f"answered what is not JSON: {inert(line[:200].decode('utf-8', 'replace'))}") from None
+        raise failed(f"answered what is not JSON: {quotable(line[:200].decode('utf-8', 'replace'))}") from None
     if not isinstance(answer, dict):
         raise failed(f"answered with a {type(answer).__name__}; expected a JSON-RPC object")
     error, found = answer.get("error"), answer.get("id")
     if (type(found) is not int or found != number) and not (found is None and error):
-        raise failed(f"answered with the id {inert(repr(found))}; expected {number}")
+        raise failed(f"answered with the id {quotable(repr(found))}; expected {number}")
     if error:
         raise failed(_failure(error))
     if "result" not in answer:
@@ -79,16 +80,15 @@ def read_answer(line: bytes, number: int, *, method: str, plugin: str) -> Any:
 
 def _failure(error: object) -> str:
     if not isinstance(error, dict):
-        return f"failed: {inert(str(error))}"
+        return f"failed: {quotable(str(error))}"
     message, code = error.get("message"), error.get("code")
     text = message if isinstance(message, str) and message else "no message"
-    return f"failed: {inert(text)}{f' (code {code})' if type(code) is int else ''}"
+    return f"failed: {quotable(text)}{f' (code {code})' if type(code) is int else ''}"
 
 
-def inert(text: str, longest: int = _LONGEST_WORD) -> str:
+def quotable(text: str, longest: int = _LONGEST_WORD) -> str:
     """Return a stranger's words cut, and such that a terminal only shows them."""
-    cut = text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
-    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in cut)
+    return inert(shortened(text, longest), keep_lines=True)
 
 
 def has_too_many(line: bytes) -> bool:

@@ -14,7 +14,7 @@ from ally_plugins.conversation import ToolResult
 from ally_plugins.errors import EventError
 from ally_plugins.structuring import decode, encode
 
-from .messages import MAX_VALUES, has_too_many, inert
+from .messages import MAX_VALUES, has_too_many, quotable
 from .numbers import MAX_OUTPUT
 
 __all__ = ["Ran", "executable_result", "rpc_result"]
@@ -73,7 +73,7 @@ def _object_result(value: Mapping[str, Any], *, is_failed: bool) -> ToolResult:
         error, message = value.get("error"), value.get("message")
         words = error or message or "it failed and said no more"
         return ToolResult(
-            success=False, error=inert(words if isinstance(words, str) else _json(words), _SHOWN), data=data
+            success=False, error=quotable(words if isinstance(words, str) else _json(words), _SHOWN), data=data
         )
     texts = [value.get(key) for key in ("message", "output")]
     output = next((text for text in texts if isinstance(text, str)), None)
@@ -108,7 +108,7 @@ def _raw(tool: str, ran: Ran, problem: str) -> str:
 
 
 def _words(data: bytes) -> str:
-    return inert(data.strip().decode("utf-8", "replace"), _SHOWN)
+    return quotable(data.strip().decode("utf-8", "replace"), _SHOWN)
 
 
 def _json(value: Any) -> str:

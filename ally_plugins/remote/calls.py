@@ -13,12 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.errors import PermissionRefused, RefusedError, RemoteError, ToolCallError, UnavailableRefused
+from ally_plugins.escaping import inert
 from ally_plugins.frozen import EMPTY
 from ally_plugins.ids import new_id
 from ally_plugins.runtime.lanes import Crash
 from ally_plugins.runtime.links import RemoteCrash
 from ally_plugins.runtime.peer import Peer
-from ally_plugins.runtime.stderrlog import inert
 from ally_plugins.scope import SCOPE, Scope
 from ally_plugins.wire.codes import BUSY, CANCELLED, INTERNAL_ERROR, METHOD_NOT_FOUND, NOT_INITIALIZED, write_error
 from ally_plugins.wire.methods import read_params, unknown_method

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import Factory, define, field, frozen
 
 from ally_plugins.errors import RefusedError
+from ally_plugins.escaping import inert
 from ally_plugins.policy.budget import Limits, PluginBudget
 from ally_plugins.policy.ordering import Orderable
 from ally_plugins.policy.permissions import GrantSet
@@ -24,7 +25,6 @@ from .lanes import Crash, TimedOut
 from .links import DaemonError, DaemonGone
 from .observers import Implementation
 from .requests import HookExit
-from .stderrlog import inert
 
 if TYPE_CHECKING:
     from ally_plugins.policy.verdicts import Cause

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from ally_plugins.escaping import inert
 from ally_plugins.policy.budget import TokenBucket
 
 __all__ = ["StderrLog", "log_file"]
@@ -191,14 +192,3 @@ class StderrLog:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-def inert(text: str) -> str:
-    """Return text that a terminal only shows: what is not printable becomes an escape."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
