@@ -17,6 +17,7 @@ from typing import Final
 from attrs import frozen
 
 from ally_plugins.home import read_capped, write_atomically
+from ally_plugins.runtime.unixsocket import listening_socket
 
 __all__ = ["Address", "addresses", "bind", "is_supported"]
 
@@ -27,7 +28,6 @@ _ENTRY: Final = re.compile(r"host-([0-9]{1,10})-[0-9a-f]{8}\.(sock|path)\Z")
 _SHORT_NAME: Final = "host.sock"
 _SHORT_PREFIX: Final = "ally-"
 _MAX_POINTER: Final = 4096
-_BACKLOG: Final = 16
 
 
 def is_supported() -> bool:
@@ -72,10 +72,10 @@ def bind(run_dir: Path, pid: int) -> tuple[socket.socket, Address]:
     name = f"host-{pid}-{os.urandom(4).hex()}"
     path = run_dir / f"{name}.sock"
     if _fits(path):
-        return _listen(path), Address(pid, path, path)
+        return listening_socket(path), Address(pid, path, path)
     address = Address(pid, run_dir / f"{name}.path", _short_directory() / _SHORT_NAME)
     try:
-        listening = _listen(address.path)
+        listening = listening_socket(address.path)
         try:
             write_atomically(address.entry, os.fsencode(address.path), durable=False, private=True)
         except BaseException:
@@ -140,21 +140,6 @@ def _short_directory() -> Path:
             with suppress(OSError):
                 return Path(tempfile.mkdtemp(prefix=_SHORT_PREFIX, dir=base))
     raise OSError(None, f"no directory for temporary files has a path short enough for a socket ({LONGEST_PATH} bytes)")
-
-
-def _listen(path: Path) -> socket.socket:
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with suppress(OSError):  # Linux gives the file the mode of the socket; elsewhere the directory keeps others out
-            os.fchmod(listening.fileno(), stat.S_IRUSR | stat.S_IWUSR)
-        listening.bind(os.fspath(path))
-        path.chmod(stat.S_IRUSR | stat.S_IWUSR)
-        listening.listen(_BACKLOG)
-        listening.setblocking(False)  # noqa: FBT003 - the standard library's signature
-    except BaseException:
-        listening.close()
-        raise
-    return listening
 
 
 def _is_alive(pid: int) -> bool:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
+from ally_plugins.runtime.unixsocket import is_own
+
 from .addresses import Address, addresses, is_supported
-from .peers import is_own
 
 if TYPE_CHECKING:
     from ally_plugins.home import Home

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ally_plugins.compat import override
 from ally_plugins.errors import AllyError, NotFoundRefused, ProtocolError, UnavailableRefused
+from ally_plugins.runtime.unixsocket import is_own
 from ally_plugins.wire import codes
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.limits import WireLimits
 from ally_plugins.wire.messages import Request
 
 from . import addresses
-from .peers import is_own
 
 if TYPE_CHECKING:
     from ally_plugins.home import Home

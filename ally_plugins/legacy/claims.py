@@ -7,12 +7,10 @@ it is the orphan of a host that is no more.
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import secrets
 import signal
-import socket
 import stat
 import sys
 import threading
@@ -24,11 +22,11 @@ from typing import Any, Final
 from attrs import define, field
 
 from ally_plugins.errors import PluginError
+from ally_plugins.runtime.unixsocket import who_listens
 from ally_plugins.structuring import decode, encode
 
 from .numbers import GRACE
 from .places import private_directory, short_directory
-from .sockets import peer_of
 
 __all__ = ["MARK_VARIABLE", "SocketClaim", "SocketTaken", "claim_in_thread", "claim_socket", "is_running_mark"]
 
@@ -200,7 +198,7 @@ def _make_room(path: str, plugin: str) -> None:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise SocketTaken(f"{path!r} is not a socket; remove it, or give {plugin!r} another path", plugin=plugin)
-    if (who := _who_listens(path)) is not None:
+    if (who := who_listens(path)) is not None:
         text = f"{who} listens on {path!r} already; end it, or give {plugin!r} another path"
         raise SocketTaken(text, plugin=plugin)
     if not _is_own_socket(found):
@@ -210,20 +208,6 @@ def _make_room(path: str, plugin: str) -> None:
 
 def _is_own_socket(found: os.stat_result) -> bool:
     return stat.S_ISSOCK(found.st_mode) and found.st_uid == os.geteuid()
-
-
-def _who_listens(path: str) -> str | None:
-    """Return who listens, in words; None only when the kernel says that nobody does."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.setblocking(False)  # noqa: FBT003 - takes no name
-        try:
-            sock.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return None
-        except OSError as error:  # a full queue, or not ours to connect to: either way somebody's
-            return "a busy program" if error.errno == errno.EAGAIN else "a program of another user"
-        peer = peer_of(sock)
-        return f"the process {peer[0]}" if peer is not None else "another program"
 
 
 def is_running_mark(pid: int, started: int | None, mark: str) -> bool:

@@ -1,12 +1,11 @@
 """Where sockets and claims lie: directories that only their owner can enter, with names short enough for a socket.
 
-How a socket comes to be there, and how one that a dead host left goes.
+How a socket that a dead host left goes, too.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import tempfile
 import time
@@ -14,7 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["listening_socket", "private_directory", "remove_stale", "short_directory", "unlink"]
+from ally_plugins.runtime.unixsocket import who_listens
+
+__all__ = ["private_directory", "remove_stale", "short_directory", "unlink"]
 
 _PRIVATE: Final = 0o700
 _STALE: Final = 60.0  # seconds after which a socket that nobody listens on is of a host that is no more
@@ -50,37 +51,9 @@ def unlink(path: str) -> None:
         Path(path).unlink()
 
 
-def listening_socket(path: str) -> socket.socket:
-    """Return a listening socket that only this user can connect to from its first moment on."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with suppress(OSError):
-            os.fchmod(sock.fileno(), 0o600)  # Linux makes the file with these bits, less the umask
-        sock.bind(path)
-        Path(path).chmod(0o600)  # elsewhere the file had other bits until here, in a directory nobody else can enter
-        sock.listen()
-        sock.setblocking(False)  # noqa: FBT003 - takes no name
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
 def remove_stale(directory: Path, pattern: str) -> None:
     """Remove the sockets of a pattern that hosts that were killed have left."""
     for path in directory.glob(pattern):
         with suppress(OSError):
-            if time.time() - path.lstat().st_mtime > _STALE and not _is_alive(str(path)):
+            if time.time() - path.lstat().st_mtime > _STALE and who_listens(str(path)) is None:
                 path.unlink()
-
-
-def _is_alive(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.setblocking(False)  # noqa: FBT003 - takes no name
-        try:
-            sock.connect(path)
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            return True
-    return True

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import socket
-import struct
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +21,7 @@ from attrs import define, field
 from ally_plugins.errors import PluginError, ToolCallError
 from ally_plugins.events import Event, EventsDropped
 from ally_plugins.runtime.links import DaemonGone
+from ally_plugins.runtime.unixsocket import other_end
 
 from . import numbers
 from .messages import call_message, event_message, read_answer
@@ -67,20 +67,11 @@ async def _connect(sock: socket.socket, path: str) -> None:
             return
 
 
-def peer_of(sock: socket.socket) -> tuple[int, int] | None:
-    """Return the process id and user id of the other end, None where the system does not tell (only Linux does)."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return None
-    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
-    return pid, uid
-
-
 def _check_peer(sock: socket.socket, path: str) -> None:
     """Refuse a listener of another user: in a shared directory anybody may be quicker than the daemon."""
-    peer = peer_of(sock)
-    if peer is not None and peer[1] != os.geteuid():
-        raise PermissionError(f"what listens on {path!r} belongs to another user ({peer[1]})")
+    found = other_end(sock)
+    if found is not None and found.uid != os.geteuid():
+        raise PermissionError(f"what listens on {path!r} belongs to another user ({found.uid})")
 
 
 @define
@@ -229,11 +220,11 @@ class SocketLink:
     async def _health_problem(self) -> str:
         try:
             async with _connection(self.path) as sock:
-                peer = peer_of(sock)
+                found = other_end(sock)
         except OSError as error:
             return f"{self.plugin!r} cannot be reached on {self.path!r}: {error.strerror or error}"
-        if peer is not None and _is_stopped(peer[0]):
-            return f"{self.plugin!r} is stopped: its process {peer[0]} got SIGSTOP"
+        if found is not None and _is_stopped(found.pid):
+            return f"{self.plugin!r} is stopped: its process {found.pid} got SIGSTOP"
         return ""
 
     # --- events ---

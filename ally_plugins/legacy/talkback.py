@@ -20,6 +20,7 @@ from attrs import define, field
 
 from ally_plugins.compat import override
 from ally_plugins.errors import RefusedError, UnavailableRefused, VersionError
+from ally_plugins.runtime.unixsocket import listening_socket, other_end
 from ally_plugins.wire.codes import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -33,8 +34,7 @@ from ally_plugins.wire.limits import WireLimits
 from ally_plugins.wire.messages import Malformed, MessageId, Request, encode_error, encode_response, parse
 
 from .numbers import LONGEST_SOCKET_PATH
-from .places import listening_socket, private_directory, remove_stale, short_directory, unlink
-from .sockets import peer_of
+from .places import private_directory, remove_stale, short_directory, unlink
 
 __all__ = ["SOCKET_VARIABLE", "TOKEN_VARIABLE", "TalkBackCounts", "TalkBackServer"]
 
@@ -196,13 +196,19 @@ class _Greeting(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's transports are not derived from it
         self._transport = transport
-        peer = peer_of(transport.get_extra_info("socket"))
-        self.pid = peer[0] if peer is not None else 0
-        if (peer is not None and peer[1] != os.geteuid()) or not self._server.has_room(self.pid):
+        if not self._is_admitted(transport.get_extra_info("socket")):
             self._turn_away()
             return
         self._server.add(self)
         self._timer = asyncio.get_running_loop().call_later(GREETING_TIMEOUT, self._turn_away)
+
+    def _is_admitted(self, connection: Any) -> bool:
+        try:
+            found = other_end(connection)
+        except OSError:  # it is gone already
+            return False
+        self.pid = found.pid if found is not None else 0
+        return (found is None or found.uid == os.geteuid()) and self._server.has_room(self.pid)
 
     @override
     def data_received(self, data: bytes) -> None:
