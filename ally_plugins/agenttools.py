@@ -33,7 +33,8 @@ class AgentTool:
     """One thing that the agent may call. A snapshot: ask again before each model request, plugins come and go.
 
     `name` is what the model calls it by: the plugin's own name for it, or `plugin__name` where that one is taken.
-    `kind` says whether it is a tool or an action. `timeout` is in seconds.
+    `kind` says whether it is a tool or an action. `timeout` is in seconds. With `requires_confirmation` a person has to
+    agree to each call.
     """
 
     name: str
@@ -44,6 +45,7 @@ class AgentTool:
     schema: FrozenDict
     timeout: float
     visible_to: tuple[str, ...] = ()
+    requires_confirmation: bool = False
 
     @property
     def full_name(self) -> str:
@@ -106,6 +108,7 @@ def _named(found: Iterable[Contribution], shared: Collection[str], used: set[str
             schema=spec.schema,
             timeout=spec.timeout,
             visible_to=spec.visible_to,
+            requires_confirmation=spec.requires_confirmation,
         )
 
 

@@ -43,6 +43,7 @@ class _Offer:
     timeout: float = DEFAULT_TIMEOUT
     visible_to: tuple[str, ...] = ()
     agent: bool = True
+    requires_confirmation: bool = False
 
 
 @frozen(kw_only=True)
@@ -50,7 +51,8 @@ class ToolSpec:
     """A tool or an action, ready to be offered and called. It lives as long as its plugin is loaded.
 
     `timeout` is in seconds. `visible_to` names the agents that see it; empty is all. `agent` says whether the agent is
-    offered it as a tool: always true for a tool, by choice for an action. `is_derived` tells a schema that was made
+    offered it as a tool: always true for a tool, by choice for an action. With `requires_confirmation` the person is
+    asked before the agent's each call. `is_derived` tells a schema that was made
     from the signature from one that the plugin wrote.
     """
 
@@ -63,6 +65,7 @@ class ToolSpec:
     timeout: float = DEFAULT_TIMEOUT
     visible_to: tuple[str, ...] = ()
     agent: bool = True
+    requires_confirmation: bool = False
     is_derived: bool = False
     _fields: Fields | None = field(default=None, alias="fields", repr=False, eq=False)
 
@@ -167,7 +170,7 @@ def collect_actions(plugin: object) -> tuple[ToolSpec, ...]:
     return _collect(plugin, "action")
 
 
-def make_spec(
+def make_spec(  # noqa: PLR0913 - all but two by name, each a fact of one tool
     kind: Kind,
     handler: Callable[..., Any],
     *,
@@ -177,6 +180,7 @@ def make_spec(
     timeout: float = DEFAULT_TIMEOUT,
     visible_to: Iterable[str] = (),
     agent: bool = False,
+    requires_confirmation: bool = False,
 ) -> ToolSpec:
     """Make the spec of a handler that is registered at run time. Raises ValidationRefused as `collect_tools` does."""
     offer = _Offer(
@@ -186,6 +190,7 @@ def make_spec(
         timeout=timeout,
         visible_to=_as_names(visible_to),
         agent=agent,
+        requires_confirmation=requires_confirmation,
     )
     return _make(kind, handler, offer)
 
@@ -244,6 +249,7 @@ def _make(kind: Kind, handler: Callable[..., Any], offer: _Offer) -> ToolSpec:
         timeout=_check_timeout(name, offer.timeout),
         visible_to=offer.visible_to,
         agent=offer.agent or kind == "tool",
+        requires_confirmation=offer.requires_confirmation,
         is_derived=fields is not None,
         fields=fields,
     )

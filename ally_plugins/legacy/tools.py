@@ -51,6 +51,7 @@ def describe_tool(tool: LegacyTool) -> dict[str, Any]:
         "schema": tool.schema or FrozenDict({"type": "object", "properties": {}}),
         "timeout": tool.timeout + MARGIN,
         "visible_to": tool.visible_to,
+        "requires_confirmation": tool.requires_confirmation,
     }
 
 

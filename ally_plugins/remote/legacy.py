@@ -42,6 +42,7 @@ class LegacyMember:
         if self.legacy.confirmations:
             gate = Implementation.of(plugin.name, "ally_gate_tool_call", self._gate, ("call",))
             plugin.implementations = {gate.hook: gate}
+            plugin.confirms = self.legacy.confirmations
         for handler, described in legacy_tools(self.legacy, self._link, self._programs(), lambda: plugin.state):
             try:
                 await self.bus.register(plugin, "tool", handler, described)

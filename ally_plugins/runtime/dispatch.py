@@ -127,7 +127,10 @@ class Dispatcher:
             for plugin in self._orders.get(question.hook, ())
             if plugin.name != question.caused_by
             and plugin.state != "stopped"
-            and (plugin.grants.gates if is_gate else plugin.grants.transforms)(question.topic, question.tool)
+            and (
+                (plugin.grants.gates if is_gate else plugin.grants.transforms)(question.topic, question.tool)
+                or (is_gate and question.tool in plugin.confirms)
+            )
             and (not plugin.is_running or question.hook in plugin.implementations)
         ]
 

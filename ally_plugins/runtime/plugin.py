@@ -97,6 +97,8 @@ class Plugin:
     """Tools, actions and tasks of the plugin that run now, outside the lane."""
     budget: PluginBudget = field(init=False)
     crashes: CrashCounter = field(init=False, factory=CrashCounter)
+    confirms: frozenset[str] = frozenset()
+    """Its own tools that its gate is asked about whatever it was granted: it can only make them stricter."""
     secrets: tuple[str, ...] = ()
     """Values of its secret settings, which must not get into reasons, records and logs."""
     changed_at: float = field(init=False)

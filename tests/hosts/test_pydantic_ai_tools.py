@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic_ai import Tool
+import pytest
+from pydantic_ai import Agent, Tool
 
-from ally_plugins import Daemon, GrantSet, PluginRecord, ToolCallEnd, ToolResult, action, tool
+from ally_plugins import Daemon, GrantSet, Host, PluginRecord, ToolCallEnd, ToolResult, action, tool
 from ally_plugins.config import PluginConfig
 from ally_plugins.daemons import Timing
+from ally_plugins.hosts.pydantic_ai import AllyPlugins
 
 Fixture = Any
 
@@ -215,5 +219,50 @@ def test_a_daemon_gates_transforms_steers_and_offers_tools_in_a_live_run(
             assert found["c3"].content == '{"tools":["look"],"enough":true}'
             assert all("a keeper watches" in (info.instructions or "") for info in steps.infos)
             assert "[plugin keeper] you have looked" in steps.texts()
+
+    go(main())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its tools start a program by a shebang's rules")
+def test_a_plugin_of_code_ally_s_offers_its_tools_where_the_person_names_it_and_asks_first(
+    tmp_path: Path, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
+) -> None:
+    folder = tmp_path / "plugins" / "reverse"
+    folder.mkdir(parents=True)
+    described = {
+        "name": "reverse-text",
+        "description": "Reverse a text.",
+        "type": "executable",
+        "command": "python3",
+        "args": ["reverse.py"],
+        "requiresConfirmation": True,
+        "schema": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
+    }
+    manifest = {
+        "name": "reverse",
+        "version": "1.0.0",
+        "description": "reverses",
+        "activationMode": "tagged",
+        "tools": [described],
+    }
+    (folder / "plugin.json").write_text(json.dumps(manifest))
+    program = "import json, sys; text = json.load(sys.stdin)['text']; print(json.dumps({'output': text[::-1]}))"
+    (folder / "reverse.py").write_text(program)
+    asked: list[tuple[str, tuple[str, ...]]] = []
+
+    async def approve(question: Any) -> str:
+        asked.append((question.call.tool_name, question.asked_by))
+        return "allow"
+
+    async def main() -> None:
+        async with Host("test", home=tmp_path, consent=lambda plan: plan.record.name == "reverse") as host:
+            steps = script("hello", answer(call("reverse-text", {"text": "abc"}, "c1")), "done", "bye")
+            agent = Agent(steps.model, capabilities=[AllyPlugins(host, approve=approve)])
+            first = await agent.run("hello", conversation_id="s1")
+            second = await agent.run("use +reverse", message_history=first.all_messages())
+            last = await agent.run("enough, -reverse", message_history=second.all_messages())
+            assert [names(steps, n) for n in range(4)] == [[], ["reverse-text"], ["reverse-text"], []]
+            assert "cba" in str(returns(last.all_messages())["c1"].content)
+            assert asked == [("reverse-text", ("reverse",))]
 
     go(main())

@@ -14,7 +14,7 @@ from ally_plugins.frozen import freeze_mapping
 from ally_plugins.toolshapes import thaw
 
 from .failures import with_failure
-from .history import arguments_of
+from .history import MARK, arguments_of
 from .mending import mended_text, mended_value
 from .results import failure_text, restore, restore_failure, summary, with_failure_text
 from .todos import todos_after
@@ -76,7 +76,7 @@ class Calls:
         """
         final = self._final.get(call.tool_call_id) or self._as_given(call)
         if call.tool_call_id not in self._approved:
-            sensitivity = self._work.kit.sensitivity(call.tool_name)
+            sensitivity = self._work.kit.sensitivity(call.tool_name) or _confirmed(tool)
             outcome = await self._work.authorize(final, sensitivity=sensitivity, is_approved=ctx.tool_call_approved)
             if outcome.is_deferred:
                 raise ApprovalRequired({"reason": outcome.reason, "by": "ally_plugins"})
@@ -148,6 +148,12 @@ class Calls:
     def _forget(self, call_id: str) -> None:
         self._final.pop(call_id, None)
         self._approved.discard(call_id)
+
+
+def _confirmed(tool: ToolDefinition) -> str | None:
+    """Return how sensitive a plugin's tool is that wants each call to be agreed to, None for every other tool."""
+    kept = tool.metadata.get(MARK) if tool.metadata is not None else None
+    return _NEEDS_APPROVAL if isinstance(kept, dict) and kept.get("confirm") else None
 
 
 def _plain(call: ToolCall) -> dict[str, Any]:

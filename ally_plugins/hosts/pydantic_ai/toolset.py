@@ -54,7 +54,7 @@ class PluginToolset(WrapperToolset[Any]):
             name=tool.name,
             description=tool.description,
             parameters_json_schema=thaw(tool.schema),
-            metadata={MARK: {"plugin": tool.plugin, "kind": tool.kind}},
+            metadata={MARK: {"plugin": tool.plugin, "kind": tool.kind, "confirm": tool.requires_confirmation}},
         )
         return ToolsetTool(toolset=self, tool_def=definition, max_retries=ctx.max_retries, args_validator=_ANY_OBJECT)
 
