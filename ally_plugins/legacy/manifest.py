@@ -28,10 +28,10 @@ from .plugin import (
     LegacyTool,
     Runtime,
     command_problem,
+    events_problem,
     path_problem,
 )
 from .settingfields import read_config
-from .subscriptions import events_problem
 from .toolfields import read_tools
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _socket(background: JsonFields) -> str:
 
 def _events(background: JsonFields) -> tuple[str, ...]:
     events = background.texts("events")
-    if events and (problem := events_problem(events)) is not None:
+    if (problem := events_problem(events)) is not None:
         background.note("events", problem)
     return events
 

@@ -13,6 +13,7 @@ from attrs import field, frozen
 
 from ally_plugins.daemons import Daemon, Timing
 from ally_plugins.errors import ManifestError
+from ally_plugins.fields import describe
 from ally_plugins.frozen import EMPTY, FrozenDict
 from ally_plugins.grants import Grant
 from ally_plugins.manifest import Manifest, Request
@@ -30,6 +31,7 @@ __all__ = [
     "Runtime",
     "ToolKind",
     "command_problem",
+    "events_problem",
     "path_problem",
 ]
 
@@ -60,6 +62,14 @@ def command_problem(command: str) -> str | None:
         return "missing, expected the program to run"
     if not command.startswith("/") and ".." in command.split("/"):
         return f"found {command!r}, expected a program in the plugin's folder, on PATH, or an absolute path"
+    return None
+
+
+def events_problem(events: Sequence[str]) -> str | None:
+    """Return what is wrong with a list of events, None when nothing is; the text lists the approved ones."""
+    unknown = [event for event in events if event not in numbers.APPROVED_EVENTS]
+    if unknown:
+        return f"found {', '.join(map(describe, unknown))}, expected only {', '.join(numbers.APPROVED_EVENTS)}"
     return None
 
 

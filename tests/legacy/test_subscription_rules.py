@@ -1,92 +1,168 @@
+"""Which events a daemon of Code-Ally's gets: the rules of its subscription manager, in the host.
+
+A plugin subscribes with `background.events`; what of that it gets is what the operator agreed to.
+"""
+
 from __future__ import annotations
 
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import attrs
 import pytest
 
-from ally_plugins.errors import ValidationRefused
+from ally_plugins import Host
+from ally_plugins.control.client import call, hosts_of
+from ally_plugins.errors import ManifestError
+from ally_plugins.events import ThoughtComplete, TodoUpdate
+from ally_plugins.legacy.manifest import read_legacy
 from ally_plugins.legacy.numbers import APPROVED_EVENTS
-from ally_plugins.legacy.subscriptions import Subscriptions
+from ally_plugins.policy.permissions import GrantSet
 
-PATH = "/run/it.sock"
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ally_plugins.legacy.plugin import LegacyPlugin
+
+HEARD = "TODO_UPDATE", "THOUGHT_COMPLETE"
 
 
-@pytest.fixture
-def table() -> Subscriptions:
-    return Subscriptions()
+def table(events: list[str], path: str = "/run/it.sock", name: str = "me") -> dict[str, Any]:
+    return {
+        "name": name,
+        "version": "1",
+        "description": "listens",
+        "tools": [{"name": f"{name}-stats", "description": "says", "type": "background_rpc", "method": "get_stats"}],
+        "background": {
+            "enabled": True,
+            "command": "python3",
+            "args": ["-I", "-S", "daemon.py"],
+            "communication": {"type": "socket", "path": path},
+            "events": events,
+        },
+    }
 
 
-def test_an_empty_list_is_refused(table: Subscriptions) -> None:
-    with pytest.raises(ValidationRefused, match="is empty") as caught:
-        table.subscribe("me", PATH, [])
-    assert caught.value.field == "events"
+def read(events: list[str], path: str = "/run/it.sock") -> LegacyPlugin:
+    return read_legacy(json.dumps(table(events, path)).encode(), "/plugins/it")
+
+
+def problem_of(events: list[str], path: str = "/run/it.sock") -> str:
+    with pytest.raises(ManifestError) as caught:
+        read(events, path)
+    (problem,) = caught.value.problems
+    return problem
+
+
+def test_an_empty_list_is_no_subscription_and_refused_where_there_is_nothing_else() -> None:
+    assert read([]).as_manifest().subscribe == ()
+    alone = table([]) | {"tools": []}
+    with pytest.raises(ManifestError, match="no tools and no background events"):
+        read_legacy(json.dumps(alone).encode(), "/plugins/it")
 
 
 @pytest.mark.parametrize("path", ["run/it.sock", "", "/" + "x" * 104])
-def test_a_path_that_is_relative_or_too_long_is_refused(table: Subscriptions, path: str) -> None:
-    with pytest.raises(ValidationRefused) as caught:
-        table.subscribe("me", path, ["TODO_UPDATE"])
-    assert caught.value.field == "socket_path"
+def test_a_path_that_is_relative_or_too_long_is_refused(path: str) -> None:
+    assert problem_of(["TODO_UPDATE"], path).startswith("background.communication.path: ")
 
 
-def test_an_unapproved_event_is_refused_with_all_the_approved_ones(table: Subscriptions) -> None:
-    with pytest.raises(ValidationRefused) as caught:
-        table.subscribe("me", PATH, ["TODO_UPDATE", "SESSION_START"])
-    assert "'SESSION_START'" in str(caught.value)
-    assert all(event in str(caught.value) for event in APPROVED_EVENTS)
-    assert not table.is_subscribed("me")
+def test_an_unapproved_event_is_refused_with_all_the_approved_ones() -> None:
+    problem = problem_of(["TODO_UPDATE", "SESSION_START"])
+    assert problem.startswith("background.events: found 'SESSION_START', ")
+    assert all(event in problem for event in APPROVED_EVENTS)
 
 
-def test_all_twelve_events_are_approved(table: Subscriptions) -> None:
+def test_all_twelve_events_are_approved() -> None:
     assert len(APPROVED_EVENTS) == 12
-    assert table.subscribe("me", PATH, APPROVED_EVENTS).events == APPROVED_EVENTS
+    assert read(list(APPROVED_EVENTS)).as_manifest().subscribe == APPROVED_EVENTS
 
 
-def test_duplicates_are_folded(table: Subscriptions) -> None:
-    found = table.subscribe("me", PATH, ["TODO_UPDATE", "AGENT_END", "TODO_UPDATE"])
-    assert found.events == ("TODO_UPDATE", "AGENT_END")
+def test_duplicates_are_folded() -> None:
+    manifest = read(["TODO_UPDATE", "AGENT_END", "TODO_UPDATE"]).as_manifest()
+    assert manifest.subscribe == ("TODO_UPDATE", "AGENT_END")
 
 
-def test_a_second_subscribe_replaces_the_first(table: Subscriptions) -> None:
-    table.subscribe("me", PATH, ["TODO_UPDATE"])
-    table.subscribe("me", "/run/other.sock", ["AGENT_END"])
-    assert not table.is_subscribed("me", "TODO_UPDATE")
-    assert table.is_subscribed("me", "AGENT_END")
-    found = table.get_subscription("me")
-    assert found is not None
-    assert found.socket_path == "/run/other.sock"
+def test_nobody_changes_a_subscription_through_what_the_host_gives() -> None:
+    manifest = read(["TODO_UPDATE"]).as_manifest()
+    granted = GrantSet(frozenset(request.grant for request in manifest.requests))
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        manifest.subscribe = ()  # type: ignore[misc]
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        granted.grants = frozenset()  # type: ignore[misc]
+    assert [event for event in APPROVED_EVENTS if granted.receives(event)] == ["TODO_UPDATE"]
 
 
-def test_a_refused_subscribe_leaves_the_former_one(table: Subscriptions) -> None:
-    table.subscribe("me", PATH, ["TODO_UPDATE"])
-    with pytest.raises(ValidationRefused):
-        table.subscribe("me", PATH, ["NOTHING"])
-    assert table.is_subscribed("me", "TODO_UPDATE")
+# --- in a host ---
+
+needs_sockets = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix sockets")
 
 
-def test_subscribers_are_named_by_event_in_the_order_in_which_they_came(table: Subscriptions) -> None:
-    table.subscribe("b", PATH, ["TODO_UPDATE", "AGENT_END"])
-    table.subscribe("a", PATH, ["TODO_UPDATE"])
-    assert table.get_subscribers("TODO_UPDATE") == ("b", "a")
-    assert table.get_subscribers("AGENT_END") == ("b",)
-    assert table.get_subscribers("AGENT_START") == ()
+@pytest.fixture
+def put(short_dir: Path, background_code: str) -> Callable[..., Path]:
+    """Return what writes a plugin's folder, with the events that it subscribes to, and returns its `plugin.json`."""
+
+    def write(name: str, events: list[str]) -> Path:
+        folder = short_dir / "home" / "plugins" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "daemon.py").write_text(background_code)
+        file = folder / "plugin.json"
+        file.write_text(json.dumps(table(events, str(short_dir / f"{name}.sock"), name)))
+        return file
+
+    return write
 
 
-def test_unsubscribing_ends_it_and_says_whether_there_was_one(table: Subscriptions) -> None:
-    table.subscribe("me", PATH, ["TODO_UPDATE"])
-    assert table.unsubscribe("me")
-    assert not table.unsubscribe("me")
-    assert not table.is_subscribed("me")
-    assert table.get_subscription("me") is None
-    assert table.get_subscribers("TODO_UPDATE") == ()
+def started(home: Path) -> Host:
+    return Host("test", home=home, consent=lambda _: True)
 
 
-def test_nobody_changes_the_table_through_what_it_gives(table: Subscriptions) -> None:
-    events = ["TODO_UPDATE"]
-    table.subscribe("me", PATH, events)
-    events.append("AGENT_END")
-    found = table.get_subscription("me")
-    assert found is not None
-    with pytest.raises(AttributeError):
-        found.events = ()  # type: ignore[misc]
-    table.by_plugin().clear()  # type: ignore[attr-defined]
-    assert table.is_subscribed("me", "TODO_UPDATE")
-    assert not table.is_subscribed("me", "AGENT_END")
+async def heard(host: Host, *names: str) -> list[list[str]]:
+    """Emit an event of each type, and return of which types each daemon has heard since it was started."""
+    session = host.session("s")
+    session.emit(TodoUpdate(todos=()))
+    session.emit(ThoughtComplete(thinking="hm"))
+    await session.drained()
+    answers = [await host.call_tool(f"{name}-stats", {}) for name in names]
+    return [[event["event_type"] for event in answer.data["seen"]] for answer in answers]
+
+
+@needs_sockets
+def test_each_daemon_gets_what_it_subscribed_to_until_that_is_taken_away(
+    short_dir: Path, put: Callable[..., Path]
+) -> None:
+    put("a", ["TODO_UPDATE"])
+    put("b", [*HEARD])
+
+    async def main() -> None:
+        async with started(short_dir / "home") as host:
+            assert await heard(host, "a", "b") == [["TODO_UPDATE"], [*HEARD]]
+            assert host.registry is not None
+            host.registry.revoke("b", "events")
+            [running] = hosts_of(host.registry.home)
+            answer = await asyncio.to_thread(call, running, "apply", {"plugin": "b"}, 20)
+            assert answer.result is not None, answer.error
+            assert not any(host.plugins["b"].grants.receives(event) for event in HEARD)
+            assert await heard(host, "a", "b") == [["TODO_UPDATE"] * 2, [*HEARD]]
+
+    asyncio.run(main())
+
+
+@needs_sockets
+def test_what_a_changed_plugin_subscribes_to_is_in_the_place_of_what_it_had(
+    short_dir: Path, put: Callable[..., Path]
+) -> None:
+    file = put("a", ["TODO_UPDATE"])
+
+    async def main() -> None:
+        async with started(short_dir / "home") as host:
+            file.write_text(json.dumps(table(["NOTHING"], name="a")))
+            assert await heard(host, "a") == [["TODO_UPDATE"]]  # a list that is refused replaces none
+        put("a", ["THOUGHT_COMPLETE"])
+        async with started(short_dir / "home") as host:
+            assert await heard(host, "a") == [["THOUGHT_COMPLETE"]]
+            assert not host.plugins["a"].grants.receives("TODO_UPDATE")
+
+    asyncio.run(main())
