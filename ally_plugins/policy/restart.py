@@ -84,8 +84,8 @@ class LinearBackoff:
     A daemon that ran for `healthy_after` seconds starts anew.
     """
 
-    step: float = 5.0  # code-ally-facts, numbers
-    attempts: int = 3
+    step: float
+    attempts: int
     healthy_after: float = HEALTHY_AFTER
     _failures: int = field(init=False, default=0)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .member import Remote
 
-__all__ = ["new_supervisor"]
+__all__ = ["new_supervisor", "restarts_of"]
 
 
 def new_supervisor(remote: Remote, daemon: Daemon) -> Supervisor:
@@ -27,7 +27,15 @@ def new_supervisor(remote: Remote, daemon: Daemon) -> Supervisor:
         from .sockets import SocketOpener  # only where there is one
 
         opener = SocketOpener(remote, daemon, remote.legacy, new_id("h"))
-    restarts: RestartPolicy = LinearBackoff() if daemon.legacy else Backoff(random.random)
     return Supervisor(
-        remote.plugin, remote.lane, opener, daemon.timing, restarts, remote.can_read, remote.is_gone
-    )  # fmt: skip
+        remote.plugin, remote.lane, opener, daemon.timing, restarts_of(daemon), remote.can_read, remote.is_gone
+    )
+
+
+def restarts_of(daemon: Daemon) -> RestartPolicy:
+    """Return when a daemon that failed is started again."""
+    if daemon.legacy:
+        from ally_plugins.legacy.numbers import MAX_RESTARTS, RESTART_DELAY  # only where there is one
+
+        return LinearBackoff(RESTART_DELAY, MAX_RESTARTS)
+    return Backoff(random.random)

@@ -9,7 +9,7 @@ from ally_plugins.legacy import numbers
 from ally_plugins.legacy.executable import run_program
 from ally_plugins.legacy.plugin import Background, Health, LegacyTool
 from ally_plugins.legacy.sockets import SocketLink
-from ally_plugins.policy.restart import LinearBackoff
+from ally_plugins.remote.starting import restarts_of
 
 
 def default(function: object, name: str) -> object:
@@ -30,9 +30,8 @@ def test_health_is_looked_at_every_30_seconds_for_5_and_3_times() -> None:
 
 
 def test_a_daemon_is_restarted_3_times_after_5_10_and_15_seconds() -> None:
-    backoff = LinearBackoff(numbers.RESTART_DELAY, numbers.MAX_RESTARTS)
-    assert [backoff.failed(0.0) for _ in range(4)] == [5.0, 10.0, 15.0, None]
-    assert (LinearBackoff().step, LinearBackoff().attempts) == (numbers.RESTART_DELAY, numbers.MAX_RESTARTS) == (5.0, 3)
+    restarts = restarts_of(daemons.Daemon(("x",), legacy=True))
+    assert [restarts.failed(0.0) for _ in range(4)] == [5.0, 10.0, 15.0, None]
 
 
 def test_a_call_has_30_seconds_and_an_event_5() -> None:
