@@ -19,8 +19,10 @@ from pydantic_ai_harness.repo_context import RepoContext
 from ally_plugins.compat import override
 
 if TYPE_CHECKING:
+    from pydantic_ai.capabilities.abstract import WrapRunHandler
     from pydantic_ai.messages import ToolCallPart
     from pydantic_ai.models import Model
+    from pydantic_ai.run import AgentRunResult
     from pydantic_ai.tools import RunContext, ToolDefinition
     from pydantic_ai_harness.planning import PlanStore
 
@@ -68,7 +70,7 @@ def make_agent(
             plugins,
             LocalWorkspace(folder),
             FileSystem(content_hashes=False),
-            Shell(),
+            Shell(denied_commands=[]),  # its list of commands would refuse what the person has just agreed to
             Planning(store_resolver=plan_of),
             RepoContext(expose_inventory_tool=False),
             SubAgents(include_self=True, max_depth=_DEPTH),
@@ -85,9 +87,10 @@ def sensitive_tools(allowed: Iterable[str]) -> dict[str, str]:
 
 
 class Masking(AbstractCapability[Any]):
-    """Keeps the keys of this process's environment out of what tools return; a command can read them from the system.
+    """Keeps the keys of this process's environment out of what tools return and of what goes wrong with the model.
 
-    It stands last, so that it is the first to see a result.
+    A command can read them from the system, and a server may repeat what it was sent. It stands last, so that it is
+    the first to see a result.
     """
 
     def __init__(self, masked: Callable[[Any], Any]) -> None:
@@ -109,3 +112,18 @@ class Masking(AbstractCapability[Any]):
             result.return_value = self._masked(result.return_value)
             return result
         return self._masked(result)
+
+    @override
+    async def wrap_run(self, ctx: RunContext[Any], *, handler: WrapRunHandler) -> AgentRunResult[Any]:
+        """Mask what the framework and the server say of an error, which events and the journal repeat."""
+        try:
+            return await handler()
+        except Exception as error:
+            self._mask_error(error)
+            raise
+
+    def _mask_error(self, error: Exception) -> None:
+        error.args = self._masked(error.args)
+        for name in ("message", "body"):
+            if hasattr(error, name):
+                setattr(error, name, self._masked(getattr(error, name)))

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ally_plugins.events import Event
     from ally_plugins.journal import SavedSession
 
-    from .opening import Options
     from .talking import Turn
+    from .wanted import Options
 
 __all__ = ["chat", "run", "sessions"]
 
@@ -241,7 +241,7 @@ def _chosen(
     from ally_plugins.config import read_config
 
     from .models import choose_model
-    from .opening import Options, find_saved
+    from .wanted import Options, find_saved
 
     if goes_on and resume is not None:
         raise click.UsageError("--continue and --resume are two sessions; give one of them")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from ally_plugins.errors import ConfigError, NotFoundRefused
 from ally_plugins.host import Host
 from ally_plugins.ids import new_id
-from ally_plugins.journal import Reading, SavedSession, saved_sessions
 
 from .keys import Keys
 
@@ -22,31 +18,18 @@ if TYPE_CHECKING:
 
     from ally_plugins.agentkit import Approver
     from ally_plugins.conversation import TodoItem
-    from ally_plugins.home import Home  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.hosts.pydantic_ai import AllyPlugins  # noqa: TC004 - nobody reads these annotations at run time
+    from ally_plugins.journal import Reading
     from ally_plugins.session import Session  # noqa: TC004 - nobody reads these annotations at run time
 
-    from .models import ModelChoice  # noqa: TC004 - nobody reads these annotations at run time
     from .saving import Saver  # noqa: TC004 - nobody reads these annotations at run time
     from .shortening import Shortening  # noqa: TC004
     from .talking import Talk  # noqa: TC004 - nobody reads these annotations at run time
+    from .wanted import Options  # noqa: TC004
 
-__all__ = ["Opened", "Options", "find_saved", "opened"]
+__all__ = ["Opened", "opened"]
 
 _TITLE: Final = 80
-
-
-@frozen(kw_only=True)
-class Options:
-    """What the command line says."""
-
-    home: Home
-    choice: ModelChoice
-    folder: Path
-    allow: tuple[str, ...] = ()
-    resume: str | None = None
-    """The id of a saved session."""
-    environ: Mapping[str, str] = field(factory=lambda: dict(os.environ))
 
 
 @define(kw_only=True, eq=False)
@@ -127,19 +110,20 @@ async def opened(
             agent = make_agent(
                 model, folder=options.folder, plugins=plugins, todos=todos, session_id=session_id, keys=keys
             )
-            talk = Talk(agent, session, saver, keys, history=history, on_text=on_text, on_thought=on_thought)
-            yield Opened(
-                host=host,
-                session=session,
-                plugins=plugins,
-                model=model,
-                talk=talk,
-                saver=saver,
-                shortening=shortening,
-                keys=keys,
-                options=options,
-                is_resumed=options.resume is not None,
-            )
+            async with agent:  # closes the connections of the model
+                talk = Talk(agent, session, saver, keys, history=history, on_text=on_text, on_thought=on_thought)
+                yield Opened(
+                    host=host,
+                    session=session,
+                    plugins=plugins,
+                    model=model,
+                    talk=talk,
+                    saver=saver,
+                    shortening=shortening,
+                    keys=keys,
+                    options=options,
+                    is_resumed=options.resume is not None,
+                )
     finally:
         lock.release()
 
@@ -157,26 +141,3 @@ def _last_todos(reading: Reading, session_id: str) -> tuple[TodoItem, ...]:
     conversation = Conversation()
     conversation.follow(TodoUpdate(todos=tuple(data.get("todos", ()))))
     return conversation.todos
-
-
-def find_saved(home: Home, wanted: str | None) -> SavedSession:
-    """Return the saved session that a person means: an id or its beginning, or with None the last one.
-
-    Raises NotFoundRefused when there is none, ConfigError when several begin so.
-    """
-    saved: list[SavedSession] = []
-    if home.journal_file.exists():
-        with Reading(home.journal_file) as reading:
-            saved = saved_sessions(reading)
-    if not saved:
-        raise NotFoundRefused("no session is saved yet; start one with `ally-plugins chat`")
-    if wanted is None:
-        return saved[-1]
-    found = [each for each in saved if each.id == wanted] or [each for each in saved if each.id.startswith(wanted)]
-    if not found:
-        raise NotFoundRefused(f"no session {wanted!r} is saved; `ally-plugins sessions` shows those that are")
-    if len(found) > 1:
-        raise ConfigError(
-            f"{len(found)} sessions begin with {wanted!r}; name one whole: {', '.join(s.id for s in found)}"
-        )
-    return found[0]

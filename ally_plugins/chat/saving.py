@@ -85,7 +85,8 @@ class Saver:
         if new:
             dumped = self._dump(new)
             self._write(history_added, dumped)
-            self._remember(messages, [*self._digests, *map(_digest, dumped)])
+            self._digests.extend(map(_digest, dumped))
+            self._last = messages[-1]
 
     def _remember(self, messages: Sequence[ModelMessage], digests: list[bytes]) -> None:
         self._digests, self._last = digests, messages[-1] if messages else None

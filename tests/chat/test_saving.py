@@ -14,8 +14,8 @@ from pydantic_ai.messages import (
 )
 
 from ally_plugins.chat.keys import Keys
-from ally_plugins.chat.opening import find_saved
 from ally_plugins.chat.saving import Saver, SessionLock, load_history
+from ally_plugins.chat.wanted import find_saved
 from ally_plugins.errors import ConfigError, HostError, JournalError, NotFoundRefused
 from ally_plugins.home import Home
 from ally_plugins.journal import Journal, history_added, history_begun

@@ -84,8 +84,10 @@ def read_requests(text: str, known: Known) -> Plan:
     for raw in text.splitlines():
         also = _ALSO.match(raw.strip())
         line = raw.strip()[also.end() if also else 0 :].strip()
-        insists = bool(line) and (insisting := _INSIST.match(line)) is not None
-        line = line[insisting.end() :] if insists and insisting else line
+        if line:
+            insisting = _INSIST.match(line)
+            insists = insisting is not None
+            line = line[insisting.end() :] if insisting is not None else line
         verb, _, rest = line.partition(" ")
         match verb.lower():
             case "":
