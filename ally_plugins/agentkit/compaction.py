@@ -111,7 +111,7 @@ class Compactor:
     async def _may(work: AgentWork, wish: CompactionWish, usage: float | None) -> bool:
         arguments = {"requested_by": wish.requested_by, "reason": wish.reason, "context_usage": usage}
         call = ToolCall(COMPACT, arguments, new_id("c"))
-        outcome = await work.live.permission.veto(work.live.session, call, work.kit.approve)
+        outcome = await work.live.permission.veto(work.live.session, call, work.approve)
         if not outcome.is_allowed:
             _log.info("session %r is not compacted: %s", work.live.id, outcome.reason)
         return outcome.is_allowed

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .kit import AgentKit  # noqa: TC004 - nobody reads this annotation at run time
     from .live import LiveSession  # noqa: TC004
     from .mirror import Convert
-    from .permission import Outcome
+    from .permission import Approver, Outcome
 
 __all__ = ["AgentWork"]
 
@@ -78,6 +78,12 @@ class AgentWork:
     def __attrs_post_init__(self) -> None:
         self.about = _NO_ABOUT if self.parent is None else {"agent_id": self.id, "parent_id": self.call_id}
 
+    @property
+    def approve(self) -> Approver | None:
+        """What asks the person: a sub-agent asks as the agent that called it does, unless it has a way of its own."""
+        own = self.kit.approve
+        return own if own is not None or self.parent is None else self.parent.approve
+
     # --- its life ---
 
     async def begin(self, prompt: str | None) -> str | None:
@@ -86,13 +92,13 @@ class AgentWork:
         Plugins' messages that enter with it are returned by the first `safe_point`. Raises GateRefused when a transform
         blocks the person's message: then nothing has begun.
         """
+        session = self.live.session
+        if self.approve is not None or self.can_defer:
+            session.has_person = True
         if self.parent is not None:
             self.live.works[self.id] = self
             self._started(None, prompt)
             return prompt
-        session = self.live.session
-        if self.kit.approve is not None or self.can_defer:
-            session.has_person = True
         self._doubt()
         await self._safe_point("turn_start")
         if prompt is not None:

@@ -373,3 +373,31 @@ def test_an_approver_that_fails_is_a_deny_and_the_run_goes_on(
             assert (result.output, part.outcome, ran.with_) == ("ok", "denied", [])
 
     go(main())
+
+
+def test_a_sub_agent_asks_as_the_agent_that_called_it_does(
+    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
+) -> None:
+    careful = plugin(ally_gate_tool_call=lambda self, call: Ask("odd") if call.tool_name == "write" else None)
+    asked: list[PermissionQuestion] = []
+
+    async def main() -> None:
+        async with live({"careful": careful}, {"careful": ["gate:tool_call"]}) as bench:
+            ran = Ran()
+
+            async def delegate() -> str:
+                return str((await inner.run("write it")).output)
+
+            inner = bench.agent(script(answer(call("write", {"path": "a"}, "i1")), "done"), tools=[ran.write])
+            outer = bench.agent(
+                script(answer(call("delegate", {}, "c1")), "done"), tools=[delegate], approve=asking("allow", asked)
+            )
+            await outer.run("go")
+            assert ran.with_ == ["a:"]
+            (question,) = asked
+            (request,), (response,) = bench.of(PermissionRequest), bench.of(PermissionResponse)
+            assert (request.agent_id, request.parent_id) == (response.agent_id, response.parent_id)
+            assert (question.request.parent_id, question.call.agent_id) == ("c1", request.agent_id)
+            assert request.agent_id is not None
+
+    go(main())
