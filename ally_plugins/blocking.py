@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .agenttools import MAIN_AGENT
-from .errors import HostError
 from .host import Host
-from .runtime.lanes import GRACE
+from .runtime.loopthread import LoopThread
 
 if TYPE_CHECKING:
     from .agenttools import AgentTool
@@ -34,8 +32,7 @@ class BlockingHost:
     def __init__(self, app: str = "ally-plugins", *, wait: float | None = None, **options: Any) -> None:
         self.host = Host(app, **options)
         self.wait = wait
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._loop = LoopThread("host", "with BlockingHost(...) as host:")
 
     def __enter__(self) -> Self:
         self.start()
@@ -46,24 +43,11 @@ class BlockingHost:
 
     def start(self) -> None:
         """Start the loop's thread and the host. Raises what `Host.start` raises, and nothing is left running then."""
-        if self._thread is not None:
-            raise HostError("this host runs already; make another one")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name="ally-host", daemon=True)
-        self._thread.start()
-        try:
-            self._wait_for(self.host.start(), None)
-        except BaseException:
-            self._end()
-            raise
+        self._loop.start(self.host.start(), None)
 
     def stop(self) -> None:
         """Stop the host and the thread; safe to call twice."""
-        if self._thread is not None:
-            try:
-                self._wait_for(self.host.stop(), None)
-            finally:
-                self._end()
+        self._loop.stop(self.host.stop(), None)
 
     def session(self, session_id: str | None = None, *, focus: str | None = None) -> BlockingSession:
         """Return a session, as `Host.session` does."""
@@ -79,46 +63,7 @@ class BlockingHost:
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the host's loop and wait for it. Raises RuntimeError on the loop's own thread."""
-        return self._wait_for(call, self.wait)
-
-    def _wait_for(self, call: Coroutine[Any, Any, T], wait: float | None) -> T:
-        loop = self._loop
-        if loop is None or threading.current_thread() is self._thread:
-            call.close()
-            if loop is None:
-                raise HostError("this host does not run; use `with BlockingHost(...) as host:`")
-            message = "a blocking call on the host's own thread would wait for itself"
-            raise RuntimeError(message)
-        future = asyncio.run_coroutine_threadsafe(call, loop)
-        try:
-            return future.result(wait)
-        except BaseException:
-            future.cancel()
-            raise
-
-    def _end(self) -> None:
-        loop, thread = self._loop, self._thread
-        self._loop = self._thread = None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-
-
-def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a loop until it is stopped, then end what is left on it, as `asyncio.run` does."""
-    try:
-        loop.run_forever()
-    finally:
-        try:
-            left = asyncio.all_tasks(loop)
-            for task in left:
-                task.cancel()
-            if left:
-                loop.run_until_complete(asyncio.wait(left, timeout=GRACE))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-        finally:
-            loop.close()
+        return self._loop.run(call, self.wait)
 
 
 class BlockingSession:

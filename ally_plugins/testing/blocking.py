@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import threading
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ally_plugins.errors import HostError
+from ally_plugins.runtime.loopthread import LoopThread
 
 from .harness import PluginHarness
 
@@ -38,8 +35,7 @@ class BlockingHarness:
         self.harness = PluginHarness(plugin, **options)
         self.name = self.harness.name
         self.wait = wait
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._loop = LoopThread("harness", "with BlockingHarness(...) as harness:")
 
     def __enter__(self) -> Self:
         self.start()
@@ -50,47 +46,15 @@ class BlockingHarness:
 
     def start(self) -> None:
         """Start the loop's thread, the host and the plugin. Raises as `PluginHarness` does; nothing is left then."""
-        if self._thread is not None:
-            raise HostError("this harness runs already; make another one")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ally-harness", daemon=True)
-        self._thread.start()
-        try:
-            self.run(self.harness.start())
-        except BaseException:
-            self._end()
-            raise
+        self._loop.start(self.harness.start(), self.wait)
 
     def stop(self) -> None:
         """Stop the plugin, the host and the thread; safe to call twice."""
-        if self._thread is not None:
-            try:
-                self.run(self.harness.stop())
-            finally:
-                self._end()
+        self._loop.stop(self.harness.stop(), self.wait)
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the host's loop and wait for it, such as a call of `harness.ally`."""
-        if self._loop is None:
-            call.close()
-            raise HostError("this harness does not run; use `with BlockingHarness(...) as harness:`")
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
-        try:
-            return future.result(self.wait)
-        except BaseException:
-            future.cancel()
-            raise
-
-    def _end(self) -> None:
-        loop, thread = self._loop, self._thread
-        self._loop = self._thread = None
-        if loop is not None and thread is not None:
-            ending = asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop)
-            with contextlib.suppress(TimeoutError):  # a function in it never returns: its thread is left to the process
-                ending.result(1.0)
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+        return self._loop.run(call, self.wait)
 
     # --- what a test does: as in PluginHarness ---
 

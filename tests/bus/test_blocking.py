@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from ally_plugins import (
     BlockingHost,
     Deny,
     HostError,
+    SessionError,
     ToolCall,
     ToolCallStart,
     ToolResult,
@@ -26,6 +27,7 @@ from ally_plugins import (
     tool,
 )
 from ally_plugins.port import PluginPort
+from ally_plugins.runtime.loopthread import LoopThread
 
 CALL = ToolCall("bash", {"command": "ls"})
 
@@ -203,3 +205,72 @@ def test_a_blocking_call_on_the_host_s_own_thread_is_an_error(no_leaks: None) ->
         host.session("s")
     assert len(caught) == 1
     assert "own thread" in str(caught[0])
+
+
+def test_a_function_that_does_not_return_does_not_keep_the_host_from_stopping() -> None:
+    begun, may_return = threading.Event(), threading.Event()
+    seen: list[threading.Thread] = []
+
+    def work(call: ToolCall) -> ToolResult:
+        seen.append(threading.current_thread())
+        begun.set()
+        may_return.wait()
+        return ToolResult(success=True)
+
+    def call() -> None:
+        with pytest.raises(SessionError, match="is closed"):
+            session.run_tool_call(CALL, work)
+
+    with BlockingHost("test", **options()) as host:
+        session = host.session("s")
+        caller = threading.Thread(target=call)
+        caller.start()
+        begun.wait()
+    assert seen[0].is_alive()
+    caller.join(20)  # it was told, though its function runs on
+    assert not caller.is_alive()
+    may_return.set()
+    seen[0].join(20)
+    assert not seen[0].is_alive()
+
+
+def test_what_a_function_asks_of_the_loop_while_it_ends_is_answered(no_leaks: None) -> None:
+    begun, is_ending, may_ask = threading.Event(), threading.Event(), threading.Event()
+    answered: list[int] = []
+
+    async def answer() -> int:
+        return 7
+
+    def ask(loop: asyncio.AbstractEventLoop) -> None:
+        begun.set()
+        may_ask.wait()
+        answered.append(asyncio.run_coroutine_threadsafe(answer(), loop).result(20))
+
+    async def work() -> None:
+        try:
+            await asyncio.to_thread(ask, asyncio.get_running_loop())
+        finally:
+            is_ending.set()
+
+    def first() -> None:
+        with pytest.raises(CancelledError):
+            owner.run(work(), None)
+
+    def let_it_ask() -> None:
+        is_ending.wait()
+        may_ask.set()
+
+    async def nothing() -> None:
+        """Let the thread start and stop."""
+
+    owner = LoopThread("owner", "with owner:")
+    owner.start(nothing(), None)
+    caller = threading.Thread(target=first)
+    caller.start()
+    begun.wait()
+    helper = threading.Thread(target=let_it_ask)
+    helper.start()
+    owner.stop(nothing(), None)
+    caller.join(20)
+    helper.join(20)
+    assert answered == [7]
