@@ -70,6 +70,8 @@ def offered_to_agent(
     for each in (*actions, *tools):  # the tool last: it stays
         if is_offered(each) and is_active(each.plugin.name) and _is_visible(each, agent):
             found[each.plugin.name, each.spec.name] = each
+    if not found:
+        return ()
     ordered = [found[key] for key in sorted(found)]
     shared = {name for name, count in Counter(each.spec.name for each in ordered).items() if count > 1}
     used = {*taken, *(each.spec.name for each in ordered)}
