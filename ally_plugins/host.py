@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -20,9 +19,8 @@ from .crew import Crew
 from .errors import HostError, NotFoundRefused, SessionError, ToolCallError, ValidationRefused
 from .events import EVENT_TYPES, Event, SessionStart
 from .frozen import EMPTY, freeze
-from .home import write_atomically
 from .ids import new_id
-from .journal import Journal, Record
+from .journal import Journal
 from .records import given_records
 from .registry import Registry
 from .remote.outside import Outside
@@ -31,8 +29,8 @@ from .runtime.dispatch import Dispatcher
 from .scope import SCOPE, Scope, current_scope
 from .session import Session
 from .starts import remember_starts
+from .startup import ask_for_consent, declare_emitted, wanted_records
 from .stream import HostStream
-from .structuring import encode
 from .tasks import Tasks
 from .tools import ToolSpec, make_spec
 
@@ -163,9 +161,10 @@ class Host:
             now=self.clock.steady,
             side=self._outside,
         )
-        if self._consent is not None:
-            await self._ask_for_consent(self._consent)
-        self._declare_emitted()
+        if self.registry is not None and self._consent is not None:
+            await ask_for_consent(self.registry, self._consent, self.journal, self.clock.time_ms)
+        if self.home is not None:
+            declare_emitted(self.home, self.emits)
         for record in self._installed():
             self._crew.add(record)
         for record, factory in self._given:
@@ -184,43 +183,11 @@ class Host:
         if self._crew is not None:
             self._crew.replan()
 
-    async def _ask_for_consent(self, consent: Callable[[Plan], bool | Awaitable[bool]]) -> None:
-        if self.registry is None:
-            return
-        for record in self.registry.review():
-            if record.state == "waiting for consent":
-                plan = self.registry.plan(record.name)
-                answer = consent(plan)
-                if (await answer if inspect.isawaitable(answer) else answer) is True:
-                    data = {"grants": plan.grants.texts(), "by": "code"}
-                    await self.journal.append(Record("enable", self.clock.time_ms(), record.name, None, None, data))
-                    self.registry.enable(plan, by="code")
-
-    def _declare_emitted(self) -> None:
-        """Leave word in the home of what is never emitted, so that `list` and `doctor` warn of idle subscriptions."""
-        if self.home is None:
-            return
-        never = sorted(set(EVENT_TYPES) - self.emits)
-        try:
-            if never or self.home.never_emitted_file.exists():
-                write_atomically(self.home.never_emitted_file, encode(never), durable=False)
-        except OSError as error:
-            _log.warning("what this host never emits could not be written down: %s", error)
-
     def _installed(self) -> list[PluginRecord]:
         """Return what is installed and wanted; a plugin given by code under the same name takes its place."""
         if self.registry is None:
             return []
-        given = {record.name for record, _ in self._given}
-        wanted: list[PluginRecord] = []
-        for record in self.registry.load():
-            if record.config.mandatory and record.state == "left out":
-                raise HostError(f"the mandatory plugin {record.name!r} is left out: {record.reason}")
-            if record.name not in given and (record.is_enabled or record.is_missed):
-                wanted.append(record)
-        for problem in self.registry.problems:
-            _log.warning("%s", problem)
-        return wanted
+        return wanted_records(self.registry, {record.name for record, _ in self._given})
 
     def _open_journal(self) -> Journal:
         if self.home is None:
