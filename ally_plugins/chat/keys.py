@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
-__all__ = ["MASK", "Keys"]
+__all__ = ["MASK", "Keys", "MaskedStream"]
 
 MASK: Final = "[secret]"
 _SHORTEST: Final = 8
@@ -24,11 +24,26 @@ class Keys:
         wanted = set(also)
         found = {value for name, value in environ.items() if name in wanted or _NAMES.search(name)}
         values = sorted((value for value in found if len(value) >= _SHORTEST), key=len, reverse=True)
+        self._values: Final = values
         self._pattern: Final = re.compile("|".join(map(re.escape, values))) if values else None
 
     def masked(self, text: str) -> str:
         """Return a text without any of them."""
         return self._pattern.sub(MASK, text) if self._pattern is not None else text
+
+    def stream(self) -> MaskedStream:
+        """Return what masks a text that comes in pieces."""
+        return MaskedStream(self)
+
+    def begun(self, text: str) -> int:
+        """Return how many characters at the end of a text may be the beginning of one of them."""
+        lengths = (
+            length
+            for value in self._values
+            for length in range(min(len(value) - 1, len(text)), 0, -1)
+            if text.endswith(value[:length])
+        )
+        return max(lengths, default=0)
 
     def masked_value(self, value: T) -> T:
         """Return a JSON value, or a value that holds texts in lists and tables, without any of them."""
@@ -45,3 +60,23 @@ class Keys:
         if isinstance(value, (list, tuple)):
             return type(value)(map(self._masked, value))
         return value
+
+
+class MaskedStream:
+    """Masks a text that comes in pieces: what may be the beginning of a key waits for what follows."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys: Final = keys
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """Return what can be shown now."""
+        text = self._keys.masked(self._held + piece)
+        shown = len(text) - self._keys.begun(text)
+        self._held = text[shown:]
+        return text[:shown]
+
+    def rest(self) -> str:
+        """Return what waits, at the end of the text."""
+        held, self._held = self._held, ""
+        return held

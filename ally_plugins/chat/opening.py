@@ -76,6 +76,7 @@ async def opened(
     from ally_plugins.hosts.pydantic_ai import AllyPlugins
 
     from .assembling import make_agent, sensitive_tools
+    from .background import Background
     from .models import build_model
     from .previews import Previews
     from .saving import Saver, SessionLock, load_history
@@ -107,10 +108,17 @@ async def opened(
                 await todos.restore(_last_todos(host.journal.reading, session_id))
             saver = Saver(host.journal, session_id, keys)
             saver.adopt(history)
+            background = Background(options.folder)
             agent = make_agent(
-                model, folder=options.folder, plugins=plugins, todos=todos, session_id=session_id, keys=keys
+                model,
+                folder=options.folder,
+                plugins=plugins,
+                todos=todos,
+                background=background,
+                session_id=session_id,
+                keys=keys,
             )
-            async with agent:  # closes the connections of the model
+            async with agent, background:  # the agent closes the connections of the model
                 talk = Talk(agent, session, saver, keys, history=history, on_text=on_text, on_thought=on_thought)
                 yield Opened(
                     host=host,

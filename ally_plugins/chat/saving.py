@@ -92,12 +92,24 @@ class Saver:
         self._digests, self._last = digests, messages[-1] if messages else None
 
     def _dump(self, messages: Sequence[ModelMessage]) -> list[Any]:
-        dumped: list[Any] = ModelMessagesTypeAdapter.dump_python(list(messages), mode="json")
-        return self._keys.masked_value(dumped)
+        return self._keys.masked_value(list(map(_dumped, messages)))
 
     def _write(self, make: Any, dumped: Sequence[Any], *, even_nothing: bool = False) -> None:
         if dumped or even_nothing:
             self._journal.append_soon(make(self._session_id, _now_ms(), dumped))
+
+
+def _dumped(message: ModelMessage) -> Any:
+    """Return a message as JSON that can be read again: what a server said of it that is nonsense is left out."""
+    try:
+        (dumped,) = ModelMessagesTypeAdapter.dump_python([message], mode="json", warnings="error")
+        ModelMessagesTypeAdapter.validate_python([dumped])
+    except ValueError:
+        bare = message
+        if isinstance(message, ModelResponse):
+            bare = ModelResponse(parts=message.parts, timestamp=message.timestamp, state=message.state)
+        (dumped,) = ModelMessagesTypeAdapter.dump_python([bare], mode="json", warnings=False)
+    return dumped
 
 
 def _digest(message: Any) -> bytes:

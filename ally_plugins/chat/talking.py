@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.session import Session
 
-    from .keys import Keys
+    from .keys import Keys, MaskedStream
     from .saving import Saver
 
 __all__ = ["Ending", "Keeping", "Talk", "Turn"]
@@ -166,13 +166,24 @@ class Talk:
 
     async def _stream(self, ctx: RunContext[Any], stream: AsyncIterable[AgentStreamEvent]) -> None:
         is_main = ctx.conversation_id == self.session.id
-        async for event in stream:
-            if not is_main:
-                continue
-            if text := _text_of(event):
+        masked = self._keys.stream()
+        try:
+            async for event in stream:
+                if is_main:
+                    self._show(event, masked)
+        finally:
+            if rest := masked.rest():
+                self._on_text(rest)
+
+    def _show(self, event: AgentStreamEvent, masked: MaskedStream) -> None:
+        if text := _text_of(event):
+            if text := masked.feed(text):
                 self._on_text(text)
-            elif isinstance(event, PartEndEvent) and isinstance(event.part, ThinkingPart):
-                self._on_thought(event.part.content)
+        elif isinstance(event, PartEndEvent):
+            if rest := masked.rest():
+                self._on_text(rest)
+            if isinstance(event.part, ThinkingPart):
+                self._on_thought(self._keys.masked(event.part.content))
 
 
 def text_of_content(content: Any) -> str:

@@ -74,3 +74,7 @@ def model(client: Client) -> Callable[..., OpenAIChatModel]:
 @pytest.fixture
 def go(client: Client) -> Callable[..., Any]:
     return client.go
+
+
+# The person of the reference agent's tests has bad days too.
+from ..chat.conftest import person  # noqa: E402, F401, TID252

@@ -163,7 +163,7 @@ def test_one_conversation_is_found_again_by_another_host_with_what_waited_in_it(
                 if turn == "one":
                     await stage.witness.ally.add_message("user", "keep it up", session_id="the same")
                 history = talk.history
-                first = stage.events[0]
+                first: Any = stage.events[0]
                 assert (first.type, first.resumed) == ("SESSION_START", True if turn == "two" else None)
         assert plugin_texts(model_server.requests[-1].texts) == ["[plugin witness] keep it up"]
 
