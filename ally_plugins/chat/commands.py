@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from contextlib import contextmanager
@@ -85,6 +84,8 @@ def chat(
     echo(paint("ally-plugins chat", bold=True) + f": {_about_model(options)}")
     echo(paint(f"in {inert(options.folder)}{_about_session(saved)}; /help shows the commands", fg="bright_black"))
     sys.stdout.flush()
+    import asyncio  # with what follows: the first line is there already
+
     with _framework():
         from .chatting import Chat, logs_on
         from .opening import opened
@@ -148,6 +149,8 @@ def run(
     text = sys.stdin.read() if task == "-" else task
     if not text.strip():
         raise click.UsageError("the task is empty; say what is to be done")
+    import asyncio
+
     with _framework():
         from .single import CODES, Single
     single = Single(_print_event if state.as_json else _event_to_stderr())
