@@ -63,15 +63,16 @@ def _plain(value: Any) -> str:
 
 def _tool_end(event: events.ToolCallEnd) -> Iterator[Text]:
     took = f" ({event.duration_ms:.0f} ms)" if event.duration_ms is not None else ""
+    tool = inert(event.tool_name)
     if not event.success:
-        yield _line(("  failed: ", BAD), inert(event.error or event.output or "no reason given"), (took, QUIET))
+        yield _line((f"  {tool} failed: ", BAD), inert(event.error or event.output or "no reason given"), (took, QUIET))
         return
     lines = (event.output or "").rstrip("\n").splitlines()
     shown = "\n".join(lines[:_RESULT_LINES])[:_RESULT_CHARS].splitlines()
     for line in shown:
         yield _line(("  | ", QUIET), inert(line.expandtabs()))
     left = len(lines) - len(shown)
-    yield _line((f"  done{took}{f', {left} more lines' if left else ''}", QUIET))
+    yield _line((f"  {tool} is done{took}{f', {left} more lines' if left else ''}", QUIET))
 
 
 def _diff(event: events.DiffPreview) -> Iterator[Text]:

@@ -56,7 +56,7 @@ def test_an_event_of_a_plugins_own_is_shown_with_its_data() -> None:
 
 def test_a_long_output_is_cut_and_what_is_left_out_is_said() -> None:
     lines = event_lines(events.ToolCallEnd(tool_name="t", output="\n".join(map(str, range(100))), duration_ms=3.2))
-    assert lines[-1].plain == "  done (3 ms), 92 more lines"
+    assert lines[-1].plain == "  t is done (3 ms), 92 more lines"
     assert len(lines) == 9
     wide = event_lines(events.ToolCallEnd(tool_name="t", output="x" * 100_000))
     assert max(len(line.plain) for line in wide) < 1100
