@@ -79,6 +79,7 @@ def test_a_plugins_messages_events_tools_and_actions_show_up_where_the_person_lo
     shown = helped.chat(
         "steer read README.md",
         "read README.md",
+        "list",  # its gate is asked when it has heard what came before
         "remember the tests are slow",
         "/actions",
         '/actions helper:report {"full": true}',
