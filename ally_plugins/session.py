@@ -26,7 +26,8 @@ from .conversation import (
     ToolCall,
     ToolResult,
 )
-from .errors import GateRefused, JournalError, SessionError
+from .deliveries import Deliveries
+from .errors import GateRefused, SessionError
 from .events import (
     CompactionComplete,
     ContextThreshold,
@@ -34,7 +35,6 @@ from .events import (
     DiffPreview,
     Event,
     PermissionRequest,
-    PluginMessageReceived,
     SessionEnd,
     UserMessage,
     stamp,
@@ -56,7 +56,7 @@ from .toolcalls import Asker, Runner, run_tool_call
 from .tools import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
-    from .journal import Journal, StoredMessage
+    from .journal import Journal
     from .runtime.anylane import AnyLane
     from .runtime.clock import Clock
     from .runtime.dispatch import Dispatcher, Transformed
@@ -153,9 +153,7 @@ class Session:
         self._stream = host.stream
         self._is_pumped = False
         self._has_ended = False
-        self._looking: set[asyncio.Task[None]] = set()
-        self._unmarked: dict[str, Waiting] = {}
-        self._entered: list[Waiting] = []  # and not yet returned by `safe_point`
+        self._deliveries = Deliveries(self, host, host.clock.time_ms)
         self._origin: tuple[str, ...] = ()
         self._turn_origin: tuple[str, ...] = ()
         self._turns = 0
@@ -382,7 +380,7 @@ class Session:
         self._check_open()
         if kind not in SAFE_POINTS:
             raise ValueError(f"safe_point is {kind!r}; expected one of {', '.join(map(repr, SAFE_POINTS))}")
-        if kind == "step" and not (self.inbox or self._unmarked or self._entered or self._safe_point.locked()):
+        if kind == "step" and not (self.inbox or self._deliveries.are_open or self._safe_point.locked()):
             self._follow_chain(kind, ())  # as below, where nothing waits: this is every step of most runs
             self.triggered.clear()
             return ()
@@ -391,27 +389,12 @@ class Session:
                 self._turns += 1
                 self.turn_id = f"{self.id}:t{self._turns}"
                 self.triggered.clear()
-            for waiting in self.inbox.take_due(kind):
-                if await self._deliver(waiting):
-                    self._entered.append(waiting)
-            self._follow_chain(kind, self._entered)
-            if self._unmarked:
-                await self._mark_delivered()
+            await self._deliveries.enter(kind)
+            self._follow_chain(kind, self._deliveries.entered)
+            await self._deliveries.record()
             if not self.inbox.wants_turn:
                 self.triggered.clear()
-            delivered, self._entered = self._entered, []
-            return tuple(waiting.message for waiting in delivered)
-
-    async def _mark_delivered(self) -> None:
-        """Record what was delivered, now or at an earlier safe point when it could not be recorded."""
-        ids = list(self._unmarked)
-        try:
-            await self._host.journal.mark_delivered(ids, self._now_ms())
-        except JournalError as error:
-            _log.warning("session %r could not record %d deliveries yet: %s", self.id, len(ids), error)
-        else:
-            for message_id in ids:
-                self._unmarked.pop(message_id, None)
+            return self._deliveries.take_entered()
 
     async def wait_for_trigger(self) -> None:
         """Wait until a plugin that may wakes the agent; then call `safe_point("turn_start")` and run a turn."""
@@ -419,50 +402,15 @@ class Session:
 
     def expect(self, waiting: Waiting) -> None:
         """Let an accepted message wait for its safe point."""
-        if self.is_closed:
-            found_again = self._host.open_session(self.id)
-            if found_again is not None:  # else it waits on disk until the session is found again
-                found_again.expect(waiting)
-            return
-        if waiting.id in self._unmarked:
-            return
-        self.inbox.add(waiting)
-        if waiting.trigger_turn:
-            self.triggered.set()
+        self._deliveries.expect(waiting)
 
     def look_again(self) -> None:
         """Look into the journal for accepted messages that nobody told of, once what is queued is on disk."""
-        task = asyncio.get_running_loop().create_task(self._find_pending())
-        self._looking.add(task)
-        task.add_done_callback(self._looking.discard)
-
-    async def _find_pending(self) -> None:
-        try:
-            await self._host.journal.flush()
-            self.load_pending()
-        except JournalError as error:
-            _log.warning("session %r cannot look for pending messages: %s", self.id, error)
+        self._deliveries.look_again()
 
     def load_pending(self) -> None:
         """Take up what the journal holds as pending for this session. Raises JournalError."""
-        for stored in self._host.journal.pending(self.id):
-            if stored.body is not None:
-                self.expect(_waiting(stored))
-
-    async def _deliver(self, waiting: Waiting) -> bool:
-        try:
-            taken = await self._host.capability("ally_add_message", session=self, message=waiting.message)
-        except Exception:  # noqa: BLE001 - the message waits, whatever the host's implementation raised
-            _log.exception("the host could not take message %r of %r", waiting.id, waiting.plugin)
-            return False
-        if not taken:
-            return False
-        message = waiting.message
-        self.inbox.remove([message.id])
-        self._unmarked[message.id] = waiting
-        data = {"id": message.id, "role": message.role, "content": message.content, "metadata": message.metadata}
-        self._emit(PluginMessageReceived(plugin_name=waiting.plugin, message=freeze_mapping(data)), waiting.origin)
-        return True
+        self._deliveries.load_pending()
 
     def _follow_chain(self, kind: str, delivered: Sequence[Waiting]) -> None:
         """Give what follows from delivered messages their chain: for a step, or a whole turn that they began."""
@@ -524,8 +472,7 @@ class Session:
             return
         self.end("closed")
         await self.drained()
-        if self._unmarked:
-            await self._mark_delivered()
+        await self._deliveries.record()
         if self.is_closed:  # by another call, meanwhile
             return
         self.is_closed = True
@@ -551,20 +498,3 @@ def _only(context: Context, parts: Sequence[str]) -> Context:
     surplus = [part for part in CONTEXT_PARTS if part not in parts and getattr(context, part) is not None]
     emptied: dict[str, Any] = dict.fromkeys(surplus)
     return attrs.evolve(context, **emptied) if emptied else context
-
-
-def _waiting(stored: StoredMessage) -> Waiting:
-    body = stored.body or {}
-    metadata = freeze_mapping(body.get("metadata") or {})
-    return Waiting(
-        id=stored.id,
-        role=stored.role,
-        content=str(body.get("content", "")),
-        metadata=metadata,
-        timestamp=stored.accepted_at,
-        plugin=stored.plugin,
-        origin=tuple(metadata.get("origin", (stored.plugin,))),
-        deliver_as=stored.deliver_as,
-        trigger_turn=stored.trigger_turn,
-        offset=stored.n,
-    )
