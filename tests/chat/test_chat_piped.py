@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.journal import Reading
+from ally_plugins.journal import Reading, read_history, saved_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -239,3 +239,24 @@ def test_keys_never_land_in_the_journal_or_on_the_screen(person: Person, monkeyp
     assert "the key is [secret]" in shown
     for file in (*person.home.path.glob("journal.db*"),):
         assert key.encode() not in file.read_bytes()
+
+
+def test_a_full_context_is_told_and_shortened_and_the_session_goes_on_from_there(person: Person) -> None:
+    (person.folder / "big.txt").write_text("".join(f"line {i} of a large file\n" for i in range(60)))
+    lines = [*["read big.txt"] * 8, "/compact what was read", "say x"]
+    shown = person.chat(*lines, args=("--model", "offline:8000"))
+    assert "! the context is 5" in shown
+    assert shown.count("~ the conversation is shortened: ") == 2  # by itself, and because the person wanted it
+    assert "the conversation is shortened before the model is asked next" in shown
+    records = person.run("audit", "--kind", "history", "--json", "--limit", "0").stdout.splitlines()
+    refs = [json.loads(record)["id"] for record in records]
+    assert refs.count("history:begin") == 1
+    assert "history:replace" in refs
+    with Reading(person.home.journal_file) as reading:
+        (saved,) = saved_sessions(reading)
+        left = read_history(reading, saved.id)
+    assert left is not None
+    assert len(left) < 2 * len(lines)
+    again = person.chat("say y", "/context", args=("--continue",))
+    assert "\ny\n" in again
+    assert "8,000 tokens" in again  # the model that it had
