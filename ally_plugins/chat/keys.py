@@ -13,7 +13,14 @@ _SHORTEST: Final = 8
 """Characters: what is shorter is no key, and masking it would tear ordinary text apart."""
 _NAMES: Final = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)(_|$)", re.IGNORECASE)
 
+_PLACES: Final = ("_DIR", "_FILE", "_PATH")
+"""Names that say where a key lies; what they hold is none."""
+
 T = TypeVar("T")
+
+
+def _is_key(name: str) -> bool:
+    return _NAMES.search(name) is not None and not name.upper().endswith(_PLACES)
 
 
 class Keys:
@@ -22,7 +29,7 @@ class Keys:
     def __init__(self, environ: Mapping[str, str], also: Iterable[str] = ()) -> None:
         """Take what is named like a key, and the variables `also`."""
         wanted = set(also)
-        found = {value for name, value in environ.items() if name in wanted or _NAMES.search(name)}
+        found = {value for name, value in environ.items() if name in wanted or _is_key(name)}
         values = sorted((value for value in found if len(value) >= _SHORTEST), key=len, reverse=True)
         self._values: Final = values
         self._pattern: Final = re.compile("|".join(map(re.escape, values))) if values else None

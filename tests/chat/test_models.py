@@ -108,8 +108,10 @@ def test_a_named_variable_gives_a_hosted_provider_its_key() -> None:
 
 
 def test_every_variable_that_is_named_like_a_key_is_masked_and_short_words_are_not() -> None:
-    keys = Keys({"OPENAI_API_KEY": KEY, "GH_TOKEN": "ghp_abcdefgh", "KEYBOARD": "de-nodeadkeys", "X_KEY": "short"})
-    assert keys.masked(f"{KEY} ghp_abcdefgh de-nodeadkeys short") == f"{MASK} {MASK} de-nodeadkeys short"
+    others = {"KEYBOARD": "de-nodeadkeys", "X_KEY": "short", "PASSWORD_STORE_DIR": "/home/me/passwords"}
+    keys = Keys({"OPENAI_API_KEY": KEY, "GH_TOKEN": "ghp_abcdefgh", **others})
+    assert keys.masked(f"{KEY} ghp_abcdefgh") == f"{MASK} {MASK}"
+    assert keys.masked(" ".join(others.values())) == " ".join(others.values())
     assert keys.masked_value({"a": [KEY, 1, None], KEY: ("x" + KEY,)}) == {"a": [MASK, 1, None], MASK: (f"x{MASK}",)}
 
 
