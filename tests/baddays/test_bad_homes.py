@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,8 +18,12 @@ from ally_plugins.errors import UnavailableRefused
 from ally_plugins.events import AgentEnd
 from ally_plugins.journal import Journal, verify
 
+from ..chat.terminal import CTRL_D  # noqa: TID252 - tests are no installed package
 from .conversing import GATE_KEEPER, Conversation, agent_with, daemon, plugin_texts, record, staged
 from .model_server import ModelServer, Reply
+
+if TYPE_CHECKING:
+    from ..chat.conftest import Person  # noqa: TID252
 
 Models = Callable[..., Any]
 
@@ -194,3 +198,41 @@ def test_many_agents_on_one_host_at_once_never_hear_of_each_other(
                 assert {name for name in names if name in texts} == {talk.id}
 
     go(main())
+
+
+@pytest.mark.slow
+def test_a_chat_on_a_disk_that_fills_says_so_and_saves_all_of_it_when_there_is_room(
+    person: Person, model_server: ModelServer, small_disk: Path
+) -> None:
+    ballast, home = small_disk / "ballast", str(small_disk / "home")
+    model_server.add(Reply("one"), Reply("two " * 5000), Reply("three"), Reply("goodbye"))
+    chat = person.terminal("--model", "scripted", "--base-url", model_server.url, ALLY_HOME=home)
+    chat.prompt()
+    chat.say("first")
+    chat.expect("one")
+    chat.prompt()
+    fill(ballast)
+    chat.say("second")
+    chat.expect("is full; make room")
+    chat.prompt()
+    chat.say("third")
+    chat.expect("three")
+    chat.prompt()
+    ballast.unlink()
+    chat.expect("the journal is written again; 0 records were lost")
+    chat._prompted = chat.raw.rfind(b"written again")  # keys are lost until the prompt is drawn again below it
+    chat.prompt()
+    chat.press(CTRL_D)
+    assert chat.wait() == 0
+    again = person.terminal("--continue", "--base-url", model_server.url, ALLY_HOME=home)
+    again.prompt()
+    again.say("last")
+    again.expect("goodbye")
+    again.prompt()
+    said = [text[:20] for text in model_server.requests[-1].texts if not text.startswith("system")]
+    assert said == [
+        "user: first", "assistant: one", "user: second", "assistant: two two t", "user: third", "assistant: three",
+        "user: last",
+    ]  # fmt: skip
+    again.press(CTRL_D)
+    assert again.wait() == 0
