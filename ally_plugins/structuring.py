@@ -6,8 +6,9 @@ the path of the field. cattrs coerces by default (`"no"` would become True), so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_origin
 
 import orjson
@@ -59,10 +60,10 @@ def event_data(event: Event) -> dict[str, Any]:
     """Return an event's own data as the wire has it; optional fields that are None are left out."""
     if isinstance(event, PluginEvent):
         return dict(event.data)
+    cls = event.__class__
+    read, names = _READERS.get(cls) or _reader(cls)
     data = {
-        wire: value
-        for name, wire, needed in _fields(event.__class__)
-        if (value := getattr(event, name)) is not None or needed
+        wire: value for (wire, needed), value in zip(names, read(event), strict=True) if value is not None or needed
     }
     if event.extra:
         data.update({key: value for key, value in event.extra.items() if key not in data})
@@ -78,13 +79,14 @@ def event_to_wire(event: Event) -> dict[str, Any]:
         "timestamp": event.timestamp,
         "sessionId": event.session_id,
     }
-    ids = {
-        "turnId": event.turn_id,
-        "callId": event.call_id,
-        "agentId": event.agent_id,
-        "parentId": event.parent_id,
-    }
-    wire |= {name: value for name, value in ids.items() if value is not None}
+    if event.turn_id is not None:
+        wire["turnId"] = event.turn_id
+    if event.call_id is not None:
+        wire["callId"] = event.call_id
+    if event.agent_id is not None:
+        wire["agentId"] = event.agent_id
+    if event.parent_id is not None:
+        wire["parentId"] = event.parent_id
     wire["origin"] = event.origin
     wire["data"] = event_data(event)
     return wire
@@ -141,6 +143,19 @@ def _fields(cls: Any) -> tuple[tuple[str, str, bool], ...]:
     if known is None:
         known = _FIELDS[cls] = _compute_fields(cls)
     return known
+
+
+_READERS: Final[dict[Any, tuple[Callable[[Any], tuple[Any, ...]], tuple[tuple[str, bool], ...]]]] = {}
+"""What reads an event's own data at once, and the wire names of the values with whether they are needed, by class."""
+
+
+def _reader(cls: Any) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[tuple[str, bool], ...]]:
+    fields = _fields(cls)
+    names = [name for name, _, _ in fields]
+    get: Any = attrgetter(*names) if names else None
+    read = get if len(names) > 1 else (lambda event: (get(event),)) if names else (lambda _: ())
+    made = _READERS[cls] = (read, tuple((wire, needed) for _, wire, needed in fields))
+    return made
 
 
 def _compute_fields(cls: Any) -> tuple[tuple[str, str, bool], ...]:
