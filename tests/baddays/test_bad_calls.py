@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_ai import ModelRetry
+from pydantic_ai import ModelAPIError, ModelRetry
 from pydantic_ai.exceptions import UnexpectedModelBehavior
 
 from ally_plugins import Deny, ToolCall, hookimpl
@@ -199,6 +199,23 @@ def test_text_that_no_encoding_has_and_control_characters_go_through(
             assert stage.host.journal.healthy
             await stage.host.sessions["c"].drained()
             assert [plugin.state for plugin in stage.host.plugins.values()] == ["running"] * 3
+
+    go(main())
+
+
+def test_odd_text_of_an_answer_that_was_cut_off_spoils_no_later_request(
+    go: Any, model_server: ModelServer, model: Models, tmp_path: Path
+) -> None:
+    model_server.add(Reply("a\ud800b and so on and on", fault="close", after=3), Reply("still here"))
+
+    async def main() -> None:
+        async with staged(tmp_path) as stage:
+            agent, _ = agent_with(stage, model())
+            talk = Conversation(agent, streamed=True)
+            with pytest.raises(ModelAPIError):
+                await talk.say("be odd")
+            assert await talk.say("still there?") == "still here"
+            assert model_server.requests[-1].texts[1].startswith("assistant: a\ufffdb and")
 
     go(main())
 

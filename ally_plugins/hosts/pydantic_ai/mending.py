@@ -34,13 +34,18 @@ def mended_response(response: ModelResponse) -> ModelResponse:
 
 
 def give_up_calls(history: list[ModelMessage]) -> None:
-    """Mark a last response whose calls nobody will run: the framework answers them when the conversation goes on.
+    """Leave a history that can be gone on with: its last response is mended, calls nobody runs are given up.
 
-    It does so itself where a tool had begun, and refuses the next prompt where none had.
+    The framework answers them when the conversation goes on, once they are marked as interrupted; it does so itself
+    where a tool had begun, and refuses the next prompt where none had.
     """
     last = history[-1] if history else None
-    if isinstance(last, ModelResponse) and last.state == "complete" and last.tool_calls:
-        history[-1] = dataclasses.replace(last, state="interrupted")
+    if isinstance(last, ModelResponse):
+        left = mended_response(last)
+        if left.state == "complete" and left.tool_calls:
+            left = dataclasses.replace(left, state="interrupted")
+        if left is not last:
+            history[-1] = left
 
 
 def _mended_part(part: Any, taken: set[str]) -> Any:
