@@ -16,6 +16,8 @@ from .lines import todo_lines
 from .plugin_words import disable, enable, plugin_rows
 
 if TYPE_CHECKING:
+    from ally_plugins.journal import Reading
+
     from .chatting import Chat
 
 __all__ = ["WORDS", "run_slash"]
@@ -94,21 +96,34 @@ async def _context(chat: Chat, _: str) -> None:
 
 
 async def _why(chat: Chat, rest: str) -> None:
-    wanted = rest or chat.last_of_plugin
-    if wanted is None:
-        chat.screen.note("no plugin has done anything in this session yet")
-        return
     from ally_plugins.cli.explaining import explain_lines
 
     journal = chat.opened.host.journal
     await journal.flush()
-    found = explain_lines(journal.reading, wanted)
+    session_id = chat.opened.session.id
+    wanted = rest or _last_of_plugins(journal.reading, session_id, chat.last_of_plugin)
+    if wanted is None:
+        chat.screen.note("no plugin has done anything in this session yet")
+        return
+    found = explain_lines(journal.reading, wanted, session_id)
     if found is None:
         chat.screen.error(
             f"the journal knows nothing of {wanted!r}; expected an id such as m-..., d-..., a-... or t-..."
         )
         return
     chat.screen.painted(found)
+
+
+def _last_of_plugins(reading: Reading, session_id: str, told: str | None) -> str | None:
+    """Return the id of what plugins did last: what an event has `told` of, or a change of a call or its result later.
+
+    Changes are in the journal alone. Raises JournalError.
+    """
+    changes = [each for each in reading.last_records(1, session_id=session_id, kind="transform") if each.ref]
+    if not changes:
+        return told
+    known = (*reading.last_records(1, session_id=session_id, ref=told), reading.event(told)) if told is not None else ()
+    return told if any(each is not None and each.n > changes[0].n for each in known) else changes[0].ref
 
 
 async def _compact(chat: Chat, rest: str) -> None:

@@ -10,6 +10,8 @@ from pydantic_ai import exceptions
 __all__ = ["words_of"]
 
 _CHARS: Final = 300
+_READERS: Final = ("pydantic_ai.models.", "openai.", "anthropic.", "google.")
+"""Modules that read answers: the framework's models, and the clients of providers that are used most."""
 _ANOTHER: Final = "or use another model (--model offline needs none)"
 
 
@@ -18,8 +20,18 @@ def words_of(error: BaseException) -> str:
     for kind, say in _KINDS:
         if isinstance(error, kind):
             return say(error)
-    text = _first_line(str(error))
-    return f"an error in this turn: {type(error).__name__}{': ' if text else ''}{text}; the conversation can go on"
+    named = f"{type(error).__name__}: {_first_line(str(error))}".removesuffix(": ")
+    if _comes_from_reading(error):
+        return f"the model server answered what cannot be read ({named}); try again, {_ANOTHER}"
+    return f"an error in this turn: {named}; the conversation can go on"
+
+
+def _comes_from_reading(error: BaseException) -> bool:
+    """Say whether the code that reads what servers answer has raised it: JSON of another shape than theirs."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and str(last.tb_frame.f_globals.get("__name__", "")).startswith(_READERS)
 
 
 def _first_line(text: str) -> str:

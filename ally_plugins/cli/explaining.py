@@ -53,11 +53,11 @@ def explain(state: State, id_: str) -> None:
         echo(line)
 
 
-def explain_lines(reading: Reading, id_: str) -> list[str] | None:
-    """Return what led to one thing as lines for people, None when the journal knows nothing of it."""
+def explain_lines(reading: Reading, id_: str, session_id: str) -> list[str] | None:
+    """Return what led to one thing of a session as lines for people, None when the journal knows nothing of it."""
     from ally_plugins import journal
 
-    found = journal.explain(reading, id_)
+    found = journal.explain(reading, id_, session_id=session_id)
     return list(_lines(found, _events_of_call(reading, found))) if found is not None else None
 
 

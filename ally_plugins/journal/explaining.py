@@ -41,13 +41,16 @@ class Explanation:
     related: tuple[StoredRecord, ...]
 
 
-def explain(reading: Reading, id_: str) -> Explanation | None:
+def explain(reading: Reading, id_: str, *, session_id: str | None = None) -> Explanation | None:
     """Gather what led to a message, decision, other record or event, by its id; None when nothing has it.
+
+    The id of a tool call stands for what plugins changed in it; one of `session_id` goes before others, since models
+    give the same ids again.
 
     Reads the records of one session: some tenths of a second for a million. Raises JournalError.
     """
     message, event = reading.message(id_), reading.event(id_)
-    record = next((r for r in reading.records(ref=id_) if r.kind != ACCEPTED), None)
+    record = _record(reading, id_, session_id)
     session_id, cause, upto = _where(message, record, event)
     if session_id is None and record is None:
         return None
@@ -62,6 +65,11 @@ def explain(reading: Reading, id_: str) -> Explanation | None:
     granted = list(reading.records(plugin=plugin, kind=_GRANTS)) if plugin else []
     permissions = tuple(r for r in granted if upto is None or r.n < upto)
     return Explanation(id_, message, record, event, causes, permissions, tuple(related))
+
+
+def _record(reading: Reading, id_: str, session_id: str | None) -> StoredRecord | None:
+    of_session = reading.records(ref=id_, session_id=session_id) if session_id is not None else ()
+    return next((record for record in (*of_session, *reading.records(ref=id_)) if record.kind != ACCEPTED), None)
 
 
 def _where(

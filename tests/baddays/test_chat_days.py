@@ -22,7 +22,10 @@ from .model_server import PATIENCE, ModelServer, Reply
 if TYPE_CHECKING:
     from ..chat.conftest import Person  # noqa: TID252
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+pytestmark = [
+    pytest.mark.slow,  # whole programs, most at a terminal
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc"),
+]
 
 LONG = "one two three four five six seven eight nine ten"
 PAGE = "<html><body>Sign in to the hotel's network</body></html>"
@@ -42,7 +45,7 @@ DAYS: dict[str, tuple[Reply, str]] = {
     "unknown": (error(404, "no such model"), "the model server knows no 'scripted' (no such model); check --model"),
     "closed": (Reply(LONG, fault="close", after=3), "the model server cannot be reached"),
     "garbage": (Reply(LONG, fault="garbage", after=3), "the model server failed"),
-    "nonsense": (Reply(LONG, fault="nonsense", after=3), "an error in this turn: AttributeError"),
+    "nonsense": (Reply(LONG, fault="nonsense", after=3), "the model server answered what cannot be read"),
     "truncated": (Reply(LONG, fault="truncate", after=3), "the model server failed"),
     "a call is cut": (Reply(tools=READ, fault="truncate", after=3), "the model server failed"),
     "a page": (Reply(body=PAGE, content_type="text/html"), "the model answered what nobody can use"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 PLUGINS = ("loop-guard", "secret-guard", "conversation-monitor", "session-notes")
 SERVER = Path(__file__).parents[1] / "baddays" / "model_server.py"
 KEY = "AKIA" + "IOSFODNN7EXAMPLE"
+PATIENCE_S = 120.0  # a busy machine, twice the framework's import
 MARK = "[redacted:aws-access-key]"
 HIDDEN = "QUtJQUlPU0ZPRE5ON0VYQU1QTEU="
 """The same key in base64."""
@@ -104,6 +106,7 @@ def finished(person: Person, *args: str) -> str:
     return str(output)
 
 
+@pytest.mark.slow
 def test_what_one_conversation_remembers_the_next_ones_model_is_told(guarded: Person, tmp_path: Path) -> None:
     shown = guarded.chat("remember tests run with make check, never with pytest", "recall tests", "/quit")
     assert "session-notes:remembered" in shown
@@ -124,6 +127,14 @@ def test_what_one_conversation_remembers_the_next_ones_model_is_told(guarded: Pe
     assert "never with pytest" not in json.dumps(second["messages"])
 
 
+def test_why_tells_who_changed_a_call_in_this_session_not_in_another_with_the_same_ids(guarded: Person) -> None:
+    lines = ("run echo mine", f"run echo {KEY}", "/why", "/quit")
+    for _ in range(2):
+        shown = guarded.chat(*lines, args=("--allow", "run_command")).partition("> /why")[2]
+        assert "ally_transform_tool_input: secret-guard changed ['command']" in shown
+        assert shown.partition("session ")[2].split()[0] == shown.partition("--resume ")[2].split()[0]
+
+
 class Talk:
     """A chat over pipes, one line after the other."""
 
@@ -139,6 +150,14 @@ class Talk:
 
     def sees(self, *words: str) -> str:
         """Wait until one of these is shown."""
+        hung = threading.Timer(PATIENCE_S, self._process.kill)  # then its output ends, and what it has shown is told
+        hung.start()
+        try:
+            return self._line_with(words)
+        finally:
+            hung.cancel()
+
+    def _line_with(self, words: tuple[str, ...]) -> str:
         while True:
             line = self._output.readline()
             assert line, self.shown
@@ -152,6 +171,7 @@ class Talk:
         assert self._process.returncode == 0
 
 
+@pytest.mark.slow
 def test_tests_that_an_edit_breaks_are_told_to_the_agent_and_so_is_their_mending(person: Person) -> None:
     pytest.importorskip("watchfiles")
     (person.folder / "test_app.py").write_text("from app import main\n\ndef test_app():\n    assert main() == 1\n")

@@ -7,6 +7,8 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from ally_plugins.journal import Reading, read_history, saved_sessions
 
 from .terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
     from .conftest import Person
     from .terminal import Terminal
+
+pytestmark = pytest.mark.slow  # whole programs at a terminal
 
 COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
 
