@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Demo", "demo", "screen"]
 
 _DISTRIBUTION: Final = "ally-plugins-contrib"
+_PLAYED: Final = ("conversation-monitor", "loop-guard", "secret-guard")
+"""The plugins that have something to say of a recording; others watch files, or tell a live model."""
 _ACTION: Final = "conversation-monitor:report"
 _KILLED: Final = "secret-guard"
 _WIDTH: Final = 100
@@ -153,12 +155,12 @@ class Demo:
 
 
 def _enable_all(home: Home) -> tuple[str, ...]:
-    """Agree to all that the contrib plugins ask for, in this home. Raises OperatorError when they are not installed."""
+    """Agree to all that the demo's plugins ask for, in this home. Raises OperatorError when they are not installed."""
     from ally_plugins.errors import OperatorError
     from ally_plugins.registry import Registry
 
     every = Registry(home, only=()).load()
-    names = tuple(record.name for record in every if record.distribution == _DISTRIBUTION)
+    names = tuple(r.name for r in every if r.distribution == _DISTRIBUTION and r.name in _PLAYED)
     if not names:
         text = f"the demo needs the plugins of {_DISTRIBUTION}, which is not installed; pip install {_DISTRIBUTION}"
         raise OperatorError(text)
