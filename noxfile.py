@@ -55,6 +55,10 @@ def _find_interpreters() -> None:
 
 _find_interpreters()
 
+# Processes, signals and whole programs: the running Python, and the newest, tell what those between do.
+WHOLE_PROGRAMS = tuple(f"--ignore=tests/{name}" for name in ("baddays", "chat", "process", "supervisor"))
+NEWEST = next((version for version in reversed(PYTHONS) if shutil.which(f"python{version}")), RUNNING)
+
 
 def _group(*names: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PYPROJECT, *names)
@@ -104,7 +108,7 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS, requires=["wheels"])
 def tests(session: nox.Session) -> None:
-    """Run the tests on the built wheels, the slow ones on the running Python, and measure coverage."""
+    """Run the tests on the built wheels, whole programs on the running Python and the newest, and measure coverage."""
     session.install(*_wheels(), *_group("test"))
     if session.posargs:
         _pytest(session, *session.posargs)
@@ -114,8 +118,9 @@ def tests(session: nox.Session) -> None:
     COVERAGE.mkdir(parents=True, exist_ok=True)
     # Real builds, a hundred kills and huge files differ little between Pythons: once is enough.
     chosen = "not e2e" if session.python == RUNNING else "not e2e and not slow"
+    left_out = () if session.python in {RUNNING, NEWEST} else WHOLE_PROGRAMS
     measured = ("--cov", "--cov-report=", "--cov-fail-under=0")
-    _pytest(session, *WORKERS, *measured, "-m", chosen, env={"COVERAGE_FILE": str(data)})
+    _pytest(session, *WORKERS, *measured, "-m", chosen, *left_out, env={"COVERAGE_FILE": str(data)})
     session.notify("coverage")
 
 
@@ -139,7 +144,7 @@ def minimums(session: nox.Session) -> None:
     session.install(*_wheels(), *_group("test"))
     # What the kernel does to processes is the same whatever the dependencies, and the harness of the reference agent
     # asks for one version of the framework.
-    left_out = [f"--ignore=tests/{name}" for name in ("process", "supervisor", "chat", "baddays")]
+    left_out = (*WHOLE_PROGRAMS, "--ignore=tests/legacy", "--ignore=tests/placements")
     _pytest(session, *WORKERS, "-m", "not e2e and not slow", *left_out, *session.posargs)
 
 

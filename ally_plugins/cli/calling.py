@@ -9,6 +9,7 @@ import click
 
 from ally_plugins.errors import ConfigError, ConsentError, PluginLoadError
 
+from .ending import run
 from .exits import REFUSED
 from .recording import now_ms
 from .state import command
@@ -46,15 +47,13 @@ def call(state: State, name: str, tool: str, arguments: str, timeout: float | No
       ally-plugins call conversation-monitor get_stats
       ally-plugins call notes find --args '{"text": "disk"}' --json
     """
-    import asyncio
-
     from .logs import plain_logs
 
     if timeout is not None and not timeout > 0:
         raise click.BadParameter("expected seconds above 0", param_hint="--timeout")
     given = _parsed(arguments)
     with plain_logs(errors_of=name):
-        result, messages = asyncio.run(_call(state, name, tool, given, timeout))
+        result, messages = run(_call(state, name, tool, given, timeout))
     _print(state, result, messages)
     if not result.success:
         raise click.exceptions.Exit(REFUSED)

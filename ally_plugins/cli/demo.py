@@ -5,7 +5,6 @@ One of them runs in a process of its own, which is killed at the end; that is `k
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from functools import partial
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
+from .ending import run
 from .exits import INTERRUPTED
 from .state import command
 from .text import columns, echo, inert, paint, print_json
@@ -66,7 +66,7 @@ def demo(state: State) -> None:
     with plain_logs(), TemporaryDirectory(prefix="ally-demo-") as folder:
         shown = Demo(state.app, folder)
         try:
-            asyncio.run(shown.run())
+            run(shown.run())
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
     if state.as_json:

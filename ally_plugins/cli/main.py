@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
+from .ending import end_in_order
 from .lazy import LazyGroup
 from .state import options
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 __all__ = ["cli", "main"]
 
@@ -97,18 +94,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
-    _end_in_order()
+    end_in_order()
     cli.main()
-
-
-def _end_in_order() -> None:
-    """Take SIGTERM, and a terminal that is closed, for Ctrl-C: daemons are told to stop, temporary folders removed."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # not so under nohup
-            signal.signal(number, _interrupt)
-
-
-def _interrupt(_: int, frame: FrameType | None) -> None:
-    handler = signal.getsignal(signal.SIGINT)  # the loop's own while one runs; none in a script's background job
-    (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
+from .ending import run
 from .exits import INTERRUPTED
 from .state import command
 from .text import echo, print_json
@@ -85,7 +85,7 @@ def play(host: Host, recordings: Sequence[Recording], *, speed: float | None, ou
     player = Player(host, recordings, speed=speed, out=out, on_event=see, on_progress=timeline.advance)
     with timeline, LogLines(timeline):
         try:
-            asyncio.run(player.run())
+            run(player.run())
         except KeyboardInterrupt:
             player.report.is_interrupted = True
     return player.report
