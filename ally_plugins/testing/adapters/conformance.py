@@ -67,6 +67,8 @@ class AdapterConformance:
     """Tests of an adapter, one for each check: derive from it, name the class `Test...`, and set `driver`."""
 
     driver: ClassVar[AdapterDriver]
+    longest: ClassVar[float] = LONGEST
+    """Seconds that one check may take; the first one waits for the framework's import."""
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Make a test of each check; pytest calls it."""
@@ -75,7 +77,7 @@ class AdapterConformance:
 
     def test_the_adapter(self, adapter_check: str) -> None:
         """Check one thing; what the driver lacks is skipped."""
-        finding = run_adapter_check(adapter_check, self.driver)
+        finding = run_adapter_check(adapter_check, self.driver, longest=self.longest)
         if finding.remarks:
             import pytest  # it runs already: this package does not depend on it
 
