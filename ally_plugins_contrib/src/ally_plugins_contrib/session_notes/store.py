@@ -6,8 +6,9 @@ Each call opens the file anew: they are few, and come from any thread.
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,9 @@ EVERYWHERE: Final = ""
 MOST: Final = 500
 """Notes of one folder, and of those that are about none: more is a document, and belongs into a file."""
 
-_WAIT: Final = 5.0  # seconds for another process that is writing
+_WAIT: Final = 15.0  # seconds for another process that is writing
+_TURN: Final = threading.Lock()
+"""One call of this process at a time: SQLite lets those who wait in by chance, and of twenty one may come too late."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS notes (
@@ -92,15 +95,12 @@ class Notes:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """Open the file for one transaction that writes, from its beginning: no other may come between its steps."""
-        db = sqlite3.connect(self.file, timeout=_WAIT, isolation_level=None)
-        try:
+        with _TURN, closing(sqlite3.connect(self.file, timeout=_WAIT, isolation_level=None)) as db:
             db.execute("PRAGMA secure_delete = ON")  # what is struck out is gone from the file, too
             db.execute("BEGIN IMMEDIATE")
             db.execute(_SCHEMA)
             yield db
-            db.execute("COMMIT")
-        finally:
-            db.close()  # and takes back what was not committed
+            db.execute("COMMIT")  # closing takes back what was not committed
 
 
 def _note(row: tuple[int, str, str, int, int]) -> Note:
