@@ -219,9 +219,9 @@ class SessionNotes:
             return _Conversation(is_known=True)
         conversation = self._of(session_id)
         if not conversation.is_known:
-            conversation.is_known = True
             with suppress(RefusedError):
                 conversation.folder = _folder(self.ally.blocking.get_context(["focus"]).focus)
+            conversation.is_known = True  # only now: calls that come together do not wait for each other
         return conversation
 
     def _of(self, session_id: str) -> _Conversation:
