@@ -179,7 +179,7 @@ def test_tests_that_an_edit_breaks_are_told_to_the_agent_and_so_is_their_mending
     registry.enable(registry.plan("test-watch"), by="test")
     person.run("config", "test-watch", f"command={sys.executable} -m pytest -q -x -p no:cacheprovider")
     talk = Talk(person.process("chat", "--allow", "edit_file"))
-    talk.sees("watching ")
+    talk.sees("test-watch: watching ")  # not before: a change made earlier is none it can see
     for change, outcome, told in (
         ("edit app.py return 1 -> return 2", "failed after", "The tests fail since app.py changed"),
         ("edit app.py return 2 -> return 1", "passed after", "The tests pass again"),
