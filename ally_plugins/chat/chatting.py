@@ -6,11 +6,12 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins import events
+from ally_plugins.cli.ending import signals_handled
 from ally_plugins.cli.text import inert
 from ally_plugins.compat import override
 
@@ -71,19 +72,23 @@ class Chat:
         self._opened = opened
         if opened.is_resumed:
             self._show_old()
-        async with self.input.open(), self._signals():
-            while not self._leaves:
-                try:
-                    text = await self.input.read(opened.talk.wait_for_wake())
-                except Woken:
-                    await self._turn(None)
-                except Stopped as stopped:
-                    self._stopped(stopped)
-                except Leave:
-                    await self._last_turn()
-                    return
-                else:
-                    await self._take(text)
+        async with self.input.open():
+            with self._interruptible():
+                await self._talk(opened)
+
+    async def _talk(self, opened: Opened) -> None:
+        while not self._leaves:
+            try:
+                text = await self.input.read(opened.talk.wait_for_wake())
+            except Woken:
+                await self._turn(None)
+            except Stopped as stopped:
+                self._stopped(stopped)
+            except Leave:
+                await self._last_turn()
+                return
+            else:
+                await self._take(text)
 
     def _show_old(self) -> None:
         self.screen.show(said_line(who, text) for who, text in self.opened.talk.recent(_SHOWN_OF_OLD))
@@ -143,20 +148,13 @@ class Chat:
         elif turn.ending == "failed":
             self.screen.error(turn.reason)
 
-    @asynccontextmanager
-    async def _signals(self) -> AsyncGenerator[None]:
+    def _interruptible(self) -> AbstractContextManager[None]:
         """Have Ctrl-C stop the turn, the second time whatever it is doing; it never ends the program at a terminal.
 
         At the prompt it is a key, which the line editor reads. Over a pipe it ends the program between turns.
         """
-        loop = asyncio.get_running_loop()
-        with suppress(NotImplementedError, RuntimeError):  # no signals here, or no main thread: Ctrl-C ends the program
-            loop.add_signal_handler(signal.SIGINT, self._pressed, asyncio.current_task())
-        try:
-            yield
-        finally:
-            with suppress(NotImplementedError, RuntimeError):
-                loop.remove_signal_handler(signal.SIGINT)
+        program = asyncio.current_task()
+        return signals_handled(lambda _: self._pressed(program), signal.SIGINT)
 
     def _pressed(self, program: asyncio.Task[None] | None) -> None:
         self._presses += 1

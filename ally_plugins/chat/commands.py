@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ally_plugins.cli.ending import run as run_loop
 from ally_plugins.cli.exits import INTERRUPTED
 from ally_plugins.cli.state import command
 from ally_plugins.cli.text import columns, echo, inert, paint, preview, print_json, when
@@ -149,12 +150,10 @@ def run(
     text = sys.stdin.read() if task == "-" else task
     if not text.strip():
         raise click.UsageError("the task is empty; say what is to be done")
-    import asyncio
-
     with _framework():
         from .single import CODES, Single
     single = Single(_print_event if state.as_json else _event_to_stderr())
-    turn, session_id = asyncio.run(_run_once(single, options, text, as_json=state.as_json))
+    turn, session_id = run_loop(_run_once(single, options, text, as_json=state.as_json))
     code = CODES[turn.ending]
     if state.as_json:
         print_json(_result(turn, session_id, code, single.refusals))

@@ -5,22 +5,24 @@ Only it writes to standard output while a chat runs. Colours reach a terminal on
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import sys
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.text import Text
 
+from ally_plugins.cli.ending import ENDS, signals_handled
 from ally_plugins.cli.text import inert
 
 from .lines import BAD, QUIET, event_lines, thought_lines
 
 if TYPE_CHECKING:
+    import asyncio
+    import signal
+
     from ally_plugins.events import Event
 
 __all__ = ["Screen", "make_console"]
@@ -88,24 +90,14 @@ class Screen:
     @contextmanager
     def until_hung_up(self, task: asyncio.Task[Any] | None) -> Generator[None]:
         """End the task, and print no more, when the terminal is closed or somebody wants the program to end."""
-        loop = asyncio.get_running_loop()
 
-        def hang_up() -> None:
+        def hang_up(_: signal.Signals) -> None:
             self._is_gone = True
             if task is not None:
                 task.cancel()
 
-        wanted = [getattr(signal, name, None) for name in ("SIGHUP", "SIGTERM")]
-        signals = [each for each in wanted if each is not None]
-        with suppress(NotImplementedError, RuntimeError):  # no signals here
-            for each in signals:
-                loop.add_signal_handler(each, hang_up)
-        try:
+        with signals_handled(hang_up, *ENDS):
             yield
-        finally:
-            with suppress(NotImplementedError, RuntimeError):
-                for each in signals:
-                    loop.remove_signal_handler(each)
 
 
 def make_console(*, stderr: bool = False) -> Console:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins import events
+from ally_plugins.cli.ending import ENDS, signals_handled
 from ally_plugins.cli.exits import DONE, FAILED, INTERRUPTED, REFUSED
 from ally_plugins.structuring import event_to_wire
 
@@ -61,23 +62,13 @@ class Single:
     @contextmanager
     def _interruptible(self, opened: Opened) -> Generator[None]:
         """Have Ctrl-C, and the end of the terminal, stop the agent and its tools."""
-        loop = asyncio.get_running_loop()
 
-        def stop(name: str) -> None:
-            opened.plugins.interrupt(opened.session.id, f"the program got {name}")
+        def stop(number: signal.Signals) -> None:
+            opened.plugins.interrupt(opened.session.id, f"the program got {number.name}")
             opened.talk.interrupt()
 
-        wanted = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
-        signals = [each for each in wanted if each is not None]
-        with suppress(NotImplementedError, RuntimeError):  # no signals on this system: Ctrl-C ends the program
-            for each in signals:
-                loop.add_signal_handler(each, stop, each.name)
-        try:
+        with signals_handled(stop, signal.SIGINT, *ENDS):
             yield
-        finally:
-            with suppress(NotImplementedError, RuntimeError):
-                for each in signals:
-                    loop.remove_signal_handler(each)
 
     def _hear(self, event: Event) -> None:
         if threading.get_ident() == self._thread:

@@ -6,24 +6,25 @@ Daemons are told to stop, and temporary folders are removed, whichever of them i
 from __future__ import annotations
 
 import signal
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["end_in_order", "run"]
+__all__ = ["ENDS", "end_in_order", "run", "signals_handled"]
 
-_NAMES: Final = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-_NUMBERS: Final = tuple(number for name in _NAMES if (number := getattr(signal, name, None)) is not None)
+ENDS: Final = tuple(each for each in signal.Signals if each.name in {"SIGTERM", "SIGHUP"})  # Windows has no SIGHUP
+"""What ends a program from outside."""
 
 T = TypeVar("T")
 
 
 def end_in_order() -> None:
     """Take the signals for Ctrl-C from here on, but for those that are ignored, as under nohup."""
-    for number in _NUMBERS:
+    for number in ENDS:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _interrupt)
 
@@ -42,21 +43,39 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     import asyncio  # a command without a loop does not pay for it
 
     async def told() -> T:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        taken = {number: handler for number in _NUMBERS if callable(handler := signal.getsignal(number))}
-        if task is not None:
-            for number in taken:
-                with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or another thread
-                    loop.add_signal_handler(number, task.cancel)
-        try:
+        task = asyncio.current_task()
+        with signals_handled(lambda _: task is not None and task.cancel(), *ENDS):
             return await main
-        finally:
-            for number, handler in taken.items():
-                with suppress(NotImplementedError, RuntimeError, ValueError):
-                    loop.remove_signal_handler(number)
-                    signal.signal(number, handler)
 
     try:
         return asyncio.run(told())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+
+
+@contextmanager
+def signals_handled(handle: Callable[[signal.Signals], object], *numbers: signal.Signals) -> Generator[None]:
+    """Have the running loop call `handle` with each of these signals that comes; afterwards all is as it was before.
+
+    Whoever is within another's comes first. What is ignored stays ignored, as under nohup and in a script's background
+    job, and in a thread other than the main one nothing is handled.
+    """
+    import asyncio
+
+    loop, context = asyncio.get_running_loop(), copy_context()  # not that of the task which a signal finds at work
+
+    def come(number: int, _: FrameType | None) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(handle, signal.Signals(number), context=context)
+
+    # Not the loop's own `add_signal_handler`: it forgets who was there before, and Windows has none.
+    before: dict[signal.Signals, Any] = {}
+    try:
+        with suppress(ValueError):  # not the main thread
+            for number in numbers:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None is a handler that is not Python's
+                    before[number] = signal.signal(number, come)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
