@@ -25,6 +25,7 @@ WHEELS = WORK / "wheels"
 COVERAGE = WORK / "coverage"
 # Two, since many tests wait for a disk or a child process; more would get in the way of those with deadlines.
 WORKERS = ("--numprocesses=2", "--dist=worksteal")
+MEASURE = ("--cov", "--cov-report=", "--cov-fail-under=0")
 RESULTS = Path(os.environ.get("ALLY_TEST_RESULTS", WORK / "results"))
 
 nox.needs_version = ">=2025.5.1"
@@ -55,9 +56,15 @@ def _find_interpreters() -> None:
 
 _find_interpreters()
 
-# Processes, signals and whole programs: the running Python, and the newest, tell what those between do.
-WHOLE_PROGRAMS = tuple(f"--ignore=tests/{name}" for name in ("baddays", "chat", "process", "supervisor"))
 NEWEST = next((version for version in reversed(PYTHONS) if shutil.which(f"python{version}")), RUNNING)
+
+
+def _ignored(*folders: str) -> tuple[str, ...]:
+    return tuple(f"--ignore=tests/{folder}" for folder in folders)
+
+
+# Processes, signals and whole programs: the running Python, and the newest, tell what those between do.
+WHOLE_PROGRAMS = _ignored("baddays", "chat", "daemon", "examples", "legacy", "placements", "process", "supervisor")
 
 
 def _group(*names: str) -> tuple[str, ...]:
@@ -66,6 +73,18 @@ def _group(*names: str) -> tuple[str, ...]:
 
 def _wheels() -> list[str]:
     return [str(path) for path in sorted(WHEELS.glob("*.whl"))]
+
+
+def _measured(session: nox.Session) -> dict[str, str]:
+    """Return the environment in which coverage is measured; forget what was measured before.
+
+    From 3.12 on the interpreter tells what runs at no cost; tracing takes half as long again, and there it makes the
+    first import of the framework take half a minute.
+    """
+    shutil.rmtree(COVERAGE, ignore_errors=True)
+    COVERAGE.mkdir(parents=True)
+    core = "ctrace" if session.python == "3.11" else "sysmon"
+    return {"COVERAGE_FILE": str(COVERAGE / "data"), "COVERAGE_CORE": core}
 
 
 def _pytest(session: nox.Session, *args: str, env: dict[str, str] | None = None) -> None:
@@ -108,31 +127,26 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS, requires=["wheels"])
 def tests(session: nox.Session) -> None:
-    """Run the tests on the built wheels, whole programs on the running Python and the newest, and measure coverage."""
+    """Run the tests on the built wheels: all on the running Python, fewer on others; the newest measures coverage."""
     session.install(*_wheels(), *_group("test"))
     if session.posargs:
         _pytest(session, *session.posargs)
         return
-    if session.python != RUNNING:
-        # Real builds, a hundred kills and huge files differ little between Pythons: once is enough.
-        left_out = () if session.python == NEWEST else WHOLE_PROGRAMS
-        _pytest(session, *WORKERS, "-m", "not e2e and not slow", *left_out)
-        return
-    data = COVERAGE / f"data.{session.name}"
-    data.unlink(missing_ok=True)
-    COVERAGE.mkdir(parents=True, exist_ok=True)
-    # Measured once: from 3.12 on, tracing makes the first import of the framework take half a minute.
-    measured = ("--cov", "--cov-report=", "--cov-fail-under=0")
-    _pytest(session, *WORKERS, *measured, "-m", "not e2e", env={"COVERAGE_FILE": str(data)})
-    session.notify("coverage")
+    # Real builds, a hundred kills and huge files differ little between Pythons: once is enough.
+    which = "not e2e" if session.python == RUNNING else "not e2e and not slow"
+    left_out = () if session.python in {RUNNING, NEWEST} else WHOLE_PROGRAMS
+    measured = _measured(session) if session.python == NEWEST else {}
+    _pytest(session, *WORKERS, "-m", which, *left_out, *(MEASURE if measured else ()), env=measured)
+    if measured:
+        session.notify("coverage")
 
 
 @nox.session(default=False)
 def coverage(session: nox.Session) -> None:
-    """Tell what the tests on the running Python reach; too little fails (`fail_under` in pyproject.toml)."""
+    """Tell what the tests on the newest Python reach; too little fails (`fail_under` in pyproject.toml)."""
     session.install("coverage")
     env = {"COVERAGE_FILE": str(COVERAGE / "joined")}
-    session.run("coverage", "combine", "--keep", *(str(path) for path in sorted(COVERAGE.glob("data.*"))), env=env)
+    session.run("coverage", "combine", "--keep", str(COVERAGE / "data"), env=env)
     session.run("coverage", "report", env=env)
 
 
@@ -147,7 +161,7 @@ def minimums(session: nox.Session) -> None:
     session.install(*_wheels(), *_group("test"))
     # What the kernel does to processes is the same whatever the dependencies, and the harness of the reference agent
     # asks for one version of the framework.
-    left_out = (*WHOLE_PROGRAMS, "--ignore=tests/legacy", "--ignore=tests/placements")
+    left_out = (*WHOLE_PROGRAMS, *_ignored("control", "durable"), "--ignore=ally_plugins_contrib")
     _pytest(session, *WORKERS, "-m", "not e2e and not slow", *left_out, *session.posargs)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -21,6 +20,7 @@ from .events import EVENT_TYPES, Event, SessionStart
 from .frozen import EMPTY, freeze
 from .ids import new_id
 from .journal import Journal
+from .pump import Pump
 from .records import given_records
 from .registry import Registry
 from .remote.outside import Outside
@@ -102,7 +102,7 @@ class Host:
         self._control: ControlServer | None = None
         self._live: LiveControls | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = 0
+        self._pump: Pump | None = None
         self._capabilities = Capabilities(implementation)
 
     # --- life ---
@@ -124,7 +124,6 @@ class Host:
         if self._loop is not None:
             raise HostError("this host runs already; make another one")
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
         try:
             await self._start()
         except BaseException:
@@ -151,7 +150,7 @@ class Host:
             activations=self.activations,
             journal=self.journal,
         )
-        self._crew = Crew(
+        self._crew = crew = Crew(
             bus=self.bus,
             dispatcher=self.dispatcher,
             supports=self.supports,
@@ -161,6 +160,8 @@ class Host:
             now=self.clock.steady,
             side=self._outside,
         )
+        self._pump = Pump(crew.lanes, on_work=crew.watchdog.arm, side=self._outside)
+        self.journal.sources.append(self._pump.write)
         if self.registry is not None and self._consent is not None:
             await ask_for_consent(self.registry, self._consent, self.journal, self.clock.time_ms)
         if self.home is not None:
@@ -215,7 +216,10 @@ class Host:
                 await session.close()
         finally:
             journal, self._journal = self._journal, self._given_journal
-            self._crew = self._loop = self._control = self._live = None
+            if journal is not None and self._pump is not None:
+                self._pump.write()
+                journal.sources.remove(self._pump.write)
+            self._crew = self._loop = self._control = self._live = self._pump = None
             if journal is not None and self._given_journal is None:
                 await journal.close()
 
@@ -286,7 +290,8 @@ class Host:
 
     def close_session(self, session: Session) -> None:
         """Let go of a session that has been drained; `Session.close` calls this."""
-        session.pumped()
+        if self._pump is not None:
+            self._pump.forget(session)
         for lane in self.lanes():
             lane.detach(session.id)
         self.sessions.pop(session.id, None)
@@ -316,27 +321,9 @@ class Host:
         return session
 
     def pump(self, session: Session) -> None:
-        """Wake the lanes for a session's events, once a burst; may be called from any thread."""
-        loop = self._loop
-        if loop is None:
-            return
-        try:
-            if threading.get_ident() == self._thread:
-                loop.call_soon(self._pump, session)
-            else:
-                loop.call_soon_threadsafe(self._pump, session)
-        except RuntimeError:  # the loop is closed: nobody listens any more
-            _log.debug("session %r was emitted to after its loop was closed", session.id)
-
-    def _pump(self, session: Session) -> None:
-        session.pumped()
-        if self._outside is not None:
-            self._outside.journaled()
-        crew = self._crew
-        if crew is not None:
-            for lane in crew.lanes():
-                lane.wake()
-            crew.watchdog.arm()
+        """Carry a session's events to lanes and journal, once a burst; may be called from any thread."""
+        if self._pump is not None:
+            self._pump.wake(session)
 
     def lanes(self) -> Sequence[AnyLane]:
         """Return the lanes of running plugins."""

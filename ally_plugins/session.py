@@ -246,8 +246,16 @@ class Session:
             self._emit(ContextThreshold(threshold=level, context_usage=usage), None)
 
     def pumped(self) -> None:
-        """Write what was emitted to the journal; the host calls it on its loop, once a burst."""
+        """Take note that what was emitted is on its way to the plugins, so that the next event wakes the pump again."""
         self._is_pumped = False
+
+    @property
+    def unwritten(self) -> int:
+        """How many events the journal was not given yet."""
+        return self.ring.head - self.recorded
+
+    def write_down(self) -> None:
+        """Give the journal what was emitted; the pump calls it on the host's loop."""
         ring = self.ring
         with self._lock:  # an event of another thread that is not in `events` must not count as recorded
             events = self._unwritten + ring.items[max(self.recorded - ring.base, 0) :]

@@ -9,7 +9,7 @@ import asyncio
 import atexit
 import sqlite3
 from asyncio import Future as LoopFuture
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -34,6 +34,8 @@ from ally_plugins.journal.writer import Writer
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
+    from ally_plugins.journal.entries import Item
+
 __all__ = ["HEAD_NAME", "JOURNAL_NAME", "Journal"]
 
 JOURNAL_NAME: Final = "journal.db"
@@ -57,6 +59,8 @@ class Journal:
         def open_store(*, create: bool = False) -> Store:
             return Store(path, head, create=create, durable=durable)
 
+        self.sources: Final[list[Callable[[], object]]] = []
+        """Called before something durable is queued, so that what came before it is queued before it."""
         self._writer: Final = Writer(open_store(create=True), open_store)
         self.reading: Final = Reading(path)
         atexit.register(self.close_blocking)
@@ -106,9 +110,7 @@ class Journal:
         Cancelling the future does not take the record back. Raises JournalError, here or in the future, when it cannot
         be written.
         """
-        future: LoopFuture[int] = asyncio.get_running_loop().create_future()
-        self._writer.put(_checked_row(record), future)
-        return future
+        return self._put(_checked_row(record))
 
     def append_blocking(self, record: Record) -> int:
         """Write a record and wait until it is on disk. Not for a thread that runs a loop. Raises JournalError."""
@@ -124,15 +126,11 @@ class Journal:
         DuplicateKeyError in the future when this plugin's key was there before (with the earlier message),
         be it in the same batch or from another process.
         """
-        future: LoopFuture[int] = asyncio.get_running_loop().create_future()
-        self._writer.put(_message_row(message), future)
-        return future
+        return self._put(_message_row(message))
 
     def mark(self, ids: Sequence[str], state: SettledState, at: int) -> LoopFuture[None]:
         """Settle messages that are pending; the others keep their state. `at` is in Unix ms. Raises JournalError."""
-        future: LoopFuture[None] = asyncio.get_running_loop().create_future()
-        self._writer.put(Mark(tuple(ids), state, at), future)
-        return future
+        return self._put(Mark(tuple(ids), state, at))
 
     def mark_delivered(self, ids: Sequence[str], at: int) -> LoopFuture[None]:
         """Mark messages as delivered, all or none. `at` is in Unix ms. Raises JournalError."""
@@ -143,8 +141,14 @@ class Journal:
 
         On disk when the future has its result; `Reading.bookmark` reads it. Raises JournalError.
         """
-        future: LoopFuture[None] = asyncio.get_running_loop().create_future()
-        self._writer.put(Bookmark(name, place), future)
+        return self._put(Bookmark(name, place))
+
+    def _put(self, item: Item) -> LoopFuture[Any]:
+        """Queue what somebody waits for, behind what the sources have."""
+        future: LoopFuture[Any] = asyncio.get_running_loop().create_future()
+        for source in self.sources:
+            source()
+        self._writer.put(item, future)
         return future
 
     async def prune(self, before: int) -> int:
@@ -204,9 +208,7 @@ class Journal:
     async def flush(self) -> None:
         """Wait until everything that was queued before is on disk. Raises JournalError when that failed."""
         self._writer.release_folds()
-        future: LoopFuture[None] = asyncio.get_running_loop().create_future()
-        self._writer.put(None, future)
-        await future
+        await self._put(None)
 
     def flush_blocking(self) -> None:
         """Do what `flush` does, for a thread that runs no loop."""

@@ -124,6 +124,11 @@ class Outside:
         if self._feeds is not None:
             await self._feeds.remove(plugin)
 
+    @property
+    def reads_journal(self) -> bool:
+        """Whether any plugin gets its events from the journal."""
+        return self._feeds is not None
+
     def journaled(self) -> None:
         """Say that events were handed to the journal."""
         if self._feeds is not None:

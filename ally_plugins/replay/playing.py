@@ -190,7 +190,7 @@ class SessionPlayer:
         name, ring = session.id, session.ring
         for _ in range(_SPINS):
             for lane in lanes:
-                lane.wake()
+                lane.tell(name)
             await asyncio.sleep(0)
             head = ring.head
             if all([lane.has_heard(name, head) for lane in lanes]):  # noqa: C419 - twice as fast

@@ -64,7 +64,11 @@ class AnyLane(Protocol):
         ...
 
     def wake(self) -> None:
-        """Say that there is something to do."""
+        """Say that there is something to do, in whatever session."""
+
+    def tell(self, session_id: str) -> bool:
+        """Say that a session has emitted; return whether the watchdog has to look at the lane now."""
+        ...
 
     def submit(
         self,

@@ -121,12 +121,22 @@ class DaemonLane:
 
     def wake(self) -> None:
         """Write what is due, if the daemon reads."""
-        link = self.link
-        if link is None or not self.is_ready:
-            return
-        for session_id, cursor in self._cursors.items():
+        if self.link is not None and self.is_ready:
+            for session_id, cursor in self._cursors.items():
+                if cursor.position < cursor.ring.head:
+                    self._deliver(self.link, session_id, cursor, cursor.ring.head)
+            self._ask_waiting(self.link)
+
+    def tell(self, session_id: str) -> bool:
+        """Write a session's events, if the daemon reads."""
+        cursor = self._cursors.get(session_id)
+        if self.link is not None and self.is_ready and cursor is not None:
             if cursor.position < cursor.ring.head:
-                self._deliver(link, session_id, cursor, cursor.ring.head)
+                self._deliver(self.link, session_id, cursor, cursor.ring.head)
+            self._ask_waiting(self.link)
+        return False
+
+    def _ask_waiting(self, link: Link) -> None:
         while self._waiting and self._may_go(link, self._waiting[0]):
             self._send(link, self._waiting.popleft())
 

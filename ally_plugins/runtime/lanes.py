@@ -68,6 +68,8 @@ class Lane:
         self._deadline = deadline
         self._worker = Worker(f"ally-{plugin}")
         self._cursors: dict[str, Cursor] = {}
+        self._told: dict[str, None] = {}
+        """The sessions that may have events for it; a host has many that are idle."""
         self._requests: deque[Request] = deque()
         self._current: Request | None = None
         self._scope: Scope | None = None
@@ -107,6 +109,7 @@ class Lane:
     def detach(self, session_id: str) -> None:
         """Carry no more of a session's events."""
         self._cursors.pop(session_id, None)
+        self._told.pop(session_id, None)
 
     def position(self, session_id: str) -> int | None:
         """Return the number of the last event of a session that was delivered, None when it is not attached."""
@@ -127,9 +130,32 @@ class Lane:
         return scope is self._scope or (self._current is not None and scope is self._current.scope)
 
     def wake(self) -> None:
-        """Say that there is something to do."""
+        """Say that there is something to do, in whatever session."""
+        self._told.update(dict.fromkeys(self._cursors))
+        self._awake()
+
+    def tell(self, session_id: str) -> bool:
+        """Say that a session has emitted; a lane that sleeps goes on sleeping when it hears nothing of that kind."""
+        cursor = self._cursors.get(session_id)
+        if cursor is None or (self._sleeper is not None and self._passes_over(cursor)):
+            return False
+        self._told[session_id] = None
+        self._awake()
+        return True
+
+    def _awake(self) -> None:
         if self._sleeper is not None and not self._sleeper.done():
             self._sleeper.set_result(None)
+
+    def _passes_over(self, cursor: Cursor) -> bool:
+        """Go on after events that nobody here hears, without the task; say whether that was all of them."""
+        if cursor.recent_origin:  # they count for what the plugin may still answer
+            return False
+        run = cursor.ring.read(cursor.position, BATCH)
+        if run is None or not run.is_plain or not run.types.isdisjoint(self.observers.types):
+            return False
+        cursor.position += len(run.events)
+        return cursor.position >= cursor.ring.head
 
     def submit(
         self,
@@ -161,7 +187,7 @@ class Lane:
             request.timer = loop.call_later(deadline, self._expire, request, deadline)
         request.future.add_done_callback(partial(self._taken_back, request))
         self._requests.append(request)
-        self.wake()
+        self._awake()
         return request.future
 
     def change_observers(self, observers: Observers) -> None:
@@ -188,7 +214,7 @@ class Lane:
         self._let_go_of_all()
         if self._task is not None:
             self._task.cancel()
-        self.wake()
+        self._awake()
 
     def _let_go_of_all(self) -> None:
         self._is_abandoned = True
@@ -233,8 +259,11 @@ class Lane:
     async def _deliver_waiting(self) -> bool:
         """Deliver one batch of each session that has events; say whether there was any."""
         found = False
-        for session_id, cursor in list(self._cursors.items()):
-            if (before := cursor.position) < cursor.ring.head:
+        for session_id in list(self._told):
+            cursor = self._cursors.get(session_id)
+            if cursor is None or (before := cursor.position) >= cursor.ring.head:
+                self._told.pop(session_id, None)
+            else:
                 found = True
                 await self._deliver(session_id, cursor, cursor.ring.head)
                 self._since_pause += cursor.position - before
