@@ -241,6 +241,7 @@ def test_a_chat_that_was_killed_is_gone_on_with(
     chat.say("read it")
     chat.expect("I have read it")
     chat.prompt()
+    until(lambda: "I have read it" in saved(person), "the first turn is saved")  # soon, not at once
     if place == "in a stream":
         model_server.add(Reply(LONG, fault="stall", after=3))
         chat.say("go on")
