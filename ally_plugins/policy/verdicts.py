@@ -39,16 +39,17 @@ Cause: TypeAlias = Literal[
 
 OnError: TypeAlias = Literal["allow", "deny"]
 
-_FAILURES: Final[dict[str, str]] = {
-    "crash": "its gate crashed{detail}; see `ally-plugins info {plugin}`",
-    "timeout": "its gate did not answer in time{detail}; see `ally-plugins info {plugin}`",
-    "nonsense": "its gate gave no valid verdict{detail}; see `ally-plugins info {plugin}`",
-    "not_running": "it has a gate and is not running{detail}; see `ally-plugins info {plugin}`",
-    "failed": "it has a gate and could not start{detail}; see `ally-plugins info {plugin}`",
-    "quarantined": "it has a gate and is in quarantine{detail}; let it out with `ally-plugins release {plugin}`",
-    "restarting": "it has a gate and is starting again{detail}; try again soon or see `ally-plugins info {plugin}`",
-    "waiting": "it has a gate and waits for consent{detail}; give it with `ally-plugins review`",
+_FAILURES: Final[dict[str, tuple[str, str, str]]] = {
+    "crash": ("its gate crashed", "see", "info {plugin}"),
+    "timeout": ("its gate did not answer in time", "see", "info {plugin}"),
+    "nonsense": ("its gate gave no valid verdict", "see", "info {plugin}"),
+    "not_running": ("it has a gate and is not running", "see", "info {plugin}"),
+    "failed": ("it has a gate and could not start", "see", "info {plugin}"),
+    "quarantined": ("it has a gate and is in quarantine", "let it out with", "release {plugin}"),
+    "restarting": ("it has a gate and is starting again", "try again soon or see", "info {plugin}"),
+    "waiting": ("it has a gate and waits for consent", "give it with", "review"),
 }
+"""What is said of each failure, what helps, and the command for it."""
 
 
 @frozen(kw_only=True)
@@ -110,9 +111,15 @@ def vote_from_failure(
 
     `detail` is a few words on what happened, such as the error's type and text.
     """
-    reason = _FAILURES[cause].format(detail=f" ({detail})" if detail else "", plugin=plugin)
-    verdict = Allow() if on_error == "allow" else Deny(reason)
+    verdict = Allow() if on_error == "allow" else Deny(_failure(plugin, cause, detail))
     return Vote(plugin=plugin, verdict=verdict, cause=cause, shadow=shadow, elapsed_ms=elapsed_ms, detail=detail)
+
+
+def _failure(plugin: str, cause: Cause, detail: str) -> str:
+    what, help_, words = _FAILURES[cause]
+    command = f"ally-plugins {words.format(plugin=plugin)}"
+    told = f"{what} ({detail})" if detail else what
+    return told if command in detail else f"{told}; {help_} `{command}`"  # why a plugin is out often names it
 
 
 def read_verdict(value: Any) -> Verdict | None:

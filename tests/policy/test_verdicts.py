@@ -105,6 +105,21 @@ def test_a_quarantined_plugin_is_let_out_by_the_command_that_the_reason_names() 
     )
 
 
+@pytest.mark.parametrize(
+    ("cause", "detail"),
+    [
+        ("quarantined", "5 crashes in 60 s; let it out with `ally-plugins release guard`"),
+        ("quarantined", "set by hand; to try again: ally-plugins release guard"),
+        ("failed", "exited with code 3; see `ally-plugins info guard`"),
+        ("waiting", "new; to see what it asks for, and agree: ally-plugins enable guard"),
+    ],
+)
+def test_a_command_that_the_detail_names_already_is_not_named_again(cause: Cause, detail: str) -> None:
+    reason = combine([vote_from_failure("guard", cause, detail)], person_present=True).reason
+    assert f"({detail})" in reason
+    assert reason.count("release") + reason.count("info") + reason.count("review") == 1
+
+
 @pytest.mark.parametrize("cause", FAILURES)
 def test_where_the_operator_set_on_error_to_allow_a_failure_allows_and_never_waives(cause: Cause) -> None:
     failed = attrs.evolve(vote_from_failure("guard", cause, on_error="allow"), waives=True)
