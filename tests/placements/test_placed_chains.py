@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 from typing import Any
 
@@ -190,5 +191,95 @@ def test_a_call_that_would_wait_for_the_hook_that_makes_it_is_refused(
             assert "returned" in await call(host, "add_message", "user", "hello")
             *_, inner = await look(host, "w")
             assert inner["returned"]["state"] == "pending"  # nobody but itself gates messages
+
+    go(main())
+
+
+def test_a_gate_is_not_asked_while_its_own_message_waits_for_what_asks_it(
+    placed: Fixture, go: Fixture, look: Fixture
+) -> None:
+    """A's hook speaks; B's gate is asked, and speaks too; A's gate would have to be asked, and A is busy."""
+
+    async def main() -> None:
+        async with placed.host({"a": placed("chains:Judged"), "b": placed("chains:Judges")}) as host:
+            session = host.session("s")
+            session.emit(ToolCallEnd(tool_name="speak"))
+            await session.drained()
+            (said,) = await look(host, "a")
+            (refused,) = await look(host, "b")
+            assert said["returned"]["state"] == "pending"
+            assert (refused["raised"], refused["reason"], refused["plugin"]) == ("ReentryRefused", "reentry", "b")
+            assert refused["text"].startswith("ally_gate_message of 'a' would wait for ")
+            assert [message.content for message in await session.safe_point()] == ["from a hook"]
+            assert host.plugins["b"].counts.refused == {"reentry": 1}
+            assert {p.counts.crashes for p in host.plugins.values()} == {0}
+
+    go(main())
+
+
+def test_an_action_does_not_come_back_to_the_hook_that_asks_for_it(placed: Fixture, go: Fixture, look: Fixture) -> None:
+    async def main() -> None:
+        async with placed.host({"a": placed("chains:Judged"), "b": placed("chains:Judges")}) as host:
+            session = host.session("s")
+            session.emit(ToolCallEnd(tool_name="b"))
+            await session.drained()
+            (answer,) = await look(host, "a")
+            assert answer["returned"]["raised"] == "ReentryRefused"
+            assert answer["returned"]["text"].startswith("ally_gate_message of 'a' would wait for ")
+            assert await session.safe_point() == ()
+
+    go(main())
+
+
+class Meeting:
+    """A host where two plugins meet."""
+
+    def __init__(self) -> None:
+        self.both = asyncio.Barrier(2)
+
+    @hookimpl
+    async def ally_request_action(self) -> dict[str, Any]:
+        await self.both.wait()
+        return {}
+
+
+def test_of_two_gates_that_each_speak_one_is_refused_and_neither_waits_for_the_other(
+    placed: Fixture, go: Fixture, look: Fixture, call: Fixture
+) -> None:
+    async def main() -> None:
+        plugins = {"a": placed("chains:Meets"), "b": placed("chains:Meets"), "p": placed("calls:Caller")}
+        async with placed.host(plugins, actions=["meet"], implementation=Meeting()) as host:
+            session = host.session("s")
+            for count in (1, 2):  # after the first time nobody waits any more
+                assert "returned" in await call(host, "add_message", "user", "go")
+                answers = {name: (await look(host, name))[-1] for name in "ab"}
+                (refused,) = [name for name, answer in answers.items() if "raised" in answer]
+                (accepted,) = answers.keys() - {refused}
+                assert answers[refused]["raised"] == "ReentryRefused"
+                assert answers[refused]["text"].startswith(f"ally_gate_message of {accepted!r} would wait for ")
+                entered = {message.content for message in await session.safe_point()}
+                assert entered == {"go", f"from {accepted}"}
+                assert sum(p.counts.refused.get("reentry", 0) for p in host.plugins.values()) == count
+            assert {p.counts.crashes for p in host.plugins.values()} == {0}
+
+    go(main())
+
+
+def test_two_calls_under_one_key_do_not_wait_for_each_other_through_a_gate(
+    placed: Fixture, go: Fixture, look: Fixture
+) -> None:
+    """A's message waits for B's gate, which speaks; A's gate is asked, and speaks under the key that is on its way."""
+
+    async def main() -> None:
+        async with placed.host({"a": placed("chains:Repeats"), "b": placed("chains:Judges")}) as host:
+            session = host.session("s")
+            said = await host.call_tool("speak", plugin="a", session_id="s")
+            assert said.data["returned"]["state"] == "pending"
+            (of_b,) = await look(host, "b")
+            (of_a,) = await look(host, "a")
+            assert of_a["raised"] == "ReentryRefused"
+            assert of_b["returned"]["state"] == "pending"
+            assert sorted(message.content for message in await session.safe_point()) == ["from a gate", "hello"]
+            assert {p.counts.crashes for p in host.plugins.values()} == {0}
 
     go(main())

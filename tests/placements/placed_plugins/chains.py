@@ -100,6 +100,55 @@ class Waits(Plain):
         return await outcome(self.ally.request_action("run", {"name": "bash"}))
 
 
+class Judged(Plain):
+    """Speaks when a tool has ended, by itself and through another's action; has a gate for what others say."""
+
+    @hookimpl
+    async def ally_tool_call_end(self, event: Any) -> None:
+        if event.tool_name == "speak":
+            self.seen.append(await outcome(self.ally.add_message("user", "from a hook")))
+        else:
+            self.seen.append(await outcome(self.ally.request_action(f"{event.tool_name}:speak")))
+
+    @hookimpl
+    async def ally_gate_message(self, message: Any) -> None:
+        """Be a gate."""
+
+
+class Judges(Plain):
+    """Its gate answers what others say, and its action speaks."""
+
+    @hookimpl
+    async def ally_gate_message(self, message: Any) -> None:
+        self.seen.append(await outcome(self.ally.add_message("user", "from a gate")))
+
+    @action
+    async def speak(self) -> Any:
+        return await outcome(self.ally.add_message("user", "from an action"))
+
+
+class Meets(Plain):
+    """Its gate meets the other's, so that each is held by its own question, and then speaks."""
+
+    @hookimpl
+    async def ally_gate_message(self, message: Any) -> None:
+        if message.content == "go":
+            await self.ally.request_action("meet")
+            self.seen.append(await outcome(self.ally.add_message("user", f"from {self.ally.name}")))
+
+
+class Repeats(Plain):
+    """Says the same under one key from a tool and from its gate."""
+
+    @hookimpl
+    async def ally_gate_message(self, message: Any) -> None:
+        self.seen.append(await outcome(self.ally.add_message("user", "hello", key="k")))
+
+    @tool
+    async def speak(self) -> Any:
+        return await outcome(self.ally.add_message("user", "hello", key="k"))
+
+
 class SpeaksOnCall(Plain):
     @hookimpl
     async def ally_tool_call_end(self, event: Any) -> None:
