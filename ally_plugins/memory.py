@@ -41,17 +41,19 @@ _STATUSES: Final = ("pending", "in_progress", "completed")
 
 @define(eq=False)
 class Conversation:
-    """The messages of one session and what is known of its agent. Only the loop's thread changes the messages.
+    """The messages of one session and what is known of its agent. Messages belong to the loop's thread.
 
-    One that `is_mirror` follows a history that somebody else keeps: plugins' messages come into it from there.
+    One that `is_mirror` follows a history that somebody else keeps: plugins' messages come into it from there. While it
+    is behind, `catch_up` brings it up to date; that is called, once, when somebody reads or adds.
     """
 
-    messages: list[Message] = field(factory=list)
     focus: str | None = None
     token_usage: float | None = None
     todos: tuple[TodoItem, ...] = ()
     is_processing: bool = False
     is_mirror: bool = False
+    catch_up: Callable[[], object] | None = None
+    _messages: list[Message] = field(factory=list)
     _agents: dict[str, AgentState] = field(factory=dict)
     _ids: set[str] = field(factory=set)
     _visible: list[Message] = field(factory=list)
@@ -63,13 +65,25 @@ class Conversation:
         """The agents that are at work, in the order in which they began."""
         return tuple(self._agents.values())
 
+    @property
+    def messages(self) -> list[Message]:
+        """The messages, oldest first; `add` and `replace` change them."""
+        self._catch_up()
+        return self._messages
+
+    def _catch_up(self) -> None:
+        if self.catch_up is not None:
+            catch_up, self.catch_up = self.catch_up, None
+            catch_up()
+
     def add(self, message: Message) -> bool:
         """Append a message and say so; one whose id is there already is folded into the first."""
+        self._catch_up()
         if message.id and message.id in self._ids:
             return False
         if message.id:
             self._ids.add(message.id)
-        self.messages.append(message)
+        self._messages.append(message)
         if not message.private:
             self._visible.append(message)
         return True
@@ -79,7 +93,8 @@ class Conversation:
 
         Ids that were there stay known, so that a message that is delivered again does not come back.
         """
-        self.messages, self._visible = [], []
+        self._catch_up()
+        self._messages, self._visible = [], []
         self._epoch = new_id("e")
         for message in messages:
             self._ids.discard(message.id)
@@ -93,6 +108,7 @@ class Conversation:
 
     def snapshot(self, session_id: str, parts: Sequence[str], since: str | None) -> Context:
         """Return the named parts; `messages` only what came after the cursor `since`, and nothing that is private."""
+        self._catch_up()
         start, is_reset = self._position(since)
         visible = self._visible
         return Context(
