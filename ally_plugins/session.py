@@ -389,7 +389,7 @@ class Session:
         if kind not in SAFE_POINTS:
             raise ValueError(f"safe_point is {kind!r}; expected one of {', '.join(map(repr, SAFE_POINTS))}")
         if kind == "step" and not (self.inbox or self._deliveries.are_open or self._safe_point.locked()):
-            self._follow_chain(kind, ())  # as below, where nothing waits: this is every step of most runs
+            self._origin = self._turn_origin  # as below, where nothing waits: this is every step of most runs
             self.triggered.clear()
             return ()
         async with self._safe_point:

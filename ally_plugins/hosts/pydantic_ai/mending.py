@@ -28,9 +28,7 @@ def mended_response(response: ModelResponse) -> ModelResponse:
     """Return a response that can be sent back: its text is UTF-8, and each of its calls has an id of its own."""
     taken: set[str] = set()
     parts = [_mended_part(part, taken) for part in response.parts]
-    if all(mended is part for mended, part in zip(parts, response.parts, strict=True)):
-        return response
-    return dataclasses.replace(response, parts=parts)
+    return response if all(map(is_, parts, response.parts)) else dataclasses.replace(response, parts=parts)
 
 
 def give_up_calls(history: list[ModelMessage]) -> None:
@@ -82,7 +80,6 @@ def mended_value(value: Any) -> Any:
         items = [mended_value(item) for item in value]
         return value if all(map(is_, items, value)) else value.__class__(items)
     if value.__class__ is dict:
-        pairs = [(mended_value(key), mended_value(item)) for key, item in value.items()]
-        unchanged = all(key is k and item is i for (key, item), (k, i) in zip(pairs, value.items(), strict=True))
-        return value if unchanged else dict(pairs)
+        mended = {mended_value(key): mended_value(item) for key, item in value.items()}
+        return value if all(map(is_, mended.values(), value.values())) and mended.keys() == value.keys() else mended
     return value
