@@ -60,6 +60,7 @@ class Pump:
         """Say that a session has emitted; may be called from any thread."""
         try:
             if threading.get_ident() == self._thread:
+                self._unwritten[session] = None  # something durable may come before the loop's next turn
                 self._loop.call_soon(self._carry, session)
             else:
                 self._loop.call_soon_threadsafe(self._carry, session)
@@ -89,11 +90,11 @@ class Pump:
         if self._unwritten:
             sessions, self._unwritten = self._unwritten, {}
             for session in sessions:
+                session.pumped()
                 session.write_down()
             self._side.journaled()
 
     def forget(self, session: Session) -> None:
         """Write the last of a session that is closed."""
-        session.pumped()
         self._unwritten[session] = None
         self.write()
