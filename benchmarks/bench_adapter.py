@@ -4,7 +4,7 @@ An offline model calls a tool that does nothing, twenty times one after the othe
 and without the adapter take turns, and the fastest quarter of each counts: a run takes milliseconds, and what is slower
 was disturbed. Processor time of the loop's thread is measured, but where a daemon is waited for. Two more agents tell
 what the framework takes for any capability: one with a capability that does nothing, and one whose capability has the
-adapter's hooks, and passes everything on.
+adapter's hooks, and passes everything on. Calls of functions are counted beside the time: no load changes these.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Watcher:
 def _model() -> FunctionModel:
     """Return a model that calls the tool until the last message answers the twentieth call."""
 
-    def answer(messages: list[ModelMessage], _: AgentInfo) -> ModelResponse:
+    async def answer(messages: list[ModelMessage], _: AgentInfo) -> ModelResponse:
         last = messages[-1].parts[0]
         number = int(getattr(last, "tool_call_id", "0"))
         if number == CALLS:
@@ -166,6 +166,23 @@ async def _compared(runs: Mapping[str, Run], rounds: int = ROUNDS, clock: Clock 
     return found
 
 
+async def _calls(run: Run) -> int:
+    """Return how many functions a run calls in the loop's thread."""
+    count = 0
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    await run()
+    sys.setprofile(note)
+    try:
+        await run()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
 def _usual(found: Found, name: str) -> float:
     """Return what a run takes undisturbed, in seconds."""
     times = sorted(found[name])
@@ -180,13 +197,17 @@ def _added(found: Found, ours: str, bare: str) -> float:
 async def _plain() -> list[Row]:
     async with Host("bench", home=None, discover=False) as host:
         idle, passes = _run_of(_agent([AbstractCapability()])), _run_of(_agent([PassesOn()]))
-        found = await _compared({"bare": _run(None), "ours": _run(host), "idle": idle, "passes": passes})
+        runs = {"bare": _run(None), "ours": _run(host), "idle": idle, "passes": passes}
+        calls = {name: await _calls(run) for name, run in runs.items()}
+        found = await _compared(runs)
     ours, bare, passed = (_usual(found, name) * 1e3 for name in ("ours", "bare", "passes"))
     return [
         row(f"adapter: added to {CALLS} tool calls (bare: wanted)", ours - bare, 1.0, "ms", "<= 1"),
         row(f"adapter: {CALLS} tool calls, against without", ours, bare, "ms", "<= 1.05"),
         row("adapter: the same, against hooks that pass everything on", ours, passed, "ms"),
         row("adapter: a capability that does nothing, against none", _usual(found, "idle") * 1e3, bare, "ms"),
+        row(f"adapter: calls of functions in {CALLS} tool calls, against without", calls["ours"], calls["bare"], ""),
+        row("adapter: the same, against hooks that pass everything on", calls["ours"], calls["passes"], ""),
     ]
 
 
@@ -248,9 +269,12 @@ async def _long() -> list[Row]:
             start = time.perf_counter()
             context = await ally.get_context(["messages"], since=context.cursor, session_id="c")
             reads.append(time.perf_counter() - start)
-        found = await _compared({"long bare": _run(None, history), "long": long}, 8)
+        alone = _run(None, history)
+        calls, bare_calls = await _calls(long), await _calls(alone)
+        found = await _compared({"long bare": alone, "long": long}, 12)
     ours, bare = _usual(found, "long"), _usual(found, "long bare")
     return [
+        row(f"adapter: calls of functions there, behind {MESSAGES:,} messages", calls, bare_calls, "", "<= 1.05"),
         row(f"adapter: get_context since a cursor, {MESSAGES:,} messages", p50(reads), None, "µs", "-"),
         row(
             f"adapter: {CALLS} calls behind {MESSAGES:,} messages, against without",

@@ -257,22 +257,21 @@ class Lane:
             self._sleeper = None
 
     async def _deliver_waiting(self) -> bool:
-        """Deliver one batch of each session that has events; say whether there was any."""
-        found = False
+        """Deliver one batch of each session that has events; say whether there is more to do."""
         for session_id in list(self._told):
+            self._told.pop(session_id, None)
             cursor = self._cursors.get(session_id)
-            if cursor is None or (before := cursor.position) >= cursor.ring.head:
-                self._told.pop(session_id, None)
-            else:
-                found = True
+            if cursor is not None and (before := cursor.position) < cursor.ring.head:
                 await self._deliver(session_id, cursor, cursor.ring.head)
+                if cursor.position < cursor.ring.head:
+                    self._told[session_id] = None
                 self._since_pause += cursor.position - before
                 if self._since_pause >= BATCH:  # after less, the lane will sleep soon enough
                     self._since_pause = 0
                     await asyncio.sleep(0)
             if self._requests:
                 break
-        return found
+        return bool(self._told or self._requests)
 
     async def _serve(self, request: Request) -> None:
         cursor = self._cursors.get(request.scope.session_id or "")

@@ -52,11 +52,16 @@ class Implementation:
     is_async: bool
     placement: str | None = None
     """`first` or `last` for `tryfirst` and `trylast`."""
+    _bound: dict[tuple[str, ...], Callable[..., Any]] = field(init=False, factory=dict, eq=False, repr=False)
 
     def bind(self, names: tuple[str, ...]) -> Callable[..., Any]:
         """Return a function that takes all the hook's arguments, in order, and passes on those that are wanted."""
-        if self.arguments == names:
-            return self.function
+        bound = self._bound.get(names)
+        if bound is None:
+            bound = self._bound[names] = self.function if self.arguments == names else self._passing_on(names)
+        return bound
+
+    def _passing_on(self, names: tuple[str, ...]) -> Callable[..., Any]:
         function, indices = self.function, [names.index(name) for name in self.arguments]
 
         def call(*values: Any) -> Any:
