@@ -215,10 +215,10 @@ class Host:
             for session in list(self.sessions.values()):
                 await session.close()
         finally:
+            if self._pump is not None:
+                self._pump.close()
+                self.journal.sources.remove(self._pump.write)
             journal, self._journal = self._journal, self._given_journal
-            if journal is not None and self._pump is not None:
-                self._pump.write()
-                journal.sources.remove(self._pump.write)
             self._crew = self._loop = self._control = self._live = self._pump = None
             if journal is not None and self._given_journal is None:
                 await journal.close()

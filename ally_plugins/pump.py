@@ -55,6 +55,7 @@ class Pump:
         self._thread: Final = threading.get_ident()
         self._unwritten: dict[Session, None] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def wake(self, session: Session) -> None:
         """Say that a session has emitted; may be called from any thread."""
@@ -68,6 +69,8 @@ class Pump:
             _log.debug("session %r was emitted to after its loop was closed", session.id)
 
     def _carry(self, session: Session) -> None:
+        if self._is_closed:
+            return
         session.pumped()
         self._unwritten[session] = None
         if session.unwritten >= WRITE_AT or self._side.reads_journal:
@@ -93,6 +96,11 @@ class Pump:
                 session.pumped()
                 session.write_down()
             self._side.journaled()
+
+    def close(self) -> None:
+        """Write the last, and carry nothing more: the journal is about to be closed."""
+        self.write()
+        self._is_closed = True
 
     def forget(self, session: Session) -> None:
         """Write the last of a session that is closed."""

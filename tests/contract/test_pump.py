@@ -8,7 +8,7 @@ from typing import Any
 
 from ally_plugins import Event, ThoughtComplete, ToolCall, ToolCallStart, UserMessage
 from ally_plugins.journal import Record
-from ally_plugins.pump import WRITE_AT
+from ally_plugins.pump import WRITE_AFTER, WRITE_AT
 from ally_plugins.verdicts import Allow
 
 Make = Any
@@ -117,6 +117,20 @@ def test_a_large_burst_waits_for_nothing_and_a_small_one_for_a_moment(new_host: 
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert session.unwritten == 0
+
+    go(main())
+
+
+def test_a_pump_that_is_woken_as_its_host_stops_calls_nothing_afterwards(new_host: Make, go: Make) -> None:
+    async def main() -> None:
+        wrong: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+        async with new_host() as host:
+            session, pump = host.session("s"), host._pump
+            thoughts(session, 3)
+        pump.wake(session)
+        await asyncio.sleep(2 * WRITE_AFTER)
+        assert wrong == []
 
     go(main())
 
