@@ -23,8 +23,10 @@ RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 WORK = ROOT / ".nox" / "work"
 WHEELS = WORK / "wheels"
 COVERAGE = WORK / "coverage"
-# Two, since many tests wait for a disk or a child process; more would get in the way of those with deadlines.
+# Two, since many tests wait for a disk or a child process; more would get in the way of those with deadlines. Three
+# where whole programs are left out.
 WORKERS = ("--numprocesses=2", "--dist=worksteal")
+MORE_WORKERS = ("--numprocesses=3", "--dist=worksteal")
 MEASURE = ("--cov", "--cov-report=", "--cov-fail-under=0")
 RESULTS = Path(os.environ.get("ALLY_TEST_RESULTS", WORK / "results"))
 
@@ -134,9 +136,9 @@ def tests(session: nox.Session) -> None:
         return
     # Real builds, a hundred kills and huge files differ little between Pythons: once is enough.
     which = "not e2e" if session.python == RUNNING else "not e2e and not slow"
-    left_out = () if session.python in {RUNNING, NEWEST} else WHOLE_PROGRAMS
+    scope = WORKERS if session.python in {RUNNING, NEWEST} else (*MORE_WORKERS, *WHOLE_PROGRAMS)
     measured = _measured(session) if session.python == NEWEST else {}
-    _pytest(session, *WORKERS, "-m", which, *left_out, *(MEASURE if measured else ()), env=measured)
+    _pytest(session, "-m", which, *scope, *(MEASURE if measured else ()), env=measured)
     if measured:
         session.notify("coverage")
 
@@ -162,7 +164,7 @@ def minimums(session: nox.Session) -> None:
     # What the kernel does to processes is the same whatever the dependencies, and the harness of the reference agent
     # asks for one version of the framework.
     left_out = (*WHOLE_PROGRAMS, *_ignored("control", "durable"), "--ignore=ally_plugins_contrib")
-    _pytest(session, *WORKERS, "-m", "not e2e and not slow", *left_out, *session.posargs)
+    _pytest(session, "-m", "not e2e and not slow", *MORE_WORKERS, *left_out, *session.posargs)
 
 
 @nox.session(requires=["wheels"])
@@ -178,7 +180,7 @@ def docs(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Install the wheels and a stranger's plugin into fresh environments and use them as an operator does."""
     session.install(*_group("test"))
-    _pytest(session, "-m", "e2e", "tests/e2e", *session.posargs, env={"ALLY_WHEELS": str(WHEELS)})
+    _pytest(session, "-m", "e2e", *WORKERS, "tests/e2e", *session.posargs, env={"ALLY_WHEELS": str(WHEELS)})
 
 
 @nox.session(requires=["wheels"], default=False)
