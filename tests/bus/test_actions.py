@@ -159,7 +159,7 @@ def test_a_handler_that_is_too_slow_is_an_error_and_a_crash(
             start = time.monotonic()
             with pytest.raises(ToolCallError, match=r"did not return within 0.02 s"):
                 await host.call_tool("slow")
-            assert time.monotonic() - start < 1
+            assert time.monotonic() - start < 4  # the slower one takes five
             await asyncio.sleep(0)
             assert ended == (["cancelled"] if is_async else [])
             assert host.plugins["p"].counts.crashes == 1

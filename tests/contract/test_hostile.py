@@ -94,32 +94,31 @@ WORST = [
 
 @pytest.mark.usefixtures("short_grace")
 @pytest.mark.parametrize("worst", WORST, ids=lambda function: function.__name__)
-def test_others_hear_every_event_in_time_whatever_one_does(
+def test_others_hear_every_event_within_a_few_turns_of_the_loop_whatever_one_does(
     worst: Any, plugin: Make, setup: Make, new_host: Make, go: Make
 ) -> None:
     RELEASE.clear()
 
-    async def main() -> float:
+    async def main() -> int:
         bad = setup(plugin(ally_tool_call_start=worst), deadlines={"observe": 0.1, "stop": 0.1})
         given = {"bad": bad, "good": plugin(ally_tool_call_start=note)}
         async with new_host(given) as host:
             session = host.session()
             good = host.plugins["good"].instance
-            longest = 0.0
+            most = 0
             for number in range(20):
-                before = time.perf_counter()
+                turns = 0
                 session.emit(start(number))
-                while len(good.seen) < number + 1:  # noqa: ASYNC110 - the loop is to turn
+                while len(good.seen) < number + 1:
                     await asyncio.sleep(0)
-                longest = max(longest, time.perf_counter() - before)
+                    turns += 1
+                most = max(most, turns)
             assert good.seen == sorted(set(good.seen))
             assert len(good.seen) == 20
-        return longest
+        return most
 
     try:
-        before = time.monotonic()
-        assert go(main()) < 0.5
-        assert time.monotonic() - before < 5
+        assert go(main()) < 20
     finally:
         RELEASE.set()
 
@@ -215,7 +214,7 @@ def test_a_hook_whose_gate_would_wait_for_itself_is_refused_at_once(plugin: Make
             return time.monotonic() - before, host.plugins["b"].counts.refused, host.plugins["a"].counts.refused
 
     elapsed, b_refused, a_refused = go(main())
-    assert elapsed < 1
+    assert elapsed < 10  # the deadline of a gate is fifteen seconds
     assert b_refused["reentry"] == 1
     assert a_refused["gate"] == 1
 
@@ -245,7 +244,7 @@ def test_a_tool_or_task_that_swallows_cancellation_does_not_keep_the_program_fro
 
     before = time.monotonic()
     go(main())
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 10  # else it ends with the test
 
 
 # --- emit ---

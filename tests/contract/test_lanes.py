@@ -366,7 +366,7 @@ def test_what_ignores_its_interruption_is_abandoned_and_quarantined_and_the_prog
 
     before = time.monotonic()
     state, reason, crashes, seen, states = go(main())
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 10  # else it ends with the test
     gc.collect()  # here, so that no other test is told of what this one leaves
     assert (state, crashes, seen) == ("quarantined", 1, [2, 3, 4])
     assert "ally_tool_call_start" in reason
@@ -390,7 +390,7 @@ def test_a_plugin_that_blocks_its_thread_is_given_up_and_delays_nobody(
             for number in range(3):
                 session.emit(start(number))
             await session.drained()
-            assert time.monotonic() - before < 1
+            assert time.monotonic() - before < 5  # the thread is blocked for ten
             assert host.plugins["p"].state == "quarantined"
             assert host.plugins["other"].instance.seen == [2, 3, 4]
 
