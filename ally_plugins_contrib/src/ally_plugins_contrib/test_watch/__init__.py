@@ -82,7 +82,8 @@ class TestWatch:
         """Let the watch go on for another conversation, or end it with the last one."""
         watch, project.owner = self._watches.pop(project.folder, None), None
         if watch is not None:
-            watch.cancel()
+            async with project.telling:
+                watch.cancel()
         if project.told:
             await self._begin(project, next(iter(project.told)))
         else:
@@ -150,7 +151,8 @@ class TestWatch:
             finished = await run(self._argv, project.folder, self._timeout)
             project.ended()
         await self._say(_in_words(finished))
-        await self._tell(project, finished, files)
+        async with project.telling:
+            await self._tell(project, finished, files)
 
     async def _tell(self, project: Project, finished: Finished, files: frozenset[str]) -> None:
         """Tell each conversation what is new to it."""

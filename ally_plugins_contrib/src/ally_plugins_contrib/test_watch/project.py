@@ -30,6 +30,8 @@ class Project:
     told: dict[str, str | None] = field(default_factory=dict)
     running: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the tests run, so that no two runs overlap."""
+    telling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while conversations are told: a watch that ended meanwhile would forget which of them know."""
     owner: str | None = None
     """The conversation that the watching task belongs to."""
     _changed: set[str] = field(default_factory=set)
