@@ -61,7 +61,6 @@ class Mirror:
         """Take in what is new in a history; say whether it was another one than before, as after a compaction."""
         seen, count = self._seen, len(history)
         if seen and not (count >= seen and history[seen - 1] is self._last):
-            self._read()
             return self._start_over(history, convert)
         if count > seen:
             self._seen, self._last = count, history[-1]

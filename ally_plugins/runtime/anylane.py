@@ -63,9 +63,6 @@ class AnyLane(Protocol):
         """Say whether the hook that the scope belongs to is the one that runs now."""
         ...
 
-    def wake(self) -> None:
-        """Say that there is something to do, in whatever session."""
-
     def tell(self, session_id: str) -> bool:
         """Say that a session has emitted; return whether the watchdog has to look at the lane now."""
         ...

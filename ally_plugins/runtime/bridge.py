@@ -120,23 +120,22 @@ class DaemonLane:
         return any(asked.request.scope is scope for asked in self._asked.values())
 
     def wake(self) -> None:
-        """Write what is due, if the daemon reads."""
-        if self.link is not None and self.is_ready:
-            for session_id, cursor in self._cursors.items():
-                if cursor.position < cursor.ring.head:
-                    self._deliver(self.link, session_id, cursor, cursor.ring.head)
-            self._ask_waiting(self.link)
+        """Write what is due in any session, if the daemon reads."""
+        self._bring_up_to_date(self._cursors)
 
     def tell(self, session_id: str) -> bool:
-        """Write a session's events, if the daemon reads."""
-        cursor = self._cursors.get(session_id)
-        if self.link is not None and self.is_ready and cursor is not None:
-            if cursor.position < cursor.ring.head:
-                self._deliver(self.link, session_id, cursor, cursor.ring.head)
-            self._ask_waiting(self.link)
+        """Write what is due in a session that has emitted, if the daemon reads."""
+        self._bring_up_to_date((session_id,))
         return False
 
-    def _ask_waiting(self, link: Link) -> None:
+    def _bring_up_to_date(self, sessions: Iterable[str]) -> None:
+        link = self.link
+        if link is None or not self.is_ready:
+            return
+        for session_id in sessions:
+            cursor = self._cursors.get(session_id)
+            if cursor is not None and cursor.position < cursor.ring.head:
+                self._deliver(link, session_id, cursor, cursor.ring.head)
         while self._waiting and self._may_go(link, self._waiting[0]):
             self._send(link, self._waiting.popleft())
 

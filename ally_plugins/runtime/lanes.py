@@ -129,11 +129,6 @@ class Lane:
         """Say whether the hook that the scope belongs to is the one that runs now."""
         return scope is self._scope or (self._current is not None and scope is self._current.scope)
 
-    def wake(self) -> None:
-        """Say that there is something to do, in whatever session."""
-        self._told.update(dict.fromkeys(self._cursors))
-        self._awake()
-
     def tell(self, session_id: str) -> bool:
         """Say that a session has emitted; a lane that sleeps goes on sleeping when it hears nothing of that kind."""
         cursor = self._cursors.get(session_id)
