@@ -9,299 +9,335 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .agentkit import (
+    from .adapters.kit import (
         AgentKit as AgentKit,
     )
-    from .agentkit import (
+    from .adapters.kit import (
         AgentWork as AgentWork,
     )
-    from .agentkit import (
+    from .adapters.kit import (
         LiveSession as LiveSession,
     )
-    from .agentkit.permission import (
+    from .adapters.kit.permission import (
         Approver as Approver,
     )
-    from .agentkit.permission import (
+    from .adapters.kit.permission import (
         PermissionQuestion as PermissionQuestion,
     )
-    from .agentkit.previews import (
+    from .adapters.kit.previews import (
         file_preview as file_preview,
     )
-    from .agenttools import (
-        MAIN_AGENT as MAIN_AGENT,
+    from .catalog.decide.record import (
+        PluginRecord as PluginRecord,
     )
-    from .agenttools import (
-        AgentTool as AgentTool,
-    )
-    from .blocking import (
-        BlockingHost as BlockingHost,
-    )
-    from .bus import (
-        PluginMessageBus as PluginMessageBus,
-    )
-    from .conversation import (
-        ActionRequest as ActionRequest,
-    )
-    from .conversation import (
-        AgentState as AgentState,
-    )
-    from .conversation import (
-        Context as Context,
-    )
-    from .conversation import (
-        Message as Message,
-    )
-    from .conversation import (
-        ModelInput as ModelInput,
-    )
-    from .conversation import (
-        PromptSection as PromptSection,
-    )
-    from .conversation import (
-        Receipt as Receipt,
-    )
-    from .conversation import (
-        TodoItem as TodoItem,
-    )
-    from .conversation import (
-        ToolCall as ToolCall,
-    )
-    from .conversation import (
-        ToolResult as ToolResult,
-    )
-    from .conversation import (
-        evolve as evolve,
-    )
-    from .daemons import (
-        Daemon as Daemon,
-    )
-    from .daemons import (
-        ProcessLimits as ProcessLimits,
-    )
-    from .daemons import (
-        Timing as Timing,
-    )
-    from .errors import (
-        AllyError as AllyError,
-    )
-    from .errors import (
-        ArgumentsError as ArgumentsError,
-    )
-    from .errors import (
-        AuditError as AuditError,
-    )
-    from .errors import (
-        BudgetRefused as BudgetRefused,
-    )
-    from .errors import (
-        ConfigError as ConfigError,
-    )
-    from .errors import (
-        ConsentError as ConsentError,
-    )
-    from .errors import (
-        EventError as EventError,
-    )
-    from .errors import (
-        GateRefused as GateRefused,
-    )
-    from .errors import (
-        HopLimitRefused as HopLimitRefused,
-    )
-    from .errors import (
-        HostError as HostError,
-    )
-    from .errors import (
-        JournalError as JournalError,
-    )
-    from .errors import (
-        KeyConflictRefused as KeyConflictRefused,
-    )
-    from .errors import (
-        ManifestError as ManifestError,
-    )
-    from .errors import (
-        NotFoundRefused as NotFoundRefused,
-    )
-    from .errors import (
-        OperatorError as OperatorError,
-    )
-    from .errors import (
-        OrderError as OrderError,
-    )
-    from .errors import (
-        PermissionRefused as PermissionRefused,
-    )
-    from .errors import (
-        PluginError as PluginError,
-    )
-    from .errors import (
-        PluginLoadError as PluginLoadError,
-    )
-    from .errors import (
-        ProtocolError as ProtocolError,
-    )
-    from .errors import (
-        RecordingError as RecordingError,
-    )
-    from .errors import (
-        ReentryRefused as ReentryRefused,
-    )
-    from .errors import (
-        RefusedError as RefusedError,
-    )
-    from .errors import (
-        RemoteError as RemoteError,
-    )
-    from .errors import (
-        SessionError as SessionError,
-    )
-    from .errors import (
-        ToolCallError as ToolCallError,
-    )
-    from .errors import (
-        UnavailableRefused as UnavailableRefused,
-    )
-    from .errors import (
-        UndeclaredError as UndeclaredError,
-    )
-    from .errors import (
-        ValidationRefused as ValidationRefused,
-    )
-    from .errors import (
-        VersionError as VersionError,
-    )
-    from .errors import (
-        WireError as WireError,
-    )
-    from .events import (
-        CODE_ALLY_TYPES as CODE_ALLY_TYPES,
-    )
-    from .events import (
-        EVENT_TYPES as EVENT_TYPES,
-    )
-    from .events import (
-        PLUGIN_TYPES as PLUGIN_TYPES,
-    )
-    from .events import (
-        AgentEnd as AgentEnd,
-    )
-    from .events import (
-        AgentStart as AgentStart,
-    )
-    from .events import (
-        AssistantMessage as AssistantMessage,
-    )
-    from .events import (
-        CompactionComplete as CompactionComplete,
-    )
-    from .events import (
-        CompactionStart as CompactionStart,
-    )
-    from .events import (
-        ContextThreshold as ContextThreshold,
-    )
-    from .events import (
-        ContextUsageUpdate as ContextUsageUpdate,
-    )
-    from .events import (
-        Decision as Decision,
-    )
-    from .events import (
-        DiffPreview as DiffPreview,
-    )
-    from .events import (
-        Event as Event,
-    )
-    from .events import (
-        EventsDropped as EventsDropped,
-    )
-    from .events import (
-        ModelRequest as ModelRequest,
-    )
-    from .events import (
-        ModelResponse as ModelResponse,
-    )
-    from .events import (
-        PermissionRequest as PermissionRequest,
-    )
-    from .events import (
-        PermissionResponse as PermissionResponse,
-    )
-    from .events import (
-        PluginActionRequested as PluginActionRequested,
-    )
-    from .events import (
-        PluginEvent as PluginEvent,
-    )
-    from .events import (
-        PluginEventEmitted as PluginEventEmitted,
-    )
-    from .events import (
-        PluginMessageReceived as PluginMessageReceived,
-    )
-    from .events import (
-        PluginState as PluginState,
-    )
-    from .events import (
-        SessionEnd as SessionEnd,
-    )
-    from .events import (
-        SessionStart as SessionStart,
-    )
-    from .events import (
-        TaskProgress as TaskProgress,
-    )
-    from .events import (
-        ThoughtComplete as ThoughtComplete,
-    )
-    from .events import (
-        TodoUpdate as TodoUpdate,
-    )
-    from .events import (
-        ToolCallEnd as ToolCallEnd,
-    )
-    from .events import (
-        ToolCallStart as ToolCallStart,
-    )
-    from .events import (
-        UserMessage as UserMessage,
-    )
-    from .frozen import (
-        FrozenDict as FrozenDict,
-    )
-    from .grants import (
-        Grant as Grant,
-    )
-    from .handle import (
-        Ally as Ally,
-    )
-    from .handle import (
-        Task as Task,
-    )
-    from .home import (
+    from .catalog.home.folder import (
         Home as Home,
     )
-    from .host import (
+    from .contract.grants import (
+        Grant as Grant,
+    )
+    from .contract.handle import (
+        Ally as Ally,
+    )
+    from .contract.handle import (
+        Task as Task,
+    )
+    from .contract.manifest import (
+        HOST_API as HOST_API,
+    )
+    from .contract.manifest import (
+        Manifest as Manifest,
+    )
+    from .contract.markers import (
+        hookimpl as hookimpl,
+    )
+    from .contract.process_spec import (
+        Daemon as Daemon,
+    )
+    from .contract.process_spec import (
+        ProcessLimits as ProcessLimits,
+    )
+    from .contract.process_spec import (
+        Timing as Timing,
+    )
+    from .contract.tools.declared import (
+        ToolSpec as ToolSpec,
+    )
+    from .contract.tools.declared import (
+        action as action,
+    )
+    from .contract.tools.declared import (
+        tool as tool,
+    )
+    from .contract.values.conversation import (
+        ActionRequest as ActionRequest,
+    )
+    from .contract.values.conversation import (
+        AgentState as AgentState,
+    )
+    from .contract.values.conversation import (
+        Context as Context,
+    )
+    from .contract.values.conversation import (
+        Message as Message,
+    )
+    from .contract.values.conversation import (
+        ModelInput as ModelInput,
+    )
+    from .contract.values.conversation import (
+        PromptSection as PromptSection,
+    )
+    from .contract.values.conversation import (
+        Receipt as Receipt,
+    )
+    from .contract.values.conversation import (
+        TodoItem as TodoItem,
+    )
+    from .contract.values.conversation import (
+        ToolCall as ToolCall,
+    )
+    from .contract.values.conversation import (
+        ToolResult as ToolResult,
+    )
+    from .contract.values.conversation import (
+        evolve as evolve,
+    )
+    from .contract.values.errors import (
+        AllyError as AllyError,
+    )
+    from .contract.values.errors import (
+        ArgumentsError as ArgumentsError,
+    )
+    from .contract.values.errors import (
+        AuditError as AuditError,
+    )
+    from .contract.values.errors import (
+        BudgetRefused as BudgetRefused,
+    )
+    from .contract.values.errors import (
+        ConfigError as ConfigError,
+    )
+    from .contract.values.errors import (
+        ConsentError as ConsentError,
+    )
+    from .contract.values.errors import (
+        EventError as EventError,
+    )
+    from .contract.values.errors import (
+        GateRefused as GateRefused,
+    )
+    from .contract.values.errors import (
+        HopLimitRefused as HopLimitRefused,
+    )
+    from .contract.values.errors import (
+        HostError as HostError,
+    )
+    from .contract.values.errors import (
+        JournalError as JournalError,
+    )
+    from .contract.values.errors import (
+        KeyConflictRefused as KeyConflictRefused,
+    )
+    from .contract.values.errors import (
+        ManifestError as ManifestError,
+    )
+    from .contract.values.errors import (
+        NotFoundRefused as NotFoundRefused,
+    )
+    from .contract.values.errors import (
+        OperatorError as OperatorError,
+    )
+    from .contract.values.errors import (
+        OrderError as OrderError,
+    )
+    from .contract.values.errors import (
+        PermissionRefused as PermissionRefused,
+    )
+    from .contract.values.errors import (
+        PluginError as PluginError,
+    )
+    from .contract.values.errors import (
+        PluginLoadError as PluginLoadError,
+    )
+    from .contract.values.errors import (
+        ProtocolError as ProtocolError,
+    )
+    from .contract.values.errors import (
+        RecordingError as RecordingError,
+    )
+    from .contract.values.errors import (
+        ReentryRefused as ReentryRefused,
+    )
+    from .contract.values.errors import (
+        RefusedError as RefusedError,
+    )
+    from .contract.values.errors import (
+        RemoteError as RemoteError,
+    )
+    from .contract.values.errors import (
+        SessionError as SessionError,
+    )
+    from .contract.values.errors import (
+        ToolCallError as ToolCallError,
+    )
+    from .contract.values.errors import (
+        UnavailableRefused as UnavailableRefused,
+    )
+    from .contract.values.errors import (
+        UndeclaredError as UndeclaredError,
+    )
+    from .contract.values.errors import (
+        ValidationRefused as ValidationRefused,
+    )
+    from .contract.values.errors import (
+        VersionError as VersionError,
+    )
+    from .contract.values.errors import (
+        WireError as WireError,
+    )
+    from .contract.values.events import (
+        CODE_ALLY_TYPES as CODE_ALLY_TYPES,
+    )
+    from .contract.values.events import (
+        EVENT_TYPES as EVENT_TYPES,
+    )
+    from .contract.values.events import (
+        PLUGIN_TYPES as PLUGIN_TYPES,
+    )
+    from .contract.values.events import (
+        AgentEnd as AgentEnd,
+    )
+    from .contract.values.events import (
+        AgentStart as AgentStart,
+    )
+    from .contract.values.events import (
+        AssistantMessage as AssistantMessage,
+    )
+    from .contract.values.events import (
+        CompactionComplete as CompactionComplete,
+    )
+    from .contract.values.events import (
+        CompactionStart as CompactionStart,
+    )
+    from .contract.values.events import (
+        ContextThreshold as ContextThreshold,
+    )
+    from .contract.values.events import (
+        ContextUsageUpdate as ContextUsageUpdate,
+    )
+    from .contract.values.events import (
+        Decision as Decision,
+    )
+    from .contract.values.events import (
+        DiffPreview as DiffPreview,
+    )
+    from .contract.values.events import (
+        Event as Event,
+    )
+    from .contract.values.events import (
+        EventsDropped as EventsDropped,
+    )
+    from .contract.values.events import (
+        ModelRequest as ModelRequest,
+    )
+    from .contract.values.events import (
+        ModelResponse as ModelResponse,
+    )
+    from .contract.values.events import (
+        PermissionRequest as PermissionRequest,
+    )
+    from .contract.values.events import (
+        PermissionResponse as PermissionResponse,
+    )
+    from .contract.values.events import (
+        PluginActionRequested as PluginActionRequested,
+    )
+    from .contract.values.events import (
+        PluginEvent as PluginEvent,
+    )
+    from .contract.values.events import (
+        PluginEventEmitted as PluginEventEmitted,
+    )
+    from .contract.values.events import (
+        PluginMessageReceived as PluginMessageReceived,
+    )
+    from .contract.values.events import (
+        PluginState as PluginState,
+    )
+    from .contract.values.events import (
+        SessionEnd as SessionEnd,
+    )
+    from .contract.values.events import (
+        SessionStart as SessionStart,
+    )
+    from .contract.values.events import (
+        TaskProgress as TaskProgress,
+    )
+    from .contract.values.events import (
+        ThoughtComplete as ThoughtComplete,
+    )
+    from .contract.values.events import (
+        TodoUpdate as TodoUpdate,
+    )
+    from .contract.values.events import (
+        ToolCallEnd as ToolCallEnd,
+    )
+    from .contract.values.events import (
+        ToolCallStart as ToolCallStart,
+    )
+    from .contract.values.events import (
+        UserMessage as UserMessage,
+    )
+    from .contract.values.frozen import (
+        FrozenDict as FrozenDict,
+    )
+    from .contract.values.verdicts import (
+        Allow as Allow,
+    )
+    from .contract.values.verdicts import (
+        Ask as Ask,
+    )
+    from .contract.values.verdicts import (
+        Deny as Deny,
+    )
+    from .contract.values.verdicts import (
+        Replace as Replace,
+    )
+    from .host.blocking import (
+        BlockingHost as BlockingHost,
+    )
+    from .host.bus.agenttools import (
+        MAIN_AGENT as MAIN_AGENT,
+    )
+    from .host.bus.agenttools import (
+        AgentTool as AgentTool,
+    )
+    from .host.bus.bus import (
+        PluginMessageBus as PluginMessageBus,
+    )
+    from .host.bus.tasks import (
+        PluginTask as PluginTask,
+    )
+    from .host.bus.tasks import (
+        Tasks as Tasks,
+    )
+    from .host.host import (
         Host as Host,
+    )
+    from .host.sessions.gates import (
+        Ruling as Ruling,
+    )
+    from .host.sessions.memory import (
+        Conversation as Conversation,
+    )
+    from .host.sessions.session import (
+        Session as Session,
+    )
+    from .host.sessions.stream import (
+        ActivityStream as ActivityStream,
     )
     from .journal import (
         Journal as Journal,
-    )
-    from .judging import (
-        Ruling as Ruling,
-    )
-    from .manifest import (
-        HOST_API as HOST_API,
-    )
-    from .manifest import (
-        Manifest as Manifest,
-    )
-    from .markers import (
-        hookimpl as hookimpl,
-    )
-    from .memory import (
-        Conversation as Conversation,
     )
     from .policy.budget import (
         Limits as Limits,
@@ -309,70 +345,34 @@ if TYPE_CHECKING:
     from .policy.permissions import (
         GrantSet as GrantSet,
     )
-    from .records import (
-        PluginRecord as PluginRecord,
-    )
-    from .runtime.clock import (
+    from .runtime.lanes.clock import (
         Clock as Clock,
     )
-    from .runtime.clock import (
+    from .runtime.lanes.clock import (
         RecordedClock as RecordedClock,
     )
-    from .runtime.clock import (
+    from .runtime.lanes.clock import (
         SystemClock as SystemClock,
-    )
-    from .session import (
-        Session as Session,
-    )
-    from .stream import (
-        ActivityStream as ActivityStream,
-    )
-    from .tasks import (
-        PluginTask as PluginTask,
-    )
-    from .tasks import (
-        Tasks as Tasks,
-    )
-    from .tools import (
-        ToolSpec as ToolSpec,
-    )
-    from .tools import (
-        action as action,
-    )
-    from .tools import (
-        tool as tool,
-    )
-    from .verdicts import (
-        Allow as Allow,
-    )
-    from .verdicts import (
-        Ask as Ask,
-    )
-    from .verdicts import (
-        Deny as Deny,
-    )
-    from .verdicts import (
-        Replace as Replace,
     )
 
 __version__: Final = "0.1.0"
 """The version of this distribution; what plugins depend on is `HOST_API`."""
 
 _HOMES: Final = {
-    "agentkit": (
+    "adapters.kit": (
         "AgentKit",
         "AgentWork",
         "LiveSession",
     ),
-    "agentkit.permission": (
+    "adapters.kit.permission": (
         "Approver",
         "PermissionQuestion",
     ),
-    "agentkit.previews": ("file_preview",),
-    "agenttools": ("MAIN_AGENT", "AgentTool"),
-    "blocking": ("BlockingHost",),
-    "bus": ("PluginMessageBus",),
-    "conversation": (
+    "adapters.kit.previews": ("file_preview",),
+    "host.bus.agenttools": ("MAIN_AGENT", "AgentTool"),
+    "host.blocking": ("BlockingHost",),
+    "host.bus.bus": ("PluginMessageBus",),
+    "contract.values.conversation": (
         "ActionRequest",
         "AgentState",
         "Context",
@@ -385,12 +385,12 @@ _HOMES: Final = {
         "ToolResult",
         "evolve",
     ),
-    "daemons": (
+    "contract.process_spec": (
         "Daemon",
         "ProcessLimits",
         "Timing",
     ),
-    "errors": (
+    "contract.values.errors": (
         "AllyError",
         "ArgumentsError",
         "AuditError",
@@ -423,7 +423,7 @@ _HOMES: Final = {
         "VersionError",
         "WireError",
     ),
-    "events": (
+    "contract.values.events": (
         "AgentEnd",
         "AgentStart",
         "AssistantMessage",
@@ -456,39 +456,39 @@ _HOMES: Final = {
         "ToolCallStart",
         "UserMessage",
     ),
-    "frozen": ("FrozenDict",),
-    "grants": ("Grant",),
-    "handle": (
+    "contract.values.frozen": ("FrozenDict",),
+    "contract.grants": ("Grant",),
+    "contract.handle": (
         "Ally",
         "Task",
     ),
-    "home": ("Home",),
-    "host": ("Host",),
+    "catalog.home.folder": ("Home",),
+    "host.host": ("Host",),
     "journal": ("Journal",),
-    "judging": ("Ruling",),
-    "manifest": (
+    "host.sessions.gates": ("Ruling",),
+    "contract.manifest": (
         "HOST_API",
         "Manifest",
     ),
-    "markers": ("hookimpl",),
-    "memory": ("Conversation",),
+    "contract.markers": ("hookimpl",),
+    "host.sessions.memory": ("Conversation",),
     "policy.budget": ("Limits",),
     "policy.permissions": ("GrantSet",),
-    "records": ("PluginRecord",),
-    "runtime.clock": (
+    "catalog.decide.record": ("PluginRecord",),
+    "runtime.lanes.clock": (
         "Clock",
         "RecordedClock",
         "SystemClock",
     ),
-    "session": ("Session",),
-    "stream": ("ActivityStream",),
-    "tasks": ("PluginTask", "Tasks"),
-    "tools": (
+    "host.sessions.session": ("Session",),
+    "host.sessions.stream": ("ActivityStream",),
+    "host.bus.tasks": ("PluginTask", "Tasks"),
+    "contract.tools.declared": (
         "ToolSpec",
         "action",
         "tool",
     ),
-    "verdicts": (
+    "contract.values.verdicts": (
         "Allow",
         "Ask",
         "Deny",

@@ -30,8 +30,8 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.usage import RequestUsage
 
 from ally_plugins import Allow, Ally, Host, ToolCall, ToolCallEnd, ToolCallStart, hookimpl
-from ally_plugins.compat import override
-from ally_plugins.hosts.pydantic_ai import AllyPlugins
+from ally_plugins.adapters.pydantic_ai import AllyPlugins
+from ally_plugins.contract.values.compat import override
 
 # ruff: noqa: ARG002 - hooks take what they are given, whatever they do with it
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from ally_plugins import Ally, Host, PluginRecord
-from ally_plugins.config import PluginConfig
+from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.journal.schema import connect
 from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import GrantSet

@@ -41,8 +41,8 @@ def _saved_step(messages: int) -> float:
     """Return the microseconds that it takes to save one step of a conversation that has so many messages."""
     from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, UserPromptPart
 
-    from ally_plugins.chat.keys import Keys
-    from ally_plugins.chat.saving import Saver
+    from ally_plugins.cli.chat.keys import Keys
+    from ally_plugins.cli.chat.saving import Saver
     from ally_plugins.journal import Journal
 
     def step(number: int) -> list[ModelMessage]:

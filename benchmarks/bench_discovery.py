@@ -63,7 +63,7 @@ _SAMPLE: Final = """
 import sys, time
 from pathlib import Path
 import importlib_metadata, packaging.specifiers, orjson
-from ally_plugins.discovery import discover
+from ally_plugins.catalog.discovery.packages import discover
 what, site, cache = sys.argv[1:]
 sys.path[:] = [site, *(entry for entry in sys.path if entry.endswith((".zip", "lib-dynload")) or "site" not in entry)]
 def bare():

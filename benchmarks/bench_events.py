@@ -14,8 +14,8 @@ import time
 from typing import Any, Final
 
 from ally_plugins import Ally, Host, ToolCallEnd, hookimpl
-from ally_plugins.compat import override
-from ally_plugins.runtime.loading import new_manager
+from ally_plugins.contract.values.compat import override
+from ally_plugins.runtime.lanes.loading import new_manager
 
 BURST: Final = 1_000
 ROUNDS: Final = 15

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ally_plugins import Ally, Event, Host, hookimpl
-from ally_plugins.home import Home
+from ally_plugins.catalog.home.folder import Home
 from ally_plugins.replay.pacing import ReplayClock
 from ally_plugins.replay.player import Player
 from ally_plugins.replay.reading import open_recording

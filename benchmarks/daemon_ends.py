@@ -20,9 +20,9 @@ from typing import Any, Final
 import orjson
 
 from ally_plugins import Host, PluginRecord
-from ally_plugins.compat import override
-from ally_plugins.config import PluginConfig
-from ally_plugins.daemons import Daemon, Timing
+from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.contract.process_spec import Daemon, Timing
+from ally_plugins.contract.values.compat import override
 from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import GrantSet
 

@@ -23,7 +23,7 @@ from daemon_rows import Row, p99, row
 from ally_plugins import ToolCallEnd
 
 if TYPE_CHECKING:
-    from ally_plugins.session import Session
+    from ally_plugins.host.sessions.session import Session
 
 ROUNDS: Final = 5
 TURN: Final = 100

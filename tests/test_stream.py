@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from ally_plugins.errors import EventError
-from ally_plugins.events import AgentStart, Event, PluginEvent, ToolCallEnd, ToolCallStart
-from ally_plugins.stream import ActivityStream
+from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.events import AgentStart, Event, PluginEvent, ToolCallEnd, ToolCallStart
+from ally_plugins.host.sessions.stream import ActivityStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,9 @@ def test_a_listener_that_raises_is_logged_and_stops_neither_the_others_nor_the_p
     stream.subscribe("*", heard.append)
     stream.emit(START)
     assert heard == forwarded == [START]
-    assert [(record.name, record.levelname) for record in caplog.records] == [("ally_plugins.stream", "ERROR")]
+    assert [(record.name, record.levelname) for record in caplog.records] == [
+        ("ally_plugins.host.sessions.stream", "ERROR")
+    ]
     assert "TOOL_CALL_START" in caplog.text
     assert broken.__name__ in caplog.text
 

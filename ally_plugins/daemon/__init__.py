@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .back import connect_back as connect_back
+    from .reconnect import connect_back as connect_back
     from .running import run as run
 
 __all__ = ["connect_back", "run"]
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return run
     if name == "connect_back":
-        from .back import connect_back
+        from .reconnect import connect_back
 
         return connect_back
     message = f"module {__name__!r} has no attribute {name!r}"

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ally_plugins.errors import AllyError
+from ally_plugins.contract.values.errors import AllyError
 
 __all__ = ["Acks"]
 

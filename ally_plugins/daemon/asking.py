@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
-from ally_plugins.errors import EventError, NotFoundRefused
+from ally_plugins.contract.values.errors import EventError, NotFoundRefused
 from ally_plugins.wire.answers import replacement_to_wire, verdict_to_wire
 from ally_plugins.wire.values import (
     call_from_wire,

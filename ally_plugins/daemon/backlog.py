@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.events import EventsDropped, stamp
+from ally_plugins.contract.values.events import EventsDropped, stamp
 
 if TYPE_CHECKING:
     from .questions import Question

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ally_plugins.conversation import ToolResult
-from ally_plugins.errors import NotFoundRefused
-from ally_plugins.frozen import freeze
+from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.errors import NotFoundRefused
+from ally_plugins.contract.values.frozen import freeze
 from ally_plugins.wire.values import tool_value
 
 from .workers import Workers
 
 if TYPE_CHECKING:
-    from ally_plugins.tools import Kind, ToolSpec
+    from ally_plugins.contract.tools.declared import Kind, ToolSpec
 
 __all__ = ["Handlers"]
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from ally_plugins.errors import PluginLoadError
-from ally_plugins.events import EVENT_TYPES, hook_name
-from ally_plugins.hookspecs import HOOKS
-from ally_plugins.implementations import marked_hooks
+from ally_plugins.contract.hookspecs import HOOKS
+from ally_plugins.contract.implementations import marked_hooks
+from ally_plugins.contract.values.errors import PluginLoadError
+from ally_plugins.contract.values.events import EVENT_TYPES, hook_name
 
 if TYPE_CHECKING:
-    from ally_plugins.handle import Ally
-    from ally_plugins.tools import ToolSpec  # noqa: TC004 - nobody reads this annotation at run time
+    from ally_plugins.contract.handle import Ally
+    from ally_plugins.contract.tools.declared import ToolSpec  # noqa: TC004 - nobody reads this annotation at run time
 
 __all__ = ["Factory", "Hook", "Loaded", "load", "load_factory"]
 
@@ -109,9 +109,9 @@ def _hook(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -
 
 def _offers(instance: Any) -> tuple[tuple[ToolSpec, ...], tuple[ToolSpec, ...]]:
     """Collect what decorators offer. Who has not even imported them has none: the types cost much to load."""
-    if "ally_plugins.tools" not in sys.modules:
+    if "ally_plugins.contract.tools.declared" not in sys.modules:
         return (), ()
-    from ally_plugins.tools import collect_actions, collect_tools
+    from ally_plugins.contract.tools.declared import collect_actions, collect_tools
 
     return collect_tools(instance), collect_actions(instance)
 

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import Final
 
-from ally_plugins.compat import override
+from ally_plugins.contract.values.compat import override
 
 __all__ = ["HostHandler", "say", "say_failed"]
 

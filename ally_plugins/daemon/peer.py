@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ally_plugins.errors import AllyError, BudgetRefused, EventError, ProtocolError, UnavailableRefused
+from ally_plugins.contract.values.errors import AllyError, BudgetRefused, EventError, ProtocolError, UnavailableRefused
 from ally_plugins.wire.codes import INVALID_PARAMS, REASONS, read_error, write_error
 from ally_plugins.wire.messages import Cancel, ErrorResponse, Message, Notification, Request, Response
 

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ally_plugins.errors import EventError, NotFoundRefused, UnavailableRefused, ValidationRefused
-from ally_plugins.scope import current_scope
+from ally_plugins.contract.values.errors import EventError, NotFoundRefused, UnavailableRefused, ValidationRefused
+from ally_plugins.contract.values.scope import current_scope
 from ally_plugins.wire.values import context_from_wire, receipt_from_wire
 
 from .loading import described as described_tool
@@ -24,9 +24,9 @@ from .loading import described as described_tool
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from ally_plugins.conversation import Context, Receipt
-    from ally_plugins.handle import Task
-    from ally_plugins.tools import Kind
+    from ally_plugins.contract.handle import Task
+    from ally_plugins.contract.tools.declared import Kind
+    from ally_plugins.contract.values.conversation import Context, Receipt
 
     from .handlers import Handlers
     from .peer import Peer
@@ -146,7 +146,7 @@ class DaemonPort:
         return self._carry(self._register("action", handler, described))
 
     async def _register(self, kind: Kind, handler: Callable[..., Any], described: Mapping[str, Any]) -> Receipt:
-        from ally_plugins.tools import make_spec
+        from ally_plugins.contract.tools.declared import make_spec
 
         try:
             spec = make_spec(kind, handler, **described)

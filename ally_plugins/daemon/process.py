@@ -13,9 +13,10 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.errors import PluginLoadError, RefusedError, VersionError
-from ally_plugins.handle import Ally
-from ally_plugins.scope import Scope
+from ally_plugins.contract.handle import Ally
+from ally_plugins.contract.values.errors import PluginLoadError, RefusedError, VersionError
+from ally_plugins.contract.values.scope import Scope
+from ally_plugins.runtime.lanes.thread import HookExit
 from ally_plugins.wire.codes import (
     NOT_INITIALIZED,
     REASONS,
@@ -26,11 +27,11 @@ from ally_plugins.wire.codes import (
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.handshake import choose, find_early_problem
 from ally_plugins.wire.limits import DEFAULT_LIMITS, FROM_HOST
-from ally_plugins.worker import HookExit
 
 from .acks import Acks
 from .asking import read_question
 from .ending import end_within
+from .init_params import Told
 from .lane import GRACE, Lane
 from .loading import Factory, Loaded, load, load_factory
 from .logs import HostHandler, say, say_failed
@@ -38,7 +39,6 @@ from .peer import Peer
 from .port import DaemonPort
 from .questions import Question, TakenBack
 from .service import Service, scope_of
-from .told import Told
 
 if TYPE_CHECKING:
     from ally_plugins.wire.messages import Notification, Request

@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ally_plugins.errors import PluginError
+from ally_plugins.contract.values.errors import PluginError
 
 if TYPE_CHECKING:
-    from ally_plugins.events import Event
-    from ally_plugins.scope import Scope
+    from ally_plugins.contract.values.events import Event
+    from ally_plugins.contract.values.scope import Scope
 
 __all__ = ["Call", "HookCancelled", "Question", "TakenBack", "TimedOut", "returned"]
 

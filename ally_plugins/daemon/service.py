@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ally_plugins.errors import EventError, RefusedError, ToolCallError
-from ally_plugins.scope import SCOPE, Scope
+from ally_plugins.contract.values.errors import EventError, RefusedError, ToolCallError
+from ally_plugins.contract.values.scope import SCOPE, Scope
+from ally_plugins.runtime.lanes.thread import HookExit
 from ally_plugins.wire.codes import CANCELLED, METHOD_NOT_FOUND, REASONS
-from ally_plugins.worker import HookExit
 
 from .handlers import Handlers
 from .logs import say_failed
 from .tasks import Tasks
 
 if TYPE_CHECKING:
-    from ally_plugins.tools import Kind
+    from ally_plugins.contract.tools.declared import Kind
     from ally_plugins.wire.messages import Request
 
     from .peer import Peer

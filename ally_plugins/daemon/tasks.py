@@ -7,7 +7,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-from ally_plugins.errors import NotFoundRefused
+from ally_plugins.contract.values.errors import NotFoundRefused
 
 __all__ = ["DaemonTask", "Tasks"]
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from ally_plugins.worker import Worker
+from ally_plugins.runtime.lanes.thread import Worker
 
 __all__ = ["Workers"]
 

@@ -5,10 +5,10 @@ Accepted means on disk. What the audit chain covers is said in `chain`; how it i
 
 from __future__ import annotations
 
-from ally_plugins.journal.audit import AuditReport, Problem, verify
-from ally_plugins.journal.explaining import Explanation, explain
-from ally_plugins.journal.export import export
-from ally_plugins.journal.histories import (
+from .audit import AuditReport, Problem, verify
+from .explaining import Explanation, explain
+from .export import export
+from .histories import (
     SavedSession,
     history_added,
     history_begun,
@@ -16,9 +16,9 @@ from ally_plugins.journal.histories import (
     read_history,
     saved_sessions,
 )
-from ally_plugins.journal.journal import HEAD_NAME, JOURNAL_NAME, Journal
-from ally_plugins.journal.reading import EventBlock, Reading, SessionSummary
-from ally_plugins.journal.values import (
+from .journal import HEAD_NAME, JOURNAL_NAME, Journal
+from .reading import EventBlock, Reading, SessionSummary
+from .values import (
     DuplicateKeyError,
     EventRow,
     MessageState,

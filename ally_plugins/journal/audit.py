@@ -15,11 +15,12 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 import orjson
 
-from ally_plugins.errors import AuditError, JournalError
-from ally_plugins.journal.chain import Head, digest_of, genesis, link
-from ally_plugins.journal.headfile import read_head
-from ally_plugins.journal.schema import connect_read_only, in_words, read_chain_id
-from ally_plugins.journal.values import ACCEPTED, NEVER_PRUNED, PRUNED, SETTLED
+from ally_plugins.contract.values.errors import AuditError, JournalError
+
+from .chain import Head, digest_of, genesis, link
+from .headfile import read_head
+from .schema import connect_read_only, in_words, read_chain_id
+from .values import ACCEPTED, NEVER_PRUNED, PRUNED, SETTLED
 
 __all__ = ["AuditReport", "Problem", "ProblemKind", "verify"]
 

@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 import orjson
 
-from ally_plugins.journal.values import EventRow, StoredEvent
+from .values import EventRow, StoredEvent
 
 __all__ = ["Head", "decode_block", "digest_of", "encode_block", "genesis", "link"]
 

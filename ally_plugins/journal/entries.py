@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from ally_plugins.journal.rows import Row
-from ally_plugins.journal.store import Batch, Bookmark, Mark
-from ally_plugins.journal.values import EventRow
-from ally_plugins.journal.waiting import Waiter
+from .rows import Row
+from .store import Batch, Bookmark, Mark
+from .values import EventRow
+from .waiting import Waiter
 
 __all__ = ["Entry", "Item", "batch_of", "count_of"]
 

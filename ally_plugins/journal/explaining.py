@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from ally_plugins.journal.values import ACCEPTED, SETTLED, StoredEvent, StoredMessage, StoredRecord
+from .values import ACCEPTED, SETTLED, StoredEvent, StoredMessage, StoredRecord
 
 if TYPE_CHECKING:
-    from ally_plugins.journal.reading import Reading
+    from .reading import Reading
 
 __all__ = ["Explanation", "explain"]
 

@@ -20,7 +20,7 @@ import attrs
 import orjson
 
 if TYPE_CHECKING:
-    from ally_plugins.journal.reading import Reading
+    from .reading import Reading
 
 __all__ = ["FORMAT", "VERSION", "export"]
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-from ally_plugins.journal.values import Record
+from .values import Record
 
 __all__ = ["FOLD_S", "Folds"]
 

@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
 
-from ally_plugins.errors import JournalError
-from ally_plugins.journal.chain import Head
+from ally_plugins.contract.values.errors import JournalError
+
+from .chain import Head
 
 __all__ = ["check_head", "read_head", "write_head"]
 

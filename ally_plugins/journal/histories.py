@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ally_plugins.journal.values import HISTORY, HISTORY_BEGIN, HISTORY_REPLACE, Record
+from .values import HISTORY, HISTORY_BEGIN, HISTORY_REPLACE, Record
 
 if TYPE_CHECKING:
-    from ally_plugins.journal.reading import Reading
+    from .reading import Reading
 
 __all__ = ["SavedSession", "history_added", "history_begun", "history_replaced", "read_history", "saved_sessions"]
 

@@ -13,12 +13,13 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from ally_plugins.errors import JournalError
-from ally_plugins.journal.reading import Reading
-from ally_plugins.journal.rows import Row, problem_of, row_of, size_of
-from ally_plugins.journal.schema import in_words
-from ally_plugins.journal.store import Bookmark, Mark, Store, now_ms
-from ally_plugins.journal.values import (
+from ally_plugins.contract.values.errors import JournalError
+
+from .reading import Reading
+from .rows import Row, problem_of, row_of, size_of
+from .schema import in_words
+from .store import Bookmark, Mark, Store, now_ms
+from .values import (
     ACCEPTED,
     OWN_KINDS,
     EventRow,
@@ -28,13 +29,13 @@ from ally_plugins.journal.values import (
     StoredMessage,
     encode,
 )
-from ally_plugins.journal.waiting import BlockingWaiter
-from ally_plugins.journal.writer import Writer
+from .waiting import BlockingWaiter
+from .writer import Writer
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
-    from ally_plugins.journal.entries import Item
+    from .entries import Item
 
 __all__ = ["HEAD_NAME", "JOURNAL_NAME", "Journal"]
 

@@ -14,11 +14,12 @@ from typing import Any, Final, Self, TypeVar
 
 import attrs
 
-from ally_plugins.errors import JournalError
-from ally_plugins.journal.chain import decode_block
-from ally_plugins.journal.rows import MESSAGE_COLUMNS, RECORD_COLUMNS, message_from_row, record_from_row
-from ally_plugins.journal.schema import BOOKMARK, connect_read_only, in_words
-from ally_plugins.journal.values import (
+from ally_plugins.contract.values.errors import JournalError
+
+from .chain import decode_block
+from .rows import MESSAGE_COLUMNS, RECORD_COLUMNS, message_from_row, record_from_row
+from .schema import BOOKMARK, connect_read_only, in_words
+from .values import (
     ACCEPTED,
     EVENTS,
     HISTORY,

@@ -7,8 +7,9 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from ally_plugins.errors import JournalError
-from ally_plugins.journal.values import Record, StoredMessage, StoredRecord, encode
+from ally_plugins.contract.values.errors import JournalError
+
+from .values import Record, StoredMessage, StoredRecord, encode
 
 __all__ = [
     "MESSAGE_COLUMNS",

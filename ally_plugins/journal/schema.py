@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from ally_plugins.errors import JournalError
+from ally_plugins.contract.values.errors import JournalError
 
 __all__ = ["BOOKMARK", "BUSY_TIMEOUT_S", "VERSION", "connect", "connect_read_only", "in_words", "read_chain_id"]
 

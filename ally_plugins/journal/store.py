@@ -15,12 +15,13 @@ from typing import Any, Final
 import attrs
 import orjson
 
-from ally_plugins.errors import JournalError
-from ally_plugins.journal.chain import Head, digest_of, encode_block, genesis, link
-from ally_plugins.journal.headfile import check_head, read_head, write_head
-from ally_plugins.journal.rows import MESSAGE_COLUMNS, Row, message_from_row, problem_of
-from ally_plugins.journal.schema import BOOKMARK, connect, read_chain_id
-from ally_plugins.journal.values import EVENTS, JOURNAL, NEVER_PRUNED, PRUNED, SETTLED, EventRow, StoredMessage, encode
+from ally_plugins.contract.values.errors import JournalError
+
+from .chain import Head, digest_of, encode_block, genesis, link
+from .headfile import check_head, read_head, write_head
+from .rows import MESSAGE_COLUMNS, Row, message_from_row, problem_of
+from .schema import BOOKMARK, connect, read_chain_id
+from .values import EVENTS, JOURNAL, NEVER_PRUNED, PRUNED, SETTLED, EventRow, StoredMessage, encode
 
 __all__ = ["Batch", "Bookmark", "Mark", "Store", "Written", "now_ms"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import attrs
 import orjson
 
-from ally_plugins.errors import JournalError
+from ally_plugins.contract.values.errors import JournalError
 
 __all__ = [
     "ACCEPTED",

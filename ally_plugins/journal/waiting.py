@@ -8,12 +8,12 @@ from concurrent.futures import Future as ThreadFuture
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ally_plugins.journal.values import DuplicateKeyError
+from .values import DuplicateKeyError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from ally_plugins.journal.store import Store, Written
+    from .store import Store, Written
 
 __all__ = ["BlockingWaiter", "Waiter", "outcomes_of", "settle"]
 

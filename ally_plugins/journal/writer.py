@@ -17,15 +17,16 @@ from typing import Final
 
 import orjson
 
-from ally_plugins.errors import JournalError
-from ally_plugins.journal.entries import Entry, Item, batch_of, count_of
-from ally_plugins.journal.folding import Folds
-from ally_plugins.journal.headfile import write_head
-from ally_plugins.journal.rows import Row, row_of, size_of
-from ally_plugins.journal.schema import in_words
-from ally_plugins.journal.store import Store, now_ms
-from ally_plugins.journal.values import JOURNAL, Record
-from ally_plugins.journal.waiting import BlockingWaiter, Waiter, outcomes_of, settle
+from ally_plugins.contract.values.errors import JournalError
+
+from .entries import Entry, Item, batch_of, count_of
+from .folding import Folds
+from .headfile import write_head
+from .rows import Row, row_of, size_of
+from .schema import in_words
+from .store import Store, now_ms
+from .values import JOURNAL, Record
+from .waiting import BlockingWaiter, Waiter, outcomes_of, settle
 
 __all__ = ["Writer"]
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 from attrs import define, field, frozen
 
-from ally_plugins.errors import BudgetRefused
+from ally_plugins.contract.values.errors import BudgetRefused
 
 __all__ = ["Limits", "PluginBudget", "TokenBucket"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import field, frozen
 
-from ally_plugins.errors import OrderError
+from ally_plugins.contract.values.errors import OrderError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import field, frozen
 
-from ally_plugins.grants import ADD_MESSAGE, ANY, CONTEXT_PARTS, GATES, ROLES, TRANSFORMS, Grant
+from ally_plugins.contract.grants import ADD_MESSAGE, ANY, CONTEXT_PARTS, GATES, ROLES, TRANSFORMS, Grant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from ally_plugins.conversation import PromptSection
-from ally_plugins.errors import PluginError, ValidationRefused
-from ally_plugins.verdicts import describe_answer
+from ally_plugins.contract.values.conversation import PromptSection
+from ally_plugins.contract.values.errors import PluginError, ValidationRefused
+from ally_plugins.contract.values.verdicts import describe_answer
 
 from .validation import MAX_TEXT_BYTES, check_name, find_text_problem
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import orjson
 
-from ally_plugins.conversation import DELIVER_AS, ROLES
-from ally_plugins.errors import HopLimitRefused, ValidationRefused
-from ally_plugins.events import EVENT_TYPES
+from ally_plugins.contract.values.conversation import DELIVER_AS, ROLES
+from ally_plugins.contract.values.errors import HopLimitRefused, ValidationRefused
+from ally_plugins.contract.values.events import EVENT_TYPES
 
 __all__ = [
     "MAX_CHAIN",

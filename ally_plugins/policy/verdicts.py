@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from attrs import frozen
 
-from ally_plugins.errors import PluginError
-from ally_plugins.verdicts import Allow, Ask, Deny, Replace, Verdict, describe_answer
+from ally_plugins.contract.values.errors import PluginError
+from ally_plugins.contract.values.verdicts import Allow, Ask, Deny, Replace, Verdict, describe_answer
 
 from .validation import find_text_problem
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.replay.steps import Diff, Todo
+from .steps import Diff, Todo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

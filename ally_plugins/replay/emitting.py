@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.events import (
+from ally_plugins.contract.values.events import (
     AgentEnd,
     AgentStart,
     CompactionComplete,
@@ -19,7 +19,8 @@ from ally_plugins.events import (
     ThoughtComplete,
     TodoUpdate,
 )
-from ally_plugins.replay.steps import (
+
+from .steps import (
     AgentEnded,
     AgentStarted,
     CompactionCompleted,
@@ -38,7 +39,7 @@ from ally_plugins.replay.steps import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from ally_plugins.conversation import ToolCall
+    from ally_plugins.contract.values.conversation import ToolCall
 
 __all__ = ["EVENTS", "diff_preview", "permission_request", "todo_update"]
 

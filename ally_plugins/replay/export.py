@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import orjson
 from attrs import define, field
 
-from ally_plugins.replay.clock import RecordedClock
-from ally_plugins.replay.content import Notes, text_of
-from ally_plugins.replay.derive import todos_of
-from ally_plugins.replay.lines import decode_record, iterate_lines
-from ally_plugins.replay.steps import (
+from .clock import RecordedClock
+from .content import Notes, text_of
+from .derive import todos_of
+from .lines import decode_record, iterate_lines
+from .steps import (
     AgentEnded,
     AgentStarted,
     AssistantMessage,
@@ -43,7 +43,7 @@ from ally_plugins.replay.steps import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ally_plugins.replay.steps import Step
+    from .steps import Step
 
 __all__ = ["EXPORT_FORMAT", "EXPORT_VERSION", "read_export"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
 import orjson
 
-from ally_plugins.frozen import MAX_DEPTH
+from ally_plugins.contract.values.frozen import MAX_DEPTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

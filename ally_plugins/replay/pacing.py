@@ -6,8 +6,8 @@ import asyncio
 import time
 from typing import Final
 
-from ally_plugins.compat import override
-from ally_plugins.runtime.clock import Clock
+from ally_plugins.contract.values.compat import override
+from ally_plugins.runtime.lanes.clock import Clock
 
 __all__ = ["BETWEEN_RECORDINGS_S", "Pace", "ReplayClock"]
 

@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from attrs import define, field
 
-from ally_plugins.errors import HostError
-from ally_plugins.events import Decision, Event, PluginEvent
-from ally_plugins.host import Host
-from ally_plugins.replay.pacing import Pace, ReplayClock
-from ally_plugins.replay.playing import SessionPlayer
-from ally_plugins.replay.reading import Recording
-from ally_plugins.replay.report import PendingAtEnd, PlayedSession, ReplayReport
-from ally_plugins.replay.sessions import new_run, session_name
-from ally_plugins.replay.steps import BrokenLine, SessionStarted, Skipped
-from ally_plugins.replay.written import RecordedConversation, message_line, writer_of
-from ally_plugins.session import Session
+from ally_plugins.contract.values.errors import HostError
+from ally_plugins.contract.values.events import Decision, Event, PluginEvent
+from ally_plugins.host.host import Host
+from ally_plugins.host.sessions.session import Session
+
+from .pacing import Pace, ReplayClock
+from .playing import SessionPlayer
+from .reading import Recording
+from .report import PendingAtEnd, PlayedSession, ReplayReport
+from .sessions import new_run, session_name
+from .steps import BrokenLine, SessionStarted, Skipped
+from .written import RecordedConversation, message_line, writer_of
 
 if TYPE_CHECKING:
-    from ally_plugins.replay.steps import Step
+    from .steps import Step
 
 __all__ = ["Player"]
 

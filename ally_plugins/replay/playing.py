@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from attrs import define, evolve, field
 
-from ally_plugins.conversation import Message, ToolCall, ToolResult
-from ally_plugins.errors import EventError, GateRefused, JournalError
-from ally_plugins.events import AssistantMessage as AssistantSaid
-from ally_plugins.events import SessionEnd, ToolCallEnd, ToolCallStart, UserMessage
-from ally_plugins.frozen import EMPTY
-from ally_plugins.host import Host
-from ally_plugins.replay.derive import derive_diff, derive_todos
-from ally_plugins.replay.emitting import EVENTS, diff_preview, permission_request, todo_update
-from ally_plugins.replay.pacing import Pace, ReplayClock
-from ally_plugins.replay.report import ReplayReport
-from ally_plugins.replay.steps import (
+from ally_plugins.contract.values.conversation import Message, ToolCall, ToolResult
+from ally_plugins.contract.values.errors import EventError, GateRefused, JournalError
+from ally_plugins.contract.values.events import AssistantMessage as AssistantSaid
+from ally_plugins.contract.values.events import SessionEnd, ToolCallEnd, ToolCallStart, UserMessage
+from ally_plugins.contract.values.frozen import EMPTY
+from ally_plugins.host.host import Host
+from ally_plugins.host.sessions.session import Session
+from ally_plugins.runtime.lanes.dispatch import Question
+from ally_plugins.runtime.lanes.protocol import AnyLane
+
+from .derive import derive_diff, derive_todos
+from .emitting import EVENTS, diff_preview, permission_request, todo_update
+from .pacing import Pace, ReplayClock
+from .report import ReplayReport
+from .steps import (
     AgentEnded,
     AgentStarted,
     AssistantMessage,
@@ -42,13 +46,10 @@ from ally_plugins.replay.steps import (
     ToolCalled,
     ToolReturned,
 )
-from ally_plugins.replay.waiting import wait_for_calls, wait_for_restarts
-from ally_plugins.runtime.anylane import AnyLane
-from ally_plugins.runtime.dispatch import Question
-from ally_plugins.session import Session
+from .waiting import wait_for_calls, wait_for_restarts
 
 if TYPE_CHECKING:
-    from ally_plugins.inbox import Waiting
+    from ally_plugins.host.sessions.inbox import Waiting
 
 __all__ = ["BURST", "QUANTUM_MS", "SessionPlayer"]
 

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from attrs import define, field
 
-from ally_plugins.errors import RecordingError
-from ally_plugins.replay.export import EXPORT_FORMAT, EXPORT_VERSION, read_export
-from ally_plugins.replay.lines import MAX_LINE_BYTES, decode_record, iterate_lines
-from ally_plugins.replay.scanning import iterate_members
-from ally_plugins.replay.trajectory import read_trajectory
-from ally_plugins.replay.transcript import CONTEXT_WINDOW, read_transcript
-from ally_plugins.replay.turns import with_safe_points
+from ally_plugins.contract.values.errors import RecordingError
+
+from .export import EXPORT_FORMAT, EXPORT_VERSION, read_export
+from .lines import MAX_LINE_BYTES, decode_record, iterate_lines
+from .scanning import iterate_members
+from .trajectory import read_trajectory
+from .transcript import CONTEXT_WINDOW, read_transcript
+from .turns import with_safe_points
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from ally_plugins.replay.steps import Step
+    from .steps import Step
 
 __all__ = ["Recording", "RecordingFormat", "detect_format", "open_recording"]
 

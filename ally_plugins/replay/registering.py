@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from ally_plugins.compat import override
-from ally_plugins.registry import Registry
+from ally_plugins.catalog.registry import Registry
+from ally_plugins.contract.values.compat import override
 
 if TYPE_CHECKING:
-    from ally_plugins.records import PluginRecord
+    from ally_plugins.catalog.decide.record import PluginRecord
 
 __all__ = ["ReplayRegistry"]
 

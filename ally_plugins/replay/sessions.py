@@ -6,7 +6,7 @@ import re
 import secrets
 from typing import Final
 
-from ally_plugins.ids import REPLAYED
+from ally_plugins.contract.values.ids import REPLAYED
 
 __all__ = ["new_run", "recorded_name", "session_name"]
 

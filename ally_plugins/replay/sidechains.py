@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
-from ally_plugins.replay.content import text_of
-from ally_plugins.replay.turns import MAX_AGENTS
+from .content import text_of
+from .turns import MAX_AGENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import orjson
 from attrs import define, field
 
-from ally_plugins.replay.clock import RecordedClock
-from ally_plugins.replay.content import Notes, flatten, text_of
-from ally_plugins.replay.derive import derive_diff
-from ally_plugins.replay.lines import decode_record
-from ally_plugins.replay.scanning import iterate_members
-from ally_plugins.replay.steps import (
+from .clock import RecordedClock
+from .content import Notes, flatten, text_of
+from .derive import derive_diff
+from .lines import decode_record
+from .scanning import iterate_members
+from .steps import (
     AssistantMessage,
     BrokenLine,
     DiffMade,
@@ -41,8 +41,8 @@ from ally_plugins.replay.steps import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ally_plugins.replay.scanning import Member
-    from ally_plugins.replay.steps import Step
+    from .scanning import Member
+    from .steps import Step
 
 __all__ = ["START_MS", "TICK_MS", "read_trajectory"]
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from attrs import define, field
 
-from ally_plugins.replay.clock import RecordedClock
-from ally_plugins.replay.content import Notes, flatten, iterate_blocks, text_of
-from ally_plugins.replay.derive import derive_diff, derive_todos
-from ally_plugins.replay.lines import decode_record, iterate_lines
-from ally_plugins.replay.phrases import TextKind, command_words, is_rejection, kind_of_text
-from ally_plugins.replay.sidechains import AGENT_TOOLS, BoundedMap, Sidechains
-from ally_plugins.replay.steps import (
+from .clock import RecordedClock
+from .content import Notes, flatten, iterate_blocks, text_of
+from .derive import derive_diff, derive_todos
+from .lines import decode_record, iterate_lines
+from .phrases import TextKind, command_words, is_rejection, kind_of_text
+from .sidechains import AGENT_TOOLS, BoundedMap, Sidechains
+from .steps import (
     AgentStarted,
     AssistantMessage,
     BrokenLine,
@@ -38,7 +38,7 @@ from ally_plugins.replay.steps import (
     ToolReturned,
     Usage,
 )
-from ally_plugins.replay.turns import MAX_AGENTS
+from .turns import MAX_AGENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, evolve, field
 
-from ally_plugins.replay.steps import (
+from .steps import (
     AgentEnded,
     AgentStarted,
     Interrupted,

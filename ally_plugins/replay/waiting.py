@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from ally_plugins.host import Host
+    from ally_plugins.host.host import Host
 
 __all__ = ["wait_for_calls", "wait_for_restarts"]
 

@@ -7,10 +7,10 @@ from typing import Any, BinaryIO, Final
 
 from attrs import define, field
 
-from ally_plugins.compat import override
-from ally_plugins.conversation import Message
-from ally_plugins.memory import Conversation
-from ally_plugins.structuring import encode
+from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.conversation import Message
+from ally_plugins.host.sessions.memory import Conversation
 
 __all__ = ["WINDOW", "RecordedConversation", "message_line", "writer_of"]
 

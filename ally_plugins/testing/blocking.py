@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ally_plugins.runtime.loopthread import LoopThread
+from ally_plugins.runtime.lanes.loopthread import LoopThread
 
 from .harness import PluginHarness
 
 if TYPE_CHECKING:
-    from ally_plugins.conversation import Message, ModelInput, PromptSection, SafePoint, ToolCall, ToolResult
-    from ally_plugins.events import Decision, Event, PermissionRequest, PluginEvent
-    from ally_plugins.handle import BlockingAlly
-    from ally_plugins.judging import Ruling
-    from ally_plugins.runtime.plugin import Plugin
+    from ally_plugins.contract.handle import BlockingAlly
+    from ally_plugins.contract.values.conversation import (
+        Message,
+        ModelInput,
+        PromptSection,
+        SafePoint,
+        ToolCall,
+        ToolResult,
+    )
+    from ally_plugins.contract.values.events import Decision, Event, PermissionRequest, PluginEvent
+    from ally_plugins.host.sessions.gates import Ruling
+    from ally_plugins.runtime.lanes.plugin import Plugin
 
     from .observed import Refusal
     from .subject import PluginLike

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from ally_plugins.hookspecs import HOOKS
+from ally_plugins.contract.hookspecs import HOOKS
+from ally_plugins.contract.tools.declared import collect_actions, collect_tools
 from ally_plugins.policy.budget import Limits
-from ally_plugins.runtime.loading import check_offered, implementations_of, new_manager
-from ally_plugins.tools import collect_actions, collect_tools
+from ally_plugins.runtime.lanes.loading import check_offered, implementations_of, new_manager
 
 from .exercise import Heartbeat, exercise, feed_events, leftovers, own_tasks
 from .harness import PluginHarness

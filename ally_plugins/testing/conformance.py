@@ -8,8 +8,8 @@ from typing import Any
 
 from attrs import frozen
 
-from ally_plugins.compat import override
-from ally_plugins.errors import AllyError
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.errors import AllyError
 
 from .checks import BLOCK_MS, CHECKS, Broken, Check, Trial
 from .subject import ManifestLike, PluginLike, Subject, plugin_name

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from attrs import Factory, define
 
-from ally_plugins.conversation import ToolResult
-from ally_plugins.errors import GateRefused, RefusedError
-from ally_plugins.events import PermissionRequest
-from ally_plugins.frozen import freeze
+from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.errors import GateRefused, RefusedError
+from ally_plugins.contract.values.events import PermissionRequest
+from ally_plugins.contract.values.frozen import freeze
 
 from .samples import LARGE_TEXT, sample_calls, sample_events, sample_inputs, sample_prompts
 
 if TYPE_CHECKING:
-    from ally_plugins.judging import Ruling
+    from ally_plugins.host.sessions.gates import Ruling
 
     from .harness import PluginHarness
 

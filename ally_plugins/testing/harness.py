@@ -6,24 +6,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ally_plugins.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult
-from ally_plugins.errors import HostError, PluginLoadError
-from ally_plugins.events import Decision, Event, PluginEvent, UserMessage
-from ally_plugins.frozen import freeze_mapping
-from ally_plugins.runtime.clock import RecordedClock
+from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult
+from ally_plugins.contract.values.errors import HostError, PluginLoadError
+from ally_plugins.contract.values.events import Decision, Event, PluginEvent, UserMessage
+from ally_plugins.contract.values.frozen import freeze_mapping
+from ally_plugins.runtime.lanes.clock import RecordedClock
 
 from .observed import ObservedHost, Refusal
 from .subject import ManifestLike, PluginLike, Subject
 
 if TYPE_CHECKING:
-    from ally_plugins.conversation import SafePoint
-    from ally_plugins.events import PermissionRequest
-    from ally_plugins.handle import Ally
-    from ally_plugins.judging import Ruling
+    from ally_plugins.contract.handle import Ally
+    from ally_plugins.contract.values.conversation import SafePoint
+    from ally_plugins.contract.values.events import PermissionRequest
+    from ally_plugins.host.sessions.gates import Ruling
+    from ally_plugins.host.sessions.session import Session
     from ally_plugins.policy.budget import Limits
-    from ally_plugins.runtime.clock import Clock
-    from ally_plugins.runtime.plugin import Plugin
-    from ally_plugins.session import Session
+    from ally_plugins.runtime.lanes.clock import Clock
+    from ally_plugins.runtime.lanes.plugin import Plugin
 
 __all__ = ["OTHER", "PluginHarness", "Refusal"]
 

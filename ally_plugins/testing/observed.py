@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from ally_plugins.bus import PluginMessageBus
-from ally_plugins.chronicle import Chronicle
-from ally_plugins.compat import override
-from ally_plugins.errors import RefusedError
-from ally_plugins.host import Host
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.errors import RefusedError
+from ally_plugins.host.bus.bus import PluginMessageBus
+from ally_plugins.host.host import Host
+from ally_plugins.host.plugins.audit import Chronicle
 
 if TYPE_CHECKING:
-    from ally_plugins.runtime.lanes import Crash
-    from ally_plugins.runtime.plugin import Plugin
+    from ally_plugins.runtime.lanes.lane import Crash
+    from ally_plugins.runtime.lanes.plugin import Plugin
 
 __all__ = ["ObservedHost", "Refusal"]
 

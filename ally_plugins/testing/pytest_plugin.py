@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ally_plugins.testing import BlockingHarness
+    from . import BlockingHarness
 
 __all__ = ["ally_harness"]
 
@@ -21,7 +21,7 @@ def ally_harness() -> Iterator[Callable[..., BlockingHarness]]:
 
     It takes the arguments of `PluginHarness` and returns a running `BlockingHarness`, which ends with the test.
     """
-    from ally_plugins.testing import BlockingHarness
+    from . import BlockingHarness
 
     with ExitStack() as running:
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import field, frozen
 
-from ally_plugins.conversation import Message
-from ally_plugins.events import Decision, Event, PluginEvent, PluginMessageReceived
+from ally_plugins.contract.values.conversation import Message
+from ally_plugins.contract.values.events import Decision, Event, PluginEvent, PluginMessageReceived
 from ally_plugins.replay.pacing import ReplayClock
 from ally_plugins.replay.player import Player
 from ally_plugins.replay.reading import open_recording

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import attrs
 
-from ally_plugins.conversation import Message, ModelInput, PromptSection, ToolCall
-from ally_plugins.events import EVENT_TYPES, Event, PluginEvent
-from ally_plugins.frozen import freeze_mapping
+from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection, ToolCall
+from ally_plugins.contract.values.events import EVENT_TYPES, Event, PluginEvent
+from ally_plugins.contract.values.frozen import freeze_mapping
 
 __all__ = ["LARGE_TEXT", "sample_calls", "sample_events", "sample_inputs", "sample_prompts"]
 

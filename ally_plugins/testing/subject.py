@@ -9,17 +9,17 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from ally_plugins.config import PluginConfig
-from ally_plugins.discovery import discover
-from ally_plugins.errors import ConfigError, ManifestError, PluginLoadError
-from ally_plugins.handle import Ally
-from ally_plugins.importing import load_class
-from ally_plugins.locating import locate
-from ally_plugins.manifest import Manifest
+from ally_plugins.catalog.decide.record import PluginRecord
+from ally_plugins.catalog.discovery.packages import discover
+from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.catalog.home.files import locate
+from ally_plugins.catalog.home.setting_values import resolve_settings
+from ally_plugins.catalog.load_class import load_class
+from ally_plugins.contract.handle import Ally
+from ally_plugins.contract.manifest import Manifest
+from ally_plugins.contract.values.errors import ConfigError, ManifestError, PluginLoadError
 from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import GrantSet
-from ally_plugins.records import PluginRecord
-from ally_plugins.resolving import resolve_settings
 
 __all__ = ["Subject", "find_manifest", "plugin_name"]
 

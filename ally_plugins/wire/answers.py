@@ -12,11 +12,11 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from ally_plugins.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult
-from ally_plugins.errors import PluginError
-from ally_plugins.fields import suggest
-from ally_plugins.structuring import camel, encode
-from ally_plugins.verdicts import Allow, Ask, Deny, Replace, Verdict, describe_answer
+from ally_plugins.contract.tables import suggest
+from ally_plugins.contract.values.codec import camel, encode
+from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult
+from ally_plugins.contract.values.errors import PluginError
+from ally_plugins.contract.values.verdicts import Allow, Ask, Deny, Replace, Verdict, describe_answer
 
 from .inputs import input_changes, input_from_changes, section_changes, sections_from_changes
 from .shapes import described_json

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from ally_plugins.errors import (
+from ally_plugins.contract.values.errors import (
     AllyError,
     ArgumentsError,
     BudgetRefused,

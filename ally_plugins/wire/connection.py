@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from attrs import define
 
-from ally_plugins.errors import BudgetRefused, ProtocolError
+from ally_plugins.contract.values.errors import BudgetRefused, ProtocolError
 
 from .codes import BUSY, CANCELLED, INVALID_REQUEST, REASONS, TOO_LARGE, UNAVAILABLE
 from .framing import LineFramer

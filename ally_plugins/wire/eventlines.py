@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import attrs
 
-from ally_plugins.errors import EventError
-from ally_plugins.events import EVENT_TYPES, Event, PluginEvent, is_event_type, stamp
-from ally_plugins.structuring import camel, encode, event_data
+from ally_plugins.contract.values.codec import camel, encode, event_data
+from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.events import EVENT_TYPES, Event, PluginEvent, is_event_type, stamp
 
 __all__ = ["event_from_params", "event_line", "event_params"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from ally_plugins.errors import VersionError
+from ally_plugins.contract.values.errors import VersionError
 
 __all__ = ["PROTOCOL", "PROTOCOLS", "check_protocol", "choose", "find_early_problem"]
 

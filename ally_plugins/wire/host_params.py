@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import field, frozen
 
-from ally_plugins.frozen import EMPTY
+from ally_plugins.contract.values.frozen import EMPTY
 
 from .offers import HookOffer, ToolOffer, offered_hooks, offered_tools
 from .shapes import ID, INTEGER, NUMBER, OBJECT, TEXT, TEXTS, items, one_of, read_object, ref, said, several

@@ -12,9 +12,9 @@ from typing import Any
 
 import attrs
 
-from ally_plugins.conversation import Message, ModelInput, PromptSection
-from ally_plugins.errors import EventError
-from ally_plugins.structuring import encode
+from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection
+from ally_plugins.contract.values.errors import EventError
 
 from .shapes import described_json
 from .values import message_from_wire, message_to_wire, sections_from_wire, sections_to_wire

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 from attrs import frozen
 
-from ally_plugins.structuring import encode
+from ally_plugins.contract.values.codec import encode
 
 from .codes import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR
 from .limits import DEFAULT_LIMITS, WireLimits

@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 
 from attrs import frozen
 
-from ally_plugins.errors import ValidationRefused
-from ally_plugins.fields import suggest
+from ally_plugins.contract.tables import suggest
+from ally_plugins.contract.values.errors import ValidationRefused
 
 from .host_params import HOST_PARAMS, Cancel, InitializeResult, Progress, read_host_params
 from .plugin_params import (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from attrs import field, frozen
 
-from ally_plugins.fields import suggest
+from ally_plugins.contract.tables import suggest
 
 from .shapes import (
     FLAG,
@@ -26,7 +26,7 @@ from .shapes import (
 )
 
 if TYPE_CHECKING:
-    from ally_plugins.hookspecs import HookInfo
+    from ally_plugins.contract.hookspecs import HookInfo
 
 __all__ = ["HookOffer", "ToolOffer", "offered_hooks", "offered_tools"]
 
@@ -93,7 +93,7 @@ def _read_hook(value: Any, path: str) -> HookOffer:
 
 
 def _known_hook(name: str, path: str) -> HookInfo:
-    from ally_plugins.hookspecs import HOOKS  # it takes pluggy along, which daemons do without
+    from ally_plugins.contract.hookspecs import HOOKS  # it takes pluggy along, which daemons do without
 
     info = HOOKS.get(name)
     if info is None:
@@ -104,7 +104,7 @@ def _known_hook(name: str, path: str) -> HookInfo:
 
 
 def _hooks_of_plugins() -> list[str]:
-    from ally_plugins.hookspecs import HOOKS
+    from ally_plugins.contract.hookspecs import HOOKS
 
     return [info.name for info in HOOKS.values() if info.kind != "capability"]
 

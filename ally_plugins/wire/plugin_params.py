@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from attrs import field, frozen
 
-from ally_plugins.frozen import EMPTY
+from ally_plugins.contract.values.frozen import EMPTY
 
 from .offers import ToolOffer
 from .shapes import FLAG, NUMBER, OBJECT, TEXT, TEXTS, one_of, said

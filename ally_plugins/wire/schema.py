@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from ally_plugins.events import EVENT_TYPES, Event
-from ally_plugins.structuring import camel
+from ally_plugins.contract.values.codec import camel
+from ally_plugins.contract.values.events import EVENT_TYPES, Event
 
 from .codes import CODES
 from .handshake import PROTOCOL

@@ -13,8 +13,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 import attrs
 from attrs import frozen
 
-from ally_plugins.errors import ValidationRefused
-from ally_plugins.fields import suggest
+from ally_plugins.contract.tables import suggest
+from ally_plugins.contract.values.errors import ValidationRefused
 
 __all__ = [
     "ANY",

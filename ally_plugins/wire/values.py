@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
-from ally_plugins.conversation import (
+from ally_plugins.contract.values.codec import encode, event_data
+from ally_plugins.contract.values.conversation import (
     AgentState,
     Context,
     Message,
@@ -21,10 +22,9 @@ from ally_plugins.conversation import (
     ToolCall,
     ToolResult,
 )
-from ally_plugins.errors import EventError
-from ally_plugins.events import PermissionRequest
-from ally_plugins.frozen import EMPTY, FrozenDict, freeze_mapping
-from ally_plugins.structuring import encode, event_data
+from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.events import PermissionRequest
+from ally_plugins.contract.values.frozen import EMPTY, FrozenDict, freeze_mapping
 
 from .shapes import described_json
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
-    from ally_plugins.hookspecs import HookInfo
+    from ally_plugins.contract.hookspecs import HookInfo
     from ally_plugins.wire.methods import Method
 
 MARK = re.compile(r"^<!-- generated: (?P<name>[\w -]+) -->$", re.MULTILINE)
@@ -36,7 +36,7 @@ def doc(thing: object) -> str:
 
 def hooks(kind: str) -> str:
     """Return an entry for each hook of one kind: its arguments, its result, when it is called."""
-    from ally_plugins.hookspecs import HOOKS, HostHooks, PluginHooks
+    from ally_plugins.contract.hookspecs import HOOKS, HostHooks, PluginHooks
 
     def entry(info: HookInfo) -> str:
         spec = getattr(PluginHooks, info.name, None) or getattr(HostHooks, info.name)
@@ -56,7 +56,7 @@ def _grant(info: HookInfo) -> str:
 
 def events() -> str:
     """Return an entry for each built-in event: its hook, its fields with their names on the wire."""
-    from ally_plugins.events import EVENT_TYPES, hook_name
+    from ally_plugins.contract.values.events import EVENT_TYPES, hook_name
 
     parts = []
     for name, cls in EVENT_TYPES.items():
@@ -68,7 +68,7 @@ def events() -> str:
 
 def errors() -> str:
     """Return the tree of errors and an entry for each."""
-    from ally_plugins import errors as module
+    from ally_plugins.contract.values import errors as module
 
     tree = doc(module).partition("\n\n")[2].rpartition("\n\n")[0]
     classes = [getattr(module, name) for name in module.__all__]
@@ -125,7 +125,7 @@ def testing() -> str:
 
 def command_tree() -> Iterator[tuple[str, click.Command]]:
     """Yield each command of the command line with its full name, groups before their members."""
-    from ally_plugins.cli import main as module
+    from ally_plugins.cli.shell import main as module
 
     def walk(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
         yield path, command
@@ -247,14 +247,14 @@ def _signature(thing: Callable[..., Any]) -> str:
 
 
 def _own_fields(cls: type) -> list[attrs.Attribute[Any]]:
-    from ally_plugins.events import Event
+    from ally_plugins.contract.values.events import Event
 
     envelope = {field.name for field in attrs.fields(Event)}
     return [field for field in attrs.fields(cls) if field.name not in envelope]
 
 
 def _wire(field: attrs.Attribute[Any]) -> str:
-    from ally_plugins.structuring import camel
+    from ally_plugins.contract.values.codec import camel
 
     return str(field.metadata.get("wire", camel(field.name)))
 

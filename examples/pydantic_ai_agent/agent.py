@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_ai import Agent
 
 from ally_plugins import Host
-from ally_plugins.hosts.pydantic_ai import AllyPlugins
+from ally_plugins.adapters.pydantic_ai import AllyPlugins
 
 
 def make_agent(model: Any, plugins: AllyPlugins, **options: Any) -> Agent[None, str]:

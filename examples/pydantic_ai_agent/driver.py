@@ -23,7 +23,7 @@ from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolC
 from pydantic_ai.usage import RequestUsage
 
 from ally_plugins import Message, ToolCall
-from ally_plugins.hosts.pydantic_ai import AllyPlugins
+from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from ally_plugins.testing import AdapterDriver, AgentSetup, Answer, Asked, HostTool, Script
 
 

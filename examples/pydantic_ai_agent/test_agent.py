@@ -6,7 +6,7 @@ import agent
 from driver import PydanticAIDriver
 from pydantic_ai import Agent
 
-from ally_plugins.hosts.pydantic_ai import AllyPlugins
+from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from ally_plugins.testing import AdapterConformance
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import ToolCall, file_preview
-from ally_plugins.agentkit.previews import MAX_PREVIEW_BYTES
+from ally_plugins.adapters.kit.previews import MAX_PREVIEW_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,10 +15,10 @@ from pydantic_ai import Agent, capture_run_messages
 from pydantic_ai.exceptions import RunCancelled
 
 from ally_plugins import Ally, Host, PluginRecord, ToolCall, hookimpl
-from ally_plugins.config import PluginConfig
-from ally_plugins.daemons import Daemon, ProcessLimits, Timing
-from ally_plugins.events import AgentEnd, Event
-from ally_plugins.hosts.pydantic_ai import AllyPlugins
+from ally_plugins.adapters.pydantic_ai import AllyPlugins
+from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.contract.process_spec import Daemon, ProcessLimits, Timing
+from ally_plugins.contract.values.events import AgentEnd, Event
 from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import GrantSet
 

@@ -13,7 +13,13 @@ from pydantic_ai import ModelAPIError, ModelRetry
 from pydantic_ai.exceptions import UnexpectedModelBehavior
 
 from ally_plugins import Deny, ToolCall, hookimpl
-from ally_plugins.events import AgentEnd, AssistantMessage, ContextUsageUpdate, ToolCallEnd, ToolCallStart
+from ally_plugins.contract.values.events import (
+    AgentEnd,
+    AssistantMessage,
+    ContextUsageUpdate,
+    ToolCallEnd,
+    ToolCallStart,
+)
 
 from .conversing import GATE_KEEPER, Conversation, agent_with, daemon, record, staged
 from .model_server import ModelServer, Reply

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.errors import UnavailableRefused
-from ally_plugins.events import AgentEnd
+from ally_plugins.contract.values.errors import UnavailableRefused
+from ally_plugins.contract.values.events import AgentEnd
 from ally_plugins.journal import Journal, verify
 
 from ..chat.terminal import CTRL_D  # noqa: TID252 - tests are no installed package

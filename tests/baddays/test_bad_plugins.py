@@ -13,16 +13,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from ally_plugins import Ally, hookimpl
-from ally_plugins.errors import GateRefused, RefusedError
-from ally_plugins.events import AgentEnd, DiffPreview, PermissionResponse, PluginMessageReceived, UserMessage
-from ally_plugins.hookspecs import HOOKS
+from ally_plugins.contract.hookspecs import HOOKS
+from ally_plugins.contract.values.errors import GateRefused, RefusedError
+from ally_plugins.contract.values.events import (
+    AgentEnd,
+    DiffPreview,
+    PermissionResponse,
+    PluginMessageReceived,
+    UserMessage,
+)
 
 from .conversing import Conversation, Stage, agent_with, daemon, plugin_texts, record, staged
 from .model_server import ModelServer, Reply
 
 if TYPE_CHECKING:
     from ally_plugins import ToolCall
-    from ally_plugins.agentkit import PermissionQuestion
+    from ally_plugins.adapters.kit import PermissionQuestion
 
 Models = Callable[..., Any]
 

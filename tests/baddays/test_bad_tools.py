@@ -15,7 +15,7 @@ from pydantic_ai import RunContext  # noqa: TC002 - the framework reads it at ru
 from pydantic_ai.exceptions import RunCancelled
 
 from ally_plugins import Ally, tool
-from ally_plugins.events import AgentEnd, AgentStart, ToolCallEnd
+from ally_plugins.contract.values.events import AgentEnd, AgentStart, ToolCallEnd
 
 from .conversing import Conversation, agent_with, daemon, record, staged
 from .model_server import PATIENCE, ModelServer, Reply

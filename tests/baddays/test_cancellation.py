@@ -25,14 +25,14 @@ from pydantic_ai.messages import (
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 
 from ally_plugins import Ally, Ask, Replace, ToolCall, ToolCallEnd, hookimpl, tool
-from ally_plugins.events import AgentEnd
-from ally_plugins.hosts.pydantic_ai import AllyPlugins
+from ally_plugins.adapters.pydantic_ai import AllyPlugins
+from ally_plugins.contract.values.events import AgentEnd
 from ally_plugins.policy.budget import Limits
 
 from .conversing import Conversation, Stage, record, staged
 
 if TYPE_CHECKING:
-    from ally_plugins.agentkit import PermissionQuestion
+    from ally_plugins.adapters.kit import PermissionQuestion
 
 
 class Busy:

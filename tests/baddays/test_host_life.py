@@ -10,8 +10,8 @@ import pytest
 from pydantic_ai import Agent
 
 from ally_plugins import Ally, Host, HostError, hookimpl
-from ally_plugins.events import AgentEnd, Event, ToolCallEnd
-from ally_plugins.hosts.pydantic_ai import AllyPlugins
+from ally_plugins.adapters.pydantic_ai import AllyPlugins
+from ally_plugins.contract.values.events import AgentEnd, Event, ToolCallEnd
 
 from .conversing import check_events
 from .model_server import ModelServer, Reply

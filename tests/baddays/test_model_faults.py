@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 from pydantic_ai.exceptions import AgentRunError, RunCancelled
 
-from ally_plugins.events import AgentEnd, ModelResponse, UserMessage
-from ally_plugins.frozen import FrozenDict
+from ally_plugins.contract.values.events import AgentEnd, ModelResponse, UserMessage
+from ally_plugins.contract.values.frozen import FrozenDict
 
 from .conversing import GATE_KEEPER, Conversation, agent_with, daemon, plugin_texts, record, staged
 from .model_server import ModelServer, Reply

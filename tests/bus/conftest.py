@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Ally, Host, PluginRecord, hookimpl
-from ally_plugins.config import PluginConfig
+from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import GrantSet
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ally_plugins import Ally, Host, Message, PluginRecord, RefusedError, ToolCallStart, hookimpl
-from ally_plugins.config import PluginConfig
+from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import GrantSet
 

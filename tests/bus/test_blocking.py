@@ -26,8 +26,8 @@ from ally_plugins import (
     hookimpl,
     tool,
 )
-from ally_plugins.port import PluginPort
-from ally_plugins.runtime.loopthread import LoopThread
+from ally_plugins.host.bus.handle_port import PluginPort
+from ally_plugins.runtime.lanes.loopthread import LoopThread
 
 CALL = ToolCall("bash", {"command": "ls"})
 
@@ -110,7 +110,7 @@ def test_two_threads_have_their_own_sessions(no_leaks: None) -> None:
 
 def test_a_host_that_cannot_start_leaves_nothing_running(no_leaks: None) -> None:
     from ally_plugins import PluginRecord
-    from ally_plugins.config import PluginConfig
+    from ally_plugins.catalog.home.config import PluginConfig
 
     class Broken:
         def __init__(self, ally: Ally) -> None:

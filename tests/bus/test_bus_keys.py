@@ -20,7 +20,7 @@ from ally_plugins import (
     UnavailableRefused,
     ValidationRefused,
 )
-from ally_plugins.runtime.clock import RecordedClock
+from ally_plugins.runtime.lanes.clock import RecordedClock
 
 if TYPE_CHECKING:
     from pathlib import Path

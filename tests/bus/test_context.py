@@ -24,7 +24,7 @@ from ally_plugins import (
     ValidationRefused,
     hookimpl,
 )
-from ally_plugins.conversation import CONTEXT_PARTS
+from ally_plugins.contract.values.conversation import CONTEXT_PARTS
 
 if TYPE_CHECKING:
     from pathlib import Path

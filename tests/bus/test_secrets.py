@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ally_plugins import Ally, Home, Host, Manifest, ToolCall, ToolCallEnd, ValidationRefused, hookimpl
-from ally_plugins.records import PluginRecord
-from ally_plugins.resolving import resolve_settings
+from ally_plugins.catalog.decide.record import PluginRecord
+from ally_plugins.catalog.home.setting_values import resolve_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

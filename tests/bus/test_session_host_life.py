@@ -19,8 +19,8 @@ from ally_plugins import (
     ToolCallStart,
     UnavailableRefused,
 )
-from ally_plugins.config import PluginConfig
-from ally_plugins.errors import JournalError
+from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.contract.values.errors import JournalError
 from ally_plugins.journal import Journal
 
 if TYPE_CHECKING:

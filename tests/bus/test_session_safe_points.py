@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host, Message, SessionError, hookimpl
-from ally_plugins.errors import JournalError
+from ally_plugins.contract.values.errors import JournalError
 
 if TYPE_CHECKING:
     from pathlib import Path

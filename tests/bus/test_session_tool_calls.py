@@ -232,7 +232,7 @@ def test_an_interruption_ends_the_call_with_an_event_wherever_it_comes(
 
 def test_a_transform_that_blocks_withholds_the_output(run: Any, new_host: Any, puppet: Any) -> None:
     from ally_plugins import PluginRecord
-    from ally_plugins.config import PluginConfig
+    from ally_plugins.catalog.home.config import PluginConfig
     from ally_plugins.policy.permissions import GrantSet
 
     async def ally_transform_tool_output(self: Any, call: Any, result: Any) -> Any:

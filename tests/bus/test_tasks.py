@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ally_plugins import BudgetRefused, NotFoundRefused, PermissionRefused, UnavailableRefused, ValidationRefused
-from ally_plugins.errors import JournalError
+from ally_plugins.contract.values.errors import JournalError
 
 
 async def for_ever() -> None:

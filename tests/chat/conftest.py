@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 
-from ally_plugins.cli.main import cli
-from ally_plugins.home import Home
-from ally_plugins.registry import Registry
+from ally_plugins.catalog.home.folder import Home
+from ally_plugins.catalog.registry import Registry
+from ally_plugins.cli.shell.main import cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.registry import Registry
+from ally_plugins.catalog.registry import Registry
 
 if TYPE_CHECKING:
     from .conftest import Person

@@ -9,12 +9,12 @@ import attrs
 import pytest
 from rich.console import Console
 
-from ally_plugins import events
-from ally_plugins.agentkit import PermissionQuestion
-from ally_plugins.chat.lines import diff_lines, event_lines, question_lines, said_line
-from ally_plugins.chat.screen import Screen
-from ally_plugins.conversation import ToolCall
-from ally_plugins.events import Event, PermissionRequest
+from ally_plugins.adapters.kit import PermissionQuestion
+from ally_plugins.cli.chat.lines import diff_lines, event_lines, question_lines, said_line
+from ally_plugins.cli.chat.screen import Screen
+from ally_plugins.contract.values import events
+from ally_plugins.contract.values.conversation import ToolCall
+from ally_plugins.contract.values.events import Event, PermissionRequest
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e\x9b\x00\rend"
 CLASSES = [each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event) and each.TYPE]

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.chat.keys import MASK, Keys
-from ally_plugins.chat.models import NO_KEY, ModelChoice, build_model, choose_model
-from ally_plugins.chat.troubles import words_of
-from ally_plugins.chat_settings import ChatSettings
-from ally_plugins.errors import ConfigError
+from ally_plugins.catalog.home.chat_settings import ChatSettings
+from ally_plugins.cli.chat.keys import MASK, Keys
+from ally_plugins.cli.chat.models import NO_KEY, ModelChoice, build_model, choose_model
+from ally_plugins.cli.chat.troubles import words_of
+from ally_plugins.contract.values.errors import ConfigError
 
 KEY = "sk-live-0123456789"
 

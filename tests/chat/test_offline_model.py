@@ -21,7 +21,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai_harness import FileSystem, Planning, SubAgents
 
-from ally_plugins.chat.offline.model import OfflineModel
+from ally_plugins.cli.chat.offline.model import OfflineModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable
@@ -173,7 +173,7 @@ def test_without_tools_it_summarises_as_well_as_it_can() -> None:
 
 
 def test_an_interrupted_call_is_no_success() -> None:
-    from ally_plugins.chat.offline.looking import look_at
+    from ally_plugins.cli.chat.offline.looking import look_at
 
     history: list[ModelMessage] = [
         ModelRequest(parts=[UserPromptPart("run a\nrun b")]),

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.chat.offline.requests import HELP, Known, read_requests
+from ally_plugins.cli.chat.offline.requests import HELP, Known, read_requests
 
 if TYPE_CHECKING:
-    from ally_plugins.chat.offline.requests import Plan
+    from ally_plugins.cli.chat.offline.requests import Plan
 
 TEXT = {"properties": {"key": {"type": "integer"}, "text": {"type": "string"}}, "required": ["text"]}
 TOOLS: dict[str, dict[str, Any]] = {
@@ -100,7 +100,7 @@ def test_todos_begin_with_the_first_and_ticking_one_off_begins_the_next() -> Non
 
 
 def test_the_help_names_every_verb() -> None:
-    from ally_plugins.chat.offline.requests import _READERS
+    from ally_plugins.cli.chat.offline.requests import _READERS
 
     assert [verb for verb in (*_READERS, "say", "insist") if verb not in HELP] == []
 

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.chat.previews import Previews
-from ally_plugins.conversation import ToolCall
+from ally_plugins.cli.chat.previews import Previews
+from ally_plugins.contract.values.conversation import ToolCall
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ally_plugins.events import DiffPreview
+    from ally_plugins.contract.values.events import DiffPreview
 
 
 def preview(folder: Path, tool: str, **arguments: Any) -> DiffPreview | None:

@@ -112,7 +112,7 @@ def test_an_interrupt_stops_the_tool_and_leaves_a_session_that_goes_on(person: P
 @pytest.mark.parametrize("command", [["list"], ["audit"], ["sessions"], ["chat", "--help"], ["run", "--help"]])
 def test_other_commands_import_no_framework(person: Person, command: list[str]) -> None:
     code = (
-        "import sys; from ally_plugins.cli.main import main\ntry: main()\n"
+        "import sys; from ally_plugins.cli.shell.main import main\ntry: main()\n"
         "finally: print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
     done = subprocess.run(
@@ -126,7 +126,7 @@ def test_other_commands_import_no_framework(person: Person, command: list[str]) 
 def test_a_missing_extra_is_named(person: Person) -> None:
     code = (
         "import sys; sys.modules['pydantic_ai_harness'] = None\n"
-        "from ally_plugins.cli.main import main\nsys.argv[1:] = ['run', 'say x']\nmain()"
+        "from ally_plugins.cli.shell.main import main\nsys.argv[1:] = ['run', 'say x']\nmain()"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=person.environment, capture_output=True, text=True, check=False)

@@ -13,11 +13,11 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from ally_plugins.chat.keys import Keys
-from ally_plugins.chat.saving import Saver, SessionLock, load_history
-from ally_plugins.chat.wanted import find_saved
-from ally_plugins.errors import ConfigError, HostError, JournalError, NotFoundRefused
-from ally_plugins.home import Home
+from ally_plugins.catalog.home.folder import Home
+from ally_plugins.cli.chat.keys import Keys
+from ally_plugins.cli.chat.saving import Saver, SessionLock, load_history
+from ally_plugins.cli.chat.wanted import find_saved
+from ally_plugins.contract.values.errors import ConfigError, HostError, JournalError, NotFoundRefused
 from ally_plugins.journal import Journal, history_added, history_begun
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ import pytest
 import tomlkit  # noqa: F401  # likewise
 from click.testing import CliRunner, Result
 
-from ally_plugins.cli.main import cli
-from ally_plugins.home import Home
+from ally_plugins.catalog.home.folder import Home
+from ally_plugins.cli.shell.main import cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -250,7 +250,12 @@ def _load_everything() -> None:
     context = click.Context(cli)
     for name in cli.list_commands(context):
         cli.get_command(context, name)
-    for module in ("ally_plugins.journal", "ally_plugins.host", "ally_plugins.cli.checks", "ally_plugins.installing"):
+    for module in (
+        "ally_plugins.journal",
+        "ally_plugins.host.host",
+        "ally_plugins.cli.look.checks",
+        "ally_plugins.catalog.environments.installer",
+    ):
         importlib.import_module(module)
 
 

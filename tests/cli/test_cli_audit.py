@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.cli.auditing import parse_since
-from ally_plugins.cli.reading import summary
-from ally_plugins.errors import ConfigError
+from ally_plugins.cli.look.audit import parse_since
+from ally_plugins.cli.shell.reading import summary
+from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.journal import Journal, Reading, Record, StoredRecord, export
 
 if TYPE_CHECKING:

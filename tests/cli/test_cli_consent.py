@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.cli.recording import Recorder, recorder
-from ally_plugins.errors import JournalError
-from ally_plugins.registry import Registry
+from ally_plugins.catalog.registry import Registry
+from ally_plugins.cli.shell.recorder import Recorder, recorder
+from ally_plugins.contract.values.errors import JournalError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.cli.demo import Demo, screen
-from ally_plugins.cli.main import cli
-from ally_plugins.events import CODE_ALLY_TYPES, PLUGIN_TYPES
+from ally_plugins.cli.play.demo import Demo, screen
+from ally_plugins.cli.shell.main import cli
+from ally_plugins.contract.values.events import CODE_ALLY_TYPES, PLUGIN_TYPES
 
 CONTRIB = "ally-plugins-contrib"
 

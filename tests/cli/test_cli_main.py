@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins import errors
-from ally_plugins.cli import exits
-from ally_plugins.cli.exits import exit_code_of
-from ally_plugins.cli.main import cli
-from ally_plugins.cli.text import columns, inert, preview
+from ally_plugins.cli.shell import exits
+from ally_plugins.cli.shell.exits import exit_code_of
+from ally_plugins.cli.shell.main import cli
+from ally_plugins.cli.shell.text import columns, inert, preview
+from ally_plugins.contract.values import errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,13 +53,14 @@ def test_the_help_lists_every_command_with_what_it_does(operator: Operator) -> N
 @pytest.mark.parametrize(
     ("args", "more"),
     [
-        (["--help"], {"attrs", "orjson", "ally_plugins.registry", "ally_plugins.errors"}),
-        (["list"], {"ally_plugins.host"}),
+        (["--help"], {"attrs", "orjson", "ally_plugins.catalog.registry", "ally_plugins.contract.values.errors"}),
+        (["list"], {"ally_plugins.host.host"}),
     ],
 )
 def test_a_command_loads_nothing_that_it_does_not_need(operator: Operator, args: list[str], more: set[str]) -> None:
     code = (
-        "import sys; from ally_plugins.cli.main import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+        "import sys; from ally_plugins.cli.shell.main import main\n"
+        "try: main()\nfinally: print(*sys.modules, file=sys.stderr)"
     )
     command, env = [sys.executable, "-c", code, *args], operator.environment()
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
@@ -111,7 +112,7 @@ def _made(kind: type[Exception]) -> Exception:
 
 
 def test_an_error_of_the_program_is_one_line_and_shows_its_place_when_asked(operator: Operator) -> None:
-    code = "import ally_plugins.cli.listing as m, ally_plugins.cli.main as p\nm.paint_state = None\np.main()"
+    code = "import ally_plugins.cli.look.list as m, ally_plugins.cli.shell.main as p\nm.paint_state = None\np.main()"
     operator.install()
     command = [sys.executable, "-c", code, "list"]
     quiet = subprocess.run(command, env=operator.environment(), capture_output=True, text=True, check=False)

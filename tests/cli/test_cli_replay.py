@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.cli.timeline import line_of
-from ally_plugins.events import (
+from ally_plugins.cli.play.timeline import line_of
+from ally_plugins.contract.values.events import (
     CompactionComplete,
     ContextThreshold,
     Decision,

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.cli.recording import recorder
-from ally_plugins.cli.settings import _set
-from ally_plugins.errors import JournalError
-from ally_plugins.registry import Registry
+from ally_plugins.catalog.registry import Registry
+from ally_plugins.cli.change.settings import _set
+from ally_plugins.cli.shell.recorder import recorder
+from ally_plugins.contract.values.errors import JournalError
 
 if TYPE_CHECKING:
     from .conftest import Operator

@@ -11,8 +11,8 @@ import pytest
 from attrs import Factory, frozen
 
 from ally_plugins import Host, PluginRecord, hookimpl
-from ally_plugins.config import PluginConfig
-from ally_plugins.manifest import Manifest
+from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.contract.manifest import Manifest
 from ally_plugins.policy.permissions import GrantSet
 
 
@@ -98,5 +98,5 @@ def go() -> Callable[..., Any]:
 @pytest.fixture
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> float:
     """Give interrupted hooks a tenth of a second instead of a whole one."""
-    monkeypatch.setattr("ally_plugins.runtime.lanes.GRACE", 0.1)
+    monkeypatch.setattr("ally_plugins.runtime.lanes.lane.GRACE", 0.1)
     return 0.1

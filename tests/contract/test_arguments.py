@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.arguments import MAX_PROBLEMS, ArgumentChecker
-from ally_plugins.errors import ArgumentsError, ToolCallError, ValidationRefused
-from ally_plugins.frozen import freeze
-from ally_plugins.tools import make_spec
+from ally_plugins.contract.tools.declared import make_spec
+from ally_plugins.contract.values.errors import ArgumentsError, ToolCallError, ValidationRefused
+from ally_plugins.contract.values.frozen import freeze
+from ally_plugins.policy.arguments import MAX_PROBLEMS, ArgumentChecker
 
 
 class Level(Enum):
@@ -173,7 +173,7 @@ def test_a_reference_without_end_or_target_fails_the_call_and_not_the_host(refer
 
 def test_jsonschema_is_not_imported_before_it_is_needed() -> None:
     code = (
-        "import sys, ally_plugins.arguments as a, ally_plugins.tools as t\n"
+        "import sys, ally_plugins.policy.arguments as a, ally_plugins.contract.tools.declared as t\n"
         "def f(x: int) -> None: ...\n"
         "checker = a.ArgumentChecker(t.make_spec('tool', f))\n"
         "assert 'jsonschema' not in sys.modules\n"

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ally_plugins import FrozenDict, ToolCallStart
-from ally_plugins.errors import EventError
-from ally_plugins.frozen import EMPTY, MAX_DEPTH, freeze, freeze_mapping
-from ally_plugins.structuring import encode
+from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.frozen import EMPTY, MAX_DEPTH, freeze, freeze_mapping
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins import CODE_ALLY_TYPES, EVENT_TYPES, Event, PluginEvent, events
-from ally_plugins.errors import EventError
-from ally_plugins.structuring import camel, decode, encode, event_data, event_from_wire, event_to_wire
+from ally_plugins import CODE_ALLY_TYPES, EVENT_TYPES, Event, PluginEvent
+from ally_plugins.contract.values import events
+from ally_plugins.contract.values.codec import camel, decode, encode, event_data, event_from_wire, event_to_wire
+from ally_plugins.contract.values.errors import EventError
 
 NUMBERS = st.integers(-(2**53), 2**53)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

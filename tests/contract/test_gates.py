@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from ally_plugins import Allow, Ask, Decision, Deny, Event, Message, PermissionRequest, ToolCall, ToolCallStart
-from ally_plugins.errors import JournalError
+from ally_plugins.contract.values.errors import JournalError
 
 Make = Any
 CALL = ToolCall("bash", {"command": "ls"}, "c1")

@@ -15,7 +15,13 @@ from typing import Any
 import pytest
 
 from ally_plugins import Event, ThoughtComplete, ToolCall, ToolCallStart, tool
-from ally_plugins.errors import BudgetRefused, HopLimitRefused, RefusedError, SessionError, ToolCallError
+from ally_plugins.contract.values.errors import (
+    BudgetRefused,
+    HopLimitRefused,
+    RefusedError,
+    SessionError,
+    ToolCallError,
+)
 
 Make = Any
 CALL = ToolCall("bash", {"command": "ls"}, "c1")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ally_plugins import Allow, Event, Replace, ThoughtComplete, ToolCall, ToolCallStart, tool
-from ally_plugins.runtime.requests import HookCancelled
+from ally_plugins.runtime.lanes.requests import HookCancelled
 
 Make = Any
 CALL = ToolCall("bash", {"command": "ls"}, "c1")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ally_plugins import Event, EventsDropped, ThoughtComplete, ToolCall, ToolCallStart
 from ally_plugins.journal.reading import Reading
-from ally_plugins.runtime.ring import Ring
+from ally_plugins.runtime.lanes.ring import Ring
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ally_plugins import PluginRecord, ToolCallStart, hookimpl, tool
-from ally_plugins.manifest import Manifest
+from ally_plugins.contract.manifest import Manifest
 from ally_plugins.policy.permissions import GrantSet
 
 Make = Any
@@ -307,7 +307,7 @@ gate = { on = ["message"], reason = "to look" }
 def test_a_hook_that_the_manifest_does_not_declare_is_an_error_with_the_line_to_add(
     hook: str, line: str | None, new_host: Make, go: Make
 ) -> None:
-    from ally_plugins.hookspecs import HOOKS
+    from ally_plugins.contract.hookspecs import HOOKS
 
     names = HOOKS[hook].arguments
     scope: dict[str, Any] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ally_plugins import Message
-from ally_plugins.conversation import plugin_metadata
+from ally_plugins.contract.values.conversation import plugin_metadata
 
 
 def test_a_plugins_message_is_marked_as_such_towards_the_model() -> None:

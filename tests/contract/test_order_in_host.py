@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ally_plugins import Deny, HostError, ToolCall, hookimpl
-from ally_plugins.errors import OrderError
+from ally_plugins.contract.values.errors import OrderError
 
 Make = Any
 CALL = ToolCall("bash", {}, "c1")

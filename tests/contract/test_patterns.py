@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.patterns import find_pattern_problem, has_nested_repeat
+from ally_plugins.contract.tools.patterns import find_pattern_problem, has_nested_repeat
 
 
 @pytest.mark.parametrize(

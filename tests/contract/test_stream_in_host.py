@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ally_plugins import AgentStart, Event, ThoughtComplete, ToolCallStart
-from ally_plugins.errors import SessionError
+from ally_plugins.contract.values.errors import SessionError
 
 Make = Any
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.errors import ArgumentsError, ValidationRefused
-from ally_plugins.frozen import freeze
-from ally_plugins.tools import ToolSpec, action, collect_actions, collect_tools, make_spec, tool
+from ally_plugins.contract.tools.declared import ToolSpec, action, collect_actions, collect_tools, make_spec, tool
+from ally_plugins.contract.values.errors import ArgumentsError, ValidationRefused
+from ally_plugins.contract.values.frozen import freeze
 
 if TYPE_CHECKING:
     from nowhere import OnlyForTheTypeChecker  # type: ignore[import-not-found]  # noqa: TC004  # that is the point

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ally_plugins import Host
-from ally_plugins.home import Home
-from ally_plugins.registry import Registry
+from ally_plugins.catalog.home.folder import Home
+from ally_plugins.catalog.registry import Registry
 
 MANIFEST = """
 description = "guards the shell"

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.control.addresses import LONGEST_PATH, addresses, bind
-from ally_plugins.control.client import call, hosts_of
+from ally_plugins.host.control.addresses import LONGEST_PATH, addresses, bind
+from ally_plugins.host.control.client import call, hosts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ally_plugins.home import Home
+    from ally_plugins.catalog.home.folder import Home
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs local sockets")
 

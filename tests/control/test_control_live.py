@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host, ToolCall, ToolCallEnd
-from ally_plugins.cli.reading import reading_of
-from ally_plugins.config import edit_config
-from ally_plugins.control.client import Answer, call, hosts_of
-from ally_plugins.errors import NotFoundRefused, UnavailableRefused
-from ally_plugins.starts import failed_starts
+from ally_plugins.catalog.home.config import edit_config
+from ally_plugins.catalog.home.failed_starts import failed_starts
+from ally_plugins.cli.shell.reading import reading_of
+from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused
+from ally_plugins.host.control.client import Answer, call, hosts_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import ToolCall, ToolCallEnd
-from ally_plugins.config import edit_config
-from ally_plugins.control.client import call, hosts_of
+from ally_plugins.catalog.home.config import edit_config
+from ally_plugins.host.control.client import call, hosts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.control.client import Answer, LiveHost, call, call_all, hosts_of
-from ally_plugins.control.server import CONNECTIONS, FRAME_BYTES, ControlServer
-from ally_plugins.errors import NotFoundRefused, UnavailableRefused
+from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused
+from ally_plugins.host.control.client import Answer, LiveHost, call, call_all, hosts_of
+from ally_plugins.host.control.server import CONNECTIONS, FRAME_BYTES, ControlServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from ally_plugins.home import Home
+    from ally_plugins.catalog.home.folder import Home
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs local sockets"),

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ally_plugins import EventsDropped
+from ally_plugins.contract.values.scope import Scope
 from ally_plugins.daemon.backlog import Backlog
 from ally_plugins.daemon.questions import Question
-from ally_plugins.scope import Scope
 
 
 def _event(session: str, seq: int, offset: str | None = None) -> dict[str, Any]:

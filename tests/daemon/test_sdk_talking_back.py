@@ -15,9 +15,9 @@ import pytest
 
 import ally_plugins
 from ally_plugins import NotFoundRefused, PluginRecord, ToolCallError, UnavailableRefused
-from ally_plugins.config import PluginConfig
+from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.daemon import connect_back
-from ally_plugins.daemons import Daemon
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.messages import ErrorResponse, Request, Response

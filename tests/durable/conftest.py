@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.durable.feeds import Feeds
-from ally_plugins.durable.tables import without_durable
-from ally_plugins.events import Event, ToolCallEnd, stamp
-from ally_plugins.home import Home
+from ally_plugins.catalog.home.folder import Home
+from ally_plugins.contract.values.codec import encode, event_to_wire
+from ally_plugins.contract.values.events import Event, ToolCallEnd, stamp
+from ally_plugins.host.daemons.lane import DaemonLane
+from ally_plugins.host.durable.feeds import Feeds
 from ally_plugins.journal import Journal, Reading
 from ally_plugins.policy.permissions import GrantSet
-from ally_plugins.runtime.bridge import DaemonLane
-from ally_plugins.runtime.lanes import Crash, Lane
-from ally_plugins.runtime.observers import Implementation, Observers
-from ally_plugins.runtime.plugin import Plugin, PluginOptions
-from ally_plugins.structuring import encode, event_to_wire
+from ally_plugins.runtime.lanes.lane import Crash, Lane
+from ally_plugins.runtime.lanes.observers import Implementation, Observers
+from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions
+from ally_plugins.runtime.lanes.tables import without_durable
 
 TYPES = frozenset({"TOOL_CALL_END"})
 PATIENCE = 30.0

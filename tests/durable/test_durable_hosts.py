@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.errors import NotFoundRefused
+from ally_plugins.contract.values.errors import NotFoundRefused
 from ally_plugins.journal import verify
 
 CHILD = Path(__file__).with_name("durable_child.py")

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from ally_plugins import Host, PluginRecord, ToolCallEnd, ToolCallStart, hookimpl
-from ally_plugins.daemons import Daemon
-from ally_plugins.manifest import Manifest
+from ally_plugins.contract.manifest import Manifest
+from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.policy.permissions import GrantSet
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.durable.tables import without_durable
-from ally_plugins.events import EVENT_TYPES, EventsDropped, PluginEvent, ToolCallEnd, ToolCallStart
+from ally_plugins.contract.values.events import EVENT_TYPES, EventsDropped, PluginEvent, ToolCallEnd, ToolCallStart
 from ally_plugins.journal import Journal, Reading, verify
-from ally_plugins.runtime.observers import Implementation, Observers
+from ally_plugins.runtime.lanes.observers import Implementation, Observers
+from ally_plugins.runtime.lanes.tables import without_durable
 
 
 def put(home: Path, place: str) -> None:

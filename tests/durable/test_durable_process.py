@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.durable.process import WINDOW
-from ally_plugins.errors import NotFoundRefused, UnavailableRefused, ValidationRefused
-from ally_plugins.events import TodoUpdate, ToolCallEnd
+from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused, ValidationRefused
+from ally_plugins.contract.values.events import TodoUpdate, ToolCallEnd
+from ally_plugins.host.durable.process import WINDOW
 from ally_plugins.wire.eventlines import event_from_params
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.events import Event, ToolCallEnd, UserMessage, stamp
-from ally_plugins.manifest import Manifest
+from ally_plugins.contract.manifest import Manifest
+from ally_plugins.contract.values.events import Event, ToolCallEnd, UserMessage, stamp
 from ally_plugins.wire.answers import verdict_from_wire
 from ally_plugins.wire.codes import METHOD_NOT_FOUND
 from ally_plugins.wire.eventlines import event_line

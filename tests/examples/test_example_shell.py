@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.legacy.manifest import read_legacy
-from ally_plugins.legacy.results import Ran, executable_result
+from ally_plugins.catalog.code_ally.manifest import read_legacy
+from ally_plugins.host.code_ally.results import Ran, executable_result
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it is a shell script")
 

@@ -19,7 +19,7 @@ from itertools import pairwise
 from math import inf
 from typing import Any, Final, NoReturn
 
-from ally_plugins.errors import AllyError, ProtocolError
+from ally_plugins.contract.values.errors import AllyError, ProtocolError
 from ally_plugins.wire.codes import read_error
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.limits import WireLimits

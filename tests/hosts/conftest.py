@@ -13,8 +13,8 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, Text
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 
 from ally_plugins import Ally, Event, GrantSet, Host, Limits, PluginRecord, hookimpl
-from ally_plugins.config import PluginConfig
-from ally_plugins.hosts.pydantic_ai import AllyPlugins
+from ally_plugins.adapters.pydantic_ai import AllyPlugins
+from ally_plugins.catalog.home.config import PluginConfig
 
 E = TypeVar("E", bound=Event)
 

@@ -445,7 +445,7 @@ class StartsNoHost(page.Adapter):
 
 class MarksNoSubAgents(page.Adapter):
     async def around_run(self, loop, conversation, history, prompt, go):
-        from ally_plugins.agentkit import kit
+        from ally_plugins.adapters.kit import kit
 
         token = kit._WORK.set(None)
         try:

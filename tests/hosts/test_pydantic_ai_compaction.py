@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Ask, CompactionComplete, CompactionStart, Deny, HostError, PermissionResponse
-from ally_plugins.hosts.pydantic_ai import AllyPlugins
+from ally_plugins.adapters.pydantic_ai import AllyPlugins
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage

@@ -109,7 +109,7 @@ def test_run_sync_starts_and_stops_the_host_each_time(script: Fixture) -> None:
     from pydantic_ai import Agent
 
     from ally_plugins import Host
-    from ally_plugins.hosts.pydantic_ai import AllyPlugins
+    from ally_plugins.adapters.pydantic_ai import AllyPlugins
 
     host = Host(home=None, discover=False)
     seen: list[str] = []

@@ -29,8 +29,8 @@ from ally_plugins import (
     UserMessage,
     evolve,
 )
-from ally_plugins.agentkit.live import IDLE_SESSIONS
-from ally_plugins.hosts.pydantic_ai import AllyPlugins
+from ally_plugins.adapters.kit.live import IDLE_SESSIONS
+from ally_plugins.adapters.pydantic_ai import AllyPlugins
 
 Fixture = Any
 

@@ -27,8 +27,8 @@ from pydantic_ai.messages import (
 from pydantic_ai.models.function import FunctionModel
 
 from ally_plugins import AgentEnd, HopLimitRefused, PluginMessageReceived, ToolCallStart
-from ally_plugins.hosts.pydantic_ai import AllyPlugins
-from ally_plugins.inbox import Waiting
+from ally_plugins.adapters.pydantic_ai import AllyPlugins
+from ally_plugins.host.sessions.inbox import Waiting
 
 Fixture = Any
 

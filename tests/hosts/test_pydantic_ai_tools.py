@@ -12,9 +12,9 @@ import pytest
 from pydantic_ai import Agent, Tool
 
 from ally_plugins import Daemon, GrantSet, Host, PluginRecord, ToolCallEnd, ToolResult, action, tool
-from ally_plugins.config import PluginConfig
-from ally_plugins.daemons import Timing
-from ally_plugins.hosts.pydantic_ai import AllyPlugins
+from ally_plugins.adapters.pydantic_ai import AllyPlugins
+from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.contract.process_spec import Timing
 
 Fixture = Any
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ally_plugins.errors import AuditError, JournalError
+from ally_plugins.contract.values.errors import AuditError, JournalError
 from ally_plugins.journal import Journal, PendingMessage, Record, verify
 from ally_plugins.journal.chain import Head, decode_block, encode_block
 

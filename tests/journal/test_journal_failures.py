@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.errors import JournalError
+from ally_plugins.contract.values.errors import JournalError
 from ally_plugins.journal import Journal, PendingMessage, Reading, Record, schema, verify, writer
 from ally_plugins.journal.store import Batch, Store, Written
 
@@ -110,7 +110,7 @@ import asyncio, pathlib, resource, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from journal_child import message
 from ally_plugins.journal import Journal
-from ally_plugins.errors import JournalError
+from ally_plugins.contract.values.errors import JournalError
 
 async def main():
     journal = Journal.open(pathlib.Path(sys.argv[1]))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.errors import JournalError
+from ally_plugins.contract.values.errors import JournalError
 from ally_plugins.journal import Journal, Reading, Record, verify
 from ally_plugins.journal.headfile import read_head
 

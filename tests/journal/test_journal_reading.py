@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from ally_plugins.errors import JournalError
+from ally_plugins.contract.values.errors import JournalError
 from ally_plugins.journal import Journal, PendingMessage, Reading, Record, explain, export
 from ally_plugins.replay.export import read_export
 

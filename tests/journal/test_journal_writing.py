@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.errors import JournalError
+from ally_plugins.contract.values.errors import JournalError
 from ally_plugins.journal import DuplicateKeyError, Journal, PendingMessage, Reading, Record, verify
 
 if TYPE_CHECKING:

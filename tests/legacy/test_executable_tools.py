@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.legacy.executable import Programs, run_program
-from ally_plugins.legacy.plugin import LegacyTool
-from ally_plugins.legacy.results import Ran, executable_result
-from ally_plugins.runtime.launching import make_launcher
-from ally_plugins.runtime.process import ProcessSpec
+from ally_plugins.catalog.code_ally.plugin import LegacyTool
+from ally_plugins.host.code_ally.executable import Programs, run_program
+from ally_plugins.host.code_ally.results import Ran, executable_result
+from ally_plugins.runtime.processes.launching import make_launcher
+from ally_plugins.runtime.processes.process import ProcessSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ally_plugins.conversation import ToolResult
+    from ally_plugins.contract.values.conversation import ToolResult
 
 
 @pytest.fixture

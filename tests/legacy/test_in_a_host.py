@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host
-from ally_plugins.events import ToolCallStart
+from ally_plugins.contract.values.events import ToolCallStart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-    from ally_plugins.conversation import Message
+    from ally_plugins.contract.values.conversation import Message
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix sockets")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 
-from ally_plugins import daemons, environments
-from ally_plugins.legacy import numbers
-from ally_plugins.legacy.executable import run_program
-from ally_plugins.legacy.plugin import Background, Health, LegacyTool
-from ally_plugins.legacy.sockets import SocketLink
-from ally_plugins.remote.starting import restarts_of
+from ally_plugins.catalog.code_ally import limits as numbers
+from ally_plugins.catalog.code_ally.plugin import Background, Health, LegacyTool
+from ally_plugins.catalog.environments import build as environments
+from ally_plugins.contract import process_spec as daemons
+from ally_plugins.host.code_ally.executable import run_program
+from ally_plugins.host.code_ally.sockets import SocketLink
+from ally_plugins.host.daemons.starting import restarts_of
 
 
 def default(function: object, name: str) -> object:

@@ -4,18 +4,18 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from ally_plugins.errors import ArgumentsError
-from ally_plugins.legacy.manifest import read_legacy
-from ally_plugins.legacy.settingfields import config_environment
-from ally_plugins.legacy.sockets import SocketLink
-from ally_plugins.legacy.tools import MARGIN, fill_subtext, legacy_tools
-from ally_plugins.tools import make_spec
+from ally_plugins.catalog.code_ally.manifest import read_legacy
+from ally_plugins.catalog.code_ally.settingfields import config_environment
+from ally_plugins.contract.tools.declared import make_spec
+from ally_plugins.contract.values.errors import ArgumentsError
+from ally_plugins.host.code_ally.sockets import SocketLink
+from ally_plugins.host.code_ally.tools import MARGIN, fill_subtext, legacy_tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ally_plugins.conversation import ToolResult
-    from ally_plugins.legacy.manifest import LegacyPlugin
+    from ally_plugins.catalog.code_ally.manifest import LegacyPlugin
+    from ally_plugins.contract.values.conversation import ToolResult
 
 
 def plugin_with(full: dict[str, Any], **more: Any) -> LegacyPlugin:
@@ -140,7 +140,7 @@ def test_settings_are_variables_in_upper_case(full: dict[str, Any]) -> None:
 
 
 def test_arguments_are_checked_against_the_schema_before_anything_runs(full: dict[str, Any]) -> None:
-    from ally_plugins.arguments import ArgumentChecker
+    from ally_plugins.policy.arguments import ArgumentChecker
 
     handler, described = legacy_tools(plugin_with(full), lambda: None)[1]
     checker = ArgumentChecker(make_spec("tool", handler, **described))

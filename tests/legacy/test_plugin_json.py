@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.errors import ManifestError
-from ally_plugins.grants import Grant
-from ally_plugins.legacy import numbers
-from ally_plugins.legacy.manifest import MAX_LEGACY_BYTES, read_legacy
-from ally_plugins.manifest import Manifest
+from ally_plugins.catalog.code_ally import limits as numbers
+from ally_plugins.catalog.code_ally.manifest import MAX_LEGACY_BYTES, read_legacy
+from ally_plugins.contract.grants import Grant
+from ally_plugins.contract.manifest import Manifest
+from ally_plugins.contract.values.errors import ManifestError
 
 if TYPE_CHECKING:
-    from ally_plugins.legacy.manifest import LegacyPlugin
+    from ally_plugins.catalog.code_ally.manifest import LegacyPlugin
 
 
 def read(table: Any) -> LegacyPlugin:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import ToolCallEnd
-from ally_plugins.events import stamp
-from ally_plugins.legacy.sockets import SocketLink
+from ally_plugins.contract.values.events import stamp
+from ally_plugins.host.code_ally.sockets import SocketLink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

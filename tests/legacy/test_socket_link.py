@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.errors import PluginError, ToolCallError
-from ally_plugins.events import EventsDropped, TodoUpdate, ToolCallStart
-from ally_plugins.legacy.sockets import QUEUE, SocketLink
-from ally_plugins.runtime.links import DaemonGone
+from ally_plugins.contract.values.errors import PluginError, ToolCallError
+from ally_plugins.contract.values.events import EventsDropped, TodoUpdate, ToolCallStart
+from ally_plugins.host.code_ally.sockets import QUEUE, SocketLink
+from ally_plugins.runtime.lanes.link import DaemonGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ally_plugins.events import Event
+    from ally_plugins.contract.values.events import Event
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
 

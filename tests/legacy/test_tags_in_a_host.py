@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ally_plugins import Host, ToolCallError
-from ally_plugins.events import ToolCallStart, UserMessage
+from ally_plugins.contract.values.events import ToolCallStart, UserMessage
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from attrs import define, field
 
-from ally_plugins.errors import UnavailableRefused, VersionError
-from ally_plugins.legacy import places, talkback
-from ally_plugins.legacy.talkback import TalkBackServer
+from ally_plugins.contract.values.errors import UnavailableRefused, VersionError
+from ally_plugins.host.code_ally import places, talkback
+from ally_plugins.host.code_ally.talkback import TalkBackServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -53,19 +53,19 @@ def _without_words(entries: dict[str, str], names: set[str]) -> list[str]:
 
 
 def test_every_hook_has_an_entry_with_words() -> None:
-    from ally_plugins.hookspecs import HOOKS
+    from ally_plugins.contract.hookspecs import HOOKS
 
     assert _without_words(_entries(_page("hooks.md")), set(HOOKS)) == []
 
 
 def test_every_event_has_an_entry_with_words() -> None:
-    from ally_plugins.events import EVENT_TYPES
+    from ally_plugins.contract.values.events import EVENT_TYPES
 
     assert _without_words(_entries(_page("events.md")), set(EVENT_TYPES)) == []
 
 
 def test_every_field_of_the_envelope_has_its_row() -> None:
-    from ally_plugins.events import Event
+    from ally_plugins.contract.values.events import Event
 
     page = _page("events.md")
     missing = [field.name for field in attrs.fields(Event) if f"`{field.name}`" not in page]
@@ -73,7 +73,7 @@ def test_every_field_of_the_envelope_has_its_row() -> None:
 
 
 def test_every_error_has_an_entry_with_words() -> None:
-    from ally_plugins import errors
+    from ally_plugins.contract.values import errors
 
     assert _without_words(_entries(_page("errors.md")), set(errors.__all__)) == []
 
@@ -106,7 +106,7 @@ def test_every_option_of_a_command_says_what_it_does() -> None:
 
 
 def test_the_example_manifest_uses_every_key_and_the_page_explains_each(asked: Callable[..., set[str]]) -> None:
-    from ally_plugins.manifest import Manifest
+    from ally_plugins.contract.manifest import Manifest
 
     example, explained = _example("manifest.md")
     keys = asked(lambda: Manifest.from_text(example))
@@ -115,7 +115,7 @@ def test_the_example_manifest_uses_every_key_and_the_page_explains_each(asked: C
 
 
 def test_the_example_configuration_uses_every_key_and_the_page_explains_each(asked: Callable[..., set[str]]) -> None:
-    from ally_plugins.config import parse_config
+    from ally_plugins.catalog.home.config import parse_config
 
     example, explained = _example("config.md")
     keys = {key for key in asked(lambda: parse_config(example, "config.toml")) if ".ally_" not in key}
@@ -143,7 +143,7 @@ def _general(path: str) -> str:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[str]]:
     """Return what runs a strict reader and gives the paths of all the keys that it asks for, absent ones too."""
-    from ally_plugins.fields import Fields
+    from ally_plugins.contract.tables import Fields
 
     seen: set[str] = set()
     take = Fields.take

@@ -21,9 +21,9 @@ import pytest
 from attrs import frozen
 
 from ally_plugins import Host, PluginRecord
-from ally_plugins.config import PluginConfig
-from ally_plugins.daemons import Daemon, Timing
-from ally_plugins.manifest import Manifest
+from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.contract.manifest import Manifest
+from ally_plugins.contract.process_spec import Daemon, Timing
 from ally_plugins.policy.permissions import GrantSet
 
 HERE = str(Path(__file__).parent)

@@ -10,9 +10,9 @@ import orjson
 import pytest
 
 from ally_plugins import Host, ToolCall, ToolCallError
+from ally_plugins.contract.settings import Secret
 from ally_plugins.journal import Journal
 from ally_plugins.policy.budget import Limits
-from ally_plugins.settings import Secret
 
 Fixture = Any
 

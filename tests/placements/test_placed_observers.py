@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from ally_plugins import ToolCall, ToolCallEnd, ToolCallStart, UserMessage
-from ally_plugins.events import EVENT_TYPES, PluginEvent, hook_name
+from ally_plugins.contract.values.events import EVENT_TYPES, PluginEvent, hook_name
 from ally_plugins.testing.samples import sample_events
 
 Fixture = Any

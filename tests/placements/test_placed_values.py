@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ally_plugins import Context, Message, PermissionRequest, ToolCall, ToolCallEnd, ToolCallError, ToolResult
-from ally_plugins.errors import EventError
+from ally_plugins.contract.values.errors import EventError
 
 Fixture = Any
 

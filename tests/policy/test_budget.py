@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.errors import BudgetRefused
+from ally_plugins.contract.values.errors import BudgetRefused
 from ally_plugins.policy.budget import Limits, PluginBudget, TokenBucket
 
 times = st.floats(min_value=0, max_value=1e6)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ally_plugins import Message, ModelInput, ToolCall
-from ally_plugins.errors import PluginError
+from ally_plugins.contract.values.errors import PluginError
 from ally_plugins.policy.model_input import check_model_input, find_history_problem, shown_to_plugins, with_ids
 
 

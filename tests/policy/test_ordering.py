@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.errors import OrderError
+from ally_plugins.contract.values.errors import OrderError
 from ally_plugins.policy.ordering import Orderable, Placement, find_missing, order, order_for_hook
 
 if TYPE_CHECKING:

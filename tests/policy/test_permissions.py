@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.errors import ConfigError
-from ally_plugins.events import EVENT_TYPES
-from ally_plugins.grants import ADD_MESSAGE, CONTEXT_PARTS, GATES, TRANSFORMS
+from ally_plugins.contract.grants import ADD_MESSAGE, CONTEXT_PARTS, GATES, TRANSFORMS
+from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.contract.values.events import EVENT_TYPES
 from ally_plugins.policy.permissions import Grant, GrantSet, command_for
 
 if TYPE_CHECKING:

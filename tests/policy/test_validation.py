@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.errors import HopLimitRefused, ValidationRefused
-from ally_plugins.events import EVENT_TYPES
-from ally_plugins.frozen import freeze
+from ally_plugins.contract.values.errors import HopLimitRefused, ValidationRefused
+from ally_plugins.contract.values.events import EVENT_TYPES
+from ally_plugins.contract.values.frozen import freeze
 from ally_plugins.policy.validation import (
     check_deliver_as,
     check_event_data,

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.errors import PluginError
+from ally_plugins.contract.values.errors import PluginError
+from ally_plugins.contract.values.verdicts import Allow, Ask, Deny, Replace, Verdict
 from ally_plugins.policy.verdicts import (
     Cause,
     OnError,
@@ -21,7 +22,6 @@ from ally_plugins.policy.verdicts import (
     read_verdict,
     vote_from_failure,
 )
-from ally_plugins.verdicts import Allow, Ask, Deny, Replace, Verdict
 
 if TYPE_CHECKING:
     from random import Random

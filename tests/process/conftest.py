@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.daemons import ProcessLimits
-from ally_plugins.runtime.direct import DirectLauncher
-from ally_plugins.runtime.guarded import GuardedLauncher
-from ally_plugins.runtime.piped import PipedLauncher
-from ally_plugins.runtime.process import Exit, Launcher, Process, ProcessSpec
+from ally_plugins.contract.process_spec import ProcessLimits
+from ally_plugins.runtime.processes.direct import DirectLauncher
+from ally_plugins.runtime.processes.guardian_client import GuardedLauncher
+from ally_plugins.runtime.processes.piped import PipedLauncher
+from ally_plugins.runtime.processes.process import Exit, Launcher, Process, ProcessSpec
 
 LONG = 30.0
 """Seconds that a busy machine may take; nothing here waits for it to pass."""

@@ -7,8 +7,8 @@ import os
 import sys
 import time
 
-from ally_plugins.runtime.launching import make_launcher
-from ally_plugins.runtime.process import ProcessSpec
+from ally_plugins.runtime.processes.launching import make_launcher
+from ally_plugins.runtime.processes.process import ProcessSpec
 
 HIDDEN = """
 import os, signal, time

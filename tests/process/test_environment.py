@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ally_plugins.runtime.environment import child_environment
+from ally_plugins.runtime.processes.environment import child_environment
 
 HOST = {
     "PATH": "/bin",

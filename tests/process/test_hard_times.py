@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from ally_plugins.daemons import ProcessLimits
-from ally_plugins.errors import CannotExecute
-from ally_plugins.runtime import guarded
-from ally_plugins.runtime import process as process_module
-from ally_plugins.runtime.direct import DirectLauncher
-from ally_plugins.runtime.guarded import GuardedLauncher
-from ally_plugins.runtime.launching import is_guardian_possible
-from ally_plugins.runtime.process import Exit, Launcher, ProcessSpec
-from ally_plugins.runtime.stderrlog import StderrLog
+from ally_plugins.contract.process_spec import ProcessLimits
+from ally_plugins.contract.values.errors import CannotExecute
+from ally_plugins.runtime.processes import guardian_client as guarded
+from ally_plugins.runtime.processes import process as process_module
+from ally_plugins.runtime.processes.direct import DirectLauncher
+from ally_plugins.runtime.processes.guardian_client import GuardedLauncher
+from ally_plugins.runtime.processes.launching import is_guardian_possible
+from ally_plugins.runtime.processes.process import Exit, Launcher, ProcessSpec
+from ally_plugins.runtime.processes.stderrlog import StderrLog
 
 pytestmark = pytest.mark.skipif(not is_guardian_possible(), reason="no guardian on this machine")
 
@@ -173,8 +173,8 @@ def test_a_busy_host_misses_no_exit() -> None:
 def test_an_abandoned_launcher_ends_its_daemons_with_the_loop() -> None:
     code = """
 import asyncio
-from ally_plugins.runtime.launching import make_launcher
-from ally_plugins.runtime.process import ProcessSpec
+from ally_plugins.runtime.processes.launching import make_launcher
+from ally_plugins.runtime.processes.process import ProcessSpec
 async def main():
     spec = ProcessSpec(name="x", argv=("sleep", "88"), cwd="/", env={"PATH": "/usr/bin:/bin"})
     process = await make_launcher().launch(spec, asyncio.Protocol, print)
@@ -191,8 +191,7 @@ def test_machines_without_a_guardian_import_everything_else() -> None:
     code = """
 import sys
 sys.modules["resource"] = sys.modules["fcntl"] = None
-import ally_plugins.runtime.launching, ally_plugins.runtime.direct, ally_plugins.runtime.piped
-import ally_plugins.runtime.stderrlog, ally_plugins.runtime.environment
+from ally_plugins.runtime.processes import direct, environment, launching, piped, stderrlog
 assert not any("guard" in name or "lifeline" in name for name in sys.modules), sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.daemons import ProcessLimits
-from ally_plugins.errors import CannotExecute
-from ally_plugins.runtime.direct import DirectLauncher
-from ally_plugins.runtime.guarded import GuardedLauncher
-from ally_plugins.runtime.launching import is_guardian_possible, make_launcher
-from ally_plugins.runtime.process import Exit, Launcher
+from ally_plugins.contract.process_spec import ProcessLimits
+from ally_plugins.contract.values.errors import CannotExecute
+from ally_plugins.runtime.processes.direct import DirectLauncher
+from ally_plugins.runtime.processes.guardian_client import GuardedLauncher
+from ally_plugins.runtime.processes.launching import is_guardian_possible, make_launcher
+from ally_plugins.runtime.processes.process import Exit, Launcher
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="looks into /proc; the ways themselves are elsewhere too"

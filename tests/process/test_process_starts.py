@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.errors import CannotExecute
-from ally_plugins.runtime.process import Exit
+from ally_plugins.contract.values.errors import CannotExecute
+from ally_plugins.runtime.processes.process import Exit
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="looks into /proc; the ways themselves are elsewhere too"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.runtime.launching import is_guardian_possible
-from ally_plugins.runtime.process import Exit
+from ally_plugins.runtime.processes.launching import is_guardian_possible
+from ally_plugins.runtime.processes.process import Exit
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="looks into /proc; the ways themselves are elsewhere too"

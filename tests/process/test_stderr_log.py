@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.runtime.stderrlog import BURST, FILE_BYTES, LINE_BYTES, RATE, StderrLog, log_file
+from ally_plugins.runtime.processes.stderrlog import BURST, FILE_BYTES, LINE_BYTES, RATE, StderrLog, log_file
 
 RECORD = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z .*\Z")
 

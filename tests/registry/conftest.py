@@ -13,7 +13,7 @@ import packaging.specifiers  # noqa: F401  # likewise
 import pytest
 import tomlkit  # noqa: F401  # likewise
 
-from ally_plugins.home import Home
+from ally_plugins.catalog.home.folder import Home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

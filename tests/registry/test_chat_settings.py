@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from ally_plugins.chat_settings import ChatSettings
-from ally_plugins.config import parse_config
-from ally_plugins.errors import ConfigError
+from ally_plugins.catalog.home.chat_settings import ChatSettings
+from ally_plugins.catalog.home.config import parse_config
+from ally_plugins.contract.values.errors import ConfigError
 
 
 def error_of(text: str) -> str:

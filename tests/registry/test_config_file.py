@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.config import MAX_CONFIG_BYTES, PluginConfig, edit_config, parse_config, read_config
-from ally_plugins.errors import ConfigError
+from ally_plugins.catalog.home.config import MAX_CONFIG_BYTES, PluginConfig, edit_config, parse_config, read_config
+from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import GrantSet
 
 if TYPE_CHECKING:
-    from ally_plugins.home import Home
+    from ally_plugins.catalog.home.folder import Home
 
 FULL = """\
 # my plugins

@@ -19,7 +19,7 @@ from ally_plugins import (
     ProcessLimits,
     Timing,
 )
-from ally_plugins.records import given_records
+from ally_plugins.catalog.decide.record import given_records
 
 EVERYTHING = """
 [daemon]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.discovery import Found, discover
-from ally_plugins.manifest import MAX_MANIFEST_BYTES
+from ally_plugins.catalog.discovery.packages import Found, discover
+from ally_plugins.contract.manifest import MAX_MANIFEST_BYTES
 
 if TYPE_CHECKING:
     from .conftest import Site

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins import discovery_cache
-from ally_plugins.discovery import discover
+from ally_plugins.catalog.discovery import cache as discovery_cache
+from ally_plugins.catalog.discovery.packages import discover
 
 if TYPE_CHECKING:
     from collections.abc import Callable

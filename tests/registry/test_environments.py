@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins import environments
-from ally_plugins.config import PluginConfig
-from ally_plugins.environments import build, chosen_interpreter, plan, python_in, remove
-from ally_plugins.errors import ConfigError, OperatorError
-from ally_plugins.installing import requirement_of
+from ally_plugins.catalog.environments import build as environments
+from ally_plugins.catalog.environments.build import build, chosen_interpreter, plan, python_in, remove
+from ally_plugins.catalog.environments.installer import requirement_of
+from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.contract.values.errors import ConfigError, OperatorError
 
 if TYPE_CHECKING:
-    from ally_plugins.home import Home
+    from ally_plugins.catalog.home.folder import Home
 
     from .conftest import Site
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ally_plugins import Home, Host, PluginLoadError
-from ally_plugins.starts import failed_starts, remember_starts
+from ally_plugins.catalog.home.failed_starts import failed_starts, remember_starts
 
 if TYPE_CHECKING:
     from pathlib import Path

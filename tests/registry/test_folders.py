@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.config import read_config
-from ally_plugins.consent import file_changes, listing_of, read_consent
-from ally_plugins.errors import ConfigError, ConsentError
-from ally_plugins.registry import Registry
+from ally_plugins.catalog.home.config import read_config
+from ally_plugins.catalog.home.consent import file_changes, listing_of, read_consent
+from ally_plugins.catalog.registry import Registry
+from ally_plugins.contract.values.errors import ConfigError, ConsentError
 
 if TYPE_CHECKING:
-    from ally_plugins.home import Home
-    from ally_plugins.records import PluginRecord
+    from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.catalog.home.folder import Home
 
     from .conftest import Site
 

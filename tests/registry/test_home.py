@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins import home as home_module
-from ally_plugins.errors import ConfigError
-from ally_plugins.home import Home, read_capped, write_atomically
+from ally_plugins.catalog.home import folder as home_module
+from ally_plugins.catalog.home.folder import Home, read_capped, write_atomically
+from ally_plugins.contract.values.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from ally_plugins import installing
-from ally_plugins.errors import ConfigError, OperatorError
-from ally_plugins.installing import install_command, uninstall_command
+from ally_plugins.catalog.environments import installer as installing
+from ally_plugins.catalog.environments.installer import install_command, uninstall_command
+from ally_plugins.contract.values.errors import ConfigError, OperatorError
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.errors import PluginLoadError
-from ally_plugins.records import PluginRecord
-from ally_plugins.registry import load_class
+from ally_plugins.catalog.decide.record import PluginRecord
+from ally_plugins.catalog.registry import load_class
+from ally_plugins.contract.values.errors import PluginLoadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

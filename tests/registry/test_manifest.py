@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.errors import ManifestError
-from ally_plugins.grants import Grant
-from ally_plugins.manifest import HOST_API, MAX_MANIFEST_BYTES, Manifest, manifest_line
+from ally_plugins.contract.grants import Grant
+from ally_plugins.contract.manifest import HOST_API, MAX_MANIFEST_BYTES, Manifest, manifest_line
+from ally_plugins.contract.values.errors import ManifestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

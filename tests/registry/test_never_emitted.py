@@ -4,8 +4,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ally_plugins import EVENT_TYPES, Home, Host, Manifest
-from ally_plugins.discovery import Discovery, Found
-from ally_plugins.registry import Registry
+from ally_plugins.catalog.discovery.packages import Discovery, Found
+from ally_plugins.catalog.registry import Registry
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -81,7 +81,7 @@ PROJECTS: dict[str, tuple[str, str, list[str]]] = {
 LOOK = """
 import sys
 known = set(sys.modules)
-from ally_plugins.discovery import discover
+from ally_plugins.catalog.discovery.packages import discover
 import json
 found = [
     {"name": f.name, "problem": f.problem, "editable": f.editable, "description": f.manifest and f.manifest.description,
@@ -192,7 +192,7 @@ def test_a_moved_source_of_an_editable_plugin_is_a_problem_of_that_plugin_alone(
 
 INSTALLING = """
 import json, sys
-from ally_plugins.installing import install, uninstall
+from ally_plugins.catalog.environments.installer import install, uninstall
 lines = []
 done = (install if sys.argv[1] == "install" else uninstall)(sys.argv[2:], lines.append)
 print(json.dumps([done.exit_code, done.appeared, done.disappeared, done.changed, "".join(lines)]))

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.discovery import discover
-from ally_plugins.errors import ConfigError, ConsentError, OperatorError
-from ally_plugins.manifest import Manifest
+from ally_plugins.catalog.discovery.packages import discover
+from ally_plugins.catalog.registry import PluginRecord, Registry
+from ally_plugins.contract.manifest import Manifest
+from ally_plugins.contract.values.errors import ConfigError, ConsentError, OperatorError
 from ally_plugins.policy.permissions import GrantSet
-from ally_plugins.registry import PluginRecord, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ally_plugins.home import Home
+    from ally_plugins.catalog.home.folder import Home
 
     from .conftest import Site
 

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins import secret_store
-from ally_plugins.errors import ConfigError
-from ally_plugins.secret_store import SecretStore
+from ally_plugins.catalog.home import secret_store
+from ally_plugins.catalog.home.secret_store import SecretStore
+from ally_plugins.contract.values.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ally_plugins.home import Home
+    from ally_plugins.catalog.home.folder import Home
 
 
 class Keyring:

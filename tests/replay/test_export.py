@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.events import ToolCallStart, stamp
+from ally_plugins.contract.values.codec import encode, event_to_wire
+from ally_plugins.contract.values.events import ToolCallStart, stamp
 from ally_plugins.replay.export import read_export
 from ally_plugins.replay.steps import (
     AgentEnded,
@@ -30,7 +31,6 @@ from ally_plugins.replay.steps import (
     Usage,
 )
 from ally_plugins.replay.turns import with_safe_points
-from ally_plugins.structuring import encode, event_to_wire
 
 HEADER = {"format": "ally-journal", "version": 1}
 

@@ -24,11 +24,11 @@ from ally_plugins import (
     ToolResult,
     hookimpl,
 )
-from ally_plugins.errors import BudgetRefused, HostError
-from ally_plugins.home import Home
+from ally_plugins.catalog.decide.record import PluginRecord
+from ally_plugins.catalog.home.folder import Home
+from ally_plugins.contract.values.errors import BudgetRefused, HostError
 from ally_plugins.journal import Journal
 from ally_plugins.journal.export import export
-from ally_plugins.records import PluginRecord
 from ally_plugins.replay.pacing import ReplayClock
 from ally_plugins.replay.player import Player
 from ally_plugins.replay.playing import QUANTUM_MS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.errors import RecordingError
+from ally_plugins.contract.values.errors import RecordingError
 from ally_plugins.replay.reading import RecordingFormat, open_recording
 from ally_plugins.replay.steps import BrokenLine, PersonMessage, SessionEnded, ToolCalled
 

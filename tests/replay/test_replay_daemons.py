@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host, ToolCallEnd, hookimpl
-from ally_plugins.home import Home
-from ally_plugins.registry import Registry
+from ally_plugins.catalog.home.folder import Home
+from ally_plugins.catalog.registry import Registry
 from ally_plugins.replay.pacing import ReplayClock
 from ally_plugins.replay.player import Player
 from ally_plugins.replay.reading import open_recording

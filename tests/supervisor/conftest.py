@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host, PluginRecord, ToolCall, hookimpl, tool
-from ally_plugins.config import PluginConfig
-from ally_plugins.daemons import Daemon, ProcessLimits, Timing
-from ally_plugins.manifest import Manifest
+from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.contract.manifest import Manifest
+from ally_plugins.contract.process_spec import Daemon, ProcessLimits, Timing
 from ally_plugins.policy.permissions import GrantSet
 
 if TYPE_CHECKING:
     from ally_plugins.policy.verdicts import Vote
-    from ally_plugins.runtime.plugin import Plugin
+    from ally_plugins.runtime.lanes.plugin import Plugin
 
 KIT = Path(__file__).with_name("daemon_kit.py").read_text(encoding="utf-8")
 
@@ -196,7 +196,7 @@ class Theatre:
 
 
 def _requests(texts: Iterable[str]) -> tuple[Any, ...]:
-    from ally_plugins.manifest import Request
+    from ally_plugins.contract.manifest import Request
     from ally_plugins.policy.permissions import Grant
 
     return tuple(Request(Grant.parse(text), "") for text in texts)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ally_plugins import Host
-from ally_plugins.daemons import Daemon, Timing
+from ally_plugins.contract.process_spec import Daemon, Timing
 
 
 async def _main(folder: Path, kinds: list[str]) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import UserMessage
+from ally_plugins.contract.settings import Secret
 from ally_plugins.journal.reading import Reading
-from ally_plugins.settings import Secret
 
 if TYPE_CHECKING:
-    from ally_plugins.daemons import Daemon
+    from ally_plugins.contract.process_spec import Daemon
 
 Theatre = Any
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ally_plugins import Event, PluginState
-from ally_plugins.errors import NotFoundRefused
+from ally_plugins.contract.values.errors import NotFoundRefused
 from ally_plugins.journal.reading import Reading
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")

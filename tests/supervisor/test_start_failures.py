@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ally_plugins import Host
-from ally_plugins.daemons import Daemon, Timing
-from ally_plugins.errors import HostError
+from ally_plugins.contract.process_spec import Daemon, Timing
+from ally_plugins.contract.values.errors import HostError
 
 Theatre = Any
 

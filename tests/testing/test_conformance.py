@@ -20,8 +20,8 @@ from ally_plugins import (
     hookimpl,
     tool,
 )
-from ally_plugins.events import EVENT_TYPES
-from ally_plugins.structuring import event_data, event_from_wire
+from ally_plugins.contract.values.codec import event_data, event_from_wire
+from ally_plugins.contract.values.events import EVENT_TYPES
 from ally_plugins.testing import CHECKS, check_plugin, run_check, sample_calls, sample_events
 
 HEAD = 'description = "for a test"\nrequires_host = ">=1,<2"\n'

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.errors import ValidationRefused
+from ally_plugins.contract.values.errors import ValidationRefused
 from ally_plugins.wire.methods import (
     HOST_METHODS,
     METHODS,
@@ -171,7 +171,7 @@ def test_a_wrong_answer_to_initialize_is_refused_with_the_place_and_the_nearest_
 
 
 def test_a_tool_is_described_as_the_maker_of_specs_takes_it() -> None:
-    from ally_plugins.tools import make_spec
+    from ally_plugins.contract.tools.declared import make_spec
 
     read = read_params("register_tool", {"name": "x", "timeout": 5, "cause": "s1:4", "session_id": "s1"})
 
@@ -185,7 +185,7 @@ def test_a_tool_is_described_as_the_maker_of_specs_takes_it() -> None:
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{method.sender}-{method.name}")
 def test_what_is_written_is_read_as_the_same(method: Any) -> None:
-    from ally_plugins.structuring import decode, encode
+    from ally_plugins.contract.values.codec import decode, encode
     from ally_plugins.wire.samples import SAMPLES
 
     read = read_params if method.sender == "plugin" else read_host_params

@@ -12,8 +12,8 @@ import attrs
 import jsonschema
 import pytest
 
-from ally_plugins.events import EVENT_TYPES
-from ally_plugins.structuring import decode, encode
+from ally_plugins.contract.values.codec import decode, encode
+from ally_plugins.contract.values.events import EVENT_TYPES
 from ally_plugins.wire.codes import CODES
 from ally_plugins.wire.methods import COMMON_ERRORS, METHODS, read_host_params, read_initialize_result, read_params
 from ally_plugins.wire.samples import SAMPLES

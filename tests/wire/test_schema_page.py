@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.structuring import decode, encode
+from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.wire.codes import CODES, read_error
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.messages import ErrorResponse, Notification, Request, Response
@@ -88,8 +88,8 @@ def test_every_message_has_an_entry_with_words_and_every_code_its_row(page: str)
 
 
 def test_the_limits_on_the_page_are_those_of_the_code(page: str) -> None:
+    from ally_plugins.host.daemons.calls import IN_FLIGHT
     from ally_plugins.policy.budget import Limits
-    from ally_plugins.remote.calls import IN_FLIGHT
     from ally_plugins.wire.limits import WireLimits
 
     limits = WireLimits()

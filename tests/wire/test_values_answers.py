@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.compat import override
-from ally_plugins.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult, evolve
-from ally_plugins.errors import AllyError, PluginError
-from ally_plugins.judging import check_call, check_message, check_result
+from ally_plugins.contract.values.codec import decode, encode
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult, evolve
+from ally_plugins.contract.values.errors import AllyError, PluginError
+from ally_plugins.contract.values.verdicts import Allow, Ask, Deny, Replace
+from ally_plugins.host.sessions.gates import check_call, check_message, check_result
 from ally_plugins.policy.model_input import check_model_input
 from ally_plugins.policy.prompt_sections import check_sections
 from ally_plugins.policy.verdicts import read_replacement, read_verdict
-from ally_plugins.structuring import decode, encode
-from ally_plugins.verdicts import Allow, Ask, Deny, Replace
 from ally_plugins.wire.answers import replacement_from_wire, replacement_to_wire, verdict_from_wire, verdict_to_wire
 
 CALL = ToolCall("bash", {"command": "ls", "n": 1}, "c1")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.errors import EventError
-from ally_plugins.events import (
+from ally_plugins.contract.values.codec import decode, encode
+from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.events import (
     EVENT_TYPES,
     CompactionStart,
     Event,
@@ -19,7 +20,6 @@ from ally_plugins.events import (
     ToolCallEnd,
     stamp,
 )
-from ally_plugins.structuring import decode, encode
 from ally_plugins.testing.samples import sample_events
 from ally_plugins.wire.eventlines import event_from_params, event_line, event_params
 

@@ -9,10 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.conversation import AgentState, Context, Message, Receipt, TodoItem, ToolCall, ToolResult
-from ally_plugins.errors import EventError
-from ally_plugins.events import PermissionRequest
-from ally_plugins.structuring import decode, encode
+from ally_plugins.contract.values.codec import decode, encode
+from ally_plugins.contract.values.conversation import (
+    AgentState,
+    Context,
+    Message,
+    Receipt,
+    TodoItem,
+    ToolCall,
+    ToolResult,
+)
+from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.events import PermissionRequest
 from ally_plugins.wire.values import (
     call_from_wire,
     call_to_wire,
@@ -197,7 +205,7 @@ def test_what_a_newer_host_adds_to_a_value_is_passed_over() -> None:
 @given(jsons)
 def test_a_tool_that_returns_a_plain_value_is_read_as_inline(value: Any) -> None:
     """Be it an object that has a `success` of its own."""
-    from ally_plugins.contributions import as_tool_result
+    from ally_plugins.host.bus.offered import as_tool_result
 
     inline = as_tool_result(value)
     assert as_tool_result(tool_result_from(_over_the_wire(tool_value(value)))) == inline
@@ -205,7 +213,7 @@ def test_a_tool_that_returns_a_plain_value_is_read_as_inline(value: Any) -> None
 
 @pytest.mark.parametrize("value", [{"success": True, "rows": 5}, {"success": False, "message": "no", "error": 5}])
 def test_a_plain_object_with_a_success_of_its_own_is_data_as_inline(value: Any) -> None:
-    from ally_plugins.contributions import as_tool_result
+    from ally_plugins.host.bus.offered import as_tool_result
 
     assert as_tool_result(tool_result_from(_over_the_wire(tool_value(value)))) == as_tool_result(value)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins import errors
+from ally_plugins.contract.values import errors
 from ally_plugins.wire import codes
 from ally_plugins.wire.codes import CODES, REASONS, read_error, write_error
 

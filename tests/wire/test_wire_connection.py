@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.errors import BudgetRefused, ProtocolError
+from ally_plugins.contract.values.errors import BudgetRefused, ProtocolError
 from ally_plugins.wire.codes import (
     BUSY,
     CANCELLED,

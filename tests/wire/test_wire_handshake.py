@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.errors import VersionError
+from ally_plugins.contract.values.errors import VersionError
 from ally_plugins.wire.handshake import PROTOCOL, PROTOCOLS, check_protocol, choose, find_early_problem
 
 

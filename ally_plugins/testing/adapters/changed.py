@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ally_plugins.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult, evolve
-from ally_plugins.events import ToolCallEnd, ToolCallStart, UserMessage
-from ally_plugins.verdicts import Deny, Replace
+from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult, evolve
+from ally_plugins.contract.values.events import ToolCallEnd, ToolCallStart, UserMessage
+from ally_plugins.contract.values.verdicts import Deny, Replace
 
 from .check import AdapterCheck, needing
 from .script import calls
@@ -97,9 +97,9 @@ async def _a_blocked_message_begins_nothing(stage: Stage) -> None:
     async def fail(self: Any, message: Message) -> Any:  # noqa: ARG001
         raise ValueError("cannot read it")
 
-    from ally_plugins.config import PluginConfig
+    from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.catalog.home.config import PluginConfig
     from ally_plugins.policy.permissions import GrantSet
-    from ally_plugins.records import PluginRecord
 
     everything = GrantSet.everything()
     config = PluginConfig(enabled=True, is_decided=True, grants=everything, transform_on_error="block")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.events import CompactionComplete, CompactionStart
-from ally_plugins.verdicts import Deny
+from ally_plugins.contract.values.events import CompactionComplete, CompactionStart
+from ally_plugins.contract.values.verdicts import Deny
 
 from .check import AdapterCheck, needing
 from .stage import Stage, expect, plugin
 
 if TYPE_CHECKING:
-    from ally_plugins.events import PermissionRequest
+    from ally_plugins.contract.values.events import PermissionRequest
 
 __all__ = ["CHECKS"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.errors import AllyError
-from ally_plugins.events import (
+from ally_plugins.contract.values.errors import AllyError
+from ally_plugins.contract.values.events import (
     Decision,
     DiffPreview,
     PermissionRequest,
@@ -14,14 +14,14 @@ from ally_plugins.events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from ally_plugins.verdicts import Allow, Ask, Deny
+from ally_plugins.contract.values.verdicts import Allow, Ask, Deny
 
 from .check import AdapterCheck, needing
 from .script import calls
 from .stage import Play, Stage, expect, plugin, tool
 
 if TYPE_CHECKING:
-    from ally_plugins.conversation import ToolCall
+    from ally_plugins.contract.values.conversation import ToolCall
 
     from .driver import HostTool
 

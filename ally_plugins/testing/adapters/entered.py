@@ -7,8 +7,8 @@ import random
 from contextlib import suppress
 from typing import Any, Final
 
-from ally_plugins.events import PluginMessageReceived, UserMessage
-from ally_plugins.inbox import Waiting
+from ally_plugins.contract.values.events import PluginMessageReceived, UserMessage
+from ally_plugins.host.sessions.inbox import Waiting
 
 from .check import AdapterCheck
 from .script import Answer, Asked, calls

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from ally_plugins.conversation import ToolCall
-from ally_plugins.errors import ToolCallError
-from ally_plugins.events import AgentEnd, ToolCallEnd, ToolCallStart
+from ally_plugins.contract.tools.declared import tool as plugin_tool
+from ally_plugins.contract.values.conversation import ToolCall
+from ally_plugins.contract.values.errors import ToolCallError
+from ally_plugins.contract.values.events import AgentEnd, ToolCallEnd, ToolCallStart
+from ally_plugins.contract.values.verdicts import Deny
 from ally_plugins.testing.checks import Broken
 from ally_plugins.testing.observed import ObservedHost
-from ally_plugins.tools import tool as plugin_tool
-from ally_plugins.verdicts import Deny
 
 from .check import AdapterCheck, needing
 from .driver import AgentSetup

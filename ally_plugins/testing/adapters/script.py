@@ -7,8 +7,8 @@ from typing import Any, Final, TypeAlias
 
 from attrs import define, field, frozen
 
-from ally_plugins.conversation import Message, ToolCall
-from ally_plugins.frozen import EMPTY, FrozenDict, freeze_mapping
+from ally_plugins.contract.values.conversation import Message, ToolCall
+from ally_plugins.contract.values.frozen import EMPTY, FrozenDict, freeze_mapping
 
 __all__ = ["Answer", "Asked", "Script", "calls"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from attrs import Factory, define, frozen
 
-from ally_plugins.events import Event
-from ally_plugins.markers import hookimpl
+from ally_plugins.contract.markers import hookimpl
+from ally_plugins.contract.values.events import Event
 from ally_plugins.policy.model_input import find_history_problem
 from ally_plugins.testing.checks import Broken
 from ally_plugins.testing.observed import ObservedHost
@@ -19,9 +19,9 @@ from .driver import AdapterDriver, AgentSetup, HostTool
 from .script import Asked, Script, Step
 
 if TYPE_CHECKING:
-    from ally_plugins.conversation import Message
-    from ally_plugins.handle import Ally
-    from ally_plugins.session import Session
+    from ally_plugins.contract.handle import Ally
+    from ally_plugins.contract.values.conversation import Message
+    from ally_plugins.host.sessions.session import Session
 
 __all__ = ["SESSION", "Play", "Stage", "expect", "plugin", "tool"]
 

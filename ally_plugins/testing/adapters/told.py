@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ally_plugins.events import (
+from ally_plugins.contract.values.events import (
     AgentEnd,
     AgentStart,
     AssistantMessage,

@@ -1,0 +1,123 @@
+"""Keeps a session's own conversation in step with the history that a framework keeps, and copies only what is new.
+
+What is new is noted at once and read when somebody wants to know: mostly a run has several steps until then.
+
+Messages of a framework are told apart by being the same object; each becomes any number of messages here. Ids count
+what was said, so that the same history gets the same ids after a restart; plugins' messages keep their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Final, TypeAlias
+
+from attrs import define, field
+
+from ally_plugins.contract.values.conversation import Message
+from ally_plugins.host.sessions.memory import Conversation
+
+__all__ = ["Convert", "Mirror"]
+
+Convert: TypeAlias = Callable[[Any], Iterable[Message]]
+"""What makes messages, without ids, of one message of the framework's; a plugin's has its id."""
+
+
+def _say_nothing(_: Any) -> Iterable[Message]:
+    return ()
+
+
+@define(eq=False)
+class Mirror:
+    """The mirror of one session's history."""
+
+    session_id: str
+    conversation: Conversation
+    _plugin_ids: set[str] = field(init=False, factory=set)
+    _unread: list[Any] = field(init=False, factory=list)
+    _convert: Convert = field(init=False, default=_say_nothing)
+    _seen: int = field(init=False, default=0)
+    _last: Any = field(init=False, default=None)
+    _count: int = field(init=False, default=0)
+    _prompts: int = field(init=False, default=0)
+    _epoch: int = field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        self.conversation.is_mirror = True
+
+    @property
+    def next_id(self) -> str:
+        """The id that the next message gets that is no plugin's and no system prompt."""
+        self._read()
+        return self._name("m", self._count + 1)
+
+    @property
+    def plugin_ids(self) -> AbstractSet[str]:
+        """Plugins' messages that the framework's history holds."""
+        self._read()
+        return self._plugin_ids
+
+    def follow(self, history: Sequence[Any], convert: Convert) -> bool:
+        """Take in what is new in a history; say whether it was another one than before, as after a compaction."""
+        seen, count = self._seen, len(history)
+        if seen and not (count >= seen and history[seen - 1] is self._last):
+            return self._start_over(history, convert)
+        if count > seen:
+            self._seen, self._last = count, history[-1]
+            self._unread += history[seen:] if seen else history
+            self._convert = convert
+            self.conversation.catch_up = self._read
+        return False
+
+    def _read(self) -> None:
+        """Take in what is new."""
+        unread, self._unread = self._unread, []
+        for item in unread:
+            for message in self._named(self._convert(item)):
+                self.conversation.add(message)
+
+    def _start_over(self, history: Sequence[Any], convert: Convert) -> bool:
+        """Read a whole history again: one that only goes on is taken in, another one replaces what was known."""
+        known = [message for message in self.conversation.messages if message.source_plugin is None]
+        self._plugin_ids.clear()
+        self._seen, self._count, self._prompts = len(history), 0, 0
+        self._last = history[-1] if history else None
+        named = [named for item in history for named in self._named(convert(item))]
+        said = [message for message in named if message.source_plugin is None]
+        if len(said) >= len(known) and all(map(_is_same, known, said)):
+            for message in named:
+                self.conversation.add(message)
+            return False
+        self._epoch += 1
+        self._count = self._prompts = 0
+        self.conversation.replace(named for item in history for named in self._named(convert(item)))
+        return True
+
+    def _named(self, messages: Iterable[Message]) -> Iterable[Message]:
+        for message in messages:
+            if message.id:
+                self._plugin_ids.add(message.id)
+                yield message
+            elif message.role == "system":
+                self._prompts += 1
+                yield _named(message, self._name("s", self._prompts))
+            else:
+                self._count += 1
+                yield _named(message, self._name("m", self._count))
+
+    def _name(self, kind: str, count: int) -> str:
+        epoch = f"{self._epoch}." if self._epoch else ""
+        return f"{self.session_id}:{kind}{epoch}{count}"
+
+
+_set_id: Final = Message.id.__set__  # type: ignore[attr-defined]  # slots: it writes past `frozen`, at a tenth of a copy
+
+
+def _named(message: Message, message_id: str) -> Message:
+    """Give a message that was made just now, and that nobody has seen, its id."""
+    _set_id(message, message_id)
+    return message
+
+
+def _is_same(one: Message, other: Message) -> bool:
+    return one.id == other.id and one.content == other.content and one.role == other.role

@@ -1,0 +1,223 @@
+"""Whether a call that somebody has to agree to may go on: plugins first, then the person, and the events of both.
+
+The question is the host's own (a sensitive tool), a gate's (`Ask`), or both. Who the person is and how they are asked
+is the approver's business; without one the answer is deny.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+from attrs import define, field, frozen
+
+from ally_plugins.contract.values.conversation import ToolCall
+from ally_plugins.contract.values.events import DiffPreview, Event, PermissionRequest, PermissionResponse
+
+if TYPE_CHECKING:
+    from ally_plugins.host.sessions.gates import Ruling
+
+__all__ = ["OPTIONS", "Approver", "Outcome", "PermissionFlow", "PermissionQuestion", "Sensitive", "sensitivity_of"]
+
+_log: Final = logging.getLogger(__name__)
+
+OPTIONS: Final = ("allow", "deny", "always")
+"""What a person may answer; `always` is for this session, this tool, and the plugins that asked."""
+
+NORMAL: Final = "normal"
+_PATHS: Final = ("file_path", "path", "filename")
+_COMMANDS: Final = ("command", "cmd")
+
+
+@frozen
+class PermissionQuestion:
+    """What a person is asked: may this call run? The answer is one of `request.options`.
+
+    `reason` says why it is asked, in words; `asked_by` names the plugins whose gates want it, none when the tool itself
+    is sensitive. `diff` is what an edit would change, where that is known.
+    """
+
+    request: PermissionRequest
+    call: ToolCall
+    reason: str
+    asked_by: tuple[str, ...] = ()
+    diff: DiffPreview | None = None
+
+
+Approver: TypeAlias = Callable[[PermissionQuestion], Awaitable[str]]
+"""Asks the person and returns one of the question's options. One question of a session at a time."""
+
+Sensitive: TypeAlias = Mapping[str, str] | frozenset[str] | set[str] | tuple[str, ...] | list[str]
+"""The tools that need permission: their names, or a mapping from name to sensitivity (`normal`, `high`, ...)."""
+
+
+@frozen
+class Outcome:
+    """How a question ended. A refused call has a `reason` for the model; a deferred one waits for another run."""
+
+    is_allowed: bool
+    reason: str = ""
+    is_deferred: bool = False
+
+
+_ALLOWED: Final = Outcome(is_allowed=True)
+
+
+class EmitSide(Protocol):
+    """What takes events."""
+
+    def emit(self, event: Event) -> None:
+        """Emit an event."""
+
+
+class PermissionSide(EmitSide, Protocol):
+    """What the flow needs of a session."""
+
+    async def gate_permission(self, request: PermissionRequest) -> Ruling:
+        """Ask the plugins about a permission question."""
+        ...
+
+
+@define(eq=False)
+class PermissionFlow:
+    """The questions of one session, and what the person has answered for good. It lives as long as the session."""
+
+    _always: set[tuple[str, tuple[str, ...]]] = field(init=False, factory=set)
+    _asking: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+
+    async def decide(
+        self,
+        session: PermissionSide,
+        call: ToolCall,
+        ruling: Ruling,
+        *,
+        sensitivity: str | None,
+        approve: Approver | None,
+        diff: DiffPreview | None = None,
+        may_defer: bool = False,
+        parent_id: str | None = None,
+    ) -> Outcome:
+        """Ask about a call that a gate or its sensitivity makes a question of; PERMISSION_REQUEST, then the answer.
+
+        Plugins' permission gates come first: a deny ends it, a granted waiver answers the host's own question. Then the
+        person, by `approve`. With nobody to ask, a call `may_defer` to whoever continues the conversation later; else
+        it is refused. Cancelling counts as deny.
+        """
+        request = permission_request(call, sensitivity or NORMAL, parent_id)
+        session.emit(request)
+        answer = await session.gate_permission(request)
+        if answer.is_denied:
+            return self._answered(session, request, Outcome(is_allowed=False, reason=answer.reason))
+        question = _question(request, call, (ruling, answer), diff)
+        if answer.waived and not question.asked_by:
+            return self._answered(session, request, _ALLOWED)
+        if may_defer and approve is None:
+            return Outcome(is_allowed=False, reason=question.reason, is_deferred=True)
+        return await self._ask(session, question, approve)
+
+    async def veto(self, session: PermissionSide, call: ToolCall, approve: Approver | None) -> Outcome:
+        """Let permission gates stop something of the host's own; it becomes a question only where one of them asks."""
+        request = permission_request(call, NORMAL)
+        answer = await session.gate_permission(request)
+        if not answer.needs_person:
+            return _ALLOWED if answer.is_allowed else Outcome(is_allowed=False, reason=answer.reason)
+        session.emit(request)
+        return await self._ask(session, _question(request, call, (answer,), None), approve)
+
+    def respond(self, session: EmitSide, call: ToolCall, *, is_allowed: bool, parent_id: str | None) -> None:
+        """Tell of an answer that came from elsewhere, to a question that was deferred."""
+        choice = "allow" if is_allowed else "deny"
+        response = PermissionResponse(request_id=request_id(call), choice=choice, **_about(call, parent_id))
+        session.emit(response)
+
+    async def _ask(self, session: PermissionSide, question: PermissionQuestion, approve: Approver | None) -> Outcome:
+        if approve is None:
+            text = f"nobody is there to agree: {question.reason}"
+            return self._answered(session, question.request, Outcome(is_allowed=False, reason=text))
+        call = question.call
+        key = (call.tool_name, question.asked_by)
+        choice, reason = "deny", "the question was taken back"
+        try:
+            async with self._asking:  # a person reads one question at a time
+                choice = "always" if key in self._always else await _choice(approve, question)
+            reason = f"the person did not agree: {question.reason}"
+        finally:
+            session.emit(_response(question.request, choice))
+        if choice == "always":
+            self._always.add(key)
+        return _ALLOWED if choice != "deny" else Outcome(is_allowed=False, reason=reason)
+
+    def _answered(self, session: PermissionSide, request: PermissionRequest, outcome: Outcome) -> Outcome:
+        session.emit(_response(request, "allow" if outcome.is_allowed else "deny"))
+        return outcome
+
+
+def sensitivity_of(sensitive: Sensitive, tool: str) -> str | None:
+    """Return how sensitive a tool is, None when it needs no permission."""
+    if isinstance(sensitive, Mapping):
+        return sensitive.get(tool)
+    return NORMAL if tool in sensitive else None
+
+
+def request_id(call: ToolCall) -> str:
+    """Return the identity of the question about a call: the same when it is answered by a later run."""
+    return f"p-{call.call_id or call.tool_name}"
+
+
+def permission_request(call: ToolCall, sensitivity: str, parent_id: str | None = None) -> PermissionRequest:
+    """Return the question about a call, with the path and command that it names."""
+    return PermissionRequest(
+        request_id=request_id(call),
+        tool_name=call.tool_name,
+        arguments=call.arguments,
+        path=_text(call.arguments, _PATHS),
+        command=_text(call.arguments, _COMMANDS),
+        sensitivity=sensitivity,
+        options=OPTIONS,
+        **_about(call, parent_id),
+    )
+
+
+def _about(call: ToolCall, parent_id: str | None) -> dict[str, Any]:
+    return {"call_id": call.call_id, "agent_id": call.agent_id, "parent_id": parent_id}
+
+
+def _response(request: PermissionRequest, choice: str) -> PermissionResponse:
+    return PermissionResponse(
+        request_id=request.request_id,
+        choice=choice,
+        call_id=request.call_id,
+        agent_id=request.agent_id,
+        parent_id=request.parent_id,
+    )
+
+
+def _question(
+    request: PermissionRequest, call: ToolCall, rulings: tuple[Ruling, ...], diff: DiffPreview | None
+) -> PermissionQuestion:
+    """Return what the person is asked, with the reasons of the gates that want it."""
+    asking = [ruling for ruling in rulings if ruling.needs_person]
+    asked_by = tuple(dict.fromkeys(name for ruling in asking for name in ruling.decided_by))
+    reason = "; ".join(ruling.reason for ruling in asking if ruling.reason) or f"{call.tool_name} needs permission"
+    return PermissionQuestion(request, call, reason, asked_by, diff)
+
+
+def _text(values: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
+    return next((value for key in keys if isinstance(value := values.get(key), str)), None)
+
+
+async def _choice(approve: Approver, question: PermissionQuestion) -> str:
+    """Return the person's answer; what is no answer is a deny."""
+    try:
+        choice = await approve(question)
+    except Exception:  # noqa: BLE001 - whatever went wrong, nobody has agreed
+        _log.exception("asking the person about %r failed; it counts as deny", question.call.tool_name)
+        return "deny"
+    if choice not in OPTIONS:
+        known = ", ".join(map(repr, OPTIONS))
+        _log.error("the approver answered %r about %r; expected one of %s: it counts as deny",
+                   choice, question.call.tool_name, known)  # fmt: skip
+        return "deny"
+    return choice

@@ -1,0 +1,310 @@
+"""One run of one agent in a session: its turn, its safe points, and the events of what it does.
+
+An adapter makes one with `AgentKit.work`, calls `begin`, then what happens in the order in which it does, then `end`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, field
+
+from ally_plugins.contract.values.conversation import Message, ToolCall, ToolResult
+from ally_plugins.contract.values.errors import SessionError
+from ally_plugins.contract.values.events import (
+    AgentEnd,
+    AgentStart,
+    AssistantMessage,
+    ContextUsageUpdate,
+    Event,
+    ModelRequest,
+    ModelResponse,
+    ThoughtComplete,
+    TodoUpdate,
+    UserMessage,
+)
+from ally_plugins.host.bus.agenttools import MAIN_AGENT
+
+from .toolwork import authorize, run_call
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.conversation import SafePoint
+    from ally_plugins.host.bus.agenttools import AgentTool
+    from ally_plugins.host.sessions.toolcalls import Runner
+
+    from .compaction import Compact
+    from .kit import AgentKit  # noqa: TC004 - nobody reads this annotation at run time
+    from .live import LiveSession  # noqa: TC004
+    from .mirror import Convert
+    from .permission import Approver, Outcome
+
+__all__ = ["AgentWork"]
+
+_log: Final = logging.getLogger(__name__)
+
+_NO_ABOUT: Final[dict[str, Any]] = {}
+
+
+@define(eq=False)
+class AgentWork:
+    """One run of an agent. `call_id` is the tool call in which a sub-agent works, `parent` the run that makes it.
+
+    It lives from `begin` to `end`. `stop` is what interrupts the framework's run. `can_defer` says that a question
+    which nobody answers may wait for another run.
+    """
+
+    kit: AgentKit
+    live: LiveSession
+    id: str
+    name: str
+    parent: AgentWork | None = None
+    call_id: str | None = None
+    model: str | None = None
+    can_defer: bool = False
+    stop: Callable[[], object] | None = None
+    interruption_cause: str | None = None
+    context_usage: float | None = None
+    is_ended: bool = False
+    about: dict[str, Any] = field(init=False)
+    _taken: dict[str, Message] = field(init=False, factory=dict)
+    _entered: dict[str, Message] = field(init=False, factory=dict)
+    _tools: int = field(init=False, default=0)
+    _has_begun: bool = field(init=False, default=False)
+    _began: float = field(init=False, factory=perf_counter)
+
+    def __attrs_post_init__(self) -> None:
+        self.about = _NO_ABOUT if self.parent is None else {"agent_id": self.id, "parent_id": self.call_id}
+
+    @property
+    def approve(self) -> Approver | None:
+        """What asks the person: a sub-agent asks as the agent that called it does, unless it has a way of its own."""
+        own = self.kit.approve
+        return own if own is not None or self.parent is None else self.parent.approve
+
+    # --- its life ---
+
+    async def begin(self, prompt: str | None) -> str | None:
+        """Start the turn, with what the person says or the task that a sub-agent is given; return it transformed.
+
+        Plugins' messages that enter with it are returned by the first `safe_point`. Raises GateRefused when a transform
+        blocks the person's message: then nothing has begun.
+        """
+        session = self.live.session
+        if self.approve is not None or self.can_defer:
+            session.has_person = True
+        if self.parent is not None:
+            self.live.works[self.id] = self
+            self._started(None, prompt)
+            return prompt
+        self._doubt()
+        await self._safe_point("turn_start")
+        if prompt is not None:
+            said = Message(role="user", content=prompt, id=self.live.mirror.next_id)
+            said = await session.transform_user_message(said)
+            prompt = said.content
+            self.emit(UserMessage(content=prompt, message_id=said.id))
+        self.live.works[self.id] = self
+        self._started(prompt, None)
+        return prompt
+
+    def _doubt(self) -> None:
+        """Let messages of a run that failed enter again, where the history that goes on does not hold them."""
+        live = self.live
+        lost = {key: each for key, each in live.doubtful.items() if key not in live.mirror.plugin_ids}
+        live.doubtful = {}
+        live.undelivered = {**lost, **live.undelivered}
+
+    def _started(self, message: str | None, task_prompt: str | None) -> None:
+        self._has_begun = True
+        self.emit(
+            AgentStart(
+                agent_name=self.name,
+                instance_id=self.id,
+                model=self.model,
+                is_specialized_agent=self.parent is not None,
+                message=message,
+                task_prompt=task_prompt,
+                call_id=self.call_id,
+                **self.about,
+            )
+        )
+
+    def end(self, content: str | None = None, *, error: BaseException | None = None) -> None:
+        """Tell of the end: what the agent came to, or why it stopped. The second call does nothing.
+
+        Of a run that was stopped before it had begun nothing is told.
+        """
+        if self.is_ended:
+            return
+        self.is_ended = True
+        if not self._has_begun:
+            return
+        self.live.works.pop(self.id, None)
+        if self.parent is not None:
+            self.live.todos.pop(self.id, None)
+        self.live.undelivered = {**self._taken, **self.live.undelivered}
+        if error is not None:
+            self.live.doubtful.update(self._entered)
+        cause = self.interruption_cause
+        if cause is None and error is not None:
+            cause = f"{type(error).__name__}: {error}".removesuffix(": ")
+        self.emit(
+            AgentEnd(
+                agent_name=self.name,
+                content=content,
+                interrupted=cause is not None,
+                interruption_cause=cause,
+                is_specialized_agent=self.parent is not None,
+                instance_id=self.id,
+                result=content if self.parent is not None else None,
+                duration=round(perf_counter() - self._began, 6),
+                tool_use_count=self._tools,
+                context_usage=self.context_usage,
+                call_id=self.call_id,
+                **self.about,
+            )
+        )
+
+    def interrupt(self, cause: str) -> None:
+        """Stop this run; AGENT_END carries the cause. An ended one is left alone."""
+        if not self.is_ended and self.stop is not None:
+            self.interruption_cause = cause
+            self.stop()
+
+    # --- what happens ---
+
+    def emit(self, event: Event) -> None:
+        """Emit an event in the session; once the host has stopped, nobody hears it."""
+        try:
+            self.live.session.emit(event)
+        except SessionError as error:
+            _log.debug("%s is not told: %s", event.type, error)
+
+    def requested(self, model: str | None, count: int) -> None:
+        """Tell that the model is asked to go on, with this many messages."""
+        self.emit(ModelRequest(model=model, message_count=count, **self.about))
+
+    def responded(self, response: ModelResponse) -> None:
+        """Tell that the model has answered."""
+        self.emit(response)
+
+    def thought(self, thinking: str) -> None:
+        """Tell of a thought of the model's."""
+        self.emit(ThoughtComplete(thinking=thinking, **self.about))
+
+    def said(self, content: str) -> None:
+        """Tell what the model said to the person, or a sub-agent's to the agent that called it."""
+        message_id = self.live.mirror.next_id if self.parent is None else None
+        self.emit(AssistantMessage(content=content, message_id=message_id, **self.about))
+
+    def planned(self, todos: Sequence[Mapping[str, str]], call_id: str | None) -> None:
+        """Tell of the agent's todos, `{id, task, status, activeForm?}` each, when they are others than before."""
+        listed = tuple(dict(todo) for todo in todos)
+        if self.live.todos.get(self.about.get("agent_id")) != listed:
+            self.live.todos[self.about.get("agent_id")] = listed
+            self.emit(TodoUpdate(todos=listed, call_id=call_id, **self.about))
+
+    def used(self, tokens: int | None, window: int | None) -> None:
+        """Tell how much of the context window is used; CONTEXT_THRESHOLD follows by itself. Unknown is not told."""
+        if not tokens or not window or window <= 0:
+            return
+        usage = round(min(100.0 * tokens / window, 100.0), 2)
+        self.context_usage = usage
+        if self.parent is None:
+            self.emit(ContextUsageUpdate(context_usage=usage))
+        else:
+            self.emit(ContextUsageUpdate(context_usage=usage, parent_call_id=self.call_id or self.id, **self.about))
+
+    # --- safe points ---
+
+    def follow(self, history: Sequence[Any], convert: Convert) -> None:
+        """Take into the session's conversation what is new in the framework's history; a sub-agent's own is not."""
+        if self.parent is None:
+            mirror = self.live.mirror
+            mirror.follow(history, convert)
+            if self._taken:
+                self._taken = {key: each for key, each in self._taken.items() if key not in mirror.plugin_ids}
+
+    async def safe_point(self, kind: SafePoint) -> tuple[Message, ...]:
+        """Let plugins' messages enter ("step", "turn_end") and return those that the history does not hold yet.
+
+        One that `follow` does not find in the history afterwards (the run was cancelled on the way) is returned again
+        in the next run. A sub-agent has no safe points: messages are for the conversation.
+        """
+        if self.parent is not None or self.live.session.is_closed:
+            return ()
+        await self._safe_point(kind)
+        taken, self.live.undelivered = self.live.undelivered, {}
+        if not taken:
+            return ()
+        self._taken.update(taken)
+        self._entered.update(taken)
+        return tuple(taken.values())
+
+    async def _safe_point(self, kind: SafePoint) -> None:
+        live = self.live
+        for message in await live.session.safe_point(kind):
+            if message.id not in live.mirror.plugin_ids:  # delivered again after a crash: the history has it
+                live.undelivered[message.id] = message
+
+    @property
+    def usage_now(self) -> float | None:
+        """How much of the window is used, in percent, as far as is known: of this run, or of the session before."""
+        known = self.context_usage
+        return known if known is not None or self.parent is not None else self.live.session.conversation.token_usage
+
+    async def compacted(
+        self,
+        messages: list[Any],
+        compact: Compact,
+        *,
+        measure: Callable[[Sequence[Any]], int],
+        strategy: str | None = None,
+    ) -> list[Any] | None:
+        """Shorten the framework's messages if that is due, and return them; None when they stay. See `Compactor.run`.
+
+        Call it at a step, before its safe point, so that what plugins add in answer comes behind what was shortened.
+        """
+        compactor = self.live.compactor
+        wish = compactor.due(self.usage_now, self.kit.compact_at) if self.parent is None else None
+        if wish is None or self.live.session.is_closed:
+            return None
+        return await compactor.run(self, wish, messages, compact, measure=measure, strategy=strategy)
+
+    # --- tools ---
+
+    def offered(self, taken: Collection[str] = ()) -> tuple[AgentTool, ...]:
+        """Return what plugins offer this agent now; `taken` are the names of its own tools. Ask at each step."""
+        session = self.live.session
+        if session.is_closed:
+            return ()
+        return session.agent_tools(MAIN_AGENT if self.parent is None else self.name, taken=taken)
+
+    async def transform_input(self, call: ToolCall) -> ToolCall:
+        """Return a call with the arguments that plugins made of it, before they are checked. Raises GateRefused."""
+        return await self.live.session.transform_tool_input(call)
+
+    async def authorize(
+        self,
+        call: ToolCall,
+        *,
+        sensitivity: str | None = None,
+        is_approved: bool = False,
+    ) -> Outcome:
+        """Decide whether a call with its final arguments may run: DIFF_PREVIEW, gates, then the person where needed.
+
+        `is_approved` says that a person has agreed already (to a deferred question): gates may still deny.
+        """
+        return await authorize(self, call, sensitivity, is_approved=is_approved)
+
+    def answered(self, call: ToolCall, *, is_allowed: bool) -> None:
+        """Tell of an answer that came from elsewhere, to a question that was deferred to this run."""
+        self.live.permission.respond(self, call, is_allowed=is_allowed, parent_id=self.about.get("parent_id"))
+
+    async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:
+        """Run a tool that may run, with its events and output transforms; see `toolcalls.carry_out`."""
+        self._tools += 1
+        return await run_call(self, call, run)

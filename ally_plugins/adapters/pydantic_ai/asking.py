@@ -1,0 +1,146 @@
+"""What the model is asked, as plugins' transforms make it: the system prompt's sections, messages and settings.
+
+It happens last, around the model itself, so that nothing comes in behind it, and the history stays as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic_ai.messages import InstructionPart, ModelRequest, SystemPromptPart
+from pydantic_ai.models.wrapper import WrapperModel
+
+from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.conversation import ModelInput, PromptSection
+from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.frozen import freeze
+
+from .requests import RequestView
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Sequence
+
+    from pydantic_ai.messages import ModelMessage, ModelResponse
+    from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
+    from pydantic_ai.settings import ModelSettings
+    from pydantic_ai.tools import RunContext
+
+    from ally_plugins.adapters.kit import AgentWork
+
+__all__ = ["AskedModel"]
+
+
+class AskedModel(WrapperModel):
+    """The model of one request, asked what plugins' transforms made of it. Raises GateRefused when one blocks."""
+
+    def __init__(self, wrapped: Model, work: AgentWork) -> None:
+        super().__init__(wrapped)
+        self._work = work
+
+    @override
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        """Ask the model."""
+        asked = await self._transformed(messages, model_settings, model_request_parameters)
+        return await self.wrapped.request(*asked)
+
+    @override
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: RunContext[Any] | None = None,
+    ) -> AsyncGenerator[StreamedResponse]:
+        """Ask the model for a stream."""
+        asked = await self._transformed(messages, model_settings, model_request_parameters)
+        async with self.wrapped.request_stream(*asked, run_context) as stream:
+            yield stream
+
+    async def _transformed(
+        self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
+    ) -> tuple[list[ModelMessage], ModelSettings | None, ModelRequestParameters]:
+        session = self._work.live.session
+        if session.wants("system_prompt"):
+            prompt = _Prompt(messages, parameters.instruction_parts or ())
+            after = await session.transform_system_prompt(prompt.sections)
+            if after != prompt.sections:
+                messages = prompt.messages_with(after)
+                parameters = dataclasses.replace(parameters, instruction_parts=prompt.parts_with(after))
+        if session.wants("model_request"):
+            view = RequestView(messages, self._work.live.id)
+            shown = {name: value for name, value in (settings or {}).items() if _is_plain(value)}
+            before = ModelInput(self.wrapped.model_name, view.messages, freeze(shown))
+            made = await session.transform_model_request(before)
+            if made.messages != before.messages:
+                messages = view.with_messages(made.messages)
+            if made.settings != before.settings:
+                hidden = {name: value for name, value in (settings or {}).items() if name not in shown}
+                settings = cast("ModelSettings", {**hidden, **thaw(made.settings)})  # a plugin may invent some
+        return messages, settings, parameters
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        freeze(value)
+    except EventError:
+        return False
+    return True
+
+
+class _Prompt:
+    """The system prompt of one request: the instructions, and the prompts that stand in its messages."""
+
+    def __init__(self, messages: list[ModelMessage], parts: Sequence[InstructionPart]) -> None:
+        self._messages = messages
+        self._parts = {f"instructions-{number}": part for number, part in enumerate(parts, 1)}
+        self._prompts = {f"prompt-{number}": part for number, part in enumerate(_prompts(messages), 1)}
+        texts = {name: part.content for name, part in self._prompts.items()}
+        texts |= {name: part.content for name, part in self._parts.items()}
+        self.sections = tuple(PromptSection(name, text) for name, text in texts.items())
+
+    def parts_with(self, sections: Iterable[PromptSection]) -> list[InstructionPart]:
+        """Return the instructions as the sections have them; a section that a plugin added is one of them."""
+        made = []
+        for section in sections:
+            part = self._parts.get(section.name)
+            if part is not None:
+                made.append(part if part.content == section.text else dataclasses.replace(part, content=section.text))
+            elif section.name not in self._prompts:
+                made.append(InstructionPart(section.text, dynamic=True))
+        return made
+
+    def messages_with(self, sections: Iterable[PromptSection]) -> list[ModelMessage]:
+        """Return the messages with the prompts among them as the sections have them."""
+        texts = {section.name: section.text for section in sections}
+        changed = {id(part): texts.get(name) for name, part in self._prompts.items() if texts.get(name) != part.content}
+        if not changed:
+            return self._messages
+        return [found for message in self._messages if (found := _with_prompts(message, changed)) is not None]
+
+
+def _prompts(messages: Iterable[ModelMessage]) -> Iterable[SystemPromptPart]:
+    for message in messages:
+        if isinstance(message, ModelRequest):
+            yield from (part for part in message.parts if isinstance(part, SystemPromptPart) and not part.metadata)
+
+
+def _with_prompts(message: ModelMessage, changed: dict[int, str | None]) -> ModelMessage | None:
+    """Return a message with changed prompts, and without those whose text is None; None when nothing is left of it."""
+    if not isinstance(message, ModelRequest) or not any(id(part) in changed for part in message.parts):
+        return message
+    parts = []
+    for part in message.parts:
+        if id(part) not in changed:
+            parts.append(part)
+        elif isinstance(part, SystemPromptPart) and (text := changed[id(part)]) is not None:
+            parts.append(dataclasses.replace(part, content=text))
+    return dataclasses.replace(message, parts=parts) if parts else None

@@ -1,0 +1,68 @@
+"""Shortening the framework's history in the middle of a run, by a function or one of the harness's strategies."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+from pydantic_ai.messages import ModelMessage, ModelRequest
+
+from .history import convert
+
+if TYPE_CHECKING:
+    from pydantic_ai.models import ModelRequestContext
+    from pydantic_ai.tools import RunContext
+
+    from ally_plugins.adapters.kit import AgentWork
+
+__all__ = ["COMPACT_AT", "Compaction", "compacted"]
+
+COMPACT_AT: Final = 85.0
+"""Percent of the context window: below the last threshold that plugins hear of, with room for the summary itself."""
+
+
+class Strategy(Protocol):
+    """One of the harness's compaction strategies."""
+
+    async def compact(self, messages: list[ModelMessage], ctx: RunContext[Any]) -> list[ModelMessage]:
+        """Return the messages, shortened."""
+        ...
+
+
+Shorten: TypeAlias = Callable[[list[ModelMessage]], "Sequence[ModelMessage] | Awaitable[Sequence[ModelMessage]]"]
+Compaction: TypeAlias = "Shorten | Strategy"
+"""What shortens a history; the pairs of calls and results stay whole, and the last message is the request."""
+
+
+async def compacted(
+    work: AgentWork, ctx: RunContext[Any], request_context: ModelRequestContext, compaction: Compaction
+) -> ModelRequestContext:
+    """Shorten the history and the request that is about to be sent, if that is due."""
+    method = getattr(compaction, "compact", None)
+
+    async def compact(messages: list[ModelMessage]) -> Sequence[ModelMessage]:
+        made = method(messages, ctx) if method is not None else compaction(messages)  # type: ignore[operator]
+        shorter = await made if isinstance(made, Awaitable) else made
+        _check(shorter)
+        return shorter
+
+    strategy = type(compaction).__name__ if method is not None else getattr(compaction, "__name__", None)
+    shorter = await work.compacted(list(ctx.messages), compact, measure=_measure, strategy=strategy)
+    if shorter is None:
+        return request_context
+    ctx.messages[:] = shorter
+    work.follow(ctx.messages, convert)
+    return dataclasses.replace(request_context, messages=shorter)
+
+
+def _check(messages: Any) -> None:
+    if not isinstance(messages, (list, tuple)) or not messages or not isinstance(messages[-1], ModelRequest):
+        found = type(messages).__name__ if not isinstance(messages, (list, tuple)) else f"{len(messages)} messages"
+        text = f"the compaction returned {found}; expected a list of messages that ends with the request"
+        raise TypeError(text)
+
+
+def _measure(messages: Sequence[ModelMessage]) -> int:
+    """Return the characters that messages hold: near enough to say what share of them is left."""
+    return sum(len(said.content) for message in messages for said in convert(message))

@@ -1,0 +1,145 @@
+"""The framework's messages as plugins see them, and plugins' messages as the framework keeps them.
+
+A plugin's message is a part of a request, whatever its role, since between two steps only requests may come; its
+identity is in the part's metadata, which stays when the framework joins requests and when a history is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import singledispatch
+from typing import Any, Final
+
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    RetryFeedbackPart,
+    SystemPromptPart,
+    TextContent,
+    TextPart,
+    ToolCallPart,
+    ToolReturnPart,
+    UserContent,
+    UserPromptPart,
+)
+
+from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.contract.values.conversation import Message, ToolCall
+from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.frozen import EMPTY, FrozenDict, freeze_mapping
+
+__all__ = ["MARK", "arguments_of", "convert", "prompt_text", "request_for", "said_in", "text_of", "with_text"]
+
+MARK: Final = "ally_plugins"
+"""The key in a part's metadata under which a plugin's message is kept: its id, role, content and metadata."""
+
+
+def request_for(message: Message) -> ModelRequest:
+    """Return a plugin's message as a request of the framework's, marked as the plugin's towards the model."""
+    kept = {"id": message.id, "role": message.role, "content": message.content, "metadata": thaw(message.metadata)}
+    if message.role == "system":
+        return ModelRequest(parts=[SystemPromptPart(message.text_for_model, metadata={MARK: kept})])
+    text = TextContent(message.text_for_model, metadata={MARK: kept})
+    return ModelRequest(parts=[UserPromptPart([text])])
+
+
+def convert(message: ModelMessage) -> Iterable[Message]:
+    """Return what one message of the framework's says, as messages without ids; a plugin's have theirs."""
+    if isinstance(message, ModelResponse):
+        calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
+        text = text_of(message)
+        if text or calls:
+            timestamp = int(message.timestamp.timestamp() * 1000)
+            tool_calls: Any = [ToolCall(call.tool_name, arguments_of(call), call.tool_call_id) for call in calls]
+            yield Message(role="assistant", content=text, tool_calls=tool_calls, timestamp=timestamp)
+        return
+    for part in message.parts:
+        yield from said_in(part)
+
+
+def text_of(response: ModelResponse) -> str:
+    """Return what the model said to the person, without thoughts."""
+    return "".join(part.content for part in response.parts if isinstance(part, TextPart))
+
+
+def arguments_of(call: ToolCallPart) -> FrozenDict:
+    """Return the arguments of a call as the model gave them; none when they are no JSON object."""
+    try:
+        return freeze_mapping(call.args_as_dict(raise_if_invalid=True)) if call.args else EMPTY
+    except (ValueError, AssertionError, EventError):
+        return EMPTY
+
+
+@singledispatch
+def said_in(_part: object) -> Iterable[Message]:
+    """Return the message that a part of a request is, none for what says nothing to anybody."""
+    return ()
+
+
+@said_in.register
+def _(part: SystemPromptPart) -> Iterable[Message]:
+    kept = (part.metadata or {}).get(MARK)
+    message = _kept(kept) if kept is not None else None
+    return [message if message is not None else Message(role="system", content=part.content)]
+
+
+@said_in.register
+def _(part: UserPromptPart) -> Iterable[Message]:
+    timestamp = int(part.timestamp.timestamp() * 1000)
+    if isinstance(part.content, str):
+        return [Message(role="user", content=part.content, timestamp=timestamp)]
+    kept = _kept_in(part.content[0]) if len(part.content) == 1 else None
+    return [kept if kept is not None else Message(role="user", content=_joined(part.content), timestamp=timestamp)]
+
+
+@said_in.register
+def _(part: ToolReturnPart) -> Iterable[Message]:
+    return [Message(role="tool", content=part.model_response_str(), tool_call_id=part.tool_call_id)]
+
+
+@said_in.register
+def _(part: RetryFeedbackPart) -> Iterable[Message]:
+    return [Message(role="user", content=part.model_response())]
+
+
+def _kept_in(item: UserContent) -> Message | None:
+    if isinstance(item, TextContent) and isinstance(item.metadata, dict):
+        return _kept(item.metadata.get(MARK))
+    return None
+
+
+def _kept(kept: Any) -> Message | None:
+    """Return the plugin's message that a part's metadata keeps, None when it is not one (histories are stored)."""
+    if not isinstance(kept, dict):
+        return None
+    texts = [kept.get("id"), kept.get("role"), kept.get("content")]
+    metadata = kept.get("metadata")
+    if not all(isinstance(text, str) for text in texts) or not isinstance(metadata, dict):
+        return None
+    try:
+        return Message(id=kept["id"], role=kept["role"], content=kept["content"], metadata=metadata)
+    except EventError:
+        return None
+
+
+def prompt_text(prompt: str | Sequence[UserContent] | None) -> str | None:
+    """Return the words of a prompt, None when there is none; what is not text (an image) is named only."""
+    return prompt if prompt is None or isinstance(prompt, str) else _joined(prompt)
+
+
+def _joined(items: Sequence[UserContent]) -> str:
+    return "\n".join(_words(item) for item in items)
+
+
+def _words(item: UserContent) -> str:
+    if isinstance(item, str):
+        return item
+    return item.content if isinstance(item, TextContent) else f"<{getattr(item, 'kind', type(item).__name__)}>"
+
+
+def with_text(prompt: str | Sequence[UserContent] | None, text: str) -> str | list[UserContent]:
+    """Return a prompt with other words: they stand in for all of its text, what is not text is kept."""
+    if prompt is None or isinstance(prompt, str):
+        return text
+    return [text, *(item for item in prompt if not isinstance(item, (str, TextContent)))]

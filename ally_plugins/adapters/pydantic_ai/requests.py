@@ -1,0 +1,126 @@
+"""One request's messages as plugins see them, and the way back: what they changed, dropped and added, by message id."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+from pydantic_ai.messages import (
+    ModelRequest,
+    ModelResponse,
+    SystemPromptPart,
+    TextPart,
+    ToolReturnPart,
+    UserPromptPart,
+    repair_messages,
+)
+
+from .history import convert, request_for, said_in, with_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pydantic_ai.messages import ModelMessage, ModelRequestPart
+
+    from ally_plugins.contract.values.conversation import Message
+
+__all__ = ["RequestView"]
+
+
+class RequestView:
+    """What one request says, without the system prompt and what no message can say (changes of tools and the like)."""
+
+    def __init__(self, history: list[ModelMessage], session_id: str) -> None:
+        self._history = history
+        self._said: dict[int, Message] = {}
+        self._count = 0
+        self._session_id = session_id
+        for item in [part for message in history for part in _items(message)]:
+            self._look_at(item)
+        self.messages = tuple(self._said.values())
+
+    def _look_at(self, item: Any) -> None:
+        if isinstance(item, SystemPromptPart) and not item.metadata:
+            return
+        for message in convert(item) if isinstance(item, ModelResponse) else said_in(item):
+            if not message.id:
+                self._count += 1
+                message = evolve(message, id=f"{self._session_id}:m{self._count}")  # noqa: PLW2901 - with its id
+            self._said[id(item)] = message
+
+    def with_messages(self, after: Sequence[Message]) -> list[ModelMessage]:
+        """Return the history as the messages have it now; it is valid again where whole messages are gone."""
+        weave = _Weave(self._said, after)
+        made = [found for message in self._history if (found := weave.take(message)) is not None]
+        return repair_messages(weave.ended(made))
+
+
+def _items(message: ModelMessage) -> Sequence[Any]:
+    return (message,) if isinstance(message, ModelResponse) else message.parts
+
+
+class _Weave:
+    """Puts what was changed and added into the framework's messages, in one pass."""
+
+    def __init__(self, said: dict[int, Message], after: Iterable[Message]) -> None:
+        known = {message.id for message in said.values()}
+        self._said = said
+        self._kept: dict[str, Message] = {}
+        self._added: defaultdict[str, list[ModelRequestPart]] = defaultdict(list)
+        anchor = ""
+        for message in after:
+            if message.id in known:
+                self._kept[message.id] = message
+                anchor = message.id
+            else:
+                self._added[anchor] += request_for(message).parts
+        self._carried = self._added[""]
+
+    def take(self, message: ModelMessage) -> ModelMessage | None:
+        """Return a message as it is to be sent, None when it is gone."""
+        if isinstance(message, ModelResponse):
+            return self._response(message)
+        parts: list[ModelRequestPart] = []
+        for part in message.parts:
+            before = self._said.get(id(part))
+            if before is None:
+                parts.append(part)
+                continue
+            parts, self._carried = [*parts, *self._carried], []
+            after = self._kept.get(before.id)
+            if after is not None:
+                parts.append(part if after.content == before.content else _changed(part, after))
+                parts += self._added[before.id]
+        if not parts:
+            return None
+        return message if parts == list(message.parts) else dataclasses.replace(message, parts=parts)
+
+    def _response(self, message: ModelResponse) -> ModelMessage | None:
+        before = self._said.get(id(message))
+        if before is None:
+            return message
+        after = self._kept.get(before.id)
+        if after is None:
+            return None
+        self._carried = [*self._carried, *self._added[before.id]]
+        if after.content == before.content:
+            return message
+        parts = [part for part in message.parts if not isinstance(part, TextPart)]
+        text = [TextPart(after.content)] if after.content else []
+        return dataclasses.replace(message, parts=[*text, *parts])
+
+    def ended(self, messages: list[ModelMessage]) -> list[ModelMessage]:
+        """Return the messages with what was added behind the last of them."""
+        return [*messages, ModelRequest(parts=self._carried)] if self._carried else messages
+
+
+def _changed(part: ModelRequestPart, after: Message) -> ModelRequestPart:
+    if after.source_plugin is not None:
+        return request_for(after).parts[0]
+    if isinstance(part, UserPromptPart):
+        return dataclasses.replace(part, content=with_text(part.content, after.content))
+    if isinstance(part, ToolReturnPart):
+        return ToolReturnPart(part.tool_name, after.content, part.tool_call_id, outcome=part.outcome)
+    return UserPromptPart(after.content)

@@ -1,0 +1,126 @@
+"""What a tool returned or raised as plugins see it, and what their transforms made of it as the framework takes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pydantic_ai.exceptions import ModelRetry, ToolFailed, ToolFailedError, ToolRetryError
+from pydantic_ai.messages import TextContent, ToolReturn, ToolReturnPart, is_multi_modal_content
+from pydantic_ai.tools import ToolDenied
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.frozen import freeze
+
+from .history import MARK
+
+__all__ = ["failure_text", "restore", "restore_failure", "summary", "with_failure_text", "words"]
+
+_NAMED: Final = "<{}>"
+
+
+def summary(value: Any) -> ToolResult:
+    """Return a tool's result in words and as data; what is not text or JSON (an image) is named only."""
+    if value.__class__ is str:
+        return ToolResult(success=True, output=value)
+    if isinstance(value, ToolDenied):
+        return ToolResult(success=False, error=value.message)
+    if isinstance(value, ToolReturn):
+        return _summary_of_return(value)
+    data = _jsonable(value)
+    if data is None or isinstance(data, str):
+        return ToolResult(success=True, output=data or "")
+    return ToolResult(success=True, output=encode(data).decode(), data=data)
+
+
+def _summary_of_return(value: ToolReturn[Any]) -> ToolResult:
+    kept = value.metadata.get(MARK) if isinstance(value.metadata, dict) else None
+    if isinstance(kept, dict) and isinstance(value.return_value, str):  # a plugin's tool
+        return ToolResult(success=True, output=value.return_value, data=kept.get("data"))
+    return _with_more(summary(value.return_value), _content_text(value.content))
+
+
+def _with_more(inner: ToolResult, more: str) -> ToolResult:
+    """Return a result with more text behind its own."""
+    text = "\n".join(filter(None, (inner.output, more)))
+    return ToolResult(inner.success, text, inner.error, inner.data)
+
+
+def words(value: Any) -> str:
+    """Return what an agent came to, in words."""
+    result = summary(value)
+    return result.output or result.error or ""
+
+
+def _content_text(content: Any) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    items = content if isinstance(content, Sequence) else (content,)
+    return "\n".join(_word(item) for item in items)
+
+
+def _word(item: Any) -> str:
+    if isinstance(item, str):
+        return item
+    return item.content if isinstance(item, TextContent) else _NAMED.format(getattr(item, "kind", type(item).__name__))
+
+
+def _jsonable(value: Any) -> Any:
+    """Return what JSON can say of a value; bytes of images and the like stay out of events and the journal."""
+    if is_multi_modal_content(value):
+        return _word(value)
+    if isinstance(value, (list, tuple)) and any(map(is_multi_modal_content, value)):
+        return [_jsonable(item) for item in value]
+    try:
+        return freeze(from_json(to_json(value, fallback=str, inf_nan_mode="strings", bytes_mode="base64")))
+    except (PydanticSerializationError, EventError, TypeError, ValueError, RecursionError):
+        return _NAMED.format(type(value).__name__)
+
+
+def restore(value: Any, before: ToolResult, after: ToolResult) -> Any:
+    """Return the tool's value, or what transforms made of it: text for text, data for data. Raises ToolFailed.
+
+    That is raised when the output is withheld: the model reads why.
+    """
+    if after is before:
+        return value
+    if not after.success and before.success:
+        raise ToolFailed(after.error or "the output is withheld")
+    if isinstance(value, ToolDenied):
+        return dataclasses.replace(value, message=after.error or value.message)
+    changed = thaw(after.data) if after.data != before.data else after.output
+    if isinstance(value, ToolReturn):
+        return dataclasses.replace(value, return_value=changed, content=None)
+    return changed
+
+
+def failure_text(error: BaseException) -> str:
+    """Return what went wrong in a tool, in the words that the model reads where it does."""
+    if isinstance(error, ToolRetryError):
+        part = error.tool_retry
+        return part.model_response_str(wrap_if_error=False) if isinstance(part, ToolReturnPart) else str(error)
+    if isinstance(error, ToolFailedError):
+        return error.tool_failed.model_response_str(wrap_if_error=False)
+    if isinstance(error, (ModelRetry, ToolFailed)):
+        return error.message
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def restore_failure(error: Exception, before: ToolResult, after: ToolResult) -> Exception:
+    """Return the error with the words that transforms made of its own, where the model reads them."""
+    text = after.error or ""
+    return error if after is before or text == before.error else with_failure_text(error, text)
+
+
+def with_failure_text(error: Exception, text: str) -> Exception:
+    """Return an error that tells the model `text`; one whose words the model never reads is returned as it is."""
+    if isinstance(error, ToolRetryError):
+        return ToolRetryError(dataclasses.replace(error.tool_retry, content=text))
+    if isinstance(error, ToolFailedError):
+        return ToolFailedError(dataclasses.replace(error.tool_failed, content=text))
+    return error

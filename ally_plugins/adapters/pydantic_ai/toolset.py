@@ -1,0 +1,82 @@
+"""Plugins' tools beside the agent's own: asked for anew at each step, since plugins come and go meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic_ai.exceptions import ModelRetry, ToolFailed
+from pydantic_ai.messages import ToolReturn
+from pydantic_ai.tools import ToolDefinition
+from pydantic_ai.toolsets import ToolsetTool, WrapperToolset
+from pydantic_core import SchemaValidator, core_schema
+
+from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.errors import ArgumentsError, NotFoundRefused, RefusedError, ToolCallError
+
+from .history import MARK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic_ai.tools import RunContext
+
+    from ally_plugins.adapters.kit import AgentWork
+    from ally_plugins.host.bus.agenttools import AgentTool
+
+__all__ = ["PluginToolset"]
+
+_ANY_OBJECT: Final = SchemaValidator(core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema()))
+"""The plugin's own schema is checked by the host, with its own words for what is wrong."""
+
+
+@dataclass
+class PluginToolset(WrapperToolset[Any]):
+    """The agent's tools and those of plugins, for one run."""
+
+    work: Callable[[], AgentWork | None] = field(kw_only=True)
+    _offered: dict[str, AgentTool] = field(default_factory=dict, kw_only=True, repr=False)
+
+    @override
+    async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
+        """Return the agent's own tools and what plugins offer now; the agent's own keep their names."""
+        tools = await self.wrapped.get_tools(ctx)
+        work = self.work()
+        offered = work.offered(taken=tools) if work is not None else ()
+        if not offered:
+            return tools
+        self._offered.update((tool.name, tool) for tool in offered)
+        return {**tools, **{tool.name: self._tool(ctx, tool) for tool in offered}}
+
+    def _tool(self, ctx: RunContext[Any], tool: AgentTool) -> ToolsetTool[Any]:
+        definition = ToolDefinition(
+            name=tool.name,
+            description=tool.description,
+            parameters_json_schema=thaw(tool.schema),
+            metadata={MARK: {"plugin": tool.plugin, "kind": tool.kind, "confirm": tool.requires_confirmation}},
+        )
+        return ToolsetTool(toolset=self, tool_def=definition, max_retries=ctx.max_retries, args_validator=_ANY_OBJECT)
+
+    @override
+    async def call_tool(
+        self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
+    ) -> Any:
+        """Call the agent's own tool, or a plugin's; what goes wrong there is told the model. Raises ToolFailed.
+
+        Raises ModelRetry for arguments that do not fit the schema.
+        """
+        work, offered = self.work(), self._offered.get(name)
+        if tool.toolset is not self or work is None or offered is None:
+            return await self.wrapped.call_tool(name, tool_args, ctx, tool)
+        try:
+            result = await work.live.session.call_agent_tool(offered, tool_args)
+        except ArgumentsError as error:
+            raise ModelRetry(str(error)) from error
+        except (ToolCallError, NotFoundRefused, RefusedError) as error:
+            raise ToolFailed(str(error)) from error
+        if not result.success:
+            raise ToolFailed(result.error or result.output or "it failed without a reason")
+        if result.data is None:
+            return result.output
+        return ToolReturn(result.output, metadata={MARK: {"data": thaw(result.data)}})

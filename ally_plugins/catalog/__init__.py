@@ -1,0 +1,1 @@
+"""What is installed, settled and agreed to, and what follows from it for each plugin. Running a plugin is `host`'s."""

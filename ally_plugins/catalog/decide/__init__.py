@@ -1,0 +1,4 @@
+"""What follows from the facts about one plugin: its state, placement and record, and the plan to agree to.
+
+Pure; the facts are gathered outside.
+"""

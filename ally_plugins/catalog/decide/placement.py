@@ -1,0 +1,89 @@
+"""Where a plugin runs, and how: what it ships, joined with the placement, Python and limits that the operator settled.
+
+A pure decision; whether the Python is there is told by `gathering`, which looked.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, Final
+
+from attrs import evolve, field, frozen
+
+from ally_plugins.contract.process_spec import Daemon
+
+if TYPE_CHECKING:
+    from ally_plugins.catalog.discovery.found import Found
+    from ally_plugins.catalog.home.config import PluginConfig
+
+__all__ = ["Interpreter", "Placed", "place"]
+
+_PYTHON: Final = re.compile(r"python(3(\.\d+)?)?(\.exe)?\Z")
+"""Programs in whose place another Python can be put."""
+
+_SAFE_PATH: Final = "PYTHONSAFEPATH"
+"""Keeps the working directory, where a plugin may write, off the path that modules are imported from."""
+
+
+@frozen
+class Interpreter:
+    """The Python that the operator chose for a plugin, empty when none; `problem` is why it cannot be used."""
+
+    path: str = ""
+    problem: str = ""
+    search: str = ""
+    """The PYTHONPATH of the running Python, where that is the one: what it finds must be found in a process too."""
+
+
+@frozen(kw_only=True)
+class Placed:
+    """How a plugin runs: `daemon` is None for inline, and for programs that are run for each call.
+
+    `problem` is why it cannot run so; what would be run is told all the same.
+    """
+
+    daemon: Daemon | None = None
+    problem: str = ""
+    warnings: tuple[str, ...] = field(default=())
+
+
+def place(name: str, found: Found, config: PluginConfig, interpreter: Interpreter) -> Placed:
+    """Decide how an installed plugin runs. The texts name the command that changes it."""
+    if found.daemon is None and found.legacy is None:
+        return _class(name, found, config, interpreter)
+    if config.placement == "inline":
+        return Placed(problem=f"it ships a program and no class, so it cannot run inline: {_command(name)}")
+    if found.daemon is None:
+        return Placed(problem=interpreter.problem)
+    return _shipped(found, found.daemon, config, interpreter)
+
+
+def _shipped(found: Found, daemon: Daemon, config: PluginConfig, interpreter: Interpreter) -> Placed:
+    program, *arguments = daemon.command
+    warnings: tuple[str, ...] = ()
+    if interpreter.path and not _PYTHON.match(program.rpartition("/")[2]):
+        warnings = (f"config.toml names a Python for it, and it starts {program!r}: {_command(found.name)}",)
+    elif python := interpreter.path or _own_python(found, program):
+        daemon = evolve(daemon, command=(python, *arguments))
+    return Placed(daemon=daemon.with_process(config.process), problem=interpreter.problem, warnings=warnings)
+
+
+def _own_python(found: Found, program: str) -> str:
+    """Return the running Python where a package says `python3`: it is installed in this one's environment."""
+    return sys.executable if found.origin == "package" and _PYTHON.match(program) else ""
+
+
+def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpreter) -> Placed:
+    if config.placement != "process":
+        without_use = [key for key in ("interpreter", "environment") if getattr(config, key)]
+        use = f"config.toml has {' and '.join(without_use)} for it, of no use while it runs inline: {_command(name)}"
+        return Placed(warnings=(use,) if without_use else ())
+    target = found.entry_point.partition("[")[0].replace(" ", "")
+    search = {"PYTHONPATH": interpreter.search} if interpreter.search else {}
+    daemon = Daemon.python(target, interpreter.path or None, env={_SAFE_PATH: "1", **search})
+    return Placed(daemon=daemon.with_process(config.process), problem=interpreter.problem)
+
+
+def _command(name: str) -> str:
+    return f"ally-plugins place {name} process"

@@ -1,0 +1,78 @@
+"""What an operator would agree to: the plan that is shown, and what follows from agreeing.
+
+Pure; writing it down is the registry's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import frozen
+
+from ally_plugins.contract.grants import Grant
+from ally_plugins.contract.values.errors import ConsentError
+from ally_plugins.policy.permissions import GrantSet
+
+from .record import PluginRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Plan", "asked_for", "choice", "is_for_review", "shown", "usual_grants"]
+
+_PLACEMENT: Final = ("placement", "interpreter", "environment", "process")
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What enabling a plugin would agree to and grant; to be shown, and then given to `enable` as it is."""
+
+    record: PluginRecord
+    grants: GrantSet
+
+    @property
+    def withheld(self) -> tuple[Grant, ...]:
+        """What the plugin asks for and would not get."""
+        return self.record.requested.difference(self.grants)
+
+
+def usual_grants(record: PluginRecord) -> GrantSet:
+    """Return what `enable` grants when the operator names nothing: all, but for what was withheld before."""
+    if not record.config.is_decided or (record.agreement is None and not record.config.grants):
+        return record.requested
+    kept = record.config.grants.intersection(record.requested)
+    new = () if record.agreement is None else record.pending
+    return GrantSet(kept.grants | {request.grant for request in new})
+
+
+def asked_for(record: PluginRecord, text: str) -> Grant:
+    """Return a grant from its text. Raises ConsentError for what the plugin does not ask for."""
+    grant = Grant.parse(text)
+    if not record.requested.covers(grant):
+        asks = ", ".join(record.requested.texts()) or "nothing"
+        raise ConsentError(f"{record.name!r} does not ask for {text!r}; it asks for {asks}")
+    return grant
+
+
+def shown(record: PluginRecord) -> tuple[Any, ...]:
+    """Return what an operator has seen of a plugin: when it differs, consent was to something else."""
+    digest = record.found.digest if record.found is not None else ""
+    return (record.manifest, record.distribution, record.version, record.entry_point, digest)
+
+
+def choice(record: PluginRecord, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys that say which one of a name is meant. Where another one runs, and how, goes with it.
+
+    A folder's is always written down, so that a package of that name that is installed later changes nothing.
+    """
+    if record.origin == "package" and "source" not in before:
+        return {}
+    moved = {} if before.get("source", "package") == record.origin else dict.fromkeys(_PLACEMENT)
+    return {**moved, "source": record.origin}
+
+
+def is_for_review(record: PluginRecord) -> bool:
+    """Say whether the operator should look at a plugin."""
+    if record.state in ("waiting for consent", "quarantined", "not configured"):
+        return True
+    return record.config.enabled and (record.has_changed_code or record.state in ("broken", "not installed"))

@@ -1,0 +1,204 @@
+"""One plugin as the host and the commands see it: whether it may run, why not, where, and with which grants.
+
+Deciding that for an installed one is left to `deciding`; those that a host author gives by code are made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from attrs import Factory, evolve, field, frozen
+
+from ally_plugins.catalog.discovery.found import Found, Origin
+from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.catalog.home.consent import Agreement, file_changes, listing_of
+from ally_plugins.catalog.home.setting_values import resolve_settings
+from ally_plugins.contract.manifest import Manifest, Request
+from ally_plugins.contract.process_spec import Daemon
+from ally_plugins.contract.values.errors import HostError
+from ally_plugins.contract.values.frozen import FrozenDict
+from ally_plugins.policy.permissions import GrantSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+__all__ = ["PluginRecord", "State", "given_records", "resolve_settings"]
+
+State = Literal[
+    "enabled",
+    "disabled",
+    "waiting for consent",
+    "not configured",
+    "broken",
+    "not installed",
+    "quarantined",
+    "left out",
+]
+"""Only an `enabled` plugin is loaded."""
+
+_NO_GRANTS: Final = GrantSet()
+_NO_CONFIG: Final = PluginConfig()
+_NO_MANIFEST: Final = Manifest()
+
+
+@frozen(kw_only=True)
+class PluginRecord:
+    """One plugin as the host and the commands see it; valid until something in the home or on the path changes.
+
+    `reason` is one line, empty when the plugin is enabled and nothing is to be said.
+    """
+
+    name: str
+    state: State
+    reason: str = ""
+    distribution: str = ""
+    version: str = ""
+    entry_point: str = ""
+    manifest: Manifest = _NO_MANIFEST
+    granted: GrantSet = _NO_GRANTS
+    """What it may do; while it is not enabled, what it was granted, so that its gates are known to be missing."""
+    pending: tuple[Request, ...] = ()
+    """What it asks for and nobody has agreed to."""
+    config: PluginConfig = _NO_CONFIG
+    settings: Mapping[str, Any] = field(default=FrozenDict(), repr=False)
+    """Resolved values, secrets among them; never show or journal them. Empty while it is not enabled."""
+    agreement: Agreement | None = None
+    has_changed_code: bool = False
+    warnings: tuple[str, ...] = ()
+    failure: str = ""
+    """Why the host that last tried could not start it, a broken import for one; empty when it could."""
+    found: Found | None = None
+    daemon: Daemon | None = None
+    """How it runs in a process of its own, all settled and ready to start; None for one that runs inline."""
+    label: str = field(default=Factory(lambda self: self.name, takes_self=True))
+    """What commands and lists call it: the name, or `folder:NAME` where a package has the name too."""
+    is_set_aside: bool = False
+    """Whether another one of its name is the one that counts; such a plugin is never loaded."""
+
+    @property
+    def placement(self) -> Literal["inline", "process"]:
+        """Where it runs, or would run."""
+        found = self.found
+        is_shipped = found is not None and (found.daemon is not None or found.legacy is not None)
+        return "process" if self.daemon or is_shipped or self.config.placement == "process" else "inline"
+
+    @property
+    def origin(self) -> Origin | None:
+        """Whether it is in a package or in a folder; None for what is given by code or not there."""
+        return self.found.origin if self.found is not None else None
+
+    @property
+    def changed_files(self) -> tuple[str, ...]:
+        """Which files of a folder are not as they were agreed to, in words; empty when it is not known."""
+        if self.agreement is None or self.found is None or not self.agreement.listing:
+            return ()
+        return file_changes(self.agreement.listing, listing_of(self.found.files))
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables of the host that its process is given: those granted, sorted."""
+        return tuple(sorted(grant.topic for grant in self.granted.grants if grant.kind == "env"))
+
+    def files_problem(self) -> str:
+        """Return why what lies there now is not what was agreed to, empty when it is. Reads the files.
+
+        For whoever starts a process later than the record was made: a restart must not run what nobody has seen.
+        """
+        found, agreement = self.found, self.agreement
+        if found is None or agreement is None or (found.origin == "package" and self.config.consent != "files"):
+            return ""
+        try:
+            is_same = found.content_digest() == agreement.files
+        except OSError as error:
+            return f"its files cannot be agreed to: {error.strerror or error}"
+        way_out = f"to see what has changed, and agree: ally-plugins enable {self.label}"
+        return "" if is_same else f"its files are not those that were agreed to; {way_out}"
+
+    @property
+    def durable(self) -> tuple[str, ...]:
+        """The event types that it gets from the journal. None for a daemon of Code-Ally's, which cannot acknowledge."""
+        cannot = self.daemon is not None and self.daemon.legacy
+        return () if cannot else self.manifest.durable
+
+    @property
+    def source(self) -> str:
+        """Where the plugin comes from, in words."""
+        if not self.distribution:
+            return "given by code" if self.found is None and self.state == "enabled" else "not installed"
+        if self.found is not None and self.found.origin == "folder":
+            return f"folder {self.found.root} {self.version}".rstrip()
+        return f"{self.distribution} {self.version}".rstrip()
+
+    @property
+    def requested(self) -> GrantSet:
+        """What it asks for."""
+        return GrantSet(self.manifest.grants)
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether it is to be loaded."""
+        return self.state == "enabled"
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether the operator wants it and it cannot run: its granted gates deny until then."""
+        return self.config.enabled and self.state not in ("enabled", "left out")
+
+    @classmethod
+    def by_code(
+        cls,
+        name: str,
+        manifest: Manifest | None = None,
+        *,
+        grants: GrantSet | None = None,
+        config: PluginConfig | None = None,
+        settings: Mapping[str, Any] | None = None,
+        daemon: Daemon | None = None,
+    ) -> PluginRecord:
+        """Return the record of a plugin that a host author gives by code; that is the author's consent.
+
+        Without `grants` it has what its manifest asks for, and without a manifest everything but variables. With
+        `daemon` it runs in a process of its own.
+        """
+        known = manifest if manifest is not None else Manifest()
+        asked = GrantSet(known.grants) if manifest is not None else GrantSet.everything()
+        granted = asked if grants is None else grants
+        return cls(
+            name=name,
+            state="enabled",
+            manifest=known,
+            granted=granted,
+            config=config or PluginConfig(enabled=True, is_decided=True, grants=granted),
+            settings=_defaults(known) | dict(settings or {}),
+            agreement=Agreement(requests=asked.texts(), distribution="", by="code"),
+            daemon=daemon,
+        )
+
+
+def _defaults(manifest: Manifest) -> dict[str, Any]:
+    return {name: setting.default for name, setting in manifest.settings.items()}
+
+
+def given_records(
+    plugins: Mapping[str, Any], grants: Mapping[str, Iterable[str]]
+) -> list[tuple[PluginRecord, Callable[[Any], Any] | None]]:
+    """Return the records of plugins that a host author gives by code, each with its factory. Raises HostError.
+
+    A plugin is given as a factory, as a `Daemon`, or as one of both with its record; a daemon has no factory.
+    """
+    given: list[tuple[PluginRecord, Callable[[Any], Any] | None]] = []
+    for name, value in plugins.items():
+        what, record = value if isinstance(value, tuple) else (value, _given(name, grants.get(name)))
+        if isinstance(what, Daemon):
+            given.append((evolve(record, daemon=what), None))
+        else:
+            given.append((record, what))
+    if unknown := sorted(set(grants) - set(plugins)):
+        raise HostError(f"grants are given for {', '.join(unknown)}, which plugins= does not name")
+    return given
+
+
+def _given(name: str, grants: Iterable[str] | None) -> PluginRecord:
+    return PluginRecord.by_code(name, grants=GrantSet.of(grants) if grants is not None else None)

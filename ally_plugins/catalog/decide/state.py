@@ -1,0 +1,209 @@
+"""What follows from what is known of one plugin: whether it may run, why not, and the command that changes it.
+
+A pure decision from what is installed, what `config.toml` says, and what was agreed to. The facts are `gathering`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import frozen
+
+from ally_plugins.catalog.discovery.found import Found
+from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.catalog.home.consent import Agreement, file_changes, listing_of
+from ally_plugins.catalog.home.setting_values import resolve_settings
+from ally_plugins.contract.manifest import Manifest
+from ally_plugins.contract.values.frozen import FrozenDict
+from ally_plugins.policy.permissions import GrantSet
+
+from .placement import Interpreter, Placed, place
+from .record import PluginRecord, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ally_plugins.contract.grants import Grant
+    from ally_plugins.contract.manifest import Request
+
+__all__ = ["Facts", "judge"]
+
+_NO_GRANTS: Final = GrantSet()
+_NO_INTERPRETER: Final = Interpreter()
+_NO_MANIFEST: Final = Manifest()
+_NOT_PLACED: Final = Placed()
+_SHOWN: Final = 3
+"""Changed files that a reason names; `review` shows them all."""
+
+
+@frozen(kw_only=True)
+class Facts:
+    """What is known of one plugin before anything is decided."""
+
+    name: str
+    found: Found | None
+    config: PluginConfig
+    agreement: Agreement | None
+    quarantine: str | None = None
+    is_left_out: bool = False
+    failure: str = ""
+    never_emitted: frozenset[str] = frozenset()
+    """Event types that the app's host has said it never emits."""
+    interpreter: Interpreter = _NO_INTERPRETER
+    label: str = ""
+    set_aside: str = ""
+    """Why another one of its name is the one that counts."""
+
+
+def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecord:
+    """Decide the state of one plugin. `secret` looks one up, and is only asked when all else allows the plugin."""
+    found, config = facts.found, facts.config
+    manifest = found.manifest if found is not None and found.manifest is not None else None
+    placed = _placed(facts)
+    state, reason = _state(facts, manifest, placed)
+    settings: Mapping[str, Any] = FrozenDict()
+    if state == "enabled" and manifest is not None:
+        settings, problems = resolve_settings(facts.name, manifest, config.settings, secret)
+        if problems:
+            state, reason = "not configured", "; ".join(problems)
+    requested = GrantSet(manifest.grants) if manifest is not None else _NO_GRANTS
+    has_changed = _has_changed(facts)
+    failure = facts.failure if state == "enabled" else ""
+    return PluginRecord(
+        name=facts.name,
+        state=state,
+        reason=reason or _failed(failure) or _remark(facts, has_changed=has_changed),
+        distribution=found.distribution if found is not None else "",
+        version=found.version if found is not None else "",
+        entry_point=found.entry_point if found is not None else "",
+        manifest=manifest or _NO_MANIFEST,
+        granted=_granted(facts, requested, state),
+        pending=_pending(facts, manifest),
+        config=config,
+        settings=settings if state == "enabled" else FrozenDict(),
+        agreement=facts.agreement,
+        has_changed_code=has_changed,
+        warnings=(*_warnings(facts, manifest), *placed.warnings),
+        failure=failure,
+        found=found,
+        daemon=placed.daemon,
+        label=facts.label or facts.name,
+        is_set_aside=bool(facts.set_aside),
+    )
+
+
+def _placed(facts: Facts) -> Placed:
+    found = facts.found
+    if found is None or found.manifest is None:
+        return _NOT_PLACED
+    return place(facts.name, found, facts.config, facts.interpreter)
+
+
+def _state(facts: Facts, manifest: Manifest | None, placed: Placed) -> tuple[State, str]:
+    found = facts.found
+    if facts.set_aside:
+        return "disabled", facts.set_aside
+    if facts.is_left_out and facts.config.enabled:
+        return "left out", "ALLY_PLUGINS does not name it"
+    if found is None:
+        return "not installed", f"enabled but not installed; install it, or: ally-plugins disable {facts.name}"
+    if found.problem is not None or manifest is None:
+        return "broken", found.problem or "it has no manifest"
+    if not facts.config.enabled:
+        return _disabled_state(facts)
+    state, reason = _enabled_state(facts, found, manifest)
+    return ("not configured", placed.problem) if state == "enabled" and placed.problem else (state, reason)
+
+
+def _disabled_state(facts: Facts) -> tuple[State, str]:
+    if facts.config.is_decided or facts.agreement is not None:
+        return "disabled", f"to enable it: {_enable(facts)}"
+    return "waiting for consent", f"new; to see what it asks for, and agree: {_enable(facts)}"
+
+
+def _enabled_state(facts: Facts, found: Found, manifest: Manifest) -> tuple[State, str]:
+    name = facts.name
+    if (missing := _missing_consent(facts, found, manifest)) is not None:
+        return "waiting for consent", f"{missing}; to see it, and agree: {_enable(facts)}"
+    if facts.quarantine is not None:
+        way_out = "" if "ally-plugins release" in facts.quarantine else f"; to try again: ally-plugins release {name}"
+        return "quarantined", f"{facts.quarantine}{way_out}"
+    return "enabled", ""
+
+
+def _enable(facts: Facts) -> str:
+    return f"ally-plugins enable {facts.label or facts.name}"
+
+
+def _missing_consent(facts: Facts, found: Found, manifest: Manifest) -> str | None:
+    agreement = facts.agreement
+    if agreement is None:
+        return "nobody has agreed to what it asks for"
+    if agreement.distribution != found.distribution:
+        return f"it was agreed to from {agreement.distribution!r} and now comes from {found.distribution!r}"
+    more = GrantSet(manifest.grants).difference(agreement.grants)
+    if more:
+        return f"it asks for more than was agreed to: {', '.join(grant.text for grant in more)}"
+    return _files_problem(facts, agreement, found)
+
+
+def _files_problem(facts: Facts, agreement: Agreement, found: Found) -> str | None:
+    """Compare the files where they count: a folder's always do, and were read when it was found."""
+    if found.origin == "package" and facts.config.consent != "files":
+        return None
+    if agreement.files == (found.digest if found.origin == "folder" else found.content_digest()):
+        return None
+    changes = file_changes(agreement.listing, listing_of(found.files)) if agreement.listing else ()
+    shown = f": {', '.join(changes[:_SHOWN])}{', ...' if len(changes) > _SHOWN else ''}" if changes else ""
+    return f"its files are not those that were agreed to{shown}"
+
+
+def _has_changed(facts: Facts) -> bool:
+    agreement, found = facts.agreement, facts.found
+    return agreement is not None and found is not None and bool(found.digest) and agreement.code != found.digest
+
+
+def _failed(failure: str) -> str:
+    return f"it did not start when a host last tried: {failure}" if failure else ""
+
+
+def _remark(facts: Facts, *, has_changed: bool) -> str:
+    if not has_changed or facts.agreement is None:
+        return ""
+    return f"its code has changed since version {facts.agreement.version}; to take note: {_enable(facts)}"
+
+
+def _granted(facts: Facts, requested: GrantSet, state: State) -> GrantSet:
+    if state != "enabled" or facts.agreement is None:
+        return facts.config.grants
+    return facts.config.grants.intersection(requested).intersection(facts.agreement.grants)
+
+
+def _pending(facts: Facts, manifest: Manifest | None) -> tuple[Request, ...]:
+    if manifest is None:
+        return ()
+    agreement = facts.agreement
+    is_same = agreement is not None and facts.found is not None and agreement.distribution == facts.found.distribution
+    agreed = agreement.grants if agreement is not None and is_same else _NO_GRANTS
+    return tuple(request for request in manifest.requests if not agreed.covers(request.grant))
+
+
+def _warnings(facts: Facts, manifest: Manifest | None) -> tuple[str, ...]:
+    if manifest is None:
+        return ()
+    idle = [
+        f"it subscribes to {name}, which this app's host never emits"
+        for name in manifest.subscribe
+        if name in facts.never_emitted
+    ]
+    beyond = facts.config.grants.difference(GrantSet(manifest.grants))
+    return (*idle, *_not_asked_for(facts, manifest, beyond))
+
+
+def _not_asked_for(facts: Facts, manifest: Manifest, beyond: tuple[Grant, ...]) -> tuple[str, ...]:
+    return tuple(
+        f"config.toml grants {grant.text!r}, which it does not ask for: ally-plugins revoke {facts.name} {grant.text}"
+        for grant in beyond
+        if not any(grant.covers(asked) for asked in manifest.grants)
+    )

@@ -1,0 +1,92 @@
+"""The remembered answer of the last discovery, and the facts by which it is known to be still true.
+
+It holds only what was read from the files that it watches, in a directory that is the owner's alone; what an operator
+agreed to never stands here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from ally_plugins.catalog.home.files import Stamp, stamp
+from ally_plugins.catalog.home.folder import read_capped, write_atomically
+from ally_plugins.contract.manifest import HOST_API
+
+__all__ = ["load", "now", "save"]
+
+_FORMAT: Final = 2
+
+_MAX_BYTES: Final = 8 * 1024 * 1024
+
+_SETTLED_NS: Final = 2_000_000_000
+"""How old a change must be before its time can be told from a later one's: FAT counts in steps of two seconds. What is
+younger is not remembered, as in git's index."""
+
+_KEPT: Final = 8
+"""Caches of other interpreters and paths that stay beside the newest."""
+
+
+def now() -> int:
+    """Return the time that mtimes are compared with, in nanoseconds."""
+    return time.time_ns()
+
+
+def _key() -> str:
+    finders = [f"{type(f).__module__}.{getattr(f, '__name__', type(f).__name__)}" for f in sys.meta_path]
+    here = os.getcwd() if any(not os.path.isabs(entry) for entry in sys.path) else ""  # noqa: PTH109, PTH117
+    return "\n".join([str(_FORMAT), HOST_API, sys.version, sys.prefix, here, *sys.path, "", *finders])
+
+
+def _file(cache_dir: Path, key: str) -> Path:
+    name = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+    return Path(cache_dir, f"discovery-{name}.json")
+
+
+def load(cache_dir: Path) -> dict[str, Any] | None:
+    """Return the remembered answer if the file is whole and nothing that the answer depends on has changed."""
+    key = _key()
+    try:
+        seal, _, content = (read_capped(_file(cache_dir, key), _MAX_BYTES) or b"").partition(b"\n")
+        if not content or seal != _seal(content):
+            return None
+        kept: dict[str, Any] = orjson.loads(content)
+    except (OSError, ValueError):
+        return None
+    return kept["answer"] if kept["key"] == key and _still(kept["stamps"]) else None
+
+
+def _seal(content: bytes) -> bytes:
+    """Return what tells a file that was written whole by this format; its directory keeps others from writing it."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest().encode()
+
+
+def _still(stamps: list[list[Any]]) -> bool:
+    return bool(stamps) and all(stamp(path) == (path, mtime, size) for path, mtime, size in stamps)
+
+
+def save(cache_dir: Path, answer: dict[str, Any], watched: list[Stamp], began: int) -> None:
+    """Remember an answer whose scan began at `began`, if every time in it is settled. Raises nothing."""
+    stamps = [*(stamp(entry) for entry in sys.path), *watched]
+    if any(mtime > began - _SETTLED_NS for _, mtime, _ in stamps):
+        return
+    key = _key()
+    with suppress(OSError, TypeError):  # a cache that cannot be written only costs time
+        content = orjson.dumps({"key": key, "stamps": stamps, "answer": answer})
+        write_atomically(_file(cache_dir, key), _seal(content) + b"\n" + content, durable=False)
+        _prune(cache_dir)
+
+
+def _prune(cache_dir: Path) -> None:
+    caches = [path for path in cache_dir.iterdir() if path.name.startswith("discovery-")]
+    if len(caches) > _KEPT:
+        caches.sort(key=lambda path: path.stat().st_mtime_ns)
+        for path in caches[:-_KEPT]:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,298 @@
+"""Which plugins are installed, read from package metadata and manifests; no plugin's code is imported, ever.
+
+Every mistake is one line about one plugin or distribution, and all others are found. What the operator agreed to is
+the registry's business; remembering the answer is `discovery_cache`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, evolve, field, frozen
+
+from ally_plugins.catalog.home import files as locating
+from ally_plugins.catalog.home.folder import read_capped
+from ally_plugins.contract.grants import is_plugin_name
+from ally_plugins.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
+from ally_plugins.contract.tables import describe
+from ally_plugins.contract.values.errors import ManifestError
+
+from . import cache as discovery_cache
+from .cache_rows import freeze, thaw
+from .found import Discovery, Found
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ally_plugins.contract.process_spec import Daemon
+__all__ = ["GROUP", "Discovery", "Found", "discover"]
+
+GROUP: Final = "ally.plugins"
+
+Distribution = Any
+"""importlib_metadata's; its releases name the type differently."""
+
+_SEPARATORS: Final = re.compile(r"[-_.]+")
+_NAME_RULE: Final = "lower-case letters, digits, '_' and '-', not starting with '-'"
+
+
+def discover(cache_dir: Path | None = None) -> Discovery:
+    """Find the installed plugins. With `cache_dir`, an answer that is still true is read from there.
+
+    A change is seen by the times of the directories on `sys.path` and of the plugins' own files; what is edited in
+    place in the metadata of a distribution without plugins is not. Raises nothing: a broken cache is as good as none.
+    """
+    remembered = discovery_cache.load(cache_dir) if cache_dir is not None else None
+    if remembered is not None:
+        return thaw(remembered)
+    began = discovery_cache.now()
+    scan = _Scan()
+    discovery = scan.run()
+    if cache_dir is not None:
+        discovery_cache.save(cache_dir, freeze(discovery), list(scan.stamps.values()), began)
+    return discovery
+
+
+@frozen
+class _Installed:
+    """One distribution that offers plugins. `place` is the directory that holds its metadata's directory."""
+
+    dist: Distribution
+    name: str
+    version: str
+    entry_points: tuple[Any, ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+@define
+class _Scan:
+    """One look at everything that is installed; lives as long as one call of `discover`."""
+
+    problems: list[str] = field(factory=list)
+    directories: list[str] = field(factory=list)
+    stamps: dict[str, locating.Stamp] = field(factory=dict)
+
+    def run(self) -> Discovery:
+        by_name: defaultdict[str, list[Found]] = defaultdict(list)
+        for installed in _active(list(self._installed()), self.directories, self.problems):
+            self._watch_metadata(installed.dist)
+            for entry_point in installed.entry_points:
+                if (found := self._found(installed, entry_point)) is not None:
+                    by_name[found.name].append(found)
+        all_found = tuple(_one_of(name, same) for name, same in sorted(by_name.items()))
+        return Discovery(all_found, tuple(sorted(self.problems)))
+
+    def _installed(self) -> Iterator[_Installed]:
+        import importlib_metadata  # 20 ms, which a valid cache saves
+
+        for dist in importlib_metadata.distributions():
+            self.directories.append(_directory(dist))
+            try:
+                if _may_have_plugins(dist):
+                    yield from _installed(dist)
+            except Exception as error:  # noqa: BLE001  # somebody else's metadata, read by anybody's finder
+                self.problems.append(f"the metadata of {_label(dist)} cannot be read: {_reason(error)}")
+
+    def _watch_metadata(self, dist: Distribution) -> None:
+        directory = _directory(dist)
+        if directory:
+            for name in ("entry_points.txt", "RECORD", "METADATA"):
+                self._watch(os.path.join(directory, name))  # noqa: PTH118
+
+    def _watch(self, path: str) -> None:
+        self.stamps[path] = locating.stamp(path)
+
+    def _found(self, installed: _Installed, entry_point: Any) -> Found | None:
+        name = entry_point.name
+        if not is_plugin_name(name):
+            self.problems.append(f"{installed.label} names a plugin {describe(name)}, expected {_NAME_RULE}")
+            return None
+        found = Found(
+            name=name,
+            distribution=installed.name,
+            version=installed.version,
+            entry_point=entry_point.value,
+        )
+        try:
+            return self._inspected(found, installed.dist, entry_point)
+        except Exception as error:  # noqa: BLE001  # damaged files, and finders of anybody's
+            return evolve(found, problem=f"what is installed of it cannot be read: {_reason(error)}")
+
+    def _inspected(self, found: Found, dist: Distribution, entry_point: Any) -> Found:
+        try:
+            module, attribute = entry_point.module, entry_point.attr
+        except (ValueError, AttributeError, AssertionError):  # by release of importlib_metadata
+            module, attribute = "", ""
+        malformed = f"entry point {describe(entry_point.value)} is not of the form MODULE:CLASS"
+        if not all(part.isidentifier() for part in module.split(".")):
+            return evolve(found, problem=malformed)
+        found = self._with_files(found, dist, module)
+        if not attribute and found.daemon is None:  # only a daemon is nothing to import
+            return evolve(found, manifest=None, problem=found.problem or malformed)
+        return found
+
+    def _with_files(self, found: Found, dist: Distribution, module: str) -> Found:
+        located = locating.locate(module)
+        if located is None:
+            advice = f"install {found.distribution!r} again, or uninstall it"
+            return evolve(found, problem=f"module {module!r} is not there; {advice}")
+        for directory in located.looked_in:
+            self._watch(directory)
+        found = self._with_digest(found, dist, located.root)
+        if located.manifest is None:
+            problem = f"it has no manifest, expected {located.expected}; does its wheel include the file?"
+            return evolve(found, problem=problem)
+        self._watch(located.manifest)
+        return self._with_manifest(evolve(found, manifest_path=located.manifest))
+
+    def _with_manifest(self, found: Found) -> Found:
+        try:
+            content = read_capped(found.manifest_path or "", MAX_MANIFEST_BYTES)
+            if content is None:
+                return evolve(found, problem=f"the manifest {found.manifest_path} is not there; a broken link?")
+            manifest = Manifest.from_mapping(Manifest.table_of(content, found.name), found.name)
+        except ManifestError as error:
+            return evolve(found, problem=str(error))
+        except OSError as error:
+            return evolve(found, problem=f"the manifest {found.manifest_path} cannot be read: {_reason(error)}")
+        found = evolve(found, manifest=manifest, problem=manifest.host_problem())
+        return found if manifest.daemon is None else _with_daemon(found, manifest.daemon)
+
+    def _with_digest(self, found: Found, dist: Distribution, root: str) -> Found:
+        record = dist.read_text("RECORD")
+        inside = os.path.normpath(str(dist.locate_file("")))
+        if record and root.startswith(inside + os.sep) and not _says_editable(dist):
+            return evolve(found, root=root, digest=_record_digest(record))
+        stamps = locating.tree_stamps(root)
+        self.stamps.update((stamp[0], stamp) for stamp in stamps)
+        return evolve(found, root=root, editable=True, digest=_stamps_digest(stamps, root))
+
+
+def _with_daemon(found: Found, daemon: Daemon) -> Found:
+    """Return it with the daemon that a package ships; its paths are relative to the folder of the manifest."""
+    folder, file = os.path.split(found.manifest_path or "")
+    if file != MANIFEST_NAME:
+        problem = f"{found.manifest_path} has a [daemon], which only a package can ship: its files need a folder"
+        return evolve(found, problem=found.problem or problem)
+    return evolve(found, daemon=daemon.at(folder))
+
+
+def _may_have_plugins(dist: Distribution) -> bool:
+    """Say whether the group's name occurs in the entry points at all; that rules out nearly every distribution.
+
+    A plain file is read without pathlib, which halves the time of a scan; the rest is left to the distribution.
+    """
+    directory = getattr(dist, "_path", None)
+    if not isinstance(directory, Path):
+        return GROUP in (dist.read_text("entry_points.txt") or "")
+    path = f"{directory}/entry_points.txt"
+    if not os.access(path, os.F_OK):  # cheaper than the exception that most would end in
+        return False
+    with open(path, "rb") as file:  # noqa: PTH123
+        return GROUP.encode() in file.read()
+
+
+def _installed(dist: Distribution) -> Iterator[_Installed]:
+    entry_points = tuple(dist.entry_points.select(group=GROUP))
+    if entry_points:
+        yield _Installed(dist, *_name_and_version(dist), entry_points)
+
+
+def _name_and_version(dist: Distribution) -> tuple[str, str]:
+    """Return the two header fields that matter. Raises ValueError without them.
+
+    `dist.name` and `dist.version` would import the email parser for them, which takes twice as long as all the rest.
+    """
+    fields: dict[str, str] = {}
+    for line in (dist.read_text("METADATA") or dist.read_text("PKG-INFO") or "").splitlines():
+        key, colon, value = line.partition(":")
+        if not colon:
+            break  # the end of the headers; a continued line belongs to a longer field, after these two
+        fields.setdefault(key.lower(), value.strip())
+        if "name" in fields and "version" in fields:
+            return fields["name"], fields["version"]
+    raise ValueError("its METADATA has no Name and Version")
+
+
+def _active(all_: list[_Installed], directories: list[str], problems: list[str]) -> Iterator[_Installed]:
+    """Yield the distributions that an import would use: of several with one name, the first on the path.
+
+    Two in the same directory are what an interrupted upgrade leaves behind; which of them is there cannot be told.
+    """
+    seen: set[str] = set()
+    by_name: defaultdict[str, list[str]] = defaultdict(list)
+    for directory in dict.fromkeys(directories) if all_ else ():  # a folder may stand on the path twice
+        by_name[_distribution_of(directory)].append(directory)
+    for installed in all_:
+        key = _normalized(installed.name)
+        if key in seen:
+            continue
+        seen.add(key)
+        same = by_name[key]
+        here = [path for path in same if os.path.dirname(path) == os.path.dirname(same[0])]  # noqa: PTH120
+        if len(here) > 1:
+            names = " and ".join(sorted(os.path.basename(path) for path in here))  # noqa: PTH119
+            problems.append(f"{installed.name!r} is installed twice: {names}; install it again")
+        elif not same or same[0] == _directory(installed.dist):
+            yield installed
+
+
+def _normalized(name: str) -> str:
+    return _SEPARATORS.sub("-", name).lower()
+
+
+def _distribution_of(directory: str) -> str:
+    """Return whose metadata lies in `name-version.dist-info`, `name-version-py3.egg-info` or `name.egg-info`."""
+    return _normalized(os.path.basename(directory).rpartition(".")[0].partition("-")[0])  # noqa: PTH119
+
+
+def _one_of(name: str, same: list[Found]) -> Found:
+    if len(same) == 1:
+        return same[0]
+    owners = sorted({f"{found.distribution} {found.version}" for found in same})
+    if len(owners) == 1:
+        problem = f"{owners[0]} offers the plugin {name!r} {len(same)} times, expected once; its author mends it"
+    else:
+        problem = f"{' and '.join(owners)} both offer the plugin {name!r}; uninstall one of them"
+    return evolve(same[0], manifest=None, problem=problem)
+
+
+def _directory(dist: Distribution) -> str:
+    """Return the metadata's own directory, empty for distributions that are no directory."""
+    return str(getattr(dist, "_path", ""))
+
+
+def _label(dist: Distribution) -> str:
+    directory = _directory(dist)
+    return describe(os.path.basename(directory)) if directory else "a distribution"  # noqa: PTH119
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _says_editable(dist: Distribution) -> bool:
+    origin = dist.read_text("direct_url.json") or ""
+    return '"editable": true' in origin or '"editable":true' in origin
+
+
+def _record_digest(record: str) -> str:
+    """Hash the lines of RECORD that stand for code: not the metadata, and not what compiling adds."""
+    lines = sorted(line for line in record.splitlines() if "__pycache__/" not in line and ".dist-info/" not in line)
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _stamps_digest(stamps: list[locating.Stamp], root: str) -> str:
+    start = len(os.path.dirname(root))  # noqa: PTH120
+    lines = "\n".join(f"{path[start:]}\0{mtime}\0{size}" for path, mtime, size in stamps)
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,4 @@
+"""Virtual environments of single plugins, and pip or uv in this one.
+
+Which plugin uses which stands in `catalog.home`.
+"""

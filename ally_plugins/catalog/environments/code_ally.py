@@ -1,0 +1,162 @@
+"""The environment of a plugin's own: what is installed for it, where, and what has to be run for that.
+
+`runtime: "python3"` is a virtual environment below the home, `runtime: "node"` a folder with `node_modules`. Nothing is
+run here but what `environments.build` runs, after the operator has agreed to `downloads`. What is installed is bound to
+the content of the dependency file and to the command, so that a change of either asks anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from attrs import evolve, frozen
+
+from ally_plugins.catalog.home.folder import Home, read_capped
+from ally_plugins.contract.values.errors import OperatorError
+
+from . import build as environments
+from .build import Building
+
+if TYPE_CHECKING:
+    from ally_plugins.catalog.code_ally.plugin import LegacyPlugin
+
+__all__ = ["Installed", "downloads", "find_installed", "install", "plan_install"]
+
+_MAX_FILE: Final = 1024 * 1024
+_MARKER: Final = ".complete"
+_IN_FOLDER: Final = 'cd "$1" && PATH="$2:$PATH" exec /bin/sh -c "$3"'
+"""Runs a command of the author's in a folder, with the programs of its environment first."""
+
+_COPY: Final = 'mkdir -p "$1/bin" && cp "$2" "$1/package.json" && { [ ! -f "$3" ] || cp "$3" "$1/package-lock.json"; }'
+
+
+@frozen(kw_only=True)
+class Installed:
+    """What a plugin's commands are run with. `problem` is why they cannot be, empty when they can."""
+
+    python: str = ""
+    node_path: str = ""
+    problem: str = ""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What is set for the plugin's processes."""
+        return {"NODE_PATH": self.node_path} if self.node_path else {}
+
+
+def downloads(plugin: LegacyPlugin) -> tuple[str, ...]:
+    """Return for the operator, whole, what installing would run and from which lines; nothing when there is none."""
+    dependencies = plugin.dependencies
+    if dependencies is None or plugin.runtime is None:
+        return ()
+    if plugin.runtime == "python3":
+        first, usual = "python3 -m venv ENVIRONMENT", f"ENVIRONMENT/bin/python -m pip install -r {dependencies.file}"
+    else:
+        first, usual = f"cp {dependencies.file or 'package.json'} ENVIRONMENT", "npm install --prefix ENVIRONMENT"
+    command = f"sh -c {shlex.quote(dependencies.install_command)}" if dependencies.install_command else usual
+    lines = _content(plugin).decode("utf-8", "replace").splitlines()
+    return (first, command, *(f"{dependencies.file}: {line}" for line in lines if line.strip()))
+
+
+def find_installed(home: Home, plugin: LegacyPlugin) -> Installed:
+    """Look at what is installed for a plugin. Raises nothing."""
+    if plugin.dependencies is None or plugin.runtime is None:
+        return Installed()
+    place = _place(home, plugin)
+    try:
+        found = read_capped(place / _MARKER, 64 * 1024)
+        is_same = found is not None and tuple(orjson.loads(found)["requirements"]) == _bound_to(plugin)
+    except (OSError, ValueError, KeyError, TypeError):
+        found, is_same = b"", False
+    if not is_same:
+        state = "are not installed" if found is None else "have changed since they were installed"
+        return Installed(problem=f"its dependencies {state}; to install them: ally-plugins env {plugin.name}")
+    if plugin.runtime == "node":
+        return Installed(node_path=str(place / "node_modules"))
+    return Installed(python=str(environments.python_in(place)))
+
+
+def plan_install(home: Home, plugin: LegacyPlugin) -> Building | None:
+    """Return what installing would run, None when nothing is to be installed.
+
+    Raises OperatorError when the dependency file cannot be read, or there is no Python to build with.
+    """
+    dependencies = plugin.dependencies
+    if dependencies is None or plugin.runtime is None:
+        return None
+    if dependencies.file and not (Path(plugin.folder) / dependencies.file).is_file():
+        raise OperatorError(f"{plugin.name!r} has no file {dependencies.file!r}, which its plugin.json names")
+    building = _python(home, plugin) if plugin.runtime == "python3" else _node(home, plugin)
+    if dependencies.install_command:
+        building = evolve(building, commands=_own_commands(plugin, building))
+    return evolve(building, requirements=_bound_to(plugin))
+
+
+def install(home: Home, plugin: LegacyPlugin, write: Callable[[str], object]) -> Installed:
+    """Install what the operator has agreed to, once; what is there already is left alone.
+
+    Making the environment may take 60 s, installing 5 min; both end with everything that they have started. Blocks.
+    Raises OperatorError, after which what was there before is untouched.
+    """
+    found = find_installed(home, plugin)
+    building = plan_install(home, plugin) if found.problem else None
+    if building is None:
+        return found
+    environments.build(home, building, write)
+    return find_installed(home, plugin)
+
+
+def _python(home: Home, plugin: LegacyPlugin) -> Building:
+    file = plugin.dependencies.file if plugin.dependencies is not None else ""
+    return environments.plan(home, plugin.name, ("-r", f"{plugin.folder}/{file}") if file else ())
+
+
+def _node(home: Home, plugin: LegacyPlugin) -> Building:
+    place = _place(home, plugin)
+    beside = environments.plan(home, plugin.name, ()).beside
+    file = plugin.dependencies.file if plugin.dependencies is not None else ""
+    copy = ("/bin/sh", "-c", _COPY, "sh", str(beside), f"{plugin.folder}/{file or 'package.json'}",
+            f"{plugin.folder}/package-lock.json")  # fmt: skip
+    npm = ("npm", "install", "--prefix", str(beside), "--no-audit", "--no-fund")
+    return Building(name=place.name, path=place, beside=beside, requirements=(), commands=(copy, npm))
+
+
+def _own_commands(plugin: LegacyPlugin, building: Building) -> tuple[tuple[str, ...], ...]:
+    """Return the commands with the author's own in the place of the usual one.
+
+    It finds `pip` in a virtual environment that it made itself (uv's has none). npm writes where it runs, and nothing
+    is to be written to a folder that was agreed to: so it runs in the environment.
+    """
+    command = plugin.dependencies.install_command if plugin.dependencies is not None else ""
+    programs = str(environments.python_in(building.beside).parent)
+    if plugin.runtime == "node":
+        return building.commands[0], ("/bin/sh", "-c", _IN_FOLDER, "sh", str(building.beside), programs, command)
+    create = (sys.executable, "-m", "venv", str(building.beside))
+    return create, ("/bin/sh", "-c", _IN_FOLDER, "sh", plugin.folder, programs, command)
+
+
+def _place(home: Home, plugin: LegacyPlugin) -> Path:
+    # No plugin can have a name with a dot, so that the two kinds of environment never meet.
+    return home.envs_dir / (f"{plugin.name}.node" if plugin.runtime == "node" else plugin.name)
+
+
+def _bound_to(plugin: LegacyPlugin) -> tuple[str, ...]:
+    command = plugin.dependencies.install_command if plugin.dependencies is not None else ""
+    digest = hashlib.sha256(_content(plugin) + b"\0" + command.encode()).hexdigest()
+    return ("plugin.json", f"sha256:{digest}")
+
+
+def _content(plugin: LegacyPlugin) -> bytes:
+    file = plugin.dependencies.file if plugin.dependencies is not None else ""
+    if not file:
+        return b""
+    try:
+        return read_capped(str(Path(plugin.folder) / file), _MAX_FILE) or b""
+    except OSError:
+        return b""

@@ -1,0 +1,168 @@
+"""Installing and uninstalling distributions in the environment that this command runs in, by pip or uv.
+
+Installing enables nothing. What a distribution may do to the machine while it is installed is its build backend's
+business: the command is shown before it runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import orjson
+from attrs import frozen
+
+from ally_plugins.contract.values.errors import ConfigError, OperatorError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Installed", "install", "install_command", "requirement_of", "uninstall", "uninstall_command"]
+
+LOOK_TIMEOUT: Final = 60.0
+"""Seconds that a fresh interpreter gets to say what is installed; it takes a quarter of one."""
+
+_LOOK: Final = """
+import json, sys
+from ally_plugins.catalog.discovery.packages import discover
+seen = {found.name: f"{found.distribution} {found.version}" for found in discover().found}
+sys.stdout.write(json.dumps(seen))
+"""
+
+
+@frozen(kw_only=True)
+class Installed:
+    """What an installation has changed. The three mappings go from plugin to distribution and version.
+
+    `exit_code` is the installer's own; its output says why when it is not 0.
+    """
+
+    command: tuple[str, ...]
+    exit_code: int
+    appeared: dict[str, str]
+    disappeared: dict[str, str]
+    changed: dict[str, str]
+
+
+def install_command(requirements: Sequence[str]) -> tuple[str, ...]:
+    """Return the command that would install these; options of the installer may be among them."""
+    if not requirements:
+        raise ConfigError("nothing to install, expected the name of a distribution, a path or a URL")
+    return (*_installer(), "install", *_for_uv("--python", sys.executable), *requirements)
+
+
+def uninstall_command(distributions: Sequence[str]) -> tuple[str, ...]:
+    """Return the command that would uninstall these."""
+    if not distributions or any(name.startswith("-") for name in distributions):
+        raise ConfigError("nothing to uninstall, expected the name of a distribution")
+    yes = () if _is_uv() else ("--yes",)
+    return (*_installer(), "uninstall", *yes, *_for_uv("--python", sys.executable), *distributions)
+
+
+def requirement_of(distribution: str) -> tuple[str, ...]:
+    """Return the installer's words that install a distribution as it is installed here: its version, folder or URL.
+
+    Raises ConfigError when it is not installed.
+    """
+    import importlib_metadata
+
+    try:
+        found = importlib_metadata.distribution(distribution)
+        origin = orjson.loads(found.read_text("direct_url.json") or "{}")
+    except (importlib_metadata.PackageNotFoundError, ValueError) as error:
+        raise ConfigError(f"{distribution!r} is not installed here, or damaged: install it again") from error
+    return _words_for(distribution, found.version, origin)
+
+
+def _words_for(distribution: str, version: str, origin: dict[str, Any]) -> tuple[str, ...]:
+    url = str(origin.get("url", ""))
+    if not url:
+        return (f"{distribution}=={version}",)
+    if "dir_info" in origin:
+        folder = url2pathname(urlsplit(url).path)
+        return ("-e", folder) if origin["dir_info"].get("editable") else (folder,)
+    if "vcs_info" in origin:
+        how = origin["vcs_info"]
+        return (f"{distribution} @ {how.get('vcs')}+{url}@{how.get('commit_id')}",)
+    return (f"{distribution} @ {url}",)
+
+
+def install(requirements: Sequence[str], write: Callable[[str], object] | None = None) -> Installed:
+    """Run the installer and say which plugins appeared; its output goes to `write`, line by line as it comes.
+
+    Raises OperatorError when there is no installer. A failed installation is told by `exit_code`.
+    """
+    return _run(install_command(requirements), write or sys.stdout.write)
+
+
+def uninstall(distributions: Sequence[str], write: Callable[[str], object] | None = None) -> Installed:
+    """Run the installer and say which plugins disappeared. As `install` otherwise."""
+    return _run(uninstall_command(distributions), write or sys.stdout.write)
+
+
+def _has_pip() -> bool:
+    return importlib.util.find_spec("pip") is not None
+
+
+def _is_uv() -> bool:
+    """Pip goes first where it is there: it reads the operator's pip.conf, which uv does not."""
+    return not _has_pip()
+
+
+def _installer() -> tuple[str, ...]:
+    if not _is_uv():
+        return (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
+    uv = shutil.which("uv")
+    if uv is None:
+        advice = f"{sys.executable} -m ensurepip"
+        raise OperatorError(f"neither pip nor uv is there to install with; to get pip: {advice}")
+    return (uv, "pip")
+
+
+def _for_uv(*options: str) -> tuple[str, ...]:
+    return options if _is_uv() else ()
+
+
+def _run(command: tuple[str, ...], write: Callable[[str], object]) -> Installed:
+    before = _look()
+    with subprocess.Popen(  # noqa: S603  # the operator's own words, and no shell
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            write(line)
+    after = _look()
+    if before is None or after is None:  # nothing can be compared, and the exit code still tells
+        before = after = {}
+    return Installed(
+        command=command,
+        exit_code=process.returncode,
+        appeared={name: after[name] for name in sorted(after.keys() - before.keys())},
+        disappeared={name: before[name] for name in sorted(before.keys() - after.keys())},
+        changed={name: after[name] for name in sorted(after.keys() & before.keys()) if after[name] != before[name]},
+    )
+
+
+def _look() -> dict[str, str] | None:
+    """Ask a fresh interpreter what is installed: only a start reads the path files that editable installs leave.
+
+    None when it cannot say, as after uninstalling this package itself.
+    """
+    command = (sys.executable, "-P", "-c", _LOOK)
+    try:
+        result = subprocess.run(  # noqa: S603  # our own interpreter and our own lines
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LOOK_TIMEOUT, check=True
+        )
+        seen = orjson.loads(result.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return {str(name): str(source) for name, source in seen.items()}

@@ -1,0 +1,136 @@
+"""The facts about every plugin of a home: packages, folders, what was settled, agreed to and remembered.
+
+What follows from them is decided in `deciding`; where a folder and a package have one name, both are told, and which
+one counts is what `config.toml` says.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from attrs import evolve
+
+from ally_plugins.policy.permissions import GrantSet
+
+from .decide.state import Facts
+from .discovery.folders import FOLDER, discover_folders
+from .environments.build import chosen_interpreter
+from .home.config import Config, PluginConfig, read_config
+from .home.consent import read_consent
+from .home.failed_starts import failed_starts
+from .home.folder import read_capped
+from .home.quarantine import quarantined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from .decide.placement import Interpreter
+    from .discovery.found import Found, Origin
+    from .discovery.packages import Discovery
+    from .home.folder import Home
+
+__all__ = ["gather"]
+
+_MAX_STATE_BYTES: Final = 1024 * 1024
+
+
+def gather(home: Home, packages: Discovery, only: frozenset[str] | None) -> tuple[list[Facts], tuple[str, ...]]:
+    """Return the facts by name, and what is wrong with what is no plugin. Raises ConfigError.
+
+    Of one name, the one that counts comes first. `only` are the names that may be loaded.
+    """
+    config = read_config(home)
+    agreements, damage = read_consent(home)
+    folders, folder_problems = discover_folders(home.plugins_dir)
+    by_name = _by_name((*packages.found, *folders))
+    wanted = {name for name, plugin in config.plugins.items() if plugin.enabled}
+    stopped, never_emitted = quarantined(home), _never_emitted(home)
+    all_of = {name: list(_candidates(name, by_name.get(name, {}), config)) for name in sorted(wanted | by_name.keys())}
+    versions = {name: each[0].found.version for name, each in all_of.items() if each[0].found is not None}
+    failures = failed_starts(home, versions)
+    facts: list[Facts] = []
+    for name, of_name in all_of.items():
+        first = evolve(
+            of_name[0],
+            agreement=agreements.get(name),
+            quarantine=stopped.get(name),
+            is_left_out=only is not None and name not in only,
+            failure=failures.get(name, ""),
+            never_emitted=never_emitted,
+            interpreter=_interpreter(home, of_name[0]),
+        )
+        facts += [first, *of_name[1:]]
+    return facts, (*damage, *packages.problems, *folder_problems)
+
+
+def _interpreter(home: Home, facts: Facts) -> Interpreter:
+    """Return the Python that was named for it; what a `plugin.json` needs and is not installed is a problem of it."""
+    chosen = chosen_interpreter(home, facts.name, facts.config)
+    legacy = facts.found.legacy if facts.found is not None else None
+    if legacy is None or chosen.problem:
+        return chosen
+    from .environments.code_ally import find_installed  # only where there is one
+
+    return evolve(chosen, problem=find_installed(home, legacy).problem)
+
+
+def _by_name(all_found: Iterable[Found]) -> Mapping[str, dict[Origin, Found]]:
+    by_name: defaultdict[str, dict[Origin, Found]] = defaultdict(dict)
+    for found in all_found:
+        by_name[found.name][found.origin] = found
+    return by_name
+
+
+def _candidates(name: str, by_origin: dict[Origin, Found], config: Config) -> Iterator[Facts]:
+    """Yield the facts of the one that counts, and of the other one of that name."""
+    settled = config.of(name)
+    origin = _origin(by_origin, settled)
+    others = [found for found in by_origin.values() if found.origin != origin]
+    is_plain = not others or origin == "package"
+    yield Facts(
+        name=name,
+        found=by_origin.get(origin),
+        config=settled,
+        agreement=None,
+        label=name if is_plain else f"{FOLDER}{name}",
+    )
+    for found in others:
+        yield Facts(
+            name=name,
+            found=found,
+            config=_untouched(settled),
+            agreement=None,
+            label=f"{FOLDER}{name}" if is_plain else name,
+            set_aside=_set_aside(name, found, by_origin.get(origin)),
+        )
+
+
+def _origin(by_origin: dict[Origin, Found], settled: PluginConfig) -> Origin:
+    """Return what counts: what was chosen, also when it is gone, so that nothing else runs in its place unasked."""
+    if settled.origin is not None and (settled.enabled or settled.origin in by_origin):
+        return settled.origin
+    return "package" if "package" in by_origin or not by_origin else "folder"
+
+
+def _untouched(settled: PluginConfig) -> PluginConfig:
+    """Return the configuration for one that was not chosen: what was settled is about the other one."""
+    return evolve(settled, enabled=False, is_decided=False, grants=GrantSet(), placement=None, interpreter="",
+                  environment="")  # fmt: skip
+
+
+def _set_aside(name: str, found: Found, chosen: Found | None) -> str:
+    command = f"ally-plugins enable {FOLDER if found.origin == 'folder' else ''}{name}"
+    if chosen is None:
+        return f"config.toml chooses another {name!r}, which is not there; to choose this one: {command}"
+    what = f"the folder {chosen.root}" if chosen.origin == "folder" else f"the package {chosen.distribution!r}"
+    return f"{what} has this name too, and counts; to choose this one: {command}"
+
+
+def _never_emitted(home: Home) -> frozenset[str]:
+    with suppress(OSError, ValueError):  # only for a warning; without the file there is none
+        names = orjson.loads(read_capped(home.never_emitted_file, _MAX_STATE_BYTES) or b"[]")
+        return frozenset(name for name in names if isinstance(name, str))
+    return frozenset()

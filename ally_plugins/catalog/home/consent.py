@@ -1,0 +1,138 @@
+"""`consent.toml`: what the operator agreed to, plugin by plugin. Written by commands, not by hand.
+
+Whether an agreement still holds for what is installed now is decided in `records`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import asdict, frozen
+
+from ally_plugins.contract.tables import LONGEST_TEXT, Fields
+from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.contract.values.frozen import FrozenDict
+from ally_plugins.policy.permissions import GrantSet
+
+from .folder import read_capped, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .folder import Home
+
+__all__ = ["Agreement", "file_changes", "listing_of", "read_consent", "write_consent"]
+
+_LONGEST_LISTING: Final = 500
+"""Files; a folder with more of them has dependencies in it, whose list nobody would read."""
+_SHORT: Final = 16
+
+_MAX_BYTES: Final = 4 * 1024 * 1024
+_HEADER: Final = "# What was agreed to, written by ally-plugins; config.toml is the file to edit.\n\n"
+
+
+@frozen(kw_only=True)
+class Agreement:
+    """What was agreed to for one plugin: who asked for what, and which code that was.
+
+    `by` is `person`, `--yes` or `code`; `at` is UTC in ISO 8601; `code` and `files` are the two digests of `Found`.
+    """
+
+    requests: tuple[str, ...]
+    distribution: str
+    version: str = ""
+    code: str = ""
+    files: str = ""
+    at: str = ""
+    by: str = "person"
+    listing: tuple[str, ...] = ()
+    """A folder's files, each as its hash, shortened, and its path: to show which of them have changed."""
+
+    @property
+    def grants(self) -> GrantSet:
+        """The requests as a set."""
+        return GrantSet.of(self.requests)
+
+
+def listing_of(files: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the listing of a folder's files; nothing for more than `_LONGEST_LISTING`, whose digest must do."""
+    if len(files) > _LONGEST_LISTING:
+        return ()
+    return tuple(f"{digest[:_SHORT]} {_plain(path)}" for path, digest in sorted(files.items()))
+
+
+def _plain(path: str) -> str:
+    """Return a path as one line of text that the file takes, cut where it is very long."""
+    text = path if path.isprintable() else path.encode("unicode_escape", "surrogatepass").decode("ascii")
+    return text[: LONGEST_TEXT - _SHORT - 1]
+
+
+def file_changes(agreed: Iterable[str], now: Iterable[str]) -> tuple[str, ...]:
+    """Return which files differ between two listings, each in words."""
+    old, new = _by_path(agreed), _by_path(now)
+    words = {
+        path: "added" if path not in old else "removed" if path not in new else "changed"
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path)
+    }
+    return tuple(f"{word} {path}" for path, word in words.items())
+
+
+def _by_path(listing: Iterable[str]) -> dict[str, str]:
+    return {path: digest for digest, _, path in (line.partition(" ") for line in listing)}
+
+
+def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
+    """Return the agreements and what is wrong with the file. What cannot be read was not agreed to."""
+    file = home.consent_file
+    try:
+        table = tomllib.loads((read_capped(file, _MAX_BYTES) or b"").decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        problem = f"{file} cannot be read: {reason}; every plugin waits for consent: ally-plugins review"
+        return FrozenDict(), (problem,)
+    problems: list[str] = []
+    top = Fields(table, problems)
+    agreements = {}
+    for name, entry in top.children("plugins", lambda _: True, "a name"):
+        before = len(problems)
+        agreement = _agreement(entry)
+        if len(problems) == before:
+            agreements[name] = agreement
+    return MappingProxyType(agreements), tuple(f"{file} is damaged at {problem}" for problem in problems)
+
+
+def _agreement(entry: Fields) -> Agreement:
+    agreement = Agreement(
+        requests=entry.texts("requests"),
+        distribution=entry.text("distribution"),
+        version=entry.text("version"),
+        code=entry.text("code"),
+        files=entry.text("files"),
+        at=entry.text("at"),
+        by=entry.text("by"),
+        listing=entry.texts("listing"),
+    )
+    try:
+        _ = agreement.grants
+    except ConfigError as error:
+        entry.note("requests", str(error))
+    return agreement
+
+
+def write_consent(home: Home, agreements: Mapping[str, Agreement]) -> None:
+    """Replace the file. The caller holds `home.locked()`. Raises ConfigError when it cannot be written."""
+    import tomlkit  # 40 ms, and only when something is agreed to
+
+    plugins: dict[str, Any] = {name: asdict(agreements[name]) for name in sorted(agreements)}
+    for entry in plugins.values():
+        entry["requests"] = list(entry["requests"])
+        entry["listing"] = list(entry["listing"])
+    content = _HEADER + tomlkit.dumps({"plugins": plugins})
+    try:
+        write_atomically(home.consent_file, content.encode(), private=True)
+    except OSError as error:
+        message = f"{home.consent_file} cannot be written: {error.strerror or error}"
+        raise ConfigError(message, file=str(home.consent_file)) from error

@@ -1,0 +1,49 @@
+"""Which plugins could not be started when a host last tried: kept in the home, for `list`, `info` and `doctor`.
+
+What is installed is read without importing it, so a broken import shows only when a host loads the plugin.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from .folder import read_capped, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .folder import Home
+
+__all__ = ["failed_starts", "remember_starts"]
+
+_MAX_BYTES: Final = 1024 * 1024
+_MAX_REASON: Final = 500  # characters; a plugin words its own exceptions
+
+
+def remember_starts(home: Home, tried: Iterable[tuple[str, str, str]]) -> None:
+    """Keep what became of the plugins that a host just started: name, version, and why it could not or "".
+
+    A plugin that was not tried keeps its last word. Never raises for the disk: only a remark would be missing.
+    """
+    known = _read(home)
+    latest = {name: (version, reason[:_MAX_REASON]) for name, version, reason in tried}
+    kept = {name: entry for name, entry in (known | latest).items() if entry[1]}
+    if kept != known:
+        with suppress(OSError):
+            write_atomically(home.failed_starts_file, orjson.dumps(kept), durable=False)
+
+
+def failed_starts(home: Home, versions: Mapping[str, str]) -> dict[str, str]:
+    """Return why plugins could not start, by name; what was said of another version than the installed one is not."""
+    return {name: reason for name, (version, reason) in _read(home).items() if versions.get(name) == version}
+
+
+def _read(home: Home) -> dict[str, tuple[str, str]]:
+    with suppress(OSError, ValueError, TypeError):  # only for a remark; without the file there is none
+        kept = orjson.loads(read_capped(home.failed_starts_file, _MAX_BYTES) or b"{}")
+        if isinstance(kept, dict):
+            return {name: (str(version), str(reason)) for name, (version, reason) in kept.items()}
+    return {}

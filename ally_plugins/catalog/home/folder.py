@@ -1,0 +1,245 @@
+"""The directory that holds the state of one app: where each file lies, who may read it, and how it is replaced whole.
+
+What stands in the files is left to `config`, `consent`, `secrets`, the journal and the discovery cache.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from attrs import Factory, field, frozen
+
+from ally_plugins.contract.tables import describe
+from ally_plugins.contract.values.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["HOME_VARIABLE", "Home", "read_capped", "try_lock", "write_atomically"]
+
+HOME_VARIABLE: Final = "ALLY_HOME"
+
+LOCK_TIMEOUT: Final = 10.0
+"""Seconds that one command waits for another that edits the same home; an edit takes milliseconds."""
+
+_LOCK_POLL: Final = 0.02
+_APP: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
+
+
+def _default_path(app: str) -> Path:
+    if not _APP.match(app):
+        raise ConfigError(f"app {describe(app)} is not a name, expected letters, digits, '.', '_' and '-'", path="app")
+    named = os.environ.get(HOME_VARIABLE)
+    if named:
+        return Path(named).expanduser().absolute()
+    import platformdirs  # only where no home is given
+
+    return Path(platformdirs.user_state_path(app, appauthor=False))
+
+
+@frozen
+class Home:
+    """Where one app keeps its state: ALLY_HOME, or the platform's directory for the app's name.
+
+    Apps of other names have other directories; with ALLY_HOME set, whoever sets it decides which app is meant.
+    Raises ConfigError for an app's name that could lead out of its directory, unless a path is given.
+    """
+
+    app: str
+    path: Path = field(
+        default=Factory(lambda self: _default_path(self.app), takes_self=True),
+        converter=Path,
+    )
+
+    @property
+    def config_file(self) -> Path:
+        """The operator's file."""
+        return self.path / "config.toml"
+
+    @property
+    def consent_file(self) -> Path:
+        """What was agreed to."""
+        return self.path / "consent.toml"
+
+    @property
+    def secrets_file(self) -> Path:
+        """Secrets, where the system has no keyring."""
+        return self.path / "secrets.json"
+
+    @property
+    def quarantine_file(self) -> Path:
+        """Which plugins stay stopped until they are released."""
+        return self.path / "quarantine.json"
+
+    @property
+    def journal_file(self) -> Path:
+        """The journal's database."""
+        return self.path / "journal.db"
+
+    @property
+    def audit_head_file(self) -> Path:
+        """Count and hash of the audit chain."""
+        return self.path / "audit.head"
+
+    @property
+    def never_emitted_file(self) -> Path:
+        """The event types that the app's host has said it never emits, as a JSON list."""
+        return self.run_dir / "never-emitted.json"
+
+    @property
+    def failed_starts_file(self) -> Path:
+        """Which plugins could not be started when a host last tried, with the reason."""
+        return self.run_dir / "failed-starts.json"
+
+    @property
+    def plugins_dir(self) -> Path:
+        """Folders with a manifest and a daemon each, which the operator has put there."""
+        return self.path / "plugins"
+
+    @property
+    def envs_dir(self) -> Path:
+        """Virtual environments for plugins that run in a process of their own."""
+        return self.path / "envs"
+
+    @property
+    def logs_dir(self) -> Path:
+        """What plugins log."""
+        return self.path / "logs"
+
+    @property
+    def run_dir(self) -> Path:
+        """Locks, caches and sockets; nothing in it outlives its use."""
+        return self.path / "run"
+
+    def data_dir(self, plugin: str) -> Path:
+        """Return the directory that a plugin may write to; it is made when it is not there. Raises ConfigError."""
+        directory = self.path / "data" / plugin
+        self.prepare(directory)
+        return directory
+
+    def prepare(self, *directories: Path) -> None:
+        """Make the home, its `run` directory and others, readable by their owner only. Raises ConfigError."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.run_dir.mkdir(exist_ok=True, mode=0o700)
+            _make_private(self.run_dir)
+            for directory in directories:
+                directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            message = (
+                f"the home {str(self.path)!r} cannot be used: {reason}; set {HOME_VARIABLE} to a directory of yours"
+            )
+            raise ConfigError(message, file=str(self.path)) from error
+
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """Keep every other command from editing this home meanwhile. Raises ConfigError after `LOCK_TIMEOUT`."""
+        self.prepare()
+        descriptor = os.open(self.run_dir / "edit.lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        try:
+            _wait_for(descriptor, self.path)
+            yield
+        finally:
+            os.close(descriptor)  # also lets the lock go
+
+
+def _make_private(directory: Path) -> None:
+    if os.name != "posix":
+        return
+    found = directory.stat()
+    if found.st_uid != os.geteuid():
+        raise PermissionError(None, f"{str(directory)!r} belongs to another user")
+    if stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
+        directory.chmod(stat.S_IRWXU)
+
+
+def _wait_for(descriptor: int, home: Path) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while not try_lock(descriptor):
+        if time.monotonic() > deadline:
+            message = f"another command has been editing {str(home)!r} for {LOCK_TIMEOUT:g} s; wait for it, or end it"
+            raise ConfigError(message, file=str(home))
+        time.sleep(_LOCK_POLL)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Say whether this open file could be locked; the lock ends with the last descriptor of this opening."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def read_capped(path: Path | str, limit: int) -> bytes | None:
+    """Read a regular file, None when there is none. Raises OSError for anything else, and past `limit` bytes.
+
+    A pipe or device in the place of a file is refused before it is opened, since opening it could wait for ever.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116  # called for every manifest; pathlib costs as much as the call
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(mode):
+        raise OSError(None, "not a regular file")
+    with open(path, "rb") as file:  # noqa: PTH123
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(None, f"more than {limit} bytes")
+    return content
+
+
+def write_atomically(path: Path, content: bytes, *, durable: bool = True, private: bool = False) -> None:
+    """Replace a file whole: readers see the old content or the new one, also after a crash.
+
+    A link stays a link and its target is replaced. An existing file keeps its mode, unless it is `private`; a new one
+    is its owner's only. `durable` waits for the disk. Raises OSError; the old file is then untouched.
+    """
+    target = Path(os.path.realpath(path))
+    mode = stat.S_IRUSR | stat.S_IWUSR
+    with suppress(FileNotFoundError):
+        mode = mode if private else stat.S_IMODE(target.stat().st_mode)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+    try:
+        _write_new(temporary, content, mode, durable=durable)
+        temporary.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    if durable:
+        _sync_directory(target.parent)
+
+
+def _write_new(path: Path, content: bytes, mode: int, *, durable: bool) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        if durable:
+            os.fsync(descriptor)
+
+
+def _sync_directory(directory: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

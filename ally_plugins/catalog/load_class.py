@@ -1,0 +1,65 @@
+"""Importing the class that an entry point names: the first moment at which a plugin's code runs.
+
+Only what `records` calls enabled is imported. What the class must look like is `runtime.loading`'s business.
+"""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from ally_plugins.contract.tables import describe
+from ally_plugins.contract.values.errors import PluginLoadError
+
+if TYPE_CHECKING:
+    from .decide.record import PluginRecord
+
+__all__ = ["load_class"]
+
+
+def load_class(record: PluginRecord) -> Any:
+    """Import the plugin's module and return what its entry point names.
+
+    Raises PluginLoadError for everything that the import raises, `SystemExit` and syntax errors among it; only
+    `KeyboardInterrupt` passes, since it is the person's. Runs the plugin's module code in the calling thread.
+    """
+    module_name, _, attribute = record.entry_point.partition(":")
+    module_name, attribute = module_name.strip(), attribute.partition("[")[0].strip()
+    if not module_name or not attribute:
+        raise _failed(record, f"{describe(record.entry_point)} is not of the form MODULE:CLASS")
+    try:
+        module = importlib.import_module(module_name)
+        return reduce(getattr, attribute.split("."), module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise _failed(record, _reason(error)) from error
+
+
+def _failed(record: PluginRecord, reason: str) -> PluginLoadError:
+    message = f"plugin {record.name!r} cannot be imported from {record.entry_point!r}: {reason}"
+    return PluginLoadError(message, plugin=record.name)
+
+
+def _reason(error: BaseException) -> str:
+    """Return one line: the error, and the last line of the plugin's code that led to it."""
+    try:
+        text = str(error).splitlines()[0] if str(error) else ""
+    except Exception:  # noqa: BLE001  # even the text of an error is the plugin's code
+        text = "its text cannot be shown"
+    kind = type(error).__name__
+    place = _place(error)
+    return f"{kind}: {text}{place}" if text else f"{kind}{place}"
+
+
+def _place(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):  # its text names the line already
+        return ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+
+
+def _is_machinery(filename: str) -> bool:
+    return filename.startswith("<frozen") or filename in (__file__, importlib.__file__)

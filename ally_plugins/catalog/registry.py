@@ -1,0 +1,336 @@
+"""What is installed, joined with what the operator agreed to; and the changes that an operator makes to that.
+
+Every change is made under the home's lock, is on disk when its method returns, and is returned as a value for the
+audit. What follows from the facts is decided in `records`; printing and asking is left to the command line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from time import time
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import frozen
+
+from ally_plugins.contract.grants import Grant
+from ally_plugins.contract.hookspecs import HOOKS
+from ally_plugins.contract.tables import describe, nearest, suggest
+from ally_plugins.contract.values.errors import ConfigError, ConsentError
+from ally_plugins.contract.values.frozen import FrozenDict
+from ally_plugins.policy.permissions import GrantSet
+
+from .decide.placement import place
+from .decide.plan import Plan, asked_for, choice, is_for_review, shown, usual_grants
+from .decide.record import PluginRecord
+from .decide.state import judge
+from .discovery.packages import discover
+from .environments.build import chosen_interpreter
+from .gather import gather
+from .home.config import PluginConfig, edit_config, read_config
+from .home.consent import Agreement, listing_of, read_consent, write_consent
+from .home.quarantine import quarantined, set_quarantine
+from .home.secret_store import SecretStore
+from .load_class import load_class
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.settings import Setting
+
+    from .discovery.found import Discovery
+    from .home.config import Placement
+    from .home.folder import Home
+
+__all__ = ["PLUGINS_VARIABLE", "Change", "Plan", "PluginRecord", "Registry", "load_class"]
+
+PLUGINS_VARIABLE: Final = "ALLY_PLUGINS"
+
+_SHADOWED: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
+
+
+@frozen(kw_only=True)
+class Change:
+    """What a command has changed, ready for the audit: never with a secret in it.
+
+    `kind` is enable, disable, grant, revoke, shadow, setting, place, quarantine, release or forget.
+    """
+
+    kind: str
+    plugin: str
+    data: Mapping[str, Any] = FrozenDict()
+
+
+class Registry:
+    """The plugins of one home. It remembers nothing between calls: each reads what is on disk then.
+
+    `only` is ALLY_PLUGINS unless given: None for all, or the names that may be loaded. `now` gives Unix seconds.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        only: Iterable[str] | None = None,
+        find: Callable[[], Discovery] | None = None,
+        now: Callable[[], float] = time,
+    ) -> None:
+        self.home: Final = home
+        self.secrets: Final = SecretStore(home)
+        self._only: Final = _only_from_environment() if only is None else frozenset(only)
+        self._find: Final = find
+        self._now: Final = now
+        self.problems: tuple[str, ...] = ()
+        """What `load` found wrong that is not about one plugin; one line each."""
+
+    def load(self) -> tuple[PluginRecord, ...]:
+        """Return every plugin that is installed or enabled, by name. Raises ConfigError when config.toml is wrong.
+
+        Where a folder and a package have one name there are two records of it; the one that counts comes first, and
+        the other one is never enabled.
+        """
+        facts, problems = gather(self.home, self._discover(), self._only)
+        known = {fact.name for fact in facts}
+        unknown = sorted((self._only or frozenset()) - known)
+        self.problems = (*problems, *(_unknown_in_variable(name, known) for name in unknown))
+        return tuple(judge(fact, self.secrets.get) for fact in facts)
+
+    def get(self, name: str) -> PluginRecord:
+        """Return one plugin. Raises ConfigError, which names the nearest one, when there is no such plugin.
+
+        `folder:NAME` and `package:NAME` say which one is meant; a bare name is the one that counts.
+        """
+        records = self.load()
+        origin, colon, bare = name.rpartition(":")
+        for record in records:
+            if record.name == bare and (not colon or record.origin == origin):
+                return record
+        known = tuple(record.label for record in records)
+        raise ConfigError(f"no plugin {describe(name)} is installed, {suggest(name, known)}", path=name)
+
+    def meant(self, name: str) -> str:
+        """Return whom `enable NAME` means: of a folder and a package with one name, the package. Raises nothing."""
+        both = {record.origin for record in self.load() if record.name == name} >= {"package", "folder"}
+        return f"package:{name}" if both else name
+
+    def review(self) -> tuple[PluginRecord, ...]:
+        """Return the plugins that the operator should look at: new ones, larger requests, changed code, quarantine."""
+        return tuple(record for record in self.load() if is_for_review(record))
+
+    def _discover(self) -> Discovery:
+        if self._find is not None:
+            return self._find()
+        with suppress(ConfigError):  # a home that cannot be written still can be looked at
+            self.home.prepare()
+        return discover(self.home.run_dir)
+
+    # Consent
+
+    def plan(self, name: str, only: Iterable[str] | None = None) -> Plan:
+        """Return what enabling would agree to and grant.
+
+        With `only`, it grants just those. Without, it grants everything to a new plugin; to one that was agreed to
+        before, what it has and what it newly asks for; to one that config.toml grants something by hand, that.
+        Raises ConsentError for what the plugin does not ask for, and for a plugin that cannot be loaded.
+        """
+        record = self.get(name)
+        if record.state in ("broken", "not installed") or (record.found is not None and record.found.problem):
+            reason = record.found.problem if record.found is not None else ""
+            raise ConsentError(f"{name!r} cannot be enabled: {reason or record.reason}")
+        if only is None:
+            return Plan(record=record, grants=usual_grants(record))
+        return Plan(record=record, grants=GrantSet.of(asked_for(record, text) for text in only))
+
+    def enable(self, plan: Plan, by: str = "person") -> Change:
+        """Agree to a plan. Raises ConsentError when the plugin is not any more what the plan shows."""
+        name, label = plan.record.name, plan.record.label
+        with self.home.locked():
+            record = self.get(f"{plan.record.origin}:{name}")
+            if shown(record) != shown(plan.record):
+                raise ConsentError(f"{label!r} has changed since it was shown", command=f"ally-plugins enable {label}")
+            agreement = self._agreement(record, by)
+            agreements, _ = read_consent(self.home)
+            write_consent(self.home, {**agreements, name: agreement})
+            grants = {"enabled": True, "grants": list(plan.grants.texts())}
+            edit_config(self.home, name, lambda before: grants | choice(record, before))
+        data = {"grants": plan.grants.texts(), "requests": agreement.requests, "by": by, "code": agreement.code}
+        return _change("enable", name, **data, distribution=record.distribution, version=record.version)
+
+    def _agreement(self, record: PluginRecord, by: str) -> Agreement:
+        found = record.found
+        is_folder = record.origin == "folder"
+        return Agreement(
+            requests=record.requested.texts(),
+            distribution=record.distribution,
+            version=record.version,
+            code=found.digest if found is not None else "",
+            files="" if found is None else found.digest if is_folder else found.content_digest(),
+            at=datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="seconds"),
+            by=by,
+            listing=listing_of(found.files) if found is not None else (),
+        )
+
+    def disable(self, name: str) -> Change:
+        """Stop loading a plugin; its grants and settings stay for the next time."""
+        with self.home.locked():
+            name = self._known(name)
+            edit_config(self.home, name, lambda _: {"enabled": False})
+        return _change("disable", name)
+
+    def forget(self, name: str) -> Change:
+        """Take back the agreement and the grants, so that a plugin installed again under this name is a new one."""
+        with self.home.locked():
+            agreements, _ = read_consent(self.home)
+            write_consent(self.home, {other: kept for other, kept in agreements.items() if other != name})
+            if name in read_config(self.home).plugins:
+                edit_config(self.home, name, lambda _: {"enabled": None, "grants": None})
+            set_quarantine(self.home, name, None)
+        return _change("forget", name)
+
+    def grant(self, name: str, text: str) -> Change:
+        """Grant one thing that the plugin asks for. Raises ConsentError when it does not, or is not agreed to yet."""
+        grant = Grant.parse(text)
+        with self.home.locked():
+            record = self.get(self._known(name))
+            name = record.name
+            asked_for(record, text)
+            if record.agreement is None or not record.agreement.grants.covers(grant):
+                command = f"ally-plugins enable {name}"
+                raise ConsentError(f"{name!r} waits for consent; agree first: {command}", command=command)
+            kept = {own for own in record.config.grants.grants if not grant.covers(own)}
+            if not record.config.grants.covers(grant):
+                self._write_grants(name, kept | {grant})
+        return _change("grant", name, grant=grant.text)
+
+    def revoke(self, name: str, text: str) -> Change:
+        """Take back a grant, or all of one kind (`add_message`). Raises ConsentError when it was not granted."""
+        with self.home.locked():
+            name = self._known(name)
+            granted = read_config(self.home).of(name).grants
+            gone = {own for own in granted.grants if own.text == text or own.text.startswith(f"{text}:")}
+            if not gone:
+                Grant.parse(text)
+                held = ", ".join(granted.texts()) or "nothing"
+                raise ConsentError(f"{name!r} does not have the grant {describe(text)}; it has {held}")
+            self._write_grants(name, granted.grants - gone)
+        return _change("revoke", name, grants=tuple(sorted(grant.text for grant in gone)))
+
+    def _write_grants(self, name: str, grants: Iterable[Grant]) -> None:
+        texts = sorted(grant.text for grant in grants)
+        edit_config(self.home, name, lambda _: {"grants": texts})
+
+    def shadow(self, name: str, hooks: bool | Iterable[str]) -> Change:  # noqa: FBT001  # True and False are values here
+        """Only watch a plugin's gates and transforms: all of them, none, or those named. Raises ConfigError."""
+        value = hooks if isinstance(hooks, bool) else [_SHADOWED.get(hook, hook) for hook in hooks]
+        with self.home.locked():
+            name = self._known(name)
+            edit_config(self.home, name, lambda _: {"shadow": value})
+        return _change("shadow", name, shadow=value if isinstance(value, bool) else tuple(value))
+
+    # Settings
+
+    def set_setting(self, name: str, key: str, text: str | None) -> Change:
+        """Set a setting from its text; None takes it back. Secrets go to the secret store.
+
+        Raises ConfigError, without the value when it is a secret, for an unknown key or a wrong value.
+        """
+        with self.home.locked():
+            name = self._known(name)
+            setting = self._setting(name, key)
+            if setting.secret:
+                self._set_secret(name, key, text)
+            else:
+                value = None if text is None else _parsed(name, setting, text)
+                edit_config(self.home, name, lambda _: {"settings": {key: value}})
+        is_set = {"secret": True} if setting.secret else {"value": text}
+        return _change("setting", name, key=key, is_removed=text is None, **is_set)
+
+    def _setting(self, name: str, key: str) -> Setting:
+        settings = self.get(name).manifest.settings
+        if key not in settings:
+            path = f"plugins.{name}.settings.{key}"
+            raise ConfigError(f"{name!r} has no setting {describe(key)}, {suggest(key, tuple(settings))}", path=path)
+        return settings[key]
+
+    def _set_secret(self, name: str, key: str, text: str | None) -> None:
+        if text is None:
+            self.secrets.delete(name, key)
+        else:
+            self.secrets.set(name, key, text)
+
+    # Placement
+
+    def place(
+        self, name: str, placement: Placement, *, interpreter: str | None = None, environment: str | None = None
+    ) -> Change:
+        """Settle where a plugin runs, and in a process with which Python: the host's unless one is named.
+
+        Raises ConsentError for what the plugin cannot, ConfigError for a Python or an environment that is not there.
+        """
+        if interpreter is not None and not Path(interpreter).is_absolute():
+            raise ConfigError(f"interpreter: found {describe(interpreter)}, expected the absolute path of a Python")
+        config = PluginConfig(placement=placement, interpreter=interpreter or "", environment=environment or "")
+        with self.home.locked():
+            name = self._known(name)
+            record = self.get(name)
+            if record.found is None or record.found.problem is not None:
+                raise ConsentError(f"{name!r} cannot be placed: {record.reason}")
+            chosen = chosen_interpreter(self.home, name, config)
+            placed = place(name, record.found, config, chosen)
+            if chosen.problem or placed.problem:
+                raise ConsentError(f"{name!r} cannot run so: {chosen.problem or placed.problem}")
+            settled = {"placement": placement, "interpreter": interpreter, "environment": environment}
+            edit_config(self.home, name, lambda _: settled)
+        return _change("place", name, **{key: value for key, value in settled.items() if value is not None})
+
+    # Quarantine
+
+    def quarantine(self, name: str, reason: str) -> Change:
+        """Keep a plugin from being loaded until it is released; for the host, after too many failures."""
+        with self.home.locked():
+            set_quarantine(self.home, name, reason)
+        return _change("quarantine", name, reason=reason)
+
+    def release(self, name: str) -> Change:
+        """Let a quarantined plugin be loaded again. Raises ConsentError when it is not quarantined."""
+        with self.home.locked():
+            if name not in quarantined(self.home):
+                raise ConsentError(f"{describe(name)} is not in quarantine")
+            set_quarantine(self.home, name, None)
+        return _change("release", name)
+
+    def _known(self, name: str) -> str:
+        """Return the plugin's own name. Raises ConsentError for one that is not the one of its name that counts."""
+        if ":" not in name and name in read_config(self.home).plugins:
+            return name
+        record = self.get(name)
+        if ":" in name and self.get(record.name) != record:
+            raise ConsentError(f"{name!r} is not the one that counts: {record.reason}")
+        return record.name
+
+
+def _only_from_environment() -> frozenset[str] | None:
+    given = os.environ.get(PLUGINS_VARIABLE, "").strip()
+    if not given:
+        return None
+    return frozenset() if given == "none" else frozenset(name.strip() for name in given.split(",") if name.strip())
+
+
+def _unknown_in_variable(name: str, known: set[str]) -> str:
+    close = nearest(name, known)
+    hint = f", did you mean {close!r}?" if close else ""
+    return f"{PLUGINS_VARIABLE} names {describe(name)}, which is not installed{hint}"
+
+
+def _parsed(name: str, setting: Setting, text: str) -> Any:
+    try:
+        return setting.parse(text)
+    except ValueError as error:
+        path = f"plugins.{name}.settings.{setting.name}"
+        command = f"ally-plugins config {name} {setting.name}=VALUE"
+        raise ConfigError(f"{path}: {error}: {command}", path=path) from None
+
+
+def _change(kind: str, plugin: str, **data: Any) -> Change:
+    return Change(kind=kind, plugin=plugin, data=FrozenDict(data))

@@ -1,0 +1,1 @@
+"""The commands that change something: consent, grants, settings, placement, packages, tasks, old records."""

@@ -1,0 +1,139 @@
+"""`review` and `enable`: what a plugin asks for, shown whole, and the operator's answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ally_plugins.cli.shell.asking import confirm
+from ally_plugins.cli.shell.live import Effect, tell_hosts
+from ally_plugins.cli.shell.recorder import recorder
+from ally_plugins.cli.shell.requests import plan_data, plan_lines
+from ally_plugins.cli.shell.state import command
+from ally_plugins.cli.shell.text import echo, inert, paint, print_json
+from ally_plugins.contract.values.errors import ConsentError
+
+if TYPE_CHECKING:
+    from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.catalog.registry import Plan, Registry
+    from ally_plugins.cli.shell.state import State
+
+__all__ = ["enable", "review"]
+
+
+@command("enable")
+@click.argument("name")
+@click.option("--only", multiple=True, metavar="GRANT", help="Grant only this, such as add_message:user; repeatable.")
+@click.option("--yes", is_flag=True, help="Agree to exactly what is printed, without being asked.")
+def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  # noqa: FBT001 - click's way
+    """Show what the plugin NAME asks for and why, and agree to it.
+
+    Shown are its origin, every request with its reason, and what has changed since you agreed last. Without a person at
+    the terminal the answer is no, unless --yes is given. `--only` narrows what it gets. Hosts that run start it.
+
+    Where a folder has the name of a package, NAME is the package and folder:NAME the folder.
+
+    \b
+    Example:
+      ally-plugins enable loop-warner
+      ally-plugins enable loop-warner --only events:TOOL_CALL_END --only add_message:user
+      ally-plugins enable loop-warner --yes
+      ally-plugins enable folder:loop-warner
+    """
+    registry = state.registry
+    plan = registry.plan(registry.meant(name), only or None)
+    if _is_settled(plan) and not only:
+        _tell(state, plan, plan.record, None)
+        return
+    if not state.as_json:
+        _show(plan)
+    elif not yes:
+        _show(plan, to_stderr=True)
+    command_line = f"ally-plugins enable {name}{''.join(f' --only {grant}' for grant in only)}"
+    nobody = (
+        f"{name!r} is not enabled: consent needs a person, and standard input is no terminal; "
+        f"to agree to exactly what is shown: {command_line} --yes"
+    )
+    if not confirm(state, f"Agree, and enable {name}?", is_agreed=yes, without_person=nobody):
+        raise ConsentError(f"{name!r} is not enabled: you did not agree")
+    with recorder(registry) as writing:
+        writing.change(lambda it: it.enable(plan, "--yes" if yes else "person"))
+    effect = tell_hosts(state.home, "apply", plan.record.name)
+    _tell(state, plan, registry.get(plan.record.name), effect)
+    effect.exit()
+
+
+def _is_settled(plan: Plan) -> bool:
+    record = plan.record
+    return (
+        record.config.enabled
+        and record.state != "waiting for consent"
+        and not record.pending
+        and not record.has_changed_code
+        and plan.grants == record.config.grants
+    )
+
+
+def _show(plan: Plan, *, to_stderr: bool = False) -> None:
+    for line in plan_lines(plan):
+        echo(line, to_stderr=to_stderr)
+    echo(to_stderr=to_stderr)
+
+
+def _tell(state: State, plan: Plan, record: PluginRecord, effect: Effect | None) -> None:
+    """Say what was done; without `effect` there was nothing to do."""
+    if state.as_json:
+        about = {**plan_data(plan), "state": record.state, "reason": record.reason, "changed": effect is not None}
+        print_json({**about, "hosts": effect.data() if effect is not None else []})
+        return
+    done = "is enabled" if effect is not None else "is enabled already, and nothing new is asked for"
+    echo(f"{record.label} {done}")
+    if record.state != "enabled":
+        echo(f"it is {record.state}: {inert(record.reason)}")
+    for line in effect.lines() if effect is not None else ():
+        echo(line)
+
+
+@command("review")
+def review(state: State) -> None:
+    """Show every plugin that waits for you: new ones, larger requests, changed code, what is missing or quarantined.
+
+    It changes nothing; below each plugin stands the command that does.
+
+    \b
+    Example:
+      ally-plugins review
+    """
+    registry = state.registry
+    records = registry.review()
+    plans = {record.label: _plan(registry, record) for record in records}
+    if state.as_json:
+        pending = [_data(record, plans[record.label]) for record in records]
+        print_json({"pending": pending, "problems": registry.problems})
+        return
+    if not records:
+        echo("nothing waits for you")
+    for record in records:
+        for line in _lines(record, plans[record.label]):
+            echo(line)
+        echo()
+    for problem in registry.problems:
+        echo(f"problem: {inert(problem)}")
+
+
+def _plan(registry: Registry, record: PluginRecord) -> Plan | None:
+    try:
+        return registry.plan(record.label)
+    except ConsentError:  # it is broken or gone: there is nothing to agree to
+        return None
+
+
+def _lines(record: PluginRecord, plan: Plan | None) -> list[str]:
+    head = plan_lines(plan) if plan is not None else [paint(inert(record.label), bold=True)]
+    return [*head, f"  {paint(record.state, fg='yellow')}: {inert(record.reason)}"]
+
+
+def _data(record: PluginRecord, plan: Plan | None) -> dict[str, Any]:
+    about = plan_data(plan) if plan is not None else {"name": record.name, "state": record.state}
+    return {**about, "reason": record.reason}

@@ -1,0 +1,121 @@
+"""`export` and `prune`: a session out of the journal, and old content out of it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from ally_plugins.cli.look.audit import parse_since
+from ally_plugins.cli.shell.asking import confirm
+from ally_plugins.cli.shell.reading import reading_of
+from ally_plugins.cli.shell.recorder import now_ms
+from ally_plugins.cli.shell.state import command
+from ally_plugins.cli.shell.text import echo, inert, print_json, when
+from ally_plugins.contract.values.errors import ConfigError, ConsentError, NotFoundRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.cli.shell.state import State
+    from ally_plugins.journal import Reading
+
+__all__ = ["export", "prune"]
+
+
+@command("export")
+@click.argument("session")
+@click.option("--out", metavar="FILE", help="Write to this file, readable by you only, instead of standard output.")
+def export(state: State, session: str, out: str | None) -> None:
+    """Write the events and messages of SESSION as JSON lines, which `replay` reads again.
+
+    What was pruned is left out. With --out and --json, one object says what was written.
+
+    \b
+    Example:
+      ally-plugins export s-5f0c9a1b2d-1 --out session.jsonl
+    """
+    with reading_of(state.home) as reading:
+        lines = _lines(reading, session)
+        if out is None:
+            with click.open_file("-", "wb") as stream:
+                stream.writelines(lines)
+            return
+        count = _write(out, lines)
+    if state.as_json:
+        print_json({"session": session, "lines": count, "out": out})
+    else:
+        echo(f"{count} lines written to {inert(out)}")
+
+
+def _lines(reading: Reading | None, session: str) -> Iterator[bytes]:
+    from ally_plugins import journal
+
+    known = [] if reading is None else [summary.id for summary in reading.sessions()]
+    if reading is None or session not in known:
+        latest = f"the latest are {', '.join(known[-5:])}" if known else "it has none"
+        raise NotFoundRefused(f"the journal has no session {session!r}; {latest}")
+    return journal.export(reading, session)
+
+
+def _write(out: str, lines: Iterator[bytes]) -> int:
+    """Write beside the file and put it in its place, so that a half-written one is never there."""
+    from pathlib import Path
+
+    target = Path(out)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    count = 0
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            for line in lines:
+                file.write(line)
+                count += 1
+        partial.replace(target)
+    except OSError as error:
+        raise ConfigError(f"{out!r} cannot be written: {error.strerror or error}", file=out) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+@command("prune")
+@click.option("--older-than", "age", required=True, metavar="AGE", help="How old: 30d, 12w, or a time (2026-03-01).")
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+def prune(state: State, age: str, yes: bool) -> None:  # noqa: FBT001 - click's way
+    """Remove the content of records that are older than AGE; that it was removed is recorded.
+
+    Texts, arguments and events go; who did what when stays, and the audit chain stays whole. Pending messages stay.
+    It cannot be undone.
+
+    \b
+    Example:
+      ally-plugins prune --older-than 90d
+    """
+    now = now_ms()
+    before = parse_since(age, now)
+    if before > now:
+        raise ConfigError(f"--older-than {age!r} is in the future, expected an age such as 90d")
+    if not state.home.journal_file.exists():
+        count = 0
+    else:
+        nobody = "nothing is removed: nobody is at the terminal to ask; add --yes"
+        question = f"Remove for ever the content of what is older than {when(before)}?"
+        if not confirm(state, question, is_agreed=yes, without_person=nobody):
+            raise ConsentError("nothing is removed: you did not agree")
+        count = _prune(state.home, before)
+    if state.as_json:
+        print_json({"pruned": count, "before": before})
+    else:
+        echo(f"the content of {count} records is removed; the audit chain is whole")
+
+
+def _prune(home: Home, before: int) -> int:
+    from ally_plugins.journal import Journal
+
+    journal = Journal.open(home.journal_file, head=home.audit_head_file)
+    try:
+        return journal.prune_blocking(before)
+    finally:
+        journal.close_blocking()

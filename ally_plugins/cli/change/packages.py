@@ -1,0 +1,137 @@
+"""`install` and `uninstall`: pip or uv, in the environment that this program runs in."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ally_plugins.cli.shell.asking import confirm
+from ally_plugins.cli.shell.live import tell_hosts
+from ally_plugins.cli.shell.recorder import recorder
+from ally_plugins.cli.shell.state import command
+from ally_plugins.cli.shell.text import echo, inert, print_json
+from ally_plugins.contract.values.errors import ConfigError, ConsentError, OperatorError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ally_plugins.catalog.environments.installer import Installed
+    from ally_plugins.catalog.registry import Registry
+    from ally_plugins.cli.shell.recorder import Recorder
+    from ally_plugins.cli.shell.state import State
+
+__all__ = ["install", "uninstall"]
+
+
+@command("install", context_settings={"ignore_unknown_options": True})
+@click.argument("requirements", nargs=-1, required=True, metavar="REQUIREMENT...", type=click.UNPROCESSED)
+def install(state: State, requirements: tuple[str, ...]) -> None:
+    """Install distributions with pip or uv, and say which plugins appeared. Nothing is enabled.
+
+    REQUIREMENT is what pip takes: a name, a path, a URL; options that this command does not know go to pip (-e,
+    --upgrade). The command is shown before it runs: building a distribution runs its author's code.
+
+    \b
+    Example:
+      ally-plugins install ./loop-warner
+      ally-plugins install --upgrade loop-warner
+    """
+    from ally_plugins.catalog.environments import installer as installing
+
+    with recorder(state.registry) as writing:
+        _show_command(state, installing.install_command(requirements))
+        done = installing.install(requirements, partial(_pass_on, state))
+        writing.note("install", None, _record(done))
+    _finish(state, done)
+
+
+@command("uninstall")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+def uninstall(state: State, names: tuple[str, ...], yes: bool) -> None:  # noqa: FBT001 - click's way
+    """Uninstall the distributions of plugins with pip or uv, and forget what was agreed to for these.
+
+    NAME is a plugin, or a distribution. Settings stay in config.toml; installed again, a plugin is a new one.
+
+    \b
+    Example:
+      ally-plugins uninstall loop-warner
+    """
+    from ally_plugins.catalog.environments import installer as installing
+
+    registry = state.registry
+    distributions, plugins = _whose(registry, names)
+    question = f"Uninstall {', '.join(distributions)}, with the plugins {', '.join(plugins) or '(none)'}?"
+    nobody = "nothing is uninstalled: nobody is at the terminal to ask; add --yes"
+    if not confirm(state, inert(question), is_agreed=yes, without_person=nobody):
+        raise ConsentError("nothing is uninstalled: you did not agree")
+    with recorder(registry) as writing:
+        _show_command(state, installing.uninstall_command(distributions))
+        done = installing.uninstall(distributions, partial(_pass_on, state))
+        writing.note("uninstall", None, _record(done))
+        _forget(writing, done.disappeared)
+    for name in done.disappeared:  # a host that runs has its code loaded: it stops it
+        effect = tell_hosts(state.home, "apply", name)
+        for line in effect.lines() if effect.answers else ():
+            echo(f"{name}: {line}", to_stderr=state.as_json)
+    _finish(state, done)
+
+
+def _forget(writing: Recorder, names: Sequence[str] | dict[str, str]) -> None:
+    for name in names:
+        writing.change(lambda it, name=name: it.forget(name))  # type: ignore[misc]
+
+
+def _whose(registry: Registry, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the distributions that are meant, and all the plugins that go with them."""
+    records = [record for record in registry.load() if record.origin == "package"]
+    by_name = {record.name: record.distribution for record in records}
+    known = {record.distribution for record in records}
+    if unknown := [name for name in names if name not in by_name and name not in known]:
+        from ally_plugins.contract.tables import describe, suggest
+
+        folders = {record.name: record.found.root for record in registry.load() if record.found is not None}
+        if (folder := folders.get(unknown[0].removeprefix("folder:"))) is not None:
+            raise ConfigError(f"{unknown[0]!r} is the folder {folder}, which no installer knows; remove it yourself")
+        raise ConfigError(f"no plugin {describe(unknown[0])} is installed, {suggest(unknown[0], tuple(by_name))}")
+    distributions = list(dict.fromkeys(by_name.get(name, name) for name in names))
+    return distributions, [name for name, owner in by_name.items() if owner in distributions]
+
+
+def _show_command(state: State, words: Sequence[str]) -> None:
+    echo(f"$ {inert(shlex.join(words))}", to_stderr=state.as_json)
+
+
+def _pass_on(state: State, line: str) -> None:
+    """Show a line of the installer's: build backends are strangers too."""
+    echo(f"  {inert(line.rstrip())}", to_stderr=state.as_json)
+
+
+def _record(done: Installed) -> dict[str, Any]:
+    """Return what the audit keeps: not the requirements, since a URL may hold a password."""
+    return {
+        "exit_code": done.exit_code,
+        "appeared": done.appeared,
+        "disappeared": done.disappeared,
+        "changed": done.changed,
+    }
+
+
+def _finish(state: State, done: Installed) -> None:
+    if state.as_json and done.exit_code == 0:
+        print_json(_record(done))
+    if done.exit_code != 0:
+        raise OperatorError(f"the installer failed with exit code {done.exit_code}; its output above says why")
+    if state.as_json:
+        return
+    for name, source in done.appeared.items():
+        echo(f"new: {inert(name)} ({inert(source)}); to see what it asks for, and agree: ally-plugins enable {name}")
+    for name, source in done.changed.items():
+        echo(f"changed: {inert(name)} is now {inert(source)}; to see what is different: ally-plugins review")
+    for name in done.disappeared:
+        echo(f"gone: {inert(name)}; what was agreed to is forgotten")
+    if not (done.appeared or done.changed or done.disappeared):
+        echo("no plugin appeared, changed or went away")

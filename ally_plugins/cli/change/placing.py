@@ -1,0 +1,210 @@
+"""`place` and `env`: where a plugin runs, and with which Python."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ally_plugins.cli.shell.asking import confirm
+from ally_plugins.cli.shell.live import tell_hosts
+from ally_plugins.cli.shell.processes import process_data, process_rows, trust
+from ally_plugins.cli.shell.recorder import recorder
+from ally_plugins.cli.shell.state import command
+from ally_plugins.cli.shell.text import columns, echo, inert, print_json
+from ally_plugins.contract.values.errors import ConfigError, ConsentError
+
+if TYPE_CHECKING:
+    from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.catalog.environments.build import Building
+    from ally_plugins.catalog.home.config import Placement
+    from ally_plugins.catalog.registry import Registry
+    from ally_plugins.cli.shell.state import State
+
+__all__ = ["env", "place"]
+
+
+@command("place")
+@click.argument("name")
+@click.argument("placement", type=click.Choice(["process", "inline"]))
+@click.option("--interpreter", metavar="PYTHON", help="Run it with this Python, which has ally-plugins installed.")
+@click.option("--env", "environment", metavar="NAME", help="Run it with this environment, which `env` builds.")
+def place(state: State, name: str, placement: Placement, interpreter: str | None, environment: str | None) -> None:
+    """Run the plugin NAME in a process of its own, or inline, inside the agent's process.
+
+    A class runs in both without being changed; what ships a program runs in a process only. Without --interpreter and
+    --env it is the host's own Python.
+
+    \b
+    Example:
+      ally-plugins place loop-warner process
+      ally-plugins place loop-warner process --env loop-warner
+      ally-plugins place loop-warner inline
+    """
+    if placement == "inline" and (interpreter or environment):
+        raise click.UsageError("--interpreter and --env are for a process: inline it is the agent's own Python")
+    if interpreter and environment:
+        raise click.UsageError("--interpreter and --env exclude each other")
+    python = _absolute(interpreter) if interpreter else None
+    registry = state.registry
+    with recorder(registry) as writing:
+        writing.change(lambda it: it.place(name, placement, interpreter=python, environment=environment))
+    record = registry.get(name)
+    warnings = _warnings(record)
+    effect = tell_hosts(state.home, "apply", record.name)
+    if state.as_json:
+        about = {"name": record.name, "state": record.state, "reason": record.reason, "warnings": warnings}
+        print_json({**about, **process_data(record), "hosts": effect.data()})
+        effect.exit()
+    echo(f"{inert(record.label)} is placed: {placement}; it {trust(record)}")
+    for line in columns([(f"  {heading}", text) for heading, text in process_rows(record)]):
+        echo(line)
+    for warning in warnings:
+        echo(f"warning: {inert(warning)}")
+    for line in effect.lines():
+        echo(line)
+    effect.exit()
+
+
+def _warnings(record: PluginRecord) -> list[str]:
+    """Ask the Python that was named whether it has what is to be run: otherwise it would be known at the start only."""
+    from ally_plugins.catalog.environments.build import missing_modules
+
+    daemon = record.daemon
+    if daemon is None or not (record.config.interpreter or record.config.environment) or not record.entry_point:
+        return [*record.warnings]
+    wanted = ("ally_plugins", record.entry_point.partition(":")[0].partition(".")[0].strip())
+    missing = missing_modules(daemon.command[0], wanted)
+    lines = [f"{daemon.command[0]} does not find the module {module!r}; install it there" for module in missing]
+    return [*record.warnings, *lines]
+
+
+def _absolute(interpreter: str) -> str:
+    """Return where a Python is, that may be named as in a shell."""
+    path = Path(interpreter).expanduser()
+    if path.is_absolute():
+        return str(path)
+    found = str(path.absolute()) if len(path.parts) > 1 else shutil.which(interpreter)
+    if found is None:
+        raise ConfigError(f"no program {interpreter!r} on PATH, expected the path of a Python", path="interpreter")
+    return found
+
+
+@command("env")
+@click.argument("name")
+@click.option("--remove", is_flag=True, help="Remove it instead.")
+@click.option("--python", metavar="PYTHON", help="Build it with this Python: the one that runs this command.")
+@click.option("--yes", is_flag=True, help="Do exactly what is printed, without being asked.")
+def env(state: State, name: str, remove: bool, python: str | None, yes: bool) -> None:  # noqa: FBT001 - click's way
+    """Build a virtual environment for the plugin NAME, so that its dependencies are its own.
+
+    Installed into it, by uv or pip: the plugin's distribution and ally-plugins, both as they are installed here; for a
+    plugin.json what it names (requirements.txt, package.json). The commands are shown before they run, since building a
+    distribution runs its author's code. A new one takes the place of an old one only when it is whole. To have a plugin
+    found here without its dependencies: install --no-deps.
+
+    \b
+    Example:
+      ally-plugins env loop-warner
+      ally-plugins place loop-warner process --env loop-warner
+      ally-plugins env loop-warner --remove
+    """
+    if remove:
+        _remove(state, name, yes=yes)
+    else:
+        _build(state, name, python, yes=yes)
+
+
+def _build(state: State, name: str, python: str | None, *, yes: bool) -> None:
+    from ally_plugins.catalog.environments import build as environments
+
+    registry = state.registry
+    record = registry.get(name)
+    building = _planned(state, record, python)
+    for line in _downloads(record):
+        echo(f"downloads: {inert(line)}", to_stderr=state.as_json)
+    for words in building.commands:
+        echo(f"$ {inert(shlex.join(words))}", to_stderr=state.as_json)
+    nobody = f"nothing is built: nobody is at the terminal to ask; to run what is shown: ally-plugins env {name} --yes"
+    if not confirm(state, f"Run this, and put it at {building.path}?", is_agreed=yes, without_person=nobody):
+        raise ConsentError("nothing is built: you did not agree")
+    with recorder(registry) as writing:
+        writing.note("env", record.name, {"environment": building.name, "is_begun": True})
+        environments.build(state.home, building, partial(_pass_on, state))
+        writing.note("env", record.name, {"environment": building.name, "path": str(building.path)})
+    _tell_built(state, record, building)
+
+
+def _planned(state: State, record: PluginRecord, python: str | None) -> Building:
+    """Return what would be run: for a package the plugin as it is installed here and this package, which runs it."""
+    from ally_plugins.catalog.environments import build as environments
+    from ally_plugins.catalog.environments.installer import requirement_of
+
+    if record.origin == "package":
+        requirements = [*requirement_of(record.distribution), *requirement_of("ally-plugins")]
+        return environments.plan(state.home, record.name, requirements, python)
+    building = _planned_legacy(state, record)
+    if building is None:
+        raise ConfigError(f"{record.label!r} is no installed package, and names nothing to be installed", path="env")
+    return building
+
+
+def _planned_legacy(state: State, record: PluginRecord) -> Building | None:
+    from ally_plugins.catalog.environments.code_ally import plan_install
+
+    legacy = record.found.legacy if record.found is not None else None
+    return plan_install(state.home, legacy) if legacy is not None else None
+
+
+def _downloads(record: PluginRecord) -> tuple[str, ...]:
+    from ally_plugins.catalog.environments.code_ally import downloads
+
+    legacy = record.found.legacy if record.found is not None else None
+    return downloads(legacy) if legacy is not None else ()
+
+
+def _pass_on(state: State, line: str) -> None:
+    """Show a line of the installer's: build backends are strangers too."""
+    echo(f"  {inert(line.rstrip())}", to_stderr=state.as_json)
+
+
+def _tell_built(state: State, record: PluginRecord, building: Building) -> None:
+    in_use = record.origin == "folder" or record.config.environment == building.name
+    if state.as_json:
+        print_json({"environment": building.name, "path": str(building.path), "in_use": in_use,
+                    "commands": building.commands})  # fmt: skip
+        return
+    echo(f"the environment {building.name!r} is at {inert(building.path)}")
+    use = f"ally-plugins place {record.name} process --env {building.name}"
+    echo(f"in use from its next start: ally-plugins restart {record.name}" if in_use else f"to use it: {use}")
+
+
+def _remove(state: State, name: str, *, yes: bool) -> None:
+    from ally_plugins.catalog.environments import build as environments
+
+    registry = state.registry
+    users = _users(registry, name)
+    question = f"Remove the environment {name!r}{_for_users(users)}?"
+    if not confirm(state, inert(question), is_agreed=yes, without_person="nothing is removed: add --yes"):
+        raise ConsentError("nothing is removed: you did not agree")
+    with recorder(registry) as writing:
+        path = environments.remove(state.home, name)
+        writing.note("env", None, {"environment": name, "is_removed": True})
+    if state.as_json:
+        print_json({"environment": name, "path": str(path), "removed": True, "users": users})
+        return
+    echo(f"the environment {name!r} is removed")
+    for user in users:
+        echo(f"{inert(user)} cannot start without it: ally-plugins place {user} process")
+
+
+def _users(registry: Registry, name: str) -> list[str]:
+    return [record.name for record in registry.load() if record.config.environment == name]
+
+
+def _for_users(users: list[str]) -> str:
+    return f", which {', '.join(users)} cannot start without" if users else ""

@@ -1,0 +1,61 @@
+"""`restart`: stop one plugin and start it again, in every running host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from ally_plugins.cli.shell.exits import DONE, REFUSED
+from ally_plugins.cli.shell.live import Effect, tell_hosts
+from ally_plugins.cli.shell.state import command
+from ally_plugins.cli.shell.text import echo, inert, print_json
+from ally_plugins.contract.values.errors import NotFoundRefused
+
+if TYPE_CHECKING:
+    from ally_plugins.cli.shell.state import State
+    from ally_plugins.host.control.client import Answer
+
+__all__ = ["restart"]
+
+_PATIENCE: Final = 60.0
+"""Seconds: the deadlines of `ally_stop` (5) and `ally_start` (30), and a program that starts slowly."""
+
+_NOT_THERE: Final = "this host has no plugin"
+
+
+@command("restart")
+@click.argument("name")
+def restart(state: State, name: str) -> None:
+    """Stop the plugin NAME and start it again, in every running host of this home.
+
+    It starts with what is settled and installed now: its settings, and for a daemon its program. The code of a plugin
+    that runs inside the agent's process stays what it is until the agent starts anew. Its gates deny meanwhile.
+
+    \b
+    Example:
+      ally-plugins restart loop-warner
+    """
+    effect = tell_hosts(state.home, "restart", name, _PATIENCE)
+    having = [each for each in effect.answers if not each.error.startswith(_NOT_THERE)]
+    if not having:
+        hosts = "no host runs" if not effect.answers else "no running host has it"
+        raise NotFoundRefused(f"{name!r} cannot be restarted: {hosts}; to see what runs: ally-plugins hosts")
+    if state.as_json:
+        print_json({"plugin": name, "hosts": Effect(having).data()})
+    else:
+        for each in having:
+            echo(_line(name, each))
+    click.get_current_context().exit(DONE if all(_is_running(each) for each in having) else REFUSED)
+
+
+def _is_running(answer: Answer) -> bool:
+    return answer.result is not None and answer.result.get("state") == "running"
+
+
+def _line(name: str, answer: Answer) -> str:
+    host = f"host {answer.host.pid}"
+    if answer.result is None:
+        return f"{host}: {inert(answer.error)}"
+    state, reason = answer.result.get("state", ""), answer.result.get("reason", "")
+    return f"{host}: {name} was restarted and is {inert(state)}{f': {inert(reason)}' if reason else ''}"

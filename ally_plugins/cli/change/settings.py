@@ -1,0 +1,142 @@
+"""`config`: a plugin's settings, typed; secrets are asked for, never shown and never taken from the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ally_plugins.cli.shell.asking import read_secret
+from ally_plugins.cli.shell.recorder import Recorder, recorder
+from ally_plugins.cli.shell.state import command
+from ally_plugins.cli.shell.text import columns, echo, inert, print_json
+from ally_plugins.contract.values.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.catalog.registry import Change, Registry
+    from ally_plugins.cli.shell.state import State
+    from ally_plugins.contract.settings import Setting
+
+__all__ = ["config", "setting_rows", "shown_settings"]
+
+
+@command("config")
+@click.argument("name")
+@click.argument("assignment", required=False, metavar="[KEY=VALUE]")
+@click.option("--unset", metavar="KEY", help="Take a setting back; its default holds again.")
+def config(state: State, name: str, assignment: str | None, unset: str | None) -> None:
+    """Show the settings of the plugin NAME, or change one.
+
+    Values are checked against the type that the manifest gives. A secret is named without its value: it is asked for at
+    a hidden prompt, or read from standard input, and kept in the system's keyring or a file that only you can read.
+
+    \b
+    Example:
+      ally-plugins config loop-warner
+      ally-plugins config loop-warner limit=5
+      ally-plugins config loop-warner token
+      ally-plugins config loop-warner --unset limit
+    """
+    if assignment is not None and unset is not None:
+        raise click.UsageError("KEY=VALUE and --unset exclude each other")
+    registry = state.registry
+    record = registry.get(name)
+    if assignment is None and unset is None:
+        _show(state, registry, record)
+        return
+    key, text = (unset or "", None) if unset is not None else _assigned(state, record, assignment or "")
+    with recorder(registry) as writing:
+        change = _set(writing, record, key, text)
+    _tell(state, change)
+
+
+def _assigned(state: State, record: PluginRecord, assignment: str) -> tuple[str, str]:
+    """Return key and value; a secret's is asked for. What stands after `=` is in no error text."""
+    key, equals, text = assignment.partition("=")
+    setting = record.manifest.settings.get(key)
+    command_line = f"ally-plugins config {record.name} {key}"
+    if setting is not None and setting.secret:
+        if equals:
+            raise ConfigError(
+                f"{key!r} is a secret, and a command line is seen by others; name it without a value: {command_line}"
+            )
+        return key, read_secret(state, key)
+    if not equals and (setting is not None or not record.manifest.settings):
+        raise ConfigError(f"no value for {key!r}, expected KEY=VALUE: {command_line}=VALUE")
+    return key, text
+
+
+def _set(writing: Recorder, record: PluginRecord, key: str, text: str | None) -> Change:
+    setting = record.manifest.settings.get(key)
+    undo = _undo_secret(writing.registry, record.name, key) if setting is not None and setting.secret else None
+    return writing.change(lambda it: it.set_setting(record.name, key, text), undo)
+
+
+def _undo_secret(registry: Registry, plugin: str, key: str) -> Callable[[], None]:
+    """Return what puts a secret back as it is now."""
+    before = registry.secrets.get(plugin, key)
+
+    def undo() -> None:
+        with registry.home.locked():
+            if before is None:
+                registry.secrets.delete(plugin, key)
+            else:
+                registry.secrets.set(plugin, key, before)
+
+    return undo
+
+
+def _tell(state: State, change: Change) -> None:
+    if state.as_json:
+        print_json({"plugin": change.plugin, **change.data})
+        return
+    verb = "is not set any more" if change.data["is_removed"] else "is set"
+    name = change.plugin
+    echo(f"{name}: {change.data['key']} {verb}; it is read when the plugin starts: ally-plugins restart {name}")
+
+
+def _show(state: State, registry: Registry, record: PluginRecord) -> None:
+    if state.as_json:
+        print_json({"plugin": record.name, "settings": shown_settings(registry, record)})
+        return
+    for line in setting_rows(registry, record) or [f"{record.name} has no settings"]:
+        echo(line)
+
+
+def setting_rows(registry: Registry, record: PluginRecord) -> list[str]:
+    """Return a line for each setting: its value, where that comes from, its type, what it is for."""
+    rows = [
+        (inert(key), inert(about["shown"]), inert(about["source"]), inert(about["type"]), inert(about["description"]))
+        for key, about in shown_settings(registry, record).items()
+    ]
+    return columns(rows)
+
+
+def shown_settings(registry: Registry, record: PluginRecord) -> dict[str, dict[str, Any]]:
+    """Return the settings without any secret's value."""
+    return {key: _shown(registry, record, setting) for key, setting in record.manifest.settings.items()}
+
+
+def _shown(registry: Registry, record: PluginRecord, setting: Setting) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "type": "secret" if setting.secret else setting.expected,
+        "required": setting.required,
+        "description": setting.description,
+    }
+    if setting.secret:
+        return {**about, **_shown_secret(registry, record.name, setting.name)}
+    given = record.config.settings.get(setting.name)
+    value = setting.default if given is None else given
+    source = "config.toml" if given is not None else "default" if value is not None else "-"
+    return {**about, "value": value, "shown": "not set" if value is None else str(value), "source": source}
+
+
+def _shown_secret(registry: Registry, plugin: str, key: str) -> dict[str, Any]:
+    try:
+        is_set = registry.secrets.get(plugin, key) is not None
+    except ConfigError as error:
+        return {"is_set": None, "shown": f"unknown: {error}", "source": "-"}
+    return {"is_set": is_set, "shown": "set" if is_set else "not set", "source": registry.secrets.place}

@@ -1,0 +1,151 @@
+"""All that a conversation needs, opened in order and closed in turn: host, session, model, agent, saved history."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, field
+
+from ally_plugins.contract.values.ids import new_id
+from ally_plugins.host.host import Host
+
+from .keys import Keys
+
+if TYPE_CHECKING:
+    from pydantic_ai.models import Model  # noqa: TC004 - nobody reads these annotations at run time
+
+    from ally_plugins.adapters.kit import Approver
+    from ally_plugins.adapters.pydantic_ai import AllyPlugins  # noqa: TC004 - nobody reads these annotations at run time
+    from ally_plugins.contract.values.conversation import TodoItem
+    from ally_plugins.host.sessions.session import Session  # noqa: TC004 - nobody reads these annotations at run time
+    from ally_plugins.journal import Reading
+
+    from .saving import Saver  # noqa: TC004 - nobody reads these annotations at run time
+    from .shortening import Shortening  # noqa: TC004
+    from .talking import Talk  # noqa: TC004 - nobody reads these annotations at run time
+    from .wanted import Options  # noqa: TC004
+
+__all__ = ["Opened", "opened"]
+
+_TITLE: Final = 80
+
+
+@define(kw_only=True, eq=False)
+class Opened:
+    """A conversation that is open. Lives as long as the context in which it was made."""
+
+    host: Host
+    session: Session
+    plugins: AllyPlugins
+    model: Model[Any]
+    talk: Talk
+    saver: Saver
+    shortening: Shortening
+    keys: Keys
+    options: Options
+    is_resumed: bool
+    _is_titled: bool = field(init=False, default=False)
+
+    def title(self, prompt: str | None) -> None:
+        """Save what the session is about, with the first thing that the person says in it."""
+        if not self._is_titled and prompt:
+            self._is_titled = True
+            if not self.is_resumed:
+                self.saver.begin(self._about(prompt))
+
+    def _about(self, prompt: str) -> dict[str, Any]:
+        title = next(iter(prompt.strip().splitlines()), "")[:_TITLE]
+        return {"title": title, "folder": str(self.options.folder), "model": self.options.choice.name}
+
+
+@asynccontextmanager
+async def opened(
+    options: Options,
+    *,
+    approve: Approver | None,
+    on_host: Callable[[Host], object],
+    on_text: Callable[[str], None],
+    on_thought: Callable[[str], None] = lambda _: None,
+) -> AsyncGenerator[Opened]:
+    """Open a conversation, a new one or a saved one. `on_host` is told of the host before it starts.
+
+    Raises ConfigError, HostError, JournalError and NotFoundRefused, each in words; nothing is left open then.
+    """
+    from ally_plugins.adapters.pydantic_ai import AllyPlugins
+
+    from .assembling import make_agent, sensitive_tools
+    from .background import Background
+    from .models import build_model
+    from .previews import Previews
+    from .saving import Saver, SessionLock, load_history
+    from .shortening import Shortening
+    from .talking import Talk
+    from .todos import Todos
+
+    model = build_model(options.choice, options.environ)
+    keys = Keys(options.environ, [options.choice.api_key_env] if options.choice.api_key_env else ())
+    host = Host(options.home.app, home=options.home, has_person=approve is not None)
+    on_host(host)
+    session_id = options.resume or new_id("s")
+    lock = SessionLock(options.home, session_id)
+    try:
+        async with host:
+            history = load_history(host.journal, session_id) if options.resume else []
+            shortening = Shortening()
+            plugins = AllyPlugins(
+                host,
+                approve=approve,
+                sensitive=sensitive_tools(options.allow),
+                preview=Previews(options.folder.resolve()),
+                context_window=options.choice.context_window,
+                compact=shortening,
+            )
+            session = host.session(session_id, focus=str(options.folder))
+            todos = Todos(session.emit)
+            if options.resume:
+                await todos.restore(_last_todos(host.journal.reading, session_id))
+            saver = Saver(host.journal, session_id, keys)
+            saver.adopt(history)
+            background = Background(options.folder)
+            agent = make_agent(
+                model,
+                folder=options.folder,
+                plugins=plugins,
+                todos=todos,
+                background=background,
+                session_id=session_id,
+                keys=keys,
+            )
+            async with agent, background:  # the agent closes the connections of the model
+                talk = Talk(agent, session, saver, keys, history=history, on_text=on_text, on_thought=on_thought)
+                yield Opened(
+                    host=host,
+                    session=session,
+                    plugins=plugins,
+                    model=model,
+                    talk=talk,
+                    saver=saver,
+                    shortening=shortening,
+                    keys=keys,
+                    options=options,
+                    is_resumed=options.resume is not None,
+                )
+    finally:
+        lock.release()
+
+
+def _last_todos(reading: Reading, session_id: str) -> tuple[TodoItem, ...]:
+    """Return the todos as the session's events last told them."""
+    from ally_plugins.contract.values.events import TodoUpdate
+    from ally_plugins.host.sessions.memory import Conversation
+
+    last = None
+    for event in reading.events(session_id, type=TodoUpdate.TYPE):
+        last = event.value()
+    if not isinstance(last, dict) or not isinstance(data := last.get("data"), dict):
+        return ()
+    conversation = Conversation()
+    conversation.follow(TodoUpdate(todos=tuple(data.get("todos", ()))))
+    return conversation.todos

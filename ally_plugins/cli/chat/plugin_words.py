@@ -1,0 +1,108 @@
+"""What the person says about plugins in a chat: which there are, and which are to be on.
+
+Consent is the same as in `ally-plugins enable`: all that a plugin asks for is shown first, and the answer is written
+down before it counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Final
+
+from ally_plugins.catalog.registry import Registry
+from ally_plugins.cli.shell.live import tell_hosts
+from ally_plugins.cli.shell.recorder import recorder
+from ally_plugins.cli.shell.requests import plan_lines
+from ally_plugins.cli.shell.text import inert, paint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ally_plugins.catalog.registry import Change
+
+    from .chatting import Chat
+
+__all__ = ["disable", "enable", "plugin_rows", "switch"]
+
+_TAG: Final = re.compile(r"[+-][a-z0-9_][a-z0-9_-]*")
+_COLOURS: Final = {
+    "running": "green",
+    "enabled": "green",
+    "failed": "red",
+    "quarantined": "red",
+    "disabled": "bright_black",
+}
+
+
+async def plugin_rows(chat: Chat) -> list[tuple[str, ...]]:
+    """Return the plugins as rows: name, state, what it is for or why it is not running."""
+    host = chat.opened.host
+    records = await asyncio.to_thread(lambda: Registry(chat.opened.options.home).load())
+    rows: list[tuple[str, ...]] = []
+    for record in records:
+        live = host.plugins.get(record.name)
+        state, reason = (live.state, live.reason) if live is not None else (record.state, record.reason)
+        if live is not None and not host.activations.is_active(record.name, chat.opened.session.id):
+            state = f"off, +{record.name} turns it on"
+        about = reason or record.manifest.description
+        rows.append((f"  {inert(record.label)}", paint(inert(state), fg=_COLOURS.get(state, "yellow")), inert(about)))
+    return rows
+
+
+async def enable(chat: Chat, name: str) -> None:
+    """Show what a plugin asks for, ask the person, and have it started. Raises AllyError."""
+    if not name:
+        chat.screen.error("expected the name of a plugin: /enable NAME; /plugins shows them")
+        return
+    registry = Registry(chat.opened.options.home)
+    plan = await asyncio.to_thread(lambda: registry.plan(registry.meant(name)))
+    chat.screen.painted(plan_lines(plan))
+    if not chat.input.is_terminal:
+        chat.screen.error(f"{name!r} is not enabled: consent needs a person; ally-plugins enable {name} --yes")
+        return
+    if await chat.ask(f"Agree, and enable {inert(name)}?", ("no", "yes")) != "yes":
+        chat.screen.note(f"{name} is not enabled")
+        return
+    await _change(chat, registry, plan.record.name, lambda it: it.enable(plan, "person"), f"{name} is enabled")
+
+
+async def disable(chat: Chat, name: str) -> None:
+    """Stop a plugin, here and in every other host of this home. Raises AllyError."""
+    if not name:
+        chat.screen.error("expected the name of a plugin: /disable NAME; /plugins shows them")
+        return
+    registry = Registry(chat.opened.options.home)
+    await _change(chat, registry, name, lambda it: it.disable(name), f"{name} is disabled")
+
+
+async def _change(chat: Chat, registry: Registry, name: str, make: Callable[[Registry], Change], done: str) -> None:
+    """Write a change down and tell the hosts; in a thread, since this program's own host has to answer."""
+
+    def write() -> list[str]:
+        with recorder(registry) as writing:
+            writing.change(make)
+        return tell_hosts(registry.home, "apply", name).lines()
+
+    lines = await asyncio.to_thread(write)
+    chat.screen.note(done)
+    for line in lines:
+        chat.screen.note(line)
+
+
+def switch(chat: Chat, text: str) -> bool:
+    """Take a message that is nothing but `+name` and `-name`; say whether it was one."""
+    words = text.split()
+    known = chat.opened.host.plugins
+    if not words or not all(_TAG.fullmatch(word) and word[1:] in known for word in words):
+        return False
+    host, session = chat.opened.host, chat.opened.session
+    host.heard_person(session.id, text, session.ring.head)
+    for word in words:
+        name = word[1:]
+        is_active = host.activations.is_active(name, session.id)
+        if is_active == (word[0] == "+"):
+            chat.screen.note(f"{name} is {'on' if is_active else 'off'} in this session")
+        else:
+            chat.screen.note(f"{name} is on in every session; /disable {name} stops it")
+    return True

@@ -1,0 +1,216 @@
+"""Where the person's words come from: a terminal with a line editor, or lines of a pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from ally_plugins.runtime.lanes.thread import Worker
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+
+__all__ = ["Leave", "LineInput", "PersonInput", "Stopped", "TerminalInput", "Woken", "make_input"]
+
+_SOURCES: Final = ("stdin", "stdout")
+_LONGEST: Final = 1024 * 1024
+"""Characters of one message; what is longer is a file, and can be read as one."""
+
+
+class Woken(Exception):
+    """A plugin has woken the agent while the prompt was open."""
+
+
+class Stopped(Exception):
+    """Ctrl-C; `was_empty` says that there was nothing on the line."""
+
+    def __init__(self, *, was_empty: bool) -> None:
+        super().__init__("Ctrl-C")
+        self.was_empty = was_empty
+
+
+class Leave(Exception):
+    """Ctrl-D, or the end of the input."""
+
+
+class PersonInput(Protocol):
+    """What asks the person."""
+
+    is_terminal: bool
+
+    async def read(self, woken: Awaitable[object]) -> str:
+        """Return the person's next message. Raises Woken when `woken` comes first, Stopped and Leave."""
+        ...
+
+    async def ask(self, question: str, answers: Sequence[str]) -> str:
+        """Return one of the answers, by its first letter; the first where nobody answers. Raises Stopped."""
+        ...
+
+    def open(self) -> Any:
+        """Return the asynchronous context in which it works."""
+        ...
+
+    @property
+    def draft(self) -> str:
+        """What the person had typed when they were woken."""
+        ...
+
+
+class TerminalInput:
+    """A terminal: history, several lines (Alt-Enter, or pasted), wide characters. What is printed comes above it."""
+
+    is_terminal = True
+
+    def __init__(self, history_file: Path, words: Sequence[str]) -> None:
+        self._history_file: Final = history_file
+        self._words: Final = words
+        self._session: PromptSession[str] | None = None
+        self.draft = ""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        """Open the line editor."""
+        self._session = self._make()
+        yield
+
+    def _make(self) -> PromptSession[str]:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.completion import WordCompleter
+        from prompt_toolkit.history import FileHistory
+        from prompt_toolkit.shortcuts import CompleteStyle
+
+        self._history_file.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(self._history_file, os.O_CREAT | os.O_RDWR, 0o600))
+        return PromptSession(
+            history=FileHistory(str(self._history_file)),
+            completer=WordCompleter(list(self._words), sentence=True),
+            complete_while_typing=False,
+            complete_style=CompleteStyle.READLINE_LIKE,
+            reserve_space_for_menu=0,
+            key_bindings=_keys(),
+            prompt_continuation="  ",
+            enable_open_in_editor=False,
+        )
+
+    async def read(self, woken: Awaitable[object]) -> str:
+        """Return what the person typed; a draft is kept when a plugin wakes the agent meanwhile."""
+        session = self._session
+        if session is None:
+            raise Leave
+        waiting = asyncio.ensure_future(woken)
+        reading = asyncio.ensure_future(_prompt(session, "> ", default=self.draft))
+        self.draft = ""
+        try:
+            await asyncio.wait([waiting, reading], return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                self.draft = session.default_buffer.text
+                session.app.exit(exception=Woken())
+            return (await reading)[:_LONGEST]
+        except EOFError:
+            raise Leave from None
+        finally:
+            waiting.cancel()
+            if not reading.done():
+                reading.cancel()
+
+    async def ask(self, question: str, answers: Sequence[str]) -> str:
+        """Ask until one of the answers is given."""
+        from prompt_toolkit import PromptSession
+
+        by_letter = {answer[0]: answer for answer in answers}
+        offered = " / ".join(f"[{answer[0]}]{answer[1:]}" for answer in answers)
+        session: PromptSession[str] = PromptSession(key_bindings=_keys())
+        while True:
+            try:
+                given = await _prompt(session, f"{question} {offered} ")
+            except EOFError:
+                return answers[0]
+            if chosen := by_letter.get(given.strip().lower()[:1]):
+                return chosen
+
+
+async def _prompt(session: PromptSession[str], text: str, **options: Any) -> str:
+    """Ask for a line; what is printed meanwhile comes above it. Not around turns: it would hold back half lines."""
+    from prompt_toolkit.patch_stdout import patch_stdout
+
+    with patch_stdout(raw=True):
+        return await session.prompt_async(text, handle_sigint=False, **options)
+
+
+def _keys() -> Any:
+    from prompt_toolkit.key_binding import KeyBindings
+
+    bindings = KeyBindings()
+
+    @bindings.add("escape", "enter")  # not Ctrl-J: that is what Enter becomes when it is pressed before we read
+    def _(event: Any) -> None:
+        event.current_buffer.insert_text("\n")
+
+    @bindings.add("c-c")  # the library's own way is a KeyboardInterrupt, which would end the loop that we run on
+    def _(event: Any) -> None:
+        event.app.exit(exception=Stopped(was_empty=not event.current_buffer.text))
+
+    return bindings
+
+
+class LineInput:
+    """A pipe or a file: a message a line, and one that ends in a backslash goes on in the next. Nobody can be asked."""
+
+    is_terminal = False
+    draft = ""
+
+    def __init__(self) -> None:
+        self._worker: Final = Worker("ally-chat-input")  # a daemon thread: a pipe that stays open holds nobody up
+        self._reading: asyncio.Future[str] | None = None
+        self._kept: list[str] = []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        """There is nothing to open."""
+        try:
+            yield
+        finally:
+            self._worker.close()
+
+    async def read(self, woken: Awaitable[object]) -> str:
+        """Return the next message. A plugin that wakes the agent comes first; the line is read on afterwards."""
+        waiting: asyncio.Future[Any] = asyncio.ensure_future(woken)
+        try:
+            while True:
+                if self._reading is None:
+                    self._reading = asyncio.ensure_future(self._worker.run(lambda: sys.stdin.readline(_LONGEST)))
+                await asyncio.wait([waiting, self._reading], return_when=asyncio.FIRST_COMPLETED)
+                if not self._reading.done():
+                    raise Woken
+                line, self._reading = self._reading.result(), None
+                if (message := self._taken(line)) is not None:
+                    return message
+        finally:
+            waiting.cancel()
+
+    def _taken(self, line: str) -> str | None:
+        if not line and not self._kept:
+            raise Leave
+        text = line.rstrip("\r\n")
+        if text.endswith("\\") and line:
+            self._kept.append(text[:-1])
+            return None
+        message = "\n".join([*self._kept, text])
+        self._kept = []
+        return message
+
+    async def ask(self, question: str, answers: Sequence[str]) -> str:  # noqa: ARG002 - as a terminal is asked
+        """Return the first answer: nobody is there."""
+        return answers[0]
+
+
+def make_input(home_path: Path, words: Sequence[str]) -> TerminalInput | LineInput:
+    """Return what fits: an editor where both ends are a terminal."""
+    if all(getattr(sys, name) is not None and getattr(sys, name).isatty() for name in _SOURCES):
+        return TerminalInput(home_path / "chat-history", words)
+    return LineInput()

@@ -1,0 +1,143 @@
+"""One session's history in the journal: read when it is gone on with, and added to after every step."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse, ToolCallPart
+
+from ally_plugins.catalog.home.folder import Home, try_lock
+from ally_plugins.contract.values.errors import HostError, JournalError, NotFoundRefused
+from ally_plugins.journal import Journal, history_added, history_begun, history_replaced, read_history
+
+if TYPE_CHECKING:
+    from .keys import Keys
+
+__all__ = ["Saver", "SessionLock", "load_history"]
+
+_DIGEST_BYTES: Final = 8  # tells messages of one session apart that have become other objects
+
+
+def load_history(journal: Journal, session_id: str) -> list[ModelMessage]:
+    """Return what was saved of a session, so that the model accepts it.
+
+    Raises NotFoundRefused when its content was pruned, JournalError when it cannot be read.
+    """
+    saved = read_history(journal.reading, session_id)
+    if saved is None:
+        raise NotFoundRefused(f"the session {session_id!r} was pruned; start a new one with `ally-plugins chat`")
+    try:
+        messages = ModelMessagesTypeAdapter.validate_python(saved)
+    except ValueError as error:
+        text = f"the session {session_id!r} was saved in a form that this version does not read"
+        raise JournalError(f"{text}: {str(error).splitlines()[0]}") from error
+    if messages and isinstance(last := messages[-1], ModelResponse) and _has_calls(last):
+        # The program ended amid its calls: the framework answers them as interrupted.
+        messages[-1] = replace(last, state="interrupted")
+    return messages
+
+
+def _has_calls(response: ModelResponse) -> bool:
+    return any(isinstance(part, ToolCallPart) for part in response.parts)
+
+
+class Saver:
+    """Writes what is new in a history. It lives as long as the session is open, and belongs to the host's loop."""
+
+    def __init__(self, journal: Journal, session_id: str, keys: Keys) -> None:
+        self._journal: Final = journal
+        self._session_id: Final = session_id
+        self._keys: Final = keys
+        self._digests: list[bytes] = []
+        self._last: ModelMessage | None = None
+
+    def begin(self, about: Mapping[str, Any]) -> None:
+        """Say what the session is: title, folder, model."""
+        self._journal.append_soon(history_begun(self._session_id, _now_ms(), self._keys.masked_value(dict(about))))
+
+    def adopt(self, messages: Sequence[ModelMessage]) -> None:
+        """Take a history as written already."""
+        self._remember(messages, list(map(_digest, self._dump(messages))))
+
+    def follow(self, messages: Sequence[ModelMessage]) -> None:
+        """Write what is new: more messages, or a history that takes the place of the one before. Never waits.
+
+        What was seen before is not read again, as long as the framework hands on the same objects.
+        """
+        seen = len(self._digests)
+        if len(messages) >= seen and (not seen or messages[seen - 1] is self._last):
+            self._add(messages, messages[seen:])
+            return
+        dumped = self._dump(messages)
+        digests = list(map(_digest, dumped))
+        if digests[:seen] == self._digests:
+            self._write(history_added, dumped[seen:])
+        else:
+            self._write(history_replaced, dumped, even_nothing=True)
+        self._remember(messages, digests)
+
+    def _add(self, messages: Sequence[ModelMessage], new: Sequence[ModelMessage]) -> None:
+        if new:
+            dumped = self._dump(new)
+            self._write(history_added, dumped)
+            self._digests.extend(map(_digest, dumped))
+            self._last = messages[-1]
+
+    def _remember(self, messages: Sequence[ModelMessage], digests: list[bytes]) -> None:
+        self._digests, self._last = digests, messages[-1] if messages else None
+
+    def _dump(self, messages: Sequence[ModelMessage]) -> list[Any]:
+        return self._keys.masked_value(list(map(_dumped, messages)))
+
+    def _write(self, make: Any, dumped: Sequence[Any], *, even_nothing: bool = False) -> None:
+        if dumped or even_nothing:
+            self._journal.append_soon(make(self._session_id, _now_ms(), dumped))
+
+
+def _dumped(message: ModelMessage) -> Any:
+    """Return a message as JSON that can be read again: what a server said of it that is nonsense is left out."""
+    try:
+        (dumped,) = ModelMessagesTypeAdapter.dump_python([message], mode="json", warnings="error")
+        ModelMessagesTypeAdapter.validate_python([dumped])
+    except ValueError:
+        bare = message
+        if isinstance(message, ModelResponse):
+            bare = ModelResponse(parts=message.parts, timestamp=message.timestamp, state=message.state)
+        (dumped,) = ModelMessagesTypeAdapter.dump_python([bare], mode="json", warnings=False)
+    return dumped
+
+
+def _digest(message: Any) -> bytes:
+    import orjson
+
+    return hashlib.blake2b(orjson.dumps(message, option=orjson.OPT_SORT_KEYS), digest_size=_DIGEST_BYTES).digest()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class SessionLock:
+    """Keeps a session to one program; the system lets go of it when that one ends, however it ends."""
+
+    def __init__(self, home: Home, session_id: str) -> None:
+        """Take it. Raises HostError when another program has the session open."""
+        home.prepare()
+        name = hashlib.blake2b(session_id.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        self._descriptor: int | None = os.open(home.run_dir / f"session-{name}.lock", flags, 0o600)
+        if not try_lock(self._descriptor):
+            self.release()
+            text = f"the session {session_id!r} is open in another chat; go on there, or start a new one"
+            raise HostError(text)
+
+    def release(self) -> None:
+        """Let go of it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

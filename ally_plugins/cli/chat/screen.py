@@ -1,0 +1,114 @@
+"""What the person sees: the model's text as it streams, and between it the lines that events make.
+
+Only it writes to standard output while a chat runs. Colours reach a terminal only, and NO_COLOR takes them away.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.text import Text
+
+from ally_plugins.cli.shell.ending import ENDS, signals_handled
+from ally_plugins.cli.shell.text import inert
+
+from .lines import BAD, QUIET, event_lines, thought_lines
+
+if TYPE_CHECKING:
+    import asyncio
+    import signal
+
+    from ally_plugins.contract.values.events import Event
+
+__all__ = ["Screen", "make_console"]
+
+
+class Screen:
+    """One terminal, or a file in its place; lives as long as the chat."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console: Final = console if console is not None else make_console()
+        self._is_mid_line = False
+        self._is_gone = False
+
+    def stream(self, text: str) -> None:
+        """Show a piece of the model's text, right after the one before."""
+        if text:
+            shown = inert(text, keep_lines=True)
+            self._print(Text(shown), end="")
+            self._is_mid_line = not shown.endswith("\n")
+
+    def end_stream(self) -> None:
+        """End the line that the model's text has left open."""
+        if self._is_mid_line:
+            self._print(Text())
+            self._is_mid_line = False
+
+    def show(self, lines: Iterable[Text | str]) -> None:
+        """Show whole lines."""
+        for line in lines:
+            self.end_stream()
+            self._print(line if isinstance(line, Text) else Text(line))
+
+    def event(self, event: Event) -> None:
+        """Show what an event says."""
+        self.show(event_lines(event))
+
+    def thought(self, text: str) -> None:
+        """Show what the model thought."""
+        self.show(thought_lines(text))
+
+    def painted(self, lines: Iterable[str]) -> None:
+        """Show lines of the commands, which carry their own colours and are inert already."""
+        self.show(Text.from_ansi(line) for line in lines)
+
+    def note(self, text: str) -> None:
+        """Show a word of the program's own."""
+        self.show([Text(inert(text), QUIET)])
+
+    def error(self, text: str) -> None:
+        """Show what went wrong."""
+        self.show([Text(inert(text), BAD)])
+
+    def _print(self, text: Text, end: str = "\n") -> None:
+        """Print, unless the terminal has gone: then what happens is in the journal."""
+        if self._is_gone:
+            return
+        try:
+            self.console.print(text, end=end, soft_wrap=True)
+        except BrokenPipeError:
+            self._is_gone = True
+            raise
+        except OSError:
+            self._is_gone = True
+
+    @contextmanager
+    def until_hung_up(self, task: asyncio.Task[Any] | None) -> Generator[None]:
+        """End the task, and print no more, when the terminal is closed or somebody wants the program to end."""
+
+        def hang_up(_: signal.Signals) -> None:
+            self._is_gone = True
+            if task is not None:
+                task.cancel()
+
+        with signals_handled(hang_up, *ENDS):
+            yield
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console that leaves text as it is: no markup, no highlighting, no emoji names."""
+    stream = sys.stderr if stderr else sys.stdout
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    return Console(
+        stderr=stderr,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        no_color=plain,
+        color_system=None if plain else "auto",
+    )

@@ -1,0 +1,97 @@
+"""One task without a person: what happens is told as lines, and how it ended as an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from ally_plugins.cli.shell.ending import ENDS, signals_handled
+from ally_plugins.cli.shell.exits import DONE, FAILED, INTERRUPTED, REFUSED
+from ally_plugins.contract.values import events
+from ally_plugins.contract.values.codec import event_to_wire
+
+from .talking import Turn
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.events import Event
+    from ally_plugins.host.host import Host
+
+    from .opening import Opened
+
+__all__ = ["CODES", "Single"]
+
+CODES: Final = {"done": DONE, "refused": REFUSED, "failed": FAILED, "interrupted": INTERRUPTED}
+"""The exit code of each ending; `done` with a refusal on the way is `refused` too."""
+
+_WAKES: Final = 8
+"""Turns that plugins may start after the task's own: as many as a chain of plugins may have links."""
+
+
+class Single:
+    """One run. `tell` is given each event as it happens, in the loop's thread."""
+
+    def __init__(self, tell: Callable[[Event], None]) -> None:
+        self._tell: Final = tell
+        self._thread: Final = threading.get_ident()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.refusals: Final[list[str]] = []
+        """What was refused to the agent, and why."""
+
+    def listen(self, host: Host) -> None:
+        """Take what the host's sessions tell."""
+        self._loop = asyncio.get_running_loop()
+        host.stream.subscribe("*", self._hear)
+
+    async def run(self, opened: Opened, task: str) -> Turn:
+        """Do the task, and what plugins want to follow at once; return how it ended, with the last words."""
+        opened.title(task)
+        with self._interruptible(opened):
+            turn = await opened.talk.turn(task)
+            for _ in range(_WAKES):
+                if turn.ending != "done" or not opened.session.triggered.is_set():
+                    break
+                turn = await opened.talk.turn(None)
+        if turn.ending == "done" and self.refusals:
+            return Turn("refused", text=turn.text, reason=self.refusals[0])
+        return turn
+
+    @contextmanager
+    def _interruptible(self, opened: Opened) -> Generator[None]:
+        """Have Ctrl-C, and the end of the terminal, stop the agent and its tools."""
+
+        def stop(number: signal.Signals) -> None:
+            opened.plugins.interrupt(opened.session.id, f"the program got {number.name}")
+            opened.talk.interrupt()
+
+        with signals_handled(stop, signal.SIGINT, *ENDS):
+            yield
+
+    def _hear(self, event: Event) -> None:
+        if threading.get_ident() == self._thread:
+            self._take(event)
+        elif self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._take, event)
+
+    def _take(self, event: Event) -> None:
+        if (why := _refusal(event)) is not None:
+            self.refusals.append(why)
+        self._tell(event)
+
+
+def _refusal(event: Event) -> str | None:
+    """Return what an event says was refused to the agent; what was refused to plugins is theirs."""
+    if isinstance(event, events.Decision) and event.verdict == "deny" and event.kind in {"tool_call", "permission"}:
+        return f"{event.subject}: {event.reason}"
+    if isinstance(event, events.PermissionResponse) and event.choice == "deny":
+        return f"permission {event.request_id} was denied"
+    return None
+
+
+def event_data(event: Event) -> dict[str, Any]:
+    """Return an event as `--json` prints it: as it goes over the wire."""
+    return event_to_wire(event)

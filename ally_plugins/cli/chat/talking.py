@@ -1,0 +1,202 @@
+"""One conversation with the agent: turns, their interruption, what plugins start, and what is kept of it.
+
+What is shown of it, and who is asked, is the business of who made it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from attrs import frozen
+from pydantic_ai import CancellationToken, capture_run_messages
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.exceptions import RunCancelled
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelResponse,
+    PartDeltaEvent,
+    PartEndEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ThinkingPart,
+    UserPromptPart,
+)
+
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.errors import GateRefused
+
+from .troubles import words_of
+
+if TYPE_CHECKING:
+    from pydantic_ai import Agent
+    from pydantic_ai.messages import AgentStreamEvent
+    from pydantic_ai.tools import RunContext
+
+    from ally_plugins.host.sessions.session import Session
+
+    from .keys import Keys, MaskedStream
+    from .saving import Saver
+
+__all__ = ["Ending", "Keeping", "Talk", "Turn"]
+
+Ending: TypeAlias = Literal["done", "refused", "failed", "interrupted"]
+
+
+@frozen
+class Turn:
+    """How a turn ended: with the agent's words, or with the reason why there are none."""
+
+    ending: Ending
+    text: str = ""
+    reason: str = ""
+
+
+class Keeping(AbstractCapability[Any]):
+    """Has the history written after every step of the conversation, so that a crash loses a step at most."""
+
+    def __init__(self, session_id: str, follow: Callable[[list[ModelMessage]], None]) -> None:
+        super().__init__()
+        self._session_id = session_id
+        self._follow = follow
+
+    @override
+    async def after_node_run(self, ctx: RunContext[Any], *, node: Any, result: Any) -> Any:  # noqa: ARG002 - a hook
+        """Write what the step has added."""
+        if ctx.conversation_id == self._session_id:
+            self._follow(ctx.messages)
+        return result
+
+
+class Talk:
+    """A conversation. It lives as long as its session is open, on the host's loop; one turn runs at a time."""
+
+    def __init__(
+        self,
+        agent: Agent[None, str],
+        session: Session,
+        saver: Saver,
+        keys: Keys,
+        *,
+        history: list[ModelMessage] | None = None,
+        on_text: Callable[[str], None],
+        on_thought: Callable[[str], None],
+    ) -> None:
+        self.agent: Final = agent
+        self.session: Final = session
+        self.history: list[ModelMessage] = history or []
+        self._saver: Final = saver
+        self._keys: Final = keys
+        self._keeping: Final = Keeping(session.id, saver.follow)
+        self._on_text = on_text
+        self._on_thought = on_thought
+        self._running: CancellationToken | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a turn runs."""
+        return self._running is not None
+
+    def recent(self, count: int) -> list[tuple[str, str]]:
+        """Return the last texts of the conversation, each with who said it: user or assistant."""
+        found: list[tuple[str, str]] = []
+        for message in reversed(self.history):
+            who = "assistant" if isinstance(message, ModelResponse) else "user"
+            spoken = [part for part in reversed(message.parts) if isinstance(part, (TextPart, UserPromptPart))]
+            found += [(who, text) for part in spoken if (text := text_of_content(part.content))]
+            if len(found) >= count:
+                break
+        return found[count - 1 :: -1] if len(found) >= count else found[::-1]
+
+    async def wait_for_wake(self) -> None:
+        """Wait until a plugin that may wants a turn; then call `turn(None)`."""
+        await self.session.wait_for_trigger()
+
+    async def turn(self, prompt: str | None) -> Turn:
+        """Run a turn: the person's words, or None when a plugin has woken the agent. Raises nothing but cancellation.
+
+        Cancelling it, or `interrupt`, stops tools and leaves a history that the model accepts.
+        """
+        text = self._keys.masked(prompt) if prompt is not None else None
+        token = self._running = CancellationToken()
+        with capture_run_messages() as captured:
+            try:
+                result = await self.agent.run(
+                    text,
+                    message_history=self.history,
+                    conversation_id=self.session.id,
+                    event_stream_handler=self._stream,
+                    cancellation_token=token,
+                    capabilities=[self._keeping],
+                )
+            except RunCancelled as stopped:
+                self._keep(stopped.all_messages() or self.history)
+                return Turn("interrupted", reason="interrupted")
+            except asyncio.CancelledError as stopped:
+                self._keep_cancelled(stopped, captured)
+                raise
+            except GateRefused as refused:
+                self._keep(captured or self.history)
+                return Turn("refused", reason=self._keys.masked(str(refused)))
+            except Exception as error:  # noqa: BLE001 - whatever the model, the network or a tool did
+                self._keep(captured or self.history)
+                return Turn("failed", reason=self._keys.masked(words_of(error)))
+            else:
+                self._keep(result.all_messages())
+                return Turn("done", text=result.output)
+            finally:
+                self._running = None
+
+    def _keep_cancelled(self, stopped: BaseException, captured: list[ModelMessage]) -> None:
+        found = RunCancelled.from_cancellation(stopped)
+        self._keep((found.all_messages() if found is not None else captured) or self.history)
+
+    def _keep(self, messages: list[ModelMessage]) -> None:
+        self.history = messages
+        self._saver.follow(messages)
+
+    def interrupt(self) -> bool:
+        """Stop the turn that runs; say whether there was one."""
+        if self._running is None:
+            return False
+        self._running.cancel()
+        return True
+
+    async def _stream(self, ctx: RunContext[Any], stream: AsyncIterable[AgentStreamEvent]) -> None:
+        is_main = ctx.conversation_id == self.session.id
+        masked = self._keys.stream()
+        try:
+            async for event in stream:
+                if is_main:
+                    self._show(event, masked)
+        finally:
+            if rest := masked.rest():
+                self._on_text(rest)
+
+    def _show(self, event: AgentStreamEvent, masked: MaskedStream) -> None:
+        if text := _text_of(event):
+            if text := masked.feed(text):
+                self._on_text(text)
+        elif isinstance(event, PartEndEvent):
+            if rest := masked.rest():
+                self._on_text(rest)
+            if isinstance(event.part, ThinkingPart):
+                self._on_thought(self._keys.masked(event.part.content))
+
+
+def text_of_content(content: Any) -> str:
+    """Return the text of a part's content; what is not text is left out."""
+    if isinstance(content, str):
+        return content
+    texts = (item if isinstance(item, str) else getattr(item, "content", "") for item in content)
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def _text_of(event: Any) -> str:
+    if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+        return event.part.content
+    if isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+        return event.delta.content_delta
+    return ""

@@ -1,0 +1,61 @@
+"""What the command line asks for: which model, which folder, which saved session. Imports next to nothing.
+
+The first line of a chat is shown when it is known, before the host and the framework are imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from ally_plugins.contract.values.errors import ConfigError, NotFoundRefused
+
+if TYPE_CHECKING:
+    from ally_plugins.catalog.home.folder import Home  # noqa: TC004 - nobody reads these annotations at run time
+    from ally_plugins.journal import SavedSession
+
+    from .models import ModelChoice  # noqa: TC004
+
+__all__ = ["Options", "find_saved"]
+
+
+@frozen(kw_only=True)
+class Options:
+    """What the command line says."""
+
+    home: Home
+    choice: ModelChoice
+    folder: Path
+    allow: tuple[str, ...] = ()
+    resume: str | None = None
+    """The id of a saved session."""
+    environ: Mapping[str, str] = field(factory=lambda: dict(os.environ))
+
+
+def find_saved(home: Home, wanted: str | None) -> SavedSession:
+    """Return the saved session that a person means: an id or its beginning, or with None the last one.
+
+    Raises NotFoundRefused when there is none, ConfigError when several begin so.
+    """
+    saved: list[SavedSession] = []
+    if home.journal_file.exists():
+        from ally_plugins.journal import Reading, saved_sessions
+
+        with Reading(home.journal_file) as reading:
+            saved = saved_sessions(reading)
+    if not saved:
+        raise NotFoundRefused("no session is saved yet; start one with `ally-plugins chat`")
+    if wanted is None:
+        return saved[-1]
+    found = [each for each in saved if each.id == wanted] or [each for each in saved if each.id.startswith(wanted)]
+    if not found:
+        raise NotFoundRefused(f"no session {wanted!r} is saved; `ally-plugins sessions` shows those that are")
+    if len(found) > 1:
+        raise ConfigError(
+            f"{len(found)} sessions begin with {wanted!r}; name one whole: {', '.join(s.id for s in found)}"
+        )
+    return found[0]

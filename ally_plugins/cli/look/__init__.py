@@ -1,0 +1,1 @@
+"""The commands that only look: plugins, hosts, the journal, logs, and what `doctor` checks."""

@@ -1,0 +1,175 @@
+"""`audit`: what was recorded, filtered or as it comes; and `audit verify`, whether the chain holds."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from ally_plugins.cli.shell.exits import REFUSED
+from ally_plugins.cli.shell.lazy import LazyGroup
+from ally_plugins.cli.shell.reading import reading_of, record_data, record_row
+from ally_plugins.cli.shell.recorder import now_ms
+from ally_plugins.cli.shell.state import command, options, with_state
+from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json
+from ally_plugins.contract.values.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from ally_plugins.cli.shell.state import State
+    from ally_plugins.journal import AuditReport, Reading, StoredRecord
+
+__all__ = ["audit", "parse_age", "parse_since", "verify"]
+
+_LIMIT: Final = 200
+_WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not there yet
+_AGE: Final = re.compile(r"(\d{1,9})(s|m|h|d|w)\Z")
+_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+
+
+def parse_age(text: str) -> int:
+    """Return a length of time such as 10m, 2h or 3d in ms. Raises ConfigError."""
+    match = _AGE.match(text.strip())
+    if match is None:
+        raise ConfigError(f"{text!r} is not a length of time, expected a number and s, m, h, d or w, such as 3d")
+    return int(match[1]) * _MS[match[2]]
+
+
+def parse_since(text: str, now: int) -> int:
+    """Return a point in time as Unix ms: an age before `now`, or ISO 8601, in the local zone unless it names one."""
+    if _AGE.match(text.strip()):
+        return now - parse_age(text)
+    from datetime import datetime
+
+    try:
+        return int(datetime.fromisoformat(text.strip()).timestamp() * 1000)
+    except (ValueError, OverflowError, OSError):
+        expected = "expected 10m, 2h, 3d or a time such as 2026-03-01T10:00"
+        raise ConfigError(f"{text!r} is not a time, {expected}", path="--since") from None
+
+
+@click.group("audit", cls=LazyGroup, invoke_without_command=True)
+@click.option("--plugin", metavar="NAME", help="Only what this plugin did, or what was done to it.")
+@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only this kind, such as message; repeatable.")
+@click.option("--session", metavar="ID", help="Only this session.")
+@click.option("--since", metavar="TIME", help="Only what is newer: 10m, 2h, 3d, or a time such as 2026-03-01T10:00.")
+@click.option("--limit", type=click.IntRange(min=0), default=_LIMIT, metavar="N",
+              help=f"At most the last N records; 0 for all. Without it {_LIMIT}.")  # fmt: skip
+@click.option("--follow", is_flag=True, help="Then go on with records as they are written, until Ctrl-C.")
+@options
+@with_state
+def audit(
+    state: State,
+    plugin: str | None,
+    kinds: tuple[str, ...],
+    session: str | None,
+    since: str | None,
+    limit: int,
+    follow: bool,  # noqa: FBT001 - click's way
+) -> None:
+    """Show what was recorded: messages, decisions, refusals, grants, registrations, crashes; the latest last.
+
+    With --json each record is one line of JSON. `explain` tells all about one id.
+
+    \b
+    Example:
+      ally-plugins audit --plugin loop-warner --since 2h
+      ally-plugins audit --kind refusal --kind decision --follow
+      ally-plugins audit verify
+    """
+    if click.get_current_context().invoked_subcommand is not None:
+        return
+    filters: dict[str, Any] = {"plugin": plugin, "session_id": session, "kind": kinds or None}
+    after = parse_since(since, now_ms()) if since is not None else None
+    while follow and not state.home.journal_file.exists():
+        time.sleep(_WAIT_S)
+    with reading_of(state.home) as reading:
+        if reading is None:
+            if not state.as_json:
+                echo(f"nothing is recorded yet in {inert(state.home.path)}")
+            return
+        records = _last(reading, filters, after, limit)
+        _show(state, records)
+        if follow:
+            last = reading.last_n() if not records else records[-1].n
+            for record in reading.follow(after_n=last, **filters):
+                _show(state, [record])
+
+
+def _last(reading: Reading, filters: dict[str, Any], since: int | None, limit: int) -> Sequence[StoredRecord]:
+    """Return the last records; without `since` and several kinds, by reading only those."""
+    kinds = filters["kind"]
+    if limit and since is None and (kinds is None or len(kinds) == 1):
+        return reading.last_records(limit, **{**filters, "kind": kinds[0] if kinds else None})
+    return deque(reading.records(since=since, **filters), maxlen=limit or None)
+
+
+def _show(state: State, records: Iterable[StoredRecord]) -> None:
+    if state.as_json:
+        for record in records:
+            print_json(record_data(record))
+        return
+    for line in columns(
+        [(*row[:2], paint(row[2], fg=_COLOURS.get(row[2])), *row[3:]) for row in map(record_row, records)]
+    ):
+        echo(line)
+
+
+_COLOURS: Final = {"refusal": "yellow", "crash": "red", "quarantine": "red", "decision": "cyan", "message": "green"}
+
+
+@command("verify")
+def verify(state: State) -> None:
+    """Check the whole chain of the audit; the exit code is 1 when it does not hold.
+
+    It names the first record that was altered, removed, reordered or cut off. Whoever can write both journal.db and
+    audit.head can forge both: keep a copy of audit.head elsewhere if that matters.
+
+    \b
+    Example:
+      ally-plugins audit verify
+    """
+    home = state.home
+    report = verified(home.journal_file, home.audit_head_file)
+    if state.as_json:
+        print_json(report_data(report))
+    elif report is None:
+        echo(f"nothing is recorded yet in {inert(home.path)}")
+    elif report.problem is None:
+        pruned = f", {report.pruned} of them without their content, as recorded" if report.pruned else ""
+        echo(f"the audit holds: {report.records} records{pruned}")
+    else:
+        echo(f"{paint('the audit does not hold', fg='red')}: {inert(report.problem.text)}")
+        echo("keep journal.db and audit.head as they are, and copy them away: they are the evidence")
+    if report is not None and not report.ok:
+        raise click.exceptions.Exit(REFUSED)
+
+
+def verified(journal: Path, head: Path) -> AuditReport | None:
+    """Check a journal; None when there never was one. A journal that is gone while its head is there was removed."""
+    from ally_plugins.journal import AuditReport, Problem
+    from ally_plugins.journal import verify as check
+
+    if journal.exists():
+        return check(journal, head)
+    if not head.exists():
+        return None
+    text = f"the journal {str(journal)!r} is gone, and audit.head says that there was one"
+    return AuditReport(0, 0, 0, None, Problem("removed", None, text))
+
+
+def report_data(report: AuditReport | None) -> dict[str, Any]:
+    """Return what the check found, as data."""
+    if report is None:
+        return {"ok": True, "records": 0, "pruned": 0, "lag": 0, "problem": None}
+    problem = report.problem
+    found = None if problem is None else {"kind": problem.kind, "record": problem.record, "text": problem.text}
+    return {"ok": report.ok, "records": report.records, "pruned": report.pruned, "lag": report.lag, "problem": found}
+
+
+audit.add_command(verify)

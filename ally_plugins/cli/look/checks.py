@@ -1,0 +1,249 @@
+"""What `doctor` checks, one function a topic; each yields what it found and never raises."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+from ally_plugins.cli.shell.findings import Finding, Level
+from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE
+from ally_plugins.contract.values.errors import AllyError, OrderError
+
+from .process_checks import check_environments, check_process, platform_weaknesses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.cli.shell.state import State
+
+__all__ = ["Finding", "run_checks"]
+
+_NEWEST: Final = (3, 15)
+"""The newest Python that this version is made for."""
+_OLDEST_SQLITE: Final = (3, 34)
+_OTHERS: Final = 0o077
+_OTHERS_WRITE: Final = 0o022
+_SECRETS: Final = "secrets.json"
+
+_LINUX_ONLY: Final = (
+    ("darwin", "every write waits less surely for the disk on macOS: fsync leaves data in the drive's cache"),
+    (
+        "win32",
+        "file modes are not checked on Windows: who may read the home follows from its folder's access list",
+    ),
+    ("win32", "a replaced file may not survive a power cut on Windows: folders cannot be synced"),
+)
+
+
+def run_checks(state: State) -> list[Finding]:
+    """Run every check; what fails in one of them is a finding and stops no other."""
+    checks: tuple[Callable[[State], Iterator[Finding]], ...] = (
+        _check_python,
+        _check_platform,
+        _check_home,
+        _check_plugins,
+        _check_journal,
+        _check_keyring,
+    )
+    findings: list[Finding] = []
+    for check in checks:
+        topic = check.__name__.removeprefix("_check_")
+        try:
+            findings += check(state)
+        except (AllyError, OSError) as error:
+            findings.append(Finding("problem", topic, str(error)))
+    return findings
+
+
+def _check_python(_: State) -> Iterator[Finding]:
+    import sqlite3
+
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] > _NEWEST:
+        yield Finding(
+            "warning",
+            "python",
+            f"{version} is newer than what this version was made for (3.11 to 3.15)",
+            "upgrade ally-plugins, or use an older Python",
+        )
+    else:
+        yield Finding("ok", "python", f"{version} at {sys.executable}")
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        yield Finding(
+            "warning",
+            "python",
+            f"its SQLite is {sqlite3.sqlite_version}, the journal is tested from 3.34 on",
+            "use a Python with a newer SQLite",
+        )
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        yield Finding(
+            "warning", "python", "this is a free-threaded build, on which nothing was tested", "use the ordinary build"
+        )
+
+
+def _check_platform(_: State) -> Iterator[Finding]:
+    yield Finding("note", "platform", f"a plugin with the placement inline {INLINE}")
+    yield Finding("note", "platform", f"a plugin with the placement process {IN_PROCESS}")
+    weaker = [text for platform, text in _LINUX_ONLY if sys.platform == platform]
+    if sys.platform == "linux":
+        yield Finding("ok", "platform", "Linux, where everything is tested")
+    else:
+        yield Finding("note", "platform", f"{sys.platform}: tested on Linux only")
+    for text in (*weaker, *platform_weaknesses(sys.platform)):
+        yield Finding("note", "platform", text)
+
+
+def _check_home(state: State) -> Iterator[Finding]:
+    home = state.home
+    if not home.path.exists():
+        yield Finding("ok", "home", f"{home.path} is not there yet; it is made when it is needed")
+        return
+    problems = list(_modes(home.path, (home.journal_file, home.audit_head_file, home.consent_file, home.secrets_file)))
+    yield from problems
+    if not os.access(home.path, os.W_OK | os.X_OK):
+        yield Finding(
+            "problem", "home", f"{home.path} cannot be written", "give it back to this user, or set ALLY_HOME"
+        )
+    elif not problems:
+        yield Finding("ok", "home", str(home.path))
+
+
+def _modes(folder: Path, private: Sequence[Path]) -> Iterator[Finding]:
+    """Find what others may read or write, where the platform has modes."""
+    if os.name != "posix":
+        return
+    if folder.stat().st_uid != os.geteuid():
+        yield Finding("problem", "home", f"{folder} belongs to another user", "set ALLY_HOME to a folder of yours")
+    for path, wanted in ((folder, 0o700), (folder / "run", 0o700), *((file, 0o600) for file in private)):
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0
+        if mode & _OTHERS:
+            may = "change" if mode & _OTHERS_WRITE else "read"
+            level: Level = "warning" if may == "read" and path.name != _SECRETS else "problem"
+            text = f"{path} has mode {mode:04o}, so others may {may} it"
+            yield Finding(level, "home", text, f"chmod {wanted:o} {path}")
+
+
+def _check_plugins(state: State) -> Iterator[Finding]:
+    registry = state.registry
+    records = registry.load()
+    for problem in registry.problems:
+        yield Finding("problem", "discovery", problem)
+    findings = [finding for record in records for finding in _plugin(record)]
+    findings += _order([record for record in records if record.is_enabled])
+    findings += _sources(records)
+    findings += _conflicts([record for record in records if record.is_enabled])
+    findings += [finding for record in records for finding in check_process(record)]
+    yield from findings
+    yield from check_environments(state.home, records)
+    if not findings:
+        enabled = sum(record.is_enabled for record in records)
+        yield Finding("ok", "plugins", f"{len(records)} installed, {enabled} of them enabled")
+
+
+def _plugin(record: PluginRecord) -> Iterator[Finding]:
+    if record.state in {"broken", "not installed", "quarantined", "not configured"}:
+        level: Level = "problem" if record.config.enabled else "warning"
+        yield Finding(level, f"plugin {record.name}", f"{record.state}: {record.reason}")
+        if record.config.enabled and any(text.startswith("gate:") for text in record.config.grants.texts()):
+            yield Finding(
+                "warning",
+                f"plugin {record.name}",
+                "its granted gates deny until it runs",
+                f"mend it, or: ally-plugins disable {record.name}",
+            )
+    elif record.state == "left out":
+        yield Finding("note", f"plugin {record.name}", f"left out: {record.reason}")
+    elif record.state == "waiting for consent":
+        level = "warning" if record.config.enabled else "note"
+        yield Finding(level, f"plugin {record.name}", record.reason)
+    elif record.failure:
+        yield Finding("problem", f"plugin {record.name}", record.reason)
+    for warning in record.warnings:
+        yield Finding("warning", f"plugin {record.name}", warning)
+    if record.is_enabled and record.has_changed_code and not record.failure:
+        yield Finding("warning", f"plugin {record.name}", record.reason)
+
+
+def _order(records: Sequence[PluginRecord]) -> Iterator[Finding]:
+    from ally_plugins.policy.ordering import Orderable, find_missing, order
+
+    plugins = [
+        Orderable(each.name, each.manifest.before, each.manifest.after, each.config.mandatory) for each in records
+    ]
+    try:
+        order(plugins)
+    except OrderError as error:
+        yield Finding("problem", "order", str(error), f"ally-plugins disable {error.cycle[-1]}")
+    for line in find_missing(plugins):
+        yield Finding(
+            "note", "order", f"{line.replace('not installed', 'not enabled')}; without it, this has no effect"
+        )
+
+
+def _sources(records: Sequence[PluginRecord]) -> Iterator[Finding]:
+    """Find subscriptions to events of plugins that are not there to emit them."""
+    names = {record.name for record in records}
+    for record in records:
+        for topic in record.manifest.subscribe if record.is_enabled else ():
+            source, colon, _ = topic.partition(":")
+            if colon and source not in names:
+                yield Finding(
+                    "note", f"plugin {record.name}", f"it listens to {topic!r}, and no plugin {source!r} is installed"
+                )
+
+
+def _conflicts(records: Sequence[PluginRecord]) -> Iterator[Finding]:
+    """Find what several enabled plugins may transform: the last in order wins."""
+    by_grant: defaultdict[str, list[str]] = defaultdict(list)
+    for record in records:
+        for text in record.granted.texts():
+            if text.startswith("transform:"):
+                by_grant[text].append(record.name)
+    for text, names in sorted(by_grant.items()):
+        if len(names) > 1:
+            yield Finding(
+                "note",
+                "conflicts",
+                f"{' and '.join(names)} may all change the same: {text}; the last one wins",
+                "ally-plugins info NAME shows their order",
+            )
+
+
+def _check_journal(state: State) -> Iterator[Finding]:
+    from ally_plugins.journal import Journal
+
+    from .audit import verified
+
+    home = state.home
+    report = verified(home.journal_file, home.audit_head_file)
+    if report is None:
+        yield Finding("ok", "journal", "nothing is recorded yet")
+        return
+    if report.problem is not None:
+        yield Finding(
+            "problem",
+            "journal",
+            report.problem.text,
+            "copy journal.db and audit.head away as evidence, then restore them or move them away",
+        )
+        return
+    yield Finding("ok", "journal", f"{report.records} records, and their chain holds")
+    try:
+        Journal.open(home.journal_file, head=home.audit_head_file).close_blocking()
+    except AllyError as error:
+        yield Finding("problem", "journal", str(error), "until then, whatever needs a record is refused")
+
+
+def _check_keyring(state: State) -> Iterator[Finding]:
+    place = state.registry.secrets.place
+    yield Finding(
+        "ok" if "keyring" in place else "note",
+        "secrets",
+        f"new ones are kept in {place}",
+        "" if "keyring" in place else "for the system's keyring: pip install 'ally-plugins[keyring]'",
+    )

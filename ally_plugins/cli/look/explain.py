@@ -1,0 +1,205 @@
+"""`explain`: everything that led to one message, decision, event, action or task, as a story in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from ally_plugins.cli.shell.reading import reading_of, record_data, record_row, summary
+from ally_plugins.cli.shell.state import command
+from ally_plugins.cli.shell.text import columns, echo, inert, paint, preview, print_json, when
+from ally_plugins.contract.values.errors import NotFoundRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ally_plugins.cli.shell.state import State
+    from ally_plugins.journal import Explanation, Reading, StoredEvent, StoredMessage, StoredRecord
+
+__all__ = ["explain", "explain_lines"]
+
+_MANY_EVENTS: Final = 200_000
+"""Events of a session that are looked through for those of one tool call; some 0.2 s."""
+
+
+@command("explain")
+@click.argument("id_", metavar="ID")
+def explain(state: State, id_: str) -> None:
+    """Show everything that led to ID: the events, the chain of plugins, the permission, the votes, what became of it.
+
+    ID is a message (m-...), a decision (d-...), an action (a-...), a task (t-...) or an event (SESSION:SEQ), as `audit`
+    shows them.
+
+    \b
+    Example:
+      ally-plugins explain m-5f0c9a1b2d-7
+      ally-plugins explain s-5f0c9a1b2d-1:12
+    """
+    from ally_plugins import journal
+
+    with reading_of(state.home) as reading:
+        found = journal.explain(reading, id_) if reading is not None else None
+        if reading is None or found is None:
+            hint = "expected a message (m-...), decision (d-...), action (a-...), task (t-...) or event (SESSION:SEQ)"
+            raise NotFoundRefused(f"the journal knows nothing of {id_!r}; {hint}, as `ally-plugins audit` shows them")
+        calls = _events_of_call(reading, found)
+    if state.as_json:
+        print_json(_data(found, calls))
+        return
+    for line in _lines(found, calls):
+        echo(line)
+
+
+def explain_lines(reading: Reading, id_: str, session_id: str) -> list[str] | None:
+    """Return what led to one thing of a session as lines for people, None when the journal knows nothing of it."""
+    from ally_plugins import journal
+
+    found = journal.explain(reading, id_, session_id=session_id)
+    return list(_lines(found, _events_of_call(reading, found))) if found is not None else None
+
+
+def _events_of_call(reading: Reading, found: Explanation) -> list[StoredEvent]:
+    """Return the events of the tool call that a decision is about; its cause is the call and no event."""
+    record = found.record
+    call_id = (record.data or {}).get("cause") if record is not None else None
+    if record is None or record.session_id is None or not isinstance(call_id, str) or found.causes:
+        return []
+    events = []
+    for number, event in enumerate(reading.events(record.session_id)):
+        if number > _MANY_EVENTS:
+            break
+        if call_id.encode() in event.body and event.value().get("callId") == call_id:
+            events.append(event)
+    return events
+
+
+def _lines(found: Explanation, calls: list[StoredEvent]) -> Iterator[str]:
+    yield from _thing(found)
+    if chain := _chain(found):
+        yield from _part("chain of plugins", [" > ".join(map(inert, chain))])
+    yield from _part("what led here", columns([_event_row(event) for event in (*found.causes, *calls)]))
+    yield from _part("permission", _permission(found))
+    yield from _part("decisions", [line for record in _decisions(found) for line in _decision(record)])
+    others = [record for record in found.related if record.kind != "decision"]
+    yield from _part("what else names it", columns([record_row(record) for record in others]))
+
+
+def _part(title: str, lines: Iterable[str]) -> Iterator[str]:
+    shown = list(lines)
+    if shown:
+        yield ""
+        yield paint(title, bold=True)
+        yield from (f"  {line}" for line in shown)
+
+
+def _thing(found: Explanation) -> Iterator[str]:
+    if found.message is not None:
+        yield from _message(found.message)
+    elif found.record is not None:
+        record = found.record
+        who = f" of {inert(record.plugin)}" if record.plugin else ""
+        yield paint(f"{inert(record.kind)} {inert(found.id)}{who}", bold=True)
+        yield f"  {summary(record)}"
+        yield f"  recorded {when(record.at)} as record {record.n}, session {inert(record.session_id or '-')}"
+    elif found.event is not None:
+        event = found.event
+        yield paint(f"event {inert(found.id)}: {inert(event.type)}", bold=True)
+        yield f"  {inert(event.body.decode('utf-8', 'replace'))}"
+        yield f"  emitted {when(event.at)}, in record {event.n}"
+
+
+def _message(message: StoredMessage) -> Iterator[str]:
+    yield paint(f"message {inert(message.id)} of {inert(message.plugin)}", bold=True)
+    content = "(its content was pruned)" if message.body is None else str(message.body.get("content", ""))
+    for line in content.splitlines() or [""]:
+        yield f"  | {inert(line)}"
+    wakes = ", wakes the agent" if message.trigger_turn else ""
+    how = f"role {message.role}, {message.deliver_as}{wakes}, " if message.body is not None else ""
+    yield f"  {inert(how)}session {inert(message.session_id)}"
+    yield f"  accepted {when(message.accepted_at)} as record {message.n}"
+    since = f" {when(message.settled_at)}" if message.settled_at is not None else ""
+    yield f"  {message.state.replace('_', ' ')}{since}"
+
+
+def _chain(found: Explanation) -> list[str]:
+    """Return the plugins that led here, the first first."""
+    if found.message is not None:
+        metadata = (found.message.body or {}).get("metadata") or {}
+        return [str(name) for name in metadata.get("origin", (found.message.plugin,))]
+    if found.record is not None:
+        return [str(name) for name in (found.record.data or {}).get("origin") or ()]
+    return found.event.origin.split(">") if found.event is not None and found.event.origin else []
+
+
+def _permission(found: Explanation) -> Iterator[str]:
+    body = found.message.body if found.message is not None else None
+    used = (body or {}).get("permission")
+    if used is not None:
+        yield f"used: {inert(used)}"
+    for record in found.permissions:
+        yield f"{when(record.at)}  {inert(record.kind)}  {summary(record)}"
+
+
+def _decisions(found: Explanation) -> Iterator[StoredRecord]:
+    if found.record is not None and found.record.kind == "decision":
+        yield found.record
+    yield from (record for record in found.related if record.kind == "decision")
+
+
+def _decision(record: StoredRecord) -> Iterator[str]:
+    data = record.data or {}
+    yield f"{when(record.at)}  {summary(record)}"
+    rows = [_vote(vote) for vote in data.get("votes", ()) if isinstance(vote, dict)]
+    yield from (f"    {line}" for line in columns(rows))
+
+
+def _vote(vote: dict[str, Any]) -> tuple[str, ...]:
+    shadow = " (shadow: not enforced)" if vote.get("shadow") else ""
+    cause = vote.get("cause")
+    why = f"[{cause}] " if cause not in {None, "", "verdict"} else ""
+    reason = vote.get("reason") or vote.get("detail") or ""
+    return (inert(vote.get("plugin")), inert(vote.get("verdict")), f"{vote.get('elapsed_ms', 0)} ms",
+            f"{inert(why)}{inert(reason)}{shadow}")  # fmt: skip
+
+
+def _event_row(event: StoredEvent) -> tuple[str, ...]:
+    value = event.value()
+    data = value.get("data", value) if isinstance(value, dict) else value
+    chain = f"  ({inert(event.origin)})" if event.origin else ""
+    return (inert(event.id), when(event.at), inert(event.type) + chain, preview(_said(data), 200))
+
+
+def _said(data: Any) -> str:
+    import json
+
+    return json.dumps(data, ensure_ascii=False)
+
+
+def _record_row(record: StoredRecord) -> tuple[str, ...]:
+    return (str(record.n), when(record.at), inert(record.kind), inert(record.plugin or "-"), summary(record))
+
+
+def _data(found: Explanation, calls: list[StoredEvent]) -> dict[str, Any]:
+    import attrs
+
+    message = found.message
+    return {
+        "id": found.id,
+        "message": attrs.asdict(message, filter=_is_shown) if message is not None else None,
+        "record": record_data(found.record) if found.record is not None else None,
+        "event": _event_data(found.event) if found.event is not None else None,
+        "origin": _chain(found),
+        "causes": [_event_data(event) for event in (*found.causes, *calls)],
+        "permissions": [record_data(record) for record in found.permissions],
+        "decisions": [record_data(record) for record in _decisions(found)],
+        "related": [record_data(record) for record in found.related if record.kind != "decision"],
+    }
+
+
+def _is_shown(attribute: Any, _: object) -> bool:
+    return bool(attribute.name != "fingerprint")
+
+
+def _event_data(event: StoredEvent) -> dict[str, Any]:
+    return {"id": event.id, "at": event.at, "type": event.type, "origin": event.origin, "event": event.value()}

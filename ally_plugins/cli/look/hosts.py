@@ -1,0 +1,45 @@
+"""`hosts`: which hosts run on this home, and how their plugins are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from ally_plugins.cli.shell.live import PATIENCE, look
+from ally_plugins.cli.shell.state import command
+from ally_plugins.cli.shell.text import columns, echo, inert, print_json, when
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ally_plugins.cli.shell.state import State
+
+__all__ = ["hosts"]
+
+
+@command("hosts")
+def hosts(state: State) -> None:
+    """Show the hosts that run on this home: process, app, since when, open sessions, plugins by state.
+
+    A host that does not answer is named, and is left alone; what dead hosts have left is removed.
+
+    \b
+    Example:
+      ally-plugins hosts
+    """
+    found = look(state.home, PATIENCE)
+    if state.as_json:
+        print_json({"hosts": found.hosts, "silent": found.silent})
+        return
+    rows = [("process", "app", "started", "sessions", "plugins"), *map(_row, found.hosts)]
+    rows += [(str(pid), "-", "-", "-", "it does not answer") for pid in found.silent]
+    for line in columns(rows) if len(rows) > 1 else ["no host runs"]:
+        echo(line)
+
+
+def _row(host: Mapping[str, Any]) -> tuple[str, ...]:
+    counts = Counter(inert(plugin.get("state", "")) for plugin in host.get("plugins", ()))
+    plugins = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
+    started, sessions = when(host.get("started")), str(host.get("sessions", "-"))
+    return (str(host.get("pid")), inert(host.get("app", "")), started, inert(sessions),
+            "it is starting" if host.get("is_starting") else plugins)  # fmt: skip

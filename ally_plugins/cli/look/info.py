@@ -1,0 +1,194 @@
+"""`info`: everything about one plugin on one screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from ally_plugins.cli.change.settings import setting_rows, shown_settings
+from ally_plugins.cli.shell.live import look, offers_of
+from ally_plugins.cli.shell.processes import process_data, process_rows, trust
+from ally_plugins.cli.shell.reading import reading_of, record_data, summary
+from ally_plugins.cli.shell.requests import changes_of, meaning
+from ally_plugins.cli.shell.state import command
+from ally_plugins.cli.shell.text import columns, echo, inert, paint, preview, print_json, when
+from ally_plugins.contract.values.errors import AllyError
+
+from .list import paint_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.cli.shell.state import State
+    from ally_plugins.journal import StoredRecord
+
+__all__ = ["info"]
+
+_TROUBLE: Final = ("crash", "refusal", "quarantine", "plugin_state")
+_SHOWN: Final = 10
+"""Recent records; `audit --plugin` has them all."""
+
+
+@command("info")
+@click.argument("name")
+def info(state: State, name: str) -> None:
+    """Show all about the plugin NAME: origin, requests and what is granted, settings, order, recent trouble.
+
+    With hosts running, also how it is there, and which tools and actions it offers to whom.
+
+    \b
+    Example:
+      ally-plugins info loop-warner
+    """
+    registry = state.registry
+    record = registry.get(name)
+    order = _order(record, registry.load())
+    trouble = _trouble(state.home, record.name)
+    live, offers = look(state.home), offers_of(state.home, record.name)
+    if state.as_json:
+        more = {"settings": shown_settings(registry, record), "live": live.data(record.name), "offers": offers}
+        print_json(_data(record, order, trouble) | more)
+        return
+    for line in (*_head(record), *_asked(record)):
+        echo(line)
+    _section("now", live.lines(record.name))
+    _section("offers", _offer_lines(offers))
+    _section("settings", setting_rows(registry, record))
+    _section("order", order["lines"])
+    _section("changed since you agreed", changes_of(record))
+    _section("recent trouble", [_trouble_line(each) for each in trouble])
+    echo()
+    echo(f"  {paint(record.placement, fg='yellow')}: it {trust(record)}")
+
+
+def _section(title: str, lines: Sequence[str]) -> None:
+    if lines:
+        echo(f"\n  {paint(title, bold=True)}")
+        for line in lines:
+            echo(f"    {line}")
+
+
+def _offer_lines(offers: Sequence[Mapping[str, Any]]) -> list[str]:
+    return columns([_offer_row(each) for each in offers])
+
+
+def _offer_row(offer: Mapping[str, Any]) -> tuple[str, ...]:
+    is_tool, to_agent = offer.get("kind") == "tool", bool(offer.get("agent"))
+    whom = "to the agent" if is_tool else "to you and the agent" if to_agent else "to you"
+    return inert(offer.get("kind")), inert(offer.get("name")), whom, preview(offer.get("description", ""))
+
+
+def _head(record: PluginRecord) -> list[str]:
+    config, agreement = record.config, record.agreement
+    agreed = (
+        f"{inert(agreement.at)} by {inert(agreement.by)} {inert(agreement.version)}".rstrip() if agreement else "never"
+    )
+    rows = [
+        ("  state", f"{paint_state(record.state)}{': ' if record.reason else ''}{inert(record.reason)}"),
+        ("  comes from", inert(record.source)),
+        ("  entry point", inert(record.entry_point) or "-"),
+        ("  files", inert(record.found.root if record.found else "") or "-"),
+        *((f"  {heading}", text) for heading, text in process_rows(record)),
+        ("  needs host API", inert(record.manifest.requires_host) or "any"),
+        ("  agreed", inert(agreed)),
+        ("  on error", f"gates {config.gate_on_error}, transforms {config.transform_on_error}"),
+        ("  shadow", _shadow(config.shadow)),
+        ("  mandatory", "yes" if config.mandatory else "no"),
+    ]
+    description = inert(record.manifest.description) or "(no description)"
+    return [f"{paint(inert(record.label), bold=True)}: {description}", *columns(rows)]
+
+
+def _shadow(value: bool | frozenset[str]) -> str:  # noqa: FBT001 - a value here
+    return ("yes" if value else "no") if isinstance(value, bool) else ", ".join(sorted(value))
+
+
+def _asked(record: PluginRecord) -> list[str]:
+    rows = [
+        (f"    {'granted' if _is_granted(record, i) else 'not granted'}", inert(request.grant.text),
+         meaning(request.grant), inert(request.reason))
+        for i, request in enumerate(record.manifest.requests)
+    ]  # fmt: skip
+    narrower = [text for text in record.granted.texts() if text not in {request[1].strip() for request in rows}]
+    more = [f"    and has been granted: {inert(', '.join(narrower))}"] if narrower else []
+    return ["", f"  {paint('asks for', bold=True)}", *(columns(rows) or ["    nothing"]), *more]
+
+
+def _is_granted(record: PluginRecord, index: int) -> bool:
+    return record.granted.covers(record.manifest.requests[index].grant)
+
+
+def _order(record: PluginRecord, records: Sequence[PluginRecord]) -> dict[str, Any]:
+    """Return the declared edges, and the neighbours among the enabled plugins."""
+    from ally_plugins.policy.ordering import Orderable, order
+
+    manifest = record.manifest
+    taking_part = [
+        each for each in records if each.label == record.label or (each.is_enabled and each.name != record.name)
+    ]
+    try:
+        names = order(Orderable(each.name, each.manifest.before, each.manifest.after, each.config.mandatory)
+                      for each in taking_part)  # fmt: skip
+    except AllyError as error:
+        return {"before": manifest.before, "after": manifest.after, "order": [], "lines": [inert(error)]}
+    at = names.index(record.name)
+    lines = [f"declares {word} {', '.join(map(inert, others))}"
+             for word, others in (("before", manifest.before), ("after", manifest.after)) if others]  # fmt: skip
+    if len(names) > 1:
+        previous = f"after {names[at - 1]}" if at else "first"
+        following = f"before {names[at + 1]}" if at + 1 < len(names) else "last"
+        lines.append(
+            f"comes {previous}, {following}" if at and at + 1 < len(names) else f"comes {previous} and {following}"
+        )
+    return {"before": manifest.before, "after": manifest.after, "order": names, "lines": lines}
+
+
+def _trouble(home: Home, name: str) -> list[StoredRecord]:
+    with reading_of(home) as reading:
+        if reading is None:
+            return []
+        found = [each for kind in _TROUBLE for each in reading.last_records(_SHOWN, plugin=name, kind=kind)]
+    bad = [each for each in found if each.kind != "plugin_state" or (each.data or {}).get("state") in _BAD_STATES]
+    return sorted(bad, key=lambda each: each.n)[-_SHOWN:]
+
+
+_BAD_STATES: Final = ("failed", "quarantined")
+
+
+def _trouble_line(record: StoredRecord) -> str:
+    return f"{when(record.at)}  {record.kind}  {summary(record)}"
+
+
+def _data(record: PluginRecord, order: dict[str, Any], trouble: Sequence[StoredRecord]) -> dict[str, Any]:
+    manifest, config, agreement = record.manifest, record.config, record.agreement
+    return {
+        "name": record.name,
+        "state": record.state,
+        "reason": record.reason,
+        "description": manifest.description,
+        "distribution": record.distribution,
+        "version": record.version,
+        "entry_point": record.entry_point,
+        "files": record.found.root if record.found else None,
+        "editable": record.found.editable if record.found else False,
+        "requires_host": manifest.requires_host,
+        **process_data(record),
+        "agreed": {"at": agreement.at, "by": agreement.by, "version": agreement.version} if agreement else None,
+        "requests": [
+            {"grant": each.grant.text, "reason": each.reason, "granted": _is_granted(record, i)}
+            for i, each in enumerate(manifest.requests)
+        ],
+        "grants": record.granted.texts(),
+        "subscribe": manifest.subscribe,
+        "durable": manifest.durable,
+        "order": {key: value for key, value in order.items() if key != "lines"},
+        "shadow": config.shadow,
+        "mandatory": config.mandatory,
+        "on_error": {"gate": config.gate_on_error, "transform": config.transform_on_error},
+        "changes": changes_of(record),
+        "warnings": record.warnings,
+        "trouble": [record_data(each) for each in trouble],
+    }

@@ -1,0 +1,109 @@
+"""`list`: every plugin on a line of its own, with its state and the reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ally_plugins.cli.shell.live import Look, look, warn_of_silent
+from ally_plugins.cli.shell.processes import trust
+from ally_plugins.cli.shell.state import command
+from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.cli.shell.state import State
+
+__all__ = ["list_", "paint_state"]
+
+_COLOURS: Final = {
+    **dict.fromkeys(("enabled", "running"), "green"),
+    **dict.fromkeys(("disabled", "left out", "stopped", "-"), "bright_black"),
+    **dict.fromkeys(("broken", "not installed", "quarantined", "failed to start", "failed"), "red"),
+}
+
+
+@command("list")
+def list_(state: State) -> None:
+    """Show every plugin that is installed or enabled: its state, and the reason with the command that changes it.
+
+    Where hosts run, the second state is the one that it is in there now.
+
+    \b
+    Example:
+      ally-plugins list
+    """
+    registry = state.registry
+    records = registry.load()
+    live = look(state.home)
+    if state.as_json:
+        plugins = [_data(record) | {"live": live.data(_live_name(record))} for record in records]
+        print_json({"plugins": plugins, "problems": registry.problems, "silent_hosts": live.silent})
+        return
+    warn_of_silent(live)
+    rows = [_row(record, live) for record in records]
+    for line in columns(rows) or ["no plugin is installed; to get one: ally-plugins install NAME"]:
+        echo(line)
+    for record in records:
+        for warning in record.warnings:
+            echo(f"warning: {inert(record.label)}: {inert(warning)}")
+    for problem in registry.problems:
+        echo(f"problem: {inert(problem)}")
+    for line in _trust(records):
+        echo(paint(line, dim=True))
+
+
+def _trust(records: Sequence[PluginRecord]) -> list[str]:
+    """Say what the placements in use are worth."""
+    used = {record.placement: record for record in records if record.is_enabled}
+    return [f"{placement}: such a plugin {trust(used[placement])}" for placement in sorted(used)]
+
+
+def _row(record: PluginRecord, live: Look) -> tuple[str, ...]:
+    words, why = live.words(_live_name(record))
+    now = (paint_state(words or "-"),) if live.hosts else ()
+    return (inert(record.label), paint_state(_state(record)), *now, record.placement, inert(record.source),
+            why or _reason(record))  # fmt: skip
+
+
+def _live_name(record: PluginRecord) -> str:
+    """Return the name by which hosts know it; none has one that is set aside."""
+    return "" if record.is_set_aside else record.name
+
+
+def paint_state(state: str) -> str:
+    """Return a plugin's state in its colour."""
+    return paint(state, fg=_COLOURS.get(state, "yellow"))
+
+
+def _state(record: PluginRecord) -> str:
+    return "failed to start" if record.failure else record.state
+
+
+def _reason(record: PluginRecord) -> str:
+    shadowed = "shadow mode; " if record.is_enabled and record.config.shadow else ""
+    return shadowed + inert(record.reason or record.manifest.description)
+
+
+def _data(record: PluginRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "state": record.state,
+        "reason": record.reason,
+        "failure": record.failure,
+        "description": record.manifest.description,
+        "distribution": record.distribution,
+        "version": record.version,
+        "entry_point": record.entry_point,
+        "label": record.label,
+        "source": record.source,
+        "placement": record.placement,
+        "command": record.daemon.command if record.daemon is not None else None,
+        "grants": record.granted.texts() if record.is_enabled else [],
+        "pending": [request.grant.text for request in record.pending],
+        "shadow": record.config.shadow,
+        "mandatory": record.config.mandatory,
+        "changed_code": record.has_changed_code,
+        "warnings": record.warnings,
+    }

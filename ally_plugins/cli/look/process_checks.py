@@ -1,0 +1,67 @@
+"""What `doctor` checks of plugins that run in processes: programs, Pythons, environments, and what a platform lacks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ally_plugins.cli.shell.findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.catalog.home.folder import Home
+
+__all__ = ["check_environments", "check_process", "platform_weaknesses"]
+
+_NO_GUARDIAN: Final = (
+    "no guardian outlives the host here: what a daemon has started may go on after the host was killed"
+)
+_WEAKER: Final = (
+    ("darwin", _NO_GUARDIAN),
+    ("darwin", "the limits of a daemon's process are not enforced on macOS"),
+    ("win32", _NO_GUARDIAN),
+    ("win32", "the limits of a daemon's process are not enforced on Windows"),
+    ("win32", "daemons that listen on a socket cannot run on Windows, only those that speak over stdio"),
+)
+
+
+def platform_weaknesses(platform: str) -> list[str]:
+    """Return what is weaker for daemons on a platform than on Linux."""
+    known = [text for name, text in _WEAKER if name == platform]
+    return known or ([] if platform == "linux" else [_NO_GUARDIAN])
+
+
+def check_process(record: PluginRecord) -> Iterator[Finding]:
+    """Find what would keep an enabled plugin's process from starting."""
+    daemon = record.daemon
+    if not record.is_enabled or daemon is None:
+        return
+    program = daemon.command[0]
+    topic = f"plugin {record.name}"
+    path = Path(daemon.cwd, program) if "/" in program else None
+    if path is None and shutil.which(program) is None:
+        yield Finding("problem", topic, f"its program {program!r} is not on PATH", f"install {program}")
+    elif path is not None and not path.is_file():
+        yield Finding("problem", topic, f"its program {str(path)!r} is not there", "install or build it again")
+    elif path is not None and not os.access(path, os.X_OK):
+        yield Finding("problem", topic, f"its program {str(path)!r} may not be run", f"chmod u+x {path}")
+    if daemon.transport == "socket" and sys.platform == "win32":
+        yield Finding("problem", topic, "it listens on a Unix socket, which Windows has none of")
+
+
+def check_environments(home: Home, records: Sequence[PluginRecord]) -> Iterator[Finding]:
+    """Find environments that cannot be used; one that no plugin uses is only a note."""
+    from ally_plugins.catalog.environments.build import environments
+
+    used = {record.config.environment for record in records}
+    for environment in environments(home):
+        if not environment.problem:
+            yield Finding("ok", "environments", f"{environment.name} at {environment.path}")
+        elif environment.name not in used:  # of one in use, its plugin says so
+            yield Finding("note", "environments", f"{environment.problem}; no plugin uses it",
+                          f"ally-plugins env {environment.name} --remove")  # fmt: skip

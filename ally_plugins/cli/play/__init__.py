@@ -1,0 +1,1 @@
+"""The commands that run plugins by themselves: recordings, the demo, and one tool called by hand."""

@@ -1,0 +1,89 @@
+"""The demo's other half: a plugin in a process of its own is killed, and what the host makes of it is watched."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import asdict, define
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.events import Event
+    from ally_plugins.host.host import Host
+    from ally_plugins.host.sessions.session import Session
+
+__all__ = ["Killed", "kill_and_watch"]
+
+PATIENCE: Final = 30.0
+"""Seconds that a restart may take; one that takes longer is told as one that did not come."""
+
+
+@define
+class Killed:
+    """What was seen. Times are in seconds from the signal on; what did not happen is None or empty."""
+
+    plugin: str
+    reason: str = ""
+    noticed_after: float | None = None
+    answer_meanwhile: str = ""
+    running_after: float | None = None
+    answer_afterwards: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values, times to the millisecond."""
+        return {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(self).items()}
+
+
+async def kill_and_watch(host: Host, session: Session, name: str) -> Killed:
+    """Kill a plugin's process, ask its gate while it is away, wait until it runs again, and ask once more."""
+    plugin, seen = host.plugins[name], Killed(name)
+    process = plugin.supervisor.process if plugin.supervisor is not None else None
+    if process is None:
+        seen.reason = plugin.reason
+        return seen
+    watch = _Watch(name)
+    unsubscribe = host.stream.subscribe("PLUGIN_STATE", watch.see)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has one way only
+            seen.noticed_after, seen.reason = await watch.gone
+            seen.answer_meanwhile = await _ask(session)
+            seen.running_after, _ = await watch.back
+            seen.answer_afterwards = await _ask(session)
+    except TimeoutError:
+        seen.reason = seen.reason or "nobody noticed"
+    finally:
+        unsubscribe()
+    return seen
+
+
+class _Watch:
+    """Notes when one plugin's state tells that it is gone, and that it runs again. Made right before the signal."""
+
+    def __init__(self, plugin: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.gone: Final[asyncio.Future[tuple[float, str]]] = loop.create_future()
+        self.back: Final[asyncio.Future[tuple[float, str]]] = loop.create_future()
+        self._plugin = plugin
+        self._began = time.perf_counter()
+
+    def see(self, event: Event) -> None:
+        """Take a change of any plugin's state."""
+        from ally_plugins.contract.values.events import PluginState
+
+        if not isinstance(event, PluginState) or event.plugin_name != self._plugin:
+            return
+        future = self.back if event.state == "running" else self.gone
+        if not future.done():
+            future.set_result((time.perf_counter() - self._began, event.reason))
+
+
+async def _ask(session: Session) -> str:
+    """Return what the gates say of a harmless call: `allow`, or why not."""
+    from ally_plugins.contract.values.conversation import ToolCall
+
+    ruling = await session.gate_tool_call(ToolCall("Bash", {"command": "git status"}))
+    return "allow" if ruling.is_allowed else str(ruling.reason)

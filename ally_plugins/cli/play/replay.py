@@ -1,0 +1,146 @@
+"""`replay`: recorded sessions through the enabled plugins."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+import click
+
+from ally_plugins.cli.shell.ending import run
+from ally_plugins.cli.shell.exits import INTERRUPTED
+from ally_plugins.cli.shell.state import command
+from ally_plugins.cli.shell.text import echo, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from ally_plugins.cli.shell.state import State
+    from ally_plugins.host.host import Host
+    from ally_plugins.replay.reading import Recording
+    from ally_plugins.replay.report import ReplayReport
+
+_ALWAYS: Final = frozenset({"SESSION_START", "SESSION_END", "PLUGIN_STATE"})
+
+__all__ = ["play", "replay", "show_report"]
+
+
+@command("replay")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--out", metavar="FILE", help="Write the resulting conversation there, as JSON lines.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="Play in real time, N times as fast; without it, as fast as possible.",
+)
+@click.option("--plugin", "plugins", multiple=True, metavar="NAME", help="Run only this plugin; may be repeated.")
+@click.option("--session", "session_id", metavar="ID", help="The session of a journal's export that is meant.")
+@click.option(
+    "--context-window",
+    type=click.IntRange(min=1),
+    metavar="TOKENS",
+    help="How many tokens the model's window holds, for the context usage of transcripts: 200000.",
+)
+def replay(
+    state: State,
+    files: tuple[str, ...],
+    out: str | None,
+    speed: float | None,
+    plugins: tuple[str, ...],
+    session_id: str | None,
+    context_window: int | None,
+) -> None:
+    """Run the enabled plugins on recorded sessions, and show what they did.
+
+    Reads Claude Code transcripts, SWE-agent trajectories and exports of the journal. Gates are asked and recorded as
+    what would have happened. The outcome does not depend on the speed.
+
+    \b
+    Example:
+      ally-plugins replay session.jsonl --out conversation.jsonl
+      ally-plugins replay run.traj --speed 10 --plugin loop-guard
+    """
+    recordings = _open_all(files, session_id, context_window)
+    host = _host(state, plugins)
+    with _writing(out, files) as file:
+        report = play(host, recordings, speed=speed, out=file)
+    if session_id is not None and set(report.events) <= _ALWAYS:
+        raise click.UsageError(f"no event of the session {session_id!r} is in {', '.join(files)}")
+    show_report(report, as_json=state.as_json)
+    if report.is_interrupted:
+        click.get_current_context().exit(INTERRUPTED)
+
+
+def play(host: Host, recordings: Sequence[Recording], *, speed: float | None, out: BinaryIO | None) -> ReplayReport:
+    """Play recordings in the terminal and return the report, also of a replay that was interrupted."""
+    from ally_plugins.replay.player import Player
+
+    from .timeline import LogLines, Timeline
+
+    timeline = Timeline(sum(recording.size for recording in recordings))
+    see = timeline.show if timeline.is_shown else None
+    player = Player(host, recordings, speed=speed, out=out, on_event=see, on_progress=timeline.advance)
+    with timeline, LogLines(timeline):
+        try:
+            run(player.run())
+        except KeyboardInterrupt:
+            player.report.is_interrupted = True
+    return player.report
+
+
+def show_report(report: ReplayReport, *, as_json: bool) -> None:
+    """Print the report: one JSON object, or a summary for people."""
+    from .summary import summary_lines
+
+    if as_json:
+        print_json(report.to_json())
+        return
+    for line in summary_lines(report):
+        echo(line)
+
+
+def _open_all(files: Sequence[str], session_id: str | None, context_window: int | None) -> list[Recording]:
+    """Open every file before anything runs: half a replay helps nobody."""
+    from ally_plugins.contract.values.errors import RecordingError
+    from ally_plugins.replay.reading import open_recording
+
+    options: dict[str, Any] = {"session_id": session_id}
+    if context_window is not None:
+        options["context_window"] = context_window
+    try:
+        return [open_recording(file, **options) for file in files]
+    except RecordingError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _host(state: State, plugins: Sequence[str]) -> Host:
+    from ally_plugins.host.host import Host
+    from ally_plugins.replay.pacing import ReplayClock
+    from ally_plugins.replay.registering import ReplayRegistry
+
+    host = Host(state.app, home=state.home, clock=ReplayClock(), has_person=True)
+    registry = host.registry = ReplayRegistry(state.home)
+    if plugins:
+        for name in plugins:
+            record = registry.get(name)  # an unknown name is an error with the nearest right one
+            if not record.is_enabled:
+                raise click.UsageError(f"{name!r} would not run, it is {record.state}: {record.reason}")
+        host.registry = ReplayRegistry(state.home, only=plugins)
+    return host
+
+
+@contextmanager
+def _writing(out: str | None, files: Sequence[str]) -> Generator[BinaryIO | None]:
+    """Open `--out` before anything runs, and say so in words when it cannot be written, be it at the end."""
+    if out is None:
+        yield None
+        return
+    try:
+        if any(Path(out).exists() and Path(out).samefile(file) for file in files):
+            raise click.UsageError(f"--out {out!r} is one of the recordings; name another file")
+        with Path(out).open("wb") as file:
+            yield file
+    except OSError as error:
+        raise click.UsageError(f"cannot write {out!r}: {error.strerror or error}") from error

@@ -1,0 +1,191 @@
+"""What a person sees while a recording is played: a bar of the bytes that were read, and a line for what matters.
+
+It goes to standard error, and only to a terminal; the summary on standard output is `summary`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from ally_plugins.cli.shell.text import inert, preview
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.events import (
+    CompactionComplete,
+    ContextThreshold,
+    Decision,
+    Event,
+    PluginEventEmitted,
+    PluginMessageReceived,
+    PluginState,
+    SessionStart,
+)
+from ally_plugins.replay.sessions import recorded_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+__all__ = ["LogLines", "Timeline", "line_of"]
+
+_MAX_LINES: Final = 500  # a screen that scrolls for minutes tells nobody anything; the summary has the counts
+_UPDATE_S: Final = 0.1
+_TEXT: Final = 100
+
+Line = tuple[str, str]
+"""A style of rich's, and what happened, inert."""
+
+
+def line_of(event: Event) -> Line | None:
+    """Return what a timeline says of an event; None for what is not worth a line."""
+    describe = _LINES.get(event.__class__)
+    return None if describe is None else describe(event)
+
+
+def _message(event: Any) -> Line:
+    said = preview(event.message.get("content", ""), _TEXT)
+    return "cyan", f"{event.plugin_name} says as {inert(event.message.get('role'))}: {said}"
+
+
+def _decision(event: Any) -> Line | None:
+    if event.verdict == "allow":
+        return None
+    subject, reason = inert(event.subject), preview(event.reason, _TEXT)
+    if event.verdict == "deny":
+        return "red", f"{subject} would be refused by {reason}"
+    return "yellow", f"{subject} would wait for the person's word: {reason}"
+
+
+def _emitted(event: Any) -> Line:
+    return "blue", f"{event.plugin_name} emits {inert(event.event_type)}"
+
+
+def _threshold(event: Any) -> Line:
+    return "yellow", f"context usage passes {event.threshold:g} % ({event.context_usage:.0f} %)"
+
+
+def _compaction(event: Any) -> Line:
+    if event.error:
+        return "yellow", f"the compaction failed: {preview(event.error_message or '', _TEXT)}"
+    before, after = _percent(event.old_context_usage), _percent(event.new_context_usage)
+    return "yellow", f"the conversation was compacted from {before} to {after}"
+
+
+def _percent(usage: float | None) -> str:
+    return "?" if usage is None else f"{usage:.0f} %"
+
+
+def _state(event: Any) -> Line | None:
+    if event.state in {"running", "starting", "stopped"}:
+        return None
+    return "red", f"{event.plugin_name} is {event.state}: {preview(event.reason, 2 * _TEXT)}"
+
+
+def _session(event: Any) -> Line:
+    return "bold", f"session {inert(recorded_name(event.session_id))}"
+
+
+_LINES: Final[dict[type[Event], Callable[[Any], Line | None]]] = {
+    CompactionComplete: _compaction,
+    ContextThreshold: _threshold,
+    Decision: _decision,
+    PluginEventEmitted: _emitted,
+    PluginMessageReceived: _message,
+    PluginState: _state,
+    SessionStart: _session,
+}
+
+
+class Timeline:
+    """The bar and the lines, while the context lasts; `total` is in bytes."""
+
+    def __init__(self, total: int) -> None:
+        self.is_shown = sys.stderr.isatty()
+        self._total = total
+        self._lines = 0
+        self._updated = 0.0
+        self._progress: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        if self.is_shown:
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (TextColumn("replay"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+            self._progress = Progress(*columns, console=Console(stderr=True, highlight=False), transient=True)
+            self._progress.start()
+            self._task = self._progress.add_task("replay", total=max(1, self._total))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def show(self, event: Event) -> None:
+        """Add a line for an event that deserves one."""
+        if self._progress is not None and (line := line_of(event)) is not None:
+            at = time.strftime("%H:%M:%S", time.localtime(event.timestamp / 1000))
+            self.write(f"{at}  {line[1]}", line[0])
+
+    def write(self, text: str, style: str = "") -> None:
+        """Write one inert line above the bar; what comes after the first few hundred is left to the summary."""
+        self._lines += 1
+        if self._progress is None or self._lines > _MAX_LINES:
+            return
+        from rich.text import Text
+
+        if self._lines == _MAX_LINES:
+            text, style = "... more follows; the summary counts it", "dim"
+        self._progress.console.print(Text(text, style), soft_wrap=True)
+
+    def advance(self, position: int) -> None:
+        """Move the bar to so many bytes."""
+        if self._progress is None:
+            return
+        now = time.monotonic()
+        if now - self._updated >= _UPDATE_S:
+            self._updated = now
+            self._progress.update(self._task, completed=position)
+
+
+class LogLines(logging.Handler):
+    """Shows what the host warns of as single inert lines, each different one once; ALLY_DEBUG=1 adds tracebacks."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        super().__init__(logging.WARNING)
+        self._timeline = timeline
+        self._said: set[str] = set()
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        text = inert(f"{record.levelname.lower()}: {record.getMessage()}")
+        if text in self._said or len(self._said) >= _MAX_LINES:
+            return
+        self._said.add(text)
+        if os.environ.get("ALLY_DEBUG") == "1" and record.exc_info:
+            text = f"{text}\n{inert(logging.Formatter().formatException(record.exc_info), keep_lines=True)}"
+        if self._timeline.is_shown:
+            self._timeline.write(text, "red" if record.levelno >= logging.ERROR else "yellow")
+        else:
+            print(text, file=sys.stderr)  # noqa: T201 - standard error is where a program's warnings go
+
+    def __enter__(self) -> Self:
+        logger = logging.getLogger("ally_plugins")
+        logger.addHandler(self)
+        self._propagates, logger.propagate = logger.propagate, False
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        logger = logging.getLogger("ally_plugins")
+        logger.removeHandler(self)
+        logger.propagate = self._propagates

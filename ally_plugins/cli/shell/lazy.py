@@ -1,0 +1,172 @@
+"""A group of commands that imports a command's module when it runs, and ends every error as one line.
+
+The texts of the list in `--help` stand in the table, so that showing it imports nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from ally_plugins.contract.values.compat import override
+
+from .exits import BROKEN_PIPE, DONE, FAILED, INTERRUPTED, USAGE, exit_code_of
+from .state import State
+from .text import echo, inert, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["DEBUG_VARIABLE", "LazyCommands", "LazyGroup"]
+
+DEBUG_VARIABLE: Final = "ALLY_DEBUG"
+
+_PROGRAM: Final = "ally-plugins"
+
+
+class LazyCommands(MutableMapping[str, click.Command]):
+    """The commands by name; one is imported when it is asked for. `table` has "module:attribute" and a line of help."""
+
+    def __init__(self, table: Mapping[str, tuple[str, str]]) -> None:
+        self.table: Final = table
+        self._loaded: dict[str, click.Command] = {}
+
+    @override
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._loaded:
+            target, line = self.table[name]
+            module, _, attribute = target.partition(":")
+            command = getattr(import_module(module), attribute)
+            command.short_help = command.short_help or line
+            self._loaded[name] = command
+        return self._loaded[name]
+
+    @override
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._loaded[name] = command
+
+    @override
+    def __delitem__(self, name: str) -> None:
+        del self._loaded[name]
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self.table, **self._loaded})
+
+    @override
+    def __len__(self) -> int:
+        return len({**self.table, **self._loaded})
+
+
+class LazyGroup(click.Group):
+    """The program. `sections` is the table of commands, by heading."""
+
+    def __init__(self, *, sections: Mapping[str, Mapping[str, tuple[str, str]]] | None = None, **attrs: Any) -> None:
+        self._sections: Final = sections or {}
+        table = {name: entry for section in self._sections.values() for name, entry in section.items()}
+        super().__init__(commands=LazyCommands(table), **attrs)
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names in the order of the table."""
+        return list(self.commands)
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        """Write the table, without importing anything."""
+        for heading, section in self._sections.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, line) for name, (_, line) in section.items()])
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown one is an error with the nearest right name."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            from ally_plugins.contract.tables import describe, suggest
+
+            ctx.fail(f"no command {describe(name)}, {suggest(name, list(self.commands))}")
+        return super().resolve_command(ctx, args)
+
+    @override
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002 - click's signature
+        **extra: Any,
+    ) -> Any:
+        """Run the program and exit with a code of `exits`; without `standalone_mode`, as click does."""
+        words = list(sys.argv[1:] if args is None else args)
+        prog_name = prog_name or _PROGRAM
+        if not standalone_mode:
+            return super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
+        state = extra.setdefault("obj", State())
+        try:
+            result = super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _leave_broken_pipe()
+        except (KeyboardInterrupt, click.Abort):
+            echo(f"{_PROGRAM}: interrupted", to_stderr=True)
+            sys.exit(INTERRUPTED)
+        except Exception as error:  # noqa: BLE001 - the one place where every error ends
+            sys.exit(_report(error, as_json=state.as_json or "--json" in words))
+        sys.exit(result if isinstance(result, int) else DONE)
+
+    @override
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; its writing to a closed pipe is told apart, since click would end with 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _leave_broken_pipe()
+
+
+def _leave_broken_pipe() -> NoReturn:
+    """End quietly: what is still buffered goes nowhere, since the interpreter flushes once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    except (OSError, ValueError):  # no real file, as in tests
+        sys.stdout = None
+    sys.exit(BROKEN_PIPE)
+
+
+def _report(error: Exception, *, as_json: bool) -> int:
+    """Tell an error in one line (and as an object with --json), and return the exit code."""
+    if os.environ.get(DEBUG_VARIABLE) == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    text, code, about = _told(error)
+    echo(f"{_PROGRAM}: {text}", to_stderr=True)
+    if as_json:
+        print_json({"error": {"type": type(error).__name__, "message": text, "exit_code": code, **about}})
+    return code
+
+
+def _told(error: Exception) -> tuple[str, int, dict[str, Any]]:
+    from ally_plugins.contract.values.errors import AllyError
+
+    if isinstance(error, AllyError):
+        return inert(error), exit_code_of(error), {key: value for key, value in vars(error).items() if value}
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        hint = f"; see `{context.command_path} --help`" if context is not None else ""
+        return inert(_lowered(error.format_message())) + hint, USAGE, {}
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    return inert(f"an error in this program: {text}; with {DEBUG_VARIABLE}=1 it shows where"), FAILED, {}
+
+
+def _lowered(message: str) -> str:
+    """Write click's messages as all our errors are written."""
+    return (message[:1].lower() + message[1:]).strip().rstrip(".")

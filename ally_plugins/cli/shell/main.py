@@ -1,0 +1,98 @@
+"""The program `ally-plugins`: which commands there are, and the line that the list shows of each."""
+
+from __future__ import annotations
+
+import sys
+from io import TextIOWrapper
+from typing import Final
+
+import click
+
+from .ending import end_in_order
+from .lazy import LazyGroup
+from .state import options
+
+__all__ = ["cli", "main"]
+
+_HERE: Final = "ally_plugins.cli"
+
+_CHAT: Final = "ally_plugins.cli.chat.commands"
+
+_SECTIONS: Final = {
+    "Agent": {
+        "chat": (f"{_CHAT}:chat", "Talk with the reference agent, with your plugins in it."),
+        "run": (f"{_CHAT}:run", "Have the reference agent do one task without a person."),
+        "sessions": (f"{_CHAT}:sessions", "Show the saved sessions of chat and run."),
+    },
+    "Plugins": {
+        "list": (f"{_HERE}.look.list:list_", "Show every plugin with its state."),
+        "info": (f"{_HERE}.look.info:info", "Show all about one plugin."),
+        "install": (f"{_HERE}.change.packages:install", "Install plugins with pip or uv; enables nothing."),
+        "uninstall": (f"{_HERE}.change.packages:uninstall", "Uninstall plugins and forget what was agreed to."),
+        "config": (f"{_HERE}.change.settings:config", "Show or change a plugin's settings."),
+        "place": (f"{_HERE}.change.placing:place", "Run a plugin in a process of its own, or inline."),
+        "env": (f"{_HERE}.change.placing:env", "Build a virtual environment for one plugin."),
+    },
+    "Consent": {
+        "review": (f"{_HERE}.change.consent:review", "Show everything that waits for you, on one screen."),
+        "enable": (f"{_HERE}.change.consent:enable", "Show what a plugin asks for, and agree."),
+        "disable": (f"{_HERE}.change.grants:disable", "Stop loading a plugin."),
+        "grant": (f"{_HERE}.change.grants:grant", "Grant something that a plugin asks for."),
+        "revoke": (f"{_HERE}.change.grants:revoke", "Take a grant back."),
+        "shadow": (f"{_HERE}.change.grants:shadow", "Ask a plugin's gates and record, but do not enforce."),
+        "release": (f"{_HERE}.change.grants:release", "Let a plugin out of quarantine."),
+    },
+    "Run": {
+        "hosts": (f"{_HERE}.look.hosts:hosts", "Show the running hosts, and how their plugins are."),
+        "tasks": (f"{_HERE}.change.tasks:tasks", "Show what plugins do in the background, or end it."),
+        "restart": (f"{_HERE}.change.restarting:restart", "Stop a plugin and start it again, in every running host."),
+        "logs": (f"{_HERE}.look.logs:logs", "Show what a daemon wrote to its standard error."),
+        "demo": (f"{_HERE}.play.demo:demo", "See it work on a sample session, without set-up."),
+        "replay": (f"{_HERE}.play.replay:replay", "Run the enabled plugins on a recorded session."),
+        "call": (f"{_HERE}.play.calling:call", "Call a tool of one plugin."),
+    },
+    "Journal": {
+        "audit": (f"{_HERE}.look.audit:audit", "Show or verify what was recorded."),
+        "explain": (f"{_HERE}.look.explain:explain", "Show everything that led to one message or decision."),
+        "export": (f"{_HERE}.change.keeping:export", "Write one session as JSON lines, which replay reads."),
+        "prune": (f"{_HERE}.change.keeping:prune", "Remove old content; the audit chain stays whole."),
+        "doctor": (f"{_HERE}.look.doctor:doctor", "Check everything, and say what to do."),
+    },
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    name="ally-plugins",
+    sections=_SECTIONS,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(package_name="ally-plugins", prog_name="ally-plugins")
+@options
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """See and control the plugins of an LLM agent: what is installed, what it may do, what it did.
+
+    \b
+    Example:
+      ally-plugins install ./loop-warner
+      ally-plugins enable loop-warner
+      ally-plugins replay session.jsonl
+
+    \b
+    Exit codes: 0 done, 1 refused or a problem found, 2 wrong usage or configuration,
+    3 the journal or the program failed, 130 interrupted. NO_COLOR, ALLY_HOME, ALLY_PLUGINS
+    and ALLY_DEBUG=1 (show where an error comes from) are read from the environment.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> None:
+    """Run the program; it ends with a code of `exits`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
+    end_in_order()
+    cli.main()

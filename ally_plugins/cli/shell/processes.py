@@ -1,0 +1,154 @@
+"""How a plugin runs, in words and as data: placement, command, transport, limits, variables, downloads.
+
+Nothing is left out and nothing is cut: what the operator reads here is what would be run.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any, Final
+
+from .text import inert
+
+if TYPE_CHECKING:
+    from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.contract.process_spec import Daemon
+    from ally_plugins.policy.permissions import GrantSet
+
+__all__ = ["INLINE", "IN_PROCESS", "process_data", "process_rows", "trust"]
+
+INLINE: Final = (
+    "runs inside your agent's process: grants keep it honest, they do not contain it, and it sees every environment"
+    " variable of the agent"
+)
+IN_PROCESS: Final = (
+    "runs in a process of its own: a crash, a hang or a flood stays there, and what it asks of the host passes its"
+    " grants; it is no sandbox, and may do to your files and network what you may"
+)
+_MEGA: Final = "MiB"
+
+
+def trust(record: PluginRecord) -> str:
+    """Return what its placement is worth, honestly, to follow 'it'."""
+    return IN_PROCESS if record.placement == "process" else INLINE
+
+
+def process_rows(record: PluginRecord, grants: GrantSet | None = None) -> list[tuple[str, str]]:
+    """Return what would be run for it, each with its heading; all of it inert.
+
+    `grants` are those that it would have, by default those that it has.
+    """
+    daemon = record.daemon
+    rows: list[tuple[str, str]] = [("runs", record.placement)]
+    if daemon is not None:
+        rows += [
+            ("command", _command(daemon.command)),
+            ("in", inert(daemon.cwd) or "(a folder of the host's choice)"),
+            ("speaks over", _transport(daemon)),
+            ("limits", _limits(daemon)),
+            ("waits", _timing(daemon)),
+        ]
+    if record.placement == "process":
+        rows.append(("variables", _variables(record, record.granted if grants is None else grants)))
+    return [*rows, *_legacy_rows(record)]
+
+
+def _command(words: tuple[str, ...]) -> str:
+    return inert(shlex.join(words))
+
+
+def _transport(daemon: Daemon) -> str:
+    if daemon.transport == "stdio":
+        return "stdio"
+    back = "calls the host back" if daemon.talks_back else "does not call the host"
+    return f"socket {inert(daemon.socket)}, on which it listens; it {back}"
+
+
+def _limits(daemon: Daemon) -> str:
+    limits = daemon.limits
+    known = [
+        (limits.memory_mb, f"memory {limits.memory_mb} {_MEGA}"),
+        (limits.cpu_seconds, f"processor {limits.cpu_seconds} s"),
+        (limits.file_mb, f"a file {limits.file_mb} {_MEGA}"),
+        (limits.descriptors, f"open files {limits.descriptors}"),
+    ]
+    return ", ".join(text for value, text in known if value is not None) or "none"
+
+
+def _timing(daemon: Daemon) -> str:
+    timing = daemon.timing
+    return (
+        f"{timing.startup_timeout:g} s for its start, {timing.shutdown_grace:g} s for its end; a ping every "
+        f"{timing.ping_interval:g} s, {timing.ping_timeout:g} s to answer, {timing.ping_retries} missed in a row end it"
+    )
+
+
+def _variables(record: PluginRecord, grants: GrantSet) -> str:
+    asked = [request.grant for request in record.manifest.requests if request.grant.kind == "env"]
+    if not asked:
+        return "the usual ones (PATH, HOME, ...), and no other"
+    words = [f"{inert(each.topic)} ({'passed on' if grants.covers(each) else 'not granted'})" for each in asked]
+    return f"the usual ones (PATH, HOME, ...), and {', '.join(words)}"
+
+
+def _legacy_rows(record: PluginRecord) -> list[tuple[str, str]]:
+    legacy = record.found.legacy if record.found is not None else None
+    if legacy is None:
+        return []
+    rows = [("program", f"{inert(tool.name)}: {_command((tool.command, *tool.args))}, for each call")
+            for tool in legacy.tools if tool.command]  # fmt: skip
+    if legacy.confirmations:
+        rows.append(("asks you", f"before each run of {', '.join(map(inert, sorted(legacy.confirmations)))}"))
+    if legacy.activation == "tagged":
+        rows.append(("active", f"only after a message with +{inert(legacy.name)}"))
+    rows += [("downloads", inert(line)) for line in _downloads(legacy)]
+    return [*rows, *(("warning", inert(text)) for text in legacy.warnings)]
+
+
+def _downloads(legacy: Any) -> tuple[str, ...]:
+    """Return what would be run to install what it needs, and what the file lists, line by line."""
+    from ally_plugins.catalog.environments.code_ally import downloads
+
+    return downloads(legacy)
+
+
+def process_data(record: PluginRecord) -> dict[str, Any]:
+    """Return the same as data; `daemon` is null for what runs inline."""
+    daemon = record.daemon
+    return {
+        "placement": record.placement,
+        "origin": record.origin,
+        "label": record.label,
+        "trust": f"it {trust(record)}",
+        "variables": record.variables,
+        "daemon": None if daemon is None else _daemon_data(daemon),
+        "legacy": _legacy_data(record),
+    }
+
+
+def _daemon_data(daemon: Daemon) -> dict[str, Any]:
+    from attrs import asdict
+
+    return {
+        "command": daemon.command,
+        "cwd": daemon.cwd or None,
+        "transport": daemon.transport,
+        "socket": daemon.socket or None,
+        "talks_back": daemon.talks_back,
+        "limits": asdict(daemon.limits),
+        "timing": asdict(daemon.timing),
+    }
+
+
+def _legacy_data(record: PluginRecord) -> dict[str, Any] | None:
+    legacy = record.found.legacy if record.found is not None else None
+    if legacy is None:
+        return None
+    return {
+        "programs": {tool.name: (tool.command, *tool.args) for tool in legacy.tools if tool.command},
+        "confirmations": sorted(legacy.confirmations),
+        "activation": legacy.activation,
+        "runtime": legacy.runtime,
+        "downloads": _downloads(legacy),
+        "warnings": legacy.warnings,
+    }

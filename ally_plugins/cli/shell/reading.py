@@ -1,0 +1,150 @@
+"""The journal for commands that only look: opened if there is one, and a record as one line of words."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from .text import inert, preview, quoted, when
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.journal import Reading, StoredRecord
+
+__all__ = ["PRUNED_TEXT", "reading_of", "record_data", "record_row", "summary"]
+
+PRUNED_TEXT: Final = "(its content was pruned)"
+
+
+@contextmanager
+def reading_of(home: Home) -> Generator[Reading | None]:
+    """Open the journal of a home for reading; None when nothing was ever recorded there."""
+    if not home.journal_file.exists():
+        yield None
+        return
+    from ally_plugins.journal import Reading
+
+    with Reading(home.journal_file) as reading:
+        yield reading
+
+
+def record_row(record: StoredRecord) -> tuple[str, ...]:
+    """Return a record as cells: number, time, kind, plugin, what it says."""
+    return (str(record.n), when(record.at), inert(record.kind), inert(record.plugin or "-"), summary(record))
+
+
+def record_data(record: StoredRecord) -> dict[str, Any]:
+    """Return a record as data."""
+    return {
+        "n": record.n,
+        "at": record.at,
+        "kind": record.kind,
+        "plugin": record.plugin,
+        "session_id": record.session_id,
+        "id": record.ref,
+        "key": record.key,
+        "data": record.data,
+        "hash": record.hash,
+    }
+
+
+def summary(record: StoredRecord) -> str:
+    """Return what a record says, in one inert line."""
+    if record.data is None:
+        return PRUNED_TEXT
+    try:
+        text = _WORDS.get(record.kind, _plain)(record.data)
+    except (KeyError, TypeError, AttributeError):  # written by another version, or damaged
+        text = _plain(record.data)
+    count = record.data.get("count")
+    ref = f"{record.ref} " if record.ref is not None and record.kind in _NAMED else ""
+    return inert(f"{ref}{text}{f' (x{count})' if isinstance(count, int) and count > 1 else ''}")
+
+
+_NAMED: Final = ("message", "decision", "action", "action_end", "task", "task_end")
+"""Kinds whose id `explain` takes."""
+
+
+def _plain(data: dict[str, Any]) -> str:
+    return preview(json.dumps(data, default=str, ensure_ascii=False), 300)
+
+
+def _message(data: dict[str, Any]) -> str:
+    return f"{data['role']}: {quoted(preview(data['body'].get('content', '')))} ({data['deliver_as']})"
+
+
+def _decision(data: dict[str, Any]) -> str:
+    by = f" by {', '.join(data['decided_by'])}" if data["decided_by"] else ""
+    reason = f": {data['reason']}" if data["reason"] else ""
+    return f"{data['kind']} of {data['subject']}: {data['verdict']}{by}{reason}"
+
+
+def _enable(data: dict[str, Any]) -> str:
+    grants = ", ".join(data["grants"]) or "nothing"
+    return f"agreed by {data['by']} to {data['distribution']} {data['version']}; granted {grants}"
+
+
+def _setting(data: dict[str, Any]) -> str:
+    if data["is_removed"]:
+        return f"{data['key']} taken back"
+    return f"{data['key']} set" if data.get("secret") else f"{data['key']} = {data.get('value')}"
+
+
+def _shadow(data: dict[str, Any]) -> str:
+    value = data["shadow"]
+    if isinstance(value, bool):
+        return "everything is only watched" if value else "everything is enforced"
+    return f"only watched: {', '.join(value)}"
+
+
+def _transform(data: dict[str, Any]) -> str:
+    changes = ", ".join(f"{each.get('plugin')} changed {each.get('fields', each.get('changed', ''))}"
+                        for each in data["changes"])  # fmt: skip
+    blocked = f"; blocked by {data['blocked_by']}: {data['reason']}" if data.get("blocked_by") else ""
+    return f"{data['hook']}: {changes}{blocked}"
+
+
+def _packages(data: dict[str, Any]) -> str:
+    parts = [f"{word} {', '.join(f'{name} ({source})' for name, source in data[word].items())}"
+             for word in ("appeared", "changed", "disappeared") if data[word]]  # fmt: skip
+    failed = f"the installer failed with {data['exit_code']}" if data["exit_code"] else ""
+    return "; ".join([*parts, *([failed] if failed else [])]) or "no plugin changed"
+
+
+def _state(data: dict[str, Any]) -> str:
+    return f"{data['state']}{': ' if data.get('reason') else ''}{data.get('reason') or ''}"
+
+
+_WORDS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+    "message": _message,
+    "message_state": lambda data: f"{data['state']}: {', '.join(data['ids'])}",
+    "decision": _decision,
+    "enable": _enable,
+    "disable": lambda _: "not loaded any more",
+    "forget": lambda _: "agreement and grants taken back",
+    "grant": lambda data: str(data["grant"]),
+    "revoke": lambda data: ", ".join(data["grants"]),
+    "shadow": _shadow,
+    "setting": _setting,
+    "quarantine": lambda data: str(data["reason"]),
+    "release": lambda _: "out of quarantine",
+    "refusal": lambda data: f"{data['call']} refused ({data['reason']}): {data['text']}",
+    "registration": lambda data: f"{data['kind']} {data['name']}",
+    "unregistration": lambda data: str(data["name"]),
+    "action": lambda data: f"{data['action']}, asked for by {data['requested_by']}",
+    "task": lambda data: str(data["name"]),
+    "task_end": lambda data: f"{data['name']}: {_state(data)}",
+    "action_end": lambda data: f"{data['name']}: {_state(data)}",
+    "crash": lambda data: f"{data['hook']}: {data['error']}",
+    "plugin_state": _state,
+    "context_read": lambda data: ", ".join(data["parts"]),
+    "transform": _transform,
+    "tool_call": lambda data: f"{data['tool']}, called by the operator",
+    "install": _packages,
+    "uninstall": _packages,
+    "pruned": lambda data: f"content older than {when(data['before'])}",
+    "journal": _state,
+}

@@ -1,0 +1,111 @@
+"""Changes that an operator makes, each written down before it is called done: no audit, no change.
+
+What a change is, and what it needs, is the registry's business.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from ally_plugins.contract.values.errors import ConfigError, JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
+
+    from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.catalog.registry import Change, Registry
+    from ally_plugins.journal import Journal
+
+__all__ = ["Recorder", "now_ms", "recorder"]
+
+_MAX_BYTES: Final = 8 * 1024 * 1024
+"""More than any of the home's small files may have."""
+
+
+def now_ms() -> int:
+    """Return the time as the journal has it, Unix ms."""
+    return time.time_ns() // 1_000_000
+
+
+@contextmanager
+def recorder(registry: Registry) -> Generator[Recorder]:
+    """Open the journal for changes, and close it. Raises JournalError, before anything is changed."""
+    from ally_plugins.journal import Journal
+
+    home = registry.home
+    home.prepare()
+    try:
+        journal = Journal.open(home.journal_file, head=home.audit_head_file)
+    except JournalError as error:
+        raise _refused(error) from error
+    try:
+        yield Recorder(registry, journal)
+    finally:
+        journal.close_blocking()
+
+
+class Recorder:
+    """Makes changes and writes them down; lives as long as one command."""
+
+    def __init__(self, registry: Registry, journal: Journal) -> None:
+        self.registry: Final = registry
+        self.journal: Final = journal
+
+    def change(self, make: Callable[[Registry], Change], undo: Callable[[], object] | None = None) -> Change:
+        """Make a change and record it durably; what cannot be recorded is undone.
+
+        `undo` is for what is not a file of the home. Raises what `make` raises, and JournalError.
+        """
+        before = _contents(self.registry.home)
+        change = make(self.registry)
+        after = _contents(self.registry.home)
+        try:
+            self.note(change.kind, change.plugin, change.data)
+        except JournalError as error:
+            if undo is not None:
+                undo()
+            raise self._undone(before, after, error) from error
+        return change
+
+    def note(self, kind: str, plugin: str | None, data: Mapping[str, Any]) -> int:
+        """Write one record and wait until it is on disk. Raises JournalError."""
+        from ally_plugins.journal import Record
+
+        return self.journal.append_blocking(Record(kind, now_ms(), plugin, data=data))
+
+    def _undone(self, before: dict[Path, bytes | None], after: dict[Path, bytes | None], error: Exception) -> Exception:
+        """Put the files back as they were, unless another command has changed them meanwhile."""
+        home = self.registry.home
+        try:
+            with home.locked():
+                if _contents(home) != after:
+                    return JournalError(f"the change was made, and could not be recorded or undone: {error}")
+                _restore(before)
+        except (ConfigError, OSError) as problem:
+            text = f"the change was made, could not be recorded ({error}) and could not be undone: {problem}"
+            return JournalError(text)
+        return _refused(error)
+
+
+def _refused(error: Exception) -> JournalError:
+    return JournalError(f"nothing was changed, since it could not be recorded: {error}")
+
+
+def _contents(home: Home) -> dict[Path, bytes | None]:
+    from ally_plugins.catalog.home.folder import read_capped
+
+    files = (home.config_file, home.consent_file, home.quarantine_file)
+    return {file: read_capped(file, _MAX_BYTES) for file in files}
+
+
+def _restore(contents: dict[Path, bytes | None]) -> None:
+    from ally_plugins.catalog.home.folder import read_capped, write_atomically
+
+    for file, content in contents.items():
+        if content is None:
+            file.unlink(missing_ok=True)
+        elif content != read_capped(file, _MAX_BYTES):
+            write_atomically(file, content)

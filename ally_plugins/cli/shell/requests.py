@@ -1,0 +1,144 @@
+"""What a plugin asks for, in words and as data: what the operator sees before agreeing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from .processes import process_data, process_rows, trust
+from .text import columns, inert, paint
+
+if TYPE_CHECKING:
+    from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.catalog.registry import Plan
+    from ally_plugins.contract.grants import Grant
+    from ally_plugins.contract.manifest import Request
+
+__all__ = ["changes_of", "meaning", "plan_data", "plan_lines"]
+
+_MEANINGS: Final = {
+    "add_message:trigger_turn": "wakes an idle agent with a message",
+    "add_message": "adds messages to the conversation as {topic}",
+    "emit_event": "emits events under its own name",
+    "get_context": "reads {topic} of the conversation",
+    "gate:waive": "its yes stands in for your own answer",
+    "gate": "may refuse each {topic}",
+    "transform": "may change each {topic}",
+    "tools": "offers tools to the agent",
+    "actions": "offers actions to you, and to plugins that you let",
+    "tasks": "runs background tasks",
+    "request_action": "has the action {topic} carried out",
+    "events": "sees {topic}",
+    "env": "is given your environment's {topic}",
+}
+
+
+def meaning(grant: Grant) -> str:
+    """Return what a grant lets a plugin do, in a few words."""
+    words = _MEANINGS.get(f"{grant.kind}:{grant.topic}") or _MEANINGS[grant.kind]
+    text = words.format(topic=grant.topic.replace("_", " ") if grant.kind in ("gate", "transform") else grant.topic)
+    return f"{text} of {grant.target}" if grant.target else text
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """Return everything that enabling would agree to, nothing left out, all of it inert."""
+    record = plan.record
+    lines = [*_identity(plan), "", *_requests(plan)]
+    if changes := changes_of(record):
+        lines += ["", f"  {paint('changed since you agreed', bold=True)}:", *(f"    {line}" for line in changes)]
+    if record.manifest.settings:
+        lines += ["", "  settings:", *(f"    {line}" for line in _settings(record))]
+    return [*lines, "", f"  {paint(record.placement, fg='yellow')}: it {trust(record)}"]
+
+
+def _identity(plan: Plan) -> list[str]:
+    record = plan.record
+    found = record.found
+    editable = " (editable: its code may change at any time)" if found is not None and found.editable else ""
+    rows = [
+        ("  comes from", f"{inert(record.source)}{editable}"),
+        ("  entry point", inert(record.entry_point) or "-"),
+        ("  files", inert(found.root) if found is not None else "-"),
+        *((f"  {heading}", text) for heading, text in process_rows(record, plan.grants)),
+    ]
+    description = inert(record.manifest.description) or "(no description)"
+    return [f"{paint(inert(record.label), bold=True)}: {description}", *columns(rows)]
+
+
+def _requests(plan: Plan) -> list[str]:
+    requests = plan.record.manifest.requests
+    if not requests:
+        return ["  it asks for nothing"]
+    rows = [(f"    {_mark(plan, request)}", inert(request.grant.text), meaning(request.grant),
+             f"{inert(request.reason)}{_new(plan, request)}") for request in requests]  # fmt: skip
+    withheld = [request for request in requests if not plan.grants.covers(request.grant)]
+    note = "; what is marked - it would not get" if withheld else ""
+    lines = [f"  it asks for, each with its reason{note}:", *columns(rows)]
+    narrowed = [text for text in plan.grants.texts() if text not in {request.grant.text for request in requests}]
+    return [*lines, f"  and would get, narrower than it asks: {', '.join(narrowed)}"] if narrowed else lines
+
+
+def _mark(plan: Plan, request: Request) -> str:
+    return "+" if plan.grants.covers(request.grant) else "-"
+
+
+def _new(plan: Plan, request: Request) -> str:
+    is_new = plan.record.agreement is not None and request in plan.record.pending
+    return paint("  (new)", fg="yellow") if is_new else ""
+
+
+def changes_of(record: PluginRecord) -> list[str]:
+    """Return what is different from what was agreed to last; nothing for a plugin that is new."""
+    agreement = record.agreement
+    if agreement is None:
+        return []
+    lines = [f"agreed {agreement.at or 'earlier'} by {inert(agreement.by)}"]
+    if agreement.distribution != record.distribution:
+        lines.append(
+            f"it came from {inert(agreement.distribution)!r} and now comes from {inert(record.distribution)!r}"
+        )
+    if agreement.version != record.version:
+        lines.append(f"version {inert(agreement.version)} is now {inert(record.version)}")
+    elif record.has_changed_code and not record.changed_files:
+        lines.append("its code has changed, its version has not")
+    lines += [inert(f"file {change}") for change in record.changed_files]
+    lines += [f"asks newly for {inert(request.grant.text)}" for request in record.pending]
+    lines += [f"asks no more for {inert(grant.text)}" for grant in agreement.grants.difference(record.requested)]
+    return lines if len(lines) > 1 else []
+
+
+def _settings(record: PluginRecord) -> list[str]:
+    rows = []
+    for setting in record.manifest.settings.values():
+        kind = "secret" if setting.secret else setting.kind
+        need = "required" if setting.required else f"default {inert(setting.default)}"
+        rows.append((inert(setting.name), kind, "-" if setting.secret and not setting.required else need,
+                     inert(setting.description)))  # fmt: skip
+    return columns(rows)
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """Return the same as `plan_lines`, as data."""
+    record = plan.record
+    return {
+        "name": record.name,
+        "state": record.state,
+        "description": record.manifest.description,
+        "distribution": record.distribution,
+        "version": record.version,
+        "entry_point": record.entry_point,
+        "files": record.found.root if record.found is not None else None,
+        "editable": record.found.editable if record.found is not None else False,
+        **process_data(record),
+        "requests": [
+            {
+                "grant": request.grant.text,
+                "meaning": meaning(request.grant),
+                "reason": request.reason,
+                "granted": plan.grants.covers(request.grant),
+                "new": request in record.pending,
+            }
+            for request in record.manifest.requests
+        ],
+        "grants": plan.grants.texts(),
+        "changes": changes_of(record),
+    }

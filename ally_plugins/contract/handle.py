@@ -1,0 +1,327 @@
+"""`Ally`: what a plugin is built with, and all that it can ask of its host.
+
+The handle carries the plugin's identity; no call takes a name. It only passes calls on: the six steps are the bus's,
+or, in a process of its own, the daemon connection's, behind the same `Outbound`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from .values.compat import override
+from .values.errors import RefusedError
+from .values.frozen import EMPTY
+from .values.scope import current_scope
+
+if TYPE_CHECKING:
+    from pathlib import Path  # imported where it is used, since a daemon starts with this module
+
+    from .values.conversation import Context, Receipt
+
+__all__ = ["Ally", "BlockingAlly", "Outbound", "Task"]
+
+T = TypeVar("T")
+
+
+class Task(Protocol):
+    """A task that a plugin has started. It goes on until it ends, is cancelled, or its plugin stops."""
+
+    @property
+    def id(self) -> str:
+        """The task's identity."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The name that the plugin gave it."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """`running`, `done`, `failed` or `cancelled`."""
+        ...
+
+    def cancel(self) -> bool:
+        """Ask it to end; say whether it was still running."""
+        ...
+
+    async def result(self) -> Any:
+        """Wait for the end and return what the coroutine returned; raises what it raised."""
+
+
+class PluginLog(logging.LoggerAdapter[logging.Logger]):
+    """A plugin's logger, `ally_plugins.plugin.NAME`; records beyond the plugin's budget are dropped and counted."""
+
+    def __init__(self, logger: logging.Logger, may_log: Callable[[], bool]) -> None:
+        super().__init__(logger, {})
+        self._may_log = may_log
+
+    @override
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log a record, if its level is on and the budget allows it."""
+        if self.isEnabledFor(level) and self._may_log():
+            self.logger.log(level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 2})
+
+
+class Outbound(Protocol):
+    """The way from a handle to the host: the bus in process, a connection out of process.
+
+    Its calls are plain functions that return a coroutine, so that `async def` and one that hands on both fit.
+    """
+
+    def may_log(self) -> bool:
+        """Say whether the plugin may write one more log record now; may be asked from any thread."""
+        ...
+
+    def supports(self, name: str, /) -> bool:
+        """As `Ally.supports`."""
+        ...
+
+    def run_blocking(self, call: Coroutine[Any, Any, T], timeout: float | None) -> T:
+        """Run a call on the host's loop from another thread, and wait for it; `timeout` is in seconds."""
+        ...
+
+    def add_message(
+        self,
+        role: str,
+        content: str,
+        *,
+        session_id: str | None,
+        key: str | None,
+        deliver_as: str,
+        trigger_turn: bool,
+        metadata: Mapping[str, Any] | None,
+    ) -> Coroutine[Any, Any, Receipt]:
+        """As `Ally.add_message`."""
+        ...
+
+    def emit_event(
+        self, event_type: str, data: Mapping[str, Any], *, session_id: str | None
+    ) -> Coroutine[Any, Any, Receipt]:
+        """As `Ally.emit_event`."""
+        ...
+
+    def get_context(
+        self, parts: Sequence[str] | None, *, since: str | None, session_id: str | None
+    ) -> Coroutine[Any, Any, Context]:
+        """As `Ally.get_context`."""
+        ...
+
+    def register_tool(self, handler: Callable[..., Any], described: Mapping[str, Any]) -> Coroutine[Any, Any, Receipt]:
+        """As `Ally.register_tool`."""
+        ...
+
+    def register_action(
+        self, handler: Callable[..., Any], described: Mapping[str, Any]
+    ) -> Coroutine[Any, Any, Receipt]:
+        """As `Ally.register_action`."""
+        ...
+
+    def unregister(self, name: str) -> Coroutine[Any, Any, None]:
+        """As `Ally.unregister`."""
+        ...
+
+    def request_action(
+        self, action: str, arguments: Mapping[str, Any], *, session_id: str | None, timeout: float
+    ) -> Coroutine[Any, Any, Any]:
+        """As `Ally.request_action`."""
+        ...
+
+    def start_task(
+        self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None
+    ) -> Coroutine[Any, Any, Task]:
+        """As `Ally.start_task`."""
+        ...
+
+    def task_progress(self, progress: float | None, message: str | None) -> Coroutine[Any, Any, None]:
+        """As `Ally.task_progress`."""
+        ...
+
+
+class Ally:
+    """A plugin's handle to its host.
+
+    Every call may raise a `RefusedError`: not granted, over budget, not valid, refused by another plugin's gate. One
+    that the plugin does not catch ends the hook, and is not counted as a crash. Cancelling a call takes it back where
+    nothing is on disk yet. Calls may be made from `ally_start` on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        outbound: Outbound,
+        *,
+        settings: Mapping[str, Any] = EMPTY,
+        data_dir: str | Path | None = None,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.log = PluginLog(logging.getLogger(f"ally_plugins.plugin.{name}"), outbound.may_log)
+        self.blocking = BlockingAlly(self)
+        self._outbound = outbound
+        self._data_dir = data_dir
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Ally of {self.name!r}>"
+
+    @property
+    def data_dir(self) -> Path:
+        """A directory of the plugin's own; it is made when it is first asked for."""
+        if self._data_dir is None:
+            message = f"the host of {self.name!r} keeps no state directory; give Host a home"
+            raise RuntimeError(message)
+        from pathlib import Path
+
+        folder = Path(self._data_dir)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+
+    @property
+    def session(self) -> str | None:
+        """The id of the session that the running hook, tool, action or task belongs to; None outside of one."""
+        scope = current_scope(self.name)
+        return scope.session_id if scope is not None else None
+
+    def supports(self, name: str) -> bool:
+        """Say whether this host emits an event type, or has a capability such as `trigger_turn` or an action."""
+        return self._outbound.supports(name)
+
+    async def add_message(
+        self,
+        role: str,
+        content: str,
+        *,
+        session_id: str | None = None,
+        key: str | None = None,
+        deliver_as: str = "steer",
+        trigger_turn: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        """Add a message to the conversation; it is on disk when this returns, and enters at the next safe point.
+
+        `role` is user, assistant or system, a grant each (`add_message:user`). `deliver_as` is `steer` (the next step),
+        `follow_up` (the end of the turn) or `next_turn` (with the person's next message). `trigger_turn` wakes an idle
+        agent and is a grant of its own. The same `key` gives the same receipt again; with other content it is refused.
+        `session_id` is needed outside a hook when several sessions are open.
+        """
+        return await self._outbound.add_message(
+            role,
+            content,
+            session_id=session_id,
+            key=key,
+            deliver_as=deliver_as,
+            trigger_turn=trigger_turn,
+            metadata=metadata,
+        )
+
+    async def emit_event(
+        self, event_type: str, data: Mapping[str, Any] | None = None, *, session_id: str | None = None
+    ) -> Receipt:
+        """Emit an event under the plugin's own name; others subscribe to it as `<plugin>:<type>`."""
+        return await self._outbound.emit_event(event_type, data or EMPTY, session_id=session_id)
+
+    async def get_context(
+        self, parts: Sequence[str] | None = None, *, since: str | None = None, session_id: str | None = None
+    ) -> Context:
+        """Return a frozen picture of the session: the parts asked for, or without `parts` all that are granted.
+
+        With the `cursor` of an earlier picture as `since`, `messages` has only what came after it.
+        """
+        return await self._outbound.get_context(parts, since=since, session_id=session_id)
+
+    async def register_tool(self, handler: Callable[..., Any], **described: Any) -> Receipt:
+        """Offer a tool from now on; the arguments are those of `@tool` (name, description, schema, timeout, ...)."""
+        return await self._outbound.register_tool(handler, described)
+
+    async def register_action(self, handler: Callable[..., Any], **described: Any) -> Receipt:
+        """Offer an action from now on; the arguments are those of `@action`."""
+        return await self._outbound.register_action(handler, described)
+
+    async def unregister(self, name: str) -> None:
+        """Take a tool or an action of this plugin's back."""
+        await self._outbound.unregister(name)
+
+    async def request_action(
+        self,
+        action: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        session_id: str | None = None,
+        timeout: float = 120.0,
+    ) -> Any:
+        """Ask for an action of the host's (`compact`) or of another plugin's (`plugin:action`); return its result.
+
+        `timeout` is in seconds.
+        """
+        return await self._outbound.request_action(action, arguments or EMPTY, session_id=session_id, timeout=timeout)
+
+    async def start_task(self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None = None) -> Task:
+        """Run a coroutine in the background, outside the lane; when the call is refused the coroutine is closed."""
+        return await self._outbound.start_task(name, work, session_id=session_id)
+
+    async def task_progress(self, progress: float | None = None, message: str | None = None) -> None:
+        """Say how far the running task is: `progress` from 0 to 1, and a few words. Only within a task."""
+        await self._outbound.task_progress(progress, message)
+
+
+class BlockingAlly:
+    """The same calls as plain functions, for `def` hooks and handlers, which run in the plugin's own thread.
+
+    On the loop's own thread they raise RuntimeError, since they would block what they wait for. `wait` is the longest
+    time in seconds that a call may take; after it TimeoutError is raised and the call is cancelled.
+    """
+
+    def __init__(self, ally: Ally) -> None:
+        self._ally = ally
+        self.wait: float | None = 60.0
+
+    def _run(self, call: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
+        async def made() -> T:
+            return await call(*args, **kwargs)
+
+        return self._ally._outbound.run_blocking(made(), self.wait)  # noqa: SLF001 - the handle's other half
+
+    def add_message(self, role: str, content: str, **options: Any) -> Receipt:
+        """As `Ally.add_message`."""
+        return self._run(self._ally.add_message, role, content, **options)
+
+    def emit_event(self, event_type: str, data: Mapping[str, Any] | None = None, **options: Any) -> Receipt:
+        """As `Ally.emit_event`."""
+        return self._run(self._ally.emit_event, event_type, data, **options)
+
+    def get_context(self, parts: Sequence[str] | None = None, **options: Any) -> Context:
+        """As `Ally.get_context`."""
+        return self._run(self._ally.get_context, parts, **options)
+
+    def register_tool(self, handler: Callable[..., Any], **described: Any) -> Receipt:
+        """As `Ally.register_tool`."""
+        return self._run(self._ally.register_tool, handler, **described)
+
+    def register_action(self, handler: Callable[..., Any], **described: Any) -> Receipt:
+        """As `Ally.register_action`."""
+        return self._run(self._ally.register_action, handler, **described)
+
+    def unregister(self, name: str) -> None:
+        """As `Ally.unregister`."""
+        self._run(self._ally.unregister, name)
+
+    def request_action(self, action: str, arguments: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """As `Ally.request_action`."""
+        return self._run(self._ally.request_action, action, arguments, **options)
+
+    def start_task(self, name: str, work: Coroutine[Any, Any, Any], **options: Any) -> Task:
+        """As `Ally.start_task`; the coroutine runs on the loop, so it must not block."""
+        try:
+            return self._run(self._ally.start_task, name, work, **options)
+        except (RuntimeError, RefusedError):
+            if inspect.iscoroutine(work):
+                work.close()  # the call may not have come as far as the host
+            raise
+
+    def task_progress(self, progress: float | None = None, message: str | None = None) -> None:
+        """As `Ally.task_progress`."""
+        self._run(self._ally.task_progress, progress, message)

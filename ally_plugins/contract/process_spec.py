@@ -1,0 +1,228 @@
+"""How a plugin runs in a process of its own: the command, the transport, what limits it, and how long it is waited for.
+
+Plain facts, and the table `[daemon]` of a manifest that they are read from. Starting the process is left to `runtime`;
+which interpreter, limits and environment the operator has settled is joined with them in `placing`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
+
+from attrs import Factory, evolve, field, fields_dict, frozen
+
+from .values.errors import ConfigError
+from .values.frozen import FrozenDict
+
+if TYPE_CHECKING:
+    from .tables import Fields
+
+__all__ = [
+    "LONGEST_SOCKET_PATH",
+    "SDK_MODULE",
+    "Daemon",
+    "ProcessLimits",
+    "Timing",
+    "Transport",
+    "read_daemon",
+    "read_limits",
+    "read_process",
+]
+
+Transport = Literal["stdio", "socket"]
+
+LONGEST_SOCKET_PATH: Final = 104
+"""Bytes; `sun_path` has 104 on macOS and 108 on Linux, and Code-Ally allows 104."""
+
+SDK_MODULE: Final = "ally_plugins.daemon"
+"""What runs a Python class as a daemon: `python -m ally_plugins.daemon MODULE:CLASS`."""
+
+_TRANSPORTS: Final = ("stdio", "socket")
+_NONE: Final = "none"
+
+
+@frozen(kw_only=True)
+class ProcessLimits:
+    """What the kernel holds one process of a daemon to; None is not limited."""
+
+    memory_mb: int | None = 4096
+    """Address space. Node reserves 0.7 GiB of it at its start and Python 0.02, so it is no measure of what is used."""
+    cpu_seconds: int | None = None
+    """Processor time over the whole life of a process; a daemon lives for days, so none by default."""
+    file_mb: int | None = 1024
+    """The largest file it may write: a log that runs away ends before the disk does."""
+    descriptors: int | None = 1024
+    """Files and sockets open at once; the usual soft limit of Linux."""
+
+
+@frozen(kw_only=True)
+class Timing:
+    """How long a daemon is waited for, in seconds. The numbers are Code-Ally's."""
+
+    startup_timeout: float = 30.0
+    shutdown_grace: float = 5.0
+    ping_interval: float = 30.0
+    ping_timeout: float = 5.0
+    ping_retries: int = 3
+    """Pings in a row without an answer, after which it counts as hung."""
+
+
+_LIMITS: Final = tuple(fields_dict(ProcessLimits))
+_TIMING: Final = tuple(fields_dict(Timing))
+
+
+def _texts(values: Any) -> Any:
+    return tuple(values) if isinstance(values, list) else values
+
+
+def _is_stdio(daemon: Daemon) -> bool:
+    return daemon.transport == "stdio"
+
+
+@frozen
+class Daemon:
+    """How one daemon is run. Raises ConfigError for what could not be.
+
+    A relative program with a slash is looked for in `cwd`, one without a slash on PATH. An empty `cwd` leaves the
+    choice to the host.
+    """
+
+    command: tuple[str, ...] = field(converter=_texts)
+    transport: Transport = field(default="stdio", kw_only=True)
+    socket: str = field(default="", kw_only=True)
+    """Where a `socket` daemon listens: an absolute path, which may hold `{session_id}`."""
+    talks_back: bool = field(default=Factory(_is_stdio, takes_self=True), kw_only=True)
+    """Whether it calls the host: over `stdio` always; a `socket` daemon opts in and gets ALLY_SOCKET and ALLY_TOKEN."""
+    cwd: str = field(default="", kw_only=True)
+    env: Mapping[str, str] = field(default=FrozenDict(), converter=FrozenDict, kw_only=True, repr=False)
+    """Variables that are set for it, over those that every daemon has. Values may be secret: never show them."""
+    limits: ProcessLimits = field(default=ProcessLimits(), kw_only=True)
+    timing: Timing = field(default=Timing(), kw_only=True)
+    legacy: bool = field(default=False, kw_only=True)
+    """Whether it speaks as Code-Ally's daemons do: no handshake, a connection for each message."""
+
+    def __attrs_post_init__(self) -> None:
+        problems = [f"{key}: {text}" for key, text in _problems(self.command, self.transport, self.socket)]
+        if problems:
+            raise ConfigError(f"the daemon cannot be run: {'; '.join(problems)}")
+
+    @classmethod
+    def python(cls, target: str, interpreter: str | None = None, **more: Any) -> Self:
+        """Return the daemon that runs a class, named as MODULE:CLASS, by an interpreter: by default the running one.
+
+        The interpreter must have ally_plugins and the class's module installed. `more` are fields of the daemon.
+        """
+        module, colon, name = target.partition(":")
+        if not (module and colon and name):
+            raise ConfigError(f"found {target!r}, expected MODULE:CLASS", path="command")
+        return cls((interpreter or sys.executable, "-m", SDK_MODULE, target), **more)
+
+    def at(self, folder: str) -> Daemon:
+        """Return it with its paths in a folder: a relative program with a slash, and the working directory."""
+        program, *arguments = self.command
+        if _is_in_folder(program):
+            program = f"{folder}/{program.removeprefix('./')}"
+        return evolve(self, command=(program, *arguments), cwd=self.cwd or folder)
+
+    def with_process(self, settled: Mapping[str, Any]) -> Daemon:
+        """Return it with the limits and times that the operator has settled in `[plugins.NAME.process]`."""
+        limits = {key: value for key, value in settled.items() if key in _LIMITS}
+        timing = {key: value for key, value in settled.items() if key in _TIMING}
+        return evolve(self, limits=evolve(self.limits, **limits), timing=evolve(self.timing, **timing))
+
+
+def _is_in_folder(program: str) -> bool:
+    return "/" in program and not program.startswith("/")
+
+
+def _problems(command: Any, transport: str, socket: str) -> Iterator[tuple[str, str]]:
+    if not isinstance(command, tuple) or not all(isinstance(word, str) for word in command) or not command:
+        yield "command", "expected a list of texts, the program first"
+    elif not command[0].strip():
+        yield "command", "the program is empty"
+    elif ".." in command[0].split("/") and _is_in_folder(command[0]):
+        yield "command", f"found {command[0]!r}, expected a program inside the folder, on PATH, or an absolute path"
+    elif any("\0" in word for word in command):
+        yield "command", "expected words without NUL characters"
+    if transport not in _TRANSPORTS:
+        yield "transport", f"found {transport!r}, expected one of {', '.join(_TRANSPORTS)}"
+    elif transport == "socket":
+        yield from _socket_problems(socket)
+    elif socket:
+        yield "socket", "only for the transport 'socket'"
+
+
+def _socket_problems(path: str) -> Iterator[tuple[str, str]]:
+    if not path:
+        yield "socket", "missing, expected the absolute path on which the daemon listens"
+    elif not path.startswith("/"):
+        yield "socket", f"found {path!r}, expected an absolute path"
+    elif (size := len(path.encode("utf-8", "surrogatepass"))) > LONGEST_SOCKET_PATH:
+        yield "socket", f"has {size} bytes, expected at most {LONGEST_SOCKET_PATH}"
+
+
+def read_daemon(top: Fields) -> Daemon | None:
+    """Read `[daemon]` of a manifest, None when there is none; mistakes are noted in the fields."""
+    table = top.table("daemon", 'a table such as { command = ["node", "daemon.js"] }')
+    if table is None:
+        return None
+    command = table.arguments("command", required=True)
+    transport = cast("Transport", table.word("transport", _TRANSPORTS, "stdio"))
+    socket = table.text("socket")
+    talks_back = table.boolean("talk_back", default=transport == "stdio")
+    timing, limits = _read_timing(table), _read_own_limits(table)
+    table.close()
+    if transport == "stdio" and not talks_back:
+        table.note("talk_back", "only for the transport 'socket': over stdio a daemon may always call the host")
+    problems = [note for note in _problems(command, transport, socket) if command or note[0] != "command"]
+    for key, text in problems:
+        table.note(key, text)
+    if problems or not command:
+        return None
+    return Daemon(
+        command, transport=transport, socket=socket, talks_back=talks_back, timing=timing, limits=limits
+    )  # fmt: skip
+
+
+def _read_timing(table: Fields) -> Timing:
+    given: dict[str, Any] = {key: table.number(key, above=0) for key in ("startup_timeout", "shutdown_grace")}
+    health = table.table("health", "a table such as { interval = 30, timeout = 5, retries = 3 }, in seconds")
+    if health is not None:
+        given |= {f"ping_{key}": health.number(key, above=0) for key in ("interval", "timeout")}
+        given["ping_retries"] = health.count("retries", lowest=1)
+        health.close()
+    return Timing(**{key: value for key, value in given.items() if value is not None})
+
+
+def _read_own_limits(table: Fields) -> ProcessLimits:
+    inner = table.table("limits", "a table such as { memory_mb = 512 }")
+    if inner is None:
+        return ProcessLimits()
+    limits = ProcessLimits(**read_limits(inner))
+    inner.close()
+    return limits
+
+
+def read_limits(table: Fields) -> dict[str, int | None]:
+    """Return the limits that a table sets; the word `none` takes a limit away."""
+    given: dict[str, int | None] = {}
+    for key in _LIMITS:
+        value = table.take(key)
+        if isinstance(value, str):
+            given[key] = None
+            if value != _NONE:
+                table.wrong(key, value, "a whole number from 1, or 'none'")
+        elif (count := table.count(key, lowest=1)) is not None:
+            given[key] = count
+    return given
+
+
+def read_process(table: Fields) -> dict[str, Any]:
+    """Return what `[plugins.NAME.process]` sets: limits and times by their field's name."""
+    given: dict[str, Any] = dict(read_limits(table))
+    for key in _TIMING:
+        value = table.count(key, lowest=1) if key == "ping_retries" else table.number(key, above=0)
+        if value is not None:
+            given[key] = value
+    return given

@@ -1,0 +1,182 @@
+"""Talking back: a `socket` daemon's own connection to its host, over ALLY_SOCKET with ALLY_TOKEN.
+
+The host gives both to a daemon that opted in. The connection is made again when it breaks; calls meanwhile are refused.
+How such a daemon listens for events is its own business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from ally_plugins.contract.handle import Ally
+from ally_plugins.contract.values.errors import AllyError, RemoteError, UnavailableRefused
+from ally_plugins.contract.values.scope import SCOPE
+from ally_plugins.wire.codes import UNAUTHORIZED
+from ally_plugins.wire.connection import Connection
+from ally_plugins.wire.handshake import PROTOCOL
+from ally_plugins.wire.limits import DEFAULT_LIMITS, FROM_HOST
+
+from .init_params import Told
+from .logs import say
+from .peer import Peer
+from .port import DaemonPort
+from .service import Service, scope_of
+from .streams import Descriptors
+
+if TYPE_CHECKING:
+    from ally_plugins.wire.messages import Notification, Request
+
+__all__ = ["TalkBack", "connect_back"]
+
+FIRST_WAIT: Final = 0.1
+LONGEST_WAIT: Final = 5.0
+"""Seconds between two attempts; each wait is twice the last, and up to a half shorter so that daemons do not march."""
+
+GRACE: Final = 1.0  # seconds for tools that run when the daemon lets go
+
+
+def connect_back(*, name: str | None = None, path: str | None = None, token: str | None = None) -> TalkBack:
+    """Make a connection to the host; in `async with ... as back`, `back.ally` is the plugin's handle.
+
+    `path` and `token` are those of the environment, ALLY_SOCKET and ALLY_TOKEN. Raises UnavailableRefused when there
+    are none: the operator has not let the daemon talk back.
+    """
+    path, token = path or os.environ.get("ALLY_SOCKET"), token or os.environ.get("ALLY_TOKEN")
+    if not path or not token:
+        raise UnavailableRefused("ALLY_SOCKET and ALLY_TOKEN are not set; this daemon was not let talk back")
+    return TalkBack(path, token, name)
+
+
+class TalkBack:
+    """A connection to the host that is made again when it breaks; it lives as long as its `async with` block."""
+
+    ally: Ally
+    """The plugin's handle. Outside of `reacting_to`, calls name their session where several are open."""
+
+    def __init__(self, path: str, token: str, name: str | None) -> None:
+        self._path = path
+        self._token = token
+        self._name = name
+        self._service: Service | None = None
+        self._port: DaemonPort | None = None
+        self._peer: Peer | None = None
+        self._broken = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connect. Raises OSError when there is nobody, RemoteError when the host does not take the token."""
+        await self._connect()
+        self._keeper = asyncio.create_task(self._keep(), name="ally-talk-back")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        if self._service is not None:
+            await self._service.stop(GRACE)
+        self._let_go()
+
+    @contextmanager
+    def reacting_to(self, params: Mapping[str, Any]) -> Generator[None]:
+        """Say what the calls in the block react to: the params of an `on_event`, or of a request, as they came."""
+        about = dict(params)
+        scope = scope_of(self.ally.name, {**about, "cause": about.get("id") or about.get("cause")})
+        before = SCOPE.set(scope)
+        try:
+            yield
+        finally:
+            SCOPE.reset(before)
+
+    # --- what the host sends ---
+
+    def request(self, message: Request) -> None:
+        """As `peer.Handler.request`: tools, actions and tasks of this connection."""
+        if self._service is None:
+            raise UnavailableRefused("the connection has only begun")
+        self._service.request(message)
+
+    def notification(self, message: Notification) -> None:
+        """As `peer.Handler.notification`; there is none that matters here."""
+
+    def cancelled(self, request_id: int | str) -> None:
+        """As `peer.Handler.cancelled`."""
+        if self._service is not None:
+            self._service.cancelled(request_id)
+
+    def ended(self, why: str) -> None:
+        """As `peer.Handler.ended`."""
+        if why:
+            say(f"the host does not keep to the protocol: {why}")
+        self._broken.set()
+
+    # --- the connection ---
+
+    async def _connect(self) -> None:
+        self._broken.clear()
+        self._peer = peer = Peer(Connection(limits=FROM_HOST), self, self._name or "")
+        peer.open(await self._open_socket())
+        own = {"name": self._name} if self._name is not None else {}
+        try:
+            told = Told.read(await peer.call("initialize", {"token": self._token, "protocol": PROTOCOL, **own}))
+        except BaseException:
+            peer.close()
+            raise
+        peer.name = told.plugin
+        self._take_on(told, peer)
+
+    def _take_on(self, told: Told, peer: Peer) -> None:
+        peer.connection.send_limit = told.frame_bytes or DEFAULT_LIMITS.frame_bytes
+        if self._service is None or self._port is None:
+            self._service = service = Service(told.plugin, peer)
+            self._port = DaemonPort(told.plugin, peer, told.capabilities, service.handlers, service.tasks)
+            self.ally = Ally(told.plugin, self._port, settings=told.settings, data_dir=told.data_dir)
+        else:
+            self._service.peer = peer
+            self._port.use(peer)
+        self._port.is_open = True
+
+    async def _open_socket(self) -> Descriptors:
+        if sys.platform == "win32":
+            raise OSError("this platform has no sockets of the kind that ALLY_SOCKET is")
+        ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            ours.setblocking(False)  # noqa: FBT003 - the name says it
+            await asyncio.get_running_loop().sock_connect(ours, self._path)
+        except BaseException:
+            ours.close()
+            raise
+        descriptor = ours.detach()
+        return Descriptors(descriptor, descriptor)
+
+    async def _keep(self) -> None:
+        """Connect again, ever more slowly, whenever the connection has broken; give up when the token is refused."""
+        while True:
+            await self._broken.wait()
+            self._let_go()
+            wait = FIRST_WAIT
+            while True:
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - only to spread attempts
+                try:
+                    await self._connect()
+                except (OSError, AllyError) as error:
+                    if isinstance(error, RemoteError) and error.code == UNAUTHORIZED:
+                        say(f"the host does not take the token any more: {error}")
+                        return
+                    wait = min(LONGEST_WAIT, wait * 2)
+                else:
+                    break
+
+    def _let_go(self) -> None:
+        if self._port is not None:
+            self._port.is_open = False
+        if self._peer is not None:
+            with suppress(OSError):
+                self._peer.close()

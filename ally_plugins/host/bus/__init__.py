@@ -1,0 +1,1 @@
+"""The one path from a plugin to its host: messages, events, context, actions, tools, tasks, all by the same steps."""

@@ -1,0 +1,124 @@
+"""What the agent may call: the tools of plugins, and those actions that their plugins offer to it.
+
+One list for every host adapter. How a framework shows it to its model is the adapter's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
+
+from ally_plugins.contract.values.errors import NotFoundRefused
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.tools.declared import Kind  # noqa: TC004
+    from ally_plugins.contract.values.frozen import FrozenDict  # noqa: TC004 - nobody reads these annotations at run time
+
+    from .offered import Contribution
+
+__all__ = ["MAIN_AGENT", "AgentTool", "find_offered", "is_offered", "offered_to_agent"]
+
+MAIN_AGENT: Final = "main"
+"""How `visible_to` names the agent that the person talks to."""
+
+LONGEST_NAME: Final = 64
+"""Characters of a function's name that model providers accept."""
+
+
+@frozen(kw_only=True)
+class AgentTool:
+    """One thing that the agent may call. A snapshot: ask again before each model request, plugins come and go.
+
+    `name` is what the model calls it by: the plugin's own name for it, or `plugin__name` where that one is taken.
+    `kind` says whether it is a tool or an action. `timeout` is in seconds. With `requires_confirmation` a person has to
+    agree to each call.
+    """
+
+    name: str
+    plugin: str
+    kind: Kind
+    own_name: str
+    description: str
+    schema: FrozenDict
+    timeout: float
+    visible_to: tuple[str, ...] = ()
+    requires_confirmation: bool = False
+
+    @property
+    def full_name(self) -> str:
+        """The name that no other plugin's can equal, `plugin:name`."""
+        return f"{self.plugin}:{self.own_name}"
+
+
+def offered_to_agent(
+    tools: Iterable[Contribution],
+    actions: Iterable[Contribution],
+    *,
+    agent: str = MAIN_AGENT,
+    taken: Collection[str] = (),
+    is_active: Callable[[str], bool] = lambda _: True,
+) -> tuple[AgentTool, ...]:
+    """Return what an agent may call, by plugin and name; `taken` are names that the host's own tools have.
+
+    A name that two of them have, or the host, becomes `plugin__name` for each: which plugin was started first makes no
+    difference. An action that has the name of a tool of the same plugin is left out.
+    """
+    found: dict[tuple[str, str], Contribution] = {}
+    for each in (*actions, *tools):  # the tool last: it stays
+        if is_offered(each) and is_active(each.plugin.name) and _is_visible(each, agent):
+            found[each.plugin.name, each.spec.name] = each
+    if not found:
+        return ()
+    ordered = [found[key] for key in sorted(found)]
+    shared = {name for name, count in Counter(each.spec.name for each in ordered).items() if count > 1}
+    used = {*taken, *(each.spec.name for each in ordered)}
+    return tuple(_named(ordered, shared.union(taken), used))
+
+
+def is_offered(each: Contribution) -> bool:
+    """Say whether the agent is offered it: a tool, or an action of a plugin that wants so and may offer tools."""
+    return each.spec.kind == "tool" or (each.spec.agent and each.plugin.grants.may("tools"))
+
+
+def find_offered(kept: Iterable[Contribution], tool: AgentTool) -> Contribution:
+    """Return what a tool on the list stands for now. Raises NotFoundRefused when it is offered no more."""
+    for each in kept:
+        if (each.plugin.name, each.spec.name) == (tool.plugin, tool.own_name) and is_offered(each):
+            return each
+    text = f"{tool.plugin!r} does not offer {tool.own_name!r} to the agent any more"
+    raise NotFoundRefused(text, plugin=tool.plugin)
+
+
+def _is_visible(each: Contribution, agent: str) -> bool:
+    return not each.spec.visible_to or agent in each.spec.visible_to
+
+
+def _named(found: Iterable[Contribution], shared: Collection[str], used: set[str]) -> Iterator[AgentTool]:
+    for each in found:
+        spec, plugin = each.spec, each.plugin.name
+        name = _free_name(plugin, spec.name, used) if spec.name in shared else spec.name
+        used.add(name)
+        yield AgentTool(
+            name=name,
+            plugin=plugin,
+            kind=spec.kind,
+            own_name=spec.name,
+            description=spec.description,
+            schema=spec.schema,
+            timeout=spec.timeout,
+            visible_to=spec.visible_to,
+            requires_confirmation=spec.requires_confirmation,
+        )
+
+
+def _free_name(plugin: str, name: str, used: Collection[str]) -> str:
+    """Return `plugin__name` as model providers accept it; a mark at its end tells apart what would be the same."""
+    whole = f"{plugin}__{name}"
+    if len(whole) <= LONGEST_NAME and whole not in used:
+        return whole
+    mark = hashlib.blake2b(f"{plugin}:{name}".encode(), digest_size=4).hexdigest()
+    return f"{whole[: LONGEST_NAME - len(mark) - 1]}_{mark}"

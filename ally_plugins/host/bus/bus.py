@@ -1,0 +1,353 @@
+"""The one path from a plugin to the host: identity, permission, budget, validation, other plugins, journal.
+
+Every public coroutine is one kind of call; its first lines are the steps, in that order. Those for messages are in
+`bus_messages`, the steps themselves in `bus_steps`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from ally_plugins.contract.grants import CONTEXT_PARTS, LONGEST_NAME
+from ally_plugins.contract.values.conversation import ActionRequest, Context, Receipt
+from ally_plugins.contract.values.errors import (
+    NotFoundRefused,
+    RefusedError,
+    SessionError,
+    ToolCallError,
+    UnavailableRefused,
+    ValidationRefused,
+)
+from ally_plugins.contract.values.events import Event, PluginActionRequested, PluginEvent, PluginEventEmitted
+from ally_plugins.contract.values.frozen import freeze_mapping
+from ally_plugins.contract.values.ids import new_id
+from ally_plugins.contract.values.scope import SCOPE, Scope
+from ally_plugins.journal import Record
+from ally_plugins.policy.validation import check_event_data, check_event_type, check_name, check_text
+from ally_plugins.runtime.lanes.plugin import Plugin, describe
+
+from .messages import MessageCalls
+from .steps import CONTENT_LIMIT, HostSide, begin_call, cause_of, chain_of
+
+if TYPE_CHECKING:
+    from ally_plugins.host.sessions.session import Session
+
+    from .offered import Contribution
+    from .tasks import PluginTask
+
+__all__ = ["HostSide", "PluginMessageBus"]
+
+_log: Final = logging.getLogger(__name__)
+
+
+class PluginMessageBus(MessageCalls):
+    """Takes the calls of all plugins of one host. Only for the loop's thread."""
+
+    async def emit_event(
+        self, plugin: Plugin, event_type: str, data: Mapping[str, Any], *, session_id: str | None = None
+    ) -> Receipt:
+        """Emit an event under the plugin's own name. Raises RefusedError."""
+        try:
+            scope = self._identify(plugin)
+            self._permit(plugin, plugin.grants.may_emit_event(), "emit_event")
+            plugin.budget.take_event(self._host.clock.steady())
+            full_name = check_event_type(plugin.name, event_type)
+            size = len(check_event_data(data, CONTENT_LIMIT))
+            plugin.budget.check_size("event_bytes", size)
+            session = self._host.session_for(plugin.name, session_id)
+            chain = chain_of(plugin, scope, session.id)
+            event = PluginEvent(event_type=full_name, data=freeze_mapping(data), parent_id=cause_of(scope))
+            taken = await self._ask_host("ally_emit_event", session=session, event=event)
+            if taken is False:
+                raise UnavailableRefused(f"the host did not take the event {full_name!r}", plugin=plugin.name)
+            _emit(plugin, session, event, chain)
+            announced = PluginEventEmitted(
+                plugin_name=plugin.name, event_type=full_name, data=event.data, parent_id=event.id
+            )
+            _emit(plugin, session, announced, chain)
+        except RefusedError as refusal:
+            self._refused(plugin, "emit_event", refusal, session_id)
+            raise
+        plugin.counts.emitted += 1
+        return Receipt(event.id, event.seq, "recorded")
+
+    async def get_context(
+        self, plugin: Plugin, parts: Sequence[str] | None, *, since: str | None = None, session_id: str | None = None
+    ) -> Context:
+        """Return what the plugin may see of a session. Raises RefusedError, for a part that is not granted too."""
+        try:
+            self._identify(plugin)
+            wanted = self._parts(plugin, parts)
+            plugin.budget.take_context_read(self._host.clock.steady())
+            session = self._host.session_for(plugin.name, session_id)
+            if since is not None and not isinstance(since, str):
+                raise ValidationRefused(f"since is {type(since).__name__}; expected a cursor", field="since")
+            context = await self._context(session, wanted, since)
+        except RefusedError as refusal:
+            self._refused(plugin, "get_context", refusal, session_id)
+            raise
+        # Folded: a plugin that reads at every event leaves one line a second.
+        record = Record("context_read", self._host.clock.time_ms(), plugin.name, session.id, None, {"parts": wanted})
+        with suppress(UnavailableRefused):
+            self._journal.append_soon(record, fold=wanted)
+        return context
+
+    async def register(
+        self, plugin: Plugin, kind: str, handler: Callable[..., Any], described: Mapping[str, Any]
+    ) -> Receipt:
+        """Take on a tool or an action; the same way for decorators and at run time. Raises RefusedError."""
+        permission = f"{kind}s"
+        host = self._host
+        kept = host.tools if kind == "tool" else host.actions
+        try:
+            self._identify(plugin)
+            self._permit(plugin, plugin.grants.may(permission), permission)
+            plugin.budget.take_registration(host.clock.steady())
+            plugin.budget.check_tools(host.tools.count(plugin.name) + host.actions.count(plugin.name))
+            spec = host.make_tool(kind, handler, described)
+            plugin.budget.check_size("schema_bytes", len(check_event_data(dict(spec.schema), CONTENT_LIMIT)))
+            kept.add(plugin, spec)
+            try:
+                data = {"kind": kind, "name": spec.name, "description": spec.description, "schema": spec.schema}
+                offset = await self._durably(plugin, "registration", f"{plugin.name}:{spec.name}", data)
+            except BaseException:
+                kept.remove(plugin.name, spec.name)
+                raise
+        except RefusedError as refusal:
+            self._refused(plugin, f"register_{kind}", refusal, None)
+            raise
+        return Receipt(f"{plugin.name}:{spec.name}", offset, "recorded")
+
+    async def unregister(self, plugin: Plugin, name: str) -> None:
+        """Take a tool or action of the plugin's own back. Raises NotFoundRefused."""
+        both = (self._host.tools, self._host.actions)
+        try:
+            self._identify(plugin)
+            check_name(name)
+            if not any(kept.has(plugin.name, name) for kept in both):
+                raise NotFoundRefused(f"{plugin.name!r} has no tool or action {name!r}", plugin=plugin.name)
+            plugin.budget.take_registration(self._host.clock.steady())
+            await self._durably(plugin, "unregistration", f"{plugin.name}:{name}", {"name": name})
+        except RefusedError as refusal:
+            self._refused(plugin, "unregister", refusal, None)
+            raise
+        for kept in both:
+            kept.remove(plugin.name, name)
+
+    async def request_action(
+        self,
+        plugin: Plugin,
+        action: str,
+        arguments: Mapping[str, Any],
+        *,
+        session_id: str | None = None,
+        timeout: float = 120.0,
+    ) -> Any:
+        """Have an action carried out, the host's own or `plugin:action`, and return its result. Raises RefusedError.
+
+        ToolCallError when the action itself fails.
+        """
+        try:
+            scope = self._identify(plugin)
+            _check_action(action)
+            self._permit(plugin, plugin.grants.may_request_action(action), f"request_action:{action}")
+            begin_call(plugin, plugin.budget.take_action_request, self._host.clock.steady())
+        except RefusedError as refusal:
+            self._refused(plugin, "request_action", refusal, session_id)
+            raise
+        try:
+            size = len(check_event_data(arguments, CONTENT_LIMIT, field="arguments"))
+            plugin.budget.check_size("arguments_bytes", size)
+            if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < inf:
+                raise ValidationRefused(f"timeout is {timeout!r}; expected seconds, more than 0", field="timeout")
+            session = self._host.session_for(plugin.name, session_id)
+            chain = chain_of(plugin, scope, session.id)
+            return await self.run_action(
+                session, ActionRequest(action, arguments, plugin.name, origin=chain), timeout, plugin=plugin
+            )
+        except RefusedError as refusal:
+            self._refused(plugin, "request_action", refusal, session_id)
+            raise
+        finally:
+            plugin.budget.end_call()
+
+    async def run_action(
+        self, session: Session, request: ActionRequest, timeout: float = 120.0, plugin: Plugin | None = None
+    ) -> Any:
+        """Record, announce and carry out an action; `plugin` is who asks, None for the person, agent or host."""
+        owner = self._owner(request.action)
+        request_id = new_id("a")
+        data = {"action": request.action, "arguments": request.arguments, "requested_by": request.requested_by,
+                "origin": request.origin, "cause": cause_of(SCOPE.get())}  # fmt: skip
+        await self._durably(plugin, "action", request_id, data, session.id)
+        announced = PluginActionRequested(
+            plugin_name=owner.plugin.name if owner is not None else "host",
+            action=request.action,
+            arguments=request.arguments,
+            requested_by=request.requested_by,
+        )
+        _emit(plugin, session, announced, request.origin)
+        try:
+            if owner is not None:
+                result = await _run(owner, session, request, request_id, timeout)
+            else:
+                result = await self._act(plugin, session, request, timeout)
+        except BaseException as error:
+            self._ended(plugin, session, request_id, request.action, error)
+            raise
+        self._ended(plugin, session, request_id, request.action, None)
+        return result
+
+    def _ended(
+        self, plugin: Plugin | None, session: Session, request_id: str, action: str, error: BaseException | None
+    ) -> None:
+        """Write down soon how an action ended."""
+        state = "done" if error is None else "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"
+        data = {"name": action, "state": state, "reason": "" if error is None else describe(error)}
+        name = plugin.name if plugin is not None else None
+        record = Record("action_end", self._host.clock.time_ms(), name, session.id, request_id, data)
+        with suppress(UnavailableRefused):
+            self._journal.append_soon(record)
+
+    def _owner(self, action: str) -> Contribution | None:
+        """Return the plugin's action that is meant, None for the host's own; a plugin never stands in for the host."""
+        actions = self._host.actions
+        if action in self._host.host_actions:
+            return None
+        if ":" in action or any(each.spec.name == action for each in actions):
+            return actions.find(action)
+        return None
+
+    async def _act(self, plugin: Plugin | None, session: Session, request: ActionRequest, timeout: float) -> Any:
+        """Have the host carry out an action of its own."""
+        name, limit = request.action, asyncio.timeout(timeout)
+        try:
+            async with limit:
+                result = await self._host.capability("ally_request_action", session=session, request=request)
+        except (RefusedError, ToolCallError):
+            raise
+        except TimeoutError as error:
+            if limit.expired():
+                raise ToolCallError(f"the action {name!r} did not end within {timeout:g} s", tool=name) from None
+            raise ToolCallError(f"the host's action {name!r} failed with {describe(error)}", tool=name) from error
+        except Exception as error:
+            _log.exception("the host's action %r failed", name)
+            raise ToolCallError(f"the host's action {name!r} failed with {describe(error)}", tool=name) from error
+        if result is None:
+            known = ", ".join(sorted(each.full_name for each in self._host.actions)) or "none"
+            text = f"this host has no action {name!r}; actions of plugins: {known}"
+            raise NotFoundRefused(text, plugin=plugin.name if plugin is not None else None)
+        return result
+
+    async def start_task(
+        self, plugin: Plugin, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None = None
+    ) -> PluginTask:
+        """Start a task; the coroutine is closed when it is refused. Raises RefusedError."""
+        host = self._host
+        task = None
+        try:
+            scope = self._identify(plugin)
+            self._permit(plugin, plugin.grants.may("tasks"), "tasks")
+            plugin.budget.check_running_tasks(host.tasks.running(plugin.name))
+            plugin.budget.take_task(host.clock.steady())
+            check_name(name)
+            _check_coroutine(work)
+            session = host.session_for(plugin.name, session_id)
+            chain = chain_of(plugin, scope, session.id)
+            task = host.tasks.prepare(plugin, name, session.id, chain)
+            data = {"name": name, "origin": chain, "cause": cause_of(scope)}
+            await self._durably(plugin, "task", task.id, data, session.id)
+            self._identify(plugin)  # it may have been stopped meanwhile, and nobody would end the task then
+        except BaseException as refusal:
+            if task is not None:
+                host.tasks.drop(task)
+            if asyncio.iscoroutine(work):
+                work.close()
+            if isinstance(refusal, RefusedError):
+                self._refused(plugin, "start_task", refusal, session_id)
+            raise
+        host.tasks.start(task, work)
+        return task
+
+    async def task_progress(self, plugin: Plugin, progress: float | None, message: str | None) -> None:
+        """Take the running task's word on how far it is. Raises RefusedError."""
+        try:
+            scope = self._identify(plugin)
+            task = self._host.tasks.find(scope.task_id if scope is not None else None)
+            if task is None or task.state != "running":
+                raise NotFoundRefused("task_progress was called outside a task; call it from the task's coroutine")
+            is_number = isinstance(progress, (int, float)) and not isinstance(progress, bool)
+            if progress is not None and not (is_number and 0 <= progress <= 1):
+                raise ValidationRefused(f"progress is {progress!r}; expected a number from 0 to 1", field="progress")
+            if message is not None:
+                check_text(message, 2_000, field="message")
+            plugin.budget.take_event(self._host.clock.steady())
+        except RefusedError as refusal:
+            self._refused(plugin, "task_progress", refusal, None)
+            raise
+        self._host.tasks.report(task, progress, message)
+
+    def may_log(self, plugin: Plugin) -> bool:
+        """Count one log record against the plugin's budget, and say whether it may be written."""
+        try:
+            plugin.budget.take_log(self._host.clock.steady())
+        except RefusedError as refusal:
+            self._refused(plugin, "log", refusal, None)
+            return False
+        return True
+
+    def _parts(self, plugin: Plugin, parts: Sequence[str] | None) -> tuple[str, ...]:
+        granted = plugin.grants.context_parts
+        if parts is None:
+            self._permit(plugin, bool(granted), "get_context:messages")
+            return tuple(sorted(granted))
+        if not isinstance(parts, (list, tuple, set, frozenset)):
+            found = type(parts).__name__
+            raise ValidationRefused(f"parts is {found}; expected a list such as ['messages', 'todos']", field="parts")
+        for part in parts:
+            if part not in CONTEXT_PARTS:
+                known = ", ".join(CONTEXT_PARTS)
+                raise ValidationRefused(f"there is no part {part!r:.60}; expected some of {known}", field="parts")
+            self._permit(plugin, part in granted, f"get_context:{part}")
+        return tuple(parts)
+
+    async def _context(self, session: Session, parts: tuple[str, ...], since: str | None) -> Context:
+        try:
+            return await session.context(parts, since)
+        except RefusedError:
+            raise
+        except Exception as error:
+            _log.exception("the host's implementation of ally_get_context failed")
+            raise UnavailableRefused(f"the host failed in ally_get_context: {describe(error)}") from error
+
+
+async def _run(owner: Contribution, session: Session, request: ActionRequest, request_id: str, timeout: float) -> Any:
+    """Run a plugin's action; its handler must not wait for what waits for the caller's hook."""
+    caller = SCOPE.get()
+    held = caller.held if caller is not None else frozenset()
+    scope = Scope(owner.plugin.name, session.id, request.origin, held, cause=request_id)
+    return await owner.run(request.arguments, scope, timeout)
+
+
+def _emit(plugin: Plugin | None, session: Session, event: Event, chain: tuple[str, ...]) -> None:
+    try:
+        session.emit_caused(event, chain)
+    except SessionError as error:
+        raise UnavailableRefused(str(error), plugin=plugin.name if plugin is not None else None) from error
+
+
+def _check_coroutine(work: object) -> None:
+    if not asyncio.iscoroutine(work):
+        raise ValidationRefused(f"work is {type(work).__name__}; expected a coroutine", field="work")
+
+
+def _check_action(action: object) -> None:
+    if not isinstance(action, str) or not 0 < len(action) <= 2 * LONGEST_NAME or not action.isprintable():
+        found = f"a text of {len(action)} characters" if isinstance(action, str) else type(action).__name__
+        text = f"action is {found}; expected a name such as 'compact' or 'plugin:name'"
+        raise ValidationRefused(text, field="action")

@@ -1,0 +1,70 @@
+"""The host's side of the capability hooks: the author's implementation, with the default behind it.
+
+A manager of its own, apart from the plugins', so that no plugin can stand in for the host.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Final
+
+import pluggy
+
+from ally_plugins.contract.hookspecs import HostHooks
+from ally_plugins.contract.markers import PROJECT
+from ally_plugins.contract.values.errors import HostError
+from ally_plugins.host.sessions.memory import DefaultCapabilities, HostAction
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+__all__ = ["CAPABILITIES", "Capabilities", "HostAction"]
+
+CAPABILITIES: Final = frozenset(
+    {"add_message", "emit_event", "get_context", "register_tool", "register_action", "request_action", "start_task"}
+    | {"trigger_turn", "steer", "follow_up", "next_turn"}
+)
+"""What every host of this version offers to plugins, as `Ally.supports` names it."""
+
+
+class Capabilities:
+    """Who answers the capability hooks of one host. Raises HostError for an implementation that cannot be used."""
+
+    def __init__(self, implementation: object | None) -> None:
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(HostHooks)
+        self._default = DefaultCapabilities()
+        self._manager.register(self._default, "default")
+        if implementation is not None:
+            _check_implementation(implementation)
+            self._manager.register(implementation, "host")
+
+    @property
+    def actions(self) -> MutableMapping[str, HostAction]:
+        """The actions of the host's own that have a handler, by name."""
+        return self._default.actions
+
+    async def call(self, hook: str, **arguments: Any) -> Any:
+        """Call a hook: the host author's implementation, and the default where that has no answer."""
+        result = getattr(self._manager.hook, hook)(**arguments)
+        if inspect.isawaitable(result):
+            result = await result
+            if result is None:
+                result = getattr(self._default, hook)(**arguments)
+                if inspect.isawaitable(result):
+                    result = await result
+        return result
+
+
+def _check_implementation(implementation: object) -> None:
+    """Refuse what pluggy would pass over in silence: methods without the marker, names that are no capability."""
+    wrong = []
+    for name in dir(implementation):
+        if name.startswith("ally_") and callable(method := getattr(implementation, name)):
+            if not hasattr(HostHooks, name):
+                known = ", ".join(each for each in dir(HostHooks) if each.startswith("ally_"))
+                wrong.append(f"{name!r} is no capability hook; there are {known}")
+            elif not hasattr(method, f"{PROJECT}_impl"):
+                wrong.append(f"{name!r} lacks the decorator @hookimpl")
+    if wrong:
+        raise HostError(f"the implementation cannot be used: {'; '.join(wrong)}")

@@ -1,0 +1,200 @@
+"""The tools and actions that plugins offer, by decorator or at run time, and the running of their handlers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.errors import ArgumentsError, NotFoundRefused, ToolCallError, ValidationRefused
+from ally_plugins.contract.values.frozen import freeze
+from ally_plugins.contract.values.scope import SCOPE, Scope
+from ally_plugins.policy.arguments import ArgumentChecker
+from ally_plugins.runtime.lanes.lane import Crash
+from ally_plugins.runtime.lanes.plugin import Plugin, describe
+from ally_plugins.runtime.lanes.thread import Worker
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.tools.declared import Kind, ToolSpec  # noqa: TC004 - nobody reads these annotations at run time
+
+__all__ = ["Contribution", "Contributions", "as_tool_result"]
+
+
+@define(eq=False)
+class Contribution:
+    """One tool or action of one plugin; it lives until it is unregistered or its plugin stops."""
+
+    plugin: Plugin
+    spec: ToolSpec
+    checker: ArgumentChecker
+
+    @property
+    def full_name(self) -> str:
+        """The name that no other plugin's can equal, `plugin:name`."""
+        return f"{self.plugin.name}:{self.spec.name}"
+
+    async def run(self, arguments: Mapping[str, Any], scope: Scope, timeout: float | None = None) -> Any:
+        """Check the arguments and run the handler, outside the lane, within its timeout (seconds).
+
+        Raises ArgumentsError before anything runs; ToolCallError when the handler fails, is too slow, or its plugin is
+        not running. Cancelling cancels an asynchronous handler; a synchronous one runs on in its thread.
+        """
+        name = self.spec.name
+        if not self.plugin.is_running:
+            text = f"{name!r} cannot run: the plugin {self.plugin.name!r} is {self.plugin.state} ({self.plugin.reason})"
+            raise ToolCallError(text.removesuffix(" ()"), tool=name, plugin=self.plugin.name)
+        self.checker.check(arguments)
+        values = self.spec.read_arguments(arguments)
+        limit = self.spec.timeout if timeout is None else min(timeout, self.spec.timeout)
+        if getattr(self.spec.handler, "is_remote", False):  # `remote.calls` marks those so
+            return await self._ask(values, scope, limit)
+        task = asyncio.get_running_loop().create_task(self._call(values, scope), name=f"ally-{self.full_name}")
+        self.plugin.watch(task)
+        try:
+            done, _ = await asyncio.wait([task], timeout=limit)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not done:
+            task.cancel()
+            raise self._too_slow(limit)
+        return self._result(task)
+
+    async def _ask(self, values: Mapping[str, Any], scope: Scope, limit: float) -> Any:
+        """Await a daemon's answer in the caller's own task: nothing of a plugin runs here that could harm it."""
+        token, timer = SCOPE.set(scope), asyncio.timeout(limit)
+        try:
+            async with timer:
+                return await self.spec.handler(**values)
+        except TimeoutError as error:
+            if timer.expired():
+                raise self._too_slow(limit) from None
+            raise self._failed(error) from error
+        except Exception as error:
+            raise self._failed(error) from error
+        finally:
+            SCOPE.reset(token)
+
+    async def _call(self, values: Mapping[str, Any], scope: Scope) -> Any:
+        SCOPE.set(scope)
+        try:
+            if self.spec.is_async:
+                return _Returned(await self.spec.handler(**values))
+            worker = Worker(f"ally-{self.full_name}")
+            try:
+                return _Returned(await worker.run(lambda: self.spec.handler(**values)))
+            finally:
+                worker.close()
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a task that raises SystemExit would end the loop
+            return _Raised(error)
+
+    def _result(self, task: asyncio.Task[Any]) -> Any:
+        name, plugin = self.spec.name, self.plugin.name
+        if task.cancelled():
+            raise ToolCallError(f"{name!r} of {plugin!r} was cancelled", tool=name, plugin=plugin)
+        outcome = task.result()
+        if isinstance(outcome, _Returned):
+            return outcome.value
+        raise self._failed(outcome.error) from outcome.error
+
+    def _too_slow(self, limit: float) -> ToolCallError:
+        name, plugin = self.spec.name, self.plugin.name
+        text = f"{name!r} of {plugin!r} did not return within {limit:g} s"
+        self.plugin.crashed(Crash(plugin, name, TimeoutError(text)))
+        return ToolCallError(text, tool=name, plugin=plugin)
+
+    def _failed(self, error: BaseException) -> ToolCallError | ArgumentsError:
+        name, plugin = self.spec.name, self.plugin.name
+        if isinstance(error, ArgumentsError) and error.tool == name:
+            return error  # its types take less than its schema, which a process finds out by itself
+        self.plugin.crashed(Crash(plugin, name, error))
+        why = self.plugin.masked(describe(error))
+        return ToolCallError(f"{name!r} of {plugin!r} failed with {why}", tool=name, plugin=plugin)
+
+
+@define
+class _Returned:
+    value: Any
+
+
+@define
+class _Raised:
+    error: BaseException
+
+
+@define(eq=False)
+class Contributions:
+    """All tools, or all actions, of a host, by plugin and name."""
+
+    kind: Kind
+    changed: Callable[[], None] = field(default=lambda: None)
+    _by_plugin: dict[str, dict[str, Contribution]] = field(init=False, factory=dict)
+
+    def __iter__(self) -> Iterator[Contribution]:
+        for own in list(self._by_plugin.values()):
+            yield from list(own.values())
+
+    def count(self, plugin: str) -> int:
+        """Return how many a plugin has."""
+        return len(self._by_plugin.get(plugin, ()))
+
+    def add(self, plugin: Plugin, spec: ToolSpec) -> Contribution:
+        """Take one on. Raises ValidationRefused when the plugin has one of this name, or its schema is wrong."""
+        own = self._by_plugin.setdefault(plugin.name, {})
+        if spec.name in own:
+            text = f"{plugin.name!r} has a {self.kind} {spec.name!r} already; unregister it first"
+            raise ValidationRefused(text, plugin=plugin.name, field="name")
+        own[spec.name] = contribution = Contribution(plugin, spec, ArgumentChecker(spec))
+        self.changed()
+        return contribution
+
+    def has(self, plugin: str, name: str) -> bool:
+        """Say whether a plugin has one of this name."""
+        return name in self._by_plugin.get(plugin, ())
+
+    def remove(self, plugin: str, name: str | None = None) -> bool:
+        """Take one back, or with no name all of the plugin's; say whether there was any."""
+        own = self._by_plugin.get(plugin, {})
+        found = bool(own) if name is None else own.pop(name, None) is not None
+        if name is None:
+            own.clear()
+        if found:
+            self.changed()
+        return found
+
+    def find(self, name: str, plugin: str | None = None) -> Contribution:
+        """Return the one called `name`, which may be `plugin:name`.
+
+        Raises NotFoundRefused when there is none, or several plugins have one of this name; the text lists what is.
+        """
+        owner, colon, short = name.partition(":")
+        if colon and plugin is None:
+            plugin, name = owner, short
+        found = [own[name] for of, own in self._by_plugin.items() if name in own and plugin in {None, of}]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(sorted(each.full_name for each in found))
+            raise NotFoundRefused(f"several plugins have a {self.kind} {name!r}; name one of {names}")
+        of = f" of {plugin!r}" if plugin else ""
+        known = ", ".join(sorted(each.full_name for each in self)) or "none"
+        raise NotFoundRefused(f"there is no {self.kind} {name!r}{of}; there are: {known}")
+
+
+def as_tool_result(value: Any) -> ToolResult:
+    """Return a handler's result as the model and the host see it: text as output, everything else as data too."""
+    if isinstance(value, ToolResult):
+        return value
+    if isinstance(value, str):
+        return ToolResult(success=True, output=value)
+    if value is None:
+        return ToolResult(success=True)
+    data = freeze(value)
+    message = data.get("message") if isinstance(data, dict) else None
+    return ToolResult(success=True, output=message if isinstance(message, str) else encode(data).decode(), data=data)

@@ -1,0 +1,177 @@
+"""The steps that every call of a plugin takes on the bus: identity, permission, chain, record, and the refusal.
+
+What a kind of call does between them is in `bus_messages` and `bus`; what the host then does is behind `HostSide`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from ally_plugins.contract.values.errors import (
+    BudgetRefused,
+    JournalError,
+    PermissionRefused,
+    RefusedError,
+    UnavailableRefused,
+)
+from ally_plugins.contract.values.scope import Scope, current_scope
+from ally_plugins.journal import Journal, Record
+from ally_plugins.policy.permissions import command_for
+from ally_plugins.policy.validation import extend_chain
+from ally_plugins.runtime.lanes.plugin import Plugin, describe
+
+if TYPE_CHECKING:
+    from ally_plugins.host.sessions.session import Session
+    from ally_plugins.runtime.lanes.clock import Clock
+    from ally_plugins.runtime.lanes.dispatch import Dispatcher
+
+    from .offered import Contributions
+    from .tasks import Tasks
+
+__all__ = ["CONTENT_LIMIT", "BusSteps", "HostSide", "begin_call", "cause_of", "chain_of", "unavailable"]
+
+_log: Final = logging.getLogger(__name__)
+
+_MAY_CALL: Final = frozenset({"starting", "running", "stopping"})
+"""The states in which hooks run: `ally_stop` does while a process is `stopping`."""
+
+CONTENT_LIMIT: Final = 2**31
+"""The text's own limit is the budget's `message_bytes`; validation only looks at what it says."""
+
+
+class HostSide(Protocol):
+    """What the bus needs of the host that it serves."""
+
+    clock: Clock
+    tools: Contributions
+    actions: Contributions
+    tasks: Tasks
+    sessions: dict[str, Session]
+    dispatcher: Dispatcher
+
+    @property
+    def host_actions(self) -> AbstractSet[str]:
+        """The actions that are the host's own; no plugin's action of the same name is taken for one of them."""
+        ...
+
+    @property
+    def open_journal(self) -> Journal | None:
+        """The journal, None before the host's start and after its end."""
+        ...
+
+    def session_for(self, plugin: str, session_id: str | None) -> Session:
+        """Return the session that a call means. Raises a RefusedError when that is not clear."""
+        ...
+
+    def supports(self, name: str) -> bool:
+        """Say whether the host has a capability."""
+        ...
+
+    async def capability(self, hook: str, **arguments: Any) -> Any:
+        """Call the host's implementation of a capability hook."""
+
+    def make_tool(self, kind: str, handler: Callable[..., Any], described: Mapping[str, Any]) -> Any:
+        """Return the specification of a tool or action."""
+
+
+class BusSteps:
+    """What all kinds of calls have in common. Only for the loop's thread."""
+
+    def __init__(self, host: HostSide) -> None:
+        self._host = host
+
+    def _identify(self, plugin: Plugin) -> Scope | None:
+        if plugin.state not in _MAY_CALL:
+            when = "calls may be made from ally_start on" if plugin.state == "loaded" else "it may make no calls"
+            text = f"the plugin {plugin.name!r} is {plugin.state}; {when}"
+            raise UnavailableRefused(text, plugin=plugin.name)
+        return current_scope(plugin.name)
+
+    def _permit(self, plugin: Plugin, is_granted: bool, permission: str) -> None:  # noqa: FBT001
+        if not is_granted:
+            command = command_for(plugin.name, permission)
+            text = f"{plugin.name!r} is not granted {permission!r}; the operator grants it with `{command}`"
+            raise PermissionRefused(text, plugin=plugin.name, permission=permission, command=command)
+
+    @property
+    def _journal(self) -> Journal:
+        journal = self._host.open_journal
+        if journal is None:
+            raise UnavailableRefused("the host has stopped")
+        return journal
+
+    async def _ask_host(self, hook: str, **arguments: Any) -> Any:
+        """Call a capability; what the host's implementation raises is no fault of the plugin's."""
+        try:
+            return await self._host.capability(hook, **arguments)
+        except RefusedError:
+            raise
+        except Exception as error:
+            _log.exception("the host's implementation of %s failed", hook)
+            raise UnavailableRefused(f"the host failed in {hook}: {describe(error)}") from error
+
+    async def _durably(
+        self, plugin: Plugin | None, kind: str, ref: str, data: Mapping[str, Any], session_id: str | None = None
+    ) -> int:
+        name = plugin.name if plugin is not None else None
+        try:
+            return await self._journal.append(Record(kind, self._host.clock.time_ms(), name, session_id, ref, data))
+        except JournalError as error:
+            raise unavailable(plugin, error) from error
+
+    def refuse(self, plugin: Plugin, what: str, refusal: RefusedError) -> None:
+        """Count and write down a refusal that was found before the call came here: params that cannot be read."""
+        self._refused(plugin, what, refusal, None)
+
+    def _refused(self, plugin: Plugin, what: str, refusal: RefusedError, session_id: str | None) -> None:
+        """Count a refusal and write it down soon, folded with others like it of the same second."""
+        plugin.counts.refused[refusal.reason] += 1
+        permission = getattr(refusal, "permission", None)
+        data = {"call": what, "reason": refusal.reason, "permission": permission, "text": describe(refusal)}
+        if not isinstance(session_id, str) or session_id not in self._host.sessions:
+            scope = current_scope(plugin.name)
+            session_id = scope.session_id if scope is not None else None
+        record = Record("refusal", self._host.clock.time_ms(), plugin.name, session_id, None, data)
+        # By the kind of permission only: the names of actions are the plugin's to invent, one a call.
+        kind = permission.partition(":")[0] if isinstance(permission, str) and what == "request_action" else permission
+        with suppress(UnavailableRefused):
+            self._journal.append_soon(record, fold=(what, refusal.reason, kind))
+
+
+def begin_call(plugin: Plugin, take: Callable[[float], None], now: float) -> None:
+    """Count a call as in flight and against its rate, both or neither."""
+    plugin.budget.begin_call()
+    try:
+        take(now)
+    except BudgetRefused:
+        plugin.budget.end_call()
+        raise
+
+
+def chain_of(plugin: Plugin, scope: Scope | None, session_id: str) -> tuple[str, ...]:
+    """Return the chain of what the plugin does now. Raises HopLimitRefused.
+
+    A hook, tool or action knows what led to it. What else the plugin runs (tasks, threads of its own) may act on
+    anything that it was told lately: the longest chain among that is assumed.
+    """
+    origin = scope.origin if scope is not None else ()
+    lane = plugin.lane
+    if lane is not None and (scope is None or scope.task_id is not None or not (scope.cause or lane.is_at(scope))):
+        recent = lane.recent_origin(session_id)
+        origin = recent if len(recent) > len(origin) else origin
+    return extend_chain(origin, plugin.name)
+
+
+def cause_of(scope: Scope | None) -> str | None:
+    """Return the id of what the running code reacts to."""
+    return scope.cause_id if scope is not None else None
+
+
+def unavailable(plugin: Plugin | None, error: JournalError) -> UnavailableRefused:
+    """Return the refusal for what cannot be recorded: no audit, no privileged call."""
+    text = f"nothing can be accepted, since it cannot be recorded: {error}"
+    return UnavailableRefused(text, plugin=plugin.name if plugin is not None else None)

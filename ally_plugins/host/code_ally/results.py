@@ -1,0 +1,115 @@
+"""What a tool of Code-Ally's answered, as our result: the rules for daemons' methods and for programs.
+
+Pure: how the answer came is left to `sockets` and `executable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import frozen
+
+from ally_plugins.catalog.code_ally.limits import MAX_OUTPUT
+from ally_plugins.contract.values.codec import decode, encode
+from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.errors import EventError
+
+from .messages import MAX_VALUES, has_too_many, quotable
+
+__all__ = ["Ran", "executable_result", "rpc_result"]
+
+_SHOWN: Final = 4_000
+"""Characters of a program's raw output, and as many of its stderr, that an error shows."""
+
+_DESCRIBED: Final = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+
+
+@frozen(kw_only=True)
+class Ran:
+    """How one run of a program ended. `is_cut` says that it wrote more than is kept in `stdout`."""
+
+    stdout: bytes = b""
+    stderr: bytes = b""
+    is_cut: bool = False
+    ended: str = ""
+    """How it ended, in words, where that was not with code 0."""
+
+
+def rpc_result(value: Any) -> ToolResult:
+    """Return what a daemon's method answered: `message` is the output, `data` (or else everything) the data.
+
+    What is no object is wrapped in one. An object that says `success: false` is a failure.
+    """
+    if not isinstance(value, Mapping):
+        return ToolResult(
+            success=True, output=value if isinstance(value, str) else _json(value), data={"result": value}
+        )
+    return _object_result(value, is_failed=value.get("success") is False)
+
+
+def executable_result(tool: str, ran: Ran) -> ToolResult:
+    """Return what a program printed: `success: false` or a truthy `error` means failure.
+
+    So does an exit code other than 0, unless the object says `success: true`. `data` (or else everything) is the data.
+    Anything but one JSON object is an error that shows the raw output and stderr, both cut.
+    """
+    value, problem = _object(ran)
+    if value is None:
+        return ToolResult(success=False, error=_raw(tool, ran, problem))
+    has_failed = value.get("success") is False or bool(value.get("error"))
+    try:
+        if ran.ended and not has_failed and value.get("success") is not True:
+            shown = f"; its stderr: {_words(ran.stderr)}" if ran.stderr.strip() else ""
+            return ToolResult(success=False, error=f"{tool!r} {ran.ended}{shown}", data=value)
+        return _object_result(value, is_failed=has_failed)
+    except EventError as error:
+        return ToolResult(success=False, error=f"{tool!r} printed what cannot be kept: {error}")
+
+
+def _object_result(value: Mapping[str, Any], *, is_failed: bool) -> ToolResult:
+    data = value["data"] if value.get("data") is not None else value
+    if is_failed:
+        error, message = value.get("error"), value.get("message")
+        words = error or message or "it failed and said no more"
+        return ToolResult(
+            success=False, error=quotable(words if isinstance(words, str) else _json(words), _SHOWN), data=data
+        )
+    texts = [value.get(key) for key in ("message", "output")]
+    output = next((text for text in texts if isinstance(text, str)), None)
+    return ToolResult(success=True, output=_json(data) if output is None else output, data=data)
+
+
+def _object(ran: Ran) -> tuple[dict[str, Any] | None, str]:
+    text = ran.stdout.strip()
+    if not text:
+        return None, "printed nothing"
+    if has_too_many(text):
+        return None, f"printed more than {MAX_VALUES} values"
+    try:
+        value = decode(text)
+    except ValueError:
+        return None, "printed what is not JSON"
+    if not isinstance(value, dict):
+        return None, f"printed {_DESCRIBED.get(type(value), 'a number')}"
+    return value, ""
+
+
+def _raw(tool: str, ran: Ran, problem: str) -> str:
+    parts = [f"{tool!r} {problem}; expected one JSON object on standard output"]
+    if ran.ended:
+        parts.append(f"it {ran.ended}")
+    if ran.stdout.strip():
+        note = f" [truncated at {MAX_OUTPUT} bytes]" if ran.is_cut else ""
+        parts.append(f"output: {_words(ran.stdout)}{note}")
+    if ran.stderr.strip():
+        parts.append(f"stderr: {_words(ran.stderr)}")
+    return "; ".join(parts)
+
+
+def _words(data: bytes) -> str:
+    return quotable(data.strip().decode("utf-8", "replace"), _SHOWN)
+
+
+def _json(value: Any) -> str:
+    return encode(value).decode()

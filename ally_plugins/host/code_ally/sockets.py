@@ -1,0 +1,358 @@
+"""How the host speaks with a daemon that listens on a Unix socket: a new connection for every message.
+
+Starting the daemon, and deciding when its silence counts, is left to the supervisor; whether a path may be used at all
+to `claims`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import define, field
+
+from ally_plugins.catalog.code_ally import limits as numbers
+from ally_plugins.contract.values.errors import PluginError, ToolCallError
+from ally_plugins.contract.values.events import Event, EventsDropped
+from ally_plugins.runtime.lanes.link import DaemonGone
+from ally_plugins.runtime.processes.unixsocket import other_end
+
+from .messages import call_message, event_message, read_answer
+
+__all__ = ["LinkCounts", "SocketLink", "connect"]
+
+_log: Final = logging.getLogger(__name__)
+
+QUEUE: Final = 1024
+"""Events that wait for one daemon; the oldest are dropped. Its lane stops at half of it, so that few ever are."""
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.005, 0.1  # seconds between two attempts to connect
+_CHUNK: Final = 256 * 1024
+
+
+async def connect(path: str) -> socket.socket:
+    """Return a connection to whoever listens at `path`; the caller bounds the time and closes it.
+
+    Raises OSError when nobody does, and PermissionError when it is a program of another user.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)  # noqa: FBT003 - takes no name
+        await _connect(sock, path)
+        _check_peer(sock, path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _connect(sock: socket.socket, path: str) -> None:
+    # Not `loop.sock_connect`: where the queue of a listener is full, Linux says EAGAIN, which asyncio takes for
+    # "in progress" and then for connected.
+    wait = _FIRST_WAIT
+    while True:
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
+        else:
+            return
+
+
+def _check_peer(sock: socket.socket, path: str) -> None:
+    """Refuse a listener of another user: in a shared directory anybody may be quicker than the daemon."""
+    found = other_end(sock)
+    if found is not None and found.uid != os.geteuid():
+        raise PermissionError(f"what listens on {path!r} belongs to another user ({found.uid})")
+
+
+@define
+class LinkCounts:
+    """What became of the events for one daemon: `lost` were not accepted or read in time, `dropped` did not fit."""
+
+    sent: int = 0
+    lost: int = 0
+    dropped: int = 0
+    skipped: int = 0
+    """Events that came while the daemon was not running."""
+
+
+@define(eq=False)
+class SocketLink:
+    """The way to one process of a daemon; it lives as long as that process. Only for the loop's thread.
+
+    `is_running` says whether the process is; `on_writable` is told when more events may be given after a stop.
+    """
+
+    plugin: str
+    path: str
+    is_running: Callable[[], bool] = lambda: True
+    notification_timeout: float = numbers.NOTIFICATION_TIMEOUT
+    health_timeout: float = numbers.HEALTH_TIMEOUT
+    max_response: int = numbers.MAX_RESPONSE
+    on_writable: Callable[[], None] = lambda: None
+    counts: LinkCounts = field(init=False, factory=LinkCounts)
+    _queue: deque[Event] = field(init=False, factory=deque)
+    _worker: asyncio.Task[None] | None = field(init=False, default=None)
+    _tasks: set[asyncio.Task[Any]] = field(init=False, factory=set)
+    _number: int = field(init=False, default=0)
+    _is_closed: bool = field(init=False, default=False)
+    _hangs_up: bool = field(init=False, default=True)
+    _drained: int = field(init=False, default=0)
+
+    takes_lines = False
+
+    # --- calls ---
+
+    async def call(self, method: str, params: Mapping[str, Any], timeout: float = numbers.RPC_TIMEOUT) -> Any:
+        """Call a method of the daemon's own within `timeout` seconds, and return its frozen result.
+
+        Raises ToolCallError, whose text may be shown to the model. Cancelling closes the connection.
+        """
+        self._number += 1
+        number = self._number
+        try:
+            async with asyncio.timeout(timeout):
+                line = await self._exchange(call_message(number, method, params))
+        except TimeoutError:
+            raise self._failed(method, f"did not answer within {timeout:g} s") from None
+        except OSError as error:
+            raise self._failed(method, f"cannot be reached on {self.path!r}: {error.strerror or error}") from None
+        if len(line) > self.max_response:
+            raise self._failed(method, f"answered with more than {self.max_response} bytes")
+        return read_answer(line, number, method=method, plugin=self.plugin)
+
+    def _failed(self, method: str, text: str) -> ToolCallError:
+        return ToolCallError(f"{method!r} of {self.plugin!r} {text}", tool=method, plugin=self.plugin)
+
+    async def _exchange(self, message: bytes) -> bytes:
+        loop = asyncio.get_running_loop()
+        async with _connection(self.path) as sock:
+            await loop.sock_sendall(sock, message)
+            return await _read_line(sock, self.max_response)
+
+    def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:  # noqa: ARG002 - any link's
+        """Answer for a daemon that knows nothing of our protocol: what any link is asked, said in Code-Ally's way.
+
+        `ping` is a connection; `drain` waits for the events before it; `start` and `shutdown` need nothing.
+        Anything else fails with PluginError: who wants to be asked more has to talk back.
+        """
+        answers: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+            "ping": self.ping,
+            "drain": self.drain,
+            "start": _nothing,
+            "shutdown": _nothing,
+        }
+        if self._is_closed:
+            return _failing(DaemonGone(f"the daemon {self.plugin!r} is gone", plugin=self.plugin))
+        if method not in answers:
+            text = f"the daemon {self.plugin!r} only listens; it cannot be asked for {method!r}"
+            return _failing(PluginError(text, plugin=self.plugin))
+        return self._start(answers[method]())
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work, name=f"ally-socket-{self.plugin}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # --- health ---
+
+    async def wait_ready(
+        self, timeout: float = numbers.STARTUP_TIMEOUT, exited: asyncio.Future[Any] | None = None
+    ) -> None:
+        """Wait until the daemon's socket accepts, `timeout` seconds at most.
+
+        Raises DaemonGone when `exited` is done first, and PluginError when the time is up or another user listens.
+        """
+        polling = asyncio.get_running_loop().create_task(self._poll())
+        waiting: set[asyncio.Future[Any]] = {polling} if exited is None else {polling, exited}
+        try:
+            await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not polling.done():
+                polling.cancel()
+                with suppress(asyncio.CancelledError):
+                    await polling
+        if exited is not None and exited.done():
+            raise DaemonGone(f"{self.plugin!r} exited before it listened on {self.path!r}", plugin=self.plugin)
+        if polling.cancelled():
+            text = f"{self.plugin!r} did not listen on {self.path!r} within {timeout:g} s"
+            raise PluginError(f"{text}; its socket is named by the variable SOCKET_PATH", plugin=self.plugin)
+        polling.result()
+
+    async def _poll(self) -> None:
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                (await connect(self.path)).close()
+            except PermissionError as error:
+                raise PluginError(str(error), plugin=self.plugin) from None
+            except OSError:
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, _LONGEST_WAIT)
+            else:
+                return
+
+    async def ping(self) -> str:
+        """Say `pong` when the daemon takes a connection within its health timeout. Raises PluginError when not.
+
+        That is all that Code-Ally asks for: a daemon may be at work on something for longer. But the kernel takes
+        connections for a stopped process (SIGSTOP) too, so that one does not count.
+        """
+        problem = f"{self.plugin!r} took no connection within {self.health_timeout:g} s"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.health_timeout):
+                while found := await self._health_problem():
+                    problem = found
+                    await asyncio.sleep(_LONGEST_WAIT)
+                return "pong"
+        raise PluginError(problem, plugin=self.plugin)
+
+    async def _health_problem(self) -> str:
+        try:
+            async with _connection(self.path) as sock:
+                found = other_end(sock)
+        except OSError as error:
+            return f"{self.plugin!r} cannot be reached on {self.path!r}: {error.strerror or error}"
+        if found is not None and _is_stopped(found.pid):
+            return f"{self.plugin!r} is stopped: its process {found.pid} got SIGSTOP"
+        return ""
+
+    # --- events ---
+
+    @property
+    def can_write(self) -> bool:
+        """Whether more events may be given; false while half of the queue is full."""
+        return len(self._queue) < QUEUE // 2
+
+    def write(self, lines: bytes) -> None:
+        """Refuse: this link takes events."""
+        raise TypeError(f"a socket link takes events, found {len(lines)} bytes")
+
+    def write_events(self, events: Sequence[Event]) -> None:
+        """Send events in order, by and by. Never waits, never fails.
+
+        Events for a daemon that is not running are skipped. What is dropped on the way is counted and not told: older
+        daemons know no EVENTS_DROPPED.
+        """
+        wanted = [event for event in events if not isinstance(event, EventsDropped)]
+        if self._is_closed or not self.is_running():
+            self.counts.skipped += len(wanted)
+            return
+        self._queue.extend(wanted)
+        while len(self._queue) > QUEUE:
+            self._queue.popleft()
+            self.counts.dropped += 1
+        if self._worker is None and self._queue:
+            self._worker = self._start(self._send_all())
+
+    async def drain(self) -> None:
+        """Wait until the events that were given before are sent or lost, and handled where that can be seen.
+
+        Who works on one connection after the other hangs up on an empty one only after those that came before it. Who
+        does not hang up within the time for one event is not waited for again.
+        """
+        if self._worker is not None:
+            await asyncio.wait([self._worker])
+        sent = self.counts.sent
+        if sent > self._drained and self._hangs_up:
+            self._hangs_up = await self._see_hang_up()
+        self._drained = max(self._drained, sent)
+
+    async def _see_hang_up(self) -> bool:
+        """Say whether the daemon hung up on a connection that said nothing."""
+        try:
+            async with asyncio.timeout(self.notification_timeout), _connection(self.path) as sock:
+                sock.shutdown(socket.SHUT_WR)
+                while await asyncio.get_running_loop().sock_recv(sock, _CHUNK):
+                    pass
+        except TimeoutError:
+            return False
+        except OSError:  # it hung up the hard way, or ends: there is nothing more to wait for
+            pass
+        return True
+
+    async def _send_all(self) -> None:
+        try:
+            while self._queue:
+                was_full = not self.can_write
+                await self._send(event_message(self._queue.popleft()))
+                if was_full and self.can_write:
+                    self.on_writable()
+        finally:
+            self._worker = None
+
+    async def _send(self, message: bytes) -> None:
+        try:
+            async with asyncio.timeout(self.notification_timeout), _connection(self.path) as sock:
+                await asyncio.get_running_loop().sock_sendall(sock, message)
+        except (OSError, TimeoutError) as error:
+            self.counts.lost += 1
+            _log.debug("an event for the daemon %r is lost (%s)", self.plugin, type(error).__name__)
+        else:
+            self.counts.sent += 1
+
+    # --- end ---
+
+    def close(self, reason: str = "was closed") -> None:
+        """Send nothing any more; calls that wait are cancelled."""
+        del reason
+        self._is_closed = True
+        self.counts.dropped += len(self._queue)
+        self._queue.clear()
+        for task in list(self._tasks):
+            task.cancel()
+
+
+def _is_stopped(pid: int) -> bool:
+    """Say whether the process that listens is stopped; one that is gone, or not to be seen, is not."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].lstrip().startswith(("T", "t"))
+
+
+@asynccontextmanager
+async def _connection(path: str) -> AsyncGenerator[socket.socket]:
+    sock = await connect(path)
+    try:
+        yield sock
+    finally:
+        sock.close()
+
+
+async def _read_line(sock: socket.socket, limit: int) -> bytes:
+    """Return what comes before a newline, or before the other end hangs up; more than `limit` bytes end it too."""
+    loop, data = asyncio.get_running_loop(), bytearray()
+    while len(data) <= limit:
+        chunk = await loop.sock_recv(sock, _CHUNK)
+        if not chunk:
+            break
+        if not data:
+            chunk = chunk.lstrip(b"\r\n")
+        head, newline, _ = chunk.partition(b"\n")
+        data += head
+        if newline:
+            break
+    return bytes(data)
+
+
+async def _nothing() -> None:
+    """Take part in what an older daemon does not."""
+
+
+def _failing(error: Exception) -> asyncio.Future[Any]:
+    future = asyncio.get_running_loop().create_future()
+    future.set_exception(error)
+    future.exception()  # who asked may not look
+    return future

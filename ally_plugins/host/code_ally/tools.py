@@ -1,0 +1,98 @@
+"""The tools of one Code-Ally plugin as the host registers them: a handler and a description each.
+
+A tool that fails answers with a failure and raises nothing: that a program or a daemon says no is no crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from ally_plugins.catalog.code_ally.limits import GRACE
+from ally_plugins.contract.tools.declared import MAX_DESCRIPTION
+from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.errors import ToolCallError
+from ally_plugins.contract.values.frozen import FrozenDict
+
+from .results import rpc_result
+
+if TYPE_CHECKING:
+    from ally_plugins.catalog.code_ally.plugin import LegacyPlugin, LegacyTool
+
+    from .executable import Programs
+    from .sockets import SocketLink
+
+__all__ = ["MARGIN", "describe_tool", "fill_subtext", "legacy_tools"]
+
+MARGIN: Final = GRACE + 10.0
+"""Seconds that the host waits longer than a tool's own timeout, so that the tool can say that it was too slow."""
+
+Handler = Callable[..., Awaitable[ToolResult]]
+
+
+def legacy_tools(
+    plugin: LegacyPlugin,
+    link: Callable[[], SocketLink | None],
+    programs: Programs | None = None,
+    state: Callable[[], str] = lambda: "never started",
+) -> list[tuple[Handler, dict[str, Any]]]:
+    """Return a handler and what describes it, as `bus.register` takes them, for each tool of a plugin.
+
+    `link` gives the way to its running daemon, None while there is none; then `state` says in a word why.
+    """
+    return [(_handler(plugin, tool, link, programs, state), describe_tool(tool)) for tool in plugin.tools]
+
+
+def describe_tool(tool: LegacyTool) -> dict[str, Any]:
+    """Return what the model is told of a tool; its usage guidance follows its description."""
+    description = "\n\n".join(part for part in (tool.description or tool.display_name, tool.usage_guidance) if part)
+    return {
+        "name": tool.name,
+        "description": _cut(description),
+        "schema": tool.schema or FrozenDict({"type": "object", "properties": {}}),
+        "timeout": tool.timeout + MARGIN,
+        "visible_to": tool.visible_to,
+        "requires_confirmation": tool.requires_confirmation,
+    }
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_DESCRIPTION else f"{text[: MAX_DESCRIPTION - 3]}..."
+
+
+def fill_subtext(template: str, arguments: Mapping[str, Any]) -> str:
+    """Return a tool's subtext with a call's arguments in it; a name that is no argument stays as it is."""
+    for name, value in arguments.items():
+        template = template.replace(f"{{{name}}}", str(value))
+    return template
+
+
+def _handler(
+    plugin: LegacyPlugin,
+    tool: LegacyTool,
+    link: Callable[[], SocketLink | None],
+    programs: Programs | None,
+    state: Callable[[], str],
+) -> Handler:
+    async def call(**arguments: Any) -> ToolResult:
+        found = link()
+        if found is None:
+            return ToolResult(success=False, error=_not_running(plugin, tool, state()))
+        try:
+            return rpc_result(await found.call(tool.method, arguments, tool.timeout))
+        except ToolCallError as error:
+            return ToolResult(success=False, error=str(error))
+
+    async def run(**arguments: Any) -> ToolResult:
+        if programs is None:
+            return ToolResult(success=False, error=f"{tool.name!r} cannot run: this host starts no processes")
+        return await programs.run(tool, arguments)
+
+    return call if tool.kind == "background_rpc" else run
+
+
+def _not_running(plugin: LegacyPlugin, tool: LegacyTool, state: str) -> str:
+    daemon = f"the daemon of {plugin.name!r}"
+    if state == "never started":
+        return f"{tool.name!r} cannot run: {daemon} was never started; try: ally-plugins restart {plugin.name}"
+    return f"{tool.name!r} cannot run: {daemon} is {state}; try: ally-plugins restart {plugin.name}"

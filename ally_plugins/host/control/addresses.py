@@ -1,0 +1,152 @@
+"""Where the control sockets of running hosts lie: how one is made, found, and removed when its host is dead.
+
+A socket's path may have some hundred bytes only. In a home with a longer one, the socket lies in a short private
+directory of its own, and `run/` has a small file that says where.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+from ally_plugins.catalog.home.folder import read_capped, write_atomically
+from ally_plugins.runtime.processes.unixsocket import listening_socket
+
+__all__ = ["Address", "addresses", "bind", "is_supported"]
+
+LONGEST_PATH: Final = 103
+"""Bytes of a socket's path: macOS has 104 with the NUL at the end, Linux 108."""
+
+_ENTRY: Final = re.compile(r"host-([0-9]{1,10})-[0-9a-f]{8}\.(sock|path)\Z")
+_SHORT_NAME: Final = "host.sock"
+_SHORT_PREFIX: Final = "ally-"
+_MAX_POINTER: Final = 4096
+
+
+def is_supported() -> bool:
+    """Say whether this machine has sockets in the file system; without them hosts have no control socket."""
+    return hasattr(socket, "AF_UNIX") and os.name == "posix"
+
+
+@frozen
+class Address:
+    """One host's socket: `entry` is its file in `run/`, `path` where the socket lies; often they are the same."""
+
+    pid: int
+    entry: Path
+    path: Path
+
+    def remove(self) -> None:
+        """Remove the socket, the pointer to it and its short directory; what is gone already is no error."""
+        for file in {self.path, self.entry}:
+            with suppress(OSError):
+                file.unlink()
+        if self.path != self.entry:
+            with suppress(OSError):
+                self.path.parent.rmdir()
+
+    def remove_if_dead(self) -> bool:
+        """Remove what a dead host has left; say whether it did. To be called when nobody listens.
+
+        The socket of a live process stays: it may be about to listen.
+        """
+        if _is_alive(self.pid):
+            return False
+        self.remove()
+        return True
+
+
+def bind(run_dir: Path, pid: int) -> tuple[socket.socket, Address]:
+    """Return a listening socket that only its owner may connect to, and its address. Raises OSError.
+
+    `run_dir` is there and private. The caller closes the socket and removes the address.
+    """
+    run_dir = run_dir.absolute()
+    name = f"host-{pid}-{os.urandom(4).hex()}"
+    path = run_dir / f"{name}.sock"
+    if _fits(path):
+        return listening_socket(path), Address(pid, path, path)
+    address = Address(pid, run_dir / f"{name}.path", _short_directory() / _SHORT_NAME)
+    try:
+        listening = listening_socket(address.path)
+        try:
+            write_atomically(address.entry, os.fsencode(address.path), durable=False, private=True)
+        except BaseException:
+            listening.close()
+            raise
+    except BaseException:
+        address.remove()
+        raise
+    return listening, address
+
+
+def addresses(run_dir: Path) -> list[Address]:
+    """Return the sockets that are there, of live hosts and of dead ones; a home without any is no error."""
+    try:
+        names = sorted(os.listdir(run_dir))  # noqa: PTH208  # for every command; pathlib costs as much as the call
+    except OSError:
+        return []
+    found = []
+    for name in names:
+        if (match := _ENTRY.match(name)) is not None:
+            address = _address(run_dir / name, int(match[1]), is_pointer=match[2] == "path")
+            if address is not None:
+                found.append(address)
+    return found
+
+
+def _address(entry: Path, pid: int, *, is_pointer: bool) -> Address | None:
+    if not is_pointer:
+        return Address(pid, entry, entry)
+    try:
+        path = Path(os.fsdecode(read_capped(entry, _MAX_POINTER) or b""))
+        if _is_ours(path):
+            return Address(pid, entry, path)
+    except (OSError, ValueError):
+        pass
+    if not _is_alive(pid):  # whatever it named is gone, or never was a host's
+        with suppress(OSError):
+            entry.unlink()
+    return None
+
+
+def _is_ours(path: Path) -> bool:
+    """Say whether a pointer leads to where a host would have put its socket: nowhere else is connected or removed."""
+    if not (path.is_absolute() and path.name == _SHORT_NAME and path.parent.name.startswith(_SHORT_PREFIX)):
+        return False
+    found = path.parent.lstat()
+    is_private = stat.S_ISDIR(found.st_mode) and not stat.S_IMODE(found.st_mode) & 0o077
+    return is_private and found.st_uid == os.geteuid() and _fits(path)
+
+
+def _fits(path: Path) -> bool:
+    return len(os.fsencode(path)) <= LONGEST_PATH
+
+
+def _short_directory() -> Path:
+    """Make a directory that only its owner may enter, whose name leaves room for a socket. Raises OSError."""
+    import tempfile  # hardly any home needs it
+
+    for parent in (os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp"):  # noqa: S108 - a private directory in there
+        base = Path(parent)
+        if base.is_absolute() and _fits(base / f"{_SHORT_PREFIX}xxxxxxxx" / _SHORT_NAME):
+            with suppress(OSError):
+                return Path(tempfile.mkdtemp(prefix=_SHORT_PREFIX, dir=base))
+    raise OSError(None, f"no directory for temporary files has a path short enough for a socket ({LONGEST_PATH} bytes)")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's process by now, or a host in another user's name
+        return True
+    return True

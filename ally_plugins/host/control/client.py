@@ -1,0 +1,156 @@
+"""The commands' end of the control socket: which hosts run on a home, and their answers, within a time.
+
+Blocking, and without asyncio: a command asks all hosts at once and goes on when the time is over.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import frozen
+
+from ally_plugins.runtime.processes.unixsocket import is_own
+
+from .addresses import Address, addresses, is_supported
+
+if TYPE_CHECKING:
+    from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.wire.connection import Connection
+
+__all__ = ["Answer", "LiveHost", "call", "call_all", "hosts_of"]
+
+_CHUNK: Final = 64 * 1024
+_SILENT: Final = "it does not answer"
+
+
+@frozen
+class LiveHost:
+    """A host that listens, by the id of its process."""
+
+    pid: int
+    address: Address
+
+
+@frozen
+class Answer:
+    """What one host said: its result, or in `error` why there is none; `is_silent` when it said nothing in time."""
+
+    host: LiveHost
+    result: Mapping[str, Any] | None = None
+    error: str = ""
+    is_silent: bool = False
+
+
+def hosts_of(home: Home) -> list[LiveHost]:
+    """Return the hosts that run on a home; what dead ones have left there is removed. Raises nothing."""
+    if not is_supported():
+        return []
+    found = []
+    for address in addresses(home.run_dir):
+        connection = _connect(address)
+        if connection is not None:
+            connection.close()
+            found.append(LiveHost(address.pid, address))
+    return found
+
+
+def call(host: LiveHost, method: str, params: Mapping[str, Any] | None = None, timeout: float = 1.0) -> Answer:
+    """Ask one host; `timeout` is in seconds. Raises nothing."""
+    return call_all([host], method, params, timeout)[0]
+
+
+def call_all(
+    hosts: Iterable[LiveHost], method: str, params: Mapping[str, Any] | None = None, timeout: float = 1.0
+) -> list[Answer]:
+    """Ask hosts at once and return their answers, in order; `timeout` is for all, in seconds. Raises nothing."""
+    asked = [_Asked(host) for host in hosts]
+    deadline = time.monotonic() + timeout
+    with selectors.DefaultSelector() as waiting:
+        for each in asked:
+            connection = each.ask(method, params or {})
+            if connection is not None:
+                waiting.register(connection, selectors.EVENT_READ, each)
+        while waiting.get_map() and (left := deadline - time.monotonic()) > 0:
+            for key, _ in waiting.select(left):
+                if key.data.read():
+                    waiting.unregister(key.fileobj)
+    for each in asked:
+        each.close()
+    return [each.answer for each in asked]
+
+
+class _Asked:
+    """One host that was asked, until it has answered."""
+
+    def __init__(self, host: LiveHost) -> None:
+        self.host: Final = host
+        self.answer = Answer(host, error=_SILENT, is_silent=True)
+        self._connection: socket.socket | None = None
+        self._wire: Connection | None = None
+
+    def ask(self, method: str, params: Mapping[str, Any]) -> socket.socket | None:
+        """Send the request; return what to wait for, None when there is nothing to wait for."""
+        from ally_plugins.wire.connection import Connection
+
+        self._connection = connection = _connect(self.host.address)
+        if connection is None:
+            self.answer = Answer(self.host, error="it has ended")
+            return None
+        self._wire = Connection()
+        self._wire.request(method, params)
+        try:
+            connection.sendall(self._wire.data_to_send())  # a few hundred bytes, for which an empty socket has room
+        except OSError:  # a host that nobody can connect to any more, or that has just ended
+            return None
+        return connection
+
+    def read(self) -> bool:
+        """Take what has come; say whether that is all."""
+        from ally_plugins.contract.values.errors import ProtocolError
+        from ally_plugins.wire.messages import ErrorResponse, Response
+
+        assert self._connection is not None  # noqa: S101 - only what was asked is waited for
+        assert self._wire is not None  # noqa: S101
+        try:
+            data = self._connection.recv(_CHUNK)
+            messages = self._wire.receive_data(data)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except (OSError, ProtocolError):
+            data, messages = b"", []
+        for message in messages:
+            if isinstance(message, Response) and isinstance(message.result, dict):
+                self.answer = Answer(self.host, message.result)
+            elif isinstance(message, (Response, ErrorResponse)):
+                self.answer = Answer(self.host, error=getattr(message, "message", "it answers nonsense"))
+        return not data or not self.answer.is_silent
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+def _connect(address: Address) -> socket.socket | None:
+    """Return a connection that does not block; None when nobody listens, and then a dead host's socket is removed."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    try:
+        with suppress(BlockingIOError):  # it has no room for one more connection now: it is there, and silent
+            connection.connect(str(address.path))
+            if not is_own(connection):
+                connection.close()
+                return None
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        address.remove_if_dead()
+        return None
+    except OSError:  # not ours to connect to
+        connection.close()
+        return None
+    return connection

@@ -1,0 +1,321 @@
+"""What the commands may ask of a running host: its state, and that an operator's change takes effect.
+
+The registry says what the operator has settled, `crew_changes` knows how a plugin is changed; here is decided which
+change is called for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import attrs
+from attrs import define, field
+
+from ally_plugins.catalog.home.failed_starts import remember_starts
+from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused
+from ally_plugins.host.plugins.changes import ChangesSide, CrewChanges
+from ally_plugins.host.plugins.members import Crew, Member
+from ally_plugins.policy.permissions import GrantSet
+
+from .offers import describe_offers
+from .tasks import cancel_task, describe_tasks
+
+if TYPE_CHECKING:
+    from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.catalog.registry import Registry
+    from ally_plugins.runtime.lanes.clock import Clock
+    from ally_plugins.runtime.lanes.plugin import Plugin
+
+__all__ = ["LiveControls", "LiveSide"]
+
+PATIENCE: Final = 0.5
+"""Seconds after which a start or stop that takes longer is answered as under way: a command waits a second."""
+
+_LONGEST_REASON: Final = 500
+"""Characters of a reason in an answer; the journal has all of it."""
+
+_BY_CODE: Final = "the agent itself gives it this plugin, whatever config.toml says"
+
+
+class LiveSide(ChangesSide, Protocol):
+    """What the controls need of the host."""
+
+    clock: Clock
+    registry: Registry | None
+    home: Home | None
+
+    @property
+    def app(self) -> str:
+        """The app's name."""
+        ...
+
+
+@define(eq=False)
+class LiveControls:
+    """The control side of one host, made before it reads what is settled: nothing that is changed after is missed.
+
+    Changes wait from the making until `begin`, and are refused from `close` on. Belongs to the host's loop.
+    """
+
+    host: LiveSide
+    started_ms: int = field(init=False, factory=lambda: time.time_ns() // 1_000_000)
+    """Of the machine's clock: that of a replay stands in another year."""
+    _crew: Crew | None = field(init=False, default=None)
+    _changes: CrewChanges | None = field(init=False, default=None)
+    _begun: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _reading: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+    _locks: dict[str, asyncio.Lock] = field(init=False, factory=dict)
+    _starting: dict[str, asyncio.Task[None]] = field(init=False, factory=dict)
+    _working: set[asyncio.Task[Any]] = field(init=False, factory=set)
+    _is_closed: bool = field(init=False, default=False)
+
+    def begin(self, crew: Crew) -> None:
+        """Carry changes out from here on: the crew has started."""
+        self._crew, self._changes = crew, CrewChanges(crew, self.host)
+        self._begun.set()
+
+    async def close(self) -> None:
+        """End what is under way, so that the crew can be stopped: it takes no longer than stopping a plugin does."""
+        self._is_closed = True
+        for task in self._working:
+            task.cancel()
+        if self._working:
+            await asyncio.wait(self._working)
+        if self._changes is not None:
+            await self._changes.close()
+
+    # --- what the socket asks ---
+
+    def describe(self) -> dict[str, Any]:
+        """Return who the host is and the state of its plugins; times are Unix ms."""
+        plugins = self._crew.members.values() if self._crew is not None else ()
+        return {
+            "app": self.host.app,
+            "pid": os.getpid(),
+            "started": self.started_ms,
+            "python": platform.python_version(),
+            "is_starting": not self._begun.is_set(),
+            "sessions": len(self.host.sessions),
+            "plugins": [self._described(member) for member in plugins],
+        }
+
+    async def apply(self, plugin: str) -> dict[str, Any]:
+        """Read anew what the operator has settled for a plugin, and let it take effect; say what was done.
+
+        Grants and modes are in force when this returns. A start or stop that takes longer than `PATIENCE` goes on.
+        """
+        return await self._patiently(plugin, lambda: self._apply(plugin))
+
+    async def restart(self, plugin: str) -> dict[str, Any]:
+        """Stop a plugin and start a new instance of it, with what is settled now; wait for it.
+
+        Raises NotFoundRefused when this host does not have it, UnavailableRefused when it may not be started.
+        """
+        return await self._locked(plugin, lambda: self._restart(plugin))
+
+    async def release(self, plugin: str) -> dict[str, Any]:
+        """Start a plugin again that is in quarantine here."""
+        return await self._patiently(plugin, lambda: self._locked(plugin, lambda: self._release(plugin)))
+
+    def offers(self, plugin: str) -> dict[str, Any]:
+        """Return the tools and actions that a plugin offers now."""
+        return describe_offers([*self.host.tools, *self.host.actions], plugin)
+
+    def tasks(self) -> dict[str, Any]:
+        """Return the background tasks that run, and those that ended last; times are Unix ms."""
+        return describe_tasks(self.host.tasks)
+
+    async def cancel_task(self, task_id: str) -> dict[str, Any]:
+        """Ask a background task to end and wait for it, for `PATIENCE` at most. Raises NotFoundRefused."""
+        return await cancel_task(self.host.tasks, task_id)
+
+    # --- what is called for ---
+
+    async def _apply(self, name: str) -> dict[str, Any]:
+        await self._begun.wait()
+        async with self._reading:  # or an older reading could be put in force after a newer one
+            record, member = await self._settled(name), self._member(name)
+            if member is not None and member.is_given:
+                return self._done(name, "nothing", _BY_CODE, is_in_effect=False)
+            is_wanted = record is not None and record.config.enabled
+            if record is not None and member is not None and is_wanted and member.record.is_enabled:
+                await self._now.apply(record if record.is_enabled else _narrowed(record, member))
+                return self._done(name, "changed")
+        if is_wanted:
+            return await self._locked(name, lambda: self._enable(name))
+        return await self._disable(name)
+
+    async def _disable(self, name: str) -> dict[str, Any]:
+        if (starting := self._starting.get(name)) is not None:
+            starting.cancel()
+        return await self._locked(name, lambda: self._stop(name))
+
+    async def _stop(self, name: str) -> dict[str, Any]:
+        record, member = await self._settled(name), self._member(name)
+        is_wanted = record is not None and record.config.enabled
+        if is_wanted or member is None or member.plugin.state == "stopped":
+            return self._done(name, "nothing")  # it is as it should be; or another request came after this one
+        await self._now.stop_one(name, f"disabled by the operator; to enable it: ally-plugins enable {name}")
+        return self._done(name, "stopped")
+
+    async def _enable(self, name: str) -> dict[str, Any]:
+        record, member = await self._settled(name), self._member(name)
+        if record is None or not record.config.enabled or (member is not None and member.record.is_enabled):
+            return self._done(name, "nothing")
+        if record.is_enabled:
+            await self._start(name, lambda: self._now.start_one(record))
+            return self._done(name, "started")
+        if not record.is_missed:  # left out by ALLY_PLUGINS
+            return self._done(name, "nothing", record.reason, is_in_effect=False)
+        self._now.let_wait(record)
+        return self._done(name, "changed")
+
+    async def _restart(self, name: str) -> dict[str, Any]:
+        member = self._member(name)
+        if member is None:
+            raise NotFoundRefused(f"this host has no plugin {name!r}")
+        record = await self._fresh(member)
+        await self._start(name, lambda: self._now.restart(name, record, "restarted by the operator"))
+        return self._done(name, "restarted")
+
+    async def _release(self, name: str) -> dict[str, Any]:
+        member = self._member(name)
+        if member is None or member.plugin.state != "quarantined":
+            return self._done(name, "nothing")
+        record = await self._fresh(member)
+        await self._start(name, lambda: self._now.restart(name, record, "released by the operator"))
+        return self._done(name, "started")
+
+    async def _fresh(self, member: Member) -> PluginRecord:
+        """Return the record to start a plugin with. Raises UnavailableRefused when it may not be started."""
+        if member.is_given:
+            return member.record
+        name = member.plugin.name
+        record = await self._settled(name)
+        if record is None or not record.is_enabled:
+            why = f"{record.state}: {record.reason}" if record is not None else "not installed any more"
+            raise UnavailableRefused(f"{name!r} cannot be started, since it is {why}", plugin=name)
+        return record
+
+    # --- how it is carried out ---
+
+    @property
+    def _now(self) -> CrewChanges:
+        if self._changes is None or self._is_closed:
+            raise UnavailableRefused("the host does not run")
+        return self._changes
+
+    def _member(self, name: str) -> Member | None:
+        return self._crew.members.get(name) if self._crew is not None else None
+
+    async def _settled(self, name: str) -> PluginRecord | None:
+        """Read what is installed and settled, in a thread, since it reads files; None when there is no such plugin."""
+        registry = self.host.registry
+        if registry is None:
+            return None
+        records = await asyncio.get_running_loop().run_in_executor(None, registry.load)
+        return next((each for each in records if each.name == name and not each.is_set_aside), None)
+
+    async def _start(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Start a plugin, until somebody disables it or the host stops."""
+
+        async def start() -> None:
+            await work()
+
+        self._starting[name] = task = asyncio.get_running_loop().create_task(start(), name=f"ally-start-{name}")
+        self._keep(task)
+        try:
+            await asyncio.wait([task])
+        finally:
+            del self._starting[name]
+            task.cancel()
+        if not task.cancelled():
+            task.result()
+            await self._remember()
+
+    async def _remember(self) -> None:
+        """Keep what became of the start for `list` and `doctor`, as the host does for those at its own start."""
+        home, crew = self.host.home, self._crew
+        if home is not None and crew is not None:
+            starts = list(crew.starts())
+            await asyncio.get_running_loop().run_in_executor(None, remember_starts, home, starts)
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._working.add(task)
+        task.add_done_callback(self._ended)
+
+    async def _locked(self, name: str, work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """Start and stop a plugin one after the other."""
+        await self._begun.wait()
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            return await work()
+
+    async def _patiently(self, name: str, work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """Wait for a change a little; what takes longer goes on, and the answer says so."""
+
+        async def carry_out() -> dict[str, Any]:
+            return await work()
+
+        task = asyncio.get_running_loop().create_task(carry_out(), name=f"ally-change-{name}")
+        self._keep(task)
+        done, _ = await asyncio.wait([task], timeout=PATIENCE)
+        if done and not task.cancelled():
+            return task.result()
+        return self._done(name, "pending")
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._working.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited has been told; nobody is there to be told later
+
+    # --- what is said ---
+
+    def _done(self, name: str, did: str, reason: str = "", *, is_in_effect: bool = True) -> dict[str, Any]:
+        member = self._member(name)
+        about = {"state": "", "reason": ""} if member is None else self._described(member)
+        answer = {"plugin": name, "did": did, "in_effect": is_in_effect and did != "pending"}
+        return {**answer, "state": about["state"], "reason": reason or about["reason"]}
+
+    def _unix_ms(self, steady: float) -> int:
+        clock = self.host.clock
+        return clock.time_ms() - round((clock.steady() - steady) * 1000)
+
+    def _described(self, member: Member) -> dict[str, Any]:
+        plugin, lane = member.plugin, member.plugin.lane
+        return {
+            "name": plugin.name,
+            "placement": member.record.placement,
+            "state": plugin.state,
+            "reason": plugin.reason[:_LONGEST_REASON],
+            "since": self._unix_ms(plugin.changed_at),
+            "delivered": lane.delivered if lane is not None else 0,
+            "dropped": lane.dropped if lane is not None else 0,
+            "crashes": plugin.counts.crashes,
+            "by_code": member.is_given,
+            **_process(plugin),
+        }
+
+
+def _process(plugin: Plugin) -> dict[str, Any]:
+    """Return what there is to say of a plugin in a process of its own."""
+    supervisor = plugin.supervisor
+    if supervisor is None:
+        return {}
+    pid = supervisor.process.pid if supervisor.process is not None else None
+    return {"pid": pid, "restarts": max(0, supervisor.started - 1)}
+
+
+def _narrowed(record: PluginRecord, member: Member) -> PluginRecord:
+    """Return the record of a plugin that goes on though it could not be started now, an update asking for more.
+
+    What runs is what was agreed to; of that it keeps what is still granted.
+    """
+    agreed = member.record.agreement
+    granted = record.config.grants.intersection(member.record.requested)
+    return attrs.evolve(record, granted=granted.intersection(agreed.grants if agreed is not None else GrantSet()))

@@ -1,0 +1,175 @@
+"""A plugin in a process of its own: what it is told, and what it offers.
+
+How its process is started and spoken with is in `stdio` and `sockets`; starting, watching and ending is the
+supervisor's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, field
+
+from ally_plugins.catalog.decide.record import PluginRecord
+from ally_plugins.contract.hookspecs import HOOKS
+from ally_plugins.contract.manifest import HOST_API
+from ally_plugins.contract.process_spec import Daemon
+from ally_plugins.contract.settings import Secret
+from ally_plugins.runtime.lanes.loading import check_declared, check_offered
+from ally_plugins.runtime.lanes.observers import Observers
+from ally_plugins.runtime.lanes.plugin import DEADLINES, Plugin
+from ally_plugins.runtime.processes.environment import child_environment
+from ally_plugins.wire.handshake import PROTOCOL, PROTOCOLS
+from ally_plugins.wire.host_params import HostInfo, InitializeParams, InitializeResult
+from ally_plugins.wire.limits import DEFAULT_LIMITS
+from ally_plugins.wire.methods import write_params
+
+from .calls import DaemonCalls
+from .hooks import remote_implementations, remote_observers
+from .lane import DaemonLane
+
+if TYPE_CHECKING:
+    from ally_plugins.catalog.code_ally.plugin import LegacyPlugin
+    from ally_plugins.host.bus.bus import PluginMessageBus
+    from ally_plugins.runtime.processes.stderrlog import StderrLog  # noqa: TC004 - nobody reads this annotation at run time
+
+from ally_plugins.runtime.lanes.tables import without_durable
+
+from .interface import RemoteSide
+
+__all__ = ["Offers", "Remote", "new_remote"]
+
+_log: Final = logging.getLogger(__name__)
+
+
+@define(eq=False)
+class Remote:
+    """One daemon's plugin, its lane, and who answers its calls. It lives as long as the plugin."""
+
+    plugin: Plugin
+    record: PluginRecord
+    daemon: Daemon | None
+    """None for a plugin of Code-Ally's that has only programs, run once for each call."""
+    is_declared: bool
+    side: RemoteSide
+    lane: DaemonLane
+    calls: DaemonCalls
+    log: StderrLog
+    offers: Offers = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.offers = Offers(self)
+
+    @property
+    def legacy(self) -> LegacyPlugin | None:
+        """What its `plugin.json` says, for a plugin of Code-Ally's."""
+        found = self.record.found
+        return found.legacy if found is not None else None
+
+    def told(self) -> dict[str, Any]:
+        """Return what a daemon is told when it is greeted."""
+        plugin = self.plugin
+        return write_params(
+            InitializeParams(
+                protocol=PROTOCOL,
+                protocols=PROTOCOLS,
+                plugin=plugin.name,
+                host=HostInfo(name=self.side.app, version=_version(), api=HOST_API),
+                capabilities=self.side.capabilities,
+                grants=plugin.grants.texts(),
+                settings=dict(self.record.settings),
+                secrets=tuple(name for name, value in self.record.settings.items() if isinstance(value, Secret)),
+                sessions=self.side.session_ids(),
+                data_dir=self.side.data_dir_of(plugin.name),
+                deadlines={**DEADLINES, **plugin.options.deadlines},
+                limits={"frame_bytes": DEFAULT_LIMITS.frame_bytes},
+            )
+        )
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the variables of its process: the allowed ones, those granted, and those set for it."""
+        return child_environment(
+            os.environ, self.record.variables, {**(self.daemon.env if self.daemon is not None else {}), **(more or {})}
+        )
+
+    def observe(self) -> None:
+        """Let the lane carry what the daemon wants of what it is granted now."""
+        found = remote_observers(self.plugin.implementations, self.offers.wanted, self.plugin.grants.receives)
+        self.lane.observers = without_durable(found, self.record.durable)
+
+    def can_read(self) -> None:
+        """Say that the daemon is ready, or reads again."""
+        self.lane.wake()
+        self.side.is_readable(self.plugin.name)
+
+    def is_gone(self) -> None:
+        """Say that the daemon's process is gone."""
+        self.side.is_gone(self.plugin.name)
+
+
+@define(eq=False)
+class Offers:
+    """What a daemon offers, taken on when it is greeted; the same after a restart stays as it is."""
+
+    remote: Remote
+    wanted: tuple[str, ...] | None = None
+    _tools: dict[tuple[str, str], Any] = field(factory=dict)
+
+    async def take(self, hello: InitializeResult) -> None:
+        """Check what a daemon says against its manifest, and take it on. Raises PluginError."""
+        remote = self.remote
+        plugin = remote.plugin
+        if hello.name is not None and hello.name != plugin.name:
+            _log.warning("the daemon %r calls itself %r; it goes on as %r", plugin.name, hello.name[:80], plugin.name)
+        implementations = remote_implementations(plugin.name, hello.hooks)
+        if remote.is_declared:
+            for hook in implementations:
+                check_declared(plugin.name, HOOKS[hook], remote.record.manifest)
+            for kind, offered in (("tool", hello.tools), ("action", hello.actions)):
+                check_offered(plugin.name, kind, offered, remote.record.manifest)
+        plugin.implementations = implementations
+        plugin.instance = remote.daemon
+        plugin.version = hello.version or plugin.version
+        self.wanted = hello.events
+        remote.observe()
+        remote.side.replan()
+        await self._take_tools(hello)
+
+    async def _take_tools(self, hello: InitializeResult) -> None:
+        offered = {("tool", offer.name): offer for offer in hello.tools}
+        offered |= {("action", offer.name): offer for offer in hello.actions}
+        for (kind, name), old in list(self._tools.items()):
+            if offered.get((kind, name)) != old:
+                del self._tools[kind, name]
+                await self.remote.calls.unregister(name)
+        for (kind, name), offer in offered.items():
+            if (kind, name) not in self._tools and await self.remote.calls.offer(kind, offer):
+                self._tools[kind, name] = offer
+
+    def forget(self) -> None:
+        """Forget what was offered: the plugin was stopped, and its tools are gone."""
+        self._tools.clear()
+
+
+def _version() -> str:
+    from ally_plugins import __version__
+
+    return __version__
+
+
+def new_remote(
+    plugin: Plugin, record: PluginRecord, bus: PluginMessageBus, side: RemoteSide, *, is_declared: bool
+) -> Remote:
+    """Return what a plugin needs to run outside; nothing of it runs yet."""
+    lane = DaemonLane(plugin.name, Observers(types=frozenset()))
+    found = record.found
+    if found is not None and found.legacy is not None:
+        side.activations.add(plugin.name, found.legacy.activation)
+        lane.was_active = partial(side.activations.was_active, plugin.name)
+    calls = DaemonCalls(plugin, bus, lane, side.acknowledge)
+    log = side.stderr_log(plugin.name)
+    return Remote(plugin, record, record.daemon, is_declared, side, lane, calls, log)

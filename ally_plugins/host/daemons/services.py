@@ -1,0 +1,169 @@
+"""What a host has for all its daemons: who starts processes, where their stderr goes, what they are told of the host.
+
+Made with the host, and asleep until there is a daemon: a host without any starts nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ally_plugins.contract.values.errors import NotFoundRefused
+from ally_plugins.host.bus.capabilities import CAPABILITIES
+
+if TYPE_CHECKING:
+    from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.host.code_ally.activations import SessionActivations
+    from ally_plugins.host.code_ally.talkback import TalkBackServer
+    from ally_plugins.host.durable.feeds import Feeds
+    from ally_plugins.journal import Journal
+    from ally_plugins.runtime.lanes.plugin import Plugin
+    from ally_plugins.runtime.lanes.protocol import AnyLane
+    from ally_plugins.runtime.processes.process import Launcher
+    from ally_plugins.runtime.processes.stderrlog import StderrLog
+
+__all__ = ["Outside"]
+
+
+class Outside:
+    """Implements `remote.RemoteSide` for one host; it lives from the host's start to its stop."""
+
+    def __init__(
+        self,
+        app: str,
+        home: Home | None,
+        *,
+        emits: Iterable[str],
+        actions: Iterable[str],
+        sessions: Mapping[str, Any],
+        replan: Callable[[], None],
+        activations: SessionActivations,
+        journal: Journal,
+    ) -> None:
+        self.app = app
+        self._emits = tuple(emits)
+        self._actions = actions
+        self.replan = replan
+        self.home = home
+        self.activations = activations
+        self._journal = journal
+        self._feeds: Feeds | None = None
+        self._talk_back: TalkBackServer | None = None
+        self._sessions = sessions
+        self._launcher: Launcher | None = None
+        self._logs: dict[str, StderrLog] = {}
+
+    @property
+    def launcher(self) -> Launcher:
+        """Who starts processes; made when it is first needed."""
+        from ally_plugins.runtime.processes.launching import (
+            make_launcher,  # with all that it takes, only where there are daemons
+        )
+
+        if self._launcher is None:
+            self._launcher = make_launcher()
+        return self._launcher
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What `supports` says yes to, for daemons that start now; actions may have been added meanwhile."""
+        return tuple(sorted({*self._emits, *CAPABILITIES, *self._actions}))
+
+    @property
+    def has_started(self) -> bool:
+        """Whether there was anything to start."""
+        return self._launcher is not None
+
+    async def talk_back(self) -> TalkBackServer:
+        """Return the host's own socket for daemons that talk back; it listens from its first use on."""
+        from ally_plugins.host.code_ally.places import short_directory
+        from ally_plugins.host.code_ally.talkback import TalkBackServer
+
+        if self._talk_back is None:
+            server = TalkBackServer(self.home.run_dir if self.home is not None else short_directory())
+            await server.start()
+            self._talk_back = server
+        return self._talk_back
+
+    def forget_talk_back(self, plugin: str) -> None:
+        """Take back the token of a process that has ended."""
+        if self._talk_back is not None:
+            self._talk_back.forget(plugin)
+
+    def session_ids(self) -> tuple[str, ...]:
+        """Return the open sessions."""
+        return tuple(self._sessions)
+
+    def data_dir_of(self, plugin: str) -> str | None:
+        """Return the plugin's own directory, made when it is not there; None for a host without a home."""
+        return str(self.home.data_dir(plugin)) if self.home is not None else None
+
+    def working_dir(self) -> str:
+        """Return where a daemon works that names no folder: a directory of the home, or the root."""
+        if self.home is not None:
+            return str(self.home.path)
+        return os.path.abspath(os.sep)  # noqa: PTH100 - never the host's own, which may be anywhere
+
+    def stderr_log(self, plugin: str) -> StderrLog:
+        """Return the log that a plugin's stderr goes to; without a home only its end is kept."""
+        from ally_plugins.runtime.processes.stderrlog import StderrLog, log_file
+
+        if plugin not in self._logs:
+            self._logs[plugin] = StderrLog(log_file(self.home.logs_dir, plugin) if self.home is not None else None)
+        return self._logs[plugin]
+
+    async def feed(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> None:
+        """Give a plugin its durable events from the journal, from where it last was."""
+        from ally_plugins.host.durable.feeds import Feeds
+
+        if self._feeds is None:
+            self._feeds = Feeds(self._journal, self.home)
+        await self._feeds.add(plugin, lane, types)
+
+    async def feed_no_more(self, plugin: Plugin) -> None:
+        """End the durable subscription of a plugin that was stopped; where it is stays known."""
+        if self._feeds is not None:
+            await self._feeds.remove(plugin)
+
+    @property
+    def reads_journal(self) -> bool:
+        """Whether any plugin gets its events from the journal."""
+        return self._feeds is not None
+
+    def journaled(self) -> None:
+        """Say that events were handed to the journal."""
+        if self._feeds is not None:
+            self._feeds.wake()
+
+    def is_readable(self, plugin: str) -> None:
+        """Say that a daemon is ready for its durable events, or reads again."""
+        if self._feeds is not None:
+            self._feeds.connected(plugin)
+
+    def is_gone(self, plugin: str) -> None:
+        """Say that the process of a daemon is gone."""
+        if self._feeds is not None:
+            self._feeds.disconnected(plugin)
+
+    async def acknowledge(self, plugin: str, offset: str) -> None:
+        """Take a daemon's word on its durable subscription. Raises NotFoundRefused when it has none."""
+        if self._feeds is None:
+            text = f"plugin {plugin!r} has no durable subscription; its manifest needs `durable` in [events]"
+            raise NotFoundRefused(text, plugin=plugin)
+        await self._feeds.acknowledge(plugin, offset)
+
+    async def close(self) -> None:
+        """End every process, and close the logs."""
+        feeds, self._feeds = self._feeds, None
+        if feeds is not None:  # after the daemons have said their last word, before the journal closes
+            await feeds.close()
+        launcher, self._launcher = self._launcher, None
+        if launcher is not None:
+            await launcher.close()
+        server, self._talk_back = self._talk_back, None
+        if server is not None:
+            await server.close()
+        logs, self._logs = self._logs, {}
+        for log in logs.values():
+            log.close()

@@ -1,0 +1,335 @@
+"""Keeps the process of one daemon running: start, health, restart, stop, and a reason in words for every change.
+
+How a process is launched and greeted is the opener's; what follows from a state is told to the plugin. One task for
+each daemon, asleep while nothing happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from attrs import define, field
+
+from ally_plugins.contract.process_spec import Timing
+from ally_plugins.contract.values.errors import CannotExecute, PluginError
+from ally_plugins.runtime.lanes.link import BROKE_PROTOCOL, DaemonError, Link
+from ally_plugins.runtime.lanes.plugin import Plugin
+from ally_plugins.runtime.lanes.requests import Crash
+from ally_plugins.runtime.processes.process import Process
+
+from .lane import DaemonLane
+
+if TYPE_CHECKING:
+    from ally_plugins.runtime.processes.process import Exit
+
+__all__ = ["DaemonFailed", "Opener", "RestartPolicy", "StartFailed", "Supervisor"]
+
+_log: Final = logging.getLogger(__name__)
+
+EOF_GRACE: Final = 0.5
+"""Seconds that a daemon has to end by itself once its input has ended, before it is told by a signal."""
+
+LAST_WORDS: Final = 0.2
+"""Seconds that a process has to end by itself after its connection broke, so that its exit code is the reason told."""
+
+
+class DaemonFailed(DaemonError):
+    """The process of a daemon ended, or had to be ended."""
+
+
+class StartFailed(DaemonError):
+    """A daemon could not be started; with `is_final`, trying again would not help."""
+
+    def __init__(self, message: str, *, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.is_final: Final = is_final
+
+
+class Opener(Protocol):
+    """Knows one daemon's transport."""
+
+    async def launch(self) -> Process:
+        """Start the process. Raises CannotExecute."""
+        ...
+
+    async def greet(self, process: Process, lost: Callable[[str], None]) -> Link:
+        """Wait until the process is ready, and return the link to it; `lost` is told when that breaks later.
+
+        Raises StartFailed. Cancelled when the process ends meanwhile, or is too slow.
+        """
+        ...
+
+    async def welcome(self, link: Link) -> None:
+        """Take what the daemon offers, once the lane has the link. Raises PluginError when that is not acceptable."""
+
+    async def ping(self, link: Link) -> None:
+        """Return when the daemon has answered; raises anything when it cannot."""
+
+    def has_read(self, link: Link) -> bool:
+        """Say whether the daemon has read, since this was asked last, of what waited for it then."""
+        ...
+
+    async def say_goodbye(self, link: Link, reason: str) -> None:
+        """Ask the daemon to end, and wait until it has heard that."""
+
+    def ended(self) -> None:
+        """Let go of what was held for the process, which is gone."""
+
+    def last_words(self) -> str:
+        """Return the end of what it wrote to stderr, as one line; empty when that is nothing."""
+        ...
+
+
+class RestartPolicy(Protocol):
+    """When to start again; see `policy.restart`."""
+
+    def failed(self, ran_for: float) -> float | None:
+        """Return the seconds to wait after a failure, None to give up."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all failures."""
+
+
+@define(eq=False)
+class Supervisor:
+    """The supervisor of one daemon; it lives from the plugin's start to its stop, and belongs to one loop."""
+
+    plugin: Plugin
+    lane: DaemonLane
+    opener: Opener
+    timing: Timing
+    restarts: RestartPolicy
+    on_running: Callable[[], None] = field(default=lambda: None)
+    """Called when the daemon has become ready, after what waited for it was written."""
+    on_gone: Callable[[], None] = field(default=lambda: None)
+    """Called when its process is no good any more."""
+    process: Process | None = field(init=False, default=None)
+    started: int = field(init=False, default=0)
+    """How often a process was started."""
+    _task: asyncio.Task[None] | None = field(init=False, default=None)
+    _settled: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _hurry: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _link: Link | None = field(init=False, default=None)
+    _was_asked: bool = field(init=False, default=False)
+    """Whether the process that runs has been asked to end."""
+    _broken: asyncio.Future[str] | None = field(init=False, default=None)
+
+    async def start(self) -> None:
+        """Start the process and wait until it is ready, or the first try has failed; the plugin's state says which."""
+        self._settled.clear()
+        self._hurry.clear()
+        self._task = asyncio.get_running_loop().create_task(self._supervise(), name=f"ally-daemon-{self.plugin.name}")
+        await self._settled.wait()
+
+    async def stop(self, reason: str) -> None:
+        """Ask the daemon to end, then end it, with everything that it has started. Never raises; safe to call twice."""
+        task, self._task = self._task, None
+        if task is not None:
+            if self.plugin.state in {"running", "starting", "backoff"}:
+                self.plugin.set_state("stopping", reason)
+            task.cancel()
+            await asyncio.wait([task])
+        await self._end(reason, polite=True)
+
+    def restart(self, reason: str) -> None:
+        """End the process and start it again at once, also out of a backoff; returns before that is done.
+
+        Nothing happens when it was stopped or given up.
+        """
+        if self._task is None or self._task.done():
+            return
+        self.restarts.reset()
+        self._settled.clear()
+        self._hurry.set()
+        if self._broken is not None and not self._broken.done():
+            self._broken.set_result(reason)
+
+    async def settled(self) -> None:
+        """Wait until it runs, or has failed to."""
+        await self._settled.wait()
+
+    # --- the task ---
+
+    async def _supervise(self) -> None:
+        try:
+            while True:
+                failure, ran_for = await self._run_once()
+                if failure is None:  # somebody asked for a restart
+                    continue
+                if (delay := self._next_try(failure, ran_for)) is None:
+                    return
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), delay)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - said to the operator; other daemons go on
+            _log.exception("the supervisor of %r failed", self.plugin.name)
+            self.plugin.set_state(
+                "failed", f"its supervisor failed with {type(error).__name__}; this is a fault of ours"
+            )
+        finally:
+            self._settled.set()
+
+    def _next_try(self, failure: PluginError, ran_for: float) -> float | None:
+        """Count a failure and say how long to wait, None when it is over."""
+        plugin = self.plugin
+        if isinstance(failure, StartFailed) and failure.is_final:
+            plugin.set_state("failed", f"{failure}; see `ally-plugins info {plugin.name}`")
+            _log.error("the plugin %r did not start: %s", plugin.name, plugin.masked(str(failure)))
+            return None
+        plugin.crashed(Crash(plugin.name, "process", failure))
+        if plugin.state == "quarantined":
+            return None
+        delay = self.restarts.failed(ran_for)
+        if delay is None:
+            plugin.set_state("failed", f"{failure}; it was started again often enough; "
+                             f"try `ally-plugins restart {plugin.name}`")  # fmt: skip
+            return None
+        plugin.set_state("backoff", f"{failure}; it starts again in {delay:.1f} s")
+        self._settled.set()
+        return delay
+
+    async def _run_once(self) -> tuple[PluginError | None, float]:
+        """Run one process from start to end; return why it failed (None: it was to restart) and how long it ran."""
+        loop = asyncio.get_running_loop()
+        began, ready = loop.time(), None
+        self._hurry.clear()
+        self._was_asked = False
+        self._broken = loop.create_future()
+        self.plugin.set_state("starting", "")
+        self.started += 1
+        try:
+            self.process = process = await self.opener.launch()
+            await self._greet(process, began)
+            ready = loop.time()
+            self._settled.set()
+            reason = await self._watch(process, began)
+            failure: PluginError | None = None if self._hurry.is_set() else DaemonFailed(reason)
+        except CannotExecute as error:
+            failure, reason = StartFailed(str(error), is_final=error.is_final), str(error)
+        except PluginError as error:
+            failure, reason = error, str(error)
+        if failure is None:
+            self.plugin.set_state("stopping", reason)
+        await self._end(reason, polite=failure is None)
+        return failure, 0.0 if ready is None else loop.time() - ready
+
+    async def _greet(self, process: Process, began: float) -> None:
+        """Bring a fresh process to `running`."""
+        link = await self._or_exit(process, began, self.opener.greet(process, self._lost))
+        self._link = link
+        self.lane.connect(link)
+        await self._or_exit(process, began, self.opener.welcome(link))
+        if self.plugin.state == "starting":  # what it did meanwhile may have put it into quarantine
+            self.plugin.set_state("running", "")
+        self.lane.is_ready = True
+        self.lane.wake()
+        self.on_running()
+
+    async def _or_exit(self, process: Process, began: float, work: Awaitable[Any]) -> Any:
+        """Wait for a step of the start, unless the process ends or takes too long."""
+        task = asyncio.ensure_future(work)
+        limit = self.timing.startup_timeout
+        try:
+            await asyncio.wait([task, process.exited], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if process.exited.done():  # what it said last may still be on its way
+                await asyncio.wait([task], timeout=LAST_WORDS)
+            elif not _tells_more(task):  # its connection broke first: most likely it is about to exit
+                await asyncio.wait([process.exited], timeout=LAST_WORDS if task.done() else 0)
+            if process.exited.done() and not _tells_more(task):
+                raise StartFailed(self._ended_words(process.exited.result(), began, "before it was ready"))
+            if not task.done():
+                raise StartFailed(f"was not ready within {limit:g} s{self._stderr()}")
+            return task.result()
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+
+    async def _watch(self, process: Process, began: float) -> str:
+        """Wait until the process is no good any more; return why, in words."""
+        assert self._broken is not None  # noqa: S101 - made at the start of this run
+        health = asyncio.ensure_future(self._check_health())
+        try:
+            ends: list[asyncio.Future[Any]] = [process.exited, self._broken, health]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if self._broken.done() and not self._hurry.is_set():
+                if self._broken.result().startswith(BROKE_PROTOCOL):
+                    return self._broken.result() + self._stderr()
+                await asyncio.wait([process.exited], timeout=LAST_WORDS)
+        finally:
+            health.cancel()
+            with suppress(asyncio.CancelledError):
+                await health
+        if self._hurry.is_set():
+            return self._broken.result() if self._broken.done() else "it is to start again"
+        if process.exited.done():
+            return self._ended_words(process.exited.result(), began)
+        return (self._broken.result() if self._broken.done() else health.result()) + self._stderr()
+
+    async def _check_health(self) -> str:
+        """Ask again and again whether it answers; return in words when it does not.
+
+        The question waits behind the events before it. So one that does not come to it, and reads on, is well.
+        """
+        timing, missed = self.timing, 0
+        while True:
+            await asyncio.sleep(timing.ping_interval if not missed else 0)
+            link = self._link
+            assert link is not None  # noqa: S101 - it runs
+            self.opener.has_read(link)
+            try:
+                async with asyncio.timeout(timing.ping_timeout):
+                    await self.opener.ping(link)
+            except Exception:  # noqa: BLE001 - whatever went wrong, it did not answer
+                missed = 0 if self.opener.has_read(link) else missed + 1
+                if missed >= timing.ping_retries:
+                    return f"did not answer {missed} health checks of {timing.ping_timeout:g} s each"
+            else:
+                missed = 0
+
+    def _lost(self, reason: str) -> None:
+        if self._broken is not None and not self._broken.done():
+            self._broken.set_result(reason)
+
+    async def _end(self, reason: str, *, polite: bool) -> None:
+        """Take the process down, and with it everything that it has started; where cancelled, `stop` does the rest."""
+        link, process = self._link, self.process
+        if process is None:
+            self.lane.disconnect(reason)
+            return
+        is_asked = link is not None and polite and not self._was_asked and not process.exited.done()
+        if link is not None and is_asked:
+            self._was_asked = True  # who comes here again need not be as polite
+            with suppress(Exception):
+                await self.opener.say_goodbye(link, reason)
+        self.lane.disconnect(reason)
+        self.on_gone()
+        if link is not None:
+            link.close(reason)
+        if is_asked:  # the end of its input is all that most need; SIGTERM is for the others
+            await asyncio.wait([process.exited], timeout=min(EOF_GRACE, self.timing.shutdown_grace))
+        await process.stop(self.timing.shutdown_grace if polite else 0.0)
+        self.process = self._link = None
+        self.opener.ended()
+
+    def _ended_words(self, end: Exit, began: float, when: str = "") -> str:
+        seconds = asyncio.get_running_loop().time() - began
+        return f"{end.words} after {seconds:.1f} s{f' {when}' if when else ''}{self._stderr()}"
+
+    def _stderr(self) -> str:
+        words = self.opener.last_words()
+        return f", stderr ends: {words}" if words else ""
+
+
+def _tells_more(task: asyncio.Future[Any]) -> bool:
+    """Say whether the outcome of a step tells more than how the process ended: it is done, or found out for good."""
+    if not task.done() or task.cancelled():
+        return False
+    error = task.exception()
+    return error is None or (isinstance(error, StartFailed) and error.is_final)

@@ -1,0 +1,295 @@
+"""One plugin's durable subscription in one host: what it has acknowledged, where it reads, and how it is delivered.
+
+Which feeds there are, which host feeds a plugin, and when to look is for `durable`; the two ways to deliver are in
+`durable_inline` and `durable_process`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from ally_plugins.contract.values.errors import JournalError, NotFoundRefused, UnavailableRefused, ValidationRefused
+from ally_plugins.contract.values.ids import is_replayed
+from ally_plugins.runtime.lanes.observers import is_own
+from ally_plugins.runtime.lanes.tables import durable_names
+
+from .places import Place, Walk
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.events import Event
+    from ally_plugins.journal import Journal, Reading
+    from ally_plugins.runtime.lanes.plugin import Plugin
+    from ally_plugins.runtime.lanes.protocol import AnyLane
+
+    from .places import Found
+
+__all__ = ["GRACE", "Feed"]
+
+_log: Final = logging.getLogger(__name__)
+
+GRACE: Final = 1.0
+"""Seconds that a hook has to return when its feed is closed, before it is interrupted and its event comes again."""
+
+PORTION: Final = 32
+"""Events that are made of the journal's texts before the loop may do something else: half a millisecond."""
+
+SAVE_S: Final = 0.05
+"""Between two writings of what nobody waits for; after a kill, what was done in this time is done again."""
+
+FAR: Final = 10_000
+"""Records that are passed without an event for the plugin before this is worth writing down."""
+
+
+class Feed:
+    """Delivers one plugin's durable events in the journal's order; it lives from `Feeds.add` until `close`.
+
+    At least once: what is not acknowledged when the plugin, the daemon or the host ends comes again. Nothing is
+    promised about the order relative to other events, gates and transforms; `Session.drained` does not wait for it.
+    """
+
+    def __init__(self, plugin: Plugin, lane: AnyLane, types: Iterable[str], journal: Journal, reading: Reading) -> None:
+        self.plugin: Final = plugin
+        self.acknowledged = Place(0)
+        """Everything before it is done, and not delivered again."""
+        self.pruned = 0
+        """Events that were pruned before the plugin had acknowledged them."""
+        self.is_begun = False
+        self.is_closing = False
+        self._lane: Final = lane
+        self._names: Final = durable_names(types)
+        self._journal: Final = journal
+        self._reading: Final = reading
+        self._kept = Place(0)  # what is on disk of `acknowledged`
+        self._position = Place(0)
+        self._walk: Walk | None = None
+        self._is_behind = True
+        self._has_failed = False
+        self._changed: Final = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._saving: asyncio.Task[None] | None = None
+
+    # --- life ---
+
+    async def begin(self) -> None:
+        """Find out where to go on, and begin. A new subscription begins at the journal's end. Raises JournalError.
+
+        Only the host that may feed this plugin calls it.
+        """
+        place = await self._find_place()
+        if self.is_closing:
+            return
+        self.acknowledged = self._position = self._kept = place
+        self.is_begun = True
+        self._task = asyncio.get_running_loop().create_task(self._work(), name=f"ally-durable-{self.plugin.name}")
+
+    async def _find_place(self) -> Place:
+        text = await asyncio.to_thread(self._reading.bookmark, self._bookmark)
+        if text is None:
+            await self._journal.flush()  # what is queued has been before
+        end = Place(await asyncio.to_thread(self._reading.last_n) + 1)
+        if text is not None:
+            with suppress(ValueError):
+                if (place := Place.parse(text)) <= end:
+                    return place
+            _log.error("the journal has no place %r, which %r had read up to; it begins at the end", text, self._name)
+        await self._journal.put_bookmark(self._bookmark, str(end))
+        return end
+
+    async def close(self) -> None:
+        """Deliver no more, wait `GRACE` for what runs, and write down what was acknowledged."""
+        self.is_closing = True
+        self._changed.set()
+        tasks = [task for task in (self._task, self._saving) if task is not None]
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=GRACE)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self.is_begun:
+            try:
+                await self._keep()
+            except JournalError as error:
+                _log.warning("what %r has acknowledged is not written down: %s", self._name, error)
+
+    # --- what `Feeds` and the daemon say ---
+
+    def look(self) -> None:
+        """Look for events: there may be more, or what held delivery up may be over."""
+        self._is_behind = True
+        self._changed.set()
+
+    def disconnected(self) -> None:
+        """Take note that the daemon is gone."""
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether it waits for something that nobody may tell of."""
+        return self._has_failed or not self.is_begun
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can be delivered any more, since the lane has ended."""
+        return not self._lane.is_open
+
+    async def acknowledge(self, offset: object) -> None:
+        """Take the plugin's word that everything up to an event is done; on disk when it returns.
+
+        An offset that was acknowledged before changes nothing. Raises ValidationRefused for what is no offset,
+        NotFoundRefused for one that was never sent, UnavailableRefused when it cannot be written: then say it again.
+        """
+        try:
+            place = Place.parse(offset)
+        except ValueError:
+            text = f"offset is {offset!r:.80}; expected the `offset` of an event, as `on_event` gave it"
+            raise ValidationRefused(text, plugin=self._name, field="offset") from None
+        if place > self.acknowledged:
+            if not self._was_sent(place):
+                text = f"offset {offset!r} was not sent to {self._name!r}; expected the `offset` of an event that was"
+                raise NotFoundRefused(text, plugin=self._name)
+            self._done(place)
+        try:
+            await self._keep()
+        except asyncio.CancelledError:
+            self._keep_soon()  # nobody waits for it any more, but it was said
+            raise
+        except JournalError as error:
+            self._keep_soon()  # in case it is not said again
+            raise UnavailableRefused(f"the acknowledgement is not on disk: {error}", plugin=self._name) from None
+
+    # --- what the ways to deliver have to say ---
+
+    @abstractmethod
+    def _may_go(self) -> bool:
+        """Say whether events can be delivered now."""
+
+    @abstractmethod
+    async def _deliver(self, found: list[Found]) -> None:
+        """Deliver events that were found."""
+
+    def _room(self) -> int:
+        """Return how many events may be delivered at once."""
+        return PORTION
+
+    def _was_sent(self, place: Place) -> bool:  # noqa: ARG002
+        """Say whether the plugin can know this place, which it has not acknowledged."""
+        return False
+
+    def _is_idle(self) -> bool:
+        """Say whether everything that was delivered is acknowledged."""
+        return True
+
+    def _done(self, place: Place) -> None:
+        """Take note that everything up to a place is done."""
+        self.acknowledged = max(self.acknowledged, place)
+
+    def _written(self) -> None:
+        """Take note that what is done is on disk."""
+
+    # --- the task ---
+
+    @property
+    def _name(self) -> str:
+        return self.plugin.name
+
+    @property
+    def _bookmark(self) -> str:
+        return f"durable:{self.plugin.name}"
+
+    async def _work(self) -> None:
+        told = ""
+        while not self.is_closing:
+            try:
+                await self._step()
+                told, self._has_failed = "", False
+            except JournalError as error:
+                if told != str(error):
+                    _log.warning("the events for %r cannot be read: %s", self._name, error)
+                told, self._is_behind, self._has_failed = str(error), False, True  # until somebody looks again
+            except Exception:  # noqa: BLE001 - whatever it is, the events are still there
+                _log.exception("the durable subscription of %r failed; this is a fault of ours", self._name)
+                await asyncio.sleep(1)
+
+    async def _step(self) -> None:
+        if not await self._until(self._has_work):
+            return
+        if self._walk is None:
+            await self._load()
+            return
+        # From here to the writing nothing waits: who delivers has just said that it can.
+        walk = self._walk
+        found = walk.portion(self._wants, self._names, self._room())
+        self._position = walk.place
+        if walk.is_over:
+            self._walk = None
+            self._tell_pruned(walk.pruned)
+        await self._deliver(found)
+        if self._walk is None and self._is_idle():
+            self._pass_by()
+        await asyncio.sleep(0)
+
+    def _has_work(self) -> bool:
+        return self._may_go() and (self._walk is not None or self._is_behind)
+
+    async def _until(self, condition: Callable[[], bool]) -> bool:
+        """Wait for a condition; return false when the feed is closed instead."""
+        while not self.is_closing:
+            if condition():
+                return True
+            self._changed.clear()
+            await self._changed.wait()
+        return False
+
+    async def _load(self) -> None:
+        """Read on, in a thread: a disk may be slow."""
+        self._is_behind = False
+        start = self._position
+        blocks, end = await asyncio.to_thread(self._reading.event_blocks, start.record)
+        if end > start.record:
+            self._walk, self._is_behind = Walk(blocks, start, end), True
+
+    def _wants(self, event: Event) -> bool:
+        is_wanted = self.plugin.grants.receives(event.type) and not is_own(event, self._name)
+        return is_wanted and not is_replayed(event.session_id)
+
+    def _tell_pruned(self, count: int) -> None:
+        if count:
+            self.pruned += count
+            text = "%d events were pruned before %r had acknowledged them; if some were for it, they are lost to it"
+            _log.warning(text, count, self._name)
+
+    # --- what is on disk ---
+
+    def _pass_by(self) -> None:
+        """Count as done what did not concern the plugin, so that it is not looked through again at the next start."""
+        self._done(self._position)
+        if self.acknowledged.record - self._kept.record > FAR:
+            self._keep_soon()
+
+    def _keep_soon(self) -> None:
+        if self._saving is None and not self.is_closing:
+            self._saving = asyncio.get_running_loop().create_task(self._keep_on())
+
+    async def _keep_on(self) -> None:
+        try:
+            while self._kept < self.acknowledged:
+                await asyncio.sleep(SAVE_S)
+                try:
+                    await self._keep()
+                except JournalError:  # the journal has said so; it goes on by itself
+                    await asyncio.sleep(1)
+        finally:
+            self._saving = None
+
+    async def _keep(self) -> None:
+        """Write down what is acknowledged. Raises JournalError."""
+        place = self.acknowledged
+        if place > self._kept:
+            await self._journal.put_bookmark(self._bookmark, str(place))  # written in the order of these calls
+            self._kept = max(self._kept, place)
+            self._written()

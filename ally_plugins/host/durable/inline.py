@@ -1,0 +1,70 @@
+"""Durable events for a plugin in the host's own process: its hooks are called in its lane, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.scope import Scope
+from ally_plugins.runtime.lanes.observers import Observers
+from ally_plugins.runtime.lanes.requests import Crash
+
+from .feed import Feed
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.events import Event
+    from ally_plugins.journal import Journal, Reading
+    from ally_plugins.runtime.lanes.plugin import Plugin
+    from ally_plugins.runtime.lanes.protocol import AnyLane
+
+    from .places import Found
+
+__all__ = ["InlineFeed"]
+
+
+class InlineFeed(Feed):
+    """Acknowledges an event once its hooks have returned.
+
+    A hook that raises or is too late is reported as a crash, and its event acknowledged all the same: one that always
+    makes it crash would come again for ever. One whose hook runs when the plugin or the host is stopped is not.
+    """
+
+    def __init__(self, plugin: Plugin, lane: AnyLane, types: Iterable[str], journal: Journal, reading: Reading) -> None:
+        super().__init__(plugin, lane, types, journal, reading)
+        self._table: Final = Observers.compile(plugin.implementations, lambda _: True)
+
+    @override
+    def _may_go(self) -> bool:
+        return self._lane.is_open
+
+    @override
+    async def _deliver(self, found: list[Found]) -> None:
+        for one in found:
+            if self.is_closing or not self._lane.is_open:
+                return
+            if self._wants(one.event) and not await self._call(one.event):  # asked again: it may take long to get here
+                return
+            self._done(one.place)
+            self._keep_soon()
+
+    @override
+    def _is_idle(self) -> bool:
+        return self._lane.is_open and not self.is_closing
+
+    async def _call(self, event: Event) -> bool:
+        """Call the hooks for an event; say whether it is done with, rather than interrupted by the plugin's end."""
+        name = self.plugin.name
+        handlers = self._table.handlers(event.__class__)
+        self._lane.delivered += bool(handlers)
+        for hook, function, is_async in handlers:
+            scope = Scope(name, event.session_id, event.origin, frozenset((name,)), event)
+            try:
+                await self._lane.submit(
+                    hook, function, (event,), is_async=is_async, scope=scope, deadline=self.plugin.deadline(hook)
+                )
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                if not self._lane.is_open:
+                    return False
+                self.plugin.crashed(Crash(name, hook, error, event))
+        return True

@@ -1,0 +1,126 @@
+"""Places in the journal, and the way through its events from one of them: what an offset means.
+
+Nothing here waits: blocks are handed in, and looked through a portion at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import frozen
+
+from ally_plugins.contract.values.codec import decode
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.events import Event
+
+if TYPE_CHECKING:
+    from ally_plugins.journal import EventBlock, StoredEvent
+
+__all__ = ["Found", "Place", "Walk"]
+
+_log: Final = logging.getLogger(__name__)
+
+LOOKED_AT: Final = 1024
+"""Events of a portion that are passed over at most: reading their types takes less than a millisecond."""
+
+_TEXT: Final = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})", re.ASCII)
+_ENVELOPE: Final = {"turn_id": "turnId", "call_id": "callId", "agent_id": "agentId", "parent_id": "parentId"}
+
+
+@frozen(order=True)
+class Place:
+    """A place in the journal: before it are all records up to `record`, and the first `events` events of that one.
+
+    Its text is what the wire calls an offset, which is nobody else's to read.
+    """
+
+    record: int
+    events: int = 0
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.record}.{self.events}"
+
+    @classmethod
+    def parse(cls, text: Any) -> Place:
+        """Read the text of a place. Raises ValueError when it is none."""
+        found = _TEXT.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            raise ValueError(f"{text!r:.80} is not a place in the journal")
+        return cls(int(found[1]), int(found[2]))
+
+
+@frozen
+class Found:
+    """An event, and the place right after it: its offset."""
+
+    place: Place
+    event: Event
+
+
+class Walk:
+    """Some blocks of the journal, looked through from a place on; `place` moves along, to record `end` in the end."""
+
+    def __init__(self, blocks: Sequence[EventBlock], place: Place, end: int) -> None:
+        self.place = place
+        self.is_over = False
+        self.pruned = 0
+        """Events whose content had been removed when they were passed."""
+        self._end = Place(end)
+        self._events = self._stored(blocks, place)
+
+    def portion(self, wants: Callable[[Event], bool], names: Callable[[str], bool], limit: int) -> list[Found]:
+        """Return at most `limit` of the next events that are wanted: by their type's name, then by what they say."""
+        found: list[Found] = []
+        for _ in range(LOOKED_AT):
+            pair = next(self._events, None)
+            if pair is None:
+                self.place, self.is_over = self._end, True
+                break
+            self.place, stored = pair
+            if names(stored.type) and (event := _event_of(stored)) is not None and wants(event):
+                found.append(Found(self.place, event))
+                if len(found) >= limit:
+                    break
+        return found
+
+    def _stored(self, blocks: Sequence[EventBlock], start: Place) -> Iterator[tuple[Place, StoredEvent]]:
+        for block in blocks:
+            done = start.events if block.n == start.record else 0
+            if block.content is None:
+                self.pruned += max(0, len(block) - done)
+                continue
+            try:
+                for number, stored in enumerate(block.events(), 1):
+                    if number > done:
+                        yield Place(block.n, number), stored
+            except (ValueError, KeyError, TypeError):
+                _log.exception("record %d of the journal holds no events that can be read", block.n)
+
+
+def _event_of(stored: StoredEvent) -> Event | None:
+    """Return the event as it was emitted, stamped; None for what this version does not know or cannot read.
+
+    As for an inline plugin, nobody checks the types of its data: what was emitted is what is heard.
+    """
+    from ally_plugins.wire.eventlines import event_from_params  # only where there is something to read
+
+    try:
+        wire = decode(stored.body)
+        params = {
+            "event_type": wire["type"],
+            "event_data": wire["data"],
+            "seq": stored.seq,
+            "timestamp": stored.at,
+            "session_id": stored.session_id,
+            "origin": wire["origin"],
+        }
+        params |= {name: wire[key] for name, key in _ENVELOPE.items() if key in wire}
+        return event_from_params(params)
+    except (EventError, ValueError, KeyError, TypeError) as error:
+        _log.warning("the event %s in the journal cannot be read: %s", stored.id, type(error).__name__)
+        return None

@@ -1,0 +1,330 @@
+"""The plugins of a running host: made from records, started, stopped, and put into quarantine.
+
+It owns the lanes and the watchdog. Who may do what is the records' word; what a plugin says goes over the bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, field
+
+from ally_plugins.catalog.decide.record import PluginRecord
+from ally_plugins.catalog.registry import load_class
+from ally_plugins.contract.handle import Ally
+from ally_plugins.contract.settings import Secret
+from ally_plugins.contract.tools.declared import collect_actions, collect_tools
+from ally_plugins.contract.values.errors import AllyError, PluginError, PluginLoadError, RefusedError
+from ally_plugins.host.bus.bus import PluginMessageBus
+from ally_plugins.host.bus.handle_port import PluginPort
+from ally_plugins.runtime.lanes import lane as lanes
+from ally_plugins.runtime.lanes.dispatch import Dispatcher
+from ally_plugins.runtime.lanes.lane import Crash, Lane, TimedOut
+from ally_plugins.runtime.lanes.loading import build, check_offered, implementations_of, new_manager
+from ally_plugins.runtime.lanes.observers import Observers
+from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, describe
+from ally_plugins.runtime.lanes.protocol import AnyLane
+from ally_plugins.runtime.lanes.tables import without_durable
+from ally_plugins.runtime.lanes.teardown import put_down_all
+from ally_plugins.runtime.lanes.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from ally_plugins.host.daemons.interface import RemoteSide  # noqa: TC004 - nobody reads these annotations at run time
+    from ally_plugins.host.daemons.member import Remote  # noqa: TC004 - nobody reads these annotations at run time
+    from ally_plugins.host.sessions.session import Session
+
+__all__ = ["Crew", "Member", "options_of"]
+
+_log: Final = logging.getLogger(__name__)
+
+_SHORTEST_SECRET: Final = 4
+"""Characters of a secret that is looked for in what a plugin raises."""
+_STATES: Final = {"waiting for consent": "waiting", "quarantined": "quarantined"}
+
+
+@define(eq=False)
+class Member:
+    """One plugin with the record it was made from; `factory` is given for plugins that come by code."""
+
+    plugin: Plugin
+    record: PluginRecord
+    factory: Callable[[Ally], Any] | None = None
+    ally: Ally | None = None
+    remote: Remote | None = None
+    """What a plugin has that runs in a process of its own."""
+    is_given: bool = False
+    """Whether it comes by code, as every one with a factory does."""
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether there is a manifest to hold the code to; by code it may be there for order and settings only."""
+        return not self.is_given or bool(self.record.manifest.requests)
+
+
+@define(eq=False)
+class Crew:
+    """All plugins of one host, from its start to its stop; belongs to the host's loop."""
+
+    bus: PluginMessageBus
+    dispatcher: Dispatcher
+    supports: Callable[[str], bool]
+    data_dir: Callable[[str], Path] | None
+    on_state: Callable[[Plugin], None]
+    on_crash: Callable[[Plugin, Crash], None]
+    now: Callable[[], float]
+    side: RemoteSide
+    members: dict[str, Member] = field(factory=dict)
+    watchdog: Watchdog = field(init=False)
+    _manager: Any = field(factory=new_manager)
+    _lanes: tuple[AnyLane, ...] = ()
+    _ending: set[asyncio.Task[None]] = field(factory=set)
+
+    def __attrs_post_init__(self) -> None:
+        self.watchdog = Watchdog(lambda: self._lanes, self._shortest_deadline)
+
+    @property
+    def plugins(self) -> list[Plugin]:
+        """Every plugin that is known to this host, running or not."""
+        return [member.plugin for member in self.members.values()]
+
+    def lanes(self) -> Sequence[AnyLane]:
+        """Return the lanes that are open."""
+        return [lane for lane in self._lanes if lane.is_open]
+
+    def add(
+        self, record: PluginRecord, factory: Callable[[Ally], Any] | None = None, *, is_given: bool = False
+    ) -> None:
+        """Make a plugin from its record; nothing of it runs yet. `is_given` says that it comes by code."""
+        plugin = Plugin(
+            name=record.name,
+            options=options_of(record),
+            on_state=self._state_changed,
+            on_crash=self.on_crash,
+            now=self.now,
+            before=record.manifest.before,
+            after=record.manifest.after,
+            version=record.version,
+            secrets=_secrets(record),
+        )
+        if not record.is_enabled:
+            plugin.state, plugin.reason = _STATES.get(record.state, "failed"), record.reason
+        self.members[record.name] = Member(plugin, record, factory, is_given=is_given or factory is not None)
+
+    def replan(self) -> None:
+        """Compute the order of every hook anew. Raises OrderError for a cycle."""
+        self.dispatcher.replan(self.plugins)
+
+    async def start(self, sessions: Iterable[Session]) -> None:
+        """Import, build and start every enabled plugin; one that fails is marked and hurts nobody.
+
+        Imports run one after the other, in order, since they run the plugins' module code; starts run concurrently.
+        """
+        self.replan()
+        for name in [plugin.name for plugin in self.plugins]:
+            member = self.members[name]
+            if member.record.is_enabled:
+                self._load(member)
+        self.replan()
+        loaded = [member for member in self.members.values() if member.plugin.state == "loaded"]
+        await asyncio.gather(*(self._start(member, sessions) for member in loaded))
+        self.replan()
+
+    def starts(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the name and version of each installed plugin that was started, and why it failed or ""."""
+        for member in self.members.values():
+            if not member.is_given and member.record.is_enabled:
+                plugin = member.plugin
+                yield plugin.name, plugin.version, plugin.reason if plugin.state == "failed" else ""
+
+    def _load(self, member: Member) -> None:
+        plugin, record = member.plugin, member.record
+        if member.factory is None and (record.daemon is not None or _is_legacy(record)):
+            from ally_plugins.host.daemons.member import (
+                new_remote,  # with the wire and all that, only where there are daemons
+            )
+
+            member.remote = new_remote(plugin, record, self.bus, self.side, is_declared=member.is_declared)
+            return
+        try:
+            factory = member.factory if member.factory is not None else load_class(record)
+            directory = self.data_dir(plugin.name) if self.data_dir is not None else None
+            port = PluginPort(plugin, self.bus, self.supports)
+            member.ally = Ally(plugin.name, port, settings=record.settings, data_dir=directory)
+            instance = build(factory, member.ally)
+            manifest = record.manifest if member.is_declared else None
+            plugin.implementations = implementations_of(self._manager, plugin.name, instance, manifest)
+            plugin.instance = instance  # not before: one without its implementations would seem to have no gate
+        except AllyError as error:
+            self._fail(plugin, str(error))
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
+            self._fail(plugin, plugin.masked(describe(error)))
+
+    async def _start(self, member: Member, sessions: Iterable[Session]) -> None:
+        plugin = member.plugin
+        if member.remote is not None:
+            self._open(plugin, member.remote.lane, sessions)
+            await self._feed(member)
+            await self._start_remote(plugin, member.remote)
+            return
+        lane = Lane(
+            plugin.name,
+            self.observers_of(member),
+            on_crash=plugin.crashed,
+            deadline=plugin.deadline,
+        )
+        self._open(plugin, lane, sessions)
+        plugin.set_state("starting")
+        try:
+            await self._register_decorated(member)
+            implementation = plugin.implementations.get("ally_start")
+            if implementation is not None:
+                await lane.submit(
+                    "ally_start",
+                    implementation.function,
+                    is_async=implementation.is_async,
+                    deadline=plugin.deadline("ally_start", "start"),
+                )
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
+            reason = str(error) if isinstance(error, (PluginLoadError, RefusedError, TimedOut)) else describe(error)
+            self._fail(plugin, f"it could not start: {reason}")
+            await lane.close()
+            return
+        if plugin.state == "starting":  # a hook may have put it into quarantine meanwhile
+            plugin.set_state("running")
+            await self._feed(member)
+
+    def observers_of(self, member: Member) -> Observers:
+        """Return what the lane of an inline plugin carries: what it is granted, without its durable types."""
+        found = Observers.compile(member.plugin.implementations, member.plugin.grants.receives)
+        return without_durable(found, member.record.durable)
+
+    async def _feed(self, member: Member) -> None:
+        plugin, types = member.plugin, member.record.durable
+        if types and plugin.lane is not None:
+            await self.side.feed(plugin, plugin.lane, types)
+
+    def _open(self, plugin: Plugin, lane: AnyLane, sessions: Iterable[Session]) -> None:
+        plugin.lane = lane
+        self._lanes = (*self._lanes, lane)
+        lane.start()
+        for session in sessions:
+            lane.attach(session.id, session.ring)
+
+    async def _start_remote(self, plugin: Plugin, remote: Remote) -> None:
+        """Start a process and wait until it runs, or its first try has failed."""
+        if (legacy := remote.legacy) is not None:
+            from ally_plugins.host.daemons.code_ally import LegacyMember  # only where there is one
+
+            plugin.set_state("starting")
+            try:
+                await LegacyMember(remote, legacy, self.bus).offer()
+            except PluginError as error:
+                self._fail(plugin, f"it could not start: {error}")
+                await remote.lane.close()
+                return
+        if remote.daemon is None:
+            plugin.instance = remote
+            plugin.set_state("running")
+            return
+        from ally_plugins.host.daemons.starting import new_supervisor
+
+        plugin.supervisor = supervisor = new_supervisor(remote, remote.daemon)
+        await supervisor.start()
+
+    async def _register_decorated(self, member: Member) -> None:
+        """Register what decorators offer, on the same path as at run time.
+
+        What the manifest does not declare is a load error; what is declared and not granted is left out, as a refusal.
+        """
+        plugin = member.plugin
+        for kind, specs in (("tool", collect_tools(plugin.instance)), ("action", collect_actions(plugin.instance))):
+            if member.is_declared:
+                check_offered(plugin.name, kind, specs, member.record.manifest)
+            for spec in specs:
+                try:
+                    await self.bus.register(plugin, kind, spec.handler, {"spec": spec})
+                except RefusedError as refusal:
+                    _log.info("the %s %r of %r is not offered: %s", kind, spec.name, plugin.name, refusal)
+
+    def _fail(self, plugin: Plugin, reason: str) -> None:
+        hint = f"see `ally-plugins info {plugin.name}`"
+        plugin.set_state("failed", reason if "ally-plugins" in reason else f"{reason}; {hint}")
+        _log.error("the plugin %r did not start: %s", plugin.name, plugin.masked(reason))
+
+    async def stop(self) -> None:
+        """Stop every plugin: `ally_stop` within its deadline, then its lane, which may take a grace longer."""
+        self.watchdog.close()
+        await asyncio.gather(*(self._stop(plugin) for plugin in self.plugins if plugin.lane is not None), *self._ending)
+
+    async def _stop(self, plugin: Plugin) -> None:
+        lane = plugin.lane
+        if lane is None:
+            return
+        if plugin.supervisor is not None:
+            await plugin.supervisor.stop("the host stops")
+        await self.side.feed_no_more(plugin)  # a daemon has said its last word; no event comes after `ally_stop`
+        implementation = plugin.implementations.get("ally_stop")
+        if plugin.is_running and implementation is not None and plugin.supervisor is None:
+            future = lane.submit(
+                "ally_stop",
+                implementation.function,
+                is_async=implementation.is_async,
+                deadline=plugin.deadline("ally_stop", "stop"),
+            )
+            await asyncio.wait([future])
+            if (error := future.exception()) is not None:
+                _log.warning("ally_stop of %r failed: %s", plugin.name, plugin.masked(describe(error)))
+        await asyncio.gather(lane.close(), put_down_all(plugin.working, lanes.GRACE))
+        if plugin.state in {"starting", "running", "stopping", "backoff"}:
+            plugin.set_state("stopped")
+
+    def _state_changed(self, plugin: Plugin) -> None:
+        self.on_state(plugin)
+        supervisor = plugin.supervisor
+        if plugin.state == "failed" and supervisor is not None:  # another host of the home may feed the plugin now
+            self._later(self.side.feed_no_more(plugin))
+        if plugin.state == "quarantined" and supervisor is not None and supervisor.process is not None:
+            # Not for the supervisor's own failures, after which no process is left; what its hooks did is the reason.
+            self._later(supervisor.stop("it is in quarantine"))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what follows from a change of state, which cannot wait for it; the crew's stop does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    def _shortest_deadline(self) -> float:
+        return min((plugin.shortest_deadline() for plugin in self.plugins), default=30.0)
+
+
+def options_of(record: PluginRecord) -> PluginOptions:
+    """Return what the operator, or the host author by code, has settled for a plugin."""
+    config = record.config
+    return PluginOptions(
+        grants=record.granted,
+        settings=record.settings,
+        limits=config.limits,
+        deadlines=config.deadlines,
+        gate_on_error=config.gate_on_error,
+        transform_on_error=config.transform_on_error,
+        shadow=config.shadow,
+        mandatory=config.mandatory,
+    )
+
+
+def _is_legacy(record: PluginRecord) -> bool:
+    return record.found is not None and record.found.legacy is not None
+
+
+def _secrets(record: PluginRecord) -> tuple[str, ...]:
+    """Return the values to keep out of texts; of very short ones every text would be full."""
+    values = [value for value in record.settings.values() if isinstance(value, Secret)]
+    return tuple(str(value) for value in values if len(value) >= _SHORTEST_SECRET)

@@ -1,0 +1,308 @@
+"""What the host asks plugins before something happens: gates and transforms of one session, recorded and announced.
+
+It joins the dispatcher's answers with policy's meaning of them, writes each decision down before it is given, and emits
+`DECISION`. No audit, no permission: a decision that cannot be recorded is a deny.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+from attrs import field, frozen
+
+from ally_plugins.contract.values.codec import structure
+from ally_plugins.contract.values.errors import JournalError, PluginError, RefusedError
+from ally_plugins.contract.values.events import Decision, PermissionRequest
+from ally_plugins.contract.values.ids import new_id
+from ally_plugins.contract.values.verdicts import Allow, Ask, Deny, Verdict
+from ally_plugins.journal import Journal, Record
+from ally_plugins.policy.model_input import check_model_input, shown_to_plugins
+from ally_plugins.policy.prompt_sections import check_sections
+from ally_plugins.policy.validation import check_text
+from ally_plugins.policy.verdicts import Vote, combine
+from ally_plugins.runtime.lanes.dispatch import Dispatcher, Question, Transformed
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.conversation import (
+        Context,
+        Message,
+        ModelInput,
+        PromptSection,
+        ToolCall,
+        ToolResult,
+    )
+    from ally_plugins.runtime.lanes.plugin import Plugin
+
+__all__ = ["Judge", "Ruling", "check_call", "check_message", "check_result", "verdict_name"]
+
+_log: Final = logging.getLogger(__name__)
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Other control characters are a tool's own business: output is coloured, and holds tabs and bells."""
+
+MAX_VALUE_BYTES: Final = 16 * 1024 * 1024
+"""The largest text that a transform may return, for tool output of any size; messages have their own limit."""
+
+
+@frozen
+class Ruling:
+    """What the gates came to. `decision_id` leads to the votes (`ally-plugins explain`); None when nobody was asked.
+
+    `reason` is for the agent and the person. `waived` says that the host need not ask its own question.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    decided_by: tuple[str, ...] = ()
+    waived: bool = False
+    decision_id: str | None = None
+    votes: tuple[Vote, ...] = field(default=(), repr=False)
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether it may happen without asking anybody."""
+        return isinstance(self.verdict, Allow)
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether it must not happen."""
+        return isinstance(self.verdict, Deny)
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether a person has to agree first."""
+        return isinstance(self.verdict, Ask)
+
+
+_ALLOWED: Final = Ruling(Allow())
+
+
+class Judge:
+    """Asks on behalf of one session. `emit` emits an event in it, `context_for` makes a plugin's view of it."""
+
+    def __init__(
+        self,
+        session_id: str,
+        dispatcher: Dispatcher,
+        journal: Journal,
+        *,
+        emit: Callable[[Decision, tuple[str, ...]], object],
+        context_for: Callable[[Plugin], Awaitable[Context]],
+        now_ms: Callable[[], int],
+        has_person: Callable[[], bool],
+    ) -> None:
+        self._session_id = session_id
+        self._dispatcher = dispatcher
+        self._journal = journal
+        self._emit = emit
+        self._context_for = context_for
+        self._now_ms = now_ms
+        self._has_person = has_person
+
+    async def gate_tool_call(self, call: ToolCall, origin: tuple[str, ...]) -> Ruling:
+        """Ask whether a tool may run with these arguments."""
+        if not self._dispatcher.has_any("ally_gate_tool_call"):
+            return _ALLOWED
+        question = self._question("ally_gate_tool_call", tool=call.tool_name, origin=origin, cause=call.call_id)
+        return await self._rule(question, call, call.tool_name)
+
+    async def gate_permission(self, request: PermissionRequest, origin: tuple[str, ...]) -> Ruling:
+        """Ask what the answer to the host's own question is."""
+        question = self._question(
+            "ally_gate_permission", tool=request.tool_name, origin=origin, cause=request.request_id
+        )
+        return await self._rule(question, request, request.tool_name)
+
+    async def gate_message(self, message: Message, plugin: str, origin: tuple[str, ...]) -> Ruling:
+        """Ask whether a plugin's message may enter; its author is not asked."""
+        question = self._question("ally_gate_message", caused_by=plugin, origin=origin, cause=message.id)
+        return await self._rule(question, message, f"a {message.role} message of {plugin}")
+
+    async def transform_tool_input(self, call: ToolCall, origin: tuple[str, ...]) -> Transformed[ToolCall]:
+        """Run the chain over a call's arguments."""
+        if not self._dispatcher.has_any("ally_transform_tool_input"):
+            return Transformed(call)
+        question = self._question("ally_transform_tool_input", tool=call.tool_name, origin=origin, cause=call.call_id)
+        return await self._transform(question, call, lambda value: (value,), check_call)
+
+    async def transform_tool_output(
+        self, call: ToolCall, result: ToolResult, origin: tuple[str, ...]
+    ) -> Transformed[ToolResult]:
+        """Run the chain over what a tool returned."""
+        if not self._dispatcher.has_any("ally_transform_tool_output"):
+            return Transformed(result)
+        question = self._question("ally_transform_tool_output", tool=call.tool_name, origin=origin, cause=call.call_id)
+        return await self._transform(question, result, lambda value: (call, value), check_result)
+
+    async def transform_user_message(self, message: Message) -> Transformed[Message]:
+        """Run the chain over what the person said."""
+        question = self._question("ally_transform_user_message", cause=message.id)
+        return await self._transform(question, message, lambda value: (value,), check_message)
+
+    async def transform_plugin_message(
+        self, message: Message, plugin: str, origin: tuple[str, ...]
+    ) -> Transformed[Message]:
+        """Run the chain over a plugin's message; its author is left out."""
+        question = self._question("ally_transform_plugin_message", caused_by=plugin, origin=origin, cause=message.id)
+        return await self._transform(question, message, lambda value: (value,), check_message)
+
+    async def transform_system_prompt(
+        self, sections: tuple[PromptSection, ...], origin: tuple[str, ...]
+    ) -> Transformed[tuple[PromptSection, ...]]:
+        """Run the chain over the sections of the system prompt."""
+        question = self._question("ally_transform_system_prompt", origin=origin)
+        return await self._transform(question, sections, lambda value: (value,), check_sections)
+
+    async def transform_model_request(self, request: ModelInput, origin: tuple[str, ...]) -> Transformed[ModelInput]:
+        """Run the chain over what the model is about to be asked; nobody is shown what is private."""
+        question = self._question("ally_transform_model_request", origin=origin)
+
+        def check(old: ModelInput, new: Any, plugin: str) -> tuple[ModelInput, tuple[str, ...]]:
+            return check_model_input(old, new, plugin, origin)
+
+        return await self._transform(question, request, lambda value: (shown_to_plugins(value),), check)
+
+    def is_asked(self, hook: str) -> bool:
+        """Say whether any plugin takes part in a gate or transform."""
+        return self._dispatcher.is_asked(hook)
+
+    def _question(self, hook: str, **about: Any) -> Question:
+        return Question(hook=hook, session_id=self._session_id, **about)
+
+    async def _rule(self, question: Question, value: Any, subject: str) -> Ruling:
+        plugins = self._dispatcher.participants(question)
+        if not plugins:
+            return _ALLOWED
+        contexts = {
+            plugin.name: await self._context_for(plugin)
+            for plugin in plugins
+            if plugin.is_running and "context" in plugin.implementations[question.hook].arguments
+        }
+        votes = await self._dispatcher.ask(question, plugins, lambda plugin: (value, contexts.get(plugin.name)))
+        outcome = combine(votes, person_present=self._has_person())
+        ruling = Ruling(outcome.verdict, outcome.reason, outcome.decided_by, outcome.waived, new_id("d"), tuple(votes))
+        try:
+            await self._journal.append(self._record(question, subject, ruling))
+        except JournalError as error:
+            text = f"the decision cannot be recorded: {error}"
+            ruling = attrs.evolve(ruling, verdict=Deny(text), reason=text, decided_by=(), waived=False)
+        self._announce(question, subject, ruling)
+        return ruling
+
+    def _record(self, question: Question, subject: str, ruling: Ruling) -> Record:
+        data = {
+            "kind": question.topic,
+            "subject": subject,
+            "verdict": verdict_name(ruling.verdict),
+            "reason": ruling.reason,
+            "decided_by": ruling.decided_by,
+            "waived": ruling.waived,
+            "origin": question.origin,
+            "cause": question.cause,
+            "votes": [_vote_data(vote) for vote in ruling.votes],
+        }
+        return Record("decision", self._now_ms(), question.caused_by, self._session_id, ruling.decision_id, data)
+
+    def _announce(self, question: Question, subject: str, ruling: Ruling) -> None:
+        event = Decision(
+            decision_id=ruling.decision_id or "",
+            kind=question.topic,
+            subject=subject,
+            verdict=verdict_name(ruling.verdict),
+            reason=ruling.reason,
+            decided_by=ruling.decided_by,
+            call_id=question.cause if question.topic == "tool_call" else None,
+        )
+        self._emit(event, question.origin)
+
+    async def _transform(
+        self,
+        question: Question,
+        value: Any,
+        arguments: Callable[[Any], tuple[Any, ...]],
+        check: Callable[[Any, Any, str], tuple[Any, tuple[str, ...]]],
+    ) -> Transformed[Any]:
+        done = await self._dispatcher.transform(question, value, arguments, check)
+        if done.changes:
+            self._journal.append_soon(self._transform_record(question, done))
+            for name, plugins in done.conflicts.items():
+                _log.warning("%s: %s all changed %r; the last one won", question.hook, ", ".join(plugins), name)
+        return done
+
+    def _transform_record(self, question: Question, done: Transformed[Any]) -> Record:
+        data = {
+            "hook": question.hook,
+            "cause": question.cause,
+            "changes": [attrs.asdict(change) for change in done.changes],
+            "conflicts": done.conflicts,
+            "blocked_by": done.blocked_by,
+            "reason": done.reason,
+        }
+        return Record("transform", self._now_ms(), question.caused_by, self._session_id, question.cause, data)
+
+
+def verdict_name(verdict: Verdict | None) -> str:
+    """Return a verdict as the wire and the audit write it; an abstention is `abstain`."""
+    return "abstain" if verdict is None else type(verdict).__name__.lower()
+
+
+def _vote_data(vote: Vote) -> dict[str, Any]:
+    return {
+        "plugin": vote.plugin,
+        "verdict": verdict_name(vote.verdict),
+        "reason": getattr(vote.verdict, "reason", ""),
+        "cause": vote.cause,
+        "shadow": vote.shadow,
+        "elapsed_ms": round(vote.elapsed_ms, 3),
+        "detail": vote.detail,
+    }
+
+
+def check_call(old: ToolCall, new: Any, _plugin: str = "") -> tuple[ToolCall, tuple[str, ...]]:
+    """Take a transformed call: only its arguments may differ. Raises PluginError."""
+    _check_kind(old, new)
+    if new.tool_name != old.tool_name:
+        raise PluginError(f"the transform changed the tool from {old.tool_name!r}; only arguments may change")
+    arguments: Mapping[str, Any] = structure(type(old.arguments), new.arguments, name="arguments")
+    changed = tuple(k for k in {**old.arguments, **arguments} if old.arguments.get(k, _log) != arguments.get(k, _log))
+    return attrs.evolve(old, arguments=arguments), changed
+
+
+def check_result(old: ToolResult, new: Any, _plugin: str = "") -> tuple[ToolResult, tuple[str, ...]]:
+    """Take a transformed result; whether the tool succeeded may not change. Raises PluginError."""
+    _check_kind(old, new)
+    if new.success is not old.success:
+        raise PluginError("the transform changed whether the tool succeeded; only output, error and data may change")
+    for name, text in (("output", new.output), ("error", new.error)):
+        if not (isinstance(text, str) or (text is None and name == "error")):
+            raise PluginError(f"{name} is {type(text).__name__}; expected a string")
+        if text is not None and len(text) > MAX_VALUE_BYTES:
+            raise PluginError(f"{name} has {len(text)} characters; expected {MAX_VALUE_BYTES} at most")
+        if text != getattr(old, name) and _SURROGATE.search(text or ""):
+            raise PluginError(f"{name} has a lone surrogate, which no UTF-8 can say")
+    return new, _changed(old, new, ("output", "error", "data"))
+
+
+def check_message(old: Message, new: Any, _plugin: str = "") -> tuple[Message, tuple[str, ...]]:
+    """Take a transformed message: only its content may differ. Raises PluginError."""
+    _check_kind(old, new)
+    if new.content != old.content:
+        try:
+            check_text(new.content, MAX_VALUE_BYTES)
+        except RefusedError as refusal:  # no call was refused: the transform is at fault, and that is counted
+            raise PluginError(f"the transform's message is not valid: {refusal}") from None
+    return attrs.evolve(old, content=new.content), _changed(old, new, ("content",))
+
+
+def _check_kind(old: object, new: object) -> None:
+    if type(new) is not type(old):
+        message = f"the transform replaced a {type(old).__name__} by {type(new).__name__}; use evolve(value, field=...)"
+        raise PluginError(message)
+
+
+def _changed(old: object, new: object, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if getattr(old, name) != getattr(new, name))

@@ -1,0 +1,221 @@
+"""The conversation that a session has when the host author gives none: messages and state, in memory.
+
+Also the default of every capability hook. State that events tell (todos, usage, agents) is followed here.
+"""
+
+# ruff: noqa: ARG002, D102 - the capability hooks are described, with their arguments, in `hookspecs`
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from attrs import define, evolve, field
+
+from ally_plugins.contract.markers import hookimpl
+from ally_plugins.contract.values.conversation import AgentState, Context, Message, TodoItem
+from ally_plugins.contract.values.events import (
+    AgentEnd,
+    AgentStart,
+    CompactionComplete,
+    ContextUsageUpdate,
+    Event,
+    SessionStart,
+    TodoUpdate,
+)
+from ally_plugins.contract.values.ids import new_id
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.conversation import ActionRequest
+    from ally_plugins.contract.values.events import PluginEvent
+
+    from .session import Session
+
+__all__ = ["Conversation", "DefaultCapabilities", "HostAction"]
+
+HostAction: TypeAlias = "Callable[[Session, ActionRequest], Any]"
+"""What carries out an action of the host's own; may return an awaitable. None says that it cannot."""
+
+_CURSOR_DIGITS: Final = 18
+_STATUSES: Final = ("pending", "in_progress", "completed")
+
+
+@define(eq=False)
+class Conversation:
+    """The messages of one session and what is known of its agent. Messages belong to the loop's thread.
+
+    One that `is_mirror` follows a history that somebody else keeps: plugins' messages come into it from there. While it
+    is behind, `catch_up` brings it up to date; that is called, once, when somebody reads or adds.
+    """
+
+    focus: str | None = None
+    token_usage: float | None = None
+    todos: tuple[TodoItem, ...] = ()
+    is_processing: bool = False
+    is_mirror: bool = False
+    catch_up: Callable[[], object] | None = None
+    _messages: list[Message] = field(factory=list)
+    _agents: dict[str, AgentState] = field(factory=dict)
+    _ids: set[str] = field(factory=set)
+    _visible: list[Message] = field(factory=list)
+    _epoch: str = field(factory=lambda: new_id("e"))
+    """Of this conversation alone, so that a cursor of another session, or of before a restart, is seen to be one."""
+
+    @property
+    def agents(self) -> tuple[AgentState, ...]:
+        """The agents that are at work, in the order in which they began."""
+        return tuple(self._agents.values())
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages, oldest first; `add` and `replace` change them."""
+        self._catch_up()
+        return self._messages
+
+    def _catch_up(self) -> None:
+        if self.catch_up is not None:
+            catch_up, self.catch_up = self.catch_up, None
+            catch_up()
+
+    def add(self, message: Message) -> bool:
+        """Append a message and say so; one whose id is there already is folded into the first."""
+        self._catch_up()
+        if message.id and message.id in self._ids:
+            return False
+        if message.id:
+            self._ids.add(message.id)
+        self._messages.append(message)
+        if not message.private:
+            self._visible.append(message)
+        return True
+
+    def replace(self, messages: Iterable[Message]) -> None:
+        """Put other messages in the place of all, as a compaction does; cursors start anew.
+
+        Ids that were there stay known, so that a message that is delivered again does not come back.
+        """
+        self._catch_up()
+        self._messages, self._visible = [], []
+        self._epoch = new_id("e")
+        for message in messages:
+            self._ids.discard(message.id)
+            self.add(message)
+
+    def follow(self, event: Event) -> None:
+        """Take from an event what it says of the agent's state; cheap for events that say nothing."""
+        follower = _FOLLOWERS.get(event.__class__)
+        if follower is not None:
+            follower(self, event)
+
+    def snapshot(self, session_id: str, parts: Sequence[str], since: str | None) -> Context:
+        """Return the named parts; `messages` only what came after the cursor `since`, and nothing that is private."""
+        self._catch_up()
+        start, is_reset = self._position(since)
+        visible = self._visible
+        return Context(
+            session_id=session_id,
+            messages=tuple(visible[start:] if start else visible) if "messages" in parts else None,
+            focus=self.focus if "focus" in parts else None,
+            token_usage=self.token_usage if "token_usage" in parts else None,
+            todos=self.todos if "todos" in parts else None,
+            agents=self.agents if "agents" in parts else None,
+            is_processing=self.is_processing if "is_processing" in parts else None,
+            cursor=f"{self._epoch}:{len(visible)}" if "messages" in parts else "",
+            is_reset=is_reset and "messages" in parts,
+        )
+
+    def _position(self, since: str | None) -> tuple[int, bool]:
+        if since is None:
+            return 0, False
+        epoch, _, count = since.partition(":")
+        if epoch == self._epoch and len(count) <= _CURSOR_DIGITS and count.isdecimal():
+            start = int(count)
+            if start <= len(self._visible):
+                return start, False
+        return 0, True
+
+
+def _usage(conversation: Conversation, event: Any) -> None:
+    if event.parent_call_id is None:  # else it is how full a sub-agent's window is
+        conversation.token_usage = event.context_usage
+
+
+def _compacted(conversation: Conversation, event: Any) -> None:
+    if event.new_context_usage is not None:
+        conversation.token_usage = event.new_context_usage
+
+
+def _todos(conversation: Conversation, event: Any) -> None:
+    conversation.todos = tuple(_todo(i, todo) for i, todo in enumerate(event.todos) if isinstance(todo, Mapping))
+
+
+def _todo(index: int, todo: Mapping[str, Any]) -> TodoItem:
+    status = todo.get("status")
+    return TodoItem(
+        id=str(todo.get("id", index)),
+        task=str(todo.get("task", todo.get("content", ""))),
+        status=status if status in _STATUSES else "pending",
+        active_form=todo.get("activeForm"),
+    )
+
+
+def _agent_started(conversation: Conversation, event: Any) -> None:
+    key = event.agent_id or event.instance_id or event.agent_name
+    conversation._agents[key] = AgentState(  # noqa: SLF001 - this module's own class
+        key, event.agent_name, event.task_prompt, event.parent_id, event.timestamp
+    )
+    conversation.is_processing = True
+
+
+def _agent_ended(conversation: Conversation, event: Any) -> None:
+    conversation._agents.pop(event.agent_id or event.instance_id or event.agent_name, None)  # noqa: SLF001
+    conversation.is_processing = bool(conversation._agents)  # noqa: SLF001
+
+
+def _focus(conversation: Conversation, event: Any) -> None:
+    if event.focus is not None:
+        conversation.focus = event.focus
+
+
+_FOLLOWERS: Final[dict[type[Event], Callable[[Conversation, Any], None]]] = {
+    AgentEnd: _agent_ended,
+    AgentStart: _agent_started,
+    CompactionComplete: _compacted,
+    ContextUsageUpdate: _usage,
+    SessionStart: _focus,
+    TodoUpdate: _todos,
+}
+
+
+class DefaultCapabilities:
+    """What answers the capability hooks when no implementation of the host author's does."""
+
+    def __init__(self) -> None:
+        self.actions: dict[str, HostAction] = {}
+
+    @hookimpl
+    def ally_add_message(self, session: Session, message: Message) -> bool:
+        if not session.conversation.is_mirror:
+            session.conversation.add(message)
+        return True
+
+    @hookimpl
+    def ally_emit_event(self, session: Session, event: PluginEvent) -> bool:
+        return True
+
+    @hookimpl
+    def ally_get_context(self, session: Session, parts: Sequence[str], since: str | None) -> Context:
+        return session.conversation.snapshot(session.id, parts, since)
+
+    @hookimpl
+    def ally_request_action(self, session: Session, request: ActionRequest) -> Any:
+        handler = self.actions.get(request.action)
+        return handler(session, request) if handler is not None else None
+
+
+def without_private(context: Context) -> Context:
+    """Return the context without messages that the host marked private, and none that could change, whoever made it."""
+    messages = context.messages
+    if messages is None or (messages.__class__ is tuple and not any(message.private for message in messages)):
+        return context
+    return evolve(context, messages=tuple(message for message in messages if not message.private))

@@ -1,0 +1,510 @@
+"""One conversation: its events, its gates and transforms, and the safe points at which plugins' messages enter.
+
+`emit` may be called from any thread and never waits; everything else belongs to the host's loop. What the session
+shares with others (plugins, journal, clock) comes from the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import attrs
+
+from ally_plugins.contract.hookspecs import HOOKS
+from ally_plugins.contract.tables import suggest
+from ally_plugins.contract.tools.declared import DEFAULT_TIMEOUT
+from ally_plugins.contract.values.codec import encode, event_to_wire
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.conversation import (
+    CONTEXT_PARTS,
+    ActionRequest,
+    Context,
+    Message,
+    ModelInput,
+    PromptSection,
+    SafePoint,
+    ToolCall,
+    ToolResult,
+)
+from ally_plugins.contract.values.errors import GateRefused, SessionError
+from ally_plugins.contract.values.events import (
+    CompactionComplete,
+    ContextThreshold,
+    ContextUsageUpdate,
+    DiffPreview,
+    Event,
+    PermissionRequest,
+    SessionEnd,
+    UserMessage,
+    stamp,
+    unstamped,
+)
+from ally_plugins.contract.values.frozen import EMPTY, freeze_mapping
+from ally_plugins.host.bus.agenttools import MAIN_AGENT, AgentTool
+from ally_plugins.policy.model_input import with_ids
+from ally_plugins.policy.prompt_sections import refuse_doubles
+from ally_plugins.policy.thresholds import Thresholds
+from ally_plugins.runtime.lanes.ring import Ring
+
+from .deliveries import Deliveries
+from .gates import Judge, Ruling
+from .inbox import SAFE_POINTS, Inbox, Waiting
+from .memory import Conversation, without_private
+from .stream import HostStream
+from .toolcalls import Asker, Runner, run_tool_call
+
+if TYPE_CHECKING:
+    from ally_plugins.journal import Journal
+    from ally_plugins.runtime.lanes.clock import Clock
+    from ally_plugins.runtime.lanes.dispatch import Dispatcher, Transformed
+    from ally_plugins.runtime.lanes.plugin import Plugin
+    from ally_plugins.runtime.lanes.protocol import AnyLane
+
+    from .stream import ActivityStream
+
+__all__ = ["Session"]
+
+_log: Final = logging.getLogger(__name__)
+
+UNWRITTEN: Final = 65_536
+"""Events of one burst that wait for the journal beside the ring: some 50 MB, far more than an agent emits in a turn."""
+
+T = TypeVar("T")
+
+_HOOKS_OF_TOPICS: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
+
+
+class SessionSide(Protocol):
+    """What a session needs of its host."""
+
+    clock: Clock
+    dispatcher: Dispatcher
+    stream: HostStream
+    has_person: bool
+
+    @property
+    def journal(self) -> Journal:
+        """The journal, while the host runs."""
+        ...
+
+    def pump(self, session: Session) -> None:
+        """Wake whoever carries the session's events; may be called from any thread."""
+
+    def lanes(self) -> Sequence[AnyLane]:
+        """Return the lanes that are open."""
+        ...
+
+    async def capability(self, hook: str, **arguments: Any) -> Any:
+        """Call the host's implementation of a capability hook."""
+
+    async def run_action(self, session: Session, request: ActionRequest, timeout: float) -> Any:
+        """Carry out an action."""
+
+    def agent_tools(self, session_id: str, agent: str, taken: Collection[str]) -> tuple[AgentTool, ...]:
+        """Return what an agent of a session may call."""
+        ...
+
+    async def call_agent_tool(
+        self, session: Session, tool: AgentTool, arguments: Mapping[str, Any], timeout: float | None
+    ) -> ToolResult:
+        """Call what an agent may call."""
+        ...
+
+    def close_session(self, session: Session) -> None:
+        """Let go of a session that has been drained."""
+
+    def heard_person(self, session_id: str, text: str, seq: int) -> None:
+        """Take what the person said, as event `seq`."""
+
+    def open_session(self, session_id: str) -> Session | None:
+        """Return the open session with this id, if there is one."""
+
+
+class Session:
+    """A conversation of a host; made by `Host.session`, it lives until `close`.
+
+    `conversation` is the default, in-memory one; a host that keeps its own leaves it alone.
+    """
+
+    def __init__(self, session_id: str, host: SessionSide, *, first_seq: int = 0) -> None:
+        self.id: Final = session_id
+        self.conversation = Conversation()
+        self.inbox = Inbox()
+        self.turn_id: str | None = None
+        self.is_closed = False
+        self.triggered = asyncio.Event()
+        self.ring = Ring()
+        self.ring.head = self.ring.base = first_seq
+        self.recorded = first_seq
+        self.judge = Judge(
+            session_id,
+            host.dispatcher,
+            host.journal,
+            emit=self._announce,
+            context_for=self._context_for,
+            now_ms=host.clock.time_ms,
+            has_person=lambda: self.has_person,
+        )
+        self.has_person = host.has_person
+        self._host = host
+        self._lock = self.ring.lock
+        self._now_ms = host.clock.time_ms
+        self._stream = host.stream
+        self._is_pumped = False
+        self._has_ended = False
+        self._deliveries = Deliveries(self, host, host.clock.time_ms)
+        self._origin: tuple[str, ...] = ()
+        self._turn_origin: tuple[str, ...] = ()
+        self._turns = 0
+        self._thresholds = Thresholds()
+        self._unwritten: list[Event] = []
+        self._safe_point = asyncio.Lock()
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Session {self.id!r}>"
+
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """The chain of plugins that led to what the agent does now; empty when it follows the person alone."""
+        return self._origin
+
+    # --- events ---
+
+    def emit(self, event: Event) -> None:
+        """Give an event its place in the session and let it flow to listeners, plugins and the journal.
+
+        Never blocks and never raises because of a plugin; may be called from any thread. The event carries what plugins
+        led to it as `origin`. Raises SessionError once the session is closed, EventError for what is no event.
+        """
+        self._emit(event, None)
+
+    def emit_caused(self, event: Event, origin: tuple[str, ...]) -> None:
+        """Emit an event that a chain of plugins has caused, whatever else goes on."""
+        self._emit(event, origin)
+
+    def _announce(self, event: Event, origin: tuple[str, ...]) -> None:
+        """Tell of a decision, which stands in the journal; a session that was closed meanwhile hears no more."""
+        if not self.is_closed:
+            self._emit(event, origin)
+
+    def scoped(self, parent_id: str) -> ActivityStream:
+        """Return a stream whose events come into this session with `parent_id`, where they have none."""
+        return HostStream(self.emit).create_scoped(parent_id)
+
+    def _emit(self, event: Event, origin: tuple[str, ...] | None) -> None:
+        if self.is_closed:
+            self._check_open()
+        kind = event.__class__
+        if kind is UserMessage:
+            self._origin = self._turn_origin = ()
+        elif kind is SessionEnd:
+            self._has_ended = True
+        ring = self.ring
+        with self._lock:
+            if getattr(event, "seq", True):  # emitted before, or no event at all
+                event = unstamped(event)
+            ring.head = seq = ring.head + 1
+            stamp(event, seq, self._now_ms(), self.id, self._origin if origin is None else origin, self.turn_id)
+            ring.items.append(event)
+            if len(ring.items) > ring.capacity:
+                self._keep_unwritten(ring.trim())
+        if kind is UserMessage:
+            self._host.heard_person(self.id, event.content, seq)  # type: ignore[attr-defined]
+        self.conversation.follow(event)
+        self._stream.tell(event)
+        if not self._is_pumped:
+            self._is_pumped = True
+            self._host.pump(self)
+        if kind is ContextUsageUpdate:
+            self._check_thresholds(event)  # type: ignore[arg-type]
+        elif kind is CompactionComplete:
+            with self._lock:
+                self._thresholds.compacted(event.new_context_usage)  # type: ignore[attr-defined]
+
+    def _keep_unwritten(self, events: list[Event]) -> None:
+        """Keep for the journal what a burst pushed out of the ring before the loop came to write it."""
+        kept = [event for event in events if event.seq > self.recorded]
+        room = UNWRITTEN - len(self._unwritten)
+        if len(kept) > room:
+            _log.warning("session %r: %d events came too fast to be recorded", self.id, len(kept) - room)
+        self._unwritten += kept[:room]
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            message = f"session {self.id!r} is closed; open one with host.session()"
+            raise SessionError(message)
+
+    def _check_thresholds(self, event: ContextUsageUpdate) -> None:
+        if event.parent_call_id is not None:  # a sub-agent's window
+            return
+        usage = event.context_usage
+        with self._lock:
+            levels = self._thresholds.update(usage)
+        for level in levels:
+            self._emit(ContextThreshold(threshold=level, context_usage=usage), None)
+
+    def pumped(self) -> None:
+        """Take note that what was emitted is on its way to the plugins, so that the next event wakes the pump again."""
+        self._is_pumped = False
+
+    @property
+    def unwritten(self) -> int:
+        """How many events the journal was not given yet."""
+        return self.ring.head - self.recorded
+
+    def write_down(self) -> None:
+        """Give the journal what was emitted; the pump calls it on the host's loop."""
+        ring = self.ring
+        with self._lock:  # an event of another thread that is not in `events` must not count as recorded
+            events = self._unwritten + ring.items[max(self.recorded - ring.base, 0) :]
+            self._unwritten = []
+            self.recorded = ring.head
+        self._host.journal.add_events(
+            [
+                (self.id, e.seq, e.timestamp, e.type, ">".join(e.origin) or None, encode(event_to_wire(e)))
+                for e in events
+            ]
+        )
+        if len(ring.items) > ring.capacity // 8:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Free what every lane has read."""
+        positions = [position for lane in self._host.lanes() if (position := lane.position(self.id)) is not None]
+        with self._lock:
+            self.ring.forget_until(min([*positions, self.recorded]))
+
+    async def drained(self) -> None:
+        """Wait until every plugin has heard what was emitted so far, or has been given up on.
+
+        Cancelling stops the waiting and nothing else.
+        """
+        waiting = [
+            lane.submit("drained", None, session_id=self.id)
+            for lane in self._host.lanes()
+            if lane.position(self.id) is not None
+        ]
+        if waiting:
+            await asyncio.wait(waiting)
+            for future in waiting:
+                future.exception()
+        self._let_go()
+        self.ring.forget_runs()
+
+    # --- gates and transforms ---
+
+    async def gate_tool_call(self, call: ToolCall) -> Ruling:
+        """Ask the plugins whether a tool may run, with its final arguments.
+
+        Each gate answers within its deadline, or counts as deny. `ask` without a person present is deny. Cancelling
+        takes the question back.
+        """
+        return await self.judge.gate_tool_call(call, self._origin)
+
+    async def gate_permission(self, request: PermissionRequest) -> Ruling:
+        """Ask the plugins about the host's own permission question; a waiver stands in for the person's answer."""
+        return await self.judge.gate_permission(request, self._origin)
+
+    async def transform_tool_input(self, call: ToolCall) -> ToolCall:
+        """Return the call with the arguments that the plugins made of it. Raises GateRefused when one blocks."""
+        return _unblocked(await self.judge.transform_tool_input(call, self._origin))
+
+    async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
+        """Return the result that the plugins made of a tool's. Raises GateRefused when one blocks."""
+        return _unblocked(await self.judge.transform_tool_output(call, result, self._origin))
+
+    async def transform_user_message(self, message: Message) -> Message:
+        """Return what the plugins made of the person's message. Raises GateRefused when one blocks."""
+        return _unblocked(await self.judge.transform_user_message(message))
+
+    async def transform_system_prompt(self, sections: Iterable[PromptSection]) -> tuple[PromptSection, ...]:
+        """Return what the plugins made of the system prompt. Raises GateRefused when one blocks.
+
+        Ask `wants("system_prompt")` first, so that sections are made only where somebody wants them. Names must be
+        unique; ValueError says which is not.
+        """
+        given = tuple(sections)
+        if not self.judge.is_asked("ally_transform_system_prompt"):
+            return given
+        refuse_doubles(given)
+        return _unblocked(await self.judge.transform_system_prompt(given, self._origin))
+
+    async def transform_model_request(self, request: ModelInput) -> ModelInput:
+        """Return what the plugins made of what the model is about to be asked. Raises GateRefused when one blocks.
+
+        Ask `wants("model_request")` first, so that the value is made only where somebody wants it. Plugins are not
+        shown private messages, which stay behind the message that they followed. Messages without an id are given one;
+        ids must be unique, ValueError says which is not.
+        """
+        if not self.judge.is_asked("ally_transform_model_request"):
+            return request
+        return _unblocked(await self.judge.transform_model_request(with_ids(request), self._origin))
+
+    def wants(self, topic: str) -> bool:
+        """Say whether any plugin is to be asked about a topic of gates or transforms, such as `model_request`.
+
+        The words are those of grants: tool_call, message, permission; tool_input, tool_output, user_message,
+        plugin_message, system_prompt, model_request. Costs next to nothing, so it may be asked each time: plugins come
+        and go. Raises ValueError for another word.
+        """
+        hook = _HOOKS_OF_TOPICS.get(topic)
+        if hook is None:
+            raise ValueError(f"topic is {topic!r}; {suggest(topic, _HOOKS_OF_TOPICS)}")
+        return self.judge.is_asked(hook)
+
+    async def run_tool_call(
+        self,
+        call: ToolCall,
+        run: Runner,
+        *,
+        ask: Asker | None = None,
+        check: Callable[[Mapping[str, Any]], None] | None = None,
+        preview: Callable[[ToolCall], DiffPreview | None] | None = None,
+    ) -> ToolResult:
+        """Carry out one tool call in the order that the contract names, and return what the model is to see.
+
+        Input transforms; `check` of the arguments; `preview`, emitted as DIFF_PREVIEW; gates on the final value; `ask`
+        the person where a gate wants it (without `ask` that is a deny); TOOL_CALL_START; `run`; output transforms;
+        TOOL_CALL_END. A refusal is a result with `success` false and the reason, so that the model can go on. Errors of
+        `run` become such a result too; cancelling cancels `run` and emits the end with an error.
+        """
+        return await run_tool_call(self, call, run, ask=ask, check=check, preview=preview)
+
+    # --- what plugins put into the conversation ---
+
+    async def safe_point(self, kind: SafePoint = "step") -> tuple[Message, ...]:
+        """Let due messages of plugins enter the conversation, and return those that did.
+
+        Call it where the conversation may change: after all results of an assistant's tool calls ("step"), at the end
+        of a turn ("turn_end"), and with the person's next message or when a plugin wakes the agent ("turn_start"). A
+        message whose delivery is recorded too late for a crash is delivered again under the same id; conversations fold
+        by id. A message that the host's implementation does not take waits for the next safe point. While a delivery
+        cannot be recorded the agent goes on; recording it is tried again at the next safe point. What has entered when
+        the call is cancelled is returned by the next one. Raises SessionError for a closed session, ValueError for
+        another `kind`.
+        """
+        self._check_open()
+        if kind not in SAFE_POINTS:
+            raise ValueError(f"safe_point is {kind!r}; expected one of {', '.join(map(repr, SAFE_POINTS))}")
+        if kind == "step" and not (self.inbox or self._deliveries.are_open or self._safe_point.locked()):
+            self._origin = self._turn_origin  # as below, where nothing waits: this is every step of most runs
+            self.triggered.clear()
+            return ()
+        async with self._safe_point:
+            if kind == "turn_start":
+                self._turns += 1
+                self.turn_id = f"{self.id}:t{self._turns}"
+                self.triggered.clear()
+            await self._deliveries.enter(kind)
+            self._follow_chain(kind, self._deliveries.entered)
+            await self._deliveries.record()
+            if not self.inbox.wants_turn:
+                self.triggered.clear()
+            return self._deliveries.take_entered()
+
+    async def wait_for_trigger(self) -> None:
+        """Wait until a plugin that may wakes the agent; then call `safe_point("turn_start")` and run a turn."""
+        await self.triggered.wait()
+
+    def expect(self, waiting: Waiting) -> None:
+        """Let an accepted message wait for its safe point."""
+        self._deliveries.expect(waiting)
+
+    def look_again(self) -> None:
+        """Look into the journal for accepted messages that nobody told of, once what is queued is on disk."""
+        self._deliveries.look_again()
+
+    def load_pending(self) -> None:
+        """Take up what the journal holds as pending for this session. Raises JournalError."""
+        self._deliveries.load_pending()
+
+    def _follow_chain(self, kind: str, delivered: Sequence[Waiting]) -> None:
+        """Give what follows from delivered messages their chain: for a step, or a whole turn that they began."""
+        chain = max((waiting.origin for waiting in delivered), key=len, default=())
+        if kind != "step" and delivered:
+            self._turn_origin = chain
+        elif kind == "turn_end":
+            self._turn_origin = ()
+        self._origin = max(chain, self._turn_origin, key=len)
+
+    # --- context and actions ---
+
+    async def context(self, parts: Sequence[str], since: str | None = None) -> Context:
+        """Return parts of the session's context, without what is private; the host's implementation answers."""
+        found = await self._host.capability("ally_get_context", session=self, parts=parts, since=since)
+        return without_private(_only(found, parts))
+
+    async def request_action(
+        self,
+        action: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        by: str = "person",
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Any:
+        """Carry out an action for the person, the agent or the host (`by`); the plugin's, or the host's own.
+
+        `timeout` is in seconds; a plugin's action has its own besides. Raises NotFoundRefused, ArgumentsError,
+        ToolCallError, and UnavailableRefused when it cannot be recorded.
+        """
+        origin = () if by == "person" else self._origin
+        request = ActionRequest(action, freeze_mapping(arguments or EMPTY), by, origin=origin)
+        return await self._host.run_action(self, request, timeout)
+
+    def agent_tools(self, agent: str = MAIN_AGENT, *, taken: Collection[str] = ()) -> tuple[AgentTool, ...]:
+        """Return what an agent may call now: tools, and the actions that their plugins offer to it.
+
+        Ask before each model request, since plugins come and go. `agent` is the name that `visible_to` may have;
+        `taken` are the names of the host's own tools, which no plugin's gets. The order depends on the names only.
+        """
+        return self._host.agent_tools(self.id, agent, taken)
+
+    async def call_agent_tool(
+        self, tool: AgentTool, arguments: Mapping[str, Any] | None = None, *, timeout: float | None = None
+    ) -> ToolResult:
+        """Call one of `agent_tools` for the agent; `timeout` is in seconds, at most the tool's own.
+
+        Gates are asked by `run_tool_call`, not here. An action is announced and recorded as asked for by the agent.
+        Raises ArgumentsError before anything runs, ToolCallError when it fails, NotFoundRefused when it is gone.
+        """
+        return await self._host.call_agent_tool(self, tool, arguments or EMPTY, timeout)
+
+    async def close(self) -> None:
+        """Let the plugins hear what was emitted, then let go of the session; it can be found again by its id.
+
+        Emits SESSION_END, unless the host did.
+        """
+        if self.is_closed:
+            return
+        self.end("closed")
+        await self.drained()
+        await self._deliveries.record()
+        if self.is_closed:  # by another call, meanwhile
+            return
+        self.is_closed = True
+        self._host.close_session(self)
+
+    def end(self, reason: str) -> None:
+        """Emit SESSION_END if nobody has yet; the session stays open."""
+        if not self._has_ended and not self.is_closed:
+            self._emit(SessionEnd(reason=reason), ())
+
+    async def _context_for(self, plugin: Plugin) -> Context:
+        return await self.context(tuple(sorted(plugin.grants.context_parts)))
+
+
+def _unblocked(done: Transformed[T]) -> T:
+    if done.blocked_by is not None:
+        raise GateRefused(done.reason, plugin=done.blocked_by)
+    return done.value
+
+
+def _only(context: Context, parts: Sequence[str]) -> Context:
+    """Return the context with nothing but the parts that were asked for, whoever made it."""
+    surplus = [part for part in CONTEXT_PARTS if part not in parts and getattr(context, part) is not None]
+    emptied: dict[str, Any] = dict.fromkeys(surplus)
+    return attrs.evolve(context, **emptied) if emptied else context

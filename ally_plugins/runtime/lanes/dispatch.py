@@ -1,0 +1,342 @@
+"""Asks the gates and runs the transforms of all plugins, in the order that policy gives.
+
+Gates are asked at once, each in its plugin's lane, under deadlines of their own; transforms run one after the other.
+What the answers mean is decided in `policy.verdicts`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+
+from attrs import Factory, define, frozen
+
+from ally_plugins.contract.hookspecs import HOOKS
+from ally_plugins.contract.values.errors import PluginError, ReentryRefused
+from ally_plugins.contract.values.scope import SCOPE, Scope
+from ally_plugins.policy.ordering import Placement, order_for_hook
+from ally_plugins.policy.verdicts import Cause, OnError, Vote, read_replacement, read_verdict, vote_from_failure
+
+from .deadlocks import Waits
+from .lane import Crash, TimedOut
+from .link import NonsenseAnswer
+from .plugin import Plugin, describe, orderables
+
+if TYPE_CHECKING:
+    from .observers import Implementation
+
+__all__ = ["Change", "Dispatcher", "Question", "Transformed"]
+
+_CAUSES: Final[dict[type, Cause]] = {TimedOut: "timeout", NonsenseAnswer: "nonsense"}
+
+_NOBODY: Final[frozenset[str]] = frozenset()
+_WAY_OUT: Final = "start a task for it, or make the call from a tool"
+
+T = TypeVar("T")
+
+
+@frozen(kw_only=True)
+class Question:
+    """What is asked of gates or transforms, and on whose behalf. `caused_by` is the plugin that is not asked."""
+
+    hook: str
+    session_id: str
+    tool: str | None = None
+    caused_by: str | None = None
+    origin: tuple[str, ...] = ()
+    cause: str | None = None
+
+    @property
+    def topic(self) -> str:
+        """The word that grants use for it."""
+        return HOOKS[self.hook].topic or ""
+
+
+@frozen
+class Change:
+    """What one transform did: the fields that it changed, or why it failed; `shadow` changes were not made."""
+
+    plugin: str
+    fields: tuple[str, ...] = ()
+    error: str = ""
+    shadow: bool = False
+
+
+@define
+class Transformed(Generic[T]):
+    """The value at the end of a chain, what each transform did, and which one blocked, if one did."""
+
+    value: T
+    changes: list[Change] = Factory(list)
+    blocked_by: str | None = None
+    reason: str = ""
+
+    @property
+    def conflicts(self) -> dict[str, tuple[str, ...]]:
+        """The fields that several plugins changed, each with their names in order."""
+        by_field: dict[str, list[str]] = {}
+        for change in self.changes:
+            if not change.shadow and not change.error:
+                for name in change.fields:
+                    by_field.setdefault(name, []).append(change.plugin)
+        return {name: tuple(plugins) for name, plugins in by_field.items() if len(plugins) > 1}
+
+
+class Dispatcher:
+    """The plugins of a host and the order of each hook; `replan` after plugins or their states have changed."""
+
+    def __init__(self) -> None:
+        self.plugins: dict[str, Plugin] = {}
+        self._orders: dict[str, tuple[Plugin, ...]] = {}
+        self._waits = Waits()
+        self.has_judges_of_messages = False
+
+    def replan(self, plugins: Iterable[Plugin]) -> None:
+        """Take these plugins from now on. Raises OrderError for a cycle among them."""
+        known = {plugin.name: plugin for plugin in plugins}
+        every = orderables(known.values())
+        orders: dict[str, tuple[Plugin, ...]] = {}
+        for info in HOOKS.values():
+            if info.kind in {"gate", "transform"}:
+                members: dict[str, Placement] = {
+                    p.name: _placement(p, info.name) for p in known.values() if _takes_part(p, info.name)
+                }
+                names = order_for_hook(every, members, mandatory_last=info.kind == "transform")
+                orders[info.name] = tuple(known[name] for name in names)
+        self.plugins, self._orders = known, orders
+        # The quick way out on the busiest path: mostly nobody gates or transforms the messages of others.
+        self.has_judges_of_messages = bool(orders["ally_gate_message"] or orders["ally_transform_plugin_message"])
+
+    def has_any(self, hook: str) -> bool:
+        """Say whether any plugin implements a gate or transform: the quick way out before a question is made."""
+        return bool(self._orders.get(hook))
+
+    def is_asked(self, hook: str) -> bool:
+        """Say whether any plugin takes part in a gate or transform; costs next to nothing where none implements it."""
+        return hook in self._orders and bool(
+            self._orders[hook] and self.participants(Question(hook=hook, session_id=""))
+        )
+
+    def participants(self, question: Question) -> list[Plugin]:
+        """Return, in order, the plugins that a question goes to: those that implement and are granted it."""
+        is_gate = HOOKS[question.hook].kind == "gate"
+        return [
+            plugin
+            for plugin in self._orders.get(question.hook, ())
+            if plugin.name != question.caused_by
+            and plugin.state != "stopped"
+            and (
+                (plugin.grants.gates if is_gate else plugin.grants.transforms)(question.topic, question.tool)
+                or (is_gate and question.tool in plugin.confirms)
+            )
+            and (not plugin.is_running or question.hook in plugin.implementations)
+        ]
+
+    async def ask(
+        self, question: Question, plugins: Sequence[Plugin], arguments: Callable[[Plugin], tuple[Any, ...]]
+    ) -> list[Vote]:
+        """Ask the gates of its participants at once and return their votes, in order; each is there by its deadline.
+
+        Raises ReentryRefused when a gate would have to wait for the hook that asks.
+        """
+        poll = _Poll()
+        held = self._refuse_reentry(question, plugins)
+        for plugin in plugins:
+            if plugin.is_running:
+                future = _submit(plugin, question, arguments(plugin), "gate")
+                poll.add(plugin.name, future)
+                if held:
+                    self._waits.begin(held, plugin.name)
+                    future.add_done_callback(partial(self._has_answered, held, plugin.name))
+        try:
+            await poll.wait()
+        finally:
+            poll.cancel()
+        return [
+            _vote(plugin, question, poll.waiting.get(plugin.name), poll.elapsed_ms(plugin.name)) for plugin in plugins
+        ]
+
+    async def transform(
+        self,
+        question: Question,
+        value: T,
+        arguments: Callable[[T], tuple[Any, ...]],
+        check: Callable[[T, Any, str], tuple[T, tuple[str, ...]]],
+    ) -> Transformed[T]:
+        """Run the chain: each transform sees the value that the one before made.
+
+        `check` is given the value, what a transform made of it and the plugin's name; it returns the new value,
+        validated, and the names of the fields that differ, or raises. A failing transform is left out
+        (`on_error = "drop"`) or ends the chain (`"block"`).
+        """
+        done = Transformed(value)
+        plugins = self.participants(question)
+        if plugins:
+            self._refuse_reentry(question, plugins)
+        for plugin in plugins:
+            try:
+                new, change = await self._transform_one(plugin, question, done.value, arguments, check)
+            except _TransformFailed as failed:
+                done.changes.append(Change(plugin.name, error=failed.reason, shadow=failed.shadow))
+                if plugin.options.transform_on_error == "block" and not failed.shadow:
+                    done.blocked_by = plugin.name
+                    done.reason = f"{plugin.name} could not check it, and is set to block then: {failed.reason}"
+                    return done
+                continue
+            if change is not None:
+                done.changes.append(change)
+                done.value = done.value if change.shadow else new
+        return done
+
+    async def _transform_one(
+        self,
+        plugin: Plugin,
+        question: Question,
+        value: T,
+        arguments: Callable[[T], tuple[Any, ...]],
+        check: Callable[[T, Any, str], tuple[T, tuple[str, ...]]],
+    ) -> tuple[T, Change | None]:
+        shadow = plugin.is_shadowed(question.hook, question.topic)
+        if not plugin.is_running:
+            raise _TransformFailed(f"it is {plugin.state}: {plugin.reason}".rstrip(": "), shadow)
+        held = self._refuse_reentry(question, [plugin])  # it may have begun to wait meanwhile
+        try:
+            future = _submit(plugin, question, arguments(value), "transform")
+            if held:
+                self._waits.begin(held, plugin.name)
+                future.add_done_callback(partial(self._has_answered, held, plugin.name))
+            answer = await future
+            replacement = read_replacement(answer)
+            if replacement is None:
+                return value, None
+            new, fields = check(value, replacement.value, plugin.name)
+        except Exception as error:
+            _count(plugin, question.hook, error)
+            raise _TransformFailed(plugin.masked(describe(error)), shadow) from error
+        return new, Change(plugin.name, fields, shadow=shadow) if fields else None
+
+    def _refuse_reentry(self, question: Question, plugins: Iterable[Plugin]) -> frozenset[str]:
+        """Return the lanes that wait for what is asked now; the plugins must not wait for one of these themselves."""
+        scope = SCOPE.get()
+        if scope is None or not scope.held:
+            return _NOBODY
+        for plugin in plugins:
+            if (name := self._waits.find(plugin.name, scope.held)) is not None:
+                whose = "the hook that makes this call" if name == plugin.name else f"{name!r}, which waits for it"
+                text = f"{question.hook} of {plugin.name!r} would wait for {whose}; {_WAY_OUT}"
+                raise ReentryRefused(text, plugin=scope.plugin)
+        return scope.held
+
+    def _has_answered(self, held: frozenset[str], name: str, _: asyncio.Future[Any]) -> None:
+        self._waits.end(held, name)
+
+
+class _TransformFailed(Exception):
+    def __init__(self, reason: str, shadow: bool) -> None:  # noqa: FBT001
+        super().__init__(reason)
+        self.reason = reason
+        self.shadow = shadow
+
+
+class _Poll:
+    """What some were asked at once, and when each answered.
+
+    One callback for each of them, where `asyncio.wait` and a note of the time would be two.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, asyncio.Future[Any]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._start = self._loop.time()
+        self._ends: dict[str, float] = {}
+        self._all: asyncio.Future[None] | None = None
+
+    def add(self, name: str, future: asyncio.Future[Any]) -> None:
+        """Wait for one more."""
+        self.waiting[name] = future
+        future.add_done_callback(partial(self._note, name))
+
+    async def wait(self) -> None:
+        """Wait until everyone has answered."""
+        if len(self._ends) < len(self.waiting):
+            self._all = self._loop.create_future()
+            await self._all
+
+    def cancel(self) -> None:
+        """Wait for nobody any more."""
+        for future in self.waiting.values():
+            future.cancel()
+
+    def elapsed_ms(self, name: str) -> float:
+        """Return after how many milliseconds one answered; 0 for one that was not asked."""
+        return (self._ends.get(name, self._start) - self._start) * 1000
+
+    def _note(self, name: str, _: asyncio.Future[Any]) -> None:
+        self._ends[name] = self._loop.time()
+        if self._all is not None and not self._all.done() and len(self._ends) == len(self.waiting):
+            self._all.set_result(None)
+
+
+def _takes_part(plugin: Plugin, hook: str) -> bool:
+    """Say whether a plugin is asked at all; one that is not running is, if it may: its gates deny until it runs."""
+    if plugin.instance is not None:
+        return hook in plugin.implementations
+    topic = HOOKS[hook].topic or ""
+    return plugin.grants.gates(topic) if HOOKS[hook].kind == "gate" else plugin.grants.transforms(topic)
+
+
+def _placement(plugin: Plugin, hook: str) -> Placement:
+    implementation = plugin.implementations.get(hook)
+    return cast("Placement", implementation.placement) if implementation is not None else None
+
+
+def _submit(plugin: Plugin, question: Question, arguments: tuple[Any, ...], kind: str) -> asyncio.Future[Any]:
+    implementation: Implementation = plugin.implementations[question.hook]
+    caller = SCOPE.get()
+    held = frozenset((plugin.name,)) | (caller.held if caller is not None else frozenset())
+    scope = Scope(plugin.name, question.session_id, question.origin, held, cause=question.cause)
+    assert plugin.lane is not None  # noqa: S101 - is_running says so
+    return plugin.lane.submit(
+        question.hook,
+        implementation.bind(HOOKS[question.hook].arguments),
+        arguments,
+        is_async=implementation.is_async,
+        scope=scope,
+        session_id=question.session_id,
+        deadline=plugin.deadline(question.hook, kind),
+    )
+
+
+def _vote(plugin: Plugin, question: Question, future: asyncio.Future[Any] | None, elapsed_ms: float) -> Vote:
+    shadow = plugin.is_shadowed(question.hook, question.topic)
+    on_error = cast("OnError", plugin.options.gate_on_error)
+    if future is None:
+        return vote_from_failure(plugin.name, plugin.cause, plugin.reason, on_error, shadow=shadow)
+    if future.cancelled():
+        return vote_from_failure(plugin.name, "timeout", "", on_error, shadow=shadow, elapsed_ms=elapsed_ms)
+    error = future.exception()
+    if error is None:
+        try:
+            verdict = read_verdict(future.result())
+        except PluginError as problem:
+            error = problem
+        else:
+            return Vote(
+                plugin=plugin.name,
+                verdict=verdict,
+                shadow=shadow,
+                elapsed_ms=elapsed_ms,
+                waives=plugin.grants.may_waive(),
+            )
+        cause: Cause = "nonsense"
+    else:
+        cause = _CAUSES.get(type(error), "crash")
+    _count(plugin, question.hook, error)
+    why = plugin.masked(describe(error))
+    return vote_from_failure(plugin.name, cause, why, on_error, shadow=shadow, elapsed_ms=elapsed_ms)
+
+
+def _count(plugin: Plugin, hook: str, error: BaseException) -> None:
+    plugin.crashed(Crash(plugin.name, hook, error))

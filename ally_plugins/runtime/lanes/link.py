@@ -1,0 +1,117 @@
+"""The host's way to one running daemon, whatever its transport; made anew for each process of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from attrs import frozen
+
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.errors import PluginError
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.events import Event
+
+__all__ = [
+    "BROKE_PROTOCOL",
+    "Answer",
+    "DaemonError",
+    "DaemonGone",
+    "Link",
+    "NonsenseAnswer",
+    "RemoteCrash",
+    "RemoteHook",
+    "tell",
+]
+
+
+BROKE_PROTOCOL: Final = "broke the protocol"
+"""How the reason begins when the host itself ended a connection: what becomes of the process then tells less."""
+
+
+class DaemonError(PluginError):
+    """What went wrong with a daemon, in a whole sentence of ours; its class says nothing more to people."""
+
+
+class DaemonGone(DaemonError):
+    """The daemon's process ended, or its connection broke, before it answered. The supervisor counts that, once."""
+
+
+class RemoteCrash(DaemonError):
+    """Something of a daemon's failed; its traceback is in the daemon's own log, and stays there."""
+
+
+class NonsenseAnswer(DaemonError):
+    """A gate of a daemon's answered what is no verdict."""
+
+
+class Answer(asyncio.Future[Any]):
+    """What a daemon will answer; cancelling it takes the request back.
+
+    No callback, and so no turn of the loop, is needed for that, nor for `told`, which hears of the answer at once.
+    """
+
+    def __init__(self, take_back: Callable[[], None]) -> None:
+        super().__init__()
+        self.told: Callable[[asyncio.Future[Any]], None] | None = None
+        self._take_back = take_back
+
+    @override
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Take the request back, unless it has been answered."""
+        is_cancelled = super().cancel(msg)
+        if is_cancelled:
+            self._take_back()
+            if self.told is not None:
+                self.get_loop().call_soon(self.told, self)
+        return is_cancelled
+
+
+def tell(future: asyncio.Future[Any], told: Callable[[asyncio.Future[Any]], None]) -> None:
+    """Call `told` when a request is answered: where the link can, at once and not in the loop's next turn."""
+    if isinstance(future, Answer) and not future.done():
+        future.told = told
+    else:
+        future.add_done_callback(told)
+
+
+class Link(Protocol):
+    """A connection to a daemon, or the way to make one for each message."""
+
+    takes_lines: bool
+    """Whether it takes ready lines (`write`), which all daemons share; if not, events (`write_events`)."""
+
+    @property
+    def can_write(self) -> bool:
+        """Whether more events may be given to it; false while the daemon does not read."""
+        ...
+
+    def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:
+        """Send a request; the future gets the result or what the error stands for. Cancelling it tells the daemon."""
+        ...
+
+    def write(self, lines: bytes) -> None:
+        """Send ready lines."""
+
+    def write_events(self, events: Sequence[Event]) -> None:
+        """Send events."""
+
+    def close(self, reason: str = "was closed") -> None:
+        """Let go of the connection; what is not answered gets DaemonGone with the reason."""
+
+
+@frozen
+class RemoteHook:
+    """A gate, transform or lifecycle hook of a daemon: how a question becomes a request, and what its answer means."""
+
+    method: str
+    params: Callable[[tuple[Any, ...]], dict[str, Any]]
+    """Makes the request's own params of the hook's arguments, in the order of its specification."""
+    read: Callable[[tuple[Any, ...], Any], Any]
+    """Makes the hook's result of the arguments and the daemon's answer. Raises PluginError for nonsense."""
+
+    def __call__(self, *_: Any) -> Any:
+        """Refuse to be called: the hook lives in another process, and its lane asks for it."""
+        raise RuntimeError(f"{self.method} is answered by a daemon; only its lane asks for it")

@@ -1,0 +1,138 @@
+"""From a plugin's class to its validated implementations.
+
+pluggy validates names and arguments; what it lets pass silently (defaulted parameters, hooks that are the host's) is
+refused in `implementations`, hooks that the manifest does not declare are refused here, with the manifest line to add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pluggy
+
+from ally_plugins.contract.hookspecs import HOOKS, HookInfo, PluginHooks
+from ally_plugins.contract.implementations import marked_hooks
+from ally_plugins.contract.manifest import Manifest, manifest_line
+from ally_plugins.contract.markers import PROJECT
+from ally_plugins.contract.values.errors import PluginLoadError, UndeclaredError
+from ally_plugins.policy.permissions import Grant, GrantSet
+
+from .observers import Implementation
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.handle import Ally
+
+__all__ = ["build", "check_declared", "check_offered", "implementations_of", "new_manager"]
+
+
+class Offered(Protocol):
+    """A tool or an action, of a plugin in process or of a daemon."""
+
+    @property
+    def agent(self) -> bool | None:
+        """Whether the agent is offered it."""
+
+
+def new_manager() -> pluggy.PluginManager:
+    """Return a manager with the specifications of what plugins may implement, and no capability hooks."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(PluginHooks)
+    return manager
+
+
+def build(factory: Callable[[Ally], Any], ally: Ally) -> Any:
+    """Return the plugin object that a class (or factory) makes of its handle.
+
+    Raises PluginLoadError for whatever the plugin's code raises, SystemExit included.
+    """
+    try:
+        return factory(ally)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        hint = "; a plugin is built with one argument, its Ally handle" if isinstance(error, TypeError) else ""
+        message = f"building the plugin {ally.name!r} failed with {type(error).__name__}: {error}{hint}"
+        raise PluginLoadError(message, plugin=ally.name) from error
+
+
+def implementations_of(
+    manager: pluggy.PluginManager, name: str, instance: Any, manifest: Manifest | None
+) -> dict[str, Implementation]:
+    """Register a plugin object and return its implementations by hook.
+
+    Raises PluginLoadError (or UndeclaredError) for the first thing that is wrong, and leaves nothing registered then.
+    """
+    marked = marked_hooks(name, instance)
+    if manifest is not None:
+        for hook in marked:
+            check_declared(name, HOOKS[hook], manifest)
+    only_marked = _Hooks()
+    for function, options in marked.values():
+        setattr(only_marked, options["attribute"], function)
+    try:
+        manager.register(only_marked, name)
+    except (pluggy.PluginValidationError, ValueError) as error:
+        if manager.has_plugin(name):
+            manager.unregister(name=name)
+        message = f"plugin {name!r} cannot be registered: {' '.join(str(error).split())}"
+        raise PluginLoadError(message, plugin=name) from error
+    return _validated(manager, name)
+
+
+class _Hooks:
+    """What pluggy is given: the marked functions alone, since it calls `getattr` for whatever an object has."""
+
+
+def check_declared(name: str, info: HookInfo, manifest: Manifest) -> None:
+    """Refuse a hook that a plugin implements and its manifest does not ask for. Raises UndeclaredError."""
+    requested = GrantSet(manifest.grants)
+    if info.kind == "observe":
+        missing = _undeclared_event(info, manifest, requested)
+    elif info.kind in {"gate", "transform"}:
+        has = requested.gates if info.kind == "gate" else requested.transforms
+        missing = None if has(info.topic or "") else Grant(info.kind, info.topic or "")
+    else:
+        missing = None
+    if missing is not None:
+        line = manifest_line(missing)
+        text = f"plugin {name!r} implements {info.name!r}, which its manifest does not declare; add: {line}"
+        raise UndeclaredError(text, plugin=name, line=line)
+
+
+def check_offered(name: str, kind: str, offers: Iterable[Offered], manifest: Manifest) -> None:
+    """Refuse tools or actions that a plugin has and its manifest does not ask for. Raises UndeclaredError.
+
+    An action that the agent may call is a tool too, and the operator is to see that.
+    """
+    offers, requested = list(offers), GrantSet(manifest.grants)
+    if offers and not requested.may(f"{kind}s"):
+        missing, what = Grant(f"{kind}s"), "a tool" if kind == "tool" else "an action"
+    elif kind == "action" and any(each.agent for each in offers) and not requested.may("tools"):
+        missing, what = Grant("tools"), "an action to the agent as a tool"
+    else:
+        return
+    line = manifest_line(missing)
+    text = f"plugin {name!r} offers {what}, which its manifest does not declare; add: {line}"
+    raise UndeclaredError(text, plugin=name, line=line)
+
+
+def _undeclared_event(info: HookInfo, manifest: Manifest, requested: GrantSet) -> Grant | None:
+    if info.event_type == "*":
+        return None if manifest.subscribe else Grant("events", "*")
+    event_type = info.event_type or ""
+    if event_type == "EVENTS_DROPPED":  # what a plugin has lost is always its own to know
+        return None
+    return None if requested.receives(event_type) else Grant("events", event_type)
+
+
+def _validated(manager: pluggy.PluginManager, name: str) -> dict[str, Implementation]:
+    found: dict[str, Implementation] = {}
+    for caller in manager.get_hookcallers(manager.get_plugin(name)) or ():
+        for impl in caller.get_hookimpls():
+            if impl.plugin_name == name:
+                placement = "first" if impl.tryfirst else "last" if impl.trylast else None
+                found[caller.name] = Implementation.of(
+                    name, caller.name, impl.function, impl.argnames, placement=placement
+                )
+    return found

@@ -1,0 +1,121 @@
+"""An event loop in a thread of its own, on which plain threads have their calls run and wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from ally_plugins.contract.values.errors import HostError
+
+__all__ = ["LoopThread"]
+
+GRACE: Final = 1.0
+"""Seconds that cancelled tasks get at the end, and then functions in the loop's pool. A function that never returns is
+left to the process, which waits for it when it ends."""
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """The loop of one owner, between `start` and `stop`. `run` and `stop` may be called from any other thread.
+
+    Errors name the owner by `word`; `usage` is the line that starts it.
+    """
+
+    def __init__(self, word: str, usage: str) -> None:
+        self._word = word
+        self._usage = usage
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, first: Coroutine[Any, Any, T], wait: float | None) -> T:
+        """Start the thread and run its first call. Raises what that raises, and nothing is left running then."""
+        if self._thread is not None:
+            first.close()
+            raise HostError(f"this {self._word} runs already; make another one")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name=f"ally-{self._word}", daemon=True)
+        self._thread.start()
+        try:
+            return self.run(first, wait)
+        except BaseException:
+            self._end()
+            raise
+
+    def stop(self, last: Coroutine[Any, Any, object], wait: float | None) -> None:
+        """Run the last call, then end the thread; safe to call twice."""
+        if self._thread is None:
+            last.close()
+            return
+        try:
+            self.run(last, wait)
+        finally:
+            self._end()
+
+    def run(self, call: Coroutine[Any, Any, T], wait: float | None) -> T:
+        """Run a coroutine on the loop and wait for it, `wait` seconds at most (None for ever).
+
+        When the time is up, it is cancelled and TimeoutError raised. Raises HostError before `start` and after `stop`,
+        and RuntimeError on the loop's own thread.
+        """
+        loop = self._loop
+        if loop is None or threading.current_thread() is self._thread:
+            call.close()
+            if loop is None:
+                raise HostError(f"this {self._word} does not run; use `{self._usage}`")
+            message = f"a blocking call on the {self._word}'s own thread would wait for itself"
+            raise RuntimeError(message)
+        future = asyncio.run_coroutine_threadsafe(call, loop)
+        try:
+            return future.result(wait)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _end(self) -> None:
+        loop, thread = self._loop, self._thread
+        self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped, then end what is left on it."""
+    pool = ThreadPoolExecutor(thread_name_prefix="ally-pool")
+    loop.set_default_executor(pool)
+    try:
+        loop.run_forever()
+    finally:
+        try:
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.wait(left, timeout=GRACE))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(_end_pool(pool))
+        finally:
+            loop.close()
+
+
+async def _end_pool(pool: ThreadPoolExecutor) -> None:
+    # Not the loop's own `shutdown_default_executor`: before Python 3.12 nothing bounds it, cancelling neither. The loop
+    # runs meanwhile, for a function that asks something of it before it returns.
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def end() -> None:
+        pool.shutdown()
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(ended.set)
+
+    ending = threading.Thread(target=end, name="ally-pool-end", daemon=True)
+    ending.start()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(GRACE):
+            await ended.wait()
+        ending.join()

@@ -1,0 +1,203 @@
+"""One plugin of a running host: its identity, grants, hooks, lane, budget, counters and state.
+
+It holds facts and decides one thing, when crashes end in quarantine; what follows from a change of state (events,
+records) is told to the host by a callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import Factory, define, field, frozen
+
+from ally_plugins.contract.values.errors import RefusedError
+from ally_plugins.contract.values.inert import inert
+from ally_plugins.policy.budget import Limits, PluginBudget
+from ally_plugins.policy.ordering import Orderable
+from ally_plugins.policy.permissions import GrantSet
+from ally_plugins.policy.restart import CrashCounter
+
+from .lane import Crash, TimedOut
+from .link import DaemonError, DaemonGone
+from .observers import Implementation
+from .protocol import AnyLane
+from .requests import HookExit
+
+if TYPE_CHECKING:
+    from ally_plugins.host.daemons.supervisor import Supervisor  # noqa: TC004 - nobody reads this annotation at run time
+    from ally_plugins.policy.verdicts import Cause
+
+__all__ = ["DEADLINES", "Counts", "Plugin", "PluginOptions"]
+
+DEADLINES: Final[Mapping[str, float]] = {"gate": 15.0, "transform": 15.0, "observe": 30.0, "start": 30.0, "stop": 5.0}
+"""Seconds that each kind of hook may take (design.md, section 3); the operator may change them by plugin and hook."""
+
+_CAUSES: Final[dict[str, Cause]] = {
+    "failed": "failed",
+    "quarantined": "quarantined",
+    "waiting": "waiting",
+    "starting": "not_running",
+    "backoff": "restarting",
+    "stopping": "restarting",
+}
+
+
+@frozen(kw_only=True)
+class PluginOptions:
+    """What the operator, or the host author by code, has settled for one plugin."""
+
+    grants: GrantSet = GrantSet()
+    settings: Mapping[str, Any] = Factory(dict)
+    limits: Limits = Limits()
+    deadlines: Mapping[str, float] = Factory(dict)
+    gate_on_error: str = "deny"
+    transform_on_error: str = "drop"
+    shadow: bool | frozenset[str] = False
+    mandatory: bool = False
+
+
+@define
+class Counts:
+    """What a plugin has done so far; `refused` counts refusals by reason."""
+
+    messages: int = 0
+    emitted: int = 0
+    crashes: int = 0
+    refused: Counter[str] = Factory(Counter)
+
+
+@define(eq=False)
+class Plugin:
+    """A plugin that the host knows; `implementations` is empty until its code has been loaded.
+
+    `state` is one of waiting, failed, loaded, starting, running, quarantined, stopped; `reason` says why in words.
+    """
+
+    name: str
+    options: PluginOptions
+    on_state: Callable[[Plugin], None]
+    on_crash: Callable[[Plugin, Crash], None]
+    now: Callable[[], float]
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    version: str = ""
+    state: str = "loaded"
+    reason: str = ""
+    instance: Any = None
+    implementations: Mapping[str, Implementation] = Factory(dict)
+    lane: AnyLane | None = None
+    supervisor: Supervisor | None = None
+    """Keeps its process running, for a plugin that has one of its own."""
+    counts: Counts = Factory(Counts)
+    working: set[asyncio.Task[Any]] = Factory(set)
+    """Tools, actions and tasks of the plugin that run now, outside the lane."""
+    budget: PluginBudget = field(init=False)
+    crashes: CrashCounter = field(init=False, factory=CrashCounter)
+    confirms: frozenset[str] = frozenset()
+    """Its own tools that its gate is asked about whatever it was granted: it can only make them stricter."""
+    secrets: tuple[str, ...] = ()
+    """Values of its secret settings, which must not get into reasons, records and logs."""
+    changed_at: float = field(init=False)
+    """When it came into its state, in seconds of `now`."""
+    _last_timeout: TimedOut | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.budget = PluginBudget(self.name, self.options.limits)
+        self.changed_at = self.now()
+
+    @property
+    def grants(self) -> GrantSet:
+        """What the plugin may do."""
+        return self.options.grants
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its hooks are called."""
+        return self.state == "running" and self.lane is not None and self.lane.is_open
+
+    @property
+    def cause(self) -> Cause:
+        """Why it does not answer, as votes name it."""
+        return _CAUSES.get(self.state, "not_running")
+
+    @property
+    def orderable(self) -> Orderable:
+        """What the order of plugins depends on."""
+        return Orderable(self.name, self.before, self.after, self.options.mandatory)
+
+    def deadline(self, hook: str, kind: str = "observe") -> float:
+        """Return the seconds that a hook may take: the operator's for the hook, or for its kind, or the default."""
+        own = self.options.deadlines
+        return own.get(hook, own.get(kind, DEADLINES[kind]))
+
+    def shortest_deadline(self) -> float:
+        """Return the least of the deadlines that the watchdog keeps for this plugin."""
+        return min([DEADLINES["observe"], *self.options.deadlines.values()])
+
+    def is_shadowed(self, hook: str, topic: str) -> bool:
+        """Say whether a gate or transform is only watched: asked and recorded, not enforced."""
+        shadow = self.options.shadow
+        return shadow if isinstance(shadow, bool) else hook in shadow or topic in shadow
+
+    def watch(self, task: asyncio.Task[Any]) -> None:
+        """Remember a task that runs the plugin's code, so that it can be ended with the plugin."""
+        self.working.add(task)
+        task.add_done_callback(self.working.discard)
+
+    def set_state(self, state: str, reason: str = "") -> None:
+        """Change the state and say so."""
+        reason = self.masked(reason)
+        if (state, reason) != (self.state, self.reason):
+            self.state, self.reason = state, reason
+            self.changed_at = self.now()
+            self.on_state(self)
+
+    def masked(self, text: str) -> str:
+        """Return a text of the plugin's without its secrets: what it raised may quote them."""
+        for secret in self.secrets:
+            text = text.replace(secret, "[secret]")
+        return text
+
+    def crashed(self, crash: Crash) -> None:
+        """Count what went wrong in a hook or handler; a refusal that was not caught is no crash.
+
+        One timeout may be told twice: when the answer was due, and when the hook was found to ignore its interruption.
+        """
+        if isinstance(crash.error, (RefusedError, DaemonGone)):  # the second is counted once, by the supervisor
+            return
+        is_known = crash.error is self._last_timeout
+        if not is_known:
+            self._last_timeout = crash.error if isinstance(crash.error, TimedOut) else None
+            self.counts.crashes += 1
+            self.on_crash(self, crash)
+        if self.state in {"quarantined", "stopped"}:
+            return
+        if crash.is_final:
+            self._quarantine(f"{crash.hook} ignored its interruption and was abandoned ({describe(crash.error)})")
+        elif not is_known and self.crashes.crashed(self.now()):
+            self._quarantine(
+                f"{self.crashes.limit} crashes in {self.crashes.window:g} s, last: {describe(crash.error)}"
+            )
+
+    def _quarantine(self, why: str) -> None:
+        self.set_state("quarantined", f"{why}; let it out with `ally-plugins release {self.name}`")
+        if self.lane is not None:
+            self.lane.abandon()
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as one inert line for people: its type and the first line of its text, cut to 300 characters."""
+    if isinstance(error, HookExit):
+        error = error.raised
+    text = str(error).strip().partition("\n")[0]
+    kind = "" if isinstance(error, DaemonError) else type(error).__name__
+    line = inert(": ".join(part for part in (kind, text) if part))
+    return line if len(line) <= 300 else line[:297] + "..."  # noqa: PLR2004
+
+
+def orderables(plugins: Iterable[Plugin]) -> list[Orderable]:
+    """Return what the order of these plugins depends on."""
+    return [plugin.orderable for plugin in plugins]

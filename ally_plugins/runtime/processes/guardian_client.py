@@ -1,0 +1,328 @@
+"""Processes under a guardian (Linux): nothing of them outlives the host, not what double-forked, not after `kill -9`.
+
+The host itself is never made a subreaper, and its SIGCHLD handler and child watchers are not touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.errors import CannotExecute
+
+from .executing import cannot_execute
+from .guardian import MARKER
+from .guardian_link import START_TIMEOUT, LifeLine, kill_marked
+from .process import UNKILLABLE, Exit, Launcher, Process, ProcessSpec, absolute_folder, kernel_limits
+from .stdio import Ends
+
+__all__ = ["GuardedLauncher"]
+
+REPORT_WAIT: Final = 1.0
+"""Seconds between a death, which the pidfd tells, and the guardian's word how; then it counts as unseen."""
+
+SWEEP_PAUSE: Final = 0.02
+SWEEPS: Final = 100
+"""Looks for what a killed guardian left, two seconds in all: what forks faster than it is killed wins."""
+
+
+class GuardedProcess(Process):
+    """A process whose parent is the guardian."""
+
+    def __init__(self, line: LifeLine, number: int, pid: int, pidfd: int) -> None:
+        super().__init__(pid)
+        self.line = line
+        self._number = number
+        self._pidfd = pidfd
+        self._loop = asyncio.get_running_loop()
+        self._unseen: asyncio.TimerHandle | None = None
+        if pidfd >= 0:  # the host may have no descriptor free: then the guardian's word must do
+            self._loop.add_reader(pidfd, self._died)
+
+    def kill_main(self) -> None:
+        """Kill the main process without the guardian."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    @override
+    def _end(self, grace: float) -> None:
+        self.line.send({"end": self._number, "grace": grace})
+
+    def _died(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        self._unseen = self._loop.call_later(REPORT_WAIT, self.note_exit, Exit(None, None))
+
+    @override
+    def _finish(self) -> None:
+        if self._unseen is not None:
+            self._unseen.cancel()
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        super()._finish()
+
+
+class GuardedLauncher(Launcher):
+    """Launches through one guardian, which is started with the first process, and again when it was killed."""
+
+    def __init__(self, python: str = sys.executable) -> None:
+        self._python = python
+        self._line: LifeLine | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._starting = asyncio.Lock()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, tuple[ProcessSpec, asyncio.Future[GuardedProcess]]] = {}
+        self._processes: dict[int, GuardedProcess] = {}
+        self._sweeps: set[asyncio.Task[None]] = set()
+
+    @property
+    def guardian_pid(self) -> int | None:
+        """The guardian's process id, None while there is none."""
+        return None if self._line is None else self._line.pid
+
+    @override
+    async def start(self) -> None:
+        """Start the guardian, so that the first launch need not wait for it. Raises CannotExecute."""
+        await self._start()
+
+    @override
+    async def launch(
+        self,
+        spec: ProcessSpec,
+        protocol_factory: Callable[[], asyncio.Protocol] | None,
+        on_stderr: Callable[[bytes], None],
+    ) -> Process:
+        """Start a process as a child of the guardian."""
+        if not spec.argv or not spec.argv[0]:
+            raise cannot_execute(spec, errno.ENOENT)
+        line = await self._start()
+        ends = _make_ends(spec)
+        try:
+            process = await self._spawn(line, spec, ends)
+            await _connect(process, ends, protocol_factory, on_stderr)
+        finally:
+            ends.close_child()
+            ends.close_host()
+        return process
+
+    @override
+    async def close(self) -> None:
+        """End the guardian, and with it everything that it started."""
+        async with self._starting:
+            line, self._line = self._line, None
+            if line is not None:
+                await _close_line(line)
+            while self._sweeps:
+                await asyncio.wait(self._sweeps)
+
+    # --- the guardian ---
+
+    async def _start(self) -> LifeLine:
+        async with self._starting:
+            while self._sweeps:  # what a killed guardian left must not meet its successors
+                await asyncio.wait(self._sweeps)
+            if self._line is None or self._ready is None:
+                self._line, self._ready = self._open()
+            line, ready = self._line, self._ready
+            if not ready.done():
+                await asyncio.wait([ready], timeout=START_TIMEOUT)
+            if not ready.done():
+                line.kill()
+                raise _no_guardian(self._python, f"it did not answer for {START_TIMEOUT:g} s")
+            ready.result()
+            return line
+
+    def _open(self) -> tuple[LifeLine, asyncio.Future[None]]:
+        line = LifeLine(self._receive, self._lose)
+        try:
+            line.open(self._python)
+        except OSError as error:
+            raise _no_guardian(self._python, (error.strerror or str(error)).lower()) from error
+        return line, asyncio.get_running_loop().create_future()
+
+    def _lose(self, line: LifeLine) -> None:
+        """Take note that the guardian has ended, and with it its daemons; what is left of them is looked for."""
+        if self._line is line:
+            self._line = None
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(_no_guardian(self._python, "it ended at once"))
+            self._ready.exception()  # nobody may be waiting any more
+        waiting, self._waiting = self._waiting, {}
+        for spec, future in waiting.values():
+            if not future.done():
+                future.set_exception(_lost_guardian(spec))
+        task = asyncio.get_running_loop().create_task(self._sweep(line), name="ally-sweep")
+        self._sweeps.add(task)
+        task.add_done_callback(self._sweeps.discard)
+
+    async def _sweep(self, line: LifeLine) -> None:
+        processes = [process for process in self._processes.values() if process.line is line]
+        self._processes = {number: process for number, process in self._processes.items() if process.line is not line}
+        for process in processes:
+            process.kill_main()
+        if not line.ended_well:
+            for _ in range(SWEEPS):
+                if not kill_marked(line.token):
+                    break
+                await asyncio.sleep(SWEEP_PAUSE)
+        for process in processes:
+            process.note_exit(Exit(None, None))
+            process.note_gone()
+        if processes:
+            await asyncio.wait([process.gone for process in processes])
+
+    # --- its messages ---
+
+    def _receive(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        kind = next(iter(message))
+        _HANDLERS[kind](self, message[kind], message, descriptors)
+
+    def _receive_ready(self, _number: int, _message: dict[str, Any], _descriptors: list[int]) -> None:
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
+
+    def _receive_started(self, number: int, message: dict[str, Any], descriptors: list[int]) -> None:
+        if self._line is None:
+            return _close_all(descriptors)  # it dies with the line
+        pidfd = descriptors[0] if descriptors else -1
+        process = self._processes[number] = GuardedProcess(self._line, number, message["pid"], pidfd)
+        _, future = self._waiting.pop(number, (None, None))
+        if future is None or future.done():
+            process.kill()  # nobody waits for it any more
+        else:
+            future.set_result(process)
+        return None
+
+    def _receive_refused(self, number: int, message: dict[str, Any], _descriptors: list[int]) -> None:
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None and not waiting[1].done():
+            waiting[1].set_exception(cannot_execute(waiting[0], message["errno"], message["stage"]))
+
+    def _receive_exited(self, number: int, message: dict[str, Any], _descriptors: list[int]) -> None:
+        if number in self._processes:
+            self._processes[number].note_exit(Exit(message["code"], message["signal"]))
+
+    def _receive_ended(self, number: int, _message: dict[str, Any], _descriptors: list[int]) -> None:
+        process = self._processes.pop(number, None)
+        if process is not None:
+            process.note_gone()
+
+    async def _spawn(self, line: LifeLine, spec: ProcessSpec, ends: Ends) -> GuardedProcess:
+        number = next(self._numbers)
+        future: asyncio.Future[GuardedProcess] = asyncio.get_running_loop().create_future()
+        try:
+            line.send(_request(number, spec, line.marker(number)), list(ends.child_descriptors))
+        except OSError as error:
+            raise _not_sent(spec, error.errno or 0) from error
+        except UnicodeEncodeError as error:
+            raise cannot_execute(spec, errno.EINVAL) from error
+        self._waiting[number] = (spec, future)
+        ends.close_child()
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                return await future
+        except TimeoutError:
+            line.kill()
+            raise _lost_guardian(spec) from None
+        except asyncio.CancelledError:
+            _let_go(future)
+            raise
+
+
+_HANDLERS: Final = {
+    "ready": GuardedLauncher._receive_ready,  # noqa: SLF001
+    "started": GuardedLauncher._receive_started,  # noqa: SLF001
+    "refused": GuardedLauncher._receive_refused,  # noqa: SLF001
+    "exited": GuardedLauncher._receive_exited,  # noqa: SLF001
+    "ended": GuardedLauncher._receive_ended,  # noqa: SLF001
+}
+
+
+async def _connect(
+    process: Process,
+    ends: Ends,
+    factory: Callable[[], asyncio.Protocol] | None,
+    on_stderr: Callable[[bytes], None],
+) -> None:
+    try:
+        process.attach(*await ends.connect(factory, on_stderr))
+    except BaseException:
+        process.kill()
+        raise
+
+
+async def _close_line(line: LifeLine) -> None:
+    line.close()
+    try:
+        async with asyncio.timeout(UNKILLABLE):
+            await line.lost.wait()
+    except TimeoutError:
+        line.kill()  # stopped by somebody, or what is below it cannot be killed
+        await line.lost.wait()
+
+
+def _let_go(future: asyncio.Future[GuardedProcess]) -> None:
+    """End what was started in the very moment of the cancellation."""
+    if future.done() and not future.cancelled() and future.exception() is None:
+        future.result().kill()
+
+
+def _not_sent(spec: ProcessSpec, number: int) -> CannotExecute:
+    if number in {errno.EMSGSIZE, errno.ENOBUFS}:
+        return cannot_execute(spec, errno.E2BIG)
+    return cannot_execute(spec, number, "fork")  # no descriptor was free
+
+
+def _make_ends(spec: ProcessSpec) -> Ends:
+    try:
+        return Ends.make(has_stdio=spec.stdio)
+    except OSError as error:
+        raise cannot_execute(spec, error.errno or 0, "fork") from error
+
+
+def _request(number: int, spec: ProcessSpec, marker: str) -> dict[str, Any]:
+    environment = {**spec.env, MARKER: marker}
+    return {
+        "spawn": number,
+        "argv": [_as_bytes(argument) for argument in spec.argv],
+        "env": {_as_bytes(name): _as_bytes(value) for name, value in environment.items()},
+        "cwd": _as_bytes(absolute_folder(spec)),
+        "limits": kernel_limits(spec.limits),
+        "stdio": spec.stdio,
+    }
+
+
+def _as_bytes(text: str) -> str:
+    """Return the bytes of a file system's text, one a character: the guardian may take the locale for another one."""
+    return os.fsencode(text).decode("latin-1")
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _no_guardian(python: str, reason: str) -> CannotExecute:
+    return CannotExecute(
+        f"cannot execute {python!r} as the guardian of the daemons: {reason}; see that it runs by hand", program=python
+    )
+
+
+def _lost_guardian(spec: ProcessSpec) -> CannotExecute:
+    program = spec.argv[0]
+    return CannotExecute(
+        f"cannot execute {program!r}: the guardian of the daemons was killed meanwhile; start it again",
+        plugin=spec.name,
+        program=program,
+        is_final=False,
+    )

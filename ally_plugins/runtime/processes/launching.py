@@ -1,0 +1,41 @@
+"""Which way of starting processes this machine has."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from .process import Launcher
+
+__all__ = ["is_guardian_possible", "make_launcher"]
+
+
+def is_guardian_possible() -> bool:
+    """Say whether this machine has what a guardian needs: Linux 5.3 with pidfds, /proc, and an interpreter to run."""
+    if sys.platform != "linux" or not sys.executable:
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return os.path.exists("/proc/self/stat")  # noqa: PTH110
+
+
+def make_launcher(kind: Literal["auto", "guardian", "direct"] = "auto") -> Launcher:
+    """Return a launcher: under a guardian where the machine can, else direct. Must be called on the loop it serves.
+
+    What the chosen way cannot give stands in its `gaps`.
+    """
+    if kind == "guardian" or (kind == "auto" and is_guardian_possible()):
+        from .guardian_client import GuardedLauncher
+
+        return GuardedLauncher()
+    if sys.platform == "win32":
+        from .piped import PipedLauncher
+
+        return PipedLauncher()
+    from .direct import DirectLauncher
+
+    return DirectLauncher()
