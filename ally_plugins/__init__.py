@@ -1,6 +1,7 @@
 """A plugin framework for LLM-agent hosts: everything public, loaded when it is first used.
 
-`import ally_plugins` is cheap on purpose (PEP 562): a plugin that needs three names pays for three.
+`import ally_plugins` is cheap on purpose (PEP 562): a plugin that needs three names pays for three. What a name is, is
+said to type checkers by `__init__.pyi`.
 """
 
 from __future__ import annotations
@@ -9,509 +10,84 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .adapters.kit import (
-        AgentKit as AgentKit,
-    )
-    from .adapters.kit import (
-        AgentWork as AgentWork,
-    )
-    from .adapters.kit import (
-        LiveSession as LiveSession,
-    )
-    from .adapters.kit.permission import (
-        Approver as Approver,
-    )
-    from .adapters.kit.permission import (
-        PermissionQuestion as PermissionQuestion,
-    )
-    from .adapters.kit.previews import (
-        file_preview as file_preview,
-    )
-    from .catalog.decide.record import (
-        PluginRecord as PluginRecord,
-    )
-    from .catalog.home.folder import (
-        Home as Home,
-    )
-    from .contract.grants import (
-        Grant as Grant,
-    )
-    from .contract.handle import (
-        Ally as Ally,
-    )
-    from .contract.handle import (
-        Task as Task,
-    )
-    from .contract.manifest import (
-        HOST_API as HOST_API,
-    )
-    from .contract.manifest import (
-        Manifest as Manifest,
-    )
-    from .contract.markers import (
-        hookimpl as hookimpl,
-    )
-    from .contract.process_spec import (
-        Daemon as Daemon,
-    )
-    from .contract.process_spec import (
-        ProcessLimits as ProcessLimits,
-    )
-    from .contract.process_spec import (
-        Timing as Timing,
-    )
-    from .contract.tools.declared import (
-        ToolSpec as ToolSpec,
-    )
-    from .contract.tools.declared import (
-        action as action,
-    )
-    from .contract.tools.declared import (
-        tool as tool,
-    )
-    from .contract.values.conversation import (
-        ActionRequest as ActionRequest,
-    )
-    from .contract.values.conversation import (
-        AgentState as AgentState,
-    )
-    from .contract.values.conversation import (
-        Context as Context,
-    )
-    from .contract.values.conversation import (
-        Message as Message,
-    )
-    from .contract.values.conversation import (
-        ModelInput as ModelInput,
-    )
-    from .contract.values.conversation import (
-        PromptSection as PromptSection,
-    )
-    from .contract.values.conversation import (
-        Receipt as Receipt,
-    )
-    from .contract.values.conversation import (
-        TodoItem as TodoItem,
-    )
-    from .contract.values.conversation import (
-        ToolCall as ToolCall,
-    )
-    from .contract.values.conversation import (
-        ToolResult as ToolResult,
-    )
-    from .contract.values.conversation import (
-        evolve as evolve,
-    )
-    from .contract.values.errors import (
-        AllyError as AllyError,
-    )
-    from .contract.values.errors import (
-        ArgumentsError as ArgumentsError,
-    )
-    from .contract.values.errors import (
-        AuditError as AuditError,
-    )
-    from .contract.values.errors import (
-        BudgetRefused as BudgetRefused,
-    )
-    from .contract.values.errors import (
-        ConfigError as ConfigError,
-    )
-    from .contract.values.errors import (
-        ConsentError as ConsentError,
-    )
-    from .contract.values.errors import (
-        EventError as EventError,
-    )
-    from .contract.values.errors import (
-        GateRefused as GateRefused,
-    )
-    from .contract.values.errors import (
-        HopLimitRefused as HopLimitRefused,
-    )
-    from .contract.values.errors import (
-        HostError as HostError,
-    )
-    from .contract.values.errors import (
-        JournalError as JournalError,
-    )
-    from .contract.values.errors import (
-        KeyConflictRefused as KeyConflictRefused,
-    )
-    from .contract.values.errors import (
-        ManifestError as ManifestError,
-    )
-    from .contract.values.errors import (
-        NotFoundRefused as NotFoundRefused,
-    )
-    from .contract.values.errors import (
-        OperatorError as OperatorError,
-    )
-    from .contract.values.errors import (
-        OrderError as OrderError,
-    )
-    from .contract.values.errors import (
-        PermissionRefused as PermissionRefused,
-    )
-    from .contract.values.errors import (
-        PluginError as PluginError,
-    )
-    from .contract.values.errors import (
-        PluginLoadError as PluginLoadError,
-    )
-    from .contract.values.errors import (
-        ProtocolError as ProtocolError,
-    )
-    from .contract.values.errors import (
-        RecordingError as RecordingError,
-    )
-    from .contract.values.errors import (
-        ReentryRefused as ReentryRefused,
-    )
-    from .contract.values.errors import (
-        RefusedError as RefusedError,
-    )
-    from .contract.values.errors import (
-        RemoteError as RemoteError,
-    )
-    from .contract.values.errors import (
-        SessionError as SessionError,
-    )
-    from .contract.values.errors import (
-        ToolCallError as ToolCallError,
-    )
-    from .contract.values.errors import (
-        UnavailableRefused as UnavailableRefused,
-    )
-    from .contract.values.errors import (
-        UndeclaredError as UndeclaredError,
-    )
-    from .contract.values.errors import (
-        ValidationRefused as ValidationRefused,
-    )
-    from .contract.values.errors import (
-        VersionError as VersionError,
-    )
-    from .contract.values.errors import (
-        WireError as WireError,
-    )
-    from .contract.values.events import (
-        CODE_ALLY_TYPES as CODE_ALLY_TYPES,
-    )
-    from .contract.values.events import (
-        EVENT_TYPES as EVENT_TYPES,
-    )
-    from .contract.values.events import (
-        PLUGIN_TYPES as PLUGIN_TYPES,
-    )
-    from .contract.values.events import (
-        AgentEnd as AgentEnd,
-    )
-    from .contract.values.events import (
-        AgentStart as AgentStart,
-    )
-    from .contract.values.events import (
-        AssistantMessage as AssistantMessage,
-    )
-    from .contract.values.events import (
-        CompactionComplete as CompactionComplete,
-    )
-    from .contract.values.events import (
-        CompactionStart as CompactionStart,
-    )
-    from .contract.values.events import (
-        ContextThreshold as ContextThreshold,
-    )
-    from .contract.values.events import (
-        ContextUsageUpdate as ContextUsageUpdate,
-    )
-    from .contract.values.events import (
-        Decision as Decision,
-    )
-    from .contract.values.events import (
-        DiffPreview as DiffPreview,
-    )
-    from .contract.values.events import (
-        Event as Event,
-    )
-    from .contract.values.events import (
-        EventsDropped as EventsDropped,
-    )
-    from .contract.values.events import (
-        ModelRequest as ModelRequest,
-    )
-    from .contract.values.events import (
-        ModelResponse as ModelResponse,
-    )
-    from .contract.values.events import (
-        PermissionRequest as PermissionRequest,
-    )
-    from .contract.values.events import (
-        PermissionResponse as PermissionResponse,
-    )
-    from .contract.values.events import (
-        PluginActionRequested as PluginActionRequested,
-    )
-    from .contract.values.events import (
-        PluginEvent as PluginEvent,
-    )
-    from .contract.values.events import (
-        PluginEventEmitted as PluginEventEmitted,
-    )
-    from .contract.values.events import (
-        PluginMessageReceived as PluginMessageReceived,
-    )
-    from .contract.values.events import (
-        PluginState as PluginState,
-    )
-    from .contract.values.events import (
-        SessionEnd as SessionEnd,
-    )
-    from .contract.values.events import (
-        SessionStart as SessionStart,
-    )
-    from .contract.values.events import (
-        TaskProgress as TaskProgress,
-    )
-    from .contract.values.events import (
-        ThoughtComplete as ThoughtComplete,
-    )
-    from .contract.values.events import (
-        TodoUpdate as TodoUpdate,
-    )
-    from .contract.values.events import (
-        ToolCallEnd as ToolCallEnd,
-    )
-    from .contract.values.events import (
-        ToolCallStart as ToolCallStart,
-    )
-    from .contract.values.events import (
-        UserMessage as UserMessage,
-    )
-    from .contract.values.frozen import (
-        FrozenDict as FrozenDict,
-    )
-    from .contract.values.verdicts import (
-        Allow as Allow,
-    )
-    from .contract.values.verdicts import (
-        Ask as Ask,
-    )
-    from .contract.values.verdicts import (
-        Deny as Deny,
-    )
-    from .contract.values.verdicts import (
-        Replace as Replace,
-    )
-    from .host.blocking import (
-        BlockingHost as BlockingHost,
-    )
-    from .host.bus.agenttools import (
-        MAIN_AGENT as MAIN_AGENT,
-    )
-    from .host.bus.agenttools import (
-        AgentTool as AgentTool,
-    )
-    from .host.bus.bus import (
-        PluginMessageBus as PluginMessageBus,
-    )
-    from .host.bus.tasks import (
-        PluginTask as PluginTask,
-    )
-    from .host.bus.tasks import (
-        Tasks as Tasks,
-    )
-    from .host.host import (
-        Host as Host,
-    )
-    from .host.sessions.gates import (
-        Ruling as Ruling,
-    )
-    from .host.sessions.memory import (
-        Conversation as Conversation,
-    )
-    from .host.sessions.session import (
-        Session as Session,
-    )
-    from .host.sessions.stream import (
-        ActivityStream as ActivityStream,
-    )
-    from .journal import (
-        Journal as Journal,
-    )
-    from .policy.budget import (
-        Limits as Limits,
-    )
-    from .policy.permissions import (
-        GrantSet as GrantSet,
-    )
-    from .runtime.lanes.clock import (
-        Clock as Clock,
-    )
-    from .runtime.lanes.clock import (
-        RecordedClock as RecordedClock,
-    )
-    from .runtime.lanes.clock import (
-        SystemClock as SystemClock,
-    )
+    from collections.abc import Callable, Mapping
 
 __version__: Final = "0.1.0"
 """The version of this distribution; what plugins depend on is `HOST_API`."""
 
+
+def lazy_exports(
+    package: str, homes: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Return `__getattr__`, `__dir__` and `__all__` of a package whose names are imported when they are first used.
+
+    `homes` has the names by the module that defines them, which is named relative to the package. Here and not in a
+    room of its own, since `import ally_plugins.daemon` is every daemon's start and a module more is time.
+    """
+    home_of = {name: module for module, names in homes.items() for name in names.split()}
+    namespace = vars(import_module(package))  # which is being imported: it is in sys.modules
+
+    def getattr_(name: str) -> Any:
+        module = home_of.get(name)
+        if module is None:
+            message = f"module {package!r} has no attribute {name!r}"
+            raise AttributeError(message)
+        value = namespace[name] = getattr(import_module(f"{package}.{module}"), name)
+        return value
+
+    def dir_() -> list[str]:
+        return sorted({*namespace, *home_of})
+
+    return getattr_, dir_, sorted(home_of)
+
+
 _HOMES: Final = {
-    "adapters.kit": (
-        "AgentKit",
-        "AgentWork",
-        "LiveSession",
-    ),
-    "adapters.kit.permission": (
-        "Approver",
-        "PermissionQuestion",
-    ),
-    "adapters.kit.previews": ("file_preview",),
-    "host.bus.agenttools": ("MAIN_AGENT", "AgentTool"),
-    "host.blocking": ("BlockingHost",),
-    "host.bus.bus": ("PluginMessageBus",),
+    "adapters.kit.kit": "AgentKit",
+    "adapters.kit.live": "LiveSession",
+    "adapters.kit.permission": "Approver PermissionQuestion",
+    "adapters.kit.previews": "file_preview",
+    "adapters.kit.work": "AgentWork",
+    "catalog.decide.record": "PluginRecord",
+    "catalog.home.folder": "Home",
+    "contract.grants": "Grant",
+    "contract.handle": "Ally Task",
+    "contract.manifest": "HOST_API Manifest",
+    "contract.markers": "hookimpl",
+    "contract.process_spec": "Daemon ProcessLimits Timing",
+    "contract.tools.declared": "action tool ToolSpec",
     "contract.values.conversation": (
-        "ActionRequest",
-        "AgentState",
-        "Context",
-        "Message",
-        "ModelInput",
-        "PromptSection",
-        "Receipt",
-        "TodoItem",
-        "ToolCall",
-        "ToolResult",
-        "evolve",
-    ),
-    "contract.process_spec": (
-        "Daemon",
-        "ProcessLimits",
-        "Timing",
+        "ActionRequest AgentState Context evolve Message ModelInput PromptSection Receipt TodoItem ToolCall ToolResult"
     ),
     "contract.values.errors": (
-        "AllyError",
-        "ArgumentsError",
-        "AuditError",
-        "BudgetRefused",
-        "ConfigError",
-        "ConsentError",
-        "EventError",
-        "GateRefused",
-        "HopLimitRefused",
-        "HostError",
-        "JournalError",
-        "KeyConflictRefused",
-        "ManifestError",
-        "NotFoundRefused",
-        "OperatorError",
-        "OrderError",
-        "PermissionRefused",
-        "PluginError",
-        "PluginLoadError",
-        "ProtocolError",
-        "RecordingError",
-        "ReentryRefused",
-        "RefusedError",
-        "RemoteError",
-        "SessionError",
-        "ToolCallError",
-        "UnavailableRefused",
-        "UndeclaredError",
-        "ValidationRefused",
-        "VersionError",
-        "WireError",
+        "AllyError ArgumentsError AuditError BudgetRefused ConfigError ConsentError EventError GateRefused "
+        "HopLimitRefused HostError JournalError KeyConflictRefused ManifestError NotFoundRefused OperatorError "
+        "OrderError PermissionRefused PluginError PluginLoadError ProtocolError RecordingError ReentryRefused "
+        "RefusedError RemoteError SessionError ToolCallError UnavailableRefused UndeclaredError ValidationRefused "
+        "VersionError WireError"
     ),
     "contract.values.events": (
-        "AgentEnd",
-        "AgentStart",
-        "AssistantMessage",
-        "CODE_ALLY_TYPES",
-        "CompactionComplete",
-        "CompactionStart",
-        "ContextThreshold",
-        "ContextUsageUpdate",
-        "Decision",
-        "DiffPreview",
-        "EVENT_TYPES",
-        "Event",
-        "EventsDropped",
-        "ModelRequest",
-        "ModelResponse",
-        "PLUGIN_TYPES",
-        "PermissionRequest",
-        "PermissionResponse",
-        "PluginActionRequested",
-        "PluginEvent",
-        "PluginEventEmitted",
-        "PluginMessageReceived",
-        "PluginState",
-        "SessionEnd",
-        "SessionStart",
-        "TaskProgress",
-        "ThoughtComplete",
-        "TodoUpdate",
-        "ToolCallEnd",
-        "ToolCallStart",
-        "UserMessage",
+        "AgentEnd AgentStart AssistantMessage CODE_ALLY_TYPES CompactionComplete CompactionStart ContextThreshold "
+        "ContextUsageUpdate Decision DiffPreview Event EVENT_TYPES EventsDropped ModelRequest ModelResponse "
+        "PermissionRequest PermissionResponse PLUGIN_TYPES PluginActionRequested PluginEvent PluginEventEmitted "
+        "PluginMessageReceived PluginState SessionEnd SessionStart TaskProgress ThoughtComplete TodoUpdate ToolCallEnd "
+        "ToolCallStart UserMessage"
     ),
-    "contract.values.frozen": ("FrozenDict",),
-    "contract.grants": ("Grant",),
-    "contract.handle": (
-        "Ally",
-        "Task",
-    ),
-    "catalog.home.folder": ("Home",),
-    "host.host": ("Host",),
-    "journal": ("Journal",),
-    "host.sessions.gates": ("Ruling",),
-    "contract.manifest": (
-        "HOST_API",
-        "Manifest",
-    ),
-    "contract.markers": ("hookimpl",),
-    "host.sessions.memory": ("Conversation",),
-    "policy.budget": ("Limits",),
-    "policy.permissions": ("GrantSet",),
-    "catalog.decide.record": ("PluginRecord",),
-    "runtime.lanes.clock": (
-        "Clock",
-        "RecordedClock",
-        "SystemClock",
-    ),
-    "host.sessions.session": ("Session",),
-    "host.sessions.stream": ("ActivityStream",),
-    "host.bus.tasks": ("PluginTask", "Tasks"),
-    "contract.tools.declared": (
-        "ToolSpec",
-        "action",
-        "tool",
-    ),
-    "contract.values.verdicts": (
-        "Allow",
-        "Ask",
-        "Deny",
-        "Replace",
-    ),
+    "contract.values.frozen": "FrozenDict",
+    "contract.values.verdicts": "Allow Ask Deny Replace",
+    "host.blocking": "BlockingHost",
+    "host.bus.agenttools": "AgentTool MAIN_AGENT",
+    "host.bus.bus": "PluginMessageBus",
+    "host.bus.tasks": "PluginTask Tasks",
+    "host.host": "Host",
+    "host.sessions.gates": "Ruling",
+    "host.sessions.memory": "Conversation",
+    "host.sessions.session": "Session",
+    "host.sessions.stream": "ActivityStream",
+    "journal.journal": "Journal",
+    "policy.budget": "Limits",
+    "policy.permissions": "GrantSet",
+    "runtime.lanes.clock": "Clock RecordedClock SystemClock",
 }
-_HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604 # pyright: ignore[reportUnsupportedDunderAll] - names, one by one, from the table
-    "__version__",
-    *_HOME_OF,
-]
-
-
-def __getattr__(name: str) -> Any:
-    module = _HOME_OF.get(name)
-    if module is None:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    value = getattr(import_module(f".{module}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _HOMES)
+__all__ += ["__version__"]

@@ -43,7 +43,7 @@ def _saved_step(messages: int) -> float:
 
     from ally_plugins.cli.chat.keys import Keys
     from ally_plugins.cli.chat.saving import Saver
-    from ally_plugins.journal import Journal
+    from ally_plugins.journal.journal import Journal
 
     def step(number: int) -> list[ModelMessage]:
         return [ModelRequest(parts=[UserPromptPart(f"say {number}")]), ModelResponse(parts=[TextPart(f"so {number}")])]

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from ally_plugins.journal import Journal, PendingMessage
+from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.schema import connect
+from ally_plugins.journal.values import PendingMessage
 
 if TYPE_CHECKING:
     import sqlite3

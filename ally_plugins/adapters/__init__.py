@@ -1,1 +1,4 @@
-"""Adapters for agent frameworks, each behind an extra of its own; none is imported unless it is asked for by name."""
+"""Adapters between a host and an agent framework, one package each, and the kit that they share.
+
+Each is behind an extra of its own and imported only by name; what a host is stands in `host`.
+"""

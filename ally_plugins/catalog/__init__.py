@@ -1,1 +1,4 @@
-"""What is installed, settled and agreed to, and what follows from it for each plugin. Running a plugin is `host`'s."""
+"""What is installed, settled and agreed to, and what follows from it for each plugin.
+
+Running a plugin is left to `host`.
+"""

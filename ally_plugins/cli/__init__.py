@@ -1,1 +1,4 @@
-"""The command line. `main` has the table of commands; each module holds a few and is imported when one of them runs."""
+"""The command line: what the operator types, sees and agrees to.
+
+Each command is imported when it runs; what it does is left to the rooms below.
+"""

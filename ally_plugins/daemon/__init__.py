@@ -7,23 +7,10 @@ side is imported here. A daemon that listens on a socket of its own talks back w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Final
 
-if TYPE_CHECKING:
-    from .reconnect import connect_back as connect_back
-    from .running import run as run
+from ally_plugins import lazy_exports
 
-__all__ = ["connect_back", "run"]
+_HOMES: Final = {"reconnect": "connect_back", "running": "run"}
 
-
-def __getattr__(name: str) -> Any:
-    if name == "run":
-        from .running import run
-
-        return run
-    if name == "connect_back":
-        from .reconnect import connect_back
-
-        return connect_back
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _HOMES)

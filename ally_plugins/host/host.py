@@ -23,7 +23,7 @@ from ally_plugins.contract.values.events import EVENT_TYPES, Event, SessionStart
 from ally_plugins.contract.values.frozen import EMPTY, freeze
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.scope import SCOPE, Scope, current_scope
-from ally_plugins.journal import Journal
+from ally_plugins.journal.journal import Journal
 from ally_plugins.runtime.lanes.clock import SystemClock
 from ally_plugins.runtime.lanes.dispatch import Dispatcher
 

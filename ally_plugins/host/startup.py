@@ -11,13 +11,13 @@ from ally_plugins.catalog.home.folder import write_atomically
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.events import EVENT_TYPES
-from ally_plugins.journal import Record
+from ally_plugins.journal.values import Record
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.catalog.registry import Plan, Registry
-    from ally_plugins.journal import Journal
+    from ally_plugins.journal.journal import Journal
 
 __all__ = ["ask_for_consent", "declare_emitted", "wanted_records"]
 

@@ -1,1 +1,4 @@
-"""Recorded sessions in, events out: readers of what other agents wrote down, and the player that replays it."""
+"""Recorded sessions in, events out: readers of what agents wrote down, and the player.
+
+The command is left to `cli.play`.
+"""

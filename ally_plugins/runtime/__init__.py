@@ -1,1 +1,4 @@
-"""What awaits: clocks, rings, lanes, the watchdog and the dispatch of hooks. Nothing here decides policy."""
+"""What awaits: lanes for hooks, and processes for daemons.
+
+Deciding is left to `policy`, and knowing a whole host to `host`.
+"""

@@ -198,7 +198,7 @@ def _api_entries(module: Any, prefix: str = "") -> str:
 
 def _words_of_constant(module: Any, name: str) -> str:
     """Return the text that stands below a constant, which no object carries; empty for everything else."""
-    home = getattr(module, "_HOME_OF", {}).get(name)
+    home = next((home for home, names in getattr(module, "_HOMES", {}).items() if name in names.split()), None)
     source = inspect.getsource(importlib.import_module(f"{module.__name__}.{home}") if home else module)
     body = ast.parse(source).body
     for statement, text in pairwise(body):

@@ -16,7 +16,8 @@ import pytest
 
 from ally_plugins.contract.values.errors import UnavailableRefused
 from ally_plugins.contract.values.events import AgentEnd
-from ally_plugins.journal import Journal, verify
+from ally_plugins.journal.audit import verify
+from ally_plugins.journal.journal import Journal
 
 from ..chat.terminal import CTRL_D  # noqa: TID252 - tests are no installed package
 from .conversing import GATE_KEEPER, Conversation, agent_with, daemon, plugin_texts, record, staged

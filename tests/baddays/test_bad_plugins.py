@@ -28,7 +28,7 @@ from .model_server import ModelServer, Reply
 
 if TYPE_CHECKING:
     from ally_plugins import ToolCall
-    from ally_plugins.adapters.kit import PermissionQuestion
+    from ally_plugins.adapters.kit.permission import PermissionQuestion
 
 Models = Callable[..., Any]
 

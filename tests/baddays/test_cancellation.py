@@ -32,7 +32,7 @@ from ally_plugins.policy.budget import Limits
 from .conversing import Conversation, Stage, record, staged
 
 if TYPE_CHECKING:
-    from ally_plugins.adapters.kit import PermissionQuestion
+    from ally_plugins.adapters.kit.permission import PermissionQuestion
 
 
 class Busy:

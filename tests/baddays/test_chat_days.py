@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins.catalog.registry import Registry
-from ally_plugins.journal import Reading, read_history, saved_sessions
+from ally_plugins.journal.histories import read_history, saved_sessions
+from ally_plugins.journal.reading import Reading
 
 from ..chat.terminal import CTRL_C, CTRL_D, ENTER, Terminal  # noqa: TID252 - tests are no installed package
 from .model_server import PATIENCE, ModelServer, Reply

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ally_plugins.journal import Journal, Reading, verify
+from ally_plugins.journal.audit import verify
+from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.reading import Reading
 
 CHILD = Path(__file__).with_name("durability_child.py")
 

@@ -21,7 +21,7 @@ from ally_plugins import (
 )
 from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.contract.values.errors import JournalError
-from ally_plugins.journal import Journal
+from ally_plugins.journal.journal import Journal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.journal import Reading, read_history, saved_sessions
+from ally_plugins.journal.histories import read_history, saved_sessions
+from ally_plugins.journal.reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable

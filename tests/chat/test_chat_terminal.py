@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.journal import Reading, read_history, saved_sessions
+from ally_plugins.journal.histories import read_history, saved_sessions
+from ally_plugins.journal.reading import Reading
 
 from .terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER
 

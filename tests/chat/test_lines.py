@@ -9,7 +9,7 @@ import attrs
 import pytest
 from rich.console import Console
 
-from ally_plugins.adapters.kit import PermissionQuestion
+from ally_plugins.adapters.kit.permission import PermissionQuestion
 from ally_plugins.cli.chat.lines import diff_lines, event_lines, question_lines, said_line
 from ally_plugins.cli.chat.screen import Screen
 from ally_plugins.contract.values import events

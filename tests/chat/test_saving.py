@@ -18,7 +18,8 @@ from ally_plugins.cli.chat.keys import Keys
 from ally_plugins.cli.chat.saving import Saver, SessionLock, load_history
 from ally_plugins.cli.chat.wanted import find_saved
 from ally_plugins.contract.values.errors import ConfigError, HostError, JournalError, NotFoundRefused
-from ally_plugins.journal import Journal, history_added, history_begun
+from ally_plugins.journal.histories import history_added, history_begun
+from ally_plugins.journal.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

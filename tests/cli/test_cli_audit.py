@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from ally_plugins.cli.look.audit import parse_since
 from ally_plugins.cli.shell.reading import summary
 from ally_plugins.contract.values.errors import ConfigError
-from ally_plugins.journal import Journal, Reading, Record, StoredRecord, export
+from ally_plugins.journal.export import export
+from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.values import Record, StoredRecord
 
 if TYPE_CHECKING:
     from .conftest import Operator

@@ -481,7 +481,7 @@ class Watched:
 
 
 def test_a_decision_is_recorded_before_it_is_given_and_then_announced(plugin: Make, new_host: Make, go: Make) -> None:
-    from ally_plugins.journal import Journal
+    from ally_plugins.journal.journal import Journal
 
     log: list[str] = []
 
@@ -506,7 +506,7 @@ def test_a_decision_is_recorded_before_it_is_given_and_then_announced(plugin: Ma
 
 
 def test_a_decision_that_cannot_be_recorded_is_a_deny(plugin: Make, new_host: Make, go: Make) -> None:
-    from ally_plugins.journal import Journal
+    from ally_plugins.journal.journal import Journal
 
     async def main() -> Any:
         journal = Journal.in_memory()

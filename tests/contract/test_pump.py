@@ -9,7 +9,7 @@ from typing import Any
 from ally_plugins import Event, ThoughtComplete, ToolCall, ToolCallStart, UserMessage
 from ally_plugins.contract.values.verdicts import Allow
 from ally_plugins.host.sessions.fanout import WRITE_AFTER, WRITE_AT
-from ally_plugins.journal import Record
+from ally_plugins.journal.values import Record
 
 Make = Any
 

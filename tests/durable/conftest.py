@@ -16,7 +16,8 @@ from ally_plugins.contract.values.codec import encode, event_to_wire
 from ally_plugins.contract.values.events import Event, ToolCallEnd, stamp
 from ally_plugins.host.daemons.lane import DaemonLane
 from ally_plugins.host.durable.feeds import Feeds
-from ally_plugins.journal import Journal, Reading
+from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.reading import Reading
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.runtime.lanes.lane import Crash, Lane
 from ally_plugins.runtime.lanes.observers import Implementation, Observers

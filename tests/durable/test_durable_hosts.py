@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ally_plugins.contract.values.errors import NotFoundRefused
-from ally_plugins.journal import verify
+from ally_plugins.journal.audit import verify
 
 CHILD = Path(__file__).with_name("durable_child.py")
 

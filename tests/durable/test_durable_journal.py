@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from ally_plugins.contract.values.events import EVENT_TYPES, EventsDropped, PluginEvent, ToolCallEnd, ToolCallStart
-from ally_plugins.journal import Journal, Reading, verify
+from ally_plugins.journal.audit import verify
+from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.reading import Reading
 from ally_plugins.runtime.lanes.observers import Implementation, Observers
 from ally_plugins.runtime.lanes.tables import without_durable
 

@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from ally_plugins.journal import DuplicateKeyError, Journal, PendingMessage, Record
+from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.values import DuplicateKeyError, PendingMessage, Record
 
 
 def message(id_: str, *, key: str | None = None) -> PendingMessage:

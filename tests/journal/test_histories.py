@@ -9,17 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.journal import (
-    Journal,
-    Reading,
-    Record,
-    history_added,
-    history_begun,
-    history_replaced,
-    read_history,
-    saved_sessions,
-    verify,
-)
+from ally_plugins.journal.audit import verify
+from ally_plugins.journal.histories import history_added, history_begun, history_replaced, read_history, saved_sessions
+from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.values import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ally_plugins.contract.values.errors import AuditError, JournalError
-from ally_plugins.journal import Journal, PendingMessage, Record, verify
+from ally_plugins.journal.audit import verify
 from ally_plugins.journal.chain import Head, decode_block, encode_block
+from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.values import PendingMessage, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins.contract.values.errors import JournalError
-from ally_plugins.journal import Journal, PendingMessage, Reading, Record, schema, verify, writer
+from ally_plugins.journal import schema, writer
+from ally_plugins.journal.audit import verify
+from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.reading import Reading
 from ally_plugins.journal.store import Batch, Store, Written
+from ally_plugins.journal.values import PendingMessage, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,7 +113,7 @@ def test_a_limit_on_the_size_of_files_is_an_answer_in_words(tmp_path: Path) -> N
 import asyncio, pathlib, resource, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from journal_child import message
-from ally_plugins.journal import Journal
+from ally_plugins.journal.journal import Journal
 from ally_plugins.contract.values.errors import JournalError
 
 async def main():

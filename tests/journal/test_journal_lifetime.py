@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ally_plugins.contract.values.errors import JournalError
-from ally_plugins.journal import Journal, Reading, Record, verify
+from ally_plugins.journal.audit import verify
 from ally_plugins.journal.headfile import read_head
+from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.values import Record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +63,8 @@ def test_after_closing_every_call_says_so(tmp_path: Path) -> None:
 
 def test_what_was_queued_is_written_when_the_program_ends_without_closing(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib\nfrom ally_plugins.journal import Journal, Record\n"
+        "import sys, pathlib\n"
+        "from ally_plugins.journal.journal import Journal\nfrom ally_plugins.journal.values import Record\n"
         "j = Journal.open(pathlib.Path(sys.argv[1]))\n"
         "for i in range(100): j.append_soon(Record('x', i))\n"
     )

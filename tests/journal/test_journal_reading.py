@@ -10,7 +10,11 @@ import orjson
 import pytest
 
 from ally_plugins.contract.values.errors import JournalError
-from ally_plugins.journal import Journal, PendingMessage, Reading, Record, explain, export
+from ally_plugins.journal.explaining import explain
+from ally_plugins.journal.export import export
+from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.values import PendingMessage, Record
 from ally_plugins.replay.export import read_export
 
 if TYPE_CHECKING:
@@ -161,7 +165,7 @@ def test_a_journal_in_a_folder_that_cannot_be_written_can_be_read(tmp_path: Path
     tmp_path.chmod(0o555)
     (tmp_path / "journal.db").chmod(0o444)
     code = (
-        "import sys, os, pathlib, urllib.parse\nfrom ally_plugins.journal import Reading\n"
+        "import sys, os, pathlib, urllib.parse\nfrom ally_plugins.journal.reading import Reading\n"
         "if os.geteuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         "print(len(list(Reading(pathlib.Path(sys.argv[1])).records())))\n"
     )

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ally_plugins.journal import Journal, Reading, Record, verify
+from ally_plugins.journal.audit import verify
 from ally_plugins.journal.headfile import read_head
+from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.values import Record
 
 CHILD = Path(__file__).with_name("journal_child.py")
 PER_CALLER = 60

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins.contract.values.errors import JournalError
-from ally_plugins.journal import DuplicateKeyError, Journal, PendingMessage, Reading, Record, verify
+from ally_plugins.journal.audit import verify
+from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.values import DuplicateKeyError, PendingMessage, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

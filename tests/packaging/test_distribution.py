@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -36,9 +38,20 @@ def test_every_exported_name_is_there_and_listed_by_dir() -> None:
     assert set(ally_plugins.__all__) <= set(dir(ally_plugins))
 
 
+@pytest.mark.parametrize("package", ["", "testing", "daemon", "adapters/pydantic_ai"])
+def test_type_checkers_are_shown_the_names_that_there_are(package: str) -> None:
+    stub = ast.parse((ROOT / "ally_plugins" / package / "__init__.pyi").read_text(encoding="utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom) and node.level]
+    shown = {f".{node.module} {name.name}" for node in imports for name in node.names}
+    module = importlib.import_module(f"ally_plugins.{package.replace('/', '.')}".rstrip("."))
+    homes: dict[str, str] = module._HOMES
+    assert shown == {f".{home} {name}" for home, names in homes.items() for name in names.split()}
+    assert set(module.__all__) - {"__version__"} == {each.split()[1] for each in shown}
+
+
 def test_an_unknown_name_is_an_attribute_error_and_not_something_else() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
-        _ = ally_plugins.no_such_name
+        _ = ally_plugins.no_such_name  # type: ignore[attr-defined]
 
 
 def test_the_version_is_the_distributions() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from ally_plugins import Host, ToolCall, ToolCallError
 from ally_plugins.contract.settings import Secret
-from ally_plugins.journal import Journal
+from ally_plugins.journal.journal import Journal
 from ally_plugins.policy.budget import Limits
 
 Fixture = Any

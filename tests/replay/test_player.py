@@ -27,8 +27,8 @@ from ally_plugins import (
 from ally_plugins.catalog.decide.record import PluginRecord
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.contract.values.errors import BudgetRefused, HostError
-from ally_plugins.journal import Journal
 from ally_plugins.journal.export import export
+from ally_plugins.journal.journal import Journal
 from ally_plugins.replay.pacing import ReplayClock
 from ally_plugins.replay.player import Player
 from ally_plugins.replay.playing import QUANTUM_MS

@@ -316,6 +316,5 @@ def test_every_exported_name_is_there() -> None:
     from ally_plugins import testing
 
     assert all(getattr(testing, name) is not None for name in testing.__all__)
-    assert set(testing._HOME_OF) == set(testing.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = testing.no_such_name  # type: ignore[attr-defined,unused-ignore]

@@ -5,6 +5,10 @@ Thin on purpose: it translates between the framework's hooks and `ally_plugins.a
 
 from __future__ import annotations
 
-from .capability import AllyPlugins
+from typing import Final
 
-__all__ = ["AllyPlugins"]
+from ally_plugins import lazy_exports
+
+_HOMES: Final = {"capability": "AllyPlugins"}
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _HOMES)

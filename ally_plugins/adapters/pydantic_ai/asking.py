@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pydantic_ai.settings import ModelSettings
     from pydantic_ai.tools import RunContext
 
-    from ally_plugins.adapters.kit import AgentWork
+    from ally_plugins.adapters.kit.work import AgentWork
 
 __all__ = ["AskedModel"]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pydantic_ai.messages import ToolCallPart
     from pydantic_ai.tools import DeferredToolRequests, RunContext, ToolDefinition
 
-    from ally_plugins.adapters.kit import AgentWork
+    from ally_plugins.adapters.kit.work import AgentWork
 
 __all__ = ["Calls"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_ai.capabilities import AbstractCapability
 
-from ally_plugins.adapters.kit import AgentKit
 from ally_plugins.adapters.kit.compaction import CompactionWish
+from ally_plugins.adapters.kit.kit import AgentKit
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import HostError
 
@@ -19,8 +19,8 @@ from .running import RunPlugins
 if TYPE_CHECKING:
     from pydantic_ai.tools import RunContext
 
-    from ally_plugins.adapters.kit import Approver, LiveSession
-    from ally_plugins.adapters.kit.permission import Sensitive
+    from ally_plugins.adapters.kit.live import LiveSession
+    from ally_plugins.adapters.kit.permission import Approver, Sensitive
     from ally_plugins.adapters.kit.toolwork import Preview
     from ally_plugins.host.host import Host
 

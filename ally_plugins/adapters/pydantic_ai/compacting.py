@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydantic_ai.models import ModelRequestContext
     from pydantic_ai.tools import RunContext
 
-    from ally_plugins.adapters.kit import AgentWork
+    from ally_plugins.adapters.kit.work import AgentWork
 
 __all__ = ["COMPACT_AT", "Compaction", "compacted"]
 

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from pydantic_ai.tools import DeferredToolResults, RunContext, ToolDefinition
     from pydantic_ai.toolsets import AbstractToolset
 
-    from ally_plugins.adapters.kit import AgentKit, AgentWork
+    from ally_plugins.adapters.kit.kit import AgentKit
+    from ally_plugins.adapters.kit.work import AgentWork
 
     from .compacting import Compaction
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pydantic_ai.tools import RunContext
 
-    from ally_plugins.adapters.kit import AgentWork
+    from ally_plugins.adapters.kit.work import AgentWork
     from ally_plugins.host.bus.agenttools import AgentTool
 
 __all__ = ["PluginToolset"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.cli.shell.state import State
-    from ally_plugins.journal import Reading
+    from ally_plugins.journal.reading import Reading
 
 __all__ = ["export", "prune"]
 
@@ -51,13 +51,13 @@ def export(state: State, session: str, out: str | None) -> None:
 
 
 def _lines(reading: Reading | None, session: str) -> Iterator[bytes]:
-    from ally_plugins import journal
+    from ally_plugins.journal.export import export as lines_of
 
     known = [] if reading is None else [summary.id for summary in reading.sessions()]
     if reading is None or session not in known:
         latest = f"the latest are {', '.join(known[-5:])}" if known else "it has none"
         raise NotFoundRefused(f"the journal has no session {session!r}; {latest}")
-    return journal.export(reading, session)
+    return lines_of(reading, session)
 
 
 def _write(out: str, lines: Iterator[bytes]) -> int:
@@ -112,7 +112,7 @@ def prune(state: State, age: str, yes: bool) -> None:  # noqa: FBT001 - click's 
 
 
 def _prune(home: Home, before: int) -> int:
-    from ally_plugins.journal import Journal
+    from ally_plugins.journal.journal import Journal
 
     journal = Journal.open(home.journal_file, head=home.audit_head_file)
     try:

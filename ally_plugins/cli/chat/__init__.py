@@ -1,4 +1,4 @@
-"""The reference agent, `ally-plugins chat` and `ally-plugins run`: a small coding agent on pydantic-ai.
+"""The reference agent: `chat`, `run` and `sessions`, a small coding agent on pydantic-ai.
 
-Importing this package imports no framework; its modules do. Only the commands use it.
+Importing this package imports no framework; what plugins need of an agent is left to the adapter.
 """

@@ -21,7 +21,7 @@ from .prompting import Leave, LineInput, Stopped, TerminalInput, Woken
 from .slash import run_slash
 
 if TYPE_CHECKING:
-    from ally_plugins.adapters.kit import PermissionQuestion
+    from ally_plugins.adapters.kit.permission import PermissionQuestion
     from ally_plugins.contract.values.events import Event
     from ally_plugins.host.host import Host
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.cli.shell.state import State
     from ally_plugins.contract.values.events import Event
-    from ally_plugins.journal import SavedSession
+    from ally_plugins.journal.histories import SavedSession
 
     from .talking import Turn
     from .wanted import Options
@@ -204,7 +204,7 @@ def sessions(state: State) -> None:
       ally-plugins chat --resume s-5f0c9a1b2d-1
     """
     from ally_plugins.cli.shell.reading import reading_of
-    from ally_plugins.journal import saved_sessions
+    from ally_plugins.journal.histories import saved_sessions
 
     with reading_of(state.home) as reading:
         saved = saved_sessions(reading) if reading is not None else []

@@ -14,7 +14,7 @@ from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values import events
 
 if TYPE_CHECKING:
-    from ally_plugins.adapters.kit import PermissionQuestion
+    from ally_plugins.adapters.kit.permission import PermissionQuestion
     from ally_plugins.contract.values.events import Event
 
 __all__ = ["diff_lines", "event_lines", "question_lines", "said_line", "thought_lines", "todo_lines"]

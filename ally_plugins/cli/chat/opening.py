@@ -16,11 +16,11 @@ from .keys import Keys
 if TYPE_CHECKING:
     from pydantic_ai.models import Model  # noqa: TC004 - nobody reads these annotations at run time
 
-    from ally_plugins.adapters.kit import Approver
+    from ally_plugins.adapters.kit.permission import Approver
     from ally_plugins.adapters.pydantic_ai import AllyPlugins  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.contract.values.conversation import TodoItem
     from ally_plugins.host.sessions.session import Session  # noqa: TC004 - nobody reads these annotations at run time
-    from ally_plugins.journal import Reading
+    from ally_plugins.journal.reading import Reading
 
     from .saving import Saver  # noqa: TC004 - nobody reads these annotations at run time
     from .shortening import Shortening  # noqa: TC004

@@ -13,9 +13,11 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelRe
 
 from ally_plugins.catalog.home.folder import Home, try_lock
 from ally_plugins.contract.values.errors import HostError, JournalError, NotFoundRefused
-from ally_plugins.journal import Journal, history_added, history_begun, history_replaced, read_history
+from ally_plugins.journal.histories import history_added, history_begun, history_replaced, read_history
 
 if TYPE_CHECKING:
+    from ally_plugins.journal.journal import Journal
+
     from .keys import Keys
 
 __all__ = ["Saver", "SessionLock", "load_history"]

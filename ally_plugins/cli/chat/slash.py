@@ -16,7 +16,7 @@ from .lines import todo_lines
 from .plugin_words import disable, enable, plugin_rows
 
 if TYPE_CHECKING:
-    from ally_plugins.journal import Reading
+    from ally_plugins.journal.reading import Reading
 
     from .chatting import Chat
 

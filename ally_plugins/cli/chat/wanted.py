@@ -16,7 +16,7 @@ from ally_plugins.contract.values.errors import ConfigError, NotFoundRefused
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home  # noqa: TC004 - nobody reads these annotations at run time
-    from ally_plugins.journal import SavedSession
+    from ally_plugins.journal.histories import SavedSession
 
     from .models import ModelChoice  # noqa: TC004
 
@@ -43,7 +43,8 @@ def find_saved(home: Home, wanted: str | None) -> SavedSession:
     """
     saved: list[SavedSession] = []
     if home.journal_file.exists():
-        from ally_plugins.journal import Reading, saved_sessions
+        from ally_plugins.journal.histories import saved_sessions
+        from ally_plugins.journal.reading import Reading
 
         with Reading(home.journal_file) as reading:
             saved = saved_sessions(reading)

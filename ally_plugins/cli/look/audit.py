@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ally_plugins.cli.shell.state import State
-    from ally_plugins.journal import AuditReport, Reading, StoredRecord
+    from ally_plugins.journal.audit import AuditReport
+    from ally_plugins.journal.reading import Reading
+    from ally_plugins.journal.values import StoredRecord
 
 __all__ = ["audit", "parse_age", "parse_since", "verify"]
 
@@ -152,8 +154,8 @@ def verify(state: State) -> None:
 
 def verified(journal: Path, head: Path) -> AuditReport | None:
     """Check a journal; None when there never was one. A journal that is gone while its head is there was removed."""
-    from ally_plugins.journal import AuditReport, Problem
-    from ally_plugins.journal import verify as check
+    from ally_plugins.journal.audit import AuditReport, Problem
+    from ally_plugins.journal.audit import verify as check
 
     if journal.exists():
         return check(journal, head)

@@ -215,7 +215,7 @@ def _conflicts(records: Sequence[PluginRecord]) -> Iterator[Finding]:
 
 
 def _check_journal(state: State) -> Iterator[Finding]:
-    from ally_plugins.journal import Journal
+    from ally_plugins.journal.journal import Journal
 
     from .audit import verified
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ally_plugins.cli.shell.state import State
-    from ally_plugins.journal import Explanation, Reading, StoredEvent, StoredMessage, StoredRecord
+    from ally_plugins.journal.explaining import Explanation
+    from ally_plugins.journal.reading import Reading
+    from ally_plugins.journal.values import StoredEvent, StoredMessage, StoredRecord
 
 __all__ = ["explain", "explain_lines"]
 
@@ -36,10 +38,10 @@ def explain(state: State, id_: str) -> None:
       ally-plugins explain m-5f0c9a1b2d-7
       ally-plugins explain s-5f0c9a1b2d-1:12
     """
-    from ally_plugins import journal
+    from ally_plugins.journal import explaining
 
     with reading_of(state.home) as reading:
-        found = journal.explain(reading, id_) if reading is not None else None
+        found = explaining.explain(reading, id_) if reading is not None else None
         if reading is None or found is None:
             hint = "expected a message (m-...), decision (d-...), action (a-...), task (t-...) or event (SESSION:SEQ)"
             raise NotFoundRefused(f"the journal knows nothing of {id_!r}; {hint}, as `ally-plugins audit` shows them")
@@ -53,9 +55,9 @@ def explain(state: State, id_: str) -> None:
 
 def explain_lines(reading: Reading, id_: str, session_id: str) -> list[str] | None:
     """Return what led to one thing of a session as lines for people, None when the journal knows nothing of it."""
-    from ally_plugins import journal
+    from ally_plugins.journal import explaining
 
-    found = journal.explain(reading, id_, session_id=session_id)
+    found = explaining.explain(reading, id_, session_id=session_id)
     return list(_lines(found, _events_of_call(reading, found))) if found is not None else None
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.cli.shell.state import State
-    from ally_plugins.journal import StoredRecord
+    from ally_plugins.journal.values import StoredRecord
 
 __all__ = ["info"]
 

@@ -77,7 +77,7 @@ async def _call(
     arguments: Mapping[str, Any],
     timeout: float | None,
 ) -> tuple[ToolResult, tuple[Message, ...]]:
-    from ally_plugins.journal import Record
+    from ally_plugins.journal.values import Record
 
     async with _host(state, name) as host:
         plugin = host.plugins[name]

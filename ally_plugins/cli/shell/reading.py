@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from ally_plugins.catalog.home.folder import Home
-    from ally_plugins.journal import Reading, StoredRecord
+    from ally_plugins.journal.reading import Reading
+    from ally_plugins.journal.values import StoredRecord
 
 __all__ = ["PRUNED_TEXT", "reading_of", "record_data", "record_row", "summary"]
 
@@ -25,7 +26,7 @@ def reading_of(home: Home) -> Generator[Reading | None]:
     if not home.journal_file.exists():
         yield None
         return
-    from ally_plugins.journal import Reading
+    from ally_plugins.journal.reading import Reading
 
     with Reading(home.journal_file) as reading:
         yield reading

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.catalog.registry import Change, Registry
-    from ally_plugins.journal import Journal
+    from ally_plugins.journal.journal import Journal
 
 __all__ = ["Recorder", "now_ms", "recorder"]
 
@@ -33,7 +33,7 @@ def now_ms() -> int:
 @contextmanager
 def recorder(registry: Registry) -> Generator[Recorder]:
     """Open the journal for changes, and close it. Raises JournalError, before anything is changed."""
-    from ally_plugins.journal import Journal
+    from ally_plugins.journal.journal import Journal
 
     home = registry.home
     home.prepare()
@@ -72,7 +72,7 @@ class Recorder:
 
     def note(self, kind: str, plugin: str | None, data: Mapping[str, Any]) -> int:
         """Write one record and wait until it is on disk. Raises JournalError."""
-        from ally_plugins.journal import Record
+        from ally_plugins.journal.values import Record
 
         return self.journal.append_blocking(Record(kind, now_ms(), plugin, data=data))
 

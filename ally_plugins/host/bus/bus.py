@@ -27,7 +27,7 @@ from ally_plugins.contract.values.events import Event, PluginActionRequested, Pl
 from ally_plugins.contract.values.frozen import freeze_mapping
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.scope import SCOPE, Scope
-from ally_plugins.journal import Record
+from ally_plugins.journal.values import Record
 from ally_plugins.policy.validation import check_event_data, check_event_type, check_name, check_text
 from ally_plugins.runtime.lanes.plugin import Plugin, describe
 

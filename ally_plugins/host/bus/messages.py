@@ -17,7 +17,7 @@ from ally_plugins.contract.values.errors import (
 )
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.host.sessions.inbox import Waiting
-from ally_plugins.journal import DuplicateKeyError, PendingMessage, StoredMessage
+from ally_plugins.journal.values import DuplicateKeyError, PendingMessage, StoredMessage
 from ally_plugins.policy.validation import check_deliver_as, check_event_data, check_key, check_role, check_text
 
 from .steps import CONTENT_LIMIT, BusSteps, HostSide, begin_call, cause_of, chain_of, unavailable

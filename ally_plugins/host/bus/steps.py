@@ -19,13 +19,14 @@ from ally_plugins.contract.values.errors import (
     UnavailableRefused,
 )
 from ally_plugins.contract.values.scope import Scope, current_scope
-from ally_plugins.journal import Journal, Record
+from ally_plugins.journal.values import Record
 from ally_plugins.policy.permissions import command_for
 from ally_plugins.policy.validation import extend_chain
 from ally_plugins.runtime.lanes.plugin import Plugin, describe
 
 if TYPE_CHECKING:
     from ally_plugins.host.sessions.session import Session
+    from ally_plugins.journal.journal import Journal
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.dispatch import Dispatcher
 

@@ -12,12 +12,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.errors import JournalError
-from ally_plugins.journal import Reading, Record
+from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.values import Record
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.code_ally.activation import Activations
     from ally_plugins.catalog.code_ally.plugin import Activation
-    from ally_plugins.journal import Journal
+    from ally_plugins.journal.journal import Journal
 
 __all__ = ["SessionActivations"]
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
+from ally_plugins import __version__
 from ally_plugins.catalog.decide.record import PluginRecord
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.manifest import HOST_API
@@ -78,7 +79,7 @@ class Remote:
                 protocol=PROTOCOL,
                 protocols=PROTOCOLS,
                 plugin=plugin.name,
-                host=HostInfo(name=self.side.app, version=_version(), api=HOST_API),
+                host=HostInfo(name=self.side.app, version=__version__, api=HOST_API),
                 capabilities=self.side.capabilities,
                 grants=plugin.grants.texts(),
                 settings=dict(self.record.settings),
@@ -153,12 +154,6 @@ class Offers:
     def forget(self) -> None:
         """Forget what was offered: the plugin was stopped, and its tools are gone."""
         self._tools.clear()
-
-
-def _version() -> str:
-    from ally_plugins import __version__
-
-    return __version__
 
 
 def new_remote(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ally_plugins.host.code_ally.activations import SessionActivations
     from ally_plugins.host.code_ally.talkback import TalkBackServer
     from ally_plugins.host.durable.feeds import Feeds
-    from ally_plugins.journal import Journal
+    from ally_plugins.journal.journal import Journal
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
     from ally_plugins.runtime.processes.process import Launcher

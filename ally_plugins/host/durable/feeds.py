@@ -19,11 +19,12 @@ from attrs import define, field
 
 from ally_plugins.catalog.home.folder import try_lock
 from ally_plugins.contract.values.errors import JournalError, NotFoundRefused
-from ally_plugins.journal import Journal, Reading
+from ally_plugins.journal.reading import Reading
 from ally_plugins.runtime.lanes.lane import Lane
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.journal.journal import Journal
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
 

@@ -14,7 +14,8 @@ from .feed import Feed
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
-    from ally_plugins.journal import Journal, Reading
+    from ally_plugins.journal.journal import Journal
+    from ally_plugins.journal.reading import Reading
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
 

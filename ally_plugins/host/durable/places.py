@@ -18,7 +18,8 @@ from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.events import Event
 
 if TYPE_CHECKING:
-    from ally_plugins.journal import EventBlock, StoredEvent
+    from ally_plugins.journal.reading import EventBlock
+    from ally_plugins.journal.values import StoredEvent
 
 __all__ = ["Found", "Place", "Walk"]
 

@@ -16,7 +16,8 @@ from .feed import PORTION, Feed
 
 if TYPE_CHECKING:
     from ally_plugins.host.daemons.lane import DaemonLane
-    from ally_plugins.journal import Journal, Reading
+    from ally_plugins.journal.journal import Journal
+    from ally_plugins.journal.reading import Reading
     from ally_plugins.runtime.lanes.link import Link
     from ally_plugins.runtime.lanes.plugin import Plugin
 

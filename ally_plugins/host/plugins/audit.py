@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.values.events import Event, PluginState, TaskProgress
-from ally_plugins.journal import Record
+from ally_plugins.journal.values import Record
 from ally_plugins.runtime.lanes.link import DaemonError
 from ally_plugins.runtime.lanes.plugin import Plugin, describe
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ally_plugins.host.bus.offered import Contributions
     from ally_plugins.host.bus.tasks import PluginTask, Tasks
     from ally_plugins.host.sessions.session import Session
-    from ally_plugins.journal import Journal
+    from ally_plugins.journal.journal import Journal
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.lane import Crash
 

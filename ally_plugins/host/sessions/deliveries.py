@@ -19,7 +19,8 @@ from .inbox import Waiting
 if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import Message, SafePoint
     from ally_plugins.contract.values.events import Event
-    from ally_plugins.journal import Journal, StoredMessage
+    from ally_plugins.journal.journal import Journal
+    from ally_plugins.journal.values import StoredMessage
 
     from .inbox import Inbox
 

@@ -19,7 +19,7 @@ from ally_plugins.contract.values.errors import JournalError, PluginError, Refus
 from ally_plugins.contract.values.events import Decision, PermissionRequest
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.verdicts import Allow, Ask, Deny, Verdict
-from ally_plugins.journal import Journal, Record
+from ally_plugins.journal.values import Record
 from ally_plugins.policy.model_input import check_model_input, shown_to_plugins
 from ally_plugins.policy.prompt_sections import check_sections
 from ally_plugins.policy.validation import check_text
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ToolCall,
         ToolResult,
     )
+    from ally_plugins.journal.journal import Journal
     from ally_plugins.runtime.lanes.plugin import Plugin
 
 __all__ = ["Judge", "Ruling", "check_call", "check_message", "check_result", "verdict_name"]

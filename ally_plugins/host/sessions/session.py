@@ -57,7 +57,7 @@ from .stream import HostStream
 from .toolcalls import Asker, Runner, run_tool_call
 
 if TYPE_CHECKING:
-    from ally_plugins.journal import Journal
+    from ally_plugins.journal.journal import Journal
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.dispatch import Dispatcher, Transformed
     from ally_plugins.runtime.lanes.plugin import Plugin

@@ -1,0 +1,27 @@
+# What type checkers see of `__init__`, which imports a name when it is first used.
+
+from .adapters.conformance import ADAPTER_CHECKS as ADAPTER_CHECKS
+from .adapters.conformance import AdapterConformance as AdapterConformance
+from .adapters.conformance import check_adapter as check_adapter
+from .adapters.conformance import run_adapter_check as run_adapter_check
+from .adapters.driver import AdapterDriver as AdapterDriver
+from .adapters.driver import AgentSetup as AgentSetup
+from .adapters.driver import HostTool as HostTool
+from .adapters.script import Answer as Answer
+from .adapters.script import Asked as Asked
+from .adapters.script import Script as Script
+from .blocking import BlockingHarness as BlockingHarness
+from .checks import CHECKS as CHECKS
+from .conformance import Finding as Finding
+from .conformance import Report as Report
+from .conformance import check_plugin as check_plugin
+from .conformance import run_check as run_check
+from .harness import PluginHarness as PluginHarness
+from .observed import Refusal as Refusal
+from .recordings import Replayed as Replayed
+from .recordings import replay_recording as replay_recording
+from .samples import sample_calls as sample_calls
+from .samples import sample_events as sample_events
+from .subject import find_manifest as find_manifest
+
+__all__: list[str]
