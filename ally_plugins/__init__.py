@@ -54,6 +54,7 @@ _HOMES: Final = {
     "contract.manifest": "HOST_API Manifest",
     "contract.markers": "hookimpl",
     "contract.process_spec": "Daemon ProcessLimits Timing",
+    "contract.tools.agent_tool": "AgentTool MAIN_AGENT",
     "contract.tools.declared": "action tool ToolSpec",
     "contract.values.conversation": (
         "ActionRequest AgentState Context evolve Message ModelInput PromptSection Receipt TodoItem ToolCall ToolResult"
@@ -75,7 +76,6 @@ _HOMES: Final = {
     "contract.values.frozen": "FrozenDict",
     "contract.values.verdicts": "Allow Ask Deny Replace",
     "host.blocking": "BlockingHost",
-    "host.bus.agenttools": "AgentTool MAIN_AGENT",
     "host.bus.bus": "PluginMessageBus",
     "host.bus.tasks": "PluginTask Tasks",
     "host.host": "Host",

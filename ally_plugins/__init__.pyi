@@ -20,6 +20,8 @@ from .contract.markers import hookimpl as hookimpl
 from .contract.process_spec import Daemon as Daemon
 from .contract.process_spec import ProcessLimits as ProcessLimits
 from .contract.process_spec import Timing as Timing
+from .contract.tools.agent_tool import MAIN_AGENT as MAIN_AGENT
+from .contract.tools.agent_tool import AgentTool as AgentTool
 from .contract.tools.declared import ToolSpec as ToolSpec
 from .contract.tools.declared import action as action
 from .contract.tools.declared import tool as tool
@@ -248,8 +250,6 @@ from .contract.values.verdicts import Ask as Ask
 from .contract.values.verdicts import Deny as Deny
 from .contract.values.verdicts import Replace as Replace
 from .host.blocking import BlockingHost as BlockingHost
-from .host.bus.agenttools import MAIN_AGENT as MAIN_AGENT
-from .host.bus.agenttools import AgentTool as AgentTool
 from .host.bus.bus import PluginMessageBus as PluginMessageBus
 from .host.bus.tasks import PluginTask as PluginTask
 from .host.bus.tasks import Tasks as Tasks

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from ally_plugins.contract.tools.agent_tool import MAIN_AGENT
 from ally_plugins.runtime.lanes.loopthread import LoopThread
 
-from .bus.agenttools import MAIN_AGENT
 from .host import Host
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import (
         Message,
         ModelInput,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     )
     from ally_plugins.contract.values.events import DiffPreview, Event, PermissionRequest
 
-    from .bus.agenttools import AgentTool
     from .sessions.gates import Ruling
     from .sessions.session import Session
 

@@ -27,15 +27,15 @@ from ally_plugins.journal.journal import Journal
 from ally_plugins.runtime.lanes.clock import SystemClock
 from ally_plugins.runtime.lanes.dispatch import Dispatcher
 
-from .bus.agenttools import AgentTool, find_offered, offered_to_agent
+from .bus.agenttools import find_offered, offered_to_agent
 from .bus.bus import PluginMessageBus
 from .bus.capabilities import CAPABILITIES, Capabilities, HostAction
 from .bus.offered import Contribution, Contributions, as_tool_result
 from .bus.tasks import Tasks
 from .code_ally.activations import SessionActivations
-from .daemons.services import Outside
 from .plugins.audit import Chronicle
 from .plugins.members import Crew
+from .plugins.services import Outside
 from .sessions.fanout import Pump
 from .sessions.session import Session
 from .sessions.stream import HostStream
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.catalog.registry import Plan
+    from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import ActionRequest, ToolResult
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.plugin import Plugin

@@ -109,7 +109,7 @@ class ShortensWithoutAsking(Whole):
     """Does what the action `compact` wants by itself: no gate is asked, and nothing told."""
 
     async def before_model(self, loop, history):
-        if self.work.live.compactor.due(None, None):
+        if self.work.live.compactions.due(None, None):
             history[:] = shortened(history)
         await super().before_model(loop, history)
 

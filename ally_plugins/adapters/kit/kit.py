@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 
 from .live import Live
-from .permission import Approver, Sensitive, sensitivity_of
-from .toolwork import CALL, Preview
+from .options import KitOptions
+from .toolwork import CALL
 from .work import AgentWork
 
 if TYPE_CHECKING:
-    from ally_plugins.host.host import Host  # noqa: TC004 - nobody reads this annotation at run time
-
     from .live import LiveSession
 
 __all__ = ["AgentKit", "current_work"]
@@ -25,31 +23,15 @@ _WORK: Final[ContextVar[AgentWork | None]] = ContextVar("ally_agent_work", defau
 
 
 @define(eq=False, kw_only=True)
-class AgentKit:
-    """How agents run with one host. Lives as long as the adapter's object; several may share a host.
+class AgentKit(KitOptions):
+    """What runs agents with one host. Lives as long as the adapter's object; several may share a host."""
 
-    `approve` asks the person. `sensitive` names the tools that need permission. `preview` tells what an edit would
-    change. `context_window` is in tokens, where the framework does not know the model's. `can_compact` says that the
-    adapter has a way to shorten conversations, which it does by itself when `compact_at` percent of the window is used.
-    """
-
-    host: Host
-    approve: Approver | None = None
-    sensitive: Sensitive = ()
-    preview: Preview | None = None
-    context_window: int | None = None
-    compact_at: float | None = None
-    can_compact: bool = False
     live: Live = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.live = Live.of(self.host)
         if self.can_compact:
             self.live.offer_compaction()
-
-    def sensitivity(self, tool: str) -> str | None:
-        """Return how sensitive a tool is, None when it needs no permission."""
-        return sensitivity_of(self.sensitive, tool)
 
     @asynccontextmanager
     async def work(

@@ -5,12 +5,13 @@ One for each host, whoever drives it, so that adapters with options of their own
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, ref
 
 from attrs import define, field
 
-from .compaction import COMPACT, CompactionWish, Compactor
+from .compaction_wishes import COMPACT, CompactionWish, CompactionWishes
 from .mirror import Mirror
 from .permission import PermissionFlow
 from .upkeep import Upkeep
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import ActionRequest, Message  # noqa: TC004 - nobody reads these at run time
     from ally_plugins.host.host import Host
     from ally_plugins.host.sessions.session import Session  # noqa: TC004
-
-    from .work import AgentWork  # noqa: TC004
 
 __all__ = ["IDLE_SESSIONS", "Live", "LiveSession"]
 
@@ -35,8 +34,9 @@ class LiveSession:
     session: Session
     permission: PermissionFlow = field(init=False, factory=PermissionFlow)
     mirror: Mirror = field(init=False)
-    works: dict[str, AgentWork] = field(init=False, factory=dict)
-    compactor: Compactor = field(init=False, factory=Compactor)
+    at_work: dict[str, Callable[[str], None] | None] = field(init=False, factory=dict)
+    """The agents at work by their run's id, each with what interrupts it; a sub-agent ends with its main agent."""
+    compactions: CompactionWishes = field(init=False, factory=CompactionWishes)
     todos: dict[str | None, tuple[dict[str, str], ...]] = field(init=False, factory=dict)
     """What was last told of each agent's todos; None is the agent that the person talks to."""
     undelivered: dict[str, Message] = field(init=False, factory=dict)
@@ -55,13 +55,13 @@ class LiveSession:
     @property
     def is_busy(self) -> bool:
         """Whether an agent is at work."""
-        return bool(self.works)
+        return bool(self.at_work)
 
     def interrupt(self, cause: str) -> bool:
         """Stop the agents at work, for a reason that their AGENT_END carries; say whether there was any."""
-        main = [work for work in self.works.values() if work.parent is None]
-        for work in main:
-            work.interrupt(cause)
+        main = [interrupt for interrupt in self.at_work.values() if interrupt is not None]
+        for interrupt in main:
+            interrupt(cause)
         return bool(main)
 
 
@@ -109,7 +109,7 @@ class Live:
     def _compact(self, session: Session, request: ActionRequest) -> Any:
         """Take up the wish at the next safe point, where the framework's history can be changed."""
         reason = str(request.arguments.get("reason") or f"{request.requested_by} asked for it")
-        self.session(session.id).compactor.wish = CompactionWish(request.requested_by, reason)
+        self.session(session.id).compactions.wish = CompactionWish(request.requested_by, reason)
         return {"scheduled": True}
 
     def _interrupt(self, session: Session, request: ActionRequest) -> Any:

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
-from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 from ally_plugins.contract.values.errors import GateRefused
 from ally_plugins.host.sessions.toolcalls import Runner, carry_out
 
 from .permission import Outcome
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.values.conversation import ToolCall, ToolResult
     from ally_plugins.contract.values.events import DiffPreview, Event
 
-    from .work import AgentWork
+    from .run import Run
 
-__all__ = ["CALL", "Preview", "authorize", "run_call"]
+__all__ = ["CALL", "authorize", "run_call"]
 
 _log: Final = logging.getLogger(__name__)
-
-Preview: TypeAlias = Callable[[ToolCall], "DiffPreview | Awaitable[DiffPreview | None] | None"]
-"""What a call would change, None when it changes no file; may read, must not write. The kit ties it to the call."""
 
 CALL: Final[ContextVar[str | None]] = ContextVar("ally_tool_call", default=None)
 """The tool call that runs, for what an agent that is started in it is part of."""
@@ -34,33 +30,33 @@ CALL: Final[ContextVar[str | None]] = ContextVar("ally_tool_call", default=None)
 _ALLOWED: Final = Outcome(is_allowed=True)
 
 
-async def authorize(work: AgentWork, call: ToolCall, sensitivity: str | None, *, is_approved: bool) -> Outcome:
+async def authorize(run: Run, call: ToolCall, sensitivity: str | None, *, is_approved: bool) -> Outcome:
     """Decide whether a call may run; see `AgentWork.authorize`."""
-    session = work.live.session
+    session = run.live.session
     if session.is_closed:
         return Outcome(is_allowed=False, reason="the host of the plugins has stopped, nobody can decide")
-    diff = await _preview(work, call)
+    diff = await _preview(run, call)
     ruling = await session.gate_tool_call(call)
     if is_approved:
-        work.answered(call, is_allowed=not ruling.is_denied)
+        run.answered(call, is_allowed=not ruling.is_denied)
     if ruling.is_denied:
         return Outcome(is_allowed=False, reason=ruling.reason)
     if is_approved or (sensitivity is None and not ruling.needs_person):
         return _ALLOWED
-    return await work.live.permission.decide(
+    return await run.live.permission.decide(
         session,
         call,
         ruling,
         sensitivity=sensitivity,
-        approve=work.approve,
+        approve=run.approve,
         diff=diff,
-        may_defer=work.can_defer,
-        parent_id=work.about.get("parent_id"),
+        may_defer=run.can_defer,
+        parent_id=run.about.get("parent_id"),
     )
 
 
-async def _preview(work: AgentWork, call: ToolCall) -> DiffPreview | None:
-    preview = work.kit.preview
+async def _preview(run: Run, call: ToolCall) -> DiffPreview | None:
+    preview = run.kit.preview
     if preview is None:
         return None
     try:
@@ -71,16 +67,16 @@ async def _preview(work: AgentWork, call: ToolCall) -> DiffPreview | None:
         return None
     if found is None:
         return None
-    found = evolve(found, call_id=call.call_id, **work.about)
-    work.emit(found)
+    found = evolve(found, call_id=call.call_id, **run.about)
+    run.emit(found)
     return found
 
 
-async def run_call(work: AgentWork, call: ToolCall, run: Runner) -> ToolResult:
+async def run_call(run: Run, call: ToolCall, runner: Runner) -> ToolResult:
     """Run a tool that may run, with its events and output transforms; see `toolcalls.carry_out`."""
     token = CALL.set(call.call_id)
     try:
-        return await carry_out(_Told(work), call, run, parent_id=work.about.get("parent_id"))
+        return await carry_out(_Told(run), call, runner, parent_id=run.about.get("parent_id"))
     finally:
         CALL.reset(token)
 
@@ -88,16 +84,16 @@ async def run_call(work: AgentWork, call: ToolCall, run: Runner) -> ToolResult:
 class _Told:
     """The session as a tool call needs it, where the host may have stopped meanwhile."""
 
-    __slots__ = ("_work",)
+    __slots__ = ("_run",)
 
-    def __init__(self, work: AgentWork) -> None:
-        self._work = work
+    def __init__(self, run: Run) -> None:
+        self._run = run
 
     def emit(self, event: Event) -> None:
-        self._work.emit(event)
+        self._run.emit(event)
 
     async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
-        session = self._work.live.session
+        session = self._run.live.session
         if session.is_closed:
             raise GateRefused("the host of the plugins has stopped", plugin=None)
         return await session.transform_tool_output(call, result)

@@ -5,84 +5,51 @@ An adapter makes one with `AgentKit.work`, calls `begin`, then what happens in t
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from ally_plugins.contract.tools.agent_tool import MAIN_AGENT
 from ally_plugins.contract.values.conversation import Message, ToolCall, ToolResult
-from ally_plugins.contract.values.errors import SessionError
 from ally_plugins.contract.values.events import (
     AgentEnd,
     AgentStart,
     AssistantMessage,
     ContextUsageUpdate,
-    Event,
     ModelRequest,
     ModelResponse,
     ThoughtComplete,
     TodoUpdate,
     UserMessage,
 )
-from ally_plugins.host.bus.agenttools import MAIN_AGENT
 
+from .compaction import shorten
+from .run import Run
 from .toolwork import authorize, run_call
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import SafePoint
-    from ally_plugins.host.bus.agenttools import AgentTool
     from ally_plugins.host.sessions.toolcalls import Runner
 
     from .compaction import Compact
-    from .kit import AgentKit  # noqa: TC004 - nobody reads this annotation at run time
-    from .live import LiveSession  # noqa: TC004
     from .mirror import Convert
-    from .permission import Approver, Outcome
+    from .permission import Outcome
 
 __all__ = ["AgentWork"]
 
-_log: Final = logging.getLogger(__name__)
-
-_NO_ABOUT: Final[dict[str, Any]] = {}
-
 
 @define(eq=False)
-class AgentWork:
-    """One run of an agent. `call_id` is the tool call in which a sub-agent works, `parent` the run that makes it.
+class AgentWork(Run):
+    """What one run of an agent does, in the order in which it does it. It lives from `begin` to `end`."""
 
-    It lives from `begin` to `end`. `stop` is what interrupts the framework's run. `can_defer` says that a question
-    which nobody answers may wait for another run.
-    """
-
-    kit: AgentKit
-    live: LiveSession
-    id: str
-    name: str
-    parent: AgentWork | None = None
-    call_id: str | None = None
-    model: str | None = None
-    can_defer: bool = False
-    stop: Callable[[], object] | None = None
-    interruption_cause: str | None = None
-    context_usage: float | None = None
-    is_ended: bool = False
-    about: dict[str, Any] = field(init=False)
     _taken: dict[str, Message] = field(init=False, factory=dict)
     _entered: dict[str, Message] = field(init=False, factory=dict)
     _tools: int = field(init=False, default=0)
     _has_begun: bool = field(init=False, default=False)
     _began: float = field(init=False, factory=perf_counter)
-
-    def __attrs_post_init__(self) -> None:
-        self.about = _NO_ABOUT if self.parent is None else {"agent_id": self.id, "parent_id": self.call_id}
-
-    @property
-    def approve(self) -> Approver | None:
-        """What asks the person: a sub-agent asks as the agent that called it does, unless it has a way of its own."""
-        own = self.kit.approve
-        return own if own is not None or self.parent is None else self.parent.approve
 
     # --- its life ---
 
@@ -96,7 +63,7 @@ class AgentWork:
         if self.approve is not None or self.can_defer:
             session.has_person = True
         if self.parent is not None:
-            self.live.works[self.id] = self
+            self.live.at_work[self.id] = None
             self._started(None, prompt)
             return prompt
         self._doubt()
@@ -106,7 +73,7 @@ class AgentWork:
             said = await session.transform_user_message(said)
             prompt = said.content
             self.emit(UserMessage(content=prompt, message_id=said.id))
-        self.live.works[self.id] = self
+        self.live.at_work[self.id] = self.interrupt
         self._started(prompt, None)
         return prompt
 
@@ -142,7 +109,7 @@ class AgentWork:
         self.is_ended = True
         if not self._has_begun:
             return
-        self.live.works.pop(self.id, None)
+        self.live.at_work.pop(self.id, None)
         if self.parent is not None:
             self.live.todos.pop(self.id, None)
         self.live.undelivered = {**self._taken, **self.live.undelivered}
@@ -168,20 +135,7 @@ class AgentWork:
             )
         )
 
-    def interrupt(self, cause: str) -> None:
-        """Stop this run; AGENT_END carries the cause. An ended one is left alone."""
-        if not self.is_ended and self.stop is not None:
-            self.interruption_cause = cause
-            self.stop()
-
     # --- what happens ---
-
-    def emit(self, event: Event) -> None:
-        """Emit an event in the session; once the host has stopped, nobody hears it."""
-        try:
-            self.live.session.emit(event)
-        except SessionError as error:
-            _log.debug("%s is not told: %s", event.type, error)
 
     def requested(self, model: str | None, count: int) -> None:
         """Tell that the model is asked to go on, with this many messages."""
@@ -250,12 +204,6 @@ class AgentWork:
             if message.id not in live.mirror.plugin_ids:  # delivered again after a crash: the history has it
                 live.undelivered[message.id] = message
 
-    @property
-    def usage_now(self) -> float | None:
-        """How much of the window is used, in percent, as far as is known: of this run, or of the session before."""
-        known = self.context_usage
-        return known if known is not None or self.parent is not None else self.live.session.conversation.token_usage
-
     async def compacted(
         self,
         messages: list[Any],
@@ -264,15 +212,14 @@ class AgentWork:
         measure: Callable[[Sequence[Any]], int],
         strategy: str | None = None,
     ) -> list[Any] | None:
-        """Shorten the framework's messages if that is due, and return them; None when they stay. See `Compactor.run`.
+        """Shorten the framework's messages if that is due, and return them; None when they stay. See `shorten`.
 
         Call it at a step, before its safe point, so that what plugins add in answer comes behind what was shortened.
         """
-        compactor = self.live.compactor
-        wish = compactor.due(self.usage_now, self.kit.compact_at) if self.parent is None else None
+        wish = self.live.compactions.due(self.usage_now, self.kit.compact_at) if self.parent is None else None
         if wish is None or self.live.session.is_closed:
             return None
-        return await compactor.run(self, wish, messages, compact, measure=measure, strategy=strategy)
+        return await shorten(self, wish, messages, compact, measure=measure, strategy=strategy)
 
     # --- tools ---
 
@@ -299,10 +246,6 @@ class AgentWork:
         `is_approved` says that a person has agreed already (to a deferred question): gates may still deny.
         """
         return await authorize(self, call, sensitivity, is_approved=is_approved)
-
-    def answered(self, call: ToolCall, *, is_allowed: bool) -> None:
-        """Tell of an answer that came from elsewhere, to a question that was deferred to this run."""
-        self.live.permission.respond(self, call, is_allowed=is_allowed, parent_id=self.about.get("parent_id"))
 
     async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:
         """Run a tool that may run, with its events and output transforms; see `toolcalls.carry_out`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_ai.capabilities import AbstractCapability
 
-from ally_plugins.adapters.kit.compaction import CompactionWish
+from ally_plugins.adapters.kit.compaction_wishes import CompactionWish
 from ally_plugins.adapters.kit.kit import AgentKit
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import HostError
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pydantic_ai.tools import RunContext
 
     from ally_plugins.adapters.kit.live import LiveSession
+    from ally_plugins.adapters.kit.options import Preview
     from ally_plugins.adapters.kit.permission import Approver, Sensitive
-    from ally_plugins.adapters.kit.toolwork import Preview
     from ally_plugins.host.host import Host
 
     from .compacting import Compaction
@@ -114,7 +114,7 @@ class AllyPlugins(AbstractCapability[Any]):
         """Have a conversation shortened before the model is asked next. Raises HostError when nothing can do it."""
         if self.compaction is None:
             raise HostError("nothing here can shorten a conversation; give AllyPlugins(compact=...)")
-        self.kit.session(session_id).compactor.wish = CompactionWish("person", reason)
+        self.kit.session(session_id).compactions.wish = CompactionWish("person", reason)
 
     async def wait_for_trigger(self, session_id: str) -> None:
         """Wait until a plugin that may wakes the idle agent; then run it with its history and without a prompt.

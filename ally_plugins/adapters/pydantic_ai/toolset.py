@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic_ai.tools import RunContext
 
     from ally_plugins.adapters.kit.work import AgentWork
-    from ally_plugins.host.bus.agenttools import AgentTool
+    from ally_plugins.contract.tools.agent_tool import AgentTool
 
 __all__ = ["PluginToolset"]
 

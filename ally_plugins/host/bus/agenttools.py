@@ -10,48 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from attrs import frozen
-
+from ally_plugins.contract.tools.agent_tool import MAIN_AGENT, AgentTool
 from ally_plugins.contract.values.errors import NotFoundRefused
 
 if TYPE_CHECKING:
-    from ally_plugins.contract.tools.declared import Kind  # noqa: TC004
-    from ally_plugins.contract.values.frozen import FrozenDict  # noqa: TC004 - nobody reads these annotations at run time
-
     from .offered import Contribution
 
-__all__ = ["MAIN_AGENT", "AgentTool", "find_offered", "is_offered", "offered_to_agent"]
-
-MAIN_AGENT: Final = "main"
-"""How `visible_to` names the agent that the person talks to."""
+__all__ = ["find_offered", "is_offered", "offered_to_agent"]
 
 LONGEST_NAME: Final = 64
 """Characters of a function's name that model providers accept."""
-
-
-@frozen(kw_only=True)
-class AgentTool:
-    """One thing that the agent may call. A snapshot: ask again before each model request, plugins come and go.
-
-    `name` is what the model calls it by: the plugin's own name for it, or `plugin__name` where that one is taken.
-    `kind` says whether it is a tool or an action. `timeout` is in seconds. With `requires_confirmation` a person has to
-    agree to each call.
-    """
-
-    name: str
-    plugin: str
-    kind: Kind
-    own_name: str
-    description: str
-    schema: FrozenDict
-    timeout: float
-    visible_to: tuple[str, ...] = ()
-    requires_confirmation: bool = False
-
-    @property
-    def full_name(self) -> str:
-        """The name that no other plugin's can equal, `plugin:name`."""
-        return f"{self.plugin}:{self.own_name}"
 
 
 def offered_to_agent(

@@ -3,28 +3,62 @@
 A manager of its own, apart from the plugins', so that no plugin can stand in for the host.
 """
 
+# ruff: noqa: ARG002 - the capability hooks are described, with their arguments, in `hookspecs`
+
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pluggy
 
 from ally_plugins.contract.hookspecs import HostHooks
-from ally_plugins.contract.markers import PROJECT
+from ally_plugins.contract.markers import PROJECT, hookimpl
 from ally_plugins.contract.values.errors import HostError
-from ally_plugins.host.sessions.memory import DefaultCapabilities, HostAction
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, MutableMapping, Sequence
+
+    from ally_plugins.contract.values.conversation import ActionRequest, Context, Message
+    from ally_plugins.contract.values.events import PluginEvent
+    from ally_plugins.host.sessions.session import Session
 
 __all__ = ["CAPABILITIES", "Capabilities", "HostAction"]
+
+HostAction: TypeAlias = "Callable[[Session, ActionRequest], Any]"
+"""What carries out an action of the host's own; may return an awaitable. None says that it cannot."""
 
 CAPABILITIES: Final = frozenset(
     {"add_message", "emit_event", "get_context", "register_tool", "register_action", "request_action", "start_task"}
     | {"trigger_turn", "steer", "follow_up", "next_turn"}
 )
 """What every host of this version offers to plugins, as `Ally.supports` names it."""
+
+
+class DefaultCapabilities:
+    """What answers the capability hooks when no implementation of the host author's does."""
+
+    def __init__(self) -> None:
+        self.actions: dict[str, HostAction] = {}
+
+    @hookimpl
+    def ally_add_message(self, session: Session, message: Message) -> bool:
+        if not session.conversation.is_mirror:
+            session.conversation.add(message)
+        return True
+
+    @hookimpl
+    def ally_emit_event(self, session: Session, event: PluginEvent) -> bool:
+        return True
+
+    @hookimpl
+    def ally_get_context(self, session: Session, parts: Sequence[str], since: str | None) -> Context:
+        return session.conversation.snapshot(session.id, parts, since)
+
+    @hookimpl
+    def ally_request_action(self, session: Session, request: ActionRequest) -> Any:
+        handler = self.actions.get(request.action)
+        return handler(session, request) if handler is not None else None
 
 
 class Capabilities:

@@ -1,18 +1,15 @@
 """The conversation that a session has when the host author gives none: messages and state, in memory.
 
-Also the default of every capability hook. State that events tell (todos, usage, agents) is followed here.
+State that events tell (todos, usage, agents) is followed here.
 """
-
-# ruff: noqa: ARG002, D102 - the capability hooks are described, with their arguments, in `hookspecs`
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final
 
 from attrs import define, evolve, field
 
-from ally_plugins.contract.markers import hookimpl
 from ally_plugins.contract.values.conversation import AgentState, Context, Message, TodoItem
 from ally_plugins.contract.values.events import (
     AgentEnd,
@@ -25,16 +22,7 @@ from ally_plugins.contract.values.events import (
 )
 from ally_plugins.contract.values.ids import new_id
 
-if TYPE_CHECKING:
-    from ally_plugins.contract.values.conversation import ActionRequest
-    from ally_plugins.contract.values.events import PluginEvent
-
-    from .session import Session
-
-__all__ = ["Conversation", "DefaultCapabilities", "HostAction"]
-
-HostAction: TypeAlias = "Callable[[Session, ActionRequest], Any]"
-"""What carries out an action of the host's own; may return an awaitable. None says that it cannot."""
+__all__ = ["Conversation", "without_private"]
 
 _CURSOR_DIGITS: Final = 18
 _STATUSES: Final = ("pending", "in_progress", "completed")
@@ -185,32 +173,6 @@ _FOLLOWERS: Final[dict[type[Event], Callable[[Conversation, Any], None]]] = {
     SessionStart: _focus,
     TodoUpdate: _todos,
 }
-
-
-class DefaultCapabilities:
-    """What answers the capability hooks when no implementation of the host author's does."""
-
-    def __init__(self) -> None:
-        self.actions: dict[str, HostAction] = {}
-
-    @hookimpl
-    def ally_add_message(self, session: Session, message: Message) -> bool:
-        if not session.conversation.is_mirror:
-            session.conversation.add(message)
-        return True
-
-    @hookimpl
-    def ally_emit_event(self, session: Session, event: PluginEvent) -> bool:
-        return True
-
-    @hookimpl
-    def ally_get_context(self, session: Session, parts: Sequence[str], since: str | None) -> Context:
-        return session.conversation.snapshot(session.id, parts, since)
-
-    @hookimpl
-    def ally_request_action(self, session: Session, request: ActionRequest) -> Any:
-        handler = self.actions.get(request.action)
-        return handler(session, request) if handler is not None else None
 
 
 def without_private(context: Context) -> Context:

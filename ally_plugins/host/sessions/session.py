@@ -15,6 +15,7 @@ import attrs
 
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.tables import suggest
+from ally_plugins.contract.tools.agent_tool import MAIN_AGENT, AgentTool
 from ally_plugins.contract.tools.declared import DEFAULT_TIMEOUT
 from ally_plugins.contract.values.codec import encode, event_to_wire
 from ally_plugins.contract.values.compat import override
@@ -43,7 +44,6 @@ from ally_plugins.contract.values.events import (
     unstamped,
 )
 from ally_plugins.contract.values.frozen import EMPTY, freeze_mapping
-from ally_plugins.host.bus.agenttools import MAIN_AGENT, AgentTool
 from ally_plugins.policy.model_input import with_ids
 from ally_plugins.policy.prompt_sections import refuse_doubles
 from ally_plugins.policy.thresholds import Thresholds

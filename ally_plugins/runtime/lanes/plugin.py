@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import Factory, define, field, frozen
 
@@ -27,8 +27,8 @@ from .protocol import AnyLane
 from .requests import HookExit
 
 if TYPE_CHECKING:
-    from ally_plugins.host.daemons.supervisor import Supervisor  # noqa: TC004 - nobody reads this annotation at run time
     from ally_plugins.policy.verdicts import Cause
+    from ally_plugins.runtime.processes.process import Process
 
 __all__ = ["DEADLINES", "Counts", "Plugin", "PluginOptions"]
 
@@ -69,6 +69,19 @@ class Counts:
     refused: Counter[str] = Factory(Counter)
 
 
+class ProcessKeeper(Protocol):
+    """What keeps the process of a plugin running; `host.daemons.supervisor` has the one that does."""
+
+    process: Process | None
+    started: int
+
+    async def stop(self, reason: str) -> None:
+        """End the process, with everything that it has started. Never raises; safe to call twice."""
+
+    def restart(self, reason: str) -> None:
+        """End the process and start it again at once; returns before that is done."""
+
+
 @define(eq=False)
 class Plugin:
     """A plugin that the host knows; `implementations` is empty until its code has been loaded.
@@ -89,7 +102,7 @@ class Plugin:
     instance: Any = None
     implementations: Mapping[str, Implementation] = Factory(dict)
     lane: AnyLane | None = None
-    supervisor: Supervisor | None = None
+    supervisor: ProcessKeeper | None = None
     """Keeps its process running, for a plugin that has one of its own."""
     counts: Counts = Factory(Counts)
     working: set[asyncio.Task[Any]] = Factory(set)

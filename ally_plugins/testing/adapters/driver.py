@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 from attrs import frozen
 
 if TYPE_CHECKING:
+    from ally_plugins.adapters.kit.options import Preview  # noqa: TC004
     from ally_plugins.adapters.kit.permission import Approver  # noqa: TC004 - nobody reads these annotations at run time
-    from ally_plugins.adapters.kit.toolwork import Preview  # noqa: TC004
     from ally_plugins.contract.values.conversation import Message
     from ally_plugins.host.host import Host  # noqa: TC004
 

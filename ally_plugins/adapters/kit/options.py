@@ -1,0 +1,43 @@
+"""How a host author wants agents to be run: what every run of one adapter shares."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from attrs import define
+
+from ally_plugins.contract.values.conversation import ToolCall
+
+from .permission import Approver, Sensitive, sensitivity_of
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.events import DiffPreview
+    from ally_plugins.host.host import Host  # noqa: TC004 - nobody reads this annotation at run time
+
+__all__ = ["KitOptions", "Preview"]
+
+Preview: TypeAlias = Callable[[ToolCall], "DiffPreview | Awaitable[DiffPreview | None] | None"]
+"""What a call would change, None when it changes no file; may read, must not write. The kit ties it to the call."""
+
+
+@define(eq=False, kw_only=True)
+class KitOptions:
+    """How agents run with one host. Lives as long as the adapter's object; several may share a host.
+
+    `approve` asks the person. `sensitive` names the tools that need permission. `preview` tells what an edit would
+    change. `context_window` is in tokens, where the framework does not know the model's. `can_compact` says that the
+    adapter has a way to shorten conversations, which it does by itself when `compact_at` percent of the window is used.
+    """
+
+    host: Host
+    approve: Approver | None = None
+    sensitive: Sensitive = ()
+    preview: Preview | None = None
+    context_window: int | None = None
+    compact_at: float | None = None
+    can_compact: bool = False
+
+    def sensitivity(self, tool: str) -> str | None:
+        """Return how sensitive a tool is, None when it needs no permission."""
+        return sensitivity_of(self.sensitive, tool)

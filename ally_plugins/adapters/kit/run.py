@@ -1,0 +1,83 @@
+"""One run of one agent, as everything that happens in it needs it: its session, its place, its events.
+
+What happens in it, from its beginning to its end, is left to `work`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, field
+
+from ally_plugins.contract.values.errors import SessionError
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.conversation import ToolCall
+    from ally_plugins.contract.values.events import Event
+
+    from .live import LiveSession  # noqa: TC004 - nobody reads these annotations at run time
+    from .options import KitOptions  # noqa: TC004
+    from .permission import Approver
+
+__all__ = ["Run"]
+
+_log: Final = logging.getLogger(__name__)
+
+_NO_ABOUT: Final[dict[str, Any]] = {}
+
+
+@define(eq=False)
+class Run:
+    """One run of an agent. `call_id` is the tool call in which a sub-agent works, `parent` the run that makes it.
+
+    `stop` is what interrupts the framework's run. `can_defer` says that a question which nobody answers may wait for
+    another run. `context_usage` is in percent.
+    """
+
+    kit: KitOptions
+    live: LiveSession
+    id: str
+    name: str
+    parent: Run | None = None
+    call_id: str | None = None
+    model: str | None = None
+    can_defer: bool = False
+    stop: Callable[[], object] | None = None
+    interruption_cause: str | None = None
+    context_usage: float | None = None
+    is_ended: bool = False
+    about: dict[str, Any] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.about = _NO_ABOUT if self.parent is None else {"agent_id": self.id, "parent_id": self.call_id}
+
+    @property
+    def approve(self) -> Approver | None:
+        """What asks the person: a sub-agent asks as the agent that called it does, unless it has a way of its own."""
+        own = self.kit.approve
+        return own if own is not None or self.parent is None else self.parent.approve
+
+    def emit(self, event: Event) -> None:
+        """Emit an event in the session; once the host has stopped, nobody hears it."""
+        try:
+            self.live.session.emit(event)
+        except SessionError as error:
+            _log.debug("%s is not told: %s", event.type, error)
+
+    def interrupt(self, cause: str) -> None:
+        """Stop this run; AGENT_END carries the cause. An ended one is left alone."""
+        if not self.is_ended and self.stop is not None:
+            self.interruption_cause = cause
+            self.stop()
+
+    @property
+    def usage_now(self) -> float | None:
+        """How much of the window is used, in percent, as far as is known: of this run, or of the session before."""
+        known = self.context_usage
+        return known if known is not None or self.parent is not None else self.live.session.conversation.token_usage
+
+    def answered(self, call: ToolCall, *, is_allowed: bool) -> None:
+        """Tell of an answer that came from elsewhere, to a question that was deferred to this run."""
+        self.live.permission.respond(self, call, is_allowed=is_allowed, parent_id=self.about.get("parent_id"))
