@@ -139,6 +139,10 @@ class BlockingSession:
         asker = ask_in_thread if ask is not None else None
         return self._run(self.session.run_tool_call(call, run_in_thread, ask=asker, check=check, preview=preview))
 
+    def refuse_call(self, tool_name: str, why: str, **about: str | None) -> ToolResult:
+        """As `Session.refuse_call`."""
+        return self._run(self.session.refuse_call(tool_name, why, **about))
+
     def wait_for_trigger(self) -> None:
         """As `Session.wait_for_trigger`; the host's `wait` is the longest that it waits."""
         self._run(self.session.wait_for_trigger())

@@ -191,7 +191,12 @@ def _tool_returned(event: _Event) -> Step:
     success = event.flag("success", default=True)
     error = None if success else event.text("error") or text_of(result, "error") or output
     return ToolReturned(
-        event.at, event.call_id or event.required("toolName"), success=success, output=output, error=error
+        event.at,
+        event.call_id or event.required("toolName"),
+        success=success,
+        output=output,
+        error=error,
+        is_denied=event.flag("denied", default=False),
     )
 
 

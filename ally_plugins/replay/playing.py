@@ -16,10 +16,11 @@ from attrs import define, evolve, field
 from ally_plugins.contract.values.conversation import Message, ToolCall, ToolResult
 from ally_plugins.contract.values.errors import EventError, GateRefused, JournalError
 from ally_plugins.contract.values.events import AssistantMessage as AssistantSaid
-from ally_plugins.contract.values.events import SessionEnd, ToolCallEnd, ToolCallStart, UserMessage
+from ally_plugins.contract.values.events import SessionEnd, UserMessage
 from ally_plugins.contract.values.frozen import EMPTY
 from ally_plugins.host.host import Host
 from ally_plugins.host.sessions.session import Session
+from ally_plugins.host.sessions.toolcalls import OpenCall
 from ally_plugins.runtime.lanes.dispatch import Question
 from ally_plugins.runtime.lanes.protocol import AnyLane
 
@@ -75,12 +76,14 @@ _TASK_GRACE: Final = 2.0  # seconds that tasks of plugins get when a recording e
 
 
 @define(eq=False)
-class _OpenCall:
-    """A tool call without its result, as transforms left it."""
+class _Played:
+    """A tool call without its result, as transforms left it; `withheld` is why nobody may see its arguments."""
 
     call: ToolCall
     is_changed: bool = False
-    is_withheld: bool = False
+    withheld: str | None = None
+    decision_id: str | None = None
+    opened: OpenCall = field(init=False)
 
 
 @define(eq=False)
@@ -98,8 +101,8 @@ class SessionPlayer:
     file: str
     position: Callable[[], int]
     before_end: Callable[[Session], Awaitable[object]] | None = None
-    _calls: dict[str, _OpenCall] = field(init=False, factory=dict)
-    _held: _OpenCall | None = field(init=False, default=None)
+    _calls: dict[str, _Played] = field(init=False, factory=dict)
+    _held: _Played | None = field(init=False, default=None)
     _parents: dict[str, str | None] = field(init=False, factory=dict)
     _planned: object = field(init=False, default=None)
     _asked: dict[tuple[str, str | None], bool] = field(init=False, factory=dict)
@@ -139,7 +142,7 @@ class SessionPlayer:
         """Play one step. A value that no event can carry is counted as broken."""
         kind = step.__class__
         if self._held is not None and kind is not DiffMade:
-            await self._start_held(self._held)
+            await self._gate_held(self._held)
         if kind is SafePoint or step.at - self._settled_at >= QUANTUM_MS or self._unsettled >= BURST:
             await self.settle()
             await self.pace.wait_until(step.at)
@@ -281,82 +284,85 @@ class SessionPlayer:
     # --- tool calls, in the order of the contract
 
     async def _tool_called(self, step: ToolCalled) -> None:
+        played = self._calls[step.call_id] = await self._prepared(step)
+        call = played.call
+        played.opened = OpenCall(self.session.emit, call, self._parents.get(call.agent_id or ""))
+        played.opened.start(unshown=played.withheld)
+        if call.agent_id is None:
+            self.session.conversation.add(self._message("assistant", "", tool_calls=(call,)))
+        if played.withheld is None:
+            self._held = played
+
+    async def _prepared(self, step: ToolCalled | PermissionAsked) -> _Played:
+        """Return a call as it is when it begins; one that cannot be shown is denied, as in a live host."""
         try:
             call = ToolCall(step.tool_name, step.arguments, step.call_id, step.agent_id)
-        except EventError as error:  # the call has a result all the same
+        except EventError as error:
             self.report.count_broken(self.file, 0, str(error))
+            ruling = await self.session.judge.deny_unshown(step.tool_name, step.call_id, str(error), ())
             call = ToolCall(step.tool_name, EMPTY, step.call_id, step.agent_id)
-        self._held = self._calls[step.call_id] = await self._transformed(call)
-
-    async def _transformed(self, call: ToolCall) -> _OpenCall:
+            return _Played(call, is_changed=True, withheld=ruling.reason, decision_id=ruling.decision_id)
         if not self._asks("ally_transform_tool_input", call.tool_name):
-            return _OpenCall(call)
+            return _Played(call)
         try:
             changed = await self.session.transform_tool_input(call)
         except GateRefused as refusal:
-            return _OpenCall(evolve(call, arguments={"withheld": str(refusal)}), is_changed=True, is_withheld=True)
-        return _OpenCall(changed, is_changed=changed.arguments != call.arguments)
+            return _Played(evolve(call, arguments=EMPTY), is_changed=True, withheld=str(refusal))
+        return _Played(changed, is_changed=changed.arguments != call.arguments)
 
     async def _diff_made(self, step: DiffMade) -> None:
         diff = step.diff
-        opened = self._calls.get(step.call_id or "")
-        if opened is not None and opened.is_changed:
-            found = None if opened.is_withheld else derive_diff(step.tool_name, opened.call.arguments, diff.path)
+        played = self._calls.get(step.call_id or "")
+        if played is not None and played.is_changed:
+            found = None if played.withheld else derive_diff(step.tool_name, played.call.arguments, diff.path)
             if found is None:
                 return
             diff = found
         self.session.emit(diff_preview(step.tool_name, diff, self._about(step) | {"call_id": step.call_id}))
 
-    async def _start_held(self, opened: _OpenCall) -> None:
+    async def _gate_held(self, played: _Played) -> None:
+        """Ask the gates, once the preview that may follow a call has been emitted."""
         self._held = None
-        call = opened.call
-        if not opened.is_withheld and self._asks("ally_gate_tool_call", call.tool_name):
-            await self.session.gate_tool_call(call)
-        about: dict[str, Any] = self._about(call) | {"call_id": call.call_id}
-        self.session.emit(ToolCallStart(tool_name=call.tool_name, arguments=call.arguments, **about))
-        if call.agent_id is None:
-            self.session.conversation.add(self._message("assistant", "", tool_calls=(call,)))
+        if self._asks("ally_gate_tool_call", played.call.tool_name):
+            await self.session.gate_tool_call(played.call)
 
     async def _todos_changed(self, step: TodosChanged) -> None:
         todos = step.todos
-        opened = self._calls.get(step.call_id or "")
-        if opened is not None and opened.is_changed:
-            todos = () if opened.is_withheld else derive_todos(opened.call.tool_name, opened.call.arguments) or ()
+        played = self._calls.get(step.call_id or "")
+        if played is not None and played.is_changed:
+            todos = () if played.withheld else derive_todos(played.call.tool_name, played.call.arguments) or ()
         self.session.emit(todo_update(todos, self._about(step) | {"call_id": step.call_id}))
 
     async def _permission_asked(self, step: PermissionAsked) -> None:
-        opened = self._calls.get(step.call_id or "")
-        if opened is None:
-            opened = await self._transformed(ToolCall(step.tool_name, step.arguments, step.call_id, step.agent_id))
-        request = permission_request(step, opened.call, self._about(step) | {"call_id": step.call_id})
+        played = self._calls.get(step.call_id or "")
+        if played is None:
+            played = await self._prepared(step)
+        request = permission_request(step, played.call, self._about(step) | {"call_id": step.call_id})
         self.session.emit(request)
         if self._asks("ally_gate_permission", step.tool_name):
             await self.session.gate_permission(request)
 
     async def _tool_returned(self, step: ToolReturned) -> None:
-        opened = self._calls.pop(step.call_id, None)
-        call = opened.call if opened is not None else ToolCall(step.tool_name, EMPTY, step.call_id, step.agent_id)
-        result = ToolResult(step.success, step.output, step.error)
-        if self._asks("ally_transform_tool_output", call.tool_name):
-            try:
-                result = await self.session.transform_tool_output(call, result)
-            except GateRefused as refusal:
-                result = ToolResult(success=False, error=f"the output is withheld: {refusal}")
-        self.session.emit(
-            ToolCallEnd(
-                tool_name=call.tool_name,
-                success=result.success,
-                result={"success": result.success} if result.error is None else _failure(result),
-                error=result.error,
-                output=result.output,
-                duration_ms=step.duration_ms,
-                call_id=call.call_id,
-                **self._about(call),
-            )
-        )
+        played = self._calls.pop(step.call_id, None)
+        if played is None:
+            return  # the reader gives each result its call
+        call = played.call
+        if played.withheld is not None:
+            result = played.opened.deny(played.withheld, played.decision_id)
+        else:
+            result = await self._output(call, ToolResult(step.success, step.output, step.error))
+            played.opened.end(result, duration_ms=step.duration_ms, denied=step.is_denied)
         if call.agent_id is None:
             content = result.output or result.error or ""
             self.session.conversation.add(self._message("tool", content, tool_call_id=call.call_id))
+
+    async def _output(self, call: ToolCall, result: ToolResult) -> ToolResult:
+        if not self._asks("ally_transform_tool_output", call.tool_name):
+            return result
+        try:
+            return await self.session.transform_tool_output(call, result)
+        except GateRefused as refusal:
+            return ToolResult(success=False, error=f"the output is withheld: {refusal}")
 
     # --- where the conversation may change
 
@@ -387,7 +393,3 @@ class SessionPlayer:
             if not waiter.cancelled():
                 waiter.exception()  # the task's own end has told of it
         await self.settle()
-
-
-def _failure(result: ToolResult) -> dict[str, Any]:
-    return {"success": result.success, "error": result.error}

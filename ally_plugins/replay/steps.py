@@ -162,6 +162,7 @@ class ToolReturned(Step):
     """A tool call ended. `tool_name` and `duration_ms` are filled in from the call.
 
     `is_rejected`: the person was asked and said no. `is_launch`: it only started a sub-agent, which goes on.
+    `is_denied`: it did not run, since a plugin or the person refused it.
     """
 
     call_id: str
@@ -173,6 +174,7 @@ class ToolReturned(Step):
     tool_name: str = ""
     duration_ms: int = 0
     agent_id: str | None = field(default=None, kw_only=True)
+    is_denied: bool = field(default=False, kw_only=True)
 
 
 @frozen

@@ -172,6 +172,7 @@ class _Turns:
                 call.tool_name,
                 self.now - call.at,
                 agent_id=call.agent_id,
+                is_denied=step.is_denied or step.is_rejected,
             )
         )
 

@@ -36,7 +36,9 @@ def stats(harness: BlockingHarness) -> Any:
 
 def test_a_quiet_session_has_zeros_and_no_rate(ally_harness: Start) -> None:
     found = stats(ally_harness(ConversationMonitor))
-    assert found["tool_calls"] == {"total": 0, "success": 0, "failed": 0, "success_rate": None, "by_tool": {}}
+    assert found["tool_calls"] == {
+        "total": 0, "success": 0, "failed": 0, "denied": 0, "success_rate": None, "by_tool": {},
+    }  # fmt: skip
     assert found["context_usage"] is None
     assert found["uptime_s"] == 0
 
@@ -46,13 +48,19 @@ def test_tool_calls_are_counted_by_tool_and_outcome(ally_harness: Start) -> None
     for i, (name, success) in enumerate([("bash", True), ("bash", False), ("read", True), ("read", True)]):
         harness.emit(ToolCallStart(tool_name=name, call_id=f"c{i}"))
         harness.emit(ToolCallEnd(tool_name=name, call_id=f"c{i}", success=success))
+    harness.emit(ToolCallStart(tool_name="bash", call_id="no"))
+    harness.emit(ToolCallEnd(tool_name="bash", call_id="no", success=False, denied=True))
     harness.emit(ToolCallStart(tool_name="bash", call_id="running"))
     assert stats(harness)["tool_calls"] == {
-        "total": 5,
+        "total": 6,
         "success": 3,
         "failed": 1,
+        "denied": 1,
         "success_rate": 75.0,
-        "by_tool": {"bash": {"total": 3, "success": 1, "failed": 1}, "read": {"total": 2, "success": 2, "failed": 0}},
+        "by_tool": {
+            "bash": {"total": 4, "success": 1, "failed": 1, "denied": 1},
+            "read": {"total": 2, "success": 2, "failed": 0, "denied": 0},
+        },
     }
 
 
@@ -61,7 +69,7 @@ def test_the_announcement_of_a_group_is_no_call(ally_harness: Start) -> None:
     harness.emit(ToolCallStart(tool_name="group", call_id="g", group_execution=True, tool_count=1))
     harness.emit(ToolCallStart(tool_name="read", call_id="c1"), ToolCallEnd(tool_name="read", call_id="c1"))
     harness.emit(ToolCallEnd(tool_name="group", call_id="g"))
-    assert stats(harness)["tool_calls"]["by_tool"] == {"read": {"total": 1, "success": 1, "failed": 0}}
+    assert stats(harness)["tool_calls"]["by_tool"] == {"read": {"total": 1, "success": 1, "failed": 0, "denied": 0}}
 
 
 def test_agents_sub_agents_and_todos_are_counted(ally_harness: Start) -> None:

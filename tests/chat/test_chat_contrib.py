@@ -46,7 +46,7 @@ def test_a_call_that_goes_on_failing_is_steered_then_refused_and_explain_tells_w
     assert "run_command has failed 3 times with the same arguments" in steer["content"]
     refusal = denied(lines)
     assert refusal["decidedBy"] == ["loop-guard"]
-    assert len([line for line in lines if line["type"] == "TOOL_CALL_END"]) == 5
+    assert [line["data"]["denied"] for line in lines if line["type"] == "TOOL_CALL_END"] == [False] * 5 + [True]
     told = guarded.run("explain", refusal["decisionId"]).stdout
     for words in ("deny", "run_command", "loop-guard: this call to run_command has failed 5 times", "secret-guard"):
         assert words in told

@@ -26,7 +26,7 @@ def filled(kind: type[Event], text: str) -> Event:
     for field in attrs.fields(kind):
         if not field.init or field.name in {"extra", "origin"}:
             continue
-        hint = str(field.type)
+        hint = getattr(field.type, "__name__", str(field.type))  # a class, once somebody has resolved the annotations
         if "FrozenDict" in hint:
             given[field.name] = {"key" + text: text, "content": text, "role": text, "id": text}
         elif "str" in hint and "tuple" not in hint:

@@ -113,7 +113,10 @@ NAMES: dict[str, set[str]] = {
     "PLUGIN_EVENT_EMITTED": {"pluginName", "type", "data"},
     "PLUGIN_ACTION_REQUESTED": {"pluginName", "action", "arguments", "requestedBy"},
 }  # fmt: skip
-OURS = {"TOOL_CALL_END": {"durationMs"}}
+OURS = {
+    "TOOL_CALL_START": {"unshown"},
+    "TOOL_CALL_END": {"durationMs", "denied", "decisionId", "unshown"},
+}
 SAMPLES: dict[str, Any] = {
     "str": "x", "bool": True, "int": 3, "float": 2.5, "FrozenDict": {"a": 1}, "tuple[Any, ...]": [1], "Any": {"a": 1},
 }  # fmt: skip
@@ -148,7 +151,9 @@ def test_a_compaction_has_its_parent_in_its_data_as_code_ally_has() -> None:
 
 
 def test_optional_fields_that_are_none_are_left_out_and_needed_ones_are_not() -> None:
-    assert event_data(events.ToolCallEnd(tool_name="bash")) == {"toolName": "bash", "success": True, "result": {}}
+    assert event_data(events.ToolCallEnd(tool_name="bash")) == {
+        "toolName": "bash", "success": True, "denied": False, "result": {},
+    }  # fmt: skip
     assert event_data(events.CompactionComplete(error=True, error_message="full")) == {
         "error": True, "errorMessage": "full",
     }  # fmt: skip

@@ -14,6 +14,7 @@ from pydantic_ai.tools import DeferredToolResults, ToolApproved, ToolDenied
 from ally_plugins import (
     Allow,
     Ask,
+    Decision,
     Deny,
     DiffPreview,
     PermissionQuestion,
@@ -64,7 +65,10 @@ def test_a_deny_is_the_call_s_result_and_the_tool_does_not_run(
             part = returns(result.all_messages())["c1"]
             assert (part.outcome, part.content) == ("denied", "not run: guard: not /etc")
             assert ran.with_ == []
-            assert bench.of(ToolCallStart) == []
+            (start,), (end,), (decision,) = bench.of(ToolCallStart), bench.of(ToolCallEnd), bench.of(Decision)
+            assert start.arguments == {"path": "/etc"}
+            assert (end.denied, end.success, end.error) == (True, False, "not run: guard: not /etc")
+            assert (end.decision_id, end.duration_ms) == (decision.decision_id, None)
 
     go(main())
 
@@ -321,11 +325,11 @@ def test_a_preview_comes_before_the_gate_and_the_person_with_the_call_s_id(
             assert [question.diff.new_content for question in asked if question.diff is not None] == ["new"]
             order = [event.type for event in bench.events if event.call_id == "c2"]
             assert order == [
+                "TOOL_CALL_START",
                 "DIFF_PREVIEW",
                 "DECISION",
                 "PERMISSION_REQUEST",
                 "PERMISSION_RESPONSE",
-                "TOOL_CALL_START",
                 "TOOL_CALL_END",
             ]
 

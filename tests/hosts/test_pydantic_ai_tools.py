@@ -216,7 +216,7 @@ def test_a_daemon_gates_transforms_steers_and_offers_tools_in_a_live_run(
             found = returns(result.all_messages())
             assert places == ["attic"]
             assert found["c2"].content == "not run: keeper: never"
-            assert found["c3"].content == '{"tools":["look"],"enough":true}'
+            assert found["c3"].content == '{"tools":["remove","look"],"enough":true}'  # a call that is denied ends too
             assert all("a keeper watches" in (info.instructions or "") for info in steps.infos)
             assert "[plugin keeper] you have looked" in steps.texts()
 

@@ -256,7 +256,8 @@ def test_what_a_blocking_transform_cannot_check_reaches_nobody(session: Path) ->
     assert not played.of("DIFF_PREVIEW")
     starts = played.of("TOOL_CALL_START")
     assert len(starts) == len(played.of("TOOL_CALL_END")) == 3
-    assert all("withheld" in event.arguments for event in starts)
+    assert all(event.arguments == {} and "could not check it" in event.unshown for event in starts)
+    assert all(event.denied for event in played.of("TOOL_CALL_END"))
 
 
 def test_one_call_is_played_in_the_order_of_the_contract(session: Path) -> None:
@@ -282,7 +283,7 @@ def test_one_call_is_played_in_the_order_of_the_contract(session: Path) -> None:
 
     replay(session, plugins={"watcher": lambda _: Watcher()})
     assert seen[:6] == [
-        "input Edit", "DIFF_PREVIEW", "gate Edit", "TOOL_CALL_START", "output Edit", "TOOL_CALL_END",
+        "input Edit", "TOOL_CALL_START", "DIFF_PREVIEW", "gate Edit", "output Edit", "TOOL_CALL_END",
     ]  # fmt: skip
 
 

@@ -137,8 +137,13 @@ def test_a_tool_call_goes_the_whole_way() -> None:
     with start() as harness:
         assert harness.run_tool("bash", {"command": "ls"}, "a b").output == "A B"
         assert harness.run_tool("bash", {"command": "rm"}).error == "not run: all-rounder: no rm"
-        (started,) = harness.events_of(ToolCallStart)
-        assert started.arguments == {"command": "ls", "safe": True}
+        assert [each.arguments["command"] for each in harness.events_of(ToolCallStart)] == ["ls", "rm"]
+        ended = harness.events_of(ToolCallEnd)
+        assert [(each.success, each.denied, each.error) for each in ended] == [
+            (True, False, None), (False, True, "not run: all-rounder: no rm"),
+        ]  # fmt: skip
+        assert ended[1].decision_id == harness.decisions[1].decision_id
+        assert [each.duration_ms is None for each in ended] == [False, True]
 
 
 def test_a_person_may_be_present_or_not() -> None:

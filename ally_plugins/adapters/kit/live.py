@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import ActionRequest, Message  # noqa: TC004 - nobody reads these at run time
     from ally_plugins.host.host import Host
     from ally_plugins.host.sessions.session import Session  # noqa: TC004
+    from ally_plugins.host.sessions.toolcalls import OpenCall  # noqa: TC004
 
 __all__ = ["IDLE_SESSIONS", "Live", "LiveSession"]
 
@@ -39,6 +40,8 @@ class LiveSession:
     compactions: CompactionWishes = field(init=False, factory=CompactionWishes)
     todos: dict[str | None, tuple[dict[str, str], ...]] = field(init=False, factory=dict)
     """What was last told of each agent's todos; None is the agent that the person talks to."""
+    deferred: dict[str, OpenCall] = field(init=False, factory=dict)
+    """Calls whose question waits for another run, by what `key_of` says."""
     undelivered: dict[str, Message] = field(init=False, factory=dict)
     """Plugins' messages that have entered the conversation and not yet the framework's history."""
     doubtful: dict[str, Message] = field(init=False, factory=dict)

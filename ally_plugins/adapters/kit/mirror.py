@@ -8,16 +8,25 @@ what was said, so that the same history gets the same ids after a restart; plugi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, TypeAlias
 
 from attrs import define, field
 
-from ally_plugins.contract.values.conversation import Message
+from ally_plugins.contract.values.conversation import Message, ToolCall
+from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.shown import MAX_SHOWN_BYTES, find_unshown, shown_text
 from ally_plugins.host.sessions.memory import Conversation
 
-__all__ = ["Convert", "Mirror"]
+__all__ = ["UNSHOWN", "Convert", "Mirror", "as_said", "is_cut"]
+
+UNSHOWN: Final = "unshown"
+"""The key of arguments under which stands, as text, what is no JSON object or cannot be shown."""
+
+_LONGEST_ESCAPE: Final = 6
+"""Bytes that one character may take in JSON."""
 
 Convert: TypeAlias = Callable[[Any], Iterable[Message]]
 """What makes messages, without ids, of one message of the framework's; a plugin's has its id."""
@@ -121,3 +130,34 @@ def _named(message: Message, message_id: str) -> Message:
 
 def _is_same(one: Message, other: Message) -> bool:
     return one.id == other.id and one.content == other.content and one.role == other.role
+
+
+def as_said(tool_name: str, arguments: Mapping[str, Any] | str, call_id: str | None) -> ToolCall:
+    """Return a call that a history holds, for whoever reads the conversation; `arguments` may be JSON text.
+
+    What is no JSON object, or could not be shown, is there as the text that it is, under the key `unshown`; of what is
+    too large, its size. Such a call was denied, or failed its check: nothing is decided by this.
+    """
+    try:
+        return ToolCall(tool_name, _object(arguments), call_id)
+    except (ValueError, RecursionError, EventError):
+        text = shown_text(arguments if isinstance(arguments, str) else repr(arguments))
+        said = f"{len(text):,} characters" if is_cut(text) else text
+        return ToolCall(tool_name, {UNSHOWN: said}, call_id)
+
+
+def is_cut(arguments: object) -> bool:
+    """Say whether arguments, as text, take more than plugins can be shown: then `as_said` says only how many."""
+    return (
+        isinstance(arguments, str)
+        and len(arguments) * _LONGEST_ESCAPE > MAX_SHOWN_BYTES
+        and (find_unshown(shown_text(arguments)) is not None)
+    )
+
+
+def _object(arguments: Mapping[str, Any] | str) -> Mapping[str, Any]:
+    # Not our codec, which reads a whole number of more than 64 bits as another one.
+    found = json.loads(arguments) if isinstance(arguments, str) else arguments
+    if not isinstance(found, Mapping):
+        raise EventError(f"the arguments are {type(found).__name__}; expected an object")
+    return found

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.events import DiffPreview, Event, PermissionRequest, PermissionResponse
@@ -36,7 +36,8 @@ class PermissionQuestion:
     """What a person is asked: may this call run? The answer is one of `request.options`.
 
     `reason` says why it is asked, in words; `asked_by` names the plugins whose gates want it, none when the tool itself
-    is sensitive. `diff` is what an edit would change, where that is known.
+    is sensitive. `diff` is what an edit would change, where that is known; `no_preview` says why it is not, where a
+    preview was to be had and failed.
     """
 
     request: PermissionRequest
@@ -44,6 +45,15 @@ class PermissionQuestion:
     reason: str
     asked_by: tuple[str, ...] = ()
     diff: DiffPreview | None = None
+    no_preview: str = ""
+
+
+@frozen
+class Previewed:
+    """What a call would change, where there is a preview; `problem` says why there is none where one failed."""
+
+    diff: DiffPreview | None = None
+    problem: str = ""
 
 
 Approver: TypeAlias = Callable[[PermissionQuestion], Awaitable[str]]
@@ -55,11 +65,15 @@ Sensitive: TypeAlias = Mapping[str, str] | frozenset[str] | set[str] | tuple[str
 
 @frozen
 class Outcome:
-    """How a question ended. A refused call has a `reason` for the model; a deferred one waits for another run."""
+    """How a question ended. A refused call has a `reason` for the model; a deferred one waits for another run.
+
+    `decision_id` is the decision of plugins that refused it, or had the person asked.
+    """
 
     is_allowed: bool
     reason: str = ""
     is_deferred: bool = False
+    decision_id: str | None = None
 
 
 _ALLOWED: Final = Outcome(is_allowed=True)
@@ -95,7 +109,7 @@ class PermissionFlow:
         *,
         sensitivity: str | None,
         approve: Approver | None,
-        diff: DiffPreview | None = None,
+        preview: Previewed | None = None,
         may_defer: bool = False,
         parent_id: str | None = None,
     ) -> Outcome:
@@ -109,22 +123,23 @@ class PermissionFlow:
         session.emit(request)
         answer = await session.gate_permission(request)
         if answer.is_denied:
-            return self._answered(session, request, Outcome(is_allowed=False, reason=answer.reason))
-        question = _question(request, call, (ruling, answer), diff)
+            return self._answered(session, request, _refused(answer))
+        question = _question(request, call, (ruling, answer), preview)
         if answer.waived and not question.asked_by:
             return self._answered(session, request, _ALLOWED)
         if may_defer and approve is None:
             return Outcome(is_allowed=False, reason=question.reason, is_deferred=True)
-        return await self._ask(session, question, approve)
+        asked_for = ruling.decision_id if ruling.needs_person else answer.decision_id if answer.needs_person else None
+        return evolve(await self._ask(session, question, approve), decision_id=asked_for)
 
     async def veto(self, session: PermissionSide, call: ToolCall, approve: Approver | None) -> Outcome:
         """Let permission gates stop something of the host's own; it becomes a question only where one of them asks."""
         request = permission_request(call, NORMAL)
         answer = await session.gate_permission(request)
         if not answer.needs_person:
-            return _ALLOWED if answer.is_allowed else Outcome(is_allowed=False, reason=answer.reason)
+            return _ALLOWED if answer.is_allowed else _refused(answer)
         session.emit(request)
-        return await self._ask(session, _question(request, call, (answer,), None), approve)
+        return await self._ask(session, _question(request, call, (answer,)), approve)
 
     def respond(self, session: EmitSide, call: ToolCall, *, is_allowed: bool, parent_id: str | None) -> None:
         """Tell of an answer that came from elsewhere, to a question that was deferred."""
@@ -152,6 +167,10 @@ class PermissionFlow:
     def _answered(self, session: PermissionSide, request: PermissionRequest, outcome: Outcome) -> Outcome:
         session.emit(_response(request, "allow" if outcome.is_allowed else "deny"))
         return outcome
+
+
+def _refused(ruling: Ruling) -> Outcome:
+    return Outcome(is_allowed=False, reason=ruling.reason, decision_id=ruling.decision_id)
 
 
 def sensitivity_of(sensitive: Sensitive, tool: str) -> str | None:
@@ -195,13 +214,17 @@ def _response(request: PermissionRequest, choice: str) -> PermissionResponse:
 
 
 def _question(
-    request: PermissionRequest, call: ToolCall, rulings: tuple[Ruling, ...], diff: DiffPreview | None
+    request: PermissionRequest,
+    call: ToolCall,
+    rulings: tuple[Ruling, ...],
+    preview: Previewed | None = None,
 ) -> PermissionQuestion:
     """Return what the person is asked, with the reasons of the gates that want it."""
     asking = [ruling for ruling in rulings if ruling.needs_person]
     asked_by = tuple(dict.fromkeys(name for ruling in asking for name in ruling.decided_by))
     reason = "; ".join(ruling.reason for ruling in asking if ruling.reason) or f"{call.tool_name} needs permission"
-    return PermissionQuestion(request, call, reason, asked_by, diff)
+    seen = preview or Previewed()
+    return PermissionQuestion(request, call, reason, asked_by, seen.diff, seen.problem)
 
 
 def _text(values: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:

@@ -14,8 +14,8 @@ from attrs import define, field
 from ally_plugins.contract.values.errors import SessionError
 
 if TYPE_CHECKING:
-    from ally_plugins.contract.values.conversation import ToolCall
     from ally_plugins.contract.values.events import Event
+    from ally_plugins.host.sessions.toolcalls import OpenCall  # noqa: TC004 - as below
 
     from .live import LiveSession  # noqa: TC004 - nobody reads these annotations at run time
     from .options import KitOptions  # noqa: TC004
@@ -49,6 +49,8 @@ class Run:
     context_usage: float | None = None
     is_ended: bool = False
     about: dict[str, Any] = field(init=False)
+    open_calls: dict[str, OpenCall] = field(init=False, factory=dict)
+    """Calls that may run and have not ended, by their id."""
 
     def __attrs_post_init__(self) -> None:
         self.about = _NO_ABOUT if self.parent is None else {"agent_id": self.id, "parent_id": self.call_id}
@@ -78,6 +80,7 @@ class Run:
         known = self.context_usage
         return known if known is not None or self.parent is not None else self.live.session.conversation.token_usage
 
-    def answered(self, call: ToolCall, *, is_allowed: bool) -> None:
-        """Tell of an answer that came from elsewhere, to a question that was deferred to this run."""
-        self.live.permission.respond(self, call, is_allowed=is_allowed, parent_id=self.about.get("parent_id"))
+    @property
+    def parent_id(self) -> str | None:
+        """The call in which a sub-agent works; None for the agent that the person talks to."""
+        return self.about.get("parent_id")

@@ -1,4 +1,8 @@
-"""One tool call of an agent: what it would change, whether it may run, and the running of it."""
+"""One tool call of an agent: what it would change, whether it may run, and the running of it.
+
+The order is that of `host.sessions.toolcalls`, in pieces, since a framework checks the arguments and asks the person in
+between, or in another run.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,24 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
-from ally_plugins.contract.values.errors import GateRefused
-from ally_plugins.host.sessions.toolcalls import Runner, carry_out
+from ally_plugins.contract.values.conversation import ToolCall, ToolResult
+from ally_plugins.contract.values.errors import GateRefused, HostError
+from ally_plugins.host.sessions.toolcalls import OpenCall, Runner, not_run, refuse_unshown
 
-from .permission import Outcome
+from .permission import Outcome, Previewed
 
 if TYPE_CHECKING:
-    from ally_plugins.contract.values.conversation import ToolCall, ToolResult
-    from ally_plugins.contract.values.events import DiffPreview, Event
-
     from .run import Run
 
-__all__ = ["CALL", "authorize", "run_call"]
+__all__ = [
+    "CALL",
+    "authorize",
+    "end_open_calls",
+    "refuse_call",
+    "refused_elsewhere",
+    "run_call",
+    "transform_input",
+]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -28,19 +38,68 @@ CALL: Final[ContextVar[str | None]] = ContextVar("ally_tool_call", default=None)
 """The tool call that runs, for what an agent that is started in it is part of."""
 
 _ALLOWED: Final = Outcome(is_allowed=True)
+_HOST_STOPPED: Final = "the host of the plugins has stopped, nobody can decide"
 
 
-async def authorize(run: Run, call: ToolCall, sensitivity: str | None, *, is_approved: bool) -> Outcome:
-    """Decide whether a call may run; see `AgentWork.authorize`."""
+def _key(call: ToolCall) -> str:
+    return call.call_id or call.tool_name
+
+
+async def transform_input(run: Run, call: ToolCall) -> ToolCall:
+    """Return the call that plugins made of one; see `AgentWork.transform_input`."""
+    try:
+        return await run.live.session.transform_tool_input(call)
+    except GateRefused as refusal:  # nobody was to see the arguments before it had
+        refuse_unshown(OpenCall(run.emit, call, run.parent_id), str(refusal))
+        raise
+
+
+async def refuse_call(run: Run, tool_name: str, why: str, call_id: str | None) -> str:
+    """Deny a call that cannot be shown; see `AgentWork.refuse`."""
     session = run.live.session
     if session.is_closed:
-        return Outcome(is_allowed=False, reason="the host of the plugins has stopped, nobody can decide")
-    diff = await _preview(run, call)
+        return not_run(_HOST_STOPPED).error or ""
+    agent_id = run.about.get("agent_id")
+    result = await session.refuse_call(tool_name, why, call_id=call_id, agent_id=agent_id, parent_id=run.parent_id)
+    return result.error or ""
+
+
+async def authorize(
+    run: Run, call: ToolCall, sensitivity: str | None, *, is_approved: bool, is_resumed: bool
+) -> Outcome:
+    """Decide whether a call may run; see `AgentWork.authorize`."""
+    if run.live.session.is_closed:
+        return Outcome(is_allowed=False, reason=_HOST_STOPPED)
+    opened = _opened(run, call, is_started=is_resumed)
+    opened.start()
+    try:
+        outcome = await _decide(run, call, sensitivity, is_approved=is_approved)
+    except BaseException as error:
+        opened.interrupt(error)
+        raise
+    if outcome.is_deferred:
+        run.live.deferred[_key(call)] = opened
+    elif outcome.is_allowed:
+        run.open_calls[_key(call)] = opened
+    else:
+        opened.deny(outcome.reason, outcome.decision_id)
+    return outcome
+
+
+def _opened(run: Run, call: ToolCall, *, is_started: bool) -> OpenCall:
+    """Return a call as it is open: a run before this one, in this host or another, may have emitted its start."""
+    known = run.live.deferred.pop(_key(call), None)
+    return OpenCall(run.emit, call, run.parent_id, is_started=is_started or known is not None)
+
+
+async def _decide(run: Run, call: ToolCall, sensitivity: str | None, *, is_approved: bool) -> Outcome:
+    session = run.live.session
+    seen = await _preview(run, call)
     ruling = await session.gate_tool_call(call)
     if is_approved:
-        run.answered(call, is_allowed=not ruling.is_denied)
+        run.live.permission.respond(run, call, is_allowed=not ruling.is_denied, parent_id=run.parent_id)
     if ruling.is_denied:
-        return Outcome(is_allowed=False, reason=ruling.reason)
+        return Outcome(is_allowed=False, reason=ruling.reason, decision_id=ruling.decision_id)
     if is_approved or (sensitivity is None and not ruling.needs_person):
         return _ALLOWED
     return await run.live.permission.decide(
@@ -49,51 +108,60 @@ async def authorize(run: Run, call: ToolCall, sensitivity: str | None, *, is_app
         ruling,
         sensitivity=sensitivity,
         approve=run.approve,
-        diff=diff,
+        preview=seen,
         may_defer=run.can_defer,
-        parent_id=run.about.get("parent_id"),
+        parent_id=run.parent_id,
     )
 
 
-async def _preview(run: Run, call: ToolCall) -> DiffPreview | None:
+async def _preview(run: Run, call: ToolCall) -> Previewed:
+    """Return what a call would change, or why that is not known; a preview that fails is no denial.
+
+    The gates see the call itself all the same, and the person is told that the preview is missing.
+    """
     preview = run.kit.preview
     if preview is None:
-        return None
+        return Previewed()
     try:
         diff = preview(call)
         found = await diff if inspect.isawaitable(diff) else diff
-    except Exception:  # noqa: BLE001 - without a preview, the call is decided all the same
-        _log.exception("the preview of %r failed; it goes on without one", call.tool_name)
-        return None
-    if found is None:
-        return None
-    found = evolve(found, call_id=call.call_id, **run.about)
+        if found is None:
+            return Previewed()
+        found = evolve(found, call_id=call.call_id, **run.about)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the call is decided all the same
+        _log.exception("the preview of %r failed; it is decided without one", call.tool_name)
+        return Previewed(problem=f"the preview failed: {type(error).__name__}: {error}".removesuffix(": "))
     run.emit(found)
-    return found
+    return Previewed(found)
+
+
+def refused_elsewhere(run: Run, call: ToolCall, reason: str) -> None:
+    """Tell of a no that came from elsewhere; see `AgentWork.refused_elsewhere`."""
+    run.live.permission.respond(run, call, is_allowed=False, parent_id=run.parent_id)
+    _opened(run, call, is_started=True).deny(reason)
 
 
 async def run_call(run: Run, call: ToolCall, runner: Runner) -> ToolResult:
-    """Run a tool that may run, with its events and output transforms; see `toolcalls.carry_out`."""
+    """Run a tool that may run; see `AgentWork.carry_out`."""
+    opened = run.open_calls.pop(_key(call), None)
+    if opened is None:
+        raise HostError(f"the call {_key(call)!r} was not allowed; carry out only what `authorize` has allowed, once")
+    session = run.live.session
+
+    async def transform(call: ToolCall, result: ToolResult) -> ToolResult:
+        if session.is_closed:
+            raise GateRefused("the host of the plugins has stopped", plugin=None)
+        return await session.transform_tool_output(call, result)
+
     token = CALL.set(call.call_id)
     try:
-        return await carry_out(_Told(run), call, runner, parent_id=run.about.get("parent_id"))
+        return await opened.carry_out(runner, transform)
     finally:
         CALL.reset(token)
 
 
-class _Told:
-    """The session as a tool call needs it, where the host may have stopped meanwhile."""
-
-    __slots__ = ("_run",)
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def emit(self, event: Event) -> None:
-        self._run.emit(event)
-
-    async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
-        session = self._run.live.session
-        if session.is_closed:
-            raise GateRefused("the host of the plugins has stopped", plugin=None)
-        return await session.transform_tool_output(call, result)
+def end_open_calls(run: Run) -> None:
+    """Emit the end of the calls that may have run and never did, since their run has ended."""
+    while run.open_calls:
+        _, opened = run.open_calls.popitem()
+        opened.end(ToolResult(success=False, error="not run: the run has ended before"))

@@ -27,7 +27,7 @@ from ally_plugins.contract.values.events import (
 
 from .compaction import shorten
 from .run import Run
-from .toolwork import authorize, run_call
+from .toolwork import authorize, end_open_calls, refuse_call, refused_elsewhere, run_call, transform_input
 
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool
@@ -109,6 +109,7 @@ class AgentWork(Run):
         self.is_ended = True
         if not self._has_begun:
             return
+        end_open_calls(self)
         self.live.at_work.pop(self.id, None)
         if self.parent is not None:
             self.live.todos.pop(self.id, None)
@@ -231,8 +232,15 @@ class AgentWork(Run):
         return session.agent_tools(MAIN_AGENT if self.parent is None else self.name, taken=taken)
 
     async def transform_input(self, call: ToolCall) -> ToolCall:
-        """Return a call with the arguments that plugins made of it, before they are checked. Raises GateRefused."""
-        return await self.live.session.transform_tool_input(call)
+        """Return a call with the arguments that plugins made of it, before they are checked.
+
+        Raises GateRefused when one blocks: the call has been told as denied then, and must not run.
+        """
+        return await transform_input(self, call)
+
+    async def refuse(self, tool_name: str, why: str, call_id: str | None = None) -> str:
+        """Deny a call of which no `ToolCall` can be made, for the reason `why`; return what the model is told."""
+        return await refuse_call(self, tool_name, why, call_id)
 
     async def authorize(
         self,
@@ -240,14 +248,24 @@ class AgentWork(Run):
         *,
         sensitivity: str | None = None,
         is_approved: bool = False,
+        is_resumed: bool = False,
     ) -> Outcome:
-        """Decide whether a call with its final arguments may run: DIFF_PREVIEW, gates, then the person where needed.
+        """Decide whether a call with its final arguments may run: TOOL_CALL_START, DIFF_PREVIEW, gates, the person.
 
-        `is_approved` says that a person has agreed already (to a deferred question): gates may still deny.
+        A refused call is ended, as denied; one that is deferred stays open, for the run that goes on. `is_approved`
+        says that a person has agreed already (to a deferred question): gates may still deny. `is_resumed` says that the
+        call was made in an earlier run, which has emitted its start.
         """
-        return await authorize(self, call, sensitivity, is_approved=is_approved)
+        return await authorize(self, call, sensitivity, is_approved=is_approved, is_resumed=is_resumed)
+
+    def refused_elsewhere(self, call: ToolCall, reason: str) -> None:
+        """Tell of a no that came from elsewhere, to a question that an earlier run had deferred to this one."""
+        refused_elsewhere(self, call, reason)
 
     async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:
-        """Run a tool that may run, with its events and output transforms; see `toolcalls.carry_out`."""
+        """Run a tool that `authorize` has allowed: the tool, output transforms, TOOL_CALL_END.
+
+        Raises HostError, and runs nothing, for a call that nobody has allowed.
+        """
         self._tools += 1
         return await run_call(self, call, run)

@@ -15,8 +15,9 @@ from pydantic_ai.models.wrapper import WrapperModel
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import ModelInput, PromptSection
-from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.errors import EventError, GateRefused
 from ally_plugins.contract.values.frozen import freeze
+from ally_plugins.contract.values.shown import shown_data
 
 from .requests import RequestView
 
@@ -77,7 +78,7 @@ class AskedModel(WrapperModel):
                 parameters = dataclasses.replace(parameters, instruction_parts=prompt.parts_with(after))
         if session.wants("model_request"):
             view = RequestView(messages, self._work.live.id)
-            shown = {name: value for name, value in (settings or {}).items() if _is_plain(value)}
+            shown = {name: value for name, value in (settings or {}).items() if _is_plain(name, value)}
             before = ModelInput(self.wrapped.model_name, view.messages, freeze(shown))
             made = await session.transform_model_request(before)
             if made.messages != before.messages:
@@ -88,11 +89,18 @@ class AskedModel(WrapperModel):
         return messages, settings, parameters
 
 
-def _is_plain(value: Any) -> bool:
-    try:
-        freeze(value)
-    except EventError:
+def _is_plain(name: str, value: Any) -> bool:
+    """Say whether a setting is data; an object of the host author's (a time-out, a client) is none, and stays as it is.
+
+    Raises GateRefused for data that cannot be shown.
+    """
+    if not isinstance(value, (str, int, float, list, tuple, dict, type(None))):
         return False
+    try:
+        shown_data(value)
+    except EventError as error:
+        text = f"the request cannot be shown to plugins: the setting {name!r} has {error}"
+        raise GateRefused(text, plugin=None) from None
     return True
 
 

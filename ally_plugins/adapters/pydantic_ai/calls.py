@@ -9,12 +9,11 @@ from pydantic_ai.tools import DeferredToolResults, ToolApproved, ToolDenied
 from pydantic_core import from_json
 
 from ally_plugins.contract.tools.schemas import thaw
-from ally_plugins.contract.values.conversation import ToolCall, ToolResult
+from ally_plugins.contract.values.conversation import ToolCall, ToolResult, evolve
 from ally_plugins.contract.values.errors import EventError, GateRefused
-from ally_plugins.contract.values.frozen import freeze_mapping
 
 from .failures import with_failure
-from .history import MARK, arguments_of
+from .history import MARK, said_call
 from .history_repair import mended_text, mended_value
 from .results import failure_text, restore, restore_failure, summary, with_failure_text
 from .todos import todos_after
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic_ai.agent import CallToolsNode
     from pydantic_ai.capabilities.abstract import RawToolArgs, ValidatedToolArgs, WrapToolExecuteHandler
-    from pydantic_ai.messages import ToolCallPart
+    from pydantic_ai.messages import ModelResponse, ToolCallPart
     from pydantic_ai.tools import DeferredToolRequests, RunContext, ToolDefinition
 
     from ally_plugins.adapters.kit.work import AgentWork
@@ -42,11 +41,17 @@ class Calls:
         self._work = work
         self._final: dict[str, ToolCall] = {}
         self._approved: set[str] = set()
+        self._made: set[str] = set()
+
+    def made(self, response: ModelResponse) -> None:
+        """Take note of the calls that the model makes in this run; others were made in an earlier one."""
+        self._made.update(call.tool_call_id for call in response.tool_calls)
 
     async def prepare(self, ctx: RunContext[Any], call: ToolCallPart, args: RawToolArgs) -> RawToolArgs:
-        """Return the arguments as plugins' transforms leave them; what cannot be read is left to the framework's check.
+        """Return the arguments as plugins' transforms leave them; the framework's check refuses what is no JSON object.
 
-        An approved call that was prepared before keeps what the person has seen. Raises ToolFailed when one blocks.
+        An approved call that was prepared before keeps what the person has seen. Raises ToolFailed when a transform
+        blocks, and for arguments that cannot be shown to plugins: the tool does not run.
         """
         known = self._final.get(call.tool_call_id)
         if known is not None and ctx.tool_call_approved:
@@ -54,7 +59,10 @@ class Calls:
         read = _read(args)
         if read is None:
             return args
-        given = ToolCall(call.tool_name, read, call.tool_call_id, self._work.about.get("agent_id"))
+        try:
+            given = self._call(call, read)
+        except EventError as error:
+            raise ToolFailed(await self._work.refuse(call.tool_name, str(error), call.tool_call_id)) from None
         try:
             final = await self._work.transform_input(given)
         except GateRefused as refusal:
@@ -74,10 +82,17 @@ class Calls:
 
         Raises ApprovalRequired when the question waits for another run, and what the tool raises.
         """
-        final = self._final.get(call.tool_call_id) or self._as_given(call)
+        try:
+            final = self._final.get(call.tool_call_id) or self._as_given(call)
+        except (ValueError, AssertionError, EventError) as error:  # the framework's check took what nobody was shown
+            return ToolDenied(await self._work.refuse(call.tool_name, str(error), call.tool_call_id))
         if call.tool_call_id not in self._approved:
-            sensitivity = self._work.kit.sensitivity(call.tool_name) or _confirmed(tool)
-            outcome = await self._work.authorize(final, sensitivity=sensitivity, is_approved=ctx.tool_call_approved)
+            outcome = await self._work.authorize(
+                final,
+                sensitivity=self._work.kit.sensitivity(call.tool_name) or _confirmed(tool),
+                is_approved=ctx.tool_call_approved,
+                is_resumed=call.tool_call_id not in self._made,
+            )
             if outcome.is_deferred:
                 raise ApprovalRequired({"reason": outcome.reason, "by": "ally_plugins"})
             if not outcome.is_allowed:
@@ -125,9 +140,14 @@ class Calls:
         for call in requests.approvals:
             if requests.metadata.get(call.tool_call_id, {}).get("by") == "ally_plugins":
                 continue  # asked about already, and nobody was there
-            final = self._final.get(call.tool_call_id) or self._as_given(call)
+            final = self._final.get(call.tool_call_id)
+            if final is None:  # the framework validates a call before it asks for approval: nobody was shown this one
+                why = await self._work.refuse(call.tool_name, "its arguments are no JSON object", call.tool_call_id)
+                results.approvals[call.tool_call_id] = ToolDenied(why)
+                continue
             sensitivity = self._work.kit.sensitivity(call.tool_name) or _NEEDS_APPROVAL
-            outcome = await self._work.authorize(final, sensitivity=sensitivity)
+            is_resumed = call.tool_call_id not in self._made
+            outcome = await self._work.authorize(final, sensitivity=sensitivity, is_resumed=is_resumed)
             if outcome.is_allowed:
                 self._approved.add(call.tool_call_id)
                 results.approvals[call.tool_call_id] = ToolApproved()
@@ -140,10 +160,15 @@ class Calls:
         calls = {call.tool_call_id: call for call in node.model_response.tool_calls}
         for call_id, answer in (node.tool_call_results or {}).items():
             if isinstance(answer, ToolDenied) and call_id in calls:
-                self._work.answered(self._as_given(calls[call_id]), is_allowed=False)
+                call = evolve(said_call(calls[call_id]), agent_id=self._work.about.get("agent_id"))
+                self._work.refused_elsewhere(call, answer.message)
 
     def _as_given(self, call: ToolCallPart) -> ToolCall:
-        return ToolCall(call.tool_name, arguments_of(call), call.tool_call_id, self._work.about.get("agent_id"))
+        """Return a call as the model made it. Raises ValueError, AssertionError or EventError when there is none."""
+        return self._call(call, call.args_as_dict(raise_if_invalid=True))
+
+    def _call(self, call: ToolCallPart, arguments: Any) -> ToolCall:
+        return ToolCall(call.tool_name, arguments, call.tool_call_id, self._work.about.get("agent_id"))
 
     def _forget(self, call_id: str) -> None:
         self._final.pop(call_id, None)
@@ -165,6 +190,6 @@ def _read(args: RawToolArgs) -> Any:
     """Return arguments as the JSON object that they are, None when they are something else."""
     try:
         read = args if isinstance(args, dict) else from_json(args or "{}")
-        return freeze_mapping(read) if isinstance(read, dict) else None
-    except (ValueError, EventError):
+    except ValueError:
         return None
+    return read if isinstance(read, dict) else None

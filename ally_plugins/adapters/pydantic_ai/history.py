@@ -11,6 +11,8 @@ from functools import singledispatch
 from typing import Any, Final
 
 from pydantic_ai.messages import (
+    BinaryContent,
+    CachePoint,
     ModelMessage,
     ModelRequest,
     ModelResponse,
@@ -24,12 +26,14 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
+from ally_plugins.adapters.kit.mirror import as_said
 from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, ToolCall
 from ally_plugins.contract.values.errors import EventError
-from ally_plugins.contract.values.frozen import EMPTY, FrozenDict, freeze_mapping
+from ally_plugins.contract.values.shown import media
 
-__all__ = ["MARK", "arguments_of", "convert", "prompt_text", "request_for", "said_in", "text_of", "with_text"]
+__all__ = ["MARK", "convert", "prompt_text", "request_for", "said_in", "text_of", "with_text"]
 
 MARK: Final = "ally_plugins"
 """The key in a part's metadata under which a plugin's message is kept: its id, role, content and metadata."""
@@ -51,7 +55,7 @@ def convert(message: ModelMessage) -> Iterable[Message]:
         text = text_of(message)
         if text or calls:
             timestamp = int(message.timestamp.timestamp() * 1000)
-            tool_calls: Any = [ToolCall(call.tool_name, arguments_of(call), call.tool_call_id) for call in calls]
+            tool_calls: Any = [said_call(call) for call in calls]
             yield Message(role="assistant", content=text, tool_calls=tool_calls, timestamp=timestamp)
         return
     for part in message.parts:
@@ -63,12 +67,9 @@ def text_of(response: ModelResponse) -> str:
     return "".join(part.content for part in response.parts if isinstance(part, TextPart))
 
 
-def arguments_of(call: ToolCallPart) -> FrozenDict:
-    """Return the arguments of a call as the model gave them; none when they are no JSON object."""
-    try:
-        return freeze_mapping(call.args_as_dict(raise_if_invalid=True)) if call.args else EMPTY
-    except (ValueError, AssertionError, EventError):
-        return EMPTY
+def said_call(call: ToolCallPart) -> ToolCall:
+    """Return a call as whoever reads the conversation sees it; one without arguments has none."""
+    return as_said(call.tool_name, call.args or {}, call.tool_call_id)
 
 
 @singledispatch
@@ -129,17 +130,43 @@ def prompt_text(prompt: str | Sequence[UserContent] | None) -> str | None:
 
 
 def _joined(items: Sequence[UserContent]) -> str:
-    return "\n".join(_words(item) for item in items)
+    return "\n".join(item_text(item) for item in items if not isinstance(item, CachePoint))
 
 
-def _words(item: UserContent) -> str:
+def item_text(item: Any) -> str:
+    """Return the words of one piece of content; what is not text (an image) as JSON says what it is."""
     if isinstance(item, str):
         return item
-    return item.content if isinstance(item, TextContent) else f"<{getattr(item, 'kind', type(item).__name__)}>"
+    return item.content if isinstance(item, TextContent) else encode(media_of(item)).decode()
+
+
+def media_of(item: Any) -> dict[str, Any]:
+    """Return what is shown of content that is not text: its kind, and its digest or where it lies."""
+    if isinstance(item, BinaryContent):
+        kinds = ("image", "audio", "video", "document")
+        kind = next((kind for kind in kinds if getattr(item, f"is_{kind}", False)), "file")
+        return media(kind, item.media_type, item.data)
+    where = {name: value for name in ("url", "file_id") if isinstance(value := getattr(item, name, None), str)}
+    return {"type": getattr(item, "kind", type(item).__name__), "mediaType": _media_type(item), **where}
+
+
+def _media_type(item: Any) -> str | None:
+    try:
+        return str(item.media_type)
+    except (AttributeError, ValueError):  # an address does not always tell
+        return None
 
 
 def with_text(prompt: str | Sequence[UserContent] | None, text: str) -> str | list[UserContent]:
-    """Return a prompt with other words: they stand in for all of its text, what is not text is kept."""
+    """Return a prompt with other words: they stand in for all of its text, what is not text is kept.
+
+    The lines that tell of what is not text are for plugins, and not for the model.
+    """
     if prompt is None or isinstance(prompt, str):
         return text
-    return [text, *(item for item in prompt if not isinstance(item, (str, TextContent)))]
+    kept = [item for item in prompt if not isinstance(item, (str, TextContent))]
+    lines = text.split("\n")
+    for item in kept:
+        if (line := None if isinstance(item, CachePoint) else item_text(item)) in lines:
+            lines.remove(line)
+    return ["\n".join(lines), *kept]

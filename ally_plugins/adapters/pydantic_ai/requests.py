@@ -17,6 +17,9 @@ from pydantic_ai.messages import (
     repair_messages,
 )
 
+from ally_plugins.adapters.kit.mirror import is_cut
+from ally_plugins.contract.values.errors import GateRefused
+
 from .history import convert, request_for, said_in, with_text
 
 if TYPE_CHECKING:
@@ -30,13 +33,17 @@ __all__ = ["RequestView"]
 
 
 class RequestView:
-    """What one request says, without the system prompt and what no message can say (changes of tools and the like)."""
+    """What one request says, without the system prompt and what no message can say (changes of tools and the like).
+
+    Raises GateRefused for a request with a call that is too large to be shown.
+    """
 
     def __init__(self, history: list[ModelMessage], session_id: str) -> None:
         self._history = history
         self._said: dict[int, Message] = {}
         self._count = 0
         self._session_id = session_id
+        _check_calls(history)
         for item in [part for message in history for part in _items(message)]:
             self._look_at(item)
         self.messages = tuple(self._said.values())
@@ -55,6 +62,14 @@ class RequestView:
         weave = _Weave(self._said, after)
         made = [found for message in self._history if (found := weave.take(message)) is not None]
         return repair_messages(weave.ended(made))
+
+
+def _check_calls(history: Iterable[ModelMessage]) -> None:
+    for message in history:
+        for call in message.tool_calls if isinstance(message, ModelResponse) else ():
+            if is_cut(call.args):
+                text = f"the request cannot be shown to plugins: a call of {call.tool_name!r} in it is too large"
+                raise GateRefused(text, plugin=None)
 
 
 def _items(message: ModelMessage) -> Sequence[Any]:

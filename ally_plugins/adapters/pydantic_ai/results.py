@@ -4,38 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from pydantic_ai.exceptions import ModelRetry, ToolFailed, ToolFailedError, ToolRetryError
-from pydantic_ai.messages import TextContent, ToolReturn, ToolReturnPart, is_multi_modal_content
+from pydantic_ai.messages import ToolReturn, ToolReturnPart, is_multi_modal_content, tool_return_ta
 from pydantic_ai.tools import ToolDenied
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json
 
 from ally_plugins.contract.tools.schemas import thaw
-from ally_plugins.contract.values.codec import encode
-from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.conversation import ToolResult, evolve
 from ally_plugins.contract.values.errors import EventError
-from ally_plugins.contract.values.frozen import freeze
 
-from .history import MARK
+from .history import MARK, item_text, media_of
 
 __all__ = ["failure_text", "restore", "restore_failure", "summary", "with_failure_text", "words"]
 
-_NAMED: Final = "<{}>"
-
 
 def summary(value: Any) -> ToolResult:
-    """Return a tool's result in words and as data; what is not text or JSON (an image) is named only."""
+    """Return a tool's result as the model will read it: in words, and as data where it is not a text.
+
+    Of media it says what they are. Where the data cannot be shown to plugins as they are, `unshown` says why.
+    """
     if value.__class__ is str:
         return ToolResult(success=True, output=value)
     if isinstance(value, ToolDenied):
         return ToolResult(success=False, error=value.message)
-    if isinstance(value, ToolReturn):
-        return _summary_of_return(value)
-    data = _jsonable(value)
-    if data is None or isinstance(data, str):
-        return ToolResult(success=True, output=data or "")
-    return ToolResult(success=True, output=encode(data).decode(), data=data)
+    return _summary_of_return(value) if isinstance(value, ToolReturn) else _summary_of_value(value)
+
+
+def _summary_of_value(value: Any) -> ToolResult:
+    try:
+        text = _as_read(value)
+    except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
+        return ToolResult(success=True, unshown=f"{type(value).__name__} is nothing that JSON can say: {error}")
+    try:
+        data = from_json(text)
+        if data is None or isinstance(data, str):
+            return ToolResult(success=True, output=data or "")
+        return ToolResult(success=True, output=text, data=data)
+    except (ValueError, EventError) as error:  # too deep to be read, or one of the limits
+        return ToolResult(success=True, output=text, unshown=str(error))
 
 
 def _summary_of_return(value: ToolReturn[Any]) -> ToolResult:
@@ -48,7 +56,7 @@ def _summary_of_return(value: ToolReturn[Any]) -> ToolResult:
 def _with_more(inner: ToolResult, more: str) -> ToolResult:
     """Return a result with more text behind its own."""
     text = "\n".join(filter(None, (inner.output, more)))
-    return ToolResult(inner.success, text, inner.error, inner.data)
+    return evolve(inner, output=text)
 
 
 def words(value: Any) -> str:
@@ -61,25 +69,16 @@ def _content_text(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     items = content if isinstance(content, Sequence) else (content,)
-    return "\n".join(_word(item) for item in items)
+    return "\n".join(item_text(item) for item in items)
 
 
-def _word(item: Any) -> str:
-    if isinstance(item, str):
-        return item
-    return item.content if isinstance(item, TextContent) else _NAMED.format(getattr(item, "kind", type(item).__name__))
-
-
-def _jsonable(value: Any) -> Any:
-    """Return what JSON can say of a value; bytes of images and the like stay out of events and the journal."""
+def _as_read(value: Any) -> str:
+    """Return a value as JSON, as the framework says it to the model; media, which it sends beside, as what they are."""
     if is_multi_modal_content(value):
-        return _word(value)
-    if isinstance(value, (list, tuple)) and any(map(is_multi_modal_content, value)):
-        return [_jsonable(item) for item in value]
-    try:
-        return freeze(from_json(to_json(value, fallback=str, inf_nan_mode="strings", bytes_mode="base64")))
-    except (PydanticSerializationError, EventError, TypeError, ValueError, RecursionError):
-        return _NAMED.format(type(value).__name__)
+        value = media_of(value)
+    elif isinstance(value, (list, tuple)) and any(map(is_multi_modal_content, value)):
+        value = [media_of(item) if is_multi_modal_content(item) else item for item in value]
+    return tool_return_ta.dump_json(value, by_alias=True).decode()
 
 
 def restore(value: Any, before: ToolResult, after: ToolResult) -> Any:

@@ -193,6 +193,7 @@ class RunPlugins(AbstractCapability[Any]):
 
     def _responded(self, ctx: RunContext[Any], response: ModelResponse) -> None:
         work, usage = self.work, response.usage
+        self.calls.made(response)
         self._told(
             model=response.model_name,
             input_tokens=usage.input_tokens,

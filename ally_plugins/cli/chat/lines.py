@@ -64,6 +64,10 @@ def _plain(value: Any) -> str:
 def _tool_end(event: events.ToolCallEnd) -> Iterator[Text]:
     took = f" ({event.duration_ms:.0f} ms)" if event.duration_ms is not None else ""
     tool = inert(event.tool_name)
+    if event.denied:
+        if event.decision_id is None:  # else the decision, or the person's own answer, has said so
+            yield _line((f"  {tool} did not run: ", WARN), inert((event.error or "").removeprefix("not run: ")))
+        return
     if not event.success:
         yield _line((f"  {tool} failed: ", BAD), inert(event.error or event.output or "no reason given"), (took, QUIET))
         return
@@ -104,6 +108,8 @@ def question_lines(question: PermissionQuestion) -> list[Text]:
     call = question.call
     lines = [_line(("? ", WARN), (f"{who} asks: ", WARN), inert(question.reason))]
     lines.append(_line("  ", (inert(call.tool_name), "bold"), " ", arguments_line(call.arguments)))
+    if question.no_preview:
+        lines.append(_line("  what it would change is not known: ", (inert(question.no_preview), QUIET)))
     return lines
 
 

@@ -20,7 +20,7 @@ from .frozen import FrozenDict, freeze_mapping
 if TYPE_CHECKING:
     from cattrs import Converter
 
-__all__ = ["camel", "decode", "encode", "event_data", "event_from_wire", "event_to_wire", "structure"]
+__all__ = ["camel", "decode", "encode", "event_data", "event_from_wire", "event_to_wire", "structure", "unstructure"]
 
 T = TypeVar("T")
 
@@ -39,9 +39,9 @@ def encode(value: Any) -> bytes:
     TypeError for objects that are not values.
     """
     try:
-        return orjson.dumps(value, default=_unstructure)
+        return orjson.dumps(value, default=unstructure)
     except TypeError:
-        return orjson.dumps(_repaired(value), default=_unstructure)
+        return orjson.dumps(_repaired(value), default=unstructure)
 
 
 def decode(data: bytes | str) -> Any:
@@ -261,7 +261,8 @@ def _noted(error: BaseException, rename: Any) -> list[str]:
     return []
 
 
-def _unstructure(value: Any) -> Any:
+def unstructure(value: Any) -> Any:
+    """Return a value of ours as the codec takes it, one level deep. Raises TypeError for what is none."""
     if isinstance(value, Event):
         return event_to_wire(value)
     fields = getattr(type(value), "__attrs_attrs__", None)
@@ -288,4 +289,4 @@ def _repaired(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of JSON
         return [_repaired(item) for item in value]
     if isinstance(value, float):
         return value
-    return _repaired(_unstructure(value))
+    return _repaired(unstructure(value))

@@ -8,7 +8,8 @@ from typing import Any, Final, Literal, TypeVar
 import attrs
 from attrs import field, frozen
 
-from .frozen import EMPTY, FrozenDict, freeze, freeze_mapping, trusted
+from .frozen import EMPTY, FrozenDict, freeze_mapping, trusted
+from .shown import shown_arguments, shown_data, shown_text
 
 __all__ = [
     "CONTEXT_PARTS",
@@ -51,6 +52,10 @@ def _as_calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
     return tuple(calls)
 
 
+def _text_or_none(text: str | None) -> str | None:
+    return text if text is None else shown_text(text)
+
+
 @frozen(kw_only=True)
 class Message:
     """One message of a conversation.
@@ -82,22 +87,31 @@ class Message:
 
 @frozen
 class ToolCall:
-    """A tool that the agent wants to run, with its arguments."""
+    """A tool that the agent wants to run, with its arguments.
+
+    There is none of arguments that could not be shown to a gate as they are: making one raises EventError, which says
+    why (the table is in `contract.values.shown`). What cannot be made cannot be allowed.
+    """
 
     tool_name: str
-    arguments: FrozenDict = field(default=EMPTY, converter=freeze_mapping)
+    arguments: FrozenDict = field(default=EMPTY, converter=shown_arguments)
     call_id: str | None = None
     agent_id: str | None = None
 
 
 @frozen
 class ToolResult:
-    """What a tool call came to; `data` is anything that JSON can say."""
+    """What a tool call came to; `data` is anything that plugins can be shown as it is, else EventError is raised.
+
+    A lone surrogate in a text becomes U+FFFD. `unshown` says why the rest of a result cannot be shown, where a host has
+    such a one all the same: it passes as it is when no plugin transforms it, and is withheld when one does.
+    """
 
     success: bool
-    output: str = ""
-    error: str | None = None
-    data: Any = field(default=None, converter=freeze)
+    output: str = field(default="", converter=shown_text)
+    error: str | None = field(default=None, converter=_text_or_none)
+    data: Any = field(default=None, converter=shown_data)
+    unshown: str | None = None
 
 
 @frozen

@@ -130,12 +130,17 @@ def _getter(cls: Any) -> Callable[[object], tuple[Any, ...]]:
 
 @frozen(eq=False, repr=False)
 class ToolCallStart(Event):
-    """A tool is about to run; for a group of calls, `group_execution` is true and `tools` lists them."""
+    """The agent wants to run a tool, with its final arguments; the gates and the person are asked after it.
+
+    For a group of calls, `group_execution` is true and `tools` lists them. Where the arguments could not be shown,
+    `arguments` is empty and `unshown` says why: such a call has been denied.
+    """
 
     TYPE = "TOOL_CALL_START"
 
     tool_name: str = ""
     arguments: FrozenDict = field(default=EMPTY, converter=freeze_mapping)
+    unshown: str | None = None
     visible_in_chat: bool | None = None
     is_transparent: bool | None = None
     collapsed: bool | None = None
@@ -148,12 +153,20 @@ class ToolCallStart(Event):
 
 @frozen(eq=False, repr=False)
 class ToolCallEnd(Event):
-    """A tool has returned, or failed with `error`. `duration_ms` is in milliseconds."""
+    """A call has ended: the tool returned, or failed with `error`, or did not run since that was denied.
+
+    Each call that has a start has one end. `denied` says that a gate, a transform or the person refused it: `error` has
+    the reason, `decision_id` the decision, where plugins took one. `duration_ms` is the time of the tool alone, in
+    milliseconds; None when it did not run. `unshown` says why a part of the result is missing here.
+    """
 
     TYPE = "TOOL_CALL_END"
 
     tool_name: str = ""
     success: bool = True
+    denied: bool = False
+    decision_id: str | None = None
+    unshown: str | None = None
     result: FrozenDict = field(default=EMPTY, converter=freeze_mapping)
     error: str | None = None
     output: str | None = None

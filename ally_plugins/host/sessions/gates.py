@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from attrs import field, frozen
 
 from ally_plugins.contract.values.codec import structure
+from ally_plugins.contract.values.conversation import ModelInput, ToolCall, ToolResult
 from ally_plugins.contract.values.errors import JournalError, PluginError, RefusedError
 from ally_plugins.contract.values.events import Decision, PermissionRequest
 from ally_plugins.contract.values.ids import new_id
+from ally_plugins.contract.values.shown import find_unshown
 from ally_plugins.contract.values.verdicts import Allow, Ask, Deny, Verdict
 from ally_plugins.journal.values import Record
 from ally_plugins.policy.model_input import check_model_input, shown_to_plugins
@@ -30,10 +32,7 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import (
         Context,
         Message,
-        ModelInput,
         PromptSection,
-        ToolCall,
-        ToolResult,
     )
     from ally_plugins.journal.journal import Journal
     from ally_plugins.runtime.lanes.plugin import Plugin
@@ -125,8 +124,6 @@ class Judge:
 
     async def transform_tool_input(self, call: ToolCall, origin: tuple[str, ...]) -> Transformed[ToolCall]:
         """Run the chain over a call's arguments."""
-        if not self._dispatcher.has_any("ally_transform_tool_input"):
-            return Transformed(call)
         question = self._question("ally_transform_tool_input", tool=call.tool_name, origin=origin, cause=call.call_id)
         return await self._transform(question, call, lambda value: (value,), check_call)
 
@@ -134,8 +131,6 @@ class Judge:
         self, call: ToolCall, result: ToolResult, origin: tuple[str, ...]
     ) -> Transformed[ToolResult]:
         """Run the chain over what a tool returned."""
-        if not self._dispatcher.has_any("ally_transform_tool_output"):
-            return Transformed(result)
         question = self._question("ally_transform_tool_output", tool=call.tool_name, origin=origin, cause=call.call_id)
         return await self._transform(question, result, lambda value: (call, value), check_result)
 
@@ -178,6 +173,8 @@ class Judge:
         plugins = self._dispatcher.participants(question)
         if not plugins:
             return _ALLOWED
+        if (why := _why_unshown(value)) is not None and _enforced(question, plugins):
+            return await self._deny_unshown(question, subject, why)
         contexts = {
             plugin.name: await self._context_for(plugin)
             for plugin in plugins
@@ -186,6 +183,19 @@ class Judge:
         votes = await self._dispatcher.ask(question, plugins, lambda plugin: (value, contexts.get(plugin.name)))
         outcome = combine(votes, person_present=self._has_person())
         ruling = Ruling(outcome.verdict, outcome.reason, outcome.decided_by, outcome.waived, new_id("d"), tuple(votes))
+        return await self._decided(question, subject, ruling)
+
+    async def deny_unshown(self, tool: str, call_id: str | None, why: str, origin: tuple[str, ...]) -> Ruling:
+        """Deny a call of which there can be no `ToolCall`; the decision is recorded and announced as any other."""
+        question = self._question("ally_gate_tool_call", tool=tool, origin=origin, cause=call_id)
+        return await self._deny_unshown(question, tool, why)
+
+    async def _deny_unshown(self, question: Question, subject: str, why: str) -> Ruling:
+        text = f"it cannot be shown to gates as it is: {why}"
+        return await self._decided(question, subject, Ruling(Deny(text), text, decision_id=new_id("d")))
+
+    async def _decided(self, question: Question, subject: str, ruling: Ruling) -> Ruling:
+        """Write a decision down, then announce and return it; what cannot be written is a deny."""
         try:
             await self._journal.append(self._record(question, subject, ruling))
         except JournalError as error:
@@ -227,8 +237,14 @@ class Judge:
         arguments: Callable[[Any], tuple[Any, ...]],
         check: Callable[[Any, Any, str], tuple[Any, tuple[str, ...]]],
     ) -> Transformed[Any]:
-        done = await self._dispatcher.transform(question, value, arguments, check)
-        if done.changes:
+        if not self._dispatcher.has_any(question.hook):
+            return Transformed(value)
+        why = _why_unshown(value)
+        if why is not None and _enforced(question, self._dispatcher.participants(question)):
+            done = Transformed(value, blocked_by="", reason=f"it cannot be shown to plugins as it is: {why}")
+        else:
+            done = await self._dispatcher.transform(question, value, arguments, _showable(check))
+        if done.changes or done.blocked_by is not None:
             self._journal.append_soon(self._transform_record(question, done))
             for name, plugins in done.conflicts.items():
                 _log.warning("%s: %s all changed %r; the last one won", question.hook, ", ".join(plugins), name)
@@ -244,6 +260,34 @@ class Judge:
             "reason": done.reason,
         }
         return Record("transform", self._now_ms(), question.caused_by, self._session_id, question.cause, data)
+
+
+def _why_unshown(value: Any) -> str | None:
+    """Return why a value cannot be shown to plugins as it is, None when it can."""
+    if value.__class__ is ToolCall:  # there is none that cannot
+        return None
+    if value.__class__ is ModelInput:
+        value = shown_to_plugins(value)
+    return (value.__class__ is ToolResult and value.unshown) or find_unshown(value, "it")
+
+
+def _enforced(question: Question, plugins: Iterable[Plugin]) -> bool:
+    """Say whether any of the plugins that are asked is more than a shadow."""
+    return any(not plugin.is_shadowed(question.hook, question.topic) for plugin in plugins)
+
+
+def _showable(
+    check: Callable[[Any, Any, str], tuple[Any, tuple[str, ...]]],
+) -> Callable[[Any, Any, str], tuple[Any, tuple[str, ...]]]:
+    """Return a check that also refuses what the next plugin in the chain could not be shown. It raises PluginError."""
+
+    def checked(old: Any, new: Any, plugin: str) -> tuple[Any, tuple[str, ...]]:
+        value, fields = check(old, new, plugin)
+        if fields and (why := _why_unshown(value)) is not None:
+            raise PluginError(f"what the transform returned cannot be shown to others: {why}")
+        return value, fields
+
+    return checked
 
 
 def verdict_name(verdict: Verdict | None) -> str:

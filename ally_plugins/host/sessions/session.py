@@ -54,7 +54,7 @@ from .gates import Judge, Ruling
 from .inbox import SAFE_POINTS, Inbox, Waiting
 from .memory import Conversation, without_private
 from .stream import HostStream
-from .toolcalls import Asker, Runner, run_tool_call
+from .toolcalls import Asker, OpenCall, Runner, refuse_unshown, run_tool_call
 
 if TYPE_CHECKING:
     from ally_plugins.journal.journal import Journal
@@ -367,12 +367,32 @@ class Session:
     ) -> ToolResult:
         """Carry out one tool call in the order that the contract names, and return what the model is to see.
 
-        Input transforms; `check` of the arguments; `preview`, emitted as DIFF_PREVIEW; gates on the final value; `ask`
-        the person where a gate wants it (without `ask` that is a deny); TOOL_CALL_START; `run`; output transforms;
-        TOOL_CALL_END. A refusal is a result with `success` false and the reason, so that the model can go on. Errors of
-        `run` become such a result too; cancelling cancels `run` and emits the end with an error.
+        Input transforms; `check` of the arguments; TOOL_CALL_START; `preview`, emitted as DIFF_PREVIEW; gates on the
+        final value; `ask` the person where a gate wants it (without `ask` that is a deny); `run`; output transforms;
+        TOOL_CALL_END. A refusal is a result with `success` false and the reason, so that the model can go on; it ends
+        the call with `denied`, but for a failed `check`, of which no event tells. A preview that fails is left out.
+        Errors of `run` become such a result too; cancelling cancels `run` and emits the end with an error.
         """
         return await run_tool_call(self, call, run, ask=ask, check=check, preview=preview)
+
+    async def refuse_call(
+        self,
+        tool_name: str,
+        why: str,
+        *,
+        call_id: str | None = None,
+        agent_id: str | None = None,
+        parent_id: str | None = None,
+    ) -> ToolResult:
+        """Deny a call that cannot be shown to anybody, and return what the model is told.
+
+        For arguments of which no `ToolCall` can be made: `why` is what that said. The deny is recorded, then the call
+        begins with empty arguments and `unshown`, and ends as denied. Raises SessionError for a closed session.
+        """
+        self._check_open()
+        ruling = await self.judge.deny_unshown(tool_name, call_id, why, self._origin)
+        opened = OpenCall(self.emit, ToolCall(tool_name, call_id=call_id, agent_id=agent_id), parent_id)
+        return refuse_unshown(opened, ruling.reason, ruling.decision_id)
 
     # --- what plugins put into the conversation ---
 
@@ -499,7 +519,7 @@ class Session:
 
 def _unblocked(done: Transformed[T]) -> T:
     if done.blocked_by is not None:
-        raise GateRefused(done.reason, plugin=done.blocked_by)
+        raise GateRefused(done.reason, plugin=done.blocked_by or None)
     return done.value
 
 

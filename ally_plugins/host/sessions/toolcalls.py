@@ -1,46 +1,47 @@
 """One tool call from the model's wish to what the model is told, in the order that the contract names.
 
-Input transforms; the check of the arguments; a diff preview; gates on the final value; the person, where a gate wants
-it; the tool; output transforms; and the events of all of it. A refusal is a result, so that the model can go on.
+Input transforms; the check of the arguments; TOOL_CALL_START; a diff preview; gates on the final value; the person,
+where a gate wants it; the tool; output transforms; TOOL_CALL_END. A refusal is a result, so that the model can go on.
+The order is Code-Ally's: who watches sees a call that is denied begin and end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from attrs import define, evolve, field
 
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
-from ally_plugins.contract.values.errors import ArgumentsError, GateRefused, ToolCallError
+from ally_plugins.contract.values.errors import ArgumentsError, EventError, GateRefused, ToolCallError
 from ally_plugins.contract.values.events import DiffPreview, Event, ToolCallEnd, ToolCallStart
-from ally_plugins.contract.values.frozen import freeze_mapping
+from ally_plugins.contract.values.frozen import EMPTY, freeze_mapping
 
 if TYPE_CHECKING:
     from .gates import Ruling
 
-__all__ = ["Asker", "RunSide", "Runner", "ToolCallSide", "carry_out", "run_tool_call"]
+__all__ = ["Asker", "CallSession", "OpenCall", "Runner", "not_run", "refuse_unshown", "run_tool_call"]
+
+_log: Final = logging.getLogger(__name__)
 
 Runner = Callable[[ToolCall], Awaitable[ToolResult]]
 """What runs the tool, with the final arguments."""
+
+OutputTransform = Callable[[ToolCall, ToolResult], Awaitable[ToolResult]]
+"""What returns the result that plugins made of the tool's; raises GateRefused when it is withheld."""
 
 Asker = Callable[[ToolCall, "Ruling"], Awaitable[bool]]
 """What asks the person."""
 
 
-class RunSide(Protocol):
-    """What the running of a tool needs of its session."""
+class CallSession(Protocol):
+    """What a tool call needs of its session."""
 
     def emit(self, event: Event) -> None:
         """Emit an event."""
-
-    async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
-        """Return the result that the plugins made of the tool's."""
-        ...
-
-
-class ToolCallSide(RunSide, Protocol):
-    """What a tool call needs of its session."""
 
     async def transform_tool_input(self, call: ToolCall) -> ToolCall:
         """Return the call with the arguments that the plugins made of it."""
@@ -50,9 +51,106 @@ class ToolCallSide(RunSide, Protocol):
         """Ask the plugins whether the tool may run."""
         ...
 
+    async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
+        """Return the result that the plugins made of the tool's."""
+        ...
+
+
+@define(eq=False)
+class OpenCall:
+    """A call between its TOOL_CALL_START and its TOOL_CALL_END, each of which is emitted once.
+
+    `parent_id` is the call in which a sub-agent that makes this one works. It lives from the start to the end; a call
+    whose question waits for another run is open in between.
+    """
+
+    emit: Callable[[Event], object]
+    call: ToolCall
+    parent_id: str | None = None
+    is_started: bool = False
+    is_ended: bool = field(init=False, default=False)
+
+    def start(self, unshown: str | None = None) -> None:
+        """Emit the start, unless that was done. `unshown` is why the arguments are not in it."""
+        if self.is_started:
+            return
+        self.is_started = True
+        arguments = self.call.arguments if unshown is None else EMPTY
+        self.emit(ToolCallStart(arguments=arguments, unshown=unshown, **self._about()))
+
+    def deny(self, reason: str, decision_id: str | None = None) -> ToolResult:
+        """Emit the end of a call that does not run, and return what the model is told."""
+        result = not_run(reason)
+        self.end(result, denied=True, decision_id=decision_id)
+        return result
+
+    def end(
+        self,
+        result: ToolResult,
+        *,
+        duration_ms: float | None = None,
+        denied: bool = False,
+        decision_id: str | None = None,
+    ) -> None:
+        """Emit the end, unless that was done."""
+        if self.is_ended:
+            return
+        self.is_ended = True
+        summary = {"success": result.success, "error": result.error, "data": result.data}
+        self.emit(
+            ToolCallEnd(
+                success=result.success,
+                denied=denied,
+                decision_id=decision_id,
+                unshown=result.unshown,
+                result=freeze_mapping({k: v for k, v in summary.items() if v is not None}),
+                error=result.error,
+                output=result.output,
+                duration_ms=duration_ms,
+                **self._about(),
+            )
+        )
+
+    def interrupt(self, error: BaseException, duration_ms: float | None = None) -> None:
+        """Emit the end of a call that was cut off, by a cancellation or an error of ours."""
+        why = "interrupted" if isinstance(error, asyncio.CancelledError) else type(error).__name__
+        self.end(ToolResult(success=False, error=why), duration_ms=duration_ms)
+
+    async def carry_out(self, run: Runner, transform: OutputTransform) -> ToolResult:
+        """Run a tool that may run: the tool, output transforms, the end with the time that the tool alone took.
+
+        Cancelling cancels `run`, and emits the end with an error.
+        """
+        began, took = perf_counter(), None
+        try:
+            result = await _result_of(run, self.call)
+            took = _since(began)
+            result = await transform(self.call, result)
+        except GateRefused as error:
+            result = ToolResult(success=False, error=f"the output is withheld: {error}")
+        except BaseException as error:
+            self.interrupt(error, took if took is not None else _since(began))
+            raise
+        self.end(result, duration_ms=took)
+        return result
+
+    def _about(self) -> dict[str, Any]:
+        call = self.call
+        return {
+            "tool_name": call.tool_name,
+            "call_id": call.call_id,
+            "agent_id": call.agent_id,
+            "parent_id": self.parent_id,
+        }
+
+
+def not_run(reason: str) -> ToolResult:
+    """Return what the model is told of a call that did not run."""
+    return ToolResult(success=False, error=f"not run: {reason}")
+
 
 async def run_tool_call(
-    session: ToolCallSide,
+    session: CallSession,
     call: ToolCall,
     run: Runner,
     *,
@@ -61,62 +159,57 @@ async def run_tool_call(
     preview: Callable[[ToolCall], DiffPreview | None] | None = None,
 ) -> ToolResult:
     """Carry out one tool call; see `Session.run_tool_call`."""
-    refusal: str | None = None
     try:
         call = await session.transform_tool_input(call)
+    except GateRefused as refusal:  # nobody was to see the arguments before it had
+        return refuse_unshown(OpenCall(session.emit, call), str(refusal))
+    try:
         if check is not None:
             check(call.arguments)
-    except (GateRefused, ArgumentsError) as error:
-        refusal = str(error)
-    if refusal is None:
-        if preview is not None and (diff := preview(call)) is not None:
-            session.emit(diff)
-        ruling = await session.gate_tool_call(call)
-        if ruling.is_denied:
-            refusal = ruling.reason
-        elif ruling.needs_person and not (ask is not None and await ask(call, ruling)):
-            refusal = f"the person did not agree: {ruling.reason}"
-    if refusal is not None:
-        return ToolResult(success=False, error=f"not run: {refusal}")
-    return await carry_out(session, call, run)
-
-
-async def carry_out(session: RunSide, call: ToolCall, run: Runner, *, parent_id: str | None = None) -> ToolResult:
-    """Run a tool that may run: TOOL_CALL_START, the tool, output transforms, TOOL_CALL_END with the time it took.
-
-    `parent_id` is the call in which a sub-agent that makes this one works.
-    """
-    about: dict[str, Any] = {
-        "tool_name": call.tool_name,
-        "call_id": call.call_id,
-        "agent_id": call.agent_id,
-        "parent_id": parent_id,
-    }
-    session.emit(ToolCallStart(arguments=call.arguments, **about))
-    began = perf_counter()
-    took = 0.0
+    except ArgumentsError as error:  # the model's mistake: no call began
+        return not_run(str(error))
+    opened = OpenCall(session.emit, call)
+    opened.start()
     try:
-        result = await _result_of(run, call)
-        took = _since(began)
-        result = await session.transform_tool_output(call, result)
-    except GateRefused as error:
-        result = ToolResult(success=False, error=f"the output is withheld: {error}")
+        if (denial := await _denial(session, call, ask, preview)) is not None:
+            return opened.deny(*denial)
     except BaseException as error:
-        why = "interrupted" if isinstance(error, asyncio.CancelledError) else type(error).__name__
-        session.emit(ToolCallEnd(success=False, error=why, duration_ms=_since(began), **about))
+        opened.interrupt(error)
         raise
-    summary = {"success": result.success, "error": result.error, "data": result.data}
-    session.emit(
-        ToolCallEnd(
-            success=result.success,
-            result=freeze_mapping({k: v for k, v in summary.items() if v is not None}),
-            error=result.error,
-            output=result.output,
-            duration_ms=took,
-            **about,
-        )
-    )
-    return result
+    return await opened.carry_out(run, session.transform_tool_output)
+
+
+def refuse_unshown(opened: OpenCall, why: str, decision_id: str | None = None) -> ToolResult:
+    """Emit the start and the end of a call that is denied since its arguments cannot be shown."""
+    opened.start(unshown=why)
+    return opened.deny(why, decision_id)
+
+
+async def _denial(
+    session: CallSession,
+    call: ToolCall,
+    ask: Asker | None,
+    preview: Callable[[ToolCall], DiffPreview | None] | None,
+) -> tuple[str, str | None] | None:
+    """Return why a call may not run, and the decision that says so; None when it may."""
+    if preview is not None:
+        _show_preview(session, call, preview)
+    ruling = await session.gate_tool_call(call)
+    if ruling.is_denied:
+        return ruling.reason, ruling.decision_id
+    if ruling.needs_person and not (ask is not None and await ask(call, ruling)):
+        return f"the person did not agree: {ruling.reason}", ruling.decision_id
+    return None
+
+
+def _show_preview(session: CallSession, call: ToolCall, preview: Callable[[ToolCall], DiffPreview | None]) -> None:
+    """Emit what a call would change. A preview that fails is no denial: the gates see the call itself."""
+    try:
+        diff = preview(call)
+        if diff is not None:
+            session.emit(evolve(diff, call_id=diff.call_id or call.call_id))
+    except Exception:  # noqa: BLE001 - whatever it is, the call is decided all the same
+        _log.exception("the preview of %r failed; it is decided without one", call.tool_name)
 
 
 def _since(began: float) -> float:
@@ -130,6 +223,8 @@ async def _result_of(run: Runner, call: ToolCall) -> ToolResult:
         result = await run(call)
     except ToolCallError as error:
         return ToolResult(success=False, error=str(error))
+    except EventError as error:  # of a result that cannot be made
+        return ToolResult(success=False, error=f"the output is withheld: it cannot be shown to plugins: {error}")
     except Exception as error:  # noqa: BLE001
         return ToolResult(success=False, error=f"{type(error).__name__}: {error}")
     if isinstance(result, ToolResult):

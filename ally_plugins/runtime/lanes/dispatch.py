@@ -66,7 +66,10 @@ class Change:
 
 @define
 class Transformed(Generic[T]):
-    """The value at the end of a chain, what each transform did, and which one blocked, if one did."""
+    """The value at the end of a chain, what each transform did, and which one blocked, if one did.
+
+    `blocked_by` is empty when the host blocks, since nobody could be shown the value.
+    """
 
     value: T
     changes: list[Change] = Factory(list)

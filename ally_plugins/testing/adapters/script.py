@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 from ally_plugins.contract.values.conversation import Message, ToolCall
 from ally_plugins.contract.values.frozen import EMPTY, FrozenDict, freeze_mapping
 
-__all__ = ["Answer", "Asked", "Script", "calls"]
+__all__ = ["Answer", "Asked", "RawCall", "Script", "calls"]
 
 DONE: Final = "done"
 """What the model says once its script has come to its end, so that every run ends."""
@@ -18,11 +18,14 @@ DONE: Final = "done"
 
 @frozen(kw_only=True)
 class Answer:
-    """One answer of the model: words, a thought before them, tool calls; or an error instead. Counts are tokens."""
+    """One answer of the model: words, a thought before them, tool calls; or an error instead. Counts are tokens.
+
+    A call has `tool_name`, `arguments` and `call_id`; give the framework the arguments as they are.
+    """
 
     text: str = ""
     thinking: str = ""
-    calls: tuple[ToolCall, ...] = ()
+    calls: tuple[ToolCall | RawCall, ...] = ()
     error: Exception | None = None
     input_tokens: int = 100
     output_tokens: int = 10
@@ -49,6 +52,15 @@ class Asked:
         """Return what the model was told of a call, None when it was not."""
         found = (message.content for message in self.messages if message.tool_call_id == call_id)
         return next(found, None)
+
+
+@frozen
+class RawCall:
+    """A call of the model's with arguments that nobody has looked at: such as no `ToolCall` may have."""
+
+    tool_name: str
+    arguments: Mapping[str, Any]
+    call_id: str
 
 
 Step: TypeAlias = str | Answer | Callable[[Asked], "str | Answer"]

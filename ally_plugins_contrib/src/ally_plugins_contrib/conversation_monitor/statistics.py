@@ -33,6 +33,7 @@ class Statistics:
     calls: Counter[str] = field(default_factory=Counter)
     succeeded: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
+    denied: Counter[str] = field(default_factory=Counter)
     agent_runs: int = 0
     sub_agent_runs: int = 0
     agents_ended: int = 0
@@ -55,11 +56,12 @@ class Statistics:
         self._count(self.calls, event.tool_name)
 
     def call_ended(self, event: ToolCallEnd) -> None:
-        """Count how a call ended."""
+        """Count how a call ended; one that was denied did not run, and is no failure."""
         if event.call_id is not None and event.call_id in self._groups:
             del self._groups[event.call_id]
             return
-        self._count(self.succeeded if event.success else self.failed, event.tool_name)
+        ended = self.denied if event.denied else self.succeeded if event.success else self.failed
+        self._count(ended, event.tool_name)
 
     def agent_started(self, event: AgentStart) -> None:
         """Count a run, of the agent itself or of one that it delegated to."""
@@ -94,8 +96,12 @@ class Statistics:
                 "total": self.calls.total(),
                 "success": self.succeeded.total(),
                 "failed": self.failed.total(),
+                "denied": self.denied.total(),
                 "success_rate": rate,
-                "by_tool": {name: self._tool(name) for name in sorted({*self.calls, *self.succeeded, *self.failed})},
+                "by_tool": {
+                    name: self._tool(name)
+                    for name in sorted({*self.calls, *self.succeeded, *self.failed, *self.denied})
+                },
             },
             "agent_runs": self.agent_runs,
             "sub_agent_runs": self.sub_agent_runs,
@@ -115,7 +121,12 @@ class Statistics:
         )
 
     def _tool(self, name: str) -> dict[str, int]:
-        return {"total": self.calls[name], "success": self.succeeded[name], "failed": self.failed[name]}
+        return {
+            "total": self.calls[name],
+            "success": self.succeeded[name],
+            "failed": self.failed[name],
+            "denied": self.denied[name],
+        }
 
     def _count(self, counter: Counter[str], tool_name: str) -> None:
         name = shown(tool_name)

@@ -48,6 +48,9 @@ class LoopGuard:
     @hookimpl
     async def ally_tool_call_end(self, event: ToolCallEnd) -> None:
         streaks = self._streaks(event.session_id, event.agent_id)
+        if event.denied:  # by the person, another plugin or itself: the call has not failed, it did not run
+            streaks.denied(event.tool_name, event.call_id)
+            return
         failing = streaks.ended(event.tool_name, event.call_id, success=event.success)
         if failing is None or failing.count < self._limit:
             return

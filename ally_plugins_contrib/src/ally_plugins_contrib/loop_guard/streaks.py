@@ -60,6 +60,10 @@ class Streaks:
         self._succeeded.pop(mark, None)
         return failing
 
+    def denied(self, tool_name: str, call_id: str | None) -> None:
+        """Forget a call that did not run: it has neither failed nor succeeded."""
+        self._open.pop(_key(tool_name, call_id), None)
+
     def failures(self, tool_name: str, arguments: Mapping[str, Any]) -> int:
         """Return how often this very call has failed in its streak."""
         failing = self._failing.get(fingerprint(tool_name, arguments))

@@ -1,0 +1,118 @@
+"""What counts as shown to a gate or a transform: one table, the same inline and on the wire.
+
+A value within it reaches a plugin as it is, in every placement. One outside of it is never shown as something else:
+the call is denied, the output withheld. What is not JSON (an image) is shown as what can be said of it.
+
+| what | limit |
+|---|---|
+| nesting | `MAX_DEPTH` containers in each other |
+| size | `MAX_SHOWN_BYTES` of JSON |
+| numbers | finite; whole ones from `MIN_INTEGER` to `MAX_INTEGER` |
+| text | Unicode without lone surrogates |
+| keys | text |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import orjson
+
+from .codec import unstructure
+from .errors import EventError
+from .frozen import EMPTY, MAX_DEPTH, FrozenDict, freeze, freeze_mapping
+
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_INTEGER",
+    "MAX_SHOWN_BYTES",
+    "MIN_INTEGER",
+    "find_unshown",
+    "media",
+    "shown_arguments",
+    "shown_data",
+    "shown_text",
+]
+
+MAX_SHOWN_BYTES: Final = 6 * 1024 * 1024
+"""A call and its result fit, with a conversation beside them, into the 16 MiB that a daemon reads at once."""
+
+MIN_INTEGER: Final = -(2**63)
+MAX_INTEGER: Final = 2**64 - 1
+"""What 64 bits hold, signed or not; larger ones are no number any more to most readers of JSON."""
+
+
+def shown_arguments(value: Mapping[str, Any] | None) -> FrozenDict:
+    """Return a frozen copy of a call's arguments. Raises EventError, which names the path, for what cannot be shown."""
+    frozen = freeze_mapping(value)
+    return frozen if frozen is EMPTY else _checked(frozen, "arguments")
+
+
+def shown_data(value: Any) -> Any:
+    """Return a frozen copy of a result's data. Raises EventError, which names the path, for what cannot be shown."""
+    frozen = freeze(value)
+    return frozen if frozen is None else _checked(frozen, "data")
+
+
+def shown_text(text: str) -> str:
+    """Return a text as whoever reads it gets it: a lone surrogate, which no UTF-8 can say, is U+FFFD."""
+    if not isinstance(text, str) or text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+    return text
+
+
+def media(kind: str, media_type: str | None, content: bytes) -> dict[str, Any]:
+    """Return what is shown of media: what they are, how many bytes, and the digest that tells them apart."""
+    import hashlib  # only where there are media: a daemon's start pays for each import
+
+    return {
+        "type": kind,
+        "mediaType": media_type,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def find_unshown(value: Any, name: str = "value") -> str | None:
+    """Return why a value, attrs values in it as objects, cannot be shown as it is; None when it can.
+
+    Nesting, and numbers that are not finite, were refused when it was frozen.
+    """
+    try:
+        size = len(orjson.dumps(value, default=unstructure))
+    except TypeError:  # orjson's own word does not name the place
+        return _first_unsayable(value, name) or f"{name} is no JSON value"
+    if size > MAX_SHOWN_BYTES:
+        return f"{name} takes {size:,} bytes of JSON; expected {MAX_SHOWN_BYTES:,} at most"
+    return None
+
+
+def _checked(frozen: Any, name: str) -> Any:
+    if (why := find_unshown(frozen, name)) is not None:
+        raise EventError(why, path=name)
+    return frozen
+
+
+def _first_unsayable(value: Any, path: str) -> str | None:
+    """Return the path of the first value that JSON cannot say, with what it is and what was expected."""
+    if isinstance(value, str) and shown_text(value) is not value:
+        return f"{path} has a lone surrogate, which no UTF-8 can say"
+    if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
+        return f"{path} is a whole number of {value.bit_length()} bits; expected 64 at most, or text"
+    return next((found for held, where in _inner(value, path) if (found := _first_unsayable(held, where))), None)
+
+
+def _inner(value: Any, path: str) -> Iterator[tuple[Any, str]]:
+    if hasattr(type(value), "__attrs_attrs__"):
+        value = unstructure(value)
+    if isinstance(value, Mapping):
+        for key, held in value.items():
+            where = f"{path}.{shown_text(key):.80}"
+            yield from ((key, f"the key {where}"), (held, where))
+    elif isinstance(value, (list, tuple)):
+        yield from ((held, f"{path}[{index}]") for index, held in enumerate(value))
