@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.cli.look.audit import parse_since
 from ally_plugins.cli.shell.reading import summary
+from ally_plugins.cli.shell.times import parse_since
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import Journal

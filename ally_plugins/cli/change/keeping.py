@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ally_plugins.cli.look.audit import parse_since
 from ally_plugins.cli.shell.asking import confirm
 from ally_plugins.cli.shell.reading import reading_of
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json, when
+from ally_plugins.cli.shell.times import parse_since
 from ally_plugins.contract.values.errors import ConfigError, ConsentError, NotFoundRefused
 
 if TYPE_CHECKING:

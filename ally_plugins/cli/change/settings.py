@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ally_plugins.cli.shell.asking import read_secret
 from ally_plugins.cli.shell.recorder import Recorder, recorder
+from ally_plugins.cli.shell.setting_rows import setting_rows, shown_settings
 from ally_plugins.cli.shell.state import command
-from ally_plugins.cli.shell.text import columns, echo, inert, print_json
+from ally_plugins.cli.shell.text import echo, print_json
 from ally_plugins.contract.values.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.registry import Change, Registry
     from ally_plugins.cli.shell.state import State
-    from ally_plugins.contract.settings import Setting
 
-__all__ = ["config", "setting_rows", "shown_settings"]
+__all__ = ["config"]
 
 
 @command("config")
@@ -104,39 +104,3 @@ def _show(state: State, registry: Registry, record: PluginRecord) -> None:
         return
     for line in setting_rows(registry, record) or [f"{record.name} has no settings"]:
         echo(line)
-
-
-def setting_rows(registry: Registry, record: PluginRecord) -> list[str]:
-    """Return a line for each setting: its value, where that comes from, its type, what it is for."""
-    rows = [
-        (inert(key), inert(about["shown"]), inert(about["source"]), inert(about["type"]), inert(about["description"]))
-        for key, about in shown_settings(registry, record).items()
-    ]
-    return columns(rows)
-
-
-def shown_settings(registry: Registry, record: PluginRecord) -> dict[str, dict[str, Any]]:
-    """Return the settings without any secret's value."""
-    return {key: _shown(registry, record, setting) for key, setting in record.manifest.settings.items()}
-
-
-def _shown(registry: Registry, record: PluginRecord, setting: Setting) -> dict[str, Any]:
-    about: dict[str, Any] = {
-        "type": "secret" if setting.secret else setting.expected,
-        "required": setting.required,
-        "description": setting.description,
-    }
-    if setting.secret:
-        return {**about, **_shown_secret(registry, record.name, setting.name)}
-    given = record.config.settings.get(setting.name)
-    value = setting.default if given is None else given
-    source = "config.toml" if given is not None else "default" if value is not None else "-"
-    return {**about, "value": value, "shown": "not set" if value is None else str(value), "source": source}
-
-
-def _shown_secret(registry: Registry, plugin: str, key: str) -> dict[str, Any]:
-    try:
-        is_set = registry.secrets.get(plugin, key) is not None
-    except ConfigError as error:
-        return {"is_set": None, "shown": f"unknown: {error}", "source": "-"}
-    return {"is_set": is_set, "shown": "set" if is_set else "not set", "source": registry.secrets.place}

@@ -89,14 +89,16 @@ def chat(
 
     with _framework():
         from .chatting import Chat, logs_on
+        from .dialogue import Dialogue
         from .opening import opened
         from .prompting import make_input
         from .screen import Screen
         from .slash import WORDS
     source = make_input(options.home.path, WORDS)
     screen = Screen()
-    talking = Chat(screen, source)
-    approve = talking.approve if source.is_terminal else None
+    dialogue = Dialogue(screen, source)
+    talking = Chat(dialogue)
+    approve = dialogue.approve if source.is_terminal else None
 
     async def main() -> None:
         with logs_on(screen), screen.until_hung_up(asyncio.current_task()):

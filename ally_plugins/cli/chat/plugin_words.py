@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.catalog.registry import Change
 
-    from .chatting import Chat
+    from .dialogue import Dialogue
 
 __all__ = ["disable", "enable", "plugin_rows", "switch"]
 
@@ -35,7 +35,7 @@ _COLOURS: Final = {
 }
 
 
-async def plugin_rows(chat: Chat) -> list[tuple[str, ...]]:
+async def plugin_rows(chat: Dialogue) -> list[tuple[str, ...]]:
     """Return the plugins as rows: name, state, what it is for or why it is not running."""
     host = chat.opened.host
     records = await asyncio.to_thread(lambda: Registry(chat.opened.options.home).load())
@@ -50,7 +50,7 @@ async def plugin_rows(chat: Chat) -> list[tuple[str, ...]]:
     return rows
 
 
-async def enable(chat: Chat, name: str) -> None:
+async def enable(chat: Dialogue, name: str) -> None:
     """Show what a plugin asks for, ask the person, and have it started. Raises AllyError."""
     if not name:
         chat.screen.error("expected the name of a plugin: /enable NAME; /plugins shows them")
@@ -67,7 +67,7 @@ async def enable(chat: Chat, name: str) -> None:
     await _change(chat, registry, plan.record.name, lambda it: it.enable(plan, "person"), f"{name} is enabled")
 
 
-async def disable(chat: Chat, name: str) -> None:
+async def disable(chat: Dialogue, name: str) -> None:
     """Stop a plugin, here and in every other host of this home. Raises AllyError."""
     if not name:
         chat.screen.error("expected the name of a plugin: /disable NAME; /plugins shows them")
@@ -76,7 +76,7 @@ async def disable(chat: Chat, name: str) -> None:
     await _change(chat, registry, name, lambda it: it.disable(name), f"{name} is disabled")
 
 
-async def _change(chat: Chat, registry: Registry, name: str, make: Callable[[Registry], Change], done: str) -> None:
+async def _change(chat: Dialogue, registry: Registry, name: str, make: Callable[[Registry], Change], done: str) -> None:
     """Write a change down and tell the hosts; in a thread, since this program's own host has to answer."""
 
     def write() -> list[str]:
@@ -90,7 +90,7 @@ async def _change(chat: Chat, registry: Registry, name: str, make: Callable[[Reg
         chat.screen.note(line)
 
 
-def switch(chat: Chat, text: str) -> bool:
+def switch(chat: Dialogue, text: str) -> bool:
     """Take a message that is nothing but `+name` and `-name`; say whether it was one."""
     words = text.split()
     known = chat.opened.host.plugins

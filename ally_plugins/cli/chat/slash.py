@@ -18,12 +18,12 @@ from .plugin_words import disable, enable, plugin_rows
 if TYPE_CHECKING:
     from ally_plugins.journal.reading import Reading
 
-    from .chatting import Chat
+    from .dialogue import Dialogue
 
 __all__ = ["WORDS", "run_slash"]
 
 
-async def run_slash(chat: Chat, text: str) -> None:
+async def run_slash(chat: Dialogue, text: str) -> None:
     """Run a line that begins with a slash; what goes wrong is shown, and the chat goes on."""
     name, _, rest = text[1:].strip().partition(" ")
     entry = _COMMANDS.get(name.lower())
@@ -38,18 +38,18 @@ async def run_slash(chat: Chat, text: str) -> None:
         chat.screen.error(str(error))
 
 
-async def _help(chat: Chat, _: str) -> None:
+async def _help(chat: Dialogue, _: str) -> None:
     rows = [(f"  /{name}{f' {usage}' if usage else ''}", line) for name, (_, usage, line) in _COMMANDS.items()]
     rows += [("  +NAME, -NAME", "turn a plugin on or off in this session, where it can be")]
     chat.screen.painted(columns(rows))
     chat.screen.note("Enter sends, Alt-Enter begins a new line, Ctrl-C stops the turn, Ctrl-D leaves")
 
 
-async def _plugins(chat: Chat, _: str) -> None:
+async def _plugins(chat: Dialogue, _: str) -> None:
     chat.screen.painted(columns(await plugin_rows(chat)) or ["no plugin is installed"])
 
 
-async def _actions(chat: Chat, rest: str) -> None:
+async def _actions(chat: Dialogue, rest: str) -> None:
     host, session = chat.opened.host, chat.opened.session
     if not rest:
         rows = [(f"  {inert(each.full_name)}", inert(each.spec.description)) for each in host.actions]
@@ -75,12 +75,12 @@ def _said(answer: Any) -> str:
     return inert(text, keep_lines=True)
 
 
-async def _todos(chat: Chat, _: str) -> None:
+async def _todos(chat: Dialogue, _: str) -> None:
     todos = [{"task": each.task, "status": each.status} for each in chat.opened.session.conversation.todos]
     chat.screen.show(todo_lines(todos) or ["there are no todos"])
 
 
-async def _context(chat: Chat, _: str) -> None:
+async def _context(chat: Dialogue, _: str) -> None:
     opened = chat.opened
     usage, window = opened.session.conversation.token_usage, opened.model.context_window
     full = f"{usage:.1f} % full" if usage is not None else "not measured yet"
@@ -95,7 +95,7 @@ async def _context(chat: Chat, _: str) -> None:
     chat.screen.painted(columns(rows))
 
 
-async def _why(chat: Chat, rest: str) -> None:
+async def _why(chat: Dialogue, rest: str) -> None:
     from ally_plugins.cli.look.explain import explain_lines
 
     journal = chat.opened.host.journal
@@ -126,11 +126,11 @@ def _last_of_plugins(reading: Reading, session_id: str, told: str | None) -> str
     return told if any(each is not None and each.n > changes[0].n for each in known) else changes[0].ref
 
 
-async def _compact(chat: Chat, rest: str) -> None:
+async def _compact(chat: Dialogue, rest: str) -> None:
     await chat.compact(rest or None)
 
 
-async def _tasks(chat: Chat, rest: str) -> None:
+async def _tasks(chat: Dialogue, rest: str) -> None:
     tasks = chat.opened.host.tasks
     word, _, task_id = rest.partition(" ")
     if word == "cancel":
@@ -151,11 +151,11 @@ def _far(task: Any) -> str:
     return inert(task.reason)
 
 
-async def _quit(chat: Chat, _: str) -> None:
+async def _quit(chat: Dialogue, _: str) -> None:
     chat.leave()
 
 
-_Handler = Callable[["Chat", str], Awaitable[None]]
+_Handler = Callable[["Dialogue", str], Awaitable[None]]
 
 _COMMANDS: Final[dict[str, tuple[_Handler, str, str]]] = {
     "plugins": (_plugins, "", "the plugins, and how each is"),

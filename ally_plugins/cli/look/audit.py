@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +14,7 @@ from ally_plugins.cli.shell.reading import reading_of, record_data, record_row
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command, options, with_state
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json
-from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.cli.shell.times import parse_since
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,33 +25,10 @@ if TYPE_CHECKING:
     from ally_plugins.journal.reading import Reading
     from ally_plugins.journal.values import StoredRecord
 
-__all__ = ["audit", "parse_age", "parse_since", "verify"]
+__all__ = ["audit", "verify"]
 
 _LIMIT: Final = 200
 _WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not there yet
-_AGE: Final = re.compile(r"(\d{1,9})(s|m|h|d|w)\Z")
-_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-
-
-def parse_age(text: str) -> int:
-    """Return a length of time such as 10m, 2h or 3d in ms. Raises ConfigError."""
-    match = _AGE.match(text.strip())
-    if match is None:
-        raise ConfigError(f"{text!r} is not a length of time, expected a number and s, m, h, d or w, such as 3d")
-    return int(match[1]) * _MS[match[2]]
-
-
-def parse_since(text: str, now: int) -> int:
-    """Return a point in time as Unix ms: an age before `now`, or ISO 8601, in the local zone unless it names one."""
-    if _AGE.match(text.strip()):
-        return now - parse_age(text)
-    from datetime import datetime
-
-    try:
-        return int(datetime.fromisoformat(text.strip()).timestamp() * 1000)
-    except (ValueError, OverflowError, OSError):
-        expected = "expected 10m, 2h, 3d or a time such as 2026-03-01T10:00"
-        raise ConfigError(f"{text!r} is not a time, {expected}", path="--since") from None
 
 
 @click.group("audit", cls=LazyGroup, invoke_without_command=True)

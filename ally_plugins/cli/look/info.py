@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ally_plugins.cli.change.settings import setting_rows, shown_settings
 from ally_plugins.cli.shell.live import look, offers_of
 from ally_plugins.cli.shell.processes import process_data, process_rows, trust
 from ally_plugins.cli.shell.reading import reading_of, record_data, summary
 from ally_plugins.cli.shell.requests import changes_of, meaning
+from ally_plugins.cli.shell.setting_rows import setting_rows, shown_settings
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, preview, print_json, when
 from ally_plugins.contract.values.errors import AllyError
