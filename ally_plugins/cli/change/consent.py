@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ally_plugins.cli.shell.asking import confirm
+from ally_plugins.cli.shell.asking import require_consent
 from ally_plugins.cli.shell.live import Effect, tell_hosts
 from ally_plugins.cli.shell.recorder import recorder
 from ally_plugins.cli.shell.requests import plan_data, plan_lines
@@ -51,12 +51,13 @@ def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  
     elif not yes:
         _show(plan, to_stderr=True)
     command_line = f"ally-plugins enable {name}{''.join(f' --only {grant}' for grant in only)}"
-    nobody = (
-        f"{name!r} is not enabled: consent needs a person, and standard input is no terminal; "
-        f"to agree to exactly what is shown: {command_line} --yes"
+    require_consent(
+        state,
+        f"Agree, and enable {name}?",
+        is_agreed=yes,
+        refused=f"{name!r} is not enabled",
+        way_out=f"to agree to exactly what is shown: {command_line} --yes",
     )
-    if not confirm(state, f"Agree, and enable {name}?", is_agreed=yes, without_person=nobody):
-        raise ConsentError(f"{name!r} is not enabled: you did not agree")
     with recorder(registry) as writing:
         writing.change(lambda it: it.enable(plan, "--yes" if yes else "person"))
     effect = tell_hosts(state.home, "apply", plan.record.name)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ally_plugins.cli.shell.asking import confirm
+from ally_plugins.cli.shell.asking import require_consent
 from ally_plugins.cli.shell.reading import reading_of
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json, when
 from ally_plugins.cli.shell.times import parse_since
-from ally_plugins.contract.values.errors import ConfigError, ConsentError, NotFoundRefused
+from ally_plugins.contract.values.errors import ConfigError, NotFoundRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,10 +100,8 @@ def prune(state: State, age: str, yes: bool) -> None:  # noqa: FBT001 - click's 
     if not state.home.journal_file.exists():
         count = 0
     else:
-        nobody = "nothing is removed: nobody is at the terminal to ask; add --yes"
         question = f"Remove for ever the content of what is older than {when(before)}?"
-        if not confirm(state, question, is_agreed=yes, without_person=nobody):
-            raise ConsentError("nothing is removed: you did not agree")
+        require_consent(state, question, is_agreed=yes, refused="nothing is removed", way_out="add --yes")
         count = _prune(state.home, before)
     if state.as_json:
         print_json({"pruned": count, "before": before})

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ally_plugins.cli.shell.asking import confirm
+from ally_plugins.cli.shell.asking import require_consent
 from ally_plugins.cli.shell.live import tell_hosts
 from ally_plugins.cli.shell.recorder import recorder
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json
-from ally_plugins.contract.values.errors import ConfigError, ConsentError, OperatorError
+from ally_plugins.contract.values.errors import ConfigError, OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,9 +65,7 @@ def uninstall(state: State, names: tuple[str, ...], yes: bool) -> None:  # noqa:
     registry = state.registry
     distributions, plugins = _whose(registry, names)
     question = f"Uninstall {', '.join(distributions)}, with the plugins {', '.join(plugins) or '(none)'}?"
-    nobody = "nothing is uninstalled: nobody is at the terminal to ask; add --yes"
-    if not confirm(state, inert(question), is_agreed=yes, without_person=nobody):
-        raise ConsentError("nothing is uninstalled: you did not agree")
+    require_consent(state, inert(question), is_agreed=yes, refused="nothing is uninstalled", way_out="add --yes")
     with recorder(registry) as writing:
         _show_command(state, installing.uninstall_command(distributions))
         done = installing.uninstall(distributions, partial(_pass_on, state))

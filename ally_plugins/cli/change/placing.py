@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ally_plugins.cli.shell.asking import confirm
+from ally_plugins.cli.shell.asking import require_consent
 from ally_plugins.cli.shell.live import tell_hosts
 from ally_plugins.cli.shell.processes import process_data, process_rows, trust
 from ally_plugins.cli.shell.recorder import recorder
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo, inert, print_json
-from ally_plugins.contract.values.errors import ConfigError, ConsentError
+from ally_plugins.contract.values.errors import ConfigError
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
@@ -129,9 +129,9 @@ def _build(state: State, name: str, python: str | None, *, yes: bool) -> None:
         echo(f"downloads: {inert(line)}", to_stderr=state.as_json)
     for words in building.commands:
         echo(f"$ {inert(shlex.join(words))}", to_stderr=state.as_json)
-    nobody = f"nothing is built: nobody is at the terminal to ask; to run what is shown: ally-plugins env {name} --yes"
-    if not confirm(state, f"Run this, and put it at {building.path}?", is_agreed=yes, without_person=nobody):
-        raise ConsentError("nothing is built: you did not agree")
+    way_out = f"to run what is shown: ally-plugins env {name} --yes"
+    question = f"Run this, and put it at {building.path}?"
+    require_consent(state, question, is_agreed=yes, refused="nothing is built", way_out=way_out)
     with recorder(registry) as writing:
         writing.note("env", record.name, {"environment": building.name, "is_begun": True})
         environments.build(state.home, building, partial(_pass_on, state))
@@ -189,8 +189,7 @@ def _remove(state: State, name: str, *, yes: bool) -> None:
     registry = state.registry
     users = _users(registry, name)
     question = f"Remove the environment {name!r}{_for_users(users)}?"
-    if not confirm(state, inert(question), is_agreed=yes, without_person="nothing is removed: add --yes"):
-        raise ConsentError("nothing is removed: you did not agree")
+    require_consent(state, inert(question), is_agreed=yes, refused="nothing is removed", way_out="add --yes")
     with recorder(registry) as writing:
         path = environments.remove(state.home, name)
         writing.note("env", None, {"environment": name, "is_removed": True})

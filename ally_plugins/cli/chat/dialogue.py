@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from ally_plugins.contract.values.errors import ConsentError
+
 from .lines import question_lines
 from .prompting import LineInput, Stopped, TerminalInput
 
@@ -70,6 +72,9 @@ class Dialogue:
             return _ANSWERS[await self.input.ask("may it?", tuple(_ANSWERS))]
         except Stopped:
             self.interrupt()
+            return "deny"
+        except ConsentError as error:
+            self.screen.error(str(error))
             return "deny"
 
     async def compact(self, focus: str | None) -> None:

@@ -6,10 +6,14 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from ally_plugins.cli.shell.asking import DISCARDED, offered, understood, wrong_answer
+from ally_plugins.cli.shell.text import is_terminal
+from ally_plugins.cli.shell.typeahead import discard, pauses
 from ally_plugins.runtime.lanes.thread import Worker
 
 if TYPE_CHECKING:
@@ -17,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Leave", "LineInput", "PersonInput", "Stopped", "TerminalInput", "Woken", "make_input"]
 
-_SOURCES: Final = ("stdin", "stdout")
 _LONGEST: Final = 1024 * 1024
 """Characters of one message; what is longer is a file, and can be read as one."""
 
@@ -48,7 +51,10 @@ class PersonInput(Protocol):
         ...
 
     async def ask(self, question: str, answers: Sequence[str]) -> str:
-        """Return one of the answers, by its first letter; the first where nobody answers. Raises Stopped."""
+        """Return one of the answers: the word or its first letter. The first of them is what silence means.
+
+        Raises Stopped, and ConsentError when the question could not be put.
+        """
         ...
 
     def open(self) -> Any:
@@ -119,19 +125,31 @@ class TerminalInput:
                 reading.cancel()
 
     async def ask(self, question: str, answers: Sequence[str]) -> str:
-        """Ask until one of the answers is given."""
+        """Ask until one of the answers is given. Only what is typed after the question was shown can be one."""
         from prompt_toolkit import PromptSession
+        from prompt_toolkit.input import create_input
+        from prompt_toolkit.input.typeahead import get_typeahead
 
-        by_letter = {answer[0]: answer for answer in answers}
-        offered = " / ".join(f"[{answer[0]}]{answer[1:]}" for answer in answers)
-        session: PromptSession[str] = PromptSession(key_bindings=_keys())
+        # a reader of its own: the one of the message may be in the middle of what was pasted
+        keys = create_input()
+        session: PromptSession[str] = PromptSession(key_bindings=_keys(), input=keys)
+        before = ""
         while True:
+            was_typed = bool(get_typeahead(keys))  # what the editor had read beyond the line that ended it
+            with closing(pauses(keys.fileno())) as waiting:
+                for pause in waiting:
+                    was_typed = True
+                    await asyncio.sleep(pause)
+            before += f"({DISCARDED})\n" if was_typed else ""
             try:
-                given = await _prompt(session, f"{question} {offered} ")
+                given = await _prompt(
+                    session, f"{before}{question} {offered(answers)} ", pre_run=partial(discard, keys.fileno())
+                )
             except EOFError:
                 return answers[0]
-            if chosen := by_letter.get(given.strip().lower()[:1]):
-                return chosen
+            if (answer := understood(given, answers)) is not None:
+                return answer
+            before = f"{wrong_answer(given, answers)}\n"
 
 
 async def _prompt(session: PromptSession[str], text: str, **options: Any) -> str:
@@ -211,6 +229,6 @@ class LineInput:
 
 def make_input(home_path: Path, words: Sequence[str]) -> TerminalInput | LineInput:
     """Return what fits: an editor where both ends are a terminal."""
-    if all(getattr(sys, name) is not None and getattr(sys, name).isatty() for name in _SOURCES):
+    if is_terminal("stdin") and is_terminal("stdout"):
         return TerminalInput(home_path / "chat-history", words)
     return LineInput()

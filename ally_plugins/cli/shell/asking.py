@@ -1,39 +1,91 @@
-"""Asking the person, and taking no for an answer when nobody is there."""
+"""Asking the person: which words are an answer, and that nobody's silence, haste or typing error is a yes.
+
+A question counts as asked where the person sees it, and an answer where it was typed afterwards. Every question of the
+command line and of the chat is asked with what stands here.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from ally_plugins.contract.values.errors import ConfigError, ConsentError
 
-from .text import echo, is_person_there
+from .text import echo, is_terminal, preview
+from .typeahead import discard, discard_until_rest
 
 if TYPE_CHECKING:
     from .state import State
 
-__all__ = ["LONGEST_SECRET", "confirm", "read_secret"]
+__all__ = ["DISCARDED", "LONGEST_SECRET", "offered", "read_secret", "require_consent", "understood", "wrong_answer"]
 
 LONGEST_SECRET: Final = 64 * 1024
 """Characters of one secret; a private key with its chain has 10,000."""
 
+DISCARDED: Final = "what was typed before this question is discarded"
 
-def confirm(state: State, question: str, *, is_agreed: bool, without_person: str) -> bool:
-    """Ask a question, whose answer is no unless it is yes. `is_agreed` is `--yes`.
+_YES_OR_NO: Final = ("no", "yes")
+_STREAMS: Final = {"stdin": "standard input", "stdout": "standard output", "stderr": "standard error"}
 
-    With --json the question goes to stderr. Raises ConsentError, with `without_person`, when nobody can be asked.
+_SHOWN: Final = 40
+"""Characters of a wrong answer that are repeated: enough to recognise it by."""
+
+
+def understood(text: str, answers: Sequence[str]) -> str | None:
+    """Return the answer that a text is: the whole word or its first letter, in either case. None for all else."""
+    said = text.strip().lower()
+    return next((answer for answer in answers if said in {answer, answer[0]}), None)
+
+
+def offered(answers: Sequence[str]) -> str:
+    """Return the answers as a question shows them."""
+    return " / ".join(f"[{answer[0]}]{answer[1:]}" for answer in answers)
+
+
+def wrong_answer(text: str, answers: Sequence[str]) -> str:
+    """Return what is said to a text that is none of the answers."""
+    return f"{preview(repr(text.strip()), _SHOWN)} is no answer, expected {offered(answers)}: the word or its letter"
+
+
+def require_consent(state: State, question: str, *, is_agreed: bool, refused: str, way_out: str) -> None:
+    """Ask for a yes; everything else, and the end of the input, is a no. `is_agreed` is `--yes`.
+
+    With --json the question goes to stderr. Raises ConsentError, which begins with `refused`: when the person does not
+    agree, and, with the `way_out`, when nobody can be asked.
     """
     if is_agreed:
-        return True
-    if not is_person_there():
-        raise ConsentError(without_person)
-    click.echo(f"{question} [y/N] ", nl=False, err=state.as_json)
+        return
+    if unseen := _no_terminal(state):
+        raise ConsentError(f"{refused}: consent needs a person, and {unseen} is no terminal; {way_out}")
+    answer = _answer(state, f"{question} [y/N] ")
+    meant = understood(answer, _YES_OR_NO) if answer.strip() else "no"
+    if meant == "yes":
+        return
+    wrong = f"; {wrong_answer(answer, _YES_OR_NO)}" if meant is None else ""
+    raise ConsentError(f"{refused}: you did not agree{wrong}")
+
+
+def _no_terminal(state: State) -> str | None:
+    """Return which stream is no terminal, None when a person sees the question and can answer it."""
+    shown_on = "stderr" if state.as_json else "stdout"
+    return next((_STREAMS[name] for name in ("stdin", shown_on) if not is_terminal(name)), None)
+
+
+def _answer(state: State, question: str) -> str:
+    """Show a question and return the line that is typed afterwards, empty where it was not finished with Enter."""
+    fd = sys.stdin.fileno()
+    if discard_until_rest(fd):
+        echo(f"({DISCARDED})", to_stderr=state.as_json)
+    discard(fd)  # before and not after: who answers at once has seen it, however slow this program is
+    click.echo(question, nl=False, err=state.as_json)
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):  # the terminal was closed, or Ctrl-D
         echo(to_stderr=state.as_json)
-    return answer.strip().lower() in {"y", "yes"}
+        return ""
+    return answer
 
 
 def read_secret(state: State, name: str) -> str:
@@ -41,7 +93,8 @@ def read_secret(state: State, name: str) -> str:
 
     Raises ConfigError when there is none.
     """
-    if is_person_there():
+    if is_terminal("stdin"):
+        # getpass discards what was typed before it asks
         text = click.prompt(f"{name} (not shown)", hide_input=True, default="", show_default=False, err=state.as_json)
     else:
         text = sys.stdin.read(LONGEST_SECRET + 2).removesuffix("\n").removesuffix("\r")

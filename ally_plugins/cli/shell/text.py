@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
@@ -15,7 +16,7 @@ import click
 
 from ally_plugins.contract.values.inert import inert, shortened
 
-__all__ = ["columns", "echo", "inert", "is_person_there", "paint", "preview", "print_json", "quoted", "when"]
+__all__ = ["columns", "echo", "inert", "is_terminal", "paint", "preview", "print_json", "quoted", "when"]
 
 PREVIEW: Final = 160
 """Characters of a message that a table shows; `explain` shows all of it."""
@@ -83,11 +84,10 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def is_person_there() -> bool:
-    """Say whether somebody can be asked: standard input is a terminal."""
-    import sys
-
+def is_terminal(stream: str) -> bool:
+    """Say whether one of `stdin`, `stdout`, `stderr` is a terminal."""
     try:
-        return sys.stdin.isatty()
-    except (AttributeError, ValueError):  # no standard input, or a closed one
+        found: bool = getattr(sys, stream).isatty()
+    except (AttributeError, ValueError):  # there is none, or it is closed
         return False
+    return found
