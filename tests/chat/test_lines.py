@@ -91,6 +91,32 @@ def test_a_question_says_who_asks_and_why() -> None:
     assert said_line(HOSTILE, HOSTILE).plain.isprintable()
 
 
+def test_a_question_shows_the_end_of_a_long_command_and_says_of_a_huge_one_that_it_is_cut() -> None:
+    def asked(command: str) -> str:
+        request = PermissionRequest(request_id="p-c1", tool_name="run_command")
+        return question_lines(PermissionQuestion(request, ToolCall("run_command", {"command": command}), ""))[1].plain
+
+    assert asked(f"echo {'x' * 5000}; rm -rf /").endswith("; rm -rf /")
+    assert asked("x" * 1_000_000).endswith("... (1000000 characters)")
+
+
+def test_what_happens_while_a_question_is_open_is_shown_after_its_answer() -> None:
+    file = io.StringIO()
+    screen = Screen(Console(file=file, color_system=None))
+    screen.note("what is asked about")
+    with screen.held():
+        screen.stream("half ")
+        screen.stream("a line")
+        screen.event(events.ToolCallStart(tool_name="read_file", arguments={"path": "a"}))
+        assert file.getvalue() == "what is asked about\n"
+    assert file.getvalue() == "what is asked about\nhalf a line\n* read_file path=a\n"
+    with screen.held():
+        for number in range(3000):
+            screen.note(str(number))
+    assert "only the last 1000 pieces" in file.getvalue()
+    assert file.getvalue().endswith("2998\n2999\n")
+
+
 def test_streamed_text_stays_on_its_line_and_whole_lines_come_below_it() -> None:
     file = io.StringIO()
     screen = Screen(Console(file=file, width=40, markup=False, highlight=False, color_system=None))

@@ -131,13 +131,17 @@ class Operator:
         assert done.returncode == code, f"{args}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def at_terminal(self, *args: str, until: str, answer: bytes, code: int = 0) -> str:
-        """Run a real process at a terminal of its own, answer once `until` is shown, and return what was shown."""
+    def at_terminal(self, *args: str, until: str, answer: bytes, code: int = 0, ahead: bytes = b"") -> str:
+        """Run a real process at a terminal of its own, answer once `until` is shown, and return what was shown.
+
+        `ahead` is typed before the program has begun.
+        """
         pid, terminal = pty.fork()
         if pid == 0:
             os.chdir(self.site)
             os.execve(sys.executable, [sys.executable, "-m", "ally_plugins", *args], self.environment())  # noqa: S606
         try:
+            os.write(terminal, ahead)
             shown = _read(terminal, until)
             os.write(terminal, answer)
             shown += _read(terminal, None)

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,7 +45,7 @@ def test_an_answer_on_standard_input_that_is_no_terminal_counts_for_nothing(warn
     assert warner.ask("list")["plugins"][0]["state"] == "waiting for consent"
 
 
-@pytest.mark.parametrize("answer", [b"n\n", b"\n", b"yesterday\n", b"\x04"])
+@pytest.mark.parametrize("answer", [b"n\n", b"\n", b"yesterday\n", b"y y\n", b"\x04", b"y\x04\x04"])
 def test_at_a_terminal_everything_but_yes_is_no(warner: Operator, answer: bytes) -> None:
     shown = warner.at_terminal("enable", "loop-warner", until=QUESTION, answer=answer, code=1)
     assert "you did not agree" in shown
@@ -55,6 +59,41 @@ def test_at_a_terminal_yes_agrees_after_every_request_was_shown(warner: Operator
     assert "do not contain it" in asked
     (record,) = warner.records("enable")
     assert record["data"]["by"] == "person"
+
+
+@pytest.mark.parametrize("ahead", [b"y\n", b"yes\ny\ny\n", b"y"], ids=["line", "lines", "begun"])
+def test_a_yes_that_was_typed_before_the_question_is_none(warner: Operator, ahead: bytes) -> None:
+    shown = warner.at_terminal("enable", "loop-warner", ahead=ahead, until=QUESTION, answer=b"\n", code=1)
+    assert "what was typed before this question is discarded" in shown
+    assert "you did not agree" in shown
+    assert files_of(warner.home.path) == {}
+
+
+def test_a_wrong_answer_is_a_no_that_says_what_was_expected(warner: Operator) -> None:
+    shown = warner.at_terminal("enable", "loop-warner", until=QUESTION, answer=b"yup\x1b[2J\n", code=1)
+    assert "you did not agree; 'yup\\x1b[2J' is no answer, expected [n]o / [y]es" in " ".join(shown.split())
+    assert files_of(warner.home.path) == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "stream"), [((), "standard output"), (("--json",), "standard error")], ids=["text", "json"]
+)
+def test_a_question_that_no_terminal_shows_is_not_put(warner: Operator, words: tuple[str, ...], stream: str) -> None:
+    keyboard, program = pty.openpty()
+    try:
+        os.write(keyboard, b"y\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "ally_plugins", "enable", "loop-warner", *words],
+            check=False, env=warner.environment(), stdin=program, capture_output=True, text=True, timeout=60,
+            cwd=warner.site,
+        )  # fmt: skip
+    finally:
+        os.close(keyboard)
+        os.close(program)
+    assert done.returncode == 1
+    assert f"consent needs a person, and {stream} is no terminal" in done.stderr
+    assert "ally-plugins enable loop-warner --yes" in done.stderr
+    assert files_of(warner.home.path) == {}
 
 
 def test_ctrl_c_at_the_question_ends_with_130_and_changes_nothing(warner: Operator) -> None:

@@ -61,7 +61,8 @@ class Dialogue:
         """Ask the person; the first answer counts where there is none, and after Ctrl-C."""
         self.screen.end_stream()
         try:
-            return await self.input.ask(question, answers)
+            with self.screen.held():
+                return await self.input.ask(question, answers)
         except Stopped:
             return answers[0]
 
@@ -69,7 +70,8 @@ class Dialogue:
         """Ask about a call that needs permission: shown are who asks, why, and what exactly would happen."""
         self.screen.show(question_lines(question))
         try:
-            return _ANSWERS[await self.input.ask("may it?", tuple(_ANSWERS))]
+            with self.screen.held():
+                return _ANSWERS[await self.input.ask("may it?", tuple(_ANSWERS))]
         except Stopped:
             self.interrupt()
             return "deny"

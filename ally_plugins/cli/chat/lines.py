@@ -23,6 +23,8 @@ _RESULT_LINES: Final = 8
 """Lines of a tool's output that are shown; the model sees all of it."""
 _RESULT_CHARS: Final = 1000
 _ARGUMENT_CHARS: Final = 120
+_ASKED_CHARS: Final = 20_000
+"""Characters of an argument in a question: nobody agrees to the end of a command that was cut. Above, it is said."""
 _OLD_CHARS: Final = 200
 _DIFF_LINES: Final = 60
 """Lines of a diff that are shown at once: about a screen; what is left out is said."""
@@ -52,9 +54,9 @@ def _tool_start(event: events.ToolCallStart) -> Iterator[Text]:
     yield _line(("* ", "cyan"), (inert(event.tool_name), "bold cyan"), " ", (arguments_line(event.arguments), QUIET))
 
 
-def arguments_line(arguments: Mapping[str, Any]) -> str:
-    """Return arguments in one inert line, each cut where it is long."""
-    return " ".join(f"{inert(name)}={preview(_plain(value), _ARGUMENT_CHARS)}" for name, value in arguments.items())
+def arguments_line(arguments: Mapping[str, Any], longest: int = _ARGUMENT_CHARS) -> str:
+    """Return arguments in one inert line, each cut where it is longer than so many characters."""
+    return " ".join(f"{inert(name)}={preview(_plain(value), longest)}" for name, value in arguments.items())
 
 
 def _plain(value: Any) -> str:
@@ -107,7 +109,8 @@ def question_lines(question: PermissionQuestion) -> list[Text]:
     who = f"the plugin {', '.join(map(inert, question.asked_by))}" if question.asked_by else "the agent"
     call = question.call
     lines = [_line(("? ", WARN), (f"{who} asks: ", WARN), inert(question.reason))]
-    lines.append(_line("  ", (inert(call.tool_name), "bold"), " ", arguments_line(call.arguments)))
+    longest = _ARGUMENT_CHARS if question.diff is not None else _ASKED_CHARS  # the diff shows what they come to
+    lines.append(_line("  ", (inert(call.tool_name), "bold"), " ", arguments_line(call.arguments, longest)))
     if question.no_preview:
         lines.append(_line("  what it would change is not known: ", (inert(question.no_preview), QUIET)))
     return lines

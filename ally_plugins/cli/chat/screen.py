@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Screen", "make_console"]
 
+_MAX_HELD: Final = 1000
+"""Lines, or pieces of them, that wait while a question is open: some screens; the journal has it all."""
+
 
 class Screen:
     """One terminal, or a file in its place; lives as long as the chat."""
@@ -35,6 +39,7 @@ class Screen:
         self.console: Final = console if console is not None else make_console()
         self._is_mid_line = False
         self._is_gone = False
+        self._held: deque[tuple[Text, str]] | None = None
 
     def stream(self, text: str) -> None:
         """Show a piece of the model's text, right after the one before."""
@@ -75,8 +80,24 @@ class Screen:
         """Show what went wrong."""
         self.show([Text(inert(text), BAD)])
 
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Show what comes meanwhile afterwards, so that a question stays right below what it is about."""
+        held = self._held = deque(maxlen=_MAX_HELD)
+        try:
+            yield
+        finally:
+            self._held = None
+            if len(held) == _MAX_HELD:
+                self._print(Text(f"only the last {_MAX_HELD} pieces of what came meanwhile are shown", QUIET))
+            for text, end in held:
+                self._print(text, end)
+
     def _print(self, text: Text, end: str = "\n") -> None:
         """Print, unless the terminal has gone: then what happens is in the journal."""
+        if self._held is not None:
+            self._held.append((text, end))
+            return
         if self._is_gone:
             return
         try:
