@@ -81,6 +81,15 @@ def test_the_terminal_is_afterwards_as_it_was(line: Line) -> None:
     assert termios.tcgetattr(line.program) == before
 
 
+def test_a_terminal_that_is_closed_while_one_waits_hides_no_cancellation(line: Line) -> None:
+    line.type(b"y")
+    looks = pauses(line.program)
+    next(looks)
+    os.close(line.program)
+    line.program = -1
+    looks.close()
+
+
 def test_input_that_never_rests_gets_no_question_and_the_reason_says_so(line: Line) -> None:
     line.type(b"y\n")
     with pytest.raises(ConsentError, match=r"never rests, expected 0\.3 s without a key within 10 s"):

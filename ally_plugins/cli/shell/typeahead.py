@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.errors import ConsentError
@@ -86,7 +86,8 @@ else:
         try:
             yield
         finally:
-            termios.tcsetattr(fd, termios.TCSANOW, before)
+            with suppress(termios.error):  # the terminal was closed: it has no mode any more
+                termios.tcsetattr(fd, termios.TCSANOW, before)
 
     def _unsure(error: Exception) -> ConsentError:
         return ConsentError(f"no question was put: what was typed before it cannot be discarded ({error})")
