@@ -16,6 +16,7 @@ from ally_plugins import (
     Ask,
     Deny,
     DiffPreview,
+    EventError,
     Replace,
     ToolCall,
     ToolCallError,
@@ -116,10 +117,10 @@ def test_all_in_order(run: Any, new_host: Any, puppet: Any) -> None:
     assert order == [
         "input ls",
         "check ls -l",
+        "TOOL_CALL_START",
         "DIFF_PREVIEW",
         "gate ls -l",
-        "ask ls -l (w: is that wise?)" if "ask ls -l (w: is that wise?)" in order else "ask ls -l (is that wise?)",
-        "TOOL_CALL_START",
+        "ask ls -l (w: is that wise?)",
         "run ls -l",
         "output done",
         "TOOL_CALL_END",
@@ -143,17 +144,18 @@ def test_arguments_that_do_not_fit_after_the_transforms_never_reach_a_gate(
 
 def test_what_a_gate_denies_does_not_run_and_the_model_is_told_why(run: Any, new_host: Any, puppet: Any) -> None:
     result, order, told = carry_out(run, new_host, puppet, verdict=Deny("too dangerous"))
-    assert "run ls -l" not in order
-    assert "TOOL_CALL_START" not in order
-    assert not result.success
-    assert "too dangerous" in (result.error or "")
-    assert told[-1].type != "DECISION" or told[-1].verdict == "deny"
+    assert order == ["input ls", "check ls -l", "TOOL_CALL_START", "DIFF_PREVIEW", "gate ls -l", "TOOL_CALL_END"]
+    assert (result.success, result.error) == (False, "not run: w: too dangerous")
+    (decision,), (end,) = ([each for each in told if each.type == kind] for kind in ("DECISION", "TOOL_CALL_END"))
+    assert (end.denied, end.success, end.error) == (True, False, result.error)
+    assert (end.decision_id, end.duration_ms) == (decision.decision_id, None)
 
 
 def test_what_the_person_refuses_does_not_run(run: Any, new_host: Any, puppet: Any) -> None:
-    result, order, _ = carry_out(run, new_host, puppet, verdict=Ask("sure?"), agrees=False)
+    result, order, told = carry_out(run, new_host, puppet, verdict=Ask("sure?"), agrees=False)
     assert "run ls -l" not in order
     assert "the person did not agree" in (result.error or "")
+    assert [each.denied for each in told if each.type == "TOOL_CALL_END"] == [True]
 
 
 def test_a_question_with_no_person_there_is_a_refusal(run: Any, new_host: Any, puppet: Any) -> None:
@@ -195,6 +197,77 @@ def test_a_tool_that_returns_something_else_is_an_error_and_has_an_end(run: Any,
     result, order, _ = carry_out(run, new_host, puppet, agent_run=wrong)
     assert result.error == "the tool returned str; expected a ToolResult"
     assert order[-1] == "TOOL_CALL_END"
+
+
+def test_the_time_of_a_call_is_the_tools_alone(run: Any, new_host: Any, puppet: Any) -> None:
+    async def slow(self: Any, call: Any, result: Any) -> None:
+        await asyncio.sleep(0.2)
+
+    async def main() -> float:
+        plugins = {"p": puppet(ally_transform_tool_output=slow)}
+        async with new_host(plugins=plugins) as host:
+            told: list[Any] = []
+            host.stream.subscribe("TOOL_CALL_END", told.append)
+            await host.session("s").run_tool_call(CALL, Agent([]).run)
+            return float(told[0].duration_ms)
+
+    assert run(main()) < 100
+
+
+def test_a_preview_that_fails_is_no_denial(run: Any, new_host: Any, puppet: Any, caplog: Any) -> None:
+    def broken(call: ToolCall) -> DiffPreview:
+        raise OSError("the disk is gone")
+
+    result, order, _ = carry_out(run, new_host, puppet, agent_preview=broken)
+    assert result.success
+    assert "gate ls -l" in order
+    assert "DIFF_PREVIEW" not in order
+    assert "the preview of 'bash' failed; it is decided without one" in caplog.text
+
+
+def test_an_interruption_while_a_gate_is_asked_ends_the_call_and_runs_nothing(
+    run: Any, new_host: Any, puppet: Any
+) -> None:
+    order: list[str] = []
+    told: list[Any] = []
+    reached = asyncio.Event()
+
+    async def stuck(self: Any, call: ToolCall) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with new_host(plugins={"p": puppet(ally_gate_tool_call=stuck)}) as host:
+            host.stream.subscribe("TOOL_CALL_END", told.append)
+            call = asyncio.create_task(host.session("s").run_tool_call(CALL, Agent(order).run))
+            await reached.wait()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+    run(main())
+    assert order == []
+    assert [(each.success, each.denied, each.error) for each in told] == [(False, False, "interrupted")]
+
+
+def test_a_call_that_nobody_can_be_shown_is_refused_and_told_as_that(run: Any, new_host: Any, puppet: Any) -> None:
+    async def main() -> list[Any]:
+        async with new_host(plugins={"p": puppet()}) as host:
+            told: list[Any] = []
+            host.stream.subscribe("*", told.append)
+            session = host.session("s")
+            with pytest.raises(EventError) as caught:
+                ToolCall("bash", {"command": "rm -rf /", "wait": float("nan")})
+            result = await session.refuse_call("bash", str(caught.value), call_id="c1", agent_id="a", parent_id="c0")
+            assert not result.success
+            assert "wait is nan" in (result.error or "")
+            return [each for each in told if each.type != "SESSION_START"]
+
+    decision, start, end = run(main())[:3]
+    assert (decision.verdict, decision.call_id) == ("deny", "c1")
+    assert (start.arguments, start.call_id, start.agent_id, start.parent_id) == ({}, "c1", "a", "c0")
+    assert "wait is nan" in start.unshown
+    assert (end.denied, end.decision_id, end.parent_id) == (True, decision.decision_id, "c0")
 
 
 @pytest.mark.parametrize("where", ["run", "output"])

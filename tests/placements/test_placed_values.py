@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from ally_plugins import Context, Message, PermissionRequest, ToolCall, ToolCallEnd, ToolCallError, ToolResult
+from ally_plugins import (
+    Context,
+    GateRefused,
+    Message,
+    PermissionRequest,
+    ToolCall,
+    ToolCallEnd,
+    ToolCallError,
+    ToolResult,
+)
 from ally_plugins.contract.values.errors import EventError
 
 Fixture = Any
@@ -46,14 +55,14 @@ def test_what_a_plugin_says_is_bounded_by_its_placement(placed: Fixture, go: Fix
         async with placed.host({"p": placed("offers:Large")}) as host:
             session = host.session()
             whole = ToolResult(True, "x" * MEGABYTES)  # noqa: FBT003
-            changed = await session.transform_tool_output(CALL, whole)
             if placed.placement.bounds_what_is_said:
-                assert changed == whole
+                with pytest.raises(GateRefused, match="what it made of it is too large for it to send"):
+                    await session.transform_tool_output(CALL, whole)
                 with pytest.raises(ToolCallError, match=r"'give' of 'p' failed with BudgetRefused: .* takes 1048576"):
                     await host.call_tool("give", {"characters": MEGABYTES})
                 assert host.plugins["p"].counts.crashes == 0  # refused, as what is larger than a budget
             else:
-                assert len(changed.output) == MEGABYTES + 1
+                assert len((await session.transform_tool_output(CALL, whole)).output) == MEGABYTES + 1
                 assert len((await host.call_tool("give", {"characters": MEGABYTES})).output) == MEGABYTES
             assert (await host.call_tool("give", {"characters": 5})).output == "xxxxx"  # it goes on
             assert host.plugins["p"].state == "running"

@@ -82,7 +82,7 @@ def _as_read(value: Any) -> str:
 
 
 def restore(value: Any, before: ToolResult, after: ToolResult) -> Any:
-    """Return the tool's value, or what transforms made of it: text for text, data for data. Raises ToolFailed.
+    """Return the tool's value, or what transforms made of it: changed data, else the text. Raises ToolFailed.
 
     That is raised when the output is withheld: the model reads why.
     """
@@ -92,7 +92,8 @@ def restore(value: Any, before: ToolResult, after: ToolResult) -> Any:
         raise ToolFailed(after.error or "the output is withheld")
     if isinstance(value, ToolDenied):
         return dataclasses.replace(value, message=after.error or value.message)
-    changed = thaw(after.data) if after.data != before.data else after.output
+    is_data = after.data is not None and after.data != before.data  # data that are gone leave the words
+    changed = thaw(after.data) if is_data else after.output
     if isinstance(value, ToolReturn):
         return dataclasses.replace(value, return_value=changed, content=None)
     return changed

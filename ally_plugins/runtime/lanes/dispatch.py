@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from attrs import Factory, define, frozen
 
 from ally_plugins.contract.hookspecs import HOOKS
-from ally_plugins.contract.values.errors import PluginError, ReentryRefused
+from ally_plugins.contract.values.errors import BudgetRefused, PluginError, ReentryRefused
 from ally_plugins.contract.values.scope import SCOPE, Scope
 from ally_plugins.policy.ordering import Placement, order_for_hook
 from ally_plugins.policy.verdicts import Cause, OnError, Vote, read_replacement, read_verdict, vote_from_failure
@@ -172,7 +172,7 @@ class Dispatcher:
 
         `check` is given the value, what a transform made of it and the plugin's name; it returns the new value,
         validated, and the names of the fields that differ, or raises. A failing transform is left out
-        (`on_error = "drop"`) or ends the chain (`"block"`).
+        (`on_error = "drop"`) or ends the chain (`"block"`); so does one that cannot send what it made.
         """
         done = Transformed(value)
         plugins = self.participants(question)
@@ -183,11 +183,12 @@ class Dispatcher:
                 new, change = await self._transform_one(plugin, question, done.value, arguments, check)
             except _TransformFailed as failed:
                 done.changes.append(Change(plugin.name, error=failed.reason, shadow=failed.shadow))
-                if plugin.options.transform_on_error == "block" and not failed.shadow:
-                    done.blocked_by = plugin.name
-                    done.reason = f"{plugin.name} could not check it, and is set to block then: {failed.reason}"
-                    return done
-                continue
+                if failed.shadow or not (failed.is_unsaid or plugin.options.transform_on_error == "block"):
+                    continue
+                done.blocked_by = plugin.name
+                why = "what it made of it is too large for it to send" if failed.is_unsaid else "is set to block then"
+                done.reason = f"{plugin.name} could not check it, and {why}: {failed.reason}"
+                return done
             if change is not None:
                 done.changes.append(change)
                 done.value = done.value if change.shadow else new
@@ -217,7 +218,9 @@ class Dispatcher:
             new, fields = check(value, replacement.value, plugin.name)
         except Exception as error:
             _count(plugin, question.hook, error)
-            raise _TransformFailed(plugin.masked(describe(error)), shadow) from error
+            # It has changed the value, and cannot say how: the value as it was is not what anybody may see.
+            is_unsaid = isinstance(error, BudgetRefused)
+            raise _TransformFailed(plugin.masked(describe(error)), shadow, is_unsaid=is_unsaid) from error
         return new, Change(plugin.name, fields, shadow=shadow) if fields else None
 
     def _refuse_reentry(self, question: Question, plugins: Iterable[Plugin]) -> frozenset[str]:
@@ -237,10 +240,11 @@ class Dispatcher:
 
 
 class _TransformFailed(Exception):
-    def __init__(self, reason: str, shadow: bool) -> None:  # noqa: FBT001
+    def __init__(self, reason: str, shadow: bool, *, is_unsaid: bool = False) -> None:  # noqa: FBT001
         super().__init__(reason)
         self.reason = reason
         self.shadow = shadow
+        self.is_unsaid = is_unsaid
 
 
 class _Poll:
