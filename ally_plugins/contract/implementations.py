@@ -1,12 +1,15 @@
 """What a plugin object implements: its marked functions, each checked against the hook that it names.
 
-The same for every placement; what the manifest declares, and what pluggy validates, is left to `runtime.loading`.
+What looks like a hook and is none is an error too: a gate that nobody calls looks like one that agrees. The same for
+every placement; what the manifest declares, what was granted, and what pluggy validates is left to `runtime.lanes`.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial, partialmethod
+from types import FunctionType
 from typing import Any, Final
 
 from .hookspecs import HOOKS, HookInfo
@@ -16,14 +19,23 @@ from .values.errors import PluginLoadError
 __all__ = ["marked_hooks"]
 
 _MARK: Final = f"{PROJECT}_impl"
+_SPEC: Final = f"{PROJECT}_spec"
+_PROTECTIONS: Final = ("ally_gate_", "ally_transform_")
+"""How the names of hooks begin whose absence nobody would notice: what is called so and is no hook is a mistake."""
 
 
 def marked_hooks(name: str, instance: Any) -> dict[str, tuple[Callable[..., Any], Mapping[str, Any]]]:
     """Return the functions of a plugin object that carry our marker, by hook, with the options of the marker.
 
     `name` is the plugin's. The option `attribute` is the function's name. Marks are looked up on the class, so that no
-    property of the plugin runs. Raises PluginLoadError for the first thing that is wrong.
+    property of the plugin runs. A hook that this host does not know is left out when it is marked
+    `optionalhook=True`. Raises PluginLoadError for the first thing that is wrong.
     """
+    if instance is None or isinstance(instance, type) or inspect.iscoroutine(instance):
+        if inspect.iscoroutine(instance):
+            instance.close()
+        what = f"the class {instance.__name__!r}" if isinstance(instance, type) else _kind(instance)
+        raise PluginLoadError(f"plugin {name!r} was built as {what}; expected an object with hooks", plugin=name)
     found = _find(name, instance)
     for hook, (function, options) in found.items():
         _check(name, hook, function, options)
@@ -31,28 +43,112 @@ def marked_hooks(name: str, instance: Any) -> dict[str, tuple[Callable[..., Any]
 
 
 def _find(name: str, instance: Any) -> dict[str, tuple[Callable[..., Any], Mapping[str, Any]]]:
+    cls = type(instance)
+    own = _own_values(instance)
     found: dict[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {}
-    for attribute in dir(type(instance)):
-        raw = inspect.getattr_static(type(instance), attribute)
-        function = raw.__func__ if isinstance(raw, (staticmethod, classmethod)) else raw
-        options = getattr(function, _MARK, None)
-        if isinstance(options, dict):
-            hook = options.get("specname") or attribute
-            if hook in found:
-                both = f"{found[hook][1]['attribute']!r} and {attribute!r}"
-                text = f"plugin {name!r} implements {hook!r} twice, as {both}; expected one of them"
-                raise PluginLoadError(text, plugin=name)
-            found[hook] = (getattr(instance, attribute), {**options, "attribute": attribute})
+    for attribute in sorted(type.__dir__(cls)):  # a metaclass has no say in it
+        raw = inspect.getattr_static(cls, attribute)
+        options = _options(raw)
+        hook = attribute if options is None else options.get("specname") or attribute
+        if hook != attribute and _is_hook(attribute):
+            raise _not_called(name, attribute, f"{_kind(raw)} marked for {hook!r}")
+        if options is None:
+            if _is_meant(attribute, raw):
+                raise _not_called(name, attribute, _unmarked(cls, attribute, raw))
+            continue
+        if hook not in HOOKS and options.get("optionalhook"):  # of a newer host; nobody calls it here
+            continue
+        if attribute in own:
+            raise _not_called(name, attribute, f"{_kind(own[attribute])} set on the instance, which hides the method")
+        if hook in found:
+            both = f"{found[hook][1]['attribute']!r} and {attribute!r}"
+            text = f"plugin {name!r} implements {hook!r} twice, as {both}; expected one of them"
+            raise PluginLoadError(text, plugin=name)
+        _check_kind(name, attribute, raw)
+        found[hook] = (getattr(instance, attribute), {**options, "attribute": attribute})
+    for attribute, value in own.items():
+        options = _options(value) if isinstance(value, (FunctionType, partial)) else None  # not an alias of a method
+        hook = attribute if options is None else options.get("specname") or attribute
+        if _is_meant(hook, value):
+            raise _not_called(name, attribute, f"{_kind(value)} set on the instance")
     return found
+
+
+def _own_values(instance: Any) -> Mapping[str, Any]:
+    """Return the attributes of the instance itself; no code of the plugin's runs."""
+    try:
+        values = object.__getattribute__(instance, "__dict__")
+    except AttributeError:  # it has slots
+        return {}
+    return {name: value for name, value in values.items() if isinstance(name, str)} if type(values) is dict else {}
+
+
+def _options(raw: Any) -> dict[str, Any] | None:
+    """Return the options of our marker, wherever on a static or class method it stands; None without it."""
+    for each in (raw, getattr(raw, "__func__", None)) if isinstance(raw, (staticmethod, classmethod)) else (raw,):
+        options = getattr(each, _MARK, None)
+        if isinstance(options, dict):
+            return options
+    return None
+
+
+def _is_hook(name: str) -> bool:
+    """Say whether a plugin may implement a hook of this name."""
+    info = HOOKS.get(name)
+    return info is not None and info.kind != "capability"
+
+
+def _is_meant(name: str, value: Any) -> bool:
+    """Say whether an attribute would be a hook if it were marked; a time that is kept under such a name is none."""
+    return (_is_hook(name) or name.startswith(_PROTECTIONS)) and (callable(value) or hasattr(type(value), "__get__"))
+
+
+def _unmarked(cls: type, attribute: str, raw: Any) -> str:
+    """Return in words what stands on a class in place of a hook."""
+    function = raw.__func__ if isinstance(raw, (staticmethod, classmethod)) else raw
+    marks = getattr(function, "__dict__", None) or {}
+    others = [key[:-5] for key, mark in marks.items() if key.endswith("_impl") and isinstance(mark, dict)]
+    if _SPEC in marks:
+        return f"{_kind(raw)} marked with @hookspec, which is the host's"
+    if others:
+        return f"{_kind(raw)} with the @hookimpl of {others[0]!r} and not that of ally_plugins"
+    hidden = [base.__name__ for base in cls.__mro__ if _options(vars(base).get(attribute)) is not None]
+    return f"{_kind(raw)} without @hookimpl{f', which hides the one of {hidden[0]!r}' if hidden else ''}"
+
+
+def _not_called(name: str, attribute: str, found: str) -> PluginLoadError:
+    text = f"plugin {name!r} has {attribute!r} as {found}, so that it would never be called; "
+    if _is_hook(attribute) or "set on the instance" in found:
+        way_out = "expected a method of its class with @hookimpl of ally_plugins, or another name for what is no hook"
+    else:
+        way_out = f"nor is it a hook; {_suggest(attribute)}"
+    return PluginLoadError(text + way_out, plugin=name)
+
+
+def _check_kind(name: str, attribute: str, raw: Any) -> None:
+    """Refuse what is no function: how it would be called cannot be seen in the same way everywhere."""
+    function = raw.__func__ if isinstance(raw, (staticmethod, classmethod)) else raw
+    if isinstance(function, (partial, partialmethod)) or not inspect.isroutine(function):
+        text = f"plugin {name!r} has {attribute!r} as {_kind(function)}; expected a function, def or async def"
+        raise PluginLoadError(text, plugin=name)
+
+
+def _kind(value: Any) -> str:
+    word = type(value).__name__
+    return f"{'an' if word[0].lower() in 'aeiou' else 'a'} {word}"
+
+
+def _suggest(hook: str) -> str:
+    short = {name.removeprefix("ally_"): name for name in HOOKS}  # what all have in common says nothing
+    close = _closest(hook.removeprefix("ally_"), short)
+    return f"did you mean {short[close]!r}?" if close else "see the reference of hooks"
 
 
 def _check(name: str, hook: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
     info = HOOKS.get(hook)
     if info is None:
-        short = {name.removeprefix("ally_"): name for name in HOOKS}  # what all have in common says nothing
-        close = _closest(hook.removeprefix("ally_"), short)
-        hint = f"did you mean {short[close]!r}?" if close else "see the reference of hooks"
-        raise PluginLoadError(f"plugin {name!r} implements {hook!r}, which is no hook; {hint}", plugin=name)
+        text = f"plugin {name!r} implements {hook!r}, which is no hook; {_suggest(hook)}"
+        raise PluginLoadError(text, plugin=name)
     if info.kind == "capability":
         text = f"plugin {name!r} implements {hook!r}, which only a host implements; call it through the Ally handle"
         raise PluginLoadError(text, plugin=name)

@@ -34,11 +34,14 @@ class Hook:
     arguments: tuple[str, ...]
     is_async: bool
     placement: str | None = None
+    is_optional: bool = False
+    """Whether an older host, which does not know it, is to pass it over."""
 
     def to_wire(self) -> dict[str, Any]:
         """Return it as `initialize` answers it."""
         wire: dict[str, Any] = {"name": self.name, "arguments": self.arguments}
-        return wire | ({"placement": self.placement} if self.placement is not None else {})
+        wire |= {"placement": self.placement} if self.placement is not None else {}
+        return wire | ({"optional": True} if self.is_optional else {})
 
 
 @frozen(eq=False)
@@ -104,7 +107,8 @@ def described(spec: ToolSpec) -> dict[str, Any]:
 def _hook(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> Hook:
     placement = "first" if options.get("tryfirst") else "last" if options.get("trylast") else None
     arguments = tuple(inspect.signature(function).parameters)
-    return Hook(name, function, arguments, inspect.iscoroutinefunction(function), placement)
+    is_async, is_optional = inspect.iscoroutinefunction(function), options.get("optionalhook") is True
+    return Hook(name, function, arguments, is_async, placement, is_optional)
 
 
 def _offers(instance: Any) -> tuple[tuple[ToolSpec, ...], tuple[ToolSpec, ...]]:

@@ -66,6 +66,11 @@ class GrantSet:
         flags = [Grant(kind) for kind in ("emit_event", "tools", "actions", "tasks")]
         return cls(frozenset([*flags, *(Grant(kind, topic) for kind, all_ in topics.items() for topic in all_)]))
 
+    @property
+    def is_everything(self) -> bool:
+        """Whether this is all there is: a host author's trust, which names no gate or transform in particular."""
+        return GrantSet.everything().grants <= self.grants
+
     def __bool__(self) -> bool:
         return bool(self.grants)
 

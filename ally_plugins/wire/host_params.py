@@ -100,7 +100,11 @@ class InitializeResult:
     name: str | None = field(default=None, metadata=said(TEXT, "its own name; another than the host's is a warning"))
     version: str | None = field(default=None, metadata=said(TEXT, "its version"))
     hooks: tuple[HookOffer, ...] = field(
-        default=(), metadata=said(offered_hooks(), "the hooks that it implements, by name or with details")
+        default=(),
+        metadata=said(
+            offered_hooks(),
+            "the hooks that it implements, by name or with details; every gate and transform that was granted",
+        ),
     )
     events: tuple[str, ...] | None = field(
         default=None,

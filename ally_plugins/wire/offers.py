@@ -69,10 +69,14 @@ class HookOffer:
     placement: Literal["first", "last"] | None = field(
         default=None, metadata=said(one_of("first", "last"), "to be asked before or after those that do not say")
     )
+    optional: bool | None = field(
+        default=None, metadata=said(FLAG, "whether a host that does not know the hook is to pass it over")
+    )
 
     def to_wire(self) -> str | dict[str, Any]:
         """Return it as it is sent: the name alone where that says everything."""
-        return self.name if self.arguments is None and self.placement is None else write_object(self)
+        is_plain = self.arguments is None and self.placement is None and self.optional is None
+        return self.name if is_plain else write_object(self)
 
 
 _HOOK: Final = items(HookOffer, is_strict=True)
@@ -81,10 +85,12 @@ _HOOK: Final = items(HookOffer, is_strict=True)
 def _read_hook(value: Any, path: str) -> HookOffer:
     """Read one hook, and give it the arguments that a name alone stands for. Raises WrongShape."""
     offer = HookOffer(name=value) if type(value) is str else _HOOK.read(value, path)
-    info = _known_hook(offer.name, path if type(value) is str else f"{path}.name")
+    info = _known_hook(offer.name, path if type(value) is str else f"{path}.name", is_optional=offer.optional is True)
+    if info is None:
+        return offer
     if offer.arguments is None:
         wanted = tuple(name for name in info.arguments if name != "context")
-        return HookOffer(name=offer.name, arguments=wanted, placement=offer.placement)
+        return HookOffer(name=offer.name, arguments=wanted, placement=offer.placement, optional=offer.optional)
     for index, name in enumerate(offer.arguments):
         if name not in info.arguments:
             problem = f"is {name[:SHOWN]!r}, which {offer.name} does not give; {suggest(name, info.arguments)}"
@@ -92,11 +98,14 @@ def _read_hook(value: Any, path: str) -> HookOffer:
     return offer
 
 
-def _known_hook(name: str, path: str) -> HookInfo:
+def _known_hook(name: str, path: str, *, is_optional: bool) -> HookInfo | None:
+    """Return what is known of a hook, None for an optional one of newer hosts. Raises WrongShape."""
     from ally_plugins.contract.hookspecs import HOOKS  # it takes pluggy along, which daemons do without
 
     info = HOOKS.get(name)
     if info is None:
+        if is_optional:
+            return None
         raise WrongShape(path, f"is {name[:SHOWN]!r}, which is no hook; {suggest(name, _hooks_of_plugins())}")
     if info.kind == "capability":
         raise WrongShape(path, f"is {name!r}, which only a host implements")

@@ -87,6 +87,7 @@ class Site:
         self.home = home
         self.registry = Registry(home)
         self.manifest = MANIFEST
+        self.code = CODE
 
     def install(self, name: str = "ctl-guard", *, manifest: str = MANIFEST, code: str = CODE) -> None:
         """Leave a distribution with one plugin, in the place of an earlier one."""

@@ -128,6 +128,67 @@ def test_a_revoked_gate_is_asked_no_more_and_a_granted_one_from_the_next_call(gu
     assert ("running", "the operator has changed: -gate:tool_call:bash") in states(guarded)
 
 
+@pytest.mark.parametrize("placement", ["inline", "process"])
+def test_a_gate_that_is_granted_to_code_without_it_denies_until_it_is_taken_back(
+    placement: str, site: Site, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.install(manifest=site.manifest.replace('"tool_call"]', '"tool_call", "message"]'))
+    site.enable()
+    monkeypatch.setenv("PYTHONPATH", str(site.folder))
+    edit_config(site.home, NAME, lambda _: {"placement": placement})
+    site.registry.revoke(NAME, "gate")
+    missing = "lacks the hook 'ally_gate_message'"
+
+    async def main() -> None:
+        async with running(site) as host:
+            assert host.state == "running"
+            assert not await host.is_denied()
+            site.registry.grant(NAME, "gate:message")
+            done = await host.did("apply")
+            await until(lambda: host.state == "failed")
+            assert done["did"] in {"changed", "pending"}  # a process takes its time to end and to start
+            assert missing in host.host.plugins[NAME].reason
+            assert f"ally-plugins revoke {NAME} gate:message" in host.host.plugins[NAME].reason
+            site.registry.grant(NAME, "gate:tool_call:bash")
+            await host.did("apply")
+            assert await host.is_denied()
+            again = await host.did("restart")
+            assert again["state"] == "failed"
+            assert await host.is_denied()
+            site.registry.revoke(NAME, "gate:message")
+            again = await host.did("restart")
+            assert again["state"] == "running"
+            assert await host.is_denied()
+            assert not (await host.session.gate_tool_call(ToolCall("bash", {"command": "ls"}))).is_denied
+
+    run(main())
+    assert any(state == "failed" and missing in reason for state, reason in states(site))
+
+
+def test_from_the_moment_that_a_missing_gate_is_granted_nothing_passes_it(site: Site, run: Any) -> None:
+    code = site.code.replace("ally_gate_tool_call(self, call", "ally_gate_permission(self, request")
+    narrow, wide = 'on = ["tool_call"], tools = ["bash"]', 'on = ["tool_call", "permission"]'
+    site.install(code=code, manifest=site.manifest.replace(narrow, wide))
+    site.enable()
+    site.registry.revoke(NAME, "gate:tool_call")
+
+    async def main() -> None:
+        async with running(site) as host:
+            assert host.state == "running"
+            plugin, seen = host.host.plugins[NAME], []
+            site.registry.grant(NAME, "gate:tool_call")
+            done = asyncio.ensure_future(host.did("apply"))
+            while not done.done():  # the old instance is there, runs, and is being stopped
+                if plugin.grants.gates("tool_call") or host.host.plugins[NAME] is not plugin:
+                    seen.append(await host.is_denied())
+                await asyncio.sleep(0)
+            assert seen
+            assert all(seen)
+            assert (await done)["state"] == "failed"
+
+    run(main())
+
+
 def test_a_revoked_event_is_not_heard_any_more_not_even_in_the_middle_of_a_batch(guarded: Site, run: Any) -> None:
     async def main() -> None:
         async with running(guarded) as host:

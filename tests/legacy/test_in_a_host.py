@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins import Host
+from ally_plugins import Host, ToolCall
 from ally_plugins.contract.values.events import ToolCallStart
 
 if TYPE_CHECKING:
@@ -114,6 +114,24 @@ def test_it_runs_unchanged(host_home: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert not (host_home.parent / "monitor.sock").exists()
 
     asyncio.run(main())
+
+
+def test_a_tool_that_asks_first_does_not_run_unasked_while_its_daemon_cannot_start(host_home: Path) -> None:
+    (host_home / "plugins" / "it" / "daemon.py").write_text("raise SystemExit(3)")
+    (host_home / "plugins" / "it" / "tool.py").write_text("open('ran', 'w')\n" + TOOL)
+    call = ToolCall("reverse", {"text": "abc"}, "c1")
+
+    async def main() -> None:
+        async with Host("test", home=host_home, consent=lambda _: True) as host:
+            assert host.plugins["monitor"].state == "backoff"
+            result = await host.session().run_tool_call(
+                call, lambda call: host.call_tool(call.tool_name, call.arguments)
+            )
+            assert not result.success
+            assert "monitor: it has a gate and is starting again" in str(result.error)
+
+    asyncio.run(main())
+    assert not list(host_home.rglob("ran"))
 
 
 def test_a_second_host_leaves_the_first_ones_daemon_alone(host_home: Path) -> None:

@@ -336,7 +336,11 @@ def test_a_host_whose_start_is_cancelled_leaves_no_process(go: Any, theatre: The
 def test_a_stop_in_the_middle_of_a_restart_leaves_no_process(go: Any, theatre: Theatre, alive: Any) -> None:
     """The first end waits for an answer to `shutdown` when the second one comes."""
     body = """
-serve(hello={"tools": [{"name": "slow"}]}, shutdown=lambda _: (note("asked"), SILENCE)[1], call_tool=lambda _: SILENCE)
+serve(
+    hello={"hooks": ["ally_gate_tool_call"], "tools": [{"name": "slow"}]},
+    shutdown=lambda _: (note("asked"), SILENCE)[1],
+    call_tool=lambda _: SILENCE,
+)
 """
 
     async def main() -> None:

@@ -55,7 +55,8 @@ def test_a_killed_daemon_is_noticed_at_once_and_runs_again_within_a_second(
 
 @pytest.mark.parametrize("code", [0, 7])
 def test_one_that_exits_is_started_again_whatever_its_code_says(go: Any, theatre: Theatre, code: int) -> None:
-    serve = f"serve(hello={{'tools': [{{'name': 'end'}}]}}, call_tool=lambda _: sys.exit({code}))"
+    hello = {"hooks": ["ally_gate_tool_call"], "tools": [{"name": "end"}]}
+    serve = f"serve(hello={hello}, call_tool=lambda _: sys.exit({code}))"
     body = f"print('bye', file=sys.stderr); {serve}"
 
     async def main() -> None:
@@ -301,7 +302,7 @@ def test_a_tool_that_never_answers_ends_at_its_timeout_and_the_daemon_is_told_to
 ) -> None:
     body = """
 serve(
-    hello={"tools": [{"name": "slow"}]},
+    hello={"hooks": ["ally_gate_tool_call"], "tools": [{"name": "slow"}]},
     call_tool=lambda params: (note("called"), SILENCE)[1],
     cancelled=lambda params: note("cancelled"),
 )

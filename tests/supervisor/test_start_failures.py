@@ -29,7 +29,6 @@ def told(
     body: str = "",
     *,
     states: tuple[str, ...] = ("failed",),
-    has_gate: bool = True,
     **more: Any,
 ) -> str:
     """Start it with a gate; return the reason, which the gate denies with too while the others answer."""
@@ -39,10 +38,9 @@ def told(
             assert stage.bad.state in states, stage.bad.reason
             reason: str = stage.bad.reason
             vote = await stage.vote()
-            assert (vote is not None) is has_gate
-            if vote is not None:
-                assert vote.cause in {"failed", "restarting", "not_running"}
-                assert "`ally-plugins info bad`" in vote.verdict.reason
+            assert vote is not None
+            assert vote.cause in {"failed", "restarting", "not_running"}
+            assert "`ally-plugins info bad`" in vote.verdict.reason
             await stage.others_answer()
             return reason
 
@@ -161,14 +159,14 @@ def test_one_that_never_answers_is_given_up_after_its_startup_timeout(go: Any, t
 
 
 def test_one_that_only_takes_the_first_steps_is_given_up_too(go: Any, theatre: Theatre) -> None:
-    body = "serve(hello={'hooks': ['ally_start']}, start=lambda _: SILENCE)"
-    reason = told(go, theatre, body, timing={"startup_timeout": 0.5}, states=("backoff",), has_gate=False)
+    body = "serve(hello={'hooks': ['ally_start', 'ally_gate_tool_call']}, start=lambda _: SILENCE)"
+    reason = told(go, theatre, body, timing={"startup_timeout": 0.5}, states=("backoff",))
     assert reason.startswith("was not ready within 0.5 s")
 
 
 def test_an_ally_start_that_is_too_slow_is_told_as_that(go: Any, theatre: Theatre) -> None:
-    body = "serve(hello={'hooks': ['ally_start']}, start=lambda _: SILENCE)"
-    reason = told(go, theatre, body, config={"deadlines": {"ally_start": 0.3}}, states=("backoff",), has_gate=False)
+    body = "serve(hello={'hooks': ['ally_start', 'ally_gate_tool_call']}, start=lambda _: SILENCE)"
+    reason = told(go, theatre, body, config={"deadlines": {"ally_start": 0.3}}, states=("backoff",))
     assert reason.startswith("ally_start did not return within 0.3 s")
 
 
@@ -188,10 +186,13 @@ NONSENSE: dict[str, tuple[Any, str]] = {
     "tools that are no list": ({"protocol": "1", "tools": {"name": "x"}}, "tools"),
     "events of wrong types": ({"protocol": "1", "events": [None]}, "events[0]"),
     "a tool schema that is none": (
-        {"protocol": "1", "tools": [{"name": "x", "schema": {"type": "nothing"}}]},
+        {"protocol": "1", "hooks": ["ally_gate_tool_call"], "tools": [{"name": "x", "schema": {"type": "nothing"}}]},
         "schema",
     ),
-    "a name that no tool has": ({"protocol": "1", "tools": [{"name": "x y\n"}]}, "name"),
+    "a name that no tool has": (
+        {"protocol": "1", "hooks": ["ally_gate_tool_call"], "tools": [{"name": "x y\n"}]},
+        "name",
+    ),
     "a word too much": ({"protocol": "1", "tols": []}, "tols"),
 }
 
@@ -232,7 +233,10 @@ def sdk(tmp_path: Path, code: str, target: str = "theirs:Theirs") -> Daemon:
 
 HOOK = "from ally_plugins import hookimpl\n"
 CLASS = "class Theirs:\n    def __init__(self, ally): pass\n"
-START = "    @hookimpl\n    def ally_start(self): raise OSError('no disk')\n"
+START = (
+    "    @hookimpl\n    def ally_gate_tool_call(self): pass\n"
+    "    @hookimpl\n    def ally_start(self): raise OSError('no disk')\n"
+)
 
 SDK_FAILURES = {
     "import": ("import nothing_of_this_name", "ModuleNotFoundError: No module named 'nothing_of_this_name'"),
@@ -250,7 +254,7 @@ def test_what_goes_wrong_in_an_sdk_daemon_is_told_by_its_kind_and_the_end_of_its
     go: Any, theatre: Theatre, tmp_path: Path, kind: str
 ) -> None:
     code, words = SDK_FAILURES[kind]
-    reason = told(go, theatre, daemon=sdk(tmp_path, code), has_gate=kind != "start")
+    reason = told(go, theatre, daemon=sdk(tmp_path, code))
     head, _, tail = reason.partition(", stderr ends: ")
     assert head.startswith("it could not start: " if kind == "start" else "could not be built: ")
     assert words.partition(":")[0] in head

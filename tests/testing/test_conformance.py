@@ -103,8 +103,9 @@ def test_an_undeclared_tool_names_the_line_to_add() -> None:
 
 
 def test_a_request_without_a_hook() -> None:
-    text = problem("asks for no more than it uses", Plugin, GATE + '[events]\nsubscribe = ["TODO_UPDATE"]\n')
-    assert "events:TODO_UPDATE, gate:tool_call" in text
+    text = problem("asks for no more than it uses", Plugin, HEAD + '[events]\nsubscribe = ["TODO_UPDATE"]\n')
+    assert "events:TODO_UPDATE" in text
+    assert "is granted 'gate:tool_call' and lacks the hook" in problem("asks for no more than it uses", Plugin, GATE)
 
 
 def test_a_tool_without_a_description() -> None:

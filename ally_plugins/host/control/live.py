@@ -146,10 +146,22 @@ class LiveControls:
             is_wanted = record is not None and record.config.enabled
             if record is not None and member is not None and is_wanted and member.record.is_enabled:
                 await self._now.apply(record if record.is_enabled else _narrowed(record, member))
-                return self._done(name, "changed")
+                if not self._now.lacks_a_hook(name):
+                    return self._done(name, "changed")
+        if is_wanted and self._now.lacks_a_hook(name):
+            return await self._locked(name, lambda: self._start_anew(name))
         if is_wanted:
             return await self._locked(name, lambda: self._enable(name))
         return await self._disable(name)
+
+    async def _start_anew(self, name: str) -> dict[str, Any]:
+        """Start a plugin again that lacks the hook of a gate or transform that it was just granted, which denies now.
+
+        That fails for the reason that it would have at the host's next start, unless its code has the hook by now.
+        """
+        if self._now.lacks_a_hook(name):
+            await self._start(name, lambda: self._now.restart(name, None, "it was granted a hook that it lacks"))
+        return self._done(name, "changed")
 
     async def _disable(self, name: str) -> dict[str, Any]:
         if (starting := self._starting.get(name)) is not None:

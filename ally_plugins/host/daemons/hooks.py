@@ -55,10 +55,12 @@ class RemoteImplementation(Implementation):
 
 
 def remote_implementations(plugin: str, offers: Iterable[HookOffer]) -> dict[str, Implementation]:
-    """Return the implementations of a daemon by hook."""
+    """Return the implementations of a daemon by hook; an optional one that this host does not know is left out."""
     found: dict[str, Implementation] = {}
     for offer in offers:
-        info = HOOKS[offer.name]
+        info = HOOKS.get(offer.name)
+        if info is None:
+            continue
         arguments = offer.arguments if offer.arguments is not None else info.arguments
         hook = _remote_hook(info, arguments)
         found[offer.name] = RemoteImplementation(plugin, offer.name, hook, arguments, True, offer.placement)  # noqa: FBT003

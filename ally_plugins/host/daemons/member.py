@@ -20,7 +20,7 @@ from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.manifest import HOST_API
 from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.contract.settings import Secret
-from ally_plugins.runtime.lanes.loading import check_declared, check_offered
+from ally_plugins.runtime.lanes.loading import check_declared, check_offered, check_required
 from ally_plugins.runtime.lanes.observers import Observers
 from ally_plugins.runtime.lanes.plugin import DEADLINES, Plugin
 from ally_plugins.runtime.processes.environment import child_environment
@@ -132,6 +132,7 @@ class Offers:
                 check_declared(plugin.name, HOOKS[hook], remote.record.manifest)
             for kind, offered in (("tool", hello.tools), ("action", hello.actions)):
                 check_offered(plugin.name, kind, offered, remote.record.manifest)
+        check_required(plugin.name, plugin.options.required, implementations, "answer")
         plugin.implementations = implementations
         plugin.instance = remote.daemon
         plugin.version = hello.version or plugin.version

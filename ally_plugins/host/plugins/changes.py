@@ -87,6 +87,12 @@ class CrewChanges:
         if plugin.is_running:
             await self._offer_again(member, before.grants)
 
+    def lacks_a_hook(self, name: str) -> bool:
+        """Say whether a plugin that runs was granted a gate or transform that its code lacks: that gate denies."""
+        member = self.crew.members.get(name)
+        plugin = member.plugin if member is not None else None
+        return plugin is not None and plugin.is_running and any(map(plugin.lacks, plugin.options.required))
+
     async def start_one(self, record: PluginRecord) -> None:
         """Take on an installed plugin and start it; all open sessions are its sessions too.
 
@@ -266,7 +272,7 @@ def _difference(before: PluginOptions, after: PluginOptions) -> str:
     words += [
         each.name.replace("_", " ")
         for each in attrs.fields(PluginOptions)
-        if each.name != "grants" and getattr(before, each.name) != getattr(after, each.name)
+        if each.name not in {"grants", "required"} and getattr(before, each.name) != getattr(after, each.name)
     ]
     return f"the operator has changed: {', '.join(words)}"
 

@@ -24,7 +24,14 @@ from ally_plugins.host.bus.handle_port import PluginPort
 from ally_plugins.runtime.lanes import lane as lanes
 from ally_plugins.runtime.lanes.dispatch import Dispatcher
 from ally_plugins.runtime.lanes.lane import Crash, Lane, TimedOut
-from ally_plugins.runtime.lanes.loading import build, check_offered, implementations_of, new_manager
+from ally_plugins.runtime.lanes.loading import (
+    build,
+    check_offered,
+    check_required,
+    implementations_of,
+    new_manager,
+    required_hooks,
+)
 from ally_plugins.runtime.lanes.observers import Observers
 from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, describe
 from ally_plugins.runtime.lanes.protocol import AnyLane
@@ -156,7 +163,9 @@ class Crew:
             member.ally = Ally(plugin.name, port, settings=record.settings, data_dir=directory)
             instance = build(factory, member.ally)
             manifest = record.manifest if member.is_declared else None
-            plugin.implementations = implementations_of(self._manager, plugin.name, instance, manifest)
+            implementations = implementations_of(self._manager, plugin.name, instance, manifest)
+            check_required(plugin.name, plugin.options.required, implementations)
+            plugin.implementations = implementations
             plugin.instance = instance  # not before: one without its implementations would seem to have no gate
         except AllyError as error:
             self._fail(plugin, str(error))
@@ -220,6 +229,13 @@ class Crew:
 
     async def _start_remote(self, plugin: Plugin, remote: Remote) -> None:
         """Start a process and wait until it runs, or its first try has failed."""
+        if remote.daemon is None or remote.daemon.transport == "socket":  # such a one never says that it has hooks
+            try:
+                check_required(plugin.name, plugin.options.required, (), "nowhere")
+            except PluginError as error:
+                self._fail(plugin, f"it could not start: {error}")
+                await remote.lane.close()
+                return
         if (legacy := remote.legacy) is not None:
             from ally_plugins.host.daemons.code_ally import LegacyMember  # only where there is one
 
@@ -310,6 +326,7 @@ def options_of(record: PluginRecord) -> PluginOptions:
     config = record.config
     return PluginOptions(
         grants=record.granted,
+        required=required_hooks(record.granted, record.requested),
         settings=record.settings,
         limits=config.limits,
         deadlines=config.deadlines,

@@ -178,7 +178,7 @@ class Judge:
         contexts = {
             plugin.name: await self._context_for(plugin)
             for plugin in plugins
-            if plugin.is_running and "context" in plugin.implementations[question.hook].arguments
+            if plugin.why_silent(question.hook) is None and "context" in plugin.implementations[question.hook].arguments
         }
         votes = await self._dispatcher.ask(question, plugins, lambda plugin: (value, contexts.get(plugin.name)))
         outcome = combine(votes, person_present=self._has_person())

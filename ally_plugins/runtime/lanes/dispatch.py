@@ -134,7 +134,7 @@ class Dispatcher:
                 (plugin.grants.gates if is_gate else plugin.grants.transforms)(question.topic, question.tool)
                 or (is_gate and question.tool in plugin.confirms)
             )
-            and (not plugin.is_running or question.hook in plugin.implementations)
+            and (not plugin.is_running or question.hook in plugin.implementations or plugin.lacks(question.hook))
         ]
 
     async def ask(
@@ -147,7 +147,7 @@ class Dispatcher:
         poll = _Poll()
         held = self._refuse_reentry(question, plugins)
         for plugin in plugins:
-            if plugin.is_running:
+            if plugin.why_silent(question.hook) is None:
                 future = _submit(plugin, question, arguments(plugin), "gate")
                 poll.add(plugin.name, future)
                 if held:
@@ -203,8 +203,8 @@ class Dispatcher:
         check: Callable[[T, Any, str], tuple[T, tuple[str, ...]]],
     ) -> tuple[T, Change | None]:
         shadow = plugin.is_shadowed(question.hook, question.topic)
-        if not plugin.is_running:
-            raise _TransformFailed(f"it is {plugin.state}: {plugin.reason}".rstrip(": "), shadow)
+        if (why := plugin.why_silent(question.hook)) is not None:
+            raise _TransformFailed(f"it is {plugin.state}: {why[1]}".rstrip(": "), shadow)
         held = self._refuse_reentry(question, [plugin])  # it may have begun to wait meanwhile
         try:
             future = _submit(plugin, question, arguments(value), "transform")
@@ -288,8 +288,10 @@ class _Poll:
 
 def _takes_part(plugin: Plugin, hook: str) -> bool:
     """Say whether a plugin is asked at all; one that is not running is, if it may: its gates deny until it runs."""
+    if hook in plugin.implementations or plugin.lacks(hook):
+        return True
     if plugin.instance is not None:
-        return hook in plugin.implementations
+        return False
     topic = HOOKS[hook].topic or ""
     return plugin.grants.gates(topic) if HOOKS[hook].kind == "gate" else plugin.grants.transforms(topic)
 
@@ -320,7 +322,8 @@ def _vote(plugin: Plugin, question: Question, future: asyncio.Future[Any] | None
     shadow = plugin.is_shadowed(question.hook, question.topic)
     on_error = cast("OnError", plugin.options.gate_on_error)
     if future is None:
-        return vote_from_failure(plugin.name, plugin.cause, plugin.reason, on_error, shadow=shadow)
+        cause, reason = plugin.why_silent(question.hook) or ("not_running", plugin.reason)
+        return vote_from_failure(plugin.name, cause, reason, on_error, shadow=shadow)
     if future.cancelled():
         return vote_from_failure(plugin.name, "timeout", "", on_error, shadow=shadow, elapsed_ms=elapsed_ms)
     error = future.exception()
@@ -337,7 +340,7 @@ def _vote(plugin: Plugin, question: Question, future: asyncio.Future[Any] | None
                 elapsed_ms=elapsed_ms,
                 waives=plugin.grants.may_waive(),
             )
-        cause: Cause = "nonsense"
+        cause = "nonsense"
     else:
         cause = _CAUSES.get(type(error), "crash")
     _count(plugin, question.hook, error)

@@ -6,8 +6,8 @@ refused in `implementations`, hooks that the manifest does not declare are refus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import pluggy
 
@@ -15,6 +15,7 @@ from ally_plugins.contract.hookspecs import HOOKS, HookInfo, PluginHooks
 from ally_plugins.contract.implementations import marked_hooks
 from ally_plugins.contract.manifest import Manifest, manifest_line
 from ally_plugins.contract.markers import PROJECT
+from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import PluginLoadError, UndeclaredError
 from ally_plugins.policy.permissions import Grant, GrantSet
 
@@ -23,7 +24,22 @@ from .observers import Implementation
 if TYPE_CHECKING:
     from ally_plugins.contract.handle import Ally
 
-__all__ = ["build", "check_declared", "check_offered", "implementations_of", "new_manager"]
+__all__ = [
+    "build",
+    "check_declared",
+    "check_offered",
+    "check_required",
+    "implementations_of",
+    "new_manager",
+    "required_hooks",
+]
+
+_WAYS_OUT: Final = {
+    "class": "write @hookimpl above `async def {hook}(self, {arguments})`",
+    "answer": "name it in `hooks` of the answer to `initialize`, in Python by @hookimpl on the method",
+    "nowhere": "nothing but a class or a daemon on stdio can have it",
+}
+"""What an author is to write, by where the hooks of a plugin are said."""
 
 
 class Offered(Protocol):
@@ -36,7 +52,7 @@ class Offered(Protocol):
 
 def new_manager() -> pluggy.PluginManager:
     """Return a manager with the specifications of what plugins may implement, and no capability hooks."""
-    manager = pluggy.PluginManager(PROJECT)
+    manager = _Manager(PROJECT)
     manager.add_hookspecs(PluginHooks)
     return manager
 
@@ -70,6 +86,7 @@ def implementations_of(
     only_marked = _Hooks()
     for function, options in marked.values():
         setattr(only_marked, options["attribute"], function)
+        only_marked.options[options["attribute"]] = {key: options[key] for key in options if key != "attribute"}
     try:
         manager.register(only_marked, name)
     except (pluggy.PluginValidationError, ValueError) as error:
@@ -82,6 +99,54 @@ def implementations_of(
 
 class _Hooks:
     """What pluggy is given: the marked functions alone, since it calls `getattr` for whatever an object has."""
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
+
+
+class _Manager(pluggy.PluginManager):
+    """Takes the marks as they were found: pluggy looks behind a static or class method, and not on it."""
+
+    @override
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        return plugin.options.get(name) if isinstance(plugin, _Hooks) else None
+
+
+def required_hooks(granted: GrantSet, requested: GrantSet) -> frozenset[str]:
+    """Return the gates and transforms that a plugin's code must have: those that were granted by name.
+
+    Who was granted everything was granted none by name, but what the plugin asked for.
+    """
+    named = requested.intersection(granted) if granted.is_everything else granted
+    return frozenset(
+        info.name
+        for info in HOOKS.values()
+        if info.topic is not None and (named.gates if info.kind == "gate" else named.transforms)(info.topic)
+    )
+
+
+def check_required(
+    name: str,
+    required: Iterable[str],
+    implemented: Collection[str],
+    said_in: Literal["class", "answer", "nowhere"] = "class",
+) -> None:
+    """Refuse code that lacks a gate or transform that was granted: nobody may take it for one that agrees.
+
+    `said_in` is where such a plugin says which hooks it has. Raises PluginLoadError.
+    """
+    missing = sorted(set(required).difference(implemented))
+    if not missing:
+        return
+    info = HOOKS[missing[0]]
+    grant = f"{info.kind}:{info.topic}"
+    has = ", ".join(repr(hook) for hook in sorted(implemented)) or "no hook"
+    way_out = _WAYS_OUT[said_in].format(hook=info.name, arguments=", ".join(info.arguments))
+    text = (
+        f"plugin {name!r} is granted {grant!r} and lacks the hook {info.name!r}: it has {has}; "
+        f"{way_out}, or take the grant back: ally-plugins revoke {name} {grant}"
+    )
+    raise PluginLoadError(text, plugin=name)
 
 
 def check_declared(name: str, info: HookInfo, manifest: Manifest) -> None:

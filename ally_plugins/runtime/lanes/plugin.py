@@ -50,6 +50,8 @@ class PluginOptions:
     """What the operator, or the host author by code, has settled for one plugin."""
 
     grants: GrantSet = GrantSet()
+    required: frozenset[str] = frozenset()
+    """The gates and transforms that were granted by name: where the code lacks one, the plugin does not run."""
     settings: Mapping[str, Any] = Factory(dict)
     limits: Limits = Limits()
     deadlines: Mapping[str, float] = Factory(dict)
@@ -131,10 +133,17 @@ class Plugin:
         """Whether its hooks are called."""
         return self.state == "running" and self.lane is not None and self.lane.is_open
 
-    @property
-    def cause(self) -> Cause:
-        """Why it does not answer, as votes name it."""
-        return _CAUSES.get(self.state, "not_running")
+    def lacks(self, hook: str) -> bool:
+        """Say whether a gate or transform was granted by name and is not there."""
+        return hook in self.options.required and hook not in self.implementations
+
+    def why_silent(self, hook: str) -> tuple[Cause, str] | None:
+        """Return why it cannot be asked: the cause as votes name it, and the reason; None when it can."""
+        if not self.is_running:
+            return _CAUSES.get(self.state, "not_running"), self.reason
+        if hook not in self.implementations:
+            return "failed", f"its code has no {hook}"
+        return None
 
     @property
     def orderable(self) -> Orderable:
