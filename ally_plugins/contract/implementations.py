@@ -66,12 +66,17 @@ def _find(name: str, instance: Any) -> dict[str, tuple[Callable[..., Any], Mappi
             raise PluginLoadError(text, plugin=name)
         _check_kind(name, attribute, raw)
         found[hook] = (getattr(instance, attribute), {**options, "attribute": attribute})
+    _check_own(name, own)
+    return found
+
+
+def _check_own(name: str, own: Mapping[str, Any]) -> None:
+    """Refuse hooks that are set on the instance: what a method of the class is called with is known, theirs is not."""
     for attribute, value in own.items():
         options = _options(value) if isinstance(value, (FunctionType, partial)) else None  # not an alias of a method
         hook = attribute if options is None else options.get("specname") or attribute
         if _is_meant(hook, value):
             raise _not_called(name, attribute, f"{_kind(value)} set on the instance")
-    return found
 
 
 def _own_values(instance: Any) -> Mapping[str, Any]:
@@ -80,7 +85,8 @@ def _own_values(instance: Any) -> Mapping[str, Any]:
         values = object.__getattribute__(instance, "__dict__")
     except AttributeError:  # it has slots
         return {}
-    return {name: value for name, value in values.items() if isinstance(name, str)} if type(values) is dict else {}
+    own = dict.items(values) if isinstance(values, dict) else ()  # `self.__dict__ = self` makes one of any kind
+    return {name: value for name, value in own if isinstance(name, str)}
 
 
 def _options(raw: Any) -> dict[str, Any] | None:

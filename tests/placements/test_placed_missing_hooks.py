@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ LOOKS_LIKE_A_HOOK = {
     "PartialMethod": "has 'ally_gate_tool_call' as a partialmethod; expected a function, def or async def",
     "OnTheInstance": "has 'ally_gate_tool_call' as a function set on the instance, so that it would never be called; "
     "expected a method of its class",
+    "IsItsOwnDict": "has 'ally_gate_message' as a function set on the instance",
     "UnderAnotherNameOnTheInstance": "has 'judge' as a function set on the instance",
     "HiddenByTheInstance": "has 'ally_gate_tool_call' as a partial set on the instance, which hides the method",
     "Misspelt": "has 'ally_gate_toolcall' as a function without @hookimpl, so that it would never be called; nor is it "
@@ -186,5 +188,24 @@ def test_a_hook_that_is_there_judges_however_it_is_marked(name: str, placed: Fix
             assert host.plugins["p"].state == "running", host.plugins["p"].reason
             assert await runs(host.session(), READ)
             assert not await runs(host.session(), REMOVE)
+
+    go(main())
+
+
+def test_a_guard_denies_to_the_end_while_its_host_stops(placed: Fixture, go: Fixture) -> None:
+    async def main() -> None:
+        plugins = {
+            "guard": placed("missing:Works", ["gate:tool_call", "tools"]),
+            "slow": placed("lives:Lives", ["add_message:user"], settings={"stop": "hang"}, deadlines={"stop": 1.5}),
+        }
+        async with placed.host(plugins) as host:
+            session = host.session("s")
+            stopping = asyncio.ensure_future(host.stop())
+            while host.plugins["guard"].state != "stopped":
+                assert not await runs(session, READ)
+                await asyncio.sleep(0.01)
+            assert host.plugins["slow"].state != "stopped"  # the host still stops, and the session is open
+            assert not await runs(session, READ)
+            await stopping
 
     go(main())

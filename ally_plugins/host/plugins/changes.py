@@ -159,6 +159,7 @@ class CrewChanges:
         record = attrs.evolve(member.record, state="disabled", reason=reason)
         self._add(record, member)
         stand_in = self.crew.members[record.name].plugin
+        stand_in.is_disabled = True
         stand_in.state, stand_in.reason = "stopped", reason  # said when the one before it has stopped
         self.crew.replan()
 

@@ -129,7 +129,7 @@ class Dispatcher:
             plugin
             for plugin in self._orders.get(question.hook, ())
             if plugin.name != question.caused_by
-            and plugin.state != "stopped"
+            and not plugin.is_disabled
             and (
                 (plugin.grants.gates if is_gate else plugin.grants.transforms)(question.topic, question.tool)
                 or (is_gate and question.tool in plugin.confirms)

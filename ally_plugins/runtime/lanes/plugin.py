@@ -113,6 +113,8 @@ class Plugin:
     crashes: CrashCounter = field(init=False, factory=CrashCounter)
     confirms: frozenset[str] = frozenset()
     """Its own tools that its gate is asked about whatever it was granted: it can only make them stricter."""
+    is_disabled: bool = False
+    """Whether the operator has disabled it, so that nobody asks it. A host that stops does not: its gates deny."""
     secrets: tuple[str, ...] = ()
     """Values of its secret settings, which must not get into reasons, records and logs."""
     changed_at: float = field(init=False)

@@ -104,6 +104,12 @@ class OnTheInstance(Plain):
         return ally_gate_tool_call
 
 
+class IsItsOwnDict(dict):  # type: ignore[type-arg]
+    def __init__(self, ally: Ally) -> None:
+        super().__init__(ally_gate_message=lambda message: Deny("never"))
+        self.__dict__ = self
+
+
 class UnderAnotherNameOnTheInstance(Plain):
     def __init__(self, ally: Ally) -> None:
         super().__init__(ally)
