@@ -55,11 +55,15 @@ description = "for the service"
 """
 
 CODE = '''
-from ally_plugins import tool
+from ally_plugins import hookimpl, tool
 
 class Plugin:
     def __init__(self, ally):
         self.ally = ally
+
+    @hookimpl
+    async def ally_gate_tool_call(self, call):
+        return None
 
     @tool
     async def shout(self, text: str) -> str:
