@@ -139,7 +139,9 @@ def test_two_calls_with_one_id_are_two_calls_each_with_its_own_arguments_and_ans
             assert noted.ran == [("harmless", 0)]
             answers = model_server.requests[1].answers
             assert ["forbidden" in answer for answer in answers.values()] == [True, False, True]
-            assert [start.arguments["text"] for start in stage.of(ToolCallStart)] == ["harmless"]
+            ends = {end.call_id: end.denied for end in stage.of(ToolCallEnd)}
+            begun = [(start.arguments["text"], ends[start.call_id]) for start in stage.of(ToolCallStart)]
+            assert sorted(begun) == [("forbidden", True), ("forbidden too", True), ("harmless", False)]
             assert await talk.say("still there?") == "still here"
 
     go(main())

@@ -261,6 +261,7 @@ def test_a_daemon_killed_amid_its_gate_denies_and_the_conversation_goes_on(
             assert noted.texts == []
             (end,) = stage.of(AgentEnd)
             assert not end.interrupted
+            await stage.until(lambda: len(stage.notes()) == 3, "another process")  # before, it counts as running still
             await stage.until(lambda: stage.host.plugins["keeper"].state == "running", "it runs again")
             model_server.add(Reply(tools=[CALL]), Reply("done"))
             assert await talk.say("again") == "done"

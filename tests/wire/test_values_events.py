@@ -124,7 +124,9 @@ def test_the_first_three_fields_are_code_allys_and_optional_ones_are_left_out() 
     stamp(event, 1, 1699999999999, "s", (), None)
     params = decode(event_line(event))["params"]
     assert list(params)[:3] == ["event_type", "event_data", "timestamp"]
-    assert params["event_data"] == {"toolName": "bash", "success": False, "result": {}, "error": "no"}
+    assert params["event_data"] == {
+        "toolName": "bash", "success": False, "denied": False, "result": {}, "error": "no",
+    }  # fmt: skip
     assert set(params) == {"event_type", "event_data", "timestamp", "id", "seq", "session_id", "origin"}
 
 
