@@ -27,8 +27,10 @@ from .home.quarantine import quarantined
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from ally_plugins.contract.manifest import Origin
+
     from .decide.placement import Interpreter
-    from .discovery.found import Found, Origin
+    from .discovery.found import Found
     from .discovery.packages import Discovery
     from .home.folder import Home
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from attrs import frozen
 
@@ -40,6 +40,7 @@ __all__ = [
     "MANIFEST_NAME",
     "MAX_MANIFEST_BYTES",
     "Manifest",
+    "Origin",
     "Request",
     "Setting",
     "manifest_line",
@@ -52,6 +53,9 @@ MANIFEST_NAME: Final = "ally-plugin.toml"
 
 MAX_MANIFEST_BYTES: Final = 64 * 1024
 """Larger files are refused unread; a manifest with every permission and twenty settings has 3 KiB."""
+
+Origin = Literal["package", "folder"]
+"""What a manifest lies in: an installed package, or a folder of the home. `source` in `config.toml`."""
 
 _PLAIN_RANGE: Final = re.compile(r"((==|!=|<=|>=|<|>)\d{1,9}(\.\d{1,9}){0,4}(, ?|\Z))+\Z")
 """Ranges that need no import of `packaging` to be known as such."""

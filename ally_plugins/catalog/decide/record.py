@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from attrs import Factory, evolve, field, frozen
 
-from ally_plugins.catalog.discovery.found import Found, Origin
+from ally_plugins.catalog.discovery.found import Found
 from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.catalog.home.consent import Agreement, file_changes, listing_of
 from ally_plugins.catalog.home.setting_values import resolve_settings
-from ally_plugins.contract.manifest import Manifest, Request
+from ally_plugins.contract.manifest import Manifest, Origin, Request
 from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.frozen import FrozenDict

@@ -6,18 +6,16 @@ Finding them is left to `discovery` and `folders`, deciding whether one may run 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from attrs import field, frozen
 
 from ally_plugins.catalog.home import files as locating
-from ally_plugins.contract.manifest import Manifest
+from ally_plugins.contract.manifest import Manifest, Origin
 from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.contract.values.frozen import FrozenDict
 
-__all__ = ["Discovery", "Found", "Origin"]
-
-Origin = Literal["package", "folder"]
+__all__ = ["Discovery", "Found"]
 
 
 @frozen(kw_only=True)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from attrs import field, fields_dict, frozen
 
-from ally_plugins.catalog.discovery.found import Origin
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.hookspecs import HOOKS
+from ally_plugins.contract.manifest import Origin
 from ally_plugins.contract.process_spec import read_process
 from ally_plugins.contract.tables import Fields
 from ally_plugins.contract.values.errors import ConfigError, EventError
