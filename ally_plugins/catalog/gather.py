@@ -11,8 +11,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import orjson
-from attrs import evolve
+from attrs import evolve, frozen
 
+from ally_plugins.contract.tables import describe
+from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.policy.permissions import GrantSet
 
 from .decide.state import Facts
@@ -21,11 +23,10 @@ from .environments.build import chosen_interpreter
 from .home.config import Config, PluginConfig, read_config
 from .home.consent import read_consent
 from .home.failed_starts import failed_starts
-from .home.folder import read_capped
-from .home.quarantine import quarantined
+from .home.quarantine import read_quarantine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ally_plugins.contract.manifest import Origin
 
@@ -34,22 +35,35 @@ if TYPE_CHECKING:
     from .discovery.packages import Discovery
     from .home.folder import Home
 
-__all__ = ["gather"]
+__all__ = ["Gathered", "emptied", "gather"]
 
 _MAX_STATE_BYTES: Final = 1024 * 1024
 
 
-def gather(home: Home, packages: Discovery, only: frozenset[str] | None) -> tuple[list[Facts], tuple[str, ...]]:
-    """Return the facts by name, and what is wrong with what is no plugin. Raises ConfigError.
+@frozen
+class Gathered:
+    """All that is known: the facts by name, the one that counts first; what is wrong with what is no plugin.
 
-    Of one name, the one that counts comes first. `only` are the names that may be loaded.
+    `unanswered` are the plugins that were agreed to and of which `config.toml` does not say whether they are enabled.
+    """
+
+    facts: list[Facts]
+    problems: tuple[str, ...]
+    unanswered: tuple[str, ...]
+
+
+def gather(home: Home, packages: Discovery, only: frozenset[str] | None) -> Gathered:
+    """Read the home, and join it with what is installed. `only` are the names that may be loaded.
+
+    Raises ConfigError and ConsentError for files that cannot be read.
     """
     config = read_config(home)
     agreements, damage = read_consent(home)
+    is_unreadable = bool(damage)
     folders, folder_problems = discover_folders(home.plugins_dir)
     by_name = _by_name((*packages.found, *folders))
     wanted = {name for name, plugin in config.plugins.items() if plugin.enabled}
-    stopped, never_emitted = quarantined(home), _never_emitted(home)
+    stopped, never_emitted = read_quarantine(home), _never_emitted(home)
     all_of = {name: list(_candidates(name, by_name.get(name, {}), config)) for name in sorted(wanted | by_name.keys())}
     versions = {name: each[0].found.version for name, each in all_of.items() if each[0].found is not None}
     failures = failed_starts(home, versions)
@@ -58,14 +72,36 @@ def gather(home: Home, packages: Discovery, only: frozenset[str] | None) -> tupl
         first = evolve(
             of_name[0],
             agreement=agreements.get(name),
-            quarantine=stopped.get(name),
+            quarantine=stopped.of(name),
             is_left_out=only is not None and name not in only,
             failure=failures.get(name, ""),
             never_emitted=never_emitted,
             interpreter=_interpreter(home, of_name[0]),
         )
         facts += [first, *of_name[1:]]
-    return facts, (*damage, *packages.problems, *folder_problems)
+    if stopped.damage:
+        way_out = "restore it, or let each of them out that you trust: ally-plugins release NAME"
+        damage = (*damage, f"{stopped.damage}; every plugin that it may name stays stopped; {way_out}")
+    unanswered = tuple(sorted(name for name in agreements if not config.of(name).is_decided))
+    if is_unreadable and not any(plugin.is_decided for plugin in config.plugins.values()):
+        text = (
+            f"{home.config_file} says of no plugin whether it is enabled, and what was agreed to cannot be read: "
+            f"{damage[0]}; restore both files, or remove both to begin from nothing"
+        )
+        raise ConfigError(text, file=str(home.config_file))
+    return Gathered(facts, (*damage, *packages.problems, *folder_problems), unanswered)
+
+
+def emptied(home: Home, names: Sequence[str]) -> ConfigError:
+    """Return the error of a `config.toml` that says nothing of plugins which were agreed to."""
+    file, first = str(home.config_file), names[0]
+    text = (
+        f"{file} does not say whether {', '.join(map(describe, names))} is enabled, and {home.consent_file} says that "
+        f"it was agreed to; was the file emptied or cut off? expected enabled = true or false for each; restore it, "
+        f"or say so anew: ally-plugins enable {first}, or: ally-plugins disable {first}; to begin from nothing, "
+        f"remove both files"
+    )
+    return ConfigError(text, path=f"plugins.{first}.enabled", file=file)
 
 
 def _interpreter(home: Home, facts: Facts) -> Interpreter:
@@ -133,6 +169,6 @@ def _set_aside(name: str, found: Found, chosen: Found | None) -> str:
 
 def _never_emitted(home: Home) -> frozenset[str]:
     with suppress(OSError, ValueError):  # only for a warning; without the file there is none
-        names = orjson.loads(read_capped(home.never_emitted_file, _MAX_STATE_BYTES) or b"[]")
+        names = orjson.loads(home.read(home.never_emitted_file, _MAX_STATE_BYTES) or b"[]")
         return frozenset(name for name in names if isinstance(name, str))
     return frozenset()

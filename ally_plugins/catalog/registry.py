@@ -29,10 +29,10 @@ from .decide.record import PluginRecord
 from .decide.state import judge
 from .discovery.packages import discover
 from .environments.build import chosen_interpreter
-from .gather import gather
+from .gather import Gathered, emptied, gather
 from .home.config import PluginConfig, edit_config, read_config
 from .home.consent import Agreement, listing_of, read_consent, write_consent
-from .home.quarantine import quarantined, set_quarantine
+from .home.quarantine import read_quarantine, set_quarantine
 from .home.secret_store import SecretStore
 from .load_class import load_class
 
@@ -84,24 +84,38 @@ class Registry:
         self.problems: tuple[str, ...] = ()
         """What `load` found wrong that is not about one plugin; one line each."""
 
-    def load(self) -> tuple[PluginRecord, ...]:
-        """Return every plugin that is installed or enabled, by name. Raises ConfigError when config.toml is wrong.
+    def load(self, about: str | None = None) -> tuple[PluginRecord, ...]:
+        """Return every plugin that is installed or enabled, by name. Raises ConsentError, see `read_consent`.
 
         Where a folder and a package have one name there are two records of it; the one that counts comes first, and
-        the other one is never enabled.
+        the other one is never enabled. Raises ConfigError when config.toml is wrong, also for one that says nothing of
+        a plugin that was agreed to: it was emptied or cut off, and a gate may be gone with it. With `about`, only that
+        plugin must be answered for.
         """
-        facts, problems = gather(self.home, self._discover(), self._only)
-        known = {fact.name for fact in facts}
+        gathered = self._gather()
+        if missing := [name for name in gathered.unanswered if about in {None, name}]:
+            raise emptied(self.home, missing)
+        return self._judged(gathered)
+
+    def _records(self) -> tuple[PluginRecord, ...]:
+        """Return what `load` does, and nothing of an emptied config.toml is enabled: for the commands that mend it."""
+        return self._judged(self._gather())
+
+    def _gather(self) -> Gathered:
+        return gather(self.home, self._discover(), self._only)
+
+    def _judged(self, gathered: Gathered) -> tuple[PluginRecord, ...]:
+        known = {fact.name for fact in gathered.facts}
         unknown = sorted((self._only or frozenset()) - known)
-        self.problems = (*problems, *(_unknown_in_variable(name, known) for name in unknown))
-        return tuple(judge(fact, self.secrets.get) for fact in facts)
+        self.problems = (*gathered.problems, *(_unknown_in_variable(name, known) for name in unknown))
+        return tuple(judge(fact, self.secrets.get) for fact in gathered.facts)
 
     def get(self, name: str) -> PluginRecord:
         """Return one plugin. Raises ConfigError, which names the nearest one, when there is no such plugin.
 
         `folder:NAME` and `package:NAME` say which one is meant; a bare name is the one that counts.
         """
-        records = self.load()
+        records = self._records()
         origin, colon, bare = name.rpartition(":")
         for record in records:
             if record.name == bare and (not colon or record.origin == origin):
@@ -111,7 +125,7 @@ class Registry:
 
     def meant(self, name: str) -> str:
         """Return whom `enable NAME` means: of a folder and a package with one name, the package. Raises nothing."""
-        both = {record.origin for record in self.load() if record.name == name} >= {"package", "folder"}
+        both = {record.origin for record in self._records() if record.name == name} >= {"package", "folder"}
         return f"package:{name}" if both else name
 
     def review(self) -> tuple[PluginRecord, ...]:
@@ -151,9 +165,10 @@ class Registry:
                 raise ConsentError(f"{label!r} has changed since it was shown", command=f"ally-plugins enable {label}")
             agreement = self._agreement(record, by)
             agreements, _ = read_consent(self.home)
-            write_consent(self.home, {**agreements, name: agreement})
             grants = {"enabled": True, "grants": list(plan.grants.texts())}
+            # First, since an agreement of which config.toml says nothing looks as if that file had been emptied.
             edit_config(self.home, name, lambda before: grants | choice(record, before))
+            write_consent(self.home, {**agreements, name: agreement})
         data = {"grants": plan.grants.texts(), "requests": agreement.requests, "by": by, "code": agreement.code}
         return _change("enable", name, **data, distribution=record.distribution, version=record.version)
 
@@ -185,7 +200,7 @@ class Registry:
             write_consent(self.home, {other: kept for other, kept in agreements.items() if other != name})
             if name in read_config(self.home).plugins:
                 edit_config(self.home, name, lambda _: {"enabled": None, "grants": None})
-            set_quarantine(self.home, name, None)
+            set_quarantine(self.home, name, None, self._settled_names())
         return _change("forget", name)
 
     def grant(self, name: str, text: str) -> Change:
@@ -289,25 +304,30 @@ class Registry:
     def quarantine(self, name: str, reason: str) -> Change:
         """Keep a plugin from being loaded until it is released; for the host, after too many failures."""
         with self.home.locked():
-            set_quarantine(self.home, name, reason)
+            set_quarantine(self.home, name, reason, self._settled_names())
         return _change("quarantine", name, reason=reason)
 
     def release(self, name: str) -> Change:
         """Let a quarantined plugin be loaded again. Raises ConsentError when it is not quarantined."""
         with self.home.locked():
-            if name not in quarantined(self.home):
+            stopped, known = read_quarantine(self.home), self._settled_names()
+            if stopped.of(name) is None or (stopped.damage and name not in known):
                 raise ConsentError(f"{describe(name)} is not in quarantine")
-            set_quarantine(self.home, name, None)
+            set_quarantine(self.home, name, None, known)
         return _change("release", name)
 
     def _known(self, name: str) -> str:
         """Return the plugin's own name. Raises ConsentError for one that is not the one of its name that counts."""
-        if ":" not in name and name in read_config(self.home).plugins:
+        if ":" not in name and name in self._settled_names():
             return name
         record = self.get(name)
         if ":" in name and self.get(record.name) != record:
             raise ConsentError(f"{name!r} is not the one that counts: {record.reason}")
         return record.name
+
+    def _settled_names(self) -> frozenset[str]:
+        """Return the plugins that the operator has said something about, installed or not."""
+        return frozenset({*read_config(self.home).plugins, *read_consent(self.home)[0]})
 
 
 def _only_from_environment() -> frozenset[str] | None:

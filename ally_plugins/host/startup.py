@@ -7,7 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Final
 
-from ally_plugins.catalog.home.folder import write_atomically
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.events import EVENT_TYPES
@@ -43,7 +42,7 @@ def declare_emitted(home: Home, emits: Collection[str]) -> None:
     never = sorted(set(EVENT_TYPES).difference(emits))
     try:
         if never or home.never_emitted_file.exists():
-            write_atomically(home.never_emitted_file, encode(never), durable=False)
+            home.write(home.never_emitted_file, encode(never), durable=False)
     except OSError as error:
         _log.warning("what this host never emits could not be written down: %s", error)
 

@@ -115,7 +115,7 @@ class _Check:
         return AuditReport(self.n, len(self.bare), lag, self.head, problem)
 
     def read_head(self, path: Path) -> None:
-        self.head = read_head(path)
+        self.head = read_head(path, is_own=False)
 
     def run(self, db: sqlite3.Connection) -> None:
         db.execute("BEGIN")  # one snapshot for all that follows

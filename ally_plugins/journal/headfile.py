@@ -10,22 +10,33 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
+from typing import Final
 
 from ally_plugins.contract.values.errors import JournalError
 
 from .chain import Head
+from .owned_files import read_file, way_out_of
 
 __all__ = ["check_head", "read_head", "write_head"]
 
 
-def read_head(path: Path) -> Head | None:
-    """Read `audit.head`; None when there is none. Raises JournalError when it is something else."""
+_MAX_BYTES: Final = 4096
+"""It has one line of some 130 bytes."""
+
+
+def read_head(path: Path, *, is_own: bool = True) -> Head | None:
+    """Read `audit.head`; None when there is none. Raises JournalError when it is something else; never waits for it.
+
+    Without `is_own` it may be another user's: evidence that was copied, to be checked and not written on.
+    """
     try:
-        return Head.from_text(path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, OSError) as error:
-        raise JournalError(f"the audit head {str(path)!r} cannot be read: {error}") from error
+        content = read_file(path, _MAX_BYTES, is_own=is_own)
+        return None if content is None else Head.from_text(content.decode())
+    except OSError as error:
+        raise JournalError(f"the audit head {str(path)!r} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        way_out = f"see `ally-plugins audit verify`; restore it, or go on without: {way_out_of(path)}"
+        raise JournalError(f"the audit head {str(path)!r} cannot be read: {error}; {way_out}") from error
 
 
 def write_head(path: Path, head: Head, *, sync: bool) -> None:
@@ -56,7 +67,7 @@ def check_head(path: Path, head: Head | None, hash_at: Callable[[int], bytes | N
     """
     if head is None:
         return
-    way_out = f"see `ally-plugins audit verify`; restore the journal, or move {str(path)!r} away to go on without"
+    way_out = f"see `ally-plugins audit verify`; restore the journal, or go on without: {way_out_of(path)}"
     if head.chain != now.chain:
         raise JournalError(f"the journal is not the one that {str(path)!r} belongs to; {way_out}")
     if head.n > now.n:

@@ -12,6 +12,8 @@ from typing import Final
 
 from ally_plugins.contract.values.errors import JournalError
 
+from .owned_files import check_file, open_file
+
 __all__ = ["BOOKMARK", "BUSY_TIMEOUT_S", "VERSION", "connect", "connect_read_only", "in_words", "read_chain_id"]
 
 VERSION: Final = 1
@@ -20,6 +22,7 @@ BUSY_TIMEOUT_S: Final = 5.0
 BOOKMARK: Final = "bookmark:"  # before the name of a bookmark in `meta`; older versions leave such rows alone
 _APPLICATION_ID: Final = 0x416C6C79  # "Ally": file(1) and `connect` tell a journal from other SQLite files
 _STATEMENT_CACHE: Final = 64
+_BESIDE: Final = ("-wal", "-shm", "-journal")
 
 # No STRICT, no RETURNING: Python 3.11 is found with SQLite 3.34. `state` is NULL for what is not a message.
 _TABLES: Final = (
@@ -43,9 +46,11 @@ def connect(path: Path, *, create: bool, durable: bool = True) -> sqlite3.Connec
 
     Raises sqlite3.Error or OSError as they come (see `in_words`), JournalError when the file is something else.
     """
+    check_files(path)
     if create:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        with suppress(FileExistsError):  # one that is there stays closed: its locks would go with the descriptor
+            os.close(open_file(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR))
     mode = f"{path.absolute().as_uri()}?mode=rw"
     connection = sqlite3.connect(
         mode,
@@ -61,6 +66,20 @@ def connect(path: Path, *, create: bool, durable: bool = True) -> sqlite3.Connec
         connection.close()
         raise
     return connection
+
+
+def check_files(path: Path, *, is_own: bool = True) -> None:
+    """See what SQLite would open. Raises JournalError for what is no file, which it would wait for, or is not ours.
+
+    The journal may be a link, to a disk with more room; what SQLite lays beside it may not.
+    """
+    real = Path(os.path.realpath(path))
+    for file in (path, *(real.with_name(real.name + suffix) for suffix in _BESIDE)):
+        try:
+            check_file(file, follow=file is path, is_own=is_own)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise JournalError(f"the journal's file {str(file)!r} cannot be used: {reason}") from error
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, *, durable: bool, create: bool) -> None:
@@ -123,6 +142,7 @@ def _create(connection: sqlite3.Connection) -> None:
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """Open the journal for reading only; it may be written meanwhile. Raises JournalError in words."""
+    check_files(path, is_own=False)
     uri = path.absolute().as_uri()
     try:
         return _try_read_only(f"{uri}?mode=ro", path)

@@ -23,9 +23,9 @@ class ReplayRegistry(Registry):
     """A registry whose plugins subscribe to nothing durably; `only` as a Registry's."""
 
     @override
-    def load(self) -> tuple[PluginRecord, ...]:
+    def load(self, about: str | None = None) -> tuple[PluginRecord, ...]:
         """Return every plugin, as a Registry does, without its durable subscription."""
         return tuple(
             evolve(record, manifest=evolve(record.manifest, durable=())) if record.manifest.durable else record
-            for record in super().load()
+            for record in super().load(about)
         )

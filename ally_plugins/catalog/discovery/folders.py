@@ -9,7 +9,6 @@ from __future__ import annotations
 # Strings all the way, as in `locating`.
 # ruff: noqa: PTH118
 import os
-import shlex
 import stat
 from collections import defaultdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from ally_plugins.catalog.home.folder import read_capped
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
 from ally_plugins.contract.values.errors import ManifestError
+from ally_plugins.journal.owned_files import is_foreign, shared_with
 
 from .found import Found
 
@@ -36,7 +36,6 @@ FOLDER: Final = "folder:"
 LEGACY_NAME: Final = "plugin.json"
 
 _NAME_RULE: Final = "lower-case letters, digits, '_' and '-', not starting with '-'"
-_OTHERS_WRITE: Final = stat.S_IWOTH
 
 
 def discover_folders(plugins_dir: Path) -> tuple[tuple[Found, ...], tuple[str, ...]]:
@@ -101,12 +100,10 @@ def _check_trust(path: str) -> None:
         raise _NoPlugin(f"the folder {path!r} is a link, expected a folder; copy it here instead")
     if not stat.S_ISDIR(found.st_mode):
         raise _NoPlugin(f"{path!r} is not a folder")
-    if os.name != "posix":
-        return
-    if found.st_uid not in (os.geteuid(), 0):
+    if is_foreign(found):
         raise _NoPlugin(f"the folder {path!r} belongs to another user, expected one of yours")
-    if found.st_mode & _OTHERS_WRITE:
-        raise _NoPlugin(f"the folder {path!r} can be written by everybody; mend it: chmod o-w {shlex.quote(path)}")
+    if shared := shared_with(path, found):
+        raise _NoPlugin(f"the folder {path!r} {shared}")
 
 
 def _found(path: str) -> Found:

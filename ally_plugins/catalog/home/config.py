@@ -26,7 +26,7 @@ from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import Grant, GrantSet
 
 from .chat_settings import ChatSettings, read_chat_settings
-from .folder import read_capped, write_atomically
+from .folder import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ def parse_config(text: str, file: str) -> Config:
 def _read_text(home: Home) -> str:
     file = home.config_file
     try:
-        return (read_capped(file, MAX_CONFIG_BYTES) or b"").decode("utf-8")
+        return (home.read(file, MAX_CONFIG_BYTES, follow=True) or b"").decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not UTF-8 (byte {error.start})", file=str(file)) from None
     except OSError as error:

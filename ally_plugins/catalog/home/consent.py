@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import asdict, frozen
 
 from ally_plugins.contract.tables import LONGEST_TEXT, Fields
-from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.contract.values.errors import ConfigError, ConsentError
 from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.policy.permissions import GrantSet
-
-from .folder import read_capped, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,6 +27,7 @@ _LONGEST_LISTING: Final = 500
 """Files; a folder with more of them has dependencies in it, whose list nobody would read."""
 _SHORT: Final = 16
 
+_REVIEW: Final = "ally-plugins review"
 _MAX_BYTES: Final = 4 * 1024 * 1024
 _HEADER: Final = "# What was agreed to, written by ally-plugins; config.toml is the file to edit.\n\n"
 
@@ -85,14 +84,24 @@ def _by_path(listing: Iterable[str]) -> dict[str, str]:
 
 
 def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
-    """Return the agreements and what is wrong with the file. What cannot be read was not agreed to."""
+    """Return the agreements and what is wrong with the file. What cannot be read was not agreed to.
+
+    Raises ConsentError for what is no file, or one that somebody else may have written: then nobody knows who agreed.
+    """
     file = home.consent_file
     try:
-        table = tomllib.loads((read_capped(file, _MAX_BYTES) or b"").decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        problem = f"{file} cannot be read: {reason}; every plugin waits for consent: ally-plugins review"
-        return FrozenDict(), (problem,)
+        content = home.read(file, _MAX_BYTES)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        text = f"{file} cannot be read: {reason}; what is missing then is to be agreed to again: {_REVIEW}"
+        raise ConsentError(text, command=_REVIEW) from error
+    try:
+        table = tomllib.loads((b"" if content is None else content).decode("utf-8"))
+        reason = "it is empty" if content is not None and not content.strip() else ""
+    except (ValueError, RecursionError) as error:
+        table, reason = {}, str(error)
+    if reason:
+        return FrozenDict(), (f"{file} is damaged: {reason}; every plugin waits for consent: {_REVIEW}",)
     problems: list[str] = []
     top = Fields(table, problems)
     agreements = {}
@@ -132,7 +141,7 @@ def write_consent(home: Home, agreements: Mapping[str, Agreement]) -> None:
         entry["listing"] = list(entry["listing"])
     content = _HEADER + tomlkit.dumps({"plugins": plugins})
     try:
-        write_atomically(home.consent_file, content.encode(), private=True)
+        home.write(home.consent_file, content.encode(), private=True)
     except OSError as error:
         message = f"{home.consent_file} cannot be written: {error.strerror or error}"
         raise ConfigError(message, file=str(home.consent_file)) from error

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from .folder import read_capped, write_atomically
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -33,7 +31,7 @@ def remember_starts(home: Home, tried: Iterable[tuple[str, str, str]]) -> None:
     kept = {name: entry for name, entry in (known | latest).items() if entry[1]}
     if kept != known:
         with suppress(OSError):
-            write_atomically(home.failed_starts_file, orjson.dumps(kept), durable=False)
+            home.write(home.failed_starts_file, orjson.dumps(kept), durable=False)
 
 
 def failed_starts(home: Home, versions: Mapping[str, str]) -> dict[str, str]:
@@ -43,7 +41,7 @@ def failed_starts(home: Home, versions: Mapping[str, str]) -> dict[str, str]:
 
 def _read(home: Home) -> dict[str, tuple[str, str]]:
     with suppress(OSError, ValueError, TypeError):  # only for a remark; without the file there is none
-        kept = orjson.loads(read_capped(home.failed_starts_file, _MAX_BYTES) or b"{}")
+        kept = orjson.loads(home.read(home.failed_starts_file, _MAX_BYTES) or b"{}")
         if isinstance(kept, dict):
             return {name: (str(version), str(reason)) for name, (version, reason) in kept.items()}
     return {}

@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import shlex
-import stat as stat_module
 import sys
 from importlib.machinery import ModuleSpec, PathFinder, all_suffixes
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import field, frozen
 
 from ally_plugins.contract.manifest import MANIFEST_NAME
+from ally_plugins.journal.owned_files import is_foreign, shared_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -267,9 +266,11 @@ def _check_link(path: str, inside: str) -> None:
 
 def _check_mode(path: str) -> None:
     """See that nobody else can change what was agreed to before it is run."""
-    mode = os.lstat(path).st_mode
-    if os.name == "posix" and mode & stat_module.S_IWOTH and not stat_module.S_ISLNK(mode):
-        raise OSError(None, f"{path!r} can be written by everybody; mend it: chmod o-w {shlex.quote(path)}")
+    found = os.lstat(path)
+    if is_foreign(found):
+        raise OSError(None, f"{path!r} belongs to the user {found.st_uid}, expected one of yours")
+    if shared := shared_with(path, found):
+        raise OSError(None, f"{path!r} {shared}")
 
 
 def folder_digest(files: dict[str, str]) -> str:

@@ -18,6 +18,7 @@ from attrs import Factory, field, frozen
 
 from ally_plugins.contract.tables import describe
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.journal.owned_files import check_folder, open_file, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -30,6 +31,7 @@ LOCK_TIMEOUT: Final = 10.0
 """Seconds that one command waits for another that edits the same home; an edit takes milliseconds."""
 
 _LOCK_POLL: Final = 0.02
+_EDIT_LOCK: Final = "edit.lock"
 _APP: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
 
 
@@ -118,6 +120,27 @@ class Home:
         """Locks, caches and sockets; nothing in it outlives its use."""
         return self.path / "run"
 
+    def read(self, file: Path, limit: int, *, follow: bool = False) -> bytes | None:
+        """Read a file of the home, None when there is none. Raises OSError, whose text has the way out.
+
+        The file must be a regular one that only its owner, this user or root, can write, in a home of which the same is
+        true; else what others wrote would count as the operator's word. A link is refused unless `follow`.
+        """
+        try:
+            if self.path.is_dir():  # else there is nothing in it, and `prepare` says why
+                check_folder(self.path, follow=True)
+        except OSError as error:
+            raise OSError(None, f"the home {str(self.path)!r} cannot be trusted: {error.strerror or error}") from error
+        return read_file(file, limit, follow=follow)
+
+    def write(self, file: Path, content: bytes, *, durable: bool = True, private: bool = False) -> None:
+        """Replace a file of the home that only this program writes, and a link in its place. Raises OSError."""
+        write_atomically(file, content, durable=durable, private=private, follow=False)
+
+    def open_lock(self, name: str) -> int:
+        """Return the descriptor of a file in `run` that is there to be locked. Raises OSError."""
+        return open_file(self.run_dir / name, os.O_RDWR | os.O_CREAT)
+
     def data_dir(self, plugin: str) -> Path:
         """Return the directory that a plugin may write to; it is made when it is not there. Raises ConfigError."""
         directory = self.path / "data" / plugin
@@ -128,6 +151,7 @@ class Home:
         """Make the home, its `run` directory and others, readable by their owner only. Raises ConfigError."""
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            check_folder(self.path, follow=True)
             self.run_dir.mkdir(exist_ok=True, mode=0o700)
             _make_private(self.run_dir)
             for directory in directories:
@@ -143,7 +167,11 @@ class Home:
     def locked(self) -> Generator[None]:
         """Keep every other command from editing this home meanwhile. Raises ConfigError after `LOCK_TIMEOUT`."""
         self.prepare()
-        descriptor = os.open(self.run_dir / "edit.lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        try:
+            descriptor = self.open_lock(_EDIT_LOCK)
+        except OSError as error:
+            file = str(self.run_dir / _EDIT_LOCK)
+            raise ConfigError(f"{file} cannot be locked: {error.strerror or error}", file=file) from error
         try:
             _wait_for(descriptor, self.path)
             yield
@@ -154,7 +182,9 @@ class Home:
 def _make_private(directory: Path) -> None:
     if os.name != "posix":
         return
-    found = directory.stat()
+    found = directory.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise NotADirectoryError(None, f"{str(directory)!r} is a link, expected a folder; remove the link")
     if found.st_uid != os.geteuid():
         raise PermissionError(None, f"{str(directory)!r} belongs to another user")
     if stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
@@ -187,33 +217,28 @@ def try_lock(descriptor: int) -> bool:
 
 
 def read_capped(path: Path | str, limit: int) -> bytes | None:
-    """Read a regular file, None when there is none. Raises OSError for anything else, and past `limit` bytes.
+    """Read a file that is not the home's, whoever owns it; None when there is none.
 
-    A pipe or device in the place of a file is refused before it is opened, since opening it could wait for ever.
+    Raises OSError for what is no regular file, without waiting for it, and past `limit` bytes.
     """
-    try:
-        mode = os.stat(path).st_mode  # noqa: PTH116  # called for every manifest; pathlib costs as much as the call
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if not stat.S_ISREG(mode):
-        raise OSError(None, "not a regular file")
-    with open(path, "rb") as file:  # noqa: PTH123
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise OSError(None, f"more than {limit} bytes")
-    return content
+    return read_file(path, limit, follow=True, is_own=False)
 
 
-def write_atomically(path: Path, content: bytes, *, durable: bool = True, private: bool = False) -> None:
+def write_atomically(
+    path: Path, content: bytes, *, durable: bool = True, private: bool = False, follow: bool = True
+) -> None:
     """Replace a file whole: readers see the old content or the new one, also after a crash.
 
-    A link stays a link and its target is replaced. An existing file keeps its mode, unless it is `private`; a new one
-    is its owner's only. `durable` waits for the disk. Raises OSError; the old file is then untouched.
+    A link stays a link and its target is replaced; without `follow` it is replaced by the file. An existing file keeps
+    its mode, unless it is `private`; a new one is its owner's only. `durable` waits for the disk. Raises OSError; the
+    old file is then untouched.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(path)) if follow else path
     mode = stat.S_IRUSR | stat.S_IWUSR
     with suppress(FileNotFoundError):
-        mode = mode if private else stat.S_IMODE(target.stat().st_mode)
+        found = target.lstat()
+        if stat.S_ISREG(found.st_mode) and not private:
+            mode = stat.S_IMODE(found.st_mode)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
     try:
         _write_new(temporary, content, mode, durable=durable)

@@ -1,45 +1,72 @@
-"""Which plugins stay stopped until they are released, on disk in the home."""
+"""Which plugins stay stopped until they are released, on disk in the home.
+
+A file that cannot be read may name any plugin; so all that are known count as named, until each is released.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import orjson
+from attrs import frozen
 
 from ally_plugins.contract.values.errors import ConfigError
-
-from .folder import read_capped, write_atomically
+from ally_plugins.contract.values.frozen import FrozenDict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .folder import Home
 
-__all__ = ["quarantined", "set_quarantine"]
+__all__ = ["Quarantine", "read_quarantine", "set_quarantine"]
 
 _MAX_BYTES: Final = 1024 * 1024
 
 
-def quarantined(home: Home) -> dict[str, str]:
-    """Return the reason by plugin. Without the file, a plugin that fails is stopped again soon enough."""
-    with suppress(OSError, ValueError):
-        kept = orjson.loads(read_capped(home.quarantine_file, _MAX_BYTES) or b"{}")
-        if isinstance(kept, dict):
-            return {name: str(reason) for name, reason in kept.items()}
-    return {}
+@frozen
+class Quarantine:
+    """What the file says: the reason by plugin. With `damage`, why it cannot be read; then it may name any plugin."""
+
+    reasons: Mapping[str, str] = FrozenDict()
+    damage: str = ""
+
+    def of(self, plugin: str) -> str | None:
+        """Return why a plugin is stopped, None when it is not."""
+        if self.damage:
+            return f"{self.damage}, so it may be one of those that are stopped"
+        return self.reasons.get(plugin)
 
 
-def set_quarantine(home: Home, name: str, reason: str | None) -> None:
+def read_quarantine(home: Home) -> Quarantine:
+    """Return who is stopped. A home without the file has never stopped a plugin. Raises nothing."""
+    file, content = home.quarantine_file, None
+    try:
+        content = home.read(file, _MAX_BYTES)
+        kept = {} if content is None else orjson.loads(content)
+    except OSError as error:
+        return Quarantine(damage=f"{file} cannot be read: {error.strerror or error}")
+    except ValueError:
+        return Quarantine(damage=f"{file} is damaged: {'it is not JSON' if content else 'it is empty'}")
+    if not isinstance(kept, dict) or not all(isinstance(reason, str) for reason in kept.values()):
+        return Quarantine(damage=f"{file} is damaged: it does not hold a reason by plugin")
+    return Quarantine(FrozenDict(kept))
+
+
+def set_quarantine(home: Home, name: str, reason: str | None, known: Iterable[str]) -> None:
     """Write down why a plugin is stopped, or with None that it is not. Raises ConfigError.
 
-    The caller holds the home's lock.
+    `known` are the plugins that a damaged file may name: all but this one stay stopped. The caller holds the home's
+    lock.
     """
-    kept = quarantined(home)
-    if kept.get(name) == reason:
+    before = read_quarantine(home)
+    kept = {each: before.of(each) for each in known} if before.damage else dict(before.reasons)
+    if not before.damage and kept.get(name) == reason:
         return
     changed = {**kept, name: reason}
     content = orjson.dumps({key: value for key, value in changed.items() if value is not None})
     file = home.quarantine_file
     try:
-        write_atomically(file, content)
+        home.write(file, content)
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}", file=str(file)) from error

@@ -12,8 +12,6 @@ import orjson
 
 from ally_plugins.contract.values.errors import ConfigError
 
-from .folder import read_capped, write_atomically
-
 if TYPE_CHECKING:
     from .folder import Home
 
@@ -85,8 +83,12 @@ class SecretStore:
     def _read(self) -> dict[str, dict[str, Any]]:
         file = self._home.secrets_file
         try:
-            kept = orjson.loads(read_capped(file, _MAX_BYTES) or b"{}")
-        except (OSError, ValueError):
+            content = self._home.read(file, _MAX_BYTES)
+            kept = orjson.loads(b"{}" if content is None else content)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigError(f"{file} cannot be read: {reason}", file=str(file)) from None
+        except ValueError:
             raise ConfigError(f"{file} cannot be read as JSON; restore or remove it", file=str(file)) from None
         if not isinstance(kept, dict) or not all(isinstance(entry, dict) for entry in kept.values()):
             raise ConfigError(f"{file} does not hold secrets by plugin; restore or remove it", file=str(file))
@@ -103,7 +105,7 @@ class SecretStore:
         file = self._home.secrets_file
         try:
             content = orjson.dumps({name: entry for name, entry in kept.items() if entry})
-            write_atomically(file, content, private=True)
+            self._home.write(file, content, private=True)
         except (OSError, TypeError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or "it is not text"
             raise ConfigError(f"a secret of {plugin!r} cannot be kept in {file}: {reason}", file=str(file)) from None

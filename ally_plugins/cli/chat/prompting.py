@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from ally_plugins.cli.shell.asking import DISCARDED, offered, understood, wrong_answer
 from ally_plugins.cli.shell.text import is_terminal
 from ally_plugins.cli.shell.typeahead import discard, pauses
+from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.journal.owned_files import open_file
 from ally_plugins.runtime.lanes.thread import Worker
 
 if TYPE_CHECKING:
@@ -91,7 +93,11 @@ class TerminalInput:
         from prompt_toolkit.shortcuts import CompleteStyle
 
         self._history_file.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self._history_file, os.O_CREAT | os.O_RDWR, 0o600))
+        try:
+            os.close(open_file(self._history_file, os.O_CREAT | os.O_RDWR))
+        except OSError as error:
+            file = str(self._history_file)
+            raise ConfigError(f"{file} cannot be used: {error.strerror or error}", file=file) from error
         return PromptSession(
             history=FileHistory(str(self._history_file)),
             completer=WordCompleter(list(self._words), sentence=True),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse, ToolCallPart
 
 from ally_plugins.catalog.home.folder import Home, try_lock
-from ally_plugins.contract.values.errors import HostError, JournalError, NotFoundRefused
+from ally_plugins.contract.values.errors import ConfigError, HostError, JournalError, NotFoundRefused
 from ally_plugins.journal.histories import history_added, history_begun, history_replaced, read_history
 
 if TYPE_CHECKING:
@@ -128,11 +128,15 @@ class SessionLock:
     """Keeps a session to one program; the system lets go of it when that one ends, however it ends."""
 
     def __init__(self, home: Home, session_id: str) -> None:
-        """Take it. Raises HostError when another program has the session open."""
+        """Take it. Raises HostError when another program has the session open, ConfigError without a lock."""
         home.prepare()
         name = hashlib.blake2b(session_id.encode(), digest_size=_DIGEST_BYTES).hexdigest()
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        self._descriptor: int | None = os.open(home.run_dir / f"session-{name}.lock", flags, 0o600)
+        file = f"session-{name}.lock"
+        try:
+            self._descriptor: int | None = home.open_lock(file)
+        except OSError as error:
+            path = str(home.run_dir / file)
+            raise ConfigError(f"{path} cannot be locked: {error.strerror or error}", file=path) from error
         if not try_lock(self._descriptor):
             self.release()
             text = f"the session {session_id!r} is open in another chat; go on there, or start a new one"

@@ -6,7 +6,7 @@ What a change is, and what it needs, is the registry's business.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.values.errors import ConfigError, JournalError
@@ -83,7 +83,7 @@ class Recorder:
             with home.locked():
                 if _contents(home) != after:
                     return JournalError(f"the change was made, and could not be recorded or undone: {error}")
-                _restore(before)
+                _restore(before, after)
         except (ConfigError, OSError) as problem:
             text = f"the change was made, could not be recorded ({error}) and could not be undone: {problem}"
             return JournalError(text)
@@ -95,17 +95,19 @@ def _refused(error: Exception) -> JournalError:
 
 
 def _contents(home: Home) -> dict[Path, bytes | None]:
-    from ally_plugins.catalog.home.folder import read_capped
+    """Return what the files hold, None for one that is not there; without those that cannot be read or put back."""
+    contents: dict[Path, bytes | None] = {}
+    for file in (home.config_file, home.consent_file, home.quarantine_file):
+        with suppress(OSError):
+            contents[file] = home.read(file, _MAX_BYTES, follow=file == home.config_file)
+    return contents
 
-    files = (home.config_file, home.consent_file, home.quarantine_file)
-    return {file: read_capped(file, _MAX_BYTES) for file in files}
 
-
-def _restore(contents: dict[Path, bytes | None]) -> None:
-    from ally_plugins.catalog.home.folder import read_capped, write_atomically
+def _restore(contents: dict[Path, bytes | None], now: dict[Path, bytes | None]) -> None:
+    from ally_plugins.catalog.home.folder import write_atomically
 
     for file, content in contents.items():
         if content is None:
             file.unlink(missing_ok=True)
-        elif content != read_capped(file, _MAX_BYTES):
+        elif content != now.get(file):
             write_atomically(file, content)

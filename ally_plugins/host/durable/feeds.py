@@ -19,6 +19,7 @@ from attrs import define, field
 
 from ally_plugins.catalog.home.folder import try_lock
 from ally_plugins.contract.values.errors import JournalError, NotFoundRefused
+from ally_plugins.journal.owned_files import open_file
 from ally_plugins.journal.reading import Reading
 from ally_plugins.runtime.lanes.lane import Lane
 
@@ -54,10 +55,10 @@ class _Claim:
         if self.path is None or self._descriptor is not None:
             return True
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            descriptor = open_file(self.path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             if not self._told:
-                _log.warning("the lock %r cannot be opened: %s", str(self.path), error.strerror)
+                _log.warning("the lock %r cannot be opened: %s", str(self.path), error.strerror or error)
             self._told = True
             return False
         if not try_lock(descriptor):
