@@ -6,7 +6,10 @@ Only what `records` calls enabled is imported. What the class must look like is 
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 import traceback
+from contextlib import contextmanager, nullcontext
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,8 @@ from ally_plugins.contract.tables import describe
 from ally_plugins.contract.values.errors import PluginLoadError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from .decide.record import PluginRecord
 
 __all__ = ["load_class"]
@@ -30,12 +35,27 @@ def load_class(record: PluginRecord) -> Any:
     if not module_name or not attribute:
         raise _failed(record, f"{describe(record.entry_point)} is not of the form MODULE:CLASS")
     try:
-        module = importlib.import_module(module_name)
-        return reduce(getattr, attribute.split("."), module)
+        with _sources_only() if record.config.consent == "files" else nullcontext():
+            module = importlib.import_module(module_name)
+            return reduce(getattr, attribute.split("."), module)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise _failed(record, _reason(error)) from error
+
+
+@contextmanager
+def _sources_only() -> Generator[None]:
+    """Leave compiled code unread, which the hashes that were agreed to do not cover.
+
+    For the whole interpreter meanwhile: what another thread imports is compiled, and right. What the plugin imports
+    later, in its hooks, is read as usual.
+    """
+    before, sys.pycache_prefix = sys.pycache_prefix, os.devnull
+    try:
+        yield
+    finally:
+        sys.pycache_prefix = before
 
 
 def _failed(record: PluginRecord, reason: str) -> PluginLoadError:

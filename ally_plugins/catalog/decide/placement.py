@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import evolve, field, frozen
 
+from ally_plugins.catalog.home.files import UNREAD_BYTECODE
 from ally_plugins.contract.process_spec import Daemon
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ally_plugins.catalog.discovery.found import Found
     from ally_plugins.catalog.home.config import PluginConfig
 
@@ -66,6 +69,8 @@ def _shipped(found: Found, daemon: Daemon, config: PluginConfig, interpreter: In
         warnings = (f"config.toml names a Python for it, and it starts {program!r}: {_command(found.name)}",)
     elif python := interpreter.path or _own_python(found, program):
         daemon = evolve(daemon, command=(python, *arguments))
+    if found.origin == "package":
+        daemon = evolve(daemon, env={**daemon.env, **_bytecode(config)})
     return Placed(daemon=daemon.with_process(config.process), problem=interpreter.problem, warnings=warnings)
 
 
@@ -81,8 +86,13 @@ def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpret
         return Placed(warnings=(use,) if without_use else ())
     target = found.entry_point.partition("[")[0].replace(" ", "")
     search = {"PYTHONPATH": interpreter.search} if interpreter.search else {}
-    daemon = Daemon.python(target, interpreter.path or None, env={_SAFE_PATH: "1", **search})
+    daemon = Daemon.python(target, interpreter.path or None, env={_SAFE_PATH: "1", **search, **_bytecode(config)})
     return Placed(daemon=daemon.with_process(config.process), problem=interpreter.problem)
+
+
+def _bytecode(config: PluginConfig) -> Mapping[str, str]:
+    """Return what keeps compiled code unread where the files that were agreed to are all that may run."""
+    return UNREAD_BYTECODE if config.consent == "files" else {}
 
 
 def _command(name: str) -> str:

@@ -13,6 +13,7 @@ from attrs import Factory, evolve, field, frozen
 from ally_plugins.catalog.discovery.found import Found
 from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.catalog.home.consent import Agreement, file_changes, listing_of
+from ally_plugins.catalog.home.files import drop_bytecode
 from ally_plugins.catalog.home.setting_values import resolve_settings
 from ally_plugins.contract.manifest import Manifest, Origin, Request
 from ally_plugins.contract.process_spec import Daemon
@@ -101,11 +102,22 @@ class PluginRecord:
         """The environment variables of the host that its process is given: those granted, sorted."""
         return tuple(sorted(grant.topic for grant in self.granted.grants if grant.kind == "env"))
 
-    def files_problem(self) -> str:
-        """Return why what lies there now is not what was agreed to, empty when it is. Reads the files.
+    def make_ready(self) -> str:
+        """Return why its files must not be run now, empty when they may. Reads them, and removes what lies compiled.
 
         For whoever starts a process later than the record was made: a restart must not run what nobody has seen.
         """
+        found = self.found
+        if found is not None and found.origin == "folder":
+            try:
+                drop_bytecode(found.root)
+            except OSError as error:
+                text = f"{error.filename or found.root!r} cannot be removed: {error.strerror or error}"
+                return f"compiled code lies in it, which nobody can agree to, and {text}; remove it"
+        return self.files_problem()
+
+    def files_problem(self) -> str:
+        """Return why what lies there now is not what was agreed to, empty when it is. Reads the files."""
         found, agreement = self.found, self.agreement
         if found is None or agreement is None or (found.origin == "package" and self.config.consent != "files"):
             return ""

@@ -28,7 +28,7 @@ from .found import Found
 if TYPE_CHECKING:
     from ally_plugins.contract.process_spec import Daemon
 
-__all__ = ["FOLDER", "bytecode_variables", "discover_folders"]
+__all__ = ["FOLDER", "discover_folders"]
 
 FOLDER: Final = "folder:"
 """Marks a folder's plugin in commands and in what was agreed to; no distribution's name has a colon."""
@@ -42,14 +42,6 @@ def discover_folders(plugins_dir: Path) -> tuple[tuple[Found, ...], tuple[str, .
     """Return the plugins in the folders below `plugins_dir`, by name, and what is wrong with what is none."""
     scan = _Scan(str(plugins_dir))
     return scan.run(), tuple(sorted(scan.problems))
-
-
-def bytecode_variables(home: Path) -> dict[str, str]:
-    """Return the variables that keep compiled Python out of a plugin's folder, for every process of its.
-
-    What lies compiled in the folder, which nobody agreed to, is not loaded then, and nothing is added to it.
-    """
-    return {"PYTHONPYCACHEPREFIX": str(home / "run" / "pycache")}
 
 
 @define
@@ -180,8 +172,7 @@ def _text(error: ManifestError | OSError, file: str) -> str:
 
 
 def _daemon(path: str, daemon: Daemon) -> Daemon:
-    home = Path(path).parents[1]
-    return evolve(daemon.at(path), env={**daemon.env, **bytecode_variables(home)})
+    return evolve(daemon.at(path), env={**daemon.env, **locating.NO_BYTECODE})
 
 
 def _with_files(found: Found) -> Found:

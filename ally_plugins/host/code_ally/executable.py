@@ -6,7 +6,7 @@ Who starts processes and ends their trees is the launcher; what the output means
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from attrs import define, field, frozen
@@ -30,12 +30,14 @@ _STDERR_KEPT: Final = 64 * 1024  # the end of it, which says why it failed
 
 @frozen(kw_only=True)
 class Programs:
-    """Where and with what one plugin's programs run. `python` and `node_path` are those of its own environment."""
+    """Where and with what one plugin's programs run. `python` is the one of its own environment."""
 
     launcher: Launcher
     folder: str
     environment: Mapping[str, str]
     python: str = ""
+    make_ready: Callable[[], str] | None = None
+    """See `PluginRecord.make_ready`; called before each run, in a thread."""
 
     def command(self, words: Sequence[str]) -> tuple[str, ...]:
         """Return a command as it is run: `python3` and `python` are the environment's own."""
@@ -45,6 +47,8 @@ class Programs:
 
     async def run(self, tool: LegacyTool, arguments: Mapping[str, Any]) -> ToolResult:
         """Run a tool's program once. What goes wrong is a result; cancelling ends the program's whole tree."""
+        if self.make_ready is not None and (problem := await asyncio.to_thread(self.make_ready)):
+            return ToolResult(success=False, error=f"{tool.name!r} is not run: {problem}")
         spec = ProcessSpec(
             name=tool.name,
             argv=self.command((tool.command, *tool.args)),

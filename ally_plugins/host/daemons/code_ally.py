@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import define
 
 from ally_plugins.catalog.code_ally.plugin import LegacyPlugin
-from ally_plugins.catalog.discovery.folders import bytecode_variables
+from ally_plugins.catalog.home.files import NO_BYTECODE
 from ally_plugins.contract.values.errors import RefusedError
 from ally_plugins.contract.values.verdicts import Ask
 from ally_plugins.host.bus.bus import PluginMessageBus
@@ -59,10 +59,6 @@ class LegacyMember:
         link = self.remote.lane.link
         return link if isinstance(link, SocketLink) else None
 
-    def _no_bytecode(self) -> dict[str, str]:
-        home = self.remote.side.home
-        return bytecode_variables(home.path) if home is not None else {}
-
     def _programs(self) -> Programs | None:
         if all(tool.kind != "executable" for tool in self.legacy.tools):
             return None
@@ -71,8 +67,7 @@ class LegacyMember:
         return Programs(
             launcher=remote.side.launcher,
             folder=self.legacy.folder,
-            environment=remote.environment(
-                {**self._no_bytecode(), **legacy_environment(remote, self.legacy, installed)}
-            ),
+            environment=remote.environment({**legacy_environment(remote, self.legacy, installed), **NO_BYTECODE}),
             python=installed.python,
+            make_ready=remote.record.make_ready,
         )

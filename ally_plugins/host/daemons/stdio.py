@@ -109,10 +109,10 @@ class StdioOpener:
 
 
 async def begin(remote: Remote) -> None:
-    """Make ready for a new process: its files must be those that were agreed to. Raises StartFailed."""
+    """Make ready for a new process: all that it may run must be what was agreed to. Raises StartFailed."""
     remote.log.end()
     remote.log.forget_tail()
-    problem = await asyncio.to_thread(remote.record.files_problem)  # it reads them all
+    problem = await asyncio.to_thread(remote.record.make_ready)  # it reads them all
     if problem:
         raise StartFailed(problem, is_final=True)
 
