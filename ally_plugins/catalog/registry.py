@@ -65,7 +65,9 @@ class Change:
 class Registry:
     """The plugins of one home. It remembers nothing between calls: each reads what is on disk then.
 
-    `only` is ALLY_PLUGINS unless given: None for all, or the names that may be loaded. `now` gives Unix seconds.
+    `only` is ALLY_PLUGINS unless given: None for all, or the names that may be loaded. `now` gives Unix seconds. With
+    `remembers`, what is installed may come from the cache in the home, which daemons can write: to be looked at only,
+    since whoever runs what is found looks again (some 20 ms).
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Registry:
         *,
         only: Iterable[str] | None = None,
         find: Callable[[], Discovery] | None = None,
+        remembers: bool = False,
         now: Callable[[], float] = time,
     ) -> None:
         self.home: Final = home
         self.secrets: Final = SecretStore(home)
         self._only: Final = _only_from_environment() if only is None else frozenset(only)
         self._find: Final = find
+        self._remembers: Final = remembers
         self._now: Final = now
         self.problems: tuple[str, ...] = ()
         """What `load` found wrong that is not about one plugin; one line each."""
@@ -135,6 +139,8 @@ class Registry:
     def _discover(self) -> Discovery:
         if self._find is not None:
             return self._find()
+        if not self._remembers:
+            return discover()
         with suppress(ConfigError):  # a home that cannot be written still can be looked at
             self.home.prepare()
         return discover(self.home.run_dir)

@@ -192,11 +192,30 @@ def test_a_folder_runs_by_its_own_command_in_its_own_directory(folders: Folders)
     assert record.source == f"folder {folder}"
 
 
-def test_compiled_python_stays_out_of_the_folder(folders: Folders) -> None:
-    folders.add(files={"__pycache__/x.pyc": "evil"})
+def test_what_lies_compiled_is_gone_when_a_process_is_to_start(folders: Folders, tmp_path: Path) -> None:
+    folder = folders.add(files={"__pycache__/x.pyc": "evil", "deep/__pycache__/y.opt-1.pyc": "evil"})
     record = folders.enable()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "z.pyc").write_text("evil")
+    (folder / "deep" / "er").mkdir()
+    (folder / "deep" / "er" / "__pycache__").symlink_to(tmp_path / "elsewhere")
+    assert record.make_ready() == ""
+    assert not [*folder.rglob("*.pyc"), *folder.rglob("er/__pycache__")]
+    assert (tmp_path / "elsewhere" / "z.pyc").exists()
     assert record.daemon is not None
-    assert record.daemon.env["PYTHONPYCACHEPREFIX"] == str(folders.home.run_dir / "pycache")
+    assert record.daemon.env["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert not record.daemon.env["PYTHONPYCACHEPREFIX"]  # also where the operator has granted the host's own
+
+
+def test_what_lies_compiled_and_cannot_be_removed_keeps_a_process_from_starting(folders: Folders) -> None:
+    folder = folders.add(files={"__pycache__/x.pyc/y": "a folder of that name"})
+    (folder / "__pycache__" / "x.pyc").rename(folder / "__pycache__" / "y")
+    record = folders.enable()
+    assert record.make_ready() == ""  # nothing that Python would run
+    (folder / "__pycache__" / "x.pyc").symlink_to(folder / "run.sh")
+    assert record.make_ready() == ""
+    assert not (folder / "__pycache__" / "x.pyc").is_symlink()
+    assert (folder / "run.sh").exists()
 
 
 def test_a_plugin_json_is_a_plugin_with_what_it_asks_for(folders: Folders) -> None:

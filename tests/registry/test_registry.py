@@ -363,11 +363,25 @@ def test_a_quarantined_plugin_stays_so_until_it_is_released(registry: Registry, 
         registry.release("guard")
 
 
-def test_a_damaged_quarantine_file_is_as_good_as_none(registry: Registry, home: Home) -> None:
+@pytest.mark.parametrize("content", ["", "{", '{"other": "x"', "[]", "[" * 100_000, '{"guard": null}', "null"])
+def test_whom_a_damaged_quarantine_may_name_stays_stopped_until_each_is_released(
+    registry: Registry, home: Home, site: Site, content: str
+) -> None:
+    site.plugin("other", FIRST)
     enable(registry)
-    for content in ("{", "[]", "[" * 100_000):
-        home.quarantine_file.write_text(content)
-        assert registry.get("guard").state == "enabled"
+    enable(registry, "other")
+    home.quarantine_file.write_text(content)
+    assert [record.state for record in registry.load()] == ["quarantined", "quarantined"]
+    assert "quarantine.json is damaged" in registry.get("guard").reason
+    assert registry.get("guard").reason.endswith("ally-plugins release guard")
+    assert any("quarantine.json is damaged" in problem for problem in registry.problems)
+    registry.quarantine("guard", "five crashes")  # a host that runs on writes it anew, and lets nobody out
+    assert [record.state for record in registry.load()] == ["quarantined", "quarantined"]
+    registry.release("other")
+    assert [record.state for record in registry.load()] == ["quarantined", "enabled"]
+    assert registry.problems == ()
+    with pytest.raises(ConsentError, match="not in quarantine"):
+        registry.release("never-heard-of")
 
 
 def test_a_forgotten_plugin_is_a_new_one_when_it_comes_again(registry: Registry) -> None:

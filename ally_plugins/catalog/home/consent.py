@@ -97,7 +97,7 @@ def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
         raise ConsentError(text, command=_REVIEW) from error
     try:
         table = tomllib.loads((b"" if content is None else content).decode("utf-8"))
-        reason = "it is empty" if content is not None and not content.strip() else ""
+        reason = "" if content is None or "plugins" in table else "it is empty, or was cut off before [plugins]"
     except (ValueError, RecursionError) as error:
         table, reason = {}, str(error)
     if reason:

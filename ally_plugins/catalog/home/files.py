@@ -275,6 +275,7 @@ def drop_bytecode(root: str) -> None:
     for directory, names, files in os.walk(root, onerror=_raise):
         if _CACHE in names and os.path.islink(cache := os.path.join(directory, _CACHE)):
             os.unlink(cache)  # it leads to a folder elsewhere, which stays as it is
+            names.remove(_CACHE)
         if os.path.basename(directory) == _CACHE:
             for name in files:
                 if name.endswith(_COMPILED):

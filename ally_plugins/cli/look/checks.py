@@ -6,11 +6,13 @@ import os
 import stat
 import sys
 from collections import defaultdict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.cli.shell.findings import Finding, Level
 from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE
 from ally_plugins.contract.values.errors import AllyError, OrderError
+from ally_plugins.journal.owned_files import check_folder, fault_of, shared_with
 
 from .process_checks import check_environments, check_process, platform_weaknesses
 
@@ -29,6 +31,8 @@ _OLDEST_SQLITE: Final = (3, 34)
 _OTHERS: Final = 0o077
 _OTHERS_WRITE: Final = 0o022
 _SECRETS: Final = "secrets.json"
+_EDITED: Final = "config.toml"
+"""Whoever may read it learns no secret, and editors leave it readable."""
 
 _LINUX_ONLY: Final = (
     ("darwin", "every write waits less surely for the disk on macOS: fsync leaves data in the drive's cache"),
@@ -103,7 +107,10 @@ def _check_home(state: State) -> Iterator[Finding]:
     if not home.path.exists():
         yield Finding("ok", "home", f"{home.path} is not there yet; it is made when it is needed")
         return
-    problems = list(_modes(home.path, (home.journal_file, home.audit_head_file, home.consent_file, home.secrets_file)))
+    linked = (home.config_file, home.journal_file)
+    others = (home.audit_head_file, home.consent_file, home.quarantine_file, home.secrets_file)
+    problems = [finding for folder in (home.path, home.run_dir) for finding in _folder(folder)]
+    problems += [finding for file in (*linked, *others) for finding in _file(file, follow=file in linked)]
     yield from problems
     if not os.access(home.path, os.W_OK | os.X_OK):
         yield Finding(
@@ -113,22 +120,38 @@ def _check_home(state: State) -> Iterator[Finding]:
         yield Finding("ok", "home", str(home.path))
 
 
-def _modes(folder: Path, private: Sequence[Path]) -> Iterator[Finding]:
-    """Find what others may read or write, where the platform has modes."""
-    if os.name != "posix":
-        return
-    if folder.stat().st_uid != os.geteuid():
-        yield Finding("problem", "home", f"{folder} belongs to another user", "set ALLY_HOME to a folder of yours")
-    for path, wanted in ((folder, 0o700), (folder / "run", 0o700), *((file, 0o600) for file in private)):
-        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0
-        if mode & _OTHERS:
-            may = "change" if mode & _OTHERS_WRITE else "read"
-            level: Level = "warning" if may == "read" and path.name != _SECRETS else "problem"
-            text = f"{path} has mode {mode:04o}, so others may {may} it"
-            yield Finding(level, "home", text, f"chmod {wanted:o} {path}")
+def _folder(path: Path) -> Iterator[Finding]:
+    """Find what is wrong with the home, or a folder in it."""
+    with suppress(FileNotFoundError):
+        yield from _state(path, path.stat(), 0o700, is_folder=True)
+
+
+def _file(path: Path, *, follow: bool) -> Iterator[Finding]:
+    """Find what is wrong with a file of the home; one that only this program writes is no link."""
+    with suppress(FileNotFoundError):
+        yield from _state(path, path.stat() if follow else path.lstat(), 0o600, is_folder=False)
+
+
+def _state(path: Path, found: os.stat_result, wanted: int, *, is_folder: bool) -> Iterator[Finding]:
+    """Find what is not used, and what others may read or write, where the platform has modes."""
+    mode, fault = stat.S_IMODE(found.st_mode), fault_of(path, found, is_folder=is_folder)
+    shared = shared_with(path, found)
+    if fault and not (shared and fault.endswith(shared)):  # its mode alone would be mended by one command
+        yield Finding("problem", "home", f"{path} is not used: {fault}")
+    elif fault or (os.name == "posix" and mode & _OTHERS and path.name != _EDITED):
+        may = "change" if mode & _OTHERS_WRITE else "read"
+        level: Level = "warning" if may == "read" and path.name != _SECRETS else "problem"
+        then = " and it is not used" if fault else ""
+        text = f"{path} has mode {mode:04o}, so others may {may} it{then}"
+        yield Finding(level, "home", text, f"chmod {wanted:o} {path}")
 
 
 def _check_plugins(state: State) -> Iterator[Finding]:
+    try:
+        check_folder(state.home.path, follow=True)
+    except OSError:
+        yield Finding("note", "plugins", f"no plugin runs until {state.home.path} is mended")
+        return
     registry = state.registry
     records = registry.load()
     for problem in registry.problems:

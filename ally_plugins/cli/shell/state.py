@@ -43,7 +43,7 @@ class State:
         """What is installed and agreed to in that home."""
         from ally_plugins.catalog.registry import Registry
 
-        return Registry(self.home)
+        return Registry(self.home, remembers=True)
 
 
 def state_of(ctx: click.Context) -> State:
