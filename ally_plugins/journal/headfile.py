@@ -13,9 +13,10 @@ from threading import get_ident
 from typing import Final
 
 from ally_plugins.contract.values.errors import JournalError
+from ally_plugins.policy.owned_files import way_out_of
 
 from .chain import Head
-from .owned_files import read_file, way_out_of
+from .looking import read_small
 
 __all__ = ["check_head", "read_head", "write_head"]
 
@@ -30,12 +31,12 @@ def read_head(path: Path, *, is_own: bool = True) -> Head | None:
     Without `is_own` it may be another user's: evidence that was copied, to be checked and not written on.
     """
     try:
-        content = read_file(path, _MAX_BYTES, is_own=is_own)
+        content = read_small(path, _MAX_BYTES, is_own=is_own)
         return None if content is None else Head.from_text(content.decode())
     except OSError as error:
         raise JournalError(f"the audit head {str(path)!r} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        way_out = f"see `ally-plugins audit verify`; restore it, or go on without: {way_out_of(path)}"
+        way_out = f"see `ally-plugins audit verify`; restore it, or go on without: {way_out_of(str(path))}"
         raise JournalError(f"the audit head {str(path)!r} cannot be read: {error}; {way_out}") from error
 
 
@@ -46,7 +47,8 @@ def write_head(path: Path, head: Head, *, sync: bool) -> None:
         return
     new = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}")
     try:
-        descriptor = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        new.unlink(missing_ok=True)  # of a process that was killed; and whatever else lies there is not waited for
+        descriptor = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(head.to_text().encode())
             if sync:
@@ -67,7 +69,7 @@ def check_head(path: Path, head: Head | None, hash_at: Callable[[int], bytes | N
     """
     if head is None:
         return
-    way_out = f"see `ally-plugins audit verify`; restore the journal, or go on without: {way_out_of(path)}"
+    way_out = f"see `ally-plugins audit verify`; restore the journal, or go on without: {way_out_of(str(path))}"
     if head.chain != now.chain:
         raise JournalError(f"the journal is not the one that {str(path)!r} belongs to; {way_out}")
     if head.n > now.n:

@@ -12,7 +12,7 @@ from typing import Final
 
 from ally_plugins.contract.values.errors import JournalError
 
-from .owned_files import check_file, open_file
+from .looking import check_file
 
 __all__ = ["BOOKMARK", "BUSY_TIMEOUT_S", "VERSION", "connect", "connect_read_only", "in_words", "read_chain_id"]
 
@@ -50,7 +50,7 @@ def connect(path: Path, *, create: bool, durable: bool = True) -> sqlite3.Connec
     if create:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):  # one that is there stays closed: its locks would go with the descriptor
-            os.close(open_file(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR))
+            os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     mode = f"{path.absolute().as_uri()}?mode=rw"
     connection = sqlite3.connect(
         mode,

@@ -18,9 +18,10 @@ import pytest
 from ally_plugins import Host, ToolCall
 from ally_plugins.catalog.home.failed_starts import failed_starts, remember_starts
 from ally_plugins.catalog.home.folder import Home
+from ally_plugins.catalog.home.owned_files import check_folder, open_file, read_file
 from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.values.errors import ConfigError, ConsentError, OperatorError
-from ally_plugins.journal.owned_files import check_file, fault_of, open_file, read_file
+from ally_plugins.policy.owned_files import fault_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -337,14 +338,12 @@ def test_what_was_opened_is_what_was_looked_at(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="more than 0 bytes"):
         read_file(file, 0)
     assert read_file(tmp_path / "none", 1) is None
-    check_file(tmp_path / "none")
+    check_folder(tmp_path / "none")
 
 
-def test_without_owners_only_the_kind_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_owners_only_the_kind_counts(tmp_path: Path) -> None:
     open_to_all(tmp_path / "file")
     found = (tmp_path / "file").stat()
-    assert "everybody" in fault_of(tmp_path / "file", found)
-    monkeypatch.setattr("os.name", "nt")
-    monkeypatch.delattr("os.geteuid")
-    assert fault_of("file", found) == ""
-    assert "not a folder" in fault_of("file", found, is_folder=True)
+    assert "everybody" in fault_of("file", found, (found.st_uid, found.st_gid))
+    assert fault_of("file", found, None) == ""
+    assert "not a folder" in fault_of("file", found, None, is_folder=True)

@@ -18,10 +18,11 @@ from attrs import define, evolve, field
 
 from ally_plugins.catalog.home import files as locating
 from ally_plugins.catalog.home.folder import read_capped
+from ally_plugins.catalog.home.owned_files import acting_as
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
 from ally_plugins.contract.values.errors import ManifestError
-from ally_plugins.journal.owned_files import is_foreign, shared_with
+from ally_plugins.policy.owned_files import is_foreign, shared_with
 
 from .found import Found
 
@@ -92,9 +93,9 @@ def _check_trust(path: str) -> None:
         raise _NoPlugin(f"the folder {path!r} is a link, expected a folder; copy it here instead")
     if not stat.S_ISDIR(found.st_mode):
         raise _NoPlugin(f"{path!r} is not a folder")
-    if is_foreign(found):
+    if is_foreign(found, acting_as()):
         raise _NoPlugin(f"the folder {path!r} belongs to another user, expected one of yours")
-    if shared := shared_with(path, found):
+    if shared := shared_with(path, found, acting_as()):
         raise _NoPlugin(f"the folder {path!r} {shared}")
 
 

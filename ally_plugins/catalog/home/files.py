@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import field, frozen
 
 from ally_plugins.contract.manifest import MANIFEST_NAME
-from ally_plugins.journal.owned_files import is_foreign, shared_with
+from ally_plugins.policy.owned_files import is_foreign, shared_with
+
+from .owned_files import acting_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -294,9 +296,9 @@ def _check_link(path: str, inside: str) -> None:
 def _check_mode(path: str) -> None:
     """See that nobody else can change what was agreed to before it is run."""
     found = os.lstat(path)
-    if is_foreign(found):
+    if is_foreign(found, acting_as()):
         raise OSError(None, f"{path!r} belongs to the user {found.st_uid}, expected one of yours")
-    if shared := shared_with(path, found):
+    if shared := shared_with(path, found, acting_as()):
         raise OSError(None, f"{path!r} {shared}")
 
 

@@ -18,7 +18,8 @@ from attrs import Factory, field, frozen
 
 from ally_plugins.contract.tables import describe
 from ally_plugins.contract.values.errors import ConfigError
-from ally_plugins.journal.owned_files import check_folder, open_file, read_file
+
+from .owned_files import check_folder, open_file, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -128,7 +129,7 @@ class Home:
         """
         try:
             if self.path.is_dir():  # else there is nothing in it, and `prepare` says why
-                check_folder(self.path, follow=True)
+                check_folder(self.path)
         except OSError as error:
             raise OSError(None, f"the home {str(self.path)!r} cannot be trusted: {error.strerror or error}") from error
         return read_file(file, limit, follow=follow)
@@ -151,7 +152,7 @@ class Home:
         """Make the home, its `run` directory and others, readable by their owner only. Raises ConfigError."""
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            check_folder(self.path, follow=True)
+            check_folder(self.path)
             self.run_dir.mkdir(exist_ok=True, mode=0o700)
             _make_private(self.run_dir)
             for directory in directories:

@@ -9,10 +9,11 @@ from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from ally_plugins.catalog.home.owned_files import acting_as, check_folder
 from ally_plugins.cli.shell.findings import Finding, Level
 from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE
 from ally_plugins.contract.values.errors import AllyError, OrderError
-from ally_plugins.journal.owned_files import check_folder, fault_of, shared_with
+from ally_plugins.policy.owned_files import fault_of, shared_with
 
 from .process_checks import check_environments, check_process, platform_weaknesses
 
@@ -134,8 +135,8 @@ def _file(path: Path, *, follow: bool) -> Iterator[Finding]:
 
 def _state(path: Path, found: os.stat_result, wanted: int, *, is_folder: bool) -> Iterator[Finding]:
     """Find what is not used, and what others may read or write, where the platform has modes."""
-    mode, fault = stat.S_IMODE(found.st_mode), fault_of(path, found, is_folder=is_folder)
-    shared = shared_with(path, found)
+    mode, fault = stat.S_IMODE(found.st_mode), fault_of(str(path), found, acting_as(), is_folder=is_folder)
+    shared = shared_with(str(path), found, acting_as())
     if fault and not (shared and fault.endswith(shared)):  # its mode alone would be mended by one command
         yield Finding("problem", "home", f"{path} is not used: {fault}")
     elif fault or (os.name == "posix" and mode & _OTHERS and path.name != _EDITED):
@@ -148,7 +149,7 @@ def _state(path: Path, found: os.stat_result, wanted: int, *, is_folder: bool) -
 
 def _check_plugins(state: State) -> Iterator[Finding]:
     try:
-        check_folder(state.home.path, follow=True)
+        check_folder(state.home.path)
     except OSError:
         yield Finding("note", "plugins", f"no plugin runs until {state.home.path} is mended")
         return

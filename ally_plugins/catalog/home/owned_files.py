@@ -1,0 +1,80 @@
+"""Files of the home, looked at before they are used: what opens any of them but the journal's own.
+
+What else lies in a file's place is told with the way out, and never waited for. What counts as trusted is decided in
+`policy.owned_files`.
+"""
+
+from __future__ import annotations
+
+# Strings and `os` all the way: a start opens a dozen of them, and pathlib costs as much as the calls.
+# ruff: noqa: PTH116
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from ally_plugins.policy.owned_files import fault_of, way_out_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ally_plugins.policy.owned_files import Me
+
+__all__ = ["acting_as", "check_folder", "open_file", "read_file"]
+
+_FLAGS: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NEVER_WAIT: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+"""A pipe without a writer, or a terminal, would keep the open itself waiting."""
+_NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
+
+
+def acting_as() -> Me | None:
+    """Return as whom this process opens files, None where the platform has no owners."""
+    return (os.geteuid(), os.getegid()) if os.name == "posix" else None
+
+
+def check_folder(path: Path) -> None:
+    """Raise OSError for a folder that is none, or that somebody else may have written; nothing there is fine.
+
+    A link is followed: what it leads to counts.
+    """
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    _refuse(fault_of(os.fspath(path), found, acting_as(), is_folder=True))
+
+
+def open_file(path: str | Path, flags: int, *, follow: bool = False, is_own: bool = True) -> int:
+    """Open a file and return its descriptor. Raises OSError, for what is no such file with the way out; never waits.
+
+    A link is refused unless `follow`; then what it leads to counts. Without `is_own` it may be anybody's. A file that
+    is made is its owner's only. What was opened is what was looked at, whatever happens to the name meanwhile.
+    """
+    name = os.fspath(path)
+    with suppress(FileNotFoundError):  # for its words, since an open has others for a link; one may also be made
+        _refuse(fault_of(name, os.stat(name, follow_symlinks=follow), None))
+    descriptor = os.open(name, flags | _FLAGS | _NEVER_WAIT | (0 if follow else _NO_LINK), 0o600)
+    try:
+        _refuse(fault_of(name, os.fstat(descriptor), acting_as() if is_own else None))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_file(path: str | Path, limit: int, *, follow: bool = False, is_own: bool = True) -> bytes | None:
+    """Read a file, None when there is none. Raises OSError as `open_file` does, and past `limit` bytes."""
+    try:
+        descriptor = open_file(path, os.O_RDONLY, follow=follow, is_own=is_own)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(None, f"it has more than {limit} bytes; {way_out_of(os.fspath(path))}")
+    return content
+
+
+def _refuse(fault: str) -> None:
+    if fault:
+        raise OSError(None, fault)

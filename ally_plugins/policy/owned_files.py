@@ -1,0 +1,85 @@
+"""What a file of the home must be to be trusted, from what the system says of it; and the words when it is not.
+
+A regular file or a folder, of this user or root, that nobody else can write. Who looks and opens is in
+`catalog.home.owned_files`, for the journal's own files in `journal`.
+"""
+
+from __future__ import annotations
+
+import shlex
+import stat
+from typing import Final, Protocol
+
+__all__ = ["Found", "Me", "fault_of", "is_foreign", "shared_with", "way_out_of"]
+
+Me = tuple[int, int]
+"""The user and the group that a process acts as; None in its place where whose a file is does not count."""
+
+_KINDS: Final = (
+    (stat.S_ISREG, "a regular file"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISCHR, "a device"),
+)
+_NO_FILE: Final = "and not a regular file"
+_NO_FOLDER: Final = "and not a folder"
+_SHARED: Final = "can be written by everybody"
+
+
+class Found(Protocol):
+    """What the system says of a file: an `os.stat_result`."""
+
+    @property
+    def st_mode(self) -> int:
+        """Its kind and who may do what."""
+
+    @property
+    def st_uid(self) -> int:
+        """Its owner."""
+
+    @property
+    def st_gid(self) -> int:
+        """Its group."""
+
+
+def fault_of(path: str, found: Found, me: Me | None, *, is_folder: bool = False) -> str:
+    """Return why what was found at a path cannot be trusted, what was expected, and the way out; empty when it can.
+
+    Without `me` only its kind counts: where the platform has no owners, and for evidence from elsewhere.
+    """
+    is_right = stat.S_ISDIR if is_folder else stat.S_ISREG
+    if not is_right(found.st_mode):
+        kind = next((words for is_kind, words in _KINDS if is_kind(found.st_mode)), "something else")
+        return f"it is {kind} {_NO_FOLDER if is_folder else _NO_FILE}; {way_out_of(path)}"
+    if me is not None and is_foreign(found, me):
+        whose = f"it belongs to the user {found.st_uid}, expected the user {me[0]} or root"
+        return f"{whose}; if what it holds is to be trusted: chown {me[0]} {shlex.quote(path)}"
+    shared = shared_with(path, found, me)
+    return f"expected what only its owner can write, and it {shared}" if shared else ""
+
+
+def is_foreign(found: Found, me: Me | None) -> bool:
+    """Say whether something belongs to neither this user nor root."""
+    return me is not None and found.st_uid not in {me[0], 0}
+
+
+def shared_with(path: str, found: Found, me: Me | None) -> str:
+    """Say who can write something besides its owner, and the way out; empty when nobody can.
+
+    A group may where it is the user's own: on systems where each user has one, that is how editors leave files.
+    """
+    if me is None or stat.S_ISLNK(found.st_mode):
+        return ""
+    if found.st_mode & stat.S_IWOTH:
+        return f"{_SHARED}; mend it: chmod o-w {shlex.quote(path)}"
+    if found.st_mode & stat.S_IWGRP and found.st_gid != me[1]:
+        return f"can be written by the group {found.st_gid}; mend it: chmod g-w {shlex.quote(path)}"
+    return ""
+
+
+def way_out_of(path: str) -> str:
+    """Return the command that takes what lies at a path away and keeps it."""
+    return f"move it away: mv {shlex.quote(path)} {shlex.quote(f'{path}.away')}"
