@@ -35,14 +35,17 @@ class Found(Protocol):
     @property
     def st_mode(self) -> int:
         """Its kind and who may do what."""
+        ...
 
     @property
     def st_uid(self) -> int:
         """Its owner."""
+        ...
 
     @property
     def st_gid(self) -> int:
         """Its group."""
+        ...
 
 
 def fault_of(path: str, found: Found, me: Me | None, *, is_folder: bool = False) -> str:

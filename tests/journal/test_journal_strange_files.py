@@ -25,8 +25,9 @@ as_root = pytest.mark.skipif(
 
 
 def pipe(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    os.mkfifo(path)
+    beside = path.with_name("pipe")
+    os.mkfifo(beside)
+    beside.replace(path)  # at once: a writer may be at work
 
 
 def folder(path: Path) -> None:
