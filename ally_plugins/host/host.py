@@ -12,6 +12,7 @@ from ally_plugins.catalog.decide.record import given_records
 from ally_plugins.catalog.home.failed_starts import remember_starts
 from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.tools.declared import ToolSpec, make_spec
+from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import (
     HostError,
     NotFoundRefused,
@@ -33,6 +34,7 @@ from .bus.capabilities import CAPABILITIES, Capabilities, HostAction
 from .bus.offered import Contribution, Contributions, as_tool_result
 from .bus.tasks import Tasks
 from .code_ally.activations import SessionActivations
+from .own_loop import OwnLoop
 from .plugins.audit import Chronicle
 from .plugins.members import Crew
 from .plugins.services import Outside
@@ -58,6 +60,8 @@ __all__ = ["Host"]
 
 _log: Final = logging.getLogger(__name__)
 
+_NOT_RUNNING: Final = "this host does not run; use `async with Host(...) as host:`"
+
 
 class Host:
     """An agent program's side of the framework. An asynchronous context manager: it runs from enter to exit.
@@ -68,6 +72,9 @@ class Host:
     `has_person` says whether somebody is there to answer an `Ask`. `implementation` answers the capability hooks.
     `consent` is asked at start for each installed plugin that waits for consent, with what it would get; true agrees to
     exactly that, on the host author's responsibility, and is recorded so. Without it, the answer is no.
+
+    A host belongs to the event loop that it was started on: its coroutines, and those of its sessions, raise HostError
+    at once when they are awaited on another one.
     """
 
     def __init__(  # noqa: PLR0913 - all but one by name, each an option of its own
@@ -110,9 +117,13 @@ class Host:
         self._outside: Outside | None = None
         self._control: ControlServer | None = None
         self._live: LiveControls | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._own_loop: OwnLoop | None = None
         self._pump: Pump | None = None
         self._capabilities = Capabilities(implementation)
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Host {self.app!r}>"
 
     # --- life ---
 
@@ -130,9 +141,9 @@ class Host:
         mandatory plugin cannot start, ConfigError, JournalError and OrderError for what the operator has to mend;
         nothing is left running then.
         """
-        if self._loop is not None:
+        if self._own_loop is not None:
             raise HostError("this host runs already; make another one")
-        self._loop = asyncio.get_running_loop()
+        self._own_loop = OwnLoop()
         try:
             await self._start()
         except BaseException:
@@ -209,8 +220,9 @@ class Host:
         """Stop tasks and plugins, close the sessions, write what is queued, and close the journal.
 
         Plugins hear what was emitted, SESSION_END of every open session last. Safe to call twice. No plugin can hold it
-        up longer than its deadline for `ally_stop` and a second.
+        up longer than its deadline for `ally_stop` and a second. Raises HostError on another loop than its own.
         """
+        self._check_loop("stop")
         try:
             if self._control is not None:
                 await self._control.close()
@@ -228,7 +240,7 @@ class Host:
                 self._pump.close()
                 self.journal.sources.remove(self._pump.write)
             journal, self._journal = self._journal, self._given_journal
-            self._crew = self._loop = self._control = self._live = self._pump = None
+            self._crew = self._own_loop = self._control = self._live = self._pump = None
             if journal is not None and self._given_journal is None:
                 await journal.close()
 
@@ -247,13 +259,25 @@ class Host:
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """The event loop that the host runs on, None before the start and after the end."""
-        return self._loop
+        return self._own_loop.loop if self._own_loop is not None else None
+
+    @property
+    def own_loop(self) -> OwnLoop:
+        """The loop that the host runs on, for what belongs to it too. Raises HostError when the host does not run."""
+        if self._own_loop is None:
+            raise HostError(_NOT_RUNNING)
+        return self._own_loop
+
+    def _check_loop(self, call: str) -> None:
+        """Refuse a call from another loop. Raises HostError."""
+        if self._own_loop is not None:  # else nothing of it waits anywhere
+            self._own_loop.check(call, self)
 
     @property
     def journal(self) -> Journal:
         """The journal, while the host runs. Raises HostError before."""
         if self._journal is None:
-            raise HostError("this host does not run; use `async with Host(...) as host:`")
+            raise HostError(_NOT_RUNNING)
         return self._journal
 
     @property
@@ -283,7 +307,7 @@ class Host:
         if session_id is not None and (known := self.sessions.get(session_id)) is not None:
             return known
         if self._crew is None:
-            raise HostError("this host does not run; use `async with Host(...) as host:`")
+            raise HostError(_NOT_RUNNING)
         if session_id is not None and not (isinstance(session_id, str) and session_id and session_id.isprintable()):
             raise HostError(f"session id is {session_id!r:.80}; expected a line of text")
         name = session_id if session_id is not None else new_id("s")
@@ -361,6 +385,7 @@ class Host:
         The arguments are checked against its schema first (ArgumentsError). Raises NotFoundRefused for an unknown tool,
         ToolCallError when the tool fails or is too slow. Gates are asked by `Session.run_tool_call`, not here.
         """
+        self._check_loop("call_tool")
         return await self._run_tool(self.tools.find(name, plugin), arguments, session_id, timeout)
 
     async def _run_tool(
@@ -391,6 +416,7 @@ class Host:
         self, session: Session, tool: AgentTool, arguments: Mapping[str, Any], timeout: float | None
     ) -> ToolResult:
         """Call what an agent of a session may call; see `Session.call_agent_tool`."""
+        self._check_loop("call_agent_tool")
         if tool.kind == "tool":
             return await self._run_tool(find_offered(self.tools, tool), arguments, session.id, timeout)
         find_offered(self.actions, tool)
@@ -400,6 +426,7 @@ class Host:
 
     async def run_action(self, session: Session, request: ActionRequest, timeout: float) -> Any:
         """Carry out an action for the person, the agent or the host."""
+        self._check_loop("run_action")
         return await self.bus.run_action(session, request, timeout)
 
     def make_tool(self, kind: str, handler: Callable[..., Any], described: Mapping[str, Any]) -> ToolSpec:
@@ -431,6 +458,7 @@ class Host:
 
     async def capability(self, hook: str, **arguments: Any) -> Any:
         """Call a capability hook: the host author's implementation, and the default where that has no answer."""
+        self._check_loop("capability")
         return await self._capabilities.call(hook, **arguments)
 
 

@@ -1,7 +1,8 @@
 """One conversation: its events, its gates and transforms, and the safe points at which plugins' messages enter.
 
-`emit` may be called from any thread and never waits; everything else belongs to the host's loop. What the session
-shares with others (plugins, journal, clock) comes from the host.
+`emit` may be called from any thread and never waits; everything else belongs to the host's loop, and a coroutine that
+is awaited on another one raises HostError at once. What the session shares with others (plugins, journal, clock) comes
+from the host.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ from .stream import HostStream
 from .toolcalls import Asker, OpenCall, Runner, refuse_unshown, run_tool_call
 
 if TYPE_CHECKING:
+    from ally_plugins.host.own_loop import OwnLoop
     from ally_plugins.journal.journal import Journal
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.dispatch import Dispatcher, Transformed
@@ -88,6 +90,11 @@ class SessionSide(Protocol):
     @property
     def journal(self) -> Journal:
         """The journal, while the host runs."""
+        ...
+
+    @property
+    def own_loop(self) -> OwnLoop:
+        """The loop that the host runs on, while it does."""
         ...
 
     def pump(self, session: Session) -> None:
@@ -150,6 +157,7 @@ class Session:
         )
         self.has_person = host.has_person
         self._host = host
+        self._own_loop = host.own_loop
         self._lock = self.ring.lock
         self._now_ms = host.clock.time_ms
         self._stream = host.stream
@@ -283,6 +291,7 @@ class Session:
 
         Cancelling stops the waiting and nothing else.
         """
+        self._own_loop.check("drained", self)
         waiting = [
             lane.submit("drained", None, session_id=self.id)
             for lane in self._host.lanes()
@@ -303,22 +312,27 @@ class Session:
         Each gate answers within its deadline, or counts as deny. `ask` without a person present is deny. Cancelling
         takes the question back.
         """
+        self._own_loop.check("gate_tool_call", self)
         return await self.judge.gate_tool_call(call, self._origin)
 
     async def gate_permission(self, request: PermissionRequest) -> Ruling:
         """Ask the plugins about the host's own permission question; a waiver stands in for the person's answer."""
+        self._own_loop.check("gate_permission", self)
         return await self.judge.gate_permission(request, self._origin)
 
     async def transform_tool_input(self, call: ToolCall) -> ToolCall:
         """Return the call with the arguments that the plugins made of it. Raises GateRefused when one blocks."""
+        self._own_loop.check("transform_tool_input", self)
         return _unblocked(await self.judge.transform_tool_input(call, self._origin))
 
     async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
         """Return the result that the plugins made of a tool's. Raises GateRefused when one blocks."""
+        self._own_loop.check("transform_tool_output", self)
         return _unblocked(await self.judge.transform_tool_output(call, result, self._origin))
 
     async def transform_user_message(self, message: Message) -> Message:
         """Return what the plugins made of the person's message. Raises GateRefused when one blocks."""
+        self._own_loop.check("transform_user_message", self)
         return _unblocked(await self.judge.transform_user_message(message))
 
     async def transform_system_prompt(self, sections: Iterable[PromptSection]) -> tuple[PromptSection, ...]:
@@ -327,6 +341,7 @@ class Session:
         Ask `wants("system_prompt")` first, so that sections are made only where somebody wants them. Names must be
         unique; ValueError says which is not.
         """
+        self._own_loop.check("transform_system_prompt", self)
         given = tuple(sections)
         if not self.judge.is_asked("ally_transform_system_prompt"):
             return given
@@ -340,6 +355,7 @@ class Session:
         shown private messages, which stay behind the message that they followed. Messages without an id are given one;
         ids must be unique, ValueError says which is not.
         """
+        self._own_loop.check("transform_model_request", self)
         if not self.judge.is_asked("ally_transform_model_request"):
             return request
         return _unblocked(await self.judge.transform_model_request(with_ids(request), self._origin))
@@ -373,6 +389,7 @@ class Session:
         the call with `denied`, but for a failed `check`, of which no event tells. A preview that fails is left out.
         Errors of `run` become such a result too; cancelling cancels `run` and emits the end with an error.
         """
+        self._own_loop.check("run_tool_call", self)
         return await run_tool_call(self, call, run, ask=ask, check=check, preview=preview)
 
     async def refuse_call(
@@ -407,6 +424,7 @@ class Session:
         the call is cancelled is returned by the next one. Raises SessionError for a closed session, ValueError for
         another `kind`.
         """
+        self._own_loop.check("safe_point", self)
         self._check_open()
         if kind not in SAFE_POINTS:
             raise ValueError(f"safe_point is {kind!r}; expected one of {', '.join(map(repr, SAFE_POINTS))}")
@@ -428,6 +446,7 @@ class Session:
 
     async def wait_for_trigger(self) -> None:
         """Wait until a plugin that may wakes the agent; then call `safe_point("turn_start")` and run a turn."""
+        self._own_loop.check("wait_for_trigger", self)
         await self.triggered.wait()
 
     def expect(self, waiting: Waiting) -> None:
@@ -455,6 +474,7 @@ class Session:
 
     async def context(self, parts: Sequence[str], since: str | None = None) -> Context:
         """Return parts of the session's context, without what is private; the host's implementation answers."""
+        self._own_loop.check("context", self)
         found = await self._host.capability("ally_get_context", session=self, parts=parts, since=since)
         return without_private(_only(found, parts))
 
@@ -471,6 +491,7 @@ class Session:
         `timeout` is in seconds; a plugin's action has its own besides. Raises NotFoundRefused, ArgumentsError,
         ToolCallError, and UnavailableRefused when it cannot be recorded.
         """
+        self._own_loop.check("request_action", self)
         origin = () if by == "person" else self._origin
         request = ActionRequest(action, freeze_mapping(arguments or EMPTY), by, origin=origin)
         return await self._host.run_action(self, request, timeout)
@@ -491,6 +512,7 @@ class Session:
         Gates are asked by `run_tool_call`, not here. An action is announced and recorded as asked for by the agent.
         Raises ArgumentsError before anything runs, ToolCallError when it fails, NotFoundRefused when it is gone.
         """
+        self._own_loop.check("call_agent_tool", self)
         return await self._host.call_agent_tool(self, tool, arguments or EMPTY, timeout)
 
     async def close(self) -> None:
@@ -498,6 +520,7 @@ class Session:
 
         Emits SESSION_END, unless the host did.
         """
+        self._own_loop.check("close", self)
         if self.is_closed:
             return
         self.end("closed")

@@ -1,0 +1,54 @@
+"""The event loop that a host and its sessions belong to, and the refusal of calls that come from another one.
+
+A call on a wrong loop would not fail by itself: it would wait for a wake-up that never comes to its loop, until some
+deadline, or for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from threading import get_ident
+from typing import Final
+
+from ally_plugins.contract.values.errors import HostError
+
+__all__ = ["OwnLoop"]
+
+
+class OwnLoop:
+    """The loop that runs where this is made. Whoever owns it checks it first in each public coroutine."""
+
+    __slots__ = ("_thread", "_thread_name", "loop")
+
+    def __init__(self) -> None:
+        self.loop: Final = asyncio.get_running_loop()
+        self._thread: Final = get_ident()
+        self._thread_name: Final = threading.current_thread().name
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller runs on this loop."""
+        # A thread runs one loop at a time. This is a fifth of `get_running_loop`, which asks for the process's id.
+        return get_ident() == self._thread and self.loop.is_running()
+
+    def check(self, call: str, owner: object) -> None:
+        """Return when the caller runs on this loop.
+
+        Raises HostError, which names the call, its owner, both places and the ways out. So nothing waits, and no gate
+        is taken to have agreed.
+        """
+        if get_ident() != self._thread or not self.loop.is_running():
+            raise HostError(f"{call}() was called {self._found()}, but {owner!r} belongs to {self._expected()}")
+
+    def _found(self) -> str:
+        name = threading.current_thread().name
+        return f"on the event loop of thread {name!r}" if get_ident() != self._thread else "on another event loop"
+
+    def _expected(self) -> str:
+        if self.loop.is_closed():
+            return f"one of thread {self._thread_name!r} that has been closed; make another host on this loop"
+        return (
+            f"that of thread {self._thread_name!r}; use"
+            f" asyncio.run_coroutine_threadsafe(..., host.loop), or a BlockingHost from plain threads"
+        )
