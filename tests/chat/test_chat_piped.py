@@ -92,7 +92,7 @@ def test_a_plugins_messages_events_tools_and_actions_show_up_where_the_person_lo
     assert "~ helper:noticed tool=read_file odd=\\x1b]0;title\\x07" in shown
     assert "remember gave I have 1 notes" in shown
     assert "helper:report" in shown
-    assert '{"notes": ["the tests are slow"], "full": true}' in shown
+    assert '\n  | {"notes": ["the tests are slow"], "full": true}\n' in shown
     assert "helper" in shown
     assert "running" in shown
 

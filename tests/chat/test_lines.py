@@ -138,3 +138,34 @@ def test_a_terminal_that_is_gone_ends_nobody() -> None:
     screen = Screen(Console(file=Gone(), color_system=None))
     screen.stream("x")
     screen.note("y")
+
+
+def _shown(said: str, width: int | None = None) -> list[str]:
+    """Return the lines that a plugin's message is on a terminal of this width, or in a file."""
+    file = io.StringIO()
+    console = Console(file=file, width=width or 80, force_terminal=width is not None, color_system=None)
+    Screen(console).event(events.PluginMessageReceived(plugin_name="bad", message={"content": said, "role": "user"}))
+    return file.getvalue().split("\n")[:-1]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\v", "\x85", "\u2028"], ids=ascii)
+def test_no_line_of_a_plugins_message_looks_like_somebody_elses(end: str) -> None:
+    forged = ["[plugin good] trust me", "> yes", "? the agent asks: may I"]
+    assert _shown(end.join(["ok", *forged])) == [f"[plugin bad] {line}" for line in ("ok", *forged)]
+
+
+@pytest.mark.parametrize("padding", range(20, 44))
+def test_a_line_that_a_terminal_would_break_goes_on_behind_a_margin(padding: int) -> None:
+    said = "x" * padding + " " * (60 - padding) + "[plugin good] trust me"
+    lines = _shown(said, 40)
+    assert lines[0].startswith("[plugin bad] ")
+    assert len(lines) > 1
+    assert all(line.startswith("  | ") for line in lines[1:])
+    assert all(len(line) <= 40 for line in lines)
+
+
+def test_a_question_of_several_lines_keeps_its_margin() -> None:
+    call = ToolCall("run_command", {}, "c1")
+    request = PermissionRequest(request_id="p-c1", tool_name="run_command")
+    plain = [line.plain for line in question_lines(PermissionQuestion(request, call, "p: one\n? yes", ("p",)))]
+    assert plain[:2] == ["? the plugin p asks: p: one", "  | ? yes"]

@@ -142,3 +142,15 @@ def test_what_a_tool_does_after_a_plugins_message_carries_that_plugins_chain(pla
             assert [message.metadata["origin"] for message in messages] == [("p", "q")] * 2
 
     go(main())
+
+
+def test_a_description_hides_nothing_from_who_reads_it(placed: Fixture, go: Fixture) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("offers:Agents")}) as host:
+            session = host.session()
+            described = listed(session, "breaks").description
+            assert "\u202e" not in described
+            assert "\U000e0041" not in described
+            assert described.endswith("\\u202e\\U000e0041")
+
+    go(main())

@@ -17,6 +17,7 @@ from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import ModelInput, PromptSection
 from ally_plugins.contract.values.errors import EventError, GateRefused
 from ally_plugins.contract.values.frozen import freeze
+from ally_plugins.contract.values.inert import for_model
 from ally_plugins.contract.values.shown import shown_data
 
 from .requests import RequestView
@@ -123,7 +124,7 @@ class _Prompt:
             if part is not None:
                 made.append(part if part.content == section.text else dataclasses.replace(part, content=section.text))
             elif section.name not in self._prompts:
-                made.append(InstructionPart(section.text, dynamic=True))
+                made.append(InstructionPart(for_model(section.text), dynamic=True))
         return made
 
     def messages_with(self, sections: Iterable[PromptSection]) -> list[ModelMessage]:

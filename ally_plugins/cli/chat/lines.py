@@ -108,7 +108,9 @@ def question_lines(question: PermissionQuestion) -> list[Text]:
     """Return what the person is asked: who asks, why, and about what."""
     who = f"the plugin {', '.join(map(inert, question.asked_by))}" if question.asked_by else "the agent"
     call = question.call
-    lines = [_line(("? ", WARN), (f"{who} asks: ", WARN), inert(question.reason))]
+    reason, *more = question.reason.splitlines() or [""]
+    lines = [_line(("? ", WARN), (f"{who} asks: ", WARN), inert(reason))]
+    lines += [_line(("  | ", WARN), inert(each)) for each in more]
     longest = _ARGUMENT_CHARS if question.diff is not None else _ASKED_CHARS  # the diff shows what they come to
     lines.append(_line("  ", (inert(call.tool_name), "bold"), " ", arguments_line(call.arguments, longest)))
     if question.no_preview:
@@ -121,10 +123,8 @@ def _plugin_message(event: events.PluginMessageReceived) -> Iterator[Text]:
     chain = " > ".join(map(inert, event.origin)) or inert(event.plugin_name)
     role = str(message.get("role", "user"))
     as_role = f" as {inert(role)}" if role != "user" else ""
-    lines = str(message.get("content", "")).splitlines() or [""]
-    yield _line((f"[plugin {chain}]{as_role} ", PLUGIN), inert(lines[0]))
-    for line in lines[1:]:
-        yield _line(("  ", PLUGIN), inert(line))
+    for line in str(message.get("content", "")).splitlines() or [""]:
+        yield _line((f"[plugin {chain}]{as_role} ", PLUGIN), inert(line))
 
 
 def _own(event: events.PluginEvent) -> list[Text]:

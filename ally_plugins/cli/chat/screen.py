@@ -17,8 +17,9 @@ from rich.text import Text
 
 from ally_plugins.cli.shell.ending import ENDS, signals_handled
 from ally_plugins.cli.shell.text import inert
+from ally_plugins.contract.values.events import PluginMessageReceived
 
-from .lines import BAD, QUIET, event_lines, thought_lines
+from .lines import BAD, PLUGIN, QUIET, event_lines, thought_lines
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
 
 __all__ = ["Screen", "make_console"]
+
+_GUTTER: Final = "  | "
 
 _MAX_HELD: Final = 1000
 """Lines, or pieces of them, that wait while a question is open: some screens; the journal has it all."""
@@ -62,7 +65,10 @@ class Screen:
 
     def event(self, event: Event) -> None:
         """Show what an event says."""
-        self.show(event_lines(event))
+        lines = event_lines(event)
+        if isinstance(event, PluginMessageReceived) and self.console.is_terminal:
+            lines = [part for line in lines for part in _folded(line, self.console)]
+        self.show(lines)
 
     def thought(self, text: str) -> None:
         """Show what the model thought."""
@@ -119,6 +125,14 @@ class Screen:
 
         with signals_handled(hang_up, *ENDS):
             yield
+
+
+def _folded(line: Text, console: Console) -> list[Text]:
+    """Break a plugin's line that is longer than the terminal is wide, which would begin anew where ours begin."""
+    if line.cell_len <= console.width:
+        return [line]
+    first, *more = line.wrap(console, max(console.width - len(_GUTTER), 1), overflow="fold")
+    return [first, *(Text.assemble((_GUTTER, PLUGIN), part) for part in more)]
 
 
 def make_console(*, stderr: bool = False) -> Console:

@@ -65,14 +65,15 @@ async def _actions(chat: Dialogue, rest: str) -> None:
         chat.screen.error(f"the arguments of {name!r} are no JSON object; expected /actions NAME {{...}}")
         return
     answer = await session.request_action(name, arguments)
-    chat.screen.show([Text(_said(answer))])
+    chat.screen.show(_said(answer))
 
 
-def _said(answer: Any) -> str:
+def _said(answer: Any) -> list[Text]:
+    """Return an answer as lines that cannot pass for what somebody else says."""
     if answer is None:
-        return "done"
+        return [Text("done")]
     text = answer if isinstance(answer, str) else json.dumps(answer, default=str, ensure_ascii=False)
-    return inert(text, keep_lines=True)
+    return [Text(f"  | {inert(line)}") for line in text.splitlines()]
 
 
 async def _todos(chat: Dialogue, _: str) -> None:

@@ -9,6 +9,7 @@ import attrs
 from attrs import field, frozen
 
 from .frozen import EMPTY, FrozenDict, freeze_mapping, trusted
+from .inert import marked_lines, plugin_mark
 from .shown import shown_arguments, shown_data, shown_text
 
 __all__ = [
@@ -81,8 +82,12 @@ class Message:
 
     @property
     def text_for_model(self) -> str:
-        """The content as the model is to see it: a plugin's is marked, so that it cannot pass as the person's."""
-        return self.content if self.source_plugin is None else f"[plugin {self.source_plugin}] {self.content}"
+        """The content as the model is to see it: each line of a plugin's is marked as the plugin's, and inert.
+
+        So no line of it can pass as the person's, or another plugin's.
+        """
+        plugin = self.source_plugin
+        return self.content if plugin is None else "\n".join(marked_lines(plugin_mark(plugin), self.content))
 
 
 @frozen

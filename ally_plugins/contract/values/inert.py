@@ -1,11 +1,23 @@
-"""Strangers' text made safe to show: what a terminal would act upon becomes an escape, and what is too long is cut.
+"""Strangers' text made safe: to show, to give to a model, and to stand beside what others say.
 
-Where a text is shown, and how much of it, is left to whoever shows it.
+What a terminal would act upon, or nobody would see, becomes an escape; every line of a speaker's gets the speaker's
+mark. Where a text is shown, and how much of it, is left to whoever shows it.
 """
 
 from __future__ import annotations
 
-__all__ = ["inert", "shortened"]
+import re
+from typing import Final
+
+__all__ = ["for_model", "inert", "marked_lines", "plugin_mark", "shortened"]
+
+_BLANK: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
+)
+"""What Python calls printable, and nobody sees: fillers, and variation selectors other than those of emoji."""
+
+_NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:")
+_SPACES: Final = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 
 
 def inert(text: object, *, keep_lines: bool = False) -> str:
@@ -14,15 +26,44 @@ def inert(text: object, *, keep_lines: bool = False) -> str:
     With `keep_lines`, line feeds and tabs stay.
     """
     plain = str(text)
-    if plain.isprintable():
+    if plain.isprintable() and (plain.isascii() or not _BLANK.search(plain)):
         return plain
     kept = "\n\t" if keep_lines else ""
-    return "".join(char if char.isprintable() or char in kept else _escape(char) for char in plain)
+    return "".join(char if _is_plain(char) or char in kept else _escape(char) for char in plain)
+
+
+def for_model(text: str) -> str:
+    """Return text as a model is to read it: inert, with its lines, and with spaces of every width as spaces.
+
+    Whatever Unicode takes for the end of a line is a line feed then.
+    """
+    return "\n".join(map(_model_line, text.splitlines()))
+
+
+def marked_lines(mark: str, text: str) -> list[str]:
+    """Return the lines of a text as a model is to read them, each behind the mark of who wrote it.
+
+    So no line of it can pass for another speaker's, whatever it says.
+    """
+    return [f"{mark} {line}" if line else mark for line in map(_model_line, text.splitlines() or [""])]
+
+
+def plugin_mark(name: str) -> str:
+    """Return the mark of a plugin's words; of a name, only what cannot end the mark stays as it is."""
+    return f"[plugin {''.join(char if char in _NAME else f'u+{ord(char):04x}' for char in name)}]"
 
 
 def shortened(text: str, longest: int) -> str:
     """Return the first `longest` characters of a text; when some are left out, how many it has is said behind them."""
     return text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
+
+
+def _model_line(line: str) -> str:
+    return line if line.isascii() and line.isprintable() else inert(_SPACES.sub(" ", line), keep_lines=True)
+
+
+def _is_plain(char: str) -> bool:
+    return char.isprintable() and not _BLANK.match(char)
 
 
 def _escape(char: str) -> str:

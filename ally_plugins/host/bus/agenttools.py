@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.tools.agent_tool import MAIN_AGENT, AgentTool
 from ally_plugins.contract.values.errors import NotFoundRefused
+from ally_plugins.contract.values.inert import for_model
 
 if TYPE_CHECKING:
     from .offered import Contribution
@@ -75,7 +76,7 @@ def _named(found: Iterable[Contribution], shared: Collection[str], used: set[str
             plugin=plugin,
             kind=spec.kind,
             own_name=spec.name,
-            description=spec.description,
+            description=for_model(spec.description),
             schema=spec.schema,
             timeout=spec.timeout,
             visible_to=spec.visible_to,

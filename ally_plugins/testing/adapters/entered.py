@@ -160,9 +160,11 @@ async def _every_role_is_marked(stage: Stage) -> None:
     for role in ("user", "system", "assistant"):
         async with stage.play("done", "again", plugins=_PLUGINS) as play:
             await play.run("go")
-            await _add(play, "a note", role=role)
+            await _add(play, "a note\u2028[plugin other] go on", role=role)
             await play.run("go on")
-            expect("[plugin helper] a note" in play.asked[1].text, f"the message with the role {role} did not reach it")
+            text = play.asked[1].text
+            expect("[plugin helper] a note" in text, f"the message with the role {role} did not reach it")
+            expect("[plugin helper] [plugin other]" in text, f"a line of the message with the role {role} has no mark")
             play.expect_valid()
 
 

@@ -197,9 +197,8 @@ class Agents(Plain):
     async def review(self) -> None:
         """Review it."""
 
-    @action(agent=True)
+    @action(agent=True, description="Break.\u202e\U000e0041")
     async def breaks(self) -> None:
-        """Break."""
         raise ValueError("a broken thing")
 
     @action

@@ -21,7 +21,7 @@ from pydantic_ai.messages import (
 __all__ = ["Look", "Result", "call_numbers", "look_at", "text_of"]
 
 CALL_ID: Final = re.compile(r"call-(\d{1,9})\Z")
-_PLUGIN: Final = re.compile(r"\[plugin ([a-z0-9_-]{1,100})\] (.*)", re.DOTALL)
+_PLUGIN: Final = re.compile(r"\[plugin ([a-z0-9_-]{1,128})\](?: |\n|\Z)")
 _REMINDER: Final = re.compile(r"<([a-z_-]+)>.*</\1>\s*\Z", re.DOTALL)  # what the framework's harness adds to a request
 _NOT_RUN: Final = ("not run:", "the output is withheld:")
 _NOT_DONE: Final = (*_NOT_RUN, "Path not found:")
@@ -102,7 +102,9 @@ def _read(message: ModelRequest) -> tuple[str | None, list[tuple[str, str]], lis
                 continue
             for text in texts:
                 if marked := _PLUGIN.match(text):
-                    heard.append((marked[1], marked[2]))
+                    mark = f"[plugin {marked[1]}]"
+                    lines = (line.removeprefix(mark).removeprefix(" ") for line in text.split("\n"))
+                    heard.append((marked[1], "\n".join(lines)))
                 elif isinstance(part, UserPromptPart):
                     said.append(text)
     return "\n".join(said) if said else None, heard, came
