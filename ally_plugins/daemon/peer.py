@@ -99,7 +99,7 @@ class Peer:
             self._flush()
 
     def respond(self, request_id: int | str, result: Any) -> None:
-        """Answer a request. Raises TypeError for a result that JSON cannot say; it is not answered then."""
+        """Answer a request. Raises EncodeError for a result that JSON cannot say; it is not answered then."""
         self.connection.respond(request_id, result)
         self._flush()
 

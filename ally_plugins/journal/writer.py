@@ -19,6 +19,7 @@ import orjson
 
 from ally_plugins.contract.values.errors import JournalError
 
+from .apart import is_of_the_disk, write_apart
 from .entries import Entry, Item, batch_of, count_of
 from .folding import Folds
 from .headfile import write_head
@@ -40,16 +41,6 @@ _BATCH_ENTRIES: Final = 500  # in one transaction: what one statement holds (see
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 # What may wait in memory while the disk is slow or fails: about 200,000 events. More is lost, and counted.
 _SOON_BYTES: Final = 64 * 1024 * 1024
-# The fault of one entry, not of the disk: the others of its batch are written without it.
-_ENTRY_FAULTS: Final = (
-    sqlite3.IntegrityError,
-    sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
-    sqlite3.DataError,
-    OverflowError,
-    TypeError,
-    ValueError,
-)
 
 
 class Writer:
@@ -246,31 +237,15 @@ class Writer:
         batch, *waiters = batch_of(entries)
         try:
             written = store.write(batch)
-        except _ENTRY_FAULTS as error:
-            self._write_one_by_one(store, entries, error)
+        except Exception as error:
+            if is_of_the_disk(error):
+                raise
+            for size in write_apart(store, entries, self.note_lost):
+                with self._lock:
+                    self._soon_bytes -= size
         else:
             settle(outcomes_of(store, written, *waiters))
         self._succeed(entries, lost)
-
-    def _write_one_by_one(self, store: Store, entries: list[Entry], error: Exception) -> None:
-        """Write a batch that holds a bad entry, so that only that one fails."""
-        if len(entries) == 1:
-            _log.error("the journal cannot write this: %s", error)
-            self.lost += entries[0][1] is None
-            settle([(entries[0][1], JournalError(f"the journal cannot write this: {error}"))])
-            return
-        for i, entry in enumerate(entries):
-            batch, *waiters = batch_of([entry])
-            try:
-                written = store.write(batch)
-            except _ENTRY_FAULTS as fault:
-                self._write_one_by_one(store, [entry], fault)
-            except BaseException:
-                self._release(entries[:i])
-                del entries[:i]  # those are written, and must not be written again
-                raise
-            else:
-                settle(outcomes_of(store, written, *waiters))
 
     def _succeed(self, entries: Iterable[Entry], lost: int) -> None:
         self._release(entries)

@@ -6,11 +6,13 @@ Fail closed: whatever is not a clear answer counts as deny, with its cause recor
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from attrs import frozen
 
 from ally_plugins.contract.values.errors import PluginError
+from ally_plugins.contract.values.inert import inert, marked_lines
 from ally_plugins.contract.values.verdicts import Allow, Ask, Deny, Replace, Verdict, describe_answer
 
 from .validation import find_text_problem
@@ -33,16 +35,29 @@ __all__ = [
 MAX_REASON_CHARS: Final = 2_000  # a reason is read by a person in a dialog and by the model: half a page
 
 Cause: TypeAlias = Literal[
-    "verdict", "crash", "timeout", "nonsense", "not_running", "quarantined", "failed", "restarting", "waiting"
+    "verdict",
+    "crash",
+    "timeout",
+    "nonsense",
+    "unshown",
+    "not_running",
+    "quarantined",
+    "failed",
+    "restarting",
+    "waiting",
 ]
 """Why a vote is what it is: the plugin's own `verdict`, or the failure that stands in for one."""
 
 OnError: TypeAlias = Literal["allow", "deny"]
 
+_NEXT_REASON: Final = re.compile(r";\s*[^\s;:]+:")
+"""How the reason of the next plugin would begin; one that holds that itself is quoted."""
+
 _FAILURES: Final[dict[str, tuple[str, str, str]]] = {
     "crash": ("its gate crashed", "see", "info {plugin}"),
     "timeout": ("its gate did not answer in time", "see", "info {plugin}"),
     "nonsense": ("its gate gave no valid verdict", "see", "info {plugin}"),
+    "unshown": ("its gate cannot be shown this", "leave that value out, or see", "info {plugin}"),
     "not_running": ("it has a gate and is not running", "see", "info {plugin}"),
     "failed": ("it has a gate and could not start", "see", "info {plugin}"),
     "quarantined": ("it has a gate and is in quarantine", "let it out with", "release {plugin}"),
@@ -173,4 +188,12 @@ def _names(votes: list[Vote]) -> tuple[str, ...]:
 
 
 def _reasons(votes: list[Vote]) -> str:
-    return "; ".join(f"{vote.plugin}: {vote.verdict.reason}" for vote in votes if isinstance(vote.verdict, (Ask, Deny)))
+    """Return who says what. No line, and no part of one, can pass for another plugin's reason."""
+    said = [_said(vote.plugin, vote.verdict.reason) for vote in votes if isinstance(vote.verdict, (Ask, Deny))]
+    return ("; " if all(len(lines) == 1 for lines in said) else "\n").join("\n".join(lines) for lines in said)
+
+
+def _said(plugin: str, reason: str) -> list[str]:
+    if _NEXT_REASON.search(reason):
+        reason = '"' + reason.replace('"', "'") + '"'
+    return marked_lines(f"{inert(plugin)}:", reason)

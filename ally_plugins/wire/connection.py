@@ -143,7 +143,7 @@ class Connection:
     def request(self, method: str, params: Mapping[str, Any] | None = None) -> int:
         """Ask the peer and return the id of the request.
 
-        Raises BudgetRefused when the line is longer than the peer takes, TypeError when `params` is not JSON.
+        Raises BudgetRefused when the line is longer than the peer takes, EncodeError when `params` is not JSON.
         """
         id_ = self._last_id + 1
         self.write(self._fitting(encode_request(id_, method, params), method))
@@ -158,8 +158,8 @@ class Connection:
     def respond(self, id_: MessageId, result: Any) -> None:
         """Answer a request of the peer's; one that has ended is dropped and counted.
 
-        A result that is longer than the peer takes becomes an error. Raises TypeError when it is not JSON; the request
-        is still there then.
+        A result that is longer than the peer takes becomes an error. Raises EncodeError when it is not JSON; the
+        request is still there then.
         """
         if id_ not in self._incoming:
             self.counts.dropped += 1

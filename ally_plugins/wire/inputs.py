@@ -30,7 +30,7 @@ def section_changes(new: tuple[PromptSection, ...]) -> dict[str, Any]:
         if type(section) is not PromptSection:
             raise TypeError(f"sections[{index}] is of the type {type(section).__name__}")
     changes = {"sections": sections_to_wire(new)}
-    encode(changes)  # raises TypeError, rather than when it is sent
+    encode(changes)  # raises EncodeError, rather than when it is sent
     return changes
 
 

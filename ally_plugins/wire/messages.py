@@ -142,26 +142,26 @@ def parse(frame: bytes, limits: WireLimits = DEFAULT_LIMITS, outgoing: Mapping[A
 
 
 def encode_request(id_: int, method: str, params: Mapping[str, Any] | None) -> bytes:
-    """Return the line of a request. Raises TypeError when `params` holds something that is no JSON value."""
+    """Return the line of a request. Raises EncodeError when `params` holds something that is no JSON value."""
     if params is None:
         return encode({"jsonrpc": "2.0", "id": id_, "method": method}) + b"\n"
     return encode({"jsonrpc": "2.0", "id": id_, "method": method, "params": params}) + b"\n"
 
 
 def encode_notification(method: str, params: Mapping[str, Any] | None = None) -> bytes:
-    """Return the line of a notification. Raises TypeError when `params` holds something that is no JSON value."""
+    """Return the line of a notification. Raises EncodeError when `params` holds something that is no JSON value."""
     if params is None:
         return encode({"jsonrpc": "2.0", "method": method}) + b"\n"
     return encode({"jsonrpc": "2.0", "method": method, "params": params}) + b"\n"
 
 
 def encode_response(id_: MessageId, result: Any) -> bytes:
-    """Return the line of a result. Raises TypeError when `result` is no JSON value."""
+    """Return the line of a result. Raises EncodeError when `result` is no JSON value."""
     return encode({"jsonrpc": "2.0", "id": id_, "result": result}) + b"\n"
 
 
 def encode_error(id_: MessageId | None, code: int, message: str, data: Any = None) -> bytes:
-    """Return the line of an error; `data` is left out when None. Raises TypeError when it is no JSON value."""
+    """Return the line of an error; `data` is left out when None. Raises EncodeError when it is no JSON value."""
     error = {"code": code, "message": message}
     if data is not None:
         error["data"] = data

@@ -331,3 +331,17 @@ def test_a_flood_of_refusals_is_counted_one_by_one_and_written_folded(run: Any, 
             assert "ally-plugins grant p add_message:user" in records[0].data["text"]
 
     run(main())
+
+
+@pytest.mark.parametrize("content", [10**5000, b"x", object(), None], ids=lambda value: type(value).__name__)
+def test_what_is_no_text_is_refused_with_a_key_as_without(content: Any, run: Any, new_host: Any, puppet: Any) -> None:
+    async def main() -> None:
+        plugin = puppet()
+        async with new_host(plugins={"p": plugin}) as host:
+            host.session("s")
+            for key in (None, "k"):
+                with pytest.raises(ValidationRefused, match=r"content is (of the type|None)"):
+                    await plugin.ally.add_message("user", content, key=key)
+            assert host.plugins["p"].counts.crashes == 0
+
+    run(main())

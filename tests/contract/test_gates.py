@@ -34,6 +34,14 @@ async def rule(host: Any, **about: Any) -> Any:
 
 # --- what goes wrong ---
 
+
+class Mute(Exception):
+    """An error that raises when it is asked what it says."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("not even that")
+
+
 FAILURES: list[tuple[BaseException, str]] = [
     (ValueError("broken"), "ValueError: broken"),
     (SystemExit(3), "SystemExit: 3"),
@@ -43,6 +51,7 @@ FAILURES: list[tuple[BaseException, str]] = [
     (asyncio.CancelledError(), "CancelledError"),
     (MemoryError(), "MemoryError"),
     (TimeoutError("mine"), "TimeoutError: mine"),
+    (Mute(), "Mute: its text cannot be read"),
 ]
 
 

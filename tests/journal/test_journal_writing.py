@@ -353,3 +353,33 @@ def test_a_journal_in_memory_does_the_same_and_leaves_nothing() -> None:
         return journal.path
 
     assert not asyncio.run(main()).parent.exists()
+
+
+class Grim:
+    """A value that the disk's layer cannot take, with an error that nobody has foreseen."""
+
+    def __conform__(self, _protocol: Any) -> Any:
+        raise RecursionError("no end of it")
+
+
+@pytest.mark.parametrize("bad", ["p:\ud800", object(), Grim()], ids=["surrogate", "object", "grim"])
+@pytest.mark.parametrize("place", [0, 1, 250, 511])
+def test_one_bad_event_takes_no_neighbour_along(
+    bad: Any, place: int, path: Path, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> int:
+        rows: list[Any] = [("s", seq, 1000 + seq, "p:e", None, b"{}") for seq in range(1, 513)]
+        rows[place] = ("s", place + 1, 1001, bad, None, b"{}")
+        journal.add_events([("other", 1, 1000, "p:e", None, b"{}")])
+        journal.add_events(rows)
+        journal.add_events([("s", 513, 2000, "p:e", None, b"{}")])
+        return await journal.accept(message(1))  # in the same batch
+
+    assert asyncio.run(main()) > 0
+    with Reading(path) as reading:
+        assert [event.seq for event in reading.events("s")] == [seq for seq in range(1, 514) if seq != place + 1]
+        assert [event.seq for event in reading.events("other")] == [1]
+        assert [each.id for each in reading.pending("s")] == ["m1"]
+    assert journal.lost == 1
+    assert journal.healthy
+    assert f"the journal cannot write the event s:{place + 1}" in caplog.text

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins.contract.values.errors import PluginError, ToolCallError
-from ally_plugins.contract.values.events import EventsDropped, TodoUpdate, ToolCallStart
+from ally_plugins.contract.values.events import EventsDropped, TodoUpdate, ToolCallEnd, ToolCallStart
 from ally_plugins.host.code_ally.sockets import QUEUE, SocketLink
-from ally_plugins.runtime.lanes.link import DaemonGone
+from ally_plugins.runtime.lanes.link import DaemonGone, NotSent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -300,6 +300,22 @@ def test_events_come_in_order_with_the_fields_that_daemons_read(start_daemon: Ca
         assert seen[0]["event_type"] == "TOOL_CALL_START"
         assert seen[0]["event_data"]["toolName"] == "bash"
         assert seen[-1]["event_type"] == "TODO_UPDATE"
+
+    asyncio.run(main())
+
+
+def test_an_event_that_cannot_be_said_is_dropped_and_the_others_come(start_daemon: Callable[..., Any]) -> None:
+    daemon = start_daemon()
+
+    async def main() -> None:
+        link = SocketLink("me", daemon.path)
+        bad: Any = object()
+        link.write_events([event(1), ToolCallEnd(tool_name="bash", output=bad), event(2)])
+        await link.drain()
+        assert [each["event_data"]["arguments"]["number"] for each in await stats(link)] == [1, 2]
+        assert (link.counts.sent, link.counts.dropped, link.counts.lost) == (2, 1, 0)
+        with pytest.raises(NotSent, match=r"params\.n is an integer of 16610 bits"):
+            await link.call("stats", {"n": 10**5000})
 
     asyncio.run(main())
 

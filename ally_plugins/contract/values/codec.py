@@ -6,14 +6,14 @@ the path of the field. cattrs coerces by default (`"no"` would become True), so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_origin
 
 import orjson
 
-from .errors import EventError
+from .errors import EncodeError, EventError
 from .events import EVENT_TYPES, Event, PluginEvent, is_event_type
 from .frozen import FrozenDict, freeze_mapping
 
@@ -30,18 +30,23 @@ _ALSO_DATA: Final = {"COMPACTION_START": frozenset({"parent_id"})}
 
 _STAMPED: Final = frozenset({"seq", "timestamp", "session_id", "origin"})
 _MAX_INT: Final = 2**63 - 1  # orjson writes 64-bit integers; larger ones are written as text
+_DEEP: Final = 254  # containers within containers that orjson writes; ours are refused long before
 
 
 def encode(value: Any) -> bytes:
     """Return `value` as JSON text in UTF-8, attrs values as objects.
 
-    Never fails on text or numbers that JSON cannot hold: lone surrogates become `?`, integers over 64 bits text. Raises
-    TypeError for objects that are not values.
+    Lone surrogates become `?`, integers over 64 bits text. Raises EncodeError, which names the path and what is there,
+    and nothing else: for objects that are not values, integers that Python does not print, what is nested too deep.
     """
     try:
         return orjson.dumps(value, default=unstructure)
     except TypeError:
+        pass
+    try:
         return orjson.dumps(_repaired(value), default=unstructure)
+    except Exception as error:  # noqa: BLE001 - an object in it may raise anything
+        raise _encode_error(value, error) from None
 
 
 def decode(data: bytes | str) -> Any:
@@ -274,6 +279,47 @@ def unstructure(value: Any) -> Any:
         return dict(value)
     message = f"{type(value).__name__} is not a value that JSON can say"
     raise TypeError(message)
+
+
+def _encode_error(value: Any, error: Exception) -> EncodeError:
+    """Return the error for a value that could not be encoded: where the first thing is that JSON cannot say, and what.
+
+    It is never quoted, since it may be secret.
+    """
+    try:
+        path, found = _find_unsayable(value, "", 0) or ("", "")
+    except Exception:  # noqa: BLE001 - an object in it raises when it is looked at
+        path, found = "", ""
+    problem = f"is {found}" if found else f"raises {type(error).__name__}"
+    return EncodeError(f"{path[:160] or 'the value'} {problem}, which cannot be said in JSON", path=path, found=found)
+
+
+def _find_unsayable(value: Any, path: str, depth: int) -> tuple[str, str] | None:
+    if depth > _DEEP:
+        return path, f"nested deeper than {_DEEP} levels"
+    if value is None or isinstance(value, (str, float)):
+        return None
+    if isinstance(value, int):
+        return _find_unprintable(value, path)
+    items: Iterable[tuple[str, Any]]
+    if isinstance(value, Mapping):
+        items = ((f"{path}.{key}" if path else str(key), item) for key, item in value.items())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        items = ((f"{path}[{index}]", item) for index, item in enumerate(value))
+    else:
+        try:
+            return _find_unsayable(unstructure(value), path, depth + 1)
+        except TypeError:
+            return path, f"of the type {type(value).__name__}"
+    return next((found for name, item in items if (found := _find_unsayable(item, name, depth + 1))), None)
+
+
+def _find_unprintable(value: int, path: str) -> tuple[str, str] | None:
+    try:
+        str(value)
+    except ValueError:  # Python makes no text of more than 4,300 digits
+        return path, f"an integer of {value.bit_length()} bits"
+    return None
 
 
 def _repaired(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of JSON

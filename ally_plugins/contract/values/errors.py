@@ -18,6 +18,7 @@ AllyError
 │       └── UnavailableRefused   the host cannot do it now (stopping, or the journal fails)
 ├── HostError                 the host author's fault
 │   ├── EventError            an event or value is not what its type says
+│   │   └── EncodeError       a value cannot be said in JSON
 │   ├── SessionError          a session is closed or unknown
 │   └── ToolCallError         a tool call cannot be carried out, or failed
 │       └── ArgumentsError    the arguments do not fit the tool's schema
@@ -49,6 +50,7 @@ __all__ = [
     "CannotExecute",
     "ConfigError",
     "ConsentError",
+    "EncodeError",
     "EventError",
     "GateRefused",
     "HopLimitRefused",
@@ -223,6 +225,10 @@ class EventError(HostError):
         super().__init__(message)
         self.path: Final = path
         self.found: Final = found
+
+
+class EncodeError(EventError, TypeError):
+    """A value cannot be said in JSON, whatever the encoder or an object in it raised; it is a TypeError too."""
 
 
 class SessionError(HostError):

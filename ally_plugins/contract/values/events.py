@@ -52,6 +52,7 @@ __all__ = [
     "ToolCallEnd",
     "ToolCallStart",
     "UserMessage",
+    "dropped_in_place",
     "hook_name",
     "is_event_type",
     "stamp",
@@ -559,6 +560,13 @@ def stamp(
         _set_origin(event, origin)
     if turn_id is not None and event.turn_id is None:
         _set_turn(event, turn_id)
+
+
+def dropped_in_place(event: Event) -> EventsDropped:
+    """Return what stands for one event that cannot be told as it is: the word, in its place, that it is missing."""
+    missing = EventsDropped(plugin_name="", count=1, ranges=((event.seq, event.seq),))
+    stamp(missing, event.seq, event.timestamp, event.session_id, event.origin, event.turn_id)
+    return missing
 
 
 def unstamped(event: _E) -> _E:

@@ -198,6 +198,7 @@ def _same(plugin: Plugin, stored: StoredMessage, fingerprint: str) -> Receipt:
     return Receipt(stored.id, stored.n, stored.state)
 
 
-def _fingerprint(role: str, content: object, deliver_as: str, session_id: str) -> str:
-    text = "\0".join((role, str(content), str(deliver_as), session_id))
+def _fingerprint(role: str, content: object, deliver_as: object, session_id: str) -> str:
+    said = content if isinstance(content, str) else ""  # anything else is refused, and need not have a text
+    text = "\0".join((role, said, deliver_as if isinstance(deliver_as, str) else "", session_id))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

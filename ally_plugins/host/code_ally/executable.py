@@ -15,7 +15,7 @@ from ally_plugins.catalog.code_ally import limits as numbers
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import ToolResult
-from ally_plugins.contract.values.errors import CannotExecute
+from ally_plugins.contract.values.errors import CannotExecute, EncodeError
 from ally_plugins.runtime.processes.process import Launcher, Process, ProcessSpec
 
 from .results import Ran, executable_result
@@ -57,6 +57,8 @@ class Programs:
         )
         try:
             ran = await run_program(self.launcher, spec, encode(arguments) + b"\n", tool.timeout)
+        except EncodeError as error:
+            return ToolResult(success=False, error=f"{tool.name!r} was not run: {error}")
         except CannotExecute as error:
             return ToolResult(success=False, error=str(error))
         except TimeoutError:

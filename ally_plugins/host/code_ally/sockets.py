@@ -19,9 +19,9 @@ from typing import Any, Final
 from attrs import define, field
 
 from ally_plugins.catalog.code_ally import limits as numbers
-from ally_plugins.contract.values.errors import PluginError, ToolCallError
+from ally_plugins.contract.values.errors import EncodeError, PluginError, ToolCallError
 from ally_plugins.contract.values.events import Event, EventsDropped
-from ally_plugins.runtime.lanes.link import DaemonGone
+from ally_plugins.runtime.lanes.link import DaemonGone, NotSent
 from ally_plugins.runtime.processes.unixsocket import other_end
 
 from .messages import call_message, event_message, read_answer
@@ -115,13 +115,18 @@ class SocketLink:
     async def call(self, method: str, params: Mapping[str, Any], timeout: float = numbers.RPC_TIMEOUT) -> Any:
         """Call a method of the daemon's own within `timeout` seconds, and return its frozen result.
 
-        Raises ToolCallError, whose text may be shown to the model. Cancelling closes the connection.
+        Raises ToolCallError, whose text may be shown to the model, and NotSent for params that JSON cannot say.
+        Cancelling closes the connection.
         """
         self._number += 1
         number = self._number
         try:
+            message = call_message(number, method, params)
+        except EncodeError as error:
+            raise NotSent(f"{method!r} was not sent to {self.plugin!r}: {error}", plugin=self.plugin) from None
+        try:
             async with asyncio.timeout(timeout):
-                line = await self._exchange(call_message(number, method, params))
+                line = await self._exchange(message)
         except TimeoutError:
             raise self._failed(method, f"did not answer within {timeout:g} s") from None
         except OSError as error:
@@ -285,13 +290,18 @@ class SocketLink:
         try:
             while self._queue:
                 was_full = not self.can_write
-                await self._send(event_message(self._queue.popleft()))
+                await self._send(self._queue.popleft())
                 if was_full and self.can_write:
                     self.on_writable()
         finally:
             self._worker = None
 
-    async def _send(self, message: bytes) -> None:
+    async def _send(self, event: Event) -> None:
+        try:
+            message = event_message(event)
+        except EncodeError:  # what is wrong with it is said by the session
+            self.counts.dropped += 1
+            return
         try:
             async with asyncio.timeout(self.notification_timeout), _connection(self.path) as sock:
                 await asyncio.get_running_loop().sock_sendall(sock, message)

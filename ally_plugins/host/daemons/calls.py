@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.values.errors import (
+    EncodeError,
     PermissionRefused,
     RefusedError,
     RemoteError,
@@ -116,7 +117,7 @@ class DaemonCalls:
         else:
             try:
                 peer.respond(request.id, result)
-            except TypeError:
+            except EncodeError:
                 peer.fail(request.id, INTERNAL_ERROR, "internal error: the result cannot be said in JSON")
         finally:
             self._in_flight -= _counts(request)

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define
 
-from ally_plugins.contract.values.events import Event, EventsDropped, PluginEvent, stamp
+from ally_plugins.contract.values.errors import EncodeError
+from ally_plugins.contract.values.events import Event, PluginEvent, dropped_in_place
 from ally_plugins.contract.values.scope import Scope
 from ally_plugins.runtime.lanes.cursor import Cursor
-from ally_plugins.runtime.lanes.link import DaemonGone, Link, RemoteHook, tell
+from ally_plugins.runtime.lanes.link import DaemonGone, Link, NotSent, RemoteHook, tell
 from ally_plugins.runtime.lanes.observers import Observers, is_own
 from ally_plugins.runtime.lanes.requests import Request, TimedOut
 from ally_plugins.wire.eventlines import event_line
@@ -35,6 +36,9 @@ BATCH: Final = 512
 
 LONGEST_LINE: Final = 16 * 1024 * 1024
 """Bytes of one event, which may carry a tool's whole output; a larger one is told as dropped."""
+
+_MISSING: Final = "missing"
+"""Where a run keeps the numbers of its events that are told as dropped: they cannot be said, or are too large."""
 
 DRAIN_LIMIT: Final = 30.0
 """Seconds that a daemon has to handle what it was sent, where somebody waits for that: as long as one hook may take."""
@@ -283,9 +287,10 @@ class DaemonLane:
         if not wanted:
             return
         if run.is_plain and link.takes_lines and PluginEvent not in wanted and self.was_active is None:
-            lines, number = _shared(run, wanted)
+            lines, number, missing = _shared(run, wanted)
             link.write(lines)
             self.delivered += number
+            self.dropped += missing
             return
         events = [e for e in run.events if self.observers.wants(e) and not is_own(e, self.plugin)]
         if (was_active := self.was_active) is not None:
@@ -299,7 +304,8 @@ class DaemonLane:
     def _write(self, link: Link, events: list[Event], run: Run | None = None) -> None:
         self.delivered += len(events)
         if link.takes_lines:
-            link.write(b"".join(_line(run, event) for event in events))
+            link.write(b"".join([_line(run, event) for event in events]))
+            self.dropped += _count_missing(run, events)
         else:
             link.write_events(events)
 
@@ -331,8 +337,14 @@ class DaemonLane:
         cursor = self._cursors.get(request.scope.session_id or "")
         if cursor is not None:
             cursor.is_recent(request.scope.origin)
+        try:
+            params = hook.params(request.arguments) | _about(asked)
+        except Exception as error:  # noqa: BLE001 - values may be anything; one question must not end the others
+            text = f"{request.hook} of {self.plugin!r} cannot be asked: {type(error).__name__} while it was written"
+            request.settle(error=NotSent(text, plugin=self.plugin))
+            return
         self._asked[asked.cause] = asked
-        asked.future = future = link.request(hook.method, hook.params(request.arguments) | _about(asked))
+        asked.future = future = link.request(hook.method, params)
         tell(future, partial(self._answered, asked))
 
     def _answer_here(self, asked: _Asked, function: Callable[..., Any]) -> None:
@@ -395,15 +407,15 @@ def _about(asked: _Asked) -> dict[str, Any]:
     return about
 
 
-def _shared(run: Run, wanted: frozenset[type[Event]]) -> tuple[bytes, int]:
-    """Return the lines for those who want these types, joined once for all of them, and how many they are."""
+def _shared(run: Run, wanted: frozenset[type[Event]]) -> tuple[bytes, int, int]:
+    """Return the lines for those who want these types, joined once for all, how many they are, and how many missing."""
     found = run.lines.get(wanted)
     if found is None:
-        chosen: Iterable[Event] = run.events
+        chosen = run.events
         if len(wanted) < len(run.types):
             chosen = [event for event in run.events if event.__class__ in wanted]
         lines = [_line(run, event) for event in chosen]
-        found = run.lines[wanted] = (b"".join(lines), len(lines))
+        found = run.lines[wanted] = (b"".join(lines), len(lines), _count_missing(run, chosen))
     return found
 
 
@@ -413,15 +425,23 @@ def _line(run: Run | None, event: Event) -> bytes:
         return event_line(event)
     line = run.lines.get(event.seq)
     if line is None:
-        line = run.lines[event.seq] = _bounded_line(event)
+        line = _bounded_line(event)
+        if line is None:
+            run.lines.setdefault(_MISSING, set()).add(event.seq)
+            line = event_line(dropped_in_place(event))
+        run.lines[event.seq] = line
     return line
 
 
-def _bounded_line(event: Event) -> bytes:
-    """Return an event's line, or the word that it is missing, when it is larger than a daemon takes."""
-    line = event_line(event)
-    if len(line) <= LONGEST_LINE:
-        return line
-    missing = EventsDropped(plugin_name="", count=1, ranges=((event.seq, event.seq),))
-    stamp(missing, event.seq, event.timestamp, event.session_id, event.origin, event.turn_id)
-    return event_line(missing)
+def _bounded_line(event: Event) -> bytes | None:
+    """Return an event's line; None when JSON cannot say it, or it is larger than a daemon takes."""
+    try:
+        line = event_line(event)
+    except EncodeError:  # what is wrong with it is said by the session, which cannot write it down either
+        return None
+    return line if len(line) <= LONGEST_LINE else None
+
+
+def _count_missing(run: Run | None, events: Iterable[Event]) -> int:
+    missing = run.lines.get(_MISSING) if run is not None else None
+    return sum(event.seq in missing for event in events) if missing else 0

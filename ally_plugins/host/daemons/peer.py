@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import AllyError, ProtocolError
-from ally_plugins.runtime.lanes.link import BROKE_PROTOCOL, Answer, DaemonGone, RemoteCrash
+from ally_plugins.runtime.lanes.link import BROKE_PROTOCOL, Answer, DaemonGone, NotSent, RemoteCrash
 from ally_plugins.wire.codes import INTERNAL_ERROR, read_error
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.messages import Cancel, ErrorResponse, Notification, Progress, Request, Response
@@ -177,7 +177,7 @@ class Peer(asyncio.Protocol):
         return self._is_lost or self.connection.is_closed
 
     def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:
-        """Send a request; the future gets its result, the error that its answer stands for, or DaemonGone."""
+        """Send a request; the future gets its result, the error that its answer stands for, DaemonGone or NotSent."""
         if self._is_over:
             unsent = Answer(_nothing)
             self._unsent.append(unsent)
@@ -186,9 +186,9 @@ class Peer(asyncio.Protocol):
             return unsent
         try:
             number = self.connection.request(method, params)
-        except AllyError as error:  # larger than the daemon takes
+        except AllyError as error:  # larger than the daemon takes, or nothing that JSON can say
             refused = Answer(_nothing)
-            refused.set_exception(error)
+            refused.set_exception(NotSent(f"{method!r} was not sent to {self.name!r}: {error}", plugin=self.name))
             refused.exception()
             return refused
         answer = self._answers[number] = Answer(partial(self._take_back, number))

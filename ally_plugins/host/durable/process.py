@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.errors import EncodeError
 from ally_plugins.contract.values.scope import Scope
 from ally_plugins.wire.eventlines import event_line
 from ally_plugins.wire.limits import DEFAULT_LIMITS
@@ -85,7 +86,11 @@ class ProcessFeed(Feed):
         assert link is not None  # noqa: S101 - `_may_go` has just seen to it
         lines: list[bytes] = []
         for one in found:
-            line = event_line(one.event, str(one.place))
+            try:
+                line = event_line(one.event, str(one.place))
+            except EncodeError as error:
+                _log.warning("%r does not get the event %s: %s", self.plugin.name, one.event.id, error)
+                continue
             if len(line) > DEFAULT_LIMITS.frame_bytes:
                 text = "the event %s takes %d bytes, more than a daemon reads (%d); %r does not get it"
                 _log.warning(text, one.event.id, len(line), DEFAULT_LIMITS.frame_bytes, self.plugin.name)

@@ -80,7 +80,10 @@ class Pump:
             self._timer = self._loop.call_later(WRITE_AFTER, self.write)
         is_work = False
         for lane in self._lanes():
-            is_work = lane.tell(session.id) or is_work
+            try:
+                is_work = lane.tell(session.id) or is_work
+            except Exception:  # noqa: BLE001 - a fault of ours; what one lane cannot take, the others get
+                _log.exception("the lane of %r failed on events of session %r", lane.plugin, session.id)
         if is_work:
             self._on_work()
 
@@ -95,7 +98,10 @@ class Pump:
             sessions, self._unwritten = self._unwritten, {}
             for session in sessions:
                 session.pumped()
-                session.write_down()
+                try:
+                    session.write_down()
+                except Exception:  # noqa: BLE001 - a fault of ours; whoever waits for the journal is not to blame
+                    _log.exception("events of session %r could not be written down", session.id)
             self._side.journaled()
 
     def close(self) -> None:

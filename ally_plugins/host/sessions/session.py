@@ -31,7 +31,7 @@ from ally_plugins.contract.values.conversation import (
     ToolCall,
     ToolResult,
 )
-from ally_plugins.contract.values.errors import GateRefused, SessionError
+from ally_plugins.contract.values.errors import EncodeError, GateRefused, SessionError
 from ally_plugins.contract.values.events import (
     CompactionComplete,
     ContextThreshold,
@@ -41,6 +41,7 @@ from ally_plugins.contract.values.events import (
     PermissionRequest,
     SessionEnd,
     UserMessage,
+    dropped_in_place,
     stamp,
     unstamped,
 )
@@ -60,6 +61,7 @@ from .toolcalls import Asker, OpenCall, Runner, refuse_unshown, run_tool_call
 if TYPE_CHECKING:
     from ally_plugins.host.own_loop import OwnLoop
     from ally_plugins.journal.journal import Journal
+    from ally_plugins.journal.values import EventRow
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.dispatch import Dispatcher, Transformed
     from ally_plugins.runtime.lanes.plugin import Plugin
@@ -169,6 +171,8 @@ class Session:
         self._turns = 0
         self._thresholds = Thresholds()
         self._unwritten: list[Event] = []
+        self._unsayable: set[type[Event]] = set()
+        """Classes of events of which JSON could not say one: the next ones are no news."""
         self._safe_point = asyncio.Lock()
 
     @override
@@ -271,14 +275,24 @@ class Session:
             events = self._unwritten + ring.items[max(self.recorded - ring.base, 0) :]
             self._unwritten = []
             self.recorded = ring.head
-        self._host.journal.add_events(
-            [
-                (self.id, e.seq, e.timestamp, e.type, ">".join(e.origin) or None, encode(event_to_wire(e)))
-                for e in events
-            ]
-        )
+        try:
+            rows = [_row(event) for event in events]
+        except EncodeError:
+            rows = [self._row_or_word(event) for event in events]
+        self._host.journal.add_events(rows)
         if len(ring.items) > ring.capacity // 8:
             self._let_go()
+
+    def _row_or_word(self, event: Event) -> EventRow:
+        """Return an event for the journal, or in its place the word that it is missing, when JSON cannot say it."""
+        try:
+            return _row(event)
+        except EncodeError as error:
+            level = logging.DEBUG if event.__class__ in self._unsayable else logging.WARNING
+            self._unsayable.add(event.__class__)
+            text = "the event %s (%s) is left out, of the journal and for plugins in processes (EVENTS_DROPPED): %s"
+            _log.log(level, text, event.id, event.type, error)
+            return _row(dropped_in_place(event))
 
     def _let_go(self) -> None:
         """Free what every lane has read."""
@@ -538,6 +552,14 @@ class Session:
 
     async def _context_for(self, plugin: Plugin) -> Context:
         return await self.context(tuple(sorted(plugin.grants.context_parts)))
+
+
+def _row(event: Event) -> EventRow:
+    """Return an event for the journal. Raises EncodeError."""
+    kind, body = event.type, encode(event_to_wire(event))
+    if not isinstance(kind, str):
+        raise EncodeError(f"its type is of the type {type(kind).__name__}; expected a string", path="type")
+    return (event.session_id, event.seq, event.timestamp, kind, ">".join(event.origin) or None, body)
 
 
 def _unblocked(done: Transformed[T]) -> T:

@@ -21,7 +21,7 @@ from ally_plugins.policy.verdicts import Cause, OnError, Vote, read_replacement,
 
 from .deadlocks import Waits
 from .lane import Crash, TimedOut
-from .link import NonsenseAnswer
+from .link import NonsenseAnswer, NotSent
 from .plugin import Plugin, describe, orderables
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "Dispatcher", "Question", "Transformed"]
 
-_CAUSES: Final[dict[type, Cause]] = {TimedOut: "timeout", NonsenseAnswer: "nonsense"}
+_CAUSES: Final[dict[type, Cause]] = {TimedOut: "timeout", NonsenseAnswer: "nonsense", NotSent: "unshown"}
 
 _NOBODY: Final[frozenset[str]] = frozenset()
 _WAY_OUT: Final = "start a task for it, or make the call from a tool"
@@ -172,7 +172,8 @@ class Dispatcher:
 
         `check` is given the value, what a transform made of it and the plugin's name; it returns the new value,
         validated, and the names of the fields that differ, or raises. A failing transform is left out
-        (`on_error = "drop"`) or ends the chain (`"block"`); so does one that cannot send what it made.
+        (`on_error = "drop"`) or ends the chain (`"block"`); so does one that cannot be shown the value, or cannot send what
+        it made.
         """
         done = Transformed(value)
         plugins = self.participants(question)
@@ -183,12 +184,11 @@ class Dispatcher:
                 new, change = await self._transform_one(plugin, question, done.value, arguments, check)
             except _TransformFailed as failed:
                 done.changes.append(Change(plugin.name, error=failed.reason, shadow=failed.shadow))
-                if failed.shadow or not (failed.is_unsaid or plugin.options.transform_on_error == "block"):
-                    continue
-                done.blocked_by = plugin.name
-                why = "what it made of it is too large for it to send" if failed.is_unsaid else "is set to block then"
-                done.reason = f"{plugin.name} could not check it, and {why}: {failed.reason}"
-                return done
+                if (why := failed.blocks(plugin)) is not None:
+                    done.blocked_by = plugin.name
+                    done.reason = why
+                    return done
+                continue
             if change is not None:
                 done.changes.append(change)
                 done.value = done.value if change.shadow else new
@@ -218,9 +218,7 @@ class Dispatcher:
             new, fields = check(value, replacement.value, plugin.name)
         except Exception as error:
             _count(plugin, question.hook, error)
-            # It has changed the value, and cannot say how: the value as it was is not what anybody may see.
-            is_unsaid = isinstance(error, BudgetRefused)
-            raise _TransformFailed(plugin.masked(describe(error)), shadow, is_unsaid=is_unsaid) from error
+            raise _TransformFailed(plugin.masked(describe(error)), shadow, error) from error
         return new, Change(plugin.name, fields, shadow=shadow) if fields else None
 
     def _refuse_reentry(self, question: Question, plugins: Iterable[Plugin]) -> frozenset[str]:
@@ -240,11 +238,25 @@ class Dispatcher:
 
 
 class _TransformFailed(Exception):
-    def __init__(self, reason: str, shadow: bool, *, is_unsaid: bool = False) -> None:  # noqa: FBT001
+    def __init__(self, reason: str, shadow: bool, error: Exception | None = None) -> None:  # noqa: FBT001
         super().__init__(reason)
         self.reason = reason
         self.shadow = shadow
-        self.is_unsaid = is_unsaid
+        self._is_unshown = isinstance(error, NotSent)
+        # It has changed the value, and cannot say how: the value as it was is not what anybody may see.
+        self._is_unsaid = isinstance(error, BudgetRefused)
+
+    def blocks(self, plugin: Plugin) -> str | None:
+        """Return why the chain ends with it, None when it goes on."""
+        if self.shadow:
+            return None
+        if self._is_unshown:
+            return f"{plugin.name} cannot be shown it: {self.reason}; leave that value out"
+        if self._is_unsaid:
+            return f"{plugin.name} could not check it, and what it made of it is too large for it to send: {self.reason}"
+        if plugin.options.transform_on_error == "block":
+            return f"{plugin.name} could not check it, and is set to block then: {self.reason}"
+        return None
 
 
 class _Poll:
@@ -343,6 +355,8 @@ def _vote(plugin: Plugin, question: Question, future: asyncio.Future[Any] | None
         cause = "nonsense"
     else:
         cause = _CAUSES.get(type(error), "crash")
+        if cause == "unshown":  # the setting is for a gate that fails; here whoever makes the call would choose
+            on_error = "deny"
     _count(plugin, question.hook, error)
     why = plugin.masked(describe(error))
     return vote_from_failure(plugin.name, cause, why, on_error, shadow=shadow, elapsed_ms=elapsed_ms)

@@ -21,6 +21,7 @@ __all__ = [
     "DaemonGone",
     "Link",
     "NonsenseAnswer",
+    "NotSent",
     "RemoteCrash",
     "RemoteHook",
     "tell",
@@ -41,6 +42,13 @@ class DaemonGone(DaemonError):
 
 class RemoteCrash(DaemonError):
     """Something of a daemon's failed; its traceback is in the daemon's own log, and stays there."""
+
+
+class NotSent(DaemonError):
+    """The daemon was never asked: JSON cannot say what it is to be asked, or it is larger than the daemon takes.
+
+    That is nobody's crash, and least of all the daemon's.
+    """
 
 
 class NonsenseAnswer(DaemonError):

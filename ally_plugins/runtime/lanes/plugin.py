@@ -21,7 +21,7 @@ from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.policy.restart import CrashCounter
 
 from .lane import Crash, TimedOut
-from .link import DaemonError, DaemonGone
+from .link import DaemonError, DaemonGone, NotSent
 from .observers import Implementation
 from .protocol import AnyLane
 from .requests import HookExit
@@ -186,11 +186,11 @@ class Plugin:
         return text
 
     def crashed(self, crash: Crash) -> None:
-        """Count what went wrong in a hook or handler; a refusal that was not caught is no crash.
+        """Count what went wrong in a hook or handler; a refusal that was not caught is no crash, nor what was not sent.
 
         One timeout may be told twice: when the answer was due, and when the hook was found to ignore its interruption.
         """
-        if isinstance(crash.error, (RefusedError, DaemonGone)):  # the second is counted once, by the supervisor
+        if isinstance(crash.error, (RefusedError, NotSent, DaemonGone)):  # the last is counted once, by the supervisor
             return
         is_known = crash.error is self._last_timeout
         if not is_known:
@@ -216,7 +216,10 @@ def describe(error: BaseException) -> str:
     """Return an error as one inert line for people: its type and the first line of its text, cut to 300 characters."""
     if isinstance(error, HookExit):
         error = error.raised
-    text = str(error).strip().partition("\n")[0]
+    try:
+        text = str(error).strip().partition("\n")[0]
+    except Exception:  # noqa: BLE001 - a plugin's own class of errors may do anything
+        text = "its text cannot be read"
     kind = "" if isinstance(error, DaemonError) else type(error).__name__
     line = inert(": ".join(part for part in (kind, text) if part))
     return line if len(line) <= 300 else line[:297] + "..."  # noqa: PLR2004
