@@ -41,11 +41,15 @@ def row_of(record: Record) -> Row:
 def problem_of(at: Any, *texts: Any) -> str | None:
     """Say which column would not come back as it is hashed: SQLite turns True into 1, and 5 into '5'."""
     if type(at) is not int:
-        return f"the time of a journal record is {at!r}, expected Unix ms"
+        return f"the time of a journal record is of the type {type(at).__name__}, expected Unix ms"
     if _TEXT.issuperset(map(type, texts)):
         return None
     wrong = [text for text in texts if not isinstance(text, (str, NoneType))]
-    return f"a journal record has {wrong[0]!r} where a text is expected" if wrong else None
+    return (
+        f"a journal record has a value of the type {type(wrong[0]).__name__} where a text is expected"
+        if wrong
+        else None
+    )
 
 
 def size_of(row: Row) -> int:

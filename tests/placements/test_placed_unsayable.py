@@ -221,3 +221,19 @@ def test_an_answer_that_cannot_be_said_is_an_error_and_the_next_one_comes(
             assert (host.plugins["p"].state, host.plugins["p"].counts.crashes) == ("running", 0)
 
     go(main())
+
+
+def test_a_call_whose_very_name_cannot_be_recorded_is_denied(placed: Fixture, go: Fixture) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("hooks:Judges"), "q": placed("hooks:Changes")}) as host:
+            session = host.session()
+            for name in (10**5000, Hostile(), b"c1"):
+                bad: Any = name
+                ran: list[str] = []
+                ruling = await session.gate_tool_call(ToolCall("allow", {"command": "ls"}, bad))
+                assert ruling.is_denied
+                result = await session.run_tool_call(ToolCall("allow", {"command": "ls"}, bad), _runs(ran))
+                assert not result.success
+                assert ran == []
+
+    go(main())

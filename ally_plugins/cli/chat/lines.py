@@ -60,7 +60,10 @@ def arguments_line(arguments: Mapping[str, Any], longest: int = _ARGUMENT_CHARS)
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(thaw(value), default=str, ensure_ascii=False)
+    try:
+        return value if isinstance(value, str) else json.dumps(thaw(value), default=str, ensure_ascii=False)
+    except Exception:  # noqa: BLE001 - an object in it may raise anything; the rest of the line is shown
+        return f"({type(value).__name__})"
 
 
 def _tool_end(event: events.ToolCallEnd) -> Iterator[Text]:

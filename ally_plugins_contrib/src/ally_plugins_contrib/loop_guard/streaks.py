@@ -82,7 +82,10 @@ class Streaks:
 
 def fingerprint(tool_name: str, arguments: Mapping[str, Any]) -> str:
     """Return the same short text for the same tool and arguments, in whatever order these were written."""
-    text = json.dumps([tool_name, arguments], sort_keys=True, separators=(",", ":"), default=str)
+    try:
+        text = json.dumps([tool_name, arguments], sort_keys=True, separators=(",", ":"), default=str)
+    except (ValueError, TypeError, RecursionError):  # an integer of thousands of digits, keys of several types
+        text = f"{tool_name} {sorted(map(str, arguments))}"
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
