@@ -71,6 +71,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "transform_system_prompt": ((),),
     "transform_model_request": (ModelInput(),),
     "run_tool_call": (CALL, _run_tool),
+    "refuse_call": ("bash", "it is too deep"),
     "context": (("messages",),),
     "request_action": ("compact",),
 }

@@ -99,13 +99,15 @@ def test_an_event_that_cannot_be_said_is_told_as_missing_and_the_others_arrive(
 
 
 def _bad(call_id: str) -> ToolCall:
-    return ToolCall("bash", trusted({"command": "rm", "n": 10**5000}), call_id)
+    agent: Any = object()  # arguments are looked at when the call is made; who makes it is not
+    return ToolCall("bash", {"command": "rm"}, call_id, agent)
 
 
 def _runs(ran: list[str]) -> Callable[[ToolCall], Any]:
     async def run(call: ToolCall) -> ToolResult:
         ran.append(call.call_id or "")
-        return ToolResult(success=True, output="secret", data=trusted({"n": 10**5000}))
+        bad: Any = 10**5000
+        return ToolResult(success=True, output="secret", error=bad)
 
     return run
 
@@ -130,11 +132,12 @@ def test_a_gate_that_cannot_be_shown_the_call_denies_and_nobody_is_blamed(
             rulings = await asyncio.gather(*(session.gate_tool_call(each) for each in (good, _bad("c1"), good)))
             assert [each.is_allowed for each in rulings] == [True, False, True]
             assert [vote.cause for vote in rulings[1].votes] == ["unshown", "unshown"]
-            assert "call.arguments.n is an integer of 16610 bits" in rulings[1].reason
+            assert "call.agentId is of the type object" in rulings[1].reason
             result = await session.run_tool_call(_bad("c3"), _runs(ran))
             assert not result.success
             assert "cannot be shown this" in (result.error or "")
-            request = PermissionRequest(request_id="r1", tool_name="allow", arguments=trusted({"n": 10**5000}))
+            path: Any = 10**5000
+            request = PermissionRequest(request_id="r1", tool_name="allow", path=path)
             assert (await session.gate_permission(request)).is_denied
             assert ran == []
             for plugin in host.plugins.values():
@@ -160,10 +163,10 @@ def test_a_transform_that_cannot_be_shown_a_value_withholds_it(placed: Fixture, 
             good = ToolCall("bash", {"command": "ls"}, "c2")
             text = await _error_of(session, good, _runs(ran))
             assert ran == ["c2"]
-            assert "the output is withheld: p cannot be shown it" in text
-            assert "result.data.n is an integer" in text
+            assert "the output is withheld: " in text
+            assert "error is a whole number of 16610 bits" in text
             with pytest.raises(GateRefused, match="cannot be shown it"):
-                await session.transform_tool_output(good, ToolResult(success=True, data=trusted({"n": 10**5000})))
+                await session.transform_tool_output(good, await _runs(ran)(good))
             assert (host.plugins["p"].state, host.plugins["p"].counts.crashes) == ("running", 0)
 
     go(main())

@@ -420,6 +420,7 @@ class Session:
         For arguments of which no `ToolCall` can be made: `why` is what that said. The deny is recorded, then the call
         begins with empty arguments and `unshown`, and ends as denied. Raises SessionError for a closed session.
         """
+        self._own_loop.check("refuse_call", self)
         self._check_open()
         ruling = await self.judge.deny_unshown(tool_name, call_id, why, self._origin)
         opened = OpenCall(self.emit, ToolCall(tool_name, call_id=call_id, agent_id=agent_id), parent_id)

@@ -172,8 +172,8 @@ class Dispatcher:
 
         `check` is given the value, what a transform made of it and the plugin's name; it returns the new value,
         validated, and the names of the fields that differ, or raises. A failing transform is left out
-        (`on_error = "drop"`) or ends the chain (`"block"`); so does one that cannot be shown the value, or cannot send what
-        it made.
+        (`on_error = "drop"`) or ends the chain (`"block"`); so does one that cannot be shown the value, or cannot send
+        what it made.
         """
         done = Transformed(value)
         plugins = self.participants(question)
@@ -253,7 +253,8 @@ class _TransformFailed(Exception):
         if self._is_unshown:
             return f"{plugin.name} cannot be shown it: {self.reason}; leave that value out"
         if self._is_unsaid:
-            return f"{plugin.name} could not check it, and what it made of it is too large for it to send: {self.reason}"
+            why = "what it made of it is too large for it to send"
+            return f"{plugin.name} could not check it, and {why}: {self.reason}"
         if plugin.options.transform_on_error == "block":
             return f"{plugin.name} could not check it, and is set to block then: {self.reason}"
         return None
