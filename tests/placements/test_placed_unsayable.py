@@ -12,6 +12,7 @@ import pytest
 from ally_plugins import (
     Context,
     GateRefused,
+    Message,
     PermissionRequest,
     Session,
     ToolCall,
@@ -154,7 +155,7 @@ def test_a_transform_that_cannot_be_shown_a_value_withholds_it(placed: Fixture, 
 
     async def main() -> None:
         async with placed.host(
-            {"p": placed("hooks:Changes", ["transform:tool_input", "transform:tool_output"])}
+            {"p": placed("hooks:Changes", ["transform:tool_input", "transform:tool_output", "transform:user_message"])}
         ) as host:
             session = host.session()
             ran: list[str] = []
@@ -165,8 +166,9 @@ def test_a_transform_that_cannot_be_shown_a_value_withholds_it(placed: Fixture, 
             assert ran == ["c2"]
             assert "the output is withheld: " in text
             assert "error is a whole number of 16610 bits" in text
-            with pytest.raises(GateRefused, match="cannot be shown it"):
-                await session.transform_tool_output(good, await _runs(ran)(good))
+            at: Any = 10**5000
+            with pytest.raises(GateRefused, match=r"cannot be shown .*timestamp is an? .* of 16610 bits"):
+                await session.transform_user_message(Message(role="user", content="hi", timestamp=at))
             assert (host.plugins["p"].state, host.plugins["p"].counts.crashes) == ("running", 0)
 
     go(main())
