@@ -136,7 +136,7 @@ def is_mountable() -> bool:
 def test_a_full_disk_refuses_what_must_be_recorded_lets_events_flow_and_recovers(tmp_path: Path) -> None:
     home = tmp_path / "small"
     home.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(home)]
+    options = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", str(home)]
     if not is_mountable() or subprocess.run(options, check=False, capture_output=True).returncode:
         pytest.skip("a small file system of its own needs root")
     try:

@@ -46,13 +46,20 @@ MAX_INTEGER: Final = 2**64 - 1
 def shown_arguments(value: Mapping[str, Any] | None) -> FrozenDict:
     """Return a frozen copy of a call's arguments. Raises EventError, which names the path, for what cannot be shown."""
     frozen = freeze_mapping(value)
-    return frozen if frozen is EMPTY else _checked(frozen, "arguments")
+    if frozen is not EMPTY and (why := find_unshown(frozen, "arguments")) is not None:
+        raise EventError(why, path="arguments")
+    return frozen
 
 
 def shown_data(value: Any) -> Any:
-    """Return a frozen copy of a result's data. Raises EventError, which names the path, for what cannot be shown."""
+    """Return a frozen copy of a result's data. Raises EventError, which names the path, for what cannot be shown.
+
+    They may be of any size, which counts where a plugin is asked about the result.
+    """
     frozen = freeze(value)
-    return frozen if frozen is None else _checked(frozen, "data")
+    if frozen is not None and (why := _find_unsayable(frozen, "data")) is not None:
+        raise EventError(why, path="data")
+    return frozen
 
 
 def shown_text(text: str) -> str:
@@ -83,19 +90,17 @@ def find_unshown(value: Any, name: str = "value") -> str | None:
 
     Nesting, and numbers that are not finite, were refused when it was frozen.
     """
+    return _find_unsayable(value, name, MAX_SHOWN_BYTES)
+
+
+def _find_unsayable(value: Any, name: str, most: int | None = None) -> str | None:
     try:
         size = len(orjson.dumps(value, default=unstructure))
     except TypeError:  # orjson's own word does not name the place
         return _first_unsayable(value, name) or f"{name} is no JSON value"
-    if size > MAX_SHOWN_BYTES:
-        return f"{name} takes {size:,} bytes of JSON; expected {MAX_SHOWN_BYTES:,} at most"
+    if most is not None and size > most:
+        return f"{name} takes {size:,} bytes of JSON; expected {most:,} at most"
     return None
-
-
-def _checked(frozen: Any, name: str) -> Any:
-    if (why := find_unshown(frozen, name)) is not None:
-        raise EventError(why, path=name)
-    return frozen
 
 
 def _first_unsayable(value: Any, path: str) -> str | None:
