@@ -1,8 +1,9 @@
 """The SDK of daemon authors: a plugin's class, run as a process of its own.
 
 `python -m ally_plugins.daemon MODULE:CLASS` runs it, and so does a script that ends with `run(MyPlugin)`. The class is
-the same as for a plugin inside the host: `__init__(self, ally)`, `@hookimpl`, `@tool`, `@action`. Nothing of the host's
-side is imported here. A daemon that listens on a socket of its own talks back with `connect_back`.
+the same as for a plugin inside the host: `__init__(self, ally)`, `@hookimpl`, `@tool`, `@action`. What is about the
+host is left to `host.daemons`, and not imported here. A daemon that listens on a socket of its own talks back with
+`connect_back`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Nothing here is a mock: the host, its bus, its journal and its lanes are the real ones; only the clock stands still
 until it is moved. The names are loaded when they are first used, since pytest looks into this package at every start,
-for the fixture in `pytest_plugin`.
+for the fixture in `pytest_plugin`. What a host does is left to `host`.
 """
 
 from __future__ import annotations

@@ -49,6 +49,20 @@ def test_type_checkers_are_shown_the_names_that_there_are(package: str) -> None:
     assert set(module.__all__) - {"__version__"} == {each.split()[1] for each in shown}
 
 
+ROOMS = sorted((ROOT / "ally_plugins").rglob("__init__.py"))[1:]
+LAZY = {"__future__", "typing", "ally_plugins"}
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.parent.relative_to(ROOT)))
+def test_a_room_says_what_it_owns_and_imports_nothing_of_itself(room: Path) -> None:
+    module = ast.parse(room.read_text(encoding="utf-8"))
+    assert len((ast.get_docstring(module) or "").split()) > 10
+    imported = {node.module for node in module.body if isinstance(node, ast.ImportFrom)}
+    assert imported <= LAZY
+    defined = [node for node in module.body[1:] if not isinstance(node, (ast.ImportFrom, ast.AnnAssign, ast.Assign))]
+    assert defined == []
+
+
 def test_an_unknown_name_is_an_attribute_error_and_not_something_else() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = ally_plugins.no_such_name  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import CannotExecute
 
 from .executing import cannot_execute
-from .guardian import MARKER
+from .guardian.process_tree import MARKER
 from .guardian_link import START_TIMEOUT, LifeLine, kill_marked
 from .process import UNKILLABLE, Exit, Launcher, Process, ProcessSpec, absolute_folder, kernel_limits
 from .stdio import Ends

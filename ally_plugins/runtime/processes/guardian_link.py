@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from .guardian import MARKER
 from .guardian.line import receive
+from .guardian.process_tree import MARKER
 
 __all__ = ["START_TIMEOUT", "LifeLine"]
 

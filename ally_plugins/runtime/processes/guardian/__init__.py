@@ -20,14 +20,6 @@ Against malice this is no wall: a process of the same user may stop or kill the 
 kernel kills the main processes (PR_SET_PDEATHSIG) and the host whatever still carries the marker; the rest is for a
 sandbox.
 
-`serving` is its loop, `becoming` the child between fork and exec, `kin` knows processes, `line` the messages.
+`serving` is its loop, `child_setup` the child between fork and exec, `process_tree` knows processes, `line` the
+messages.
 """
-
-from __future__ import annotations
-
-from typing import Final
-
-__all__ = ["MARKER"]
-
-MARKER: Final = "ALLY_DAEMON_ID"
-"""The variable in a daemon's environment that its orphans are known by."""

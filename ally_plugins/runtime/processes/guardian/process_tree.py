@@ -8,7 +8,10 @@ import signal
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["ME", "children", "close", "descendants", "has_children", "kill", "reap", "tell"]
+__all__ = ["MARKER", "ME", "children", "close", "descendants", "has_children", "kill", "reap", "tell"]
+
+MARKER: Final = "ALLY_DAEMON_ID"
+"""The variable in a daemon's environment that its orphans are known by."""
 
 ME: Final = os.getpid()
 

@@ -15,10 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from . import MARKER
 from .child_setup import IGNORED, PR_SET_CHILD_SUBREAPER, PYTHON_IGNORES, become, prctl
 from .line import receive
-from .process_tree import ME, children, close, descendants, has_children, kill, reap, tell
+from .process_tree import MARKER, ME, children, close, descendants, has_children, kill, reap, tell
 
 __all__ = ["Guardian", "Tree", "main"]
 
