@@ -23,10 +23,8 @@ RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 WORK = ROOT / ".nox" / "work"
 WHEELS = WORK / "wheels"
 COVERAGE = WORK / "coverage"
-# Two, since many tests wait for a disk or a child process; more would get in the way of those with deadlines. Three
-# where whole programs are left out.
+# Two, since many tests wait for a disk or a child process; more would get in the way of those with deadlines.
 WORKERS = ("--numprocesses=2", "--dist=worksteal")
-MORE_WORKERS = ("--numprocesses=3", "--dist=worksteal")
 MEASURE = ("--cov", "--cov-report=", "--cov-fail-under=0")
 RESULTS = Path(os.environ.get("ALLY_TEST_RESULTS", WORK / "results"))
 
@@ -61,12 +59,9 @@ _find_interpreters()
 NEWEST = next((version for version in reversed(PYTHONS) if shutil.which(f"python{version}")), RUNNING)
 
 
-def _ignored(*folders: str) -> tuple[str, ...]:
-    return tuple(f"--ignore=tests/{folder}" for folder in folders)
-
-
-# Processes, signals and whole programs: the running Python, and the newest, tell what those between do.
-WHOLE_PROGRAMS = _ignored("baddays", "chat", "daemon", "examples", "legacy", "placements", "process", "supervisor")
+# What differs between Pythons, and between the oldest and the newest dependencies: what computes, the contract in every
+# placement, the bus and what is installed. The running Python and the newest run everything.
+SMOKE = tuple(f"tests/{name}" for name in ("bus", "contract", "packaging", "placements", "policy", "wire"))
 
 
 def _group(*names: str) -> tuple[str, ...]:
@@ -129,16 +124,16 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS, requires=["wheels"])
 def tests(session: nox.Session) -> None:
-    """Run the tests on the built wheels: all on the running Python, fewer on others; the newest measures coverage."""
+    """Run the tests on the built wheels: all on the running Python and the newest, which measures coverage; or some."""
     session.install(*_wheels(), *_group("test"))
     if session.posargs:
         _pytest(session, *session.posargs)
         return
-    # Real builds, a hundred kills and huge files differ little between Pythons: once is enough.
-    which = "not e2e" if session.python == RUNNING else "not e2e and not slow"
-    scope = WORKERS if session.python in {RUNNING, NEWEST} else (*MORE_WORKERS, *WHOLE_PROGRAMS)
+    # Real builds, floods and huge files differ little between Pythons: once is enough.
+    which = "not e2e and not soak" if session.python == RUNNING else "not e2e and not soak and not slow"
+    scope = () if session.python in {RUNNING, NEWEST} else SMOKE
     measured = _measured(session) if session.python == NEWEST else {}
-    _pytest(session, "-m", which, *scope, *(MEASURE if measured else ()), env=measured)
+    _pytest(session, "-m", which, *WORKERS, *(MEASURE if measured else ()), *scope, env=measured)
     if measured:
         session.notify("coverage")
 
@@ -161,10 +156,14 @@ def minimums(session: nox.Session) -> None:
     direct = [*project["dependencies"], *project["optional-dependencies"]["pydantic-ai"]]
     session.run("uv", "pip", "install", "--quiet", "--resolution=lowest-direct", *direct)
     session.install(*_wheels(), *_group("test"))
-    # What the kernel does to processes is the same whatever the dependencies, and the harness of the reference agent
-    # asks for one version of the framework.
-    left_out = (*WHOLE_PROGRAMS, *_ignored("control", "durable"), "--ignore=ally_plugins_contrib")
-    _pytest(session, "-m", "not e2e and not slow", *MORE_WORKERS, *left_out, *session.posargs)
+    _pytest(session, "-m", "not e2e and not soak and not slow", *WORKERS, *SMOKE, "tests/registry", *session.posargs)
+
+
+@nox.session(requires=["wheels"], default=False)
+def soak(session: nox.Session) -> None:
+    """Kill hosts by the hundred, restart daemons by the thousand; `tests` does a part of each."""
+    session.install(*_wheels(), *_group("test"))
+    _pytest(session, "-m", "soak", *WORKERS, *session.posargs)
 
 
 @nox.session(requires=["wheels"])

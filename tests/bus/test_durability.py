@@ -85,7 +85,7 @@ def test_nothing_accepted_is_lost_or_doubled_when_the_host_is_killed_at_random_p
     kill_many_times(tmp_path, 10, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", range(2, 6))
 def test_nothing_accepted_is_lost_or_doubled_in_a_hundred_kills(seed: int, tmp_path: Path) -> None:
     kill_many_times(tmp_path, 25, seed)  # four times 25

@@ -255,10 +255,10 @@ def test_nothing_survives_a_host_that_is_killed(kit: Any, *, has_forked: bool) -
 # --- many times ---
 
 
-@pytest.mark.slow
 @Ways
 @pytest.mark.usefixtures("no_leaks")
-def test_a_thousand_restarts_leave_no_descriptor_zombie_thread_or_task(kit: Any, way: str) -> None:
+@pytest.mark.parametrize("hundreds", [1, pytest.param(10, marks=pytest.mark.soak)])
+def test_many_restarts_leave_no_descriptor_zombie_thread_or_task(kit: Any, way: str, hundreds: int) -> None:
     def counts() -> tuple[int, int, int]:
         own = set(threading.enumerate()) - others  # one of an earlier test may end at any time
         return _descriptors("self"), len(own), len(asyncio.all_tasks())
@@ -272,7 +272,7 @@ def test_a_thousand_restarts_leave_no_descriptor_zombie_thread_or_task(kit: Any,
         async with kit.launching(way) as launcher:
             await once(launcher)
             before = counts()  # something of the first start may still be ending
-            for _ in range(100):
+            for _ in range(10 * hundreds):
                 await asyncio.gather(*(once(launcher) for _ in range(10)))
             await kit.until(lambda: all(now <= then for now, then in zip(counts(), before, strict=True)))
             if isinstance(launcher, GuardedLauncher):

@@ -234,7 +234,7 @@ def test_a_hundred_restarts_leak_nothing(go: Any, theatre: Theatre, measured: An
     leaks_nothing(go, theatre, 100, measured)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_thousand_restarts_leak_nothing(go: Any, theatre: Theatre, measured: Any) -> None:
     leaks_nothing(go, theatre, 1000, measured)
 
