@@ -15,7 +15,7 @@ from attrs import evolve
 
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 from ally_plugins.contract.values.errors import GateRefused, HostError
-from ally_plugins.host.sessions.toolcalls import OpenCall, Runner, not_run, refuse_unshown
+from ally_plugins.host.sessions.toolcalls import OpenCall, OutputTransform, Postponed, Runner, not_run, refuse_unshown
 
 from .permission import Outcome, Previewed
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALL",
+    "answered_elsewhere",
     "authorize",
     "end_open_calls",
+    "postpone",
     "refuse_call",
     "refused_elsewhere",
     "run_call",
@@ -70,6 +72,8 @@ async def authorize(
     """Decide whether a call may run; see `AgentWork.authorize`."""
     if run.live.session.is_closed:
         return Outcome(is_allowed=False, reason=_HOST_STOPPED)
+    if _key(call) in run.open_calls:
+        raise HostError(f"the call {_key(call)!r} may run already; give each call of a run an id of its own")
     opened = _opened(run, call, is_started=is_resumed)
     opened.start()
     try:
@@ -141,11 +145,40 @@ def refused_elsewhere(run: Run, call: ToolCall, reason: str) -> None:
     _opened(run, call, is_started=True).deny(reason)
 
 
+def postpone(run: Run, call: ToolCall) -> None:
+    """Leave a call open that may run, and does elsewhere; see `AgentWork.postpone`."""
+    run.live.deferred[_key(call)] = _taken(run, call)
+
+
+async def answered_elsewhere(run: Run, call: ToolCall, result: ToolResult) -> ToolResult:
+    """Tell of a result that came from elsewhere; see `AgentWork.answered_elsewhere`."""
+    known = run.live.deferred.get(_key(call))
+    opened = _opened(run, call if known is None else known.call, is_started=True)
+    return await opened.finish(result, _output_transform(run))
+
+
 async def run_call(run: Run, call: ToolCall, runner: Runner) -> ToolResult:
     """Run a tool that may run; see `AgentWork.carry_out`."""
-    opened = run.open_calls.pop(_key(call), None)
-    if opened is None:
+    opened = _taken(run, call)
+    token = CALL.set(call.call_id)
+    try:
+        return await opened.carry_out(runner, _output_transform(run))
+    except Postponed:
+        run.live.deferred[_key(call)] = opened
+        raise
+    finally:
+        CALL.reset(token)
+
+
+def _taken(run: Run, call: ToolCall) -> OpenCall:
+    """Take a call that may run, and is the one that was decided about, out of those that are open."""
+    opened = run.open_calls.get(_key(call))
+    if opened is None or opened.call != call:
         raise HostError(f"the call {_key(call)!r} was not allowed; carry out only what `authorize` has allowed, once")
+    return run.open_calls.pop(_key(call))
+
+
+def _output_transform(run: Run) -> OutputTransform:
     session = run.live.session
 
     async def transform(call: ToolCall, result: ToolResult) -> ToolResult:
@@ -153,11 +186,7 @@ async def run_call(run: Run, call: ToolCall, runner: Runner) -> ToolResult:
             raise GateRefused("the host of the plugins has stopped", plugin=None)
         return await session.transform_tool_output(call, result)
 
-    token = CALL.set(call.call_id)
-    try:
-        return await opened.carry_out(runner, transform)
-    finally:
-        CALL.reset(token)
+    return transform
 
 
 def end_open_calls(run: Run) -> None:

@@ -27,7 +27,16 @@ from ally_plugins.contract.values.events import (
 
 from .compaction import shorten
 from .run import Run
-from .toolwork import authorize, end_open_calls, refuse_call, refused_elsewhere, run_call, transform_input
+from .toolwork import (
+    answered_elsewhere,
+    authorize,
+    end_open_calls,
+    postpone,
+    refuse_call,
+    refused_elsewhere,
+    run_call,
+    transform_input,
+)
 
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool
@@ -50,6 +59,7 @@ class AgentWork(Run):
     _tools: int = field(init=False, default=0)
     _has_begun: bool = field(init=False, default=False)
     _began: float = field(init=False, factory=perf_counter)
+    _failure: tuple[BaseException | None, str] = field(init=False, default=(None, ""))
 
     # --- its life ---
 
@@ -118,7 +128,8 @@ class AgentWork(Run):
             self.live.doubtful.update(self._entered)
         cause = self.interruption_cause
         if cause is None and error is not None:
-            cause = f"{type(error).__name__}: {error}".removesuffix(": ")
+            told, text = self._failure
+            cause = text if error is told else f"{type(error).__name__}: {error}".removesuffix(": ")
         self.emit(
             AgentEnd(
                 agent_name=self.name,
@@ -262,10 +273,23 @@ class AgentWork(Run):
         """Tell of a no that came from elsewhere, to a question that an earlier run had deferred to this one."""
         refused_elsewhere(self, call, reason)
 
+    def postpone(self, call: ToolCall) -> None:
+        """Leave a call open that `authorize` has allowed, and that is carried out elsewhere, after this run."""
+        postpone(self, call)
+
+    async def answered_elsewhere(self, call: ToolCall, result: ToolResult) -> ToolResult:
+        """Tell of what came of a call that an earlier run had postponed; return what plugins made of the result."""
+        return await answered_elsewhere(self, call, result)
+
+    def failed(self, error: BaseException, text: str) -> None:
+        """Say how a tool's error is told, as transforms left it, should the run end with it."""
+        self._failure = (error, text)
+
     async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:
         """Run a tool that `authorize` has allowed: the tool, output transforms, TOOL_CALL_END.
 
-        Raises HostError, and runs nothing, for a call that nobody has allowed.
+        Raises HostError, and runs nothing, for a call that nobody has allowed. Where `run` raises Postponed, since its
+        tool waits for another run, so does this, and the call stays open.
         """
         self._tools += 1
         return await run_call(self, call, run)

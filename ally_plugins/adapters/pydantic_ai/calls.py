@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic_ai.exceptions import ApprovalRequired, SkipToolExecution, ToolFailed
+from attrs import frozen
+from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, SkipToolExecution, ToolFailed
 from pydantic_ai.tools import DeferredToolResults, ToolApproved, ToolDenied
 from pydantic_core import from_json
 
+from ally_plugins.adapters.kit.permission import Outcome
 from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult, evolve
 from ally_plugins.contract.values.errors import EventError, GateRefused
+from ally_plugins.host.sessions.toolcalls import Postponed
 
 from .failures import with_failure
 from .history import MARK, said_call
-from .history_repair import mended_text, mended_value
-from .results import failure_text, restore, restore_failure, summary, with_failure_text
+from .others import changed_arguments
+from .results import Answer
 from .todos import todos_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pydantic_ai.agent import CallToolsNode
     from pydantic_ai.capabilities.abstract import RawToolArgs, ValidatedToolArgs, WrapToolExecuteHandler
     from pydantic_ai.messages import ModelResponse, ToolCallPart
     from pydantic_ai.tools import DeferredToolRequests, RunContext, ToolDefinition
+    from pydantic_ai.toolsets import ToolsetTool
 
     from ally_plugins.adapters.kit.work import AgentWork
 
@@ -34,28 +39,34 @@ _NEEDS_APPROVAL: Final = "normal"
 """How sensitive a tool is of which the framework only says that it needs approval."""
 
 
+@frozen
+class _Prepared:
+    """A call as the model made it, as transforms left it, and `args`: that as the framework's check is given it."""
+
+    given: ToolCall
+    final: ToolCall
+    args: str | dict[str, Any]
+
+
 class Calls:
     """The tool calls of one run; it lives as long as the run."""
 
     def __init__(self, work: AgentWork) -> None:
         self._work = work
-        self._final: dict[str, ToolCall] = {}
-        self._approved: set[str] = set()
-        self._made: set[str] = set()
-
-    def made(self, response: ModelResponse) -> None:
-        """Take note of the calls that the model makes in this run; others were made in an earlier one."""
-        self._made.update(call.tool_call_id for call in response.tool_calls)
+        self._prepared: dict[str, _Prepared] = {}
+        self._approved: dict[str, ToolCall] = {}
+        self._running: dict[str, _Prepared] = {}
+        self._resumed: set[str] = set()
+        self._postponed: set[str] = set()
 
     async def prepare(self, ctx: RunContext[Any], call: ToolCallPart, args: RawToolArgs) -> RawToolArgs:
         """Return the arguments as plugins' transforms leave them; the framework's check refuses what is no JSON object.
 
-        An approved call that was prepared before keeps what the person has seen. Raises ToolFailed when a transform
-        blocks, and for arguments that cannot be shown to plugins: the tool does not run.
+        It is given what plugins are shown, and not what that was read from, which may say more (a key twice). An
+        approved call that was prepared before keeps what the person has seen, unless other arguments were approved.
+        Raises ToolFailed when a transform blocks, and for arguments that cannot be shown to plugins: the tool does not
+        run.
         """
-        known = self._final.get(call.tool_call_id)
-        if known is not None and ctx.tool_call_approved:
-            return _plain(known)
         read = _read(args)
         if read is None:
             return args
@@ -63,12 +74,19 @@ class Calls:
             given = self._call(call, read)
         except EventError as error:
             raise ToolFailed(await self._work.refuse(call.tool_name, str(error), call.tool_call_id)) from None
+        known = self._prepared.get(call.tool_call_id)
+        if (
+            known is not None
+            and ctx.tool_call_approved
+            and any(_is_same(given, each) for each in (known.given, known.final))
+        ):
+            return known.args
         try:
             final = await self._work.transform_input(given)
         except GateRefused as refusal:
             raise ToolFailed(f"not run: {refusal}") from None
-        self._final[call.tool_call_id] = final
-        return args if final.arguments == given.arguments else _plain(final)
+        prepared = self._prepared[call.tool_call_id] = _prepared(given, final, as_text=not isinstance(args, dict))
+        return prepared.args
 
     async def execute(
         self,
@@ -83,26 +101,43 @@ class Calls:
         Raises ApprovalRequired when the question waits for another run, and what the tool raises.
         """
         try:
-            final = self._final.get(call.tool_call_id) or self._as_given(call)
+            prepared = self._prepared.get(call.tool_call_id) or self._as_given(call)
         except (ValueError, AssertionError, EventError) as error:  # the framework's check took what nobody was shown
             return ToolDenied(await self._work.refuse(call.tool_name, str(error), call.tool_call_id))
-        if call.tool_call_id not in self._approved:
+        final = prepared.final
+        agreed = self._approved.pop(call.tool_call_id, None)
+        if agreed is None or not _is_same(agreed, final):
             outcome = await self._work.authorize(
                 final,
                 sensitivity=self._work.kit.sensitivity(call.tool_name) or _confirmed(tool),
                 is_approved=ctx.tool_call_approved,
-                is_resumed=call.tool_call_id not in self._made,
+                is_resumed=call.tool_call_id in self._resumed,
             )
             if outcome.is_deferred:
                 raise ApprovalRequired({"reason": outcome.reason, "by": "ally_plugins"})
             if not outcome.is_allowed:
-                self._forget(call.tool_call_id)
+                self._prepared.pop(call.tool_call_id, None)
                 return ToolDenied(f"not run: {outcome.reason}")
-        self._forget(call.tool_call_id)
-        value = await self._carry_out(final, args, handler, lambda result: with_failure(ctx, tool, result))
+        self._running[call.tool_call_id] = prepared
+        try:
+            value = await self._carry_out(final, args, handler, lambda result: with_failure(ctx, tool, result))
+        finally:
+            del self._running[call.tool_call_id]
         if tool.capability_id is not None and (todos := await todos_after(ctx, tool)) is not None:
             self._work.planned(todos, call.tool_call_id)
         return value
+
+    def check(self, ctx: RunContext[Any], tool: ToolsetTool[Any], args: dict[str, Any], *, may_differ: bool) -> None:
+        """Raise ToolFailed unless a tool is about to be called with what its check makes of what plugins were shown."""
+        prepared = self._running.get(ctx.tool_call_id or "")
+        if prepared is None:
+            raise ToolFailed("not run: plugins were not asked about this call")
+        if may_differ and (changed := changed_arguments(ctx, tool, prepared.args, args)):
+            names = ", ".join(map(repr, changed))
+            raise ToolFailed(
+                f"not run: a capability changed {names} after plugins were shown the arguments; "
+                "let it do so in before_tool_validate, and give it to the agent before AllyPlugins"
+            )
 
     async def _carry_out(
         self,
@@ -111,68 +146,107 @@ class Calls:
         handler: WrapToolExecuteHandler,
         judged: Callable[[ToolResult], ToolResult],
     ) -> Any:
-        value: Any = None
-        failure: Exception | None = None
-        before = ToolResult(success=True)
+        answer = Answer(is_transformed=self._work.live.session.wants("tool_output"))
 
         async def run(_call: ToolCall) -> ToolResult:
-            nonlocal value, failure, before
             try:
-                value = mended_value(await handler(args))
+                value = await handler(args)
             except SkipToolExecution as skipped:
                 value = skipped.result
+            except (ApprovalRequired, CallDeferred) as error:
+                raise Postponed from error
             except Exception as error:  # noqa: BLE001 - raised again below, once it has been told
-                text = failure_text(error)
-                before = ToolResult(success=False, error=mended_text(text))
-                failure = error if before.error == text else with_failure_text(error, before.error or "")
-                return before
-            before = judged(summary(value))
-            return before
+                return answer.failed(error)
+            return answer.returned(value, judged)
 
-        after = await self._work.carry_out(call, run)
-        if failure is not None:
-            raise restore_failure(failure, before, after)
-        return restore(value, before, after)
+        try:
+            after = await self._work.carry_out(call, run)
+        except Postponed as postponed:  # it has not run, and stays open
+            self._postponed.add(call.call_id or "")
+            raise postponed.__cause__ or postponed from None
+        self._prepared.pop(call.call_id or "", None)
+        return self._restored(answer, after)
+
+    def _restored(self, answer: Answer, after: ToolResult) -> Any:
+        """Return what the model is to read, or raise it; what is told of the run's end says no more than that."""
+        if answer.failure is not None:
+            self._work.failed(answer.failure, after.error or "")
+        return answer.restored(after)
 
     async def approve(self, requests: DeferredToolRequests) -> DeferredToolResults | None:
         """Ask about each call that needs approval, and answer what could be decided; None when nothing could."""
         results = DeferredToolResults()
+        self._show_final(requests.approvals)
+        self._show_final(requests.calls)
         for call in requests.approvals:
             if requests.metadata.get(call.tool_call_id, {}).get("by") == "ally_plugins":
                 continue  # asked about already, and nobody was there
-            final = self._final.get(call.tool_call_id)
-            if final is None:  # the framework validates a call before it asks for approval: nobody was shown this one
-                why = await self._work.refuse(call.tool_name, "its arguments are no JSON object", call.tool_call_id)
-                results.approvals[call.tool_call_id] = ToolDenied(why)
-                continue
             sensitivity = self._work.kit.sensitivity(call.tool_name) or _NEEDS_APPROVAL
-            is_resumed = call.tool_call_id not in self._made
-            outcome = await self._work.authorize(final, sensitivity=sensitivity, is_resumed=is_resumed)
+            outcome = await self._decide(call, sensitivity)
             if outcome.is_allowed:
-                self._approved.add(call.tool_call_id)
+                self._approved[call.tool_call_id] = self._prepared[call.tool_call_id].final
                 results.approvals[call.tool_call_id] = ToolApproved()
             elif not outcome.is_deferred:
                 results.approvals[call.tool_call_id] = ToolDenied(f"not run: {outcome.reason}")
-        return results if results.approvals else None
+        for call in requests.calls:
+            if call.tool_call_id in self._postponed:
+                continue  # decided before its tool put it off
+            outcome = await self._decide(call, self._work.kit.sensitivity(call.tool_name))
+            if outcome.is_allowed:
+                self._work.postpone(self._prepared[call.tool_call_id].final)
+            else:  # whoever runs it would not ask again
+                results.calls[call.tool_call_id] = ToolDenied(f"not run: {outcome.reason}")
+        return results if results.approvals or results.calls else None
 
-    def answered_elsewhere(self, node: CallToolsNode[Any, Any]) -> None:
-        """Tell of the deferred questions that were answered with no between this run and the one before."""
-        calls = {call.tool_call_id: call for call in node.model_response.tool_calls}
-        for call_id, answer in (node.tool_call_results or {}).items():
-            if isinstance(answer, ToolDenied) and call_id in calls:
-                call = evolve(said_call(calls[call_id]), agent_id=self._work.about.get("agent_id"))
+    async def _decide(self, call: ToolCallPart, sensitivity: str | None) -> Outcome:
+        """Decide about a call that the framework checked, and puts off."""
+        prepared = self._prepared.get(call.tool_call_id)
+        if prepared is None:  # nobody was shown this one
+            why = await self._work.refuse(call.tool_name, "its arguments are no JSON object", call.tool_call_id)
+            return Outcome(is_allowed=False, reason=why.removeprefix("not run: "))
+        is_resumed = call.tool_call_id in self._resumed
+        return await self._work.authorize(prepared.final, sensitivity=sensitivity, is_resumed=is_resumed)
+
+    def _show_final(self, calls: list[ToolCallPart]) -> None:
+        """Put the final arguments into requests: who agrees, and who runs a call elsewhere, goes by them."""
+        for index, call in enumerate(calls):
+            prepared = self._prepared.get(call.tool_call_id)
+            if prepared is not None and not _is_same(prepared.given, prepared.final):
+                calls[index] = dataclasses.replace(call, args=prepared.args)
+
+    async def answered_elsewhere(self, answers: dict[str, Any], response: ModelResponse) -> None:
+        """Take in how what an earlier run had put off was answered: a no is told, a result is shown to plugins."""
+        calls = {call.tool_call_id: call for call in response.tool_calls}
+        for call_id, answer in answers.items():
+            if answer == "skip" or call_id not in calls:
+                continue
+            if isinstance(answer, ToolApproved):
+                self._resumed.add(call_id)
+                continue
+            call = evolve(said_call(calls[call_id]), agent_id=self._work.about.get("agent_id"))
+            if isinstance(answer, ToolDenied):
                 self._work.refused_elsewhere(call, answer.message)
+            else:
+                answers[call_id] = await self._answered(call, answer)
 
-    def _as_given(self, call: ToolCallPart) -> ToolCall:
+    async def _answered(self, call: ToolCall, given: Any) -> Any:
+        """Return the result of a call that was carried out elsewhere, as transforms leave it."""
+        answer = Answer(is_transformed=self._work.live.session.wants("tool_output"))
+        is_failure = isinstance(given, (ModelRetry, ToolFailed))
+        before = answer.failed(given) if is_failure else answer.returned(given)
+        after = await self._work.answered_elsewhere(call, before)
+        try:
+            return self._restored(answer, after)
+        except (ModelRetry, ToolFailed) as failure:
+            return failure
+
+    def _as_given(self, call: ToolCallPart) -> _Prepared:
         """Return a call as the model made it. Raises ValueError, AssertionError or EventError when there is none."""
-        return self._call(call, call.args_as_dict(raise_if_invalid=True))
+        given = self._call(call, call.args_as_dict(raise_if_invalid=True))
+        return _prepared(given, given, as_text=not isinstance(call.args, dict))
 
     def _call(self, call: ToolCallPart, arguments: Any) -> ToolCall:
         return ToolCall(call.tool_name, arguments, call.tool_call_id, self._work.about.get("agent_id"))
-
-    def _forget(self, call_id: str) -> None:
-        self._final.pop(call_id, None)
-        self._approved.discard(call_id)
 
 
 def _confirmed(tool: ToolDefinition) -> str | None:
@@ -181,9 +255,13 @@ def _confirmed(tool: ToolDefinition) -> str | None:
     return _NEEDS_APPROVAL if isinstance(kept, dict) and kept.get("confirm") else None
 
 
-def _plain(call: ToolCall) -> dict[str, Any]:
-    plain: dict[str, Any] = thaw(call.arguments)
-    return plain
+def _prepared(given: ToolCall, final: ToolCall, *, as_text: bool) -> _Prepared:
+    return _Prepared(given, final, encode(final.arguments).decode() if as_text else thaw(final.arguments))
+
+
+def _is_same(one: ToolCall, other: ToolCall) -> bool:
+    """Say whether two calls are the same to whoever is shown them; 1 is not true."""
+    return one.tool_name == other.tool_name and encode(one.arguments) == encode(other.arguments)
 
 
 def _read(args: RawToolArgs) -> Any:

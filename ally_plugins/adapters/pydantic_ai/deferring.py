@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.tools import DeferredToolRequests
 
+from .others import takes_part
+
 if TYPE_CHECKING:
+    from pydantic_ai.capabilities import AbstractCapability
     from pydantic_ai.tools import RunContext
 
 __all__ = ["allows_deferral", "has_resolver"]
@@ -27,8 +29,4 @@ def _has_requests(output: Any) -> bool:
 
 def has_resolver(ctx: RunContext[Any], own: AbstractCapability[Any]) -> bool:
     """Say whether another capability of the run resolves deferred calls, so that raising one is no error."""
-    found: list[AbstractCapability[Any]] = []
-    if ctx.root_capability is not None:
-        ctx.root_capability.apply(found.append)
-    default = AbstractCapability.handle_deferred_tool_calls
-    return any(each is not own and type(each).handle_deferred_tool_calls is not default for each in found)
+    return takes_part(ctx, own, "handle_deferred_tool_calls")

@@ -145,9 +145,14 @@ def media_of(item: Any) -> dict[str, Any]:
     if isinstance(item, BinaryContent):
         kinds = ("image", "audio", "video", "document")
         kind = next((kind for kind in kinds if getattr(item, f"is_{kind}", False)), "file")
-        return media(kind, item.media_type, item.data)
-    where = {name: value for name in ("url", "file_id") if isinstance(value := getattr(item, name, None), str)}
+        return media(kind, item.media_type, item.data) | _named(item, "_identifier")
+    where = _named(item, "url", "file_id", "_identifier")
     return {"type": getattr(item, "kind", type(item).__name__), "mediaType": _media_type(item), **where}
+
+
+def _named(item: Any, *names: str) -> dict[str, str]:
+    """Return what names content, where it has it; an identifier that was given is read by the model."""
+    return {name.removeprefix("_"): value for name in names if isinstance(value := getattr(item, name, None), str)}
 
 
 def _media_type(item: Any) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from operator import is_
 from typing import Any, Final
 
@@ -72,10 +73,9 @@ def mended_value(value: Any) -> Any:
     if isinstance(value, str):
         return mended_text(value)
     if isinstance(value, ToolReturn):
-        returned, content = mended_value(value.return_value), mended_value(value.content)
-        if returned is value.return_value and content is value.content:
-            return value
-        return dataclasses.replace(value, return_value=returned, content=content)
+        return _mended_return(value)
+    if isinstance(value, Iterator):  # plugins and the model read it, and it can be read once
+        return mended_value(list(value))
     if value.__class__ in {list, tuple}:
         items = [mended_value(item) for item in value]
         return value if all(map(is_, items, value)) else value.__class__(items)
@@ -83,3 +83,10 @@ def mended_value(value: Any) -> Any:
         mended = {mended_value(key): mended_value(item) for key, item in value.items()}
         return value if all(map(is_, mended.values(), value.values())) and mended.keys() == value.keys() else mended
     return value
+
+
+def _mended_return(value: ToolReturn[Any]) -> ToolReturn[Any]:
+    returned, content = mended_value(value.return_value), mended_value(value.content)
+    if returned is value.return_value and content is value.content:
+        return value
+    return dataclasses.replace(value, return_value=returned, content=content)

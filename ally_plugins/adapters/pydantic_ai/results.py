@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic_ai.exceptions import ModelRetry, ToolFailed, ToolFailedError, ToolRetryError
 from pydantic_ai.messages import ToolReturn, ToolReturnPart, is_multi_modal_content, tool_return_ta
 from pydantic_ai.tools import ToolDenied
@@ -16,8 +17,60 @@ from ally_plugins.contract.values.conversation import ToolResult, evolve
 from ally_plugins.contract.values.errors import EventError
 
 from .history import MARK, item_text, media_of
+from .history_repair import mended_text, mended_value
 
-__all__ = ["failure_text", "restore", "restore_failure", "summary", "with_failure_text", "words"]
+__all__ = ["Answer", "words"]
+
+
+class Answer:
+    """What one tool came to, a value or a failure, between the tool and the model.
+
+    With `is_transformed` the model reads what plugins were shown, and not the tool's object once more, which may have
+    changed since or say more (a key twice).
+    """
+
+    def __init__(self, *, is_transformed: bool) -> None:
+        self.failure: Exception | None = None
+        self._is_transformed = is_transformed
+        self._value: Any = None
+        self._before = ToolResult(success=True)
+
+    def returned(self, value: Any, judge: Callable[[ToolResult], ToolResult] | None = None) -> ToolResult:
+        """Take what the tool returned, and return it as plugins are shown it; `judge` may find a failure in it."""
+        value = mended_value(value)
+        self._value = settled(value) if self._is_transformed else value
+        result = summary(self._value)
+        self._before = result if judge is None else judge(result)
+        return self._before
+
+    def failed(self, error: Exception) -> ToolResult:
+        """Take what the tool raised, and return it as plugins are shown it."""
+        text = failure_text(error)
+        mended = mended_text(text)
+        self.failure = error if mended == text else with_failure_text(error, mended)
+        self._before = ToolResult(success=False, error=mended)
+        return self._before
+
+    def restored(self, after: ToolResult) -> Any:
+        """Return the value, or raise the failure, as transforms left it. Raises ToolFailed for a withheld value."""
+        if self.failure is not None:
+            raise restore_failure(self.failure, self._before, after)
+        return restore(self._value, self._before, after)
+
+
+def settled(value: Any) -> Any:
+    """Return a value as its JSON has it; media, texts and what JSON cannot say are returned as they are."""
+    if isinstance(value, (str, ToolDenied)) or is_multi_modal_content(value):
+        return value
+    if isinstance(value, ToolReturn):
+        content = value.content if value.content is None or isinstance(value.content, str) else [*value.content]
+        return dataclasses.replace(value, return_value=settled(value.return_value), content=content)
+    if isinstance(value, (list, tuple)) and any(map(is_multi_modal_content, value)):
+        return [settled(item) for item in value]
+    try:
+        return from_json(_as_read(value))
+    except (PydanticSerializationError, TypeError, ValueError, RecursionError):
+        return value
 
 
 def summary(value: Any) -> ToolResult:
@@ -49,8 +102,10 @@ def _summary_of_value(value: Any) -> ToolResult:
 def _summary_of_return(value: ToolReturn[Any]) -> ToolResult:
     kept = value.metadata.get(MARK) if isinstance(value.metadata, dict) else None
     if isinstance(kept, dict) and isinstance(value.return_value, str):  # a plugin's tool
-        return ToolResult(success=True, output=value.return_value, data=kept.get("data"))
-    return _with_more(summary(value.return_value), _content_text(value.content))
+        inner = ToolResult(success=True, output=value.return_value, data=kept.get("data"))
+    else:
+        inner = summary(value.return_value)
+    return _with_more(inner, _content_text(value.content))
 
 
 def _with_more(inner: ToolResult, more: str) -> ToolResult:
@@ -108,6 +163,8 @@ def failure_text(error: BaseException) -> str:
         return error.tool_failed.model_response_str(wrap_if_error=False)
     if isinstance(error, (ModelRetry, ToolFailed)):
         return error.message
+    if isinstance(error, ValidationError):  # the framework tells the model of it, with what was found
+        return error.json(include_url=False, include_context=False)
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
@@ -123,4 +180,6 @@ def with_failure_text(error: Exception, text: str) -> Exception:
         return ToolRetryError(dataclasses.replace(error.tool_retry, content=text))
     if isinstance(error, ToolFailedError):
         return ToolFailedError(dataclasses.replace(error.tool_failed, content=text))
-    return error
+    if isinstance(error, ToolFailed):
+        return ToolFailed(text)
+    return ModelRetry(text) if isinstance(error, (ModelRetry, ValidationError)) else error

@@ -27,6 +27,7 @@ from .compacting import compacted
 from .deferring import has_resolver
 from .history import convert, prompt_text, request_for, text_of, with_text
 from .history_repair import give_up_calls, mended_response, mended_text
+from .others import CHANGES_ARGUMENTS, takes_part
 from .results import words
 from .toolset import PluginToolset
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from pydantic_ai.models import Model, ModelRequestContext
     from pydantic_ai.run import AgentRunResult
     from pydantic_ai.tools import DeferredToolResults, RunContext, ToolDefinition
-    from pydantic_ai.toolsets import AbstractToolset
+    from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 
     from ally_plugins.adapters.kit.kit import AgentKit
     from ally_plugins.adapters.kit.work import AgentWork
@@ -136,7 +137,7 @@ class RunPlugins(AbstractCapability[Any]):
         elif isinstance(node, CallToolsNode):
             self.work.follow(ctx.messages, convert)
             if node.tool_call_results:
-                self.calls.answered_elsewhere(node)
+                await self.calls.answered_elsewhere(node.tool_call_results, node.model_response)
         return node
 
     @override
@@ -193,7 +194,6 @@ class RunPlugins(AbstractCapability[Any]):
 
     def _responded(self, ctx: RunContext[Any], response: ModelResponse) -> None:
         work, usage = self.work, response.usage
-        self.calls.made(response)
         self._told(
             model=response.model_name,
             input_tokens=usage.input_tokens,
@@ -224,7 +224,10 @@ class RunPlugins(AbstractCapability[Any]):
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
         """Add plugins' tools to the agent's own."""
         self._owner = asyncio.current_task()  # the framework asks for it in the task that drives the run
-        return PluginToolset(toolset, work=lambda: self._work)
+        return PluginToolset(toolset, work=lambda: self._work, check=self._check)
+
+    def _check(self, ctx: RunContext[Any], tool: ToolsetTool[Any], args: dict[str, Any]) -> None:
+        self.calls.check(ctx, tool, args, may_differ=takes_part(ctx, self, *CHANGES_ARGUMENTS))
 
     @override
     async def before_tool_validate(
@@ -251,7 +254,7 @@ class RunPlugins(AbstractCapability[Any]):
     async def handle_deferred_tool_calls(
         self, ctx: RunContext[Any], *, requests: DeferredToolRequests
     ) -> DeferredToolResults | None:
-        """Ask about the calls that the framework marks as needing approval."""
+        """Ask about the calls that the framework puts off: for an approval, or for somebody else to carry out."""
         return await self.calls.approve(requests)
 
 

@@ -36,6 +36,7 @@ class PluginToolset(WrapperToolset[Any]):
     """The agent's tools and those of plugins, for one run."""
 
     work: Callable[[], AgentWork | None] = field(kw_only=True)
+    check: Callable[[RunContext[Any], ToolsetTool[Any], dict[str, Any]], None] = field(kw_only=True)
     _offered: dict[str, AgentTool] = field(default_factory=dict, kw_only=True, repr=False)
 
     @override
@@ -64,8 +65,9 @@ class PluginToolset(WrapperToolset[Any]):
     ) -> Any:
         """Call the agent's own tool, or a plugin's; what goes wrong there is told the model. Raises ToolFailed.
 
-        Raises ModelRetry for arguments that do not fit the schema.
+        That is raised for arguments that plugins were not shown too, ModelRetry for some that do not fit the schema.
         """
+        self.check(ctx, tool, tool_args)
         work, offered = self.work(), self._offered.get(name)
         if tool.toolset is not self or work is None or offered is None:
             return await self.wrapped.call_tool(name, tool_args, ctx, tool)

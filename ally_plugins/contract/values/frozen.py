@@ -115,9 +115,9 @@ def _key(key: object, path: str) -> str:
 
 def _freeze_scalar(value: Any, path: str) -> Any:
     if isinstance(value, float) and isfinite(value):
-        return float(value)
+        return float.__float__(value)
     if isinstance(value, (str, int)):  # an enum member, or another subclass: kept as the plain value
-        return str.__str__(value) if isinstance(value, str) else int(value)
+        return str.__str__(value) if isinstance(value, str) else int.__int__(value)
     found = repr(value) if isinstance(value, float) else type(value).__name__
     message = f"{path or 'value'} is {found}; expected a string, finite number, boolean, None, list or dict"
     raise EventError(message, path=path, found=found)

@@ -268,7 +268,7 @@ def _why_unshown(value: Any) -> str | None:
         return None
     if value.__class__ is ModelInput:
         value = shown_to_plugins(value)
-    return (value.__class__ is ToolResult and value.unshown) or find_unshown(value, "it")
+    return (isinstance(value, ToolResult) and value.unshown) or find_unshown(value, "it")
 
 
 def _enforced(question: Question, plugins: Iterable[Plugin]) -> bool:

@@ -23,7 +23,17 @@ from ally_plugins.contract.values.frozen import EMPTY, freeze_mapping
 if TYPE_CHECKING:
     from .gates import Ruling
 
-__all__ = ["Asker", "CallSession", "OpenCall", "Runner", "not_run", "refuse_unshown", "run_tool_call"]
+__all__ = [
+    "Asker",
+    "CallSession",
+    "OpenCall",
+    "OutputTransform",
+    "Postponed",
+    "Runner",
+    "not_run",
+    "refuse_unshown",
+    "run_tool_call",
+]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -35,6 +45,10 @@ OutputTransform = Callable[[ToolCall, ToolResult], Awaitable[ToolResult]]
 
 Asker = Callable[[ToolCall, "Ruling"], Awaitable[bool]]
 """What asks the person."""
+
+
+class Postponed(Exception):
+    """Raised by a runner whose tool has not run: another run goes on with the call, which stays open until then."""
 
 
 class CallSession(Protocol):
@@ -119,19 +133,30 @@ class OpenCall:
     async def carry_out(self, run: Runner, transform: OutputTransform) -> ToolResult:
         """Run a tool that may run: the tool, output transforms, the end with the time that the tool alone took.
 
-        Cancelling cancels `run`, and emits the end with an error.
+        Cancelling cancels `run`, and emits the end with an error. Raises Postponed when `run` does: there is no end.
         """
-        began, took = perf_counter(), None
+        began = perf_counter()
         try:
             result = await _result_of(run, self.call)
-            took = _since(began)
+        except Postponed:
+            raise
+        except BaseException as error:
+            self.interrupt(error, _since(began))
+            raise
+        return await self.finish(result, transform, duration_ms=_since(began))
+
+    async def finish(
+        self, result: ToolResult, transform: OutputTransform, *, duration_ms: float | None = None
+    ) -> ToolResult:
+        """Return what transforms make of what the tool came to, and emit the end with it; cancelling emits it too."""
+        try:
             result = await transform(self.call, result)
         except GateRefused as error:
             result = ToolResult(success=False, error=f"the output is withheld: {error}")
         except BaseException as error:
-            self.interrupt(error, took if took is not None else _since(began))
+            self.interrupt(error, duration_ms)
             raise
-        self.end(result, duration_ms=took)
+        self.end(result, duration_ms=duration_ms)
         return result
 
     def _about(self) -> dict[str, Any]:
@@ -197,7 +222,7 @@ async def _denial(
     ruling = await session.gate_tool_call(call)
     if ruling.is_denied:
         return ruling.reason, ruling.decision_id
-    if ruling.needs_person and not (ask is not None and await ask(call, ruling)):
+    if ruling.needs_person and (ask is None or await ask(call, ruling) is not True):  # "no" is true to Python
         return f"the person did not agree: {ruling.reason}", ruling.decision_id
     return None
 
@@ -221,6 +246,8 @@ async def _result_of(run: Runner, call: ToolCall) -> ToolResult:
     """Run a tool; what goes wrong in it is an answer to the model."""
     try:
         result = await run(call)
+    except Postponed:
+        raise
     except ToolCallError as error:
         return ToolResult(success=False, error=str(error))
     except EventError as error:  # of a result that cannot be made
