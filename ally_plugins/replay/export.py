@@ -182,7 +182,14 @@ class _Export:
 def _tool_called(event: _Event) -> Step:
     name = event.required("toolName")
     # A host that gives its calls no ids runs one call of a tool at a time: the name tells them apart.
-    return ToolCalled(event.at, event.call_id or name, name, event.mapping("arguments"), agent_id=event.agent_id)
+    return ToolCalled(
+        event.at,
+        event.call_id or name,
+        name,
+        event.mapping("arguments"),
+        agent_id=event.agent_id,
+        unshown=event.text("unshown") or None,
+    )
 
 
 def _tool_returned(event: _Event) -> Step:
@@ -197,6 +204,7 @@ def _tool_returned(event: _Event) -> Step:
         output=output,
         error=error,
         is_denied=event.flag("denied", default=False),
+        unshown=event.text("unshown") or None,
     )
 
 

@@ -295,6 +295,7 @@ class SessionPlayer:
 
     async def _prepared(self, step: ToolCalled | PermissionAsked) -> _Played:
         """Return a call as it is when it begins; one that cannot be shown is denied, as in a live host."""
+        unshown = step.unshown if isinstance(step, ToolCalled) else None
         try:
             call = ToolCall(step.tool_name, step.arguments, step.call_id, step.agent_id)
         except EventError as error:
@@ -302,6 +303,8 @@ class SessionPlayer:
             ruling = await self.session.judge.deny_unshown(step.tool_name, step.call_id, str(error), ())
             call = ToolCall(step.tool_name, EMPTY, step.call_id, step.agent_id)
             return _Played(call, is_changed=True, withheld=ruling.reason, decision_id=ruling.decision_id)
+        if unshown is not None:  # the arguments that are recorded are none
+            return _Played(call, is_changed=True, withheld=unshown)
         if not self._asks("ally_transform_tool_input", call.tool_name):
             return _Played(call)
         try:
@@ -350,8 +353,10 @@ class SessionPlayer:
         if played.withheld is not None:
             result = played.opened.deny(played.withheld, played.decision_id)
         else:
-            result = await self._output(call, ToolResult(step.success, step.output, step.error))
-            played.opened.end(result, duration_ms=step.duration_ms, denied=step.is_denied)
+            recorded = ToolResult(step.success, step.output, step.error, unshown=step.unshown)
+            result = await self._output(call, recorded)
+            took = None if step.is_denied else step.duration_ms  # no tool ran
+            played.opened.end(result, duration_ms=took, denied=step.is_denied)
         if call.agent_id is None:
             content = result.output or result.error or ""
             self.session.conversation.add(self._message("tool", content, tool_call_id=call.call_id))

@@ -149,12 +149,16 @@ class Usage(Step):
 
 @frozen
 class ToolCalled(Step):
-    """A tool is to be called. A `ToolReturned` with the same `call_id` follows, whatever happens."""
+    """A tool is to be called. A `ToolReturned` with the same `call_id` follows, whatever happens.
+
+    `unshown` is why the recording has no arguments: nobody was shown them, and nobody is now.
+    """
 
     call_id: str
     tool_name: str
     arguments: dict[str, Any]
     agent_id: str | None = field(default=None, kw_only=True)
+    unshown: str | None = field(default=None, kw_only=True)
 
 
 @frozen
@@ -162,7 +166,7 @@ class ToolReturned(Step):
     """A tool call ended. `tool_name` and `duration_ms` are filled in from the call.
 
     `is_rejected`: the person was asked and said no. `is_launch`: it only started a sub-agent, which goes on.
-    `is_denied`: it did not run, since a plugin or the person refused it.
+    `is_denied`: it did not run, since a plugin or the person refused it. `unshown`: why the recording lacks a part.
     """
 
     call_id: str
@@ -175,6 +179,7 @@ class ToolReturned(Step):
     duration_ms: int = 0
     agent_id: str | None = field(default=None, kw_only=True)
     is_denied: bool = field(default=False, kw_only=True)
+    unshown: str | None = field(default=None, kw_only=True)
 
 
 @frozen

@@ -173,6 +173,7 @@ class _Turns:
                 self.now - call.at,
                 agent_id=call.agent_id,
                 is_denied=step.is_denied or step.is_rejected,
+                unshown=step.unshown,
             )
         )
 

@@ -112,6 +112,13 @@ def carry_out(
     return result, order[: order.index("END")], told
 
 
+@pytest.mark.parametrize("said", ["no", "deny", 1, [False]])
+def test_what_is_not_true_is_no_yes_of_the_person(said: Any, run: Any, new_host: Any, puppet: Any) -> None:
+    result, order, _ = carry_out(run, new_host, puppet, verdict=Ask("sure?"), agrees=said)
+    assert not result.success
+    assert "run ls -l" not in order
+
+
 def test_all_in_order(run: Any, new_host: Any, puppet: Any) -> None:
     result, order, told = carry_out(run, new_host, puppet, verdict=Ask("is that wise?"))
     assert order == [

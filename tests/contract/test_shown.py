@@ -199,6 +199,33 @@ def test_an_output_that_cannot_be_shown_is_withheld_and_no_transform_is_asked(
     assert [(each.success, each.denied, each.output) for each in ends] == [(False, False, "")]
 
 
+def test_a_host_s_own_kind_of_result_is_withheld_as_any_other(plugin: Make, new_host: Make, go: Make) -> None:
+    class Measured(ToolResult):
+        pass
+
+    redactor, seen = watcher(plugin, "ally_transform_tool_output")
+
+    async def main() -> None:
+        async with new_host({"redactor": redactor}) as host:
+            with pytest.raises(GateRefused, match="too deep"):
+                await host.session().transform_tool_output(ToolCall("bash"), Measured(True, "x", unshown="too deep"))  # noqa: FBT003 - the first field
+
+    go(main())
+    assert seen == []
+
+
+def test_a_number_is_shown_as_the_number_that_it_is_and_not_as_what_it_says() -> None:
+    class Small(int):
+        def __int__(self) -> int:
+            return 1
+
+    class Low(float):
+        def __float__(self) -> float:
+            return 0.5
+
+    assert ToolCall("pay", {"sum": Small(1_000_000), "rate": Low(9.5)}).arguments == {"sum": 1_000_000, "rate": 9.5}
+
+
 def test_an_output_that_nobody_transforms_passes_as_it_is(plugin: Make, new_host: Make, go: Make) -> None:
     result = ToolResult(success=True, output="x" * (MAX_SHOWN_BYTES + 1), unshown="whatever")
     guard, _ = watcher(plugin, "ally_gate_tool_call")

@@ -401,6 +401,10 @@ def test_a_call_that_nobody_has_allowed_cannot_be_carried_out(live: Fixture, go:
             with pytest.raises(HostError, match="was not allowed"):
                 await work.carry_out(made, run)
             assert (await work.authorize(made)).is_allowed
+            with pytest.raises(HostError, match="may run already"):
+                await work.authorize(evolve(made, arguments={"command": "rm"}))
+            with pytest.raises(HostError, match="was not allowed"):
+                await work.carry_out(evolve(made, arguments={"command": "rm"}), run)
             await work.carry_out(made, run)
             with pytest.raises(HostError, match="was not allowed"):
                 await work.carry_out(made, run)

@@ -493,6 +493,37 @@ def test_an_export_of_our_journal_replays_with_the_same_events(session: Path, tm
     assert again.broken_lines == 0
 
 
+def test_what_nobody_was_shown_live_is_shown_to_nobody_in_a_replay_of_its_export(tmp_path: Path) -> None:
+    asked: list[str | None] = []
+
+    class Watcher:
+        @hookimpl
+        async def ally_gate_tool_call(self, call: ToolCall) -> None:
+            asked.append(call.call_id)
+
+        @hookimpl
+        async def ally_transform_tool_output(self, call: ToolCall) -> None:
+            asked.append(f"output of {call.call_id}")
+
+    async def main() -> bytes:
+        async with Host("t", home=None, discover=False) as host:
+            session = host.session("live")
+            await session.refuse_call("bash", "arguments.n is nan", call_id="c1")
+            session.emit(ToolCallStart(tool_name="bash", arguments={"command": "ls"}, call_id="c2"))
+            session.emit(ToolCallEnd(tool_name="bash", success=True, output="x", unshown="too deep", call_id="c2"))
+            await host.journal.flush()
+            return b"".join(export(host.journal.reading, "live"))
+
+    file = tmp_path / "live.jsonl"
+    file.write_bytes(asyncio.run(main()))
+    played = replay(file, plugins={"watcher": lambda _: Watcher()})
+    assert asked == ["c2"]
+    assert [bool(event.unshown) for event in played.of("TOOL_CALL_START")] == [True, False]
+    denied, withheld = played.of("TOOL_CALL_END")
+    assert (denied.denied, denied.duration_ms, withheld.denied, withheld.output) == (True, None, False, "")
+    assert "too deep" in withheld.error
+
+
 @pytest.mark.parametrize(
     ("name", "calls"),
     [("tool_heavy.jsonl", 6), ("short.jsonl", None), ("subagent.jsonl", None), ("marshmallow-1867.traj", None),

@@ -7,22 +7,15 @@ later request would fail with it, and the conversation could not go on.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from operator import is_
-from typing import Any, Final
+from typing import Any
 
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ThinkingPart, ToolCallPart, ToolReturn
 
-__all__ = ["give_up_calls", "mended_response", "mended_text", "mended_value"]
+from ally_plugins.contract.values.shown import shown_text
 
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_REPLACEMENT: Final = "\ufffd"
-
-
-def mended_text(text: str) -> str:
-    """Return a text without lone surrogates; the same one when it has none."""
-    return text if text.isascii() or not _SURROGATE.search(text) else _SURROGATE.sub(_REPLACEMENT, text)
+__all__ = ["give_up_calls", "mended_response", "mended_value"]
 
 
 def mended_response(response: ModelResponse) -> ModelResponse:
@@ -49,10 +42,10 @@ def give_up_calls(history: list[ModelMessage]) -> None:
 
 def _mended_part(part: Any, taken: set[str]) -> Any:
     if isinstance(part, (TextPart, ThinkingPart)):
-        content = mended_text(part.content)
+        content = shown_text(part.content)
         return part if content == part.content else dataclasses.replace(part, content=content)
     if isinstance(part, ToolCallPart):
-        name, args, call_id = mended_text(part.tool_name), mended_value(part.args), _fresh(part.tool_call_id, taken)
+        name, args, call_id = shown_text(part.tool_name), mended_value(part.args), _fresh(part.tool_call_id, taken)
         taken.add(call_id)
         if (name, args, call_id) != (part.tool_name, part.args, part.tool_call_id):
             return dataclasses.replace(part, tool_name=name, args=args, tool_call_id=call_id)
@@ -61,7 +54,7 @@ def _mended_part(part: Any, taken: set[str]) -> Any:
 
 def _fresh(call_id: str, taken: set[str]) -> str:
     """Return an id that no other call of the response has."""
-    found, number = mended_text(call_id), 1
+    found, number = shown_text(call_id), 1
     while found in taken:
         number += 1
         found = f"{call_id}-{number}"
@@ -71,7 +64,7 @@ def _fresh(call_id: str, taken: set[str]) -> str:
 def mended_value(value: Any) -> Any:
     """Return a value whose texts can be sent; the same one when they can. Objects that are not plain are left alone."""
     if isinstance(value, str):
-        return mended_text(value)
+        return shown_text(value)
     if isinstance(value, ToolReturn):
         return _mended_return(value)
     if isinstance(value, Iterator):  # plugins and the model read it, and it can be read once

@@ -15,9 +15,10 @@ from pydantic_core import PydanticSerializationError, from_json
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import ToolResult, evolve
 from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.shown import shown_text
 
 from .history import MARK, item_text, media_of
-from .history_repair import mended_text, mended_value
+from .history_repair import mended_value
 
 __all__ = ["Answer", "words"]
 
@@ -46,7 +47,7 @@ class Answer:
     def failed(self, error: Exception) -> ToolResult:
         """Take what the tool raised, and return it as plugins are shown it."""
         text = failure_text(error)
-        mended = mended_text(text)
+        mended = shown_text(text)
         self.failure = error if mended == text else with_failure_text(error, mended)
         self._before = ToolResult(success=False, error=mended)
         return self._before

@@ -20,13 +20,14 @@ from pydantic_graph import End
 from ally_plugins.adapters.kit.open_calls import InFlight
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.events import ModelResponse as Responded
+from ally_plugins.contract.values.shown import shown_text
 
 from .asking import AskedModel
 from .calls import Calls
 from .compacting import compacted
 from .deferring import has_resolver
 from .history import convert, prompt_text, request_for, text_of, with_text
-from .history_repair import give_up_calls, mended_response, mended_text
+from .history_repair import give_up_calls, mended_response
 from .others import CHANGES_ARGUMENTS, takes_part
 from .results import words
 from .toolset import PluginToolset
@@ -110,7 +111,7 @@ class RunPlugins(AbstractCapability[Any]):
             self._history = ctx.messages
             work.follow(ctx.messages, convert)
             text = prompt_text(ctx.prompt)
-            said = await work.begin(mended_text(text) if text is not None else None)
+            said = await work.begin(shown_text(text) if text is not None else None)
             if said is not None and said != text:
                 self._prompt = with_text(ctx.prompt, said)
             try:
