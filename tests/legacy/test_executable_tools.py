@@ -155,6 +155,15 @@ def test_anything_but_one_object_is_an_error_that_shows_what_came(
     assert len(result.error) < 10_000
 
 
+def test_what_a_program_prints_is_read_though_it_ends_at_once_and_reads_nothing(
+    run_tool: Callable[..., ToolResult],
+) -> None:
+    shell: dict[str, Any] = {"command": "/bin/sh", "args": ("tool.py",)}
+    given = {"text": "y" * 300_000}
+    lost = [n for n in range(60) if run_tool("echo '{\"n\": 1}'", given, **shell).data != {"n": 1}]
+    assert lost == []
+
+
 def test_an_exit_code_is_a_failure_unless_the_program_says_success(run_tool: Callable[..., ToolResult]) -> None:
     failed = run_tool("import sys; print('{\"n\": 1}'); print('boom', file=sys.stderr); sys.exit(4)")
     assert (failed.success, failed.data) == (False, {"n": 1})

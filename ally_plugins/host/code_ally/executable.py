@@ -6,7 +6,9 @@ Who starts processes and ends their trees is the launcher; what the output means
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from attrs import define, field, frozen
@@ -17,6 +19,7 @@ from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import CannotExecute, EncodeError
 from ally_plugins.runtime.processes.process import Launcher, Process, ProcessSpec
+from ally_plugins.runtime.processes.stdio import CHUNK
 
 from .results import Ran, executable_result
 
@@ -88,6 +91,7 @@ async def run_program(
     try:
         async with asyncio.timeout(timeout):
             how = await asyncio.shield(process.exited)
+        protocol.drain()
     except BaseException:
         await _end(process, grace)
         raise
@@ -124,12 +128,13 @@ class _Talk(asyncio.Protocol):
     def __init__(self, given: bytes, limit: int) -> None:
         self.output: Final = bytearray()
         self.is_cut = False
+        self._transport: asyncio.WriteTransport | None = None
         self._given = given
         self._limit = limit
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast("asyncio.WriteTransport", transport)  # uvloop's transports are not derived from it
+        self._transport = transport = cast("asyncio.WriteTransport", transport)  # uvloop's are not derived from it
         transport.write(self._given)
         transport.write_eof()
 
@@ -142,3 +147,21 @@ class _Talk(asyncio.Protocol):
     @override
     def eof_received(self) -> bool:
         return True  # a program may close its output and go on working
+
+    @override
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.drain()  # before the descriptor is closed, which is behind this call
+        self._transport = None
+
+    def drain(self) -> None:
+        """Read what is there.
+
+        That a program has ended is known before the loop has read what it wrote last; and one that ends without reading
+        its input breaks the pipe, at which the transport gives up, whatever waits in the other direction.
+        """
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is None:  # pipes, of which one that breaks leaves the other alone
+            return
+        with suppress(OSError):  # nothing more now, or the end
+            while not self.is_cut and (data := os.read(sock.fileno(), CHUNK)):
+                self.data_received(data)
