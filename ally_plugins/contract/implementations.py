@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial, partialmethod
-from types import FunctionType
+from types import FunctionType, MemberDescriptorType
 from typing import Any, Final
 
 from .hookspecs import HOOKS, HookInfo
@@ -21,7 +22,10 @@ __all__ = ["marked_hooks"]
 _MARK: Final = f"{PROJECT}_impl"
 _SPEC: Final = f"{PROJECT}_spec"
 _PROTECTIONS: Final = ("ally_gate_", "ally_transform_")
-"""How the names of hooks begin whose absence nobody would notice: what is called so and is no hook is a mistake."""
+"""How the names of hooks begin whose absence nobody would notice: a function that is almost called so is a mistake."""
+
+_ALIKE: Final = 0.55
+"""From which of difflib's ratios on a topic is a slip of the pen: `tools` and `call` are, `reason_for` is not."""
 
 
 def marked_hooks(name: str, instance: Any) -> dict[str, tuple[Callable[..., Any], Mapping[str, Any]]]:
@@ -53,7 +57,7 @@ def _find(name: str, instance: Any) -> dict[str, tuple[Callable[..., Any], Mappi
         if hook != attribute and _is_hook(attribute):
             raise _not_called(name, attribute, f"{_kind(raw)} marked for {hook!r}")
         if options is None:
-            if _is_meant(attribute, raw):
+            if _is_meant(attribute, raw) and not isinstance(raw, MemberDescriptorType):  # a slot's value is looked at
                 raise _not_called(name, attribute, _unmarked(cls, attribute, raw))
             continue
         if hook not in HOOKS and options.get("optionalhook"):  # of a newer host; nobody calls it here
@@ -65,7 +69,9 @@ def _find(name: str, instance: Any) -> dict[str, tuple[Callable[..., Any], Mappi
             text = f"plugin {name!r} implements {hook!r} twice, as {both}; expected one of them"
             raise PluginLoadError(text, plugin=name)
         _check_kind(name, attribute, raw)
-        found[hook] = (getattr(instance, attribute), {**options, "attribute": attribute})
+        function = getattr(instance, attribute)
+        _check_kind(name, attribute, function)  # a decorator's own class may bind to something else
+        found[hook] = (function, {**options, "attribute": attribute})
     _check_own(name, own)
     return found
 
@@ -80,19 +86,28 @@ def _check_own(name: str, own: Mapping[str, Any]) -> None:
 
 
 def _own_values(instance: Any) -> Mapping[str, Any]:
-    """Return the attributes of the instance itself; no code of the plugin's runs."""
+    """Return the attributes of the instance itself, its slots' among them; no code of the plugin's runs."""
     try:
         values = object.__getattribute__(instance, "__dict__")
-    except AttributeError:  # it has slots
-        return {}
+    except AttributeError:  # it has slots alone
+        values = {}
     own = dict.items(values) if isinstance(values, dict) else ()  # `self.__dict__ = self` makes one of any kind
-    return {name: value for name, value in own if isinstance(name, str)}
+    found = {name: value for name, value in own if isinstance(name, str)}
+    for cls in type.mro(type(instance)):
+        for name, raw in vars(cls).items():
+            if isinstance(raw, MemberDescriptorType):
+                with suppress(AttributeError):  # nothing is in it
+                    found.setdefault(name, raw.__get__(instance))
+    return found
 
 
 def _options(raw: Any) -> dict[str, Any] | None:
     """Return the options of our marker, wherever on a static or class method it stands; None without it."""
     for each in (raw, getattr(raw, "__func__", None)) if isinstance(raw, (staticmethod, classmethod)) else (raw,):
-        options = getattr(each, _MARK, None)
+        try:
+            options = getattr(each, _MARK, None)
+        except Exception:  # noqa: BLE001 - a proxy of something that is not there yet may raise anything
+            continue
         if isinstance(options, dict):
             return options
     return None
@@ -105,8 +120,19 @@ def _is_hook(name: str) -> bool:
 
 
 def _is_meant(name: str, value: Any) -> bool:
-    """Say whether an attribute would be a hook if it were marked; a time that is kept under such a name is none."""
-    return (_is_hook(name) or name.startswith(_PROTECTIONS)) and (callable(value) or hasattr(type(value), "__get__"))
+    """Say whether an attribute would be a hook if it were marked; a time that is kept under such a name is none.
+
+    Under a name that is only like a hook's, a function is; a helper, a property or a class is not.
+    """
+    if _is_hook(name):
+        return callable(value) or hasattr(type(value), "__get__")
+    is_function = isinstance(value, (partial, partialmethod, staticmethod, classmethod, FunctionType))
+    return is_function and any(_is_like(name, prefix) for prefix in _PROTECTIONS)
+
+
+def _is_like(name: str, prefix: str) -> bool:
+    topics = tuple(info.topic for info in HOOKS.values() if info.topic and info.name.startswith(prefix))
+    return name.startswith(prefix) and _closest(name.removeprefix(prefix), topics, _ALIKE) is not None
 
 
 def _unmarked(cls: type, attribute: str, raw: Any) -> str:
@@ -180,7 +206,7 @@ def _check_parameters(name: str, info: HookInfo, function: Callable[..., Any]) -
             raise PluginLoadError(f"{label} is no argument of that hook; {hint}", plugin=name)
 
 
-def _closest(word: str, known: Mapping[str, Any] | tuple[str, ...]) -> str | None:
+def _closest(word: str, known: Mapping[str, Any] | tuple[str, ...], alike: float = 0.5) -> str | None:
     from difflib import get_close_matches  # only for what is wrong: a daemon must start fast
 
-    return next(iter(get_close_matches(word, known, 1, 0.5)), None)
+    return next(iter(get_close_matches(word, known, 1, alike)), None)

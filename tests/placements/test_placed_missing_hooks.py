@@ -41,7 +41,8 @@ LOOKS_LIKE_A_HOOK = {
     "MarkedForAnother": "has 'ally_gate_tool_call' as a function marked for 'ally_event'",
     "Static": "has 'ally_gate_tool_call' as a staticmethod without @hookimpl",
     "Property": "has 'ally_gate_tool_call' as a property without @hookimpl",
-    "Slot": "has 'ally_gate_tool_call' as a member_descriptor without @hookimpl",
+    "Slot": "has 'ally_gate_tool_call' as a function set on the instance",
+    "BindsToNoFunction": "has 'ally_gate_permission' as a partial; expected a function, def or async def",
     "PartialMethod": "has 'ally_gate_tool_call' as a partialmethod; expected a function, def or async def",
     "OnTheInstance": "has 'ally_gate_tool_call' as a function set on the instance, so that it would never be called; "
     "expected a method of its class",
@@ -180,7 +181,7 @@ def test_a_plugin_that_was_granted_everything_need_not_have_every_gate(placed: F
     go(main())
 
 
-@pytest.mark.parametrize("name", ["MarkedOutside", "Newer", "KeepsATime"])
+@pytest.mark.parametrize("name", ["MarkedOutside", "Newer", "KeepsATime", "HasNamesOfItsOwn", "KeepsDataInSlots"])
 def test_a_hook_that_is_there_judges_however_it_is_marked(name: str, placed: Fixture, go: Fixture) -> None:
     async def main() -> None:
         grants = ["gate:tool_call", "tools", *(["gate:message"] if name == "MarkedOutside" else [])]

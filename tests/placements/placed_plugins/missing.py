@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from functools import partial, partialmethod
+from functools import cached_property, partial, partialmethod, update_wrapper
 from typing import Any
 
 import pluggy
+from attrs import define
 
 from ally_plugins import Allow, Ally, Deny, Replace, evolve, hookimpl
 from ally_plugins.contract.markers import hookspec
@@ -102,6 +103,26 @@ class OnTheInstance(Plain):
             return Deny("never")
 
         return ally_gate_tool_call
+
+
+class BindsToNoFunction(Plain):
+    """A decorator that is a class, as they are often written."""
+
+    class Timed:
+        def __init__(self, function: Any) -> None:
+            update_wrapper(self, function)
+            self.function = function
+
+        def __get__(self, instance: Any, owner: Any = None) -> Any:
+            return partial(self.function, instance)
+
+        def __call__(self, *arguments: Any) -> Any:
+            return self.function(*arguments)
+
+    @Timed
+    @hookimpl
+    async def ally_gate_permission(self, request: Any) -> Any:
+        return Deny("never")
 
 
 class IsItsOwnDict(dict):  # type: ignore[type-arg]
@@ -221,6 +242,50 @@ class KeepsATime(Plain):
         super().__init__(ally)
         self.ally_start = 17.5
         self.judged = self.ally_gate_tool_call  # an alias of a hook is no second one
+
+    @hookimpl
+    async def ally_gate_tool_call(self, call: Any) -> Any:
+        return Deny("never") if call.arguments.get("command") == "rm" else None
+
+
+class _NotThereYet:
+    """A proxy, as web frameworks have them, of what is there within a request alone."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("outside of a request")
+
+
+class HasNamesOfItsOwn(Plain):
+    """Helpers whose names begin like those of gates, and nobody could take for one."""
+
+    current = _NotThereYet()
+    ally_gate_error = ValueError
+
+    class ally_gate_state(dict):  # type: ignore[type-arg]  # noqa: N801 - it begins so
+        pass
+
+    @property
+    def ally_gate_tool_count(self) -> Any:
+        raise AssertionError
+
+    @cached_property
+    def ally_transform_words(self) -> Any:
+        raise AssertionError
+
+    async def ally_gate_reason_for(self, call: Any) -> str:
+        return f"never {call.tool_name}"
+
+    @hookimpl
+    async def ally_gate_tool_call(self, call: Any) -> Any:
+        return Deny(await self.ally_gate_reason_for(call)) if call.arguments.get("command") == "rm" else None
+
+
+@define
+class KeepsDataInSlots:
+    ally: Ally
+    ally_start: float = 17.5
+    ally_gate_message: str = "of the day"
+    ally_transform_tool_inputs: int = 0
 
     @hookimpl
     async def ally_gate_tool_call(self, call: Any) -> Any:
