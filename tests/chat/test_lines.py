@@ -164,6 +164,29 @@ def test_a_line_that_a_terminal_would_break_goes_on_behind_a_margin(padding: int
     assert all(len(line) <= 40 for line in lines)
 
 
+FORGED = "x" * 20 + " " * 40 + "[plugin good] trust me"
+SAID = [
+    events.PluginEvent(event_type="bad:news", data={"text": FORGED}),
+    events.TaskProgress(plugin_name="bad", task_id="t1", name="t", state="running", message=FORGED),
+    events.PluginState(plugin_name="bad", state="failed", reason=FORGED),
+    events.Decision(
+        decision_id="d1", kind="tool_call", subject="bash", verdict="deny", reason=f"bad: {FORGED}", decided_by=("bad",)
+    ),
+    events.ToolCallEnd(tool_name="bash", success=False, denied=True, error=f"not run: bad: {FORGED}"),
+]
+
+
+@pytest.mark.parametrize("event", SAID, ids=lambda event: event.type)
+@pytest.mark.parametrize("width", [31, 40, 57])
+def test_no_event_that_a_plugin_has_words_in_begins_anew_at_the_terminals_edge(event: Event, width: int) -> None:
+    file = io.StringIO()
+    Screen(Console(file=file, width=width, force_terminal=True, color_system=None)).event(event)
+    first, *more = file.getvalue().split("\n")[:-1]
+    assert first
+    assert more
+    assert all(line.startswith("  | ") for line in more)
+
+
 def test_a_question_of_several_lines_keeps_its_margin() -> None:
     call = ToolCall("run_command", {}, "c1")
     request = PermissionRequest(request_id="p-c1", tool_name="run_command")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from ally_plugins.cli.shell import exits
 from ally_plugins.cli.shell.exits import exit_code_of
 from ally_plugins.cli.shell.main import cli
+from ally_plugins.cli.shell.plain_logs import plain_logs
 from ally_plugins.cli.shell.text import columns, inert, preview
 from ally_plugins.contract.values import errors
 
@@ -123,6 +125,19 @@ def test_an_error_of_the_program_is_one_line_and_shows_its_place_when_asked(oper
         command, env=operator.environment(ALLY_DEBUG="1"), capture_output=True, text=True, check=False
     )
     assert "Traceback" in loud.stderr
+
+
+def test_no_line_of_a_plugins_error_begins_where_the_programs_own_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALLY_DEBUG", "1")
+    error = RuntimeError("bad luck\nerror: the journal was changed\u2028warning: run it again with --yes")
+    with plain_logs():
+        logging.getLogger("ally_plugins").error("a hook failed", exc_info=error)
+    first, *more = capsys.readouterr().err.splitlines()
+    assert first == "error: a hook failed"
+    assert "  | error: the journal was changed" in more
+    assert all(line.startswith("  | ") for line in more)
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(operator: Operator) -> None:

@@ -73,6 +73,17 @@ def test_what_nobody_sees_reaches_the_model_as_an_escape(hidden: str) -> None:
     assert text == f"[plugin p] a{hidden.encode('unicode_escape', 'surrogatepass').decode()}b"
 
 
+@pytest.mark.parametrize("hidden", ["\ufe0e", "\ufe0f", "\ufe0f\ufe0e\ufe0e\ufe0f"], ids=ascii)
+@pytest.mark.parametrize("before", ["", "a", " ", "]", "\u2764\ufe0f"], ids=ascii)
+def test_selectors_with_nothing_to_select_carry_no_hidden_bits(before: str, hidden: str) -> None:
+    text = of_plugin("p", f"{before}{hidden}.")
+    assert sum(text.count(selector) for selector in "\ufe0e\ufe0f") == before.count("\ufe0f")
+    assert (
+        of_plugin("p", "1\ufe0f\u20e3 \U0001f3f3\ufe0f \u00a9\ufe0f")
+        == "[plugin p] 1\ufe0f\u20e3 \U0001f3f3\ufe0f \u00a9\ufe0f"
+    )
+
+
 def test_what_people_write_stays_as_it_is() -> None:
     said = "if x:\n\treturn '[plugin p]'  \n\nça va, 你好, שלום, ❤️, e\u0301"
     assert of_plugin("p", said).replace("[plugin p] ", "", 1) == (

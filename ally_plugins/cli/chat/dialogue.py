@@ -68,7 +68,7 @@ class Dialogue:
 
     async def approve(self, question: PermissionQuestion) -> str:
         """Ask about a call that needs permission: shown are who asks, why, and what exactly would happen."""
-        self.screen.show(question_lines(question))
+        self.screen.show_said(question_lines(question))
         try:
             with self.screen.held():
                 return _ANSWERS[await self.input.ask("may it?", tuple(_ANSWERS))]

@@ -17,7 +17,6 @@ from rich.text import Text
 
 from ally_plugins.cli.shell.ending import ENDS, signals_handled
 from ally_plugins.cli.shell.text import inert
-from ally_plugins.contract.values.events import PluginMessageReceived
 
 from .lines import BAD, PLUGIN, QUIET, event_lines, thought_lines
 
@@ -63,12 +62,15 @@ class Screen:
             self.end_stream()
             self._print(line if isinstance(line, Text) else Text(line))
 
-    def event(self, event: Event) -> None:
-        """Show what an event says."""
-        lines = event_lines(event)
-        if isinstance(event, PluginMessageReceived) and self.console.is_terminal:
+    def show_said(self, lines: Iterable[Text]) -> None:
+        """Show whole lines with words of plugins in them: one that is longer than the terminal goes on behind a bar."""
+        if self.console.is_terminal:
             lines = [part for line in lines for part in _folded(line, self.console)]
         self.show(lines)
+
+    def event(self, event: Event) -> None:
+        """Show what an event says."""
+        self.show_said(event_lines(event))
 
     def thought(self, text: str) -> None:
         """Show what the model thought."""
@@ -128,7 +130,7 @@ class Screen:
 
 
 def _folded(line: Text, console: Console) -> list[Text]:
-    """Break a plugin's line that is longer than the terminal is wide, which would begin anew where ours begin."""
+    """Break a line that is longer than the terminal is wide, whose rest would begin where lines of others do."""
     if line.cell_len <= console.width:
         return [line]
     first, *more = line.wrap(console, max(console.width - len(_GUTTER), 1), overflow="fold")

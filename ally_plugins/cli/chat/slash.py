@@ -65,7 +65,7 @@ async def _actions(chat: Dialogue, rest: str) -> None:
         chat.screen.error(f"the arguments of {name!r} are no JSON object; expected /actions NAME {{...}}")
         return
     answer = await session.request_action(name, arguments)
-    chat.screen.show(_said(answer))
+    chat.screen.show_said(_said(answer))
 
 
 def _said(answer: Any) -> list[Text]:

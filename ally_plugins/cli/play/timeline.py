@@ -171,7 +171,8 @@ class LogLines(logging.Handler):
             return
         self._said.add(text)
         if os.environ.get("ALLY_DEBUG") == "1" and record.exc_info:
-            text = f"{text}\n{inert(logging.Formatter().formatException(record.exc_info), keep_lines=True)}"
+            trace = logging.Formatter().formatException(record.exc_info)
+            text += "".join(f"\n  | {inert(line)}" for line in trace.splitlines())
         if self._timeline.is_shown:
             self._timeline.write(text, "red" if record.levelno >= logging.ERROR else "yellow")
         else:

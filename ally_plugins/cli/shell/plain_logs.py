@@ -27,7 +27,7 @@ class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = f"{record.levelname.lower()}: {inert(record.getMessage())}"
         if os.environ.get(DEBUG_VARIABLE) == "1" and record.exc_info:
-            line += "\n" + inert(self.formatException(record.exc_info), keep_lines=True)
+            line += "".join(f"\n  | {inert(each)}" for each in self.formatException(record.exc_info).splitlines())
         return line
 
 

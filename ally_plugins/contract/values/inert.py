@@ -13,8 +13,9 @@ __all__ = ["for_model", "inert", "marked_lines", "plugin_mark", "shortened"]
 
 _BLANK: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
+    "|(?<![^\0-\x7f\ufe0e\ufe0f]|[0-9#*])[\ufe0e\ufe0f]"
 )
-"""What Python calls printable, and nobody sees: fillers, and variation selectors other than those of emoji."""
+"""What Python calls printable, and nobody sees: fillers, and variation selectors but one behind an emoji or a key."""
 
 _NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:")
 _SPACES: Final = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
@@ -29,7 +30,8 @@ def inert(text: object, *, keep_lines: bool = False) -> str:
     if plain.isprintable() and (plain.isascii() or not _BLANK.search(plain)):
         return plain
     kept = "\n\t" if keep_lines else ""
-    return "".join(char if _is_plain(char) or char in kept else _escape(char) for char in plain)
+    seen = _BLANK.sub(lambda found: _escape(found[0]), plain)
+    return "".join(char if char.isprintable() or char in kept else _escape(char) for char in seen)
 
 
 def for_model(text: str) -> str:
@@ -60,10 +62,6 @@ def shortened(text: str, longest: int) -> str:
 
 def _model_line(line: str) -> str:
     return line if line.isascii() and line.isprintable() else inert(_SPACES.sub(" ", line), keep_lines=True)
-
-
-def _is_plain(char: str) -> bool:
-    return char.isprintable() and not _BLANK.match(char)
 
 
 def _escape(char: str) -> str:

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.tools.agent_tool import MAIN_AGENT, AgentTool
 from ally_plugins.contract.values.errors import NotFoundRefused
+from ally_plugins.contract.values.frozen import freeze_mapping
 from ally_plugins.contract.values.inert import for_model
 
 if TYPE_CHECKING:
     from .offered import Contribution
 
 __all__ = ["find_offered", "is_offered", "offered_to_agent"]
+
+_WORDS: Final = frozenset({"title", "description", "$comment"})
+_COMPARED: Final = frozenset({"default", "const", "enum", "examples"})
+_NAMES: Final = frozenset({"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"})
+"""Under which keywords of a schema the keys are names, and no keywords."""
 
 LONGEST_NAME: Final = 64
 """Characters of a function's name that model providers accept."""
@@ -77,11 +83,27 @@ def _named(found: Iterable[Contribution], shared: Collection[str], used: set[str
             kind=spec.kind,
             own_name=spec.name,
             description=for_model(spec.description),
-            schema=spec.schema,
+            schema=freeze_mapping(_schema_for_model(spec.schema)),
             timeout=spec.timeout,
             visible_to=spec.visible_to,
             requires_confirmation=spec.requires_confirmation,
         )
+
+
+def _schema_for_model(part: Any, *, is_names: bool = False) -> Any:
+    """Return a schema whose words are as inert as a description; what arguments are compared with stays as it is."""
+    if isinstance(part, Mapping):
+        return {
+            key: item if key in _COMPARED and not is_names else _under(key, item, is_names=is_names)
+            for key, item in part.items()
+        }
+    return [_schema_for_model(item) for item in part] if isinstance(part, (list, tuple)) else part
+
+
+def _under(key: str, item: Any, *, is_names: bool) -> Any:
+    if isinstance(item, str):
+        return for_model(item) if key in _WORDS and not is_names else item
+    return _schema_for_model(item, is_names=key in _NAMES and not is_names)
 
 
 def _free_name(plugin: str, name: str, used: Collection[str]) -> str:
