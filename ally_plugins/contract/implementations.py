@@ -104,12 +104,10 @@ def _own_values(instance: Any) -> Mapping[str, Any]:
 def _options(raw: Any) -> dict[str, Any] | None:
     """Return the options of our marker, wherever on a static or class method it stands; None without it."""
     for each in (raw, getattr(raw, "__func__", None)) if isinstance(raw, (staticmethod, classmethod)) else (raw,):
-        try:
+        with suppress(Exception):  # a proxy of something that is not there yet may raise anything
             options = getattr(each, _MARK, None)
-        except Exception:  # noqa: BLE001 - a proxy of something that is not there yet may raise anything
-            continue
-        if isinstance(options, dict):
-            return options
+            if isinstance(options, dict):
+                return options
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 
 from ally_plugins.contract.values.codec import camel, encode, event_data
-from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.errors import EncodeError, EventError
 from ally_plugins.contract.values.events import EVENT_TYPES, Event, PluginEvent, is_event_type, stamp
 
 __all__ = ["event_from_params", "event_line", "event_params"]
@@ -22,7 +22,10 @@ _NOT_DATA: Final = frozenset({"extra", "seq", "timestamp", "session_id", "origin
 
 
 def event_params(event: Event, offset: str | None = None) -> dict[str, Any]:
-    """Return the params of `on_event`; `offset` is given for what a durable subscription reads from the journal."""
+    """Return the params of `on_event`; `offset` is given for what a durable subscription reads from the journal.
+
+    Raises EncodeError for an id that is no text: the other end would take the event for none, and nobody would hear.
+    """
     params: dict[str, Any] = {
         "event_type": event.type,
         "event_data": event_data(event),
@@ -33,16 +36,23 @@ def event_params(event: Event, offset: str | None = None) -> dict[str, Any]:
         "origin": event.origin,
     }
     if event.turn_id is not None:
-        params["turn_id"] = event.turn_id
+        params["turn_id"] = _text(event.turn_id, "turn_id")
     if event.call_id is not None:
-        params["call_id"] = event.call_id
+        params["call_id"] = _text(event.call_id, "call_id")
     if event.agent_id is not None:
-        params["agent_id"] = event.agent_id
+        params["agent_id"] = _text(event.agent_id, "agent_id")
     if event.parent_id is not None:
-        params["parent_id"] = event.parent_id
+        params["parent_id"] = _text(event.parent_id, "parent_id")
     if offset is not None:
         params["offset"] = offset
     return params
+
+
+def _text(value: Any, name: str) -> str:
+    if isinstance(value, str):
+        return value
+    found = f"of the type {type(value).__name__}"
+    raise EncodeError(f"{name} is {found}, expected text", path=name, found=found)
 
 
 def event_line(event: Event, offset: str | None = None) -> bytes:

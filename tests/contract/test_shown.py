@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -27,6 +27,7 @@ from ally_plugins import (
     evolve,
 )
 from ally_plugins.contract.values.codec import decode, encode
+from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.shown import MAX_DEPTH, MAX_INTEGER, MAX_SHOWN_BYTES, MIN_INTEGER, media
 
 Make = Any
@@ -166,14 +167,39 @@ def test_a_question_that_cannot_be_shown_is_a_deny_and_no_gate_is_asked(plugin: 
     assert seen == []
 
 
+def _looped() -> list[Any]:
+    value: list[Any] = [SECRET]
+    value.append(value)
+    return value
+
+
+class Raises(dict[str, Any]):
+    """Arguments that only look like a dict, as a lazy one of somebody's own."""
+
+    @override
+    def items(self) -> Any:
+        raise ValueError("not loaded yet")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{10**5000: "x"}, {"a": {(10**5000,): 1}}, Raises(a=1)], ids=["key", "tuple", "lazy"]
+)
+def test_arguments_that_cannot_even_be_read_are_an_error_of_ours_whatever_they_raise(arguments: Any) -> None:
+    with pytest.raises(EventError, match=r"has the key of the type|raises ValueError when it is looked at"):
+        ToolCall("bash", arguments)
+
+
 @pytest.mark.parametrize(
     "result",
     [
         ToolResult(success=True, output="text", unshown="data is nested deeper than 64 levels"),
         ToolResult(success=True, output=SECRET + "x" * MAX_SHOWN_BYTES),
         ToolResult(success=True, output="x" * (MAX_SHOWN_BYTES // 2), data=["y" * (MAX_SHOWN_BYTES // 2)]),
+        ToolResult(success=True, output=cast("Any", {7: SECRET})),
+        ToolResult(success=True, output=cast("Any", {10**4400: SECRET})),
+        ToolResult(success=True, output=cast("Any", _looped())),
     ],
-    ids=["unshown", "large", "large in all"],
+    ids=["unshown", "large", "large in all", "no text", "a key that has none", "holds itself"],
 )
 def test_an_output_that_cannot_be_shown_is_withheld_and_no_transform_is_asked(
     result: ToolResult, plugin: Make, new_host: Make, go: Make

@@ -99,6 +99,25 @@ def test_an_event_that_cannot_be_said_is_told_as_missing_and_the_others_arrive(
     assert "data.output" in told or "raises" in told
 
 
+@pytest.mark.parametrize("value", [10**4400, ["t"], "t" * 17_000_000], ids=["integer", "list", "too long"])
+@pytest.mark.parametrize("field", ["turn_id", "call_id", "agent_id", "parent_id"])
+def test_an_id_that_cannot_be_said_takes_no_event_along_but_its_own(
+    field: str, value: Any, placed: Fixture, go: Fixture, look: Fixture
+) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("hooks:HearsDrops")}) as host:
+            session = host.session("s1")
+            session.emit(ToolCallEnd(tool_name="poison", **{field: value}))
+            session.emit(ToolCallEnd(tool_name="after"))
+            await session.drained()
+            last = session.ring.head
+            missing = last - 1 if placed.placement.shares_the_hosts_loop else ["", 1, [[last - 1, last - 1]]]
+            assert (await look(host))[-2:] == [missing, last]
+            assert (await session.gate_tool_call(ToolCall("bash"))).is_allowed
+
+    go(main())
+
+
 def _bad(call_id: str) -> ToolCall:
     agent: Any = object()  # arguments are looked at when the call is made; who makes it is not
     return ToolCall("bash", {"command": "rm"}, call_id, agent)

@@ -60,6 +60,8 @@ __all__ = [
     "with_parent",
 ]
 
+_LONGEST_ID: Final = 1_000  # characters of an id that stands for something; far more than hosts use
+
 _PLUGIN_EVENT: Final = re.compile(r"[a-z0-9_-]+:[A-Za-z0-9_.-]+\Z")
 
 
@@ -565,7 +567,9 @@ def stamp(
 def dropped_in_place(event: Event) -> EventsDropped:
     """Return what stands for one event that cannot be told as it is: the word, in its place, that it is missing."""
     missing = EventsDropped(plugin_name="", count=1, ranges=((event.seq, event.seq),))
-    stamp(missing, event.seq, event.timestamp, event.session_id, event.origin, event.turn_id)
+    turn_id = event.turn_id  # of the host author's making, so it may be just what cannot be told
+    is_told = isinstance(turn_id, str) and len(turn_id) <= _LONGEST_ID
+    stamp(missing, event.seq, event.timestamp, event.session_id, event.origin, turn_id if is_told else None)
     return missing
 
 

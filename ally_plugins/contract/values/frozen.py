@@ -70,8 +70,17 @@ def freeze(value: Any, path: str = "", depth: int = 0) -> Any:
     """Return `value` with every dict and list in it replaced by a frozen copy.
 
     Raises EventError, which names the path, for anything that JSON cannot say: other types, keys that are not strings,
-    numbers that are not finite, and nesting deeper than `MAX_DEPTH`.
+    numbers that are not finite, nesting deeper than `MAX_DEPTH`, and objects that raise when they are looked at.
     """
+    try:
+        return _freeze(value, path, depth)
+    except EventError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a class of somebody's own may do anything
+        raise _unreadable(error, path) from None
+
+
+def _freeze(value: Any, path: str, depth: int) -> Any:
     kind = value.__class__
     if kind is str or kind is int or kind is bool or value is None:
         return value
@@ -83,21 +92,25 @@ def freeze(value: Any, path: str = "", depth: int = 0) -> Any:
     if kind is dict or (kind is not tuple and kind is not list and isinstance(value, Mapping)):  # the ABC is slow
         return trusted(_freeze_items(value, path, depth))
     if isinstance(value, (list, tuple)):
-        return tuple([freeze(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)])
+        return tuple([_freeze(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)])
     return _freeze_scalar(value, path)
 
 
 def _freeze_items(value: Mapping[Any, Any], path: str, depth: int) -> dict[str, Any]:
-    return {_key(k, path): freeze(v, f"{path}.{k}" if path else k, depth + 1) for k, v in value.items()}
+    return {_key(k, path): _freeze(v, f"{path}.{k}" if path else k, depth + 1) for k, v in value.items()}
 
 
 def freeze_mapping(value: Mapping[str, Any] | None) -> FrozenDict:
     """Return a frozen copy of a mapping; None becomes the empty one. Raises EventError as `freeze` does."""
     if value.__class__ is FrozenDict:
         return value  # pyright: ignore[reportReturnType] - it does not narrow by `__class__`
-    if not value:
+    try:
+        is_empty, is_mapping = not value, isinstance(value, Mapping)
+    except Exception as error:  # noqa: BLE001 - as in `freeze`
+        raise _unreadable(error, "") from None
+    if is_empty:
         return EMPTY
-    if not isinstance(value, Mapping):
+    if not is_mapping:
         message = f"expected a mapping, found {type(value).__name__}"
         raise EventError(message, found=type(value).__name__)
     frozen: FrozenDict = freeze(value)
@@ -109,8 +122,19 @@ def _key(key: object, path: str) -> str:
         return key  # pyright: ignore[reportReturnType] - as above
     if isinstance(key, str):  # an enum's member
         return str.__str__(key)
-    message = f"{path or 'value'} has the key {key!r}; expected a string, as JSON has"
-    raise EventError(message, path=path, found=repr(key))
+    try:
+        found = f"{key!r:.80}"
+    except Exception:  # noqa: BLE001 - an integer of thousands of digits, a class of somebody's own
+        found = f"of the type {type(key).__name__}"
+    message = f"{path or 'value'} has the key {found}; expected a string, as JSON has"
+    raise EventError(message, path=path, found=found)
+
+
+def _unreadable(error: Exception, path: str) -> EventError:
+    found = f"raises {type(error).__name__}"
+    return EventError(
+        f"{path or 'value'} {found} when it is looked at; expected plain data, as JSON has", path=path, found=found
+    )
 
 
 def _freeze_scalar(value: Any, path: str) -> Any:

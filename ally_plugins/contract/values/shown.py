@@ -96,8 +96,11 @@ def find_unshown(value: Any, name: str = "value") -> str | None:
 def _find_unsayable(value: Any, name: str, most: int | None = None) -> str | None:
     try:
         size = len(orjson.dumps(value, default=unstructure))
-    except TypeError:  # orjson's own word does not name the place
-        return _first_unsayable(value, name) or f"{name} is no JSON value"
+    except Exception:  # noqa: BLE001 - a class of somebody's own may raise anything; orjson does not name the place
+        try:
+            return _first_unsayable(value, name) or f"{name} is no JSON value"
+        except Exception as error:  # noqa: BLE001 - as above; or it holds itself
+            return f"{name} raises {type(error).__name__} when it is looked at"
     if most is not None and size > most:
         return f"{name} takes {size:,} bytes of JSON; expected {most:,} at most"
     return None
@@ -109,6 +112,8 @@ def _first_unsayable(value: Any, path: str) -> str | None:
         return f"{path} has a lone surrogate, which no UTF-8 can say"
     if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
         return f"{path} is a whole number of {value.bit_length()} bits; expected 64 at most, or text"
+    if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
+        return f"{path} has a key that is no text"
     return next((found for held, where in _inner(value, path) if (found := _first_unsayable(held, where))), None)
 
 
