@@ -29,6 +29,7 @@ _ALIKE = (
     (re.compile(r"\(\d+ ms([,)])"), r"(3 ms\1"),
     (re.compile(r"\d+(\.\d+)? ms"), "3 ms"),
     (re.compile(r"as record \d+"), "as record 42"),
+    (re.compile(r"\n  \| (folder=~)"), r" \1"),  # the folder is longer where it was recorded
 )
 
 
