@@ -44,7 +44,8 @@ _MAX_STATE_BYTES: Final = 1024 * 1024
 class Gathered:
     """All that is known: the facts by name, the one that counts first; what is wrong with what is no plugin.
 
-    `unanswered` are the plugins that were agreed to and of which `config.toml` does not say whether they are enabled.
+    `unanswered` are the plugins that were agreed to and of which `config.toml` does not say whether they are enabled, or
+    with which grants.
     """
 
     facts: list[Facts]
@@ -96,10 +97,10 @@ def emptied(home: Home, names: Sequence[str]) -> ConfigError:
     """Return the error of a `config.toml` that says nothing of plugins which were agreed to."""
     file, first = str(home.config_file), names[0]
     text = (
-        f"{file} does not say whether {', '.join(map(describe, names))} is enabled, and {home.consent_file} says that "
-        f"it was agreed to; was the file emptied or cut off? expected enabled = true or false for each; restore it, "
-        f"or say so anew: ally-plugins enable {first}, or: ally-plugins disable {first}; to begin from nothing, "
-        f"remove both files"
+        f"{file} does not say whether {', '.join(map(describe, names))} is enabled and with which grants, and "
+        f"{home.consent_file} says that it was agreed to; was the file emptied or cut off? expected enabled = false, "
+        f"or enabled = true and grants, for each; restore it, or say so anew: ally-plugins enable {first}, or: "
+        f"ally-plugins disable {first}; to begin from nothing, remove both files"
     )
     return ConfigError(text, path=f"plugins.{first}.enabled", file=file)
 

@@ -148,6 +148,40 @@ def test_a_folder_that_links_elsewhere_cannot_be_agreed_to(folders: Folders, tmp
     assert "links to a folder outside of it" in record.reason
 
 
+@pytest.mark.parametrize("path", [".git/hidden", "vendor/__pycache__", ".hg"])
+def test_a_link_into_what_nobody_agrees_to_cannot_be_agreed_to(folders: Folders, path: str) -> None:
+    folder = folders.add(files={f"{path}/a.py": "", "vendor/b.py": ""})
+    (folder / "lib").symlink_to(path)
+    record = folders.registry.get("counter")
+    assert record.state == "broken"
+    assert "lib' links into '" in record.reason
+    assert "whose files nobody agrees to" in record.reason
+
+
+def test_where_a_link_to_a_folder_leads_is_agreed_to(folders: Folders) -> None:
+    folder = folders.add(files={"v1/a.py": "1", "v2/a.py": "2"})
+    (folder / "lib").symlink_to("v1")
+    record = folders.enable()
+    assert record.is_enabled
+    (folder / "lib").unlink()
+    (folder / "lib").symlink_to("v2")
+    assert folders.registry.get("counter").changed_files == ("changed lib",)
+    assert "not those that were agreed to" in record.make_ready()
+    (folder / "lib").unlink()
+    (folder / "lib").symlink_to("v1")
+    (folder / "json").symlink_to("v2", target_is_directory=True)  # in the place of Python's own
+    assert folders.registry.get("counter").changed_files == ("added json",)
+
+
+def test_a_link_to_a_file_that_everybody_can_write_cannot_be_agreed_to(folders: Folders, tmp_path: Path) -> None:
+    folder = folders.add()
+    (tmp_path / "shared.py").write_text("")
+    (folder / "helper.py").symlink_to(tmp_path / "shared.py")
+    assert folders.registry.get("counter").state == "waiting for consent"
+    (tmp_path / "shared.py").chmod(0o666)
+    assert "helper.py' can be written by everybody" in folders.registry.get("counter").reason
+
+
 @pytest.mark.parametrize("path", ["run.sh", "lib"])
 def test_what_everybody_can_write_cannot_be_agreed_to(folders: Folders, path: str) -> None:
     folder = folders.add(files={"lib/a.py": ""})

@@ -158,6 +158,18 @@ def test_a_config_that_was_cut_off_between_two_plugins_is_noticed(registry: Regi
     assert [record.state for record in registry.load()] == ["enabled", "disabled"]
 
 
+def test_a_config_that_was_cut_off_before_the_grants_lets_no_guard_run_unasked(registry: Registry, home: Home) -> None:
+    text = home.config_file.read_text()
+    home.config_file.write_text(text[: text.rindex("grants = ")])
+    assert home.config_file.read_text().endswith("[plugins.other]\nenabled = true\n")
+    with pytest.raises(ConfigError, match="whether 'other' is enabled and with which grants"):
+        registry.load()
+    assert asked(home).startswith("ConfigError: ")
+    assert registry.plan("other").grants.texts() == ("gate:tool_call",)  # what it asked for, and not what is left
+    registry.enable(registry.plan("other"))
+    assert home.config_file.read_text() == text
+
+
 def test_the_commands_that_the_error_names_lead_out_of_it(registry: Registry, home: Home, site: Site) -> None:
     home.config_file.unlink()
     registry.enable(registry.plan("guard"))

@@ -17,6 +17,7 @@ import pytest
 from ally_plugins import Host
 from ally_plugins.catalog.decide.placement import Interpreter, place
 from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.catalog.home.files import MAX_FILES
 from ally_plugins.catalog.registry import Registry, load_class
 
 if TYPE_CHECKING:
@@ -203,4 +204,20 @@ def test_code_without_a_source_counts_where_files_are_agreed_to(home: Home, site
     registry = Registry(home)
     registry.enable(registry.plan("strict_victim"))
     site.write("strict_victim/optional.pyc", b"compiled")
+    assert registry.get("strict_victim").state == "waiting for consent"
+
+
+@pytest.mark.parametrize("path", ["node_modules/left/index.js", ".venv/run.py", "z/last.py"])
+def test_every_file_of_a_package_counts_where_files_are_agreed_to(home: Home, site: Site, path: str) -> None:
+    site.plugin("strict_victim")
+    site.write(f"strict_victim/{path}", "agreed")
+    if path == "z/last.py":
+        for number in range(MAX_FILES):
+            site.write(f"strict_victim/y/{number}", "")
+    home.prepare()
+    home.config_file.write_text('[plugins.strict_victim]\nconsent = "files"\n')
+    registry = Registry(home)
+    registry.enable(registry.plan("strict_victim"))
+    assert registry.get("strict_victim").is_enabled
+    site.write(f"strict_victim/{path}", "another")
     assert registry.get("strict_victim").state == "waiting for consent"

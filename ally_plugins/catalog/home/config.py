@@ -55,7 +55,10 @@ class PluginConfig:
 
     enabled: bool = False
     is_decided: bool = False
-    """Whether the operator has said yes or no at all: `enabled` stands in the file."""
+    """Whether the operator has said yes or no at all: `enabled` stands in the file, and with a yes also `grants`.
+
+    Commands write both; with the second line lost, a guard would run and be asked nothing.
+    """
     placement: Placement | None = None
     """None leaves it to the plugin: a class runs inline, a daemon in its process."""
     interpreter: str = ""
@@ -143,7 +146,7 @@ def _plugin(table: Fields, limits: dict[str, int], deadlines: dict[str, float]) 
     interpreter, environment = _python(table)
     config = PluginConfig(
         enabled=table.boolean("enabled"),
-        is_decided="enabled" in table,
+        is_decided="grants" in table if table.boolean("enabled") else "enabled" in table,
         placement=cast("Placement | None", table.word("placement", ("inline", "process"))),
         interpreter=interpreter,
         environment=environment,

@@ -11,8 +11,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import stat
 import sys
+from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder, all_suffixes
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import field, frozen
@@ -42,7 +45,7 @@ __all__ = [
 ]
 
 MAX_FILES: Final = 5_000
-"""Files of one plugin that its digest covers; the largest published plugins of comparable hosts have some hundreds."""
+"""Files of one plugin whose times are watched; the largest published plugins of comparable hosts have some hundreds."""
 
 MAX_FOLDER_FILES: Final = 10_000
 """Files of a plugin's folder, all of which are agreed to; a `node_modules` of a small program has some thousands."""
@@ -200,31 +203,26 @@ def stamp(path: str) -> Stamp:
     return (path, found.st_mtime_ns, found.st_size)
 
 
-def _files(root: str) -> Iterator[str]:
+def _files(root: str, skipped: frozenset[str]) -> Iterator[str]:
     """Yield the files of a package, or the one module, in one order; links to directories are not followed."""
     if not os.path.isdir(root):
         yield root
         return
-    count = 0
     for directory, names, files in os.walk(root):
-        names[:] = sorted(name for name in names if name not in _SKIPPED)
-        for file in sorted(files):
-            count += 1
-            if count > MAX_FILES:
-                return
-            yield os.path.join(directory, file)
+        names[:] = sorted(name for name in names if name not in skipped)
+        yield from (os.path.join(directory, file) for file in sorted(files))
 
 
 def tree_stamps(root: str) -> list[Stamp]:
-    """Return the stamps of the files of a package or module."""
-    return [stamp(path) for path in _files(root)]
+    """Return the stamps of the first `MAX_FILES` files of a package or module."""
+    return [stamp(path) for path in islice(_files(root, _SKIPPED), MAX_FILES)]
 
 
 def content_digest(root: str, manifest: str | None) -> str:
     """Return the hash of what the files of a package or module hold, and of the manifest. Reads all of them."""
     total = hashlib.sha256()
     base = os.path.dirname(root)
-    for path in [*_files(root), *([manifest] if manifest else [])]:
+    for path in [*_files(root, _NOT_AGREED), *([manifest] if manifest else [])]:
         total.update(f"{os.path.relpath(path, base)}\0".encode("utf-8", "surrogateescape"))
         total.update(_file_digest(path))
     return total.hexdigest()
@@ -253,8 +251,11 @@ def folder_files(root: str) -> dict[str, str]:
     for directory, names, files in os.walk(root, onerror=_raise):
         names[:] = sorted(name for name in names if name not in _NOT_AGREED)
         for name in names:
-            _check_link(os.path.join(directory, name), inside)
-            _check_mode(os.path.join(directory, name))
+            path = os.path.join(directory, name)
+            _check_mode(path)
+            if os.path.islink(path):  # not walked: what it leads to is, and where it leads is agreed to
+                target = _inner_target(path, inside)
+                hashes[os.path.relpath(path, root)] = hashlib.sha256(os.fsencode(target)).hexdigest()
         for name in sorted(files):
             path = os.path.join(directory, name)
             if not name.endswith(_DATA) and (os.path.isfile(path) or os.path.islink(path)):
@@ -288,14 +289,24 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _check_link(path: str, inside: str) -> None:
-    if os.path.islink(path) and not os.path.realpath(path).startswith(inside):
+def _inner_target(path: str, inside: str) -> str:
+    """Return where a link to a folder leads. Raises OSError unless the files there are agreed to as well."""
+    target = os.path.realpath(path)
+    if not target.startswith(inside):
         raise OSError(None, f"{path!r} links to a folder outside of it")
+    if unseen := _NOT_AGREED.intersection(target.removeprefix(inside).split(os.sep)):
+        raise OSError(None, f"{path!r} links into {min(unseen)!r}, whose files nobody agrees to")
+    return target.removeprefix(inside)
 
 
 def _check_mode(path: str) -> None:
-    """See that nobody else can change what was agreed to before it is run."""
+    """See that nobody else can change what was agreed to before it is run; of a link, what it leads to."""
     found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        with suppress(OSError):  # it leads nowhere: there is nothing to run
+            found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            return
     if is_foreign(found, acting_as()):
         raise OSError(None, f"{path!r} belongs to the user {found.st_uid}, expected one of yours")
     if shared := shared_with(path, found, acting_as()):
