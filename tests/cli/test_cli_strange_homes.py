@@ -58,6 +58,22 @@ def test_a_quarantine_that_is_a_pipe_holds_nobody_up_and_release_replaces_it(ena
     assert enabled.home.quarantine_file.is_file()
 
 
+def test_a_quarantine_that_is_a_folder_is_not_released_before_it_is_moved_away(enabled: Operator) -> None:
+    enabled.home.quarantine_file.mkdir()
+    said = enabled.run("release", "loop-warner", code=2).stderr
+    assert "it is a folder, expected a file or nothing; move it away: mv " in said
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="SKIPPED: only root gives files to others")
+def test_doctor_leaves_what_another_user_laid_beside_the_journal_as_it_is(enabled: Operator) -> None:
+    beside = enabled.home.path / "journal.db-wal"
+    beside.write_bytes(b"x" * 4152)
+    os.chown(beside, 65534, 65534)
+    assert "journal.db-wal' cannot be used: it belongs to the user 65534" in texts(enabled)
+    assert beside.stat().st_uid == 65534
+    assert beside.read_bytes() == b"x" * 4152
+
+
 def test_a_head_that_is_a_pipe_is_said_at_once_and_the_way_out_is_a_command(enabled: Operator) -> None:
     head = enabled.home.audit_head_file
     head.unlink()

@@ -332,6 +332,17 @@ def test_an_operators_config_may_be_a_link_to_a_file_of_his_and_a_home_too(
         registry.load()
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("file", "it is a regular file and not a folder; move it away: mv "), ("link", "it is a link to nothing, ")],
+)
+def test_a_home_that_is_no_folder_is_told_for_what_it_is(tmp_path: Path, kind: str, words: str) -> None:
+    path = tmp_path / "home"
+    path.write_text("x") if kind == "file" else path.symlink_to("nowhere")
+    said = asked(Home("test", path))
+    assert said.startswith(f"ConfigError: the home {str(path)!r} cannot be used: {words}")
+
+
 def test_a_run_folder_that_is_a_link_is_not_used(registry: Registry, home: Home, tmp_path: Path) -> None:
     assert registry.get("guard").is_enabled
     home.run_dir.rename(tmp_path / "elsewhere")

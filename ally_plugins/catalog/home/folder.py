@@ -18,6 +18,7 @@ from attrs import Factory, field, frozen
 
 from ally_plugins.contract.tables import describe
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.policy.owned_files import way_out_of
 
 from .owned_files import check_folder, open_file, read_file
 
@@ -136,7 +137,10 @@ class Home:
 
     def write(self, file: Path, content: bytes, *, durable: bool = True, private: bool = False) -> None:
         """Replace a file of the home that only this program writes, and a link in its place. Raises OSError."""
-        write_atomically(file, content, durable=durable, private=private, follow=False)
+        try:
+            write_atomically(file, content, durable=durable, private=private, follow=False)
+        except IsADirectoryError:
+            raise OSError(None, f"it is a folder, expected a file or nothing; {way_out_of(str(file))}") from None
 
     def open_lock(self, name: str) -> int:
         """Return the descriptor of a file in `run` that is there to be locked. Raises OSError."""
@@ -151,8 +155,7 @@ class Home:
     def prepare(self, *directories: Path) -> None:
         """Make the home, its `run` directory and others, readable by their owner only. Raises ConfigError."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            check_folder(self.path)
+            _make_home(self.path)
             self.run_dir.mkdir(exist_ok=True, mode=0o700)
             _make_private(self.run_dir)
             for directory in directories:
@@ -178,6 +181,15 @@ class Home:
             yield
         finally:
             os.close(descriptor)  # also lets the lock go
+
+
+def _make_home(path: Path) -> None:
+    check_folder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except FileExistsError:  # looked at already, so it is a link
+        raise OSError(None, f"it is a link to nothing, expected a folder; {way_out_of(str(path))}") from None
+    check_folder(path)
 
 
 def _make_private(directory: Path) -> None:

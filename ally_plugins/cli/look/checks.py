@@ -31,6 +31,7 @@ _NEWEST: Final = (3, 15)
 _OLDEST_SQLITE: Final = (3, 34)
 _OTHERS: Final = 0o077
 _OTHERS_WRITE: Final = 0o022
+_UNRECORDED: Final = "until then, whatever needs a record is refused"
 _SECRETS: Final = "secrets.json"
 _EDITED: Final = "config.toml"
 """Whoever may read it learns no secret, and editors leave it readable."""
@@ -240,10 +241,16 @@ def _conflicts(records: Sequence[PluginRecord]) -> Iterator[Finding]:
 
 def _check_journal(state: State) -> Iterator[Finding]:
     from ally_plugins.journal.journal import Journal
+    from ally_plugins.journal.schema import check_files
 
     from .audit import verified
 
     home = state.home
+    try:
+        check_files(home.journal_file)  # before SQLite has it, which gives another user's to root
+    except AllyError as error:
+        yield Finding("problem", "journal", str(error), _UNRECORDED)
+        return
     report = verified(home.journal_file, home.audit_head_file)
     if report is None:
         yield Finding("ok", "journal", "nothing is recorded yet")
@@ -260,7 +267,7 @@ def _check_journal(state: State) -> Iterator[Finding]:
     try:
         Journal.open(home.journal_file, head=home.audit_head_file).close_blocking()
     except AllyError as error:
-        yield Finding("problem", "journal", str(error), "until then, whatever needs a record is refused")
+        yield Finding("problem", "journal", str(error), _UNRECORDED)
 
 
 def _check_keyring(state: State) -> Iterator[Finding]:
