@@ -44,8 +44,8 @@ _MAX_STATE_BYTES: Final = 1024 * 1024
 class Gathered:
     """All that is known: the facts by name, the one that counts first; what is wrong with what is no plugin.
 
-    `unanswered` are the plugins that were agreed to and of which `config.toml` does not say whether they are enabled, or
-    with which grants.
+    `unanswered` are the plugins that were agreed to and of which `config.toml` does not say whether they are enabled,
+    or with which grants.
     """
 
     facts: list[Facts]

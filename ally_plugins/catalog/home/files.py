@@ -7,7 +7,7 @@ import would use (editable installs put theirs there), and the rest of the way i
 from __future__ import annotations
 
 # Strings all the way: finders give strings, and pathlib would double the time of a scan.
-# ruff: noqa: PTH108, PTH112, PTH113, PTH114, PTH116, PTH118, PTH119, PTH120, PTH123
+# ruff: noqa: PTH108, PTH112, PTH113, PTH114, PTH116, PTH118, PTH119, PTH120, PTH123, PTH206
 import hashlib
 import importlib.util
 import os
