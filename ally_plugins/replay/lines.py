@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
 import orjson
@@ -18,6 +19,9 @@ __all__ = ["MAX_LINE_BYTES", "Line", "decode_record", "iterate_lines"]
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 _SKIP_BYTES: Final = 1024 * 1024
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+"""Digits of the first numbers that 64 bits may not hold; mostly it is a part of a text."""
 
 # Number from 1, and the line without its end; None in place of a line that is longer than the cap.
 Line = tuple[int, bytes | None]
@@ -47,6 +51,9 @@ def decode_record(line: bytes | None) -> dict[str, Any] | str:
         value = _decode_lone_surrogates(line)
         if value is None:
             return f"not JSON: {error.msg} at character {error.pos}"
+    else:
+        if _LONG_NUMBER.search(line):  # which the codec reads as a float: another number than the one that is there
+            value = json.loads(line)
     if type(value) is not dict:
         return f"a JSON {_json_name(value)}, expected an object"
     if line.count(b"{") + line.count(b"[") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,3 +57,13 @@ def test_every_line_that_is_not_blank_appears_once_with_its_number(lines: list[b
     found = list(iterate_lines(io.BytesIO(b"\n".join(lines)), limit=limit))
     expected = [number for number, line in enumerate(lines, 1) if len(line) > limit or line.strip()]
     assert [number for number, _ in found] == expected
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, -(2**63) - 1, 10**30])
+def test_a_large_whole_number_is_the_one_that_is_there(number: int) -> None:
+    line = json.dumps({"n": number, "text": f"{number} and é"}).encode()
+    assert decode_record(line) == {"n": number, "text": f"{number} and é"}
+
+
+def test_a_number_that_is_too_large_to_be_read_is_a_reason_and_no_error() -> None:
+    assert "not JSON: number is infinity" in decode_record(b'{"n": 1' + b"0" * 5000 + b"}")
