@@ -170,4 +170,4 @@ class Player:
             done = plugin.counts
             counts.messages, counts.emitted, counts.crashes = done.messages, done.emitted, done.crashes
             counts.refused.update(done.refused)
-            counts.state, counts.reason = plugin.state, plugin.reason
+            counts.state, counts.reason = plugin.state.value, plugin.reason

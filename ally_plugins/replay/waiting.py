@@ -6,6 +6,8 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from ally_plugins.runtime.lanes.plugin import RunState
+
 if TYPE_CHECKING:
     from ally_plugins.host.host import Host
 
@@ -18,7 +20,7 @@ CALLS: Final = 2.0
 """Seconds for calls that were begun; what waits longer waits for something else, such as another plugin's action."""
 
 _LOOK: Final = 0.0005
-_COMING: Final = frozenset({"starting", "backoff", "stopping"})
+_COMING: Final = frozenset({RunState.STARTING, RunState.BACKOFF, RunState.STOPPING})
 
 
 async def wait_for_restarts(host: Host) -> None:

@@ -16,6 +16,7 @@ from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.tools.declared import collect_actions, collect_tools
 from ally_plugins.policy.budget import Limits
 from ally_plugins.runtime.lanes.loading import check_offered, implementations_of, new_manager
+from ally_plugins.runtime.lanes.plugin import RunState
 
 from .exercise import Heartbeat, exercise, feed_events, leftovers, own_tasks
 from .harness import PluginHarness
@@ -111,7 +112,7 @@ async def _starts_and_stops(trial: Trial) -> list[str]:
     for _ in range(2):
         async with trial.harness() as harness:
             plugin = harness.plugin
-        if plugin.state != "stopped" or harness.crashes:
+        if plugin.state != RunState.STOPPED or harness.crashes:
             raise Broken(f"after the stop it is {plugin.state}: {plugin.reason or '; '.join(harness.crashes)}")
     return []
 

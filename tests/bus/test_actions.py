@@ -24,6 +24,7 @@ from ally_plugins import (
     hookimpl,
     tool,
 )
+from ally_plugins.runtime.lanes.plugin import RunState
 
 
 class Offers:
@@ -301,7 +302,7 @@ def test_a_plugin_that_stops_takes_its_tools_along(run: Any, new_host: Any) -> N
     async def main() -> None:
         async with new_host(plugins={"p": Offers, "q": Offers}) as host:
             found = host.tools.find("p:count")
-            host.plugins["p"].set_state("quarantined", "enough")
+            host.plugins["p"].set_state(RunState.QUARANTINED, "enough")
             assert [each.full_name for each in (*host.tools, *host.actions)] == ["q:count", "q:stats"]
             with pytest.raises(ToolCallError, match="'p' is quarantined"):
                 await found.run({"text": "x"}, None)

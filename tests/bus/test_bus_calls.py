@@ -23,6 +23,7 @@ from ally_plugins import (
     ValidationRefused,
     hookimpl,
 )
+from ally_plugins.runtime.lanes.plugin import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -247,7 +248,7 @@ def test_what_a_quarantined_plugin_says_is_refused_in_words(run: Any, new_host: 
         plugin = puppet()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
-            host.plugins["p"].set_state("quarantined", "five crashes")
+            host.plugins["p"].set_state(RunState.QUARANTINED, "five crashes")
             with pytest.raises(UnavailableRefused, match="'p' is quarantined"):
                 await plugin.ally.add_message("user", "hello")
 

@@ -10,6 +10,7 @@ import pytest
 
 from ally_plugins import BudgetRefused, NotFoundRefused, PermissionRefused, UnavailableRefused, ValidationRefused
 from ally_plugins.contract.values.errors import JournalError
+from ally_plugins.runtime.lanes.plugin import RunState
 
 
 async def for_ever() -> None:
@@ -177,7 +178,7 @@ def test_a_plugin_s_tasks_end_with_it_and_say_why(state: str, run: Any, new_host
             host.session("s")
             task = await plugin.ally.start_task("job", for_ever())
             others = await other.ally.start_task("job", for_ever())
-            host.plugins["p"].set_state(state, "a reason")
+            host.plugins["p"].set_state(RunState(state), "a reason")
             with pytest.raises(asyncio.CancelledError):
                 await task.result()
             assert (task.state, task.reason) == ("cancelled", f"its plugin is {state}")
@@ -221,7 +222,7 @@ def test_a_task_is_not_started_for_a_plugin_that_was_stopped_meanwhile(run: Any,
             host.session("s")
             call = asyncio.create_task(plugin.ally.start_task("job", for_ever()))
             await asyncio.sleep(0)  # it waits for the disk
-            host.plugins["p"].set_state("quarantined", "enough")
+            host.plugins["p"].set_state(RunState.QUARANTINED, "enough")
             with pytest.raises(UnavailableRefused):
                 await call
             assert not list(host.tasks)

@@ -21,7 +21,7 @@ from ally_plugins.journal.reading import Reading
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.runtime.lanes.lane import Crash, Lane
 from ally_plugins.runtime.lanes.observers import Implementation, Observers
-from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions
+from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState
 from ally_plugins.runtime.lanes.tables import without_durable
 
 TYPES = frozenset({"TOOL_CALL_END"})
@@ -98,7 +98,7 @@ class Rig:
             on_state=lambda _: None,
             on_crash=lambda _, crash: self.crashes.append(crash),
             now=asyncio.get_running_loop().time,
-            state="running",
+            state=RunState.RUNNING,
         )
 
     async def inline(

@@ -18,7 +18,7 @@ from ally_plugins.journal.journal import Journal
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.runtime.lanes.lane import Lane
 from ally_plugins.runtime.lanes.observers import Implementation, Observers
-from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions
+from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState
 
 
 def tell(text: str) -> None:
@@ -75,7 +75,9 @@ async def serve(place: str, home: Home, session: str, count: int) -> None:
     journal = Journal.open(home.journal_file)
     feeds = Feeds(journal, home)
     options = PluginOptions(grants=GrantSet.of(["events:*"]))
-    plugin = Plugin("p", options, on_state=lambda _: None, on_crash=lambda *_: None, now=loop.time, state="running")
+    plugin = Plugin(
+        "p", options, on_state=lambda _: None, on_crash=lambda *_: None, now=loop.time, state=RunState.RUNNING
+    )
     lane: Any
     link = Link()
     if place == "inline":

@@ -8,6 +8,7 @@ import pytest
 from placed_plugins.offers import HIDDEN  # type: ignore[import-not-found]  # conftest.py knows where
 
 from ally_plugins import ArgumentsError, NotFoundRefused, ToolCall, ToolCallError
+from ally_plugins.runtime.lanes.plugin import RunState
 
 Fixture = Any
 
@@ -114,7 +115,7 @@ def test_a_name_that_two_plugins_have_is_told_apart_whichever_came_first(placed:
                 "zebra__breaks", "zebra__look", "zebra__rebuild",
             ]  # fmt: skip
             stale = listed(session, "zebra__rebuild")
-            host.plugins["zebra"].set_state("quarantined", "enough")
+            host.plugins["zebra"].set_state(RunState.QUARANTINED, "enough")
             assert names(session) == ["breaks", "look", "rebuild"]
             with pytest.raises(NotFoundRefused, match="'zebra' does not offer 'rebuild' to the agent any more"):
                 await session.call_agent_tool(stale)

@@ -42,7 +42,8 @@ async def plugin_rows(chat: Dialogue) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for record in records:
         live = host.plugins.get(record.name)
-        state, reason = (live.state, live.reason) if live is not None else (record.state, record.reason)
+        state: str = live.state if live is not None else record.state
+        reason = live.reason if live is not None else record.reason
         if live is not None and not host.activations.is_active(record.name, chat.opened.session.id):
             state = f"off, +{record.name} turns it on"
         about = reason or record.manifest.description

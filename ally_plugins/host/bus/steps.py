@@ -22,7 +22,7 @@ from ally_plugins.contract.values.scope import Scope, current_scope
 from ally_plugins.journal.values import Record
 from ally_plugins.policy.permissions import command_for
 from ally_plugins.policy.validation import extend_chain
-from ally_plugins.runtime.lanes.plugin import Plugin, describe
+from ally_plugins.runtime.lanes.plugin import Plugin, RunState, describe
 
 if TYPE_CHECKING:
     from ally_plugins.host.sessions.session import Session
@@ -37,7 +37,7 @@ __all__ = ["CONTENT_LIMIT", "BusSteps", "HostSide", "begin_call", "cause_of", "c
 
 _log: Final = logging.getLogger(__name__)
 
-_MAY_CALL: Final = frozenset({"starting", "running", "stopping"})
+_MAY_CALL: Final = frozenset({RunState.STARTING, RunState.RUNNING, RunState.STOPPING})
 """The states in which hooks run: `ally_stop` does while a process is `stopping`."""
 
 CONTENT_LIMIT: Final = 2**31
@@ -87,7 +87,7 @@ class BusSteps:
 
     def _identify(self, plugin: Plugin) -> Scope | None:
         if plugin.state not in _MAY_CALL:
-            when = "calls may be made from ally_start on" if plugin.state == "loaded" else "it may make no calls"
+            when = "calls may be made from ally_start on" if plugin.state == RunState.LOADED else "it may make no calls"
             text = f"the plugin {plugin.name!r} is {plugin.state}; {when}"
             raise UnavailableRefused(text, plugin=plugin.name)
         return current_scope(plugin.name)

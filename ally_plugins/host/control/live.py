@@ -21,6 +21,7 @@ from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefu
 from ally_plugins.host.plugins.changes import ChangesSide, CrewChanges
 from ally_plugins.host.plugins.members import Crew, Member
 from ally_plugins.policy.permissions import GrantSet
+from ally_plugins.runtime.lanes.plugin import RunState
 
 from .offers import describe_offers
 from .tasks import cancel_task, describe_tasks
@@ -171,7 +172,7 @@ class LiveControls:
     async def _stop(self, name: str) -> dict[str, Any]:
         record, member = await self._settled(name), self._member(name)
         is_wanted = record is not None and record.config.enabled
-        if is_wanted or member is None or member.plugin.state == "stopped":
+        if is_wanted or member is None or member.plugin.state == RunState.STOPPED:
             return self._done(name, "nothing")  # it is as it should be; or another request came after this one
         await self._now.stop_one(name, f"disabled by the operator; to enable it: ally-plugins enable {name}")
         return self._done(name, "stopped")
@@ -198,7 +199,7 @@ class LiveControls:
 
     async def _release(self, name: str) -> dict[str, Any]:
         member = self._member(name)
-        if member is None or member.plugin.state != "quarantined":
+        if member is None or member.plugin.state != RunState.QUARANTINED:
             return self._done(name, "nothing")
         record = await self._fresh(member)
         await self._start(name, lambda: self._now.restart(name, record, "released by the operator"))
@@ -303,7 +304,7 @@ class LiveControls:
         return {
             "name": plugin.name,
             "placement": member.record.placement,
-            "state": plugin.state,
+            "state": plugin.state.value,
             "reason": plugin.reason[:_LONGEST_REASON],
             "since": self._unix_ms(plugin.changed_at),
             "delivered": lane.delivered if lane is not None else 0,

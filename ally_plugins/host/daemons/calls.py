@@ -26,6 +26,7 @@ from ally_plugins.contract.values.inert import inert
 from ally_plugins.contract.values.scope import SCOPE, Scope
 from ally_plugins.runtime.lanes.lane import Crash
 from ally_plugins.runtime.lanes.link import RemoteCrash
+from ally_plugins.runtime.lanes.plugin import RunState
 from ally_plugins.wire.codes import BUSY, CANCELLED, INTERNAL_ERROR, METHOD_NOT_FOUND, NOT_INITIALIZED, write_error
 from ally_plugins.wire.methods import read_params, unknown_method
 from ally_plugins.wire.values import context_to_wire, receipt_to_wire, tool_result_from
@@ -200,7 +201,7 @@ class DaemonCalls:
             logger.log(_LEVELS.get(params.level, logging.INFO), "%s", text)
 
     def _crashed(self, params: Any) -> None:
-        if self._plugin.state not in {"starting", "running"}:  # it is being ended, and says so no more
+        if self._plugin.state not in {RunState.STARTING, RunState.RUNNING}:  # it is being ended, and says so no more
             return
         name, hook = self._plugin.name, inert(params.hook[:80])
         text = f"{inert(params.error[:80])} in {hook}; its traceback is in `ally-plugins logs {name}`"

@@ -43,7 +43,7 @@ class LegacyMember:
             gate = Implementation.of(plugin.name, "ally_gate_tool_call", self._gate, ("call",))
             plugin.implementations = {gate.hook: gate}
             plugin.confirms = self.legacy.confirmations
-        for handler, described in legacy_tools(self.legacy, self._link, self._programs(), lambda: plugin.state):
+        for handler, described in legacy_tools(self.legacy, self._link, self._programs(), lambda: plugin.state.value):
             try:
                 await self.bus.register(plugin, "tool", handler, described)
             except RefusedError as refusal:

@@ -17,7 +17,7 @@ from attrs import define, field
 from ally_plugins.contract.process_spec import Timing
 from ally_plugins.contract.values.errors import CannotExecute, PluginError
 from ally_plugins.runtime.lanes.link import BROKE_PROTOCOL, DaemonError, Link
-from ally_plugins.runtime.lanes.plugin import Plugin
+from ally_plugins.runtime.lanes.plugin import Plugin, RunState
 from ally_plugins.runtime.lanes.requests import Crash
 from ally_plugins.runtime.processes.process import Process
 
@@ -130,8 +130,8 @@ class Supervisor:
         """Ask the daemon to end, then end it, with everything that it has started. Never raises; safe to call twice."""
         task, self._task = self._task, None
         if task is not None:
-            if self.plugin.state in {"running", "starting", "backoff"}:
-                self.plugin.set_state("stopping", reason)
+            if self.plugin.state in {RunState.RUNNING, RunState.STARTING, RunState.BACKOFF}:
+                self.plugin.set_state(RunState.STOPPING, reason)
             task.cancel()
             await asyncio.wait([task])
         await self._end(reason, polite=True)
@@ -170,7 +170,7 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - said to the operator; other daemons go on
             _log.exception("the supervisor of %r failed", self.plugin.name)
             self.plugin.set_state(
-                "failed", f"its supervisor failed with {type(error).__name__}; this is a fault of ours"
+                RunState.FAILED, f"its supervisor failed with {type(error).__name__}; this is a fault of ours"
             )
         finally:
             self._settled.set()
@@ -179,18 +179,18 @@ class Supervisor:
         """Count a failure and say how long to wait, None when it is over."""
         plugin = self.plugin
         if isinstance(failure, StartFailed) and failure.is_final:
-            plugin.set_state("failed", f"{failure}; see `ally-plugins info {plugin.name}`")
+            plugin.set_state(RunState.FAILED, f"{failure}; see `ally-plugins info {plugin.name}`")
             _log.error("the plugin %r did not start: %s", plugin.name, plugin.masked(str(failure)))
             return None
         plugin.crashed(Crash(plugin.name, "process", failure))
-        if plugin.state == "quarantined":
+        if plugin.state == RunState.QUARANTINED:
             return None
         delay = self.restarts.failed(ran_for)
         if delay is None:
-            plugin.set_state("failed", f"{failure}; it was started again often enough; "
+            plugin.set_state(RunState.FAILED, f"{failure}; it was started again often enough; "
                              f"try `ally-plugins restart {plugin.name}`")  # fmt: skip
             return None
-        plugin.set_state("backoff", f"{failure}; it starts again in {delay:.1f} s")
+        plugin.set_state(RunState.BACKOFF, f"{failure}; it starts again in {delay:.1f} s")
         self._settled.set()
         return delay
 
@@ -201,7 +201,7 @@ class Supervisor:
         self._hurry.clear()
         self._was_asked = False
         self._broken = loop.create_future()
-        self.plugin.set_state("starting", "")
+        self.plugin.set_state(RunState.STARTING, "")
         self.started += 1
         try:
             self.process = process = await self.opener.launch()
@@ -215,7 +215,7 @@ class Supervisor:
         except PluginError as error:
             failure, reason = error, str(error)
         if failure is None:
-            self.plugin.set_state("stopping", reason)
+            self.plugin.set_state(RunState.STOPPING, reason)
         await self._end(reason, polite=failure is None)
         return failure, 0.0 if ready is None else loop.time() - ready
 
@@ -225,8 +225,8 @@ class Supervisor:
         self._link = link
         self.lane.connect(link)
         await self._or_exit(process, began, self.opener.welcome(link))
-        if self.plugin.state == "starting":  # what it did meanwhile may have put it into quarantine
-            self.plugin.set_state("running", "")
+        if self.plugin.state == RunState.STARTING:  # what it did meanwhile may have put it into quarantine
+            self.plugin.set_state(RunState.RUNNING, "")
         self.lane.is_ready = True
         self.lane.wake()
         self.on_running()

@@ -12,7 +12,7 @@ from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.values.events import Event, PluginState, TaskProgress
 from ally_plugins.journal.values import Record
 from ally_plugins.runtime.lanes.link import DaemonError
-from ally_plugins.runtime.lanes.plugin import Plugin, describe
+from ally_plugins.runtime.lanes.plugin import Plugin, RunState, describe
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.registry import Registry
@@ -57,16 +57,16 @@ class Chronicle:
         """Take a plugin's new state: record it, end what cannot go on without the plugin, and tell the sessions."""
         record = Record(
             "plugin_state", self._host.clock.time_ms(), plugin.name, None, None,
-            {"state": plugin.state, "reason": plugin.reason},
+            {"state": plugin.state.value, "reason": plugin.reason},
         )  # fmt: skip
         self._record(record)
-        if plugin.state in {"quarantined", "failed", "stopped"}:
+        if plugin.state in {RunState.QUARANTINED, RunState.FAILED, RunState.STOPPED}:
             self._host.tasks.cancel_all(f"its plugin is {plugin.state}", plugin.name)
             self._host.tools.remove(plugin.name)
             self._host.actions.remove(plugin.name)
-        if plugin.state == "quarantined":
+        if plugin.state == RunState.QUARANTINED:
             self._remember_quarantine(plugin)
-        self._tell_all(lambda: PluginState(plugin_name=plugin.name, state=plugin.state, reason=plugin.reason))
+        self._tell_all(lambda: PluginState(plugin_name=plugin.name, state=plugin.state.value, reason=plugin.reason))
 
     def _remember_quarantine(self, plugin: Plugin) -> None:
         _log.error("the plugin %r is in quarantine: %s", plugin.name, plugin.reason)

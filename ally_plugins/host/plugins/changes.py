@@ -17,7 +17,7 @@ from ally_plugins.contract.tools.declared import collect_actions, collect_tools
 from ally_plugins.contract.values.errors import NotFoundRefused, OrderError, RefusedError
 from ally_plugins.runtime.lanes import lane as lanes
 from ally_plugins.runtime.lanes.observers import Observers
-from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, describe
+from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState, describe
 from ally_plugins.runtime.lanes.teardown import put_down_all
 
 from .members import Crew, Member, options_of
@@ -160,7 +160,7 @@ class CrewChanges:
         self._add(record, member)
         stand_in = self.crew.members[record.name].plugin
         stand_in.is_disabled = True
-        stand_in.state, stand_in.reason = "stopped", reason  # said when the one before it has stopped
+        stand_in.state, stand_in.reason = RunState.STOPPED, reason  # said when the one before it has stopped
         self.crew.replan()
 
     def _add(self, record: PluginRecord, like: Member | None) -> None:
@@ -175,7 +175,7 @@ class CrewChanges:
         if member.record.is_enabled:
             self.crew._load(member)  # noqa: SLF001
             self.crew.replan()
-        if member.plugin.state == "loaded":
+        if member.plugin.state == RunState.LOADED:
             await self.crew._start(member, list(self.host.sessions.values()))  # noqa: SLF001
         self.crew.replan()
 
@@ -196,7 +196,7 @@ class CrewChanges:
                 await self._say_goodbye(plugin, lane)
             await asyncio.gather(lane.close(), put_down_all(plugin.working, lanes.GRACE))
             self.crew._lanes = tuple(each for each in self.crew._lanes if each is not lane)  # noqa: SLF001
-        plugin.set_state("stopped", reason)
+        plugin.set_state(RunState.STOPPED, reason)
 
     async def _say_goodbye(self, plugin: Plugin, lane: AnyLane) -> None:
         """Call `ally_stop`, after all that was asked before."""

@@ -33,7 +33,7 @@ from ally_plugins.runtime.lanes.loading import (
     required_hooks,
 )
 from ally_plugins.runtime.lanes.observers import Observers
-from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, describe
+from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState, describe
 from ally_plugins.runtime.lanes.protocol import AnyLane
 from ally_plugins.runtime.lanes.tables import without_durable
 from ally_plugins.runtime.lanes.teardown import put_down_all
@@ -50,7 +50,7 @@ _log: Final = logging.getLogger(__name__)
 
 _SHORTEST_SECRET: Final = 4
 """Characters of a secret that is looked for in what a plugin raises."""
-_STATES: Final = {"waiting for consent": "waiting", "quarantined": "quarantined"}
+_STATES: Final = {"waiting for consent": RunState.WAITING, "quarantined": RunState.QUARANTINED}
 
 
 @define(eq=False)
@@ -118,7 +118,7 @@ class Crew:
             secrets=_secrets(record),
         )
         if not record.is_enabled:
-            plugin.state, plugin.reason = _STATES.get(record.state, "failed"), record.reason
+            plugin.state, plugin.reason = _STATES.get(record.state, RunState.FAILED), record.reason
         self.members[record.name] = Member(plugin, record, factory, is_given=is_given or factory is not None)
 
     def replan(self) -> None:
@@ -136,7 +136,7 @@ class Crew:
             if member.record.is_enabled:
                 self._load(member)
         self.replan()
-        loaded = [member for member in self.members.values() if member.plugin.state == "loaded"]
+        loaded = [member for member in self.members.values() if member.plugin.state == RunState.LOADED]
         await asyncio.gather(*(self._start(member, sessions) for member in loaded))
         self.replan()
 
@@ -145,7 +145,7 @@ class Crew:
         for member in self.members.values():
             if not member.is_given and member.record.is_enabled:
                 plugin = member.plugin
-                yield plugin.name, plugin.version, plugin.reason if plugin.state == "failed" else ""
+                yield plugin.name, plugin.version, plugin.reason if plugin.state == RunState.FAILED else ""
 
     def _load(self, member: Member) -> None:
         plugin, record = member.plugin, member.record
@@ -188,7 +188,7 @@ class Crew:
             deadline=plugin.deadline,
         )
         self._open(plugin, lane, sessions)
-        plugin.set_state("starting")
+        plugin.set_state(RunState.STARTING)
         try:
             await self._register_decorated(member)
             implementation = plugin.implementations.get("ally_start")
@@ -206,8 +206,8 @@ class Crew:
             self._fail(plugin, f"it could not start: {reason}")
             await lane.close()
             return
-        if plugin.state == "starting":  # a hook may have put it into quarantine meanwhile
-            plugin.set_state("running")
+        if plugin.state == RunState.STARTING:  # a hook may have put it into quarantine meanwhile
+            plugin.set_state(RunState.RUNNING)
             await self._feed(member)
 
     def observers_of(self, member: Member) -> Observers:
@@ -239,7 +239,7 @@ class Crew:
         if (legacy := remote.legacy) is not None:
             from ally_plugins.host.daemons.code_ally import LegacyMember  # only where there is one
 
-            plugin.set_state("starting")
+            plugin.set_state(RunState.STARTING)
             try:
                 await LegacyMember(remote, legacy, self.bus).offer()
             except PluginError as error:
@@ -248,7 +248,7 @@ class Crew:
                 return
         if remote.daemon is None:
             plugin.instance = remote
-            plugin.set_state("running")
+            plugin.set_state(RunState.RUNNING)
             return
         from ally_plugins.host.daemons.starting import new_supervisor
 
@@ -272,7 +272,7 @@ class Crew:
 
     def _fail(self, plugin: Plugin, reason: str) -> None:
         hint = f"see `ally-plugins info {plugin.name}`"
-        plugin.set_state("failed", reason if "ally-plugins" in reason else f"{reason}; {hint}")
+        plugin.set_state(RunState.FAILED, reason if "ally-plugins" in reason else f"{reason}; {hint}")
         _log.error("the plugin %r did not start: %s", plugin.name, plugin.masked(reason))
 
     async def stop(self) -> None:
@@ -299,15 +299,17 @@ class Crew:
             if (error := future.exception()) is not None:
                 _log.warning("ally_stop of %r failed: %s", plugin.name, plugin.masked(describe(error)))
         await asyncio.gather(lane.close(), put_down_all(plugin.working, lanes.GRACE))
-        if plugin.state in {"starting", "running", "stopping", "backoff"}:
-            plugin.set_state("stopped")
+        if plugin.state in {RunState.STARTING, RunState.RUNNING, RunState.STOPPING, RunState.BACKOFF}:
+            plugin.set_state(RunState.STOPPED)
 
     def _state_changed(self, plugin: Plugin) -> None:
         self.on_state(plugin)
         supervisor = plugin.supervisor
-        if plugin.state == "failed" and supervisor is not None:  # another host of the home may feed the plugin now
+        if (
+            plugin.state == RunState.FAILED and supervisor is not None
+        ):  # another host of the home may feed the plugin now
             self._later(self.side.feed_no_more(plugin))
-        if plugin.state == "quarantined" and supervisor is not None and supervisor.process is not None:
+        if plugin.state == RunState.QUARANTINED and supervisor is not None and supervisor.process is not None:
             # Not for the supervisor's own failures, after which no process is left; what its hooks did is the reason.
             self._later(supervisor.stop("it is in quarantine"))
 

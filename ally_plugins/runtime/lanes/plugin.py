@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import Factory, define, field, frozen
@@ -30,18 +31,38 @@ if TYPE_CHECKING:
     from ally_plugins.policy.verdicts import Cause
     from ally_plugins.runtime.processes.process import Process
 
-__all__ = ["DEADLINES", "Counts", "Plugin", "PluginOptions"]
+__all__ = ["DEADLINES", "Counts", "Plugin", "PluginOptions", "RunState"]
 
 DEADLINES: Final[Mapping[str, float]] = {"gate": 15.0, "transform": 15.0, "observe": 30.0, "start": 30.0, "stop": 5.0}
 """Seconds that each kind of hook may take (design.md, section 3); the operator may change them by plugin and hook."""
 
-_CAUSES: Final[dict[str, Cause]] = {
-    "failed": "failed",
-    "quarantined": "quarantined",
-    "waiting": "waiting",
-    "starting": "not_running",
-    "backoff": "restarting",
-    "stopping": "restarting",
+
+class RunState(StrEnum):
+    """Where a plugin of a running host is in its life; the word is the one that events, records and commands have."""
+
+    WAITING = "waiting"
+    """For the operator's consent."""
+    LOADED = "loaded"
+    """Its hooks are known, and none has run."""
+    STARTING = "starting"
+    RUNNING = "running"
+    """Its hooks are called; in no other state are they, but for `ally_stop`."""
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    BACKOFF = "backoff"
+    """Its process has failed, and is started again after a while."""
+    FAILED = "failed"
+    QUARANTINED = "quarantined"
+    """It is out until the operator releases it."""
+
+
+_CAUSES: Final[dict[RunState, Cause]] = {
+    RunState.FAILED: "failed",
+    RunState.QUARANTINED: "quarantined",
+    RunState.WAITING: "waiting",
+    RunState.STARTING: "not_running",
+    RunState.BACKOFF: "restarting",
+    RunState.STOPPING: "restarting",
 }
 
 
@@ -88,7 +109,7 @@ class ProcessKeeper(Protocol):
 class Plugin:
     """A plugin that the host knows; `implementations` is empty until its code has been loaded.
 
-    `state` is one of waiting, failed, loaded, starting, running, quarantined, stopped; `reason` says why in words.
+    `reason` says in words why it is in its state.
     """
 
     name: str
@@ -99,7 +120,7 @@ class Plugin:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     version: str = ""
-    state: str = "loaded"
+    state: RunState = RunState.LOADED
     reason: str = ""
     instance: Any = None
     implementations: Mapping[str, Implementation] = Factory(dict)
@@ -133,7 +154,7 @@ class Plugin:
     @property
     def is_running(self) -> bool:
         """Whether its hooks are called."""
-        return self.state == "running" and self.lane is not None and self.lane.is_open
+        return self.state is RunState.RUNNING and self.lane is not None and self.lane.is_open
 
     def lacks(self, hook: str) -> bool:
         """Say whether a gate or transform was granted by name and is not there."""
@@ -171,7 +192,7 @@ class Plugin:
         self.working.add(task)
         task.add_done_callback(self.working.discard)
 
-    def set_state(self, state: str, reason: str = "") -> None:
+    def set_state(self, state: RunState, reason: str = "") -> None:
         """Change the state and say so."""
         reason = self.masked(reason)
         if (state, reason) != (self.state, self.reason):
@@ -197,7 +218,7 @@ class Plugin:
             self._last_timeout = crash.error if isinstance(crash.error, TimedOut) else None
             self.counts.crashes += 1
             self.on_crash(self, crash)
-        if self.state in {"quarantined", "stopped"}:
+        if self.state in {RunState.QUARANTINED, RunState.STOPPED}:
             return
         if crash.is_final:
             self._quarantine(f"{crash.hook} ignored its interruption and was abandoned ({describe(crash.error)})")
@@ -207,7 +228,7 @@ class Plugin:
             )
 
     def _quarantine(self, why: str) -> None:
-        self.set_state("quarantined", f"{why}; let it out with `ally-plugins release {self.name}`")
+        self.set_state(RunState.QUARANTINED, f"{why}; let it out with `ally-plugins release {self.name}`")
         if self.lane is not None:
             self.lane.abandon()
 
