@@ -149,7 +149,7 @@ class _Talk(asyncio.Protocol):
         return True  # a program may close its output and go on working
 
     @override
-    def connection_lost(self, _exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why it is lost does not matter here
         self.drain()  # before the descriptor is closed, which is behind this call
         self._transport = None
 
