@@ -124,43 +124,49 @@ class Judge:
 
     async def transform_tool_input(self, call: ToolCall, origin: tuple[str, ...]) -> Transformed[ToolCall]:
         """Run the chain over a call's arguments."""
-        question = self._question("ally_transform_tool_input", tool=call.tool_name, origin=origin, cause=call.call_id)
-        return await self._transform(question, call, lambda value: (value,), check_call)
+        about = {"tool": call.tool_name, "origin": origin, "cause": call.call_id}
+        hook = "ally_transform_tool_input"
+        return await self._transform(hook, about, call, lambda value: (value,), check_call)
 
     async def transform_tool_output(
         self, call: ToolCall, result: ToolResult, origin: tuple[str, ...]
     ) -> Transformed[ToolResult]:
         """Run the chain over what a tool returned."""
-        question = self._question("ally_transform_tool_output", tool=call.tool_name, origin=origin, cause=call.call_id)
-        return await self._transform(question, result, lambda value: (call, value), check_result)
+        about = {"tool": call.tool_name, "origin": origin, "cause": call.call_id}
+        hook = "ally_transform_tool_output"
+        return await self._transform(hook, about, result, lambda value: (call, value), check_result)
 
     async def transform_user_message(self, message: Message) -> Transformed[Message]:
         """Run the chain over what the person said."""
-        question = self._question("ally_transform_user_message", cause=message.id)
-        return await self._transform(question, message, lambda value: (value,), check_message)
+        about = {"cause": message.id}
+        hook = "ally_transform_user_message"
+        return await self._transform(hook, about, message, lambda value: (value,), check_message)
 
     async def transform_plugin_message(
         self, message: Message, plugin: str, origin: tuple[str, ...]
     ) -> Transformed[Message]:
         """Run the chain over a plugin's message; its author is left out."""
-        question = self._question("ally_transform_plugin_message", caused_by=plugin, origin=origin, cause=message.id)
-        return await self._transform(question, message, lambda value: (value,), check_message)
+        about = {"caused_by": plugin, "origin": origin, "cause": message.id}
+        hook = "ally_transform_plugin_message"
+        return await self._transform(hook, about, message, lambda value: (value,), check_message)
 
     async def transform_system_prompt(
         self, sections: tuple[PromptSection, ...], origin: tuple[str, ...]
     ) -> Transformed[tuple[PromptSection, ...]]:
         """Run the chain over the sections of the system prompt."""
-        question = self._question("ally_transform_system_prompt", origin=origin)
-        return await self._transform(question, sections, lambda value: (value,), check_sections)
+        about = {"origin": origin}
+        hook = "ally_transform_system_prompt"
+        return await self._transform(hook, about, sections, lambda value: (value,), check_sections)
 
     async def transform_model_request(self, request: ModelInput, origin: tuple[str, ...]) -> Transformed[ModelInput]:
         """Run the chain over what the model is about to be asked; nobody is shown what is private."""
-        question = self._question("ally_transform_model_request", origin=origin)
+        about = {"origin": origin}
+        hook = "ally_transform_model_request"
 
         def check(old: ModelInput, new: Any, plugin: str) -> tuple[ModelInput, tuple[str, ...]]:
             return check_model_input(old, new, plugin, origin)
 
-        return await self._transform(question, request, lambda value: (shown_to_plugins(value),), check)
+        return await self._transform(hook, about, request, lambda value: (shown_to_plugins(value),), check)
 
     def is_asked(self, hook: str) -> bool:
         """Say whether any plugin takes part in a gate or transform."""
@@ -232,13 +238,15 @@ class Judge:
 
     async def _transform(
         self,
-        question: Question,
+        hook: str,
+        about: Mapping[str, Any],
         value: Any,
         arguments: Callable[[Any], tuple[Any, ...]],
         check: Callable[[Any, Any, str], tuple[Any, tuple[str, ...]]],
     ) -> Transformed[Any]:
-        if not self._dispatcher.has_any(question.hook):
+        if not self._dispatcher.has_any(hook):
             return Transformed(value)
+        question = self._question(hook, **about)
         why = _why_unshown(value)
         if why is not None and _enforced(question, self._dispatcher.participants(question)):
             done = Transformed(value, blocked_by="", reason=f"it cannot be shown to plugins as it is: {why}")
