@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.errors import EventError, TimedOut
 from ally_plugins.contract.values.events import Event, EventsDropped
 from ally_plugins.contract.values.scope import SCOPE, Scope
 from ally_plugins.runtime.lanes.thread import HookExit, Worker
@@ -20,7 +20,7 @@ from ally_plugins.wire.eventlines import event_from_params
 
 from .backlog import Backlog
 from .logs import say
-from .questions import Call, HookCancelled, Question, TakenBack, TimedOut, returned
+from .questions import Call, HookCancelled, Question, TakenBack, returned
 
 __all__ = ["GRACE", "Handlers", "Lane"]
 

@@ -12,11 +12,7 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
     from ally_plugins.contract.values.scope import Scope
 
-__all__ = ["Call", "HookCancelled", "Question", "TakenBack", "TimedOut", "returned"]
-
-
-class TimedOut(Exception):
-    """A hook did not end within its deadline."""
+__all__ = ["Call", "HookCancelled", "Question", "TakenBack", "returned"]
 
 
 class TakenBack(Exception):

@@ -1,6 +1,7 @@
 """The error codes of the protocol, and our errors to and from them.
 
-A text crosses the wire only when it is our own: that of a refusal, which is an answer, and that of a tool that failed.
+A text crosses the wire only when it is our own: that of a refusal, which is an answer, that of a tool that failed, and
+that of a deadline that a hook passed.
 Of anything else the peer learns that something went wrong.
 """
 
@@ -21,9 +22,11 @@ from ally_plugins.contract.values.errors import (
     KeyConflictRefused,
     NotFoundRefused,
     PermissionRefused,
+    PluginError,
     ReentryRefused,
     RefusedError,
     RemoteError,
+    TimedOut,
     ToolCallError,
     UnavailableRefused,
     ValidationRefused,
@@ -53,6 +56,7 @@ TOOL_FAILED: Final = -32012
 NOT_INITIALIZED: Final = -32013
 UNSUPPORTED_PROTOCOL: Final = -32014
 UNAUTHORIZED: Final = -32015
+DEADLINE: Final = -32016
 
 REASONS: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -78,6 +82,7 @@ REASONS: Final[Mapping[int, str]] = MappingProxyType(
         NOT_INITIALIZED: "not_initialized",
         UNSUPPORTED_PROTOCOL: "unsupported_protocol",
         UNAUTHORIZED: "unauthorized",
+        DEADLINE: "deadline",
     }
 )
 """The stable short word of each code; it stands in `data.reason` of every error that we send."""
@@ -145,6 +150,8 @@ def _find_code(error: BaseException) -> int | None:
         return TOOL_FAILED
     if isinstance(error, BudgetRefused):
         return _find_budget_code(error)
+    if isinstance(error, TimedOut):
+        return DEADLINE
     if isinstance(error, RefusedError):
         return CODES.get(error.reason, REFUSED)
     return None
@@ -190,7 +197,7 @@ def _read_remote(code: int, message: str, facts: Mapping[str, Any]) -> RemoteErr
     return RemoteError(message, code=code, data=dict(facts))
 
 
-def _read_plain(cls: type[RefusedError]) -> Callable[[str, Mapping[str, Any]], AllyError]:
+def _read_plain(cls: type[PluginError]) -> Callable[[str, Mapping[str, Any]], AllyError]:
     return lambda message, facts: cls(message, plugin=_plugin(facts))
 
 
@@ -238,4 +245,5 @@ _READERS: Final[Mapping[int, Callable[[str, Mapping[str, Any]], AllyError]]] = {
     NOT_FOUND: _read_plain(NotFoundRefused),
     UNAVAILABLE: _read_plain(UnavailableRefused),
     TOOL_FAILED: _read_tool,
+    DEADLINE: _read_plain(TimedOut),
 }

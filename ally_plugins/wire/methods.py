@@ -85,13 +85,13 @@ _RECEIPT: Final = "the receipt `{id, offset, state}`"
 
 _FROM_HOST: Final = (
     _host("initialize", "what the daemon is and does", ("unsupported_protocol",)),
-    _host("start", "null once the plugin has started"),
-    _host("shutdown", "null once the daemon has cleaned up"),
+    _host("start", "null once the plugin has started", ("deadline",)),
+    _host("shutdown", "null once the daemon has cleaned up", ("deadline",)),
     _host("ping", '`"pong"`, or anything else'),
     _host("drain", "null; an error of `method_not_found` counts as well"),
     _host("on_event"),
-    _host("gate", 'null to abstain, or `{verdict: "allow" | "ask" | "deny", reason?}`'),
-    _host("transform", "null for no change, or `{replace: {the fields that change}}`"),
+    _host("gate", 'null to abstain, or `{verdict: "allow" | "ask" | "deny", reason?}`', ("deadline",)),
+    _host("transform", "null for no change, or `{replace: {the fields that change}}`", ("deadline",)),
     _host("call_tool", "any value; with a boolean `success`, a full tool result", ("tool_failed",)),
     _host("run_action", "any value, as it is", ("tool_failed",)),
     _host("run_task", "any value; it is the task's result", ("tool_failed",)),

@@ -48,6 +48,7 @@ ERROR_WORDS: Final = {
     "not_initialized": "`initialize` was not answered yet",
     "unsupported_protocol": "the sides have no version of the wire in common; the text names both",
     "unauthorized": "the token is not the one of a daemon of this host that is running, or it is connected already",
+    "deadline": "the hook did not answer within the deadline that it was given",
 }
 """What each error means, by the short word that `codes` gives it."""
 

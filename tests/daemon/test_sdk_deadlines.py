@@ -96,7 +96,7 @@ def test_a_gate_past_its_own_deadline_is_answered_and_interrupted(daemon: Start)
     host = daemon("Hangs")
     about = {"on": "tool_call", "session_id": "s1", "cause": "q", "origin": [], "deadline": 0.1}
     answer = host.ask("gate", **about, call={"toolName": "x", "arguments": {}})
-    assert (answer.code, answer.data["type"]) == (-32603, "TimedOut")
+    assert (answer.code, answer.data["reason"]) == (-32016, "deadline")
     assert host.ask("ping") == "pong"
 
 
@@ -114,4 +114,4 @@ def test_a_start_past_its_deadline_is_an_error(spawn: Start) -> None:
     host = spawn("SlowStart")
     host.initialize(deadlines={"start": 0.1})
     answer = host.ask("start")
-    assert (answer.code, answer.data["type"]) == (-32603, "TimedOut")
+    assert (answer.code, answer.data["reason"]) == (-32016, "deadline")

@@ -61,7 +61,7 @@ def test_a_stop_that_fails_is_told_by_its_type(in_thread: Start) -> None:
 def test_a_stop_that_never_ends_and_stubborn_threads_and_tasks_hold_nothing_up(daemon: Start) -> None:
     host = daemon("NeverStops", told={"deadlines": {"stop": 0.2}})
     answer = host.ask("shutdown", reason="")
-    assert answer.code == -32603
+    assert (answer.code, answer.data) == (-32016, {"reason": "deadline"})
     assert host.exit_code() == 0
 
 

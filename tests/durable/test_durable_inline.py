@@ -5,10 +5,10 @@ from typing import Any
 
 import attrs
 
+from ally_plugins.contract.values.errors import TimedOut
 from ally_plugins.contract.values.events import PluginEvent, TodoUpdate, ToolCallEnd, ToolCallStart
 from ally_plugins.contract.values.scope import current_scope
 from ally_plugins.policy.permissions import GrantSet
-from ally_plugins.runtime.lanes.requests import TimedOut
 
 
 def test_a_durable_event_comes_as_it_was_emitted(rig_in_memory: Any, heard: Any, within: Any) -> None:

@@ -38,7 +38,7 @@ for turn in range(2):
         session = host.session("s1")
         session.emit(UserMessage(content="hi"))
         print(session.gate_tool_call(ToolCall("bash", {"command": "rm -rf /"})).reason)
-        print(sorted(p.state for p in host.host.plugins.values()), len(children()) > 0)
+        print(sorted(str(p.state) for p in host.host.plugins.values()), len(children()) > 0)
 print(children())
 """
 
@@ -69,7 +69,7 @@ from ally_plugins import Host
 
 async def main():
     async with Host() as host:
-        print(sorted((p.name, p.state) for p in host.plugins.values()), children())
+        print(sorted((p.name, str(p.state)) for p in host.plugins.values()), children())
 
 asyncio.run(main())
 """

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ally_plugins import ThoughtComplete, UserMessage
+from ally_plugins import Deny, ThoughtComplete, UserMessage
 from ally_plugins.journal.reading import Reading
 
 pytestmark = [
@@ -352,6 +352,26 @@ while True:
             outcome = await asyncio.gather(stage.host.call_tool("odd"), return_exceptions=True)
             assert isinstance(outcome[0], Exception)
             assert "\n" not in vote.detail
+            await stage.others_answer()
+
+    go(main())
+
+
+def test_a_daemon_that_says_that_its_gate_was_too_slow_is_late_and_did_not_crash(go: Any, theatre: Theatre) -> None:
+    body = """
+while True:
+    message = read()
+    if message["method"] == "gate":
+        send(id=message["id"], error={"code": -32016, "message": "my gate took longer\\nthan 0.3 s"})
+    elif "id" in message:
+        send(id=message["id"], result={"protocol": "1", "hooks": ["ally_gate_tool_call"], "events": []})
+"""
+
+    async def main() -> None:
+        async with theatre(body, grants=("gate:tool_call",)) as stage:
+            vote = await stage.vote()
+            assert (vote.cause, type(vote.verdict)) == ("timeout", Deny)
+            assert vote.detail.endswith("my gate took longer")
             await stage.others_answer()
 
     go(main())

@@ -155,5 +155,6 @@ def test_the_codes_are_stable() -> None:
         "not_initialized": -32013,
         "unsupported_protocol": -32014,
         "unauthorized": -32015,
+        "deadline": -32016,
     }
     assert {code: reason for reason, code in CODES.items()} == dict(REASONS)

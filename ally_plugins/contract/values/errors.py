@@ -6,6 +6,7 @@ AllyError
 │   ├── PluginLoadError       the code cannot be imported, built, or registered
 │   │   └── CannotExecute        a daemon's command cannot be executed
 │   ├── UndeclaredError       it uses a hook, event or tool that its manifest does not declare
+│   ├── TimedOut              a hook did not end within its deadline
 │   └── RefusedError          one call was refused; a refusal is an answer, not a crash
 │       ├── PermissionRefused    not granted; names the command that grants it
 │       ├── BudgetRefused        too much, too often, too large
@@ -70,6 +71,7 @@ __all__ = [
     "RefusedError",
     "RemoteError",
     "SessionError",
+    "TimedOut",
     "ToolCallError",
     "UnavailableRefused",
     "UndeclaredError",
@@ -124,6 +126,10 @@ class UndeclaredError(PluginLoadError):
     def __init__(self, message: str, *, plugin: str | None = None, line: str) -> None:
         super().__init__(message, plugin=plugin)
         self.line: Final = line
+
+
+class TimedOut(PluginError):
+    """A hook did not answer within its deadline, or its plugin was stopped before it could."""
 
 
 class RefusedError(PluginError):

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define
 
-from ally_plugins.contract.values.errors import EncodeError
+from ally_plugins.contract.values.errors import EncodeError, TimedOut
 from ally_plugins.contract.values.events import Event, PluginEvent, dropped_in_place
 from ally_plugins.contract.values.scope import Scope
 from ally_plugins.runtime.lanes.cursor import Cursor
 from ally_plugins.runtime.lanes.link import DaemonGone, Link, NotSent, RemoteHook, tell
 from ally_plugins.runtime.lanes.observers import Observers, is_own
-from ally_plugins.runtime.lanes.requests import Request, TimedOut
+from ally_plugins.runtime.lanes.requests import Request
 from ally_plugins.wire.eventlines import event_line
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from ally_plugins.catalog.registry import load_class
 from ally_plugins.contract.handle import Ally
 from ally_plugins.contract.settings import Secret
 from ally_plugins.contract.tools.declared import collect_actions, collect_tools
-from ally_plugins.contract.values.errors import AllyError, PluginError, PluginLoadError, RefusedError
+from ally_plugins.contract.values.errors import AllyError, PluginError, PluginLoadError, RefusedError, TimedOut
 from ally_plugins.host.bus.bus import PluginMessageBus
 from ally_plugins.host.bus.handle_port import PluginPort
 from ally_plugins.runtime.lanes import lane as lanes
 from ally_plugins.runtime.lanes.dispatch import Dispatcher
-from ally_plugins.runtime.lanes.lane import Crash, Lane, TimedOut
+from ally_plugins.runtime.lanes.lane import Crash, Lane
 from ally_plugins.runtime.lanes.loading import (
     build,
     check_offered,

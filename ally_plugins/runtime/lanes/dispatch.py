@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from attrs import Factory, define, frozen
 
 from ally_plugins.contract.hookspecs import HOOKS
-from ally_plugins.contract.values.errors import BudgetRefused, PluginError, ReentryRefused
+from ally_plugins.contract.values.errors import BudgetRefused, PluginError, ReentryRefused, TimedOut
 from ally_plugins.contract.values.scope import SCOPE, Scope
 from ally_plugins.policy.ordering import Placement, order_for_hook
 from ally_plugins.policy.verdicts import Cause, OnError, Vote, read_replacement, read_verdict, vote_from_failure
 
 from .deadlocks import Waits
-from .lane import Crash, TimedOut
+from .lane import Crash
 from .link import NonsenseAnswer, NotSent
 from .plugin import Plugin, describe, orderables
 

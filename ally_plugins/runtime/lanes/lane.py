@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define
 
-from ally_plugins.contract.values.errors import PluginError
+from ally_plugins.contract.values.errors import PluginError, TimedOut
 from ally_plugins.contract.values.events import Event
 from ally_plugins.contract.values.scope import SCOPE, Scope
 
 from .cursor import Cursor
 from .observers import Observers, is_own
-from .requests import Crash, HookCancelled, HookExit, Request, TimedOut
+from .requests import Crash, HookCancelled, HookExit, Request
 from .teardown import is_at_work, is_torn_down, put_down
 from .thread import Worker
 
 if TYPE_CHECKING:
     from .ring import Ring, Run
 
-__all__ = ["BATCH", "GRACE", "Crash", "HookCancelled", "Lane", "Request", "TimedOut"]
+__all__ = ["BATCH", "GRACE", "Crash", "HookCancelled", "Lane", "Request"]
 
 BATCH: Final = 512
 """Events that a lane delivers before it lets the loop do something else: about 40 µs of no-op hooks."""

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import Factory, define, field, frozen
 
-from ally_plugins.contract.values.errors import RefusedError
+from ally_plugins.contract.values.errors import RefusedError, TimedOut
 from ally_plugins.contract.values.inert import inert
 from ally_plugins.policy.budget import Limits, PluginBudget
 from ally_plugins.policy.ordering import Orderable
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.policy.restart import CrashCounter
 
-from .lane import Crash, TimedOut
+from .lane import Crash
 from .link import DaemonError, DaemonGone, NotSent
 from .observers import Implementation
 from .protocol import AnyLane

@@ -14,11 +14,7 @@ from ally_plugins.contract.values.scope import Scope
 from .ring import Ring
 from .thread import HookExit
 
-__all__ = ["Crash", "HookCancelled", "HookExit", "Request", "TimedOut"]
-
-
-class TimedOut(Exception):
-    """A hook did not answer within its deadline."""
+__all__ = ["Crash", "HookCancelled", "HookExit", "Request"]
 
 
 class HookCancelled(Exception):
