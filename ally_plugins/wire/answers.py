@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
+from ally_plugins.contract.shapes import described_json
 from ally_plugins.contract.tables import suggest
 from ally_plugins.contract.values.codec import camel, encode
 from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult
@@ -19,7 +20,6 @@ from ally_plugins.contract.values.errors import PluginError
 from ally_plugins.contract.values.verdicts import Allow, Ask, Deny, Replace, Verdict, describe_answer
 
 from .inputs import input_changes, input_from_changes, section_changes, sections_from_changes
-from .shapes import described_json
 from .values import call_to_wire, message_to_wire, result_to_wire
 
 __all__ = ["replacement_from_wire", "replacement_to_wire", "verdict_from_wire", "verdict_to_wire"]

@@ -9,10 +9,24 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import field, frozen
 
+from ally_plugins.contract.calls import ToolOffer
+from ally_plugins.contract.shapes import (
+    ID,
+    INTEGER,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    TEXTS,
+    items,
+    one_of,
+    read_object,
+    ref,
+    said,
+    several,
+)
 from ally_plugins.contract.values.frozen import EMPTY
 
-from .offers import HookOffer, ToolOffer, offered_hooks, offered_tools
-from .shapes import ID, INTEGER, NUMBER, OBJECT, TEXT, TEXTS, items, one_of, read_object, ref, said, several
+from .offers import HookOffer, offered_hooks, offered_tools
 
 __all__ = [
     "GATE_TOPICS",

@@ -12,11 +12,11 @@ from typing import Any
 
 import attrs
 
+from ally_plugins.contract.shapes import described_json
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection
 from ally_plugins.contract.values.errors import EventError
 
-from .shapes import described_json
 from .values import message_from_wire, message_to_wire, sections_from_wire, sections_to_wire
 
 __all__ = ["input_changes", "input_from_changes", "section_changes", "sections_from_changes"]

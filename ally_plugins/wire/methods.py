@@ -1,7 +1,7 @@
 """Every message of the wire: who sends it, what its params are, what it is answered, which errors it may get.
 
-The classes of the params are in `host_params` and `plugin_params`; this module is the table of them and the way to read
-what came. What a daemon sends is read strictly; what a newer host may add is passed over by a daemon.
+The classes of the params are in `host_params` and `contract.calls`; this module is the table of them and
+the way to read what came. What a daemon sends is read strictly; what a newer host may add is passed over by a daemon.
 """
 
 from __future__ import annotations
@@ -11,11 +11,7 @@ from typing import Any, Final, Literal
 
 from attrs import frozen
 
-from ally_plugins.contract.tables import suggest
-from ally_plugins.contract.values.errors import ValidationRefused
-
-from .host_params import HOST_PARAMS, Cancel, InitializeResult, Progress, read_host_params
-from .plugin_params import (
+from ally_plugins.contract.calls import (
     AckEvents,
     AddMessage,
     ConnectParams,
@@ -30,7 +26,11 @@ from .plugin_params import (
     TaskProgressParams,
     Unregister,
 )
-from .shapes import read_object, write_object
+from ally_plugins.contract.shapes import read_object, write_object
+from ally_plugins.contract.tables import suggest
+from ally_plugins.contract.values.errors import ValidationRefused
+
+from .host_params import HOST_PARAMS, Cancel, InitializeResult, Progress, read_host_params
 
 __all__ = [
     "COMMON_ERRORS",

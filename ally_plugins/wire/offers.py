@@ -6,12 +6,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from attrs import field, frozen
 
-from ally_plugins.contract.tables import suggest
-
-from .shapes import (
+from ally_plugins.contract.calls import ToolOffer
+from ally_plugins.contract.shapes import (
     FLAG,
-    NUMBER,
-    OBJECT,
     SHOWN,
     TEXT,
     TEXTS,
@@ -24,35 +21,12 @@ from .shapes import (
     several,
     write_object,
 )
+from ally_plugins.contract.tables import suggest
 
 if TYPE_CHECKING:
     from ally_plugins.contract.hookspecs import HookInfo
 
-__all__ = ["HookOffer", "ToolOffer", "offered_hooks", "offered_tools"]
-
-
-@frozen(kw_only=True)
-class ToolOffer:
-    """A tool or an action, as a daemon describes it. What the words may be is checked when it is taken on."""
-
-    name: str = field(metadata=said(TEXT, "1 to 64 letters, digits, '_' and '-'"))
-    description: str | None = field(default=None, metadata=said(TEXT, "what it does, for the model"))
-    schema: dict[str, Any] | None = field(
-        default=None, metadata=said(OBJECT, "the JSON schema of its arguments, an object; without it anything goes")
-    )
-    timeout: float | None = field(default=None, metadata=said(NUMBER, "seconds that a call may take; 120 if not given"))
-    visible_to: tuple[str, ...] = field(
-        default=(), metadata=said(TEXTS, "the names of the agents that see it; empty is all")
-    )
-    agent: bool | None = field(
-        default=None, metadata=said(FLAG, "of an action: whether the agent is offered it as a tool too")
-    )
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """What was said, as `tools.make_spec` takes it; without a schema, that of any object."""
-        given = {key: item for key, item in write_object(self).items() if key not in ("session_id", "cause")}
-        return {"description": "", "schema": {"type": "object"}, **given, "agent": self.agent is True}
+__all__ = ["HookOffer", "offered_hooks", "offered_tools"]
 
 
 @frozen(kw_only=True)

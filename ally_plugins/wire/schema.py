@@ -10,6 +10,8 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from ally_plugins.contract.calls import ToolOffer
+from ally_plugins.contract.shapes import object_schema
 from ally_plugins.contract.values.codec import camel
 from ally_plugins.contract.values.events import EVENT_TYPES, Event
 
@@ -17,9 +19,8 @@ from .codes import CODES
 from .handshake import PROTOCOL
 from .host_params import InitializeParams, InitializeResult
 from .methods import COMMON_ERRORS, METHODS, Method
-from .offers import HookOffer, ToolOffer
+from .offers import HookOffer
 from .samples import SAMPLES
-from .shapes import object_schema
 
 __all__ = ["ERROR_WORDS", "components", "openrpc", "result_schema"]
 

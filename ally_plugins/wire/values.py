@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
+from ally_plugins.contract.shapes import described_json
 from ally_plugins.contract.values.codec import encode, event_data
 from ally_plugins.contract.values.conversation import (
     AgentState,
@@ -25,8 +26,6 @@ from ally_plugins.contract.values.conversation import (
 from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.events import PermissionRequest
 from ally_plugins.contract.values.frozen import EMPTY, FrozenDict, freeze_mapping
-
-from .shapes import described_json
 
 __all__ = [
     "call_from_wire",

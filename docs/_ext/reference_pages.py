@@ -147,9 +147,9 @@ def messages(sender: str) -> str:
 
 
 def _message(method: Method) -> str:
+    from ally_plugins.contract.shapes import described_fields
     from ally_plugins.wire.methods import COMMON_ERRORS
     from ally_plugins.wire.samples import sample_frames
-    from ally_plugins.wire.shapes import described_fields
 
     where = " on the host's socket" if method.name == "initialize" and method.sender == "plugin" else ""
     parts = [f"### `{method.name}`{where}", method.doc]

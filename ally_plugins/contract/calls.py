@@ -9,10 +9,8 @@ from typing import Any, Final, Literal
 
 from attrs import field, frozen
 
-from ally_plugins.contract.values.frozen import EMPTY
-
-from .offers import ToolOffer
-from .shapes import FLAG, NUMBER, OBJECT, TEXT, TEXTS, one_of, said
+from .shapes import FLAG, NUMBER, OBJECT, TEXT, TEXTS, one_of, said, write_object
+from .values.frozen import EMPTY
 
 __all__ = [
     "LOG_LEVELS",
@@ -29,6 +27,7 @@ __all__ = [
     "RequestAction",
     "StartTask",
     "TaskProgressParams",
+    "ToolOffer",
     "Unregister",
 ]
 
@@ -82,6 +81,30 @@ class GetContext(PluginCall):
     since: str | None = field(
         default=None, metadata=said(TEXT, "the `cursor` of an earlier picture: `messages` has only what came after")
     )
+
+
+@frozen(kw_only=True)
+class ToolOffer:
+    """A tool or an action, as a daemon describes it. What the words may be is checked when it is taken on."""
+
+    name: str = field(metadata=said(TEXT, "1 to 64 letters, digits, '_' and '-'"))
+    description: str | None = field(default=None, metadata=said(TEXT, "what it does, for the model"))
+    schema: dict[str, Any] | None = field(
+        default=None, metadata=said(OBJECT, "the JSON schema of its arguments, an object; without it anything goes")
+    )
+    timeout: float | None = field(default=None, metadata=said(NUMBER, "seconds that a call may take; 120 if not given"))
+    visible_to: tuple[str, ...] = field(
+        default=(), metadata=said(TEXTS, "the names of the agents that see it; empty is all")
+    )
+    agent: bool | None = field(
+        default=None, metadata=said(FLAG, "of an action: whether the agent is offered it as a tool too")
+    )
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What was said, as `tools.make_spec` takes it; without a schema, that of any object."""
+        given = {key: item for key, item in write_object(self).items() if key not in ("session_id", "cause")}
+        return {"description": "", "schema": {"type": "object"}, **given, "agent": self.agent is True}
 
 
 @frozen(kw_only=True)
