@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +17,10 @@ from ally_plugins.contract.process_spec import ProcessLimits
 from ally_plugins.runtime.processes.direct import DirectLauncher
 from ally_plugins.runtime.processes.guardian_client import GuardedLauncher
 from ally_plugins.runtime.processes.piped import PipedLauncher
-from ally_plugins.runtime.processes.process import Exit, Launcher, Process, ProcessSpec
+from ally_plugins.runtime.processes.process import Exit, Process, ProcessSpec
+
+if TYPE_CHECKING:
+    from ally_plugins.runtime.processes.launcher import Launcher
 
 LONG = 30.0
 """Seconds that a busy machine may take; nothing here waits for it to pass."""

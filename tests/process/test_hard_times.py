@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,8 +22,11 @@ from ally_plugins.runtime.processes import process as process_module
 from ally_plugins.runtime.processes.direct import DirectLauncher
 from ally_plugins.runtime.processes.guardian_client import GuardedLauncher
 from ally_plugins.runtime.processes.launching import is_guardian_possible
-from ally_plugins.runtime.processes.process import Exit, Launcher, ProcessSpec
+from ally_plugins.runtime.processes.process import Exit, ProcessSpec
 from ally_plugins.runtime.processes.stderrlog import StderrLog
+
+if TYPE_CHECKING:
+    from ally_plugins.runtime.processes.launcher import Launcher
 
 pytestmark = pytest.mark.skipif(not is_guardian_possible(), reason="no guardian on this machine")
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,7 +19,10 @@ from ally_plugins.contract.values.errors import CannotExecute
 from ally_plugins.runtime.processes.direct import DirectLauncher
 from ally_plugins.runtime.processes.guardian_client import GuardedLauncher
 from ally_plugins.runtime.processes.launching import is_guardian_possible, make_launcher
-from ally_plugins.runtime.processes.process import Exit, Launcher
+from ally_plugins.runtime.processes.process import Exit
+
+if TYPE_CHECKING:
+    from ally_plugins.runtime.processes.launcher import Launcher
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="looks into /proc; the ways themselves are elsewhere too"

@@ -18,7 +18,8 @@ from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import CannotExecute, EncodeError
-from ally_plugins.runtime.processes.process import Launcher, Process, ProcessSpec
+from ally_plugins.runtime.processes.launcher import Launcher
+from ally_plugins.runtime.processes.process import Process, ProcessSpec
 from ally_plugins.runtime.processes.stdio import CHUNK
 
 from .results import Ran, executable_result

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ally_plugins.journal.journal import Journal
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
-    from ally_plugins.runtime.processes.process import Launcher
+    from ally_plugins.runtime.processes.launcher import Launcher
     from ally_plugins.runtime.processes.stderrlog import StderrLog
 
 __all__ = ["Outside"]

@@ -15,13 +15,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ally_plugins.contract.values.compat import override
 
 from .executing import cannot_execute
-from .process import Exit, Launcher, Process, ProcessSpec, absolute_folder, kernel_limits
-from .stdio import Ends
+from .launcher import Launcher
+from .process import Exit, Process, ProcessSpec, absolute_folder, kernel_limits
+
+if TYPE_CHECKING:
+    from .stdio import Ends
 
 __all__ = ["GAPS", "Child", "DirectLauncher", "DirectProcess"]
 
@@ -162,26 +165,17 @@ class DirectLauncher(Launcher):
         """Do nothing: there is nothing to make ready."""
 
     @override
-    async def launch(
-        self,
-        spec: ProcessSpec,
-        protocol_factory: Callable[[], asyncio.Protocol] | None,
-        on_stderr: Callable[[bytes], None],
-    ) -> Process:
+    async def _spawn(self, spec: ProcessSpec, ends: Ends) -> Process:
         """Start a child; its limits are set right after."""
-        ends = _make_ends(spec)
-        try:
-            process = self._adopt(self._spawn(spec, ends), spec)
-            ends.close_child()
-            try:
-                process.attach(*await ends.connect(protocol_factory, on_stderr))
-            except BaseException:
-                process.kill()
-                raise
-        finally:
-            ends.close_child()
-            ends.close_host()
-        return process
+        stdio = subprocess.DEVNULL if ends.child_stdio is None else ends.child_stdio.fileno()
+        output = ends.child_stderr if ends.child_stdio is None else stdio
+        folder = absolute_folder(spec)
+        with explained(spec, folder):
+            child = subprocess.Popen(  # noqa: S603, ASYNC220 - what the operator consented to; a fork is short
+                spec.argv, stdin=stdio, stdout=output, stderr=ends.child_stderr, cwd=folder, env=dict(spec.env),
+                start_new_session=True,
+            )  # fmt: skip
+        return self._adopt(_WaitedChild(child, lambda: self._note_death(child.pid)), spec)
 
     @override
     async def close(self) -> None:
@@ -198,17 +192,6 @@ class DirectLauncher(Launcher):
         _limit(process.pid, spec)
         return process
 
-    def _spawn(self, spec: ProcessSpec, ends: Ends) -> Child:
-        stdio = subprocess.DEVNULL if ends.child_stdio is None else ends.child_stdio.fileno()
-        output = ends.child_stderr if ends.child_stdio is None else stdio
-        folder = absolute_folder(spec)
-        with explained(spec, folder):
-            child = subprocess.Popen(  # noqa: S603 - what the operator consented to
-                spec.argv, stdin=stdio, stdout=output, stderr=ends.child_stderr, cwd=folder, env=dict(spec.env),
-                start_new_session=True,
-            )  # fmt: skip
-        return _WaitedChild(child, lambda: self._note_death(child.pid))
-
     def _note_death(self, pid: int) -> None:
         for process in [process for process in self._processes if process.pid == pid]:
             process.note_death()
@@ -217,8 +200,6 @@ class DirectLauncher(Launcher):
 @contextlib.contextmanager
 def explained(spec: ProcessSpec, folder: str) -> Generator[None]:
     """Turn what Python raises for a program that cannot be started into CannotExecute."""
-    if not spec.argv or not spec.argv[0]:
-        raise cannot_execute(spec, errno.ENOENT)
     try:
         yield
     except OSError as error:
@@ -235,10 +216,3 @@ def _limit(pid: int, spec: ProcessSpec) -> None:
     for name, soft, hard in kernel_limits(spec.limits):
         with contextlib.suppress(OSError, ValueError):  # it is dead, or the host itself is held to less
             resource.prlimit(pid, getattr(resource, name), (soft, hard))
-
-
-def _make_ends(spec: ProcessSpec) -> Ends:
-    try:
-        return Ends.make(has_stdio=spec.stdio)
-    except OSError as error:
-        raise cannot_execute(spec, error.errno or 0, "fork") from error

@@ -16,12 +16,18 @@ from ally_plugins.contract.values.errors import CannotExecute
 if TYPE_CHECKING:
     from .process import ProcessSpec
 
-__all__ = ["cannot_execute"]
+__all__ = ["cannot_execute", "check_command"]
 
 _PASSING: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ETXTBSY, errno.EINTR})
 """What the machine may not say again."""
 
 _FIRST_LINE: Final = 256  # what the kernel reads of a script's first line (BINPRM_BUF_SIZE)
+
+
+def check_command(spec: ProcessSpec) -> None:
+    """Raise CannotExecute when there is no program to execute."""
+    if not spec.argv or not spec.argv[0]:
+        raise cannot_execute(spec, errno.ENOENT)
 
 
 def cannot_execute(spec: ProcessSpec, number: int, stage: str = "exec") -> CannotExecute:

@@ -12,17 +12,19 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import CannotExecute
 
 from .executing import cannot_execute
 from .guardian.process_tree import MARKER
-from .guardian_link import START_TIMEOUT, LifeLine, kill_marked
-from .process import UNKILLABLE, Exit, Launcher, Process, ProcessSpec, absolute_folder, kernel_limits
-from .stdio import Ends
+from .guardian_link import START_TIMEOUT, LifeLine, close_all, kill_marked
+from .launcher import Launcher
+from .process import UNKILLABLE, Exit, Process, ProcessSpec, absolute_folder, kernel_limits
+
+if TYPE_CHECKING:
+    from .stdio import Ends
 
 __all__ = ["GuardedLauncher"]
 
@@ -94,26 +96,6 @@ class GuardedLauncher(Launcher):
     async def start(self) -> None:
         """Start the guardian, so that the first launch need not wait for it. Raises CannotExecute."""
         await self._start()
-
-    @override
-    async def launch(
-        self,
-        spec: ProcessSpec,
-        protocol_factory: Callable[[], asyncio.Protocol] | None,
-        on_stderr: Callable[[bytes], None],
-    ) -> Process:
-        """Start a process as a child of the guardian."""
-        if not spec.argv or not spec.argv[0]:
-            raise cannot_execute(spec, errno.ENOENT)
-        line = await self._start()
-        ends = _make_ends(spec)
-        try:
-            process = await self._spawn(line, spec, ends)
-            await _connect(process, ends, protocol_factory, on_stderr)
-        finally:
-            ends.close_child()
-            ends.close_host()
-        return process
 
     @override
     async def close(self) -> None:
@@ -193,7 +175,7 @@ class GuardedLauncher(Launcher):
 
     def _receive_started(self, number: int, message: dict[str, Any], descriptors: list[int]) -> None:
         if self._line is None:
-            return _close_all(descriptors)  # it dies with the line
+            return close_all(descriptors)  # it dies with the line
         pidfd = descriptors[0] if descriptors else -1
         process = self._processes[number] = GuardedProcess(self._line, number, message["pid"], pidfd)
         _, future = self._waiting.pop(number, (None, None))
@@ -217,7 +199,10 @@ class GuardedLauncher(Launcher):
         if process is not None:
             process.note_gone()
 
-    async def _spawn(self, line: LifeLine, spec: ProcessSpec, ends: Ends) -> GuardedProcess:
+    @override
+    async def _spawn(self, spec: ProcessSpec, ends: Ends) -> Process:
+        """Start a process as a child of the guardian."""
+        line = await self._start()
         number = next(self._numbers)
         future: asyncio.Future[GuardedProcess] = asyncio.get_running_loop().create_future()
         try:
@@ -248,19 +233,6 @@ _HANDLERS: Final = {
 }
 
 
-async def _connect(
-    process: Process,
-    ends: Ends,
-    factory: Callable[[], asyncio.Protocol] | None,
-    on_stderr: Callable[[bytes], None],
-) -> None:
-    try:
-        process.attach(*await ends.connect(factory, on_stderr))
-    except BaseException:
-        process.kill()
-        raise
-
-
 async def _close_line(line: LifeLine) -> None:
     line.close()
     try:
@@ -283,13 +255,6 @@ def _not_sent(spec: ProcessSpec, number: int) -> CannotExecute:
     return cannot_execute(spec, number, "fork")  # no descriptor was free
 
 
-def _make_ends(spec: ProcessSpec) -> Ends:
-    try:
-        return Ends.make(has_stdio=spec.stdio)
-    except OSError as error:
-        raise cannot_execute(spec, error.errno or 0, "fork") from error
-
-
 def _request(number: int, spec: ProcessSpec, marker: str) -> dict[str, Any]:
     environment = {**spec.env, MARKER: marker}
     return {
@@ -305,11 +270,6 @@ def _request(number: int, spec: ProcessSpec, marker: str) -> dict[str, Any]:
 def _as_bytes(text: str) -> str:
     """Return the bytes of a file system's text, one a character: the guardian may take the locale for another one."""
     return os.fsencode(text).decode("latin-1")
-
-
-def _close_all(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
 
 
 def _no_guardian(python: str, reason: str) -> CannotExecute:

@@ -1,6 +1,6 @@
 """The host's end of the life line to one guardian: starts it, carries messages and descriptors, notices its end.
 
-What the messages mean is left to `guarded`.
+What the messages mean is left to `guardian_client`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Final
 from .guardian.line import receive
 from .guardian.process_tree import MARKER
 
-__all__ = ["START_TIMEOUT", "LifeLine"]
+__all__ = ["START_TIMEOUT", "LifeLine", "close_all", "kill_marked"]
 
 START_TIMEOUT: Final = 10.0
 """Seconds that a guardian has to start and a launch to be answered; 40 and 3 ms here."""
@@ -101,7 +101,7 @@ class LifeLine:
         self._loop.remove_reader(self._socket.fileno())
         self._watch_writing(is_wanted=False)
         for _, copies in self._outbox:
-            _close_all(copies)
+            close_all(copies)
         self._outbox.clear()
         self._socket.close()
         self._socket = None
@@ -155,9 +155,9 @@ class LifeLine:
         except (BrokenPipeError, ConnectionError):
             pass  # it has died, which the pidfd tells
         except OSError:
-            _close_all(copies)
+            close_all(copies)
             raise
-        _close_all(copies)
+        close_all(copies)
         return True
 
     def _watch_writing(self, *, is_wanted: bool) -> None:
@@ -199,11 +199,12 @@ def _copy_all(descriptors: list[int]) -> list[int]:
     try:
         copies.extend(map(os.dup, descriptors))
     except OSError:
-        _close_all(copies)
+        close_all(copies)
         raise
     return copies
 
 
-def _close_all(descriptors: list[int]) -> None:
+def close_all(descriptors: list[int]) -> None:
+    """Close descriptors that came with a message, or copies of those that were to go with one."""
     for descriptor in descriptors:
         os.close(descriptor)

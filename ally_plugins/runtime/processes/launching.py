@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from .process import Launcher
+    from .launcher import Launcher
 
 __all__ = ["is_guardian_possible", "make_launcher"]
 

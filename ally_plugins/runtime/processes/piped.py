@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 from ally_plugins.contract.values.compat import override
 
 from .direct import GAPS, DirectLauncher, DirectProcess, explained
+from .executing import check_command
 from .process import Process, ProcessSpec, absolute_folder
 
 __all__ = ["PipedLauncher"]
@@ -215,6 +216,7 @@ class PipedLauncher(DirectLauncher):
         on_stderr: Callable[[bytes], None],
     ) -> Process:
         """Start a child."""
+        check_command(spec)
         owner, watcher = await _start(spec)
         process = watcher.process = self._adopt(owner, spec)
         protocol = protocol_factory() if spec.stdio and protocol_factory is not None else None

@@ -1,7 +1,7 @@
 """A daemon's process as the supervisor sees it: what is started, how it is watched and stopped, how it ended.
 
-The two ways of starting one are `guarded` (a guardian process, Linux) and `direct` (asyncio's own, everywhere);
-`launching` chooses. When a daemon is started again, and what its bytes mean, is left to the supervisor and the peer.
+Who starts one is left to `launcher`. When a daemon is started again, and what its bytes mean, is left to the supervisor
+and the peer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from attrs import field, frozen
 
 from ally_plugins.contract.process_spec import ProcessLimits
 
-__all__ = ["UNKILLABLE", "Exit", "Launcher", "Process", "ProcessSpec"]
+__all__ = ["UNKILLABLE", "Exit", "Process", "ProcessSpec"]
 
 UNKILLABLE: Final = 5.0
 """Seconds that `stop` waits for the kernel after SIGKILL: only what waits for a dead disk, or runs as another user,
@@ -190,34 +190,6 @@ def _after_turns(function: Callable[[], None], turns: int = _TURNS) -> None:
         loop.call_soon(_after_turns, function, turns - 1)
     else:
         function()
-
-
-class Launcher(ABC):
-    """What starts processes for one host on one loop, from `start` to `close`."""
-
-    gaps: tuple[str, ...] = ()
-    """What this way of starting cannot give, in words for `doctor`."""
-
-    @abstractmethod
-    async def start(self) -> None:
-        """Make ready; called by `launch` itself when it was not."""
-
-    @abstractmethod
-    async def launch(
-        self,
-        spec: ProcessSpec,
-        protocol_factory: Callable[[], asyncio.Protocol] | None,
-        on_stderr: Callable[[bytes], None],
-    ) -> Process:
-        """Start a process, with a protocol on its standard input and output when the spec has `stdio`.
-
-        `on_stderr` is called with what it writes, as it comes. Cancelling leaves no process behind. Raises
-        CannotExecute.
-        """
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Kill everything that was launched and let go of every descriptor. May be called twice."""
 
 
 def absolute_folder(spec: ProcessSpec) -> str:
