@@ -7,6 +7,7 @@ one counts is what `config.toml` says.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -21,12 +22,12 @@ from .decide.state import Facts
 from .discovery.folders import FOLDER, discover_folders
 from .environments.build import chosen_interpreter
 from .home.config import Config, PluginConfig, read_config
-from .home.consent import read_consent
+from .home.consent import Agreement, read_consent
 from .home.failed_starts import failed_starts
 from .home.quarantine import read_quarantine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ally_plugins.contract.manifest import Origin
 
@@ -35,9 +36,28 @@ if TYPE_CHECKING:
     from .discovery.packages import Discovery
     from .home.folder import Home
 
-__all__ = ["Gathered", "emptied", "gather"]
+__all__ = ["Gathered", "Settled", "emptied", "gather", "read_settled"]
 
 _MAX_STATE_BYTES: Final = 1024 * 1024
+
+
+@frozen
+class Settled:
+    """What the operator has said, as it stands in the home: settled, agreed to, and what is wrong with the latter."""
+
+    config: Config
+    agreements: Mapping[str, Agreement]
+    damage: tuple[str, ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The plugins that something was said about, installed or not."""
+        return frozenset({*self.config.plugins, *self.agreements})
+
+
+def read_settled(home: Home) -> Settled:
+    """Read what the operator has said. Raises ConfigError and ConsentError for files that cannot be read."""
+    return Settled(read_config(home), *read_consent(home))
 
 
 @frozen
@@ -53,19 +73,27 @@ class Gathered:
     unanswered: tuple[str, ...]
 
 
-def gather(home: Home, packages: Discovery, only: frozenset[str] | None) -> Gathered:
-    """Read the home, and join it with what is installed. `only` are the names that may be loaded.
+def gather(
+    home: Home, settled: Settled, packages: Discovery, only: frozenset[str] | None, about: str | None = None
+) -> Gathered:
+    """Join what is installed with what was settled and remembered. `only` are the names that may be loaded.
 
-    Raises ConfigError and ConsentError for files that cannot be read.
+    With `about`, nothing is looked at but what has that name. Raises ConfigError when neither of the two files in which
+    the operator's word stands says anything.
     """
-    config = read_config(home)
-    agreements, damage = read_consent(home)
-    is_unreadable = bool(damage)
-    folders, folder_problems = discover_folders(home.plugins_dir)
+    config, agreements, damage = settled.config, settled.agreements, settled.damage
+    if damage and not any(plugin.is_decided for plugin in config.plugins.values()):
+        text = (
+            f"{home.config_file} says of no plugin whether it is enabled, and what was agreed to cannot be read: "
+            f"{damage[0]}; restore both files, or remove both to begin from nothing"
+        )
+        raise ConfigError(text, file=str(home.config_file))
+    folders, folder_problems = discover_folders(home.plugins_dir, about)
     by_name = _by_name((*packages.found, *folders))
     wanted = {name for name, plugin in config.plugins.items() if plugin.enabled}
+    names = {about} & (wanted | by_name.keys()) if about is not None else wanted | by_name.keys()
     stopped, never_emitted = read_quarantine(home), _never_emitted(home)
-    all_of = {name: list(_candidates(name, by_name.get(name, {}), config)) for name in sorted(wanted | by_name.keys())}
+    all_of = {name: list(_candidates(name, by_name.get(name, {}), config)) for name in sorted(names)}
     versions = {name: each[0].found.version for name, each in all_of.items() if each[0].found is not None}
     failures = failed_starts(home, versions)
     facts: list[Facts] = []
@@ -83,13 +111,8 @@ def gather(home: Home, packages: Discovery, only: frozenset[str] | None) -> Gath
     if stopped.damage:
         way_out = "restore it, or let each of them out that you trust: ally-plugins release NAME"
         damage = (*damage, f"{stopped.damage}; every plugin that it may name stays stopped; {way_out}")
-    unanswered = tuple(sorted(name for name in agreements if not config.of(name).is_decided))
-    if is_unreadable and not any(plugin.is_decided for plugin in config.plugins.values()):
-        text = (
-            f"{home.config_file} says of no plugin whether it is enabled, and what was agreed to cannot be read: "
-            f"{damage[0]}; restore both files, or remove both to begin from nothing"
-        )
-        raise ConfigError(text, file=str(home.config_file))
+    agreed = agreements if about is None else {about} & agreements.keys()
+    unanswered = tuple(sorted(name for name in agreed if not config.of(name).is_decided))
     return Gathered(facts, (*damage, *packages.problems, *folder_problems), unanswered)
 
 

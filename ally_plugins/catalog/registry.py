@@ -14,7 +14,7 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ally_plugins.contract.grants import Grant
 from ally_plugins.contract.hookspecs import HOOKS
@@ -29,9 +29,9 @@ from .decide.record import PluginRecord
 from .decide.state import judge
 from .discovery.packages import discover
 from .environments.build import chosen_interpreter
-from .gather import Gathered, emptied, gather
-from .home.config import PluginConfig, edit_config, read_config
-from .home.consent import Agreement, listing_of, read_consent, write_consent
+from .gather import Gathered, Settled, emptied, gather, read_settled
+from .home.config import PluginConfig, edit_config
+from .home.consent import Agreement, listing_of, write_consent
 from .home.quarantine import read_quarantine, set_quarantine
 from .home.secret_store import SecretStore
 from .load_class import load_class
@@ -88,62 +88,75 @@ class Registry:
         self.problems: tuple[str, ...] = ()
         """What `load` found wrong that is not about one plugin; one line each."""
 
-    def load(self, about: str | None = None) -> tuple[PluginRecord, ...]:
+    def load(self) -> tuple[PluginRecord, ...]:
         """Return every plugin that is installed or enabled, by name. Raises ConsentError, see `read_consent`.
 
         Where a folder and a package have one name there are two records of it; the one that counts comes first, and
         the other one is never enabled. Raises ConfigError when config.toml is wrong, also for one that says nothing of
-        a plugin that was agreed to: it was emptied or cut off, and a gate may be gone with it. With `about`, only that
-        plugin must be answered for.
+        a plugin that was agreed to: it was emptied or cut off, and a gate may be gone with it.
         """
-        gathered = self._gather()
-        if missing := [name for name in gathered.unanswered if about in {None, name}]:
-            raise emptied(self.home, missing)
-        return self._judged(gathered)
-
-    def _records(self) -> tuple[PluginRecord, ...]:
-        """Return what `load` does, and nothing of an emptied config.toml is enabled: for the commands that mend it."""
-        return self._judged(self._gather())
-
-    def _gather(self) -> Gathered:
-        return gather(self.home, self._discover(), self._only)
-
-    def _judged(self, gathered: Gathered) -> tuple[PluginRecord, ...]:
+        gathered = self._gather(read_settled(self.home))
+        if gathered.unanswered:
+            raise emptied(self.home, gathered.unanswered)
         known = {fact.name for fact in gathered.facts}
         unknown = sorted((self._only or frozenset()) - known)
         self.problems = (*gathered.problems, *(_unknown_in_variable(name, known) for name in unknown))
+        return self._judged(gathered)
+
+    def load_one(self, name: str) -> PluginRecord | None:
+        """Return the plugin of this name that counts, None when it is neither installed nor enabled.
+
+        No other plugin is looked at; raises what `load` does for the two files of the operator, and for this plugin.
+        """
+        gathered = self._gather(read_settled(self.home), name)
+        if gathered.unanswered:
+            raise emptied(self.home, gathered.unanswered)
+        return next(iter(self._judged(gathered)), None)
+
+    def _gather(self, settled: Settled, about: str | None = None) -> Gathered:
+        return gather(self.home, settled, self._discover(about), self._only, about)
+
+    def _judged(self, gathered: Gathered) -> tuple[PluginRecord, ...]:
         return tuple(judge(fact, self.secrets.get) for fact in gathered.facts)
 
     def get(self, name: str) -> PluginRecord:
         """Return one plugin. Raises ConfigError, which names the nearest one, when there is no such plugin.
 
-        `folder:NAME` and `package:NAME` say which one is meant; a bare name is the one that counts.
+        `folder:NAME` and `package:NAME` say which one is meant; a bare name is the one that counts. Nothing of an
+        emptied config.toml is enabled: this is for the commands that mend it.
         """
-        records = self._records()
+        return self._get(read_settled(self.home), name)
+
+    def _get(self, settled: Settled, name: str) -> PluginRecord:
         origin, colon, bare = name.rpartition(":")
-        for record in records:
-            if record.name == bare and (not colon or record.origin == origin):
+        for record in self._named(settled, bare):
+            if not colon or record.origin == origin:
                 return record
-        known = tuple(record.label for record in records)
+        known = tuple(fact.label or fact.name for fact in self._gather(settled).facts)
         raise ConfigError(f"no plugin {describe(name)} is installed, {suggest(name, known)}", path=name)
+
+    def _named(self, settled: Settled, name: str) -> tuple[PluginRecord, ...]:
+        """Return the plugins of this name, the one that counts first."""
+        return self._judged(self._gather(settled, name))
 
     def meant(self, name: str) -> str:
         """Return whom `enable NAME` means: of a folder and a package with one name, the package. Raises nothing."""
-        both = {record.origin for record in self._records() if record.name == name} >= {"package", "folder"}
+        both = {record.origin for record in self._named(read_settled(self.home), name)} >= {"package", "folder"}
         return f"package:{name}" if both else name
 
     def review(self) -> tuple[PluginRecord, ...]:
         """Return the plugins that the operator should look at: new ones, larger requests, changed code, quarantine."""
         return tuple(record for record in self.load() if is_for_review(record))
 
-    def _discover(self) -> Discovery:
+    def _discover(self, about: str | None) -> Discovery:
         if self._find is not None:
-            return self._find()
+            discovery = self._find()
+            return discovery if about is None else evolve(discovery, found=discovery.named(about))
         if not self._remembers:
-            return discover()
+            return discover(about=about)
         with suppress(ConfigError):  # a home that cannot be written still can be looked at
             self.home.prepare()
-        return discover(self.home.run_dir)
+        return discover(self.home.run_dir, about)
 
     # Consent
 
@@ -166,15 +179,15 @@ class Registry:
         """Agree to a plan. Raises ConsentError when the plugin is not any more what the plan shows."""
         name, label = plan.record.name, plan.record.label
         with self.home.locked():
-            record = self.get(f"{plan.record.origin}:{name}")
+            settled = read_settled(self.home)
+            record = self._get(settled, f"{plan.record.origin}:{name}")
             if shown(record) != shown(plan.record):
                 raise ConsentError(f"{label!r} has changed since it was shown", command=f"ally-plugins enable {label}")
             agreement = self._agreement(record, by)
-            agreements, _ = read_consent(self.home)
             grants = {"enabled": True, "grants": list(plan.grants.texts())}
             # First, since an agreement of which config.toml says nothing looks as if that file had been emptied.
-            edit_config(self.home, name, lambda before: grants | choice(record, before))
-            write_consent(self.home, {**agreements, name: agreement})
+            edit_config(self.home, name, lambda before: grants | choice(record, before), settled.config)
+            write_consent(self.home, {**settled.agreements, name: agreement})
         data = {"grants": plan.grants.texts(), "requests": agreement.requests, "by": by, "code": agreement.code}
         return _change("enable", name, **data, distribution=record.distribution, version=record.version)
 
@@ -195,25 +208,27 @@ class Registry:
     def disable(self, name: str) -> Change:
         """Stop loading a plugin; its grants and settings stay for the next time."""
         with self.home.locked():
-            name = self._known(name)
-            edit_config(self.home, name, lambda _: {"enabled": False})
+            settled = read_settled(self.home)
+            name = self._known(settled, name)
+            edit_config(self.home, name, lambda _: {"enabled": False}, settled.config)
         return _change("disable", name)
 
     def forget(self, name: str) -> Change:
         """Take back the agreement and the grants, so that a plugin installed again under this name is a new one."""
         with self.home.locked():
-            agreements, _ = read_consent(self.home)
-            write_consent(self.home, {other: kept for other, kept in agreements.items() if other != name})
-            if name in read_config(self.home).plugins:
-                edit_config(self.home, name, lambda _: {"enabled": None, "grants": None})
-            set_quarantine(self.home, name, None, self._settled_names())
+            settled = read_settled(self.home)
+            write_consent(self.home, {other: kept for other, kept in settled.agreements.items() if other != name})
+            if name in settled.config.plugins:
+                edit_config(self.home, name, lambda _: {"enabled": None, "grants": None}, settled.config)
+            set_quarantine(self.home, name, None, settled.names)
         return _change("forget", name)
 
     def grant(self, name: str, text: str) -> Change:
         """Grant one thing that the plugin asks for. Raises ConsentError when it does not, or is not agreed to yet."""
         grant = Grant.parse(text)
         with self.home.locked():
-            record = self.get(self._known(name))
+            settled = read_settled(self.home)
+            record = self._counting(settled, name)
             name = record.name
             asked_for(record, text)
             if record.agreement is None or not record.agreement.grants.covers(grant):
@@ -221,32 +236,34 @@ class Registry:
                 raise ConsentError(f"{name!r} waits for consent; agree first: {command}", command=command)
             kept = {own for own in record.config.grants.grants if not grant.covers(own)}
             if not record.config.grants.covers(grant):
-                self._write_grants(name, kept | {grant})
+                self._write_grants(settled, name, kept | {grant})
         return _change("grant", name, grant=grant.text)
 
     def revoke(self, name: str, text: str) -> Change:
         """Take back a grant, or all of one kind (`add_message`). Raises ConsentError when it was not granted."""
         with self.home.locked():
-            name = self._known(name)
-            granted = read_config(self.home).of(name).grants
+            settled = read_settled(self.home)
+            name = self._known(settled, name)
+            granted = settled.config.of(name).grants
             gone = {own for own in granted.grants if own.text == text or own.text.startswith(f"{text}:")}
             if not gone:
                 Grant.parse(text)
                 held = ", ".join(granted.texts()) or "nothing"
                 raise ConsentError(f"{name!r} does not have the grant {describe(text)}; it has {held}")
-            self._write_grants(name, granted.grants - gone)
+            self._write_grants(settled, name, granted.grants - gone)
         return _change("revoke", name, grants=tuple(sorted(grant.text for grant in gone)))
 
-    def _write_grants(self, name: str, grants: Iterable[Grant]) -> None:
+    def _write_grants(self, settled: Settled, name: str, grants: Iterable[Grant]) -> None:
         texts = sorted(grant.text for grant in grants)
-        edit_config(self.home, name, lambda _: {"grants": texts})
+        edit_config(self.home, name, lambda _: {"grants": texts}, settled.config)
 
     def shadow(self, name: str, hooks: bool | Iterable[str]) -> Change:  # noqa: FBT001  # True and False are values here
         """Only watch a plugin's gates and transforms: all of them, none, or those named. Raises ConfigError."""
         value = hooks if isinstance(hooks, bool) else [_SHADOWED.get(hook, hook) for hook in hooks]
         with self.home.locked():
-            name = self._known(name)
-            edit_config(self.home, name, lambda _: {"shadow": value})
+            settled = read_settled(self.home)
+            name = self._known(settled, name)
+            edit_config(self.home, name, lambda _: {"shadow": value}, settled.config)
         return _change("shadow", name, shadow=value if isinstance(value, bool) else tuple(value))
 
     # Settings
@@ -257,22 +274,17 @@ class Registry:
         Raises ConfigError, without the value when it is a secret, for an unknown key or a wrong value.
         """
         with self.home.locked():
-            name = self._known(name)
-            setting = self._setting(name, key)
+            settled = read_settled(self.home)
+            record = self._counting(settled, name)
+            name = record.name
+            setting = _setting_of(record, key)
             if setting.secret:
                 self._set_secret(name, key, text)
             else:
                 value = None if text is None else _parsed(name, setting, text)
-                edit_config(self.home, name, lambda _: {"settings": {key: value}})
+                edit_config(self.home, name, lambda _: {"settings": {key: value}}, settled.config)
         is_set = {"secret": True} if setting.secret else {"value": text}
         return _change("setting", name, key=key, is_removed=text is None, **is_set)
-
-    def _setting(self, name: str, key: str) -> Setting:
-        settings = self.get(name).manifest.settings
-        if key not in settings:
-            path = f"plugins.{name}.settings.{key}"
-            raise ConfigError(f"{name!r} has no setting {describe(key)}, {suggest(key, tuple(settings))}", path=path)
-        return settings[key]
 
     def _set_secret(self, name: str, key: str, text: str | None) -> None:
         if text is None:
@@ -293,47 +305,48 @@ class Registry:
             raise ConfigError(f"interpreter: found {describe(interpreter)}, expected the absolute path of a Python")
         config = PluginConfig(placement=placement, interpreter=interpreter or "", environment=environment or "")
         with self.home.locked():
-            name = self._known(name)
-            record = self.get(name)
+            settled = read_settled(self.home)
+            record = self._counting(settled, name)
+            name = record.name
             if record.found is None or record.found.problem is not None:
                 raise ConsentError(f"{name!r} cannot be placed: {record.reason}")
             chosen = chosen_interpreter(self.home, name, config)
             placed = place(name, record.found, config, chosen)
             if chosen.problem or placed.problem:
                 raise ConsentError(f"{name!r} cannot run so: {chosen.problem or placed.problem}")
-            settled = {"placement": placement, "interpreter": interpreter, "environment": environment}
-            edit_config(self.home, name, lambda _: settled)
-        return _change("place", name, **{key: value for key, value in settled.items() if value is not None})
+            keys = {"placement": placement, "interpreter": interpreter, "environment": environment}
+            edit_config(self.home, name, lambda _: keys, settled.config)
+        return _change("place", name, **{key: value for key, value in keys.items() if value is not None})
 
     # Quarantine
 
     def quarantine(self, name: str, reason: str) -> Change:
         """Keep a plugin from being loaded until it is released; for the host, after too many failures."""
         with self.home.locked():
-            set_quarantine(self.home, name, reason, self._settled_names())
+            set_quarantine(self.home, name, reason, read_settled(self.home).names)
         return _change("quarantine", name, reason=reason)
 
     def release(self, name: str) -> Change:
         """Let a quarantined plugin be loaded again. Raises ConsentError when it is not quarantined."""
         with self.home.locked():
-            stopped, known = read_quarantine(self.home), self._settled_names()
+            stopped, known = read_quarantine(self.home), read_settled(self.home).names
             if stopped.of(name) is None or (stopped.damage and name not in known):
                 raise ConsentError(f"{describe(name)} is not in quarantine")
             set_quarantine(self.home, name, None, known)
         return _change("release", name)
 
-    def _known(self, name: str) -> str:
+    def _known(self, settled: Settled, name: str) -> str:
         """Return the plugin's own name. Raises ConsentError for one that is not the one of its name that counts."""
-        if ":" not in name and name in self._settled_names():
+        if ":" not in name and name in settled.names:
             return name
-        record = self.get(name)
-        if ":" in name and self.get(record.name) != record:
-            raise ConsentError(f"{name!r} is not the one that counts: {record.reason}")
-        return record.name
+        return self._counting(settled, name).name
 
-    def _settled_names(self) -> frozenset[str]:
-        """Return the plugins that the operator has said something about, installed or not."""
-        return frozenset({*read_config(self.home).plugins, *read_consent(self.home)[0]})
+    def _counting(self, settled: Settled, name: str) -> PluginRecord:
+        """Return the plugin that is meant. Raises ConsentError when another one of its name is the one that counts."""
+        record = self._get(settled, name)
+        if record.is_set_aside:
+            raise ConsentError(f"{name!r} is not the one that counts: {record.reason}")
+        return record
 
 
 def _only_from_environment() -> frozenset[str] | None:
@@ -347,6 +360,14 @@ def _unknown_in_variable(name: str, known: set[str]) -> str:
     close = nearest(name, known)
     hint = f", did you mean {close!r}?" if close else ""
     return f"{PLUGINS_VARIABLE} names {describe(name)}, which is not installed{hint}"
+
+
+def _setting_of(record: PluginRecord, key: str) -> Setting:
+    name, settings = record.name, record.manifest.settings
+    if key not in settings:
+        path = f"plugins.{name}.settings.{key}"
+        raise ConfigError(f"{name!r} has no setting {describe(key)}, {suggest(key, tuple(settings))}", path=path)
+    return settings[key]
 
 
 def _parsed(name: str, setting: Setting, text: str) -> Any:

@@ -25,10 +25,6 @@ def command_for(plugin: str, grant: Grant | str) -> str:
     return f"ally-plugins grant {plugin} {grant if isinstance(grant, str) else grant.text}"
 
 
-def _overlap(one: Grant, other: Grant) -> bool:
-    return one.covers(other) or other.covers(one)
-
-
 @frozen
 class GrantSet:
     """What one plugin may do. Empty by default: nothing is allowed that is not granted.
@@ -81,13 +77,13 @@ class GrantSet:
     def covers(self, grant: Grant | str) -> bool:
         """Say whether a grant, or one that covers it, is in the set. Raises ConfigError for a text that is none."""
         wanted = Grant.parse(grant) if isinstance(grant, str) else grant
-        return any(own.covers(wanted) for own in self.grants)
+        return wanted in self.grants or any(own.covers(wanted) for own in self.grants)
 
     def intersection(self, other: GrantSet) -> GrantSet:
         """Return what both sets allow: of two grants that overlap, the narrower one."""
-        pairs = ((own, theirs) for own in self.grants for theirs in other.grants)
-        narrower = (own if theirs.covers(own) else theirs for own, theirs in pairs if _overlap(own, theirs))
-        return GrantSet(frozenset(narrower))
+        mine = (own for own in self.grants if other.covers(own))
+        theirs = (each for each in other.grants if self.covers(each))
+        return GrantSet(frozenset([*mine, *theirs]))
 
     def difference(self, other: GrantSet) -> tuple[Grant, ...]:
         """Return, sorted by text, those grants of this set that the other one does not cover."""

@@ -23,9 +23,16 @@ class ReplayRegistry(Registry):
     """A registry whose plugins subscribe to nothing durably; `only` as a Registry's."""
 
     @override
-    def load(self, about: str | None = None) -> tuple[PluginRecord, ...]:
+    def load(self) -> tuple[PluginRecord, ...]:
         """Return every plugin, as a Registry does, without its durable subscription."""
-        return tuple(
-            evolve(record, manifest=evolve(record.manifest, durable=())) if record.manifest.durable else record
-            for record in super().load(about)
-        )
+        return tuple(map(_undurable, super().load()))
+
+    @override
+    def load_one(self, name: str) -> PluginRecord | None:
+        """Return one plugin, as a Registry does, without its durable subscription."""
+        record = super().load_one(name)
+        return _undurable(record) if record is not None else None
+
+
+def _undurable(record: PluginRecord) -> PluginRecord:
+    return evolve(record, manifest=evolve(record.manifest, durable=())) if record.manifest.durable else record

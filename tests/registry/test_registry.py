@@ -254,7 +254,7 @@ def test_a_grant_by_hand_beyond_what_was_agreed_to_has_no_effect(registry: Regis
 def test_a_damaged_consent_file_agrees_to_nothing(registry: Registry, home: Home, content: bytes) -> None:
     enable(registry)
     home.consent_file.write_bytes(content)
-    record = registry.get("guard")
+    (record,) = registry.load()
     assert record.state == "waiting for consent"
     assert any(str(home.consent_file) in problem for problem in registry.problems)
     assert enable(registry).state == "enabled"

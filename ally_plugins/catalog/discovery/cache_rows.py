@@ -37,11 +37,15 @@ def _row_of(manifest: Manifest | None) -> dict[str, Any] | None:
     return asdict(manifest, recurse=False) | {"requests": requests, "settings": settings, "daemon": daemon}
 
 
-def thaw(remembered: dict[str, Any]) -> Discovery:
-    """Build what `freeze` took apart. It was checked when it was read, and the cache is known to be whole."""
+def thaw(remembered: dict[str, Any], about: str | None = None) -> Discovery:
+    """Build what `freeze` took apart, or of that the plugin `about`.
+
+    It was checked when it was read, and the cache is known to be whole.
+    """
     rows: list[dict[str, Any]] = [
         row | {"manifest": _manifest_of(row["manifest"]), "daemon": _daemon_of(row["daemon"])}
         for row in remembered["found"]
+        if about in {None, row["name"]}
     ]
     return Discovery(tuple(Found(**row) for row in rows), tuple(remembered["problems"]), from_cache=True)
 

@@ -39,9 +39,12 @@ LEGACY_NAME: Final = "plugin.json"
 _NAME_RULE: Final = "lower-case letters, digits, '_' and '-', not starting with '-'"
 
 
-def discover_folders(plugins_dir: Path) -> tuple[tuple[Found, ...], tuple[str, ...]]:
-    """Return the plugins in the folders below `plugins_dir`, by name, and what is wrong with what is none."""
-    scan = _Scan(str(plugins_dir))
+def discover_folders(plugins_dir: Path, about: str | None = None) -> tuple[tuple[Found, ...], tuple[str, ...]]:
+    """Return the plugins in the folders below `plugins_dir`, by name, and what is wrong with what is none.
+
+    With `about`, only those of that name: of the other folders no file is read but a `plugin.json`, which has the name.
+    """
+    scan = _Scan(str(plugins_dir), about)
     return scan.run(), tuple(sorted(scan.problems))
 
 
@@ -50,19 +53,21 @@ class _Scan:
     """One look at all folders; lives as long as one call."""
 
     directory: str
+    about: str | None
     problems: list[str] = field(factory=list)
 
     def run(self) -> tuple[Found, ...]:
         by_name: defaultdict[str, list[Found]] = defaultdict(list)
         for path in self._folders():
             try:
-                found = _found(path)
+                found = _found(path, self.about)
             except _NoPlugin as error:
                 self.problems.append(str(error))
             except OSError as error:
                 self.problems.append(f"the folder {path!r} cannot be read: {error.strerror or error}")
             else:
-                by_name[found.name].append(found)
+                if found is not None:
+                    by_name[found.name].append(found)
         return tuple(_one_of(name, same) for name, same in sorted(by_name.items()))
 
     def _folders(self) -> list[str]:
@@ -99,13 +104,14 @@ def _check_trust(path: str) -> None:
         raise _NoPlugin(f"the folder {path!r} {shared}")
 
 
-def _found(path: str) -> Found:
+def _found(path: str, about: str | None) -> Found | None:
+    """Return the plugin of a folder, None when it has another name than `about`. Raises _NoPlugin and OSError."""
     _check_trust(path)
     toml, legacy = os.path.join(path, MANIFEST_NAME), os.path.join(path, LEGACY_NAME)
     if os.path.lexists(legacy):
-        return _legacy(path, legacy, toml)
+        return _legacy(path, legacy, toml, about)
     if os.path.lexists(toml):
-        return _own(path, toml)
+        return _own(path, toml) if about in {None, os.path.basename(path)} else None  # noqa: PTH119
     raise _NoPlugin(f"the folder {path!r} has no {MANIFEST_NAME} and no {LEGACY_NAME}")
 
 
@@ -126,7 +132,7 @@ def _own(path: str, toml: str) -> Found:
     return evolve(found, manifest=manifest, daemon=daemon, problem=found.problem or manifest.host_problem())
 
 
-def _legacy(path: str, file: str, toml: str) -> Found:
+def _legacy(path: str, file: str, toml: str, about: str | None) -> Found | None:
     from ally_plugins.catalog.code_ally.manifest import MAX_LEGACY_BYTES, read_legacy  # only where there is one
 
     content = read_capped(file, MAX_LEGACY_BYTES)
@@ -135,7 +141,10 @@ def _legacy(path: str, file: str, toml: str) -> Found:
     try:
         plugin: Any = read_legacy(content, path)
     except ManifestError as error:
-        return _damaged(path, file, error)
+        found = _damaged(path, file, error)
+        return found if about in {None, found.name} else None
+    if about not in {None, plugin.name}:
+        return None
     found = _with_files(Found(name=plugin.name, distribution=f"{FOLDER}{os.path.basename(path)}",  # noqa: PTH119
                               version=plugin.version, entry_point="", manifest_path=file, root=path, origin="folder",
                               legacy=plugin))  # fmt: skip

@@ -60,6 +60,10 @@ class Discovery:
     problems: tuple[str, ...] = ()
     from_cache: bool = False
 
+    def named(self, name: str) -> tuple[Found, ...]:
+        """Return the plugins of this name."""
+        return tuple(found for found in self.found if found.name == name)
+
     def get(self, name: str) -> Found | None:
         """Return the plugin of this name, None when none is installed."""
         return next((found for found in self.found if found.name == name), None)

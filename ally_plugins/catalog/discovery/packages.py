@@ -41,17 +41,19 @@ _SEPARATORS: Final = re.compile(r"[-_.]+")
 _NAME_RULE: Final = "lower-case letters, digits, '_' and '-', not starting with '-'"
 
 
-def discover(cache_dir: Path | None = None) -> Discovery:
+def discover(cache_dir: Path | None = None, about: str | None = None) -> Discovery:
     """Find the installed plugins. With `cache_dir`, an answer that is still true is read from there.
+
+    With `about`, only the plugin of that name is looked at, and the problems of others may be left out.
 
     A change is seen by the times of the directories on `sys.path` and of the plugins' own files; what is edited in
     place in the metadata of a distribution without plugins is not. Raises nothing: a broken cache is as good as none.
     """
     remembered = discovery_cache.load(cache_dir) if cache_dir is not None else None
     if remembered is not None:
-        return thaw(remembered)
+        return thaw(remembered, about)
     began = discovery_cache.now()
-    scan = _Scan()
+    scan = _Scan(about if cache_dir is None else None)  # what is remembered is all of it
     discovery = scan.run()
     if cache_dir is not None:
         discovery_cache.save(cache_dir, freeze(discovery), list(scan.stamps.values()), began)
@@ -76,6 +78,7 @@ class _Installed:
 class _Scan:
     """One look at everything that is installed; lives as long as one call of `discover`."""
 
+    about: str | None = None
     problems: list[str] = field(factory=list)
     directories: list[str] = field(factory=list)
     stamps: dict[str, locating.Stamp] = field(factory=dict)
@@ -85,6 +88,8 @@ class _Scan:
         for installed in _active(list(self._installed()), self.directories, self.problems):
             self._watch_metadata(installed.dist)
             for entry_point in installed.entry_points:
+                if self.about not in {None, entry_point.name}:
+                    continue
                 if (found := self._found(installed, entry_point)) is not None:
                     by_name[found.name].append(found)
         all_found = tuple(_one_of(name, same) for name, same in sorted(by_name.items()))

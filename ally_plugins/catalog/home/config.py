@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from attrs import field, fields_dict, frozen
+from attrs import evolve, field, fields_dict, frozen
 
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.hookspecs import HOOKS
@@ -44,9 +44,10 @@ _LIMITS: Final = tuple(fields_dict(Limits))
 _CONSENT: Final = ("requests", "files")
 _NOTHING: Final = GrantSet()
 
-Placement = Literal["inline", "process"]
 _DEFAULT_LIMITS: Final = Limits()
 _DEFAULT_CHAT: Final = ChatSettings()
+
+Placement = Literal["inline", "process"]
 
 
 @frozen(kw_only=True)
@@ -91,6 +92,8 @@ class Config:
     plugins: Mapping[str, PluginConfig] = FrozenDict()
     default: PluginConfig = PluginConfig()
     chat: ChatSettings = _DEFAULT_CHAT
+    text: str = field(default="", eq=False, repr=False)
+    """What the file holds, for `edit_config`; not shown, since settings stand in it."""
 
     def of(self, name: str) -> PluginConfig:
         """Return what is settled for a plugin."""
@@ -109,6 +112,10 @@ def parse_config(text: str, file: str) -> Config:
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ConfigError(f"{file} is not TOML: {reason}", file=file) from None
+    return evolve(_checked(table, file), text=text)
+
+
+def _checked(table: dict[str, Any], file: str) -> Config:
     problems: list[str] = []
     config = _read(Fields(table, problems))
     if problems:
@@ -130,18 +137,16 @@ def _read_text(home: Home) -> str:
 
 
 def _read(top: Fields) -> Config:
-    limits, deadlines = _limits(top, {}), _deadlines(top, {})
-    default = PluginConfig(limits=Limits(**limits), deadlines=FrozenDict(deadlines))
+    default = PluginConfig(limits=_limits(top, _DEFAULT_LIMITS), deadlines=_deadlines(top, FrozenDict()))
     plugins = {
-        name: _plugin(table, limits, deadlines)
-        for name, table in top.children("plugins", is_plugin_name, "the name of a plugin")
+        name: _plugin(table, default) for name, table in top.children("plugins", is_plugin_name, "the name of a plugin")
     }
     chat = read_chat_settings(top)
     top.close()
     return Config(plugins=MappingProxyType(plugins), default=default, chat=chat)
 
 
-def _plugin(table: Fields, limits: dict[str, int], deadlines: dict[str, float]) -> PluginConfig:
+def _plugin(table: Fields, default: PluginConfig) -> PluginConfig:
     gate, transform = _on_error(table)
     interpreter, environment = _python(table)
     config = PluginConfig(
@@ -158,8 +163,8 @@ def _plugin(table: Fields, limits: dict[str, int], deadlines: dict[str, float]) 
         consent=cast("str", table.word("consent", _CONSENT, "requests")),
         gate_on_error=gate,
         transform_on_error=transform,
-        deadlines=FrozenDict(_deadlines(table, deadlines)),
-        limits=Limits(**_limits(table, limits)),
+        deadlines=_deadlines(table, default.deadlines),
+        limits=_limits(table, default.limits),
         settings=_settings(table),
     )
     table.close()
@@ -226,42 +231,46 @@ def _shadow(table: Fields) -> bool | frozenset[str]:
     return frozenset(_TOPICS.get(word, word) for word in table.words("shadow", [*_TOPICS, *_TOPICS.values()]))
 
 
-def _deadlines(table: Fields, base: dict[str, float]) -> dict[str, float]:
+def _deadlines(table: Fields, base: Mapping[str, float]) -> Mapping[str, float]:
     inner = table.table("deadlines", "a table such as { gate = 15 }, in seconds")
     if inner is None:
         return base
     hooks = [name for name, info in HOOKS.items() if info.kind != "capability"]
     given = {key: inner.number(key, above=0) for key in (*_DEADLINE_KINDS, *hooks)}
     inner.close()
-    return base | {key: value for key, value in given.items() if value is not None}
+    return FrozenDict({**base, **{key: value for key, value in given.items() if value is not None}})
 
 
-def _limits(table: Fields, base: dict[str, int]) -> dict[str, int]:
+def _limits(table: Fields, base: Limits) -> Limits:
     inner = table.table("limits", "a table such as { messages_per_minute = 30 }")
     if inner is None:
         return base
     given = {key: inner.count(key) for key in _LIMITS}
     inner.close()
-    return base | {key: value for key, value in given.items() if value is not None}
+    return evolve(base, **{key: value for key, value in given.items() if value is not None})
 
 
-def edit_config(home: Home, plugin: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def edit_config(
+    home: Home, plugin: str, change: Callable[[dict[str, Any]], dict[str, Any]], config: Config | None = None
+) -> None:
     """Change keys of `[plugins.NAME]`; everything else in the file stays as its writer left it.
 
     `change` is given what the table holds now and returns the new values of the keys to change; None removes a key, and
     within a table given as a dict likewise. Raises ConfigError when the file is wrong already, or cannot be written;
-    it is then untouched. The caller holds `home.locked()`, so that two commands do not lose each other's edit.
+    it is then untouched. The caller holds `home.locked()`, so that two commands do not lose each other's edit; one that
+    has read the file since passes it as `config`.
     """
-    text = _read_text(home)
     file = str(home.config_file)
-    parse_config(text, file)
+    text = (read_config(home) if config is None else config).text
     before = tomllib.loads(text)
     changes = change(before.get("plugins", {}).get(plugin, {}))
     expected = _expected(before, plugin, changes)
     edited = _edited(text, plugin, changes, expected)
     if edited is None:
         raise ConfigError(f"{file} is written in a way that cannot be edited safely; change it by hand", file=file)
-    parse_config(edited, file)
+    # All else is as it was read, and was right: the two tables with defaults for every plugin are read with this one.
+    shared: dict[str, Any] = {key: expected[key] for key in ("limits", "deadlines") if key in expected}
+    _checked(shared | {"plugins": {plugin: expected["plugins"][plugin]}}, file)
     try:
         write_atomically(home.config_file, edited.encode())
     except OSError as error:

@@ -97,8 +97,12 @@ def _host(state: State, name: str) -> Host:
 
     class OnePlugin(Registry):
         @override
-        def load(self, about: str | None = None) -> tuple[PluginRecord, ...]:
-            return tuple(record for record in super().load(about) if record.name == name)
+        def load(self) -> tuple[PluginRecord, ...]:
+            return tuple(record for record in super().load() if record.name == name)
+
+        @override
+        def load_one(self, wanted: str) -> PluginRecord | None:
+            return super().load_one(wanted) if wanted == name else None
 
     record = state.registry.get(name)
     if not record.is_enabled:

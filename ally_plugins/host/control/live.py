@@ -232,8 +232,7 @@ class LiveControls:
         registry = self.host.registry
         if registry is None:
             return None
-        records = await asyncio.get_running_loop().run_in_executor(None, registry.load, name)
-        return next((each for each in records if each.name == name and not each.is_set_aside), None)
+        return await asyncio.get_running_loop().run_in_executor(None, registry.load_one, name)
 
     async def _start(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Start a plugin, until somebody disables it or the host stops."""
