@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,21 @@ def remember(cache: Path) -> None:
 def test_an_answer_that_is_still_true_is_the_same_from_the_cache(cache: Path) -> None:
     remember(cache)
     assert discover(cache).found == discover().found
+
+
+def test_the_next_program_gets_the_answer_of_the_one_before(cache: Path, site: Site) -> None:
+    look = (
+        "from pathlib import Path\n"
+        "from ally_plugins.catalog.discovery import cache, packages\n"
+        "cache.now = lambda: 2**62\n"  # whatever else is on the path may have changed just now
+        f"print(packages.discover(Path({str(cache)!r})).from_cache)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(site.path)}
+
+    def run() -> str:
+        return subprocess.run([sys.executable, "-c", look], env=env, capture_output=True, text=True, check=True).stdout
+
+    assert [run(), run()] == ["False\n", "True\n"]
 
 
 def change_manifest(site: Site) -> None:
@@ -139,9 +155,9 @@ def test_a_cache_in_which_one_byte_differs_is_not_used(cache: Path) -> None:
     content = file.read_bytes()
     for position in range(0, len(content), 97):
         file.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
-        assert discovery_cache.load(cache) is None
+        assert discovery_cache.load(cache, discovery_cache.key()) is None
         file.write_bytes(content[:position])
-        assert discovery_cache.load(cache) is None
+        assert discovery_cache.load(cache, discovery_cache.key()) is None
 
 
 def test_what_changed_a_moment_ago_is_not_remembered_yet(cache: Path, site: Site) -> None:

@@ -20,7 +20,7 @@ from ally_plugins.catalog.home.files import Stamp, stamp
 from ally_plugins.catalog.home.folder import read_capped, write_atomically
 from ally_plugins.contract.manifest import HOST_API
 
-__all__ = ["load", "now", "save"]
+__all__ = ["key", "load", "now", "save"]
 
 _FORMAT: Final = 2
 
@@ -39,28 +39,28 @@ def now() -> int:
     return time.time_ns()
 
 
-def _key() -> str:
+def key() -> str:
+    """Return what an answer depends on beside files. To be taken before the scan, which imports a finder of its own."""
     finders = [f"{type(f).__module__}.{getattr(f, '__name__', type(f).__name__)}" for f in sys.meta_path]
     here = os.getcwd() if any(not os.path.isabs(entry) for entry in sys.path) else ""  # noqa: PTH109, PTH117
     return "\n".join([str(_FORMAT), HOST_API, sys.version, sys.prefix, here, *sys.path, "", *finders])
 
 
-def _file(cache_dir: Path, key: str) -> Path:
-    name = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+def _file(cache_dir: Path, key_: str) -> Path:
+    name = hashlib.blake2b(key_.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
     return Path(cache_dir, f"discovery-{name}.json")
 
 
-def load(cache_dir: Path) -> dict[str, Any] | None:
+def load(cache_dir: Path, key_: str) -> dict[str, Any] | None:
     """Return the remembered answer if the file is whole and nothing that the answer depends on has changed."""
-    key = _key()
     try:
-        seal, _, content = (read_capped(_file(cache_dir, key), _MAX_BYTES) or b"").partition(b"\n")
+        seal, _, content = (read_capped(_file(cache_dir, key_), _MAX_BYTES) or b"").partition(b"\n")
         if not content or seal != _seal(content):
             return None
         kept: dict[str, Any] = orjson.loads(content)
     except (OSError, ValueError):
         return None
-    return kept["answer"] if kept["key"] == key and _still(kept["stamps"]) else None
+    return kept["answer"] if kept["key"] == key_ and _still(kept["stamps"]) else None
 
 
 def _seal(content: bytes) -> bytes:
@@ -72,15 +72,17 @@ def _still(stamps: list[list[Any]]) -> bool:
     return bool(stamps) and all(stamp(path) == (path, mtime, size) for path, mtime, size in stamps)
 
 
-def save(cache_dir: Path, answer: dict[str, Any], watched: list[Stamp], began: int) -> None:
-    """Remember an answer whose scan began at `began`, if every time in it is settled. Raises nothing."""
+def save(cache_dir: Path, key_: str, answer: dict[str, Any], watched: list[Stamp], began: int) -> None:
+    """Remember the answer of a scan that began at `began`, if every time in it is settled. Raises nothing.
+
+    `key_` is what `key` returned before the scan.
+    """
     stamps = [*(stamp(entry) for entry in sys.path), *watched]
     if any(mtime > began - _SETTLED_NS for _, mtime, _ in stamps):
         return
-    key = _key()
     with suppress(OSError, TypeError):  # a cache that cannot be written only costs time
-        content = orjson.dumps({"key": key, "stamps": stamps, "answer": answer})
-        write_atomically(_file(cache_dir, key), _seal(content) + b"\n" + content, durable=False)
+        content = orjson.dumps({"key": key_, "stamps": stamps, "answer": answer})
+        write_atomically(_file(cache_dir, key_), _seal(content) + b"\n" + content, durable=False)
         _prune(cache_dir)
 
 

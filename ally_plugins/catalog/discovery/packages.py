@@ -49,14 +49,15 @@ def discover(cache_dir: Path | None = None, about: str | None = None) -> Discove
     A change is seen by the times of the directories on `sys.path` and of the plugins' own files; what is edited in
     place in the metadata of a distribution without plugins is not. Raises nothing: a broken cache is as good as none.
     """
-    remembered = discovery_cache.load(cache_dir) if cache_dir is not None else None
+    key = discovery_cache.key()
+    remembered = discovery_cache.load(cache_dir, key) if cache_dir is not None else None
     if remembered is not None:
         return thaw(remembered, about)
     began = discovery_cache.now()
     scan = _Scan(about if cache_dir is None else None)  # what is remembered is all of it
     discovery = scan.run()
     if cache_dir is not None:
-        discovery_cache.save(cache_dir, freeze(discovery), list(scan.stamps.values()), began)
+        discovery_cache.save(cache_dir, key, freeze(discovery), list(scan.stamps.values()), began)
     return discovery
 
 
