@@ -17,8 +17,7 @@ from ally_plugins.contract.tools.declared import collect_actions, collect_tools
 from ally_plugins.contract.values.errors import NotFoundRefused, OrderError, RefusedError
 from ally_plugins.runtime.lanes import lane as lanes
 from ally_plugins.runtime.lanes.observers import Observers
-from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState, describe
-from ally_plugins.runtime.lanes.teardown import put_down_all
+from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState
 
 from .members import Crew, Member, options_of
 
@@ -100,7 +99,7 @@ class CrewChanges:
         leaves it for `stop_one` or the end of the host. Raises OrderError; nothing is changed then.
         """
         self._place(record)
-        await self._start(record.name)
+        await self._start(self._member(record.name))
 
     def let_wait(self, record: PluginRecord) -> None:
         """Take on a plugin that is wanted and may not be started: its granted gates deny. Raises OrderError."""
@@ -119,8 +118,7 @@ class CrewChanges:
         self._put_aside(member, reason)
         if plugin.lane is not None:
             _change_observers(plugin.lane, Observers())
-        self.host.tools.remove(name)
-        self.host.actions.remove(name)
+        self._take_back(name)
         await self._retire(plugin, reason)
 
     async def restart(self, name: str, record: PluginRecord | None = None, reason: str = "restarted") -> None:
@@ -131,7 +129,7 @@ class CrewChanges:
         member = self._member(name)
         self._place(record or member.record, member)
         await self._retire(member.plugin, reason)
-        await self._start(name)
+        await self._start(self._member(name))
 
     def _member(self, name: str) -> Member:
         member = self.crew.members.get(name)
@@ -167,18 +165,6 @@ class CrewChanges:
         factory, is_given = (like.factory, like.is_given) if like is not None else (None, False)
         self.crew.add(record, factory, is_given=is_given)
 
-    async def _start(self, name: str) -> None:
-        member = self._member(name)
-        manager = self.crew._manager  # noqa: SLF001 - the crew's other half, as all below
-        if manager.has_plugin(name):
-            manager.unregister(name=name)
-        if member.record.is_enabled:
-            self.crew._load(member)  # noqa: SLF001
-            self.crew.replan()
-        if member.plugin.state == RunState.LOADED:
-            await self.crew._start(member, list(self.host.sessions.values()))  # noqa: SLF001
-        self.crew.replan()
-
     async def _retire(self, plugin: Plugin, reason: str) -> None:
         """Stop a plugin whose place another one has taken; whoever is cancelled here lets it end on its own."""
         task = asyncio.get_running_loop().create_task(self._stop(plugin, reason), name=f"ally-stop-{plugin.name}")
@@ -187,31 +173,11 @@ class CrewChanges:
         await asyncio.shield(task)
 
     async def _stop(self, plugin: Plugin, reason: str) -> None:
-        lane = plugin.lane
-        if lane is not None:
-            if plugin.supervisor is not None:
-                await plugin.supervisor.stop(reason)
-            await self.crew.side.feed_no_more(plugin)  # a daemon has said its last word; none comes after `ally_stop`
-            if plugin.supervisor is None:
-                await self._say_goodbye(plugin, lane)
-            await asyncio.gather(lane.close(), put_down_all(plugin.working, lanes.GRACE))
-            self.crew._lanes = tuple(each for each in self.crew._lanes if each is not lane)  # noqa: SLF001
+        await self.crew.end(plugin, reason, answers_first=True)
         plugin.set_state(RunState.STOPPED, reason)
 
-    async def _say_goodbye(self, plugin: Plugin, lane: AnyLane) -> None:
-        """Call `ally_stop`, after all that was asked before."""
-        if not plugin.is_running:
-            return
-        implementation = plugin.implementations.get("ally_stop")
-        future = lane.submit(
-            "ally_stop",
-            implementation.function if implementation is not None else None,
-            is_async=implementation is not None and implementation.is_async,
-            deadline=plugin.deadline("ally_stop", "stop"),
-        )
-        await asyncio.wait([future])
-        if (error := future.exception()) is not None:
-            _log.warning("ally_stop of %r failed: %s", plugin.name, plugin.masked(describe(error)))
+    async def _start(self, member: Member) -> None:
+        await self.crew.start(self.host.sessions.values(), [member])
 
     def _observe(self, member: Member) -> None:
         """Let the plugin hear what it is granted now."""
@@ -230,6 +196,11 @@ class CrewChanges:
             self.host.actions.remove(name)
         if not grants.may("tasks"):
             self.host.tasks.cancel_all("its plugin may start no tasks any more", name)
+
+    def _take_back(self, name: str) -> None:
+        """Take back all tools and actions of a plugin."""
+        self.host.tools.remove(name)
+        self.host.actions.remove(name)
 
     async def _offer_again(self, member: Member, before: GrantSet) -> None:
         """Take on what is offered from the start and was not granted until now; what was offered later is gone."""
@@ -250,8 +221,7 @@ class CrewChanges:
         """Take on all that a daemon offered when it was greeted."""
         hello = getattr(remote.lane.link, "hello", None)
         if hello is not None:
-            self.host.tools.remove(plugin.name)
-            self.host.actions.remove(plugin.name)
+            self._take_back(plugin.name)
             remote.offers.forget()
             await remote.offers.take(hello)
 

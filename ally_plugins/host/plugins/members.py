@@ -125,18 +125,19 @@ class Crew:
         """Compute the order of every hook anew. Raises OrderError for a cycle."""
         self.dispatcher.replan(self.plugins)
 
-    async def start(self, sessions: Iterable[Session]) -> None:
-        """Import, build and start every enabled plugin; one that fails is marked and hurts nobody.
+    async def start(self, sessions: Iterable[Session], wanted: Iterable[Member] | None = None) -> None:
+        """Import, build and start the wanted plugins that are enabled, all by default; one that fails is marked.
 
         Imports run one after the other, in order, since they run the plugins' module code; starts run concurrently.
+        Raises OrderError before anything is imported.
         """
+        members = list(self.members.values() if wanted is None else wanted)
         self.replan()
-        for name in [plugin.name for plugin in self.plugins]:
-            member = self.members[name]
+        for member in members:
             if member.record.is_enabled:
                 self._load(member)
         self.replan()
-        loaded = [member for member in self.members.values() if member.plugin.state == RunState.LOADED]
+        loaded = [member for member in members if member.plugin.state == RunState.LOADED]
         await asyncio.gather(*(self._start(member, sessions) for member in loaded))
         self.replan()
 
@@ -149,6 +150,8 @@ class Crew:
 
     def _load(self, member: Member) -> None:
         plugin, record = member.plugin, member.record
+        if self._manager.has_plugin(plugin.name):  # the instance before this one
+            self._manager.unregister(name=plugin.name)
         if member.factory is None and (record.daemon is not None or _is_legacy(record)):
             from ally_plugins.host.daemons.member import (
                 new_remote,  # with the wire and all that, only where there are daemons
@@ -276,31 +279,40 @@ class Crew:
         _log.error("the plugin %r did not start: %s", plugin.name, plugin.masked(reason))
 
     async def stop(self) -> None:
-        """Stop every plugin: `ally_stop` within its deadline, then its lane, which may take a grace longer."""
+        """Stop every plugin, all at once; those that have failed or are in quarantine keep that state."""
         self.watchdog.close()
         await asyncio.gather(*(self._stop(plugin) for plugin in self.plugins if plugin.lane is not None), *self._ending)
 
     async def _stop(self, plugin: Plugin) -> None:
+        await self.end(plugin, "the host stops")
+        if plugin.state in {RunState.STARTING, RunState.RUNNING, RunState.STOPPING, RunState.BACKOFF}:
+            plugin.set_state(RunState.STOPPED)
+
+    async def end(self, plugin: Plugin, reason: str, *, answers_first: bool = False) -> None:
+        """End what runs of a plugin: its process, or `ally_stop` within its deadline; then its lane, within a grace.
+
+        With `answers_first` one without an `ally_stop` gets the same time, for what it was asked before. The state is
+        the caller's to set.
+        """
         lane = plugin.lane
         if lane is None:
             return
         if plugin.supervisor is not None:
-            await plugin.supervisor.stop("the host stops")
+            await plugin.supervisor.stop(reason)
         await self.side.feed_no_more(plugin)  # a daemon has said its last word; no event comes after `ally_stop`
-        implementation = plugin.implementations.get("ally_stop")
-        if plugin.is_running and implementation is not None and plugin.supervisor is None:
+        hook = plugin.implementations.get("ally_stop")
+        if plugin.is_running and plugin.supervisor is None and (hook is not None or answers_first):
             future = lane.submit(
                 "ally_stop",
-                implementation.function,
-                is_async=implementation.is_async,
+                hook.function if hook is not None else None,
+                is_async=hook is not None and hook.is_async,
                 deadline=plugin.deadline("ally_stop", "stop"),
             )
             await asyncio.wait([future])
             if (error := future.exception()) is not None:
                 _log.warning("ally_stop of %r failed: %s", plugin.name, plugin.masked(describe(error)))
         await asyncio.gather(lane.close(), put_down_all(plugin.working, lanes.GRACE))
-        if plugin.state in {RunState.STARTING, RunState.RUNNING, RunState.STOPPING, RunState.BACKOFF}:
-            plugin.set_state(RunState.STOPPED)
+        self._lanes = tuple(each for each in self._lanes if each is not lane)
 
     def _state_changed(self, plugin: Plugin) -> None:
         self.on_state(plugin)
