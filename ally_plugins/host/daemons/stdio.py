@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 
 from ally_plugins.contract.process_spec import Daemon
-from ally_plugins.contract.values.errors import PluginError, RefusedError, RemoteError, VersionError
+from ally_plugins.contract.values.errors import PluginError, RefusedError, RemoteError, TimedOut, VersionError
 from ally_plugins.runtime.lanes.link import DaemonGone, Link, RemoteCrash
 from ally_plugins.runtime.lanes.plugin import describe
 from ally_plugins.runtime.processes.process import Process, ProcessSpec
@@ -190,7 +190,7 @@ async def welcome(remote: Remote, peer: Peer) -> None:
                 raise StartFailed(f"ally_start did not return within {limit:g} s") from None
     except StartFailed:
         raise
-    except DaemonGone as error:
+    except (DaemonGone, TimedOut) as error:  # the daemon's clock may run out before the host's own
         raise StartFailed(str(error)) from None
     except RemoteCrash as error:
         raise StartFailed(f"it could not start: {error}{_tail(remote)}", is_final=True) from None
@@ -207,6 +207,6 @@ async def say_goodbye(remote: Remote, link: Link, reason: str) -> None:
             await link.request("shutdown", {"reason": reason})
     except TimeoutError:
         _log.warning("%r did not answer `shutdown` within %g s", remote.plugin.name, limit)
-    except (RemoteCrash, RemoteError, RefusedError) as error:
+    except (RemoteCrash, RemoteError, RefusedError, TimedOut) as error:
         why = remote.plugin.masked(describe(error))
         _log.warning("ally_stop of %r failed: %s", remote.plugin.name, why)
