@@ -11,9 +11,9 @@ from .adapters.kit.previews import file_preview as file_preview
 from .adapters.kit.work import AgentWork as AgentWork
 from .catalog.decide.record import PluginRecord as PluginRecord
 from .catalog.home.folder import Home as Home
+from .contract.calls import Task as Task
 from .contract.grants import Grant as Grant
 from .contract.handle import Ally as Ally
-from .contract.handle import Task as Task
 from .contract.manifest import HOST_API as HOST_API
 from .contract.manifest import Manifest as Manifest
 from .contract.markers import hookimpl as hookimpl

@@ -8,48 +8,25 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from .values.compat import override
-from .values.errors import RefusedError
+from .values.errors import NotFoundRefused, RefusedError
 from .values.frozen import EMPTY
 from .values.scope import current_scope
 
 if TYPE_CHECKING:
     from pathlib import Path  # imported where it is used, since a daemon starts with this module
 
+    from .calls import PluginCall, Task
     from .values.conversation import Context, Receipt
 
-__all__ = ["Ally", "BlockingAlly", "Outbound", "Task"]
+__all__ = ["Ally", "BlockingAlly", "Outbound"]
 
-T = TypeVar("T")
-
-
-class Task(Protocol):
-    """A task that a plugin has started. It goes on until it ends, is cancelled, or its plugin stops."""
-
-    @property
-    def id(self) -> str:
-        """The task's identity."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """The name that the plugin gave it."""
-        ...
-
-    @property
-    def state(self) -> str:
-        """`running`, `done`, `failed` or `cancelled`."""
-        ...
-
-    def cancel(self) -> bool:
-        """Ask it to end; say whether it was still running."""
-        ...
-
-    async def result(self) -> Any:
-        """Wait for the end and return what the coroutine returned; raises what it raised."""
+R = TypeVar("R")
+P = ParamSpec("P")
 
 
 class PluginLog(logging.LoggerAdapter[logging.Logger]):
@@ -67,10 +44,7 @@ class PluginLog(logging.LoggerAdapter[logging.Logger]):
 
 
 class Outbound(Protocol):
-    """The way from a handle to the host: the bus in process, a connection out of process.
-
-    Its calls are plain functions that return a coroutine, so that `async def` and one that hands on both fit.
-    """
+    """The way from a handle to the host: the bus in process, a connection out of process."""
 
     def may_log(self) -> bool:
         """Say whether the plugin may write one more log record now; may be asked from any thread."""
@@ -80,64 +54,12 @@ class Outbound(Protocol):
         """As `Ally.supports`."""
         ...
 
-    def run_blocking(self, call: Coroutine[Any, Any, T], timeout: float | None) -> T:
+    def call(self, call: PluginCall[R], /) -> Coroutine[Any, Any, R]:
+        """Have a call carried out; what is returned must be awaited, on any loop. Raises RefusedError then."""
+        ...
+
+    def run_blocking(self, call: Coroutine[Any, Any, R], timeout: float | None) -> R:
         """Run a call on the host's loop from another thread, and wait for it; `timeout` is in seconds."""
-        ...
-
-    def add_message(
-        self,
-        role: str,
-        content: str,
-        *,
-        session_id: str | None,
-        key: str | None,
-        deliver_as: str,
-        trigger_turn: bool,
-        metadata: Mapping[str, Any] | None,
-    ) -> Coroutine[Any, Any, Receipt]:
-        """As `Ally.add_message`."""
-        ...
-
-    def emit_event(
-        self, event_type: str, data: Mapping[str, Any], *, session_id: str | None
-    ) -> Coroutine[Any, Any, Receipt]:
-        """As `Ally.emit_event`."""
-        ...
-
-    def get_context(
-        self, parts: Sequence[str] | None, *, since: str | None, session_id: str | None
-    ) -> Coroutine[Any, Any, Context]:
-        """As `Ally.get_context`."""
-        ...
-
-    def register_tool(self, handler: Callable[..., Any], described: Mapping[str, Any]) -> Coroutine[Any, Any, Receipt]:
-        """As `Ally.register_tool`."""
-        ...
-
-    def register_action(
-        self, handler: Callable[..., Any], described: Mapping[str, Any]
-    ) -> Coroutine[Any, Any, Receipt]:
-        """As `Ally.register_action`."""
-        ...
-
-    def unregister(self, name: str) -> Coroutine[Any, Any, None]:
-        """As `Ally.unregister`."""
-        ...
-
-    def request_action(
-        self, action: str, arguments: Mapping[str, Any], *, session_id: str | None, timeout: float
-    ) -> Coroutine[Any, Any, Any]:
-        """As `Ally.request_action`."""
-        ...
-
-    def start_task(
-        self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None
-    ) -> Coroutine[Any, Any, Task]:
-        """As `Ally.start_task`."""
-        ...
-
-    def task_progress(self, progress: float | None, message: str | None) -> Coroutine[Any, Any, None]:
-        """As `Ally.task_progress`."""
         ...
 
 
@@ -208,21 +130,27 @@ class Ally:
         agent and is a grant of its own. The same `key` gives the same receipt again; with other content it is refused.
         `session_id` is needed outside a hook when several sessions are open.
         """
-        return await self._outbound.add_message(
-            role,
-            content,
-            session_id=session_id,
-            key=key,
-            deliver_as=deliver_as,
-            trigger_turn=trigger_turn,
-            metadata=metadata,
+        from .calls import AddMessage  # here, as the other calls: a daemon starts with this module, and may need none
+
+        return await self._outbound.call(
+            AddMessage(
+                role=role,
+                content=content,
+                session_id=session_id,
+                key=key,
+                deliver_as=deliver_as,
+                trigger_turn=trigger_turn,
+                metadata=metadata,
+            )
         )
 
     async def emit_event(
         self, event_type: str, data: Mapping[str, Any] | None = None, *, session_id: str | None = None
     ) -> Receipt:
         """Emit an event under the plugin's own name; others subscribe to it as `<plugin>:<type>`."""
-        return await self._outbound.emit_event(event_type, data or EMPTY, session_id=session_id)
+        from .calls import EmitEvent
+
+        return await self._outbound.call(EmitEvent(type=event_type, data=data or EMPTY, session_id=session_id))
 
     async def get_context(
         self, parts: Sequence[str] | None = None, *, since: str | None = None, session_id: str | None = None
@@ -231,19 +159,27 @@ class Ally:
 
         With the `cursor` of an earlier picture as `since`, `messages` has only what came after it.
         """
-        return await self._outbound.get_context(parts, since=since, session_id=session_id)
+        from .calls import GetContext
 
-    async def register_tool(self, handler: Callable[..., Any], **described: Any) -> Receipt:
+        return await self._outbound.call(GetContext(parts=parts, since=since, session_id=session_id))
+
+    async def register_tool(self, /, handler: Callable[..., Any], **described: Any) -> Receipt:
         """Offer a tool from now on; the arguments are those of `@tool` (name, description, schema, timeout, ...)."""
-        return await self._outbound.register_tool(handler, described)
+        from .calls import RegisterTool
 
-    async def register_action(self, handler: Callable[..., Any], **described: Any) -> Receipt:
+        return await self._outbound.call(RegisterTool(handler=handler, options=described))
+
+    async def register_action(self, /, handler: Callable[..., Any], **described: Any) -> Receipt:
         """Offer an action from now on; the arguments are those of `@action`."""
-        return await self._outbound.register_action(handler, described)
+        from .calls import RegisterAction
+
+        return await self._outbound.call(RegisterAction(handler=handler, options=described))
 
     async def unregister(self, name: str) -> None:
         """Take a tool or an action of this plugin's back."""
-        await self._outbound.unregister(name)
+        from .calls import Unregister
+
+        await self._outbound.call(Unregister(name=name))
 
     async def request_action(
         self,
@@ -257,15 +193,36 @@ class Ally:
 
         `timeout` is in seconds.
         """
-        return await self._outbound.request_action(action, arguments or EMPTY, session_id=session_id, timeout=timeout)
+        from .calls import RequestAction
+
+        call = RequestAction(action=action, arguments=arguments or EMPTY, session_id=session_id, timeout=timeout)
+        return await self._outbound.call(call)
 
     async def start_task(self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None = None) -> Task:
         """Run a coroutine in the background, outside the lane; when the call is refused the coroutine is closed."""
-        return await self._outbound.start_task(name, work, session_id=session_id)
+        from .calls import StartTask
+
+        return await self._outbound.call(StartTask(name=name, work=work, session_id=session_id))
 
     async def task_progress(self, progress: float | None = None, message: str | None = None) -> None:
         """Say how far the running task is: `progress` from 0 to 1, and a few words. Only within a task."""
-        await self._outbound.task_progress(progress, message)
+        from .calls import ReportProgress
+
+        scope = current_scope(self.name)
+        if scope is None or scope.task_id is None:
+            raise NotFoundRefused("task_progress was called outside a task; call it from the task's coroutine")
+        await self._outbound.call(ReportProgress(task_id=scope.task_id, progress=progress, message=message))
+
+
+class _Blocking(Generic[P, R]):
+    """A coroutine method of `Ally` as a plain method of `BlockingAlly`, with the same arguments."""
+
+    def __init__(self, method: Callable[Concatenate[Ally, P], Coroutine[Any, Any, R]]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    def __get__(self, blocking: BlockingAlly, owner: type[BlockingAlly]) -> Callable[P, R]:
+        return partial(blocking.run, self._method)
 
 
 class BlockingAlly:
@@ -279,49 +236,30 @@ class BlockingAlly:
         self._ally = ally
         self.wait: float | None = 60.0
 
-    def _run(self, call: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
-        async def made() -> T:
-            return await call(*args, **kwargs)
+    def run(
+        self, method: Callable[Concatenate[Ally, P], Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Run a coroutine method of the handle on the host's loop, and wait for it."""
+
+        async def made() -> R:
+            return await method(self._ally, *args, **kwargs)
 
         return self._ally._outbound.run_blocking(made(), self.wait)  # noqa: SLF001 - the handle's other half
 
-    def add_message(self, role: str, content: str, **options: Any) -> Receipt:
-        """As `Ally.add_message`."""
-        return self._run(self._ally.add_message, role, content, **options)
+    add_message = _Blocking(Ally.add_message)
+    emit_event = _Blocking(Ally.emit_event)
+    get_context = _Blocking(Ally.get_context)
+    register_tool = _Blocking(Ally.register_tool)
+    register_action = _Blocking(Ally.register_action)
+    unregister = _Blocking(Ally.unregister)
+    request_action = _Blocking(Ally.request_action)
+    task_progress = _Blocking(Ally.task_progress)
 
-    def emit_event(self, event_type: str, data: Mapping[str, Any] | None = None, **options: Any) -> Receipt:
-        """As `Ally.emit_event`."""
-        return self._run(self._ally.emit_event, event_type, data, **options)
-
-    def get_context(self, parts: Sequence[str] | None = None, **options: Any) -> Context:
-        """As `Ally.get_context`."""
-        return self._run(self._ally.get_context, parts, **options)
-
-    def register_tool(self, handler: Callable[..., Any], **described: Any) -> Receipt:
-        """As `Ally.register_tool`."""
-        return self._run(self._ally.register_tool, handler, **described)
-
-    def register_action(self, handler: Callable[..., Any], **described: Any) -> Receipt:
-        """As `Ally.register_action`."""
-        return self._run(self._ally.register_action, handler, **described)
-
-    def unregister(self, name: str) -> None:
-        """As `Ally.unregister`."""
-        self._run(self._ally.unregister, name)
-
-    def request_action(self, action: str, arguments: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """As `Ally.request_action`."""
-        return self._run(self._ally.request_action, action, arguments, **options)
-
-    def start_task(self, name: str, work: Coroutine[Any, Any, Any], **options: Any) -> Task:
+    def start_task(self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None = None) -> Task:
         """As `Ally.start_task`; the coroutine runs on the loop, so it must not block."""
         try:
-            return self._run(self._ally.start_task, name, work, **options)
+            return self.run(Ally.start_task, name, work, session_id=session_id)
         except (RuntimeError, RefusedError):
             if inspect.iscoroutine(work):
                 work.close()  # the call may not have come as far as the host
             raise
-
-    def task_progress(self, progress: float | None = None, message: str | None = None) -> None:
-        """As `Ally.task_progress`."""
-        self._run(self._ally.task_progress, progress, message)

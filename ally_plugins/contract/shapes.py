@@ -160,7 +160,7 @@ def write_object(value: Any) -> dict[str, Any]:
 def _written(item: Any) -> Any:
     if attrs.has(type(item)):
         return item.to_wire() if hasattr(item, "to_wire") else write_object(item)
-    return [_written(each) for each in item] if isinstance(item, (tuple, list)) else item
+    return [_written(each) for each in item] if isinstance(item, (tuple, list, set, frozenset)) else item
 
 
 def object_schema(cls: type[Any], *, is_strict: bool) -> dict[str, Any]:

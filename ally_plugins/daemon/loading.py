@@ -63,8 +63,8 @@ class Loaded:
         """Return the answer to `initialize`, without the protocol's version."""
         answer: dict[str, Any] = {
             "hooks": [hook.to_wire() for hook in self.hooks.values()],
-            "tools": [described(spec) for spec in self.tools],
-            "actions": [described(spec) for spec in self.actions],
+            "tools": _offered(self.tools),
+            "actions": _offered(self.actions),
         }
         if not self.observers["*"]:
             answer["events"] = [name for name, handlers in self.observers.items() if handlers]
@@ -92,16 +92,14 @@ def load(factory: Factory, ally: Ally) -> Loaded:
     return Loaded(instance, hooks, tools, actions, _observers(hooks))
 
 
-def described(spec: ToolSpec) -> dict[str, Any]:
-    """Return a tool or action as the protocol describes it."""
-    wire: dict[str, Any] = {
-        "name": spec.name,
-        "description": spec.description,
-        "schema": spec.schema,
-        "timeout": spec.timeout,
-        "visible_to": spec.visible_to,
-    }
-    return wire | ({"agent": spec.agent} if spec.kind == "action" else {})
+def _offered(specs: tuple[ToolSpec, ...]) -> list[dict[str, Any]]:
+    """Return tools or actions as the protocol describes them."""
+    if not specs:
+        return []
+    from ally_plugins.contract.shapes import write_object
+    from ally_plugins.wire.offers import ToolOffer  # only where there are some: its classes cost a daemon's start
+
+    return [write_object(ToolOffer.of(spec)) for spec in specs]
 
 
 def _hook(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> Hook:

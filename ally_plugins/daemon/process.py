@@ -35,8 +35,8 @@ from .init_params import Told
 from .lane import GRACE, Lane
 from .loading import Factory, Loaded, load, load_factory
 from .logs import HostHandler, say, say_failed
+from .outbound import WireOutbound
 from .peer import Peer
-from .port import DaemonPort
 from .questions import Question, TakenBack
 from .service import Service, scope_of
 
@@ -76,7 +76,7 @@ class PluginProcess:
         self._exit: asyncio.Future[int] = self._loop.create_future()
         self._told: Told | None = None
         self._loaded: Loaded | None = None
-        self._port: DaemonPort | None = None
+        self._outbound: WireOutbound | None = None
         self._lane: Lane | None = None
         self._service: Service | None = None
         self._acks: Acks | None = None
@@ -170,16 +170,16 @@ class PluginProcess:
         self._peer.name = name = told.plugin
         self._peer.connection.send_limit = told.frame_bytes or DEFAULT_LIMITS.frame_bytes
         service = Service(name, self._peer)
-        port = DaemonPort(name, self._peer, told.capabilities, service.handlers, service.tasks)
+        outbound = WireOutbound(name, self._peer, told.capabilities, service.handlers, service.tasks)
         self._forward_log(name)
-        ally = Ally(name, port, settings=told.settings, data_dir=told.data_dir)
+        ally = Ally(name, outbound, settings=told.settings, data_dir=told.data_dir)
         factory = load_factory(self._factory) if isinstance(self._factory, str) else self._factory
         loaded = load(factory, ally)
         service.handlers.keep([*loaded.tools, *loaded.actions])
-        self._told, self._loaded, self._port, self._service = told, loaded, port, service
+        self._told, self._loaded, self._outbound, self._service = told, loaded, outbound, service
         self._acks = Acks(self._acknowledge, lambda error: say(f"acknowledging events was refused: {error}"))
         self._lane = Lane(name, loaded.handlers, told.deadlines, on_crash=self._crashed, on_handled=self._acks.handled)
-        self._has_started = port.is_open = "ally_start" not in loaded.hooks
+        self._has_started = outbound.is_open = "ally_start" not in loaded.hooks
         own = {"name": self._own_name} if self._own_name is not None else {}
         self._peer.respond(message.id, {"protocol": protocol, **own, **loaded.to_wire()})
 
@@ -198,12 +198,12 @@ class PluginProcess:
                 self._loop.call_soon_threadsafe(tell)
 
     def _start(self, lane: Lane, message: Request) -> None:
-        loaded, port, name = self._loaded, self._port, self._peer.name
+        loaded, outbound, name = self._loaded, self._outbound, self._peer.name
         hook = loaded.hooks.get("ally_start") if loaded is not None else None
-        if hook is None or port is None:
+        if hook is None or outbound is None:
             self._peer.respond(message.id, None)
             return
-        port.is_open = True
+        outbound.is_open = True
 
         def answered(_: Any, error: BaseException | None) -> None:
             self._has_started = error is None
@@ -275,13 +275,13 @@ class PluginProcess:
     async def _stop_all(self, seconds: float) -> None:
         """Run `ally_stop` after the hook that runs now, then end everything, answer, and end the process."""
         problem: BaseException | None = None
-        lane, service, port, acks = self._lane, self._service, self._port, self._acks
-        if lane is not None and service is not None and port is not None and acks is not None:
+        lane, service, outbound, acks = self._lane, self._service, self._outbound, self._acks
+        if lane is not None and service is not None and outbound is not None and acks is not None:
             problem = await self._call_stop(lane, seconds)
             await service.stop(GRACE)
             if self._peer.is_open:
                 await acks.finished(GRACE)
-            port.is_open = False
+            outbound.is_open = False
             await lane.close()
         for request_id in self._asked_to_stop:
             if problem is None:

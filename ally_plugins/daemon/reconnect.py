@@ -25,8 +25,8 @@ from ally_plugins.wire.limits import DEFAULT_LIMITS, FROM_HOST
 
 from .init_params import Told
 from .logs import say
+from .outbound import WireOutbound
 from .peer import Peer
-from .port import DaemonPort
 from .service import Service, scope_of
 from .streams import Descriptors
 
@@ -65,7 +65,7 @@ class TalkBack:
         self._token = token
         self._name = name
         self._service: Service | None = None
-        self._port: DaemonPort | None = None
+        self._outbound: WireOutbound | None = None
         self._peer: Peer | None = None
         self._broken = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -134,14 +134,14 @@ class TalkBack:
 
     def _take_on(self, told: Told, peer: Peer) -> None:
         peer.connection.send_limit = told.frame_bytes or DEFAULT_LIMITS.frame_bytes
-        if self._service is None or self._port is None:
+        if self._service is None or self._outbound is None:
             self._service = service = Service(told.plugin, peer)
-            self._port = DaemonPort(told.plugin, peer, told.capabilities, service.handlers, service.tasks)
-            self.ally = Ally(told.plugin, self._port, settings=told.settings, data_dir=told.data_dir)
+            self._outbound = WireOutbound(told.plugin, peer, told.capabilities, service.handlers, service.tasks)
+            self.ally = Ally(told.plugin, self._outbound, settings=told.settings, data_dir=told.data_dir)
         else:
             self._service.peer = peer
-            self._port.use(peer)
-        self._port.is_open = True
+            self._outbound.use(peer)
+        self._outbound.is_open = True
 
     async def _open_socket(self) -> Descriptors:
         if sys.platform == "win32":
@@ -175,8 +175,8 @@ class TalkBack:
                     break
 
     def _let_go(self) -> None:
-        if self._port is not None:
-            self._port.is_open = False
+        if self._outbound is not None:
+            self._outbound.is_open = False
         if self._peer is not None:
             with suppress(OSError):
                 self._peer.close()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from ally_plugins.catalog.decide.record import given_records
 from ally_plugins.catalog.home.failed_starts import remember_starts
 from ally_plugins.catalog.registry import Registry
-from ally_plugins.contract.tools.declared import ToolSpec, make_spec
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import (
     HostError,
@@ -428,16 +427,6 @@ class Host:
         """Carry out an action for the person, the agent or the host."""
         self._check_loop("run_action")
         return await self.bus.run_action(session, request, timeout)
-
-    def make_tool(self, kind: str, handler: Callable[..., Any], described: Mapping[str, Any]) -> ToolSpec:
-        """Return the specification of a tool or action that a plugin registers."""
-        spec = described.get("spec")
-        if isinstance(spec, ToolSpec):
-            return spec
-        try:
-            return make_spec("tool" if kind == "tool" else "action", handler, **described)
-        except TypeError as error:
-            raise ValidationRefused(f"register_{kind}: {error}", field="described") from None
 
     def offer_action(self, name: str, handler: HostAction) -> None:
         """Carry out an action of the host's own by `handler(session, request)`, which may be a coroutine function.

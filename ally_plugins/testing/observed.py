@@ -56,6 +56,6 @@ class _ObservedBus(PluginMessageBus):
         self._refusals = host.refusals
 
     @override
-    def _refused(self, plugin: Plugin, what: str, refusal: RefusedError, session_id: str | None) -> None:
+    def refuse(self, plugin: Plugin, what: str, refusal: RefusedError, session_id: str | None = None) -> None:
         self._refusals.append(Refusal(plugin.name, what, refusal))
-        super()._refused(plugin, what, refusal, session_id)
+        super().refuse(plugin, what, refusal, session_id)

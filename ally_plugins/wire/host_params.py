@@ -9,7 +9,6 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import field, frozen
 
-from ally_plugins.contract.calls import ToolOffer
 from ally_plugins.contract.shapes import (
     ID,
     INTEGER,
@@ -26,7 +25,7 @@ from ally_plugins.contract.shapes import (
 )
 from ally_plugins.contract.values.frozen import EMPTY
 
-from .offers import HookOffer, offered_hooks, offered_tools
+from .offers import HookOffer, ToolOffer, offered_hooks, offered_tools
 
 __all__ = [
     "GATE_TOPICS",

@@ -1,7 +1,8 @@
 """Every message of the wire: who sends it, what its params are, what it is answered, which errors it may get.
 
-The classes of the params are in `host_params` and `contract.calls`; this module is the table of them and
-the way to read what came. What a daemon sends is read strictly; what a newer host may add is passed over by a daemon.
+The classes of the params are in `host_params`, `daemon_params` and `contract.calls`; this module is the table of them
+and the way to read what came. What a daemon sends is read strictly; what a newer host may add is passed over by a
+daemon.
 """
 
 from __future__ import annotations
@@ -12,24 +13,19 @@ from typing import Any, Final, Literal
 from attrs import frozen
 
 from ally_plugins.contract.calls import (
-    AckEvents,
     AddMessage,
-    ConnectParams,
     EmitEvent,
     GetContext,
-    Log,
-    RegisterAction,
-    RegisterTool,
-    ReportCrash,
+    ReportProgress,
     RequestAction,
     StartTask,
-    TaskProgressParams,
     Unregister,
 )
 from ally_plugins.contract.shapes import read_object, write_object
 from ally_plugins.contract.tables import suggest
 from ally_plugins.contract.values.errors import ValidationRefused
 
+from .daemon_params import AckEvents, ConnectParams, Log, RegisterActionParams, RegisterToolParams, ReportCrash
 from .host_params import HOST_PARAMS, Cancel, InitializeResult, Progress, read_host_params
 
 __all__ = [
@@ -114,8 +110,8 @@ _FROM_PLUGIN: Final = (
     ),
     _plugin("emit_event", EmitEvent, f"{_RECEIPT}, `state` being `recorded`", (*_GRANTED, "too_large", "hop_limit")),
     _plugin("get_context", GetContext, "the context", _GRANTED),
-    _plugin("register_tool", RegisterTool, f"{_RECEIPT}, `state` being `recorded`", (*_GRANTED, "too_large")),
-    _plugin("register_action", RegisterAction, f"{_RECEIPT}, `state` being `recorded`", (*_GRANTED, "too_large")),
+    _plugin("register_tool", RegisterToolParams, f"{_RECEIPT}, `state` being `recorded`", (*_GRANTED, "too_large")),
+    _plugin("register_action", RegisterActionParams, f"{_RECEIPT}, `state` being `recorded`", (*_GRANTED, "too_large")),
     _plugin("unregister", Unregister, "null", (*_CALL, "budget", "not_found")),
     _plugin(
         "request_action",
@@ -124,7 +120,7 @@ _FROM_PLUGIN: Final = (
         (*_GRANTED, "too_large", "hop_limit", "busy", "reentry", "tool_failed"),
     ),
     _plugin("start_task", StartTask, "`{task_id}`", (*_GRANTED, "hop_limit")),
-    _plugin("task_progress", TaskProgressParams, "null", (*_CALL, "budget", "not_found")),
+    _plugin("task_progress", ReportProgress, "null", (*_CALL, "budget", "not_found")),
     _plugin("ack_events", AckEvents, "null once it is on disk", (*_CALL, "not_found")),
     _plugin("log", Log),
     _plugin("report_crash", ReportCrash),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from attrs import field, frozen
 
-from ally_plugins.contract.calls import ToolOffer
 from ally_plugins.contract.shapes import (
     FLAG,
+    NUMBER,
+    OBJECT,
     SHOWN,
     TEXT,
     TEXTS,
@@ -25,8 +27,45 @@ from ally_plugins.contract.tables import suggest
 
 if TYPE_CHECKING:
     from ally_plugins.contract.hookspecs import HookInfo
+    from ally_plugins.contract.tools.declared import ToolSpec
 
-__all__ = ["HookOffer", "offered_hooks", "offered_tools"]
+__all__ = ["HookOffer", "ToolOffer", "offered_hooks", "offered_tools"]
+
+
+@frozen(kw_only=True)
+class ToolOffer:
+    """A tool or an action, as a daemon describes it. What the words may be is checked when it is taken on."""
+
+    name: str = field(metadata=said(TEXT, "1 to 64 letters, digits, '_' and '-'"))
+    description: str | None = field(default=None, metadata=said(TEXT, "what it does, for the model"))
+    schema: Mapping[str, Any] | None = field(
+        default=None, metadata=said(OBJECT, "the JSON schema of its arguments, an object; without it anything goes")
+    )
+    timeout: float | None = field(default=None, metadata=said(NUMBER, "seconds that a call may take; 120 if not given"))
+    visible_to: tuple[str, ...] = field(
+        default=(), metadata=said(TEXTS, "the names of the agents that see it; empty is all")
+    )
+    agent: bool | None = field(
+        default=None, metadata=said(FLAG, "of an action: whether the agent is offered it as a tool too")
+    )
+
+    @classmethod
+    def of(cls, spec: ToolSpec) -> ToolOffer:
+        """Return the offer of a tool or an action of this process."""
+        return cls(
+            name=spec.name,
+            description=spec.description,
+            schema=spec.schema,
+            timeout=spec.timeout,
+            visible_to=spec.visible_to,
+            agent=spec.agent if spec.kind == "action" else None,
+        )
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What was said, as `tools.make_spec` takes it; without a schema, that of any object."""
+        given = {key: item for key, item in write_object(self).items() if key not in ("session_id", "cause")}
+        return {"description": "", "schema": {"type": "object"}, **given, "agent": self.agent is True}
 
 
 @frozen(kw_only=True)

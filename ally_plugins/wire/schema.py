@@ -10,7 +10,6 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from ally_plugins.contract.calls import ToolOffer
 from ally_plugins.contract.shapes import object_schema
 from ally_plugins.contract.values.codec import camel
 from ally_plugins.contract.values.events import EVENT_TYPES, Event
@@ -19,7 +18,7 @@ from .codes import CODES
 from .handshake import PROTOCOL
 from .host_params import InitializeParams, InitializeResult
 from .methods import COMMON_ERRORS, METHODS, Method
-from .offers import HookOffer
+from .offers import HookOffer, ToolOffer
 from .samples import SAMPLES
 
 __all__ = ["ERROR_WORDS", "components", "openrpc", "result_schema"]

@@ -8,7 +8,7 @@ types and says the path; what a newer host adds is passed over. Verdicts and rep
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ally_plugins.contract.shapes import described_json
 from ally_plugins.contract.values.codec import encode, event_data
@@ -27,7 +27,12 @@ from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.events import PermissionRequest
 from ally_plugins.contract.values.frozen import EMPTY, FrozenDict, freeze_mapping
 
+if TYPE_CHECKING:
+    from ally_plugins.contract.calls import Task
+
 __all__ = [
+    "answer_from_wire",
+    "answer_to_wire",
     "call_from_wire",
     "call_to_wire",
     "context_from_wire",
@@ -200,6 +205,29 @@ def receipt_from_wire(value: Any, path: str = "receipt") -> Receipt:
     return Receipt(read.text("id"), read.integer("offset"), read.text("state"))
 
 
+def _task_to_wire(task: Task) -> dict[str, Any]:
+    return {"task_id": task.id}
+
+
+def _task_id_from_wire(value: Any) -> str:
+    task_id = value.get("task_id") if isinstance(value, dict) else None
+    if not isinstance(task_id, str):
+        raise EventError("the host answered start_task without a task_id", path="task_id")
+    return task_id
+
+
+def answer_to_wire(method: str, result: Any) -> Any:
+    """Return what the host answers to a plugin's call, by the call's METHOD."""
+    write, _ = _ANSWERS.get(method, _AS_IT_IS)
+    return write(result)
+
+
+def answer_from_wire(method: str, value: Any) -> Any:
+    """Return what a plugin's call returns; of `start_task` the task's id. Raises EventError, which names the path."""
+    _, read = _ANSWERS.get(method, _AS_IT_IS)
+    return read(value)
+
+
 def request_to_wire(request: PermissionRequest) -> dict[str, Any]:
     """Return a permission request as a gate is asked about it: the event's data, and the ids of its envelope."""
     ids = {key: value for key, name in _REQUEST_IDS.items() if (value := getattr(request, name)) is not None}
@@ -365,3 +393,19 @@ def _wrong(path: str, value: object, expected: str) -> EventError:
     """Return the error; of a text only its length is said, which may be a secret."""
     found = described_json(value)
     return EventError(f"{path} is {found}; expected {expected}", path=path, found=found)
+
+
+_Convert = Callable[[Any], Any]
+
+_AS_IT_IS: Final[tuple[_Convert, _Convert]] = (lambda value: value, lambda value: value)
+_RECEIPT: Final[tuple[_Convert, _Convert]] = (receipt_to_wire, receipt_from_wire)
+
+_ANSWERS: Final[dict[str, tuple[_Convert, _Convert]]] = {
+    "add_message": _RECEIPT,
+    "emit_event": _RECEIPT,
+    "get_context": (context_to_wire, context_from_wire),
+    "register_tool": _RECEIPT,
+    "register_action": _RECEIPT,
+    "start_task": (_task_to_wire, _task_id_from_wire),
+}
+"""How the answers to a plugin's calls are written and read; what is not here is any JSON value, or null."""

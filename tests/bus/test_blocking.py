@@ -26,8 +26,8 @@ from ally_plugins import (
     hookimpl,
     tool,
 )
-from ally_plugins.host.bus.handle_port import PluginPort
 from ally_plugins.runtime.lanes.loopthread import LoopThread
+from ally_plugins.runtime.lanes.outbound import LoopCalls
 
 CALL = ToolCall("bash", {"command": "ls"})
 
@@ -132,11 +132,10 @@ def test_a_call_that_its_loop_did_not_come_to_any_more_leaves_no_coroutine_behin
     async def work() -> None:
         """Never run."""
 
-    async def port() -> PluginPort:
-        plugin: Any = None
-        return PluginPort(plugin, plugin, plugin)
+    async def calls() -> LoopCalls:
+        return LoopCalls("p")
 
-    late = loop.run_until_complete(port())
+    late = loop.run_until_complete(calls())
     monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *_, **__: loop.close())  # between the call and its turn
     with ThreadPoolExecutor(1) as threads, pytest.raises(TimeoutError):
         threads.submit(lambda: late.run_blocking(work(), 0.01)).result()

@@ -184,7 +184,7 @@ def test_an_unknown_method_is_answered_as_such(daemon: Start) -> None:
             {"done": True},
             "{'done': True}",
         ),
-        (("unregister", "look"), {}, "unregister", {"name": "look", "cause": "q1"}, None, "None"),
+        (("unregister", "look"), {}, "unregister", {"name": "look", "session_id": "s1", "cause": "q1"}, None, "None"),
     ],
 )  # fmt: skip
 def test_outbound_calls_say_what_they_are_given_and_return_what_the_host_answers(

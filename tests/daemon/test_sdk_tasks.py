@@ -50,7 +50,9 @@ def _progress(host: Any, answer: Any = None) -> dict[str, Any]:
 def test_a_task_runs_when_the_host_says_so_and_its_answer_is_its_end(daemon: Start) -> None:
     host = daemon("Works")
     run = _start(host, "finish")
-    assert _progress(host) == {"task_id": "t-1", "progress": 0.5, "message": "session s1", "cause": "t-1"}
+    assert _progress(host) == {
+        "task_id": "t-1", "progress": 0.5, "message": "session s1", "session_id": "s1", "cause": "t-1"
+    }  # fmt: skip
     assert host.answer(run) is None
     assert _tool(host, "state") == ["done", "'the result'"]
     assert _tool(host, "cancel") is False

@@ -7,11 +7,11 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ally_plugins.contract.shapes import described_fields
 from ally_plugins.contract.values.errors import ValidationRefused
 from ally_plugins.wire.methods import (
     HOST_METHODS,
@@ -201,7 +201,7 @@ def test_both_sides_know_every_message_of_theirs_and_each_says_what_it_means() -
     assert set(HOST_METHODS) & set(PLUGIN_METHODS) == {"initialize", "$/cancel", "$/progress"}
     for method in METHODS:
         assert method.doc.endswith("."), method.name
-        for field in attrs.fields(method.params):
+        for field in described_fields(method.params):
             assert field.metadata["words"], f"{method.name}.{field.name} says nothing"
 
 

@@ -1,18 +1,32 @@
 """The one path from a plugin to the host: identity, permission, budget, validation, other plugins, journal.
 
-Every public coroutine is one kind of call; its first lines are the steps, in that order. Those for messages are in
-`bus_messages`, the steps themselves in `bus_steps`.
+`call` takes every call: who makes it is checked first, and a refusal counted and written down, in one place. Between
+them each kind of call has a method whose first lines are the other steps, in that order; that of messages is in
+`messages`, the steps themselves are in `steps`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from ally_plugins.contract.calls import (
+    AddMessage,
+    EmitEvent,
+    GetContext,
+    PluginCall,
+    Register,
+    RegisterAction,
+    RegisterTool,
+    ReportProgress,
+    RequestAction,
+    StartTask,
+    Unregister,
+)
 from ally_plugins.contract.grants import CONTEXT_PARTS, LONGEST_NAME
 from ally_plugins.contract.values.conversation import ActionRequest, Context, Receipt
 from ally_plugins.contract.values.errors import (
@@ -32,7 +46,7 @@ from ally_plugins.policy.validation import check_event_data, check_event_type, c
 from ally_plugins.runtime.lanes.plugin import Plugin, describe
 
 from .messages import MessageCalls
-from .steps import CONTENT_LIMIT, HostSide, begin_call, cause_of, chain_of
+from .steps import CONTENT_LIMIT, HostSide, cause_of, chain_of, in_flight
 
 if TYPE_CHECKING:
     from ally_plugins.host.sessions.session import Session
@@ -44,137 +58,102 @@ __all__ = ["HostSide", "PluginMessageBus"]
 
 _log: Final = logging.getLogger(__name__)
 
+R = TypeVar("R")
+
 
 class PluginMessageBus(MessageCalls):
     """Takes the calls of all plugins of one host. Only for the loop's thread."""
 
-    async def emit_event(
-        self, plugin: Plugin, event_type: str, data: Mapping[str, Any], *, session_id: str | None = None
-    ) -> Receipt:
-        """Emit an event under the plugin's own name. Raises RefusedError."""
+    async def call(self, plugin: Plugin, call: PluginCall[R]) -> R:
+        """Carry out a plugin's call and return its result.
+
+        Raises RefusedError, which is counted and written down; ToolCallError when an action that was requested fails.
+        Cancelling takes the call back where nothing is on disk yet.
+        """
         try:
-            scope = self._identify(plugin)
-            self._permit(plugin, plugin.grants.may_emit_event(), "emit_event")
-            plugin.budget.take_event(self._host.clock.steady())
-            full_name = check_event_type(plugin.name, event_type)
-            size = len(check_event_data(data, CONTENT_LIMIT))
-            plugin.budget.check_size("event_bytes", size)
-            session = self._host.session_for(plugin.name, session_id)
-            chain = chain_of(plugin, scope, session.id)
-            event = PluginEvent(event_type=full_name, data=freeze_mapping(data), parent_id=cause_of(scope))
-            taken = await self._ask_host("ally_emit_event", session=session, event=event)
-            if taken is False:
-                raise UnavailableRefused(f"the host did not take the event {full_name!r}", plugin=plugin.name)
-            _emit(plugin, session, event, chain)
-            announced = PluginEventEmitted(
-                plugin_name=plugin.name, event_type=full_name, data=event.data, parent_id=event.id
-            )
-            _emit(plugin, session, announced, chain)
-        except RefusedError as refusal:
-            self._refused(plugin, "emit_event", refusal, session_id)
+            result: R = await _TAKERS[type(call)](self, plugin, self._identify(plugin), call)
+        except BaseException as error:
+            if isinstance(error, RefusedError):
+                self.refuse(plugin, call.METHOD, error, call.session_id)
+            if isinstance(call, StartTask) and asyncio.iscoroutine(call.work):
+                call.work.close()  # it does not begin, and Python would warn of a coroutine that nobody awaited
             raise
+        return result
+
+    async def _emit_event(self, plugin: Plugin, scope: Scope | None, call: EmitEvent) -> Receipt:
+        self._permit(plugin, plugin.grants.may_emit_event(), "emit_event")
+        plugin.budget.take_event(self._host.clock.steady())
+        full_name = check_event_type(plugin.name, call.type)
+        plugin.budget.check_size("event_bytes", len(check_event_data(call.data, CONTENT_LIMIT)))
+        session = self._host.session_for(plugin.name, call.session_id)
+        chain = chain_of(plugin, scope, session.id)
+        event = PluginEvent(event_type=full_name, data=freeze_mapping(call.data), parent_id=cause_of(scope))
+        taken = await self._ask_host("ally_emit_event", session=session, event=event)
+        if taken is False:
+            raise UnavailableRefused(f"the host did not take the event {full_name!r}", plugin=plugin.name)
+        _emit(plugin, session, event, chain)
+        announced = PluginEventEmitted(
+            plugin_name=plugin.name, event_type=full_name, data=event.data, parent_id=event.id
+        )
+        _emit(plugin, session, announced, chain)
         plugin.counts.emitted += 1
         return Receipt(event.id, event.seq, "recorded")
 
-    async def get_context(
-        self, plugin: Plugin, parts: Sequence[str] | None, *, since: str | None = None, session_id: str | None = None
-    ) -> Context:
-        """Return what the plugin may see of a session. Raises RefusedError, for a part that is not granted too."""
-        try:
-            self._identify(plugin)
-            wanted = self._parts(plugin, parts)
-            plugin.budget.take_context_read(self._host.clock.steady())
-            session = self._host.session_for(plugin.name, session_id)
-            if since is not None and not isinstance(since, str):
-                raise ValidationRefused(f"since is {type(since).__name__}; expected a cursor", field="since")
-            context = await self._context(session, wanted, since)
-        except RefusedError as refusal:
-            self._refused(plugin, "get_context", refusal, session_id)
-            raise
+    async def _get_context(self, plugin: Plugin, _: Scope | None, call: GetContext) -> Context:
+        wanted = self._parts(plugin, call.parts)
+        plugin.budget.take_context_read(self._host.clock.steady())
+        session = self._host.session_for(plugin.name, call.session_id)
+        since = call.since
+        if since is not None and not isinstance(since, str):
+            raise ValidationRefused(f"since is {type(since).__name__}; expected a cursor", field="since")
+        context = await self._context(session, wanted, since)
         # Folded: a plugin that reads at every event leaves one line a second.
         record = Record("context_read", self._host.clock.time_ms(), plugin.name, session.id, None, {"parts": wanted})
         with suppress(UnavailableRefused):
             self._journal.append_soon(record, fold=wanted)
         return context
 
-    async def register(
-        self, plugin: Plugin, kind: str, handler: Callable[..., Any], described: Mapping[str, Any]
-    ) -> Receipt:
-        """Take on a tool or an action; the same way for decorators and at run time. Raises RefusedError."""
-        permission = f"{kind}s"
-        host = self._host
-        kept = host.tools if kind == "tool" else host.actions
+    async def _register(self, plugin: Plugin, _: Scope | None, call: Register) -> Receipt:
+        """Take on a tool or an action; the same way for decorators and at run time."""
+        host, permission = self._host, f"{call.KIND}s"
+        kept = host.tools if call.KIND == "tool" else host.actions
+        self._permit(plugin, plugin.grants.may(permission), permission)
+        plugin.budget.take_registration(host.clock.steady())
+        plugin.budget.check_tools(host.tools.count(plugin.name) + host.actions.count(plugin.name))
+        spec = call.make_spec()
+        plugin.budget.check_size("schema_bytes", len(check_event_data(dict(spec.schema), CONTENT_LIMIT)))
+        kept.add(plugin, spec)
         try:
-            self._identify(plugin)
-            self._permit(plugin, plugin.grants.may(permission), permission)
-            plugin.budget.take_registration(host.clock.steady())
-            plugin.budget.check_tools(host.tools.count(plugin.name) + host.actions.count(plugin.name))
-            spec = host.make_tool(kind, handler, described)
-            plugin.budget.check_size("schema_bytes", len(check_event_data(dict(spec.schema), CONTENT_LIMIT)))
-            kept.add(plugin, spec)
-            try:
-                data = {"kind": kind, "name": spec.name, "description": spec.description, "schema": spec.schema}
-                offset = await self._durably(plugin, "registration", f"{plugin.name}:{spec.name}", data)
-            except BaseException:
-                kept.remove(plugin.name, spec.name)
-                raise
-        except RefusedError as refusal:
-            self._refused(plugin, f"register_{kind}", refusal, None)
+            data = {"kind": call.KIND, "name": spec.name, "description": spec.description, "schema": spec.schema}
+            offset = await self._durably(plugin, "registration", f"{plugin.name}:{spec.name}", data)
+        except BaseException:
+            kept.remove(plugin.name, spec.name)
             raise
         return Receipt(f"{plugin.name}:{spec.name}", offset, "recorded")
 
-    async def unregister(self, plugin: Plugin, name: str) -> None:
-        """Take a tool or action of the plugin's own back. Raises NotFoundRefused."""
-        both = (self._host.tools, self._host.actions)
-        try:
-            self._identify(plugin)
-            check_name(name)
-            if not any(kept.has(plugin.name, name) for kept in both):
-                raise NotFoundRefused(f"{plugin.name!r} has no tool or action {name!r}", plugin=plugin.name)
-            plugin.budget.take_registration(self._host.clock.steady())
-            await self._durably(plugin, "unregistration", f"{plugin.name}:{name}", {"name": name})
-        except RefusedError as refusal:
-            self._refused(plugin, "unregister", refusal, None)
-            raise
+    async def _unregister(self, plugin: Plugin, _: Scope | None, call: Unregister) -> None:
+        name, both = call.name, (self._host.tools, self._host.actions)
+        check_name(name)
+        if not any(kept.has(plugin.name, name) for kept in both):
+            raise NotFoundRefused(f"{plugin.name!r} has no tool or action {name!r}", plugin=plugin.name)
+        plugin.budget.take_registration(self._host.clock.steady())
+        await self._durably(plugin, "unregistration", f"{plugin.name}:{name}", {"name": name})
         for kept in both:
             kept.remove(plugin.name, name)
 
-    async def request_action(
-        self,
-        plugin: Plugin,
-        action: str,
-        arguments: Mapping[str, Any],
-        *,
-        session_id: str | None = None,
-        timeout: float = 120.0,
-    ) -> Any:
-        """Have an action carried out, the host's own or `plugin:action`, and return its result. Raises RefusedError.
-
-        ToolCallError when the action itself fails.
-        """
-        try:
-            scope = self._identify(plugin)
-            _check_action(action)
-            self._permit(plugin, plugin.grants.may_request_action(action), f"request_action:{action}")
-            begin_call(plugin, plugin.budget.take_action_request, self._host.clock.steady())
-        except RefusedError as refusal:
-            self._refused(plugin, "request_action", refusal, session_id)
-            raise
-        try:
-            size = len(check_event_data(arguments, CONTENT_LIMIT, field="arguments"))
+    async def _request_action(self, plugin: Plugin, scope: Scope | None, call: RequestAction) -> Any:
+        action, timeout = call.action, call.timeout
+        _check_action(action)
+        self._permit(plugin, plugin.grants.may_request_action(action), f"request_action:{action}")
+        with in_flight(plugin, plugin.budget.take_action_request, self._host.clock.steady()):
+            size = len(check_event_data(call.arguments, CONTENT_LIMIT, field="arguments"))
             plugin.budget.check_size("arguments_bytes", size)
             if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < inf:
                 raise ValidationRefused(f"timeout is {timeout!r}; expected seconds, more than 0", field="timeout")
-            session = self._host.session_for(plugin.name, session_id)
+            session = self._host.session_for(plugin.name, call.session_id)
             chain = chain_of(plugin, scope, session.id)
-            return await self.run_action(
-                session, ActionRequest(action, arguments, plugin.name, origin=chain), timeout, plugin=plugin
-            )
-        except RefusedError as refusal:
-            self._refused(plugin, "request_action", refusal, session_id)
-            raise
-        finally:
-            plugin.budget.end_call()
+            request = ActionRequest(action, call.arguments, plugin.name, origin=chain)
+            return await self.run_action(session, request, timeout, plugin=plugin)
 
     async def run_action(
         self, session: Session, request: ActionRequest, timeout: float = 120.0, plugin: Plugin | None = None
@@ -244,52 +223,37 @@ class PluginMessageBus(MessageCalls):
             raise NotFoundRefused(text, plugin=plugin.name if plugin is not None else None)
         return result
 
-    async def start_task(
-        self, plugin: Plugin, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None = None
-    ) -> PluginTask:
-        """Start a task; the coroutine is closed when it is refused. Raises RefusedError."""
-        host = self._host
-        task = None
+    async def _start_task(self, plugin: Plugin, scope: Scope | None, call: StartTask) -> PluginTask:
+        host, name = self._host, call.name
+        self._permit(plugin, plugin.grants.may("tasks"), "tasks")
+        plugin.budget.check_running_tasks(host.tasks.running(plugin.name))
+        plugin.budget.take_task(host.clock.steady())
+        check_name(name)
+        work = _coroutine(call.work)
+        session = host.session_for(plugin.name, call.session_id)
+        chain = chain_of(plugin, scope, session.id)
+        task = host.tasks.prepare(plugin, name, session.id, chain)
         try:
-            scope = self._identify(plugin)
-            self._permit(plugin, plugin.grants.may("tasks"), "tasks")
-            plugin.budget.check_running_tasks(host.tasks.running(plugin.name))
-            plugin.budget.take_task(host.clock.steady())
-            check_name(name)
-            _check_coroutine(work)
-            session = host.session_for(plugin.name, session_id)
-            chain = chain_of(plugin, scope, session.id)
-            task = host.tasks.prepare(plugin, name, session.id, chain)
             data = {"name": name, "origin": chain, "cause": cause_of(scope)}
             await self._durably(plugin, "task", task.id, data, session.id)
             self._identify(plugin)  # it may have been stopped meanwhile, and nobody would end the task then
-        except BaseException as refusal:
-            if task is not None:
-                host.tasks.drop(task)
-            if asyncio.iscoroutine(work):
-                work.close()
-            if isinstance(refusal, RefusedError):
-                self._refused(plugin, "start_task", refusal, session_id)
+        except BaseException:
+            host.tasks.drop(task)
             raise
         host.tasks.start(task, work)
         return task
 
-    async def task_progress(self, plugin: Plugin, progress: float | None, message: str | None) -> None:
-        """Take the running task's word on how far it is. Raises RefusedError."""
-        try:
-            scope = self._identify(plugin)
-            task = self._host.tasks.find(scope.task_id if scope is not None else None)
-            if task is None or task.state != "running":
-                raise NotFoundRefused("task_progress was called outside a task; call it from the task's coroutine")
-            is_number = isinstance(progress, (int, float)) and not isinstance(progress, bool)
-            if progress is not None and not (is_number and 0 <= progress <= 1):
-                raise ValidationRefused(f"progress is {progress!r}; expected a number from 0 to 1", field="progress")
-            if message is not None:
-                check_text(message, 2_000, field="message")
-            plugin.budget.take_event(self._host.clock.steady())
-        except RefusedError as refusal:
-            self._refused(plugin, "task_progress", refusal, None)
-            raise
+    async def _task_progress(self, plugin: Plugin, _: Scope | None, call: ReportProgress) -> None:
+        progress, message = call.progress, call.message
+        task = self._host.tasks.find(call.task_id)
+        if task is None or task.plugin is not plugin or task.state != "running":
+            raise NotFoundRefused(f"{plugin.name!r} runs no task {call.task_id!r:.80}", plugin=plugin.name)
+        is_number = isinstance(progress, (int, float)) and not isinstance(progress, bool)
+        if progress is not None and not (is_number and 0 <= progress <= 1):
+            raise ValidationRefused(f"progress is {progress!r}; expected a number from 0 to 1", field="progress")
+        if message is not None:
+            check_text(message, 2_000, field="message")
+        plugin.budget.take_event(self._host.clock.steady())
         self._host.tasks.report(task, progress, message)
 
     def may_log(self, plugin: Plugin) -> bool:
@@ -297,11 +261,11 @@ class PluginMessageBus(MessageCalls):
         try:
             plugin.budget.take_log(self._host.clock.steady())
         except RefusedError as refusal:
-            self._refused(plugin, "log", refusal, None)
+            self.refuse(plugin, "log", refusal)
             return False
         return True
 
-    def _parts(self, plugin: Plugin, parts: Sequence[str] | None) -> tuple[str, ...]:
+    def _parts(self, plugin: Plugin, parts: Collection[str] | None) -> tuple[str, ...]:
         granted = plugin.grants.context_parts
         if parts is None:
             self._permit(plugin, bool(granted), "get_context:messages")
@@ -341,9 +305,10 @@ def _emit(plugin: Plugin | None, session: Session, event: Event, chain: tuple[st
         raise UnavailableRefused(str(error), plugin=plugin.name if plugin is not None else None) from error
 
 
-def _check_coroutine(work: object) -> None:
+def _coroutine(work: object) -> Coroutine[Any, Any, Any]:
     if not asyncio.iscoroutine(work):
         raise ValidationRefused(f"work is {type(work).__name__}; expected a coroutine", field="work")
+    return work
 
 
 def _check_action(action: object) -> None:
@@ -351,3 +316,18 @@ def _check_action(action: object) -> None:
         found = f"a text of {len(action)} characters" if isinstance(action, str) else type(action).__name__
         text = f"action is {found}; expected a name such as 'compact' or 'plugin:name'"
         raise ValidationRefused(text, field="action")
+
+
+_Take = Callable[[PluginMessageBus, Plugin, "Scope | None", Any], Coroutine[Any, Any, Any]]
+
+_TAKERS: Final[dict[type[PluginCall[Any]], _Take]] = {
+    AddMessage: PluginMessageBus._add_message,  # noqa: SLF001 - the class's own table
+    EmitEvent: PluginMessageBus._emit_event,  # noqa: SLF001
+    GetContext: PluginMessageBus._get_context,  # noqa: SLF001
+    RegisterTool: PluginMessageBus._register,  # noqa: SLF001
+    RegisterAction: PluginMessageBus._register,  # noqa: SLF001
+    Unregister: PluginMessageBus._unregister,  # noqa: SLF001
+    RequestAction: PluginMessageBus._request_action,  # noqa: SLF001
+    StartTask: PluginMessageBus._start_task,  # noqa: SLF001
+    ReportProgress: PluginMessageBus._task_progress,  # noqa: SLF001
+}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ally_plugins.contract.values.conversation import Receipt, plugin_metadata
@@ -12,7 +11,6 @@ from ally_plugins.contract.values.errors import (
     GateRefused,
     JournalError,
     KeyConflictRefused,
-    RefusedError,
     UnavailableRefused,
 )
 from ally_plugins.contract.values.ids import new_id
@@ -20,9 +18,10 @@ from ally_plugins.host.sessions.inbox import Waiting
 from ally_plugins.journal.values import DuplicateKeyError, PendingMessage, StoredMessage
 from ally_plugins.policy.validation import check_deliver_as, check_event_data, check_key, check_role, check_text
 
-from .steps import CONTENT_LIMIT, BusSteps, HostSide, begin_call, cause_of, chain_of, unavailable
+from .steps import CONTENT_LIMIT, BusSteps, HostSide, cause_of, chain_of, in_flight, unavailable
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.calls import AddMessage
     from ally_plugins.contract.values.scope import Scope
     from ally_plugins.host.sessions.session import Session
     from ally_plugins.runtime.lanes.plugin import Plugin
@@ -37,63 +36,45 @@ class MessageCalls(BusSteps):
         super().__init__(host)
         self._keyed: dict[tuple[str, str], asyncio.Future[Receipt | None]] = {}
 
-    async def accept_message(
-        self,
-        plugin: Plugin,
-        role: str,
-        content: str,
-        *,
-        session_id: str | None = None,
-        key: str | None = None,
-        deliver_as: str = "steer",
-        trigger_turn: bool = False,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> Receipt:
+    async def _add_message(self, plugin: Plugin, scope: Scope | None, call: AddMessage) -> Receipt:
         """Accept a message for the conversation: it is on disk as pending when this returns.
 
-        A message whose `key` the plugin has used gives the earlier receipt. Raises RefusedError.
+        A message whose `key` the plugin has used gives the earlier receipt.
         """
-        try:
-            scope = self._identify(plugin)
-            if type(role) is not str or role not in plugin.grants.roles:
-                self._permit(plugin, is_granted=False, permission=f"add_message:{check_role(role)}")
-            if trigger_turn:
-                self._permit(plugin, plugin.grants.may_trigger_turn(), "add_message:trigger_turn")
-            session = self._host.session_for(plugin.name, session_id)
-            fingerprint = None
-            if key is not None:
-                fingerprint = _fingerprint(role, content, deliver_as, session.id)
-                if (earlier := await self._earlier(plugin, scope, check_key(key), fingerprint)) is not None:
-                    return earlier
-            begin_call(plugin, plugin.budget.take_message, self._host.clock.steady())
-        except RefusedError as refusal:
-            self._refused(plugin, "add_message", refusal, session_id)
-            raise
-        answer = self._claim(plugin, key)
-        receipt = None
-        try:
-            check_deliver_as(deliver_as)
-            plugin.budget.check_size("message_bytes", check_text(content, CONTENT_LIMIT))
-            if metadata is not None:
-                check_event_data(metadata, field="metadata")
-            chain = chain_of(plugin, scope, session.id)
-            about = plugin_metadata(plugin.name, chain, metadata)
-            now = self._host.clock.time_ms()
-            waiting = Waiting(new_id("m"), role, content, about, now, plugin.name, chain, deliver_as, trigger_turn)
-            # Mostly nobody transforms or gates messages, and asking nobody costs a third of the call.
-            has_judges = self._host.dispatcher.has_judges_of_messages
-            decision = await self._consult(session, plugin, waiting) if has_judges else None
-            pending = _pending(session, waiting, key, fingerprint, cause_of(scope), decision)
-            receipt = await self._record_message(session, plugin, waiting, pending)
-        except RefusedError as refusal:
-            self._refused(plugin, "add_message", refusal, session.id)
-            raise
-        else:
-            return receipt
-        finally:
-            plugin.budget.end_call()
-            if answer is not None:
-                self._answer(plugin, key, answer, receipt)
+        role, content, key = call.role, call.content, call.key
+        if type(role) is not str or role not in plugin.grants.roles:
+            self._permit(plugin, is_granted=False, permission=f"add_message:{check_role(role)}")
+        if call.trigger_turn:
+            self._permit(plugin, plugin.grants.may_trigger_turn(), "add_message:trigger_turn")
+        session = self._host.session_for(plugin.name, call.session_id)
+        fingerprint = None
+        if key is not None:
+            fingerprint = _fingerprint(role, content, call.deliver_as, session.id)
+            if (earlier := await self._earlier(plugin, scope, check_key(key), fingerprint)) is not None:
+                return earlier
+        with in_flight(plugin, plugin.budget.take_message, self._host.clock.steady()):
+            answer = self._claim(plugin, key)
+            receipt = None
+            try:
+                check_deliver_as(call.deliver_as)
+                plugin.budget.check_size("message_bytes", check_text(content, CONTENT_LIMIT))
+                if call.metadata is not None:
+                    check_event_data(call.metadata, field="metadata")
+                chain = chain_of(plugin, scope, session.id)
+                about = plugin_metadata(plugin.name, chain, call.metadata)
+                now = self._host.clock.time_ms()
+                waiting = Waiting(
+                    new_id("m"), role, content, about, now, plugin.name, chain, call.deliver_as, call.trigger_turn
+                )
+                # Mostly nobody transforms or gates messages, and asking nobody costs a third of the call.
+                has_judges = self._host.dispatcher.has_judges_of_messages
+                decision = await self._consult(session, plugin, waiting) if has_judges else None
+                pending = _pending(session, waiting, key, fingerprint, cause_of(scope), decision)
+                receipt = await self._record_message(session, plugin, waiting, pending)
+                return receipt
+            finally:
+                if answer is not None:
+                    self._answer(plugin, key, answer, receipt)
 
     def _claim(self, plugin: Plugin, key: str | None) -> asyncio.Future[Receipt | None] | None:
         """Let others with the same key wait for this message; None without a key, or when one is on its way already."""

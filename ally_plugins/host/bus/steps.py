@@ -1,18 +1,17 @@
 """The steps that every call of a plugin takes on the bus: identity, permission, chain, record, and the refusal.
 
-What a kind of call does between them is in `bus_messages` and `bus`; what the host then does is behind `HostSide`.
+What a kind of call does between them is in `messages` and `bus`; what the host then does is behind `HostSide`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ally_plugins.contract.values.errors import (
-    BudgetRefused,
     JournalError,
     PermissionRefused,
     RefusedError,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from .offered import Contributions
     from .tasks import Tasks
 
-__all__ = ["CONTENT_LIMIT", "BusSteps", "HostSide", "begin_call", "cause_of", "chain_of", "unavailable"]
+__all__ = ["CONTENT_LIMIT", "BusSteps", "HostSide", "cause_of", "chain_of", "in_flight", "unavailable"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -74,9 +73,6 @@ class HostSide(Protocol):
 
     async def capability(self, hook: str, **arguments: Any) -> Any:
         """Call the host's implementation of a capability hook."""
-
-    def make_tool(self, kind: str, handler: Callable[..., Any], described: Mapping[str, Any]) -> Any:
-        """Return the specification of a tool or action."""
 
 
 class BusSteps:
@@ -124,33 +120,36 @@ class BusSteps:
         except JournalError as error:
             raise unavailable(plugin, error) from error
 
-    def refuse(self, plugin: Plugin, what: str, refusal: RefusedError) -> None:
-        """Count and write down a refusal that was found before the call came here: params that cannot be read."""
-        self._refused(plugin, what, refusal, None)
-
-    def _refused(self, plugin: Plugin, what: str, refusal: RefusedError, session_id: str | None) -> None:
+    def refuse(self, plugin: Plugin, what: str, refusal: RefusedError, session_id: str | None = None) -> None:
         """Count a refusal and write it down soon, folded with others like it of the same second."""
         plugin.counts.refused[refusal.reason] += 1
         permission = getattr(refusal, "permission", None)
         data = {"call": what, "reason": refusal.reason, "permission": permission, "text": describe(refusal)}
-        if not isinstance(session_id, str) or session_id not in self._host.sessions:
-            scope = current_scope(plugin.name)
-            session_id = scope.session_id if scope is not None else None
-        record = Record("refusal", self._host.clock.time_ms(), plugin.name, session_id, None, data)
+        record = Record(
+            "refusal", self._host.clock.time_ms(), plugin.name, self._session_of(plugin, session_id), None, data
+        )
         # By the kind of permission only: the names of actions are the plugin's to invent, one a call.
         kind = permission.partition(":")[0] if isinstance(permission, str) and what == "request_action" else permission
         with suppress(UnavailableRefused):
             self._journal.append_soon(record, fold=(what, refusal.reason, kind))
 
+    def _session_of(self, plugin: Plugin, session_id: str | None) -> str | None:
+        """Return the session that a refused call is recorded under: the one it names, its hook's, or the only one."""
+        for meant in (session_id, None):  # one that is not open is no session to record under
+            with suppress(RefusedError):
+                return self._host.session_for(plugin.name, meant).id
+        return None
 
-def begin_call(plugin: Plugin, take: Callable[[float], None], now: float) -> None:
-    """Count a call as in flight and against its rate, both or neither."""
+
+@contextmanager
+def in_flight(plugin: Plugin, take: Callable[[float], None], now: float) -> Generator[None]:
+    """Count a call as in flight while the block runs, and against its rate: both or neither."""
     plugin.budget.begin_call()
     try:
         take(now)
-    except BudgetRefused:
+        yield
+    finally:
         plugin.budget.end_call()
-        raise
 
 
 def chain_of(plugin: Plugin, scope: Scope | None, session_id: str) -> tuple[str, ...]:

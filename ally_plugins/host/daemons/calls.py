@@ -1,6 +1,6 @@
 """A daemon's requests as calls on the bus: read, stamped with its identity, and answered.
 
-The out-of-process twin of `port`: what a call may do is the bus's to decide, who makes it is the connection's word.
+What a call may do is the bus's to decide, who makes it is the connection's word.
 """
 
 from __future__ import annotations
@@ -12,6 +12,17 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from attrs import evolve
+
+from ally_plugins.contract.calls import (
+    PluginCall,
+    Register,
+    RegisterAction,
+    RegisterTool,
+    ReportProgress,
+    StartTask,
+    Unregister,
+)
 from ally_plugins.contract.values.errors import (
     EncodeError,
     PermissionRefused,
@@ -20,7 +31,6 @@ from ally_plugins.contract.values.errors import (
     ToolCallError,
     UnavailableRefused,
 )
-from ally_plugins.contract.values.frozen import EMPTY
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.inert import inert
 from ally_plugins.contract.values.scope import SCOPE, Scope
@@ -28,8 +38,10 @@ from ally_plugins.runtime.lanes.lane import Crash
 from ally_plugins.runtime.lanes.link import RemoteCrash
 from ally_plugins.runtime.lanes.plugin import RunState
 from ally_plugins.wire.codes import BUSY, CANCELLED, INTERNAL_ERROR, METHOD_NOT_FOUND, NOT_INITIALIZED, write_error
-from ally_plugins.wire.methods import read_params, unknown_method
-from ally_plugins.wire.values import context_to_wire, receipt_to_wire, tool_result_from
+from ally_plugins.wire.daemon_params import AckEvents, RegisterActionParams
+from ally_plugins.wire.methods import PLUGIN_METHODS, read_params, unknown_method
+from ally_plugins.wire.offers import ToolOffer
+from ally_plugins.wire.values import answer_to_wire, tool_result_from
 
 from .peer import Peer
 
@@ -47,6 +59,11 @@ _log: Final = logging.getLogger(__name__)
 
 IN_FLIGHT: Final = 64
 """Requests of one daemon that may be unanswered, of all kinds: twice its budget for those that are waited for."""
+
+REQUESTS: Final = frozenset(
+    name for name, method in PLUGIN_METHODS.items() if method.is_request and name != "initialize"
+)
+"""What a daemon may ask for; `initialize` is the first frame of a connection, and read there."""
 
 LONGEST_LOG: Final = 8_192
 """Characters of one log record of a daemon; the rest is cut."""
@@ -78,8 +95,7 @@ class DaemonCalls:
 
     def on_request(self, peer: Peer, request: Request) -> asyncio.Future[Any] | None:
         """Begin to answer a request."""
-        answer = _ANSWERS.get(request.method)
-        if answer is None:
+        if request.method not in REQUESTS:
             peer.fail(request.id, METHOD_NOT_FOUND, str(unknown_method(request.method)))
         elif not self.is_open:
             peer.fail(request.id, NOT_INITIALIZED, "calls may be made once `initialize` has been answered")
@@ -87,7 +103,7 @@ class DaemonCalls:
             peer.fail(request.id, BUSY, f"{self._in_flight} requests are unanswered; wait for one to return")
         else:
             self._in_flight += _counts(request)
-            return asyncio.get_running_loop().create_task(self._work(answer, peer, request))
+            return asyncio.get_running_loop().create_task(self._work(peer, request))
         return None
 
     def on_notice(self, notice: Notification) -> None:
@@ -103,9 +119,9 @@ class DaemonCalls:
         elif notice.method == "report_crash":
             self._crashed(params)
 
-    async def _work(self, answer: _Answer, peer: Peer, request: Request) -> None:
+    async def _work(self, peer: Peer, request: Request) -> None:
         try:
-            result = await self._answer(answer, request)
+            result = await self._answer(request)
         except asyncio.CancelledError:
             peer.fail(request.id, CANCELLED, "cancelled")
             raise
@@ -123,76 +139,40 @@ class DaemonCalls:
         finally:
             self._in_flight -= _counts(request)
 
-    async def _answer(self, answer: _Answer, request: Request) -> Any:
+    async def _answer(self, request: Request) -> Any:
         try:
             params = read_params(request.method, request.params, self._plugin.name)
         except RefusedError as refusal:
             self._bus.refuse(self._plugin, request.method, refusal)
             raise
-        SCOPE.set(self._lane.scope_of(params.cause, params.session_id))
-        return await answer(self, params)
+        # What a task says of itself is said for that task, whatever it reacts to.
+        cause = params.task_id if isinstance(params, ReportProgress) else params.cause
+        SCOPE.set(self._lane.scope_of(cause, params.session_id))
+        if isinstance(params, AckEvents):
+            await self._acknowledge(self._plugin.name, params.offset)
+            return None
+        return answer_to_wire(request.method, await self._bus.call(self._plugin, self._completed(params)))
+
+    def _completed(self, params: Any) -> PluginCall[Any]:
+        """Return a call with what stays in the daemon's process: here that is to be asked for there."""
+        if isinstance(params, ToolOffer):
+            return self._registration("action" if isinstance(params, RegisterActionParams) else "tool", params)
+        if isinstance(params, StartTask):
+            return evolve(params, work=self._run_task(params.name))  # closed by the bus when it is refused
+        call: PluginCall[Any] = params
+        return call
+
+    def _registration(self, kind: str, offer: ToolOffer) -> Register:
+        described = offer.described
+        if kind == "tool":
+            described.pop("agent", None)
+        register = RegisterTool if kind == "tool" else RegisterAction
+        return register(handler=self._handler(kind, offer.name), options=described)
 
     def let_go(self, link: Link) -> None:
         """Use a connection no more that has ended."""
         if self.link is link:
             self.link = None
-
-    # --- the calls ---
-
-    async def _add_message(self, params: Any) -> Any:
-        receipt = await self._bus.accept_message(
-            self._plugin,
-            params.role,
-            params.content,
-            session_id=params.session_id,
-            key=params.key,
-            deliver_as=params.deliver_as,
-            trigger_turn=params.trigger_turn,
-            metadata=params.metadata,
-        )
-        return receipt_to_wire(receipt)
-
-    async def _emit_event(self, params: Any) -> Any:
-        data = params.data if params.data is not None else EMPTY
-        return receipt_to_wire(
-            await self._bus.emit_event(self._plugin, params.type, data, session_id=params.session_id)
-        )
-
-    async def _get_context(self, params: Any) -> Any:
-        context = await self._bus.get_context(
-            self._plugin, params.parts, since=params.since, session_id=params.session_id
-        )
-        return context_to_wire(context)
-
-    async def _register_tool(self, params: Any) -> Any:
-        return receipt_to_wire(await self.register("tool", params))
-
-    async def _register_action(self, params: Any) -> Any:
-        return receipt_to_wire(await self.register("action", params))
-
-    async def _unregister(self, params: Any) -> None:
-        await self._bus.unregister(self._plugin, params.name)
-
-    async def _request_action(self, params: Any) -> Any:
-        return await self._bus.request_action(
-            self._plugin,
-            params.action,
-            params.arguments if params.arguments is not None else EMPTY,
-            session_id=params.session_id,
-            timeout=params.timeout,
-        )
-
-    async def _start_task(self, params: Any) -> Any:
-        work = self._run_task(params.name)  # closed by the bus when it is refused
-        task = await self._bus.start_task(self._plugin, params.name, work, session_id=params.session_id)
-        return {"task_id": task.id}
-
-    async def _task_progress(self, params: Any) -> None:
-        SCOPE.set(self._lane.scope_of(params.task_id, params.session_id))
-        await self._bus.task_progress(self._plugin, params.progress, params.message)
-
-    async def _ack_events(self, params: Any) -> None:
-        await self._acknowledge(self._plugin.name, params.offset)
 
     def _log(self, params: Any) -> None:
         if self._bus.may_log(self._plugin):
@@ -215,17 +195,13 @@ class DaemonCalls:
 
     # --- what the daemon offers ---
 
-    async def register(self, kind: str, offer: Any) -> Any:
-        """Take on a tool or an action of the daemon's, be it from `initialize` or later. Raises RefusedError."""
-        described = offer.described
-        if kind == "tool":
-            described.pop("agent", None)
-        return await self._bus.register(self._plugin, kind, self._handler(kind, offer.name), described)
+    async def offer(self, kind: str, offer: ToolOffer) -> bool:
+        """Take on what `initialize` offers, and say so; what is not granted is left out, as for decorators.
 
-    async def offer(self, kind: str, offer: Any) -> bool:
-        """Take on what `initialize` offers; what is not granted is left out, as for decorators. Say whether it was."""
+        Raises RefusedError for any other reason.
+        """
         try:
-            await self.register(kind, offer)
+            await self._bus.call(self._plugin, self._registration(kind, offer))
         except PermissionRefused as refusal:
             _log.info("the %s %r of %r is not offered: %s", kind, offer.name, self._plugin.name, refusal)
             return False
@@ -234,7 +210,7 @@ class DaemonCalls:
     async def unregister(self, name: str) -> None:
         """Take back what a daemon does not offer any more."""
         with suppress(RefusedError):
-            await self._bus.unregister(self._plugin, name)
+            await self._bus.call(self._plugin, Unregister(name=name))
 
     def _handler(self, kind: str, name: str) -> Callable[..., Awaitable[Any]]:
         method = "call_tool" if kind == "tool" else "run_action"
@@ -284,25 +260,10 @@ class DaemonCalls:
     async def _progressed(self, scope: Scope, told: Progress) -> None:
         SCOPE.set(scope)
         with suppress(RefusedError):  # counted and written down; a notification has no answer
-            await self._bus.task_progress(self._plugin, told.progress, told.message)
+            call = ReportProgress(task_id=scope.task_id or "", progress=told.progress, message=told.message)
+            await self._bus.call(self._plugin, call)
 
 
 def _counts(request: Request) -> bool:
     """Say whether a request is one of those in flight: not acknowledgements, of which a window may be on its way."""
     return request.method != "ack_events"
-
-
-_Answer = Callable[[DaemonCalls, Any], Awaitable[Any]]
-
-_ANSWERS: Final[dict[str, _Answer]] = {
-    "add_message": DaemonCalls._add_message,  # noqa: SLF001 - the class's own table
-    "emit_event": DaemonCalls._emit_event,  # noqa: SLF001
-    "get_context": DaemonCalls._get_context,  # noqa: SLF001
-    "register_tool": DaemonCalls._register_tool,  # noqa: SLF001
-    "register_action": DaemonCalls._register_action,  # noqa: SLF001
-    "unregister": DaemonCalls._unregister,  # noqa: SLF001
-    "request_action": DaemonCalls._request_action,  # noqa: SLF001
-    "start_task": DaemonCalls._start_task,  # noqa: SLF001
-    "task_progress": DaemonCalls._task_progress,  # noqa: SLF001
-    "ack_events": DaemonCalls._ack_events,  # noqa: SLF001
-}

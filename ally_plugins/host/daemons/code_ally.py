@@ -9,6 +9,7 @@ from attrs import define
 
 from ally_plugins.catalog.code_ally.plugin import LegacyPlugin
 from ally_plugins.catalog.home.files import NO_BYTECODE
+from ally_plugins.contract.calls import RegisterTool
 from ally_plugins.contract.values.errors import RefusedError
 from ally_plugins.contract.values.verdicts import Ask
 from ally_plugins.host.bus.bus import PluginMessageBus
@@ -45,7 +46,7 @@ class LegacyMember:
             plugin.confirms = self.legacy.confirmations
         for handler, described in legacy_tools(self.legacy, self._link, self._programs(), lambda: plugin.state.value):
             try:
-                await self.bus.register(plugin, "tool", handler, described)
+                await self.bus.call(plugin, RegisterTool(handler=handler, options=described))
             except RefusedError as refusal:
                 _log.info("the tool %r of %r is not offered: %s", described["name"], plugin.name, refusal)
 

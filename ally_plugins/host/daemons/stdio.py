@@ -186,7 +186,7 @@ async def welcome(remote: Remote, peer: Peer) -> None:
             try:
                 async with asyncio.timeout(limit):
                     await peer.request("start", {})
-            except TimeoutError:
+            except (TimeoutError, TimedOut):  # by whichever clock runs out first, the host's or the daemon's
                 raise StartFailed(f"ally_start did not return within {limit:g} s") from None
     except StartFailed:
         raise

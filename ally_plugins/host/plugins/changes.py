@@ -14,7 +14,7 @@ import attrs
 from attrs import define, field
 
 from ally_plugins.contract.tools.declared import collect_actions, collect_tools
-from ally_plugins.contract.values.errors import NotFoundRefused, OrderError, RefusedError
+from ally_plugins.contract.values.errors import NotFoundRefused, OrderError
 from ally_plugins.runtime.lanes import lane as lanes
 from ally_plugins.runtime.lanes.observers import Observers
 from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState
@@ -212,10 +212,7 @@ class CrewChanges:
             return
         for kind in new:
             for spec in _OFFERED[kind](plugin.instance):
-                try:
-                    await self.crew.bus.register(plugin, kind, spec.handler, {"spec": spec})
-                except RefusedError as refusal:
-                    _log.info("the %s %r of %r is not offered: %s", kind, spec.name, plugin.name, refusal)
+                await self.crew.offer(plugin, spec)
 
     async def _take_again(self, plugin: Plugin, remote: Remote) -> None:
         """Take on all that a daemon offered when it was greeted."""

@@ -15,12 +15,13 @@ from attrs import define, field
 
 from ally_plugins.catalog.decide.record import PluginRecord
 from ally_plugins.catalog.registry import load_class
+from ally_plugins.contract.calls import RegisterAction, RegisterTool
 from ally_plugins.contract.handle import Ally
 from ally_plugins.contract.settings import Secret
-from ally_plugins.contract.tools.declared import collect_actions, collect_tools
+from ally_plugins.contract.tools.declared import ToolSpec, collect_actions, collect_tools
 from ally_plugins.contract.values.errors import AllyError, PluginError, PluginLoadError, RefusedError, TimedOut
 from ally_plugins.host.bus.bus import PluginMessageBus
-from ally_plugins.host.bus.handle_port import PluginPort
+from ally_plugins.host.bus.outbound import BusOutbound
 from ally_plugins.runtime.lanes import lane as lanes
 from ally_plugins.runtime.lanes.dispatch import Dispatcher
 from ally_plugins.runtime.lanes.lane import Crash, Lane
@@ -162,7 +163,7 @@ class Crew:
         try:
             factory = member.factory if member.factory is not None else load_class(record)
             directory = self.data_dir(plugin.name) if self.data_dir is not None else None
-            port = PluginPort(plugin, self.bus, self.supports)
+            port = BusOutbound(plugin, self.bus, self.supports)
             member.ally = Ally(plugin.name, port, settings=record.settings, data_dir=directory)
             instance = build(factory, member.ally)
             manifest = record.manifest if member.is_declared else None
@@ -268,10 +269,15 @@ class Crew:
             if member.is_declared:
                 check_offered(plugin.name, kind, specs, member.record.manifest)
             for spec in specs:
-                try:
-                    await self.bus.register(plugin, kind, spec.handler, {"spec": spec})
-                except RefusedError as refusal:
-                    _log.info("the %s %r of %r is not offered: %s", kind, spec.name, plugin.name, refusal)
+                await self.offer(plugin, spec)
+
+    async def offer(self, plugin: Plugin, spec: ToolSpec) -> None:
+        """Register what a decorator offers; what is refused is left out, and said so in the log."""
+        register = RegisterTool if spec.kind == "tool" else RegisterAction
+        try:
+            await self.bus.call(plugin, register(handler=spec.handler, spec=spec))
+        except RefusedError as refusal:
+            _log.info("the %s %r of %r is not offered: %s", spec.kind, spec.name, plugin.name, refusal)
 
     def _fail(self, plugin: Plugin, reason: str) -> None:
         hint = f"see `ally-plugins info {plugin.name}`"

@@ -1,0 +1,87 @@
+"""What a daemon sends besides the calls of its plugin: offers in full, acknowledgements, logs, crashes, its token.
+
+One class for the params of each message, as in `contract.calls`; the host reads them strictly.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from attrs import field, frozen
+
+from ally_plugins.contract.calls import CAUSE, SESSION
+from ally_plugins.contract.shapes import FLAG, TEXT, one_of, said
+
+from .offers import ToolOffer
+
+__all__ = [
+    "LOG_LEVELS",
+    "AckEvents",
+    "ConnectParams",
+    "Log",
+    "RegisterActionParams",
+    "RegisterToolParams",
+    "ReportCrash",
+]
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+@frozen(kw_only=True)
+class _Frame:
+    """What each of them may say: where it belongs, and what it reacts to."""
+
+    session_id: str | None = field(default=None, metadata=SESSION)
+    cause: str | None = field(default=None, metadata=CAUSE)
+
+
+@frozen(kw_only=True)
+class RegisterToolParams(ToolOffer):
+    """Offer a tool from now on, until it is unregistered or the daemon ends."""
+
+    session_id: str | None = field(default=None, metadata=SESSION)
+    cause: str | None = field(default=None, metadata=CAUSE)
+
+
+@frozen(kw_only=True)
+class RegisterActionParams(ToolOffer):
+    """Offer an action from now on, until it is unregistered or the daemon ends."""
+
+    session_id: str | None = field(default=None, metadata=SESSION)
+    cause: str | None = field(default=None, metadata=CAUSE)
+
+
+@frozen(kw_only=True)
+class AckEvents(_Frame):
+    """Everything up to this event of a durable subscription is done, and is not sent again. On disk when answered."""
+
+    offset: str = field(metadata=said(TEXT, "the `offset` of the last event that is done, as it was sent"))
+
+
+@frozen(kw_only=True)
+class Log(_Frame):
+    """Write a line into the plugin's log."""
+
+    level: Literal["debug", "info", "warning", "error"] = field(
+        metadata=said(one_of(*LOG_LEVELS), "how much it matters")
+    )
+    message: str = field(metadata=said(TEXT, "the line"))
+
+
+@frozen(kw_only=True)
+class ReportCrash(_Frame):
+    """A hook of the daemon's failed on an event, which has no answer that could say so. It is counted as a crash."""
+
+    hook: str = field(metadata=said(TEXT, "the hook"))
+    error: str = field(metadata=said(TEXT, "the name of the error's type, and nothing else"))
+    event_id: str | None = field(default=None, metadata=said(TEXT, "the event that it failed on"))
+    is_final: bool = field(default=False, metadata=said(FLAG, "whether the daemon cannot go on"))
+
+
+@frozen(kw_only=True)
+class ConnectParams:
+    """The first frame on the host's own socket, by a `socket` daemon that talks back: here is my token."""
+
+    token: str = field(repr=False, metadata=said(TEXT, "what the environment has as ALLY_TOKEN"))
+    protocol: str = field(metadata=said(TEXT, "the version of the wire that it speaks"))
+    name: str | None = field(default=None, metadata=said(TEXT, "its own name; the token decides who it is"))
