@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser, SkipParser
 
-if TYPE_CHECKING:
-    from pathlib import Path
+# `tests.kit` is imported by this name, from both folders of tests. The checkout cannot be on the path for it: the
+# package lies there too, and what is tested is the installed one. pytest makes its own modules below this one.
+sys.modules["tests"] = folder_of_tests = ModuleType("tests")
+folder_of_tests.__path__ = [str(Path(__file__).parent / "tests")]
+pytest.register_assert_rewrite("tests.kit")
+
+# A busy machine is no failure of the code, so nothing has a deadline: what must be fast is measured in benchmarks/.
+# CI decides about a change, so it draws the same examples for the same code; everybody's own runs find new ones.
+settings.register_profile(
+    "ci",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    max_examples=50,  # half of Hypothesis's own: the soak draws twenty times as many
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("soak", settings.get_profile("ci"), derandomize=False, max_examples=1000)
+settings.load_profile("ci")  # `--hypothesis-profile soak` comes after this
 
 # Its tests lie in a folder of its name, which pytest would take for the package if that were not there already.
 with contextlib.suppress(ImportError):

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
 T = TypeVar("T")
-
-# A busy machine is no failure of the code: what must be fast is measured in benchmarks/.
-# CI decides about a change, so it draws the same examples for the same code; everybody's own runs find new ones.
-settings.register_profile(
-    "ally",
-    deadline=None,
-    derandomize=bool(os.environ.get("CI")),
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.load_profile("ally")
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ally_plugins import GateRefused, ToolCall, ToolResult, hookimpl
@@ -140,7 +140,6 @@ def test_a_clean_value_is_the_very_same_object() -> None:
     assert redact_all(value) is value
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES)
 def test_any_value_is_searched_without_an_error_and_a_second_time_changes_nothing(value: Any) -> None:
     find_hidden(value)

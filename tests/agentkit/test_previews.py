@@ -8,6 +8,7 @@ import pytest
 
 from ally_plugins import ToolCall, file_preview
 from ally_plugins.adapters.kit.previews import MAX_PREVIEW_BYTES
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def shown(tmp_path: Path, run: Callable[..., Any]) -> Callable[..., Any]:
+def shown(tmp_path: Path) -> Callable[..., Any]:
     preview = file_preview(tmp_path)
-    return lambda name, **arguments: run(preview(ToolCall(name, arguments)))
+    return lambda name, **arguments: go(preview(ToolCall(name, arguments)))
 
 
 def test_a_new_file_is_created_and_a_known_one_written(shown: Callable[..., Any], tmp_path: Path) -> None:

@@ -24,7 +24,10 @@ from ally_plugins import (
     hookimpl,
     tool,
 )
+from ally_plugins.policy.budget import Limits
 from ally_plugins.runtime.lanes.plugin import RunState
+from tests.kit.hosts import make_plugin, new_host, setup
+from tests.kit.waiting import go
 
 
 class Offers:
@@ -52,13 +55,13 @@ class Offers:
         return {"message": "fine", "detail": detail, "session": self.ally.session}
 
 
-def test_decorators_and_calls_at_run_time_take_the_same_way(run: Any, new_host: Any, puppet: Any) -> None:
+def test_decorators_and_calls_at_run_time_take_the_same_way() -> None:
     async def count(text: str, times: int = 1) -> int:
         """Count characters."""
         return len(text) * times
 
     async def main() -> None:
-        at_run_time = puppet()
+        at_run_time = make_plugin()
         plugins = {"decorated": Offers, "late": at_run_time}
         async with new_host(plugins=plugins) as host:
             host.session("s")
@@ -76,10 +79,10 @@ def test_decorators_and_calls_at_run_time_take_the_same_way(run: Any, new_host: 
             kept = [record.ref for record in host.journal.reading.records() if record.kind == "registration"]
             assert kept == ["decorated:count", "decorated:stats", "late:count", "late:do"]
 
-    run(main())
+    go(main())
 
 
-def test_a_decorator_without_its_grant_is_left_out_and_counted(run: Any, new_host: Any) -> None:
+def test_a_decorator_without_its_grant_is_left_out_and_counted() -> None:
     async def main() -> None:
         async with new_host(plugins={"p": Offers}, grants={"p": ["actions"]}) as host:
             assert not list(host.tools)
@@ -87,7 +90,7 @@ def test_a_decorator_without_its_grant_is_left_out_and_counted(run: Any, new_hos
             assert host.plugins["p"].is_running
             assert host.plugins["p"].counts.refused == {"permission": 1}
 
-    run(main())
+    go(main())
 
 
 BAD_ARGUMENTS: list[dict[str, Any]] = [
@@ -101,9 +104,7 @@ BAD_ARGUMENTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("arguments", BAD_ARGUMENTS)
-def test_arguments_that_do_not_fit_are_refused_before_anything_runs(
-    arguments: dict[str, Any], run: Any, new_host: Any
-) -> None:
+def test_arguments_that_do_not_fit_are_refused_before_anything_runs(arguments: dict[str, Any]) -> None:
     async def main() -> None:
         async with new_host(plugins={"p": Offers}) as host:
             with pytest.raises(ArgumentsError):
@@ -111,12 +112,10 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_runs(
             assert Offers.last.ran == []
             assert host.plugins["p"].counts.crashes == 0
 
-    run(main())
+    go(main())
 
 
-def test_a_handler_that_is_a_def_runs_in_a_thread_and_does_not_hold_up_the_loop(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_handler_that_is_a_def_runs_in_a_thread_and_does_not_hold_up_the_loop() -> None:
     released = threading.Event()
 
     def wait() -> str:
@@ -125,7 +124,7 @@ def test_a_handler_that_is_a_def_runs_in_a_thread_and_does_not_hold_up_the_loop(
         return threading.current_thread().name
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             await plugin.ally.register_tool(wait)
             calls = [asyncio.create_task(host.call_tool("wait")) for _ in range(3)]
@@ -134,13 +133,11 @@ def test_a_handler_that_is_a_def_runs_in_a_thread_and_does_not_hold_up_the_loop(
             results = await asyncio.gather(*calls)
             assert all(result.output == "ally-p:wait" for result in results)
 
-    run(main())
+    go(main())
 
 
 @pytest.mark.parametrize("is_async", [True, False])
-def test_a_handler_that_is_too_slow_is_an_error_and_a_crash(
-    is_async: bool, run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_handler_that_is_too_slow_is_an_error_and_a_crash(is_async: bool) -> None:
     ended: list[str] = []
     released = threading.Event()
 
@@ -154,7 +151,7 @@ def test_a_handler_that_is_too_slow_is_an_error_and_a_crash(
         released.wait(5)
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             await plugin.ally.register_tool(slow if is_async else slow_def, name="slow", timeout=0.02)
             start = time.monotonic()
@@ -166,12 +163,10 @@ def test_a_handler_that_is_too_slow_is_an_error_and_a_crash(
             assert host.plugins["p"].counts.crashes == 1
             released.set()
 
-    run(main())
+    go(main())
 
 
-def test_what_handlers_raise_is_an_error_for_the_caller_and_five_of_them_end_in_quarantine(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_what_handlers_raise_is_an_error_for_the_caller_and_five_of_them_end_in_quarantine() -> None:
     kinds: list[BaseException] = [
         ZeroDivisionError("x"),
         SystemExit(3),
@@ -181,7 +176,7 @@ def test_what_handlers_raise_is_an_error_for_the_caller_and_five_of_them_end_in_
     ]
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
 
         async def fail() -> None:
             raise kinds.pop()
@@ -198,12 +193,12 @@ def test_what_handlers_raise_is_an_error_for_the_caller_and_five_of_them_end_in_
                 await host.call_tool("fail")
             assert not list(host.tools)
 
-    run(main())
+    go(main())
 
 
-def test_a_refusal_that_a_handler_does_not_catch_is_no_crash(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_refusal_that_a_handler_does_not_catch_is_no_crash() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
 
         async def speak() -> None:
             await plugin.ally.add_message("user", "not granted", session_id="s")
@@ -215,10 +210,10 @@ def test_a_refusal_that_a_handler_does_not_catch_is_no_crash(run: Any, new_host:
                 await host.call_tool("speak")
             assert host.plugins["p"].counts.crashes == 0
 
-    run(main())
+    go(main())
 
 
-def test_a_name_that_several_plugins_have_must_be_said_in_full(run: Any, new_host: Any) -> None:
+def test_a_name_that_several_plugins_have_must_be_said_in_full() -> None:
     async def main() -> None:
         async with new_host(plugins={"a": Offers, "b": Offers}) as host:
             with pytest.raises(NotFoundRefused, match="name one of a:count, b:count"):
@@ -228,17 +223,15 @@ def test_a_name_that_several_plugins_have_must_be_said_in_full(run: Any, new_hos
             with pytest.raises(NotFoundRefused, match="there are: a:count, b:count"):
                 await host.call_tool("c:count", {"text": "xy"})
 
-    run(main())
+    go(main())
 
 
-def test_what_is_registered_twice_is_refused_and_what_is_taken_back_is_gone(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_what_is_registered_twice_is_refused_and_what_is_taken_back_is_gone() -> None:
     async def ping() -> str:
         return "pong"
 
     async def main() -> None:
-        a, b = puppet(), puppet()
+        a, b = make_plugin(), make_plugin()
         async with new_host(plugins={"a": a, "b": b}) as host:
             await a.ally.register_tool(ping)
             with pytest.raises(ValidationRefused, match="has a tool 'ping' already"):
@@ -254,7 +247,7 @@ def test_what_is_registered_twice_is_refused_and_what_is_taken_back_is_gone(
             await a.ally.register_tool(ping)
             assert (await host.call_tool("ping")).output == "pong"
 
-    run(main())
+    go(main())
 
 
 WRONG: list[tuple[Any, dict[str, Any]]] = [
@@ -271,43 +264,43 @@ WRONG: list[tuple[Any, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("handler", "described"), WRONG)
 def test_a_registration_that_makes_no_sense_is_refused_and_leaves_nothing(
-    handler: Any, described: dict[str, Any], run: Any, new_host: Any, puppet: Any
+    handler: Any, described: dict[str, Any]
 ) -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             with pytest.raises(ValidationRefused):
                 await plugin.ally.register_tool(handler, **described)
             assert not list(host.tools)
 
-    run(main())
+    go(main())
 
 
-def test_tools_are_limited_in_number(run: Any, new_host: Any, puppet: Any, limited: Any) -> None:
+def test_tools_are_limited_in_number() -> None:
     async def ping() -> str:
         return "pong"
 
     async def main() -> None:
-        plugin = puppet()
-        async with new_host(plugins={"p": limited(plugin, tools=2)}):
+        plugin = make_plugin()
+        async with new_host(plugins={"p": setup(plugin, limits=Limits(tools=2))}):
             await plugin.ally.register_tool(ping, name="one")
             await plugin.ally.register_action(ping, name="two")
             with pytest.raises(BudgetRefused, match="has 2 tools"):
                 await plugin.ally.register_tool(ping, name="three")
 
-    run(main())
+    go(main())
 
 
-def test_a_plugin_that_stops_takes_its_tools_along(run: Any, new_host: Any) -> None:
+def test_a_plugin_that_stops_takes_its_tools_along() -> None:
     async def main() -> None:
         async with new_host(plugins={"p": Offers, "q": Offers}) as host:
             found = host.tools.find("p:count")
             host.plugins["p"].set_state(RunState.QUARANTINED, "enough")
             assert [each.full_name for each in (*host.tools, *host.actions)] == ["q:count", "q:stats"]
             with pytest.raises(ToolCallError, match="'p' is quarantined"):
-                await found.run({"text": "x"}, None)
+                await found.run({"text": "x"}, None)  # type: ignore[arg-type]  # it does not get that far
 
-    run(main())
+    go(main())
 
 
 # --- actions
@@ -327,7 +320,7 @@ class Compacts:
         return None
 
 
-def test_an_action_runs_for_the_person_and_is_announced_and_written_down(run: Any, new_host: Any) -> None:
+def test_an_action_runs_for_the_person_and_is_announced_and_written_down() -> None:
     told: list[Any] = []
 
     async def main() -> None:
@@ -352,22 +345,22 @@ def test_an_action_runs_for_the_person_and_is_announced_and_written_down(run: An
                 ("stats", "person"), ("compact", "agent"),
             ]  # fmt: skip
 
-    run(main())
+    go(main())
     assert [(e.plugin_name, e.action, dict(e.arguments), e.requested_by) for e in told[:2]] == [
         ("p", "stats", {"detail": True}, "person"),
         ("host", "compact", {"to": 5}, "agent"),
     ]
 
 
-def test_a_plugin_asks_for_actions_by_name_and_each_name_is_a_grant(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_plugin_asks_for_actions_by_name_and_each_name_is_a_grant() -> None:
     heard: list[Any] = []
 
     async def ally_plugin_action_requested(self: Any, event: Any) -> None:
         heard.append((event.requested_by, event.origin))
 
     async def main() -> None:
-        plugin = puppet(ally_plugin_action_requested=ally_plugin_action_requested)
-        listener = puppet(ally_plugin_action_requested=ally_plugin_action_requested)
+        plugin = make_plugin(ally_plugin_action_requested=ally_plugin_action_requested)
+        listener = make_plugin(ally_plugin_action_requested=ally_plugin_action_requested)
         grants = {"a": ["request_action:p:stats", "events:*"], "b": ["events:*"], "p": ["actions"]}
         plugins = {"a": plugin, "b": listener, "p": Offers}
         async with new_host(plugins=plugins, grants=grants, implementation=Compacts()) as host:
@@ -380,16 +373,16 @@ def test_a_plugin_asks_for_actions_by_name_and_each_name_is_a_grant(run: Any, ne
             await session.drained()
             assert heard == [("a", ("a",))]  # b hears of it, a caused it
 
-    run(main())
+    go(main())
 
 
-def test_no_plugin_s_action_is_taken_for_the_host_s_own(run: Any, new_host: Any, puppet: Any) -> None:
+def test_no_plugin_s_action_is_taken_for_the_host_s_own() -> None:
     async def compact() -> str:
         """Pretend to be the host's."""
         return "hijacked"
 
     async def main() -> None:
-        thief, asker = puppet(), puppet()
+        thief, asker = make_plugin(), make_plugin()
         plugins = {"thief": thief, "asker": asker}
         async with new_host(plugins=plugins, implementation=Compacts(), actions=["compact"]) as host:
             session = host.session("s")
@@ -399,14 +392,12 @@ def test_no_plugin_s_action_is_taken_for_the_host_s_own(run: Any, new_host: Any,
             assert await session.request_action("thief:compact") == "hijacked"
             assert asker.ally.supports("compact")
 
-    run(main())
+    go(main())
 
 
-def test_a_host_s_action_that_fails_or_hangs_is_an_error_and_no_crash_of_the_plugin(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_host_s_action_that_fails_or_hangs_is_an_error_and_no_crash_of_the_plugin() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, implementation=Compacts()) as host:
             host.session("s")
             with pytest.raises(ToolCallError, match="ZeroDivisionError"):
@@ -418,14 +409,12 @@ def test_a_host_s_action_that_fails_or_hangs_is_an_error_and_no_crash_of_the_plu
             assert host.plugins["p"].counts.crashes == 0
             assert host.plugins["p"].budget.in_flight == 0
 
-    run(main())
+    go(main())
 
 
-def test_an_action_of_a_session_that_is_closed_meanwhile_is_refused_in_words(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_an_action_of_a_session_that_is_closed_meanwhile_is_refused_in_words() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, implementation=Compacts()) as host:
             session = host.session("s")
             call = asyncio.create_task(plugin.ally.request_action("compact"))
@@ -437,10 +426,10 @@ def test_an_action_of_a_session_that_is_closed_meanwhile_is_refused_in_words(
                 assert "closed" in str(refusal)
             assert host.plugins["p"].counts.crashes == 0
 
-    run(main())
+    go(main())
 
 
-def test_how_an_action_ended_is_written_down(run: Any, new_host: Any) -> None:
+def test_how_an_action_ended_is_written_down() -> None:
     class Worker:
         def __init__(self, ally: Ally) -> None:
             self.ally = ally
@@ -467,6 +456,6 @@ def test_how_an_action_ended_is_written_down(run: Any, new_host: Any) -> None:
             assert {record.ref for record in ended} == asked
             return [record.data for record in ended]
 
-    good, bad = run(main())
+    good, bad = go(main())
     assert good == {"name": "good", "state": "done", "reason": ""}
     assert (bad["state"], "no such thing" in bad["reason"]) == ("failed", True)

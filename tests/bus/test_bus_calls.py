@@ -23,7 +23,10 @@ from ally_plugins import (
     ValidationRefused,
     hookimpl,
 )
+from ally_plugins.policy.budget import Limits
 from ally_plugins.runtime.lanes.plugin import RunState
+from tests.kit.hosts import make_plugin, new_host, setup
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,16 +78,16 @@ class Compacts:
 
 
 @EVERY_CALL
-def test_a_call_succeeds_with_its_grant_and_nothing_else(call: str, run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_call_succeeds_with_its_grant_and_nothing_else(call: str) -> None:
     grant, _, make = CALLS[call]
 
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, grants={"p": [grant]}, implementation=Compacts()) as host:
             host.session("s")
             return await make(plugin.ally)
 
-    answer = run(main())
+    answer = go(main())
     if call == "request_action":
         assert answer == {"compacted": {"to": 5}}
     elif call == "start_task":
@@ -97,14 +100,12 @@ def test_a_call_succeeds_with_its_grant_and_nothing_else(call: str, run: Any, ne
 
 
 @EVERY_CALL
-def test_a_call_is_refused_without_its_grant_naming_the_command_though_all_others_are_granted(
-    call: str, run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_call_is_refused_without_its_grant_naming_the_command_though_all_others_are_granted(call: str) -> None:
     grant, _, make = CALLS[call]
     others = {each for each, _, _ in CALLS.values()} - {grant}
 
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, grants={"p": others}, implementation=Compacts()) as host:
             session = host.session("s")
             with pytest.raises(PermissionRefused) as refused:
@@ -119,18 +120,16 @@ def test_a_call_is_refused_without_its_grant_naming_the_command_though_all_other
             assert not list(host.actions)
             assert not list(host.tasks)
 
-    run(main())
+    go(main())
 
 
 @EVERY_CALL
-def test_a_call_over_budget_is_refused_with_the_time_to_wait(
-    call: str, run: Any, new_host: Any, puppet: Any, limited: Any
-) -> None:
+def test_a_call_over_budget_is_refused_with_the_time_to_wait(call: str) -> None:
     grant, budget, make = CALLS[call]
 
     async def main() -> Any:
-        plugin = puppet()
-        given = limited(plugin, [grant], **{budget: 1})
+        plugin = make_plugin()
+        given = setup(plugin, [grant], limits=Limits(**{budget: 1}))
         async with new_host(plugins={"p": given}, implementation=Compacts()) as host:
             host.session("s")
             await make(plugin.ally)
@@ -141,13 +140,11 @@ def test_a_call_over_budget_is_refused_with_the_time_to_wait(
             assert host.plugins["p"].counts.refused == {"budget": 1}
             assert host.plugins["p"].budget.in_flight == 0
 
-    run(main())
+    go(main())
 
 
 @EVERY_CALL
-def test_a_call_is_made_as_a_plain_function_in_a_hook_that_is_a_def(
-    call: str, run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_call_is_made_as_a_plain_function_in_a_hook_that_is_a_def(call: str) -> None:
     grant, _, _ = CALLS[call]
     answers: list[Any] = []
 
@@ -155,7 +152,7 @@ def test_a_call_is_made_as_a_plain_function_in_a_hook_that_is_a_def(
         answers.append(BLOCKING[call](self.ally))
 
     async def main() -> Any:
-        plugin = puppet(ally_tool_call_start=ally_tool_call_start)
+        plugin = make_plugin(ally_tool_call_start=ally_tool_call_start)
         grants = [grant, "events:TOOL_CALL_START"]
         async with new_host(plugins={"p": plugin}, grants={"p": grants}, implementation=Compacts()) as host:
             session = host.session("s")
@@ -165,26 +162,24 @@ def test_a_call_is_made_as_a_plain_function_in_a_hook_that_is_a_def(
             if call == "start_task":
                 assert await answers[0].result() == 7
 
-    run(main())
+    go(main())
     assert len(answers) == 1
 
 
 @EVERY_CALL
-def test_a_blocking_call_on_the_loop_s_own_thread_raises_and_leaves_nothing_behind(
-    call: str, run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_blocking_call_on_the_loop_s_own_thread_raises_and_leaves_nothing_behind(call: str) -> None:
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             with pytest.raises(RuntimeError, match="own thread"):
                 BLOCKING[call](plugin.ally)
 
-    run(main())  # "never awaited" would be an error here
+    go(main())  # "never awaited" would be an error here
 
 
 @EVERY_CALL
-def test_a_call_before_start_and_after_stop_is_refused(call: str, run: Any, new_host: Any) -> None:
+def test_a_call_before_start_and_after_stop_is_refused(call: str) -> None:
     make = CALLS[call][2]
     early: list[asyncio.Task[Any]] = []
     handles: list[Ally] = []
@@ -204,61 +199,61 @@ def test_a_call_before_start_and_after_stop_is_refused(call: str, run: Any, new_
         async with new_host(plugins={"p": Hasty}, implementation=Compacts()) as host:
             host.session("s")
             assert host.plugins["p"].state == "running"
-            host.plugins["p"].state = "loaded"
+            host.plugins["p"].state = RunState.LOADED
             assert "ally_start" in await refused_at_import(handles[0])
-            host.plugins["p"].state = "running"
+            host.plugins["p"].state = RunState.RUNNING
         assert "stopped" in await refused_at_import(handles[0])
         with pytest.raises(UnavailableRefused):
             await asyncio.to_thread(BLOCKING[call], handles[0])
         await asyncio.gather(*early, return_exceptions=True)
 
-    run(main())
+    go(main())
 
 
-def test_a_plugin_may_speak_in_its_last_hook_and_not_after_it(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_plugin_may_speak_in_its_last_hook_and_not_after_it() -> None:
     last: list[Any] = []
 
     async def ally_stop(self: Any) -> None:
         last.append(await self.ally.add_message("user", "bye", session_id="s"))
 
     async def main() -> Any:
-        plugin = puppet(ally_stop=ally_stop)
+        plugin = make_plugin(ally_stop=ally_stop)
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
         with pytest.raises(UnavailableRefused):
             await plugin.ally.add_message("user", "late")
 
-    run(main())
+    go(main())
     assert last[0].state == "pending"
 
 
-def test_a_call_on_another_loop_is_carried_to_the_host_s(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_call_on_another_loop_is_carried_to_the_host_s() -> None:
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             receipt = await asyncio.to_thread(asyncio.run, plugin.ally.add_message("user", "from another loop"))
             assert [message.id for message in await session.safe_point()] == [receipt.id]
 
-    run(main())
+    go(main())
 
 
-def test_what_a_quarantined_plugin_says_is_refused_in_words(run: Any, new_host: Any, puppet: Any) -> None:
+def test_what_a_quarantined_plugin_says_is_refused_in_words() -> None:
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             host.plugins["p"].set_state(RunState.QUARANTINED, "five crashes")
             with pytest.raises(UnavailableRefused, match="'p' is quarantined"):
                 await plugin.ally.add_message("user", "hello")
 
-    run(main())
+    go(main())
 
 
 @pytest.mark.parametrize("role", ["user", "assistant", "system"])
-def test_each_role_is_a_grant_of_its_own(role: str, run: Any, new_host: Any, puppet: Any) -> None:
+def test_each_role_is_a_grant_of_its_own(role: str) -> None:
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, grants={"p": [f"add_message:{role}"]}) as host:
             session = host.session("s")
             for other in ("user", "assistant", "system"):
@@ -271,28 +266,28 @@ def test_each_role_is_a_grant_of_its_own(role: str, run: Any, new_host: Any, pup
             with pytest.raises(PermissionRefused, match="add_message:trigger_turn"):
                 await plugin.ally.add_message(role, "wake up", trigger_turn=True)
 
-    run(main())
+    go(main())
 
 
 @pytest.mark.parametrize("role", ["tool", "", "User", None, 7, ["user"]])
-def test_a_role_that_is_none_is_no_question_of_grants(role: Any, run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_role_that_is_none_is_no_question_of_grants(role: Any) -> None:
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             with pytest.raises(ValidationRefused):
                 await plugin.ally.add_message(role, "hello")
 
-    run(main())
+    go(main())
 
 
 BAD_TEXTS = ["", "bell\a", "esc\x1b[31m", "nul\0", "c1\x9b", "del\x7f", "cr\r\n", "\ud800", None, 5, b"bytes", ["x"]]
 
 
 @pytest.mark.parametrize("text", BAD_TEXTS)
-def test_text_that_could_do_harm_is_refused(text: Any, run: Any, new_host: Any, puppet: Any) -> None:
+def test_text_that_could_do_harm_is_refused(text: Any) -> None:
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             with pytest.raises(ValidationRefused):
@@ -301,12 +296,12 @@ def test_text_that_could_do_harm_is_refused(text: Any, run: Any, new_host: Any, 
                 await plugin.ally.add_message("user", text, key="k")
             assert await session.safe_point() == ()
 
-    run(main())
+    go(main())
 
 
-def test_a_message_ends_at_64_kib_of_utf_8(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_message_ends_at_64_kib_of_utf_8() -> None:
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             await plugin.ally.add_message("user", "ä" * 32_768)
@@ -317,27 +312,27 @@ def test_a_message_ends_at_64_kib_of_utf_8(run: Any, new_host: Any, puppet: Any)
             with pytest.raises(BudgetRefused, match="arguments_bytes"):
                 await plugin.ally.request_action("big", {"text": "x" * 70_000})
 
-    run(main())
+    go(main())
 
 
-def test_newlines_tabs_and_every_script_are_text(run: Any, new_host: Any, puppet: Any) -> None:
+def test_newlines_tabs_and_every_script_are_text() -> None:
     text = "one\n\ttwo \u2013 żółć 漢字 🙂 \u200f"
 
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             await plugin.ally.add_message("user", text)
             assert [message.content for message in await session.safe_point()] == [text]
 
-    run(main())
+    go(main())
 
 
-def test_no_metadata_replaces_the_stamp(run: Any, new_host: Any, puppet: Any) -> None:
+def test_no_metadata_replaces_the_stamp() -> None:
     forged = {"sourcePlugin": "other", "isPluginGenerated": False, "origin": ["nobody"], "mine": [1, {"a": "b"}]}
 
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             await plugin.ally.add_message("user", "hello", metadata=forged)
@@ -349,19 +344,19 @@ def test_no_metadata_replaces_the_stamp(run: Any, new_host: Any, puppet: Any) ->
             with pytest.raises(TypeError):
                 message.metadata["sourcePlugin"] = "other"
 
-    run(main())
+    go(main())
 
 
 @pytest.mark.parametrize("metadata", [5, "text", ["a"], {1: 2}, {"x": object()}, {"x": math.nan}, {"x": "\ud800"}])
-def test_metadata_that_json_cannot_say_is_refused(metadata: Any, run: Any, new_host: Any, puppet: Any) -> None:
+def test_metadata_that_json_cannot_say_is_refused(metadata: Any) -> None:
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             with pytest.raises(ValidationRefused):
                 await plugin.ally.add_message("user", "hello", metadata=metadata)
 
-    run(main())
+    go(main())
 
 
 BAD_EVENTS: list[tuple[Any, Any]] = [
@@ -379,17 +374,15 @@ BAD_EVENTS: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("event_type", "data"), BAD_EVENTS)
-def test_an_event_that_is_not_the_plugin_s_own_or_not_json_is_refused(
-    event_type: Any, data: Any, run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_an_event_that_is_not_the_plugin_s_own_or_not_json_is_refused(event_type: Any, data: Any) -> None:
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             with pytest.raises(ValidationRefused):
                 await plugin.ally.emit_event(event_type, data)
 
-    run(main())
+    go(main())
 
 
 BAD_OPTIONS: list[dict[str, Any]] = [
@@ -406,11 +399,9 @@ BAD_OPTIONS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", BAD_OPTIONS)
-def test_options_of_a_message_that_make_no_sense_are_refused(
-    options: dict[str, Any], run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_options_of_a_message_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             with pytest.raises((ValidationRefused, NotFoundRefused)) as refused:
@@ -418,7 +409,7 @@ def test_options_of_a_message_that_make_no_sense_are_refused(
             assert len(str(refused.value)) < 1000
             assert await session.safe_point() == ()
 
-    run(main())
+    go(main())
 
 
 BAD_REQUESTS: list[dict[str, Any]] = [
@@ -437,24 +428,22 @@ BAD_REQUESTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("request_", BAD_REQUESTS)
-def test_an_action_request_that_makes_no_sense_is_refused(
-    request_: dict[str, Any], run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_an_action_request_that_makes_no_sense_is_refused(request_: dict[str, Any]) -> None:
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, implementation=Compacts()) as host:
             host.session("s")
             with pytest.raises(ValidationRefused) as refused:
                 await plugin.ally.request_action(**request_)
             assert len(str(refused.value)) < 1000
 
-    run(main())
+    go(main())
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 65, None, 5, "a/b"])
-def test_a_task_needs_a_name_and_a_coroutine(name: Any, run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_task_needs_a_name_and_a_coroutine(name: Any) -> None:
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             with pytest.raises(ValidationRefused):
@@ -463,12 +452,10 @@ def test_a_task_needs_a_name_and_a_coroutine(name: Any, run: Any, new_host: Any,
                 await plugin.ally.start_task("fine", work)
             assert not list(host.tasks)
 
-    run(main())
+    go(main())
 
 
-def test_a_message_passes_the_transforms_and_gates_of_others_and_none_of_its_own(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_message_passes_the_transforms_and_gates_of_others_and_none_of_its_own() -> None:
     from ally_plugins import Deny, Replace
 
     seen: list[str] = []
@@ -489,7 +476,7 @@ def test_a_message_passes_the_transforms_and_gates_of_others_and_none_of_its_own
 
     async def main() -> Any:
         plugins = {
-            name: puppet(ally_transform_plugin_message=transform(name), ally_gate_message=gate(name))
+            name: make_plugin(ally_transform_plugin_message=transform(name), ally_gate_message=gate(name))
             for name in ("a", "b", "c")
         }
         async with new_host(plugins=plugins) as host:
@@ -503,10 +490,10 @@ def test_a_message_passes_the_transforms_and_gates_of_others_and_none_of_its_own
             assert [message.content for message in await session.safe_point()] == ["hi+a+c"]
             assert host.plugins["a"].counts.refused == {"gate": 1}
 
-    run(main())
+    go(main())
 
 
-def test_a_plugin_s_change_to_a_message_is_validated_as_the_message_was(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_plugin_s_change_to_a_message_is_validated_as_the_message_was() -> None:
     from ally_plugins import Message, Replace
 
     answers: list[Any] = []
@@ -515,8 +502,8 @@ def test_a_plugin_s_change_to_a_message_is_validated_as_the_message_was(run: Any
         return Replace(answers.pop())
 
     async def main() -> Any:
-        plugin = puppet()
-        plugins = {"p": plugin, "t": puppet(ally_transform_plugin_message=ally_transform_plugin_message)}
+        plugin = make_plugin()
+        plugins = {"p": plugin, "t": make_plugin(ally_transform_plugin_message=ally_transform_plugin_message)}
         async with new_host(plugins=plugins) as host:
             session = host.session("s")
             forged = Message(role="system", content="changed", id="forged", metadata={"sourcePlugin": "x"})
@@ -531,12 +518,10 @@ def test_a_plugin_s_change_to_a_message_is_validated_as_the_message_was(run: Any
             assert (third.role, third.source_plugin) == ("user", "p")
             assert third.id != "forged"
 
-    run(main())
+    go(main())
 
 
-def test_what_the_host_s_implementation_raises_is_no_crash_of_the_plugin(
-    run: Any, new_host: Any, puppet: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_the_host_s_implementation_raises_is_no_crash_of_the_plugin(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
         @hookimpl
         def ally_emit_event(self) -> bool:
@@ -547,7 +532,7 @@ def test_what_the_host_s_implementation_raises_is_no_crash_of_the_plugin(
             return {"not": "a context"}
 
     async def main() -> Any:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, implementation=Broken()) as host:
             host.session("s")
             with pytest.raises(UnavailableRefused, match="ally_emit_event"):
@@ -555,11 +540,11 @@ def test_what_the_host_s_implementation_raises_is_no_crash_of_the_plugin(
             with pytest.raises(UnavailableRefused, match="ally_get_context"):
                 await plugin.ally.get_context()
 
-    run(main())
+    go(main())
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_an_implementation_without_its_decorator_or_with_a_wrong_name_is_an_error_at_once(new_host: Any) -> None:
+def test_an_implementation_without_its_decorator_or_with_a_wrong_name_is_an_error_at_once() -> None:
     class Plain:
         def ally_add_message(self, message: Any) -> bool:
             return True

@@ -20,6 +20,8 @@ from ally_plugins import (
     action,
     hookimpl,
 )
+from tests.kit.hosts import make_plugin, new_host
+from tests.kit.waiting import go
 
 
 async def settle(session: Any, rounds: int = 40) -> None:
@@ -35,7 +37,7 @@ def listen(host: Any) -> list[Any]:
     return told
 
 
-def make_echo(puppet: Any, name: str, other: str, chains: list[tuple[str, ...]], refused: list[str]) -> Any:
+def make_echo(name: str, other: str, chains: list[tuple[str, ...]], refused: list[str]) -> Any:
     """Return a plugin that answers each event of another with one of its own."""
 
     async def ally_event(self: Any, event: Any) -> None:
@@ -46,15 +48,18 @@ def make_echo(puppet: Any, name: str, other: str, chains: list[tuple[str, ...]],
             except HopLimitRefused as error:
                 refused.append(f"{name} {len(error.chain)}")
 
-    return puppet(ally_event=ally_event)
+    return make_plugin(ally_event=ally_event)
 
 
-def test_two_plugins_that_answer_each_other_s_events_stop_at_eight(run: Any, new_host: Any, puppet: Any) -> None:
+def test_two_plugins_that_answer_each_other_s_events_stop_at_eight() -> None:
     chains: list[tuple[str, ...]] = []
     refused: list[str] = []
 
     async def main() -> None:
-        plugins = {"a": make_echo(puppet, "a", "b", chains, refused), "b": make_echo(puppet, "b", "a", chains, refused)}
+        plugins = {
+            "a": make_echo("a", "b", chains, refused),
+            "b": make_echo("b", "a", chains, refused),
+        }
         async with new_host(plugins=plugins) as host:
             session = host.session("s")
             session.emit(ToolCallStart(tool_name="bash"))
@@ -65,12 +70,10 @@ def test_two_plugins_that_answer_each_other_s_events_stop_at_eight(run: Any, new
             assert all(chain[:2] in {("a", "b"), ("b", "a"), ("a",), ("b",)} for chain in chains)
             assert {plugin.counts.crashes for plugin in host.plugins.values()} == {0}
 
-    run(main())
+    go(main())
 
 
-def test_two_plugins_that_answer_each_other_s_messages_stop_at_eight_and_a_person_starts_afresh(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_two_plugins_that_answer_each_other_s_messages_stop_at_eight_and_a_person_starts_afresh() -> None:
     refused: list[str] = []
 
     def answers(name: str) -> Any:
@@ -83,7 +86,7 @@ def test_two_plugins_that_answer_each_other_s_messages_stop_at_eight_and_a_perso
         return ally_plugin_message_received
 
     async def main() -> None:
-        plugins = {name: puppet(ally_plugin_message_received=answers(name)) for name in ("a", "b")}
+        plugins = {name: make_plugin(ally_plugin_message_received=answers(name)) for name in ("a", "b")}
         async with new_host(plugins=plugins) as host:
             session = host.session("s")
 
@@ -104,12 +107,12 @@ def test_two_plugins_that_answer_each_other_s_messages_stop_at_eight_and_a_perso
             await session.drained()
             assert await provoke() == 8
 
-    run(main())
+    go(main())
 
 
-def test_a_plugin_s_own_events_do_not_lengthen_its_own_chain(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_plugin_s_own_events_do_not_lengthen_its_own_chain() -> None:
     async def main() -> None:
-        plugin = puppet(ally_event=ignore)
+        plugin = make_plugin(ally_event=ignore)
         async with new_host(plugins={"p": plugin}) as host:
             session, told = host.session("s"), listen(host)
             for i in range(30):
@@ -119,7 +122,7 @@ def test_a_plugin_s_own_events_do_not_lengthen_its_own_chain(run: Any, new_host:
             assert len(events) == 30
             assert all(event.origin == ("p",) for event in events)
 
-    run(main())
+    go(main())
 
 
 async def ignore(self: Any, event: Any) -> None:
@@ -127,9 +130,7 @@ async def ignore(self: Any, event: Any) -> None:
 
 
 @pytest.mark.parametrize("way", ["asyncio task", "plugin task", "thread"])
-def test_a_loop_through_work_in_the_background_stops_as_well(  # noqa: C901 - one plugin that works in three ways
-    way: str, run: Any, new_host: Any
-) -> None:
+def test_a_loop_through_work_in_the_background_stops_as_well(way: str) -> None:  # noqa: C901 - one plugin, three ways
     """Hooks only queue; what was started in `ally_start` answers, so that no hook is behind the answer."""
     answers: list[str] = []
     refused: list[str] = []
@@ -189,10 +190,10 @@ def test_a_loop_through_work_in_the_background_stops_as_well(  # noqa: C901 - on
             assert refused
             assert {plugin.counts.crashes for plugin in host.plugins.values()} == {0}
 
-    run(main())
+    go(main())
 
 
-def test_a_task_s_progress_carries_the_chain_that_led_to_the_task(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_task_s_progress_carries_the_chain_that_led_to_the_task() -> None:
     async def job(ally: Any) -> None:
         await ally.task_progress(0.5, "half")
 
@@ -201,7 +202,7 @@ def test_a_task_s_progress_carries_the_chain_that_led_to_the_task(run: Any, new_
             await self.ally.start_task("job", job(self.ally))
 
     async def main() -> None:
-        a, b = puppet(ally_event=ally_event), puppet()
+        a, b = make_plugin(ally_event=ally_event), make_plugin()
         async with new_host(plugins={"a": a, "b": b}) as host:
             session, told = host.session("s"), listen(host)
             await b.ally.emit_event("go")
@@ -211,10 +212,10 @@ def test_a_task_s_progress_carries_the_chain_that_led_to_the_task(run: Any, new_
                 ("running", ("b", "a")), ("running", ("b", "a")), ("done", ("b", "a")),
             ]  # fmt: skip
 
-    run(main())
+    go(main())
 
 
-def test_an_asyncio_task_of_a_hook_inherits_what_led_to_the_hook(run: Any, new_host: Any, puppet: Any) -> None:
+def test_an_asyncio_task_of_a_hook_inherits_what_led_to_the_hook() -> None:
     made: list[asyncio.Task[Any]] = []
 
     async def ally_event(self: Any, event: Any) -> None:
@@ -222,7 +223,7 @@ def test_an_asyncio_task_of_a_hook_inherits_what_led_to_the_hook(run: Any, new_h
             made.append(asyncio.create_task(self.ally.add_message("user", "later")))
 
     async def main() -> None:
-        a, b = puppet(ally_event=ally_event), puppet()
+        a, b = make_plugin(ally_event=ally_event), make_plugin()
         async with new_host(plugins={"a": a, "b": b}) as host:
             session, _ = host.session("s"), host.session("other")
             await b.ally.emit_event("go", session_id="s")
@@ -231,19 +232,17 @@ def test_an_asyncio_task_of_a_hook_inherits_what_led_to_the_hook(run: Any, new_h
             (message,) = await session.safe_point()
             assert message.metadata["origin"] == ("b", "a")
 
-    run(main())
+    go(main())
 
 
-def test_what_the_agent_does_after_a_message_carries_its_chain_for_the_step(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_what_the_agent_does_after_a_message_carries_its_chain_for_the_step() -> None:
     heard: list[tuple[str, tuple[str, ...]]] = []
 
     async def ally_event(self: Any, event: Any) -> None:
         heard.append((event.type, event.origin))
 
     async def main() -> None:
-        a, b = puppet(ally_event=ally_event), puppet()
+        a, b = make_plugin(ally_event=ally_event), make_plugin()
         async with new_host(plugins={"a": a, "b": b}) as host:
             session = host.session("s")
             await a.ally.add_message("user", "steer")
@@ -260,7 +259,7 @@ def test_what_the_agent_does_after_a_message_carries_its_chain_for_the_step(
             session.emit(ToolCallStart(tool_name="three"))
             await session.drained()
 
-    run(main())
+    go(main())
     assert heard == [
         ("SESSION_START", ()),
         ("TOOL_CALL_START", ("a",)),
@@ -273,7 +272,7 @@ def test_what_the_agent_does_after_a_message_carries_its_chain_for_the_step(
     ]
 
 
-def test_fifty_sessions_at_once_never_mix(run: Any, new_host: Any, puppet: Any) -> None:
+def test_fifty_sessions_at_once_never_mix() -> None:
     async def ally_tool_call_start(self: Any, event: Any) -> None:
         assert self.ally.session == event.session_id
         await asyncio.sleep(0)
@@ -303,7 +302,7 @@ def test_fifty_sessions_at_once_never_mix(run: Any, new_host: Any, puppet: Any) 
     async def main() -> None:
         from ally_plugins.policy.budget import Limits
 
-        plugin = puppet(ally_tool_call_start=ally_tool_call_start, ally_gate_tool_call=ally_gate_tool_call)
+        plugin = make_plugin(ally_tool_call_start=ally_tool_call_start, ally_gate_tool_call=ally_gate_tool_call)
         async with new_host(plugins={"p": plugin}) as host:
             host.stream.subscribe("*", told.append)
             host.plugins["p"].budget.change_limits(Limits(messages_per_minute=10_000, events_per_minute=10_000))
@@ -311,12 +310,12 @@ def test_fifty_sessions_at_once_never_mix(run: Any, new_host: Any, puppet: Any) 
             assert host.plugins["p"].counts.crashes == 0
             assert not host.plugins["p"].counts.refused
 
-    run(main())
+    go(main())
 
 
-def test_outside_an_event_the_session_must_be_named_when_several_are_open(run: Any, new_host: Any, puppet: Any) -> None:
+def test_outside_an_event_the_session_must_be_named_when_several_are_open() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             with pytest.raises(ValidationRefused, match="0 sessions are open"):
                 await plugin.ally.add_message("user", "hello")
@@ -338,7 +337,7 @@ def test_outside_an_event_the_session_must_be_named_when_several_are_open(run: A
             assert [message.content for message in await two.safe_point()] == ["named"]
             assert plugin.ally.session is None
 
-    run(main())
+    go(main())
 
 
 # --- calls that would wait for themselves
@@ -348,9 +347,7 @@ async def speak(self: Any, *_: Any) -> None:
     await self.ally.add_message("user", f"{self.ally.name} speaks")
 
 
-def test_a_message_whose_gate_would_wait_for_the_hook_that_sends_it_is_refused_at_once(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_message_whose_gate_would_wait_for_the_hook_that_sends_it_is_refused_at_once() -> None:
     """A's hook sends; B's gate is asked, and sends too; A's gate would have to be asked, and A's lane is busy."""
     outcomes: list[Any] = []
 
@@ -367,8 +364,8 @@ def test_a_message_whose_gate_would_wait_for_the_hook_that_sends_it_is_refused_a
 
     async def main() -> None:
         plugins = {
-            "a": puppet(ally_tool_call_start=ally_tool_call_start, ally_gate_message=abstain),
-            "b": puppet(ally_gate_message=ally_gate_message),
+            "a": make_plugin(ally_tool_call_start=ally_tool_call_start, ally_gate_message=abstain),
+            "b": make_plugin(ally_gate_message=ally_gate_message),
         }
         async with new_host(plugins=plugins) as host:
             session = host.session("s")
@@ -379,12 +376,10 @@ def test_a_message_whose_gate_would_wait_for_the_hook_that_sends_it_is_refused_a
             assert outcomes[1].state == "pending"
             assert host.plugins["b"].counts.refused == {"reentry": 1}
 
-    run(main())
+    go(main())
 
 
-def test_of_two_gates_that_each_send_a_message_one_is_refused_and_neither_waits_for_the_other(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_of_two_gates_that_each_send_a_message_one_is_refused_and_neither_waits_for_the_other() -> None:
     outcomes: dict[str, Any] = {}
     both = asyncio.Barrier(2)
 
@@ -398,8 +393,8 @@ def test_of_two_gates_that_each_send_a_message_one_is_refused_and_neither_waits_
             outcomes[self.ally.name] = refused
 
     async def main() -> None:
-        gates = {name: puppet(ally_gate_message=ally_gate_message) for name in ("a", "b")}
-        async with new_host(plugins={**gates, "c": puppet()}) as host:
+        gates = {name: make_plugin(ally_gate_message=ally_gate_message) for name in ("a", "b")}
+        async with new_host(plugins={**gates, "c": make_plugin()}) as host:
             session, c = host.session("s"), host.plugins["c"].instance.ally
             async with asyncio.timeout(5):
                 await c.add_message("user", "from c")
@@ -414,12 +409,10 @@ def test_of_two_gates_that_each_send_a_message_one_is_refused_and_neither_waits_
             await c.add_message("user", "again")
             assert len(outcomes) == 2
 
-    run(main())
+    go(main())
 
 
-def test_an_action_that_would_come_back_to_the_hook_that_asks_for_it_is_refused_at_once(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_an_action_that_would_come_back_to_the_hook_that_asks_for_it_is_refused_at_once() -> None:
     class Acts:
         def __init__(self, ally: Any) -> None:
             self.ally = ally
@@ -440,7 +433,7 @@ def test_an_action_that_would_come_back_to_the_hook_that_asks_for_it_is_refused_
         """Be a gate."""
 
     async def main() -> None:
-        a = puppet(ally_tool_call_start=ally_tool_call_start, ally_gate_message=abstain)
+        a = make_plugin(ally_tool_call_start=ally_tool_call_start, ally_gate_message=abstain)
         async with new_host(plugins={"a": a, "b": Acts}) as host:
             session = host.session("s")
             session.emit(ToolCallStart(tool_name="bash"))
@@ -448,10 +441,10 @@ def test_an_action_that_would_come_back_to_the_hook_that_asks_for_it_is_refused_
                 await session.drained()
             assert answers == ["refused"]
 
-    run(main())
+    go(main())
 
 
-def test_the_last_hook_too_is_not_waited_for_by_what_it_causes(run: Any, new_host: Any, puppet: Any) -> None:
+def test_the_last_hook_too_is_not_waited_for_by_what_it_causes() -> None:
     outcomes: list[str] = []
 
     async def abstain(self: Any, message: Any) -> None:
@@ -468,17 +461,17 @@ def test_the_last_hook_too_is_not_waited_for_by_what_it_causes(run: Any, new_hos
 
     async def main() -> None:
         plugins = {
-            "a": puppet(ally_stop=ally_stop, ally_gate_message=abstain),
-            "b": puppet(ally_gate_message=ally_gate_message),
+            "a": make_plugin(ally_stop=ally_stop, ally_gate_message=abstain),
+            "b": make_plugin(ally_gate_message=ally_gate_message),
         }
         async with asyncio.timeout(3), new_host(plugins=plugins) as host:
             host.session("s")
 
-    run(main())
+    go(main())
     assert outcomes in (["refused"], [])  # b may have stopped before
 
 
-def test_two_calls_under_one_key_never_wait_for_each_other_through_a_gate(run: Any, new_host: Any, puppet: Any) -> None:
+def test_two_calls_under_one_key_never_wait_for_each_other_through_a_gate() -> None:
     """A's message waits for B's gate, which speaks; A's gate is asked, and sends under the key that is on its way."""
 
     async def gate_of_a(self: Any, message: Any) -> None:
@@ -489,7 +482,7 @@ def test_two_calls_under_one_key_never_wait_for_each_other_through_a_gate(run: A
         await self.ally.add_message("user", "b speaks")
 
     async def main() -> None:
-        a, b = puppet(ally_gate_message=gate_of_a), puppet(ally_gate_message=gate_of_b)
+        a, b = make_plugin(ally_gate_message=gate_of_a), make_plugin(ally_gate_message=gate_of_b)
         async with new_host(plugins={"a": a, "b": b}) as host:
             session = host.session("s")
             async with asyncio.timeout(2):
@@ -497,4 +490,4 @@ def test_two_calls_under_one_key_never_wait_for_each_other_through_a_gate(run: A
             assert sorted(message.content for message in await session.safe_point()) == ["b speaks", "hello"]
             assert host.plugins["a"].counts.crashes == host.plugins["b"].counts.crashes == 0
 
-    run(main())
+    go(main())

@@ -20,17 +20,19 @@ from ally_plugins import (
     UnavailableRefused,
     ValidationRefused,
 )
+from ally_plugins.policy.budget import Limits
 from ally_plugins.runtime.lanes.clock import RecordedClock
+from ally_plugins.runtime.lanes.plugin import RunState
+from tests.kit.hosts import make_plugin, new_host, setup
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_the_same_key_with_the_same_content_gives_the_same_receipt_and_one_message(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_the_same_key_with_the_same_content_gives_the_same_receipt_and_one_message() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             first = await plugin.ally.add_message("user", "hello", key="k")
@@ -40,12 +42,12 @@ def test_the_same_key_with_the_same_content_gives_the_same_receipt_and_one_messa
             assert (again.id, again.offset, again.state) == (first.id, first.offset, "delivered")
             assert await session.safe_point() == ()
 
-    run(main())
+    go(main())
 
 
-def test_a_key_is_a_plugin_s_own(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_key_is_a_plugin_s_own() -> None:
     async def main() -> None:
-        a, b = puppet(), puppet()
+        a, b = make_plugin(), make_plugin()
         async with new_host(plugins={"a": a, "b": b}) as host:
             session = host.session("s")
             one = await a.ally.add_message("user", "from a", key="k")
@@ -53,10 +55,10 @@ def test_a_key_is_a_plugin_s_own(run: Any, new_host: Any, puppet: Any) -> None:
             assert one.id != other.id
             assert len(await session.safe_point()) == 2
 
-    run(main())
+    go(main())
 
 
-def test_the_same_key_with_other_content_is_refused(run: Any, new_host: Any, puppet: Any) -> None:
+def test_the_same_key_with_other_content_is_refused() -> None:
     others: list[tuple[str, str, dict[str, Any]]] = [
         ("user", "other", {}),
         ("system", "hello", {}),
@@ -65,7 +67,7 @@ def test_the_same_key_with_other_content_is_refused(run: Any, new_host: Any, pup
     ]
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             host.session("t")
@@ -75,10 +77,10 @@ def test_the_same_key_with_other_content_is_refused(run: Any, new_host: Any, pup
                     await plugin.ally.add_message(role, content, key="k", **{"session_id": "s", **options})
             assert host.plugins["p"].counts.refused == {"key_conflict": len(others)}
 
-    run(main())
+    go(main())
 
 
-def test_fifty_calls_at_once_with_one_key_give_one_message_and_cost_one(run: Any, new_host: Any, puppet: Any) -> None:
+def test_fifty_calls_at_once_with_one_key_give_one_message_and_cost_one() -> None:
     asked: list[str] = []
 
     async def ally_gate_message(self: Any, message: Any) -> None:
@@ -86,8 +88,8 @@ def test_fifty_calls_at_once_with_one_key_give_one_message_and_cost_one(run: Any
         await asyncio.sleep(0)
 
     async def main() -> None:
-        plugin = puppet()
-        async with new_host(plugins={"p": plugin, "g": puppet(ally_gate_message=ally_gate_message)}) as host:
+        plugin = make_plugin()
+        async with new_host(plugins={"p": plugin, "g": make_plugin(ally_gate_message=ally_gate_message)}) as host:
             session = host.session("s")
             receipts = await asyncio.gather(*(plugin.ally.add_message("user", "hello", key="k") for _ in range(50)))
             assert len({receipt.id for receipt in receipts}) == 1
@@ -100,14 +102,12 @@ def test_fifty_calls_at_once_with_one_key_give_one_message_and_cost_one(run: Any
             with pytest.raises(BudgetRefused):
                 await plugin.ally.add_message("user", "one too many")
 
-    run(main())
+    go(main())
 
 
-def test_two_contents_under_one_key_at_once_give_one_message_and_one_conflict(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_two_contents_under_one_key_at_once_give_one_message_and_one_conflict() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             answers = await asyncio.gather(
@@ -116,12 +116,10 @@ def test_two_contents_under_one_key_at_once_give_one_message_and_one_conflict(
             assert sum(isinstance(answer, KeyConflictRefused) for answer in answers) == 5
             assert len({answer.id for answer in answers if not isinstance(answer, BaseException)}) == 1
 
-    run(main())
+    go(main())
 
 
-def test_a_key_whose_message_was_refused_may_be_used_again_by_those_who_waited(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_key_whose_message_was_refused_may_be_used_again_by_those_who_waited() -> None:
     asked: list[str] = []
 
     async def ally_gate_message(self: Any, message: Any) -> Any:
@@ -129,8 +127,8 @@ def test_a_key_whose_message_was_refused_may_be_used_again_by_those_who_waited(
         return Deny("not the first") if len(asked) == 1 else None
 
     async def main() -> None:
-        plugin = puppet()
-        async with new_host(plugins={"p": plugin, "g": puppet(ally_gate_message=ally_gate_message)}) as host:
+        plugin = make_plugin()
+        async with new_host(plugins={"p": plugin, "g": make_plugin(ally_gate_message=ally_gate_message)}) as host:
             host.session("s")
             answers = await asyncio.gather(
                 *(plugin.ally.add_message("user", "hello", key="k") for _ in range(5)), return_exceptions=True
@@ -139,10 +137,10 @@ def test_a_key_whose_message_was_refused_may_be_used_again_by_those_who_waited(
             assert len({answer.id for answer in answers[1:] if not isinstance(answer, BaseException)}) == 1
             assert len(asked) == 2
 
-    run(main())
+    go(main())
 
 
-def test_a_caller_who_gives_up_leaves_the_key_to_the_others(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_caller_who_gives_up_leaves_the_key_to_the_others() -> None:
     is_asked, may_answer = asyncio.Event(), asyncio.Event()
 
     async def ally_gate_message(self: Any, message: Any) -> None:
@@ -150,8 +148,8 @@ def test_a_caller_who_gives_up_leaves_the_key_to_the_others(run: Any, new_host: 
         await may_answer.wait()
 
     async def main() -> None:
-        plugin = puppet()
-        async with new_host(plugins={"p": plugin, "g": puppet(ally_gate_message=ally_gate_message)}) as host:
+        plugin = make_plugin()
+        async with new_host(plugins={"p": plugin, "g": make_plugin(ally_gate_message=ally_gate_message)}) as host:
             session = host.session("s")
             first = asyncio.create_task(plugin.ally.add_message("user", "hello", key="k"))
             await is_asked.wait()
@@ -164,30 +162,28 @@ def test_a_caller_who_gives_up_leaves_the_key_to_the_others(run: Any, new_host: 
             assert first.cancelled()
             assert host.plugins["p"].budget.in_flight == 0
 
-    run(main())
+    go(main())
 
 
-def test_a_key_is_known_after_a_restart_of_the_host(run: Any, puppet: Any, tmp_path: Path) -> None:
-    plugin = puppet()
+def test_a_key_is_known_after_a_restart_of_the_host(tmp_path: Path) -> None:
+    plugin = make_plugin()
 
     async def once(content: str) -> Any:
         async with Host("test", home=tmp_path, discover=False, plugins={"p": plugin}) as host:
             host.session("s")
             return await plugin.ally.add_message("user", content, key="k")
 
-    first = run(once("hello"))
-    second = run(once("hello"))
+    first = go(once("hello"))
+    second = go(once("hello"))
     assert (second.id, second.offset) == (first.id, first.offset)
     with pytest.raises(KeyConflictRefused):
-        run(once("other"))
+        go(once("other"))
 
 
-def test_a_key_is_looked_up_before_the_budget_and_after_permission(
-    run: Any, new_host: Any, puppet: Any, limited: Any
-) -> None:
+def test_a_key_is_looked_up_before_the_budget_and_after_permission() -> None:
     async def main() -> None:
-        plugin = puppet()
-        given = limited(plugin, ["add_message:user"], messages_per_minute=1)
+        plugin = make_plugin()
+        given = setup(plugin, ["add_message:user"], limits=Limits(messages_per_minute=1))
         async with new_host(plugins={"p": given}) as host:
             host.session("s")
             first = await plugin.ally.add_message("user", "hello", key="k")
@@ -199,10 +195,10 @@ def test_a_key_is_looked_up_before_the_budget_and_after_permission(
             with pytest.raises(PermissionRefused):
                 await plugin.ally.add_message("system", "hello", key="k")
 
-    run(main())
+    go(main())
 
 
-def test_each_step_comes_before_the_next(run: Any, new_host: Any, puppet: Any, limited: Any) -> None:
+def test_each_step_comes_before_the_next() -> None:
     """One call that is wrong in every way is refused for one thing after the other, as each is put right."""
     asked: list[str] = []
 
@@ -211,9 +207,9 @@ def test_each_step_comes_before_the_next(run: Any, new_host: Any, puppet: Any, l
         return Deny("no")
 
     async def main() -> None:
-        plugin = puppet()
-        p = limited(plugin, [], messages_per_minute=0)
-        plugins = {"p": p, "g": puppet(ally_gate_message=ally_gate_message)}
+        plugin = make_plugin()
+        p = setup(plugin, [], limits=Limits(messages_per_minute=0))
+        plugins = {"p": p, "g": make_plugin(ally_gate_message=ally_gate_message)}
         async with new_host(plugins=plugins) as host:
             session = host.session("s")
             state = host.plugins["p"]
@@ -223,9 +219,9 @@ def test_each_step_comes_before_the_next(run: Any, new_host: Any, puppet: Any, l
                     await plugin.ally.add_message("user", content)
                 return type(refused.value)
 
-            state.state = "loaded"
+            state.state = RunState.LOADED
             assert await refusal() is UnavailableRefused  # identity: who is not running is nobody
-            state.state = "running"
+            state.state = RunState.RUNNING
             assert await refusal() is PermissionRefused
             state.options = host.plugins["g"].options  # all is granted there
             assert await refusal() is BudgetRefused
@@ -237,14 +233,14 @@ def test_each_step_comes_before_the_next(run: Any, new_host: Any, puppet: Any, l
             assert host.journal.pending("s") == []
             assert await session.safe_point() == ()
 
-    run(main())
+    go(main())
 
 
-def test_the_budget_is_a_minute_of_the_clock_that_the_host_was_given(run: Any, new_host: Any, puppet: Any) -> None:
+def test_the_budget_is_a_minute_of_the_clock_that_the_host_was_given() -> None:
     clock = RecordedClock(1_000_000)
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, clock=clock) as host:
             session = host.session("s")
             for i in range(30):
@@ -268,12 +264,10 @@ def test_the_budget_is_a_minute_of_the_clock_that_the_host_was_given(run: Any, n
             assert len(messages) == 61
             assert messages[-1].timestamp == 1_000_000 + 3_600_000
 
-    run(main())
+    go(main())
 
 
-def test_calls_in_flight_are_limited_and_come_free_however_they_end(
-    run: Any, new_host: Any, puppet: Any, limited: Any
-) -> None:
+def test_calls_in_flight_are_limited_and_come_free_however_they_end() -> None:
     may_answer = asyncio.Event()
 
     async def ally_gate_message(self: Any, message: Any) -> Any:
@@ -281,8 +275,11 @@ def test_calls_in_flight_are_limited_and_come_free_however_they_end(
         return Deny("no") if message.content == "1" else None
 
     async def main() -> None:
-        plugin = puppet()
-        plugins = {"p": limited(plugin, calls_in_flight=3), "g": puppet(ally_gate_message=ally_gate_message)}
+        plugin = make_plugin()
+        plugins = {
+            "p": setup(plugin, limits=Limits(calls_in_flight=3)),
+            "g": make_plugin(ally_gate_message=ally_gate_message),
+        }
         async with new_host(plugins=plugins) as host:
             session = host.session("s")
             calls = [asyncio.create_task(plugin.ally.add_message("user", str(i))) for i in range(3)]
@@ -296,14 +293,14 @@ def test_calls_in_flight_are_limited_and_come_free_however_they_end(
             assert host.plugins["p"].budget.in_flight == 0
             assert [message.content for message in await session.safe_point()] == ["0"]
 
-    run(main())
+    go(main())
 
 
-def test_a_flood_of_refusals_is_counted_one_by_one_and_written_folded(run: Any, puppet: Any, tmp_path: Path) -> None:
+def test_a_flood_of_refusals_is_counted_one_by_one_and_written_folded(tmp_path: Path) -> None:
     clock = RecordedClock(5_000)
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         options: dict[str, Any] = {"plugins": {"p": plugin}, "grants": {"p": ["emit_event"]}, "clock": clock}
         async with Host("test", home=tmp_path, discover=False, **options) as host:
             host.session("s")
@@ -330,13 +327,13 @@ def test_a_flood_of_refusals_is_counted_one_by_one_and_written_folded(run: Any, 
             assert records[0].data is not None
             assert "ally-plugins grant p add_message:user" in records[0].data["text"]
 
-    run(main())
+    go(main())
 
 
 @pytest.mark.parametrize("content", [10**5000, b"x", object(), None], ids=lambda value: type(value).__name__)
-def test_what_is_no_text_is_refused_with_a_key_as_without(content: Any, run: Any, new_host: Any, puppet: Any) -> None:
+def test_what_is_no_text_is_refused_with_a_key_as_without(content: Any) -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             for key in (None, "k"):
@@ -344,4 +341,4 @@ def test_what_is_no_text_is_refused_with_a_key_as_without(content: Any, run: Any
                     await plugin.ally.add_message("user", content, key=key)
             assert host.plugins["p"].counts.crashes == 0
 
-    run(main())
+    go(main())

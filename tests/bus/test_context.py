@@ -25,6 +25,9 @@ from ally_plugins import (
     hookimpl,
 )
 from ally_plugins.contract.values.conversation import CONTEXT_PARTS
+from ally_plugins.policy.budget import Limits
+from tests.kit.hosts import make_plugin, new_host, setup
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,9 +45,9 @@ def fill(session: Any) -> None:
     session.emit(AgentStart(agent_name="main", instance_id="i1", task_prompt="do it"))
 
 
-def test_every_part_is_there_and_frozen(run: Any, new_host: Any, puppet: Any) -> None:
+def test_every_part_is_there_and_frozen() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s", focus="/work")
             fill(session)
@@ -68,13 +71,13 @@ def test_every_part_is_there_and_frozen(run: Any, new_host: Any, puppet: Any) ->
             assert (after.agents, after.is_processing) == ((), False)
             assert context.is_processing is True
 
-    run(main())
+    go(main())
 
 
 @pytest.mark.parametrize("part", CONTEXT_PARTS)
-def test_each_part_is_a_grant_of_its_own(part: str, run: Any, new_host: Any, puppet: Any) -> None:
+def test_each_part_is_a_grant_of_its_own(part: str) -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, grants={"p": [f"get_context:{part}"]}) as host:
             fill(host.session("s", focus="/work"))
             for context in (await plugin.ally.get_context(), await plugin.ally.get_context([part])):
@@ -85,26 +88,26 @@ def test_each_part_is_a_grant_of_its_own(part: str, run: Any, new_host: Any, pup
                     with pytest.raises(PermissionRefused, match=f"ally-plugins grant p get_context:{other}"):
                         await plugin.ally.get_context([part, other])
 
-    run(main())
+    go(main())
 
 
 @pytest.mark.parametrize(
     "parts", ["messages", 5, [5], ["secrets"], [["messages"]], {"messages": 1}, iter(["messages"])]
 )
-def test_parts_that_are_none_are_refused(parts: Any, run: Any, new_host: Any, puppet: Any) -> None:
+def test_parts_that_are_none_are_refused(parts: Any) -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             with pytest.raises(ValidationRefused):
                 await plugin.ally.get_context(parts)
 
-    run(main())
+    go(main())
 
 
-def test_a_cursor_gives_only_what_came_after_it(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_cursor_gives_only_what_came_after_it() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             fill(session)
@@ -120,18 +123,16 @@ def test_a_cursor_gives_only_what_came_after_it(run: Any, new_host: Any, puppet:
             assert ([message.content for message in reset.messages], reset.is_reset) == (["summary"], True)
             assert (await plugin.ally.get_context(["todos"])).cursor == ""  # it would tell how many messages there are
 
-    run(main())
+    go(main())
 
 
 BAD_CURSORS = ["", "x", "1:0", "1:1", ":", "1:-1", "1:²", "1:" + "9" * 5_000, "\0", "e-1:1"]
 
 
 @pytest.mark.parametrize("cursor", BAD_CURSORS)
-def test_a_cursor_that_is_none_starts_at_the_beginning_and_says_so(
-    cursor: str, run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_cursor_that_is_none_starts_at_the_beginning_and_says_so(cursor: str) -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             fill(host.session("s"))
             context = await plugin.ally.get_context(["messages"], since=cursor)
@@ -139,13 +140,11 @@ def test_a_cursor_that_is_none_starts_at_the_beginning_and_says_so(
             with pytest.raises(ValidationRefused):
                 await plugin.ally.get_context(["messages"], since=5)
 
-    run(main())
+    go(main())
 
 
-def test_a_cursor_of_another_session_or_an_earlier_host_is_no_cursor_here(
-    run: Any, puppet: Any, tmp_path: Path
-) -> None:
-    plugin = puppet()
+def test_a_cursor_of_another_session_or_an_earlier_host_is_no_cursor_here(tmp_path: Path) -> None:
+    plugin = make_plugin()
 
     async def cursor_of(session_id: str, since: str | None = None) -> Any:
         async with Host("test", home=tmp_path, discover=False, plugins={"p": plugin}) as host:
@@ -156,16 +155,14 @@ def test_a_cursor_of_another_session_or_an_earlier_host_is_no_cursor_here(
             assert other.is_reset is (session_id != "t")
             return mine
 
-    first = run(cursor_of("s"))
-    assert run(cursor_of("s", first.cursor)).is_reset
+    first = go(cursor_of("s"))
+    assert go(cursor_of("s", first.cursor)).is_reset
 
 
-def test_reading_what_is_new_in_a_long_conversation_costs_what_is_new(
-    run: Any, new_host: Any, puppet: Any, limited: Any
-) -> None:
+def test_reading_what_is_new_in_a_long_conversation_costs_what_is_new() -> None:
     async def main() -> None:
-        plugin = puppet()
-        given = limited(plugin, context_reads_per_minute=1_000_000)
+        plugin = make_plugin()
+        given = setup(plugin, limits=Limits(context_reads_per_minute=1_000_000))
         async with new_host(plugins={"p": given}) as host:
             short, long = host.session("short"), host.session("long")
             for i in range(10_000):
@@ -185,7 +182,7 @@ def test_reading_what_is_new_in_a_long_conversation_costs_what_is_new(
 
             assert await cost(long) < 5 * await cost(short)
 
-    run(main())
+    go(main())
 
 
 class TooMuch:
@@ -209,7 +206,7 @@ class TooMuch:
         )
 
 
-def test_what_a_host_answers_beyond_what_was_asked_is_cut_away(run: Any, new_host: Any, puppet: Any) -> None:
+def test_what_a_host_answers_beyond_what_was_asked_is_cut_away() -> None:
     shown: list[Context] = []
 
     async def ally_gate_tool_call(self: Any, call: Any, context: Context) -> None:
@@ -218,7 +215,7 @@ def test_what_a_host_answers_beyond_what_was_asked_is_cut_away(run: Any, new_hos
     async def main() -> None:
         from ally_plugins import ToolCall
 
-        plugin = puppet(ally_gate_tool_call=ally_gate_tool_call)
+        plugin = make_plugin(ally_gate_tool_call=ally_gate_tool_call)
         grants = {"p": ["get_context:messages", "gate:tool_call"]}
         async with new_host(plugins={"p": plugin}, grants=grants, implementation=TooMuch()) as host:
             session = host.session("s")
@@ -227,7 +224,7 @@ def test_what_a_host_answers_beyond_what_was_asked_is_cut_away(run: Any, new_hos
             with pytest.raises(PermissionRefused):
                 await plugin.ally.get_context(["focus"])
 
-    run(main())
+    go(main())
     assert len(shown) == 2
     for context in shown:
         assert [message.content for message in context.messages or ()] == ["hello"]
@@ -236,43 +233,41 @@ def test_what_a_host_answers_beyond_what_was_asked_is_cut_away(run: Any, new_hos
 
 
 @pytest.mark.parametrize("answer", [5, {"messages": []}, "text", [1]])
-def test_a_host_s_answer_that_is_no_context_is_the_host_s_fault(
-    answer: Any, run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_host_s_answer_that_is_no_context_is_the_host_s_fault(answer: Any) -> None:
     class Wrong:
         @hookimpl
         def ally_get_context(self) -> Any:
             return answer
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, implementation=Wrong()) as host:
             host.session("s")
             with pytest.raises(UnavailableRefused):
                 await plugin.ally.get_context()
             assert host.plugins["p"].counts.crashes == 0
 
-    run(main())
+    go(main())
 
 
-def test_a_host_s_own_answer_of_none_leaves_it_to_the_default(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_host_s_own_answer_of_none_leaves_it_to_the_default() -> None:
     class Nothing:
         @hookimpl
         async def ally_get_context(self) -> None:
             return None
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, implementation=Nothing()) as host:
             fill(host.session("s"))
             assert (await plugin.ally.get_context(["token_usage"])).token_usage == 42.5
 
-    run(main())
+    go(main())
 
 
-def test_context_reads_are_written_down_folded(run: Any, new_host: Any, puppet: Any) -> None:
+def test_context_reads_are_written_down_folded() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             for _ in range(50):
@@ -283,4 +278,4 @@ def test_context_reads_are_written_down_folded(run: Any, new_host: Any, puppet: 
             assert sum(record.data["count"] for record in reads if record.data) == 50
             assert len(reads) <= 3
 
-    run(main())
+    go(main())

@@ -25,6 +25,8 @@ from ally_plugins import (
 )
 from ally_plugins.contract.values.conversation import ActionRequest
 from ally_plugins.host.host import Host
+from tests.kit.hosts import new_host
+from tests.kit.waiting import go
 
 CALL = ToolCall("bash", {"command": "rm -rf /"}, "c1")
 Call = Callable[[Any], Awaitable[Any]]
@@ -105,9 +107,7 @@ def test_there_are_coroutines_to_look_at() -> None:
 
 
 @pytest.mark.parametrize(("cls", "name"), CASES, ids=lambda value: getattr(value, "__name__", value))
-def test_every_coroutine_on_another_threads_loop_is_refused_before_anything_runs(
-    run: Any, new_host: Any, cls: type[Any], name: str
-) -> None:
+def test_every_coroutine_on_another_threads_loop_is_refused_before_anything_runs(cls: type[Any], name: str) -> None:
     async def main() -> None:
         async with new_host(plugins={"guard": Guard}) as host:
             session = host.session("s1")
@@ -125,25 +125,25 @@ def test_every_coroutine_on_another_threads_loop_is_refused_before_anything_runs
             assert host.loop is asyncio.get_running_loop()
             assert (await session.gate_tool_call(CALL)).is_allowed  # nothing is harmed by it
 
-    run(main())
+    go(main())
 
 
-def test_what_is_carried_over_by_hand_is_answered(run: Any, new_host: Any) -> None:
+def test_what_is_carried_over_by_hand_is_answered() -> None:
     async def main() -> None:
         async with new_host(plugins={"guard": Guard}) as host:
-            session = host.session("s1")
+            session, loop = host.session("s1"), asyncio.get_running_loop()
 
             def in_a_thread() -> Any:
                 # The coroutine is made where no loop runs, which is not where it runs.
-                return asyncio.run_coroutine_threadsafe(session.gate_tool_call(CALL), host.loop).result(5)
+                return asyncio.run_coroutine_threadsafe(session.gate_tool_call(CALL), loop).result(5)
 
             assert (await asyncio.to_thread(in_a_thread)).is_allowed
             assert Guard.ran == ["gate bash"]
 
-    run(main())
+    go(main())
 
 
-def test_a_second_loop_of_the_same_thread_is_another_loop(new_host: Any) -> None:
+def test_a_second_loop_of_the_same_thread_is_another_loop() -> None:
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
     try:
         host = new_host(plugins={"guard": Guard})
@@ -162,7 +162,7 @@ def test_a_second_loop_of_the_same_thread_is_another_loop(new_host: Any) -> None
         second.close()
 
 
-def test_a_session_whose_loop_was_closed_says_that_nobody_can_answer_there(new_host: Any) -> None:
+def test_a_session_whose_loop_was_closed_says_that_nobody_can_answer_there() -> None:
     async def begin() -> tuple[Host, Session]:
         host = new_host(plugins={"guard": Guard})
         await host.start()

@@ -18,6 +18,8 @@ from ally_plugins import (
     ToolCallStart,
 )
 from ally_plugins.policy.thresholds import Thresholds
+from tests.kit.hosts import make_plugin, new_host
+from tests.kit.waiting import go
 
 
 def passed(usages: list[float]) -> list[tuple[float, list[float]]]:
@@ -51,7 +53,7 @@ def test_a_compaction_forgets_what_it_brought_usage_below_however_little() -> No
     assert thresholds.update(51) == [50.0]
 
 
-def test_thresholds_come_as_events_after_the_update_that_passed_them(run: Any, new_host: Any) -> None:
+def test_thresholds_come_as_events_after_the_update_that_passed_them() -> None:
     told: list[Any] = []
 
     async def main() -> None:
@@ -63,7 +65,7 @@ def test_thresholds_come_as_events_after_the_update_that_passed_them(run: Any, n
             session.emit(CompactionComplete(old_context_usage=81, new_context_usage=30))
             session.emit(ContextUsageUpdate(context_usage=55))
 
-    run(main())
+    go(main())
     seen = [getattr(event, "threshold", None) or event.type for event in told if event.type != "SESSION_END"]
     assert seen == [
         "CONTEXT_USAGE_UPDATE", "CONTEXT_USAGE_UPDATE", 50.0, 75.0, "CONTEXT_USAGE_UPDATE", "COMPACTION_COMPLETE",
@@ -72,7 +74,7 @@ def test_thresholds_come_as_events_after_the_update_that_passed_them(run: Any, n
     assert [event.seq for event in told] == list(range(2, 2 + len(told)))
 
 
-def test_how_full_a_sub_agents_window_is_says_nothing_of_the_session(run: Any, new_host: Any) -> None:
+def test_how_full_a_sub_agents_window_is_says_nothing_of_the_session() -> None:
     told: list[Any] = []
 
     async def main() -> None:
@@ -86,12 +88,10 @@ def test_how_full_a_sub_agents_window_is_says_nothing_of_the_session(run: Any, n
             session.emit(ContextUsageUpdate(context_usage=60))
             assert [event.threshold for event in told] == [50.0]
 
-    run(main())
+    go(main())
 
 
-def test_many_threads_may_emit_at_once_and_every_event_has_a_number_of_its_own(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_many_threads_may_emit_at_once_and_every_event_has_a_number_of_its_own() -> None:
     heard: list[int] = []
     errors: list[BaseException] = []
 
@@ -101,7 +101,7 @@ def test_many_threads_may_emit_at_once_and_every_event_has_a_number_of_its_own(
     async def main() -> None:
         import asyncio
 
-        async with new_host(plugins={"p": puppet(ally_event=ally_event)}) as host:
+        async with new_host(plugins={"p": make_plugin(ally_event=ally_event)}) as host:
             session = host.session("s")
 
             def emit() -> None:
@@ -122,31 +122,31 @@ def test_many_threads_may_emit_at_once_and_every_event_has_a_number_of_its_own(
             await host.journal.flush()
             assert host.journal.last_seq("s") == session.ring.head
 
-    run(main())
+    go(main())
     assert errors == []
     assert heard[:-1] == list(range(1, len(heard)))  # SESSION_END is the last
     assert len(heard) >= 8 * 600
 
 
-def test_a_session_s_end_is_told_once_whoever_ends_it(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_session_s_end_is_told_once_whoever_ends_it() -> None:
     heard: list[Any] = []
 
     async def ally_session_end(self: Any, event: Any) -> None:
         heard.append((event.session_id, event.reason))
 
     async def main() -> None:
-        async with new_host(plugins={"p": puppet(ally_session_end=ally_session_end)}) as host:
-            closed, ended, left = host.session("closed"), host.session("ended"), host.session("left")
-            assert left
+        async with new_host(plugins={"p": make_plugin(ally_session_end=ally_session_end)}) as host:
+            closed, ended = host.session("closed"), host.session("ended")
+            host.session("left")
             await closed.close()
             ended.emit(SessionEnd(reason="exit"))
             await ended.close()
 
-    run(main())
+    go(main())
     assert heard == [("closed", "closed"), ("ended", "exit"), ("left", "the host stops")]
 
 
-def test_what_was_emitted_before_the_host_stops_is_heard(run: Any, new_host: Any, puppet: Any) -> None:
+def test_what_was_emitted_before_the_host_stops_is_heard() -> None:
     heard: list[str] = []
 
     async def ally_tool_call_start(self: Any, event: Any) -> None:
@@ -156,36 +156,36 @@ def test_what_was_emitted_before_the_host_stops_is_heard(run: Any, new_host: Any
         heard.append("stop")
 
     async def main() -> None:
-        plugin = puppet(ally_tool_call_start=ally_tool_call_start, ally_stop=ally_stop)
+        plugin = make_plugin(ally_tool_call_start=ally_tool_call_start, ally_stop=ally_stop)
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             for i in range(3):
                 session.emit(ToolCallStart(tool_name=f"t{i}"))
 
-    run(main())
+    go(main())
     assert heard == ["t0", "t1", "t2", "stop"]
 
 
 @pytest.mark.parametrize("session_id", ["", 5, "line\n", b"x"])
-def test_a_session_s_id_is_a_line_of_text(session_id: Any, run: Any, new_host: Any) -> None:
+def test_a_session_s_id_is_a_line_of_text(session_id: Any) -> None:
     async def main() -> None:
         async with new_host() as host:
             with pytest.raises(HostError, match="expected a line of text"):
                 host.session(session_id)
 
-    run(main())
+    go(main())
 
 
-def test_a_session_without_an_id_is_a_new_one(run: Any, new_host: Any) -> None:
+def test_a_session_without_an_id_is_a_new_one() -> None:
     async def main() -> None:
         async with new_host() as host:
             assert host.session().id != host.session().id
             assert len(host.sessions) == 2
 
-    run(main())
+    go(main())
 
 
-def test_the_root_stream_passes_a_host_s_event_to_the_only_session(run: Any, new_host: Any) -> None:
+def test_the_root_stream_passes_a_host_s_event_to_the_only_session() -> None:
     async def main() -> None:
         async with new_host() as host:
             session = host.session("s")
@@ -194,4 +194,4 @@ def test_the_root_stream_passes_a_host_s_event_to_the_only_session(run: Any, new
             session.scoped("parent").emit(ToolCallStart(tool_name="bash"))
             assert session.ring.items[-1].parent_id == "parent"
 
-    run(main())
+    go(main())

@@ -22,6 +22,8 @@ from ally_plugins import (
 from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.contract.values.errors import JournalError
 from ally_plugins.journal.journal import Journal
+from tests.kit.hosts import make_plugin, new_host
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,17 +40,17 @@ class Broken:
         raise ZeroDivisionError("at start")
 
 
-def test_a_host_starts_once_at_a_time(run: Any, new_host: Any) -> None:
+def test_a_host_starts_once_at_a_time() -> None:
     async def main() -> None:
         async with new_host() as host:
             with pytest.raises(HostError, match="runs already"):
                 await host.start()
-            assert host.session("s")
+            assert host.session("s").id == "s"
 
-    run(main())
+    go(main())
 
 
-def test_before_and_after_its_life_a_host_says_that_it_does_not_run(run: Any, new_host: Any) -> None:
+def test_before_and_after_its_life_a_host_says_that_it_does_not_run() -> None:
     async def main() -> None:
         host = new_host()
         for _ in range(2):
@@ -61,12 +63,12 @@ def test_before_and_after_its_life_a_host_says_that_it_does_not_run(run: Any, ne
             await host.stop()
             await host.stop()
 
-    run(main())
+    go(main())
 
 
-def test_a_plugin_that_cannot_start_is_marked_and_the_others_run(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_plugin_that_cannot_start_is_marked_and_the_others_run() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"bad": Broken, "good": plugin}) as host:
             host.session("s")
             assert host.plugins["bad"].state == "failed"
@@ -75,11 +77,11 @@ def test_a_plugin_that_cannot_start_is_marked_and_the_others_run(run: Any, new_h
 
     # Its gates deny, and the message gate is granted to it: by code it has everything.
     with pytest.raises(RefusedError, match="bad"):
-        run(main())
+        go(main())
 
 
 def test_a_mandatory_plugin_that_cannot_start_stops_the_start_and_leaves_nothing_running(
-    run: Any, puppet: Any, tmp_path: Path, no_leaks: None
+    tmp_path: Path, no_leaks: None
 ) -> None:
     stopped: list[str] = []
 
@@ -87,7 +89,7 @@ def test_a_mandatory_plugin_that_cannot_start_stops_the_start_and_leaves_nothing
         stopped.append(self.ally.name)
 
     async def main() -> None:
-        plugins = {"p": mandatory(Broken), "other": puppet(ally_stop=ally_stop)}
+        plugins = {"p": mandatory(Broken), "other": make_plugin(ally_stop=ally_stop)}
         host = Host("test", home=tmp_path, discover=False, plugins=plugins)
         with pytest.raises(HostError, match=r"the mandatory plugin 'p' is failed: .*at start"):
             async with host:
@@ -95,11 +97,11 @@ def test_a_mandatory_plugin_that_cannot_start_stops_the_start_and_leaves_nothing
         assert host.plugins == {}
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    run(main())
+    go(main())
     assert stopped == ["other"]
 
 
-def test_a_home_that_cannot_be_written_stops_the_start_in_words(run: Any, tmp_path: Path, no_leaks: None) -> None:
+def test_a_home_that_cannot_be_written_stops_the_start_in_words(tmp_path: Path, no_leaks: None) -> None:
     (tmp_path / "journal.db").mkdir()
 
     async def main() -> None:
@@ -107,33 +109,31 @@ def test_a_home_that_cannot_be_written_stops_the_start_in_words(run: Any, tmp_pa
             async with Host("test", home=tmp_path, discover=False):
                 pytest.fail("it must not start")
 
-    run(main())
+    go(main())
 
 
-def test_grants_for_a_plugin_that_is_not_given_are_an_error_at_once(new_host: Any, puppet: Any) -> None:
+def test_grants_for_a_plugin_that_is_not_given_are_an_error_at_once() -> None:
     with pytest.raises(HostError, match="grants are given for q"):
-        new_host(plugins={"p": puppet()}, grants={"q": ["tools"]})
+        new_host(plugins={"p": make_plugin()}, grants={"q": ["tools"]})
 
 
-def test_an_exception_inside_stops_the_host_and_passes_through(
-    run: Any, new_host: Any, puppet: Any, no_leaks: None
-) -> None:
+def test_an_exception_inside_stops_the_host_and_passes_through(no_leaks: None) -> None:
     stopped: list[str] = []
 
     async def ally_stop(self: Any) -> None:
         stopped.append("stopped")
 
     async def main() -> None:
-        async with new_host(plugins={"p": puppet(ally_stop=ally_stop)}) as host:
+        async with new_host(plugins={"p": make_plugin(ally_stop=ally_stop)}) as host:
             host.session("s")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run(main())
+        go(main())
     assert stopped == ["stopped"]
 
 
-def test_calls_in_flight_when_the_host_stops_end_with_an_answer(run: Any, new_host: Any, puppet: Any) -> None:
+def test_calls_in_flight_when_the_host_stops_end_with_an_answer() -> None:
     is_asked = asyncio.Event()
 
     async def ally_gate_message(self: Any, message: Any) -> None:
@@ -141,8 +141,8 @@ def test_calls_in_flight_when_the_host_stops_end_with_an_answer(run: Any, new_ho
         await asyncio.Event().wait()
 
     async def main() -> None:
-        plugin = puppet()
-        plugins = {"p": plugin, "g": puppet(ally_gate_message=ally_gate_message)}
+        plugin = make_plugin()
+        plugins = {"p": plugin, "g": make_plugin(ally_gate_message=ally_gate_message)}
         async with new_host(plugins=plugins) as host:
             session = host.session("s")
             calls = [
@@ -159,28 +159,25 @@ def test_calls_in_flight_when_the_host_stops_end_with_an_answer(run: Any, new_ho
         assert isinstance(answers[3], RefusedError)
         assert (await question).is_denied or (await question).is_allowed
 
-    run(main())
+    go(main())
 
 
-def test_a_call_that_reaches_the_journal_after_the_end_is_refused_in_words(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
-    plugin = puppet()
+def test_a_call_that_reaches_the_journal_after_the_end_is_refused_in_words() -> None:
+    plugin = make_plugin()
 
     async def main() -> None:
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
-        host.plugins_after = host.plugins
         with pytest.raises(UnavailableRefused, match="stopped"):
             await plugin.ally.add_message("user", "late")
 
-    run(main())
+    go(main())
 
 
-def test_a_journal_of_the_host_author_s_own_stays_open(run: Any, puppet: Any, tmp_path: Path) -> None:
+def test_a_journal_of_the_host_author_s_own_stays_open(tmp_path: Path) -> None:
     async def main() -> None:
         journal = Journal.open(tmp_path / "own.db")
-        plugin = puppet()
+        plugin = make_plugin()
         async with Host("test", home=None, discover=False, plugins={"p": plugin}, journal=journal) as host:
             host.session("s")
             await plugin.ally.add_message("user", "hello")
@@ -188,10 +185,10 @@ def test_a_journal_of_the_host_author_s_own_stays_open(run: Any, puppet: Any, tm
         await journal.flush()
         await journal.close()
 
-    run(main())
+    go(main())
 
 
-def test_a_hook_that_hangs_holds_up_the_end_no_longer_than_is_said(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_hook_that_hangs_holds_up_the_end_no_longer_than_is_said() -> None:
     async def hang(self: Any, event: Any) -> None:
         while True:
             try:
@@ -207,7 +204,7 @@ def test_a_hook_that_hangs_holds_up_the_end_no_longer_than_is_said(run: Any, new
         async def ally_stop(self: Any) -> None:
             """Have a last hook."""
 
-        plugin = puppet(ally_tool_call_start=hang, ally_stop=ally_stop)
+        plugin = make_plugin(ally_tool_call_start=hang, ally_stop=ally_stop)
         async with asyncio.timeout(6):
             async with new_host(plugins={"p": (plugin, record)}) as host:
                 host.session("s").emit(ToolCallStart(tool_name="bash"))
@@ -215,4 +212,4 @@ def test_a_hook_that_hangs_holds_up_the_end_no_longer_than_is_said(run: Any, new
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
 
-    run(main())
+    go(main())

@@ -11,6 +11,8 @@ import pytest
 
 from ally_plugins import Host, Message, SessionError, hookimpl
 from ally_plugins.contract.values.errors import JournalError
+from tests.kit.hosts import make_plugin, new_host
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,9 +31,9 @@ MATRIX = {
 
 
 @pytest.mark.parametrize(("deliver_as", "kind"), MATRIX)
-def test_a_message_enters_where_it_is_due(deliver_as: str, kind: Any, run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_message_enters_where_it_is_due(deliver_as: str, kind: Any) -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             await plugin.ally.add_message("user", "hello", deliver_as=deliver_as)
@@ -44,12 +46,12 @@ def test_a_message_enters_where_it_is_due(deliver_as: str, kind: Any, run: Any, 
             await session.safe_point("turn_start")
             assert host.journal.pending("s") == []
 
-    run(main())
+    go(main())
 
 
-def test_messages_enter_in_the_order_of_their_acceptance(run: Any, new_host: Any, puppet: Any) -> None:
+def test_messages_enter_in_the_order_of_their_acceptance() -> None:
     async def main() -> None:
-        a, b = puppet(), puppet()
+        a, b = make_plugin(), make_plugin()
         async with new_host(plugins={"a": a, "b": b}) as host:
             session = host.session("s")
             for i in range(10):
@@ -58,24 +60,24 @@ def test_messages_enter_in_the_order_of_their_acceptance(run: Any, new_host: Any
                 )
             assert [message.content for message in await session.safe_point("turn_start")] == list("0123456789")
 
-    run(main())
+    go(main())
 
 
 @pytest.mark.parametrize("kind", ["now", "", None, 5])
-def test_a_safe_point_of_another_name_is_an_error_even_when_nothing_waits(kind: Any, run: Any, new_host: Any) -> None:
+def test_a_safe_point_of_another_name_is_an_error_even_when_nothing_waits(kind: Any) -> None:
     async def main() -> None:
         async with new_host() as host:
             with pytest.raises(ValueError, match="expected one of 'step', 'turn_end', 'turn_start'"):
                 await host.session("s").safe_point(kind)
 
-    run(main())
+    go(main())
 
 
-def test_what_the_model_and_the_listeners_see_of_a_message(run: Any, new_host: Any, puppet: Any) -> None:
+def test_what_the_model_and_the_listeners_see_of_a_message() -> None:
     told: list[Any] = []
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             host.stream.subscribe("PLUGIN_MESSAGE_RECEIVED", told.append)
@@ -85,7 +87,7 @@ def test_what_the_model_and_the_listeners_see_of_a_message(run: Any, new_host: A
             assert message.id == receipt.id
             assert session.conversation.messages == [message]
 
-    run(main())
+    go(main())
     (event,) = told
     assert (event.plugin_name, event.origin) == ("p", ("p",))
     assert event.message["content"] == "hello"
@@ -94,9 +96,9 @@ def test_what_the_model_and_the_listeners_see_of_a_message(run: Any, new_host: A
     }  # fmt: skip
 
 
-def test_trigger_turn_wakes_an_idle_agent_once(run: Any, new_host: Any, puppet: Any) -> None:
+def test_trigger_turn_wakes_an_idle_agent_once() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             await plugin.ally.add_message("user", "no hurry")
@@ -111,12 +113,12 @@ def test_trigger_turn_wakes_an_idle_agent_once(run: Any, new_host: Any, puppet: 
                 async with asyncio.timeout(0.01):
                     await session.wait_for_trigger()
 
-    run(main())
+    go(main())
 
 
-def test_a_trigger_that_came_in_during_a_turn_does_not_start_another(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_trigger_that_came_in_during_a_turn_does_not_start_another() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             await session.safe_point("turn_start")
@@ -127,7 +129,7 @@ def test_a_trigger_that_came_in_during_a_turn_does_not_start_another(run: Any, n
             assert len(await session.safe_point("turn_end")) == 1
             assert not session.triggered.is_set()
 
-    run(main())
+    go(main())
 
 
 class Own:
@@ -161,13 +163,11 @@ class OwnSync(Own):
 
 
 @pytest.mark.parametrize("kind", [Own, OwnSync])
-def test_the_host_s_own_conversation_takes_the_place_of_the_default(
-    kind: Any, run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_the_host_s_own_conversation_takes_the_place_of_the_default(kind: Any) -> None:
     own = kind()
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, implementation=own) as host:
             session = host.session("s")
             receipt = await plugin.ally.add_message("user", "hello")
@@ -175,18 +175,16 @@ def test_the_host_s_own_conversation_takes_the_place_of_the_default(
             assert [message.id for message in own.messages] == [receipt.id]
             assert session.conversation.messages == []
 
-    run(main())
+    go(main())
 
 
 @pytest.mark.parametrize("kind", [Own, OwnSync])
 @pytest.mark.parametrize("way", ["fails", "refuses"])
-def test_a_message_that_the_host_does_not_take_waits_for_the_next_safe_point(
-    way: str, kind: Any, run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_message_that_the_host_does_not_take_waits_for_the_next_safe_point(way: str, kind: Any) -> None:
     own = kind()
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, implementation=own) as host:
             session = host.session("s")
             receipt = await plugin.ally.add_message("user", "hello", trigger_turn=True)
@@ -199,14 +197,14 @@ def test_a_message_that_the_host_does_not_take_waits_for_the_next_safe_point(
             assert host.journal.pending("s") == []
             assert [message.id for message in own.messages] == [receipt.id]
 
-    run(main())
+    go(main())
 
 
-def test_safe_points_at_once_deliver_each_message_once(run: Any, new_host: Any, puppet: Any) -> None:
+def test_safe_points_at_once_deliver_each_message_once() -> None:
     own = Own()
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, implementation=own) as host:
             session = host.session("s")
             for i in range(10):
@@ -215,10 +213,10 @@ def test_safe_points_at_once_deliver_each_message_once(run: Any, new_host: Any, 
             assert sum(map(len, rounds)) == 10
             assert [message.content for message in own.messages] == [str(i) for i in range(10)]
 
-    run(main())
+    go(main())
 
 
-def test_messages_that_come_in_during_a_safe_point_wait_for_the_next(run: Any, new_host: Any, puppet: Any) -> None:
+def test_messages_that_come_in_during_a_safe_point_wait_for_the_next() -> None:
     may_go = asyncio.Event()
 
     class Slow:
@@ -228,7 +226,7 @@ def test_messages_that_come_in_during_a_safe_point_wait_for_the_next(run: Any, n
             return True
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, implementation=Slow()) as host:
             session = host.session("s")
             await plugin.ally.add_message("user", "first")
@@ -239,16 +237,16 @@ def test_messages_that_come_in_during_a_safe_point_wait_for_the_next(run: Any, n
             assert [message.content for message in await point] == ["first"]
             assert [message.content for message in await session.safe_point()] == ["second"]
 
-    run(main())
+    go(main())
 
 
 def test_a_delivery_that_cannot_be_recorded_is_not_made_twice_and_recorded_later(
-    run: Any, new_host: Any, puppet: Any, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own = Own()
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, implementation=own) as host:
             session = host.session("s")
             await plugin.ally.add_message("user", "hello")
@@ -266,10 +264,10 @@ def test_a_delivery_that_cannot_be_recorded_is_not_made_twice_and_recorded_later
             assert host.journal.pending("s") == []
             assert len(own.messages) == 1
 
-    run(main())
+    go(main())
 
 
-def test_a_safe_point_that_is_cancelled_delivers_what_is_left_at_the_next(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_safe_point_that_is_cancelled_delivers_what_is_left_at_the_next() -> None:
     class Stuck:
         def __init__(self) -> None:
             self.messages: list[str] = []
@@ -285,7 +283,7 @@ def test_a_safe_point_that_is_cancelled_delivers_what_is_left_at_the_next(run: A
     own = Stuck()
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}, implementation=own) as host:
             session = host.session("s")
             await plugin.ally.add_message("user", "first")
@@ -298,14 +296,12 @@ def test_a_safe_point_that_is_cancelled_delivers_what_is_left_at_the_next(run: A
             assert own.messages == ["first", "second"]
             assert host.journal.pending("s") == []
 
-    run(main())
+    go(main())
 
 
-def test_a_call_that_is_cancelled_after_it_was_written_is_delivered_all_the_same(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_call_that_is_cancelled_after_it_was_written_is_delivered_all_the_same() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             for _ in range(20):
@@ -320,11 +316,11 @@ def test_a_call_that_is_cancelled_after_it_was_written_is_delivered_all_the_same
                     await asyncio.sleep(0.001)
             assert {message.id for message in await session.safe_point()} == stored
 
-    run(main())
+    go(main())
 
 
-def test_a_session_found_again_takes_up_what_waits_and_goes_on_counting(run: Any, puppet: Any, tmp_path: Path) -> None:
-    plugin = puppet()
+def test_a_session_found_again_takes_up_what_waits_and_goes_on_counting(tmp_path: Path) -> None:
+    plugin = make_plugin()
     heard: list[Any] = []
 
     async def first() -> tuple[str, int]:
@@ -350,15 +346,13 @@ def test_a_session_found_again_takes_up_what_waits_and_goes_on_counting(run: Any
             assert host.session("s") is session
             assert host.session("t").inbox.all() == []
 
-    message_id, head = run(first())
-    run(second())
+    message_id, head = go(first())
+    go(second())
     assert heard[0].resumed is True
     assert heard[1].resumed is None
 
 
-def test_a_message_in_flight_while_its_session_is_closed_and_found_again_reaches_the_one_that_is_open(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_message_in_flight_while_its_session_is_closed_and_found_again_reaches_the_one_that_is_open() -> None:
     is_asked, may_answer = asyncio.Event(), asyncio.Event()
 
     async def ally_gate_message(self: Any, message: Any) -> None:
@@ -366,8 +360,8 @@ def test_a_message_in_flight_while_its_session_is_closed_and_found_again_reaches
         await may_answer.wait()
 
     async def main() -> None:
-        plugin = puppet()
-        async with new_host(plugins={"p": plugin, "g": puppet(ally_gate_message=ally_gate_message)}) as host:
+        plugin = make_plugin()
+        async with new_host(plugins={"p": plugin, "g": make_plugin(ally_gate_message=ally_gate_message)}) as host:
             session = host.session("s")
             call = asyncio.create_task(plugin.ally.add_message("user", "hello"))
             await is_asked.wait()
@@ -379,10 +373,10 @@ def test_a_message_in_flight_while_its_session_is_closed_and_found_again_reaches
             receipt = await call
             assert [message.id for message in await again.safe_point()] == [receipt.id]
 
-    run(main())
+    go(main())
 
 
-def test_a_closed_session_says_so(run: Any, new_host: Any) -> None:
+def test_a_closed_session_says_so() -> None:
     from ally_plugins import ToolCallStart
 
     async def main() -> None:
@@ -396,4 +390,4 @@ def test_a_closed_session_says_so(run: Any, new_host: Any) -> None:
                 await session.safe_point()
             assert host.session("s") is not session
 
-    run(main())
+    go(main())

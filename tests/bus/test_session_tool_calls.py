@@ -22,9 +22,11 @@ from ally_plugins import (
     ToolCallError,
     ToolResult,
 )
+from tests.kit.hosts import make_plugin, new_host
+from tests.kit.waiting import go
 
 
-def watcher(puppet: Any, order: list[str], verdict: Any = None) -> Any:
+def watcher(order: list[str], verdict: Any = None) -> Any:
     """Return a plugin that notes when it is asked, and changes what goes in and out."""
 
     async def ally_transform_tool_input(self: Any, call: ToolCall) -> Any:
@@ -39,7 +41,7 @@ def watcher(puppet: Any, order: list[str], verdict: Any = None) -> Any:
         order.append(f"output {result.output}")
         return Replace(attrs.evolve(result, output=f"{result.output}!"))
 
-    return puppet(
+    return make_plugin(
         ally_transform_tool_input=ally_transform_tool_input,
         ally_gate_tool_call=ally_gate_tool_call,
         ally_transform_tool_output=ally_transform_tool_output,
@@ -77,9 +79,6 @@ CALL = ToolCall("bash", {"command": "ls"}, call_id="c1")
 
 
 def carry_out(
-    run: Any,
-    new_host: Any,
-    puppet: Any,
     *,
     verdict: Any = None,
     person: bool = True,
@@ -98,7 +97,7 @@ def carry_out(
             order.append(event.type)
 
     async def main() -> ToolResult:
-        plugins = {"w": watcher(puppet, order, verdict)}
+        plugins = {"w": watcher(order, verdict)}
         async with new_host(plugins=plugins, has_person=person) as host:
             session = host.session("s")
             host.stream.subscribe("*", note)
@@ -108,19 +107,19 @@ def carry_out(
             order.append("END")
             return result
 
-    result = run(main())
+    result = go(main())
     return result, order[: order.index("END")], told
 
 
 @pytest.mark.parametrize("said", ["no", "deny", 1, [False]])
-def test_what_is_not_true_is_no_yes_of_the_person(said: Any, run: Any, new_host: Any, puppet: Any) -> None:
-    result, order, _ = carry_out(run, new_host, puppet, verdict=Ask("sure?"), agrees=said)
+def test_what_is_not_true_is_no_yes_of_the_person(said: Any) -> None:
+    result, order, _ = carry_out(verdict=Ask("sure?"), agrees=said)
     assert not result.success
     assert "run ls -l" not in order
 
 
-def test_all_in_order(run: Any, new_host: Any, puppet: Any) -> None:
-    result, order, told = carry_out(run, new_host, puppet, verdict=Ask("is that wise?"))
+def test_all_in_order() -> None:
+    result, order, told = carry_out(verdict=Ask("is that wise?"))
     assert order == [
         "input ls",
         "check ls -l",
@@ -141,16 +140,14 @@ def test_all_in_order(run: Any, new_host: Any, puppet: Any) -> None:
     assert by_type["DECISION"].verdict == "ask"
 
 
-def test_arguments_that_do_not_fit_after_the_transforms_never_reach_a_gate(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
-    result, order, _ = carry_out(run, new_host, puppet, call=ToolCall("bash", {"command": "bad"}))
+def test_arguments_that_do_not_fit_after_the_transforms_never_reach_a_gate() -> None:
+    result, order, _ = carry_out(call=ToolCall("bash", {"command": "bad"}))
     assert order == ["input bad", "check bad -l"]
     assert (result.success, result.error) == (False, "not run: the command is bad")
 
 
-def test_what_a_gate_denies_does_not_run_and_the_model_is_told_why(run: Any, new_host: Any, puppet: Any) -> None:
-    result, order, told = carry_out(run, new_host, puppet, verdict=Deny("too dangerous"))
+def test_what_a_gate_denies_does_not_run_and_the_model_is_told_why() -> None:
+    result, order, told = carry_out(verdict=Deny("too dangerous"))
     assert order == ["input ls", "check ls -l", "TOOL_CALL_START", "DIFF_PREVIEW", "gate ls -l", "TOOL_CALL_END"]
     assert (result.success, result.error) == (False, "not run: w: too dangerous")
     (decision,), (end,) = ([each for each in told if each.type == kind] for kind in ("DECISION", "TOOL_CALL_END"))
@@ -158,27 +155,27 @@ def test_what_a_gate_denies_does_not_run_and_the_model_is_told_why(run: Any, new
     assert (end.decision_id, end.duration_ms) == (decision.decision_id, None)
 
 
-def test_what_the_person_refuses_does_not_run(run: Any, new_host: Any, puppet: Any) -> None:
-    result, order, told = carry_out(run, new_host, puppet, verdict=Ask("sure?"), agrees=False)
+def test_what_the_person_refuses_does_not_run() -> None:
+    result, order, told = carry_out(verdict=Ask("sure?"), agrees=False)
     assert "run ls -l" not in order
     assert "the person did not agree" in (result.error or "")
     assert [each.denied for each in told if each.type == "TOOL_CALL_END"] == [True]
 
 
-def test_a_question_with_no_person_there_is_a_refusal(run: Any, new_host: Any, puppet: Any) -> None:
-    result, order, _ = carry_out(run, new_host, puppet, verdict=Ask("sure?"), person=False)
+def test_a_question_with_no_person_there_is_a_refusal() -> None:
+    result, order, _ = carry_out(verdict=Ask("sure?"), person=False)
     assert not result.success
     assert not any(each.startswith(("ask", "run")) for each in order)
 
 
-def test_a_question_that_nobody_asks_is_a_refusal(run: Any, new_host: Any, puppet: Any) -> None:
-    result, order, _ = carry_out(run, new_host, puppet, verdict=Ask("sure?"), ask=None)
+def test_a_question_that_nobody_asks_is_a_refusal() -> None:
+    result, order, _ = carry_out(verdict=Ask("sure?"), ask=None)
     assert not result.success
     assert not any(each.startswith("run") for each in order)
 
 
-def test_an_allow_asks_nobody(run: Any, new_host: Any, puppet: Any) -> None:
-    result, order, _ = carry_out(run, new_host, puppet, verdict=Allow())
+def test_an_allow_asks_nobody() -> None:
+    result, order, _ = carry_out(verdict=Allow())
     assert result.success
     assert not any(each.startswith("ask") for each in order)
 
@@ -186,10 +183,8 @@ def test_an_allow_asks_nobody(run: Any, new_host: Any, puppet: Any) -> None:
 @pytest.mark.parametrize(
     "error", [ToolCallError("it broke", tool="bash"), ZeroDivisionError("it broke"), TimeoutError("it broke")]
 )
-def test_what_a_tool_raises_is_an_answer_to_the_model_and_passes_the_transforms(
-    error: BaseException, run: Any, new_host: Any, puppet: Any
-) -> None:
-    result, order, told = carry_out(run, new_host, puppet, error=error)
+def test_what_a_tool_raises_is_an_answer_to_the_model_and_passes_the_transforms(error: BaseException) -> None:
+    result, order, told = carry_out(error=error)
     assert not result.success
     assert "it broke" in (result.error or "")
     assert order[-2:] == ["output ", "TOOL_CALL_END"]
@@ -197,44 +192,42 @@ def test_what_a_tool_raises_is_an_answer_to_the_model_and_passes_the_transforms(
     assert (end.success, end.error) == (False, result.error)
 
 
-def test_a_tool_that_returns_something_else_is_an_error_and_has_an_end(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_tool_that_returns_something_else_is_an_error_and_has_an_end() -> None:
     async def wrong(call: ToolCall) -> Any:
         return "text"
 
-    result, order, _ = carry_out(run, new_host, puppet, agent_run=wrong)
+    result, order, _ = carry_out(agent_run=wrong)
     assert result.error == "the tool returned str; expected a ToolResult"
     assert order[-1] == "TOOL_CALL_END"
 
 
-def test_the_time_of_a_call_is_the_tools_alone(run: Any, new_host: Any, puppet: Any) -> None:
+def test_the_time_of_a_call_is_the_tools_alone() -> None:
     async def slow(self: Any, call: Any, result: Any) -> None:
         await asyncio.sleep(0.2)
 
     async def main() -> float:
-        plugins = {"p": puppet(ally_transform_tool_output=slow)}
+        plugins = {"p": make_plugin(ally_transform_tool_output=slow)}
         async with new_host(plugins=plugins) as host:
             told: list[Any] = []
             host.stream.subscribe("TOOL_CALL_END", told.append)
             await host.session("s").run_tool_call(CALL, Agent([]).run)
             return float(told[0].duration_ms)
 
-    assert run(main()) < 100
+    assert go(main()) < 100
 
 
-def test_a_preview_that_fails_is_no_denial(run: Any, new_host: Any, puppet: Any, caplog: Any) -> None:
+def test_a_preview_that_fails_is_no_denial(caplog: Any) -> None:
     def broken(call: ToolCall) -> DiffPreview:
         raise OSError("the disk is gone")
 
-    result, order, _ = carry_out(run, new_host, puppet, agent_preview=broken)
+    result, order, _ = carry_out(agent_preview=broken)
     assert result.success
     assert "gate ls -l" in order
     assert "DIFF_PREVIEW" not in order
     assert "the preview of 'bash' failed; it is decided without one" in caplog.text
 
 
-def test_an_interruption_while_a_gate_is_asked_ends_the_call_and_runs_nothing(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_an_interruption_while_a_gate_is_asked_ends_the_call_and_runs_nothing() -> None:
     order: list[str] = []
     told: list[Any] = []
     reached = asyncio.Event()
@@ -244,7 +237,7 @@ def test_an_interruption_while_a_gate_is_asked_ends_the_call_and_runs_nothing(
         await asyncio.Event().wait()
 
     async def main() -> None:
-        async with new_host(plugins={"p": puppet(ally_gate_tool_call=stuck)}) as host:
+        async with new_host(plugins={"p": make_plugin(ally_gate_tool_call=stuck)}) as host:
             host.stream.subscribe("TOOL_CALL_END", told.append)
             call = asyncio.create_task(host.session("s").run_tool_call(CALL, Agent(order).run))
             await reached.wait()
@@ -252,14 +245,14 @@ def test_an_interruption_while_a_gate_is_asked_ends_the_call_and_runs_nothing(
             with pytest.raises(asyncio.CancelledError):
                 await call
 
-    run(main())
+    go(main())
     assert order == []
     assert [(each.success, each.denied, each.error) for each in told] == [(False, False, "interrupted")]
 
 
-def test_a_call_that_nobody_can_be_shown_is_refused_and_told_as_that(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_call_that_nobody_can_be_shown_is_refused_and_told_as_that() -> None:
     async def main() -> list[Any]:
-        async with new_host(plugins={"p": puppet()}) as host:
+        async with new_host(plugins={"p": make_plugin()}) as host:
             told: list[Any] = []
             host.stream.subscribe("*", told.append)
             session = host.session("s")
@@ -270,7 +263,7 @@ def test_a_call_that_nobody_can_be_shown_is_refused_and_told_as_that(run: Any, n
             assert "wait is nan" in (result.error or "")
             return [each for each in told if each.type != "SESSION_START"]
 
-    decision, start, end = run(main())[:3]
+    decision, start, end = go(main())[:3]
     assert (decision.verdict, decision.call_id) == ("deny", "c1")
     assert (start.arguments, start.call_id, start.agent_id, start.parent_id) == ({}, "c1", "a", "c0")
     assert "wait is nan" in start.unshown
@@ -278,9 +271,7 @@ def test_a_call_that_nobody_can_be_shown_is_refused_and_told_as_that(run: Any, n
 
 
 @pytest.mark.parametrize("where", ["run", "output"])
-def test_an_interruption_ends_the_call_with_an_event_wherever_it_comes(
-    where: str, run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_an_interruption_ends_the_call_with_an_event_wherever_it_comes(where: str) -> None:
     told: list[Any] = []
     reached = asyncio.Event()
 
@@ -292,7 +283,7 @@ def test_an_interruption_ends_the_call_with_an_event_wherever_it_comes(
         return ToolResult(success=True)
 
     async def main() -> None:
-        plugin = puppet(ally_transform_tool_output=stuck_hook) if where == "output" else puppet()
+        plugin = make_plugin(ally_transform_tool_output=stuck_hook) if where == "output" else make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             session = host.session("s")
             host.stream.subscribe("*", told.append)
@@ -307,10 +298,10 @@ def test_an_interruption_ends_the_call_with_an_event_wherever_it_comes(
     async def stuck_hook(self: Any, call: Any, result: Any) -> None:
         await stuck()
 
-    run(main())
+    go(main())
 
 
-def test_a_transform_that_blocks_withholds_the_output(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_transform_that_blocks_withholds_the_output() -> None:
     from ally_plugins import PluginRecord
     from ally_plugins.catalog.home.config import PluginConfig
     from ally_plugins.policy.permissions import GrantSet
@@ -324,7 +315,7 @@ def test_a_transform_that_blocks_withholds_the_output(run: Any, new_host: Any, p
     async def main() -> None:
         config = PluginConfig(enabled=True, is_decided=True, grants=GrantSet.everything(), transform_on_error="block")
         record = PluginRecord.by_code("p", grants=GrantSet.everything(), config=config)
-        plugin = puppet(ally_transform_tool_output=ally_transform_tool_output)
+        plugin = make_plugin(ally_transform_tool_output=ally_transform_tool_output)
         told: list[Any] = []
         async with new_host(plugins={"p": (plugin, record)}) as host:
             session = host.session("s")
@@ -335,4 +326,4 @@ def test_a_transform_that_blocks_withholds_the_output(run: Any, new_host: Any, p
             assert "the output is withheld" in (result.error or "")
             assert "password" not in repr(told)
 
-    run(main())
+    go(main())

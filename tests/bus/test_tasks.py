@@ -10,7 +10,10 @@ import pytest
 
 from ally_plugins import BudgetRefused, NotFoundRefused, PermissionRefused, UnavailableRefused, ValidationRefused
 from ally_plugins.contract.values.errors import JournalError
+from ally_plugins.policy.budget import Limits
 from ally_plugins.runtime.lanes.plugin import RunState
+from tests.kit.hosts import make_plugin, new_host, setup
+from tests.kit.waiting import go
 
 
 async def for_ever() -> None:
@@ -21,14 +24,12 @@ def states(told: list[Any]) -> list[tuple[str, float | None, str | None]]:
     return [(event.state, event.progress, event.message) for event in told]
 
 
-def test_a_task_starts_tells_of_its_progress_survives_turns_and_has_a_result(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_task_starts_tells_of_its_progress_survives_turns_and_has_a_result() -> None:
     told: list[Any] = []
     may_end = asyncio.Event()
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
 
         async def job() -> str:
             await plugin.ally.task_progress(0.25, "a quarter")
@@ -52,16 +53,16 @@ def test_a_task_starts_tells_of_its_progress_survives_turns_and_has_a_result(
             kinds = [(r.kind, r.ref) for r in host.journal.reading.records() if r.kind.startswith("task")]
             assert kinds == [("task", task.id), ("task_end", task.id)]
 
-    run(main())
+    go(main())
     assert states(told) == [
         ("running", None, None), ("running", 0.25, "a quarter"), ("running", 1, None), ("done", 1, None),
     ]  # fmt: skip
     assert {(event.plugin_name, event.name, event.origin) for event in told} == {("p", "job", ("p",))}
 
 
-def test_a_task_that_is_cancelled_ends_as_cancelled(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_task_that_is_cancelled_ends_as_cancelled() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             task = await plugin.ally.start_task("job", for_ever())
@@ -71,12 +72,12 @@ def test_a_task_that_is_cancelled_ends_as_cancelled(run: Any, new_host: Any, pup
                 await task.result()
             assert (task.state, task.reason) == ("cancelled", "cancelled by its plugin")
 
-    run(main())
+    go(main())
 
 
-def test_a_task_that_is_cancelled_before_its_first_step_ends_as_well(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_task_that_is_cancelled_before_its_first_step_ends_as_well() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             task = await plugin.ally.start_task("job", for_ever())
@@ -87,13 +88,13 @@ def test_a_task_that_is_cancelled_before_its_first_step_ends_as_well(run: Any, n
             assert task.state == "cancelled"
             assert host.tasks.running("p") == 0
 
-    run(main())
+    go(main())
     gc.collect()  # "never awaited" would be an error here
 
 
-def test_a_task_may_be_cancelled_from_a_thread(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_task_may_be_cancelled_from_a_thread() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             task = await asyncio.to_thread(plugin.ally.blocking.start_task, "job", for_ever())
@@ -102,20 +103,18 @@ def test_a_task_may_be_cancelled_from_a_thread(run: Any, new_host: Any, puppet: 
                 with pytest.raises(asyncio.CancelledError):
                     await task.result()
 
-    run(main())
+    go(main())
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("x"), SystemExit(2), StopAsyncIteration(), GeneratorExit()])
-def test_a_task_that_fails_tells_so_and_counts_as_a_crash(
-    error: BaseException, run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_task_that_fails_tells_so_and_counts_as_a_crash(error: BaseException) -> None:
     told: list[Any] = []
 
     async def fail() -> None:
         raise error
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             host.stream.subscribe("TASK_PROGRESS", told.append)
@@ -126,14 +125,14 @@ def test_a_task_that_fails_tells_so_and_counts_as_a_crash(
             assert type(error).__name__ in task.reason
             assert host.plugins["p"].counts.crashes == 1
 
-    run(main())
+    go(main())
     assert told[-1].state == "failed"
     assert type(error).__name__ in told[-1].message
 
 
-def test_a_refusal_that_a_task_does_not_catch_ends_it_and_is_no_crash(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_refusal_that_a_task_does_not_catch_ends_it_and_is_no_crash() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
 
         async def speak() -> None:
             await plugin.ally.add_message("user", "not granted")
@@ -145,15 +144,13 @@ def test_a_refusal_that_a_task_does_not_catch_ends_it_and_is_no_crash(run: Any, 
                 await task.result()
             assert host.plugins["p"].counts.crashes == 0
 
-    run(main())
+    go(main())
 
 
-def test_tasks_at_once_are_limited_however_fast_they_are_started(
-    run: Any, new_host: Any, puppet: Any, limited: Any
-) -> None:
+def test_tasks_at_once_are_limited_however_fast_they_are_started() -> None:
     async def main() -> None:
-        plugin = puppet()
-        async with new_host(plugins={"p": limited(plugin, running_tasks=3)}) as host:
+        plugin = make_plugin()
+        async with new_host(plugins={"p": setup(plugin, limits=Limits(running_tasks=3))}) as host:
             host.session("s")
             answers = await asyncio.gather(
                 *(plugin.ally.start_task(f"job{i}", for_ever()) for i in range(10)), return_exceptions=True
@@ -166,14 +163,14 @@ def test_tasks_at_once_are_limited_however_fast_they_are_started(
                 await started[0].result()
             await plugin.ally.start_task("one-more", for_ever())
 
-    run(main())
+    go(main())
     gc.collect()
 
 
 @pytest.mark.parametrize("state", ["quarantined", "failed", "stopped"])
-def test_a_plugin_s_tasks_end_with_it_and_say_why(state: str, run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_plugin_s_tasks_end_with_it_and_say_why(state: str) -> None:
     async def main() -> None:
-        plugin, other = puppet(), puppet()
+        plugin, other = make_plugin(), make_plugin()
         async with new_host(plugins={"p": plugin, "q": other}) as host:
             host.session("s")
             task = await plugin.ally.start_task("job", for_ever())
@@ -184,10 +181,10 @@ def test_a_plugin_s_tasks_end_with_it_and_say_why(state: str, run: Any, new_host
             assert (task.state, task.reason) == ("cancelled", f"its plugin is {state}")
             assert others.state == "running"
 
-    run(main())
+    go(main())
 
 
-def test_the_end_of_the_host_ends_tasks_even_such_as_ignore_it(run: Any, new_host: Any, puppet: Any) -> None:
+def test_the_end_of_the_host_ends_tasks_even_such_as_ignore_it() -> None:
     tasks: list[Any] = []
 
     async def stubborn() -> None:
@@ -199,7 +196,7 @@ def test_the_end_of_the_host_ends_tasks_even_such_as_ignore_it(run: Any, new_hos
                     raise
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with asyncio.timeout(5):
             async with new_host(plugins={"p": plugin}) as host:
                 host.session("s")
@@ -212,12 +209,12 @@ def test_the_end_of_the_host_ends_tasks_even_such_as_ignore_it(run: Any, new_hos
             with pytest.raises(asyncio.CancelledError):
                 await tasks[1].result()
 
-    run(main())
+    go(main())
 
 
-def test_a_task_is_not_started_for_a_plugin_that_was_stopped_meanwhile(run: Any, new_host: Any, puppet: Any) -> None:
+def test_a_task_is_not_started_for_a_plugin_that_was_stopped_meanwhile() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             call = asyncio.create_task(plugin.ally.start_task("job", for_ever()))
@@ -227,15 +224,13 @@ def test_a_task_is_not_started_for_a_plugin_that_was_stopped_meanwhile(run: Any,
                 await call
             assert not list(host.tasks)
 
-    run(main())
+    go(main())
     gc.collect()
 
 
-def test_a_task_that_cannot_be_recorded_is_not_started(
-    run: Any, new_host: Any, puppet: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_that_cannot_be_recorded_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
 
@@ -248,14 +243,14 @@ def test_a_task_that_cannot_be_recorded_is_not_started(
                     await plugin.ally.start_task("job", for_ever())
             assert host.tasks.running("p") == 0
 
-    run(main())
+    go(main())
     gc.collect()
 
 
 @pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan"), "half", True, [0.5]])
-def test_progress_is_a_number_from_0_to_1(progress: Any, run: Any, new_host: Any, puppet: Any) -> None:
+def test_progress_is_a_number_from_0_to_1(progress: Any) -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
 
         async def job() -> None:
             with pytest.raises(ValidationRefused):
@@ -265,15 +260,15 @@ def test_progress_is_a_number_from_0_to_1(progress: Any, run: Any, new_host: Any
             host.session("s")
             await (await plugin.ally.start_task("job", job())).result()
 
-    run(main())
+    go(main())
 
 
-def test_progress_is_told_from_within_a_running_task_only(run: Any, new_host: Any, puppet: Any) -> None:
+def test_progress_is_told_from_within_a_running_task_only() -> None:
     late: list[asyncio.Task[Any]] = []
     may_go = asyncio.Event()
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
 
         async def report_late() -> None:
             await may_go.wait()
@@ -291,12 +286,12 @@ def test_progress_is_told_from_within_a_running_task_only(run: Any, new_host: An
             with pytest.raises(NotFoundRefused):
                 await late[0]
 
-    run(main())
+    go(main())
 
 
-def test_cancelling_what_is_no_task_names_those_that_run(run: Any, new_host: Any, puppet: Any) -> None:
+def test_cancelling_what_is_no_task_names_those_that_run() -> None:
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             with pytest.raises(NotFoundRefused, match=r"there is no task 't-1'; running are: none"):
@@ -304,14 +299,14 @@ def test_cancelling_what_is_no_task_names_those_that_run(run: Any, new_host: Any
             task = await plugin.ally.start_task("job", for_ever())
             with pytest.raises(NotFoundRefused, match=rf"running are: {task.id} \(p: job\)"):
                 host.tasks.cancel("t-1")
-            assert not await host.tasks.find(task.id).wait(0)
+            found = host.tasks.find(task.id)
+            assert found is not None
+            assert not await found.wait(0)
 
-    run(main())
+    go(main())
 
 
-def test_a_task_that_takes_long_to_end_is_running_until_then_and_tells_who_asked(
-    run: Any, new_host: Any, puppet: Any
-) -> None:
+def test_a_task_that_takes_long_to_end_is_running_until_then_and_tells_who_asked() -> None:
     may_end, asked = asyncio.Event(), asyncio.Event()
 
     async def reluctant() -> str:
@@ -323,7 +318,7 @@ def test_a_task_that_takes_long_to_end_is_running_until_then_and_tells_who_asked
         return "after all"
 
     async def main() -> None:
-        plugin = puppet()
+        plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
             task = await plugin.ally.start_task("job", reluctant())
@@ -335,4 +330,4 @@ def test_a_task_that_takes_long_to_end_is_running_until_then_and_tells_who_asked
             assert await task.wait(5)
             assert (task.state, task.reason) == ("done", "")
 
-    run(main())
+    go(main())

@@ -223,7 +223,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OPERATIONS, st.booleans(), st.sampled_from([8, 64, 8192]))
 def test_whatever_happens_in_whatever_order_hooks_are_in_order_and_alone(  # noqa: C901, PLR0915 - one scene
     plugin: Make,

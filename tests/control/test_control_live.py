@@ -16,9 +16,10 @@ from ally_plugins.catalog.home.failed_starts import failed_starts
 from ally_plugins.cli.shell.reading import reading_of
 from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused
 from ally_plugins.host.control.client import Answer, call, hosts_of
+from tests.kit.waiting import go, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from .conftest import Site
 
@@ -94,12 +95,6 @@ async def running(site: Site, **options: Any) -> AsyncIterator[Running]:
         yield Running(host)
 
 
-async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not check():  # noqa: ASYNC110 - nobody says when
-            await asyncio.sleep(0.001)
-
-
 def instance(site: Site) -> Any:
     return site.module().BUILT[-1]
 
@@ -112,7 +107,7 @@ def states(site: Site) -> list[tuple[str, str]]:
         return [((record.data or {})["state"], (record.data or {})["reason"]) for record in found]
 
 
-def test_a_revoked_gate_is_asked_no_more_and_a_granted_one_from_the_next_call(guarded: Site, run: Any) -> None:
+def test_a_revoked_gate_is_asked_no_more_and_a_granted_one_from_the_next_call(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             assert await host.is_denied()
@@ -124,13 +119,13 @@ def test_a_revoked_gate_is_asked_no_more_and_a_granted_one_from_the_next_call(gu
             await host.did("apply")
             assert await host.is_denied()
 
-    run(main())
+    go(main())
     assert ("running", "the operator has changed: -gate:tool_call:bash") in states(guarded)
 
 
 @pytest.mark.parametrize("placement", ["inline", "process"])
 def test_a_gate_that_is_granted_to_code_without_it_denies_until_it_is_taken_back(
-    placement: str, site: Site, run: Any, monkeypatch: pytest.MonkeyPatch
+    placement: str, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.install(manifest=site.manifest.replace('"tool_call"]', '"tool_call", "message"]'))
     site.enable()
@@ -161,11 +156,11 @@ def test_a_gate_that_is_granted_to_code_without_it_denies_until_it_is_taken_back
             assert await host.is_denied()
             assert not (await host.session.gate_tool_call(ToolCall("bash", {"command": "ls"}))).is_denied
 
-    run(main())
+    go(main())
     assert any(state == "failed" and missing in reason for state, reason in states(site))
 
 
-def test_from_the_moment_that_a_missing_gate_is_granted_nothing_passes_it(site: Site, run: Any) -> None:
+def test_from_the_moment_that_a_missing_gate_is_granted_nothing_passes_it(site: Site) -> None:
     code = site.code.replace("ally_gate_tool_call(self, call", "ally_gate_permission(self, request")
     narrow, wide = 'on = ["tool_call"], tools = ["bash"]', 'on = ["tool_call", "permission"]'
     site.install(code=code, manifest=site.manifest.replace(narrow, wide))
@@ -186,10 +181,10 @@ def test_from_the_moment_that_a_missing_gate_is_granted_nothing_passes_it(site: 
             assert all(seen)
             assert (await done)["state"] == "failed"
 
-    run(main())
+    go(main())
 
 
-def test_a_revoked_event_is_not_heard_any_more_not_even_in_the_middle_of_a_batch(guarded: Site, run: Any) -> None:
+def test_a_revoked_event_is_not_heard_any_more_not_even_in_the_middle_of_a_batch(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             plugin = instance(guarded)
@@ -207,10 +202,10 @@ def test_a_revoked_event_is_not_heard_any_more_not_even_in_the_middle_of_a_batch
             await host.hear(3)
             assert plugin.ends == 4
 
-    run(main())
+    go(main())
 
 
-def test_what_it_calls_is_refused_from_the_revocation_on(guarded: Site, run: Any) -> None:
+def test_what_it_calls_is_refused_from_the_revocation_on(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             ally = instance(guarded).ally
@@ -220,10 +215,10 @@ def test_what_it_calls_is_refused_from_the_revocation_on(guarded: Site, run: Any
             with pytest.raises(Exception, match="is not granted 'add_message:user'"):
                 await ally.add_message("user", "two", session_id=host.session.id)
 
-    run(main())
+    go(main())
 
 
-def test_its_tools_and_tasks_end_with_their_grants_and_its_tools_come_back_with_them(guarded: Site, run: Any) -> None:
+def test_its_tools_and_tasks_end_with_their_grants_and_its_tools_come_back_with_them(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             task = await instance(guarded).ally.start_task("wait", asyncio.sleep(1000), session_id=host.session.id)
@@ -238,10 +233,10 @@ def test_its_tools_and_tasks_end_with_their_grants_and_its_tools_come_back_with_
             assert host.tools() == [f"{NAME}:count"]
             assert (await host.host.call_tool("count")).success
 
-    run(main())
+    go(main())
 
 
-def test_tasks_are_listed_and_one_is_cancelled(guarded: Site, run: Any) -> None:
+def test_tasks_are_listed_and_one_is_cancelled(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             ally = instance(guarded).ally
@@ -266,10 +261,10 @@ def test_tasks_are_listed_and_one_is_cancelled(guarded: Site, run: Any) -> None:
                 with pytest.raises(AssertionError, match=words):
                     await host.ask("cancel_task", **params)
 
-    run(main())
+    go(main())
 
 
-def test_a_task_that_does_not_end_at_once_is_told_of_as_running(guarded: Site, run: Any) -> None:
+def test_a_task_that_does_not_end_at_once_is_told_of_as_running(guarded: Site) -> None:
     may_end = asyncio.Event()
 
     async def reluctant() -> None:
@@ -288,10 +283,10 @@ def test_a_task_that_does_not_end_at_once_is_told_of_as_running(guarded: Site, r
             with pytest.raises(asyncio.CancelledError):
                 await task.result()
 
-    run(main())
+    go(main())
 
 
-def test_the_answer_holds_the_running_and_the_last_ended_tasks_and_no_long_text(guarded: Site, run: Any) -> None:
+def test_the_answer_holds_the_running_and_the_last_ended_tasks_and_no_long_text(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             ally = instance(guarded).ally
@@ -311,10 +306,10 @@ def test_the_answer_holds_the_running_and_the_last_ended_tasks_and_no_long_text(
             assert [each["name"] for each in told] == ["talk", *(f"job{number}" for number in range(10, 60))]
             assert len(told[0]["message"]) == 500
 
-    run(main())
+    go(main())
 
 
-def test_shadow_limits_and_deadlines_change_under_a_running_plugin(guarded: Site, run: Any) -> None:
+def test_shadow_limits_and_deadlines_change_under_a_running_plugin(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             guarded.registry.shadow(NAME, hooks=True)
@@ -333,10 +328,10 @@ def test_shadow_limits_and_deadlines_change_under_a_running_plugin(guarded: Site
             ruling = await host.session.gate_tool_call(REMOVE)
             assert ruling.votes[0].cause == "timeout"
 
-    run(main())
+    go(main())
 
 
-def test_a_disabled_plugin_stops_and_an_enabled_one_starts_in_all_open_sessions(guarded: Site, run: Any) -> None:
+def test_a_disabled_plugin_stops_and_an_enabled_one_starts_in_all_open_sessions(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             other = host.host.session()
@@ -360,13 +355,13 @@ def test_a_disabled_plugin_stops_and_an_enabled_one_starts_in_all_open_sessions(
             assert plugin.ends == 2
             assert len(guarded.module().BUILT) == 2
 
-    run(main())
+    go(main())
     assert [state for state, _ in states(guarded)] == [
         "starting", "running", "stopped", "starting", "running", "stopped",
     ]  # fmt: skip
 
 
-def test_a_plugin_that_is_installed_and_agreed_to_while_the_host_runs_starts(site: Site, run: Any) -> None:
+def test_a_plugin_that_is_installed_and_agreed_to_while_the_host_runs_starts(site: Site) -> None:
     async def main() -> None:
         async with running(site) as host:
             assert NAME not in host.host.plugins
@@ -377,12 +372,10 @@ def test_a_plugin_that_is_installed_and_agreed_to_while_the_host_runs_starts(sit
             done = await host.did("apply", "nobody")
             assert (done["did"], done["state"]) == ("nothing", "")
 
-    run(main())
+    go(main())
 
 
-def test_a_restart_makes_a_new_instance_with_what_is_settled_now_and_its_gate_denies_meanwhile(
-    guarded: Site, run: Any
-) -> None:
+def test_a_restart_makes_a_new_instance_with_what_is_settled_now_and_its_gate_denies_meanwhile(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             old = instance(guarded)
@@ -407,11 +400,11 @@ def test_a_restart_makes_a_new_instance_with_what_is_settled_now_and_its_gate_de
             assert host.tools() == [f"{NAME}:count"]
             assert (await host.host.call_tool("count")).output == "0"
 
-    run(main())
+    go(main())
     assert ("stopped", "restarted by the operator") in states(guarded)
 
 
-def test_what_was_asked_of_the_old_instance_is_answered_before_it_goes(guarded: Site, run: Any) -> None:
+def test_what_was_asked_of_the_old_instance_is_answered_before_it_goes(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             instance(guarded).hold = hold = asyncio.Event()
@@ -423,10 +416,10 @@ def test_what_was_asked_of_the_old_instance_is_answered_before_it_goes(guarded: 
             assert not (await asked).is_denied
             assert (await restarting)["state"] == "running"
 
-    run(main())
+    go(main())
 
 
-def test_what_cannot_be_started_is_not_stopped_for_a_restart(guarded: Site, run: Any) -> None:
+def test_what_cannot_be_started_is_not_stopped_for_a_restart(guarded: Site) -> None:
     more = guarded.manifest.replace("tasks = {", 'emit_event = { reason = "more" }\ntasks = {')
 
     async def main() -> None:
@@ -445,17 +438,17 @@ def test_what_cannot_be_started_is_not_stopped_for_a_restart(guarded: Site, run:
             await host.did("apply")
             assert "disabled" in (await host.tell("restart")).error
 
-    run(main())
+    go(main())
 
 
-def test_a_released_plugin_starts_again_with_its_crashes_forgotten(guarded: Site, run: Any) -> None:
+def test_a_released_plugin_starts_again_with_its_crashes_forgotten(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             assert (await host.did("release"))["did"] == "nothing"
             guarded.registry.shadow(NAME, hooks=False)
             host.host.plugins[NAME]._quarantine("5 crashes in 60 s")
             assert await host.is_denied()
-            await asyncio.to_thread(wait_for_quarantine, guarded)
+            await until(guarded.home.quarantine_file.exists)
             assert "ally-plugins release" in (await host.tell("restart")).error
             guarded.registry.release(NAME)
             done = await host.did("release")
@@ -463,15 +456,10 @@ def test_a_released_plugin_starts_again_with_its_crashes_forgotten(guarded: Site
             assert host.host.plugins[NAME].counts.crashes == 0
             assert (await host.session.gate_tool_call(REMOVE)).votes[0].cause == "verdict"
 
-    run(main())
+    go(main())
 
 
-def wait_for_quarantine(site: Site) -> None:
-    while not site.home.quarantine_file.exists():
-        pass
-
-
-def test_a_plugin_that_cannot_start_is_marked_denies_and_can_be_tried_again(guarded: Site, run: Any) -> None:
+def test_a_plugin_that_cannot_start_is_marked_denies_and_can_be_tried_again(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             plugin_class = guarded.module().Plugin
@@ -493,10 +481,10 @@ def test_a_plugin_that_cannot_start_is_marked_denies_and_can_be_tried_again(guar
     def broken(self: Any, ally: Any) -> None:  # noqa: ARG001
         raise ValueError("no luck")
 
-    run(main())
+    go(main())
 
 
-def test_code_with_a_wrong_hook_is_refused_and_its_gate_denies(guarded: Site, run: Any) -> None:
+def test_code_with_a_wrong_hook_is_refused_and_its_gate_denies(guarded: Site) -> None:
     guarded.install(code=SLOW.replace("ally_start", "ally_begin"))
 
     async def main() -> None:
@@ -504,12 +492,10 @@ def test_code_with_a_wrong_hook_is_refused_and_its_gate_denies(guarded: Site, ru
             assert host.state == "failed"
             assert await host.is_denied()
 
-    run(main())
+    go(main())
 
 
-def test_a_start_that_hangs_is_answered_as_under_way_holds_up_nothing_else_and_can_be_ended(
-    guarded: Site, run: Any
-) -> None:
+def test_a_start_that_hangs_is_answered_as_under_way_holds_up_nothing_else_and_can_be_ended(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             guarded.install("ctl-slow", manifest='description = "x"\nrequires_host = ">=1,<2"\n', code=SLOW)
@@ -524,10 +510,10 @@ def test_a_start_that_hangs_is_answered_as_under_way_holds_up_nothing_else_and_c
             assert (await host.did("apply", "ctl-slow"))["did"] == "pending"
         assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("ally-")]
 
-    run(main())
+    go(main())
 
 
-def test_a_host_can_end_while_a_plugin_restarts(guarded: Site, run: Any) -> None:
+def test_a_host_can_end_while_a_plugin_restarts(guarded: Site) -> None:
     edit_config(guarded.home, NAME, lambda _: {"deadlines": {"stop": 0.1}})
 
     async def main() -> None:
@@ -541,10 +527,10 @@ def test_a_host_can_end_while_a_plugin_restarts(guarded: Site, run: Any) -> None
         assert (await asked).is_denied
         assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("ally-")]
 
-    run(main())
+    go(main())
 
 
-def test_a_plugin_given_by_code_is_the_agents_own_and_can_be_restarted(guarded: Site, run: Any) -> None:
+def test_a_plugin_given_by_code_is_the_agents_own_and_can_be_restarted(guarded: Site) -> None:
     class Given:
         built = 0
 
@@ -562,10 +548,10 @@ def test_a_plugin_given_by_code_is_the_agents_own_and_can_be_restarted(guarded: 
             host.host.plugins[NAME]._quarantine("too much")
             assert (await host.did("release"))["state"] == "running"
 
-    run(main())
+    go(main())
 
 
-def test_a_plugin_left_out_of_this_host_stays_out(guarded: Site, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_left_out_of_this_host_stays_out(guarded: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLY_PLUGINS", "none")
 
     async def main() -> None:
@@ -574,10 +560,10 @@ def test_a_plugin_left_out_of_this_host_stays_out(guarded: Site, run: Any, monke
             assert (done["did"], done["in_effect"], done["state"]) == ("nothing", False, "")
             assert "ALLY_PLUGINS" in done["reason"]
 
-    run(main())
+    go(main())
 
 
-def test_a_plugin_that_is_agreed_to_and_not_configured_is_missed_and_its_gate_denies(site: Site, run: Any) -> None:
+def test_a_plugin_that_is_agreed_to_and_not_configured_is_missed_and_its_gate_denies(site: Site) -> None:
     needs = site.manifest.replace('default = "rm"', "required = true")
 
     async def main() -> None:
@@ -589,10 +575,10 @@ def test_a_plugin_that_is_agreed_to_and_not_configured_is_missed_and_its_gate_de
             site.registry.set_setting(NAME, "word", "rm")
             assert (await host.did("apply"))["state"] == "running"
 
-    run(main())
+    go(main())
 
 
-def test_an_order_that_cannot_be_leaves_everything_as_it_was(guarded: Site, run: Any) -> None:
+def test_an_order_that_cannot_be_leaves_everything_as_it_was(guarded: Site) -> None:
     late = f'before = ["{NAME}"]\nafter = ["{NAME}"]\n'
 
     async def main() -> None:
@@ -604,20 +590,20 @@ def test_an_order_that_cannot_be_leaves_everything_as_it_was(guarded: Site, run:
             assert "ctl-late" not in host.host.plugins
             assert await host.is_denied()
 
-    run(main())
+    go(main())
 
 
-def test_a_config_that_cannot_be_read_changes_nothing(guarded: Site, run: Any) -> None:
+def test_a_config_that_cannot_be_read_changes_nothing(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             guarded.home.config_file.write_text("[plugins.")
             assert "config.toml" in (await host.tell("apply")).error
             assert await host.is_denied()
 
-    run(main())
+    go(main())
 
 
-def test_a_host_says_who_it_is_and_how_its_plugins_are(guarded: Site, run: Any) -> None:
+def test_a_host_says_who_it_is_and_how_its_plugins_are(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             await host.hear(3)
@@ -628,10 +614,10 @@ def test_a_host_says_who_it_is_and_how_its_plugins_are(guarded: Site, run: Any) 
             assert plugin["delivered"] >= 3
             assert said["started"] <= plugin["since"] <= host.host.clock.time_ms()
 
-    run(main())
+    go(main())
 
 
-def test_a_change_that_comes_while_the_host_starts_takes_effect_once_it_has(guarded: Site, run: Any) -> None:
+def test_a_change_that_comes_while_the_host_starts_takes_effect_once_it_has(guarded: Site) -> None:
     async def main() -> None:
         host = guarded.new_host()
         real = host._installed
@@ -649,10 +635,10 @@ def test_a_change_that_comes_while_the_host_starts_takes_effect_once_it_has(guar
             assert (await told[0]).result is not None
             await until(lambda: not host.plugins[NAME].grants.gates("tool_call"))
 
-    run(main())
+    go(main())
 
 
-def test_controls_of_a_host_that_has_ended_refuse(guarded: Site, run: Any) -> None:
+def test_controls_of_a_host_that_has_ended_refuse(guarded: Site) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             controls = host.host._live
@@ -660,4 +646,4 @@ def test_controls_of_a_host_that_has_ended_refuse(guarded: Site, run: Any) -> No
         with pytest.raises((UnavailableRefused, NotFoundRefused)):
             await controls.restart(NAME)
 
-    run(main())
+    go(main())

@@ -12,6 +12,7 @@ import pytest
 from ally_plugins import ToolCall, ToolCallEnd
 from ally_plugins.catalog.home.config import edit_config
 from ally_plugins.host.control.client import call, hosts_of
+from tests.kit.waiting import go, until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,9 +51,7 @@ async def pid(site: Site) -> int:
 
 async def settled(host: Any, state: str) -> None:
     """Wait for a state: a start that takes longer than a command waits goes on."""
-    async with asyncio.timeout(30):
-        while host.plugins[NAME].state != state:  # noqa: ASYNC110 - nobody says when
-            await asyncio.sleep(0.005)
+    await until(lambda: host.plugins[NAME].state == state, state)
 
 
 def is_there(process: int) -> bool:
@@ -69,7 +68,7 @@ async def heard(host: Any, session: Any) -> Any:
     return (await host.call_tool("count")).data
 
 
-def test_a_grant_that_is_taken_back_is_gone_for_a_process_too(placed: Site, run: Any) -> None:
+def test_a_grant_that_is_taken_back_is_gone_for_a_process_too(placed: Site) -> None:
     async def main() -> None:
         async with placed.new_host() as host:
             session = host.session()
@@ -88,10 +87,10 @@ def test_a_grant_that_is_taken_back_is_gone_for_a_process_too(placed: Site, run:
             await did(placed, "apply")
             assert await heard(host, session) == 2
 
-    run(main())
+    go(main())
 
 
-def test_disable_ends_the_process_and_enable_starts_another(placed: Site, run: Any) -> None:
+def test_disable_ends_the_process_and_enable_starts_another(placed: Site) -> None:
     async def main() -> None:
         async with placed.new_host() as host:
             session = host.session()
@@ -99,9 +98,7 @@ def test_disable_ends_the_process_and_enable_starts_another(placed: Site, run: A
             placed.registry.disable(NAME)
             await did(placed, "apply")
             await settled(host, "stopped")
-            async with asyncio.timeout(30):
-                while is_there(first):  # noqa: ASYNC110 - nobody says when
-                    await asyncio.sleep(0.005)
+            await until(lambda: not is_there(first))
             assert (await session.gate_tool_call(REMOVE)).votes == ()
             placed.enable()
             await did(placed, "apply")
@@ -109,10 +106,10 @@ def test_disable_ends_the_process_and_enable_starts_another(placed: Site, run: A
             assert await pid(placed) != first
             assert (await session.gate_tool_call(REMOVE)).is_denied
 
-    run(main())
+    go(main())
 
 
-def test_restart_is_another_process_and_its_gate_denies_meanwhile(placed: Site, run: Any) -> None:
+def test_restart_is_another_process_and_its_gate_denies_meanwhile(placed: Site) -> None:
     async def main() -> None:
         async with placed.new_host() as host:
             session = host.session()
@@ -125,10 +122,10 @@ def test_restart_is_another_process_and_its_gate_denies_meanwhile(placed: Site, 
             assert not is_there(first)
             assert await pid(placed) != first
 
-    run(main())
+    go(main())
 
 
-def test_a_restart_takes_another_placement(placed: Site, run: Any) -> None:
+def test_a_restart_takes_another_placement(placed: Site) -> None:
     async def main() -> None:
         async with placed.new_host() as host:
             first = await pid(placed)
@@ -139,4 +136,4 @@ def test_a_restart_takes_another_placement(placed: Site, run: Any) -> None:
             assert not is_there(first)
             assert (await host.session().gate_tool_call(REMOVE)).is_denied
 
-    run(main())
+    go(main())

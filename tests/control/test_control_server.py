@@ -16,6 +16,7 @@ import pytest
 from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused
 from ally_plugins.host.control.client import Answer, LiveHost, call, call_all, hosts_of
 from ally_plugins.host.control.server import CONNECTIONS, FRAME_BYTES, ControlServer
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -137,7 +138,7 @@ async def connected(server: ControlServer) -> AsyncIterator[Raw]:
         await raw.close()
 
 
-def test_a_command_is_answered_and_the_socket_goes_with_the_host(ready: Home, run: Any) -> None:
+def test_a_command_is_answered_and_the_socket_goes_with_the_host(ready: Home) -> None:
     async def main() -> None:
         async with serving(ready) as (side, server):
             assert (await ask(ready, "ping")).result == {"pong": True}
@@ -151,12 +152,10 @@ def test_a_command_is_answered_and_the_socket_goes_with_the_host(ready: Home, ru
         assert hosts_of(ready) == []
         assert list(ready.run_dir.glob("host-*")) == []
 
-    run(main())
+    go(main())
 
 
-def test_errors_are_answers_and_only_our_own_texts_cross(
-    ready: Home, run: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_errors_are_answers_and_only_our_own_texts_cross(ready: Home, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with serving(ready) as (side, _):
             assert "expected one of ping, status" in (await ask(ready, "destroy")).error
@@ -167,7 +166,7 @@ def test_errors_are_answers_and_only_our_own_texts_cross(
             assert (await ask(ready, "apply", {"plugin": "p"})).error == "not now"
             assert (await ask(ready, "release", {"plugin": "p"})).error == "internal error"
 
-    run(main())
+    go(main())
     assert "a secret of p" in caplog.text  # the host's own log has it
 
 
@@ -183,9 +182,7 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
-def test_garbage_costs_its_sender_the_connection_and_nobody_else_anything(
-    garbage: bytes, ready: Home, run: Any
-) -> None:
+def test_garbage_costs_its_sender_the_connection_and_nobody_else_anything(garbage: bytes, ready: Home) -> None:
     async def main() -> None:
         async with serving(ready) as (side, server), connected(server) as raw:
             with suppress(ConnectionError):
@@ -194,10 +191,10 @@ def test_garbage_costs_its_sender_the_connection_and_nobody_else_anything(
             assert (await ask(ready, "ping")).result == {"pong": True}
             assert side.asked == []
 
-    run(main())
+    go(main())
 
 
-def test_a_frame_over_the_limit_ends_the_connection(ready: Home, run: Any) -> None:
+def test_a_frame_over_the_limit_ends_the_connection(ready: Home) -> None:
     async def main() -> None:
         async with serving(ready) as (_, server), connected(server) as raw:
             with suppress(ConnectionError):
@@ -205,20 +202,20 @@ def test_a_frame_over_the_limit_ends_the_connection(ready: Home, run: Any) -> No
             await raw.rest()
             assert (await ask(ready, "ping")).result is not None
 
-    run(main())
+    go(main())
 
 
-def test_who_asks_nothing_is_disconnected_after_a_while_and_who_sends_half_a_line_too(ready: Home, run: Any) -> None:
+def test_who_asks_nothing_is_disconnected_after_a_while_and_who_sends_half_a_line_too(ready: Home) -> None:
     async def main() -> None:
         async with serving(ready, idle=0.05) as (_, server), connected(server) as one, connected(server) as other:
             await other.send(b'{"jsonrpc":"2.0",')
             assert await one.rest() == b""
             assert await other.rest() == b""
 
-    run(main())
+    go(main())
 
 
-def test_who_waits_for_an_answer_is_not_idle(ready: Home, run: Any) -> None:
+def test_who_waits_for_an_answer_is_not_idle(ready: Home) -> None:
     async def main() -> None:
         async with serving(ready, idle=0.02) as (side, server), connected(server) as raw:
             await raw.send(b'{"jsonrpc":"2.0","id":1,"method":"restart","params":{"plugin":"p"}}\n')
@@ -227,10 +224,10 @@ def test_who_waits_for_an_answer_is_not_idle(ready: Home, run: Any) -> None:
             side.go_on.set()
             assert (await raw.line())["result"] == {"state": "running"}
 
-    run(main())
+    go(main())
 
 
-def test_one_connection_too_many_is_turned_away_and_room_is_made_when_one_ends(ready: Home, run: Any) -> None:
+def test_one_connection_too_many_is_turned_away_and_room_is_made_when_one_ends(ready: Home) -> None:
     async def main() -> None:
         async with serving(ready) as (_, server):
             assert server.address is not None
@@ -246,10 +243,10 @@ def test_one_connection_too_many_is_turned_away_and_room_is_made_when_one_ends(r
             for peer in peers:
                 await peer.close()
 
-    run(main())
+    go(main())
 
 
-def test_what_was_asked_is_carried_out_though_the_command_has_gone(ready: Home, run: Any) -> None:
+def test_what_was_asked_is_carried_out_though_the_command_has_gone(ready: Home) -> None:
     async def main() -> None:
         async with serving(ready) as (side, server):
             async with connected(server) as raw:
@@ -259,10 +256,10 @@ def test_what_was_asked_is_carried_out_though_the_command_has_gone(ready: Home, 
             await side.done.wait()
             assert side.asked == [("restart", "p"), ("restarted", "p")]
 
-    run(main())
+    go(main())
 
 
-def test_a_command_that_waits_holds_nobody_up_and_many_requests_are_bounded(ready: Home, run: Any) -> None:
+def test_a_command_that_waits_holds_nobody_up_and_many_requests_are_bounded(ready: Home) -> None:
     async def main() -> None:
         async with serving(ready) as (side, server), connected(server) as raw:
             lines = [
@@ -278,10 +275,10 @@ def test_a_command_that_waits_holds_nobody_up_and_many_requests_are_bounded(read
             assert sum("error" in answer for answer in answers) >= 80
             assert len(side.asked) <= 40
 
-    run(main())
+    go(main())
 
 
-def test_a_command_that_does_not_take_its_answers_is_let_go(ready: Home, run: Any) -> None:
+def test_a_command_that_does_not_take_its_answers_is_let_go(ready: Home) -> None:
     async def main() -> None:
         async with serving(ready, idle=0.1) as (side, server), connected(server) as raw:
             side.described["plugins"] = [{"name": "p", "reason": "x" * 500}] * 1500
@@ -292,19 +289,19 @@ def test_a_command_that_does_not_take_its_answers_is_let_go(ready: Home, run: An
             raw.writer.transport.abort()
             assert (await ask(ready, "ping")).result == {"pong": True}
 
-    run(main())
+    go(main())
 
 
-def test_a_long_answer_arrives_whole(ready: Home, run: Any) -> None:
+def test_a_long_answer_arrives_whole(ready: Home) -> None:
     async def main() -> None:
         async with serving(ready) as (side, _):
             side.described["plugins"] = [{"name": "p", "reason": "x" * 500}] * 1500
             assert (await ask(ready, "status")).result == side.described
 
-    run(main())
+    go(main())
 
 
-def test_the_end_of_the_host_cancels_what_is_under_way_and_says_so(ready: Home, run: Any) -> None:
+def test_the_end_of_the_host_cancels_what_is_under_way_and_says_so(ready: Home) -> None:
     async def main() -> None:
         async with serving(ready) as (side, server), connected(server) as raw:
             await raw.send(b'{"jsonrpc":"2.0","id":1,"method":"restart","params":{"plugin":"p"}}\n')
@@ -316,12 +313,10 @@ def test_the_end_of_the_host_cancels_what_is_under_way_and_says_so(ready: Home, 
             assert (await raw.line())["error"]["data"] == {"reason": "shutting_down"}
             await raw.rest()
 
-    run(main())
+    go(main())
 
 
-def test_two_hosts_on_one_home_answer_side_by_side_and_a_silent_one_does_not_hold_up_the_other(
-    ready: Home, run: Any
-) -> None:
+def test_two_hosts_on_one_home_answer_side_by_side_and_a_silent_one_does_not_hold_up_the_other(ready: Home) -> None:
     async def main() -> None:
         async with serving(ready) as (one, _), serving(ready) as (other, _):
             other.described["app"] = "other"
@@ -343,13 +338,13 @@ def test_two_hosts_on_one_home_answer_side_by_side_and_a_silent_one_does_not_hol
                 assert sorted(answer.is_silent for answer in found) == [False, True]
             path.unlink()
 
-    run(main())
+    go(main())
 
 
 @pytest.mark.parametrize(
     "reply", [b"", b"\n\n", b"nonsense\n", b'{"jsonrpc":"2.0","id":1,"result":[1]}\n', b"x" * 2_000_000]
 )
-def test_a_socket_that_answers_nonsense_is_no_answer(reply: bytes, ready: Home, run: Any) -> None:
+def test_a_socket_that_answers_nonsense_is_no_answer(reply: bytes, ready: Home) -> None:
     class Nonsense(asyncio.Protocol):
         def connection_made(self, transport: Any) -> None:
             self.transport = transport
@@ -370,7 +365,7 @@ def test_a_socket_that_answers_nonsense_is_no_answer(reply: bytes, ready: Home, 
         server.close()
         path.unlink(missing_ok=True)
 
-    run(main())
+    go(main())
 
 
 INTRUDER = """
@@ -389,7 +384,7 @@ with socket.socket(socket.AF_UNIX) as peer:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be two users")
 def test_another_user_is_turned_away_even_where_the_directory_lets_it_in(
-    ready: Home, run: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture
+    ready: Home, tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     opened = [ready.run_dir, *ready.run_dir.parents, tmp_path]
     modes = {path: path.stat().st_mode & 0o7777 for path in opened}
@@ -410,7 +405,7 @@ def test_another_user_is_turned_away_even_where_the_directory_lets_it_in(
             assert (await ask(ready, "ping")).result == {"pong": True}
 
     try:
-        run(main())
+        go(main())
     finally:
         for path, mode in modes.items():
             path.chmod(mode)
@@ -418,7 +413,7 @@ def test_another_user_is_turned_away_even_where_the_directory_lets_it_in(
 
 
 def test_a_directory_that_cannot_be_written_costs_the_host_its_socket_and_no_more(
-    ready: Home, run: Any, caplog: pytest.LogCaptureFixture
+    ready: Home, caplog: pytest.LogCaptureFixture
 ) -> None:
     blocked = type(ready)("test", ready.path / "file" / "home")
     (ready.path / "file").write_text("no directory")
@@ -429,23 +424,23 @@ def test_a_directory_that_cannot_be_written_costs_the_host_its_socket_and_no_mor
         assert server.address is None
         await server.close()
 
-    run(main())
+    go(main())
     assert "commands will not reach this host" in caplog.text
 
 
-def test_closing_what_was_never_started_or_is_closed_does_nothing(ready: Home, run: Any) -> None:
+def test_closing_what_was_never_started_or_is_closed_does_nothing(ready: Home) -> None:
     async def main() -> None:
         server = ControlServer(ready, Side())
         await server.close()
         await server.close()
 
-    run(main())
+    go(main())
 
 
-def test_a_host_that_ended_in_between_is_no_answer(ready: Home, run: Any) -> None:
+def test_a_host_that_ended_in_between_is_no_answer(ready: Home) -> None:
     async def main() -> LiveHost:
         async with serving(ready):
             [host] = await asyncio.to_thread(hosts_of, ready)
         return host
 
-    assert call(run(main()), "ping").error == "it has ended"
+    assert call(go(main()), "ping").error == "it has ended"

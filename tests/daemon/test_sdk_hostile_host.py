@@ -42,7 +42,7 @@ params = st.dictionaries(st.sampled_from(NAMES), values, max_size=6)
 
 
 @pytest.mark.parametrize("plugin", ["Judges", "Changes", "Tools", "Durable"])
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=st.lists(st.tuples(st.sampled_from(METHODS), params), max_size=8), events=st.lists(params, max_size=5))
 def test_every_request_is_answered_and_the_daemon_lives_on(
     shared: Start, plugin: str, sent: list[tuple[str, dict[str, Any]]], events: list[dict[str, Any]]

@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -21,9 +21,7 @@ from ally_plugins.daemon import connect_back
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.messages import ErrorResponse, Request, Response
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.kit.waiting import go
 
 TOLD = {"plugin": "talker", "protocol": "1", "capabilities": ["add_message"], "settings": {"limit": 3}}
 RECEIPT = {"id": "m-1", "offset": 1, "state": "pending"}
@@ -77,7 +75,6 @@ async def _serve(path: str) -> tuple[asyncio.Server, list[Request], list[Host]]:
 
 
 def test_calls_go_over_the_hosts_socket_with_the_token(
-    run: Callable[..., Any],
     socket_path: str,
     monkeypatch: pytest.MonkeyPatch,
     no_leaks: None,  # noqa: ARG001
@@ -105,10 +102,10 @@ def test_calls_go_over_the_hosts_socket_with_the_token(
                 await back.ally.add_message("user", "too late")
             connections[0].transport.close()
 
-    run(main())
+    go(main())
 
 
-def test_tools_can_be_offered_over_it(run: Callable[..., Any], socket_path: str) -> None:
+def test_tools_can_be_offered_over_it(socket_path: str) -> None:
     async def main() -> None:
         server, _, connections = await _serve(socket_path)
         async with server, connect_back(path=socket_path, token="right") as back:
@@ -120,12 +117,10 @@ def test_tools_can_be_offered_over_it(run: Callable[..., Any], socket_path: str)
             answer = await connections[0].ask("call_tool", name="add", arguments={"number": 1})
             assert answer.result == 2
 
-    run(main())
+    go(main())
 
 
-def test_a_connection_that_breaks_is_made_again_and_calls_meanwhile_are_refused(
-    run: Callable[..., Any], socket_path: str
-) -> None:
+def test_a_connection_that_breaks_is_made_again_and_calls_meanwhile_are_refused(socket_path: str) -> None:
     async def main() -> None:
         server, asked, connections = await _serve(socket_path)
         async with connect_back(path=socket_path, token="right") as back:
@@ -146,10 +141,10 @@ def test_a_connection_that_breaks_is_made_again_and_calls_meanwhile_are_refused(
             assert [request.method for request in asked] == ["initialize", "add_message"]
         server.close()
 
-    run(main())
+    go(main())
 
 
-def test_a_wrong_token_or_no_host_is_an_error_at_once(run: Callable[..., Any], socket_path: str) -> None:
+def test_a_wrong_token_or_no_host_is_an_error_at_once(socket_path: str) -> None:
     async def main() -> None:
         server, _, _ = await _serve(socket_path)
         async with server:
@@ -160,7 +155,7 @@ def test_a_wrong_token_or_no_host_is_an_error_at_once(run: Callable[..., Any], s
             async with connect_back(path=socket_path + "-none", token="right"):
                 pass
 
-    run(main())
+    go(main())
 
 
 def test_without_the_environment_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +196,7 @@ asyncio.run(main())
 
 
 def test_tools_of_one_that_connects_again_are_there_as_before_and_no_call_meanwhile_is_a_crash(
-    run: Callable[..., Any], socket_path: str, tmp_path: Path
+    socket_path: str, tmp_path: Path
 ) -> None:
     script = tmp_path / "offers.py"
     script.write_text(OFFERS_AND_CUTS, encoding="utf-8")
@@ -230,4 +225,4 @@ def test_tools_of_one_that_connects_again_are_there_as_before_and_no_call_meanwh
             assert (await host.call_tool("cut", {}, session_id="s")).output == "2"
             assert (host.plugins["d"].state, host.plugins["d"].counts.crashes) == ("running", 0)
 
-    run(main())
+    go(main())

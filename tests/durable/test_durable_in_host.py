@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ally_plugins import Host, PluginRecord, ToolCallEnd, ToolCallStart, hookimp
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.policy.permissions import GrantSet
+from tests.kit.waiting import go, until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 
@@ -71,11 +72,6 @@ class Log:
     def heard(self) -> list[str]:
         return [event_id for word, event_id in self.lines() if word == "heard"]
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
-            while not condition():  # noqa: ASYNC110 - another process writes it
-                await asyncio.sleep(0.005)
-
 
 @pytest.fixture
 def log(tmp_path: Path) -> Log:
@@ -100,7 +96,7 @@ def new_host(home: Path, plugin: Any, **manifest: Any) -> Host:
 
 
 def test_a_daemon_that_is_killed_and_a_host_that_ends_lose_nothing_and_repeat_nothing_that_was_acknowledged(
-    daemon: Daemon, log: Log, tmp_path: Path, run: Any
+    daemon: Daemon, log: Log, tmp_path: Path
 ) -> None:
     async def main() -> list[str]:
         async with new_host(tmp_path / "home", daemon) as host:
@@ -108,20 +104,20 @@ def test_a_daemon_that_is_killed_and_a_host_that_ends_lose_nothing_and_repeat_no
             first = session.ring.head
             for _ in range(COUNT):
                 session.emit(ToolCallEnd(tool_name="x"))
-            await log.until(lambda: len(log.heard()) > COUNT // 4)
+            await until(lambda: len(log.heard()) > COUNT // 4)
             supervisor = host.plugins["p"].supervisor
             assert supervisor is not None
             assert supervisor.process is not None
             os.kill(supervisor.process.pid, signal.SIGKILL)
-            await log.until(lambda: len(set(log.heard())) > COUNT // 2)
+            await until(lambda: len(set(log.heard())) > COUNT // 2)
         async with new_host(tmp_path / "home", daemon) as host:
             session = host.session("s")
             session.emit(ToolCallEnd(tool_name="last"))
             last = f"s:{session.ring.head}"
-            await log.until(lambda: last in log.heard())
+            await until(lambda: last in log.heard())
             return [*(f"s:{first + number}" for number in range(1, COUNT + 1)), last]
 
-    expected = run(main())
+    expected = go(main())
     done: set[str] = set()
     heard: list[str] = []
     for word, event_id in log.lines():
@@ -133,7 +129,7 @@ def test_a_daemon_that_is_killed_and_a_host_that_ends_lose_nothing_and_repeat_no
     assert heard == expected
 
 
-def test_an_inline_plugin_hears_each_event_once_and_its_other_events_as_ever(tmp_path: Path, run: Any) -> None:
+def test_an_inline_plugin_hears_each_event_once_and_its_other_events_as_ever(tmp_path: Path) -> None:
     heard: list[str] = []
 
     class Plugin:
@@ -158,17 +154,15 @@ def test_an_inline_plugin_hears_each_event_once_and_its_other_events_as_ever(tmp
                     session.emit(ToolCallEnd(tool_name=f"end {life}-{number}"))
                 await session.drained()
                 if life == 2:
-                    async with asyncio.timeout(30):
-                        while f"end {life}-99" not in heard:  # noqa: ASYNC110
-                            await asyncio.sleep(0.001)
+                    await until(lambda: "end 2-99" in heard)
 
-    run(main())
+    go(main())
     for word in ("start", "end"):
         own = [name for name in heard if name.startswith(word)]
         assert own == [f"{word} {life}-{number}" for life in range(3) for number in range(100)]
 
 
-def test_no_durable_event_comes_after_the_plugin_was_told_to_stop(tmp_path: Path, run: Any) -> None:
+def test_no_durable_event_comes_after_the_plugin_was_told_to_stop(tmp_path: Path) -> None:
     heard: list[str] = []
 
     class Plugin:
@@ -191,11 +185,9 @@ def test_no_durable_event_comes_after_the_plugin_was_told_to_stop(tmp_path: Path
                 session = host.session("s")
                 for number in range(5000):
                     session.emit(ToolCallEnd(tool_name=f"{number}"))
-                async with asyncio.timeout(30):
-                    while len(heard) < 50:  # noqa: ASYNC110
-                        await asyncio.sleep(0.001)
+                await until(lambda: len(heard) >= 50)
             assert heard[-1] == "stop"
             assert len(heard) < 5000
             heard.clear()
 
-    run(main())
+    go(main())

@@ -13,6 +13,7 @@ from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reading import Reading
 from ally_plugins.runtime.lanes.observers import Implementation, Observers
 from ally_plugins.runtime.lanes.tables import without_durable
+from tests.kit.waiting import go
 
 
 def put(home: Path, place: str) -> None:
@@ -119,7 +120,7 @@ def test_a_journal_without_bookmarks_is_opened_and_one_with_them_is_still_versio
         assert reading.bookmark("x") is None
 
 
-def test_the_last_of_several_bookmarks_counts_also_beside_records_of_the_same_batch(tmp_path: Path, run: Any) -> None:
+def test_the_last_of_several_bookmarks_counts_also_beside_records_of_the_same_batch(tmp_path: Path) -> None:
     async def main() -> None:
         journal = Journal.open(tmp_path / "journal.db")
         journal.add_events([("s", 1, 1, "TODO_UPDATE", None, b"{}")])
@@ -131,11 +132,11 @@ def test_the_last_of_several_bookmarks_counts_also_beside_records_of_the_same_ba
         assert journal.last_seq("s") == 1
         await journal.close()
 
-    run(main())
+    go(main())
     assert verify(tmp_path / "journal.db").ok
 
 
-def test_blocks_are_read_some_at_a_time_and_none_is_left_out(tmp_path: Path, run: Any) -> None:
+def test_blocks_are_read_some_at_a_time_and_none_is_left_out(tmp_path: Path) -> None:
     async def main() -> None:
         journal = Journal.open(tmp_path / "journal.db")
         for number in range(1, 31):
@@ -153,7 +154,7 @@ def test_blocks_are_read_some_at_a_time_and_none_is_left_out(tmp_path: Path, run
         assert reads == 3
         await journal.close()
 
-    run(main())
+    go(main())
 
 
 def observers() -> Observers:

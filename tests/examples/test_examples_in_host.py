@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host, ToolCall, ToolCallEnd, UserMessage
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -55,7 +56,7 @@ async def _said(session: Session) -> list[str]:
 
 
 @needs_sockets
-def test_the_counter_hears_events_and_its_tool_answers(enabled: Any, run: Any) -> None:
+def test_the_counter_hears_events_and_its_tool_answers(enabled: Any) -> None:
     enabled("socket_counter")
 
     async def main() -> None:
@@ -66,11 +67,11 @@ def test_the_counter_hears_events_and_its_tool_answers(enabled: Any, run: Any) -
             while counted.get("TOOL_CALL_END") != 3:  # events and calls come over connections of their own
                 counted = (await host.call_tool("get-event-counts", {}, session_id="s1")).data["events"]
 
-    run(main())
+    go(main())
 
 
 @needs_sockets
-def test_the_one_that_talks_back_adds_its_message_to_the_conversation(enabled: Any, run: Any) -> None:
+def test_the_one_that_talks_back_adds_its_message_to_the_conversation(enabled: Any) -> None:
     enabled("socket_talkback")
 
     async def main() -> None:
@@ -81,11 +82,11 @@ def test_the_one_that_talks_back_adds_its_message_to_the_conversation(enabled: A
                 pass
             assert await _said(session) == ["bash failed 3 times in a row; try another way"]
 
-    run(main())
+    go(main())
 
 
 @needs_node
-def test_the_one_in_javascript_makes_every_call_and_gates(enabled: Any, run: Any) -> None:
+def test_the_one_in_javascript_makes_every_call_and_gates(enabled: Any) -> None:
     enabled("node_outbound")
 
     async def main() -> None:
@@ -99,10 +100,10 @@ def test_the_one_in_javascript_makes_every_call_and_gates(enabled: Any, run: Any
             assert ruling.reason == "node_outbound: that would remove everything"
             assert (await session.gate_tool_call(ToolCall("bash", {"command": "ls"}))).is_allowed
 
-    run(main())
+    go(main())
 
 
-def test_the_shell_script_is_a_tool(enabled: Any, run: Any, tmp_path: Path) -> None:
+def test_the_shell_script_is_a_tool(enabled: Any, tmp_path: Path) -> None:
     enabled("shell_tool")
     path = tmp_path / "three.txt"
     path.write_text("a\nb\nc\n", encoding="utf-8")
@@ -114,4 +115,4 @@ def test_the_shell_script_is_a_tool(enabled: Any, run: Any, tmp_path: Path) -> N
             missing = await host.call_tool("count-lines", {"path": "/no/such/file"}, session_id="s1")
             assert missing.success is False
 
-    run(main())
+    go(main())

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_ai import Agent, RunContext, Tool
 from pydantic_ai.exceptions import RunCancelled
@@ -330,7 +330,6 @@ class Injector:
         return hook
 
 
-@settings(max_examples=25)
 @given(
     st.lists(
         st.lists(

@@ -238,7 +238,7 @@ def test_a_journal_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         verify(tmp_path / "journal.db")
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_one_changed_byte_of_the_file_is_never_a_crash_nor_silent_in_content(
     original: Path, tmp_path: Path, data: st.DataObject

@@ -21,9 +21,10 @@ from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reading import Reading
 from ally_plugins.journal.store import Batch, Store, Written
 from ally_plugins.journal.values import PendingMessage, Record
+from tests.kit.waiting import until, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts, limits and removed files are Linux's here")
 
@@ -31,12 +32,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts, limits 
 def message(number: int, content: str = "hello") -> PendingMessage:
     body = {"role": "user", "content": content}
     return PendingMessage(f"m{number}", "s", "p", 1, "user", "steer", trigger_turn=False, body=body)
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not is_true():  # noqa: ASYNC110 - the disk does not tell when it works again
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -261,7 +256,7 @@ def test_pruning_while_the_disk_fails_is_an_answer_in_words(tmp_path: Path) -> N
     with pytest.raises(JournalError, match="removed or replaced"):
         journal.prune_blocking(1000)
     (tmp_path / "away").rename(path)
-    asyncio.run(until(lambda: journal.healthy))
+    wait_until(lambda: journal.healthy)
     assert journal.prune_blocking(1000) == 1
     journal.close_blocking()
     assert verify(path).ok

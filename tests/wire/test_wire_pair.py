@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, TypeVar
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -204,7 +203,6 @@ class TwoEnds(RuleBasedStateMachine):
 
 
 TestTwoEnds = TwoEnds.TestCase
-TestTwoEnds.settings = settings(max_examples=60, stateful_step_count=60)
 
 
 def _exchange(one: Connection, two: Connection) -> tuple[list[Message], list[Message]]:
