@@ -1,14 +1,16 @@
-"""What a field of a message may hold, as one fact for three uses: reading it, its JSON schema, its words in an error.
+"""What a JSON or TOML value may hold, as one fact for all its uses: reading it, its JSON schema, its words in an error.
 
-A params class is an attrs class whose fields say their `Shape` and a description (`said`). Reading is strict: nothing
-is coerced, and an error names the method, the path, what was found and what was expected. Texts are not quoted, since
-they may be secret.
+A `Shape` is one kind of value; a `Table` has the keys of an object, each with its shape. A class describes its own keys
+in its fields (`said`). Reading is strict: nothing is coerced. `Mistakes` says what becomes of one: here, for what the
+wire brings, the first is raised, and texts are not quoted, since they may be secret. What a person wrote is read to
+its end (`documents`); what is wrong in a tool's arguments is said in the model's words (`tools.schemas`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from math import isfinite
+from typing import Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 
 import attrs
 from attrs import frozen
@@ -21,33 +23,45 @@ __all__ = [
     "FLAG",
     "ID",
     "INTEGER",
+    "LENIENT",
     "NUMBER",
     "OBJECT",
+    "SECONDS",
     "SHOWN",
+    "STRICT",
     "TEXT",
     "TEXTS",
+    "WRONG",
+    "Mistakes",
     "Shape",
+    "Table",
     "WrongShape",
     "described_fields",
     "described_json",
     "items",
+    "named",
+    "object_of",
     "object_schema",
     "one_of",
+    "or_null",
     "read_object",
     "ref",
     "said",
     "several",
+    "table_of",
     "write_object",
 ]
 
 T = TypeVar("T")
-Convert: TypeAlias = Callable[[Any, str], Any]
 
 SHOWN: Final = 40  # characters of a wrong word or of an unknown name in an error
 
+WRONG: Final[Any] = object()
+"""What a shape returns for a value that is wrong, where reading goes on."""
+
 
 class WrongShape(Exception):
-    """A value is not of its shape; `path` leads to it."""
+    """A value is not of its shape; `path` leads to it, `problem` says what was found and expected, without the path."""
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(problem)
@@ -55,11 +69,58 @@ class WrongShape(Exception):
         self.problem: Final = problem
 
 
+class Mistakes:
+    """What becomes of the mistakes in a value: this one raises WrongShape for the first, in words that quote nothing.
+
+    Each method returns WRONG where it does not raise. With `passes_unknown`, an unknown key is no mistake.
+    """
+
+    passes_unknown: ClassVar[bool] = False
+
+    def refuse(self, path: str, problem: str) -> Any:
+        """Take a mistake in words. Raises WrongShape."""
+        raise WrongShape(path, problem)
+
+    def wrong(self, path: str, found: object, expected: str) -> Any:
+        """Take a value of a wrong kind."""
+        return self.refuse(path, f"is {described_json(found)}; expected {expected}")
+
+    def wrong_word(self, path: str, found: str, hint: str) -> Any:
+        """Take a word that is none of those that may stand there; `hint` is what `suggest` says."""
+        return self.refuse(path, f"is {found[:SHOWN]!r}; {hint}")
+
+    def missing(self, path: str, key: str, expected: str) -> Any:
+        """Take the lack of a key in the object at `path`."""
+        return self.refuse(inside(path, key), f"is missing; expected {expected}")
+
+    def unknown(self, path: str, key: str, known: tuple[str, ...]) -> Any:
+        """Take a key of the object at `path` that it does not have."""
+        at = inside(path, key[:SHOWN])
+        return self.refuse(at if at.isprintable() else repr(at), f"is unknown; {suggest(key, known)}")
+
+
+class _Lenient(Mistakes):
+    """Passes over unknown keys: a newer peer may say more."""
+
+    passes_unknown = True
+
+
+STRICT: Final = Mistakes()
+LENIENT: Final = _Lenient()
+
+Convert: TypeAlias = Callable[[Any, str, Mistakes], Any]
+
+
+def inside(path: str, key: str) -> str:
+    """Return the path of a key of the object at `path`."""
+    return f"{path}.{key}" if path else key
+
+
 @frozen(eq=False)
 class Shape:
-    """A kind of JSON value. `kinds` are the exact types that JSON gives for it; empty takes any value.
+    """A kind of JSON value. `kinds` are the types that it is read from; empty takes any value. True is no number.
 
-    `convert` makes our value of it, or raises WrongShape.
+    `convert` makes our value of it, given its path and the mistakes.
     """
 
     kinds: tuple[type, ...]
@@ -67,11 +128,12 @@ class Shape:
     schema: Mapping[str, Any]
     convert: Convert | None = None
 
-    def read(self, value: Any, path: str) -> Any:
-        """Return the value of this shape. Raises WrongShape."""
-        if self.kinds and type(value) not in self.kinds:
-            raise WrongShape(path, f"is {described_json(value)}; expected {self.expected}")
-        return value if self.convert is None else self.convert(value, path)
+    def read(self, value: Any, path: str, mistakes: Mistakes = STRICT) -> Any:
+        """Return the value of this shape, WRONG where it is none and reading goes on."""
+        kinds = self.kinds
+        if kinds and type(value) not in kinds and (type(value) is bool or not isinstance(value, kinds)):
+            return mistakes.wrong(path, value, self.expected)
+        return value if self.convert is None else self.convert(value, path, mistakes)
 
 
 ANY: Final = Shape((), "any value", {})
@@ -83,41 +145,172 @@ OBJECT: Final = Shape((dict,), "an object", {"type": "object"})
 ID: Final = Shape((int, str), "an integer or a string", {"type": ["integer", "string"]})
 
 
+def _seconds(value: float, path: str, mistakes: Mistakes) -> Any:
+    return value if isfinite(value) and value > 0 else mistakes.wrong(path, value, "seconds, more than 0")
+
+
+SECONDS: Final = Shape((float, int), "a number of seconds", {"type": "number", "exclusiveMinimum": 0}, _seconds)
+
+
 def ref(name: str) -> Shape:
     """Return the shape of one of our values, whose schema stands under that name; `values` reads it."""
     return Shape((dict,), "an object", {"$ref": f"#/components/schemas/{name}"})
 
 
 def several(of: Shape) -> Shape:
-    """Return the shape of a list."""
+    """Return the shape of a list; it is read into a tuple, without what is wrong."""
 
-    def convert(value: Any, path: str) -> tuple[Any, ...]:
-        return tuple([of.read(item, f"{path}[{index}]") for index, item in enumerate(value)])
+    def convert(value: Any, path: str, mistakes: Mistakes) -> tuple[Any, ...]:
+        read, found = of.read, enumerate(value)
+        return tuple([it for i, item in found if (it := read(item, f"{path}[{i}]", mistakes)) is not WRONG])
 
-    return Shape((list,), "a list", {"type": "array", "items": of.schema}, convert)
+    return Shape((list, tuple), "a list", {"type": "array", "items": of.schema}, convert)
 
 
 TEXTS: Final = several(TEXT)
 
 
+def named(of: Shape, expected: str = "an object") -> Shape:
+    """Return the shape of an object with names that its writer chose; it is read into a dict, without what is wrong."""
+
+    def convert(value: Any, path: str, mistakes: Mistakes) -> dict[str, Any]:
+        read = {name: of.read(item, inside(path, name[:SHOWN]), mistakes) for name, item in value.items()}
+        return {name: item for name, item in read.items() if item is not WRONG}
+
+    return Shape((dict,), expected, {"type": "object", "additionalProperties": of.schema}, convert)
+
+
 def one_of(*words: str) -> Shape:
     """Return the shape of a choice."""
 
-    def convert(value: Any, path: str) -> str:
-        if value in words:
-            return str(value)
-        raise WrongShape(path, f"is {value[:SHOWN]!r}; {suggest(value, words)}")
+    def convert(value: str, path: str, mistakes: Mistakes) -> Any:
+        return str(value) if value in words else mistakes.wrong_word(path, value, suggest(value, words))
 
     return Shape((str,), f"one of {', '.join(words)}", {"type": "string", "enum": list(words)}, convert)
 
 
+def or_null(of: Shape, instead: Any = None) -> Shape:
+    """Return the shape of what may be null as well, which is read as `instead`."""
+    inner = of.convert
+
+    def convert(value: Any, path: str, mistakes: Mistakes) -> Any:
+        return instead if value is None else value if inner is None else inner(value, path, mistakes)
+
+    is_plain = inner is None and instead is None
+    kinds, expected = (*of.kinds, type(None)), f"{of.expected} or null"
+    return Shape(kinds, expected, _or_null(dict(of.schema)), None if is_plain else convert)
+
+
+@frozen(eq=False)
+class Key:
+    """One key of an object: what it holds and means, and under which name its value is given to the class."""
+
+    key: str
+    shape: Shape
+    name: str
+    is_required: bool = False
+    words: str = ""
+
+
+_Row: TypeAlias = tuple[str, str, tuple[type, ...], Convert | None, Shape]
+
+
+class Table:
+    """The keys of an object, and what is made of their values. Made once, and lives as long as the process.
+
+    With `takes_null` an optional key that is null counts as absent. What is not a key goes by name to `rest`, where the
+    class has such a field, or else to the mistakes.
+    """
+
+    def __init__(
+        self,
+        keys: Iterable[Key],
+        make: Callable[..., Any] = dict,
+        *,
+        takes_null: bool = True,
+        rest: str | None = None,
+    ) -> None:
+        self.keys: Final = tuple(keys)
+        self._make: Final = make
+        self._rest: Final = rest
+        self._takes_null: Final = takes_null
+        self._names: Final = tuple(each.key for each in self.keys)
+        self._required: Final = frozenset(each.name for each in self.keys if each.is_required)
+        self._optional: Final = frozenset(each.key for each in self.keys if takes_null and not each.is_required)
+        self._rows: Final[tuple[_Row, ...]] = tuple(
+            (each.key, each.name, each.shape.kinds, each.shape.convert, each.shape) for each in self.keys
+        )
+
+    def read(self, value: Mapping[str, Any], path: str, mistakes: Mistakes) -> Any:
+        """Return what is made of an object; WRONG where a required key is, and reading goes on.
+
+        A dict, which needs no key, is made of those that are right.
+        """
+        optional = self._optional
+        values: dict[str, Any] = {}
+        seen = 0
+        for key, name, kinds, convert, shape in self._rows:
+            if key not in value:
+                continue
+            seen += 1
+            item = value[key]
+            if item is None and key in optional:
+                continue
+            if convert is not None or (kinds and type(item) not in kinds):  # else the usual case, without a call
+                item = shape.read(item, f"{path}.{key}" if path else key, mistakes)
+                if item is WRONG:
+                    continue
+            values[name] = item
+        is_whole = self._required <= values.keys()
+        if not is_whole:
+            for each in self.keys:
+                if each.is_required and each.key not in value:
+                    mistakes.missing(path, each.key, each.shape.expected)
+        if seen < len(value) and not (mistakes.passes_unknown and self._rest is None):
+            self._read_rest(value, values, path, mistakes)
+        return self._make(**values) if is_whole or self._make is dict else WRONG
+
+    def _read_rest(self, value: Mapping[str, Any], values: dict[str, Any], path: str, mistakes: Mistakes) -> None:
+        rest = {key: item for key, item in value.items() if key not in self._names}
+        if self._rest is not None:
+            values[self._rest] = rest
+            return
+        for key in rest:
+            mistakes.unknown(path, key, self._names)
+
+    def schema(self, *, is_strict: bool) -> dict[str, Any]:
+        """Return the JSON schema; a strict one lets no other keys stand there."""
+        schema: dict[str, Any] = {"type": "object", "properties": {each.key: self._of(each) for each in self.keys}}
+        if required := [each.key for each in self.keys if each.is_required]:
+            schema["required"] = required
+        if is_strict:
+            schema["additionalProperties"] = False
+        return schema
+
+    def _of(self, each: Key) -> dict[str, Any]:
+        schema = {**each.shape.schema, "description": each.words} if each.words else dict(each.shape.schema)
+        return _or_null(schema) if self._takes_null and not each.is_required else schema
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        return {"anyOf": [{"$ref": schema.pop("$ref")}, {"type": "null"}], **schema}
+    if "type" in schema:
+        kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        schema["type"] = [*kinds, "null"]
+    if "enum" in schema:
+        schema["enum"] = [*schema["enum"], None]
+    return schema
+
+
+def object_of(table: Table, expected: str = "an object", *, is_strict: bool = True) -> Shape:
+    """Return the shape of an object with the keys of a table; `is_strict` is for its schema."""
+    return Shape((dict,), expected, table.schema(is_strict=is_strict), table.read)
+
+
 def items(cls: type[Any], *, is_strict: bool) -> Shape:
     """Return the shape of an object that is itself described by a class."""
-
-    def convert(value: Any, path: str) -> Any:
-        return _read(cls, value, path, is_strict=is_strict)
-
-    return Shape((dict,), "an object", object_schema(cls, is_strict=is_strict), convert)
+    return object_of(table_of(cls), is_strict=is_strict)
 
 
 def said(shape: Shape, words: str) -> dict[str, Any]:
@@ -130,8 +323,36 @@ def described_fields(cls: type[Any]) -> tuple[attrs.Attribute[Any], ...]:
     return tuple(a for a in attrs.fields(cls) if "shape" in a.metadata)
 
 
+_TABLES: Final[dict[type[Any], Table]] = {}
+
+
+def table_of(cls: type[Any]) -> Table:
+    """Return the table of a class whose fields are described; made once."""
+    table = _TABLES.get(cls)
+    if table is None:
+        table = _TABLES[cls] = Table(
+            [
+                Key(a.name, a.metadata["shape"], a.name, a.default is attrs.NOTHING, a.metadata["words"])
+                for a in described_fields(cls)
+            ],
+            cls,
+        )
+    return table
+
+
+def object_schema(cls: type[Any], *, is_strict: bool) -> dict[str, Any]:
+    """Return the JSON schema of a params class."""
+    return table_of(cls).schema(is_strict=is_strict)
+
+
 def read_object(
-    cls: type[T], value: Any, where: str, *, is_strict: bool = True, plugin: str | None = None, part: str = "params"
+    cls: type[T],
+    value: Any,
+    where: str,
+    *,
+    is_strict: bool = True,
+    plugin: str | None = None,
+    part: Literal["params", "it"] = "params",
 ) -> T:
     """Return the object of a message as its class; `where` names the message, `part` the whole in an error.
 
@@ -141,10 +362,11 @@ def read_object(
     try:
         if type(value) is not dict:
             raise WrongShape("", f"{part} is {described_json(value)}; expected an object")  # noqa: TRY301
-        return _read(cls, value, "", is_strict=is_strict)
+        read: T = table_of(cls).read(value, "", STRICT if is_strict else LENIENT)
     except WrongShape as wrong:
         text = f"{where}: {wrong.path} {wrong.problem}" if wrong.path else f"{where}: {wrong.problem}"
         raise ValidationRefused(text, plugin=plugin, field=wrong.path or part) from None
+    return read
 
 
 def write_object(value: Any) -> dict[str, Any]:
@@ -161,88 +383,6 @@ def _written(item: Any) -> Any:
     if attrs.has(type(item)):
         return item.to_wire() if hasattr(item, "to_wire") else write_object(item)
     return [_written(each) for each in item] if isinstance(item, (tuple, list, set, frozenset)) else item
-
-
-def object_schema(cls: type[Any], *, is_strict: bool) -> dict[str, Any]:
-    """Return the JSON schema of a params class."""
-    fields = described_fields(cls)
-    schema: dict[str, Any] = {"type": "object", "properties": {a.name: _field_schema(a) for a in fields}}
-    if required := [a.name for a in fields if a.default is attrs.NOTHING]:
-        schema["required"] = required
-    if is_strict:
-        schema["additionalProperties"] = False
-    return schema
-
-
-def _field_schema(field: attrs.Attribute[Any]) -> dict[str, Any]:
-    schema = {**field.metadata["shape"].schema, "description": field.metadata["words"]}
-    return schema if field.default is attrs.NOTHING else _or_null(schema)
-
-
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    if "$ref" in schema:
-        return {"anyOf": [{"$ref": schema.pop("$ref")}, {"type": "null"}], **schema}
-    if "type" in schema:
-        kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-        schema["type"] = [*kinds, "null"]
-    if "enum" in schema:
-        schema["enum"] = [*schema["enum"], None]
-    return schema
-
-
-_Row: TypeAlias = tuple[str, tuple[type, ...], Convert | None, Shape]
-
-_TABLES: Final[dict[type[Any], tuple[tuple[_Row, ...], frozenset[str], frozenset[str]]]] = {}
-
-
-def _table(cls: type[Any]) -> tuple[tuple[_Row, ...], frozenset[str], frozenset[str]]:
-    """Return a class's fields as rows, which are required, which are not; made once."""
-    table = _TABLES.get(cls)
-    if table is None:
-        fields = described_fields(cls)
-        shapes: list[tuple[str, Shape]] = [(a.name, a.metadata["shape"]) for a in fields]
-        optional = frozenset(a.name for a in fields if a.default is not attrs.NOTHING)
-        rows = tuple((name, shape.kinds, shape.convert, shape) for name, shape in shapes)
-        table = _TABLES[cls] = (rows, frozenset(a.name for a in fields) - optional, optional)
-    return table
-
-
-def _read(cls: type[T], value: dict[str, Any], path: str, *, is_strict: bool) -> T:
-    rows, required, optional = _table(cls)
-    values: dict[str, Any] = {}
-    seen = 0
-    for name, kinds, convert, shape in rows:
-        if name not in value:
-            continue
-        seen += 1
-        item = value[name]
-        if item is None and name in optional:
-            continue
-        if convert is None and (not kinds or type(item) in kinds):  # the usual case, without a call
-            values[name] = item
-        else:
-            values[name] = shape.read(item, f"{path}.{name}" if path else name)
-    if not required <= values.keys():
-        _refuse_missing(cls, values, path)
-    if is_strict and seen < len(value):
-        _refuse_unknown(cls, value, path)
-    return cls(**values)
-
-
-def _refuse_missing(cls: type[Any], values: Mapping[str, Any], path: str) -> None:
-    for field in described_fields(cls):
-        if field.default is attrs.NOTHING and field.name not in values:
-            expected = field.metadata["shape"].expected
-            raise WrongShape(f"{path}.{field.name}" if path else field.name, f"is missing; expected {expected}")
-
-
-def _refuse_unknown(cls: type[Any], value: Mapping[str, Any], path: str) -> None:
-    known = tuple(field.name for field in described_fields(cls))
-    for name in value:
-        if name not in known:
-            shown = name[:SHOWN]
-            at = f"{path}.{shown}" if path else shown
-            raise WrongShape(repr(at) if not at.isprintable() else at, f"is unknown; {suggest(name, known)}")
 
 
 def described_json(value: object) -> str:

@@ -14,6 +14,7 @@ from ally_plugins.contract.shapes import (
     SHOWN,
     TEXT,
     TEXTS,
+    Mistakes,
     Shape,
     WrongShape,
     items,
@@ -95,9 +96,9 @@ class HookOffer:
 _HOOK: Final = items(HookOffer, is_strict=True)
 
 
-def _read_hook(value: Any, path: str) -> HookOffer:
+def _read_hook(value: Any, path: str, mistakes: Mistakes) -> HookOffer:
     """Read one hook, and give it the arguments that a name alone stands for. Raises WrongShape."""
-    offer = HookOffer(name=value) if type(value) is str else _HOOK.read(value, path)
+    offer: HookOffer = HookOffer(name=value) if type(value) is str else _HOOK.read(value, path, mistakes)
     info = _known_hook(offer.name, path if type(value) is str else f"{path}.name", is_optional=offer.optional is True)
     if info is None:
         return offer

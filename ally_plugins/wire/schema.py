@@ -20,6 +20,7 @@ from .host_params import InitializeParams, InitializeResult
 from .methods import COMMON_ERRORS, METHODS, Method
 from .offers import HookOffer, ToolOffer
 from .samples import SAMPLES
+from .values import SCHEMAS
 
 __all__ = ["ERROR_WORDS", "components", "openrpc", "result_schema"]
 
@@ -53,9 +54,7 @@ ERROR_WORDS: Final = {
 """What each error means, by the short word that `codes` gives it."""
 
 _TEXT: Final = {"type": "string"}
-_TEXT_OR_NULL: Final = {"type": ["string", "null"]}
 _OBJECT: Final = {"type": "object"}
-_NUMBER: Final = {"type": "number"}
 
 
 def openrpc(server: Literal["host", "daemon"]) -> dict[str, Any]:
@@ -81,19 +80,11 @@ def result_schema(method: Method) -> dict[str, Any]:
 def components() -> dict[str, Any]:
     """Return the JSON schemas of our values, and of the data of each event, by name."""
     return {
-        "Message": _MESSAGE,
-        "ToolCall": _CALL,
-        "ToolResult": _RESULT,
+        **SCHEMAS,
         "PermissionRequest": {
             **_event_data(EVENT_TYPES["PERMISSION_REQUEST"]),
             "description": "the data of that event, with callId, agentId, parentId and turnId beside them",
         },
-        "PromptSection": _SECTION,
-        "ModelInput": _MODEL_INPUT,
-        "Context": _CONTEXT,
-        "Todo": _TODO,
-        "Agent": _AGENT,
-        "Receipt": _RECEIPT,
         "Verdict": _VERDICT,
         "Replacement": _REPLACEMENT,
         "Hook": object_schema(HookOffer, is_strict=True),
@@ -177,48 +168,6 @@ def _object(needed: str, /, **properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": needed.split()}
 
 
-def _list(of: str) -> dict[str, Any]:
-    return {"type": "array", "items": {"$ref": f"#/components/schemas/{of}"}}
-
-
-_CALL: Final = _object("toolName", toolName=_TEXT, arguments=_OBJECT, callId=_TEXT_OR_NULL, agentId=_TEXT_OR_NULL)
-_MESSAGE: Final = _object(
-    "role content",
-    id=_TEXT,
-    role=_TEXT,
-    content=_TEXT,
-    timestamp={"type": "integer"},
-    metadata=_OBJECT,
-    toolCalls=_list("ToolCall"),
-    toolCallId=_TEXT_OR_NULL,
-    private={"type": "boolean"},
-)
-_RESULT: Final = _object("success", success={"type": "boolean"}, output=_TEXT, error=_TEXT_OR_NULL, data={})
-_SECTION: Final = _object("name text", name=_TEXT, text=_TEXT, source=_TEXT_OR_NULL)
-_MODEL_INPUT: Final = _object("messages settings", model=_TEXT_OR_NULL, messages=_list("Message"), settings=_OBJECT)
-_TODO: Final = _object("id task", id=_TEXT, task=_TEXT, status=_TEXT, activeForm=_TEXT_OR_NULL)
-_AGENT: Final = _object(
-    "agentId agentName",
-    agentId=_TEXT,
-    agentName=_TEXT,
-    task=_TEXT_OR_NULL,
-    parentId=_TEXT_OR_NULL,
-    started={"type": "integer"},
-)
-_CONTEXT: Final = _object(
-    "sessionId cursor isReset readOnly",
-    sessionId=_TEXT,
-    messages=_list("Message"),
-    focus=_TEXT,
-    tokenUsage=_NUMBER,
-    todos=_list("Todo"),
-    agents=_list("Agent"),
-    isProcessing={"type": "boolean"},
-    cursor=_TEXT,
-    isReset={"type": "boolean"},
-    readOnly={"const": True},
-)
-_RECEIPT: Final = _object("id offset state", id=_TEXT, offset={"type": "integer"}, state=_TEXT)
 _VERDICT: Final = {
     "oneOf": [
         {"type": "null"},

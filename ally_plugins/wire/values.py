@@ -8,10 +8,29 @@ types and says the path; what a newer host adds is passed over. Verdicts and rep
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.contract.shapes import described_json
-from ally_plugins.contract.values.codec import encode, event_data
+import attrs
+
+from ally_plugins.contract.shapes import (
+    ANY,
+    FLAG,
+    INTEGER,
+    LENIENT,
+    NUMBER,
+    OBJECT,
+    SHOWN,
+    TEXT,
+    Key,
+    Shape,
+    Table,
+    WrongShape,
+    object_of,
+    or_null,
+    ref,
+    several,
+)
+from ally_plugins.contract.values.codec import camel, encode, event_data
 from ally_plugins.contract.values.conversation import (
     AgentState,
     Context,
@@ -25,12 +44,12 @@ from ally_plugins.contract.values.conversation import (
 )
 from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.events import PermissionRequest
-from ally_plugins.contract.values.frozen import EMPTY, FrozenDict, freeze_mapping
 
 if TYPE_CHECKING:
     from ally_plugins.contract.calls import Task
 
 __all__ = [
+    "SCHEMAS",
     "answer_from_wire",
     "answer_to_wire",
     "call_from_wire",
@@ -53,11 +72,8 @@ __all__ = [
     "tool_value",
 ]
 
-T = TypeVar("T")
-
 _RESULT_KEYS: Final = frozenset({"success", "output", "error", "data"})
 _REQUEST_IDS: Final = {"callId": "call_id", "agentId": "agent_id", "parentId": "parent_id", "turnId": "turn_id"}
-_SHOWN: Final = 40  # characters of a wrong value in an error text
 
 
 def message_to_wire(message: Message) -> dict[str, Any]:
@@ -78,18 +94,8 @@ def message_to_wire(message: Message) -> dict[str, Any]:
 
 def message_from_wire(value: Any, path: str = "message") -> Message:
     """Return the message. Raises EventError, which names the path."""
-    read = _Reader(value, path)
-    calls = read.several("toolCalls", call_from_wire)
-    return Message(
-        role=read.text("role"),
-        content=read.text("content"),
-        id=read.text("id", ""),
-        metadata=read.mapping("metadata"),
-        tool_calls=calls or (),
-        tool_call_id=read.text_or_none("toolCallId"),
-        private=read.flag("private", default=False),
-        timestamp=read.integer("timestamp", 0),
-    )
+    message: Message = _read(_MESSAGE, value, path)
+    return message
 
 
 def call_to_wire(call: ToolCall) -> dict[str, Any]:
@@ -104,13 +110,8 @@ def call_to_wire(call: ToolCall) -> dict[str, Any]:
 
 def call_from_wire(value: Any, path: str = "call") -> ToolCall:
     """Return the tool call. Raises EventError, which names the path."""
-    read = _Reader(value, path)
-    return ToolCall(
-        tool_name=read.text("toolName"),
-        arguments=read.mapping("arguments"),
-        call_id=read.text_or_none("callId"),
-        agent_id=read.text_or_none("agentId"),
-    )
+    call: ToolCall = _read(_CALL, value, path)
+    return call
 
 
 def result_to_wire(result: ToolResult) -> dict[str, Any]:
@@ -125,16 +126,11 @@ def result_to_wire(result: ToolResult) -> dict[str, Any]:
 
 def result_from_wire(value: Any, path: str = "result") -> ToolResult:
     """Return a tool's result; only the four fields that it has. Raises EventError, which names the path."""
-    read = _Reader(value, path)
-    if unknown := sorted(value.keys() - _RESULT_KEYS):
-        text = f"{path}.{unknown[0][:_SHOWN]} is no field of a tool result; expected success, output, error, data"
-        raise EventError(text, path=f"{path}.{unknown[0][:_SHOWN]}")
-    return ToolResult(
-        success=read.flag("success"),
-        output=read.text("output", ""),
-        error=read.text_or_none("error"),
-        data=value.get("data"),
-    )
+    if isinstance(value, dict) and (unknown := sorted(value.keys() - _RESULT_KEYS)):
+        text = f"{path}.{unknown[0][:SHOWN]} is no field of a tool result; expected success, output, error, data"
+        raise EventError(text, path=f"{path}.{unknown[0][:SHOWN]}")
+    result: ToolResult = _read(_RESULT, value, path)
+    return result
 
 
 def sections_to_wire(sections: Iterable[PromptSection]) -> list[dict[str, Any]]:
@@ -147,10 +143,8 @@ def sections_to_wire(sections: Iterable[PromptSection]) -> list[dict[str, Any]]:
 
 def sections_from_wire(value: Any, path: str = "sections") -> tuple[PromptSection, ...]:
     """Return the sections of a system prompt. Raises EventError, which names the path."""
-    if not isinstance(value, (list, tuple)):
-        raise _wrong(path, value, "a list")
-    readers = [_Reader(each, f"{path}[{index}]") for index, each in enumerate(value)]
-    return tuple([PromptSection(read.text("name"), read.text("text"), read.text_or_none("source")) for read in readers])
+    sections: tuple[PromptSection, ...] = _read(_SECTIONS, value, path)
+    return sections
 
 
 def model_input_to_wire(request: ModelInput) -> dict[str, Any]:
@@ -162,12 +156,8 @@ def model_input_to_wire(request: ModelInput) -> dict[str, Any]:
 
 def model_input_from_wire(value: Any, path: str = "request") -> ModelInput:
     """Return what the model is about to be asked. Raises EventError, which names the path."""
-    read = _Reader(value, path)
-    return ModelInput(
-        model=read.text_or_none("model"),
-        messages=read.several("messages", message_from_wire) or (),
-        settings=read.mapping("settings"),
-    )
+    request: ModelInput = _read(_MODEL_INPUT, value, path)
+    return request
 
 
 def tool_value(value: Any) -> Any:
@@ -201,8 +191,8 @@ def receipt_to_wire(receipt: Receipt) -> dict[str, Any]:
 
 def receipt_from_wire(value: Any, path: str = "receipt") -> Receipt:
     """Return the receipt. Raises EventError, which names the path."""
-    read = _Reader(value, path)
-    return Receipt(read.text("id"), read.integer("offset"), read.text("state"))
+    receipt: Receipt = _read(_RECEIPT, value, path)
+    return receipt
 
 
 def _task_to_wire(task: Task) -> dict[str, Any]:
@@ -235,20 +225,9 @@ def request_to_wire(request: PermissionRequest) -> dict[str, Any]:
 
 
 def request_from_wire(value: Any, path: str = "request") -> PermissionRequest:
-    """Return the permission request. Raises EventError, which names the path."""
-    read = _Reader(value, path)
-    known = {"requestId", "toolName", "arguments", "path", "command", "sensitivity", "options", *_REQUEST_IDS}
-    return PermissionRequest(
-        request_id=read.text("requestId"),
-        tool_name=read.text("toolName"),
-        arguments=read.mapping("arguments"),
-        path=read.text_or_none("path"),
-        command=read.text_or_none("command"),
-        sensitivity=read.text("sensitivity", "normal"),
-        options=read.listed("options") or (),
-        extra=freeze_mapping({key: item for key, item in value.items() if key not in known}),
-        **{name: read.text_or_none(key) for key, name in _REQUEST_IDS.items()},
-    )
+    """Return the permission request; what it does not have is kept in `extra`. Raises EventError, with the path."""
+    request: PermissionRequest = _read(_REQUEST, value, path)
+    return request
 
 
 def context_to_wire(context: Context) -> dict[str, Any]:
@@ -274,28 +253,13 @@ def context_to_wire(context: Context) -> dict[str, Any]:
 
 def context_from_wire(value: Any, path: str = "context") -> Context:
     """Return the context. Raises EventError, which names the path."""
-    read = _Reader(value, path)
-    return Context(
-        session_id=read.text("sessionId"),
-        messages=read.several("messages", message_from_wire),
-        focus=read.text_or_none("focus"),
-        token_usage=read.number_or_none("tokenUsage"),
-        todos=read.several("todos", _todo_from_wire),
-        agents=read.several("agents", _agent_from_wire),
-        is_processing=read.flag_or_none("isProcessing"),
-        cursor=read.text("cursor", ""),
-        is_reset=read.flag("isReset", default=False),
-    )
+    context: Context = _read(_CONTEXT, value, path)
+    return context
 
 
 def _todo_to_wire(todo: TodoItem) -> dict[str, Any]:
     wire = {"id": todo.id, "task": todo.task, "status": todo.status}
     return wire if todo.active_form is None else {**wire, "activeForm": todo.active_form}
-
-
-def _todo_from_wire(value: Any, path: str) -> TodoItem:
-    read = _Reader(value, path)
-    return TodoItem(read.text("id"), read.text("task"), read.text("status", "pending"), read.text_or_none("activeForm"))
 
 
 def _agent_to_wire(agent: AgentState) -> dict[str, Any]:
@@ -307,105 +271,106 @@ def _agent_to_wire(agent: AgentState) -> dict[str, Any]:
     return wire
 
 
-def _agent_from_wire(value: Any, path: str) -> AgentState:
-    read = _Reader(value, path)
-    return AgentState(
-        agent_id=read.text("agentId"),
-        agent_name=read.text("agentName"),
-        task=read.text_or_none("task"),
-        parent_id=read.text_or_none("parentId"),
-        started=read.integer("started", 0),
-    )
+def _read(shape: Shape, value: Any, path: str) -> Any:
+    try:
+        return shape.read(value, path, LENIENT)
+    except WrongShape as wrong:
+        raise EventError(f"{wrong.path} {wrong.problem}", path=wrong.path) from None
 
 
-class _Reader:
-    """One JSON object that is being read; each method returns the field, or raises EventError with its path."""
-
-    __slots__ = ("_path", "_value")
-
-    def __init__(self, value: Any, path: str) -> None:
-        if not isinstance(value, dict):
-            raise _wrong(path, value, "an object")
-        self._value = value
-        self._path = path
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self._value.get(key, default)
-        if type(value) is str:
-            return value
-        raise self._bad(key, "a string")
-
-    def text_or_none(self, key: str) -> str | None:
-        value = self._value.get(key)
-        if value is None or type(value) is str:
-            return value
-        raise self._bad(key, "a string or null")
-
-    def integer(self, key: str, default: int | None = None) -> int:
-        value = self._value.get(key, default)
-        if type(value) is int:
-            return value
-        raise self._bad(key, "an integer")
-
-    def number_or_none(self, key: str) -> float | None:
-        value = self._value.get(key)
-        if value is None or type(value) is float or type(value) is int:
-            return value
-        raise self._bad(key, "a number or null")
-
-    def flag(self, key: str, *, default: bool | None = None) -> bool:
-        value = self._value.get(key, default)
-        if value is True or value is False:
-            return value
-        raise self._bad(key, "true or false")
-
-    def flag_or_none(self, key: str) -> bool | None:
-        return None if self._value.get(key) is None else self.flag(key)
-
-    def mapping(self, key: str) -> FrozenDict:
-        value = self._value.get(key, EMPTY)
-        if isinstance(value, dict):
-            return freeze_mapping(value)
-        raise self._bad(key, "an object")
-
-    def listed(self, key: str) -> tuple[Any, ...] | None:
-        value = self._value.get(key)
-        if value is None:
-            return None
-        if isinstance(value, (list, tuple)):
-            return tuple(value)
-        raise self._bad(key, "a list")
-
-    def several(self, key: str, read: Callable[[Any, str], T]) -> tuple[T, ...] | None:
-        items = self.listed(key)
-        if items is None:
-            return None
-        return tuple([read(item, f"{self._path}.{key}[{index}]") for index, item in enumerate(items)])
-
-    def _bad(self, key: str, expected: str) -> EventError:
-        path = f"{self._path}.{key}"
-        if key not in self._value:
-            return EventError(f"{path} is missing; expected {expected}", path=path)
-        return _wrong(path, self._value[key], expected)
+def _object(cls: type[Any], *, rest: str | None = None, **shapes: Shape) -> Shape:
+    """Return the shape of one of our values, by its fields; one with a default may be left out, and is never null."""
+    fields = attrs.fields_dict(cls)
+    keys = [Key(camel(name), shape, name, fields[name].default is attrs.NOTHING) for name, shape in shapes.items()]
+    return object_of(Table(keys, cls, takes_null=False, rest=rest), is_strict=False)
 
 
-def _wrong(path: str, value: object, expected: str) -> EventError:
-    """Return the error; of a text only its length is said, which may be a secret."""
-    found = described_json(value)
-    return EventError(f"{path} is {found}; expected {expected}", path=path, found=found)
+def _named(of: Shape, name: str) -> Shape:
+    """Return the shape with a reference to its schema, which stands under that name."""
+    return attrs.evolve(of, schema=ref(name).schema)
 
+
+def _absent(of: Shape, instead: Any = None) -> Shape:
+    """Return the shape of what is not to be sent where there is none; null passes for that all the same."""
+    return attrs.evolve(or_null(of, instead), schema=of.schema)
+
+
+_TEXT_OR_NULL: Final = or_null(TEXT)
+_CALL: Final = _object(ToolCall, tool_name=TEXT, arguments=OBJECT, call_id=_TEXT_OR_NULL, agent_id=_TEXT_OR_NULL)
+_MESSAGE: Final = _object(
+    Message,
+    id=TEXT,
+    role=TEXT,
+    content=TEXT,
+    timestamp=INTEGER,
+    metadata=OBJECT,
+    tool_calls=_absent(several(_named(_CALL, "ToolCall")), ()),
+    tool_call_id=_TEXT_OR_NULL,
+    private=FLAG,
+)
+_MESSAGES: Final = several(_named(_MESSAGE, "Message"))
+_RESULT: Final = _object(ToolResult, success=FLAG, output=TEXT, error=_TEXT_OR_NULL, data=ANY)
+_SECTION: Final = _object(PromptSection, name=TEXT, text=TEXT, source=_TEXT_OR_NULL)
+_SECTIONS: Final = several(_SECTION)
+_MODEL_INPUT: Final = _object(ModelInput, model=_TEXT_OR_NULL, messages=_absent(_MESSAGES, ()), settings=OBJECT)
+_TODO: Final = _object(TodoItem, id=TEXT, task=TEXT, status=TEXT, active_form=_TEXT_OR_NULL)
+_AGENT: Final = _object(
+    AgentState, agent_id=TEXT, agent_name=TEXT, task=_TEXT_OR_NULL, parent_id=_TEXT_OR_NULL, started=INTEGER
+)
+_CONTEXT: Final = _object(
+    Context,
+    session_id=TEXT,
+    messages=_absent(_MESSAGES),
+    focus=_absent(TEXT),
+    token_usage=_absent(NUMBER),
+    todos=_absent(several(_named(_TODO, "Todo"))),
+    agents=_absent(several(_named(_AGENT, "Agent"))),
+    is_processing=_absent(FLAG),
+    cursor=TEXT,
+    is_reset=FLAG,
+)
+_RECEIPT: Final = _object(Receipt, id=TEXT, offset=INTEGER, state=TEXT)
+_REQUEST: Final = _object(
+    PermissionRequest,
+    rest="extra",
+    request_id=TEXT,
+    tool_name=TEXT,
+    arguments=OBJECT,
+    path=_TEXT_OR_NULL,
+    command=_TEXT_OR_NULL,
+    sensitivity=TEXT,
+    options=or_null(several(ANY), ()),
+    **dict.fromkeys(_REQUEST_IDS.values(), _TEXT_OR_NULL),
+)
+
+SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "Message": _MESSAGE.schema,
+    "ToolCall": _CALL.schema,
+    "ToolResult": _RESULT.schema,
+    "PromptSection": _SECTION.schema,
+    "ModelInput": {**_MODEL_INPUT.schema, "required": ["messages", "settings"]},
+    "Context": {
+        **_CONTEXT.schema,
+        "properties": {**_CONTEXT.schema["properties"], "readOnly": {"const": True}},
+        "required": ["sessionId", "cursor", "isReset", "readOnly"],
+    },
+    "Todo": _TODO.schema,
+    "Agent": _AGENT.schema,
+    "Receipt": _RECEIPT.schema,
+}
+"""The JSON schemas of our values, by name. What is written always is required there, though it may be missing."""
 
 _Convert = Callable[[Any], Any]
 
 _AS_IT_IS: Final[tuple[_Convert, _Convert]] = (lambda value: value, lambda value: value)
-_RECEIPT: Final[tuple[_Convert, _Convert]] = (receipt_to_wire, receipt_from_wire)
+_AS_RECEIPT: Final[tuple[_Convert, _Convert]] = (receipt_to_wire, receipt_from_wire)
 
 _ANSWERS: Final[dict[str, tuple[_Convert, _Convert]]] = {
-    "add_message": _RECEIPT,
-    "emit_event": _RECEIPT,
+    "add_message": _AS_RECEIPT,
+    "emit_event": _AS_RECEIPT,
     "get_context": (context_to_wire, context_from_wire),
-    "register_tool": _RECEIPT,
-    "register_action": _RECEIPT,
+    "register_tool": _AS_RECEIPT,
+    "register_action": _AS_RECEIPT,
     "start_task": (_task_to_wire, _task_id_from_wire),
 }
 """How the answers to a plugin's calls are written and read; what is not here is any JSON value, or null."""

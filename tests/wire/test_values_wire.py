@@ -28,12 +28,14 @@ from ally_plugins.wire.values import (
     context_to_wire,
     message_from_wire,
     message_to_wire,
+    model_input_from_wire,
     receipt_from_wire,
     receipt_to_wire,
     request_from_wire,
     request_to_wire,
     result_from_wire,
     result_to_wire,
+    sections_from_wire,
     tool_result_from,
     tool_value,
 )
@@ -136,6 +138,40 @@ WRONG = [
     (context_from_wire, {"sessionId": "s", "tokenUsage": "9"}, "context.tokenUsage is a string of 1 characters; expec"),
     (receipt_from_wire, {"id": "m", "state": "pending"}, "receipt.offset is missing; expected an integer"),
     (request_from_wire, {"toolName": "bash"}, "request.requestId is missing; expected a string"),
+    (request_from_wire, {"requestId": "r", "toolName": "t", "options": "yes"}, "request.options is a string of 3 char"),
+    (message_from_wire, {"role": "u", "content": "", "id": None}, "message.id is null; expected a string"),
+    (
+        message_from_wire,
+        {"role": "u", "content": "", "private": None},
+        "message.private is null; expected true or false",
+    ),
+    (
+        message_from_wire,
+        {"role": "u", "content": "", "private": 1},
+        "message.private is the number 1; expected true or",
+    ),
+    (message_from_wire, {"role": "u", "content": "", "metadata": None}, "message.metadata is null; expected an object"),
+    (context_from_wire, {"sessionId": "s", "isReset": None}, "context.isReset is null; expected true or false"),
+    (
+        context_from_wire,
+        {"sessionId": "s", "tokenUsage": True},
+        "context.tokenUsage is true; expected a number or null",
+    ),
+    (
+        context_from_wire,
+        {"sessionId": "s", "messages": [{"role": "u", "content": "", "toolCalls": [[]]}]},
+        "context.messages[0].toolCalls[0] is a list; expected an object",
+    ),
+    (
+        receipt_from_wire,
+        {"id": "m", "offset": 1.0, "state": "x"},
+        "receipt.offset is the number 1.0; expected an integer",
+    ),
+    (sections_from_wire, {"name": "a"}, "sections is an object; expected a list"),
+    (sections_from_wire, [{"name": "a", "text": None}], "sections[0].text is null; expected a string"),
+    (model_input_from_wire, {"model": 5}, "request.model is the number 5; expected a string or null"),
+    (model_input_from_wire, {"messages": [3]}, "request.messages[0] is the number 3; expected an object"),
+    (model_input_from_wire, {"settings": []}, "request.settings is a list; expected an object"),
 ]
 
 
@@ -145,6 +181,17 @@ def test_a_wrong_type_is_an_error_that_names_the_path(read: Any, value: Any, tex
         read(value)
     assert str(caught.value).startswith(text)
     assert text.startswith(caught.value.path)
+
+
+@pytest.mark.parametrize("key", ["toolCalls", "toolCallId"])
+def test_a_list_or_an_id_that_is_null_counts_as_absent(key: str) -> None:
+    assert message_from_wire({"role": "u", "content": "x", key: None}) == Message(role="u", content="x")
+
+
+def test_what_was_found_is_never_quoted_since_it_may_be_secret() -> None:
+    with pytest.raises(EventError) as caught:
+        call_from_wire({"toolName": "bash", "arguments": "hunter2"})
+    assert "hunter2" not in repr(caught.value)
 
 
 @given(
