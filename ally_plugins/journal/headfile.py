@@ -16,7 +16,7 @@ from ally_plugins.contract.values.errors import JournalError
 from ally_plugins.policy.owned_files import way_out_of
 
 from .chain import Head
-from .looking import read_small
+from .owned_files import read_file
 
 __all__ = ["check_head", "read_head", "write_head"]
 
@@ -31,7 +31,7 @@ def read_head(path: Path, *, is_own: bool = True) -> Head | None:
     Without `is_own` it may be another user's: evidence that was copied, to be checked and not written on.
     """
     try:
-        content = read_small(path, _MAX_BYTES, is_own=is_own)
+        content = read_file(path, _MAX_BYTES, is_own=is_own)
         return None if content is None else Head.from_text(content.decode())
     except OSError as error:
         raise JournalError(f"the audit head {str(path)!r} cannot be read: {error.strerror or error}") from error

@@ -12,7 +12,7 @@ from typing import Final
 
 from ally_plugins.contract.values.errors import JournalError
 
-from .looking import check_file
+from .owned_files import check_file
 
 __all__ = ["BOOKMARK", "BUSY_TIMEOUT_S", "VERSION", "connect", "connect_read_only", "in_words", "read_chain_id"]
 

@@ -1,7 +1,7 @@
 """What a file of the home must be to be trusted, from what the system says of it; and the words when it is not.
 
 A regular file or a folder, of this user or root, that nobody else can write. Who looks and opens is in
-`catalog.home.owned_files`, for the journal's own files in `journal`.
+`journal.owned_files`.
 """
 
 from __future__ import annotations

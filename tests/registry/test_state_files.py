@@ -18,9 +18,9 @@ import pytest
 from ally_plugins import Host, ToolCall
 from ally_plugins.catalog.home.failed_starts import failed_starts, remember_starts
 from ally_plugins.catalog.home.folder import Home
-from ally_plugins.catalog.home.owned_files import check_folder, open_file, read_file
 from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.values.errors import ConfigError, ConsentError, OperatorError
+from ally_plugins.journal.owned_files import check_folder, open_file, read_file
 from ally_plugins.policy.owned_files import fault_of
 
 if TYPE_CHECKING:

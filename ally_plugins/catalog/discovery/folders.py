@@ -18,10 +18,10 @@ from attrs import define, evolve, field
 
 from ally_plugins.catalog.home import files as locating
 from ally_plugins.catalog.home.folder import read_capped
-from ally_plugins.catalog.home.owned_files import acting_as
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
 from ally_plugins.contract.values.errors import ManifestError
+from ally_plugins.journal.owned_files import acting_as
 from ally_plugins.policy.owned_files import is_foreign, shared_with
 
 from .found import Found

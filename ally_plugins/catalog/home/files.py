@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import field, frozen
 
 from ally_plugins.contract.manifest import MANIFEST_NAME
+from ally_plugins.journal.owned_files import acting_as
 from ally_plugins.policy.owned_files import is_foreign, shared_with
-
-from .owned_files import acting_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,9 +18,8 @@ from attrs import Factory, field, frozen
 
 from ally_plugins.contract.tables import describe
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.journal.owned_files import check_folder, open_file, read_file
 from ally_plugins.policy.owned_files import way_out_of
-
-from .owned_files import check_folder, open_file, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Generator

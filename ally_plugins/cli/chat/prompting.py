@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ally_plugins.catalog.home.owned_files import open_file
 from ally_plugins.cli.shell.asking import DISCARDED, offered, understood, wrong_answer
 from ally_plugins.cli.shell.text import is_terminal
 from ally_plugins.cli.shell.typeahead import discard, pauses
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.journal.owned_files import open_file
 from ally_plugins.runtime.lanes.thread import Worker
 
 if TYPE_CHECKING:

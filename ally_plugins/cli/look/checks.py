@@ -9,10 +9,10 @@ from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from ally_plugins.catalog.home.owned_files import acting_as, check_folder
 from ally_plugins.cli.shell.findings import Finding, Level
 from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE
 from ally_plugins.contract.values.errors import AllyError, OrderError
+from ally_plugins.journal.owned_files import acting_as, check_folder
 from ally_plugins.policy.owned_files import fault_of, shared_with
 
 from .process_checks import check_environments, check_process, platform_weaknesses

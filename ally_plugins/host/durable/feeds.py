@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 
 from ally_plugins.catalog.home.folder import try_lock
-from ally_plugins.catalog.home.owned_files import open_file
 from ally_plugins.contract.values.errors import JournalError, NotFoundRefused
+from ally_plugins.journal.owned_files import open_file
 from ally_plugins.journal.reading import Reading
 from ally_plugins.runtime.lanes.lane import Lane
 

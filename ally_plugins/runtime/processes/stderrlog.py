@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from ally_plugins.contract.values.inert import inert
+from ally_plugins.journal.owned_files import open_file
 from ally_plugins.policy.budget import TokenBucket
-from ally_plugins.policy.owned_files import fault_of
 
 __all__ = ["StderrLog", "log_file"]
 
@@ -33,14 +33,7 @@ TAIL_LINES: Final = 10
 RECORD_BYTES: Final = 26  # time, space and line feed, which count as well: a flood of empty lines is a flood
 
 _NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
-_FLAGS: Final = (
-    os.O_WRONLY
-    | os.O_APPEND
-    | os.O_CREAT
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # a named pipe in its place would keep the loop waiting
-)
+_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
 def log_file(folder: Path, plugin: str) -> Path:
@@ -179,7 +172,7 @@ class StderrLog:
             return
         if self._descriptor < 0:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._descriptor = _open(self._path)
+            self._descriptor = open_file(self._path, _FLAGS, is_own=False)
         if self._is_too_much(len(data)):
             self._turn()
         os.write(self._descriptor, data[: self._file_bytes])
@@ -194,18 +187,9 @@ class StderrLog:
         self._close()
         if self._path.stat().st_ino == number:  # else another host has turned it already
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-        self._descriptor = _open(self._path)
+        self._descriptor = open_file(self._path, _FLAGS, is_own=False)
 
     def _close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-def _open(path: Path) -> int:
-    """Open the file for more lines. Raises OSError, also for what is no regular file."""
-    descriptor = os.open(path, _FLAGS, 0o600)
-    if fault := fault_of(str(path), os.fstat(descriptor), None):
-        os.close(descriptor)
-        raise OSError(None, fault)
-    return descriptor

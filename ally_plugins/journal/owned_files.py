@@ -1,7 +1,7 @@
-"""Files of the home, looked at before they are used: what opens any of them but the journal's own.
+"""Files of the home, looked at before they are used: what opens any of them, and checks what SQLite will open.
 
 What else lies in a file's place is told with the way out, and never waited for. What counts as trusted is decided in
-`policy.owned_files`.
+`policy.owned_files`. It stands beside the journal, the lowest room that opens files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 # Strings and `os` all the way: a start opens a dozen of them, and pathlib costs as much as the calls.
 # ruff: noqa: PTH116
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.policy.owned_files import fault_of, way_out_of
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.policy.owned_files import Me
 
-__all__ = ["acting_as", "check_folder", "open_file", "read_file"]
+__all__ = ["acting_as", "check_file", "check_folder", "open_file", "read_file"]
 
 _FLAGS: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NEVER_WAIT: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
@@ -32,30 +31,42 @@ def acting_as() -> Me | None:
     return (os.geteuid(), os.getegid()) if os.name == "posix" else None
 
 
-def check_folder(path: Path) -> None:
+def check_file(path: str | Path, *, follow: bool = False, is_own: bool = True) -> None:
+    """Raise OSError, with the way out, for what is no file, or not to be trusted; nothing there is fine.
+
+    A link is refused unless `follow`; then what it leads to counts. Without `is_own` it may be anybody's. It is not
+    opened: closing what SQLite has open in this process would let go of its locks.
+    """
+    _check(path, follow=follow, me=acting_as() if is_own else None)
+
+
+def check_folder(path: str | Path) -> None:
     """Raise OSError for a folder that is none, or that somebody else may have written; nothing there is fine.
 
     A link is followed: what it leads to counts.
     """
+    _check(path, follow=True, me=acting_as(), is_folder=True)
+
+
+def _check(path: str | Path, *, follow: bool, me: Me | None, is_folder: bool = False) -> None:
     try:
-        found = os.stat(path)
+        found = os.stat(path, follow_symlinks=follow)
     except (FileNotFoundError, NotADirectoryError):
         return
-    _refuse(fault_of(os.fspath(path), found, acting_as(), is_folder=True))
+    _refuse(fault_of(os.fspath(path), found, me, is_folder=is_folder))
 
 
 def open_file(path: str | Path, flags: int, *, follow: bool = False, is_own: bool = True) -> int:
-    """Open a file and return its descriptor. Raises OSError, for what is no such file with the way out; never waits.
+    """Open a file and return its descriptor. Raises OSError as `check_file` does; never waits.
 
-    A link is refused unless `follow`; then what it leads to counts. Without `is_own` it may be anybody's. A file that
-    is made is its owner's only. What was opened is what was looked at, whatever happens to the name meanwhile.
+    A file that is made is its owner's only. What was opened is what was looked at, whatever happens to the name
+    meanwhile.
     """
-    name = os.fspath(path)
-    with suppress(FileNotFoundError):  # for its words, since an open has others for a link; one may also be made
-        _refuse(fault_of(name, os.stat(name, follow_symlinks=follow), None))
+    name, me = os.fspath(path), acting_as() if is_own else None
+    _check(name, follow=follow, me=None)  # for its words, since an open has others for a link; one may also be made
     descriptor = os.open(name, flags | _FLAGS | _NEVER_WAIT | (0 if follow else _NO_LINK), 0o600)
     try:
-        _refuse(fault_of(name, os.fstat(descriptor), acting_as() if is_own else None))
+        _refuse(fault_of(name, os.fstat(descriptor), me))
     except BaseException:
         os.close(descriptor)
         raise
