@@ -6,7 +6,7 @@ the path of the field. cattrs coerces by default (`"no"` would become True), so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_origin
@@ -20,7 +20,18 @@ from .frozen import FrozenDict, freeze_mapping
 if TYPE_CHECKING:
     from cattrs import Converter
 
-__all__ = ["camel", "decode", "encode", "event_data", "event_from_wire", "event_to_wire", "structure", "unstructure"]
+__all__ = [
+    "camel",
+    "decode",
+    "encode",
+    "event_data",
+    "event_from_wire",
+    "event_to_wire",
+    "shown_text",
+    "structure",
+    "unstructure",
+    "walk",
+]
 
 T = TypeVar("T")
 
@@ -31,6 +42,7 @@ _ALSO_DATA: Final = {"COMPACTION_START": frozenset({"parent_id"})}
 _STAMPED: Final = frozenset({"seq", "timestamp", "session_id", "origin"})
 _MAX_INT: Final = 2**63 - 1  # orjson writes 64-bit integers; larger ones are written as text
 _DEEP: Final = 254  # containers within containers that orjson writes; ours are refused long before
+_SAID: Final = (str, float, int, Mapping, list, tuple, set, frozenset)
 
 
 def encode(value: Any) -> bytes:
@@ -281,45 +293,62 @@ def unstructure(value: Any) -> Any:
     raise TypeError(message)
 
 
+def walk(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[Any, str, int]]:
+    """Yield a value and all that it holds, outer before inner: each with its path and the containers around it.
+
+    Our own values are looked into as the objects that they are in JSON; the keys of an object are yielded too. Raises
+    whatever the values raise when they are looked at; what holds itself never ends, but for RecursionError.
+    """
+    yield value, path, depth
+    if hasattr(type(value), "__attrs_attrs__"):
+        yield from walk(unstructure(value), path, depth + 1)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            name = f"{shown_text(str(key)):.80}"
+            where = f"{path}.{name}" if path else name
+            if isinstance(key, str):
+                yield key, f"the key {where}", depth + 1
+            yield from walk(item, where, depth + 1)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for index, item in enumerate(value):
+            yield from walk(item, f"{path}[{index}]", depth + 1)
+
+
+def shown_text(text: str) -> str:
+    """Return a text as whoever reads it gets it: a lone surrogate, which no UTF-8 can say, is U+FFFD."""
+    if not isinstance(text, str) or text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+    return text
+
+
 def _encode_error(value: Any, error: Exception) -> EncodeError:
     """Return the error for a value that could not be encoded: where the first thing is that JSON cannot say, and what.
 
     It is never quoted, since it may be secret.
     """
     try:
-        path, found = _find_unsayable(value, "", 0) or ("", "")
+        wrong = ((path, _why_unsayable(held, depth)) for held, path, depth in walk(value))
+        path, found = next((each for each in wrong if each[1]), ("", ""))
     except Exception:  # noqa: BLE001 - an object in it raises when it is looked at
         path, found = "", ""
     problem = f"is {found}" if found else f"raises {type(error).__name__}"
     return EncodeError(f"{path[:160] or 'the value'} {problem}, which cannot be said in JSON", path=path, found=found)
 
 
-def _find_unsayable(value: Any, path: str, depth: int) -> tuple[str, str] | None:
+def _why_unsayable(value: Any, depth: int) -> str:
     if depth > _DEEP:
-        return path, f"nested deeper than {_DEEP} levels"
-    if value is None or isinstance(value, (str, float)):
-        return None
+        return f"nested deeper than {_DEEP} levels"
     if isinstance(value, int):
-        return _find_unprintable(value, path)
-    items: Iterable[tuple[str, Any]]
-    if isinstance(value, Mapping):
-        items = ((f"{path}.{key}" if path else str(key), item) for key, item in value.items())
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        items = ((f"{path}[{index}]", item) for index, item in enumerate(value))
-    else:
         try:
-            return _find_unsayable(unstructure(value), path, depth + 1)
-        except TypeError:
-            return path, f"of the type {type(value).__name__}"
-    return next((found for name, item in items if (found := _find_unsayable(item, name, depth + 1))), None)
-
-
-def _find_unprintable(value: int, path: str) -> tuple[str, str] | None:
-    try:
-        str(value)
-    except ValueError:  # Python makes no text of more than 4,300 digits
-        return path, f"an integer of {value.bit_length()} bits"
-    return None
+            str(value)
+        except ValueError:  # Python makes no text of more than 4,300 digits
+            return f"an integer of {value.bit_length()} bits"
+    is_said = value is None or isinstance(value, _SAID) or hasattr(type(value), "__attrs_attrs__")
+    return "" if is_said else f"of the type {type(value).__name__}"
 
 
 def _repaired(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of JSON

@@ -14,12 +14,12 @@ the call is denied, the output withheld. What is not JSON (an image) is shown as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 
-from .codec import unstructure
+from .codec import shown_text, unstructure, walk
 from .errors import EventError
 from .frozen import EMPTY, MAX_DEPTH, FrozenDict, freeze, freeze_mapping
 
@@ -62,17 +62,6 @@ def shown_data(value: Any) -> Any:
     return frozen
 
 
-def shown_text(text: str) -> str:
-    """Return a text as whoever reads it gets it: a lone surrogate, which no UTF-8 can say, is U+FFFD."""
-    if not isinstance(text, str) or text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
-    return text
-
-
 def media(kind: str, media_type: str | None, content: bytes) -> dict[str, Any]:
     """Return what is shown of media: what they are, how many bytes, and the digest that tells them apart."""
     import hashlib  # only where there are media: a daemon's start pays for each import
@@ -98,7 +87,8 @@ def _find_unsayable(value: Any, name: str, most: int | None = None) -> str | Non
         size = len(orjson.dumps(value, default=unstructure))
     except Exception:  # noqa: BLE001 - a class of somebody's own may raise anything; orjson does not name the place
         try:
-            return _first_unsayable(value, name) or f"{name} is no JSON value"
+            wrong = (f"{path} {why}" for held, path, _ in walk(value, name) if (why := _why_unsayable(held)))
+            return next(wrong, f"{name} is no JSON value")
         except Exception as error:  # noqa: BLE001 - as above; or it holds itself
             return f"{name} raises {type(error).__name__} when it is looked at"
     if most is not None and size > most:
@@ -106,23 +96,12 @@ def _find_unsayable(value: Any, name: str, most: int | None = None) -> str | Non
     return None
 
 
-def _first_unsayable(value: Any, path: str) -> str | None:
-    """Return the path of the first value that JSON cannot say, with what it is and what was expected."""
+def _why_unsayable(value: Any) -> str:
+    """Return what JSON cannot say of a value, and what was expected; empty when it can."""
     if isinstance(value, str) and shown_text(value) is not value:
-        return f"{path} has a lone surrogate, which no UTF-8 can say"
+        return "has a lone surrogate, which no UTF-8 can say"
     if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
-        return f"{path} is a whole number of {value.bit_length()} bits; expected 64 at most, or text"
+        return f"is a whole number of {value.bit_length()} bits; expected 64 at most, or text"
     if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
-        return f"{path} has a key that is no text"
-    return next((found for held, where in _inner(value, path) if (found := _first_unsayable(held, where))), None)
-
-
-def _inner(value: Any, path: str) -> Iterator[tuple[Any, str]]:
-    if hasattr(type(value), "__attrs_attrs__"):
-        value = unstructure(value)
-    if isinstance(value, Mapping):
-        for key, held in value.items():
-            where = f"{path}.{shown_text(key):.80}"
-            yield from ((key, f"the key {where}"), (held, where))
-    elif isinstance(value, (list, tuple)):
-        yield from ((held, f"{path}[{index}]") for index, held in enumerate(value))
+        return "has a key that is no text"
+    return ""
