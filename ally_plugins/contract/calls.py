@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, Protocol, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field
 
 from .shapes import FLAG, NUMBER, OBJECT, TEXT, TEXTS, said
 from .values.conversation import Context, Receipt
@@ -69,11 +69,12 @@ class Task(Protocol):
         """Wait for the end and return what the coroutine returned; raises what it raised."""
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class PluginCall(Generic[R]):
     """One call, which returns an R: where it belongs, and what it reacts to.
 
-    `cause` is what a daemon says; in process the running hook's scope says it, and this stays None.
+    It is made for one call and handed on, never kept or changed. (To freeze it would cost a microsecond each.) `cause`
+    is what a daemon says; in process the running hook's scope says it, and this stays None.
     """
 
     METHOD: ClassVar[str]
@@ -82,7 +83,7 @@ class PluginCall(Generic[R]):
     cause: str | None = field(default=None, metadata=CAUSE)
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class AddMessage(PluginCall[Receipt]):
     """Add a message to the conversation. It is on disk when this is answered, and enters at the next safe point."""
 
@@ -102,7 +103,7 @@ class AddMessage(PluginCall[Receipt]):
     )
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class EmitEvent(PluginCall[Receipt]):
     """Emit an event under the plugin's own name; others see it as `<plugin>:<type>`."""
 
@@ -111,7 +112,7 @@ class EmitEvent(PluginCall[Receipt]):
     data: Mapping[str, Any] = field(default=EMPTY, metadata=said(OBJECT, "what it says"))
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class GetContext(PluginCall[Context]):
     """Read a frozen picture of the session."""
 
@@ -125,7 +126,7 @@ class GetContext(PluginCall[Context]):
     )
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class Register(PluginCall[Receipt]):
     """Offer a tool or an action from now on. `options` are the arguments of `@tool` and `@action`.
 
@@ -149,7 +150,7 @@ class Register(PluginCall[Receipt]):
             raise ValidationRefused(f"{self.METHOD}: {error}", field="described") from None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class RegisterTool(Register):
     """Offer a tool from now on, until it is unregistered or the plugin ends."""
 
@@ -157,7 +158,7 @@ class RegisterTool(Register):
     KIND: ClassVar[Literal["tool", "action"]] = "tool"
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class RegisterAction(Register):
     """Offer an action from now on, until it is unregistered or the plugin ends."""
 
@@ -165,7 +166,7 @@ class RegisterAction(Register):
     KIND: ClassVar[Literal["tool", "action"]] = "action"
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class Unregister(PluginCall[None]):
     """Take a tool or an action of the plugin's own back."""
 
@@ -173,7 +174,7 @@ class Unregister(PluginCall[None]):
     name: str = field(metadata=said(TEXT, "its name"))
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class RequestAction(PluginCall[Any]):
     """Have an action carried out, the host's own or another plugin's, and get its result."""
 
@@ -183,7 +184,7 @@ class RequestAction(PluginCall[Any]):
     timeout: float = field(default=120.0, metadata=said(NUMBER, "seconds that it may take"))
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class StartTask(PluginCall[Task]):
     """Start a task: work that goes on in the background. The host then asks for it with `run_task`."""
 
@@ -193,7 +194,7 @@ class StartTask(PluginCall[Task]):
     """What runs; a daemon keeps its own, and its host runs one that asks for it."""
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class ReportProgress(PluginCall[None]):
     """Say how far a running task is."""
 

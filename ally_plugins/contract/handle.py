@@ -20,8 +20,22 @@ from .values.scope import current_scope
 if TYPE_CHECKING:
     from pathlib import Path  # imported where it is used, since a daemon starts with this module
 
+    from . import calls
     from .calls import PluginCall, Task
     from .values.conversation import Context, Receipt
+
+else:
+
+    class _Calls:
+        """The module `calls`, imported at a plugin's first call: a daemon starts with this one, and may make none."""
+
+        def __getattr__(self, name: str) -> Any:
+            from . import calls as module
+
+            value = self.__dict__[name] = getattr(module, name)
+            return value
+
+    calls = _Calls()
 
 __all__ = ["Ally", "BlockingAlly", "Outbound"]
 
@@ -130,10 +144,8 @@ class Ally:
         agent and is a grant of its own. The same `key` gives the same receipt again; with other content it is refused.
         `session_id` is needed outside a hook when several sessions are open.
         """
-        from .calls import AddMessage  # here, as the other calls: a daemon starts with this module, and may need none
-
         return await self._outbound.call(
-            AddMessage(
+            calls.AddMessage(
                 role=role,
                 content=content,
                 session_id=session_id,
@@ -148,9 +160,7 @@ class Ally:
         self, event_type: str, data: Mapping[str, Any] | None = None, *, session_id: str | None = None
     ) -> Receipt:
         """Emit an event under the plugin's own name; others subscribe to it as `<plugin>:<type>`."""
-        from .calls import EmitEvent
-
-        return await self._outbound.call(EmitEvent(type=event_type, data=data or EMPTY, session_id=session_id))
+        return await self._outbound.call(calls.EmitEvent(type=event_type, data=data or EMPTY, session_id=session_id))
 
     async def get_context(
         self, parts: Sequence[str] | None = None, *, since: str | None = None, session_id: str | None = None
@@ -159,27 +169,19 @@ class Ally:
 
         With the `cursor` of an earlier picture as `since`, `messages` has only what came after it.
         """
-        from .calls import GetContext
-
-        return await self._outbound.call(GetContext(parts=parts, since=since, session_id=session_id))
+        return await self._outbound.call(calls.GetContext(parts=parts, since=since, session_id=session_id))
 
     async def register_tool(self, /, handler: Callable[..., Any], **described: Any) -> Receipt:
         """Offer a tool from now on; the arguments are those of `@tool` (name, description, schema, timeout, ...)."""
-        from .calls import RegisterTool
-
-        return await self._outbound.call(RegisterTool(handler=handler, options=described))
+        return await self._outbound.call(calls.RegisterTool(handler=handler, options=described))
 
     async def register_action(self, /, handler: Callable[..., Any], **described: Any) -> Receipt:
         """Offer an action from now on; the arguments are those of `@action`."""
-        from .calls import RegisterAction
-
-        return await self._outbound.call(RegisterAction(handler=handler, options=described))
+        return await self._outbound.call(calls.RegisterAction(handler=handler, options=described))
 
     async def unregister(self, name: str) -> None:
         """Take a tool or an action of this plugin's back."""
-        from .calls import Unregister
-
-        await self._outbound.call(Unregister(name=name))
+        await self._outbound.call(calls.Unregister(name=name))
 
     async def request_action(
         self,
@@ -193,25 +195,19 @@ class Ally:
 
         `timeout` is in seconds.
         """
-        from .calls import RequestAction
-
-        call = RequestAction(action=action, arguments=arguments or EMPTY, session_id=session_id, timeout=timeout)
+        call = calls.RequestAction(action=action, arguments=arguments or EMPTY, session_id=session_id, timeout=timeout)
         return await self._outbound.call(call)
 
     async def start_task(self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None = None) -> Task:
         """Run a coroutine in the background, outside the lane; when the call is refused the coroutine is closed."""
-        from .calls import StartTask
-
-        return await self._outbound.call(StartTask(name=name, work=work, session_id=session_id))
+        return await self._outbound.call(calls.StartTask(name=name, work=work, session_id=session_id))
 
     async def task_progress(self, progress: float | None = None, message: str | None = None) -> None:
         """Say how far the running task is: `progress` from 0 to 1, and a few words. Only within a task."""
-        from .calls import ReportProgress
-
         scope = current_scope(self.name)
         if scope is None or scope.task_id is None:
             raise NotFoundRefused("task_progress was called outside a task; call it from the task's coroutine")
-        await self._outbound.call(ReportProgress(task_id=scope.task_id, progress=progress, message=message))
+        await self._outbound.call(calls.ReportProgress(task_id=scope.task_id, progress=progress, message=message))
 
 
 class _Blocking(Generic[P, R]):

@@ -46,7 +46,7 @@ from ally_plugins.policy.validation import check_event_data, check_event_type, c
 from ally_plugins.runtime.lanes.plugin import Plugin, describe
 
 from .messages import MessageCalls
-from .steps import CONTENT_LIMIT, HostSide, cause_of, chain_of, in_flight
+from .steps import CONTENT_LIMIT, HostSide, begin_call, cause_of, chain_of
 
 if TYPE_CHECKING:
     from ally_plugins.host.sessions.session import Session
@@ -145,7 +145,8 @@ class PluginMessageBus(MessageCalls):
         action, timeout = call.action, call.timeout
         _check_action(action)
         self._permit(plugin, plugin.grants.may_request_action(action), f"request_action:{action}")
-        with in_flight(plugin, plugin.budget.take_action_request, self._host.clock.steady()):
+        begin_call(plugin, plugin.budget.take_action_request, self._host.clock.steady())
+        try:
             size = len(check_event_data(call.arguments, CONTENT_LIMIT, field="arguments"))
             plugin.budget.check_size("arguments_bytes", size)
             if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < inf:
@@ -154,6 +155,8 @@ class PluginMessageBus(MessageCalls):
             chain = chain_of(plugin, scope, session.id)
             request = ActionRequest(action, call.arguments, plugin.name, origin=chain)
             return await self.run_action(session, request, timeout, plugin=plugin)
+        finally:
+            plugin.budget.end_call()
 
     async def run_action(
         self, session: Session, request: ActionRequest, timeout: float = 120.0, plugin: Plugin | None = None

@@ -18,7 +18,7 @@ from ally_plugins.host.sessions.inbox import Waiting
 from ally_plugins.journal.values import DuplicateKeyError, PendingMessage, StoredMessage
 from ally_plugins.policy.validation import check_deliver_as, check_event_data, check_key, check_role, check_text
 
-from .steps import CONTENT_LIMIT, BusSteps, HostSide, cause_of, chain_of, in_flight, unavailable
+from .steps import CONTENT_LIMIT, BusSteps, HostSide, begin_call, cause_of, chain_of, unavailable
 
 if TYPE_CHECKING:
     from ally_plugins.contract.calls import AddMessage
@@ -52,29 +52,30 @@ class MessageCalls(BusSteps):
             fingerprint = _fingerprint(role, content, call.deliver_as, session.id)
             if (earlier := await self._earlier(plugin, scope, check_key(key), fingerprint)) is not None:
                 return earlier
-        with in_flight(plugin, plugin.budget.take_message, self._host.clock.steady()):
-            answer = self._claim(plugin, key)
-            receipt = None
-            try:
-                check_deliver_as(call.deliver_as)
-                plugin.budget.check_size("message_bytes", check_text(content, CONTENT_LIMIT))
-                if call.metadata is not None:
-                    check_event_data(call.metadata, field="metadata")
-                chain = chain_of(plugin, scope, session.id)
-                about = plugin_metadata(plugin.name, chain, call.metadata)
-                now = self._host.clock.time_ms()
-                waiting = Waiting(
-                    new_id("m"), role, content, about, now, plugin.name, chain, call.deliver_as, call.trigger_turn
-                )
-                # Mostly nobody transforms or gates messages, and asking nobody costs a third of the call.
-                has_judges = self._host.dispatcher.has_judges_of_messages
-                decision = await self._consult(session, plugin, waiting) if has_judges else None
-                pending = _pending(session, waiting, key, fingerprint, cause_of(scope), decision)
-                receipt = await self._record_message(session, plugin, waiting, pending)
-                return receipt
-            finally:
-                if answer is not None:
-                    self._answer(plugin, key, answer, receipt)
+        begin_call(plugin, plugin.budget.take_message, self._host.clock.steady())
+        answer = self._claim(plugin, key)
+        receipt = None
+        try:
+            check_deliver_as(call.deliver_as)
+            plugin.budget.check_size("message_bytes", check_text(content, CONTENT_LIMIT))
+            if call.metadata is not None:
+                check_event_data(call.metadata, field="metadata")
+            chain = chain_of(plugin, scope, session.id)
+            about = plugin_metadata(plugin.name, chain, call.metadata)
+            now = self._host.clock.time_ms()
+            waiting = Waiting(
+                new_id("m"), role, content, about, now, plugin.name, chain, call.deliver_as, call.trigger_turn
+            )
+            # Mostly nobody transforms or gates messages, and asking nobody costs a third of the call.
+            has_judges = self._host.dispatcher.has_judges_of_messages
+            decision = await self._consult(session, plugin, waiting) if has_judges else None
+            pending = _pending(session, waiting, key, fingerprint, cause_of(scope), decision)
+            receipt = await self._record_message(session, plugin, waiting, pending)
+        finally:
+            plugin.budget.end_call()
+            if answer is not None:
+                self._answer(plugin, key, answer, receipt)
+        return receipt
 
     def _claim(self, plugin: Plugin, key: str | None) -> asyncio.Future[Receipt | None] | None:
         """Let others with the same key wait for this message; None without a key, or when one is on its way already."""

@@ -6,12 +6,13 @@ What a kind of call does between them is in `messages` and `bus`; what the host 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ally_plugins.contract.values.errors import (
+    BudgetRefused,
     JournalError,
     PermissionRefused,
     RefusedError,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from .offered import Contributions
     from .tasks import Tasks
 
-__all__ = ["CONTENT_LIMIT", "BusSteps", "HostSide", "cause_of", "chain_of", "in_flight", "unavailable"]
+__all__ = ["CONTENT_LIMIT", "BusSteps", "HostSide", "begin_call", "cause_of", "chain_of", "unavailable"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -141,15 +142,14 @@ class BusSteps:
         return None
 
 
-@contextmanager
-def in_flight(plugin: Plugin, take: Callable[[float], None], now: float) -> Generator[None]:
-    """Count a call as in flight while the block runs, and against its rate: both or neither."""
+def begin_call(plugin: Plugin, take: Callable[[float], None], now: float) -> None:
+    """Count a call as in flight and against its rate, both or neither; its `budget.end_call` follows in any case."""
     plugin.budget.begin_call()
     try:
         take(now)
-        yield
-    finally:
+    except BudgetRefused:
         plugin.budget.end_call()
+        raise
 
 
 def chain_of(plugin: Plugin, scope: Scope | None, session_id: str) -> tuple[str, ...]:
