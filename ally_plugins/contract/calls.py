@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, Protoc
 
 from attrs import define, field
 
-from .shapes import FLAG, NUMBER, OBJECT, TEXT, TEXTS, said
+from .shapes import FLAG, NUMBER, OBJECT, TEXT, TEXTS, holds
 from .values.conversation import Context, Receipt
 from .values.errors import ValidationRefused
 from .values.frozen import EMPTY
@@ -39,8 +39,8 @@ __all__ = [
 
 R = TypeVar("R")
 
-SESSION: Final = said(TEXT, "the session; may be left out while one is open, or `cause` tells it")
-CAUSE: Final = said(TEXT, "the id of the event, or the `cause` of the request, that it reacts to")
+SESSION: Final = holds(TEXT, "the session; may be left out while one is open, or `cause` tells it")
+CAUSE: Final = holds(TEXT, "the id of the event, or the `cause` of the request, that it reacts to")
 
 
 class Task(Protocol):
@@ -88,18 +88,18 @@ class AddMessage(PluginCall[Receipt]):
     """Add a message to the conversation. It is on disk when this is answered, and enters at the next safe point."""
 
     METHOD: ClassVar[str] = "add_message"
-    role: str = field(metadata=said(TEXT, "`user`, `assistant` or `system`, a grant each"))
-    content: str = field(metadata=said(TEXT, "the text"))
+    role: str = field(metadata=holds(TEXT, "`user`, `assistant` or `system`, a grant each"))
+    content: str = field(metadata=holds(TEXT, "the text"))
     key: str | None = field(
         default=None,
-        metadata=said(TEXT, "the same key gives the same receipt again; with other content it is refused"),
+        metadata=holds(TEXT, "the same key gives the same receipt again; with other content it is refused"),
     )
     deliver_as: str = field(
-        default="steer", metadata=said(TEXT, "when it enters: `steer` the next step, `follow_up`, `next_turn`")
+        default="steer", metadata=holds(TEXT, "when it enters: `steer` the next step, `follow_up`, `next_turn`")
     )
-    trigger_turn: bool = field(default=False, metadata=said(FLAG, "whether to wake an idle agent; a grant of its own"))
+    trigger_turn: bool = field(default=False, metadata=holds(FLAG, "whether to wake an idle agent; a grant of its own"))
     metadata: Mapping[str, Any] | None = field(
-        default=None, metadata=said(OBJECT, "the plugin's own; the host's stamp wins over it")
+        default=None, metadata=holds(OBJECT, "the plugin's own; the host's stamp wins over it")
     )
 
 
@@ -108,8 +108,8 @@ class EmitEvent(PluginCall[Receipt]):
     """Emit an event under the plugin's own name; others see it as `<plugin>:<type>`."""
 
     METHOD: ClassVar[str] = "emit_event"
-    type: str = field(metadata=said(TEXT, "its type, with or without the plugin's name before it"))
-    data: Mapping[str, Any] = field(default=EMPTY, metadata=said(OBJECT, "what it says"))
+    type: str = field(metadata=holds(TEXT, "its type, with or without the plugin's name before it"))
+    data: Mapping[str, Any] = field(default=EMPTY, metadata=holds(OBJECT, "what it says"))
 
 
 @define(kw_only=True)
@@ -119,10 +119,10 @@ class GetContext(PluginCall[Context]):
     METHOD: ClassVar[str] = "get_context"
     parts: Collection[str] | None = field(
         default=None,
-        metadata=said(TEXTS, "the parts that are wanted, a grant each; without it all that are granted"),
+        metadata=holds(TEXTS, "the parts that are wanted, a grant each; without it all that are granted"),
     )
     since: str | None = field(
-        default=None, metadata=said(TEXT, "the `cursor` of an earlier picture: `messages` has only what came after")
+        default=None, metadata=holds(TEXT, "the `cursor` of an earlier picture: `messages` has only what came after")
     )
 
 
@@ -171,7 +171,7 @@ class Unregister(PluginCall[None]):
     """Take a tool or an action of the plugin's own back."""
 
     METHOD: ClassVar[str] = "unregister"
-    name: str = field(metadata=said(TEXT, "its name"))
+    name: str = field(metadata=holds(TEXT, "its name"))
 
 
 @define(kw_only=True)
@@ -179,9 +179,9 @@ class RequestAction(PluginCall[Any]):
     """Have an action carried out, the host's own or another plugin's, and get its result."""
 
     METHOD: ClassVar[str] = "request_action"
-    action: str = field(metadata=said(TEXT, "`compact`, or `<plugin>:<action>`"))
-    arguments: Mapping[str, Any] = field(default=EMPTY, metadata=said(OBJECT, "its arguments"))
-    timeout: float = field(default=120.0, metadata=said(NUMBER, "seconds that it may take"))
+    action: str = field(metadata=holds(TEXT, "`compact`, or `<plugin>:<action>`"))
+    arguments: Mapping[str, Any] = field(default=EMPTY, metadata=holds(OBJECT, "its arguments"))
+    timeout: float = field(default=120.0, metadata=holds(NUMBER, "seconds that it may take"))
 
 
 @define(kw_only=True)
@@ -189,7 +189,7 @@ class StartTask(PluginCall[Task]):
     """Start a task: work that goes on in the background. The host then asks for it with `run_task`."""
 
     METHOD: ClassVar[str] = "start_task"
-    name: str = field(metadata=said(TEXT, "1 to 64 letters, digits, '_' and '-'"))
+    name: str = field(metadata=holds(TEXT, "1 to 64 letters, digits, '_' and '-'"))
     work: Coroutine[Any, Any, Any] | None = None
     """What runs; a daemon keeps its own, and its host runs one that asks for it."""
 
@@ -199,6 +199,6 @@ class ReportProgress(PluginCall[None]):
     """Say how far a running task is."""
 
     METHOD: ClassVar[str] = "task_progress"
-    task_id: str = field(metadata=said(TEXT, "the identity that `start_task` gave"))
-    progress: float | None = field(default=None, metadata=said(NUMBER, "from 0 to 1"))
-    message: str | None = field(default=None, metadata=said(TEXT, "a few words"))
+    task_id: str = field(metadata=holds(TEXT, "the identity that `start_task` gave"))
+    progress: float | None = field(default=None, metadata=holds(NUMBER, "from 0 to 1"))
+    message: str | None = field(default=None, metadata=holds(TEXT, "a few words"))

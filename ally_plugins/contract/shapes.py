@@ -1,7 +1,7 @@
 """What a JSON or TOML value may hold, as one fact for all its uses: reading it, its JSON schema, its words in an error.
 
 A `Shape` is one kind of value; a `Table` has the keys of an object, each with its shape. A class describes its own keys
-in its fields (`said`). Reading is strict: nothing is coerced. `Mistakes` says what becomes of one: here, for what the
+in its fields (`holds`). Reading is strict: nothing is coerced. `Mistakes` says what becomes of one: here, for what the
 wire brings, the first is raised, and texts are not quoted, since they may be secret. What a person wrote is read to
 its end (`documents`); what is wrong in a tool's arguments is said in the model's words (`tools.schemas`).
 """
@@ -38,7 +38,7 @@ __all__ = [
     "WrongShape",
     "described_fields",
     "described_json",
-    "items",
+    "holds",
     "named",
     "object_of",
     "object_schema",
@@ -46,7 +46,6 @@ __all__ = [
     "or_null",
     "read_object",
     "ref",
-    "said",
     "several",
     "table_of",
     "write_object",
@@ -303,17 +302,13 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def object_of(table: Table, expected: str = "an object", *, is_strict: bool = True) -> Shape:
-    """Return the shape of an object with the keys of a table; `is_strict` is for its schema."""
+def object_of(keys: Table | type[Any], expected: str = "an object", *, is_strict: bool = True) -> Shape:
+    """Return the shape of an object with the keys of a table or a described class; `is_strict` is for its schema."""
+    table = keys if isinstance(keys, Table) else table_of(keys)
     return Shape((dict,), expected, table.schema(is_strict=is_strict), table.read)
 
 
-def items(cls: type[Any], *, is_strict: bool) -> Shape:
-    """Return the shape of an object that is itself described by a class."""
-    return object_of(table_of(cls), is_strict=is_strict)
-
-
-def said(shape: Shape, words: str) -> dict[str, Any]:
+def holds(shape: Shape, words: str) -> dict[str, Any]:
     """Return the metadata of a field: what it may hold, and what it means."""
     return {"shape": shape, "words": words}
 

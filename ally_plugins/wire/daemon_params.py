@@ -10,7 +10,7 @@ from typing import Final, Literal
 from attrs import field, frozen
 
 from ally_plugins.contract.calls import CAUSE, SESSION
-from ally_plugins.contract.shapes import FLAG, TEXT, one_of, said
+from ally_plugins.contract.shapes import FLAG, TEXT, holds, one_of
 
 from .offers import ToolOffer
 
@@ -55,7 +55,7 @@ class RegisterActionParams(ToolOffer):
 class AckEvents(_Frame):
     """Everything up to this event of a durable subscription is done, and is not sent again. On disk when answered."""
 
-    offset: str = field(metadata=said(TEXT, "the `offset` of the last event that is done, as it was sent"))
+    offset: str = field(metadata=holds(TEXT, "the `offset` of the last event that is done, as it was sent"))
 
 
 @frozen(kw_only=True)
@@ -63,25 +63,25 @@ class Log(_Frame):
     """Write a line into the plugin's log."""
 
     level: Literal["debug", "info", "warning", "error"] = field(
-        metadata=said(one_of(*LOG_LEVELS), "how much it matters")
+        metadata=holds(one_of(*LOG_LEVELS), "how much it matters")
     )
-    message: str = field(metadata=said(TEXT, "the line"))
+    message: str = field(metadata=holds(TEXT, "the line"))
 
 
 @frozen(kw_only=True)
 class ReportCrash(_Frame):
     """A hook of the daemon's failed on an event, which has no answer that could say so. It is counted as a crash."""
 
-    hook: str = field(metadata=said(TEXT, "the hook"))
-    error: str = field(metadata=said(TEXT, "the name of the error's type, and nothing else"))
-    event_id: str | None = field(default=None, metadata=said(TEXT, "the event that it failed on"))
-    is_final: bool = field(default=False, metadata=said(FLAG, "whether the daemon cannot go on"))
+    hook: str = field(metadata=holds(TEXT, "the hook"))
+    error: str = field(metadata=holds(TEXT, "the name of the error's type, and nothing else"))
+    event_id: str | None = field(default=None, metadata=holds(TEXT, "the event that it failed on"))
+    is_final: bool = field(default=False, metadata=holds(FLAG, "whether the daemon cannot go on"))
 
 
 @frozen(kw_only=True)
 class ConnectParams:
     """The first frame on the host's own socket, by a `socket` daemon that talks back: here is my token."""
 
-    token: str = field(repr=False, metadata=said(TEXT, "what the environment has as ALLY_TOKEN"))
-    protocol: str = field(metadata=said(TEXT, "the version of the wire that it speaks"))
-    name: str | None = field(default=None, metadata=said(TEXT, "its own name; the token decides who it is"))
+    token: str = field(repr=False, metadata=holds(TEXT, "what the environment has as ALLY_TOKEN"))
+    protocol: str = field(metadata=holds(TEXT, "the version of the wire that it speaks"))
+    name: str | None = field(default=None, metadata=holds(TEXT, "its own name; the token decides who it is"))

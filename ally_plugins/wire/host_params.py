@@ -16,11 +16,11 @@ from ally_plugins.contract.shapes import (
     OBJECT,
     TEXT,
     TEXTS,
-    items,
+    holds,
+    object_of,
     one_of,
     read_object,
     ref,
-    said,
     several,
 )
 from ally_plugins.contract.values.frozen import EMPTY
@@ -63,45 +63,45 @@ TransformTopic: TypeAlias = Literal[
     "tool_input", "tool_output", "user_message", "plugin_message", "system_prompt", "model_request"
 ]
 
-_ORIGIN: Final = said(TEXTS, "the chain of plugins that led here, the longest ago first")
-_CAUSE: Final = said(TEXT, "what it is about: the id of a call, message, request or event")
-_SESSION: Final = said(TEXT, "the session that it belongs to")
+_ORIGIN: Final = holds(TEXTS, "the chain of plugins that led here, the longest ago first")
+_CAUSE: Final = holds(TEXT, "what it is about: the id of a call, message, request or event")
+_SESSION: Final = holds(TEXT, "the session that it belongs to")
 
 
 @frozen(kw_only=True)
 class HostInfo:
     """Who the host is; `api` is the version that a manifest's `requires_host` speaks of."""
 
-    name: str = field(metadata=said(TEXT, "the app"))
-    version: str = field(metadata=said(TEXT, "the version of ally_plugins"))
-    api: str = field(metadata=said(TEXT, "the version of the host API"))
+    name: str = field(metadata=holds(TEXT, "the app"))
+    version: str = field(metadata=holds(TEXT, "the version of ally_plugins"))
+    api: str = field(metadata=holds(TEXT, "the version of the host API"))
 
 
 @frozen(kw_only=True)
 class InitializeParams:
     """The first message of a connection: who the host is, and what the daemon is, may and has."""
 
-    protocol: str = field(metadata=said(TEXT, "the version of the wire that the host would like to speak"))
-    protocols: tuple[str, ...] = field(metadata=said(TEXTS, "all the versions that it speaks"))
-    plugin: str = field(metadata=said(TEXT, "the name under which the host knows the daemon"))
-    host: HostInfo = field(metadata=said(items(HostInfo, is_strict=False), "who the host is"))
+    protocol: str = field(metadata=holds(TEXT, "the version of the wire that the host would like to speak"))
+    protocols: tuple[str, ...] = field(metadata=holds(TEXTS, "all the versions that it speaks"))
+    plugin: str = field(metadata=holds(TEXT, "the name under which the host knows the daemon"))
+    host: HostInfo = field(metadata=holds(object_of(HostInfo, is_strict=False), "who the host is"))
     capabilities: tuple[str, ...] = field(
-        default=(), metadata=said(TEXTS, "what `supports` answers yes to: calls, event types, actions of the host")
+        default=(), metadata=holds(TEXTS, "what `supports` answers yes to: calls, event types, actions of the host")
     )
-    grants: tuple[str, ...] = field(default=(), metadata=said(TEXTS, "what the operator has granted, as texts"))
+    grants: tuple[str, ...] = field(default=(), metadata=holds(TEXTS, "what the operator has granted, as texts"))
     settings: dict[str, Any] = field(
-        default=EMPTY, metadata=said(OBJECT, "the values of the plugin's settings, secrets among them")
+        default=EMPTY, metadata=holds(OBJECT, "the values of the plugin's settings, secrets among them")
     )
     secrets: tuple[str, ...] = field(
-        default=(), metadata=said(TEXTS, "the names of the settings that are secret: never to be logged or shown")
+        default=(), metadata=holds(TEXTS, "the names of the settings that are secret: never to be logged or shown")
     )
-    sessions: tuple[str, ...] = field(default=(), metadata=said(TEXTS, "the ids of the sessions that are open"))
-    data_dir: str | None = field(default=None, metadata=said(TEXT, "a directory of the plugin's own"))
+    sessions: tuple[str, ...] = field(default=(), metadata=holds(TEXTS, "the ids of the sessions that are open"))
+    data_dir: str | None = field(default=None, metadata=holds(TEXT, "a directory of the plugin's own"))
     deadlines: dict[str, float] = field(
-        default=EMPTY, metadata=said(OBJECT, "seconds that each kind of hook, or a hook by its name, may take")
+        default=EMPTY, metadata=holds(OBJECT, "seconds that each kind of hook, or a hook by its name, may take")
     )
     limits: dict[str, int] = field(
-        default=EMPTY, metadata=said(OBJECT, "sizes that hold for this connection: `frame_bytes`")
+        default=EMPTY, metadata=holds(OBJECT, "sizes that hold for this connection: `frame_bytes`")
     )
 
 
@@ -109,22 +109,22 @@ class InitializeParams:
 class InitializeResult:
     """Who the daemon is, and what it does: hooks that it implements, tools and actions that it offers."""
 
-    protocol: str = field(metadata=said(TEXT, "the version of the wire that is spoken from here on"))
-    name: str | None = field(default=None, metadata=said(TEXT, "its own name; another than the host's is a warning"))
-    version: str | None = field(default=None, metadata=said(TEXT, "its version"))
+    protocol: str = field(metadata=holds(TEXT, "the version of the wire that is spoken from here on"))
+    name: str | None = field(default=None, metadata=holds(TEXT, "its own name; another than the host's is a warning"))
+    version: str | None = field(default=None, metadata=holds(TEXT, "its version"))
     hooks: tuple[HookOffer, ...] = field(
         default=(),
-        metadata=said(
+        metadata=holds(
             offered_hooks(),
             "the hooks that it implements, by name or with details; every gate and transform that was granted",
         ),
     )
     events: tuple[str, ...] | None = field(
         default=None,
-        metadata=said(TEXTS, "event types it wants, out of those granted; without it those of its hooks, or else all"),
+        metadata=holds(TEXTS, "event types it wants, out of those granted; without it those of its hooks, or else all"),
     )
-    tools: tuple[ToolOffer, ...] = field(default=(), metadata=said(offered_tools(), "the tools that it offers"))
-    actions: tuple[ToolOffer, ...] = field(default=(), metadata=said(offered_tools(), "the actions that it offers"))
+    tools: tuple[ToolOffer, ...] = field(default=(), metadata=holds(offered_tools(), "the tools that it offers"))
+    actions: tuple[ToolOffer, ...] = field(default=(), metadata=holds(offered_tools(), "the actions that it offers"))
 
 
 @frozen(kw_only=True)
@@ -136,7 +136,7 @@ class Start:
 class Shutdown:
     """The host is about to let the daemon go. Once it is answered, the host closes its end."""
 
-    reason: str = field(default="", metadata=said(TEXT, "why, in words"))
+    reason: str = field(default="", metadata=holds(TEXT, "why, in words"))
 
 
 @frozen(kw_only=True)
@@ -153,19 +153,19 @@ class Drain:
 class OnEvent:
     """Something happened in a session. The first three fields are Code-Ally's."""
 
-    event_type: str = field(metadata=said(TEXT, "the type, such as TOOL_CALL_END or `<plugin>:<type>`"))
-    event_data: dict[str, Any] = field(metadata=said(OBJECT, "the data of that type, in camelCase"))
-    timestamp: int = field(metadata=said(INTEGER, "when, as Unix time in milliseconds"))
-    id: str = field(metadata=said(TEXT, "the event's identity, `session:seq`"))
-    seq: int = field(metadata=said(INTEGER, "its number in the session, from 1"))
+    event_type: str = field(metadata=holds(TEXT, "the type, such as TOOL_CALL_END or `<plugin>:<type>`"))
+    event_data: dict[str, Any] = field(metadata=holds(OBJECT, "the data of that type, in camelCase"))
+    timestamp: int = field(metadata=holds(INTEGER, "when, as Unix time in milliseconds"))
+    id: str = field(metadata=holds(TEXT, "the event's identity, `session:seq`"))
+    seq: int = field(metadata=holds(INTEGER, "its number in the session, from 1"))
     session_id: str = field(metadata=_SESSION)
     origin: tuple[str, ...] = field(default=(), metadata=_ORIGIN)
-    turn_id: str | None = field(default=None, metadata=said(TEXT, "the turn of the conversation"))
-    call_id: str | None = field(default=None, metadata=said(TEXT, "the tool call that it is about"))
-    agent_id: str | None = field(default=None, metadata=said(TEXT, "the agent that it is about"))
-    parent_id: str | None = field(default=None, metadata=said(TEXT, "the event that it follows from"))
+    turn_id: str | None = field(default=None, metadata=holds(TEXT, "the turn of the conversation"))
+    call_id: str | None = field(default=None, metadata=holds(TEXT, "the tool call that it is about"))
+    agent_id: str | None = field(default=None, metadata=holds(TEXT, "the agent that it is about"))
+    parent_id: str | None = field(default=None, metadata=holds(TEXT, "the event that it follows from"))
     offset: str | None = field(
-        default=None, metadata=said(TEXT, "only for a durable subscription: what `ack_events` takes, as it is")
+        default=None, metadata=holds(TEXT, "only for a durable subscription: what `ack_events` takes, as it is")
     )
 
 
@@ -175,7 +175,7 @@ class _Question:
     cause: str | None = field(default=None, metadata=_CAUSE)
     origin: tuple[str, ...] = field(default=(), metadata=_ORIGIN)
     deadline: float | None = field(
-        default=None, metadata=said(NUMBER, "seconds within which the answer counts, from when it was asked")
+        default=None, metadata=holds(NUMBER, "seconds within which the answer counts, from when it was asked")
     )
 
 
@@ -184,16 +184,16 @@ class Gate(_Question):
     """May this happen? Without a clear answer within the deadline it may not."""
 
     on: Literal["tool_call", "message", "permission"] = field(
-        metadata=said(one_of(*GATE_TOPICS), "what is asked about; the hook is `ally_gate_<on>`")
+        metadata=holds(one_of(*GATE_TOPICS), "what is asked about; the hook is `ally_gate_<on>`")
     )
-    call: dict[str, Any] | None = field(default=None, metadata=said(ref("ToolCall"), "the tool call, for `tool_call`"))
-    message: dict[str, Any] | None = field(default=None, metadata=said(ref("Message"), "the message, for `message`"))
+    call: dict[str, Any] | None = field(default=None, metadata=holds(ref("ToolCall"), "the tool call, for `tool_call`"))
+    message: dict[str, Any] | None = field(default=None, metadata=holds(ref("Message"), "the message, for `message`"))
     request: dict[str, Any] | None = field(
-        default=None, metadata=said(ref("PermissionRequest"), "the data of the PERMISSION_REQUEST, for `permission`")
+        default=None, metadata=holds(ref("PermissionRequest"), "the data of the PERMISSION_REQUEST, for `permission`")
     )
     context: dict[str, Any] | None = field(
         default=None,
-        metadata=said(ref("Context"), "what the plugin may see of the session, if its hook takes `context`"),
+        metadata=holds(ref("Context"), "what the plugin may see of the session, if its hook takes `context`"),
     )
 
 
@@ -202,35 +202,35 @@ class Transform(_Question):
     """What shall become of this value? Each transform is given what the one before made of it."""
 
     on: TransformTopic = field(
-        metadata=said(one_of(*TRANSFORM_TOPICS), "what is to be changed; the hook is `ally_transform_<on>`")
+        metadata=holds(one_of(*TRANSFORM_TOPICS), "what is to be changed; the hook is `ally_transform_<on>`")
     )
     call: dict[str, Any] | None = field(
-        default=None, metadata=said(ref("ToolCall"), "the tool call, for `tool_input` and `tool_output`")
+        default=None, metadata=holds(ref("ToolCall"), "the tool call, for `tool_input` and `tool_output`")
     )
     result: dict[str, Any] | None = field(
-        default=None, metadata=said(ref("ToolResult"), "what the tool returned, for `tool_output`")
+        default=None, metadata=holds(ref("ToolResult"), "what the tool returned, for `tool_output`")
     )
     message: dict[str, Any] | None = field(
-        default=None, metadata=said(ref("Message"), "the message, for `user_message` and `plugin_message`")
+        default=None, metadata=holds(ref("Message"), "the message, for `user_message` and `plugin_message`")
     )
     sections: tuple[dict[str, Any], ...] | None = field(
-        default=None, metadata=said(several(ref("PromptSection")), "the sections in order, for `system_prompt`")
+        default=None, metadata=holds(several(ref("PromptSection")), "the sections in order, for `system_prompt`")
     )
     request: dict[str, Any] | None = field(
-        default=None, metadata=said(ref("ModelInput"), "what the model is about to be asked, for `model_request`")
+        default=None, metadata=holds(ref("ModelInput"), "what the model is about to be asked, for `model_request`")
     )
 
 
 @frozen(kw_only=True)
 class _Handled:
-    name: str = field(metadata=said(TEXT, "its name, as the daemon gave it"))
+    name: str = field(metadata=holds(TEXT, "its name, as the daemon gave it"))
     arguments: dict[str, Any] = field(
-        default=EMPTY, metadata=said(OBJECT, "the arguments, checked against the schema of the offer")
+        default=EMPTY, metadata=holds(OBJECT, "the arguments, checked against the schema of the offer")
     )
     session_id: str | None = field(default=None, metadata=_SESSION)
     cause: str | None = field(default=None, metadata=_CAUSE)
     origin: tuple[str, ...] = field(default=(), metadata=_ORIGIN)
-    timeout: float | None = field(default=None, metadata=said(NUMBER, "seconds until it is cancelled"))
+    timeout: float | None = field(default=None, metadata=holds(NUMBER, "seconds until it is cancelled"))
 
 
 @frozen(kw_only=True)
@@ -242,15 +242,15 @@ class CallTool(_Handled):
 class RunAction(_Handled):
     """Run an action of the daemon's."""
 
-    requested_by: str | None = field(default=None, metadata=said(TEXT, "a plugin's name, `person`, `agent` or `host`"))
+    requested_by: str | None = field(default=None, metadata=holds(TEXT, "a plugin's name, `person`, `agent` or `host`"))
 
 
 @frozen(kw_only=True)
 class RunTask:
     """Run the task that `start_task` announced; its answer ends the task, `$/cancel` of it cancels the task."""
 
-    task_id: str = field(metadata=said(TEXT, "the identity that `start_task` gave"))
-    name: str = field(metadata=said(TEXT, "the name that the daemon gave it"))
+    task_id: str = field(metadata=holds(TEXT, "the identity that `start_task` gave"))
+    name: str = field(metadata=holds(TEXT, "the name that the daemon gave it"))
     session_id: str | None = field(default=None, metadata=_SESSION)
     origin: tuple[str, ...] = field(default=(), metadata=_ORIGIN)
 
@@ -259,16 +259,16 @@ class RunTask:
 class Cancel:
     """The sender no longer wants the answer to its own request; it is answered with `cancelled` all the same."""
 
-    id: int | str = field(metadata=said(ID, "the id of that request"))
+    id: int | str = field(metadata=holds(ID, "the id of that request"))
 
 
 @frozen(kw_only=True)
 class Progress:
     """How far the answer to the other side's request is."""
 
-    id: int | str = field(metadata=said(ID, "the id of that request"))
-    progress: float | None = field(default=None, metadata=said(NUMBER, "from 0 to 1"))
-    message: str | None = field(default=None, metadata=said(TEXT, "a few words"))
+    id: int | str = field(metadata=holds(ID, "the id of that request"))
+    progress: float | None = field(default=None, metadata=holds(NUMBER, "from 0 to 1"))
+    message: str | None = field(default=None, metadata=holds(TEXT, "a few words"))
 
 
 HOST_PARAMS: Final[dict[str, type[Any]]] = {

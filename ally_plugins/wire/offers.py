@@ -17,10 +17,10 @@ from ally_plugins.contract.shapes import (
     Mistakes,
     Shape,
     WrongShape,
-    items,
+    holds,
+    object_of,
     object_schema,
     one_of,
-    said,
     several,
     write_object,
 )
@@ -37,17 +37,19 @@ __all__ = ["HookOffer", "ToolOffer", "offered_hooks", "offered_tools"]
 class ToolOffer:
     """A tool or an action, as a daemon describes it. What the words may be is checked when it is taken on."""
 
-    name: str = field(metadata=said(TEXT, "1 to 64 letters, digits, '_' and '-'"))
-    description: str | None = field(default=None, metadata=said(TEXT, "what it does, for the model"))
+    name: str = field(metadata=holds(TEXT, "1 to 64 letters, digits, '_' and '-'"))
+    description: str | None = field(default=None, metadata=holds(TEXT, "what it does, for the model"))
     schema: Mapping[str, Any] | None = field(
-        default=None, metadata=said(OBJECT, "the JSON schema of its arguments, an object; without it anything goes")
+        default=None, metadata=holds(OBJECT, "the JSON schema of its arguments, an object; without it anything goes")
     )
-    timeout: float | None = field(default=None, metadata=said(NUMBER, "seconds that a call may take; 120 if not given"))
+    timeout: float | None = field(
+        default=None, metadata=holds(NUMBER, "seconds that a call may take; 120 if not given")
+    )
     visible_to: tuple[str, ...] = field(
-        default=(), metadata=said(TEXTS, "the names of the agents that see it; empty is all")
+        default=(), metadata=holds(TEXTS, "the names of the agents that see it; empty is all")
     )
     agent: bool | None = field(
-        default=None, metadata=said(FLAG, "of an action: whether the agent is offered it as a tool too")
+        default=None, metadata=holds(FLAG, "of an action: whether the agent is offered it as a tool too")
     )
 
     @classmethod
@@ -64,7 +66,7 @@ class ToolOffer:
 
     @property
     def described(self) -> dict[str, Any]:
-        """What was said, as `tools.make_spec` takes it; without a schema, that of any object."""
+        """What it describes, as `tools.make_spec` takes it; without a schema, that of any object."""
         given = {key: item for key, item in write_object(self).items() if key not in ("session_id", "cause")}
         return {"description": "", "schema": {"type": "object"}, **given, "agent": self.agent is True}
 
@@ -76,15 +78,15 @@ class HookOffer:
     `arguments` None is all but `context`, which costs a read of the session each time.
     """
 
-    name: str = field(metadata=said(TEXT, "the hook, such as `ally_tool_call_end`"))
+    name: str = field(metadata=holds(TEXT, "the hook, such as `ally_tool_call_end`"))
     arguments: tuple[str, ...] | None = field(
-        default=None, metadata=said(TEXTS, "which of the hook's arguments it wants; without it all but `context`")
+        default=None, metadata=holds(TEXTS, "which of the hook's arguments it wants; without it all but `context`")
     )
     placement: Literal["first", "last"] | None = field(
-        default=None, metadata=said(one_of("first", "last"), "to be asked before or after those that do not say")
+        default=None, metadata=holds(one_of("first", "last"), "to be asked before or after those that do not say")
     )
     optional: bool | None = field(
-        default=None, metadata=said(FLAG, "whether a host that does not know the hook is to pass it over")
+        default=None, metadata=holds(FLAG, "whether a host that does not know the hook is to pass it over")
     )
 
     def to_wire(self) -> str | dict[str, Any]:
@@ -93,7 +95,7 @@ class HookOffer:
         return self.name if is_plain else write_object(self)
 
 
-_HOOK: Final = items(HookOffer, is_strict=True)
+_HOOK: Final = object_of(HookOffer, is_strict=True)
 
 
 def _read_hook(value: Any, path: str, mistakes: Mistakes) -> HookOffer:
@@ -141,4 +143,4 @@ def offered_hooks() -> Shape:
 
 def offered_tools() -> Shape:
     """Return the shape of the tools or actions that a daemon names."""
-    return several(items(ToolOffer, is_strict=True))
+    return several(object_of(ToolOffer, is_strict=True))
