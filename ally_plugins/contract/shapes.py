@@ -341,7 +341,7 @@ def object_schema(cls: type[Any], *, is_strict: bool) -> dict[str, Any]:
 
 
 def read_object(
-    cls: type[T],
+    keys: Table | type[T],
     value: Any,
     where: str,
     *,
@@ -354,10 +354,11 @@ def read_object(
     An optional field that is null counts as absent. Raises ValidationRefused: for a wrong type, for what is
     missing, and when `is_strict` for what is unknown.
     """
+    table = keys if isinstance(keys, Table) else table_of(keys)
     try:
         if type(value) is not dict:
             raise WrongShape("", f"{part} is {described_json(value)}; expected an object")  # noqa: TRY301
-        read: T = table_of(cls).read(value, "", STRICT if is_strict else LENIENT)
+        read: T = table.read(value, "", STRICT if is_strict else LENIENT)
     except WrongShape as wrong:
         text = f"{where}: {wrong.path} {wrong.problem}" if wrong.path else f"{where}: {wrong.problem}"
         raise ValidationRefused(text, plugin=plugin, field=wrong.path or part) from None

@@ -31,7 +31,7 @@ from ally_plugins.wire.limits import DEFAULT_LIMITS, FROM_HOST
 from .acks import Acks
 from .asking import read_question
 from .ending import end_within
-from .init_params import Told
+from .init_params import Initialization
 from .lane import GRACE, Lane
 from .loading import Factory, Loaded, load, load_factory
 from .logs import HostHandler, say, say_failed
@@ -74,7 +74,7 @@ class PluginProcess:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._exit: asyncio.Future[int] = self._loop.create_future()
-        self._told: Told | None = None
+        self._told: Initialization | None = None
         self._loaded: Loaded | None = None
         self._outbound: WireOutbound | None = None
         self._lane: Lane | None = None
@@ -165,7 +165,7 @@ class PluginProcess:
             self._end(EXIT_FAILED)
 
     def _initialize(self, message: Request) -> None:
-        told = Told.read(message.params)
+        told = Initialization.read(message.params)
         protocol = choose(told.protocols)
         self._peer.name = name = told.plugin
         self._peer.connection.send_limit = told.frame_bytes or DEFAULT_LIMITS.frame_bytes
@@ -323,7 +323,7 @@ class PluginProcess:
         await self._peer.call("ack_events", {"offset": offset})
 
     def _deadline(self, hook: str, kind: str) -> float:
-        return (self._told or Told("")).deadline(hook, kind)
+        return (self._told or Initialization("")).deadline(hook, kind)
 
 
 def _same(value: Any) -> Any:

@@ -23,7 +23,7 @@ from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.handshake import PROTOCOL
 from ally_plugins.wire.limits import DEFAULT_LIMITS, FROM_HOST
 
-from .init_params import Told
+from .init_params import Initialization
 from .logs import say
 from .outbound import WireOutbound
 from .peer import Peer
@@ -125,14 +125,16 @@ class TalkBack:
         peer.open(await self._open_socket())
         own = {"name": self._name} if self._name is not None else {}
         try:
-            told = Told.read(await peer.call("initialize", {"token": self._token, "protocol": PROTOCOL, **own}))
+            told = Initialization.read(
+                await peer.call("initialize", {"token": self._token, "protocol": PROTOCOL, **own})
+            )
         except BaseException:
             peer.close()
             raise
         peer.name = told.plugin
         self._take_on(told, peer)
 
-    def _take_on(self, told: Told, peer: Peer) -> None:
+    def _take_on(self, told: Initialization, peer: Peer) -> None:
         peer.connection.send_limit = told.frame_bytes or DEFAULT_LIMITS.frame_bytes
         if self._service is None or self._outbound is None:
             self._service = service = Service(told.plugin, peer)
