@@ -26,13 +26,13 @@ COVERAGE = WORK / "coverage"
 # Two, since many tests wait for a disk or a child process; more would get in the way of those with deadlines.
 WORKERS = ("--numprocesses=2", "--dist=worksteal")
 MEASURE = ("--cov", "--cov-report=", "--cov-fail-under=0")
+FAST = "not e2e and not soak and not slow"
 RESULTS = Path(os.environ.get("ALLY_TEST_RESULTS", WORK / "results"))
 
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"  # a missing interpreter is named; `--download-python auto` fetches it
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", f"tests-{RUNNING}", "docs"]
 
 
 def _bin_folders(version: str) -> list[Path]:
@@ -56,11 +56,15 @@ def _find_interpreters() -> None:
 
 _find_interpreters()
 
-NEWEST = next((version for version in reversed(PYTHONS) if shutil.which(f"python{version}")), RUNNING)
+FOUND = [version for version in PYTHONS if shutil.which(f"python{version}")] or [RUNNING]
+OLDEST, NEWEST = FOUND[0], FOUND[-1]
+nox.options.sessions = ["lint", "typing", f"tests-{NEWEST}", "docs"]
 
-
-# What differs between Pythons, and between the oldest and the newest dependencies: what computes, the contract in every
-# placement, the bus and what is installed. The running Python and the newest run everything.
+# The newest Python runs all tests. The oldest leaves out contrib's plugins, the command line and recordings: what a
+# Python could change there (asyncio, signals, processes, SQLite, metadata, annotations) has tests of its own in the
+# other folders. Those between run what computes, the contract in every placement, the bus and what is installed, which
+# is also what old dependencies could change.
+ABOVE = tuple(f"tests/{name}" for name in ("baddays", "chat", "cli", "examples", "replay"))
 SMOKE = tuple(f"tests/{name}" for name in ("bus", "contract", "packaging", "placements", "policy", "wire"))
 
 
@@ -124,18 +128,25 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS, requires=["wheels"])
 def tests(session: nox.Session) -> None:
-    """Run the tests on the built wheels: all on the running Python and the newest, which measures coverage; or some."""
+    """Run the tests on the built wheels: all on the newest Python, which measures coverage, fewer on others."""
     session.install(*_wheels(), *_group("test"))
     if session.posargs:
         _pytest(session, *session.posargs)
-        return
-    # Real builds, floods and huge files differ little between Pythons: once is enough.
-    which = "not e2e and not soak" if session.python == RUNNING else "not e2e and not soak and not slow"
-    scope = () if session.python in {RUNNING, NEWEST} else SMOKE
-    measured = _measured(session) if session.python == NEWEST else {}
-    _pytest(session, "-m", which, *WORKERS, *(MEASURE if measured else ()), *scope, env=measured)
-    if measured:
+    elif session.python == NEWEST:
+        _pytest(session, "-m", FAST, *WORKERS, *MEASURE, env=_measured(session))
         session.notify("coverage")
+    elif session.python == OLDEST:
+        _pytest(session, "-m", FAST, *WORKERS, *(f"--ignore={folder}" for folder in ABOVE), "tests")
+    else:
+        _pytest(session, "-m", FAST, *WORKERS, *SMOKE)
+
+
+@nox.session(requires=["wheels"], default=False)
+def slow(session: nox.Session) -> None:
+    """Run the tests that take seconds each: whole programs at terminals, real builds and installations, floods."""
+    # Once, on whatever Python runs nox: in CI the oldest, which has none of the whole programs otherwise.
+    session.install(*_wheels(), *_group("test"))
+    _pytest(session, "-m", "slow and not e2e and not soak", *WORKERS, *session.posargs)
 
 
 @nox.session(default=False)
@@ -156,14 +167,15 @@ def minimums(session: nox.Session) -> None:
     direct = [*project["dependencies"], *project["optional-dependencies"]["pydantic-ai"]]
     session.run("uv", "pip", "install", "--quiet", "--resolution=lowest-direct", *direct)
     session.install(*_wheels(), *_group("test"))
-    _pytest(session, "-m", "not e2e and not soak and not slow", *WORKERS, *SMOKE, "tests/registry", *session.posargs)
+    _pytest(session, "-m", FAST, *WORKERS, *SMOKE, "tests/registry", *session.posargs)
 
 
 @nox.session(requires=["wheels"], default=False)
 def soak(session: nox.Session) -> None:
-    """Kill hosts by the hundred, restart daemons by the thousand; `tests` does a part of each."""
+    """Kill by the hundred, restart by the thousand, draw examples by the thousand: `tests` does a part of each."""
     session.install(*_wheels(), *_group("test"))
-    _pytest(session, "-m", "soak", *WORKERS, *session.posargs)
+    which = "soak or (hypothesis and not e2e)"
+    _pytest(session, "-m", which, "--hypothesis-profile=soak", *WORKERS, *session.posargs)
 
 
 @nox.session(requires=["wheels"])

@@ -38,8 +38,9 @@ def placement(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """Return a small project whose test passes."""
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a small project whose test passes. It needs no plugin of pytest's, and those take longer than its run."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "calc.py").write_text(GOOD)

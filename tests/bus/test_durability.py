@@ -82,7 +82,7 @@ def kill_many_times(home: Path, rounds: int, seed: int) -> None:
 
 
 def test_nothing_accepted_is_lost_or_doubled_when_the_host_is_killed_at_random_points(tmp_path: Path) -> None:
-    kill_many_times(tmp_path, 10, 1)
+    kill_many_times(tmp_path, 3, 1)
 
 
 @pytest.mark.soak

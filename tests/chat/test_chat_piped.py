@@ -97,6 +97,7 @@ def test_a_plugins_messages_events_tools_and_actions_show_up_where_the_person_lo
     assert "running" in shown
 
 
+@pytest.mark.slow
 def test_a_plugin_wakes_the_idle_agent(helped: Person) -> None:
     process = helped.process("chat")
     assert process.stdin is not None
@@ -116,6 +117,7 @@ def test_a_plugin_wakes_the_idle_agent(helped: Person) -> None:
     assert (process.returncode, errors) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_between_turns_ends_it_in_order(helped: Person, number: signal.Signals) -> None:
     process = helped.process("chat")

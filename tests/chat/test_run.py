@@ -90,6 +90,7 @@ def test_a_saved_session_is_gone_on_with(person: Person) -> None:
     assert [todo["status"] for todo in todos] == ["completed", "in_progress"]
 
 
+@pytest.mark.slow
 def test_an_interrupt_stops_the_tool_and_leaves_a_session_that_goes_on(person: Person) -> None:
     process = person.process("run", "--json", "--allow", "run_command", "run sleep 60")
     assert process.stdout is not None
@@ -123,6 +124,7 @@ def test_other_commands_import_no_framework(person: Person, command: list[str]) 
     ) == set()
 
 
+@pytest.mark.slow
 def test_a_missing_extra_is_named(person: Person) -> None:
     code = (
         "import sys; sys.modules['pydantic_ai_harness'] = None\n"

@@ -27,7 +27,7 @@ NOW = 1_700_000_000_000
 @pytest.fixture
 def spoken(enabled: Operator) -> Operator:
     """Return an operator whose loop-warner has added one message, and has lost its gate afterwards."""
-    enabled.process("call", "loop-warner", "shout", "--args", '{"text": "hi"}')
+    enabled.run("call", "loop-warner", "shout", "--args", '{"text": "hi"}')
     enabled.run("revoke", "loop-warner", "gate")
     return enabled
 

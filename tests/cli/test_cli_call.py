@@ -18,26 +18,26 @@ def test_a_tool_is_called_and_what_it_says_is_inert(enabled: Operator) -> None:
 
 def test_json_holds_the_exact_result(enabled: Operator) -> None:
     done = json.loads(
-        enabled.process("call", "loop-warner", "shout", "--args", "-", "--json", text='{"text": "hi"}').stdout
+        enabled.run("call", "loop-warner", "shout", "--args", "-", "--json", text='{"text": "hi"}').stdout
     )
     assert (done["success"], done["output"], done["error"]) == (True, "HI\x1b[31m", None)
     assert [(each["role"], each["content"]) for each in done["messages"]] == [("user", "heard hi")]
 
 
 def test_a_tool_that_fails_is_an_error_of_one_line(enabled: Operator) -> None:
-    done = enabled.process("call", "loop-warner", "shout", "--args", '{"text": "boom"}', code=1)
+    done = enabled.run("call", "loop-warner", "shout", "--args", '{"text": "boom"}', code=1)
     assert done.stderr == "ally-plugins: 'shout' of 'loop-warner' failed with ValueError: no boom\n"
     assert "no boom" in enabled.run("info", "loop-warner").stdout
 
 
 def test_wrong_arguments_are_named_before_anything_runs(enabled: Operator) -> None:
-    assert "'text'" in enabled.process("call", "loop-warner", "shout", "--args", '{"txt": 1}', code=2).stderr
+    assert "'text'" in enabled.run("call", "loop-warner", "shout", "--args", '{"txt": 1}', code=2).stderr
     assert "is not JSON" in enabled.run("call", "loop-warner", "shout", "--args", "{text", code=2).stderr
     assert "a JSON object" in enabled.run("call", "loop-warner", "shout", "--args", "[]", code=2).stderr
 
 
 def test_an_unknown_tool_names_those_there_are(enabled: Operator) -> None:
-    assert "shout" in enabled.process("call", "loop-warner", "shot", code=1).stderr
+    assert "shout" in enabled.run("call", "loop-warner", "shot", code=1).stderr
 
 
 def test_a_plugin_that_nobody_agreed_to_does_not_run(warner: Operator) -> None:

@@ -355,7 +355,8 @@ def test_a_host_that_has_ended_leaves_no_task_thread_or_descriptor(
     assert descriptors() - open_before == set()
 
 
-def test_two_hundred_hosts_one_after_the_other_leave_nothing_behind(plugin: Make, new_host: Make, go: Make) -> None:
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.soak)])
+def test_hosts_one_after_the_other_leave_nothing_behind(count: int, plugin: Make, new_host: Make, go: Make) -> None:
     hosts: weakref.WeakSet[Any] = weakref.WeakSet()
     instances: weakref.WeakSet[Any] = weakref.WeakSet()
     sync, loop_hook = plugin(ally_tool_call_start=lambda self, event: None), plugin(ally_tool_call_start=note)  # noqa: ARG005
@@ -370,7 +371,7 @@ def test_two_hundred_hosts_one_after_the_other_leave_nothing_behind(plugin: Make
             await session.close()
 
     async def main() -> None:
-        for _ in range(200):
+        for _ in range(count):
             await one()
 
     before, open_before = threading.active_count(), len(descriptors())

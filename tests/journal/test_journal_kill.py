@@ -59,7 +59,7 @@ def kill_many_times(path: Path, rounds: int, seed: int) -> None:
 
 
 def test_nothing_accepted_is_lost_when_the_host_is_killed_at_random_points(tmp_path: Path) -> None:
-    kill_many_times(tmp_path / "journal.db", 20, 1)
+    kill_many_times(tmp_path / "journal.db", 5, 1)
 
 
 @pytest.mark.soak

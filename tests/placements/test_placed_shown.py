@@ -25,12 +25,14 @@ WITHIN = {
     "floats": [0.1, 1e308, 5e-324],
     "depth": nested(MAX_DEPTH - 1),
     "bytes": "x" * (MAX_SHOWN_BYTES - 1000),
-    "many": [1] * (MAX_SHOWN_BYTES // 2 - 1000),
+    "many": [1] * 100_000,
     "text": "\x00\u2028\U0001f600\u202e",
 }
+# As many as there may be: each costs a second and more, in every hook and process that it comes to.
+MOST = pytest.param([1] * (MAX_SHOWN_BYTES // 2 - 1000), id="most", marks=pytest.mark.soak)
 
 
-@pytest.mark.parametrize("value", WITHIN.values(), ids=WITHIN)
+@pytest.mark.parametrize("value", [*(pytest.param(value, id=name) for name, value in WITHIN.items()), MOST])
 def test_up_to_the_edge_of_the_table_it_is_the_value_itself(value: Any, placed: Fixture, go: Fixture) -> None:
     arguments = {"v": value}
 

@@ -202,7 +202,8 @@ def test_a_restart_out_of_a_backoff_is_done_at_once(go: Any, theatre: Theatre) -
     go(main())
 
 
-def leaks_nothing(go: Any, theatre: Theatre, count: int, measured: Any) -> None:
+@pytest.mark.parametrize("count", [20, pytest.param(1000, marks=pytest.mark.soak)])
+def test_restarts_leak_nothing(count: int, go: Any, theatre: Theatre, measured: Any) -> None:
     async def main() -> None:
         async with theatre("serve()", home=theatre.folder / "home") as stage:
             supervisor = stage.bad.supervisor
@@ -228,15 +229,6 @@ def leaks_nothing(go: Any, theatre: Theatre, count: int, measured: Any) -> None:
     go(main(), 600)
     gc.collect()
     assert (len(list(Path("/proc/self/fd").iterdir())), children()) == before
-
-
-def test_a_hundred_restarts_leak_nothing(go: Any, theatre: Theatre, measured: Any) -> None:
-    leaks_nothing(go, theatre, 100, measured)
-
-
-@pytest.mark.soak
-def test_a_thousand_restarts_leak_nothing(go: Any, theatre: Theatre, measured: Any) -> None:
-    leaks_nothing(go, theatre, 1000, measured)
 
 
 def test_crashes_leak_nothing_either(go: Any, theatre: Theatre) -> None:
