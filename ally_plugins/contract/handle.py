@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from .blocking import blocking
 from .values.compat import override
 from .values.errors import NotFoundRefused, RefusedError
 from .values.frozen import EMPTY
@@ -40,7 +40,6 @@ else:
 __all__ = ["Ally", "BlockingAlly", "Outbound"]
 
 R = TypeVar("R")
-P = ParamSpec("P")
 
 
 class PluginLog(logging.LoggerAdapter[logging.Logger]):
@@ -210,17 +209,6 @@ class Ally:
         await self._outbound.call(calls.ReportProgress(task_id=scope.task_id, progress=progress, message=message))
 
 
-class _Blocking(Generic[P, R]):
-    """A coroutine method of `Ally` as a plain method of `BlockingAlly`, with the same arguments."""
-
-    def __init__(self, method: Callable[Concatenate[Ally, P], Coroutine[Any, Any, R]]) -> None:
-        self._method = method
-        self.__doc__ = method.__doc__
-
-    def __get__(self, blocking: BlockingAlly, owner: type[BlockingAlly]) -> Callable[P, R]:
-        return partial(blocking.run, self._method)
-
-
 class BlockingAlly:
     """The same calls as plain functions, for `def` hooks and handlers, which run in the plugin's own thread.
 
@@ -229,32 +217,25 @@ class BlockingAlly:
     """
 
     def __init__(self, ally: Ally) -> None:
-        self._ally = ally
+        self._behind = ally
         self.wait: float | None = 60.0
 
-    def run(
-        self, method: Callable[Concatenate[Ally, P], Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs
-    ) -> R:
-        """Run a coroutine method of the handle on the host's loop, and wait for it."""
+    def _run(self, call: Coroutine[Any, Any, R], /) -> R:
+        return self._behind._outbound.run_blocking(call, self.wait)  # noqa: SLF001 - the handle's other half
 
-        async def made() -> R:
-            return await method(self._ally, *args, **kwargs)
-
-        return self._ally._outbound.run_blocking(made(), self.wait)  # noqa: SLF001 - the handle's other half
-
-    add_message = _Blocking(Ally.add_message)
-    emit_event = _Blocking(Ally.emit_event)
-    get_context = _Blocking(Ally.get_context)
-    register_tool = _Blocking(Ally.register_tool)
-    register_action = _Blocking(Ally.register_action)
-    unregister = _Blocking(Ally.unregister)
-    request_action = _Blocking(Ally.request_action)
-    task_progress = _Blocking(Ally.task_progress)
+    add_message = blocking(Ally.add_message)
+    emit_event = blocking(Ally.emit_event)
+    get_context = blocking(Ally.get_context)
+    register_tool = blocking(Ally.register_tool)
+    register_action = blocking(Ally.register_action)
+    unregister = blocking(Ally.unregister)
+    request_action = blocking(Ally.request_action)
+    task_progress = blocking(Ally.task_progress)
 
     def start_task(self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None = None) -> Task:
         """As `Ally.start_task`; the coroutine runs on the loop, so it must not block."""
         try:
-            return self.run(Ally.start_task, name, work, session_id=session_id)
+            return self._run(self._behind.start_task(name, work, session_id=session_id))
         except (RuntimeError, RefusedError):
             if inspect.iscoroutine(work):
                 work.close()  # the call may not have come as far as the host

@@ -3,45 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ally_plugins.contract.tools.agent_tool import MAIN_AGENT
+from ally_plugins.contract.blocking import blocking, on_loop, passed_on
 from ally_plugins.runtime.lanes.loopthread import LoopThread
 
 from .host import Host
+from .sessions.session import Session
 
 if TYPE_CHECKING:
-    from ally_plugins.contract.tools.agent_tool import AgentTool
-    from ally_plugins.contract.values.conversation import (
-        Message,
-        ModelInput,
-        PromptSection,
-        SafePoint,
-        ToolCall,
-        ToolResult,
-    )
-    from ally_plugins.contract.values.events import DiffPreview, Event, PermissionRequest
+    from ally_plugins.contract.values.conversation import ToolCall, ToolResult
+    from ally_plugins.contract.values.events import DiffPreview
 
     from .sessions.gates import Ruling
-    from .sessions.session import Session
 
-__all__ = ["BlockingHost", "BlockingSession"]
+__all__ = ["BlockingHost", "BlockingOwner", "BlockingSession"]
 
-T = TypeVar("T")
+R = TypeVar("R")
 
 
-class BlockingHost:
-    """A `Host` whose calls block. A context manager; takes the same arguments, and may be used from any thread.
+class BlockingOwner:
+    """Runs something with a `start` and a `stop` on a loop in a thread of its own; a context manager.
 
     `wait` is the longest time in seconds that one call may take (None for ever); after it the call is cancelled and
-    TimeoutError raised. Starting and stopping are not cut short by it. Deadlines of plugins hold as always.
+    TimeoutError raised. It holds for start and stop where `limits_life` says so.
     """
 
-    def __init__(self, app: str = "ally-plugins", *, wait: float | None = None, **options: Any) -> None:
-        self.host = Host(app, **options)
+    def __init__(self, behind: Any, name: str, *, wait: float | None, limits_life: bool) -> None:
+        self._behind = behind
+        self._limits_life = limits_life
+        self._loop = LoopThread(name, f"with {type(self).__name__}(...) as {name}:")
         self.wait = wait
-        self._loop = LoopThread("host", "with BlockingHost(...) as host:")
 
     def __enter__(self) -> Self:
         self.start()
@@ -51,73 +44,64 @@ class BlockingHost:
         self.stop()
 
     def start(self) -> None:
-        """Start the loop's thread and the host. Raises what `Host.start` raises, and nothing is left running then."""
-        self._loop.start(self.host.start(), None)
+        """Start the loop's thread, and what runs on it. Raises what that raises, and nothing is left running then."""
+        self._loop.start(self._behind.start(), self.wait if self._limits_life else None)
 
     def stop(self) -> None:
-        """Stop the host and the thread; safe to call twice."""
-        self._loop.stop(self.host.stop(), None)
+        """Stop what runs on the loop, and its thread; safe to call twice."""
+        self._loop.stop(self._behind.stop(), self.wait if self._limits_life else None)
+
+    def run(self, call: Coroutine[Any, Any, R], /) -> R:
+        """Run a coroutine on the loop and wait for it. Raises RuntimeError on the loop's own thread."""
+        return self._loop.run(call, self.wait)
+
+    _run = run
+
+
+class BlockingHost(BlockingOwner):
+    """A `Host` whose calls block. A context manager; takes the same arguments, and may be used from any thread.
+
+    `wait` is the longest time in seconds that one call may take (None for ever); after it the call is cancelled and
+    TimeoutError raised. Starting and stopping are not cut short by it. Deadlines of plugins hold as always.
+    """
+
+    def __init__(self, app: str = "ally-plugins", *, wait: float | None = None, **options: Any) -> None:
+        self.host = Host(app, **options)
+        super().__init__(self.host, "host", wait=wait, limits_life=False)
 
     def session(self, session_id: str | None = None, *, focus: str | None = None) -> BlockingSession:
         """Return a session, as `Host.session` does."""
+        return BlockingSession(self, self._session(session_id, focus=focus))
 
-        async def open_session() -> Session:
-            return self.host.session(session_id, focus=focus)
-
-        return BlockingSession(self, self.run(open_session()))
-
-    def call_tool(self, name: str, arguments: Mapping[str, Any] | None = None, **options: Any) -> ToolResult:
-        """Call a plugin's tool, as `Host.call_tool` does."""
-        return self.run(self.host.call_tool(name, arguments, **options))
-
-    def run(self, call: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the host's loop and wait for it. Raises RuntimeError on the loop's own thread."""
-        return self._loop.run(call, self.wait)
+    _session = on_loop(Host.session)
+    call_tool = blocking(Host.call_tool)
 
 
 class BlockingSession:
     """A session of a `BlockingHost`; `session` is the one behind it."""
 
     def __init__(self, host: BlockingHost, session: Session) -> None:
-        self.session = session
+        self.session = self._behind = session
         self.id = session.id
         self._run = host.run
 
-    def emit(self, event: Event) -> None:
-        """As `Session.emit`; never waits."""
-        self.session.emit(event)
-
-    def gate_tool_call(self, call: ToolCall) -> Ruling:
-        """As `Session.gate_tool_call`."""
-        return self._run(self.session.gate_tool_call(call))
-
-    def gate_permission(self, request: PermissionRequest) -> Ruling:
-        """As `Session.gate_permission`."""
-        return self._run(self.session.gate_permission(request))
-
-    def transform_tool_input(self, call: ToolCall) -> ToolCall:
-        """As `Session.transform_tool_input`."""
-        return self._run(self.session.transform_tool_input(call))
-
-    def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
-        """As `Session.transform_tool_output`."""
-        return self._run(self.session.transform_tool_output(call, result))
-
-    def transform_user_message(self, message: Message) -> Message:
-        """As `Session.transform_user_message`."""
-        return self._run(self.session.transform_user_message(message))
-
-    def transform_system_prompt(self, sections: Iterable[PromptSection]) -> tuple[PromptSection, ...]:
-        """As `Session.transform_system_prompt`."""
-        return self._run(self.session.transform_system_prompt(sections))
-
-    def transform_model_request(self, request: ModelInput) -> ModelInput:
-        """As `Session.transform_model_request`."""
-        return self._run(self.session.transform_model_request(request))
-
-    def wants(self, topic: str) -> bool:
-        """As `Session.wants`."""
-        return self.session.wants(topic)
+    emit = passed_on(Session.emit)
+    wants = passed_on(Session.wants)
+    agent_tools = on_loop(Session.agent_tools)
+    gate_tool_call = blocking(Session.gate_tool_call)
+    gate_permission = blocking(Session.gate_permission)
+    transform_tool_input = blocking(Session.transform_tool_input)
+    transform_tool_output = blocking(Session.transform_tool_output)
+    transform_user_message = blocking(Session.transform_user_message)
+    transform_system_prompt = blocking(Session.transform_system_prompt)
+    transform_model_request = blocking(Session.transform_model_request)
+    refuse_call = blocking(Session.refuse_call)
+    wait_for_trigger = blocking(Session.wait_for_trigger)
+    safe_point = blocking(Session.safe_point)
+    request_action = blocking(Session.request_action)
+    call_agent_tool = blocking(Session.call_agent_tool)
+    drained = blocking(Session.drained)
+    close = blocking(Session.close)
 
     def run_tool_call(
         self,
@@ -138,42 +122,3 @@ class BlockingSession:
 
         asker = ask_in_thread if ask is not None else None
         return self._run(self.session.run_tool_call(call, run_in_thread, ask=asker, check=check, preview=preview))
-
-    def refuse_call(self, tool_name: str, why: str, **about: str | None) -> ToolResult:
-        """As `Session.refuse_call`."""
-        return self._run(self.session.refuse_call(tool_name, why, **about))
-
-    def wait_for_trigger(self) -> None:
-        """As `Session.wait_for_trigger`; the host's `wait` is the longest that it waits."""
-        self._run(self.session.wait_for_trigger())
-
-    def safe_point(self, kind: SafePoint = "step") -> tuple[Message, ...]:
-        """As `Session.safe_point`."""
-        return self._run(self.session.safe_point(kind))
-
-    def request_action(self, action: str, arguments: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """As `Session.request_action`."""
-        return self._run(self.session.request_action(action, arguments, **options))
-
-    def agent_tools(self, agent: str = MAIN_AGENT, *, taken: Collection[str] = ()) -> tuple[AgentTool, ...]:
-        """As `Session.agent_tools`."""
-        return self._run(_now(lambda: self.session.agent_tools(agent, taken=taken)))
-
-    def call_agent_tool(
-        self, tool: AgentTool, arguments: Mapping[str, Any] | None = None, *, timeout: float | None = None
-    ) -> ToolResult:
-        """As `Session.call_agent_tool`."""
-        return self._run(self.session.call_agent_tool(tool, arguments, timeout=timeout))
-
-    def drained(self) -> None:
-        """As `Session.drained`."""
-        self._run(self.session.drained())
-
-    def close(self) -> None:
-        """As `Session.close`."""
-        self._run(self.session.close())
-
-
-async def _now(look: Callable[[], T]) -> T:
-    """Look at something on the host's own loop, to which it belongs."""
-    return look()

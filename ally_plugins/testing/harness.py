@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult
 from ally_plugins.contract.values.errors import HostError, PluginLoadError
 from ally_plugins.contract.values.events import Decision, Event, PluginEvent, UserMessage
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.plugin import Plugin
 
-__all__ = ["OTHER", "PluginHarness", "Refusal"]
+__all__ = ["OTHER", "PluginHarness", "Refusal", "Seen"]
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
@@ -37,7 +39,61 @@ START_MS: Final = 1_767_225_600_000  # 2026-01-01, 00:00 UTC: a time that a read
 _MAX_ROUNDS: Final = 100  # of plugins that set each other off; hop limits end that long before
 
 
-class PluginHarness:
+class Seen(ABC):
+    """What came back from the plugin of a harness; one whose calls block has it too."""
+
+    @property
+    @abstractmethod
+    def _seen(self) -> PluginHarness:
+        """The harness that has seen it."""
+
+    @property
+    def pending(self) -> tuple[Message, ...]:
+        """The plugin's messages that were accepted and wait for a safe point."""
+        return tuple(waiting.message for waiting in self._seen.session.inbox.all() if waiting.plugin == self._seen.name)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The plugin's messages that have entered the conversation."""
+        return tuple(each for each in self._seen.session.conversation.messages if each.source_plugin == self._seen.name)
+
+    @property
+    def emitted(self) -> tuple[PluginEvent, ...]:
+        """The plugin's own events; `event_type` is `<plugin>:<type>`."""
+        return tuple(each for each in self.events_of(PluginEvent) if each.event_type.startswith(f"{self._seen.name}:"))
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What gates came to."""
+        return self.events_of(Decision)
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """The plugin's calls that were refused, with the errors that it got."""
+        return tuple(each for each in self._seen.host.refusals if each.plugin == self._seen.name)
+
+    @property
+    def crashes(self) -> tuple[str, ...]:
+        """Where and how the plugin crashed, a line each; a refusal that it did not catch is no crash."""
+        own = [crash for crash in self._seen.host.crashes if crash.plugin == self._seen.name]
+        return tuple(f"{crash.hook}: {type(crash.error).__name__}: {crash.error}" for crash in own)
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The names of the tools that the plugin offers."""
+        return tuple(each.spec.name for each in self._seen.host.tools if each.plugin.name == self._seen.name)
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The names of the actions that the plugin offers."""
+        return tuple(each.spec.name for each in self._seen.host.actions if each.plugin.name == self._seen.name)
+
+    def events_of(self, kind: type[E]) -> tuple[E, ...]:
+        """Return what was emitted of one type, by whomever, in order."""
+        return tuple(event for event in self._seen.events if isinstance(event, kind))
+
+
+class PluginHarness(Seen):
     """A plugin that runs, from enter to exit. An asynchronous context manager; see `BlockingHarness` for plain tests.
 
     `plugin` is the class, or the name of an installed plugin. Its manifest is found beside its module unless it is
@@ -229,52 +285,10 @@ class PluginHarness:
             raise HostError("only a RecordedClock can be moved; leave out clock= to have one")
         self.clock.move_to(self.clock.time_ms() + round(seconds * 1000))
 
-    # --- what came back ---
-
     @property
-    def pending(self) -> tuple[Message, ...]:
-        """The plugin's messages that were accepted and wait for a safe point."""
-        return tuple(waiting.message for waiting in self.session.inbox.all() if waiting.plugin == self.name)
-
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        """The plugin's messages that have entered the conversation."""
-        return tuple(each for each in self.session.conversation.messages if each.source_plugin == self.name)
-
-    @property
-    def emitted(self) -> tuple[PluginEvent, ...]:
-        """The plugin's own events; `event_type` is `<plugin>:<type>`."""
-        return tuple(each for each in self.events_of(PluginEvent) if each.event_type.startswith(f"{self.name}:"))
-
-    @property
-    def decisions(self) -> tuple[Decision, ...]:
-        """What gates came to."""
-        return self.events_of(Decision)
-
-    @property
-    def refusals(self) -> tuple[Refusal, ...]:
-        """The plugin's calls that were refused, with the errors that it got."""
-        return tuple(each for each in self.host.refusals if each.plugin == self.name)
-
-    @property
-    def crashes(self) -> tuple[str, ...]:
-        """Where and how the plugin crashed, a line each; a refusal that it did not catch is no crash."""
-        own = [crash for crash in self.host.crashes if crash.plugin == self.name]
-        return tuple(f"{crash.hook}: {type(crash.error).__name__}: {crash.error}" for crash in own)
-
-    @property
-    def tools(self) -> tuple[str, ...]:
-        """The names of the tools that the plugin offers."""
-        return tuple(each.spec.name for each in self.host.tools if each.plugin.name == self.name)
-
-    @property
-    def actions(self) -> tuple[str, ...]:
-        """The names of the actions that the plugin offers."""
-        return tuple(each.spec.name for each in self.host.actions if each.plugin.name == self.name)
-
-    def events_of(self, kind: type[E]) -> tuple[E, ...]:
-        """Return what was emitted of one type, by whomever, in order."""
-        return tuple(event for event in self.events if isinstance(event, kind))
+    @override
+    def _seen(self) -> PluginHarness:
+        return self
 
 
 def as_call(call: ToolCall | str, arguments: Mapping[str, Any] | None = None) -> ToolCall:

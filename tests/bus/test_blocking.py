@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
@@ -17,7 +18,9 @@ from ally_plugins import (
     Ask,
     BlockingHost,
     Deny,
+    Host,
     HostError,
+    Session,
     SessionError,
     ToolCall,
     ToolCallStart,
@@ -26,8 +29,11 @@ from ally_plugins import (
     hookimpl,
     tool,
 )
+from ally_plugins.contract.handle import BlockingAlly
+from ally_plugins.host.blocking import BlockingSession
 from ally_plugins.runtime.lanes.loopthread import LoopThread
 from ally_plugins.runtime.lanes.outbound import LoopCalls
+from ally_plugins.testing import BlockingHarness, PluginHarness
 
 CALL = ToolCall("bash", {"command": "ls"})
 
@@ -87,6 +93,28 @@ def test_a_host_s_whole_life_from_a_plain_thread(no_leaks: None) -> None:
     host.stop()
     with pytest.raises(HostError, match="does not run"):
         host.session("s")
+
+
+@pytest.mark.parametrize(
+    ("facade", "behind"),
+    [
+        (BlockingHost, Host),
+        (BlockingSession, Session),
+        (BlockingAlly, Ally),
+        (BlockingHarness, PluginHarness),
+    ],
+)
+def test_a_blocking_call_has_the_arguments_and_the_words_of_the_one_behind_it(facade: type, behind: type) -> None:
+    by_hand = {"session", "run_tool_call", "start", "stop", "start_task"}
+    same = {name for name in vars(facade) if callable(getattr(behind, name, None)) and not name.startswith("_")}
+    assert same - by_hand
+    for name in same - by_hand:
+        blocking, call = getattr(facade, name), getattr(behind, name)
+        assert not inspect.iscoroutinefunction(blocking)
+        assert inspect.signature(blocking) == inspect.signature(call)
+        assert inspect.getdoc(blocking) == inspect.getdoc(call)
+    for name in same & by_hand:
+        assert not inspect.iscoroutinefunction(getattr(facade, name))
 
 
 def test_two_threads_have_their_own_sessions(no_leaks: None) -> None:
