@@ -39,6 +39,7 @@ __all__ = [
     "described_fields",
     "described_json",
     "holds",
+    "inside",
     "named",
     "object_of",
     "object_schema",
@@ -54,6 +55,7 @@ __all__ = [
 T = TypeVar("T")
 
 SHOWN: Final = 40  # characters of a wrong word or of an unknown name in an error
+_LONGEST_NAME: Final = 128  # of a name that somebody chose and that leads to a mistake; plugins' are no longer
 
 WRONG: Final[Any] = object()
 """What a shape returns for a value that is wrong, where reading goes on."""
@@ -172,11 +174,15 @@ TEXTS: Final = several(TEXT)
 def named(of: Shape, expected: str = "an object") -> Shape:
     """Return the shape of an object with names that its writer chose; it is read into a dict, without what is wrong."""
 
-    def convert(value: Any, path: str, mistakes: Mistakes) -> dict[str, Any]:
-        read = {name: of.read(item, inside(path, name[:SHOWN]), mistakes) for name, item in value.items()}
+    def convert(value: Mapping[str, Any], path: str, mistakes: Mistakes) -> dict[str, Any]:
+        read = {name: of.read(item, inside(path, _shown(name)), mistakes) for name, item in value.items()}
         return {name: item for name, item in read.items() if item is not WRONG}
 
     return Shape((dict,), expected, {"type": "object", "additionalProperties": of.schema}, convert)
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() and len(name) <= _LONGEST_NAME else repr(name[:SHOWN])
 
 
 def one_of(*words: str) -> Shape:

@@ -197,6 +197,7 @@ def strings(it: list[str]) -> None: ...
 def sequence(it: Sequence[int]) -> None: ...
 def bare(it: list) -> None: ...  # type: ignore[type-arg]
 def unique(it: set[int]) -> None: ...
+def unhashable(it: set) -> None: ...  # type: ignore[type-arg]
 def pair(it: tuple[int, str]) -> None: ...
 def numbers(it: tuple[int, ...]) -> None: ...
 def mapping(it: dict[str, list[int]]) -> None: ...
@@ -319,12 +320,27 @@ def test_a_json_value_becomes_what_the_signature_names(function: Any, given: Any
         (point, {"x": 1, "hidden": 2}, "has the unknown 'hidden'"),
         (point, {"x": 1, "y": -1.0}, r"is no Point \(ValueError: below the ground\)"),
         (line, {"start": {"x": "1"}}, r"arguments\.it\.start\.x: expected integer, found string"),
+        (number, True, "expected number, found boolean"),
+        (nothing, False, "expected null, found boolean"),
+        (defaulted, None, "expected one of"),
+        (point, {"x": 1, "tags": None}, r"arguments\.it\.tags: expected array, found null"),
+        (options, {"depth": 1, "follow": None}, "expected boolean, found null"),
+        (unhashable, [[1]], "holds what a set cannot"),
+        (mapping, [["k", []]], "expected object, found array"),
+        (numbers, {"0": 1}, "expected array, found object"),
     ],
 )
 def test_a_value_that_does_not_fit_is_an_error_with_its_path(function: Any, given: Any, problem: str) -> None:
     with pytest.raises(ArgumentsError, match=problem) as caught:
         read(function, given)
     assert caught.value.problems
+
+
+def test_what_is_missing_or_unknown_is_said_with_what_was_expected() -> None:
+    with pytest.raises(ArgumentsError, match=r"arguments: lacks 'it', expected integer$"):
+        spec_of(whole).read_arguments({})
+    with pytest.raises(ArgumentsError, match=r"arguments: has the unknown 'its', did you mean 'it'\?$"):
+        spec_of(whole).read_arguments({"it": 1, "its": 2})
 
 
 def test_true_and_one_are_different_choices_as_they_are_in_json() -> None:

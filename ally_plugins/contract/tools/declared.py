@@ -15,11 +15,12 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
 
 from attrs import field, frozen
 
+from ally_plugins.contract.shapes import Table, WrongShape
 from ally_plugins.contract.values.errors import ArgumentsError, EventError, ValidationRefused
 from ally_plugins.contract.values.frozen import FrozenDict, freeze_mapping
 
-from .schemas import Fields, Mismatch, object_schema, read_object, thaw
-from .signature import derive_shapes, read_docs
+from .schemas import ARGUMENTS, thaw
+from .signature import derive_table, read_docs
 
 __all__ = ["DEFAULT_TIMEOUT", "ToolSpec", "action", "collect_actions", "collect_tools", "make_spec", "tool"]
 
@@ -68,7 +69,7 @@ class ToolSpec:
     agent: bool = True
     requires_confirmation: bool = False
     is_derived: bool = False
-    _fields: Fields | None = field(default=None, alias="fields", repr=False, eq=False)
+    _table: Table | None = field(default=None, alias="table", repr=False, eq=False)
 
     def read_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return checked arguments as the handler takes them, to be given by name.
@@ -77,16 +78,17 @@ class ToolSpec:
         schema of the plugin's own they stay plain dicts and lists, always fresh ones. Raises ArgumentsError for what
         the schema allows and the type does not (a validator of the plugin's class, for example).
         """
-        if self._fields is None:
+        if self._table is None:
             plain: dict[str, Any] = thaw(arguments)
             return plain
         try:
-            return read_object(self._fields, arguments, "arguments")
-        except Mismatch as error:
-            problem = str(error)
+            read: dict[str, Any] = self._table.read(arguments, "arguments", ARGUMENTS)
+        except WrongShape as error:
+            problem = f"{error.path}: {error.problem}"
             raise ArgumentsError(
                 f"arguments of {self.name!r} are wrong: {problem}", tool=self.name, problems=(problem,)
             ) from error
+        return read
 
 
 @overload
@@ -236,9 +238,9 @@ def _make(kind: Kind, handler: Callable[..., Any], offer: _Offer) -> ToolSpec:
         raise ValidationRefused(f"the handler is {handler!r}; expected a function", field="handler")
     name = _check_name(kind, offer.name or getattr(handler, "__name__", ""))
     text, docs = read_docs(inspect.getdoc(handler) if inspect.isroutine(handler) else "")
-    fields = derive_shapes(handler, name, docs) if offer.schema is None else None
-    schema = _freeze_schema(name, object_schema(fields) if fields is not None else offer.schema)
-    if fields is None:
+    table = derive_table(handler, name, docs) if offer.schema is None else None
+    schema = _freeze_schema(name, table.schema(is_strict=True) if table is not None else offer.schema)
+    if table is None:
         _check_fits(name, handler, schema)
     return ToolSpec(
         kind=kind,
@@ -251,8 +253,8 @@ def _make(kind: Kind, handler: Callable[..., Any], offer: _Offer) -> ToolSpec:
         visible_to=offer.visible_to,
         agent=offer.agent or kind == "tool",
         requires_confirmation=offer.requires_confirmation,
-        is_derived=fields is not None,
-        fields=fields,
+        is_derived=table is not None,
+        table=table,
     )
 
 

@@ -1,7 +1,7 @@
-"""Types as JSON sees them: the schema of each (draft 2020-12), and how a JSON value becomes a value of the type.
+"""Types as JSON sees them: the shape of each (its schema in draft 2020-12, and how a value of the type is made).
 
-It looks at types only. Reading a function's signature and docstring is left to `toolschema`, checking arguments against
-a schema to `arguments`.
+It looks at types only. Reading a function's signature and docstring is left to `signature`, checking arguments against
+a schema to `policy.arguments`. What is wrong is said in the words of JSON Schema, since a model reads it.
 """
 
 from __future__ import annotations
@@ -13,46 +13,36 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMappin
 from enum import Enum
 from functools import partial
 from math import isfinite
-from typing import Annotated, Any, Final, Literal, NoReturn, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NoReturn, Union, get_args, get_origin
 
 import attrs
 from attrs import frozen
 
+from ally_plugins.contract.shapes import Key, Mistakes, Shape, Table, WrongShape, named
+from ally_plugins.contract.tables import suggest
+from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import ValidationRefused
 
-__all__ = [
-    "Fields",
-    "Mismatch",
-    "Shape",
-    "describe",
-    "object_schema",
-    "read_object",
-    "refuse",
-    "shape_of",
-    "thaw",
-    "with_default",
-]
-
-Convert: TypeAlias = Callable[[Any, str], Any]
-Fields: TypeAlias = dict[str, "Shape"]
+__all__ = ["ARGUMENTS", "describe", "key_of", "refuse", "shape_of", "table_of_keys", "thaw"]
 
 
-class Mismatch(ValueError):
-    """A JSON value is not of a shape. `path` leads to it, `problem` says what was found and expected, without it."""
+class _InArguments(Mistakes):
+    """Raises WrongShape for the first mistake in a tool's arguments, whose values are never repeated."""
 
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
-        self.path: Final = path
-        self.problem: Final = problem
+    @override
+    def wrong(self, path: str, found: object, expected: str) -> Any:
+        return self.refuse(path, f"expected {expected}, found {describe(found)}")
+
+    @override
+    def missing(self, path: str, key: str, expected: str) -> Any:
+        return self.refuse(path, f"lacks {key!r}, expected {expected}")
+
+    @override
+    def unknown(self, path: str, key: str, known: tuple[str, ...]) -> Any:
+        return self.refuse(path, f"has the unknown {key!r}, {suggest(key, known)}")
 
 
-@frozen
-class Shape:
-    """A type as JSON sees it. `required` is false for what may be left out of an object."""
-
-    schema: dict[str, Any]
-    convert: Convert
-    required: bool = True
+ARGUMENTS: Final = _InArguments()
 
 
 @frozen
@@ -77,13 +67,6 @@ def shape_of(hint: Any, where: str) -> Shape:
     return _find_shape(hint, _Site(where))
 
 
-def object_schema(fields: Fields) -> dict[str, Any]:
-    """Return the schema of an object with exactly these fields."""
-    required = [name for name, shape in fields.items() if shape.required]
-    properties = {name: shape.schema for name, shape in fields.items()}
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-
-
 def thaw(value: Any) -> Any:
     """Return a JSON value as plain dicts and lists that the receiver may change."""
     if isinstance(value, Mapping):
@@ -98,13 +81,18 @@ def refuse(where: str, problem: str) -> ValidationRefused:
     return ValidationRefused(f"{where} {problem}, or pass schema=", field="schema")
 
 
-def with_default(shape: Shape, default: Any, none: Any) -> Shape:
-    """Mark what has a default as optional, and show the default where JSON can say it."""
+def key_of(key: str, shape: Shape, default: Any, none: Any) -> Key:
+    """Return a key that may be left out where it has a default, which its schema shows where JSON can say it."""
     if default is none:
-        return shape
+        return Key(key, shape, key, is_required=True)
     value = default.value if isinstance(default, Enum) else default
     is_shown = value is None or isinstance(value, (str, int)) or (isinstance(value, float) and isfinite(value))
-    return attrs.evolve(shape, required=False, schema={**shape.schema, "default": value} if is_shown else shape.schema)
+    return Key(key, attrs.evolve(shape, schema={**shape.schema, "default": value}) if is_shown else shape, key)
+
+
+def table_of_keys(keys: Iterable[Key]) -> Table:
+    """Return the table of exactly these keys; null stands for no default."""
+    return Table(keys, takes_null=False)
 
 
 def _find_shape(hint: Any, site: _Site) -> Shape:
@@ -130,27 +118,19 @@ def describe(value: Any) -> str:
     return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)
 
 
-def _scalar(name: str, accepts: Callable[[Any], bool], make: Callable[[Any], Any]) -> Shape:
-    def convert(value: Any, path: str) -> Any:
-        if not accepts(value):
-            raise Mismatch(path, f"expected {name}, found {describe(value)}")
-        return make(value)
-
-    return Shape({"type": name}, convert)
+def _whole(value: float, path: str, mistakes: Mistakes) -> Any:
+    return int(value) if value == value // 1 else mistakes.wrong(path, value, "integer")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-_ANYTHING: Final = Shape({}, lambda value, _: thaw(value))
+_ANYTHING: Final = Shape((), "any value", {}, lambda value, _path, _mistakes: thaw(value))
+_NULL: Final = Shape((types.NoneType,), "null", {"type": "null"})
 _SCALARS: Final[dict[Any, Shape]] = {
-    str: _scalar("string", lambda v: isinstance(v, str), str),
-    bool: _scalar("boolean", lambda v: isinstance(v, bool), bool),
-    int: _scalar("integer", lambda v: _is_number(v) and v == v // 1, int),  # 5.0 is an integer in JSON Schema
-    float: _scalar("number", _is_number, float),
-    None: _scalar("null", lambda v: v is None, lambda _: None),
-    type(None): _scalar("null", lambda v: v is None, lambda _: None),
+    str: Shape((str,), "string", {"type": "string"}),
+    bool: Shape((bool,), "boolean", {"type": "boolean"}),
+    int: Shape((int, float), "integer", {"type": "integer"}, _whole),  # 5.0 is an integer in JSON Schema
+    float: Shape((float, int), "number", {"type": "number"}, lambda value, _path, _mistakes: float(value)),
+    None: _NULL,
+    types.NoneType: _NULL,
     Any: _ANYTHING,
     object: _ANYTHING,
 }
@@ -171,31 +151,25 @@ def _choice(choices: Iterable[tuple[Any, Any]], site: _Site) -> Shape:
         values.append(str(value) if isinstance(value, str) else value)
         table[type(value) is bool, value] = meaning
 
-    def convert(value: Any, path: str) -> Any:
+    def convert(value: Any, path: str, mistakes: Mistakes) -> Any:
         key = (type(value) is bool, value)
         if isinstance(value, (Mapping, list, tuple)) or key not in table:
-            raise Mismatch(path, f"expected one of {values}, found {describe(value)}")
+            return mistakes.wrong(path, value, f"one of {values}")
         return table[key]
 
-    return Shape({"enum": values}, convert)
+    return Shape((), f"one of {values}", {"enum": values}, convert)
 
 
 def _union(arms: list[Shape]) -> Shape:
-    def convert(value: Any, path: str) -> Any:
+    def convert(value: Any, path: str, mistakes: Mistakes) -> Any:
         for arm in arms:
             try:
-                return arm.convert(value, path)
-            except Mismatch:
+                return arm.read(value, path, ARGUMENTS)
+            except WrongShape:
                 continue
-        raise Mismatch(path, f"fits none of {len(arms)} types, found {describe(value)}")
+        return mistakes.refuse(path, f"fits none of {len(arms)} types, found {describe(value)}")
 
-    return Shape({"anyOf": [arm.schema for arm in arms]}, convert)
-
-
-def _items(value: Any, path: str) -> Sequence[Any]:
-    if not isinstance(value, (list, tuple)):
-        raise Mismatch(path, f"expected array, found {describe(value)}")
-    return value
+    return Shape((), f"one of {len(arms)} types", {"anyOf": [arm.schema for arm in arms]}, convert)
 
 
 def _array(make: Callable[[list[Any]], Any], args: tuple[Any, ...], site: _Site) -> Shape:
@@ -204,14 +178,14 @@ def _array(make: Callable[[list[Any]], Any], args: tuple[Any, ...], site: _Site)
     if make is set or make is frozenset:
         schema["uniqueItems"] = True
 
-    def convert(value: Any, path: str) -> Any:
-        items = [item.convert(one, f"{path}[{index}]") for index, one in enumerate(_items(value, path))]
+    def convert(value: Any, path: str, mistakes: Mistakes) -> Any:
+        items = [item.read(one, f"{path}[{index}]", mistakes) for index, one in enumerate(value)]
         try:
             return make(items)
         except TypeError:  # a set of what cannot be hashed
-            raise Mismatch(path, "holds what a set cannot") from None
+            return mistakes.refuse(path, "holds what a set cannot")
 
-    return Shape(schema, convert)
+    return Shape((list, tuple), "array", schema, convert)
 
 
 def _tuple(args: tuple[Any, ...], site: _Site) -> Shape:
@@ -220,27 +194,20 @@ def _tuple(args: tuple[Any, ...], site: _Site) -> Shape:
     shapes = [site.of(arg) for arg in args]
     count = len(shapes)
 
-    def convert(value: Any, path: str) -> Any:
-        items = _items(value, path)
-        if len(items) != count:
-            raise Mismatch(path, f"expected {count} items, found {len(items)}")
-        return tuple(shapes[i].convert(one, f"{path}[{i}]") for i, one in enumerate(items))
+    def convert(value: Any, path: str, mistakes: Mistakes) -> Any:
+        if len(value) != count:
+            return mistakes.refuse(path, f"expected {count} items, found {len(value)}")
+        return tuple(shapes[i].read(one, f"{path}[{i}]", mistakes) for i, one in enumerate(value))
 
     schema = {"type": "array", "prefixItems": [s.schema for s in shapes], "minItems": count, "maxItems": count}
-    return Shape(schema, convert)
+    return Shape((list, tuple), "array", schema, convert)
 
 
 def _mapping(args: tuple[Any, ...], site: _Site) -> Shape:
     if args and args[0] is not str:
         site.refuse(f"has a mapping with keys of the type {args[0]!r}, and JSON has only strings; use str")
     item = site.of(args[1]) if args else _ANYTHING
-
-    def convert(value: Any, path: str) -> Any:
-        if not isinstance(value, Mapping):
-            raise Mismatch(path, f"expected object, found {describe(value)}")
-        return {key: item.convert(one, f"{path}.{key}") for key, one in value.items()}
-
-    return Shape({"type": "object", "additionalProperties": item.schema}, convert)
+    return attrs.evolve(named(item, "object"), kinds=(dict, Mapping))
 
 
 _FORMS: Final[dict[Any, Callable[[tuple[Any, ...], _Site], Shape]]] = {
@@ -259,37 +226,23 @@ def _class(cls: type, site: _Site) -> Shape:
         return _choice(((member.value, member) for member in cls), site)
     if cls in site.above:
         site.refuse(f"has the type {cls.__name__!r}, which contains itself; use a flat one")
-    fields = _fields_of(cls, _Site(site.where, (*site.above, cls)))
-    if fields is None:
+    keys = _keys_of(cls, _Site(site.where, (*site.above, cls)))
+    if keys is None:
         site.refuse(f"has the type {cls.__name__!r}, which JSON has no word for; use another")
+    table = table_of_keys(keys)
 
-    def convert(value: Any, path: str) -> Any:
-        return _build(cls, read_object(fields, value, path), path)
+    def convert(value: Any, path: str, mistakes: Mistakes) -> Any:
+        values = table.read(value, path, mistakes)
+        try:
+            return cls(**values)
+        except Exception as error:  # noqa: BLE001 - validators are the plugin's code
+            return mistakes.refuse(path, f"is no {cls.__name__} ({type(error).__name__}: {error})")
 
-    return Shape(object_schema(fields), convert)
-
-
-def read_object(fields: Fields, value: Any, path: str) -> dict[str, Any]:
-    """Return what an object holds, each field converted. Raises Mismatch for what is missing, unknown or wrong."""
-    if not isinstance(value, Mapping):
-        raise Mismatch(path, f"expected object, found {describe(value)}")
-    if missing := [name for name, shape in fields.items() if shape.required and name not in value]:
-        raise Mismatch(path, f"lacks {', '.join(map(repr, missing))}")
-    if unknown := [name for name in value if name not in fields]:
-        raise Mismatch(path, f"has the unknown {', '.join(map(repr, unknown))}")
-    return {name: fields[name].convert(one, f"{path}.{name}") for name, one in value.items()}
+    return Shape((dict, Mapping), "object", table.schema(is_strict=True), convert)
 
 
-def _build(cls: type, values: dict[str, Any], path: str) -> Any:
-    """Call a class with its fields; what its own validators say becomes a Mismatch."""
-    try:
-        return cls(**values)
-    except Exception as error:  # validators are the plugin's code
-        raise Mismatch(path, f"is no {cls.__name__} ({type(error).__name__}: {error})") from error
-
-
-def _fields_of(cls: type, site: _Site) -> Fields | None:
-    """Return the fields of an attrs class, a dataclass or a TypedDict; None for any other class."""
+def _keys_of(cls: type, site: _Site) -> list[Key] | None:
+    """Return the keys of an attrs class, a dataclass or a TypedDict; None for any other class."""
     is_typed_dict = issubclass(cls, dict) and hasattr(cls, "__required_keys__")
     if not (is_typed_dict or attrs.has(cls) or dataclasses.is_dataclass(cls)):
         return None
@@ -298,15 +251,15 @@ def _fields_of(cls: type, site: _Site) -> Fields | None:
     except Exception as error:  # noqa: BLE001  # a field's annotation may raise anything
         raise refuse(site.where, f"has the type {cls.__name__!r}, whose fields cannot be resolved ({error})") from None
     if is_typed_dict:
-        return {name: _key_shape(hint, name in cls.__required_keys__, site) for name, hint in hints.items()}  # type: ignore[attr-defined]
-    return {alias: with_default(site.of(hints[name]), default, ...) for name, alias, default in _init_fields(cls)}
+        return [_typed_key(name, hint, name in cls.__required_keys__, site) for name, hint in hints.items()]  # type: ignore[attr-defined]
+    return [key_of(alias, site.of(hints[name]), default, ...) for name, alias, default in _init_fields(cls)]
 
 
-def _key_shape(hint: Any, required: bool, site: _Site) -> Shape:  # noqa: FBT001
+def _typed_key(name: str, hint: Any, required: bool, site: _Site) -> Key:  # noqa: FBT001
     origin = get_origin(hint)
     if origin is typing.Required or origin is typing.NotRequired:
         required, hint = origin is typing.Required, get_args(hint)[0]
-    return attrs.evolve(site.of(hint), required=required)
+    return Key(name, site.of(hint), name, required)
 
 
 def _init_fields(cls: Any) -> Iterable[tuple[str, str, Any]]:

@@ -1,6 +1,6 @@
 """From a function's signature and docstring to the shapes of its parameters.
 
-What a single type looks like in JSON is left to `toolshapes`.
+What a single type looks like in JSON is left to `schemas`.
 """
 
 from __future__ import annotations
@@ -13,25 +13,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from .schemas import Fields, refuse, shape_of, with_default
+from .schemas import key_of, refuse, shape_of, table_of_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["derive_shapes", "read_docs"]
+    from ally_plugins.contract.shapes import Key, Table
+
+__all__ = ["derive_table", "read_docs"]
 
 _SECTION: Final = re.compile(r"^(Args|Arguments|Parameters):\s*$", re.MULTILINE)
 _SPHINX: Final = re.compile(r"^\s*:param\s+(?:[^:\n]*\s)?(\w+):[ \t]*(.*(?:\n(?!\s*:|\s*$).*)*)", re.MULTILINE)
 _GOOGLE: Final = re.compile(r"^( +)\*{0,2}(\w+)\s*(?:\([^)\n]*\))?:[ \t]*(.*(?:\n\1\s+\S.*)*)", re.MULTILINE)
 
 
-def derive_shapes(function: Callable[..., Any], name: str, docs: Mapping[str, str]) -> Fields:
-    """Return the shape of each parameter of `function`, a bound method or a plain function, in order.
+def derive_table(function: Callable[..., Any], name: str, docs: Mapping[str, str]) -> Table:
+    """Return the table of the parameters of `function`, a bound method or a plain function, in order.
 
     `docs` describes parameters, where no `Annotated[..., "text"]` does. Raises ValidationRefused, which says to pass
     `schema=`, for parameters that cannot be filled by name and for types that JSON has no word for.
     """
-    shapes: Fields = {}
+    keys: list[Key] = []
     for parameter in _parameters(function, name):
         where = f"{name!r}: parameter {parameter.name!r}"
         if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
@@ -41,8 +43,8 @@ def derive_shapes(function: Callable[..., Any], name: str, docs: Mapping[str, st
         shape = shape_of(_resolve(parameter.annotation, function, where), where)
         if text := docs.get(parameter.name):
             shape = attrs.evolve(shape, schema={"description": text, **shape.schema})
-        shapes[parameter.name] = with_default(shape, parameter.default, parameter.empty)
-    return shapes
+        keys.append(key_of(parameter.name, shape, parameter.default, parameter.empty))
+    return table_of_keys(keys)
 
 
 def read_docs(doc: str | None) -> tuple[str, dict[str, str]]:
