@@ -1,7 +1,7 @@
-"""The facts about every plugin of a home: packages, folders, what was settled, agreed to and remembered.
+"""The facts about every plugin of a home: what the sources found, what was settled, agreed to and remembered.
 
-What follows from them is decided in `deciding`; where a folder and a package have one name, both are told, and which
-one counts is what `config.toml` says.
+What follows from them is decided in `decide`; where two sources found one name, both are told, and which one counts is
+what `config.toml` says.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.policy.permissions import GrantSet
 
 from .decide.state import Facts
-from .discovery.folders import FOLDER, discover_folders
 from .environments.build import chosen_interpreter
 from .home.config import Config, PluginConfig, read_config
 from .home.consent import Agreement, read_consent
@@ -29,11 +28,8 @@ from .home.quarantine import read_quarantine
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from ally_plugins.contract.manifest import Origin
-
     from .decide.placement import Interpreter
-    from .discovery.found import Found
-    from .discovery.packages import Discovery
+    from .discovery.found import Discovery, Found
     from .home.folder import Home
 
 __all__ = ["Gathered", "Settled", "emptied", "gather", "read_settled"]
@@ -74,12 +70,12 @@ class Gathered:
 
 
 def gather(
-    home: Home, settled: Settled, packages: Discovery, only: frozenset[str] | None, about: str | None = None
+    home: Home, settled: Settled, discovery: Discovery, only: frozenset[str] | None, about: str | None = None
 ) -> Gathered:
-    """Join what is installed with what was settled and remembered. `only` are the names that may be loaded.
+    """Join what was found with what was settled and remembered. `only` are the names that may be loaded.
 
-    With `about`, nothing is looked at but what has that name. Raises ConfigError when neither of the two files in which
-    the operator's word stands says anything.
+    With `about`, only what has that name, which is all that was looked for. Raises ConfigError when neither of the two
+    files in which the operator's word stands says anything.
     """
     config, agreements, damage = settled.config, settled.agreements, settled.damage
     if damage and not any(plugin.is_decided for plugin in config.plugins.values()):
@@ -88,12 +84,11 @@ def gather(
             f"{damage[0]}; restore both files, or remove both to begin from nothing"
         )
         raise ConfigError(text, file=str(home.config_file))
-    folders, folder_problems = discover_folders(home.plugins_dir, about)
-    by_name = _by_name((*packages.found, *folders))
+    by_name = _by_name(discovery.found, config.sources)
     wanted = {name for name, plugin in config.plugins.items() if plugin.enabled}
     names = {about} & (wanted | by_name.keys()) if about is not None else wanted | by_name.keys()
     stopped, never_emitted = read_quarantine(home), _never_emitted(home)
-    all_of = {name: list(_candidates(name, by_name.get(name, {}), config)) for name in sorted(names)}
+    all_of = {name: list(_candidates(name, by_name.get(name, {}), config, discovery)) for name in sorted(names)}
     versions = {name: each[0].found.version for name, each in all_of.items() if each[0].found is not None}
     failures = failed_starts(home, versions)
     facts: list[Facts] = []
@@ -113,7 +108,7 @@ def gather(
         damage = (*damage, f"{stopped.damage}; every plugin that it may name stays stopped; {way_out}")
     agreed = agreements if about is None else {about} & agreements.keys()
     unanswered = tuple(sorted(name for name in agreed if not config.of(name).is_decided))
-    return Gathered(facts, (*damage, *packages.problems, *folder_problems), unanswered)
+    return Gathered(facts, (*damage, *discovery.problems), unanswered)
 
 
 def emptied(home: Home, names: Sequence[str]) -> ConfigError:
@@ -129,52 +124,59 @@ def emptied(home: Home, names: Sequence[str]) -> ConfigError:
 
 
 def _interpreter(home: Home, facts: Facts) -> Interpreter:
-    """Return the Python that was named for it; what a `plugin.json` needs and is not installed is a problem of it."""
+    """Return the Python that was named for it; what its bridge needs and is not installed is a problem of it."""
     chosen = chosen_interpreter(home, facts.name, facts.config)
-    legacy = facts.found.legacy if facts.found is not None else None
-    if legacy is None or chosen.problem:
-        return chosen
-    from .environments.code_ally import find_installed  # only where there is one
-
-    return evolve(chosen, problem=find_installed(home, legacy).problem)
+    bridge = facts.found.bridge if facts.found is not None else None
+    return chosen if bridge is None or chosen.problem else evolve(chosen, problem=bridge.missing(home))
 
 
-def _by_name(all_found: Iterable[Found]) -> Mapping[str, dict[Origin, Found]]:
-    by_name: defaultdict[str, dict[Origin, Found]] = defaultdict(dict)
-    for found in all_found:
+def _by_name(all_found: Iterable[Found], sources: Sequence[str]) -> Mapping[str, dict[str, Found]]:
+    """Return what was found by name and origin; the first origin is the one that counts where nothing was chosen."""
+    by_name: defaultdict[str, dict[str, Found]] = defaultdict(dict)
+    for found in sorted(all_found, key=lambda each: _rank(each.origin, sources)):
         by_name[found.name][found.origin] = found
     return by_name
 
 
-def _candidates(name: str, by_origin: dict[Origin, Found], config: Config) -> Iterator[Facts]:
-    """Yield the facts of the one that counts, and of the other one of that name."""
+def _rank(origin: str, sources: Sequence[str]) -> tuple[int, int]:
+    """Order what was found under one name: a package, a folder, then the other sources as the operator named them."""
+    return (0 if origin == "package" else 1 if origin == "folder" else 2, [*sources, origin].index(origin))
+
+
+def _candidates(name: str, by_origin: dict[str, Found], config: Config, discovery: Discovery) -> Iterator[Facts]:
+    """Yield the facts of the one that counts, and of the other ones of that name.
+
+    The bare name is the label of the one that would count had nothing been chosen.
+    """
     settled = config.of(name)
     origin = _origin(by_origin, settled)
-    others = [found for found in by_origin.values() if found.origin != origin]
-    is_plain = not others or origin == "package"
+    usual = min((origin, *by_origin), key=lambda each: _rank(each, config.sources))
+    labels = {each: name if each == usual else f"{each}:{name}" for each in (origin, *by_origin)}
     yield Facts(
         name=name,
         found=by_origin.get(origin),
         config=settled,
         agreement=None,
-        label=name if is_plain else f"{FOLDER}{name}",
+        label=labels[origin],
+        unsearched=discovery.failed.get(origin, ""),
     )
-    for found in others:
-        yield Facts(
-            name=name,
-            found=found,
-            config=_untouched(settled),
-            agreement=None,
-            label=f"{FOLDER}{name}" if is_plain else name,
-            set_aside=_set_aside(name, found, by_origin.get(origin)),
-        )
+    for found in by_origin.values():
+        if found.origin != origin:
+            yield Facts(
+                name=name,
+                found=found,
+                config=_untouched(settled),
+                agreement=None,
+                label=labels[found.origin],
+                set_aside=_set_aside(name, labels[found.origin], by_origin.get(origin)),
+            )
 
 
-def _origin(by_origin: dict[Origin, Found], settled: PluginConfig) -> Origin:
+def _origin(by_origin: dict[str, Found], settled: PluginConfig) -> str:
     """Return what counts: what was chosen, also when it is gone, so that nothing else runs in its place unasked."""
     if settled.origin is not None and (settled.enabled or settled.origin in by_origin):
         return settled.origin
-    return "package" if "package" in by_origin or not by_origin else "folder"
+    return next(iter(by_origin), "package")
 
 
 def _untouched(settled: PluginConfig) -> PluginConfig:
@@ -183,11 +185,13 @@ def _untouched(settled: PluginConfig) -> PluginConfig:
                   environment="")  # fmt: skip
 
 
-def _set_aside(name: str, found: Found, chosen: Found | None) -> str:
-    command = f"ally-plugins enable {FOLDER if found.origin == 'folder' else ''}{name}"
+def _set_aside(name: str, label: str, chosen: Found | None) -> str:
+    command = f"ally-plugins enable {label}"
     if chosen is None:
         return f"config.toml chooses another {name!r}, which is not there; to choose this one: {command}"
-    what = f"the folder {chosen.root}" if chosen.origin == "folder" else f"the package {chosen.distribution!r}"
+    what = {"package": f"the package {chosen.distribution!r}", "folder": f"the folder {chosen.root}"}.get(
+        chosen.origin, f"the one of the source {chosen.source!r}"
+    )
     return f"{what} has this name too, and counts; to choose this one: {command}"
 
 

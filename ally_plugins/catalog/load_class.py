@@ -25,11 +25,13 @@ __all__ = ["load_class"]
 
 
 def load_class(record: PluginRecord) -> Any:
-    """Import the plugin's module and return what its entry point names.
+    """Import the plugin's module and return what its entry point names, or what its source builds it with.
 
     Raises PluginLoadError for everything that the import raises, `SystemExit` and syntax errors among it; only
     `KeyboardInterrupt` passes, since it is the person's. Runs the plugin's module code in the calling thread.
     """
+    if record.found is not None and record.found.plugin is not None:
+        return record.found.plugin
     module_name, _, attribute = record.entry_point.partition(":")
     module_name, attribute = module_name.strip(), attribute.partition("[")[0].strip()
     if not module_name or not attribute:

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from ally_plugins.contract.grants import Grant
 from ally_plugins.contract.hookspecs import HOOKS
@@ -27,7 +27,9 @@ from .decide.placement import place
 from .decide.plan import Plan, asked_for, choice, is_for_review, shown, usual_grants
 from .decide.record import PluginRecord
 from .decide.state import judge
-from .discovery.packages import discover
+from .discovery.choosing import Chosen, choose
+from .discovery.finding import find_plugins
+from .discovery.source import Search
 from .environments.build import chosen_interpreter
 from .gather import Gathered, Settled, emptied, gather, read_settled
 from .home.config import PluginConfig, edit_config
@@ -65,9 +67,9 @@ class Change:
 class Registry:
     """The plugins of one home. It remembers nothing between calls: each reads what is on disk then.
 
-    `only` is ALLY_PLUGINS unless given: None for all, or the names that may be loaded. `now` gives Unix seconds. With
-    `remembers`, what is installed may come from the cache in the home, which daemons can write: to be looked at only,
-    since whoever runs what is found looks again (some 20 ms).
+    `only` is ALLY_PLUGINS unless given: None for all, or the names that may be loaded. `now` gives Unix seconds. `find`
+    stands in for the sources that config.toml names. With `remembers`, what is installed may come from the cache in the
+    home, which daemons can write: to be looked at only, since whoever runs what is found looks again (some 20 ms).
     """
 
     def __init__(
@@ -114,7 +116,9 @@ class Registry:
         return next(iter(self._judged(gathered)), None)
 
     def _gather(self, settled: Settled, about: str | None = None) -> Gathered:
-        return gather(self.home, settled, self._discover(about), self._only, about)
+        sources = choose(settled.config.sources, self.home)
+        discovery = self._discover(sources, about) if self._find is None else self._find()
+        return gather(self.home, settled, discovery, self._only, about)
 
     def _judged(self, gathered: Gathered) -> tuple[PluginRecord, ...]:
         return tuple(judge(fact, self.secrets.get) for fact in gathered.facts)
@@ -140,23 +144,22 @@ class Registry:
         return self._judged(self._gather(settled, name))
 
     def meant(self, name: str) -> str:
-        """Return whom `enable NAME` means: of a folder and a package with one name, the package. Raises nothing."""
-        both = {record.origin for record in self._named(read_settled(self.home), name)} >= {"package", "folder"}
-        return f"package:{name}" if both else name
+        """Return whom `enable NAME` means: of several with one name, the one that is listed by it alone."""
+        found = [record for record in self._named(read_settled(self.home), name) if record.origin is not None]
+        usual = next((record.origin for record in found if record.label == name), None)
+        return f"{usual}:{name}" if usual is not None and len(found) > 1 else name
 
     def review(self) -> tuple[PluginRecord, ...]:
         """Return the plugins that the operator should look at: new ones, larger requests, changed code, quarantine."""
         return tuple(record for record in self.load() if is_for_review(record))
 
-    def _discover(self, about: str | None) -> Discovery:
-        if self._find is not None:
-            discovery = self._find()
-            return discovery if about is None else evolve(discovery, found=discovery.named(about))
-        if not self._remembers:
-            return discover(about=about)
-        with suppress(ConfigError):  # a home that cannot be written still can be looked at
-            self.home.prepare()
-        return discover(self.home.run_dir, about)
+    def _discover(self, sources: tuple[Chosen, ...], about: str | None) -> Discovery:
+        cache_dir = None
+        if self._remembers:
+            with suppress(ConfigError):  # a home that cannot be written still can be looked at
+                self.home.prepare()
+            cache_dir = self.home.run_dir
+        return find_plugins(sources, Search(home=self.home.path, about=about, cache_dir=cache_dir))
 
     # Consent
 
@@ -193,13 +196,13 @@ class Registry:
 
     def _agreement(self, record: PluginRecord, by: str) -> Agreement:
         found = record.found
-        is_folder = record.origin == "folder"
+        is_package = record.origin == "package"
         return Agreement(
             requests=record.requested.texts(),
             distribution=record.distribution,
             version=record.version,
             code=found.digest if found is not None else "",
-            files="" if found is None else found.digest if is_folder else found.content_digest(),
+            files="" if found is None else found.content_digest() if is_package else found.digest,
             at=datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="seconds"),
             by=by,
             listing=listing_of(found.files) if found is not None else (),

@@ -39,8 +39,8 @@ __all__ = [
     "HOST_API",
     "MANIFEST_NAME",
     "MAX_MANIFEST_BYTES",
+    "Activation",
     "Manifest",
-    "Origin",
     "Request",
     "Setting",
     "manifest_line",
@@ -54,8 +54,8 @@ MANIFEST_NAME: Final = "ally-plugin.toml"
 MAX_MANIFEST_BYTES: Final = 64 * 1024
 """Larger files are refused unread; a manifest with every permission and twenty settings has 3 KiB."""
 
-Origin = Literal["package", "folder"]
-"""What a manifest lies in: an installed package, or a folder of the home. `source` in `config.toml`."""
+Activation = Literal["always", "tagged"]
+"""Whether a plugin is active in a session from its start, or once the person has written `+NAME`."""
 
 _PLAIN_RANGE: Final = re.compile(r"((==|!=|<=|>=|<|>)\d{1,9}(\.\d{1,9}){0,4}(, ?|\Z))+\Z")
 """Ranges that need no import of `packaging` to be known as such."""
@@ -89,6 +89,8 @@ class Manifest:
     settings: Mapping[str, Setting] = FrozenDict()
     daemon: Daemon | None = None
     """How it runs in a process of its own, paths as written; None for a class."""
+    activation: Activation = "always"
+    """`tagged` for plugins of systems that know tags; no key of an `ally-plugin.toml`."""
 
     @staticmethod
     def table_of(content: bytes, plugin: str | None = None) -> dict[str, Any]:

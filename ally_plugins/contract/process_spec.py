@@ -23,8 +23,10 @@ __all__ = [
     "SDK_MODULE",
     "Daemon",
     "ProcessLimits",
+    "Restarts",
     "Timing",
     "Transport",
+    "path_problem",
     "read_daemon",
     "read_limits",
     "read_process",
@@ -68,6 +70,14 @@ class Timing:
     """Pings in a row without an answer, after which it counts as hung."""
 
 
+@frozen(kw_only=True)
+class Restarts:
+    """When a daemon that failed is started again: after `delay` seconds times the number of the try, `most` times."""
+
+    delay: float
+    most: int
+
+
 _LIMITS: Final = tuple(fields_dict(ProcessLimits))
 _TIMING: Final = tuple(fields_dict(Timing))
 
@@ -99,8 +109,8 @@ class Daemon:
     """Variables that are set for it, over those that every daemon has. Values may be secret: never show them."""
     limits: ProcessLimits = field(default=ProcessLimits(), kw_only=True)
     timing: Timing = field(default=Timing(), kw_only=True)
-    legacy: bool = field(default=False, kw_only=True)
-    """Whether it speaks as Code-Ally's daemons do: no handshake, a connection for each message."""
+    restarts: Restarts | None = field(default=None, kw_only=True)
+    """Another system's rule for starting it again; None for ours, which doubles the delay and never gives up."""
 
     def __attrs_post_init__(self) -> None:
         problems = [f"{key}: {text}" for key, text in _problems(self.command, self.transport, self.socket)]
@@ -160,6 +170,18 @@ def _socket_problems(path: str) -> Iterator[tuple[str, str]]:
         yield "socket", f"found {path!r}, expected an absolute path"
     elif (size := len(path.encode("utf-8", "surrogatepass"))) > LONGEST_SOCKET_PATH:
         yield "socket", f"has {size} bytes, expected at most {LONGEST_SOCKET_PATH}"
+
+
+def path_problem(path: str) -> str | None:
+    """Return why a daemon cannot listen at `path`, None when it can."""
+    if not path.startswith("/"):
+        return f"{path!r} is relative, expected an absolute path"
+    if not path.isprintable():
+        return f"{path!r} has control characters, expected a path without"
+    length = max(len(path), len(path.encode("utf-8", "replace")))
+    if length > LONGEST_SOCKET_PATH:
+        return f"has {length} characters, expected at most {LONGEST_SOCKET_PATH}"
+    return None
 
 
 def read_daemon(top: Fields) -> Daemon | None:

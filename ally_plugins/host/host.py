@@ -32,11 +32,11 @@ from .bus.bus import PluginMessageBus
 from .bus.capabilities import CAPABILITIES, Capabilities, HostAction
 from .bus.offered import Contribution, Contributions, as_tool_result
 from .bus.tasks import Tasks
-from .code_ally.activations import SessionActivations
 from .own_loop import OwnLoop
 from .plugins.audit import Chronicle
 from .plugins.members import Crew
 from .plugins.services import Outside
+from .sessions.activations import SessionActivations
 from .sessions.fanout import Pump
 from .sessions.session import Session
 from .sessions.stream import HostStream
@@ -330,7 +330,7 @@ class Host:
         self.activations.forget(session.id)
 
     def heard_person(self, session_id: str, text: str, seq: int) -> None:
-        """Take what the person said, as event `seq`: it may turn plugins of Code-Ally's on or off."""
+        """Take what the person said, as event `seq`: it may turn plugins on or off that know tags."""
         self.activations.heard(session_id, text, seq)
 
     def open_session(self, session_id: str) -> Session | None:

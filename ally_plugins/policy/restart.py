@@ -79,7 +79,7 @@ class Backoff:
 
 @define
 class LinearBackoff:
-    """Code-Ally's way for its own manifests: a delay of `step` seconds times the attempt, and at most `attempts`.
+    """Code-Ally's way for its own daemons: a delay of `step` seconds times the attempt, and at most `attempts`.
 
     A daemon that ran for `healthy_after` seconds starts anew.
     """

@@ -147,7 +147,7 @@ def test_a_plugin_json_shows_downloads_programs_and_questions_untruncated(operat
     assert "only after a message with +monitor" in shown
     assert "socket /run/m.sock" in shown
     assert "\x1b" not in shown
-    data = operator.ask("review")["pending"][0]["legacy"]
+    data = operator.ask("review")["pending"][0]["bridge"]
     assert f"requirements.txt: {LONG}==1" in data["downloads"]
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.catalog.code_ally.manifest import read_legacy
-from ally_plugins.host.code_ally.results import Ran, executable_result
+from ally_plugins.bridges.code_ally.manifest import read_legacy
+from ally_plugins.bridges.code_ally.results import executable_result
+from ally_plugins.contract.programs import Ran
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it is a shell script")
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.catalog.code_ally.manifest import read_legacy
+from ally_plugins.bridges.code_ally.manifest import read_legacy
 from ally_plugins.contract.values.events import AgentStart, Event, ToolCallEnd, ToolCallStart, stamp
-from ally_plugins.host.code_ally.messages import call_message, event_message, read_answer
+from ally_plugins.host.sockets.messages import call_message, event_message, read_answer
 from ally_plugins.wire.samples import SAMPLES
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.catalog.code_ally.activation import Activations, Tag, find_tags
+from ally_plugins.policy.activation import Activations, Tag, find_tags
 
 PLUGINS = ("monitor", "monitor-2", "a", "x_1", "cpp")
 

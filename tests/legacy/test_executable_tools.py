@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.catalog.code_ally.plugin import LegacyTool
-from ally_plugins.host.code_ally.executable import Programs, run_program
-from ally_plugins.host.code_ally.results import Ran, executable_result
+from ally_plugins.bridges.code_ally.plugin import LegacyTool
+from ally_plugins.bridges.code_ally.programs import Programs
+from ally_plugins.bridges.code_ally.results import executable_result
+from ally_plugins.contract.programs import Program, Ran
 from ally_plugins.runtime.processes.launching import make_launcher
 from ally_plugins.runtime.processes.process import ProcessSpec
+from ally_plugins.runtime.processes.programs import run_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,12 +40,13 @@ def run_tool(tmp_path: Path) -> Callable[..., ToolResult]:
             launcher = make_launcher()
             await launcher.start()
             try:
-                programs = Programs(
-                    launcher=launcher,
-                    folder=str(tmp_path),
-                    environment={"PATH": os.environ["PATH"], **env},
-                    python=sys.executable,
-                )
+
+                async def run_once(program: Program) -> Ran:
+                    spec = ProcessSpec(name=program.name, argv=program.command, cwd=program.cwd, env=program.variables)
+                    return await run_program(launcher, spec, program.given, program.timeout)
+
+                variables = {"PATH": os.environ["PATH"], **env}
+                programs = Programs(run_once, str(tmp_path), variables, sys.executable)
                 return await programs.run(tool, arguments or {})
             finally:
                 await launcher.close()
@@ -202,7 +205,10 @@ def test_a_program_that_is_not_there_is_a_failure_that_says_so(run_tool: Callabl
 
 
 def test_python3_is_the_environments_own_and_nothing_else_is(tmp_path: Path) -> None:
-    programs = Programs(launcher=None, folder=str(tmp_path), environment={}, python="/env/bin/python")  # type: ignore[arg-type]
+    async def never(_: Program) -> Ran:
+        raise AssertionError
+
+    programs = Programs(never, str(tmp_path), {}, "/env/bin/python")
     assert programs.command(("python3", "python3", "x")) == ("/env/bin/python", "python3", "x")
     assert programs.command(("python", "x")) == ("/env/bin/python", "x")
     assert programs.command(("/usr/bin/python3", "x")) == ("/usr/bin/python3", "x")

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.catalog.code_ally.manifest import read_legacy
-from ally_plugins.catalog.environments.code_ally import downloads, find_installed, install, plan_install
+from ally_plugins.bridges.code_ally.installs import downloads, find_installed, install, plan_install
+from ally_plugins.bridges.code_ally.manifest import read_legacy
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.contract.values.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ally_plugins.catalog.code_ally.manifest import LegacyPlugin
+    from ally_plugins.bridges.code_ally.manifest import LegacyPlugin
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Code-Ally's commands are those of a shell")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 
-from ally_plugins.catalog.code_ally import limits as numbers
-from ally_plugins.catalog.code_ally.plugin import Background, Health, LegacyTool
+from ally_plugins.bridges.code_ally import limits as numbers
+from ally_plugins.bridges.code_ally.plugin import Background, Health, LegacyTool
 from ally_plugins.catalog.environments import build as environments
 from ally_plugins.contract import process_spec as daemons
-from ally_plugins.host.code_ally.executable import run_program
-from ally_plugins.host.code_ally.sockets import SocketLink
 from ally_plugins.host.daemons.starting import restarts_of
+from ally_plugins.host.sockets.link import SocketLink
+from ally_plugins.runtime.processes.programs import run_program
 
 
 def default(function: object, name: str) -> object:
@@ -31,7 +31,8 @@ def test_health_is_looked_at_every_30_seconds_for_5_and_3_times() -> None:
 
 
 def test_a_daemon_is_restarted_3_times_after_5_10_and_15_seconds() -> None:
-    restarts = restarts_of(daemons.Daemon(("x",), legacy=True))
+    own = daemons.Restarts(delay=numbers.RESTART_DELAY, most=numbers.MAX_RESTARTS)
+    restarts = restarts_of(daemons.Daemon(("x",), restarts=own))
     assert [restarts.failed(0.0) for _ in range(4)] == [5.0, 10.0, 15.0, None]
 
 

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.catalog.code_ally import limits as numbers
-from ally_plugins.catalog.code_ally.manifest import MAX_LEGACY_BYTES, read_legacy
+from ally_plugins.bridges.code_ally import limits as numbers
+from ally_plugins.bridges.code_ally.manifest import MAX_LEGACY_BYTES, read_legacy
 from ally_plugins.contract.grants import Grant
 from ally_plugins.contract.manifest import Manifest
+from ally_plugins.contract.process_spec import Restarts
 from ally_plugins.contract.values.errors import ManifestError
 
 if TYPE_CHECKING:
-    from ally_plugins.catalog.code_ally.manifest import LegacyPlugin
+    from ally_plugins.bridges.code_ally.manifest import LegacyPlugin
 
 
 def read(table: Any) -> LegacyPlugin:
@@ -467,7 +468,7 @@ def test_a_daemon_is_one_that_listens_with_code_allys_times(full: dict[str, Any]
     assert daemon is not None
     assert daemon.command == ("python3", "daemon.py")
     assert (daemon.transport, daemon.socket) == ("socket", "/tmp/ally-conversation-monitor.sock")
-    assert daemon.legacy
+    assert daemon.restarts == Restarts(delay=numbers.RESTART_DELAY, most=numbers.MAX_RESTARTS)
     assert not daemon.talks_back
     assert daemon.cwd == "/plugins/it"
     assert daemon.timing.startup_timeout == 10.0

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins.contract.values.codec import decode, encode
-from ally_plugins.host.code_ally import claims
-from ally_plugins.host.code_ally.claims import MARK_VARIABLE, SocketTaken, claim_in_thread, claim_socket
-from ally_plugins.host.code_ally.places import private_directory, short_directory
+from ally_plugins.host.sockets import claims
+from ally_plugins.host.sockets.claims import MARK_VARIABLE, SocketTaken, claim_in_thread, claim_socket
+from ally_plugins.host.sockets.places import private_directory, short_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ def test_one_living_host_at_a_time_has_a_claim_even_before_its_daemon_listens(sh
         """
         import sys
         from pathlib import Path
-        from ally_plugins.host.code_ally.claims import claim_socket
+        from ally_plugins.host.sockets.claims import claim_socket
         claim = claim_socket(sys.argv[1], "theirs", Path(sys.argv[2]))
         print("claimed", flush=True)
         sys.stdin.read()

@@ -16,7 +16,7 @@ import pytest
 
 from ally_plugins import ToolCallEnd
 from ally_plugins.contract.values.events import stamp
-from ally_plugins.host.code_ally.sockets import SocketLink
+from ally_plugins.host.sockets.link import SocketLink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

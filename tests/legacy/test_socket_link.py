@@ -12,7 +12,7 @@ import pytest
 
 from ally_plugins.contract.values.errors import PluginError, ToolCallError
 from ally_plugins.contract.values.events import EventsDropped, TodoUpdate, ToolCallEnd, ToolCallStart
-from ally_plugins.host.code_ally.sockets import QUEUE, SocketLink
+from ally_plugins.host.sockets.link import QUEUE, SocketLink
 from ally_plugins.runtime.lanes.link import DaemonGone, NotSent
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import attrs
 import pytest
 
 from ally_plugins import Host
-from ally_plugins.catalog.code_ally.limits import APPROVED_EVENTS
-from ally_plugins.catalog.code_ally.manifest import read_legacy
+from ally_plugins.bridges.code_ally.limits import APPROVED_EVENTS
+from ally_plugins.bridges.code_ally.manifest import read_legacy
 from ally_plugins.contract.values.errors import ManifestError
 from ally_plugins.contract.values.events import ThoughtComplete, TodoUpdate
 from ally_plugins.host.control.client import call, hosts_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ally_plugins.catalog.code_ally.plugin import LegacyPlugin
+    from ally_plugins.bridges.code_ally.plugin import LegacyPlugin
 
 HEARD = "TODO_UPDATE", "THOUGHT_COMPLETE"
 

@@ -16,8 +16,8 @@ import pytest
 from attrs import define, field
 
 from ally_plugins.contract.values.errors import UnavailableRefused, VersionError
-from ally_plugins.host.code_ally import places, talkback
-from ally_plugins.host.code_ally.talkback import TalkBackServer
+from ally_plugins.host.sockets import places, talkback
+from ally_plugins.host.sockets.talkback import TalkBackServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -13,6 +13,7 @@ import pytest
 from ally_plugins.catalog.home.config import read_config
 from ally_plugins.catalog.home.consent import file_changes, listing_of, read_consent
 from ally_plugins.catalog.registry import Registry
+from ally_plugins.contract.process_spec import Restarts
 from ally_plugins.contract.values.errors import ConfigError, ConsentError
 
 if TYPE_CHECKING:
@@ -258,7 +259,7 @@ def test_a_plugin_json_is_a_plugin_with_what_it_asks_for(folders: Folders) -> No
     assert record.is_enabled
     assert record.version == "1.2.0"
     assert record.daemon is not None
-    assert record.daemon.legacy
+    assert record.daemon.restarts == Restarts(delay=5.0, most=3)
     assert record.daemon.cwd == str(folder)
     assert set(record.granted.texts()) == {"events:TOOL_CALL_END", "tools"}
 

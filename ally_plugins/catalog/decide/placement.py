@@ -53,8 +53,11 @@ class Placed:
 
 def place(name: str, found: Found, config: PluginConfig, interpreter: Interpreter) -> Placed:
     """Decide how an installed plugin runs. The texts name the command that changes it."""
-    if found.daemon is None and found.legacy is None:
+    if found.is_class:
         return _class(name, found, config, interpreter)
+    if found.plugin is not None:
+        problem = f"its source builds it inside the agent's process, where alone it runs: {_command(name, 'inline')}"
+        return Placed(problem=problem if config.placement == "process" else "")
     if config.placement == "inline":
         return Placed(problem=f"it ships a program and no class, so it cannot run inline: {_command(name)}")
     if found.daemon is None:
@@ -95,5 +98,5 @@ def _bytecode(config: PluginConfig) -> Mapping[str, str]:
     return UNREAD_BYTECODE if config.consent == "files" else {}
 
 
-def _command(name: str) -> str:
-    return f"ally-plugins place {name} process"
+def _command(name: str, placement: str = "process") -> str:
+    return f"ally-plugins place {name} {placement}"

@@ -63,7 +63,7 @@ def shown(record: PluginRecord) -> tuple[Any, ...]:
 def choice(record: PluginRecord, before: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys that say which one of a name is meant. Where another one runs, and how, goes with it.
 
-    A folder's is always written down, so that a package of that name that is installed later changes nothing.
+    All but a package's is always written down, so that a package of that name that is installed later changes nothing.
     """
     if record.origin == "package" and "source" not in before:
         return {}

@@ -15,7 +15,7 @@ from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.catalog.home.consent import Agreement, file_changes, listing_of
 from ally_plugins.catalog.home.files import drop_bytecode
 from ally_plugins.catalog.home.setting_values import resolve_settings
-from ally_plugins.contract.manifest import Manifest, Origin, Request
+from ally_plugins.contract.manifest import Manifest, Request
 from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.frozen import FrozenDict
@@ -24,6 +24,7 @@ from ally_plugins.policy.permissions import GrantSet
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ally_plugins.catalog.discovery.bridge import Bridge
 
 __all__ = ["PluginRecord", "State", "given_records", "resolve_settings"]
 
@@ -82,13 +83,25 @@ class PluginRecord:
     def placement(self) -> Literal["inline", "process"]:
         """Where it runs, or would run."""
         found = self.found
-        is_shipped = found is not None and (found.daemon is not None or found.legacy is not None)
+        if found is not None and found.plugin is not None:
+            return "inline"
+        is_shipped = found is not None and not found.is_class
         return "process" if self.daemon or is_shipped or self.config.placement == "process" else "inline"
 
     @property
-    def origin(self) -> Origin | None:
-        """Whether it is in a package or in a folder; None for what is given by code or not there."""
+    def origin(self) -> str | None:
+        """What tells it from another one of its name: `package`, `folder` or its source; None when it was not found."""
         return self.found.origin if self.found is not None else None
+
+    @property
+    def bridge(self) -> Bridge | None:
+        """The way to run it, for a plugin of another system that is no daemon of ours."""
+        return self.found.bridge if self.found is not None else None
+
+    @property
+    def found_by(self) -> str:
+        """The name of the source that found it, empty for what is given by code or not there."""
+        return self.found.source if self.found is not None else ""
 
     @property
     def changed_files(self) -> tuple[str, ...]:
@@ -130,18 +143,20 @@ class PluginRecord:
 
     @property
     def durable(self) -> tuple[str, ...]:
-        """The event types that it gets from the journal. None for a daemon of Code-Ally's, which cannot acknowledge."""
-        cannot = self.daemon is not None and self.daemon.legacy
-        return () if cannot else self.manifest.durable
+        """The event types that it gets from the journal. None for a plugin of another system: it cannot acknowledge."""
+        return () if self.bridge is not None else self.manifest.durable
 
     @property
     def source(self) -> str:
         """Where the plugin comes from, in words."""
         if not self.distribution:
             return "given by code" if self.found is None and self.state == "enabled" else "not installed"
-        if self.found is not None and self.found.origin == "folder":
-            return f"folder {self.found.root} {self.version}".rstrip()
-        return f"{self.distribution} {self.version}".rstrip()
+        found = self.found
+        if found is None or found.origin == "package":
+            return f"{self.distribution} {self.version}".rstrip()
+        where = f"folder {found.root}" if found.root else self.distribution
+        by = "" if found.source == "folders" else f" ({found.source})"
+        return f"{where} {self.version}".rstrip() + by
 
     @property
     def requested(self) -> GrantSet:

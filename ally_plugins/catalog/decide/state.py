@@ -54,6 +54,8 @@ class Facts:
     label: str = ""
     set_aside: str = ""
     """Why another one of its name is the one that counts."""
+    unsearched: str = ""
+    """Why it could not be found, where its source failed."""
 
 
 def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecord:
@@ -107,7 +109,8 @@ def _state(facts: Facts, manifest: Manifest | None, placed: Placed) -> tuple[Sta
     if facts.is_left_out and facts.config.enabled:
         return "left out", "ALLY_PLUGINS does not name it"
     if found is None:
-        return "not installed", f"enabled but not installed; install it, or: ally-plugins disable {facts.name}"
+        why = f"{facts.unsearched}; mend it" if facts.unsearched else "enabled but not installed; install it"
+        return "not installed", f"{why}, or: ally-plugins disable {facts.name}"
     if found.problem is not None or manifest is None:
         return "broken", found.problem or "it has no manifest"
     if not facts.config.enabled:
@@ -149,10 +152,10 @@ def _missing_consent(facts: Facts, found: Found, manifest: Manifest) -> str | No
 
 
 def _files_problem(facts: Facts, agreement: Agreement, found: Found) -> str | None:
-    """Compare the files where they count: a folder's always do, and were read when it was found."""
+    """Compare the files where they count: those of packages only if told so, all others were read when it was found."""
     if found.origin == "package" and facts.config.consent != "files":
         return None
-    if agreement.files == (found.digest if found.origin == "folder" else found.content_digest()):
+    if agreement.files == (found.content_digest() if found.origin == "package" else found.digest):
         return None
     changes = file_changes(agreement.listing, listing_of(found.files)) if agreement.listing else ()
     shown = f": {', '.join(changes[:_SHOWN])}{', ...' if len(changes) > _SHOWN else ''}" if changes else ""

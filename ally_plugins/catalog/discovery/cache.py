@@ -22,7 +22,7 @@ from ally_plugins.contract.manifest import HOST_API
 
 __all__ = ["key", "load", "now", "save"]
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 
 _MAX_BYTES: Final = 8 * 1024 * 1024
 

@@ -1,55 +1,86 @@
 """What discovery finds: plugins as values, and what could not be one.
 
-Finding them is left to `discovery` and `folders`, deciding whether one may run to `records`.
+Finding them is left to the sources, deciding whether one may run to `decide`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
 from ally_plugins.catalog.home import files as locating
-from ally_plugins.contract.manifest import Manifest, Origin
+from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.contract.values.frozen import FrozenDict
+
+from .bridge import Bridge
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.handle import Ally  # noqa: TC004 - nobody reads this annotation at run time
 
 __all__ = ["Discovery", "Found"]
 
 
 @frozen(kw_only=True)
 class Found:
-    """One installed plugin. With a `problem` it cannot be loaded; then `manifest` may be None."""
+    """One plugin that was found. With a `problem` it cannot be loaded; then `manifest` may be None.
+
+    It runs in one of four ways: `entry_point` names a class to import, `plugin` is what builds it in the host's
+    process, `daemon` is a process of its own, and a `bridge` is for what is none of these.
+    """
 
     name: str
-    distribution: str
-    version: str
-    entry_point: str
+    distribution: str = ""
+    """Whose plugin it is. A consent is bound to it."""
+    version: str = ""
+    entry_point: str = ""
+    """MODULE:CLASS, imported when the plugin is started."""
+    plugin: Callable[[Ally], Any] | None = field(default=None, eq=False)
+    """A class or factory of the source's own; such a plugin runs inline only."""
     manifest: Manifest | None = None
     manifest_path: str | None = None
     problem: str | None = None
     digest: str = ""
-    """Changes when the code does: the hashes in RECORD, for editable code the times and sizes of its files."""
+    """Changes when the code does: the hashes in RECORD, for editable code the times and sizes of its files, of a folder
+    the hash of all its files. A source of another distribution says here what else is agreed to."""
     editable: bool = False
     root: str = ""
     """The outermost package, the file of a single module, or the plugin's folder."""
-    origin: Origin = "package"
     daemon: Daemon | None = None
-    """What it ships in the place of a class, its paths absolute."""
-    legacy: Any = None
-    """The `LegacyPlugin` of a folder with a `plugin.json`."""
+    """How it runs in a process of its own; the paths are in `root`, where they are relative."""
+    bridge: Bridge | None = None
     files: Mapping[str, str] = field(default=FrozenDict(), repr=False)
     """The hashes of a folder's files; empty for a package."""
+    source: str = "packages"
+    """Who found it; set by `finding`, as the two below."""
+    origin: str = "package"
+    """What tells it from another one of its name, in commands and in `config.toml`: package, folder, or its source."""
+    terms: str = ""
+    """What else the digest covers: how it runs, where that does not stand in its files."""
+
+    @property
+    def is_class(self) -> bool:
+        """Whether it is a class to import, which runs inline and in a process alike."""
+        return self.daemon is None and self.bridge is None and self.plugin is None
 
     def content_digest(self) -> str:
-        """Return the hash of every file of the plugin. Reads them all; for folders, and with `consent = "files"`.
+        """Return the hash of every file of the plugin. Reads them all; for packages only with `consent = "files"`.
 
         Raises OSError for a folder that consent cannot cover.
         """
-        if self.origin == "folder":
-            return locating.folder_digest(locating.folder_files(self.root))
-        return locating.content_digest(self.root, self.manifest_path) if self.root else ""
+        if self.origin == "package":
+            return locating.content_digest(self.root, self.manifest_path) if self.root else ""
+        if not self.root:
+            return self.digest
+        return with_terms(locating.folder_digest(locating.folder_files(self.root)), self.terms)
+
+
+def with_terms(digest: str, terms: str) -> str:
+    """Return one digest for what a plugin is and how it runs."""
+    return hashlib.sha256(f"{digest}\0{terms}".encode("utf-8", "surrogateescape")).hexdigest() if terms else digest
 
 
 @frozen
@@ -59,6 +90,8 @@ class Discovery:
     found: tuple[Found, ...]
     problems: tuple[str, ...] = ()
     from_cache: bool = False
+    failed: Mapping[str, str] = FrozenDict()
+    """Why a source found nothing at all, by the origin of its plugins; set by `finding`."""
 
     def named(self, name: str) -> tuple[Found, ...]:
         """Return the plugins of this name."""
@@ -66,4 +99,4 @@ class Discovery:
 
     def get(self, name: str) -> Found | None:
         """Return the plugin of this name, None when none is installed."""
-        return next((found for found in self.found if found.name == name), None)
+        return next(iter(self.named(name)), None)

@@ -1,7 +1,7 @@
-"""Which plugins are installed, read from package metadata and manifests; no plugin's code is imported, ever.
+"""The source of packages: plugins in installed distributions, read from metadata and manifests; none is imported, ever.
 
 Every mistake is one line about one plugin or distribution, and all others are found. What the operator agreed to is
-the registry's business; remembering the answer is `discovery_cache`'s.
+the registry's business; remembering the answer is `cache`'s.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from ally_plugins.catalog.home.folder import read_capped
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
 from ally_plugins.contract.tables import describe
+from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import ManifestError
 
 from . import cache as discovery_cache
 from .cache_rows import freeze, thaw
 from .found import Discovery, Found
+from .source import Search, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ally_plugins.contract.process_spec import Daemon
-__all__ = ["GROUP", "Discovery", "Found", "discover"]
+__all__ = ["GROUP", "Discovery", "Found", "Packages", "discover"]
 
 GROUP: Final = "ally.plugins"
 
@@ -39,6 +41,15 @@ Distribution = Any
 
 _SEPARATORS: Final = re.compile(r"[-_.]+")
 _NAME_RULE: Final = "lower-case letters, digits, '_' and '-', not starting with '-'"
+
+
+class Packages(Source):
+    """The source of what pip and its like install."""
+
+    @override
+    def find(self, search: Search) -> Discovery:
+        """Return the plugins in installed distributions; see `discover`."""
+        return discover(search.cache_dir, search.about)
 
 
 def discover(cache_dir: Path | None = None, about: str | None = None) -> Discovery:

@@ -21,6 +21,7 @@ import orjson
 from attrs import frozen
 
 from ally_plugins.catalog.decide.placement import Interpreter
+from ally_plugins.catalog.discovery.bridge import Building
 from ally_plugins.catalog.home.folder import read_capped, write_atomically
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.tables import describe
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
 
 __all__ = [
-    "Building",
     "Environment",
     "build",
     "chosen_interpreter",
@@ -69,17 +69,6 @@ class Environment:
     path: Path
     requirements: tuple[str, ...] = ()
     problem: str = ""
-
-
-@frozen(kw_only=True)
-class Building:
-    """What building one would run: to be shown, and then given to `build`. The commands name the place beside it."""
-
-    name: str
-    path: Path
-    beside: Path
-    requirements: tuple[str, ...]
-    commands: tuple[tuple[str, ...], ...]
 
 
 def python_in(path: Path) -> Path:

@@ -17,7 +17,6 @@ from attrs import evolve, field, fields_dict, frozen
 
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.hookspecs import HOOKS
-from ally_plugins.contract.manifest import Origin
 from ally_plugins.contract.process_spec import read_process
 from ally_plugins.contract.tables import Fields
 from ally_plugins.contract.values.errors import ConfigError, EventError
@@ -33,10 +32,16 @@ if TYPE_CHECKING:
 
     from .folder import Home
 
-__all__ = ["MAX_CONFIG_BYTES", "Config", "Placement", "PluginConfig", "edit_config", "read_config"]
+__all__ = ["DEFAULT_SOURCES", "MAX_CONFIG_BYTES", "Config", "Placement", "PluginConfig", "edit_config", "read_config"]
 
 MAX_CONFIG_BYTES: Final = 1024 * 1024
 """A hundred plugins with every key take some 60 KiB."""
+
+DEFAULT_SOURCES: Final = ("packages", "folders", "code_ally")
+"""A source of another distribution is named by the operator: its code runs in the host and says what is a plugin."""
+
+_ORIGINS: Final = ("package", "folder")
+"""What the plugins of our own sources are told from others of the same name by; those of others have their source."""
 
 _DEADLINE_KINDS: Final = ("gate", "transform", "observe", "start", "stop")
 _TOPICS: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
@@ -68,8 +73,8 @@ class PluginConfig:
     """The virtual environment in the home's `envs` whose Python runs it."""
     process: Mapping[str, Any] = FrozenDict()
     """Limits and times of its process, by the names of `ProcessLimits` and `Timing`, over those of its manifest."""
-    origin: Origin | None = None
-    """Which one is meant where a folder and a package have the same name: `source` in the file."""
+    origin: str | None = None
+    """Which one is meant where several have the same name, package, folder or a source: `source` in the file."""
     grants: GrantSet = _NOTHING
     shadow: bool | frozenset[str] = False
     """True for all gates and transforms, or the names of hooks that are asked and recorded but not enforced."""
@@ -92,6 +97,8 @@ class Config:
     plugins: Mapping[str, PluginConfig] = FrozenDict()
     default: PluginConfig = PluginConfig()
     chat: ChatSettings = _DEFAULT_CHAT
+    sources: tuple[str, ...] = DEFAULT_SOURCES
+    """Who is asked for plugins, in this order."""
     text: str = field(default="", eq=False, repr=False)
     """What the file holds, for `edit_config`; not shown, since settings stand in it."""
 
@@ -137,16 +144,27 @@ def _read_text(home: Home) -> str:
 
 
 def _read(top: Fields) -> Config:
+    sources = _sources(top)
+    origins = (*_ORIGINS, *(name for name in sources if name not in DEFAULT_SOURCES))
     default = PluginConfig(limits=_limits(top, _DEFAULT_LIMITS), deadlines=_deadlines(top, FrozenDict()))
     plugins = {
-        name: _plugin(table, default) for name, table in top.children("plugins", is_plugin_name, "the name of a plugin")
+        name: _plugin(table, default, origins)
+        for name, table in top.children("plugins", is_plugin_name, "the name of a plugin")
     }
     chat = read_chat_settings(top)
     top.close()
-    return Config(plugins=MappingProxyType(plugins), default=default, chat=chat)
+    return Config(plugins=MappingProxyType(plugins), default=default, chat=chat, sources=sources)
 
 
-def _plugin(table: Fields, default: PluginConfig) -> PluginConfig:
+def _sources(top: Fields) -> tuple[str, ...]:
+    names = top.texts("sources") if "sources" in top else DEFAULT_SOURCES
+    for name in names:
+        if not is_plugin_name(name) or name in _ORIGINS:
+            top.wrong("sources", name, "the names of sources: lower-case letters, digits, '_' and '-'")
+    return names
+
+
+def _plugin(table: Fields, default: PluginConfig, origins: tuple[str, ...]) -> PluginConfig:
     gate, transform = _on_error(table)
     interpreter, environment = _python(table)
     config = PluginConfig(
@@ -156,7 +174,7 @@ def _plugin(table: Fields, default: PluginConfig) -> PluginConfig:
         interpreter=interpreter,
         environment=environment,
         process=FrozenDict(_process(table)),
-        origin=cast("Origin | None", table.word("source", ("folder", "package"))),
+        origin=table.word("source", origins),
         grants=_grants(table),
         shadow=_shadow(table),
         mandatory=table.boolean("mandatory"),
@@ -268,8 +286,8 @@ def edit_config(
     edited = _edited(text, plugin, changes, expected)
     if edited is None:
         raise ConfigError(f"{file} is written in a way that cannot be edited safely; change it by hand", file=file)
-    # All else is as it was read, and was right: the two tables with defaults for every plugin are read with this one.
-    shared: dict[str, Any] = {key: expected[key] for key in ("limits", "deadlines") if key in expected}
+    # All else is as it was read, and was right; this one is read with the keys that count for every plugin.
+    shared: dict[str, Any] = {key: expected[key] for key in ("sources", "limits", "deadlines") if key in expected}
     _checked(shared | {"plugins": {plugin: expected["plugins"][plugin]}}, file)
     try:
         write_atomically(home.config_file, edited.encode())

@@ -20,7 +20,7 @@ from ally_plugins.contract.values.errors import ConfigError
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
-    from ally_plugins.catalog.environments.build import Building
+    from ally_plugins.catalog.discovery.bridge import Building
     from ally_plugins.catalog.home.config import Placement
     from ally_plugins.catalog.registry import Registry
     from ally_plugins.cli.shell.state import State
@@ -103,9 +103,9 @@ def env(state: State, name: str, remove: bool, python: str | None, yes: bool) ->
     """Build a virtual environment for the plugin NAME, so that its dependencies are its own.
 
     Installed into it, by uv or pip: the plugin's distribution and ally-plugins, both as they are installed here; for a
-    plugin.json what it names (requirements.txt, package.json). The commands are shown before they run, since building a
-    distribution runs its author's code. A new one takes the place of an old one only when it is whole. To have a plugin
-    found here without its dependencies: install --no-deps.
+    plugin of another system what it names (requirements.txt, package.json). The commands are shown before they run,
+    since building a distribution runs its author's code. A new one takes the place of an old one only when it is
+    whole. To have a plugin found here without its dependencies: install --no-deps.
 
     \b
     Example:
@@ -125,7 +125,7 @@ def _build(state: State, name: str, python: str | None, *, yes: bool) -> None:
     registry = state.registry
     record = registry.get(name)
     building = _planned(state, record, python)
-    for line in _downloads(record):
+    for line in record.bridge.downloads() if record.bridge is not None else ():
         echo(f"downloads: {inert(line)}", to_stderr=state.as_json)
     for words in building.commands:
         echo(f"$ {inert(shlex.join(words))}", to_stderr=state.as_json)
@@ -147,24 +147,10 @@ def _planned(state: State, record: PluginRecord, python: str | None) -> Building
     if record.origin == "package":
         requirements = [*requirement_of(record.distribution), *requirement_of("ally-plugins")]
         return environments.plan(state.home, record.name, requirements, python)
-    building = _planned_legacy(state, record)
+    building = record.bridge.plan_install(state.home) if record.bridge is not None else None
     if building is None:
         raise ConfigError(f"{record.label!r} is no installed package, and names nothing to be installed", path="env")
     return building
-
-
-def _planned_legacy(state: State, record: PluginRecord) -> Building | None:
-    from ally_plugins.catalog.environments.code_ally import plan_install
-
-    legacy = record.found.legacy if record.found is not None else None
-    return plan_install(state.home, legacy) if legacy is not None else None
-
-
-def _downloads(record: PluginRecord) -> tuple[str, ...]:
-    from ally_plugins.catalog.environments.code_ally import downloads
-
-    legacy = record.found.legacy if record.found is not None else None
-    return downloads(legacy) if legacy is not None else ()
 
 
 def _pass_on(state: State, line: str) -> None:
@@ -173,7 +159,7 @@ def _pass_on(state: State, line: str) -> None:
 
 
 def _tell_built(state: State, record: PluginRecord, building: Building) -> None:
-    in_use = record.origin == "folder" or record.config.environment == building.name
+    in_use = record.bridge is not None or record.config.environment == building.name
     if state.as_json:
         print_json({"environment": building.name, "path": str(building.path), "in_use": in_use,
                     "commands": building.commands})  # fmt: skip

@@ -89,6 +89,7 @@ def _head(record: PluginRecord) -> list[str]:
     rows = [
         ("  state", f"{paint_state(record.state)}{': ' if record.reason else ''}{inert(record.reason)}"),
         ("  comes from", inert(record.source)),
+        ("  found by", inert(record.found_by) or "-"),
         ("  entry point", inert(record.entry_point) or "-"),
         ("  files", inert(record.found.root if record.found else "") or "-"),
         *((f"  {heading}", text) for heading, text in process_rows(record)),

@@ -98,6 +98,7 @@ def _data(record: PluginRecord) -> dict[str, Any]:
         "entry_point": record.entry_point,
         "label": record.label,
         "source": record.source,
+        "found_by": record.found_by,
         "placement": record.placement,
         "command": record.daemon.command if record.daemon is not None else None,
         "grants": record.granted.texts() if record.is_enabled else [],

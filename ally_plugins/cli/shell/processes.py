@@ -50,7 +50,8 @@ def process_rows(record: PluginRecord, grants: GrantSet | None = None) -> list[t
         ]
     if record.placement == "process":
         rows.append(("variables", _variables(record, record.granted if grants is None else grants)))
-    return [*rows, *_legacy_rows(record)]
+    bridge = record.bridge
+    return [*rows, *((inert(heading), inert(text)) for heading, text in (bridge.rows() if bridge is not None else ()))]
 
 
 def _command(words: tuple[str, ...]) -> str:
@@ -91,38 +92,18 @@ def _variables(record: PluginRecord, grants: GrantSet) -> str:
     return f"the usual ones (PATH, HOME, ...), and {', '.join(words)}"
 
 
-def _legacy_rows(record: PluginRecord) -> list[tuple[str, str]]:
-    legacy = record.found.legacy if record.found is not None else None
-    if legacy is None:
-        return []
-    rows = [("program", f"{inert(tool.name)}: {_command((tool.command, *tool.args))}, for each call")
-            for tool in legacy.tools if tool.command]  # fmt: skip
-    if legacy.confirmations:
-        rows.append(("asks you", f"before each run of {', '.join(map(inert, sorted(legacy.confirmations)))}"))
-    if legacy.activation == "tagged":
-        rows.append(("active", f"only after a message with +{inert(legacy.name)}"))
-    rows += [("downloads", inert(line)) for line in _downloads(legacy)]
-    return [*rows, *(("warning", inert(text)) for text in legacy.warnings)]
-
-
-def _downloads(legacy: Any) -> tuple[str, ...]:
-    """Return what would be run to install what it needs, and what the file lists, line by line."""
-    from ally_plugins.catalog.environments.code_ally import downloads
-
-    return downloads(legacy)
-
-
 def process_data(record: PluginRecord) -> dict[str, Any]:
     """Return the same as data; `daemon` is null for what runs inline."""
     daemon = record.daemon
     return {
         "placement": record.placement,
         "origin": record.origin,
+        "found_by": record.found_by,
         "label": record.label,
         "trust": f"it {trust(record)}",
         "variables": record.variables,
         "daemon": None if daemon is None else _daemon_data(daemon),
-        "legacy": _legacy_data(record),
+        "bridge": None if record.bridge is None else dict(record.bridge.data()),
     }
 
 
@@ -137,18 +118,4 @@ def _daemon_data(daemon: Daemon) -> dict[str, Any]:
         "talks_back": daemon.talks_back,
         "limits": asdict(daemon.limits),
         "timing": asdict(daemon.timing),
-    }
-
-
-def _legacy_data(record: PluginRecord) -> dict[str, Any] | None:
-    legacy = record.found.legacy if record.found is not None else None
-    if legacy is None:
-        return None
-    return {
-        "programs": {tool.name: (tool.command, *tool.args) for tool in legacy.tools if tool.command},
-        "confirmations": sorted(legacy.confirmations),
-        "activation": legacy.activation,
-        "runtime": legacy.runtime,
-        "downloads": _downloads(legacy),
-        "warnings": legacy.warnings,
     }

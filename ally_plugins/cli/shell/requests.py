@@ -56,6 +56,7 @@ def _identity(plan: Plan) -> list[str]:
     editable = " (editable: its code may change at any time)" if found is not None and found.editable else ""
     rows = [
         ("  comes from", f"{inert(record.source)}{editable}"),
+        ("  found by", inert(record.found_by) or "-"),
         ("  entry point", inert(record.entry_point) or "-"),
         ("  files", inert(found.root) if found is not None else "-"),
         *((f"  {heading}", text) for heading, text in process_rows(record, plan.grants)),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
-    from ally_plugins.host.code_ally.activations import SessionActivations
-    from ally_plugins.host.code_ally.talkback import TalkBackServer
+    from ally_plugins.host.sessions.activations import SessionActivations
+    from ally_plugins.host.sockets.talkback import TalkBackServer
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
     from ally_plugins.runtime.processes.launcher import Launcher

@@ -16,6 +16,7 @@ from attrs import define, field
 
 from ally_plugins import __version__
 from ally_plugins.catalog.decide.record import PluginRecord
+from ally_plugins.catalog.discovery.bridge import BridgedPlugin
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.manifest import HOST_API
 from ally_plugins.contract.process_spec import Daemon
@@ -34,7 +35,6 @@ from .hooks import remote_implementations, remote_observers
 from .lane import DaemonLane
 
 if TYPE_CHECKING:
-    from ally_plugins.catalog.code_ally.plugin import LegacyPlugin
     from ally_plugins.host.bus.bus import PluginMessageBus
     from ally_plugins.runtime.processes.stderrlog import StderrLog  # noqa: TC004 - nobody reads this annotation at run time
 
@@ -54,22 +54,18 @@ class Remote:
     plugin: Plugin
     record: PluginRecord
     daemon: Daemon | None
-    """None for a plugin of Code-Ally's that has only programs, run once for each call."""
+    """None for a plugin of another system that has only programs, run once for each call."""
     is_declared: bool
     side: RemoteSide
     lane: DaemonLane
     calls: DaemonCalls
     log: StderrLog
     offers: Offers = field(init=False)
+    bridged: BridgedPlugin | None = field(init=False, default=None)
+    """What is done in the host for a plugin of another system, from its start on."""
 
     def __attrs_post_init__(self) -> None:
         self.offers = Offers(self)
-
-    @property
-    def legacy(self) -> LegacyPlugin | None:
-        """What its `plugin.json` says, for a plugin of Code-Ally's."""
-        found = self.record.found
-        return found.legacy if found is not None else None
 
     def told(self) -> dict[str, Any]:
         """Return what a daemon is told when it is greeted."""
@@ -162,9 +158,8 @@ def new_remote(
 ) -> Remote:
     """Return what a plugin needs to run outside; nothing of it runs yet."""
     lane = DaemonLane(plugin.name, Observers(types=frozenset()))
-    found = record.found
-    if found is not None and found.legacy is not None:
-        side.activations.add(plugin.name, found.legacy.activation)
+    if record.bridge is not None:
+        side.activations.add(plugin.name, record.manifest.activation)
         lane.was_active = partial(side.activations.was_active, plugin.name)
     calls = DaemonCalls(plugin, bus, lane, side.acknowledge)
     log = side.stderr_log(plugin.name)

@@ -1,7 +1,7 @@
-"""Daemons that listen on a Unix socket, Code-Ally's among them: how their process is started and spoken with.
+"""Daemons that listen on a Unix socket: how their process is started and spoken with.
 
-They hear events and answer calls of their own methods; who wants to call the host connects to its socket. What their
-folders say is read in `legacy`, which also has the sockets themselves.
+They hear events and answer calls of their own methods; who wants to call the host connects to its socket. The sockets
+themselves are `host.sockets`'.
 """
 
 from __future__ import annotations
@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from ally_plugins.catalog.code_ally.plugin import LegacyPlugin, path_problem
-from ally_plugins.catalog.code_ally.settingfields import config_environment
-from ally_plugins.catalog.environments.code_ally import Installed, find_installed
-from ally_plugins.contract.process_spec import Daemon
+from ally_plugins.contract.process_spec import Daemon, path_problem
 from ally_plugins.contract.values.errors import PluginError, ValidationRefused
-from ally_plugins.host.code_ally.claims import MARK_VARIABLE, SocketClaim, claim_in_thread
-from ally_plugins.host.code_ally.sockets import SocketLink
-from ally_plugins.host.code_ally.talkback import SOCKET_VARIABLE, TOKEN_VARIABLE
+from ally_plugins.host.sockets.claims import MARK_VARIABLE, SocketClaim, claim_in_thread
+from ally_plugins.host.sockets.link import SocketLink
+from ally_plugins.host.sockets.talkback import SOCKET_VARIABLE, TOKEN_VARIABLE
 from ally_plugins.runtime.lanes.link import DaemonGone, Link
 from ally_plugins.runtime.processes.process import Process, ProcessSpec
 from ally_plugins.wire.methods import read_params
@@ -33,27 +30,10 @@ from .supervisor import StartFailed
 if TYPE_CHECKING:
     from .peer import Peer
 
-__all__ = ["SocketOpener", "legacy_environment", "legacy_installed"]
+__all__ = ["SocketOpener"]
 
 SOCKET_PATH: str = "SOCKET_PATH"
 """The variable that tells a daemon where to listen; Code-Ally's daemons know it."""
-
-
-def legacy_installed(remote: Remote, legacy: LegacyPlugin | None) -> Installed:
-    """Return what a plugin's commands are run with. Raises StartFailed when it has not been installed."""
-    home = remote.side.home
-    if legacy is None or home is None:
-        return Installed()
-    installed = find_installed(home, legacy)
-    if installed.problem:
-        raise StartFailed(installed.problem, is_final=True)
-    return installed
-
-
-def legacy_environment(remote: Remote, legacy: LegacyPlugin | None, installed: Installed) -> dict[str, str]:
-    """Return the variables that a plugin's settings and its own environment set."""
-    settings = config_environment(legacy.settings, remote.record.settings) if legacy is not None else {}
-    return {**settings, **installed.variables}
 
 
 @define(eq=False)
@@ -62,7 +42,6 @@ class SocketOpener:
 
     remote: Remote
     daemon: Daemon
-    legacy: LegacyPlugin | None
     run_id: str
     """What `{session_id}` in the path becomes: this host, and no other."""
     _claim: SocketClaim | None = field(init=False, default=None)
@@ -72,24 +51,20 @@ class SocketOpener:
     async def launch(self) -> Process:
         """Claim the path, which may end an orphan there, and start the process. Raises StartFailed, CannotExecute."""
         remote = self.remote
-        await begin(remote)
-        installed = legacy_installed(remote, self.legacy)
+        daemon = await begin(remote, self.daemon)
         path = self._path()
         self._release()
         try:
             self._claim = claim = await claim_in_thread(path, remote.plugin.name)
         except (OSError, PluginError) as error:
             raise StartFailed(f"cannot listen at {path!r}: {error}", is_final=True) from None
-        more = {SOCKET_PATH: path, MARK_VARIABLE: claim.mark, **legacy_environment(remote, self.legacy, installed)}
-        program, *arguments = self.daemon.command
-        if installed.python and program in {"python", "python3"}:
-            program = installed.python
+        more = {**daemon.env, SOCKET_PATH: path, MARK_VARIABLE: claim.mark}
         spec = ProcessSpec(
             name=remote.plugin.name,
-            argv=(program, *arguments),
-            cwd=self.daemon.cwd or remote.side.working_dir(),
+            argv=daemon.command,
+            cwd=daemon.cwd or remote.side.working_dir(),
             env=remote.environment({**more, **await self._talk_back()}),
-            limits=self.daemon.limits,
+            limits=daemon.limits,
             stdio=False,
         )
         self._process = process = await remote.side.launcher.launch(spec, None, remote.log.write)

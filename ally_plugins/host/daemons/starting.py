@@ -1,4 +1,4 @@
-"""Which opener and restarts a daemon has: by its transport, and by Code-Ally's numbers for a plugin of Code-Ally's."""
+"""Which opener and restarts a daemon has: by its transport, and by the rule of another system where it has one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["new_supervisor", "restarts_of"]
 
 
 def new_supervisor(remote: Remote, daemon: Daemon) -> Supervisor:
-    """Return the supervisor of a daemon's process, as its transport and Code-Ally's own numbers want it."""
+    """Return the supervisor of a daemon's process, as its transport and its own rule want it."""
     opener = cast("Opener", StdioOpener(remote, daemon))
     if daemon.transport == "socket":
         from .sockets import SocketOpener  # only where there is one
 
-        opener = SocketOpener(remote, daemon, remote.legacy, new_id("h"))
+        opener = SocketOpener(remote, daemon, new_id("h"))
     return Supervisor(
         remote.plugin, remote.lane, opener, daemon.timing, restarts_of(daemon), remote.can_read, remote.is_gone
     )
@@ -34,8 +34,5 @@ def new_supervisor(remote: Remote, daemon: Daemon) -> Supervisor:
 
 def restarts_of(daemon: Daemon) -> RestartPolicy:
     """Return when a daemon that failed is started again."""
-    if daemon.legacy:
-        from ally_plugins.catalog.code_ally.limits import MAX_RESTARTS, RESTART_DELAY  # only where there is one
-
-        return LinearBackoff(RESTART_DELAY, MAX_RESTARTS)
-    return Backoff(random.random)
+    own = daemon.restarts
+    return Backoff(random.random) if own is None else LinearBackoff(own.delay, own.most)

@@ -57,14 +57,14 @@ class StdioOpener:
     async def launch(self) -> Process:
         """Start the process."""
         remote = self.remote
-        await begin(remote)
+        daemon = await begin(remote, self.daemon)
         peer = self._peer = make_peer(remote, self._is_lost)
         spec = ProcessSpec(
             name=remote.plugin.name,
-            argv=self.daemon.command,
-            cwd=self.daemon.cwd or remote.side.working_dir(),
-            env=remote.environment(),
-            limits=self.daemon.limits,
+            argv=daemon.command,
+            cwd=daemon.cwd or remote.side.working_dir(),
+            env=remote.environment(daemon.env),
+            limits=daemon.limits,
         )
         return await remote.side.launcher.launch(spec, lambda: peer, remote.log.write)
 
@@ -108,13 +108,22 @@ class StdioOpener:
         return last_words(self.remote)
 
 
-async def begin(remote: Remote) -> None:
-    """Make ready for a new process: all that it may run must be what was agreed to. Raises StartFailed."""
+async def begin(remote: Remote, daemon: Daemon) -> Daemon:
+    """Make ready for a new process, and return how it is started: all that it may run must be what was agreed to.
+
+    Raises StartFailed.
+    """
     remote.log.end()
     remote.log.forget_tail()
     problem = await asyncio.to_thread(remote.record.make_ready)  # it reads them all
     if problem:
         raise StartFailed(problem, is_final=True)
+    if remote.bridged is None:
+        return daemon
+    try:
+        return remote.bridged.process(daemon)
+    except PluginError as error:
+        raise StartFailed(str(error), is_final=True) from None
 
 
 def make_peer(remote: Remote, lost: Callable[[str], None]) -> Peer:

@@ -153,7 +153,7 @@ class Crew:
         plugin, record = member.plugin, member.record
         if self._manager.has_plugin(plugin.name):  # the instance before this one
             self._manager.unregister(name=plugin.name)
-        if member.factory is None and (record.daemon is not None or _is_legacy(record)):
+        if member.factory is None and (record.daemon is not None or record.bridge is not None):
             from ally_plugins.host.daemons.member import (
                 new_remote,  # with the wire and all that, only where there are daemons
             )
@@ -240,12 +240,12 @@ class Crew:
                 self._fail(plugin, f"it could not start: {error}")
                 await remote.lane.close()
                 return
-        if (legacy := remote.legacy) is not None:
-            from ally_plugins.host.daemons.code_ally import LegacyMember  # only where there is one
+        if (bridge := remote.record.bridge) is not None:
+            from ally_plugins.host.daemons.bridged import open_bridge  # only where there is one
 
             plugin.set_state(RunState.STARTING)
             try:
-                await LegacyMember(remote, legacy, self.bus).offer()
+                await open_bridge(remote, bridge, self.bus)
             except PluginError as error:
                 self._fail(plugin, f"it could not start: {error}")
                 await remote.lane.close()
@@ -355,10 +355,6 @@ def options_of(record: PluginRecord) -> PluginOptions:
         shadow=config.shadow,
         mandatory=config.mandatory,
     )
-
-
-def _is_legacy(record: PluginRecord) -> bool:
-    return record.found is not None and record.found.legacy is not None
 
 
 def _secrets(record: PluginRecord) -> tuple[str, ...]:

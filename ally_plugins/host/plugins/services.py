@@ -14,9 +14,9 @@ from ally_plugins.host.bus.capabilities import CAPABILITIES
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
-    from ally_plugins.host.code_ally.activations import SessionActivations
-    from ally_plugins.host.code_ally.talkback import TalkBackServer
     from ally_plugins.host.durable.feeds import Feeds
+    from ally_plugins.host.sessions.activations import SessionActivations
+    from ally_plugins.host.sockets.talkback import TalkBackServer
     from ally_plugins.journal.journal import Journal
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
@@ -77,8 +77,8 @@ class Outside:
 
     async def talk_back(self) -> TalkBackServer:
         """Return the host's own socket for daemons that talk back; it listens from its first use on."""
-        from ally_plugins.host.code_ally.places import short_directory
-        from ally_plugins.host.code_ally.talkback import TalkBackServer
+        from ally_plugins.host.sockets.places import short_directory
+        from ally_plugins.host.sockets.talkback import TalkBackServer
 
         if self._talk_back is None:
             server = TalkBackServer(self.home.run_dir if self.home is not None else short_directory())

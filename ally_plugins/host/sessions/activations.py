@@ -1,7 +1,7 @@
-"""Which plugins of Code-Ally's are active in which session: `+name` and `-name` in what the person says.
+"""Which plugins are active in which session: `+name` and `-name` in what the person says.
 
-What the words mean is `legacy.activation`'s; the journal keeps them. An inactive plugin hears no events of the session,
-and its tools are not run for it.
+What the words mean is decided in `policy.activation`; the journal keeps them. An inactive plugin hears no events of the
+session, and its tools are not run for it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ally_plugins.journal.reading import Reading
 from ally_plugins.journal.values import Record
 
 if TYPE_CHECKING:
-    from ally_plugins.catalog.code_ally.activation import Activations
-    from ally_plugins.catalog.code_ally.plugin import Activation
+    from ally_plugins.contract.manifest import Activation
     from ally_plugins.journal.journal import Journal
+    from ally_plugins.policy.activation import Activations
 
 __all__ = ["SessionActivations"]
 
@@ -28,7 +28,7 @@ KIND: Final = "activation"
 
 
 class SessionActivations:
-    """The activations of one host's sessions; without a plugin of Code-Ally's it has nothing to do."""
+    """The activations of one host's sessions; without a plugin of a system that knows tags it has nothing to do."""
 
     def __init__(self, journal: Callable[[], Journal | None], now_ms: Callable[[], int]) -> None:
         self._journal = journal
@@ -66,7 +66,7 @@ class SessionActivations:
 
     def of(self, session_id: str) -> Activations:
         """Return what is active in a session, as it was left when the session is found again."""
-        from ally_plugins.catalog.code_ally.activation import Activations  # only where there is such a plugin
+        from ally_plugins.policy.activation import Activations  # only where there is such a plugin
 
         known = self._sessions.get(session_id)
         if known is None:

@@ -12,8 +12,8 @@ from typing import Final, Literal
 from attrs import field, frozen
 
 from ally_plugins.contract.grants import Grant
-from ally_plugins.contract.manifest import Manifest, Request
-from ally_plugins.contract.process_spec import Daemon, Timing
+from ally_plugins.contract.manifest import Activation, Manifest, Request
+from ally_plugins.contract.process_spec import Daemon, Restarts, Timing, path_problem
 from ally_plugins.contract.settings import Setting
 from ally_plugins.contract.tables import describe
 from ally_plugins.contract.values.errors import ManifestError
@@ -22,7 +22,6 @@ from ally_plugins.contract.values.frozen import EMPTY, FrozenDict
 from . import limits as numbers
 
 __all__ = [
-    "Activation",
     "Background",
     "Dependencies",
     "Health",
@@ -32,28 +31,14 @@ __all__ = [
     "ToolKind",
     "command_problem",
     "events_problem",
-    "path_problem",
 ]
 
-Activation = Literal["always", "tagged"]
 Runtime = Literal["python3", "node"]
 ToolKind = Literal["background_rpc", "executable"]
 
 SESSION_PLACEHOLDER: Final = "{session_id}"
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
-
-
-def path_problem(path: str) -> str | None:
-    """Return why a daemon cannot listen at `path`, None when it can."""
-    if not path.startswith("/"):
-        return f"{path!r} is relative, expected an absolute path"
-    if not path.isprintable():
-        return f"{path!r} has control characters, expected a path without"
-    length = max(len(path), len(path.encode("utf-8", "replace")))
-    if length > numbers.LONGEST_SOCKET_PATH:
-        return f"has {length} characters, expected at most {numbers.LONGEST_SOCKET_PATH}"
-    return None
 
 
 def command_problem(command: str) -> str | None:
@@ -186,6 +171,7 @@ class LegacyPlugin:
             requests=tuple(asked.values()),
             settings={**self.settings, **other.settings},
             daemon=self.as_daemon(talks_back=self.talks_back(beside)),
+            activation=self.activation,
         )
 
     def as_daemon(
@@ -217,7 +203,7 @@ class LegacyPlugin:
                 ping_timeout=health.timeout,
                 ping_retries=health.retries,
             ),
-            legacy=True,
+            restarts=Restarts(delay=numbers.RESTART_DELAY, most=numbers.MAX_RESTARTS),
         )
 
     def _requests(self) -> list[Request]:

@@ -21,7 +21,6 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from ally_plugins.catalog.code_ally.limits import GRACE
 from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.contract.values.errors import PluginError
 from ally_plugins.runtime.processes.unixsocket import who_listens
@@ -32,6 +31,8 @@ __all__ = ["MARK_VARIABLE", "SocketClaim", "SocketTaken", "claim_in_thread", "cl
 
 MARK_VARIABLE: Final = "ALLY_DAEMON_MARK"
 """The variable that proves that a process is the daemon of a claim; a number alone may be anybody's by now."""
+
+GRACE: Final = 5.0  # seconds from SIGTERM to SIGKILL for an orphan, as for a daemon of this host
 
 _START_TIME: Final = 19  # field 22 of /proc/PID/stat, counted from the state, which is what follows the name
 _LOCK_TRIES: Final = 10

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 from attrs import evolve
 
 from ally_plugins.contract.grants import LONGEST_NAME, is_plugin_name
-from ally_plugins.contract.manifest import Manifest, Request
+from ally_plugins.contract.manifest import Activation, Manifest, Request
+from ally_plugins.contract.process_spec import path_problem
 from ally_plugins.contract.tables import describe
 from ally_plugins.contract.values.codec import decode
 from ally_plugins.contract.values.errors import ManifestError
@@ -20,7 +21,6 @@ from . import limits as numbers
 from .jsonfields import JsonFields
 from .plugin import (
     SESSION_PLACEHOLDER,
-    Activation,
     Background,
     Dependencies,
     Health,
@@ -29,7 +29,6 @@ from .plugin import (
     Runtime,
     command_problem,
     events_problem,
-    path_problem,
 )
 from .settingfields import read_config
 from .toolfields import read_tools
@@ -37,9 +36,7 @@ from .toolfields import read_tools
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LEGACY_NAME", "MAX_LEGACY_BYTES", "LegacyPlugin", "LegacyTool", "read_legacy"]
-
-LEGACY_NAME: Final = "plugin.json"
+__all__ = ["MAX_LEGACY_BYTES", "LegacyPlugin", "LegacyTool", "read_legacy"]
 
 MAX_LEGACY_BYTES: Final = 1024 * 1024
 """Larger files are refused unread. Schemas of tools make these files larger than an `ally-plugin.toml`."""

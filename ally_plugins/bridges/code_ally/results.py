@@ -1,39 +1,29 @@
 """What a tool of Code-Ally's answered, as our result: the rules for daemons' methods and for programs.
 
-Pure: how the answer came is left to `sockets` and `executable`.
+Pure: how the answer came is left to the host.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from attrs import frozen
-
-from ally_plugins.catalog.code_ally.limits import MAX_OUTPUT
 from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import EventError
+from ally_plugins.host.sockets.messages import MAX_VALUES, has_too_many, quotable
 
-from .messages import MAX_VALUES, has_too_many, quotable
+from .limits import MAX_OUTPUT
 
-__all__ = ["Ran", "executable_result", "rpc_result"]
+if TYPE_CHECKING:
+    from ally_plugins.contract.programs import Ran
+
+__all__ = ["executable_result", "rpc_result"]
 
 _SHOWN: Final = 4_000
 """Characters of a program's raw output, and as many of its stderr, that an error shows."""
 
 _DESCRIBED: Final = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-
-
-@frozen(kw_only=True)
-class Ran:
-    """How one run of a program ended. `is_cut` says that it wrote more than is kept in `stdout`."""
-
-    stdout: bytes = b""
-    stderr: bytes = b""
-    is_cut: bool = False
-    ended: str = ""
-    """How it ended, in words, where that was not with code 0."""
 
 
 def rpc_result(value: Any) -> ToolResult:

@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 
 from attrs import define, field
 
-from ally_plugins.catalog.code_ally.limits import LONGEST_SOCKET_PATH
+from ally_plugins.contract.process_spec import LONGEST_SOCKET_PATH
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import RefusedError, UnavailableRefused, VersionError
 from ally_plugins.runtime.processes.unixsocket import listening_socket, other_end

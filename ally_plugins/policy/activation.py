@@ -1,4 +1,4 @@
-"""Which Code-Ally plugins are active in a session: `always`, or `tagged`, which `+name` in the person's words turns on.
+"""Which plugins are active in a session: `always`, or `tagged`, which `+name` in the person's words turns on.
 
 The words themselves go on to the model as they are. What an inactive plugin is not given is left to the host: its tools
 and events. Gates and transforms are not turned off by words in a message.
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from attrs import define, field, frozen
 
-from .plugin import Activation
+from ally_plugins.contract.manifest import Activation
 
 __all__ = ["Activations", "Tag", "find_tags"]
 

@@ -1,75 +1,31 @@
-"""Tools that are programs: one process a call, a JSON object on its standard input, and one on its standard output.
+"""Running a program once, to its end: what it is given on its standard input, and what it writes.
 
-Who starts processes and ends their trees is the launcher; what the output means stands in `results`.
+Which program, and what its output means, is left to whoever runs it; ending its tree is the launcher's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from ally_plugins.catalog.code_ally import limits as numbers
-from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.programs import Ran
 from ally_plugins.contract.values.compat import override
-from ally_plugins.contract.values.conversation import ToolResult
-from ally_plugins.contract.values.errors import CannotExecute, EncodeError
-from ally_plugins.runtime.processes.launcher import Launcher
-from ally_plugins.runtime.processes.process import Process, ProcessSpec
-from ally_plugins.runtime.processes.stdio import CHUNK
 
-from .results import Ran, executable_result
+from .stdio import CHUNK
 
 if TYPE_CHECKING:
-    from ally_plugins.catalog.code_ally.plugin import LegacyTool
+    from .launcher import Launcher
+    from .process import Process, ProcessSpec
 
-__all__ = ["Programs", "run_program"]
+__all__ = ["run_program"]
 
+GRACE: Final = 5.0  # seconds from SIGTERM to SIGKILL; Code-Ally's number, as is the next
+MAX_OUTPUT: Final = 10 * 1024 * 1024  # bytes; the rest is read, so that the program can end, and left out
 _STDERR_KEPT: Final = 64 * 1024  # the end of it, which says why it failed
-
-
-@frozen(kw_only=True)
-class Programs:
-    """Where and with what one plugin's programs run. `python` is the one of its own environment."""
-
-    launcher: Launcher
-    folder: str
-    environment: Mapping[str, str]
-    python: str = ""
-    make_ready: Callable[[], str] | None = None
-    """See `PluginRecord.make_ready`; called before each run, in a thread."""
-
-    def command(self, words: Sequence[str]) -> tuple[str, ...]:
-        """Return a command as it is run: `python3` and `python` are the environment's own."""
-        program, *arguments = words
-        own = self.python if self.python and program in {"python", "python3"} else program
-        return (own, *arguments)
-
-    async def run(self, tool: LegacyTool, arguments: Mapping[str, Any]) -> ToolResult:
-        """Run a tool's program once. What goes wrong is a result; cancelling ends the program's whole tree."""
-        if self.make_ready is not None and (problem := await asyncio.to_thread(self.make_ready)):
-            return ToolResult(success=False, error=f"{tool.name!r} is not run: {problem}")
-        spec = ProcessSpec(
-            name=tool.name,
-            argv=self.command((tool.command, *tool.args)),
-            cwd=f"{self.folder}/{tool.cwd}" if tool.cwd else self.folder,
-            env=self.environment,
-        )
-        try:
-            ran = await run_program(self.launcher, spec, encode(arguments) + b"\n", tool.timeout)
-        except EncodeError as error:
-            return ToolResult(success=False, error=f"{tool.name!r} was not run: {error}")
-        except CannotExecute as error:
-            return ToolResult(success=False, error=str(error))
-        except TimeoutError:
-            return ToolResult(
-                success=False, error=f"{tool.name!r} did not end within {tool.timeout:g} s and was stopped"
-            )
-        return executable_result(tool.name, ran)
 
 
 async def run_program(
@@ -78,8 +34,8 @@ async def run_program(
     given: bytes,
     timeout: float,
     *,
-    grace: float = numbers.GRACE,
-    max_output: int = numbers.MAX_OUTPUT,
+    grace: float = GRACE,
+    max_output: int = MAX_OUTPUT,
 ) -> Ran:
     """Run a program until it ends, `timeout` seconds at most, and end everything that it has started.
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.catalog.code_ally.limits import GRACE
 from ally_plugins.contract.tools.declared import MAX_DESCRIPTION
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import ToolCallError
 from ally_plugins.contract.values.frozen import FrozenDict
 
+from .limits import GRACE
 from .results import rpc_result
 
 if TYPE_CHECKING:
-    from ally_plugins.catalog.code_ally.plugin import LegacyPlugin, LegacyTool
+    from ally_plugins.catalog.discovery.bridge import BridgeHost
 
-    from .executable import Programs
-    from .sockets import SocketLink
+    from .plugin import LegacyPlugin, LegacyTool
+    from .programs import Programs
 
 __all__ = ["MARGIN", "describe_tool", "fill_subtext", "legacy_tools"]
 
@@ -31,16 +31,10 @@ Handler = Callable[..., Awaitable[ToolResult]]
 
 
 def legacy_tools(
-    plugin: LegacyPlugin,
-    link: Callable[[], SocketLink | None],
-    programs: Programs | None = None,
-    state: Callable[[], str] = lambda: "never started",
+    plugin: LegacyPlugin, host: BridgeHost, programs: Programs | None = None
 ) -> list[tuple[Handler, dict[str, Any]]]:
-    """Return a handler and what describes it, as `bus.register` takes them, for each tool of a plugin.
-
-    `link` gives the way to its running daemon, None while there is none; then `state` says in a word why.
-    """
-    return [(_handler(plugin, tool, link, programs, state), describe_tool(tool)) for tool in plugin.tools]
+    """Return a handler and what describes it, as `host.offer_tool` takes them, for each tool of a plugin."""
+    return [(_handler(plugin, tool, host, programs), describe_tool(tool)) for tool in plugin.tools]
 
 
 def describe_tool(tool: LegacyTool) -> dict[str, Any]:
@@ -67,19 +61,12 @@ def fill_subtext(template: str, arguments: Mapping[str, Any]) -> str:
     return template
 
 
-def _handler(
-    plugin: LegacyPlugin,
-    tool: LegacyTool,
-    link: Callable[[], SocketLink | None],
-    programs: Programs | None,
-    state: Callable[[], str],
-) -> Handler:
+def _handler(plugin: LegacyPlugin, tool: LegacyTool, host: BridgeHost, programs: Programs | None) -> Handler:
     async def call(**arguments: Any) -> ToolResult:
-        found = link()
-        if found is None:
-            return ToolResult(success=False, error=_not_running(plugin, tool, state()))
+        if not host.can_call:
+            return ToolResult(success=False, error=_not_running(plugin, tool, host.state))
         try:
-            return rpc_result(await found.call(tool.method, arguments, tool.timeout))
+            return rpc_result(await host.call(tool.method, arguments, tool.timeout))
         except ToolCallError as error:
             return ToolResult(success=False, error=str(error))
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from ally_plugins.catalog.code_ally import limits as numbers
+from ally_plugins.contract.process_spec import Timing
 from ally_plugins.contract.values.errors import EncodeError, PluginError, ToolCallError
 from ally_plugins.contract.values.events import Event, EventsDropped
 from ally_plugins.runtime.lanes.link import DaemonGone, NotSent
@@ -29,6 +29,11 @@ from .messages import call_message, event_message, read_answer
 __all__ = ["LinkCounts", "SocketLink", "connect"]
 
 _log: Final = logging.getLogger(__name__)
+
+_TIMING: Final = Timing()
+CALL_TIMEOUT: Final = 30.0  # seconds for one call of a daemon's method; Code-Ally's number, as are the next two
+NOTIFICATION_TIMEOUT: Final = 5.0  # seconds for one event, from connect until it is written
+MAX_RESPONSE: Final = 10 * 1024 * 1024  # bytes of one answer
 
 QUEUE: Final = 1024
 """Events that wait for one daemon; the oldest are dropped. Its lane stops at half of it, so that few ever are."""
@@ -95,9 +100,9 @@ class SocketLink:
     plugin: str
     path: str
     is_running: Callable[[], bool] = lambda: True
-    notification_timeout: float = numbers.NOTIFICATION_TIMEOUT
-    health_timeout: float = numbers.HEALTH_TIMEOUT
-    max_response: int = numbers.MAX_RESPONSE
+    notification_timeout: float = NOTIFICATION_TIMEOUT
+    health_timeout: float = _TIMING.ping_timeout
+    max_response: int = MAX_RESPONSE
     on_writable: Callable[[], None] = lambda: None
     counts: LinkCounts = field(init=False, factory=LinkCounts)
     _queue: deque[Event] = field(init=False, factory=deque)
@@ -112,7 +117,7 @@ class SocketLink:
 
     # --- calls ---
 
-    async def call(self, method: str, params: Mapping[str, Any], timeout: float = numbers.RPC_TIMEOUT) -> Any:
+    async def call(self, method: str, params: Mapping[str, Any], timeout: float = CALL_TIMEOUT) -> Any:
         """Call a method of the daemon's own within `timeout` seconds, and return its frozen result.
 
         Raises ToolCallError, whose text may be shown to the model, and NotSent for params that JSON cannot say.
@@ -172,7 +177,7 @@ class SocketLink:
     # --- health ---
 
     async def wait_ready(
-        self, timeout: float = numbers.STARTUP_TIMEOUT, exited: asyncio.Future[Any] | None = None
+        self, timeout: float = _TIMING.startup_timeout, exited: asyncio.Future[Any] | None = None
     ) -> None:
         """Wait until the daemon's socket accepts, `timeout` seconds at most.
 

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from attrs import evolve, frozen
 
+from ally_plugins.catalog.discovery.bridge import Building
+from ally_plugins.catalog.environments import build as environments
 from ally_plugins.catalog.home.folder import Home, read_capped
 from ally_plugins.contract.values.errors import OperatorError
 
-from . import build as environments
-from .build import Building
-
 if TYPE_CHECKING:
-    from ally_plugins.catalog.code_ally.plugin import LegacyPlugin
+    from .plugin import LegacyPlugin
 
 __all__ = ["Installed", "downloads", "find_installed", "install", "plan_install"]
 

@@ -1,0 +1,126 @@
+"""How a plugin of Code-Ally's runs: what is shown and installed for the catalog, its tools and process for the host."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, evolve, field, frozen
+
+from ally_plugins.catalog.discovery.bridge import Bridge, BridgedPlugin, BridgeHost
+from ally_plugins.catalog.home.files import NO_BYTECODE
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.errors import PluginLoadError
+
+from .installs import Installed, downloads, find_installed, plan_install
+from .plugin import LegacyPlugin
+from .programs import Programs
+from .settingfields import config_environment
+from .tools import legacy_tools
+
+if TYPE_CHECKING:
+    from ally_plugins.catalog.discovery.bridge import Building
+    from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.contract.process_spec import Daemon
+
+__all__ = ["CodeAllyBridge"]
+
+
+@frozen
+class CodeAllyBridge(Bridge):
+    """The way to run what one `plugin.json` describes."""
+
+    plugin: LegacyPlugin
+
+    @override
+    def rows(self) -> tuple[tuple[str, str], ...]:
+        """Return its programs, what asks first, its tag, what would be installed, and warnings for its author."""
+        plugin = self.plugin
+        rows = [
+            ("program", f"{tool.name}: {shlex.join((tool.command, *tool.args))}, for each call")
+            for tool in plugin.tools
+            if tool.command
+        ]
+        if plugin.confirmations:
+            rows.append(("asks you", f"before each run of {', '.join(sorted(plugin.confirmations))}"))
+        if plugin.activation == "tagged":
+            rows.append(("active", f"only after a message with +{plugin.name}"))
+        rows += [("downloads", line) for line in self.downloads()]
+        return (*rows, *(("warning", text) for text in plugin.warnings))
+
+    @override
+    def data(self) -> Mapping[str, Any]:
+        """Return the same as data."""
+        plugin = self.plugin
+        return {
+            "programs": {tool.name: (tool.command, *tool.args) for tool in plugin.tools if tool.command},
+            "confirmations": sorted(plugin.confirmations),
+            "activation": plugin.activation,
+            "runtime": plugin.runtime,
+            "downloads": self.downloads(),
+            "warnings": plugin.warnings,
+        }
+
+    @override
+    def downloads(self) -> tuple[str, ...]:
+        """Return the commands of an installation and the lines of its dependency file."""
+        return downloads(self.plugin)
+
+    @override
+    def missing(self, home: Home) -> str:
+        """Return why its dependencies are not there."""
+        return find_installed(home, self.plugin).problem
+
+    @override
+    def plan_install(self, home: Home) -> Building | None:
+        """Return what would install its dependencies."""
+        return plan_install(home, self.plugin)
+
+    @override
+    def open(self, host: BridgeHost) -> BridgedPlugin:
+        """Return what is done in the host for it."""
+        return _Opened(self.plugin, host)
+
+
+@define(eq=False)
+class _Opened(BridgedPlugin):
+    """One plugin in one host; it lives from its start to its stop, through every restart of its daemon."""
+
+    plugin: LegacyPlugin
+    host: BridgeHost
+    _programs: Programs | None = field(init=False, default=None)
+
+    @override
+    async def start(self) -> None:
+        """Register its tools, and have the person asked before those that want it (`requiresConfirmation`)."""
+        plugin, host = self.plugin, self.host
+        if plugin.confirmations:
+            host.ask_before(plugin.confirmations)
+        if any(tool.kind == "executable" for tool in plugin.tools):
+            installed = self._installed()
+            variables = {**self._variables(installed), **NO_BYTECODE}
+            self._programs = Programs(host.run, plugin.folder, variables, installed.python)
+        for handler, described in legacy_tools(plugin, host, self._programs):
+            await host.offer_tool(handler, described)
+
+    @override
+    def process(self, daemon: Daemon) -> Daemon:
+        """Return it with the Python of its own environment, and the variables that its settings and that set."""
+        installed = self._installed()
+        program, *arguments = daemon.command
+        if installed.python and program in {"python", "python3"}:
+            program = installed.python
+        return evolve(daemon, command=(program, *arguments), env={**daemon.env, **self._variables(installed)})
+
+    def _installed(self) -> Installed:
+        """Return what its commands are run with. Raises PluginLoadError when it has not been installed."""
+        if self.host.home is None:
+            return Installed()
+        installed = find_installed(self.host.home, self.plugin)
+        if installed.problem:
+            raise PluginLoadError(installed.problem, plugin=self.plugin.name)
+        return installed
+
+    def _variables(self, installed: Installed) -> dict[str, str]:
+        return {**config_environment(self.plugin.settings, self.host.settings), **installed.variables}

@@ -1,0 +1,61 @@
+"""Tools that are programs: one process a call, a JSON object on its standard input, and one on its standard output.
+
+Who runs a program and ends its tree is the host; what the output means stands in `results`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+from ally_plugins.contract.programs import Program, Ran
+from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.errors import CannotExecute, EncodeError
+
+from .results import executable_result
+
+if TYPE_CHECKING:
+    from .plugin import LegacyTool
+
+__all__ = ["Programs"]
+
+
+@frozen
+class Programs:
+    """How, where and with what one plugin's programs run. `python` is the one of its own environment."""
+
+    run_once: Callable[[Program], Awaitable[Ran]]
+    folder: str
+    variables: Mapping[str, str] = field(repr=False)
+    python: str = ""
+
+    def command(self, words: Sequence[str]) -> tuple[str, ...]:
+        """Return a command as it is run: `python3` and `python` are the environment's own."""
+        program, *arguments = words
+        own = self.python if self.python and program in {"python", "python3"} else program
+        return (own, *arguments)
+
+    async def run(self, tool: LegacyTool, arguments: Mapping[str, Any]) -> ToolResult:
+        """Run a tool's program once. What goes wrong is a result; cancelling ends the program's whole tree."""
+        try:
+            program = Program(
+                name=tool.name,
+                command=self.command((tool.command, *tool.args)),
+                cwd=f"{self.folder}/{tool.cwd}" if tool.cwd else self.folder,
+                given=encode(arguments) + b"\n",
+                timeout=tool.timeout,
+                variables=self.variables,
+            )
+            ran = await self.run_once(program)
+        except EncodeError as error:
+            return ToolResult(success=False, error=f"{tool.name!r} was not run: {error}")
+        except CannotExecute as error:
+            return ToolResult(success=False, error=str(error))
+        except TimeoutError:
+            return ToolResult(
+                success=False, error=f"{tool.name!r} did not end within {tool.timeout:g} s and was stopped"
+            )
+        return executable_result(tool.name, ran)

@@ -1,0 +1,135 @@
+"""How a plugin of another system runs: what its source knows of that, and what the host does for it.
+
+`Bridge` and `BridgedPlugin` are the source's side of one interface, `BridgeHost` is the host's. A plugin that is a
+class or a daemon of ours needs none of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import frozen
+
+from ally_plugins.contract.values.frozen import EMPTY
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Mapping
+
+    from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.contract.process_spec import Daemon
+    from ally_plugins.contract.programs import Program, Ran
+    from ally_plugins.contract.values.conversation import ToolResult
+
+__all__ = ["Bridge", "BridgeHost", "BridgedPlugin", "Building"]
+
+
+@frozen(kw_only=True)
+class Building:
+    """What building an environment would run: to be shown, and then given to `environments.build`.
+
+    The commands name the place beside it, from where it is put in its place when it is whole.
+    """
+
+    name: str
+    path: Path
+    beside: Path
+    requirements: tuple[str, ...]
+    commands: tuple[tuple[str, ...], ...]
+
+
+class Bridge(ABC):
+    """The way to run one plugin of another system, as its source has found it. All but `open` may stay as they are."""
+
+    def rows(self) -> tuple[tuple[str, str], ...]:
+        """Return what the operator sees before agreeing, each with a heading; the host makes it inert."""
+        return ()
+
+    def data(self) -> Mapping[str, Any]:
+        """Return the same as JSON values, for `--json`."""
+        return EMPTY
+
+    def downloads(self) -> tuple[str, ...]:
+        """Return, line by line, what installing its dependencies would fetch."""
+        return ()
+
+    def missing(self, home: Home) -> str:
+        """Return why it cannot run until something is installed, with the command that does so; "" when it can."""
+        del home
+        return ""
+
+    def plan_install(self, home: Home) -> Building | None:
+        """Return what `ally-plugins env NAME` would run, None when nothing is to be installed. Raises OperatorError."""
+        del home
+        return None
+
+    @abstractmethod
+    def open(self, host: BridgeHost) -> BridgedPlugin:
+        """Return the plugin for one start of it. Called in the event loop's thread; runs nothing of the plugin."""
+
+
+class BridgedPlugin:
+    """What is done in the host for a plugin of another system; it lives from its start to its stop."""
+
+    async def start(self) -> None:
+        """Offer its tools, before its process is started, if it has one. Raises PluginError with why it cannot run.
+
+        Has the time of `ally_start`. Cancelled when that is over, or when the plugin is stopped meanwhile.
+        """
+
+    def process(self, daemon: Daemon) -> Daemon:
+        """Return its process as it is to be started now; called before each start. Raises PluginError."""
+        return daemon
+
+
+class BridgeHost(Protocol):
+    """What a host does for one plugin of another system, from its start to its stop; for the event loop's thread."""
+
+    @property
+    def name(self) -> str:
+        """The plugin's name."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Its settings, secrets among them: never show or log them."""
+        ...
+
+    @property
+    def home(self) -> Home | None:
+        """The host's home, None when it keeps nothing on disk."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """The plugin's state in a word, such as `running` or `backoff`."""
+        ...
+
+    @property
+    def can_call(self) -> bool:
+        """Whether its daemon takes calls now."""
+        ...
+
+    async def call(self, method: str, arguments: Mapping[str, Any], timeout: float) -> Any:
+        """Call a method of its daemon, which listens on a socket, and return the frozen result; `timeout` in seconds.
+
+        Raises ToolCallError, whose text may be shown to the model. Cancelling closes the connection.
+        """
+        ...
+
+    async def offer_tool(self, handler: Callable[..., Awaitable[ToolResult]], described: Mapping[str, Any]) -> None:
+        """Offer a tool; `described` are the keywords of `Ally.register_tool`. One that is not granted is left out."""
+        ...
+
+    def ask_before(self, tools: Collection[str]) -> None:
+        """Have the person asked before each call of these tools, whatever is granted. Replaces what was said before."""
+        ...
+
+    async def run(self, program: Program) -> Ran:
+        """Run a program of the plugin's once, and end everything that it has started.
+
+        Raises CannotExecute when it cannot be run, also because its files are not those that were agreed to, and
+        TimeoutError. Cancelling ends the program's whole tree.
+        """
+        ...

@@ -1,0 +1,201 @@
+"""Asking the sources that count, and completing what they found: whose it is, what of it is agreed to, how it runs.
+
+One source that raises or hangs is one line, and the others are asked all the same. What follows from the facts is
+decided in `decide`.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: PTH118, PTH119  # strings all the way, as in `home.files`
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import orjson
+from attrs import define, evolve, field
+
+from ally_plugins.catalog.home import files as locating
+from ally_plugins.contract.grants import is_plugin_name
+from ally_plugins.contract.tables import describe
+
+from .choosing import Chosen
+from .folders import FOLDER, NoPlugin, check_trust, list_folders
+from .found import Discovery, Found, with_terms
+from .source import Search
+
+__all__ = ["find_plugins"]
+
+PATIENCE: Final = 10.0
+"""Seconds that a source of another distribution has for one look; ours read some thousand files in one."""
+
+
+def find_plugins(sources: Sequence[Chosen], search: Search) -> Discovery:
+    """Return what all sources find, and why one found nothing. Reads files; not for the event loop's thread."""
+    folders, problems = _folders_by_source(sources, search)
+    all_found: list[Found] = []
+    failed: dict[str, str] = {}
+    from_cache = False
+    for chosen in sources:
+        if chosen.is_built_in and chosen.source.manifest_files and not folders[chosen.name]:
+            continue  # there is nothing else that it finds
+        answer = _ask(chosen, evolve(search, folders=tuple(folders[chosen.name])))
+        if isinstance(answer, str):
+            failed[chosen.origin] = f"its source {chosen.name!r} found nothing: {answer}"
+            lost = "its plugins do not run, and their granted gates deny"
+            problems.append(f"the source {chosen.name!r} found nothing: {answer}; {lost}")
+        else:
+            all_found += answer.found
+            problems += answer.problems
+            from_cache |= answer.from_cache
+    return Discovery(tuple(_unique(all_found)), tuple(sorted(problems)), from_cache, failed)
+
+
+# --- the folders of the home ---
+
+
+def _folders_by_source(sources: Sequence[Chosen], search: Search) -> tuple[dict[str, list[str]], list[str]]:
+    """Return whose each folder is: the first one's whose manifest file lies in it.
+
+    Our own format comes last: another system's folder may have an `ally-plugin.toml` for what its format cannot say.
+    """
+    by_source: defaultdict[str, list[str]] = defaultdict(list)
+    marked = sorted((each for each in sources if each.source.manifest_files), key=lambda each: each.name == "folders")
+    if not marked:
+        return by_source, []
+    folders, problems = list_folders(str(search.home / "plugins"))
+    for path in folders:
+        owner = next((each for each in marked if _has_one(path, each.source.manifest_files)), None)
+        if owner is not None:
+            by_source[owner.name].append(path)
+            continue
+        known = [f"no {file}" for each in sources for file in each.source.manifest_files]
+        problems.append(f"the folder {path!r} has {' and '.join(known)}")
+    return by_source, problems
+
+
+def _has_one(path: str, files: Iterable[str]) -> bool:
+    return any(os.path.lexists(os.path.join(path, file)) for file in files)
+
+
+# --- one source ---
+
+
+@define
+class _Look:
+    """One question to a source; that of another distribution may never answer it."""
+
+    chosen: Chosen
+    search: Search
+    answer: Discovery | str = field(default="it did not answer")
+    """What it found, or why it found nothing."""
+
+    def run(self) -> None:
+        try:
+            self.answer = self._complete(self.chosen.source.find(self.search))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # a stranger's code
+            self.answer = f"it raised {type(error).__name__}: {error}".splitlines()[0]
+
+    def _complete(self, answer: object) -> Discovery | str:
+        if not isinstance(answer, Discovery):
+            return f"it returned {describe(answer)}, expected a Discovery"
+        problems: list[str] = list(answer.problems)
+        all_found: list[Found] = []
+        for found in answer.found:
+            if not is_plugin_name(found.name):
+                problems.append(f"the source {self.chosen.name!r} names a plugin {describe(found.name)}, which is none")
+            elif self.search.about in {None, found.name}:
+                all_found.append(_completed(found, self.chosen))
+        return evolve(answer, found=tuple(all_found), problems=tuple(problems))
+
+
+_looking: dict[str, threading.Thread] = {}
+"""The threads of looks that took too long: a source is not asked again while it is at it."""
+
+
+def _ask(chosen: Chosen, search: Search) -> Discovery | str:
+    """Return what a source finds, or why it found nothing."""
+    look = _Look(chosen, search)
+    if chosen.is_built_in:  # it may take as long as the files do
+        look.run()
+        return look.answer
+    late = f"it did not answer within {PATIENCE:g} s"
+    if (before := _looking.get(chosen.name)) is not None and before.is_alive():
+        return f"{late}, and is still at it"
+    thread = threading.Thread(target=look.run, name=f"ally-source-{chosen.name}", daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if thread.is_alive():
+        _looking[chosen.name] = thread
+        return late
+    return look.answer
+
+
+# --- what it found ---
+
+
+def _completed(found: Found, chosen: Chosen) -> Found:
+    """Return it with who found it, what of it is agreed to, and where it runs."""
+    found = evolve(found, source=chosen.name, origin=chosen.origin)
+    if chosen.origin == "package":
+        return found
+    is_own = chosen.is_built_in
+    whose = f"{FOLDER}{os.path.basename(found.root)}" if is_own else f"{chosen.name}:{found.distribution or found.name}"
+    found = _with_digest(evolve(found, distribution=whose, terms="" if is_own else _terms(found)))
+    if found.manifest is not None and found.problem is None:
+        found = evolve(found, problem=_unusable(found) or found.manifest.host_problem())
+    if found.daemon is None:
+        return found
+    daemon = found.daemon.at(found.root) if found.root else found.daemon
+    # What lies compiled beside the files that were agreed to is removed from our folders before each start; elsewhere
+    # it is not ours to remove, and so left unread.
+    bytecode = locating.NO_BYTECODE if is_own else locating.UNREAD_BYTECODE
+    return evolve(found, daemon=evolve(daemon, env={**daemon.env, **bytecode}))
+
+
+def _unusable(found: Found) -> str | None:
+    if found.is_class and not found.entry_point:
+        return "its source names no way to run it; its author mends it"
+    if found.bridge is not None and found.daemon is not None and found.daemon.transport != "socket":
+        return "its source bridges a daemon over stdio, which needs no bridge; its author mends it"
+    return None
+
+
+def _terms(found: Found) -> str:
+    """Return how a plugin runs, where nobody but its source knows it: a change of that needs a new consent."""
+    daemon = found.daemon
+    runs = (daemon.command, daemon.transport, daemon.socket, daemon.cwd) if daemon is not None else None
+    more = dict(found.bridge.data()) if found.bridge is not None else None
+    words = [found.digest, found.entry_point, runs, more]
+    return orjson.dumps(words, default=str, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _with_digest(found: Found) -> Found:
+    """Return it with the hashes of all its files, or with why consent cannot cover them."""
+    if not found.root:
+        return evolve(found, digest=with_terms("", found.terms))
+    try:
+        check_trust(found.root)
+        files = locating.folder_files(found.root)
+    except (NoPlugin, OSError) as error:
+        why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        problem = f"its files cannot be agreed to: {why}"
+        return evolve(found, problem=found.problem if found.manifest is None and found.problem else problem)
+    return evolve(found, files=files, digest=with_terms(locating.folder_digest(files), found.terms))
+
+
+def _unique(all_found: Sequence[Found]) -> Iterable[Found]:
+    """Yield each plugin once; of two with one name and origin it cannot be told which one is meant."""
+    same: defaultdict[tuple[str, str], list[Found]] = defaultdict(list)
+    for found in all_found:
+        same[found.name, found.origin].append(found)
+    for (name, _), each in sorted(same.items()):
+        if len(each) == 1:
+            yield each[0]
+        else:
+            places = " and ".join(sorted(repr(found.root or found.distribution) for found in each))
+            problem = f"{places} both are {name!r}; remove one of them"
+            yield evolve(each[0], manifest=None, daemon=None, problem=problem)

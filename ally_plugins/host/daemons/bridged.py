@@ -1,0 +1,126 @@
+"""What a host does for a plugin of another system: its tools, what is asked before them, its programs, its daemon.
+
+Implements `catalog.discovery.bridge.BridgeHost`; what of it a plugin needs is its bridge's to know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, field
+
+from ally_plugins.contract.calls import RegisterTool
+from ally_plugins.contract.values.errors import CannotExecute, PluginError, PluginLoadError, RefusedError, ToolCallError
+from ally_plugins.contract.values.verdicts import Ask
+from ally_plugins.host.bus.bus import PluginMessageBus
+from ally_plugins.host.sockets.link import SocketLink
+from ally_plugins.runtime.lanes.observers import Implementation
+from ally_plugins.runtime.lanes.plugin import describe
+from ally_plugins.runtime.processes.process import ProcessSpec
+from ally_plugins.runtime.processes.programs import run_program
+
+from .member import Remote
+
+if TYPE_CHECKING:
+    from ally_plugins.catalog.discovery.bridge import Bridge
+    from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.contract.programs import Program, Ran
+    from ally_plugins.contract.values.conversation import ToolCall, ToolResult
+
+__all__ = ["Place", "open_bridge"]
+
+_log: Final = logging.getLogger(__name__)
+
+
+async def open_bridge(remote: Remote, bridge: Bridge, bus: PluginMessageBus) -> None:
+    """Start what is done in the host for a plugin, within the deadline of `ally_start`. Raises PluginError."""
+    plugin = remote.plugin
+    limit = plugin.deadline("ally_start", "start")
+    try:
+        remote.bridged = bridge.open(Place(remote, bus))
+        async with asyncio.timeout(limit):
+            await remote.bridged.start()
+    except PluginError:
+        raise
+    except TimeoutError:
+        raise PluginLoadError(f"its bridge did not start it within {limit:g} s", plugin=plugin.name) from None
+    except Exception as error:  # the source's code may raise anything
+        raise PluginLoadError(f"its bridge failed: {describe(error)}", plugin=plugin.name) from error
+
+
+@define(eq=False)
+class Place:
+    """The place of one plugin in a host, from its start to its stop, through every restart of its daemon."""
+
+    remote: Remote
+    bus: PluginMessageBus
+    _asks: frozenset[str] = field(init=False, default=frozenset())
+
+    @property
+    def name(self) -> str:
+        """The plugin's name."""
+        return self.remote.plugin.name
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Its settings, secrets among them."""
+        return self.remote.record.settings
+
+    @property
+    def home(self) -> Home | None:
+        """The host's home."""
+        return self.remote.side.home
+
+    @property
+    def state(self) -> str:
+        """The plugin's state in a word."""
+        return self.remote.plugin.state.value
+
+    @property
+    def can_call(self) -> bool:
+        """Whether its daemon takes calls now."""
+        return isinstance(self.remote.lane.link, SocketLink)
+
+    async def call(self, method: str, arguments: Mapping[str, Any], timeout: float) -> Any:
+        """Call a method of its daemon. Raises ToolCallError."""
+        link = self.remote.lane.link
+        if not isinstance(link, SocketLink):
+            text = f"{method!r} of {self.name!r} cannot be called: its daemon is {self.state}"
+            raise ToolCallError(text, tool=method, plugin=self.name)
+        return await link.call(method, arguments, timeout)
+
+    async def offer_tool(self, handler: Callable[..., Awaitable[ToolResult]], described: Mapping[str, Any]) -> None:
+        """Offer a tool; one that is not granted is left out, as any plugin's."""
+        try:
+            await self.bus.call(self.remote.plugin, RegisterTool(handler=handler, options=described))
+        except RefusedError as refusal:
+            _log.info("the tool %r of %r is not offered: %s", described.get("name"), self.name, refusal)
+
+    def ask_before(self, tools: Collection[str]) -> None:
+        """Have the person asked before each call of these tools."""
+        plugin = self.remote.plugin
+        gate = Implementation.of(plugin.name, "ally_gate_tool_call", self._gate, ("call",))
+        self._asks = plugin.confirms = frozenset(tools)
+        plugin.implementations = {gate.hook: gate} if tools else {}
+
+    async def _gate(self, call: ToolCall) -> Any:
+        if call.tool_name in self._asks:
+            return Ask(f"{self.name} wants {call.tool_name} to be confirmed each time")
+        return None
+
+    async def run(self, program: Program) -> Ran:
+        """Run a program of the plugin's once. Raises CannotExecute and TimeoutError."""
+        remote = self.remote
+        if problem := await asyncio.to_thread(remote.record.make_ready):
+            text = f"{program.name!r} is not run: {problem}"
+            raise CannotExecute(text, plugin=self.name, program=program.command[0])
+        spec = ProcessSpec(
+            name=program.name,
+            argv=program.command,
+            cwd=program.cwd,
+            env=remote.environment(program.variables),
+        )
+        return await run_program(remote.side.launcher, spec, program.given, program.timeout)
