@@ -98,11 +98,11 @@ def _host(state: State, name: str) -> Host:
     class OnePlugin(Registry):
         @override
         def load(self) -> tuple[PluginRecord, ...]:
-            return tuple(record for record in super().load() if record.name == name)
+            return tuple(each for each in super().load() if each.name == record.name)
 
         @override
-        def load_one(self, wanted: str) -> PluginRecord | None:
-            return super().load_one(wanted) if wanted == name else None
+        def load_one(self, name: str) -> PluginRecord | None:
+            return super().load_one(name) if name == record.name else None
 
     record = state.registry.get(name)
     if not record.is_enabled:
