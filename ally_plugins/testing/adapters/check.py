@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from attrs import frozen
 
 from .stage import Stage
 
-__all__ = ["AdapterCheck", "Played", "needing"]
+__all__ = ["AdapterCheck", "Checks", "Played"]
 
 Played: TypeAlias = Callable[[Stage], Awaitable[None]]
+F = TypeVar("F", bound=Callable[..., Awaitable[None]])
 
 
 @frozen
 class AdapterCheck:
-    """One check; `needs` are the parts (`driver.PARTS`) without which it is left out."""
+    """One check; `needs` are the parts (`driver.PARTS`) without which it is left out, `words` what it checks."""
 
     play: Played
-    needs: frozenset[str] = frozenset()
-
-    @property
-    def words(self) -> str:
-        """What it checks, in a sentence."""
-        return " ".join((self.play.__doc__ or "").split())
+    needs: frozenset[str]
+    words: str
 
 
-def needing(play: Played, *parts: str) -> AdapterCheck:
-    """Return a check that needs these parts."""
-    return AdapterCheck(play, frozenset(parts))
+class Checks(dict[str, AdapterCheck]):
+    """The checks of one module by their names."""
+
+    def add(self, name: str, *needs: str, **how: Any) -> Callable[[F], F]:
+        """Make a check of a coroutine function that is given the stage and `how`; one may be several checks.
+
+        `needs` are the parts without which it is left out.
+        """
+
+        def register(function: F) -> F:
+            words = " ".join((function.__doc__ or "").split())
+            self[name] = AdapterCheck(partial(function, **how), frozenset(needs), words)
+            return function
+
+        return register

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from ally_plugins.testing.checks import Broken
 from ally_plugins.testing.conformance import Finding, Report
 
-from . import changed, compacted, decided, entered, lived, told
+from . import compactions, decisions, events, lives, messages, transforms
 from .driver import PARTS, AdapterDriver
 from .stage import Stage
 
@@ -24,7 +23,14 @@ LONGEST: Final = 30.0
 """Seconds that one check may take: they are done in one, and what hangs is a failure."""
 
 ADAPTER_CHECKS: Final[Mapping[str, AdapterCheck]] = MappingProxyType(
-    {**told.CHECKS, **decided.CHECKS, **changed.CHECKS, **entered.CHECKS, **compacted.CHECKS, **lived.CHECKS}
+    {
+        **events.CHECKS,
+        **decisions.CHECKS,
+        **transforms.CHECKS,
+        **messages.CHECKS,
+        **compactions.CHECKS,
+        **lives.CHECKS,
+    }
 )
 """Every check of an adapter by its name."""
 
@@ -82,4 +88,4 @@ class AdapterConformance:
             import pytest  # it runs already: this package does not depend on it
 
             pytest.skip("; ".join(finding.remarks))
-        assert finding.is_ok, f"{inspect.cleandoc(ADAPTER_CHECKS[adapter_check].words)} {finding.problem}"  # noqa: S101
+        assert finding.is_ok, f"{ADAPTER_CHECKS[adapter_check].words} {finding.problem}"  # noqa: S101

@@ -48,6 +48,11 @@ class Asked:
         """Everything that was said, to look for a word in it."""
         return "\n".join(message.content for message in self.messages)
 
+    @property
+    def system(self) -> str:
+        """The system prompt."""
+        return "\n".join(message.content for message in self.messages if message.role == "system")
+
     def result_of(self, call_id: str) -> str | None:
         """Return what the model was told of a call, None when it was not."""
         found = (message.content for message in self.messages if message.tool_call_id == call_id)

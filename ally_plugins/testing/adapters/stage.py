@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from attrs import Factory, define, frozen
 
 from ally_plugins.contract.markers import hookimpl
-from ally_plugins.contract.values.events import Event
+from ally_plugins.contract.values.events import AgentEnd, Event, ToolCallEnd, ToolCallStart
 from ally_plugins.policy.model_input import find_history_problem
 from ally_plugins.testing.checks import Broken
 from ally_plugins.testing.observed import ObservedHost
 
 from .driver import AdapterDriver, AgentSetup, HostTool
-from .script import Asked, Script, Step
+from .script import Asked, Script, Step, calls
 
 if TYPE_CHECKING:
     from ally_plugins.contract.handle import Ally
     from ally_plugins.contract.values.conversation import Message
     from ally_plugins.host.sessions.session import Session
 
-__all__ = ["SESSION", "Play", "Stage", "expect", "plugin", "tool"]
+__all__ = ["SESSION", "WORK", "Play", "Stage", "Work", "expect", "expect_once", "plugin", "tool"]
 
 E = TypeVar("E", bound=Event)
 
 SESSION: Final = "conversation-1"
 """The framework's id of the conversation that most checks are about."""
+
+WORK: Final = calls(("c1", "work", "a"))
+"""The model's call of the tool `work`, with which most checks begin."""
+
+Work: TypeAlias = "Callable[[Play, str], Awaitable[str]]"
+"""What a tool of the check's own does with its text; it is given the play, to say something as a plugin meanwhile."""
 
 
 @frozen
@@ -43,19 +50,20 @@ class Stage:
         *steps: Step,
         plugins: Mapping[str, Any] | None = None,
         tools: Sequence[HostTool] = (),
-        window: int = 1_000,
-        host: Mapping[str, Any] | None = None,
+        work: Work | None = None,
         **setup: Any,
     ) -> AsyncGenerator[Play]:
-        """Run a host with these plugins, and make an agent whose model follows these steps."""
-        given = {"plugins": plugins or {}, "home": None, **(host or {})}
-        events: list[Event] = []
-        observed = ObservedHost(**given)
-        observed.stream.subscribe("*", events.append)
-        script = Script(steps, window)
-        async with observed:
-            whole = AgentSetup(host=observed, script=script, tools=tuple(tools), **setup)
-            yield Play(self.driver, observed, script, self.driver.make(whole), events)
+        """Run a host with these plugins, and make an agent whose model follows these steps.
+
+        `work` is one more tool, of that name.
+        """
+        host = ObservedHost(plugins=plugins or {}, home=None)
+        play = Play(self.driver, host, Script(steps))
+        host.stream.subscribe("*", play.events.append)
+        more = () if work is None else (tool("work", partial(work, play)),)
+        async with host:
+            play.agent = self.driver.make(play.setup(tools=(*tools, *more), **setup))
+            yield play
 
 
 @define(eq=False)
@@ -65,7 +73,7 @@ class Play:
     driver: AdapterDriver
     host: ObservedHost
     script: Script
-    agent: Any
+    agent: Any = None
     events: list[Event] = Factory(list)
 
     @property
@@ -93,7 +101,12 @@ class Play:
         """Return the framework's history."""
         return self.driver.history(self.agent, session_id)
 
-    def told(self, *kinds: type[E], session_id: str = SESSION) -> list[E]:
+    @property
+    def kept(self) -> str:
+        """Everything that is said in the framework's history, to look for a word in it."""
+        return "\n".join(message.content for message in self.history())
+
+    def events_of(self, *kinds: type[E], session_id: str = SESSION) -> list[E]:
         """Return the events of these types in a session, in order."""
         return [each for each in self.events if isinstance(each, kinds) and each.session_id == session_id]
 
@@ -103,6 +116,24 @@ class Play:
             if (result := asked.result_of(call_id)) is not None:
                 return result
         raise Broken(f"the model was told nothing of its call {call_id!r}")
+
+    def expect_result(self, call_id: str, words: str, *, is_all: bool = False) -> None:
+        """Expect that the model was told these words of a call in the end, alone if `is_all`."""
+        found = self.result_of(call_id)
+        is_so = found == words if is_all else bool(found) and words in found
+        expect(is_so, f"the model was told {found!r} of its call {call_id!r}; expected {words or 'a reason'!r}")
+
+    def expect_calls(self, *call_ids: str) -> None:
+        """Expect that these calls began and ended, once each, and no others."""
+        for kind in (ToolCallStart, ToolCallEnd):
+            found = sorted(str(event.call_id) for event in self.events_of(kind))
+            expect(found == [*call_ids], f"{kind.TYPE} told the calls {found}; expected {[*call_ids]}, once each")
+
+    def expect_interruption(self) -> str | None:
+        """Expect that the only turn so far was told as interrupted, and return the cause."""
+        ends = self.events_of(AgentEnd)
+        expect(len(ends) == 1 and ends[0].interrupted, "the end of the turn was not told as an interruption")
+        return ends[0].interruption_cause
 
     def expect_valid(self, session_id: str = SESSION) -> None:
         """Expect that the history, and all that the model was asked, is a conversation that models accept."""
@@ -117,6 +148,12 @@ def expect(is_so: object, otherwise: str) -> None:
     """Raise Broken unless it is so; `otherwise` says what was seen instead of what."""
     if not is_so:
         raise Broken(otherwise)
+
+
+def expect_once(words: str, text: str, where: str) -> None:
+    """Expect that words stand in a text once; `where` says what it is the text of."""
+    count = text.count(words)
+    expect(count == 1, f"in {where} {words!r} stands {count} times; expected once")
 
 
 def plugin(**hooks: Callable[..., Any]) -> type[Any]:

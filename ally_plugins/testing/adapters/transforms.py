@@ -8,13 +8,24 @@ from ally_plugins.contract.values.conversation import Message, ModelInput, Promp
 from ally_plugins.contract.values.events import ToolCallEnd, ToolCallStart, UserMessage
 from ally_plugins.contract.values.verdicts import Deny, Replace
 
-from .check import AdapterCheck, needing
-from .script import calls
-from .stage import Stage, expect, plugin, tool
+from .check import Checks
+from .stage import WORK, Stage, expect, expect_once, plugin, tool
 
 __all__ = ["CHECKS"]
 
-_WORK: Final = calls(("c1", "work", "a"))
+CHECKS: Final = Checks()
+
+
+@CHECKS.add("changes nothing by itself")
+async def _nobody_is_asked_for_nothing(stage: Stage) -> None:
+    """Check that a run without any plugin is what it would be without the adapter."""
+    async with stage.play(WORK, "done", tools=[tool("work", "as it is")], system_prompt="You mend.") as play:
+        expect(await play.run("hello") == "done", "the run returned something else")
+        said = [(each.role, each.content) for each in play.asked[0].messages if each.role != "system"]
+        expect(said == [("user", "hello")], f"the model was first asked {said}")
+        expect("You mend." in play.asked[0].system, f"the system prompt was {play.asked[0].system!r}")
+        expect(len(play.asked) == 2, f"the model was asked {len(play.asked)} times; expected twice")
+        play.expect_result("c1", "as it is", is_all=True)
 
 
 def _adding(text: str) -> type[Any]:
@@ -32,6 +43,7 @@ def _adding(text: str) -> type[Any]:
     return plugin(transform_tool_input=arguments, transform_tool_output=output, transform_user_message=words)
 
 
+@CHECKS.add("runs transforms in order")
 async def _every_value_in_order(stage: Stage) -> None:
     """Check that each transform sees what the one before made, and tools, model and events the last of it."""
     given: list[str] = []
@@ -41,24 +53,25 @@ async def _every_value_in_order(stage: Stage) -> None:
         return f"<{text}>"
 
     plugins = {"one": _adding("1"), "two": _adding("2")}
-    async with stage.play(_WORK, "done", plugins=plugins, tools=[tool("work", work)]) as play:
+    async with stage.play(WORK, "done", plugins=plugins, tools=[tool("work", work)]) as play:
         await play.run("hello")
         expect(given == ["a12"], f"the tool was given {given}; transforms made 'a12' of it")
-        expect(play.result_of("c1") == "<a12>12", f"the model was told {play.result_of('c1')!r}; expected '<a12>12'")
+        play.expect_result("c1", "<a12>12", is_all=True)
         first = play.asked[0].messages[-1]
         expect(first.content == "hello12", f"the model was asked {first.content!r}; transforms made 'hello12' of it")
-        told = [(type(event).__name__, _value(event)) for event in play.told(UserMessage, ToolCallStart, ToolCallEnd)]
+        found = [_value(event) for event in play.events_of(UserMessage, ToolCallStart, ToolCallEnd)]
         wanted = [("UserMessage", "hello12"), ("ToolCallStart", "a12"), ("ToolCallEnd", "<a12>12")]
-        expect(told == wanted, f"the events tell {told}; expected {wanted}")
-        expect("hello12" in str([each.content for each in play.history()]), "the history has not what was made of it")
+        expect(found == wanted, f"the events tell {found}; expected {wanted}")
+        expect("hello12" in play.kept, "the history has not what was made of it")
 
 
-def _value(event: Any) -> Any:
-    if isinstance(event, UserMessage):
-        return event.content
-    return event.arguments["text"] if isinstance(event, ToolCallStart) else event.output
+def _value(event: Any) -> tuple[str, Any]:
+    values = {UserMessage: "content", ToolCallStart: "arguments", ToolCallEnd: "output"}
+    value = getattr(event, values[type(event)])
+    return type(event).__name__, value["text"] if isinstance(event, ToolCallStart) else value
 
 
+@CHECKS.add("gates what transforms made")
 async def _gates_see_the_final_call(stage: Stage) -> None:
     """Check that gates decide on the arguments that transforms have made."""
     seen: list[Any] = []
@@ -68,11 +81,12 @@ async def _gates_see_the_final_call(stage: Stage) -> None:
         return Deny("seen")
 
     plugins = {"one": _adding("1"), "guard": plugin(gate_tool_call=decide)}
-    async with stage.play(_WORK, "done", plugins=plugins, tools=[tool()]) as play:
+    async with stage.play(WORK, "done", plugins=plugins, tools=[tool()]) as play:
         await play.run()
         expect(seen == [{"text": "a1"}], f"the gate decided on {seen}; the call had the text 'a1'")
 
 
+@CHECKS.add("checks what transforms made")
 async def _a_changed_call_is_checked(stage: Stage) -> None:
     """Check that arguments which a transform made invalid do not reach the tool, and the model is told."""
     ran: list[str] = []
@@ -81,16 +95,17 @@ async def _a_changed_call_is_checked(stage: Stage) -> None:
         return Replace(evolve(call, arguments={"text": {"no": "text"}}))
 
     plugins = {"spoiler": plugin(transform_tool_input=spoil)}
-    async with stage.play(_WORK, "done", plugins=plugins, tools=[tool("work", ran.append)]) as play:
+    async with stage.play(WORK, "done", plugins=plugins, tools=[tool("work", ran.append)]) as play:
+        is_given_up = False
         try:
             await play.run()
         except Exception:  # noqa: BLE001 - a framework may give the run up after so many wrong arguments
-            expect(not ran, f"the tool ran with {ran}")
-            return
+            is_given_up = True
         expect(not ran, f"the tool ran with {ran}, which its schema does not allow")
-        expect(bool(play.result_of("c1")), "the model was told nothing of its call")
+        expect(is_given_up or bool(play.result_of("c1")), "the model was told nothing of its call")
 
 
+@CHECKS.add("begins nothing that is blocked")
 async def _a_blocked_message_begins_nothing(stage: Stage) -> None:
     """Check that the model is not asked about a message that a transform set to block could not check."""
 
@@ -116,23 +131,22 @@ async def _a_blocked_message_begins_nothing(stage: Stage) -> None:
         expect("redact" in said, f"the person was told {said!r}; expected the plugin's name")
 
 
+@CHECKS.add("adds plugins' sections", "system_prompt")
 async def _sections_of_the_prompt(stage: Stage) -> None:
     """Check that a plugin's section is in the system prompt of each request, and not in the history."""
 
     async def add(self: Any, sections: tuple[PromptSection, ...]) -> Replace[Any]:  # noqa: ARG001
         return Replace((*sections, PromptSection("notes", "tests live in tests/")))
 
-    async with stage.play(
-        _WORK, "done", plugins={"notes": plugin(transform_system_prompt=add)}, tools=[tool()], system_prompt="You mend."
-    ) as play:
+    plugins = {"notes": plugin(transform_system_prompt=add)}
+    async with stage.play(WORK, "done", plugins=plugins, tools=[tool()], system_prompt="You mend.") as play:
         await play.run()
         for number, asked in enumerate(play.asked, 1):
-            system = "\n".join(each.content for each in asked.messages if each.role == "system")
-            expect("You mend." in system, f"request {number} lost the agent's own prompt: {system!r}")
-            expect("tests live in tests/" in system, f"request {number} has no section of the plugin's: {system!r}")
-            expect(system.count("tests live") == 1, f"request {number} has the plugin's section twice")
+            expect("You mend." in asked.system, f"request {number} lost the agent's own prompt: {asked.system!r}")
+            expect_once("tests live in tests/", asked.system, f"the system prompt of request {number}")
 
 
+@CHECKS.add("gives plugins its own prompt", "system_prompt")
 async def _the_own_prompt_may_change(stage: Stage) -> None:
     """Check that the host's own sections are given to plugins, and what they make of them is asked."""
     seen: list[str] = []
@@ -141,15 +155,15 @@ async def _the_own_prompt_may_change(stage: Stage) -> None:
         seen.extend(section.text for section in sections)
         return Replace(tuple(evolve(each, text=each.text.replace("mend", "break")) for each in sections))
 
-    async with stage.play(
-        "done", plugins={"notes": plugin(transform_system_prompt=change)}, system_prompt="You mend."
-    ) as play:
+    plugins = {"notes": plugin(transform_system_prompt=change)}
+    async with stage.play("done", plugins=plugins, system_prompt="You mend.") as play:
         await play.run()
         expect("You mend." in "\n".join(seen), f"the plugin was given the sections {seen}; the prompt is 'You mend.'")
         expect("You break." in play.asked[0].text, "the model was asked without what the plugin made of the prompt")
         expect("You mend." not in play.asked[0].text, "the model was asked with what the plugin had changed")
 
 
+@CHECKS.add("asks the model what transforms made", "model_request")
 async def _what_the_model_is_asked(stage: Stage) -> None:
     """Check that texts may be changed and messages added for one request, and the history stays as it was."""
 
@@ -158,41 +172,15 @@ async def _what_the_model_is_asked(stage: Stage) -> None:
         own = Message(role="user", content="be brief")
         return Replace(evolve(request, messages=(*kept, own)))
 
-    made = tool("work", "a secret result")
     plugins = {"redact": plugin(transform_model_request=change)}
-    async with stage.play(_WORK, "done", plugins=plugins, tools=[made]) as play:
+    async with stage.play(WORK, "done", plugins=plugins, tools=[tool("work", "a secret result")]) as play:
         await play.run("my secret")
         for number, asked in enumerate(play.asked, 1):
             expect("secret" not in asked.text, f"request {number} has what the plugin had taken out: {asked.text!r}")
             expect("***" in asked.text, f"request {number} lost a message of the conversation")
-            marked = "[plugin redact] be brief"
-            expect(asked.text.count(marked) == 1, f"request {number} has not once the marked message of the plugin's")
-        expect(play.result_of("c1") == "a *** result", f"the model was told {play.result_of('c1')!r} of its call")
-        kept = "\n".join(each.content for each in play.history())
+            expect_once("[plugin redact] be brief", asked.text, f"request {number}")
+        play.expect_result("c1", "a *** result", is_all=True)
+        kept = play.kept
         expect("my secret" in kept and "a secret result" in kept, "the change of one request changed the history")
         expect("be brief" not in kept, "what was added to one request stands in the history")
         play.expect_valid()
-
-
-async def _nobody_is_asked_for_nothing(stage: Stage) -> None:
-    """Check that a run without any plugin is what it would be without the adapter."""
-    async with stage.play(_WORK, "done", tools=[tool("work", "as it is")], system_prompt="You mend.") as play:
-        expect(await play.run("hello") == "done", "the run returned something else")
-        first, second = play.asked
-        said = [(each.role, each.content) for each in first.messages if each.role != "system"]
-        expect(said == [("user", "hello")], f"the model was first asked {said}")
-        system = "".join(each.content for each in first.messages if each.role == "system")
-        expect("You mend." in system, f"the model was asked with the system prompt {system!r}")
-        expect(second.result_of("c1") == "as it is", f"the model was told {second.result_of('c1')!r} of its call")
-
-
-CHECKS: Final[dict[str, AdapterCheck]] = {
-    "changes nothing by itself": AdapterCheck(_nobody_is_asked_for_nothing),
-    "runs transforms in order": AdapterCheck(_every_value_in_order),
-    "gates what transforms made": AdapterCheck(_gates_see_the_final_call),
-    "checks what transforms made": AdapterCheck(_a_changed_call_is_checked),
-    "begins nothing that is blocked": AdapterCheck(_a_blocked_message_begins_nothing),
-    "adds plugins' sections": needing(_sections_of_the_prompt, "system_prompt"),
-    "gives plugins its own prompt": needing(_the_own_prompt_may_change, "system_prompt"),
-    "asks the model what transforms made": needing(_what_the_model_is_asked, "model_request"),
-}

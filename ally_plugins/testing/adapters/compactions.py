@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any, Final
 from ally_plugins.contract.values.events import CompactionComplete, CompactionStart
 from ally_plugins.contract.values.verdicts import Deny
 
-from .check import AdapterCheck, needing
-from .stage import Stage, expect, plugin
+from .check import Checks
+from .stage import Stage, expect, expect_once, plugin
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.events import PermissionRequest
 
 __all__ = ["CHECKS"]
 
+CHECKS: Final = Checks()
 
+
+@CHECKS.add("tells and survives a compaction", "compaction")
 async def _a_compaction_is_told_and_survived(stage: Stage) -> None:
     """Check that a compaction is told, what a plugin adds meanwhile survives it, and plugins are told to read anew."""
 
@@ -32,17 +35,18 @@ async def _a_compaction_is_told_and_survived(stage: Stage) -> None:
         text = play.asked[1].text
         expect("old words" not in text, "the model was asked with the words that a compaction had dropped")
         expect("second" in text, "the compaction dropped the person's last message")
-        expect(text.count("[plugin keeper] the port is 8080") == 1, "what had to survive is not in the request once")
-        kinds = [type(event) for event in play.told(CompactionStart, CompactionComplete)]
+        expect_once("[plugin keeper] the port is 8080", text, "the request after the compaction")
+        kinds = [type(event) for event in play.events_of(CompactionStart, CompactionComplete)]
         expect(kinds == [CompactionStart, CompactionComplete], f"of the compaction {kinds} was told")
         after = await ally.get_context(["messages"], since=before.cursor, session_id=play.session().id)
         expect(after.is_reset, "a plugin that reads on was not told that the conversation had been shortened")
         await play.run("third")
         expect("old words" not in play.asked[2].text, "what a compaction had dropped came back in the next turn")
-        expect(play.asked[2].text.count("the port is 8080") == 1, "what had to survive is not there once")
+        expect_once("the port is 8080", play.asked[2].text, "the next turn")
         play.expect_valid()
 
 
+@CHECKS.add("lets gates stop a compaction", "compaction")
 async def _a_compaction_can_be_stopped(stage: Stage) -> None:
     """Check that a permission gate can stop a compaction, and nothing is told of one."""
 
@@ -55,12 +59,6 @@ async def _a_compaction_can_be_stopped(stage: Stage) -> None:
         await play.session().request_action("compact")
         await play.run("second")
         expect("old words" in play.asked[1].text, "the conversation was shortened although a gate had denied it")
-        told = play.told(CompactionStart, CompactionComplete)
-        expect(not told, f"{told} was told of a compaction that a gate had denied")
+        events = play.events_of(CompactionStart, CompactionComplete)
+        expect(not events, f"{events} was told of a compaction that a gate had denied")
         play.expect_valid()
-
-
-CHECKS: Final[dict[str, AdapterCheck]] = {
-    "tells and survives a compaction": needing(_a_compaction_is_told_and_survived, "compaction"),
-    "lets gates stop a compaction": needing(_a_compaction_can_be_stopped, "compaction"),
-}

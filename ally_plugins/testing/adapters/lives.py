@@ -8,22 +8,22 @@ from typing import Any, Final
 from ally_plugins.contract.tools.declared import tool as plugin_tool
 from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.errors import ToolCallError
-from ally_plugins.contract.values.events import AgentEnd, ToolCallEnd, ToolCallStart
+from ally_plugins.contract.values.events import ToolCallEnd
 from ally_plugins.contract.values.verdicts import Deny
 from ally_plugins.testing.checks import Broken
 from ally_plugins.testing.observed import ObservedHost
 
-from .check import AdapterCheck, needing
+from .check import Checks
 from .driver import AgentSetup
-from .script import Answer, Asked, Script, Step, calls
-from .stage import SESSION, Play, Stage, expect, plugin, tool
+from .script import Answer, Asked, Script, calls
+from .stage import SESSION, WORK, Play, Stage, expect, plugin, tool
 
 __all__ = ["CHECKS"]
 
+CHECKS: Final = Checks()
+
 _SOON: Final = 5.0
 """Seconds that a run has to end once it is stopped."""
-
-_WORK: Final = calls(("c1", "work", "a"), ("c2", "work", "b"))
 
 
 class _Held:
@@ -46,28 +46,33 @@ class _Held:
         return text
 
 
-async def _cancelling_leaves_a_valid_history(stage: Stage) -> None:
-    """Check that a cancelled run stops its tools, is told as such, and the conversation goes on."""
-    held = _Held(2)
-    async with stage.play(_WORK, "back", tools=[tool("work", held.run)]) as play:
+@CHECKS.add("ends a cancelled run well")
+@CHECKS.add("can be interrupted", "interruption", reason="the person pressed a key")
+async def _a_stopped_run_leaves_a_valid_history(stage: Stage, *, reason: str | None = None) -> None:
+    """Check that a run which is cancelled or interrupted stops its tools, is told as such, and one can go on."""
+    held, made = _Held(2), calls(("c1", "work", "a"), ("c2", "work", "b"))
+    async with stage.play(made, "back", tools=[tool("work", held.run)]) as play:
         running = asyncio.ensure_future(play.run("go"))
         await _began(held, running)
-        running.cancel()
-        await _ended(running)
-        await _expect_stopped(play, held)
-
-
-async def _interrupting_leaves_a_valid_history(stage: Stage) -> None:
-    """Check that the action `interrupt` stops a run and its tools, with the reason, and the conversation goes on."""
-    held = _Held(2)
-    async with stage.play(_WORK, "back", tools=[tool("work", held.run)]) as play:
-        running = asyncio.ensure_future(play.run("go"))
-        await _began(held, running)
-        await play.session().request_action("interrupt", {"reason": "the person pressed a key"})
-        await _ended(running)
-        cause = play.told(AgentEnd)[-1].interruption_cause
-        expect(cause == "the person pressed a key", f"AGENT_END has the cause {cause!r}")
-        await _expect_stopped(play, held)
+        if reason is None:
+            running.cancel()
+        else:
+            await play.session().request_action("interrupt", {"reason": reason})
+        await asyncio.wait([running], timeout=_SOON)  # how it ends is the framework's own
+        if not running.done():
+            running.cancel()
+            raise Broken(f"the run still goes on {_SOON:g} s after it was stopped")
+        await play.session().drained()
+        cause = play.expect_interruption()
+        expect(reason in {None, cause}, f"AGENT_END has the cause {cause!r}; expected {reason!r}")
+        expect(sorted(held.stopped) == ["a", "b"], f"of two tools that ran, {held.stopped} were stopped")
+        play.expect_calls("c1", "c2")
+        is_success = any(each.success for each in play.events_of(ToolCallEnd))
+        expect(not is_success, "a call that was stopped was told as a success")
+        said = await play.run("go on")
+        expect(said == "back", f"after the stopped turn the run returned {said!r}")
+        expect("go" in play.asked[-1].text, "the conversation before was lost")
+        play.expect_valid()
 
 
 async def _began(held: _Held, running: asyncio.Future[str]) -> None:
@@ -78,28 +83,7 @@ async def _began(held: _Held, running: asyncio.Future[str]) -> None:
     expect(held.began.is_set(), "two calls of one answer did not run at once, or the run ended before they did")
 
 
-async def _ended(running: asyncio.Future[str]) -> None:
-    await asyncio.wait([running], timeout=_SOON)  # how it ends is the framework's own
-    if not running.done():
-        running.cancel()
-        raise Broken(f"the run still goes on {_SOON:g} s after it was stopped")
-
-
-async def _expect_stopped(play: Play, held: _Held) -> None:
-    await play.session().drained()
-    expect(sorted(held.stopped) == ["a", "b"], f"of two tools that ran, {held.stopped} were stopped")
-    started = sorted(str(each.call_id) for each in play.told(ToolCallStart))
-    ended = sorted(str(each.call_id) for each in play.told(ToolCallEnd))
-    expect(started == ended, f"the calls {started} began and {ended} ended")
-    expect(not any(each.success for each in play.told(ToolCallEnd)), "a call that was stopped was told as a success")
-    ends = play.told(AgentEnd)
-    expect(len(ends) == 1 and ends[0].interrupted, "the end of a stopped turn was not told as an interruption")
-    said = await play.run("go on")
-    expect(said == "back", f"after the stopped turn the run returned {said!r}")
-    expect("go" in play.asked[-1].text, "the conversation before was lost")
-    play.expect_valid()
-
-
+@CHECKS.add("leaves a running host alone")
 async def _a_host_that_runs_is_left_alone(stage: Stage) -> None:
     """Check that a host which runs already runs on after the run."""
     async with stage.play("one", "two") as play:
@@ -108,6 +92,7 @@ async def _a_host_that_runs_is_left_alone(stage: Stage) -> None:
         await play.run()
 
 
+@CHECKS.add("starts and stops a host")
 async def _a_host_that_does_not_run_is_started(stage: Stage) -> None:
     """Check that a host which does not run is started for a run, and stopped after it, each time."""
     lives: list[str] = []
@@ -122,7 +107,7 @@ async def _a_host_that_does_not_run_is_started(stage: Stage) -> None:
         return Deny("not today")
 
     host = ObservedHost(home=None, plugins={"p": plugin(start=start, stop=stop, gate_tool_call=decide)})
-    script = Script([calls(("c1", "work", "a")), "done", "again"])
+    script = Script([WORK, "done", "again"])
     agent = stage.driver.make(AgentSetup(host=host, script=script, tools=(tool(),)))
     for count in (1, 2):
         await stage.driver.run(agent, "go", session_id=SESSION)
@@ -153,29 +138,27 @@ def _called(call_id: str, name: str, **arguments: Any) -> Answer:
     return Answer(calls=(ToolCall(name, arguments, call_id),))
 
 
+@CHECKS.add("offers plugins' tools", "plugin_tools")
 async def _plugins_tools_are_the_agents(stage: Stage) -> None:
     """Check that plugins' tools are offered with their schemas, run, and answer the model when they fail."""
-    steps: list[Step] = [
-        _called("c1", "count", word="hello"),
-        _called("c2", "count", word="none"),
-        _called("c3", "count", words=3),
-        "done",
-    ]
-    async with stage.play(*steps, plugins={"counter": _Counter}, tools=[tool()]) as play:
+    made: list[dict[str, Any]] = [{"word": "hello"}, {"word": "none"}, {"words": 3}]
+    steps = [_called(f"c{number}", "count", **arguments) for number, arguments in enumerate(made, 1)]
+    async with stage.play(*steps, "done", plugins={"counter": _Counter}, tools=[tool()]) as play:
         await play.run()
         offered = play.asked[0].tools
         expect("work" in offered, "the agent's own tool was lost")
         expect("count" in offered, f"the model was offered {sorted(offered)}; the plugin's 'count' is not there")
         properties = offered["count"].get("properties", {})
         expect("word" in properties, f"the plugin's tool was offered with the properties {properties}")
-        expect(play.result_of("c1") == "5 letters", f"the model was told {play.result_of('c1')!r} of the plugin's tool")
-        expect("there is no word" in play.result_of("c2"), "the model was not told why the plugin's tool failed")
-        expect("word" in play.result_of("c3"), "the model was not told what was wrong with its arguments")
-        ends = {each.call_id: each.success for each in play.told(ToolCallEnd)}
+        play.expect_result("c1", "5 letters", is_all=True)
+        play.expect_result("c2", "there is no word")
+        play.expect_result("c3", "word")
+        ends = {each.call_id: each.success for each in play.events_of(ToolCallEnd)}
         expect(ends.get("c1") is True and not ends.get("c2"), f"the calls of the plugin's tool ended as {ends}")
         play.expect_valid()
 
 
+@CHECKS.add("gates plugins' tools", "plugin_tools")
 async def _plugins_tools_are_gated(stage: Stage) -> None:
     """Check that a plugin's tool passes the gates of the others like any other."""
 
@@ -185,41 +168,29 @@ async def _plugins_tools_are_gated(stage: Stage) -> None:
     plugins = {"counter": _Counter, "guard": plugin(gate_tool_call=decide)}
     async with stage.play(_called("c1", "count", word="hello"), "done", plugins=plugins) as play:
         await play.run()
-        expect("no count" in play.result_of("c1"), f"the model was told {play.result_of('c1')!r}; the call was denied")
+        play.expect_result("c1", "no count")
 
 
+@CHECKS.add("lets plugins' tools come and go", "plugin_tools")
 async def _plugins_tools_come_and_go(stage: Stage) -> None:
     """Check that a tool which a plugin registers, or takes back, counts from the next step on."""
-    async with stage.play(plugins={"counter": _Counter}) as play:
 
-        async def work(text: str) -> str:
-            counter = play.host.plugins["counter"].instance
-            if text == "add":
-                await counter.ally.register_tool(counter.shout, name="shout", description="Say it in capital letters.")
-            else:
-                await counter.ally.unregister("shout")
-            return "worked"
+    async def work(play: Play, text: str) -> str:
+        counter = play.host.plugins["counter"].instance
+        if text == "add":
+            await counter.ally.register_tool(counter.shout, name="shout", description="Say it in capital letters.")
+        else:
+            await counter.ally.unregister("shout")
+        return "worked"
 
-        def names(asked: Asked) -> list[str]:
-            return sorted(asked.tools.keys() & {"count", "shout", "work"})  # an agent may have tools of its own
+    def names(asked: Asked) -> list[str]:
+        return sorted(asked.tools.keys() & {"count", "shout", "work"})  # an agent may have tools of its own
 
-        play.script.steps += [calls(("c1", "work", "add")), _called("c2", "shout", word="hello")]
-        play.script.steps += [calls(("c3", "work", "take back")), "done"]
-        play.agent = stage.driver.make(play.setup(tools=[tool("work", work)]))
+    steps = (calls(("c1", "work", "add")), _called("c2", "shout", word="hello"), calls(("c3", "work", "take back")))
+    async with stage.play(*steps, "done", plugins={"counter": _Counter}, work=work) as play:
         await play.run()
         first, second, _, fourth = (names(asked) for asked in play.asked)
         expect(first == ["count", "work"], f"at first the model was offered {first}")
         expect(second == ["count", "shout", "work"], f"after a plugin registered a tool, it was offered {second}")
-        expect(play.result_of("c2") == "HELLO", f"the model was told {play.result_of('c2')!r} of the new tool")
+        play.expect_result("c2", "HELLO", is_all=True)
         expect(fourth == ["count", "work"], f"after the plugin took it back, the model was offered {fourth}")
-
-
-CHECKS: Final[dict[str, AdapterCheck]] = {
-    "ends a cancelled run well": AdapterCheck(_cancelling_leaves_a_valid_history),
-    "can be interrupted": needing(_interrupting_leaves_a_valid_history, "interruption"),
-    "leaves a running host alone": AdapterCheck(_a_host_that_runs_is_left_alone),
-    "starts and stops a host": AdapterCheck(_a_host_that_does_not_run_is_started),
-    "offers plugins' tools": needing(_plugins_tools_are_the_agents, "plugin_tools"),
-    "gates plugins' tools": needing(_plugins_tools_are_gated, "plugin_tools"),
-    "lets plugins' tools come and go": needing(_plugins_tools_come_and_go, "plugin_tools"),
-}

@@ -10,90 +10,87 @@ from typing import Any, Final
 from ally_plugins.contract.values.events import PluginMessageReceived, UserMessage
 from ally_plugins.host.sessions.inbox import Waiting
 
-from .check import AdapterCheck
+from .check import Checks
 from .script import Answer, Asked, calls
-from .stage import SESSION, Play, Stage, expect, plugin, tool
+from .stage import SESSION, WORK, Play, Stage, Work, expect, expect_once, plugin
 
 __all__ = ["CHECKS"]
 
-_WORK: Final = calls(("c1", "work", "a"))
+CHECKS: Final = Checks()
+
 _PLUGINS: Final = {"helper": plugin()}
 _ROUNDS: Final = 12
 """Ways in which parallel tools and a plugin take turns; chosen by a seed, the same each time."""
 
 
-async def _add(play: Play, content: str, *, name: str = "helper", **options: Any) -> Any:
-    """Let a plugin add a message, as it would from a hook."""
-    ally = play.host.plugins[name].instance.ally
-    return await ally.add_message(options.pop("role", "user"), content, session_id=SESSION, **options)
+async def _add(play: Play, content: str, *, role: str = "user", **options: Any) -> Any:
+    """Let the plugin add a message, as it would from a hook."""
+    ally = play.host.plugins["helper"].instance.ally
+    return await ally.add_message(role, content, session_id=SESSION, **options)
 
 
+def _adding(content: str, **options: Any) -> Work:
+    """Return a tool in which the plugin adds a message, where it is called with the text `a`."""
+
+    async def work(play: Play, text: str) -> str:
+        if text == "a":
+            await _add(play, content, **options)
+        return text
+
+    return work
+
+
+def _roles(asked: Asked) -> list[str]:
+    return [message.role for message in asked.messages if message.role != "system"]
+
+
+@CHECKS.add("steers after all results")
 async def _steer_enters_after_all_results(stage: Stage) -> None:
     """Check that a message enters at the next step, after all results, marked, and stays in the history."""
-    made = calls(("c1", "work", "a"), ("c2", "work", "b"))
-    async with stage.play(made, "done", "again", plugins=_PLUGINS) as play:
-
-        async def work(text: str) -> str:
-            if text == "a":
-                await _add(play, "try another way")
-            return text
-
-        play.agent = stage.driver.make(play.setup(tools=[tool("work", work)]))
+    made, marked = calls(("c1", "work", "a"), ("c2", "work", "b")), "[plugin helper] try another way"
+    async with stage.play(made, "done", "again", plugins=_PLUGINS, work=_adding("try another way")) as play:
         await play.run("go")
-        roles = [message.role for message in play.asked[1].messages if message.role != "system"]
+        roles = _roles(play.asked[1])
         expect(roles == ["user", "assistant", "tool", "tool", "user"], f"the next step was asked with {roles}")
         last = play.asked[1].messages[-1].content
-        expect(last == "[plugin helper] try another way", f"the model was asked {last!r}, not marked as the plugin's")
+        expect(last == marked, f"the model was asked {last!r}, not marked as the plugin's")
         await play.run("go on")
-        found = play.asked[2].text.count("[plugin helper] try another way")
-        expect(found == 1, f"in the next turn the message stood in the conversation {found} times")
-        kept = str([each.content for each in play.history()]).count("try another way")
-        expect(kept == 1, f"the message stands in the history {kept} times")
-        told = [each.plugin_name for each in play.told(PluginMessageReceived)]
-        expect(told == ["helper"], f"PLUGIN_MESSAGE_RECEIVED was told for {told}")
-        expect(len(play.told(UserMessage)) == 2, "the plugin's message was told as the person's")
+        expect_once(marked, play.asked[2].text, "the next turn")
+        expect_once("try another way", play.kept, "the history")
+        names = [each.plugin_name for each in play.events_of(PluginMessageReceived)]
+        expect(names == ["helper"], f"PLUGIN_MESSAGE_RECEIVED was told for {names}")
+        expect(len(play.events_of(UserMessage)) == 2, "the plugin's message was told as the person's")
         play.expect_valid()
 
 
+@CHECKS.add("follows up at the end")
 async def _follow_up_takes_the_turn_further(stage: Stage) -> None:
     """Check that a follow-up enters at the end of the turn, and the model answers it in the same run."""
-    async with stage.play(_WORK, "first answer", "second answer", plugins=_PLUGINS) as play:
-
-        async def work(_: str) -> str:
-            await _add(play, "what about the tests?", deliver_as="follow_up")
-            return "worked"
-
-        play.agent = stage.driver.make(play.setup(tools=[tool("work", work)]))
+    work = _adding("what about the tests?", deliver_as="follow_up")
+    async with stage.play(WORK, "first answer", "second answer", plugins=_PLUGINS, work=work) as play:
         said = await play.run("go")
         expect("what about" not in play.asked[1].text, "a follow-up entered in the middle of the turn")
         expect(len(play.asked) == 3, f"the model was asked {len(play.asked)} times; the follow-up makes it three")
         expect(said == "second answer", f"the run returned {said!r}; the last answer was 'second answer'")
-        roles = [message.role for message in play.asked[2].messages if message.role != "system"]
-        expect(
-            roles[-2:] == ["assistant", "user"],
-            f"the follow-up was asked with {roles}, not after the answer",
-        )
+        roles = _roles(play.asked[2])
+        expect(roles[-2:] == ["assistant", "user"], f"the follow-up was asked with {roles}, not after the answer")
         play.expect_valid()
 
 
+@CHECKS.add("keeps messages for the next turn")
 async def _next_turn_waits_for_the_person(stage: Stage) -> None:
     """Check that a message for the next turn enters with the person's next message, and not before."""
-    async with stage.play(_WORK, "done", "and now", plugins=_PLUGINS) as play:
-
-        async def work(_: str) -> str:
-            await _add(play, "by the way", deliver_as="next_turn")
-            return "worked"
-
-        play.agent = stage.driver.make(play.setup(tools=[tool("work", work)]))
+    work = _adding("by the way", deliver_as="next_turn")
+    async with stage.play(WORK, "done", "and now", plugins=_PLUGINS, work=work) as play:
         await play.run("go")
         expect(len(play.asked) == 2 and "by the way" not in play.asked[1].text, "it entered in the same turn")
         await play.run("go on")
-        text = play.asked[2].text
-        expect(text.count("[plugin helper] by the way") == 1, f"the next turn was asked with {text!r}")
-        expect("go on" in text, "the person's own message was lost")
+        expect_once("[plugin helper] by the way", play.asked[2].text, "the next turn")
+        expect("go on" in play.asked[2].text, "the person's own message was lost")
         play.expect_valid()
 
 
+@CHECKS.add("is woken by plugins")
 async def _an_idle_agent_is_woken(stage: Stage) -> None:
     """Check that a message may wake an idle agent, whose turn without a prompt is about that message."""
     async with stage.play("hello", "tests are red", "last", plugins=_PLUGINS) as play:
@@ -104,26 +101,25 @@ async def _an_idle_agent_is_woken(stage: Stage) -> None:
         said = await play.run(None)
         expect(said == "tests are red", f"the woken run returned {said!r}")
         expect(play.asked[1].messages[-1].content == "[plugin helper] tests broke", "the model was not asked about it")
-        expect(len(play.told(UserMessage)) == 1, "a turn without the person was told with words of the person's")
+        expect(len(play.events_of(UserMessage)) == 1, "a turn without the person was told with words of the person's")
         await play.run("go on")
-        expect(play.asked[2].text.count("tests broke") == 1, "the message is not once in the next turn")
-        kept = str([each.content for each in play.history()]).count("tests broke")
-        expect(kept == 1, f"the message stands in the history {kept} times")
+        expect_once("tests broke", play.asked[2].text, "the next turn")
+        expect_once("tests broke", play.kept, "the history")
         play.expect_valid()
 
 
+@CHECKS.add("folds what is delivered again")
 async def _the_same_message_enters_once(stage: Stage) -> None:
     """Check that a message which is delivered again, as after a crash, is folded into the first."""
-    async with stage.play(_WORK, "done", _WORK, "done", plugins=_PLUGINS) as play:
-        receipts = []
+    receipts = []
 
-        async def work(_: str) -> str:
-            receipts.append(await _add(play, "only once", key="k1"))
-            return "worked"
+    async def work(play: Play, _: str) -> str:
+        receipts.append(await _add(play, "only once", key="k1"))
+        return "worked"
 
-        play.agent = stage.driver.make(play.setup(tools=[tool("work", work)]))
+    async with stage.play(WORK, "done", WORK, "done", plugins=_PLUGINS, work=work) as play:
         await play.run("go")
-        expect(play.asked[-1].text.count("only once") == 1, "a message did not enter")
+        expect_once("only once", play.asked[-1].text, "the next step")
         known = [each for each in play.session().conversation.messages if each.source_plugin == "helper"]
         expect(len(known) == 1, f"plugins read {len(known)} messages of the plugin's in the conversation; it has one")
         (message,) = known
@@ -134,27 +130,22 @@ async def _the_same_message_enters_once(stage: Stage) -> None:
         await play.run("go on")
         for asked in play.asked:
             expect(asked.text.count("only once") <= 1, "a message that was delivered again stands there twice")
-        expect(str([each.content for each in play.history()]).count("only once") == 1, "the history has it twice")
+        expect_once("only once", play.kept, "the history")
 
 
+@CHECKS.add("loses no message of a failed run")
 async def _what_was_under_way_is_not_lost(stage: Stage) -> None:
     """Check that a message which entered a run that then failed is in the next one, once."""
     failing = Answer(error=RuntimeError("no connection"))
-    async with stage.play(_WORK, failing, "done", plugins=_PLUGINS) as play:
-
-        async def work(_: str) -> str:
-            await _add(play, "do not forget")
-            return "worked"
-
-        play.agent = stage.driver.make(play.setup(tools=[tool("work", work)]))
+    async with stage.play(WORK, failing, "done", plugins=_PLUGINS, work=_adding("do not forget")) as play:
         with suppress(Exception):  # some frameworks ask again by themselves
             await play.run("go")
         await play.run("go on")
-        found = play.asked[-1].text.count("[plugin helper] do not forget")
-        expect(found == 1, f"after the failed run the message stood there {found} times")
+        expect_once("[plugin helper] do not forget", play.asked[-1].text, "what was asked after the failed run")
         play.expect_valid()
 
 
+@CHECKS.add("marks every role")
 async def _every_role_is_marked(stage: Stage) -> None:
     """Check that a message of any role reaches the model as the plugin's, in a valid conversation."""
     for role in ("user", "system", "assistant"):
@@ -168,6 +159,7 @@ async def _every_role_is_marked(stage: Stage) -> None:
             play.expect_valid()
 
 
+@CHECKS.add("keeps the conversation valid")
 async def _any_interleaving_is_valid(stage: Stage) -> None:
     """Check that whatever a plugin adds while tools run at once, the conversation stays one that models accept."""
     for seed in range(_ROUNDS):
@@ -184,20 +176,18 @@ async def _one_interleaving(stage: Stage, chance: random.Random) -> None:
             return Answer(text=f"answer {turn}")
         return calls(*((f"c{turn}.{each}", "work", f"{turn}.{each}") for each in range(chance.randint(1, 4))))
 
-    async with stage.play(*[step] * 10, plugins=_PLUGINS) as play:
+    async def work(play: Play, text: str) -> str:
+        for _ in range(chance.randint(0, 5)):
+            await asyncio.sleep(0)
+        if chance.random() < 0.5:
+            role, deliver_as = chance.choice(wanted)
+            made.append(f"note {len(made)};")
+            await _add(play, made[-1], role=role, deliver_as=deliver_as)
+        for _ in range(chance.randint(0, 5)):
+            await asyncio.sleep(0)
+        return text
 
-        async def work(text: str) -> str:
-            for _ in range(chance.randint(0, 5)):
-                await asyncio.sleep(0)
-            if chance.random() < 0.5:
-                role, deliver_as = chance.choice(wanted)
-                made.append(f"note {len(made)};")
-                await _add(play, made[-1], role=role, deliver_as=deliver_as)
-            for _ in range(chance.randint(0, 5)):
-                await asyncio.sleep(0)
-            return text
-
-        play.agent = stage.driver.make(play.setup(tools=[tool("work", work)]))
+    async with stage.play(*[step] * 10, plugins=_PLUGINS, work=work) as play:
         for turn in range(3):
             await play.run(f"turn {turn}")
         play.script.steps.clear()
@@ -206,15 +196,3 @@ async def _one_interleaving(stage: Stage, chance: random.Random) -> None:
         text = play.asked[-1].text
         wrong = [each for each in made if text.count(f"[plugin helper] {each}") != 1]
         expect(not wrong, f"of {len(made)} messages {', '.join(wrong)} did not enter once")
-
-
-CHECKS: Final[dict[str, AdapterCheck]] = {
-    "steers after all results": AdapterCheck(_steer_enters_after_all_results),
-    "follows up at the end": AdapterCheck(_follow_up_takes_the_turn_further),
-    "keeps messages for the next turn": AdapterCheck(_next_turn_waits_for_the_person),
-    "is woken by plugins": AdapterCheck(_an_idle_agent_is_woken),
-    "folds what is delivered again": AdapterCheck(_the_same_message_enters_once),
-    "loses no message of a failed run": AdapterCheck(_what_was_under_way_is_not_lost),
-    "marks every role": AdapterCheck(_every_role_is_marked),
-    "keeps the conversation valid": AdapterCheck(_any_interleaving_is_valid),
-}

@@ -1,0 +1,225 @@
+"""What an adapter tells: the events of a turn, in order, with ids, arguments, results and numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ally_plugins.contract.values.events import (
+    AgentEnd,
+    AgentStart,
+    AssistantMessage,
+    ContextThreshold,
+    ContextUsageUpdate,
+    Event,
+    ModelRequest,
+    ModelResponse,
+    ThoughtComplete,
+    ToolCallEnd,
+    ToolCallStart,
+    UserMessage,
+)
+from ally_plugins.testing.checks import Broken
+
+from .check import Checks
+from .script import Answer, Step, calls
+from .stage import SESSION, WORK, Play, Stage, expect, tool
+
+__all__ = ["CHECKS"]
+
+CHECKS: Final = Checks()
+
+_STEP: Final = ("ModelRequest", "ModelResponse")
+_TURN: Final = [*_STEP, "ToolCallStart", "ToolCallEnd", *_STEP, "AssistantMessage", "AgentEnd"]
+"""What every turn with a tool call is told of, after its beginning."""
+
+
+@CHECKS.add("tells a turn in order", is_streamed=False)
+@CHECKS.add("tells a streamed turn in order", "streaming", is_streamed=True)
+async def _a_turn_in_order(stage: Stage, *, is_streamed: bool) -> None:
+    """Check that a turn with a tool call, streamed or not, is told in the order in which it happens."""
+    async with stage.play(WORK, "all done", tools=[tool()]) as play:
+        said = await play.run("go", is_streamed=is_streamed)
+        expect(said == "all done", f"the run returned {said!r}; the model said 'all done'")
+        found = play.events_of(UserMessage, AgentStart, ModelRequest, ModelResponse, ToolCallStart, ToolCallEnd,
+                               AssistantMessage, AgentEnd)  # fmt: skip
+        kinds = [type(event).__name__ for event in found]
+        core = [each for each in kinds if each not in {"UserMessage", "AgentStart"}]
+        expect(core == _TURN, f"it told {', '.join(kinds) or 'nothing'}; expected {', '.join(_TURN)}")
+        expect({*kinds[:2]} == {"UserMessage", "AgentStart"}, f"a turn began with {', '.join(kinds[:2])}")
+        turns = {event.turn_id for event in found}
+        expect(len(turns) == 1 and None not in turns, f"the events of one turn have the turn ids {turns}")
+
+
+@CHECKS.add(
+    "tells what was said",
+    steps=(WORK, "all done"),
+    fields={
+        (UserMessage, "content"): ["hello"],
+        (AssistantMessage, "content"): ["all done"],
+        (AgentEnd, "content"): ["all done"],
+        (AgentEnd, "interrupted"): [False],
+    },
+)
+@CHECKS.add(
+    "tells thoughts",
+    "thinking",
+    steps=(Answer(thinking="let me see", text="done"),),
+    fields={(ThoughtComplete, "thinking"): ["let me see"]},
+)
+@CHECKS.add(
+    "tells usage and thresholds",
+    "usage",
+    steps=[Answer(text="a", input_tokens=tokens, output_tokens=10) for tokens in (90, 590, 600, 940)],
+    runs=4,
+    fields={
+        (ContextUsageUpdate, "context_usage"): [10.0, 60.0, 61.0, 95.0],
+        (ContextThreshold, "threshold"): [50.0, 75.0, 90.0],
+    },
+)
+@CHECKS.add(
+    "tells what an answer took",
+    "usage",
+    steps=(Answer(text="a", input_tokens=70, output_tokens=7),),
+    fields={(ModelResponse, "input_tokens"): [70], (ModelResponse, "output_tokens"): [7]},
+    is_timed=True,
+)
+async def _events_with_their_fields(
+    stage: Stage,
+    *,
+    steps: Sequence[Step],
+    fields: Mapping[tuple[type[Event], str], list[Any]],
+    runs: int = 1,
+    is_timed: bool = False,
+) -> None:
+    """Check that what happens is told with its words and numbers as they are, each once."""
+    async with stage.play(*steps, tools=[tool()]) as play:
+        for _ in range(runs):
+            await play.run()
+        for (kind, field), wanted in fields.items():
+            found = [getattr(event, field) for event in play.events_of(kind)]
+            expect(found == wanted, f"{kind.TYPE} told the {field} {found}; expected {wanted}")
+        durations = [event.duration_ms for event in play.events_of(ModelResponse)]
+        is_right = not is_timed or all(each is not None and each >= 0 for each in durations)
+        expect(is_right, f"MODEL_RESPONSE told the durations {durations}; expected milliseconds")
+
+
+@CHECKS.add("tells calls with their results")
+async def _calls_with_their_results(stage: Stage) -> None:
+    """Check that calls are told with id, arguments, result and duration, also when several run at once."""
+    made = calls(("c1", "work", "a"), ("c2", "work", "b"))
+    async with stage.play(made, "done", tools=[tool("work", lambda text: f"made {text}")]) as play:
+        await play.run()
+        play.expect_calls("c1", "c2")
+        starts = {each.call_id: each for each in play.events_of(ToolCallStart)}
+        ends = {each.call_id: each for each in play.events_of(ToolCallEnd)}
+        for call_id, text in (("c1", "a"), ("c2", "b")):
+            start, end = starts[call_id], ends[call_id]
+            expect((start.tool_name, end.tool_name) == ("work", "work"), f"the tool of {call_id} is told as another")
+            expect(start.arguments == {"text": text}, f"{call_id} was told with {dict(start.arguments)}")
+            expect(end.success and f"made {text}" in (end.output or ""), f"{call_id} ended with {end.output!r}")
+        play.expect_result("c1", "made a", is_all=True)
+        second = play.events_of(ModelRequest)[1].seq
+        late = [each.call_id for each in ends.values() if each.seq > second]
+        expect(not late, f"the model was asked before the calls {late} had ended")
+
+
+@CHECKS.add("tells of a tool that fails")
+async def _a_tool_that_fails(stage: Stage) -> None:
+    """Check that a tool's error is told, reaches the model, and ends nothing."""
+
+    def fail(_: str) -> str:
+        raise RuntimeError("the disk is full")
+
+    async with stage.play(WORK, "I see", tools=[tool("work", fail)]) as play:
+        try:
+            await play.run()
+        except Exception as error:  # noqa: BLE001 - some frameworks end the run; then the end must be told
+            expect("the disk is full" in str(error), f"the run raised {error!r}, not what the tool raised")
+        else:
+            play.expect_result("c1", "the disk is full")
+        play.expect_calls("c1")
+        (end,) = play.events_of(ToolCallEnd)
+        expect(not end.success, "a tool that fails was told as a success")
+        expect("the disk is full" in (end.error or ""), f"TOOL_CALL_END has the error {end.error!r}")
+        expect(len(play.events_of(AgentEnd)) == 1, "the turn's end was not told")
+        play.expect_valid()
+
+
+@CHECKS.add("tells of a model that fails")
+async def _a_model_that_fails(stage: Stage) -> None:
+    """Check that an error of the model ends the turn, is told, and the next turn goes on."""
+    async with stage.play(WORK, Answer(error=RuntimeError("no connection")), "back again", tools=[tool()]) as play:
+        try:
+            await play.run("one")
+        except Exception as error:  # noqa: BLE001 - frameworks wrap it as they like
+            expect("no connection" in f"{error!r} {error.__cause__!r}", f"the run raised {error!r}")
+        else:
+            raise Broken("a run whose model failed returned as if it had not")
+        cause = play.expect_interruption()
+        expect(bool(cause), "AGENT_END of a failed turn has no cause")
+        expect(await play.run("two") == "back again", "the conversation did not go on after a failed turn")
+        play.expect_valid()
+
+
+@CHECKS.add("tells sub-agents", "sub_agents")
+async def _sub_agents(stage: Stage) -> None:
+    """Check that an agent in a tool of another one is told as its sub-agent, in the same session."""
+
+    async def delegate(play: Play, text: str) -> str:
+        inner = stage.driver.make(play.setup(name="helper", steps=["found it"]))
+        return await stage.driver.run(inner, text, session_id="another id")
+
+    async with stage.play(calls(("c1", "work", "look")), "done", work=delegate) as play:
+        await play.run("go")
+        names = [event.agent_name for event in play.events_of(AgentStart)]
+        expect(names == ["agent", "helper"], f"the agents {names} were told in the session; expected agent and helper")
+        start = play.events_of(AgentStart)[1]
+        expect(start.is_specialized_agent, "the sub-agent was not told as one")
+        expect(start.task_prompt == "look", f"the sub-agent's task is {start.task_prompt!r}; it was given 'look'")
+        expect(start.parent_id == "c1", f"the sub-agent follows from {start.parent_id!r}; the call was 'c1'")
+        play.expect_result("c1", "found it", is_all=True)
+        expect(len(play.events_of(UserMessage)) == 1, "the sub-agent's task was told as the person's words")
+
+
+@CHECKS.add("keeps conversations apart")
+async def _many_conversations(stage: Stage) -> None:
+    """Check that conversations which run at once never see each other's words."""
+    names = [f"talk-{number}" for number in range(8)]
+
+    def answer(asked: Any) -> Answer:
+        name = next(each for each in names if each in asked.messages[-1].content or each in asked.text)
+        others = [each for each in names if each != name and each in asked.text]
+        expect(not others, f"the model was asked in {name} with words of {', '.join(others)}")
+        return Answer(text=f"done in {name}") if asked.result_of(f"c-{name}") else calls((f"c-{name}", "work", name))
+
+    async def work(text: str) -> str:
+        await asyncio.sleep(0)
+        return f"worked for {text}"
+
+    async with stage.play(*[answer] * (2 * len(names)), tools=[tool("work", work)]) as play:
+        said = await asyncio.gather(*(play.run(f"this is {name}", session_id=name) for name in names))
+        expect(list(said) == [f"done in {name}" for name in names], f"the runs returned {said}")
+        for name in names:
+            kinds: tuple[type[Event], ...] = (UserMessage, ToolCallStart, AssistantMessage, AgentEnd)
+            found = play.events_of(*kinds, session_id=name)
+            expect(len(found) == len(kinds), f"of {name} {len(found)} events were told in its session; expected 4")
+            expect(all(name in repr(event) for event in found), f"an event of another conversation was told in {name}")
+
+
+@CHECKS.add("gives plugins the history")
+async def _the_session_is_the_conversation(stage: Stage) -> None:
+    """Check that a session goes on in the next turn, and holds what plugins may read: the framework's history."""
+    async with stage.play(WORK, "one", "two", tools=[tool()]) as play:
+        await play.run("first")
+        await play.run("second")
+        said = play.events_of(UserMessage)
+        expect({event.session_id for event in said} == {SESSION}, "a turn had another session")
+        expect(len({event.turn_id for event in said}) == 2, "two turns have one turn id")
+        messages = play.session().conversation.messages
+        kept = [(each.role, each.content) for each in messages if each.role != "system"]
+        wanted = [(each.role, each.content) for each in play.history() if each.role != "system"]
+        expect(kept == wanted, f"plugins read {kept}; the framework's history is {wanted}")
+        ids = [each.id for each in messages]
+        expect(len(set(ids)) == len(ids) and all(ids), "messages of the conversation have no ids of their own")
