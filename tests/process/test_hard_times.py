@@ -15,39 +15,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.contract.process_spec import ProcessLimits
 from ally_plugins.contract.values.errors import CannotExecute
 from ally_plugins.runtime.processes import guardian_client as guarded
 from ally_plugins.runtime.processes import process as process_module
 from ally_plugins.runtime.processes.direct import DirectLauncher
 from ally_plugins.runtime.processes.guardian_client import GuardedLauncher
 from ally_plugins.runtime.processes.launching import is_guardian_possible
-from ally_plugins.runtime.processes.process import Exit, ProcessSpec
+from ally_plugins.runtime.processes.process import Exit
 from ally_plugins.runtime.processes.stderrlog import StderrLog
+from tests.kit.processes import is_alive
+from tests.kit.waiting import PATIENCE, wait_until
+from tests.process.programs import ignore, spec
 
 if TYPE_CHECKING:
     from ally_plugins.runtime.processes.launcher import Launcher
 
 pytestmark = pytest.mark.skipif(not is_guardian_possible(), reason="no guardian on this machine")
 
-LONG = 30.0
-NO_LIMITS = ProcessLimits(memory_mb=None, cpu_seconds=None, file_mb=None, descriptors=None)
 Both = pytest.mark.parametrize("maker", [GuardedLauncher, DirectLauncher])
-
-
-def _spec(*argv: str) -> ProcessSpec:
-    return ProcessSpec(name="x", argv=argv, cwd="/", env={"PATH": os.environ["PATH"]}, limits=NO_LIMITS)
-
-
-def _ignore(_: bytes) -> None:
-    pass
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def _highest_descriptor() -> int:
@@ -64,14 +49,14 @@ def test_a_stopped_guardian_hides_no_death_and_does_not_keep_the_host_from_closi
 
     async def main() -> None:
         launcher = GuardedLauncher()
-        process, other = [await launcher.launch(_spec("cat"), asyncio.Protocol, _ignore) for _ in range(2)]
+        process, other = [await launcher.launch(spec("cat"), asyncio.Protocol, ignore) for _ in range(2)]
         assert launcher.guardian_pid is not None
         os.kill(launcher.guardian_pid, signal.SIGSTOP)
         os.kill(process.pid, signal.SIGKILL)
-        assert await asyncio.wait_for(process.exited, LONG) == Exit(None, None)
+        assert await asyncio.wait_for(process.exited, PATIENCE) == Exit(None, None)
         assert not await other.stop(0)  # it says that it could not
-        await asyncio.wait_for(launcher.close(), LONG)
-        assert not _is_alive(other.pid)
+        await asyncio.wait_for(launcher.close(), PATIENCE)
+        assert not is_alive(other.pid)
         assert process.gone.done()
         assert other.gone.done()
 
@@ -93,7 +78,7 @@ def test_a_guardian_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyP
         assert launcher.guardian_pid is not None
         os.kill(launcher.guardian_pid, signal.SIGSTOP)
         with pytest.raises(CannotExecute, match="the guardian of the daemons was killed meanwhile"):
-            await launcher.launch(_spec("cat"), asyncio.Protocol, _ignore)
+            await launcher.launch(spec("cat"), asyncio.Protocol, ignore)
         await launcher.close()
 
     asyncio.run(main())
@@ -111,17 +96,17 @@ def test_a_host_without_free_descriptors_is_told_and_goes_on(maker: Callable[[],
         for spare in range(8):
             resource.setrlimit(resource.RLIMIT_NOFILE, (used + spare, hard))
             try:
-                process = await launcher.launch(_spec("true"), asyncio.Protocol, _ignore)
+                process = await launcher.launch(spec("true"), asyncio.Protocol, ignore)
             except CannotExecute as error:
                 assert "too many open files" in str(error)  # noqa: PT017
                 assert not error.is_final  # noqa: PT017
             else:
-                await asyncio.wait_for(process.exited, LONG)
+                await asyncio.wait_for(process.exited, PATIENCE)
                 await process.stop(0)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        process = await launcher.launch(_spec("true"), asyncio.Protocol, _ignore)
-        assert await asyncio.wait_for(process.exited, LONG) == Exit(0, None)
+        process = await launcher.launch(spec("true"), asyncio.Protocol, ignore)
+        assert await asyncio.wait_for(process.exited, PATIENCE) == Exit(0, None)
         await launcher.close()
 
     asyncio.run(main())
@@ -137,7 +122,7 @@ def test_a_protocol_that_cannot_be_made_leaves_no_process(maker: Callable[[], La
         launcher = maker()
         for _ in range(3):
             with pytest.raises(LookupError):
-                await launcher.launch(_spec("sleep", "77"), fail, _ignore)
+                await launcher.launch(spec("sleep", "77"), fail, ignore)
         await launcher.close()
 
     asyncio.run(main())
@@ -149,8 +134,8 @@ def test_the_last_words_are_known_when_the_exit_is(maker: Callable[[], Launcher]
         launcher = maker()
         log = StderrLog(tmp_path / "x.log")
         code = "import sys; sys.stderr.write('x' * 60_000 + '\\nlast \\x1b[31mwords'); sys.exit(3)"
-        process = await launcher.launch(_spec(sys.executable, "-I", "-S", "-c", code), asyncio.Protocol, log.write)
-        assert (await asyncio.wait_for(process.exited, LONG)).words == "exited with code 3"
+        process = await launcher.launch(spec(sys.executable, "-I", "-S", "-c", code), asyncio.Protocol, log.write)
+        assert (await asyncio.wait_for(process.exited, PATIENCE)).words == "exited with code 3"
         assert log.tail[-1] == r"last \x1b[31mwords"
         await process.stop(0)
         log.close()
@@ -162,11 +147,9 @@ def test_the_last_words_are_known_when_the_exit_is(maker: Callable[[], Launcher]
 def test_a_busy_host_misses_no_exit() -> None:
     async def main() -> None:
         launcher = GuardedLauncher()
-        processes = [
-            await launcher.launch(_spec("sh", "-c", f"exit {n}"), asyncio.Protocol, _ignore) for n in range(50)
-        ]
+        processes = [await launcher.launch(spec("sh", "-c", f"exit {n}"), asyncio.Protocol, ignore) for n in range(50)]
         time.sleep(0.3)  # noqa: ASYNC251 - the loop is held up, as a bad plugin would
-        exits = await asyncio.wait_for(asyncio.gather(*(process.exited for process in processes)), LONG)
+        exits = await asyncio.wait_for(asyncio.gather(*(process.exited for process in processes)), PATIENCE)
         assert exits == [Exit(n, None) for n in range(50)]
         assert all(await asyncio.gather(*(process.stop(0) for process in processes)))
         await launcher.close()
@@ -186,9 +169,7 @@ async def main():
 asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
-    deadline = time.monotonic() + LONG
-    while _is_alive(int(done.stdout)):
-        assert time.monotonic() < deadline
+    wait_until(lambda: not is_alive(int(done.stdout)))
 
 
 def test_machines_without_a_guardian_import_everything_else() -> None:

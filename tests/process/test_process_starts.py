@@ -10,12 +10,14 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ally_plugins.contract.values.errors import CannotExecute
 from ally_plugins.runtime.processes.process import Exit
+from tests.kit.processes import is_alive
+from tests.kit.waiting import PATIENCE, until
+from tests.process.programs import end_of, launch, launching, python, shell, spec, talk
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="looks into /proc; the ways themselves are elsewhere too"
@@ -26,34 +28,34 @@ Ways = pytest.mark.parametrize("way", ["guardian", "direct", "piped"])
 
 @Ways
 @pytest.mark.usefixtures("no_leaks")
-def test_a_process_and_the_host_talk_and_the_end_of_its_input_ends_it(kit: Any, way: str) -> None:
+def test_a_process_and_the_host_talk_and_the_end_of_its_input_ends_it(way: str) -> None:
     async def main() -> None:
-        async with kit.launching(way) as launcher:
+        async with launching(way) as launcher:
             heard: list[bytes] = []
-            process = await kit.launch(launcher, kit.shell("echo $$; cat; echo bye; echo err >&2"), heard.append)
+            process = await launch(launcher, shell("echo $$; cat; echo bye; echo err >&2"), heard.append)
             assert process.transport is not None
-            assert await kit.talk(process).line() == str(process.pid)
+            assert await talk(process).line() == str(process.pid)
             process.transport.write(b"hello\n")
-            assert await kit.talk(process).line() == "hello"
+            assert await talk(process).line() == "hello"
             process.transport.write_eof()
-            assert await kit.talk(process).line() == "bye"
-            assert await kit.end_of(process) == Exit(0, None)
-            assert await process.stop(kit.long)
+            assert await talk(process).line() == "bye"
+            assert await end_of(process) == Exit(0, None)
+            assert await process.stop(PATIENCE)
             assert b"".join(heard) == b"err\n"
-            await kit.talk(process).lost
+            await talk(process).lost
 
     asyncio.run(main())
 
 
 @Ways
 @pytest.mark.usefixtures("no_leaks")
-def test_without_stdio_all_output_is_captured_and_the_input_is_empty(kit: Any, way: str) -> None:
+def test_without_stdio_all_output_is_captured_and_the_input_is_empty(way: str) -> None:
     async def main() -> None:
-        async with kit.launching(way) as launcher:
+        async with launching(way) as launcher:
             heard: list[bytes] = []
-            what = kit.shell("echo out; echo err >&2; cat; echo end", stdio=False)
+            what = shell("echo out; echo err >&2; cat; echo end", stdio=False)
             process = await launcher.launch(what, None, heard.append)
-            assert (await kit.end_of(process)).words == "exited with code 0"
+            assert (await end_of(process)).words == "exited with code 0"
             await process.stop(0)
             assert sorted(b"".join(heard).split()) == [b"end", b"err", b"out"]
             assert process.transport is None
@@ -62,29 +64,29 @@ def test_without_stdio_all_output_is_captured_and_the_input_is_empty(kit: Any, w
 
 
 @Ways
-def test_a_process_has_its_folder_its_environment_and_a_session_of_its_own(kit: Any, way: str, tmp_path: Path) -> None:
+def test_a_process_has_its_folder_its_environment_and_a_session_of_its_own(way: str, tmp_path: Path) -> None:
     async def main() -> None:
-        async with kit.launching(way) as launcher:
+        async with launching(way) as launcher:
             code = "import os; print(os.getcwd(), os.getsid(0) == os.getpid(), os.fsencode(os.environ['A']))"
-            process = await kit.launch(launcher, kit.python(code, cwd=str(tmp_path), A="ä\udcff"))
-            assert await kit.talk(process).line() == f"{tmp_path} True {os.fsencode('ä') + bytes([255])!r}"
+            process = await launch(launcher, python(code, cwd=str(tmp_path), A="ä\udcff"))
+            assert await talk(process).line() == f"{tmp_path} True {os.fsencode('ä') + bytes([255])!r}"
 
     asyncio.run(main())
 
 
 @Ways
-def test_only_the_wanted_descriptors_are_inherited(kit: Any, way: str) -> None:
+def test_only_the_wanted_descriptors_are_inherited(way: str) -> None:
     async def main() -> None:
         kept, other = socket.socketpair()
         os.set_inheritable(kept.fileno(), True)  # noqa: FBT003
         with kept, other:
-            async with kit.launching(way) as launcher:
-                process = await kit.launch(
-                    launcher, kit.python("import os; print(*sorted(os.listdir('/proc/self/fd'), key=int))")
+            async with launching(way) as launcher:
+                process = await launch(
+                    launcher, python("import os; print(*sorted(os.listdir('/proc/self/fd'), key=int))")
                 )
-                assert (await kit.talk(process).line()).split()[:3] == ["0", "1", "2"]
-                process = await kit.launch(launcher, kit.python("import os; print(len(os.listdir('/proc/self/fd')))"))
-                assert await kit.talk(process).line() == "4"  # and the one that lists
+                assert (await talk(process).line()).split()[:3] == ["0", "1", "2"]
+                process = await launch(launcher, python("import os; print(len(os.listdir('/proc/self/fd')))"))
+                assert await talk(process).line() == "4"  # and the one that lists
 
     asyncio.run(main())
 
@@ -96,11 +98,11 @@ def ignored_here() -> int:
 
 
 @Ways
-def test_signals_are_as_programs_expect_them(kit: Any, way: str) -> None:
+def test_signals_are_as_programs_expect_them(way: str) -> None:
     async def main() -> None:
-        async with kit.launching(way) as launcher:
-            process = await kit.launch(launcher, kit.spec("grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"))
-            blocked, ignored = [int((await kit.talk(process).line()).split()[1], 16) for _ in range(2)]
+        async with launching(way) as launcher:
+            process = await launch(launcher, spec("grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"))
+            blocked, ignored = [int((await talk(process).line()).split()[1], 16) for _ in range(2)]
             c_librarys_own = 0b11 << 31  # 32 and 33: nobody can set them back, whoever started pytest
             # What pytest was started with ignored (by nohup, or in the background) is handed on, except by a guardian.
             pythons_own = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
@@ -143,13 +145,13 @@ def _files(folder: Path) -> None:
 )
 @pytest.mark.usefixtures("no_leaks")
 def test_what_cannot_be_executed_is_told_in_a_sentence(
-    kit: Any, way: str, argv: tuple[str, ...], words: str, tmp_path: Path
+    way: str, argv: tuple[str, ...], words: str, tmp_path: Path
 ) -> None:
     async def main() -> None:
         _files(tmp_path)
-        async with kit.launching(way) as launcher:
+        async with launching(way) as launcher:
             with pytest.raises(CannotExecute) as caught:
-                await kit.launch(launcher, kit.spec(*argv, cwd=str(tmp_path)))
+                await launch(launcher, spec(*argv, cwd=str(tmp_path)))
             assert str(caught.value).startswith(words)
             assert caught.value.plugin == "x"
             assert caught.value.is_final
@@ -158,40 +160,40 @@ def test_what_cannot_be_executed_is_told_in_a_sentence(
 
 
 @Ways
-def test_a_folder_that_is_not_there_is_told_as_such(kit: Any, way: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_told_as_such(way: str, tmp_path: Path) -> None:
     async def main() -> None:
-        async with kit.launching(way) as launcher:
+        async with launching(way) as launcher:
             with pytest.raises(
                 CannotExecute, match=r"cannot execute 'cat': its folder .* cannot be entered: no such file"
             ):
-                await kit.launch(launcher, kit.spec("cat", cwd=str(tmp_path / "gone")))
+                await launch(launcher, spec("cat", cwd=str(tmp_path / "gone")))
 
     asyncio.run(main())
 
 
 @Ways
 @pytest.mark.usefixtures("no_leaks")
-def test_a_cancelled_launch_leaves_no_process_behind(kit: Any, way: str) -> None:
+def test_a_cancelled_launch_leaves_no_process_behind(way: str) -> None:
     async def main() -> None:
-        async with kit.launching(way) as launcher:
+        async with launching(way) as launcher:
             await launcher.start()
             for turns in range(8):
-                task = asyncio.create_task(kit.launch(launcher, kit.spec("sleep", "4321")))
+                task = asyncio.create_task(launch(launcher, spec("sleep", "4321")))
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await (await task).stop(0)
-            await kit.until(lambda: not _running(kit, "sleep\x004321"))
+            await until(lambda: not _running("sleep\x004321"))
 
     asyncio.run(main())
 
 
-def _running(kit: Any, command: str) -> list[int]:
+def _running(command: str) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (folder / "cmdline").read_bytes().startswith(command.encode()) and kit.is_alive(int(folder.name)):
+            if (folder / "cmdline").read_bytes().startswith(command.encode()) and is_alive(int(folder.name)):
                 found.append(int(folder.name))
     return found
 
@@ -208,11 +210,11 @@ def _running(kit: Any, command: str) -> list[int]:
         ("kill -KILL $$", Exit(None, 9), "was killed by SIGKILL"),
     ],
 )
-def test_an_exit_is_told_in_words(kit: Any, way: str, code: str, how: Exit, words: str) -> None:
+def test_an_exit_is_told_in_words(way: str, code: str, how: Exit, words: str) -> None:
     async def main() -> None:
-        async with kit.launching(way) as launcher:
-            process = await kit.launch(launcher, kit.shell(code))
-            assert await kit.end_of(process) == how
+        async with launching(way) as launcher:
+            process = await launch(launcher, shell(code))
+            assert await end_of(process) == how
             assert how.words == words
             assert await process.stop(0)
 
@@ -220,19 +222,19 @@ def test_an_exit_is_told_in_words(kit: Any, way: str, code: str, how: Exit, word
 
 
 @Ways
-def test_an_exit_is_seen_while_a_grandchild_holds_the_pipes_and_what_was_written_is_there(kit: Any, way: str) -> None:
+def test_an_exit_is_seen_while_a_grandchild_holds_the_pipes_and_what_was_written_is_there(way: str) -> None:
     async def main() -> None:
-        async with kit.launching(way) as launcher:
+        async with launching(way) as launcher:
             heard: list[bytes] = []
-            process = await kit.launch(launcher, kit.shell("sleep 60 & echo out; echo why >&2; exit 3"), heard.append)
+            process = await launch(launcher, shell("sleep 60 & echo out; echo why >&2; exit 3"), heard.append)
             begin = time.monotonic()
-            assert await kit.end_of(process) == Exit(3, None)
+            assert await end_of(process) == Exit(3, None)
             assert time.monotonic() - begin < 2  # measured: 3 ms; the grandchild would hold the pipes for a minute
-            assert kit.talk(process).said == b"out\n"
+            assert talk(process).said == b"out\n"
             if way != "piped":
                 assert heard == [b"why\n"]
-            assert not kit.talk(process).lost.done()
+            assert not talk(process).lost.done()
             process.kill()
-            await asyncio.wait_for(process.gone, kit.long)
+            await asyncio.wait_for(process.gone, PATIENCE)
 
     asyncio.run(main())

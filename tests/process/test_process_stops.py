@@ -8,12 +8,29 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ally_plugins.runtime.processes.launching import is_guardian_possible
 from ally_plugins.runtime.processes.process import Exit
+from tests.kit.processes import is_alive
+from tests.kit.waiting import PATIENCE, until
+from tests.process.programs import (
+    DEAF,
+    FAMILY,
+    HIDDEN,
+    MAKERS,
+    POLITE,
+    STORM,
+    WIPED,
+    end_of,
+    launch,
+    launching,
+    marked,
+    python,
+    shell,
+    talk,
+)
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="looks into /proc; the ways themselves are elsewhere too"
@@ -24,24 +41,24 @@ Strong = pytest.mark.skipif(not is_guardian_possible(), reason="no guardian on t
 
 
 @Ways
-def test_a_well_behaved_process_ends_in_its_own_way(kit: Any, way: str) -> None:
+def test_a_well_behaved_process_ends_in_its_own_way(way: str) -> None:
     async def main() -> None:
-        async with kit.launching(way) as launcher:
-            process = await kit.launch(launcher, kit.python(kit.POLITE))
-            assert await kit.talk(process).line() == "ready"
-            assert await process.stop(kit.long)
+        async with launching(way) as launcher:
+            process = await launch(launcher, python(POLITE))
+            assert await talk(process).line() == "ready"
+            assert await process.stop(PATIENCE)
             assert process.exited.result() == Exit(7, None)
-            assert kit.talk(process).said == b"bye\n"
+            assert talk(process).said == b"bye\n"
 
     asyncio.run(main())
 
 
 @Ways
-def test_one_that_ignores_sigterm_is_killed_after_its_grace(kit: Any, way: str) -> None:
+def test_one_that_ignores_sigterm_is_killed_after_its_grace(way: str) -> None:
     async def main() -> None:
-        async with kit.launching(way) as launcher:
-            process = await kit.launch(launcher, kit.python(kit.DEAF))
-            assert await kit.talk(process).line() == "ready"
+        async with launching(way) as launcher:
+            process = await launch(launcher, python(DEAF))
+            assert await talk(process).line() == "ready"
             assert await process.stop(0.05)
             assert process.exited.result().words == "was killed by SIGKILL"
 
@@ -49,31 +66,31 @@ def test_one_that_ignores_sigterm_is_killed_after_its_grace(kit: Any, way: str) 
 
 
 @Ways
-def test_a_stopped_one_is_woken_to_be_told(kit: Any, way: str) -> None:
+def test_a_stopped_one_is_woken_to_be_told(way: str) -> None:
     async def main() -> None:
-        async with kit.launching(way) as launcher:
-            process = await kit.launch(launcher, kit.python(kit.POLITE))
-            assert await kit.talk(process).line() == "ready"
+        async with launching(way) as launcher:
+            process = await launch(launcher, python(POLITE))
+            assert await talk(process).line() == "ready"
             os.kill(process.pid, signal.SIGSTOP)
-            assert await process.stop(kit.long)
+            assert await process.stop(PATIENCE)
             assert process.exited.result() == Exit(7, None)
 
     asyncio.run(main())
 
 
 @Ways
-def test_a_shorter_grace_wins_and_all_who_wait_are_told(kit: Any, way: str) -> None:
+def test_a_shorter_grace_wins_and_all_who_wait_are_told(way: str) -> None:
     async def main() -> None:
-        async with kit.launching(way) as launcher:
-            process = await kit.launch(launcher, kit.python(kit.DEAF))
-            assert await kit.talk(process).line() == "ready"
+        async with launching(way) as launcher:
+            process = await launch(launcher, python(DEAF))
+            assert await talk(process).line() == "ready"
             patient = asyncio.create_task(process.stop(3600))
             given_up = asyncio.create_task(process.stop(3600))
             await asyncio.sleep(0)
             given_up.cancel()
             process.kill()
             process.kill()
-            assert await asyncio.wait_for(patient, kit.long)
+            assert await asyncio.wait_for(patient, PATIENCE)
             assert await process.stop(3600)
             assert given_up.cancelled()
 
@@ -81,97 +98,97 @@ def test_a_shorter_grace_wins_and_all_who_wait_are_told(kit: Any, way: str) -> N
 
 
 @Ways
-def test_a_cancelled_stop_ends_the_tree_all_the_same(kit: Any, way: str) -> None:
+def test_a_cancelled_stop_ends_the_tree_all_the_same(way: str) -> None:
     async def main() -> None:
-        async with kit.launching(way) as launcher:
-            process = await kit.launch(launcher, kit.python(kit.DEAF))
-            assert await kit.talk(process).line() == "ready"
+        async with launching(way) as launcher:
+            process = await launch(launcher, python(DEAF))
+            assert await talk(process).line() == "ready"
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.stop(0.01), 0.001)
-            await asyncio.wait_for(process.gone, kit.long)
-            assert not kit.is_alive(process.pid)
+            await asyncio.wait_for(process.gone, PATIENCE)
+            assert not is_alive(process.pid)
 
     asyncio.run(main())
 
 
 @Ways
-def test_the_whole_family_ends(kit: Any, way: str) -> None:
+def test_the_whole_family_ends(way: str) -> None:
     async def main() -> None:
-        async with kit.launching(way) as launcher:
-            process = await kit.launch(launcher, kit.shell(kit.FAMILY))
-            assert await kit.talk(process).line() == "ready"
-            await kit.until(lambda: len(_session(kit, process.pid)) >= 5)
+        async with launching(way) as launcher:
+            process = await launch(launcher, shell(FAMILY))
+            assert await talk(process).line() == "ready"
+            await until(lambda: len(_session(process.pid)) >= 5)
             assert await process.stop(0)
-            assert not _session(kit, process.pid)
+            assert not _session(process.pid)
 
     asyncio.run(main())
 
 
-def _session(kit: Any, leader: int) -> list[int]:
+def _session(leader: int) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if os.getsid(int(folder.name)) == leader and kit.is_alive(int(folder.name)):
+            if os.getsid(int(folder.name)) == leader and is_alive(int(folder.name)):
                 found.append(int(folder.name))
     return found
 
 
 @Strong
 @pytest.mark.parametrize("has_died", [False, True])
-def test_what_double_forked_into_a_new_session_ends_with_its_daemon_only(kit: Any, *, has_died: bool) -> None:
+def test_what_double_forked_into_a_new_session_ends_with_its_daemon_only(*, has_died: bool) -> None:
     async def main() -> None:
-        async with kit.launching("guardian") as launcher:
-            process, other = [await kit.launch(launcher, kit.python(kit.HIDDEN)) for _ in range(2)]
-            hidden, others = [int(await kit.talk(daemon).line()) for daemon in (process, other)]
+        async with launching("guardian") as launcher:
+            process, other = [await launch(launcher, python(HIDDEN)) for _ in range(2)]
+            hidden, others = [int(await talk(daemon).line()) for daemon in (process, other)]
             if has_died:
                 os.kill(process.pid, signal.SIGKILL)
-                assert await kit.end_of(process) == Exit(None, 9)
-                assert kit.is_alive(hidden)
+                assert await end_of(process) == Exit(None, 9)
+                assert is_alive(hidden)
             assert await process.stop(0.5)
-            assert not kit.is_alive(hidden)
-            assert kit.is_alive(others)
+            assert not is_alive(hidden)
+            assert is_alive(others)
             assert not other.exited.done()
 
     asyncio.run(main())
 
 
 @Strong
-def test_one_that_wiped_its_environment_too_ends_with_the_last_daemon_that_it_could_be_of(kit: Any) -> None:
+def test_one_that_wiped_its_environment_too_ends_with_the_last_daemon_that_it_could_be_of() -> None:
     async def main() -> None:
-        async with kit.launching("guardian") as launcher:
-            process, other = [await kit.launch(launcher, kit.python(kit.WIPED)) for _ in range(2)]
-            hidden, others = [int(await kit.talk(daemon).line()) for daemon in (process, other)]
+        async with launching("guardian") as launcher:
+            process, other = [await launch(launcher, python(WIPED)) for _ in range(2)]
+            hidden, others = [int(await talk(daemon).line()) for daemon in (process, other)]
             assert await process.stop(0)
             assert await other.stop(0)
-            assert not kit.is_alive(others)
-            assert not kit.is_alive(hidden)
+            assert not is_alive(others)
+            assert not is_alive(hidden)
 
     asyncio.run(main())
 
 
 @Strong
-def test_a_small_storm_of_forks_ends(kit: Any) -> None:
+def test_a_small_storm_of_forks_ends() -> None:
     async def main() -> None:
-        async with kit.launching("guardian") as launcher:
-            process = await kit.launch(launcher, kit.python(kit.STORM, MARK="storm-1"))
-            assert await kit.talk(process).line() == "ready"
+        async with launching("guardian") as launcher:
+            process = await launch(launcher, python(STORM, MARK="storm-1"))
+            assert await talk(process).line() == "ready"
             assert await process.stop(0.02)
-            assert not kit.marked(b"MARK=storm-1")
+            assert not marked(b"MARK=storm-1")
 
     asyncio.run(main())
 
 
 @Ways
 @pytest.mark.usefixtures("no_leaks")
-def test_closing_the_launcher_ends_everything(kit: Any, way: str) -> None:
+def test_closing_the_launcher_ends_everything(way: str) -> None:
     async def main() -> None:
-        launcher = kit.makers[way]()
-        processes = [await kit.launch(launcher, kit.python(kit.DEAF)) for _ in range(5)]
+        launcher = MAKERS[way]()
+        processes = [await launch(launcher, python(DEAF)) for _ in range(5)]
         for process in processes:
-            assert await kit.talk(process).line() == "ready"
+            assert await talk(process).line() == "ready"
         await launcher.close()
         assert all(process.exited.done() and process.gone.done() for process in processes)
-        assert not any(kit.is_alive(process.pid) for process in processes)
+        assert not any(is_alive(process.pid) for process in processes)
         await launcher.close()
         assert len(asyncio.all_tasks()) == 1
 

@@ -6,24 +6,19 @@ import asyncio
 import contextlib
 import os
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from ally_plugins.contract.process_spec import ProcessLimits
 from ally_plugins.runtime.processes.direct import DirectLauncher
 from ally_plugins.runtime.processes.guardian_client import GuardedLauncher
 from ally_plugins.runtime.processes.piped import PipedLauncher
 from ally_plugins.runtime.processes.process import Exit, Process, ProcessSpec
+from tests.kit.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from ally_plugins.runtime.processes.launcher import Launcher
-
-LONG = 30.0
-"""Seconds that a busy machine may take; nothing here waits for it to pass."""
 
 NO_LIMITS = ProcessLimits(memory_mb=None, cpu_seconds=None, file_mb=None, descriptors=None)
 
@@ -93,7 +88,7 @@ class Talk(asyncio.Protocol):
 
     async def line(self) -> str:
         """Take the next line."""
-        async with asyncio.timeout(LONG):
+        async with asyncio.timeout(PATIENCE):
             while b"\n" not in self.said:
                 assert not self.lost.done(), "it ended without a line"
                 self._news.clear()
@@ -124,8 +119,12 @@ def shell(code: str, **options: Any) -> ProcessSpec:
     return spec("/bin/sh", "-c", code, **options)
 
 
+def ignore(_: bytes) -> None:
+    """Take what nobody looks at."""
+
+
 async def launch(launcher: Launcher, what: ProcessSpec, on_stderr: Callable[[bytes], None] | None = None) -> Process:
-    return await launcher.launch(what, Talk, on_stderr or (lambda _: None))
+    return await launcher.launch(what, Talk, on_stderr or ignore)
 
 
 def talk(process: Process) -> Talk:
@@ -134,24 +133,8 @@ def talk(process: Process) -> Talk:
 
 
 async def end_of(process: Process) -> Exit:
-    async with asyncio.timeout(LONG):
+    async with asyncio.timeout(PATIENCE):
         return await asyncio.shield(process.exited)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-async def until(predicate: Callable[[], bool]) -> float:
-    """Wait until something is so; return how long that took."""
-    begin = time.monotonic()
-    while not predicate():
-        assert time.monotonic() < begin + LONG
-        await asyncio.sleep(0.005)
-    return time.monotonic() - begin
 
 
 def marked(wanted: bytes) -> list[int]:
@@ -162,25 +145,3 @@ def marked(wanted: bytes) -> list[int]:
             if wanted in (folder / "environ").read_bytes().split(b"\0"):
                 found.append(int(folder.name))
     return found
-
-
-class Kit:
-    """Everything above, for test modules, which cannot import a conftest."""
-
-    long, no_limits, makers = LONG, NO_LIMITS, MAKERS
-    DEAF, POLITE, FAMILY, HIDDEN, WIPED, STORM = DEAF, POLITE, FAMILY, HIDDEN, WIPED, STORM
-    launching = staticmethod(launching)
-    spec = staticmethod(spec)
-    python = staticmethod(python)
-    shell = staticmethod(shell)
-    launch = staticmethod(launch)
-    talk = staticmethod(talk)
-    end_of = staticmethod(end_of)
-    is_alive = staticmethod(is_alive)
-    until = staticmethod(until)
-    marked = staticmethod(marked)
-
-
-@pytest.fixture
-def kit() -> type[Kit]:
-    return Kit
