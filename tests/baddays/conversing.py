@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import collections
-import json
-import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,20 +11,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic_ai import Agent, capture_run_messages
 from pydantic_ai.exceptions import RunCancelled
 
-from ally_plugins import Ally, Host, PluginRecord, ToolCall, hookimpl
+from ally_plugins import Ally, Host, ToolCall, hookimpl
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
-from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.contract.process_spec import Daemon, ProcessLimits, Timing
 from ally_plugins.contract.values.events import AgentEnd, Event
 from ally_plugins.policy.budget import Limits
-from ally_plugins.policy.permissions import GrantSet
-
-from .model_server import PATIENCE
+from tests.kit.daemons import give_cue, notes_in, write_daemon
+from tests.kit.hosts import make_record
+from tests.kit.waiting import until
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage
-
-KIT = Path(__file__).parents[1].joinpath("supervisor", "daemon_kit.py").read_text(encoding="utf-8")
 
 GATE_KEEPER = """
 serve(
@@ -115,43 +109,20 @@ class Stage:
 
     async def until(self, predicate: Callable[[], Any], what: str) -> None:
         """Wait until something is so that tells nobody."""
-        try:
-            async with asyncio.timeout(PATIENCE):
-                while not predicate():  # noqa: ASYNC110 - as said
-                    await asyncio.sleep(0.005)
-        except TimeoutError:
-            raise AssertionError(f"it has not come about that {what}") from None
+        await until(predicate, what)
 
     def notes(self) -> list[Any]:
         """Return what daemons have written down for the test."""
-        file = self.folder / "notes"
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        return notes_in(self.folder)
 
     def cue(self) -> None:
         """Let the daemon go on that waits for its cue."""
-        (self.folder / "notes.cue").write_text("")
+        give_cue(self.folder)
 
 
 def daemon(folder: Path, body: str, name: str = "keeper", **limits: Any) -> Daemon:
-    """Return a daemon whose script is the kit of the supervisor's tests and these lines."""
-    script = folder / f"{name}.py"
-    script.write_text(f"{KIT}\n{body}\n", encoding="utf-8")
-    return Daemon(
-        (sys.executable, "-I", "-S", str(script)),
-        env={"NOTES": str(folder / "notes")},
-        timing=Timing(shutdown_grace=0.5),
-        limits=ProcessLimits(**limits),
-    )
-
-
-def record(
-    name: str, *, daemon: Daemon | None = None, grants: Iterable[str] | None = None, **settled: Any
-) -> PluginRecord:
-    """Return the record of a plugin given by code, with what the operator has settled for it."""
-    granted = GrantSet.of(grants) if grants is not None else GrantSet.everything()
-    config = PluginConfig(enabled=True, is_decided=True, grants=granted, **settled)
-    return PluginRecord.by_code(name, grants=granted, config=config, daemon=daemon)
+    """Return a daemon of these lines that is not waited for at its end."""
+    return write_daemon(folder, body, name, timing=Timing(shutdown_grace=0.5), limits=ProcessLimits(**limits))
 
 
 @asynccontextmanager
@@ -165,7 +136,7 @@ async def staged(
         witnesses.append(Witness(ally))
         return witnesses[-1]
 
-    talkative = record("witness", limits=Limits(messages_per_minute=100_000))
+    talkative = make_record("witness", limits=Limits(messages_per_minute=100_000))
     given = {name.replace("_", "-"): plugin for name, plugin in plugins.items()}
     host = Host(
         "test", home=home, discover=False, plugins={"witness": (witness, talkative), **given}, has_person=has_person

@@ -20,8 +20,9 @@ from ally_plugins.contract.values.events import (
     ToolCallEnd,
     ToolCallStart,
 )
+from tests.kit.hosts import make_record
 
-from .conversing import GATE_KEEPER, Conversation, agent_with, daemon, record, staged
+from .conversing import GATE_KEEPER, Conversation, agent_with, daemon, staged
 from .model_server import ModelServer, Reply
 
 Models = Callable[..., Any]
@@ -154,7 +155,7 @@ def test_a_hundred_calls_at_once_each_get_their_own_answer(
     model_server.add(Reply(tools=calls), Reply("done"))
 
     async def main() -> None:
-        keeper = record("keeper", daemon=daemon(tmp_path, GATE_KEEPER))
+        keeper = make_record("keeper", daemon=daemon(tmp_path, GATE_KEEPER))
         async with staged(tmp_path, guard=Guard, keeper=(keeper.daemon, keeper)) as stage:
             noted = Noted()
             agent, _ = agent_with(stage, model(), [noted.note])
@@ -189,7 +190,7 @@ def test_text_that_no_encoding_has_and_control_characters_go_through(
         raise ModelRetry(f"no {file()} here")
 
     async def main() -> None:
-        keeper = record("keeper", daemon=daemon(tmp_path, GATE_KEEPER))
+        keeper = make_record("keeper", daemon=daemon(tmp_path, GATE_KEEPER))
         async with staged(tmp_path, home=tmp_path / "home", guard=Guard, keeper=(keeper.daemon, keeper)) as stage:
             noted = Noted()
             agent, _ = agent_with(stage, model(), [noted.note, file, files, fail])
@@ -239,7 +240,7 @@ def test_a_huge_answer_and_a_huge_result_harm_nobody(
     )
 
     async def main() -> None:
-        keeper = record("keeper", daemon=daemon(tmp_path, GATE_KEEPER))
+        keeper = make_record("keeper", daemon=daemon(tmp_path, GATE_KEEPER))
         async with staged(tmp_path, home=tmp_path / "home", keeper=(keeper.daemon, keeper)) as stage:
 
             def huge_tool(text: str) -> str:

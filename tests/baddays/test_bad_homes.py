@@ -18,9 +18,10 @@ from ally_plugins.contract.values.errors import UnavailableRefused
 from ally_plugins.contract.values.events import AgentEnd
 from ally_plugins.journal.audit import verify
 from ally_plugins.journal.journal import Journal
+from tests.kit.hosts import make_record
 
 from ..chat.terminal import CTRL_D  # noqa: TID252 - tests are no installed package
-from .conversing import GATE_KEEPER, Conversation, agent_with, daemon, plugin_texts, record, staged
+from .conversing import GATE_KEEPER, Conversation, agent_with, daemon, plugin_texts, staged
 from .model_server import ModelServer, Reply
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def test_two_hosts_on_one_home_have_conversations_of_their_own_at_once(
             )
 
     async def talk_of(name: str, folder: Path) -> None:
-        keeper = record("keeper", daemon=daemon(folder, GATE_KEEPER))
+        keeper = make_record("keeper", daemon=daemon(folder, GATE_KEEPER))
         async with staged(folder, home=home, keeper=(keeper.daemon, keeper)) as stage:
             noted = Noted()
             agent, _ = agent_with(stage, model(), [noted.note])

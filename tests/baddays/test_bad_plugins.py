@@ -22,8 +22,9 @@ from ally_plugins.contract.values.events import (
     PluginMessageReceived,
     UserMessage,
 )
+from tests.kit.hosts import make_record
 
-from .conversing import Conversation, Stage, agent_with, daemon, plugin_texts, record, staged
+from .conversing import Conversation, Stage, agent_with, daemon, plugin_texts, staged
 from .model_server import ModelServer, Reply
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ async def scene(
     folder: Path, model: Any, plugin: Any, **settled: Any
 ) -> AsyncIterator[tuple[Stage, Conversation, Noted]]:
     """Have a conversation with everything in it that hooks are asked about, and a plugin that is about to fail."""
-    async with staged(folder, bad=(plugin, record("bad", **settled))) as stage:
+    async with staged(folder, bad=(plugin, make_record("bad", **settled))) as stage:
         noted = Noted()
         more: dict[str, Any] = {"approve": agree, "sensitive": ["note"], "preview": preview, "context_window": 20}
         agent, _ = agent_with(stage, model, [noted.note], **more)
@@ -245,7 +246,7 @@ def test_a_daemon_killed_amid_its_gate_denies_and_the_conversation_goes_on(
     go: Any, model_server: ModelServer, model: Models, tmp_path: Path
 ) -> None:
     async def main() -> None:
-        gate = record("keeper", daemon=daemon(tmp_path, DYING_GATE))
+        gate = make_record("keeper", daemon=daemon(tmp_path, DYING_GATE))
         async with staged(tmp_path, keeper=(gate.daemon, gate)) as stage:
             noted = Noted()
             agent, _ = agent_with(stage, model(), [noted.note])
@@ -274,7 +275,7 @@ def test_a_daemon_whose_gate_hangs_denies_at_its_deadline_and_can_be_interrupted
     go: Any, model_server: ModelServer, model: Models, tmp_path: Path
 ) -> None:
     async def main() -> None:
-        gate = record("keeper", daemon=daemon(tmp_path, HANGING_GATE), deadlines={"ally_gate_tool_call": 0.2})
+        gate = make_record("keeper", daemon=daemon(tmp_path, HANGING_GATE), deadlines={"ally_gate_tool_call": 0.2})
         async with staged(tmp_path, keeper=(gate.daemon, gate)) as stage:
             noted = Noted()
             agent, plugins = agent_with(stage, model(), [noted.note])
@@ -347,7 +348,7 @@ def test_a_daemon_that_floods_without_waiting_gets_no_more(
     model_server.add(Reply(tools=[CALL]), Reply("done", times=0))
 
     async def main() -> None:
-        flooding = record("flooding", daemon=daemon(tmp_path, FLOODING, "flooding"))
+        flooding = make_record("flooding", daemon=daemon(tmp_path, FLOODING, "flooding"))
         async with staged(tmp_path, flooding=(flooding.daemon, flooding)) as stage:
             agent, _ = agent_with(stage, model(), [Noted().note])
             talk = Conversation(agent)

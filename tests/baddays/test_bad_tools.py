@@ -16,8 +16,9 @@ from pydantic_ai.exceptions import RunCancelled
 
 from ally_plugins import Ally, tool
 from ally_plugins.contract.values.events import AgentEnd, AgentStart, ToolCallEnd
+from tests.kit.hosts import make_record
 
-from .conversing import Conversation, agent_with, daemon, record, staged
+from .conversing import Conversation, agent_with, daemon, staged
 from .model_server import PATIENCE, ModelServer, Reply
 
 Models = Callable[..., Any]
@@ -182,7 +183,7 @@ def test_what_goes_wrong_in_a_plugins_tool_is_told_the_model_which_goes_on(
     model_server.add(Reply(tools=[call("doze"), call("crash"), call("die")]), Reply("they all failed"), Reply("go on"))
 
     async def main() -> None:
-        dying = record("dying", daemon=daemon(tmp_path, DYING, "dying"))
+        dying = make_record("dying", daemon=daemon(tmp_path, DYING, "dying"))
         async with staged(tmp_path, slow=Slow, dying=(dying.daemon, dying)) as stage:
             agent, _ = agent_with(stage, model())
             talk = Conversation(agent)

@@ -28,8 +28,9 @@ from ally_plugins import Ally, Ask, Replace, ToolCall, ToolCallEnd, hookimpl, to
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from ally_plugins.contract.values.events import AgentEnd
 from ally_plugins.policy.budget import Limits
+from tests.kit.hosts import make_record
 
-from .conversing import Conversation, Stage, record, staged
+from .conversing import Conversation, Stage, staged
 
 if TYPE_CHECKING:
     from ally_plugins.adapters.kit.permission import PermissionQuestion
@@ -159,7 +160,7 @@ async def gone_on(stage: Stage, talk: Conversation) -> list[str]:
 )
 def test_a_turn_can_be_stopped_at_every_step(go: Any, tmp_path: Path, way: str, streamed: Any, stride: int) -> None:
     async def main() -> int:
-        busy = record("busy", limits=Limits(messages_per_minute=1_000_000))
+        busy = make_record("busy", limits=Limits(messages_per_minute=1_000_000))
         async with staged(tmp_path, busy=(Busy, busy)) as stage:
             model = Model()
             plugins = AllyPlugins(stage.host, approve=agree)

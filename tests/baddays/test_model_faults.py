@@ -12,8 +12,9 @@ from pydantic_ai.exceptions import AgentRunError, RunCancelled
 
 from ally_plugins.contract.values.events import AgentEnd, ModelResponse, UserMessage
 from ally_plugins.contract.values.frozen import FrozenDict
+from tests.kit.hosts import make_record
 
-from .conversing import GATE_KEEPER, Conversation, agent_with, daemon, plugin_texts, record, staged
+from .conversing import GATE_KEEPER, Conversation, agent_with, daemon, plugin_texts, staged
 from .model_server import ModelServer, Reply
 
 Models = Callable[..., Any]
@@ -113,7 +114,7 @@ def test_one_conversation_survives_every_bad_day(
     go: Any, model_server: ModelServer, model: Models, tmp_path: Path, streamed: Any
 ) -> None:
     async def main() -> None:
-        keeper = record("keeper", daemon=daemon(tmp_path, GATE_KEEPER))
+        keeper = make_record("keeper", daemon=daemon(tmp_path, GATE_KEEPER))
         async with staged(tmp_path, home=tmp_path / "home", keeper=(keeper.daemon, keeper)) as stage:
             agent, _ = agent_with(stage, model(), [note])
             talk = Conversation(agent, streamed=streamed)

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENCE = 120.0
+PATIENCE = 60.0
 """Seconds that a busy machine may take for anything; what takes longer hangs, and has failed."""
 
 _LOOK_AGAIN = 0.002  # seconds; short beside the start of a process, long beside what a look costs
 
 
-def go(main: Awaitable[T], seconds: float = PATIENCE) -> T:
+def go(main: Awaitable[T], seconds: float = 2 * PATIENCE) -> T:
     """Wait for a coroutine on a new loop and return its result; what hangs is a failure."""
 
     async def limited() -> T:

@@ -7,12 +7,14 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ally_plugins import ThoughtComplete, ToolCallEnd, ToolCallStart, UserMessage
 from ally_plugins.journal.reading import Reading
+from tests.kit.waiting import go
 
-Theatre = Any
+if TYPE_CHECKING:
+    from tests.supervisor.staging import Theatre
 
 HEARS = "serve(on_event=lambda params: note(params))"
 HEARS_SEQ = """
@@ -25,7 +27,7 @@ serve(on_event=take)
 """
 
 
-def test_events_come_in_the_order_of_their_numbers_and_all_of_them(go: Any, theatre: Theatre) -> None:
+def test_events_come_in_the_order_of_their_numbers_and_all_of_them(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(HEARS_SEQ, grants=("events:THOUGHT_COMPLETE", "events:USER_MESSAGE")) as stage:
             events = [ThoughtComplete(thinking=str(number)) for number in range(3000)]
@@ -40,7 +42,7 @@ def test_events_come_in_the_order_of_their_numbers_and_all_of_them(go: Any, thea
     go(main())
 
 
-def test_a_gate_is_asked_after_all_events_that_came_before_it(go: Any, theatre: Theatre) -> None:
+def test_a_gate_is_asked_after_all_events_that_came_before_it(theatre: Theatre) -> None:
     body = """
 heard = [0]
 def take(params):
@@ -63,7 +65,7 @@ serve(hello={"hooks": ["ally_gate_tool_call"], "events": ["THOUGHT_COMPLETE"]}, 
     go(main())
 
 
-def test_what_it_caused_itself_is_not_sent_to_it_and_to_others_it_is(go: Any, theatre: Theatre) -> None:
+def test_what_it_caused_itself_is_not_sent_to_it_and_to_others_it_is(theatre: Theatre) -> None:
     body = """
 serve(hello={"tools": [{"name": "say"}]}, on_event=lambda params: note([params["event_type"], params["origin"]]),
       call_tool=lambda params: send(id=1, method="emit_event",
@@ -84,7 +86,7 @@ serve(hello={"tools": [{"name": "say"}]}, on_event=lambda params: note([params["
     assert [event.origin for event in heard] == [("bad",)]
 
 
-def test_only_what_is_granted_is_sent(go: Any, theatre: Theatre) -> None:
+def test_only_what_is_granted_is_sent(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(HEARS, grants=("events:TOOL_CALL_END",)) as stage:
             stage.session.emit(UserMessage(content="secret"))
@@ -97,7 +99,7 @@ def test_only_what_is_granted_is_sent(go: Any, theatre: Theatre) -> None:
     go(main())
 
 
-def test_an_event_is_what_the_journal_has_of_it(go: Any, theatre: Theatre, tmp_path: Path) -> None:
+def test_an_event_is_what_the_journal_has_of_it(theatre: Theatre, tmp_path: Path) -> None:
     async def main() -> list[Any]:
         async with theatre(
             HEARS, home=tmp_path / "home", grants=("events:USER_MESSAGE", "events:TOOL_CALL_START")
@@ -122,7 +124,7 @@ def test_an_event_is_what_the_journal_has_of_it(go: Any, theatre: Theatre, tmp_p
     assert heard[1]["call_id"] == "c1"
 
 
-def test_events_of_a_backoff_come_after_the_restart_none_missing(go: Any, theatre: Theatre) -> None:
+def test_events_of_a_backoff_come_after_the_restart_none_missing(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(HEARS_SEQ, grants=("events:THOUGHT_COMPLETE", "events:USER_MESSAGE")) as stage:
             os.kill(stage.pid, signal.SIGKILL)
@@ -140,7 +142,7 @@ def test_events_of_a_backoff_come_after_the_restart_none_missing(go: Any, theatr
     go(main())
 
 
-def test_a_session_that_closes_waits_no_longer_than_a_moment_for_one_that_hangs(go: Any, theatre: Theatre) -> None:
+def test_a_session_that_closes_waits_no_longer_than_a_moment_for_one_that_hangs(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre("serve(then=linger)") as stage:
             stage.session.emit(UserMessage(content="x"))
@@ -151,7 +153,7 @@ def test_a_session_that_closes_waits_no_longer_than_a_moment_for_one_that_hangs(
     go(main())
 
 
-def test_several_sessions_are_told_apart(go: Any, theatre: Theatre) -> None:
+def test_several_sessions_are_told_apart(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(
             "serve(on_event=lambda p: note([p['session_id'], p['seq']]))", grants=("events:USER_MESSAGE",)

@@ -9,19 +9,23 @@ import os
 import re
 import signal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ally_plugins import Deny, ThoughtComplete, UserMessage
 from ally_plugins.journal.reading import Reading
+from tests.kit.processes import is_alive
+from tests.kit.waiting import go
+
+if TYPE_CHECKING:
+    from tests.supervisor.staging import Theatre
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc"),
     pytest.mark.slow,  # they keep a machine busy; once is enough
 ]
 
-Theatre = Any
 
 MANY = 200_000
 GROWTH = 50_000_000
@@ -53,7 +57,7 @@ def has_noted(stage: Any, value: Any) -> Any:
 
 @pytest.mark.parametrize("method", ["no_such_thing", "log", "$/progress", "$/cancel"])
 def test_a_flood_of_notifications_holds_nobody_up(
-    go: Any, theatre: Theatre, method: str, caplog: pytest.LogCaptureFixture
+    theatre: Theatre, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     params = {"level": "warning", "message": "m", "id": 5, "progress": 0.5}
     line = json.dumps({"jsonrpc": "2.0", "method": method, "params": params}) + "\n"
@@ -78,7 +82,7 @@ serve(then=flood)
     assert len(caplog.records) < 1000
 
 
-def test_calls_that_are_taken_back_at_once_leave_room_for_others(go: Any, theatre: Theatre) -> None:
+def test_calls_that_are_taken_back_at_once_leave_room_for_others(theatre: Theatre) -> None:
     body = """
 def burst():
     cue()  # the session is open then
@@ -103,9 +107,7 @@ serve(then=burst)
     go(main())
 
 
-def test_a_flood_of_messages_is_refused_by_budget_and_recorded_in_a_few_lines(
-    go: Any, theatre: Theatre, tmp_path: Path
-) -> None:
+def test_a_flood_of_messages_is_refused_by_budget_and_recorded_in_a_few_lines(theatre: Theatre, tmp_path: Path) -> None:
     body = """
 def flood():
     cue()
@@ -137,9 +139,7 @@ serve(then=flood)
         assert len(list(reading.records(kind="refusal"))) < 200
 
 
-def test_a_flood_on_stderr_is_dropped_and_counted_and_never_stops_the_daemon(
-    go: Any, theatre: Theatre, tmp_path: Path
-) -> None:
+def test_a_flood_on_stderr_is_dropped_and_counted_and_never_stops_the_daemon(theatre: Theatre, tmp_path: Path) -> None:
     body = """
 def flood():
     for _ in range(100):
@@ -161,7 +161,7 @@ serve(then=flood)
 
 
 def test_a_flood_of_crash_reports_ends_in_quarantine_and_is_not_heard_any_more(
-    go: Any, theatre: Theatre, tmp_path: Path
+    theatre: Theatre, tmp_path: Path
 ) -> None:
     body = """
 import threading
@@ -190,7 +190,7 @@ serve(then=lambda: threading.Thread(target=flood, daemon=True).start(), shutdown
 # --- what is no protocol ---
 
 
-def test_garbage_is_answered_each_time_and_ends_the_connection_after_a_hundred(go: Any, theatre: Theatre) -> None:
+def test_garbage_is_answered_each_time_and_ends_the_connection_after_a_hundred(theatre: Theatre) -> None:
     body = """
 def talk():
     codes = []
@@ -216,7 +216,7 @@ serve(then=talk)
     go(main())
 
 
-def test_a_hundred_megabytes_without_a_newline_are_cut_at_the_first(go: Any, theatre: Theatre) -> None:
+def test_a_hundred_megabytes_without_a_newline_are_cut_at_the_first(theatre: Theatre) -> None:
     body = """
 def flood():
     sent = 0
@@ -255,7 +255,7 @@ MALFORMED: dict[str, tuple[str, int]] = {
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_what_is_malformed_is_answered_and_the_daemon_goes_on(go: Any, theatre: Theatre, kind: str) -> None:
+def test_what_is_malformed_is_answered_and_the_daemon_goes_on(theatre: Theatre, kind: str) -> None:
     text, code = MALFORMED[kind]
     body = f"""
 def talk():
@@ -273,7 +273,7 @@ serve(then=talk)
     go(main())
 
 
-def test_frames_just_under_the_limit_are_taken_and_refused_by_size(go: Any, theatre: Theatre) -> None:
+def test_frames_just_under_the_limit_are_taken_and_refused_by_size(theatre: Theatre) -> None:
     body = """
 def talk():
     cue()
@@ -296,7 +296,7 @@ serve(then=talk)
     assert go(main()) < GROWTH
 
 
-def test_answers_to_nothing_are_counted_and_change_nothing(go: Any, theatre: Theatre) -> None:
+def test_answers_to_nothing_are_counted_and_change_nothing(theatre: Theatre) -> None:
     body = """
 def talk():
     for number in (999, -1, 10**30, "x", "", 1, 1):
@@ -331,9 +331,7 @@ ODD_ERRORS = [
 
 
 @pytest.mark.parametrize("error", ODD_ERRORS, ids=lambda error: str(error["code"]))
-def test_whatever_error_a_daemon_answers_with_its_gate_denies_at_once(
-    go: Any, theatre: Theatre, error: dict[str, Any]
-) -> None:
+def test_whatever_error_a_daemon_answers_with_its_gate_denies_at_once(theatre: Theatre, error: dict[str, Any]) -> None:
     body = f"""
 while True:
     message = read()
@@ -357,7 +355,7 @@ while True:
     go(main())
 
 
-def test_a_daemon_that_says_that_its_gate_was_too_slow_is_late_and_did_not_crash(go: Any, theatre: Theatre) -> None:
+def test_a_daemon_that_says_that_its_gate_was_too_slow_is_late_and_did_not_crash(theatre: Theatre) -> None:
     body = """
 while True:
     message = read()
@@ -378,7 +376,7 @@ while True:
 
 
 @pytest.mark.parametrize("answer", ["7", "'allow'", "[]", "{}", "{'verdict': 'maybe'}", "{'verdict': True}", "10**400"])
-def test_an_answer_that_is_no_verdict_is_a_deny(go: Any, theatre: Theatre, answer: str) -> None:
+def test_an_answer_that_is_no_verdict_is_a_deny(theatre: Theatre, answer: str) -> None:
     body = f"serve(hello={{'hooks': ['ally_gate_tool_call'], 'events': []}}, gate=lambda _: {answer})"
 
     async def main() -> None:
@@ -405,7 +403,7 @@ async def emit_many(stage: Any, count: int) -> set[int]:
     return emitted
 
 
-def test_one_that_does_not_read_loses_the_oldest_events_and_is_told_which(go: Any, theatre: Theatre) -> None:
+def test_one_that_does_not_read_loses_the_oldest_events_and_is_told_which(theatre: Theatre) -> None:
     count = 60_000
     body = """
 heard, lost = [], []
@@ -445,7 +443,7 @@ serve(then=wait, on_event=take)
     assert go(main()) < 2 * GROWTH  # the ring holds 8,192 events, whoever reads
 
 
-def test_one_that_asks_and_never_reads_the_answers_fills_no_memory(go: Any, theatre: Theatre) -> None:
+def test_one_that_asks_and_never_reads_the_answers_fills_no_memory(theatre: Theatre) -> None:
     body = """
 def flood():
     note("begin")
@@ -472,7 +470,7 @@ serve(then=flood)
     assert 1_000_000 < go(main()) < 9_500_000
 
 
-def test_events_for_one_that_hung_are_told_as_dropped_to_its_successor(go: Any, theatre: Theatre) -> None:
+def test_events_for_one_that_hung_are_told_as_dropped_to_its_successor(theatre: Theatre) -> None:
     body = """
 heard, lost = [], []
 def take(params):
@@ -512,9 +510,7 @@ def stage_of():
     go(main())
 
 
-def test_a_daemon_that_was_stopped_with_full_pipes_is_ended_and_nobody_waits_for_it(
-    go: Any, theatre: Theatre, alive: Any
-) -> None:
+def test_a_daemon_that_was_stopped_with_full_pipes_is_ended_and_nobody_waits_for_it(theatre: Theatre) -> None:
     timing = {"ping_interval": 0.3, "ping_timeout": 0.3, "ping_retries": 1}
 
     async def main() -> None:
@@ -525,7 +521,7 @@ def test_a_daemon_that_was_stopped_with_full_pipes_is_ended_and_nobody_waits_for
                 stage.session.emit(ThoughtComplete(thinking=f"{number:0400}"))
             await stage.others_answer()
             assert re.match(r"did not answer 1 health checks of 0\.3 s each", await stage.reached("backoff"))
-            assert not alive(pid)
+            assert not is_alive(pid)
             await stage.others_answer()
 
     go(main())

@@ -6,12 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.kit.daemons import notes_in, write_daemon
+from tests.kit.processes import below, is_alive
+from tests.kit.waiting import wait_until
+from tests.supervisor.staging import print_times
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the guardian is Linux's")
 
@@ -59,9 +63,9 @@ serve(then=lambda: threading.Thread(target=spin, daemon=True).start())
 
 
 @pytest.fixture
-def host(script: Any, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def host(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     for kind, body in KINDS.items():
-        script.daemon(body, kind)
+        write_daemon(tmp_path, body, kind)
     process = subprocess.Popen(
         [sys.executable, str(PROGRAM), str(tmp_path), *KINDS], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -72,46 +76,22 @@ def host(script: Any, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     process.stdout.close()
 
 
-def below(pid: int) -> set[int]:
-    """Return all processes that descend from one."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {pid}
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_nothing_survives_the_host(
-    host: Any, tmp_path: Path, alive: Any, number: signal.Signals, measured: Any
-) -> None:
+def test_nothing_survives_the_host(host: Any, tmp_path: Path, number: signal.Signals) -> None:
     assert host.stdout.readline() == b"ready\n"
-    notes = tmp_path / "notes"
-    end = time.monotonic() + 30
-    while len(notes.read_text().splitlines()) < len(KINDS) + 1 and time.monotonic() < end:
-        time.sleep(0.01)
-    pids = {int(line) for line in notes.read_text().splitlines()}
-    assert len(pids) == len(KINDS) + 1
-    pids |= below(host.pid)
+    wait_until(lambda: len(notes_in(tmp_path)) == len(KINDS) + 1, "a process of each kind, and the hidden one's")
+    pids = {*notes_in(tmp_path), *below(host.pid)}
     assert len(pids) == len(KINDS) + 2, "the guardian too"
-    assert all(map(alive, pids))
-    began = time.monotonic()
+    assert all(map(is_alive, pids))
     os.kill(host.pid, number)
-    while any(map(alive, pids)) and time.monotonic() < began + 5:
-        time.sleep(0.005)
-    measured(all_gone=time.monotonic() - began)
-    assert [pid for pid in pids if alive(pid)] == []
+    took = wait_until(lambda: not any(map(is_alive, pids)), "the end of all")
+    print_times(all_gone=took)
+    assert took < 5
 
 
-def test_a_terminal_that_interrupts_the_host_ends_its_daemons_in_order(host: Any, tmp_path: Path, alive: Any) -> None:
+def test_a_terminal_that_interrupts_the_host_ends_its_daemons_in_order(host: Any, tmp_path: Path) -> None:
     assert host.stdout.readline() == b"ready\n"
-    pids = below(host.pid) | {int(line) for line in (tmp_path / "notes").read_text().splitlines()}
+    pids = {*notes_in(tmp_path), *below(host.pid)}
     host.send_signal(signal.SIGINT)
     host.wait(60)
-    assert [pid for pid in pids if alive(pid)] == []
+    assert [pid for pid in pids if is_alive(pid)] == []

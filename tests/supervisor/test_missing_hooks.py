@@ -10,12 +10,13 @@ import pytest
 from ally_plugins import Host, PluginRecord, ToolCall, ToolCallError, ToolResult
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.process_spec import Daemon
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-Theatre = Any
+    from tests.supervisor.staging import Theatre
+
 
 CALL = ToolCall("bash", {"command": "rm -rf build"}, "c1")
 WAY_OUT = "or take the grant back: ally-plugins revoke bad gate:tool_call"
@@ -45,7 +46,7 @@ async def runs(session: Any, call: ToolCall = CALL) -> bool:
     ],
 )
 def test_a_daemon_that_does_not_name_its_granted_gate_fails_and_nothing_runs(
-    hello: str, has: str, go: Callable[..., Any], theatre: Theatre
+    hello: str, has: str, theatre: Theatre
 ) -> None:
     async def main() -> None:
         body = f"serve(hello={hello}, gate=lambda params: {{'verdict': 'deny', 'reason': 'never'}})"
@@ -67,9 +68,7 @@ def test_a_daemon_that_does_not_name_its_granted_gate_fails_and_nothing_runs(
     go(main())
 
 
-def test_a_daemon_that_was_started_again_without_its_gate_is_not_running_any_more(
-    go: Callable[..., Any], theatre: Theatre
-) -> None:
+def test_a_daemon_that_was_started_again_without_its_gate_is_not_running_any_more(theatre: Theatre) -> None:
     body = """
 from pathlib import Path
 second = Path(os.environ["NOTES"] + ".second")
@@ -95,9 +94,7 @@ serve(hello={"hooks": hooks, "tools": [{"name": "end"}]},
     go(main())
 
 
-def test_a_daemon_that_names_a_gate_it_was_not_granted_runs_and_is_not_asked(
-    go: Callable[..., Any], theatre: Theatre
-) -> None:
+def test_a_daemon_that_names_a_gate_it_was_not_granted_runs_and_is_not_asked(theatre: Theatre) -> None:
     async def main() -> None:
         body = (
             "serve(hello={'hooks': ['ally_gate_tool_call']}, gate=lambda params: note(params) or {'verdict': 'deny'})"
@@ -110,7 +107,7 @@ def test_a_daemon_that_names_a_gate_it_was_not_granted_runs_and_is_not_asked(
     go(main())
 
 
-def test_a_daemon_may_name_optional_hooks_of_newer_hosts(go: Callable[..., Any], theatre: Theatre) -> None:
+def test_a_daemon_may_name_optional_hooks_of_newer_hosts(theatre: Theatre) -> None:
     async def main() -> None:
         hooks = [
             {"name": "ally_gate_tomorrow", "optional": True, "arguments": ["whatever"]},
@@ -124,7 +121,7 @@ def test_a_daemon_may_name_optional_hooks_of_newer_hosts(go: Callable[..., Any],
     go(main())
 
 
-def test_a_hook_of_newer_hosts_that_is_not_optional_is_refused(go: Callable[..., Any], theatre: Theatre) -> None:
+def test_a_hook_of_newer_hosts_that_is_not_optional_is_refused(theatre: Theatre) -> None:
     async def main() -> None:
         body = "serve(hello={'hooks': [{'name': 'ally_gate_tomorrow', 'optional': False}]})"
         async with theatre(body, grants=["gate:tool_call"]) as stage:
@@ -135,9 +132,7 @@ def test_a_hook_of_newer_hosts_that_is_not_optional_is_refused(go: Callable[...,
     go(main())
 
 
-def test_a_daemon_on_a_socket_cannot_have_a_gate_and_is_not_even_started(
-    go: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_daemon_on_a_socket_cannot_have_a_gate_and_is_not_even_started(tmp_path: Path) -> None:
     mark = tmp_path / "started"
     code = f"open({str(mark)!r}, 'w')"
     daemon = Daemon((sys.executable, "-c", code), transport="socket", socket=str(tmp_path / "s"))

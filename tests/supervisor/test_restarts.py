@@ -10,17 +10,19 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ally_plugins import Event, PluginState
 from ally_plugins.contract.values.errors import NotFoundRefused
 from ally_plugins.journal.reading import Reading
+from tests.kit.daemons import write_daemon
+from tests.kit.processes import is_alive
+from tests.kit.waiting import go, until
+from tests.supervisor.staging import Theatre, print_times
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 
-Theatre = Any
 
 GATES = "serve(hello={'hooks': ['ally_gate_tool_call'], 'events': []}, gate=lambda _: {'verdict': 'allow'})"
 GATE = ("gate:tool_call", "tools", "events:*")
@@ -60,9 +62,7 @@ def grown(before: dict[str, int]) -> dict[str, int]:
 # --- crash loops ---
 
 
-def test_a_crash_loop_is_started_again_ever_later_and_ends_in_quarantine(
-    go: Any, theatre: Theatre, tmp_path: Path
-) -> None:
+def test_a_crash_loop_is_started_again_ever_later_and_ends_in_quarantine(theatre: Theatre, tmp_path: Path) -> None:
     async def main() -> None:
         async with theatre("sys.exit(3)", grants=GATE, home=tmp_path / "home") as stage:
             reason = await stage.reached("quarantined")
@@ -92,7 +92,7 @@ def test_a_crash_loop_is_started_again_ever_later_and_ends_in_quarantine(
     assert [data["state"] for data in states] == ["starting", "backoff"] * 4 + ["starting", "quarantined"]
 
 
-def test_a_daemon_that_dies_as_soon_as_it_runs_ends_in_quarantine_too(go: Any, theatre: Theatre) -> None:
+def test_a_daemon_that_dies_as_soon_as_it_runs_ends_in_quarantine_too(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre("serve(then=lambda: sys.exit(4))", grants=()) as stage:
             assert "last: exited with code 4 after " in await stage.reached("quarantined")
@@ -103,7 +103,7 @@ def test_a_daemon_that_dies_as_soon_as_it_runs_ends_in_quarantine_too(go: Any, t
     go(main())
 
 
-def test_hooks_that_fail_five_times_end_a_process_that_is_otherwise_well(go: Any, theatre: Theatre, alive: Any) -> None:
+def test_hooks_that_fail_five_times_end_a_process_that_is_otherwise_well(theatre: Theatre) -> None:
     body = "serve(hello={'hooks': ['ally_gate_tool_call'], 'events': []}, gate=lambda _: {'verdict': 'perhaps'})"
 
     async def main() -> None:
@@ -112,7 +112,7 @@ def test_hooks_that_fail_five_times_end_a_process_that_is_otherwise_well(go: Any
             for _ in range(5):
                 assert (await stage.vote()).cause == "nonsense"
             assert (await stage.vote()).cause == "quarantined"
-            await stage.until(lambda: not alive(pid), "its end")
+            await stage.until(lambda: not is_alive(pid), "its end")
             assert stage.bad.state == "quarantined"
             await stage.others_answer()
 
@@ -122,7 +122,7 @@ def test_hooks_that_fail_five_times_end_a_process_that_is_otherwise_well(go: Any
 # --- restarts that are asked for ---
 
 
-def test_a_restart_ends_the_process_politely_and_counts_as_no_crash(go: Any, theatre: Theatre, alive: Any) -> None:
+def test_a_restart_ends_the_process_politely_and_counts_as_no_crash(theatre: Theatre) -> None:
     body = "serve(shutdown=lambda params: note(params['reason']))"
 
     async def main() -> None:
@@ -132,7 +132,7 @@ def test_a_restart_ends_the_process_politely_and_counts_as_no_crash(go: Any, the
             await supervisor.settled()
             assert stage.bad.state == "running"
             assert stage.pid != pid
-            assert not alive(pid)
+            assert not is_alive(pid)
             assert stage.notes() == ["the operator wants it"]
             assert (stage.bad.counts.crashes, supervisor.started) == (0, 2)
             await stage.others_answer()
@@ -140,7 +140,7 @@ def test_a_restart_ends_the_process_politely_and_counts_as_no_crash(go: Any, the
     go(main())
 
 
-def test_gates_deny_while_a_restart_is_under_way(go: Any, theatre: Theatre) -> None:
+def test_gates_deny_while_a_restart_is_under_way(theatre: Theatre) -> None:
     body = """
 serve(hello={"hooks": ["ally_gate_tool_call"], "events": []}, gate=lambda _: {"verdict": "allow"},
       shutdown=lambda _: (note("asked"), cue())[1])
@@ -161,7 +161,7 @@ serve(hello={"hooks": ["ally_gate_tool_call"], "events": []}, gate=lambda _: {"v
 
 
 @pytest.mark.parametrize("moment", ["starting", "greeting"])
-def test_a_restart_in_the_middle_of_a_start_begins_anew(go: Any, theatre: Theatre, moment: str) -> None:
+def test_a_restart_in_the_middle_of_a_start_begins_anew(theatre: Theatre, moment: str) -> None:
     wait = "cue()" if moment == "greeting" else "pass"
     body = f"""
 message = read()
@@ -173,7 +173,7 @@ serve()
     async def main() -> None:
         async with theatre("serve()") as stage:
             supervisor = stage.bad.supervisor
-            theatre.script.daemon(body)  # the same file: what runs next is another daemon
+            write_daemon(theatre.folder, body)  # the same file: what runs next is another daemon
             supervisor.restart("first")
             await stage.until(lambda: supervisor.started == 2, "the second start")
             supervisor.restart("second")
@@ -185,7 +185,7 @@ serve()
     go(main())
 
 
-def test_a_restart_out_of_a_backoff_is_done_at_once(go: Any, theatre: Theatre) -> None:
+def test_a_restart_out_of_a_backoff_is_done_at_once(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(GATES, grants=GATE) as stage:
             supervisor = stage.bad.supervisor
@@ -203,7 +203,7 @@ def test_a_restart_out_of_a_backoff_is_done_at_once(go: Any, theatre: Theatre) -
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(1000, marks=pytest.mark.soak)])
-def test_restarts_leak_nothing(count: int, go: Any, theatre: Theatre, measured: Any) -> None:
+def test_restarts_leak_nothing(count: int, theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre("serve()", home=theatre.folder / "home") as stage:
             supervisor = stage.bad.supervisor
@@ -219,7 +219,7 @@ def test_restarts_leak_nothing(count: int, go: Any, theatre: Theatre, measured: 
             before, begun = holdings(), time.monotonic()
             for _ in range(count):
                 await restart()
-            measured(restart=(time.monotonic() - begun) / count)
+            print_times(restart=(time.monotonic() - begun) / count)
             await stage.until(lambda: not grown(before), "the end of what was held for the last process")
             assert supervisor.started == count + 6
             assert stage.bad.counts.crashes == 0
@@ -231,7 +231,7 @@ def test_restarts_leak_nothing(count: int, go: Any, theatre: Theatre, measured: 
     assert (len(list(Path("/proc/self/fd").iterdir())), children()) == before
 
 
-def test_crashes_leak_nothing_either(go: Any, theatre: Theatre) -> None:
+def test_crashes_leak_nothing_either(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(GATES, grants=GATE) as stage:
 
@@ -267,31 +267,31 @@ serve(then=ignore)
 """
 
 
-def test_one_that_ignores_everything_is_killed_when_the_host_stops(go: Any, theatre: Theatre, alive: Any) -> None:
+def test_one_that_ignores_everything_is_killed_when_the_host_stops(theatre: Theatre) -> None:
     async def main() -> int:
         async with theatre(IGNORES, timing={"shutdown_grace": 0.3}) as stage:
             (pid,) = await stage.noted()
-            assert alive(pid)
+            assert is_alive(pid)
         return int(pid)
 
-    assert not alive(go(main()))
+    assert not is_alive(go(main()))
 
 
-def test_one_that_is_stopped_by_a_signal_still_ends_with_the_host(go: Any, theatre: Theatre, alive: Any) -> None:
+def test_one_that_is_stopped_by_a_signal_still_ends_with_the_host(theatre: Theatre) -> None:
     async def main() -> int:
         async with theatre("serve()") as stage:
             pid: int = stage.pid
             os.kill(pid, signal.SIGSTOP)
         return pid
 
-    assert not alive(go(main()))
+    assert not is_alive(go(main()))
 
 
 @pytest.mark.parametrize(
     ("body", "state"),
     [("sys.exit(1)", "backoff"), ("print('x', flush=True); linger()", "failed"), ("serve()", "running")],
 )
-def test_a_host_stops_with_a_daemon_in_any_state(go: Any, theatre: Theatre, body: str, state: str) -> None:
+def test_a_host_stops_with_a_daemon_in_any_state(theatre: Theatre, body: str, state: str) -> None:
     before = children()
 
     async def main() -> None:
@@ -305,7 +305,7 @@ def test_a_host_stops_with_a_daemon_in_any_state(go: Any, theatre: Theatre, body
 
 
 @pytest.mark.parametrize("body", ["linger()", "serve(hello={'hooks': ['ally_start']}, start=lambda _: SILENCE)"])
-def test_a_host_whose_start_is_cancelled_leaves_no_process(go: Any, theatre: Theatre, body: str) -> None:
+def test_a_host_whose_start_is_cancelled_leaves_no_process(theatre: Theatre, body: str) -> None:
     before = children()
 
     async def main() -> None:
@@ -315,8 +315,7 @@ def test_a_host_whose_start_is_cancelled_leaves_no_process(go: Any, theatre: The
 
         starting = asyncio.ensure_future(enter())
         notes = theatre.folder / "notes"
-        while not notes.exists():  # noqa: ASYNC110 - another process makes it
-            await asyncio.sleep(0.01)
+        await until(notes.exists)
         starting.cancel()
         await asyncio.wait([starting])
         assert starting.cancelled()
@@ -325,7 +324,7 @@ def test_a_host_whose_start_is_cancelled_leaves_no_process(go: Any, theatre: The
     assert children() == before
 
 
-def test_a_stop_in_the_middle_of_a_restart_leaves_no_process(go: Any, theatre: Theatre, alive: Any) -> None:
+def test_a_stop_in_the_middle_of_a_restart_leaves_no_process(theatre: Theatre) -> None:
     """The first end waits for an answer to `shutdown` when the second one comes."""
     body = """
 serve(
@@ -342,7 +341,7 @@ serve(
             supervisor.restart("because")
             await stage.noted()
             await supervisor.stop("the operator has disabled it")
-            assert not alive(pid)
+            assert not is_alive(pid)
             assert supervisor.process is None
             async with asyncio.timeout(5):
                 assert "disabled it" in str((await asyncio.gather(call, return_exceptions=True))[0])
@@ -352,7 +351,7 @@ serve(
     go(main())
 
 
-def test_its_tools_are_there_after_a_restart_and_gone_in_quarantine(go: Any, theatre: Theatre) -> None:
+def test_its_tools_are_there_after_a_restart_and_gone_in_quarantine(theatre: Theatre) -> None:
     body = """
 serve(hello={"tools": [{"name": "mine"}]}, call_tool=lambda params: "ok" if params["arguments"] else os._exit(1))
 """
@@ -375,9 +374,7 @@ serve(hello={"tools": [{"name": "mine"}]}, call_tool=lambda params: "ok" if para
 # --- what is said of it ---
 
 
-def test_every_change_of_state_is_an_event_for_the_others_and_a_record(
-    go: Any, theatre: Theatre, tmp_path: Path
-) -> None:
+def test_every_change_of_state_is_an_event_for_the_others_and_a_record(theatre: Theatre, tmp_path: Path) -> None:
     async def main() -> list[tuple[str, str]]:
         async with theatre(GATES, grants=GATE, home=tmp_path / "home") as stage:
             seen: list[tuple[str, str]] = []

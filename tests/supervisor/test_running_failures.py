@@ -7,15 +7,16 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ally_plugins import ThoughtComplete, UserMessage
+from tests.kit.processes import is_alive
+from tests.kit.waiting import go
+from tests.supervisor.staging import Theatre, print_times
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 
-Theatre = Any
 
 GATES = "serve(hello={'hooks': ['ally_gate_tool_call'], 'events': []}, gate=lambda _: {'verdict': 'allow'})"
 GATE = ("gate:tool_call", "tools", "actions", "tasks", "events:*")
@@ -25,9 +26,7 @@ QUICK = {"ping_interval": 0.1, "ping_timeout": 0.2, "ping_retries": 2, "shutdown
 # --- it ends ---
 
 
-def test_a_killed_daemon_is_noticed_at_once_and_runs_again_within_a_second(
-    go: Any, theatre: Theatre, measured: Any
-) -> None:
+def test_a_killed_daemon_is_noticed_at_once_and_runs_again_within_a_second(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(GATES, grants=GATE) as stage:
             pid = stage.pid
@@ -46,7 +45,7 @@ def test_a_killed_daemon_is_noticed_at_once_and_runs_again_within_a_second(
             await stage.others_answer()
             assert (await stage.vote()).cause == "verdict"
             assert stage.bad.counts.crashes == 1
-            measured(crash_to_noticed=noticed, crash_to_running=again)
+            print_times(crash_to_noticed=noticed, crash_to_running=again)
             assert noticed < 10
             assert again < 30
 
@@ -54,7 +53,7 @@ def test_a_killed_daemon_is_noticed_at_once_and_runs_again_within_a_second(
 
 
 @pytest.mark.parametrize("code", [0, 7])
-def test_one_that_exits_is_started_again_whatever_its_code_says(go: Any, theatre: Theatre, code: int) -> None:
+def test_one_that_exits_is_started_again_whatever_its_code_says(theatre: Theatre, code: int) -> None:
     hello = {"hooks": ["ally_gate_tool_call"], "tools": [{"name": "end"}]}
     serve = f"serve(hello={hello}, call_tool=lambda _: sys.exit({code}))"
     body = f"print('bye', file=sys.stderr); {serve}"
@@ -72,9 +71,7 @@ def test_one_that_exits_is_started_again_whatever_its_code_says(go: Any, theatre
     go(main())
 
 
-def test_one_that_closes_its_ends_and_lives_on_is_ended_and_started_again(
-    go: Any, theatre: Theatre, alive: Any
-) -> None:
+def test_one_that_closes_its_ends_and_lives_on_is_ended_and_started_again(theatre: Theatre) -> None:
     body = """
 is_first = not os.path.exists(os.environ["NOTES"])
 note("here")
@@ -86,14 +83,14 @@ serve(then=(lambda: (os.close(0), os.close(1), linger())) if is_first else None)
             pid = stage.pid
             reason = await stage.reached("backoff")
             assert reason.startswith(("closed its connection; ", "broke its connection (ConnectionResetError); "))
-            assert not alive(pid)
+            assert not is_alive(pid)
             await stage.others_answer()
             await stage.restarted()
 
     go(main())
 
 
-def test_half_a_frame_and_an_exit_is_an_exit(go: Any, theatre: Theatre) -> None:
+def test_half_a_frame_and_an_exit_is_an_exit(theatre: Theatre) -> None:
     body = """serve(then=lambda: (write(b'{"jsonrpc":"2.0","id":77,"method":"get_con'), os._exit(5)))"""
 
     async def main() -> None:
@@ -104,9 +101,7 @@ def test_half_a_frame_and_an_exit_is_an_exit(go: Any, theatre: Theatre) -> None:
     go(main())
 
 
-def test_a_grandchild_that_holds_the_pipes_hides_no_crash_and_does_not_survive(
-    go: Any, theatre: Theatre, alive: Any, measured: Any
-) -> None:
+def test_a_grandchild_that_holds_the_pipes_hides_no_crash_and_does_not_survive(theatre: Theatre) -> None:
     body = """
 def hide():
     if os.fork() == 0:
@@ -125,15 +120,15 @@ serve(then=hide)
     async def main() -> None:
         async with theatre(body) as stage:
             hidden = (await stage.noted())[0]
-            assert alive(hidden)
+            assert is_alive(hidden)
             began = time.monotonic()
             os.kill(stage.pid, signal.SIGKILL)
             assert (await stage.reached("backoff")).startswith("was killed by SIGKILL after ")
-            measured(crash_to_noticed_with_grandchild=time.monotonic() - began)
-            assert not alive(hidden)
+            print_times(crash_to_noticed_with_grandchild=time.monotonic() - began)
+            assert not is_alive(hidden)
             await stage.others_answer()
             hidden = (await stage.noted(2))[1]
-        assert not alive(hidden)
+        assert not is_alive(hidden)
 
     go(main())
 
@@ -141,13 +136,13 @@ serve(then=hide)
 # --- it hangs ---
 
 
-def test_a_stopped_daemon_is_noticed_and_started_again(go: Any, theatre: Theatre, alive: Any) -> None:
+def test_a_stopped_daemon_is_noticed_and_started_again(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(GATES, grants=GATE, timing=QUICK) as stage:
             pid = stage.pid
             os.kill(pid, signal.SIGSTOP)
             assert (await stage.reached("backoff")).startswith("did not answer 2 health checks of 0.2 s each")
-            assert not alive(pid)
+            assert not is_alive(pid)
             await stage.others_answer()
             await stage.reached("running")
             assert (await stage.vote()).cause == "verdict"
@@ -155,7 +150,7 @@ def test_a_stopped_daemon_is_noticed_and_started_again(go: Any, theatre: Theatre
     go(main())
 
 
-def test_one_stopped_for_less_than_its_health_checks_take_goes_on(go: Any, theatre: Theatre) -> None:
+def test_one_stopped_for_less_than_its_health_checks_take_goes_on(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(GATES, grants=GATE, timing={"ping_interval": 0.05, "ping_timeout": 5.0}) as stage:
             pid = stage.pid
@@ -169,7 +164,7 @@ def test_one_stopped_for_less_than_its_health_checks_take_goes_on(go: Any, theat
     go(main())
 
 
-def test_one_that_loops_without_reading_is_ended_by_its_health_checks(go: Any, theatre: Theatre) -> None:
+def test_one_that_loops_without_reading_is_ended_by_its_health_checks(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre("serve(then=linger)", timing=QUICK) as stage:
             await stage.others_answer()
@@ -178,9 +173,7 @@ def test_one_that_loops_without_reading_is_ended_by_its_health_checks(go: Any, t
     go(main())
 
 
-def test_one_far_behind_that_reads_on_is_well_though_its_health_check_waits_behind_events(
-    go: Any, theatre: Theatre
-) -> None:
+def test_one_far_behind_that_reads_on_is_well_though_its_health_check_waits_behind_events(theatre: Theatre) -> None:
     body = """
 def take(params):
     time.sleep(0.003)
@@ -203,7 +196,7 @@ serve(on_event=take)
     go(main())
 
 
-def test_one_that_has_unread_events_and_reads_no_more_is_ended(go: Any, theatre: Theatre) -> None:
+def test_one_that_has_unread_events_and_reads_no_more_is_ended(theatre: Theatre) -> None:
     async def main() -> None:
         grants = ("events:THOUGHT_COMPLETE",)
         async with theatre("serve(on_event=lambda _: linger())", grants=grants, timing=QUICK) as stage:
@@ -215,7 +208,7 @@ def test_one_that_has_unread_events_and_reads_no_more_is_ended(go: Any, theatre:
     go(main())
 
 
-def test_an_error_is_an_answer_to_a_health_check(go: Any, theatre: Theatre) -> None:
+def test_an_error_is_an_answer_to_a_health_check(theatre: Theatre) -> None:
     body = """
 def fail(params):
     note("ping")
@@ -241,9 +234,7 @@ while True:
 # --- it does not answer ---
 
 
-def test_a_gate_that_never_answers_denies_at_its_deadline_and_the_daemon_is_told_to_stop(
-    go: Any, theatre: Theatre
-) -> None:
+def test_a_gate_that_never_answers_denies_at_its_deadline_and_the_daemon_is_told_to_stop(theatre: Theatre) -> None:
     body = """
 serve(
     hello={"hooks": ["ally_gate_tool_call"], "events": []},
@@ -265,7 +256,7 @@ serve(
     go(main())
 
 
-def test_an_answer_after_the_deadline_changes_nothing(go: Any, theatre: Theatre) -> None:
+def test_an_answer_after_the_deadline_changes_nothing(theatre: Theatre) -> None:
     body = """
 late = []
 def answer(params):
@@ -297,9 +288,7 @@ while True:
     go(main())
 
 
-def test_a_tool_that_never_answers_ends_at_its_timeout_and_the_daemon_is_told_to_stop(
-    go: Any, theatre: Theatre
-) -> None:
+def test_a_tool_that_never_answers_ends_at_its_timeout_and_the_daemon_is_told_to_stop(theatre: Theatre) -> None:
     body = """
 serve(
     hello={"hooks": ["ally_gate_tool_call"], "tools": [{"name": "slow"}]},
@@ -321,7 +310,7 @@ serve(
 # --- what was asked when it died ---
 
 
-def test_all_that_was_asked_of_a_daemon_ends_with_how_it_died_and_it_counts_once(go: Any, theatre: Theatre) -> None:
+def test_all_that_was_asked_of_a_daemon_ends_with_how_it_died_and_it_counts_once(theatre: Theatre) -> None:
     body = """
 def die(params):
     note("asked")
@@ -367,9 +356,7 @@ serve(
     go(main())
 
 
-def test_a_question_asked_while_the_process_is_being_buried_does_not_wait_for_its_deadline(
-    go: Any, theatre: Theatre
-) -> None:
+def test_a_question_asked_while_the_process_is_being_buried_does_not_wait_for_its_deadline(theatre: Theatre) -> None:
     """Between the death and the state `backoff` the plugin seems to run; nothing may be lost in there."""
 
     async def main() -> None:
@@ -394,7 +381,7 @@ def test_a_question_asked_while_the_process_is_being_buried_does_not_wait_for_it
     go(main())
 
 
-def test_an_answer_given_with_the_last_breath_counts(go: Any, theatre: Theatre) -> None:
+def test_an_answer_given_with_the_last_breath_counts(theatre: Theatre) -> None:
     body = """
 while True:
     message = read()
@@ -416,7 +403,7 @@ while True:
     go(main())
 
 
-def test_the_guardian_may_be_killed_and_every_daemon_comes_back(go: Any, theatre: Theatre, alive: Any) -> None:
+def test_the_guardian_may_be_killed_and_every_daemon_comes_back(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(GATES, grants=GATE) as stage:
             launcher = stage.host._outside.launcher
@@ -426,7 +413,7 @@ def test_the_guardian_may_be_killed_and_every_daemon_comes_back(go: Any, theatre
             pids = [stage.pid, good.supervisor.process.pid]
             os.kill(launcher.guardian_pid, signal.SIGKILL)
             assert "ended with its guardian process after " in await stage.reached("backoff")
-            assert not any(map(alive, pids))
+            assert not any(map(is_alive, pids))
             await stage.reached("running")
             await stage.until(lambda: good.state == "running", "the other one")
             assert (await stage.vote()).cause == "verdict"
@@ -435,7 +422,7 @@ def test_the_guardian_may_be_killed_and_every_daemon_comes_back(go: Any, theatre
     go(main())
 
 
-def test_one_that_uses_up_its_processor_time_is_told_with_the_signal(go: Any, theatre: Theatre) -> None:
+def test_one_that_uses_up_its_processor_time_is_told_with_the_signal(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre("serve(then=lambda: [None for _ in iter(int, 1)])", limits={"cpu_seconds": 1}) as stage:
             assert (await stage.reached("backoff")).startswith("was killed by SIGXCPU after ")
@@ -444,7 +431,7 @@ def test_one_that_uses_up_its_processor_time_is_told_with_the_signal(go: Any, th
     go(main())
 
 
-def test_one_that_wants_too_much_memory_fails_alone(go: Any, theatre: Theatre) -> None:
+def test_one_that_wants_too_much_memory_fails_alone(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre("serve(then=lambda: bytearray(1 << 30))", limits={"memory_mb": 200}) as stage:
             assert (await stage.reached("backoff")).startswith("exited with code 1 after ")
@@ -454,7 +441,7 @@ def test_one_that_wants_too_much_memory_fails_alone(go: Any, theatre: Theatre) -
     go(main())
 
 
-def test_an_event_goes_on_to_the_others_while_a_daemon_is_dead(go: Any, theatre: Theatre) -> None:
+def test_an_event_goes_on_to_the_others_while_a_daemon_is_dead(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(GATES, grants=GATE) as stage:
             os.kill(stage.pid, signal.SIGKILL)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ally_plugins import Host
 from ally_plugins.contract.process_spec import Daemon, Timing
 from ally_plugins.contract.values.errors import HostError
+from tests.kit.daemons import write_daemon
+from tests.kit.waiting import go
 
-Theatre = Any
+if TYPE_CHECKING:
+    from tests.supervisor.staging import Theatre
 
 GATE = ("gate:tool_call",)
 
@@ -24,7 +27,6 @@ def answer(**result: Any) -> str:
 
 
 def told(
-    go: Any,
     theatre: Theatre,
     body: str = "",
     *,
@@ -51,28 +53,28 @@ def told(
 # --- it cannot be executed ---
 
 
-def test_a_program_that_is_not_there_cannot_be_executed(go: Any, theatre: Theatre) -> None:
-    reason = told(go, theatre, daemon=Daemon(("no-such-program-here",)))
+def test_a_program_that_is_not_there_cannot_be_executed(theatre: Theatre) -> None:
+    reason = told(theatre, daemon=Daemon(("no-such-program-here",)))
     assert reason.startswith("cannot execute 'no-such-program-here': no such file or directory; install it, or put it")
     assert reason.endswith("; see `ally-plugins info bad`")
 
 
 def test_a_file_that_may_not_be_executed_is_told_with_the_command_that_mends_it(
-    go: Any, theatre: Theatre, tmp_path: Path
+    theatre: Theatre, tmp_path: Path
 ) -> None:
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\n")
-    reason = told(go, theatre, daemon=Daemon((str(program),)))
+    reason = told(theatre, daemon=Daemon((str(program),)))
     assert f"cannot execute {str(program)!r}: permission denied: it is not executable; run chmod +x" in reason
 
 
-def test_a_folder_is_no_program(go: Any, theatre: Theatre, tmp_path: Path) -> None:
-    reason = told(go, theatre, daemon=Daemon((str(tmp_path),)))
+def test_a_folder_is_no_program(theatre: Theatre, tmp_path: Path) -> None:
+    reason = told(theatre, daemon=Daemon((str(tmp_path),)))
     assert "is a folder; name a program in the daemon's command" in reason
 
 
-def test_a_working_folder_that_is_gone_is_named(go: Any, theatre: Theatre, tmp_path: Path) -> None:
-    reason = told(go, theatre, daemon=Daemon((sys.executable,), cwd=str(tmp_path / "gone")))
+def test_a_working_folder_that_is_gone_is_named(theatre: Theatre, tmp_path: Path) -> None:
+    reason = told(theatre, daemon=Daemon((sys.executable,), cwd=str(tmp_path / "gone")))
     assert "its folder" in reason
     assert "cannot be entered: no such file or directory" in reason
 
@@ -80,70 +82,70 @@ def test_a_working_folder_that_is_gone_is_named(go: Any, theatre: Theatre, tmp_p
 # --- it exits ---
 
 
-def test_one_that_exits_at_once_is_told_with_its_code_and_the_end_of_its_stderr(go: Any, theatre: Theatre) -> None:
+def test_one_that_exits_at_once_is_told_with_its_code_and_the_end_of_its_stderr(theatre: Theatre) -> None:
     body = "print('one\\ntwo \\x1b[31mred\\nthree\\nno key in the settings', file=sys.stderr); sys.exit(3)"
-    reason = told(go, theatre, body, states=("backoff",))
+    reason = told(theatre, body, states=("backoff",))
     head, _, tail = reason.partition(", stderr ends: ")
     assert head.startswith("exited with code 3 after ")
     assert head.endswith(" s before it was ready")
     assert tail.startswith("two \\x1b[31mred / three / no key in the settings; it starts again in ")
 
 
-def test_one_that_is_killed_while_it_starts_is_told_with_the_signal(go: Any, theatre: Theatre) -> None:
-    reason = told(go, theatre, "os.kill(os.getpid(), signal.SIGSEGV)", states=("backoff",))
+def test_one_that_is_killed_while_it_starts_is_told_with_the_signal(theatre: Theatre) -> None:
+    reason = told(theatre, "os.kill(os.getpid(), signal.SIGSEGV)", states=("backoff",))
     assert reason.startswith("was killed by SIGSEGV after ")
 
 
-def test_one_that_ends_well_before_it_is_ready_has_failed_all_the_same(go: Any, theatre: Theatre) -> None:
-    reason = told(go, theatre, "", states=("backoff", "starting"))
+def test_one_that_ends_well_before_it_is_ready_has_failed_all_the_same(theatre: Theatre) -> None:
+    reason = told(theatre, "", states=("backoff", "starting"))
     assert "exited with code 0" in reason or not reason
 
 
-def test_half_an_answer_and_an_exit_is_an_exit(go: Any, theatre: Theatre) -> None:
+def test_half_an_answer_and_an_exit_is_an_exit(theatre: Theatre) -> None:
     body = 'read(); write(b\'{"jsonrpc":"2.0","id":1,"resu\'); sys.exit(4)'
-    assert told(go, theatre, body, states=("backoff",)).startswith("exited with code 4 after ")
+    assert told(theatre, body, states=("backoff",)).startswith("exited with code 4 after ")
 
 
 # --- it speaks no protocol ---
 
 
 @pytest.mark.parametrize("then", ["linger()", "sys.exit(1)", "serve()"])
-def test_a_banner_on_stdout_is_told_with_the_line_and_the_hint(go: Any, theatre: Theatre, then: str) -> None:
-    reason = told(go, theatre, f"print('Listening on port 80', flush=True); {then}")
+def test_a_banner_on_stdout_is_told_with_the_line_and_the_hint(theatre: Theatre, then: str) -> None:
+    reason = told(theatre, f"print('Listening on port 80', flush=True); {then}")
     assert reason.startswith("spoke no protocol: its first line was 'Listening on port 80', expected an answer to")
     assert "stdout is the protocol's own: what is for people goes to stderr" in reason
 
 
-def test_a_banner_that_is_json_is_no_protocol_either(go: Any, theatre: Theatre) -> None:
-    reason = told(go, theatre, 'print(\'{"status": "ready"}\', flush=True); linger()')
+def test_a_banner_that_is_json_is_no_protocol_either(theatre: Theatre) -> None:
+    reason = told(theatre, 'print(\'{"status": "ready"}\', flush=True); linger()')
     assert 'spoke no protocol: its first line was \'{"status": "ready"}\'' in reason
 
 
-def test_binary_noise_is_told_without_its_escape_codes(go: Any, theatre: Theatre) -> None:
-    reason = told(go, theatre, "write(b'\\x1b[2J\\xff\\xfe\\n'); linger()")
+def test_binary_noise_is_told_without_its_escape_codes(theatre: Theatre) -> None:
+    reason = told(theatre, "write(b'\\x1b[2J\\xff\\xfe\\n'); linger()")
     assert "spoke no protocol: its first line was '\\x1b[2J" in reason
     assert "\x1b" not in reason
 
 
-def test_a_hundred_megabytes_instead_of_an_answer_are_no_protocol(go: Any, theatre: Theatre) -> None:
-    reason = told(go, theatre, "for _ in range(100): write(b'x' * 1000000)")
+def test_a_hundred_megabytes_instead_of_an_answer_are_no_protocol(theatre: Theatre) -> None:
+    reason = told(theatre, "for _ in range(100): write(b'x' * 1000000)")
     assert reason.startswith("spoke no protocol: its first line was 'xxxx")
 
 
 # --- it speaks another version ---
 
 
-def test_another_version_is_refused_in_a_sentence_that_names_both(go: Any, theatre: Theatre) -> None:
-    reason = told(go, theatre, answer(protocol="2"))
+def test_another_version_is_refused_in_a_sentence_that_names_both(theatre: Theatre) -> None:
+    reason = told(theatre, answer(protocol="2"))
     assert reason.startswith(
         "speaks another version of the protocol: the peer speaks version '2' of the protocol, this"
     )
     assert "version '1' of the protocol" in reason
 
 
-def test_a_daemon_that_refuses_our_version_itself_is_told_the_same_way(go: Any, theatre: Theatre) -> None:
+def test_a_daemon_that_refuses_our_version_itself_is_told_the_same_way(theatre: Theatre) -> None:
     body = "m = read(); send(id=m['id'], error={'code': -32014, 'message': 'only 7 is spoken'}); linger()"
-    reason = told(go, theatre, body)
+    reason = told(theatre, body)
     assert "speaks another version of the protocol" in reason
     assert "'1'" in reason
     assert "only 7 is spoken" in reason
@@ -152,21 +154,21 @@ def test_a_daemon_that_refuses_our_version_itself_is_told_the_same_way(go: Any, 
 # --- it never answers, or nonsense ---
 
 
-def test_one_that_never_answers_is_given_up_after_its_startup_timeout(go: Any, theatre: Theatre) -> None:
+def test_one_that_never_answers_is_given_up_after_its_startup_timeout(theatre: Theatre) -> None:
     body = "print('waiting for the database', file=sys.stderr, flush=True); linger()"
-    reason = told(go, theatre, body, timing={"startup_timeout": 0.5}, states=("backoff",))
+    reason = told(theatre, body, timing={"startup_timeout": 0.5}, states=("backoff",))
     assert reason.startswith("was not ready within 0.5 s, stderr ends: waiting for the database; it starts again in ")
 
 
-def test_one_that_only_takes_the_first_steps_is_given_up_too(go: Any, theatre: Theatre) -> None:
+def test_one_that_only_takes_the_first_steps_is_given_up_too(theatre: Theatre) -> None:
     body = "serve(hello={'hooks': ['ally_start', 'ally_gate_tool_call']}, start=lambda _: SILENCE)"
-    reason = told(go, theatre, body, timing={"startup_timeout": 0.5}, states=("backoff",))
+    reason = told(theatre, body, timing={"startup_timeout": 0.5}, states=("backoff",))
     assert reason.startswith("was not ready within 0.5 s")
 
 
-def test_an_ally_start_that_is_too_slow_is_told_as_that(go: Any, theatre: Theatre) -> None:
+def test_an_ally_start_that_is_too_slow_is_told_as_that(theatre: Theatre) -> None:
     body = "serve(hello={'hooks': ['ally_start', 'ally_gate_tool_call']}, start=lambda _: SILENCE)"
-    reason = told(go, theatre, body, config={"deadlines": {"ally_start": 0.3}}, states=("backoff",))
+    reason = told(theatre, body, config={"deadlines": {"ally_start": 0.3}}, states=("backoff",))
     assert reason.startswith("ally_start did not return within 0.3 s")
 
 
@@ -198,7 +200,7 @@ NONSENSE: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("kind", NONSENSE)
-def test_an_answer_to_initialize_that_is_nonsense_is_named(go: Any, theatre: Theatre, kind: str) -> None:
+def test_an_answer_to_initialize_that_is_nonsense_is_named(theatre: Theatre, kind: str) -> None:
     result, word = NONSENSE[kind]
     body = f"m = read(); send(id=m['id'], result=json.loads({json.dumps(result)!r})); serve()"
     states = ("failed",)
@@ -216,9 +218,9 @@ def test_an_answer_to_initialize_that_is_nonsense_is_named(go: Any, theatre: The
     assert "ally-plugins" in reason
 
 
-def test_an_error_instead_of_an_answer_is_passed_on(go: Any, theatre: Theatre) -> None:
+def test_an_error_instead_of_an_answer_is_passed_on(theatre: Theatre) -> None:
     body = "m = read(); send(id=m['id'], error={'code': 5, 'message': 'the licence has run out'}); linger()"
-    reason = told(go, theatre, body)
+    reason = told(theatre, body)
     assert "answered `initialize` with an error: " in reason
     assert "the licence has run out" in reason
 
@@ -251,10 +253,10 @@ SDK_FAILURES = {
 
 @pytest.mark.parametrize("kind", SDK_FAILURES)
 def test_what_goes_wrong_in_an_sdk_daemon_is_told_by_its_kind_and_the_end_of_its_log_and_not_tried_again(
-    go: Any, theatre: Theatre, tmp_path: Path, kind: str
+    theatre: Theatre, tmp_path: Path, kind: str
 ) -> None:
     code, words = SDK_FAILURES[kind]
-    reason = told(go, theatre, daemon=sdk(tmp_path, code))
+    reason = told(theatre, daemon=sdk(tmp_path, code))
     head, _, tail = reason.partition(", stderr ends: ")
     assert head.startswith("it could not start: " if kind == "start" else "could not be built: ")
     assert words.partition(":")[0] in head
@@ -262,8 +264,8 @@ def test_what_goes_wrong_in_an_sdk_daemon_is_told_by_its_kind_and_the_end_of_its
     assert tail.endswith(f"{words}; see `ally-plugins info bad`")
 
 
-def test_a_module_that_ends_the_process_is_an_exit(go: Any, theatre: Theatre, tmp_path: Path) -> None:
-    reason = told(go, theatre, daemon=sdk(tmp_path, "import os\nos._exit(9)"), states=("backoff",))
+def test_a_module_that_ends_the_process_is_an_exit(theatre: Theatre, tmp_path: Path) -> None:
+    reason = told(theatre, daemon=sdk(tmp_path, "import os\nos._exit(9)"), states=("backoff",))
     assert "exited with code 9" in reason
 
 
@@ -278,7 +280,7 @@ def test_a_module_that_ends_the_process_is_an_exit(go: Any, theatre: Theatre, tm
     ],
 )
 def test_a_mandatory_daemon_that_does_not_start_stops_the_host_with_the_reason(
-    go: Any, theatre: Theatre, body: str, words: str
+    theatre: Theatre, body: str, words: str
 ) -> None:
     async def main() -> None:
         async with theatre(body, config={"mandatory": True}):
@@ -289,12 +291,12 @@ def test_a_mandatory_daemon_that_does_not_start_stops_the_host_with_the_reason(
     assert words in str(raised.value)
 
 
-def test_the_four_failures_have_four_different_sentences(go: Any, theatre: Theatre) -> None:
+def test_the_four_failures_have_four_different_sentences(theatre: Theatre) -> None:
     reasons = {
-        told(go, theatre, daemon=Daemon(("no-such-program-here",))).split("'")[0],
-        told(go, theatre, "sys.exit(3)", states=("backoff",)).split(" after ")[0],
-        told(go, theatre, "print('hi', flush=True); linger()").split(":")[0],
-        told(go, theatre, answer(protocol="2")).split(":")[0],
+        told(theatre, daemon=Daemon(("no-such-program-here",))).split("'")[0],
+        told(theatre, "sys.exit(3)", states=("backoff",)).split(" after ")[0],
+        told(theatre, "print('hi', flush=True); linger()").split(":")[0],
+        told(theatre, answer(protocol="2")).split(":")[0],
     }
     assert reasons == {
         "cannot execute ",
@@ -304,13 +306,13 @@ def test_the_four_failures_have_four_different_sentences(go: Any, theatre: Theat
     }
 
 
-def test_a_daemon_that_needs_no_start_is_ready_as_soon_as_it_has_answered(go: Any, script: Any) -> None:
+def test_a_daemon_that_needs_no_start_is_ready_as_soon_as_it_has_answered(tmp_path: Path) -> None:
     async def main() -> str:
-        async with Host("test", home=None, discover=False, plugins={"d": script.daemon("serve()")}) as host:
+        async with Host("test", home=None, discover=False, plugins={"d": write_daemon(tmp_path, "serve()")}) as host:
             return host.plugins["d"].state
 
     assert go(main()) == "running"
 
 
-def test_the_timing_of_a_daemon_is_its_own(script: Any) -> None:
-    assert script.daemon("serve()", timing=Timing(startup_timeout=1.0)).timing.startup_timeout == 1.0
+def test_the_timing_of_a_daemon_is_its_own(tmp_path: Path) -> None:
+    assert write_daemon(tmp_path, "serve()", timing=Timing(startup_timeout=1.0)).timing.startup_timeout == 1.0
