@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal
 
 from attrs import frozen
 
+from .documents import FILLED, LINE, LINES, Document, checked, line, lines, table, words
 from .grants import (
-    ADD_MESSAGE,
     ANY,
     CONTEXT_PARTS,
     GATES,
@@ -26,16 +26,15 @@ from .grants import (
     variable_problem,
 )
 from .grants import is_plugin_name as _is_plugin_name
-from .process_spec import Daemon, read_daemon
-from .settings import Setting, read_settings
-from .tables import Fields, describe
+from .process_spec import DAEMON, Daemon, daemon_of
+from .settings import SETTINGS, Setting, settings_of
+from .shapes import FLAG, Shape, keys
+from .tables import describe
 from .values.errors import ManifestError
 from .values.frozen import FrozenDict
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 __all__ = [
+    "FILE",
     "HOST_API",
     "MANIFEST_NAME",
     "MAX_MANIFEST_BYTES",
@@ -62,8 +61,17 @@ _PLAIN_RANGE: Final = re.compile(r"((==|!=|<=|>=|<|>)\d{1,9}(\.\d{1,9}){0,4}(, ?
 
 _NAMES: Final = "lower-case letters, digits, '_' and '-', not starting with '-'"
 
-_KEYS: Final = {"add_message": "roles", "get_context": "parts", "request_action": "actions", "env": "names"}
-"""By what key a permission lists its topics; `on` for the others."""
+_KEYS: Final = {
+    "add_message": "roles",
+    "get_context": "parts",
+    "gate": "on",
+    "transform": "on",
+    "request_action": "actions",
+    "env": "names",
+}
+"""By what key a permission lists its topics, where it has any."""
+_BY_TOOL: Final = frozenset({"tool_call", "tool_input", "tool_output"})
+"""Topics that can be narrowed to some tools."""
 
 
 @frozen
@@ -114,10 +122,10 @@ class Manifest:
     @classmethod
     def from_mapping(cls, table: Mapping[str, Any], plugin: str | None = None) -> Manifest:
         """Read what TOML would give, for manifests given by code. Raises ManifestError with every problem."""
-        problems: list[str] = []
-        manifest = _read(Fields(table, problems), plugin)
-        if problems:
-            raise _error(problems, plugin)
+        document = Document()
+        manifest = _read(document, table, plugin)
+        if document.problems:
+            raise _error(document.problems, plugin)
         return manifest
 
     @property
@@ -145,7 +153,7 @@ def manifest_line(grant: Grant) -> str:
         return f"[permissions] {grant.kind} = {{ ..., {grant.topic} = true, {reason} }}"
     if not grant.topic:
         return f"[permissions] {grant.kind} = {{ {reason} }}"
-    key = _KEYS.get(grant.kind, "on")
+    key = _KEYS[grant.kind]
     tools = f', tools = ["{grant.target}"]' if grant.target else ""
     return f'[permissions] {grant.kind} = {{ {key} = ["{grant.topic}"]{tools}, {reason} }}'
 
@@ -158,147 +166,104 @@ def _error(problems: list[str], plugin: str | None) -> ManifestError:
     )
 
 
-def _read(top: Fields, plugin: str | None) -> Manifest:
-    description = top.text("description")
-    requires_host = _range(top)
-    before, after = _neighbours(top, "before", plugin), _neighbours(top, "after", plugin)
-    subscribe, durable, listening = _events(top)
-    asking = _permissions(top)
-    settings = read_settings(top)
-    daemon = read_daemon(top)
-    top.close()
+def _read(document: Document, written: Mapping[str, Any], plugin: str | None) -> Manifest:
+    given: dict[str, Any] = FILE.read(written, "", document)
+    for key in ("before", "after"):
+        if plugin is not None and plugin in given.get(key, ()):
+            document.refuse(key, f"names the plugin {plugin!r} itself, expected another one")
+    events = given.get("events", {})
+    subscribe: tuple[str, ...] = events.get("subscribe", ())
+    listening = [Request(Grant("events", name), events.get("reason", "to listen")) for name in subscribe]
+    asking = [
+        Request(grant, permission.get("reason", ""))
+        for kind, permission in given.get("permissions", {}).items()
+        for grant in _grants(kind, permission)
+    ]
     return Manifest(
-        description=description,
-        requires_host=requires_host,
-        before=before,
-        after=after,
+        **{key: given[key] for key in ("description", "requires_host", "before", "after") if key in given},
         subscribe=subscribe,
-        durable=durable,
+        durable=events.get("durable", ()),
         requests=(*listening, *asking),
-        settings=settings,
-        daemon=daemon,
+        settings=settings_of(given.get("settings", {})),
+        daemon=daemon_of(given["daemon"]) if "daemon" in given and not document.problems else None,
     )
 
 
-def _range(top: Fields) -> str:
-    text = top.text("requires_host")
-    if not text or _PLAIN_RANGE.match(text):
-        return text
+def _range_problem(text: str) -> str | None:
+    if _PLAIN_RANGE.match(text):
+        return None
     from packaging.specifiers import InvalidSpecifier, SpecifierSet  # a range of a rarer form
 
     try:
         SpecifierSet(text)
     except InvalidSpecifier:
-        top.wrong("requires_host", text, "a version range such as '>=1,<2'")
-    return text
+        return f"found {describe(text)}, expected a version range such as '>=1,<2'"
+    return None
 
 
-def _neighbours(top: Fields, key: str, plugin: str | None) -> tuple[str, ...]:
-    names = top.texts(key)
-    for name in names:
-        if not _is_plugin_name(name):
-            top.note(key, f"found {describe(name)}, expected the name of a plugin: {_NAMES}")
-        elif name == plugin:
-            top.note(key, f"names the plugin {name!r} itself, expected another one")
-    return names
+def _name_problem(name: str) -> str | None:
+    return None if _is_plugin_name(name) else f"found {describe(name)}, expected the name of a plugin: {_NAMES}"
 
 
-def _events(top: Fields) -> tuple[tuple[str, ...], tuple[str, ...], list[Request]]:
-    table = top.table("events", 'a table such as { subscribe = ["TOOL_CALL_END"] }')
-    if table is None:
-        return (), (), []
-    subscribe, durable = table.texts("subscribe"), table.texts("durable")
-    reason = table.text("reason", "to listen")
-    for name in subscribe:
-        if (problem := event_problem(name)) is not None:
-            table.note("subscribe", problem)
-    for name in durable:
-        if name not in subscribe:
-            table.note("durable", f"found {describe(name)}, expected one of what 'subscribe' lists")
-    table.close()
-    return subscribe, durable, [Request(Grant("events", name), reason) for name in subscribe]
+def _target_problem(name: str) -> str | None:
+    return None if is_target_name(name) else f"found {describe(name)}, expected a name without spaces"
 
 
-def _permissions(top: Fields) -> list[Request]:
-    table = top.table("permissions")
-    if table is None:
-        return []
-    requests: list[Request] = []
-    for kind, reader in _READERS.items():
-        permission = table.table(kind, 'a table such as { reason = "..." }')
-        if permission is None:
-            continue
-        reason = permission.text("reason", required=True)
-        requests += [Request(grant, reason) for grant in reader(kind, permission)]
-        permission.close()
-    table.close()
-    return requests
+def _tool_problem(name: str) -> str | None:
+    return _target_problem("" if name == ANY else name) and f"found {describe(name)}, expected a name without spaces"
 
 
-def _flag(kind: str, _: Fields) -> list[Grant]:
-    return [Grant(kind)]
+def _undurable(given: dict[str, Any], _: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in given.get("durable", ()):
+        if name not in given.get("subscribe", ()):
+            yield "durable", f"found {describe(name)}, expected one of what 'subscribe' lists"
 
 
-def _messages(kind: str, table: Fields) -> list[Grant]:
-    topics = list(table.words("roles", ROLES, required=True))
-    if table.boolean("trigger_turn"):
-        topics.append(ADD_MESSAGE[-1])
-    return [Grant(kind, topic) for topic in topics]
+def _unnarrowed(given: dict[str, Any], written: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    on = given.get("on")
+    if on and "tools" in written and not _BY_TOOL.intersection(on):
+        topics = [topic for topic in (GATES if on[0] in GATES else TRANSFORMS) if topic in _BY_TOOL]
+        yield "tools", f"only narrows {' and '.join(topics)}, which 'on' does not list"
 
 
-def _context(kind: str, table: Fields) -> list[Grant]:
-    return [Grant(kind, part) for part in table.words("parts", CONTEXT_PARTS, required=True)]
+def _grants(kind: str, given: Mapping[str, Any]) -> list[Grant]:
+    """Return what a permission asks for, one grant each."""
+    topics = given.get(_KEYS[kind], ()) if kind in _KEYS else ("",)
+    tools = given.get("tools", ("",))
+    grants = [Grant(kind, topic, tool) for topic in topics for tool in (tools if topic in _BY_TOOL else ("",))]
+    return grants + [Grant(kind, flag) for flag in ("trigger_turn", "waive") if given.get(flag)]
 
 
-def _gate(kind: str, table: Fields) -> list[Grant]:
-    waive = [Grant(kind, "waive")] if table.boolean("waive") else []
-    return _narrowed(kind, table, GATES, ("tool_call",)) + waive
+def _permission(kind: str, **shapes: Shape) -> Shape:
+    needs = ("reason", _KEYS[kind]) if kind in _KEYS else ("reason",)
+    read = table('a table such as { reason = "..." }', needs, reason=FILLED, **shapes)
+    return checked(read, _unnarrowed) if "tools" in shapes else read
 
 
-def _transform(kind: str, table: Fields) -> list[Grant]:
-    return _narrowed(kind, table, TRANSFORMS, ("tool_input", "tool_output"))
-
-
-def _narrowed(kind: str, table: Fields, topics: tuple[str, ...], by_tool: tuple[str, ...]) -> list[Grant]:
-    on, tools = table.words("on", topics, required=True), _targets(table, "tools")
-    if "tools" in table and on and not set(on).intersection(by_tool):
-        table.note("tools", f"only narrows {' and '.join(by_tool)}, which 'on' does not list")
-    grants = []
-    for topic in on:
-        narrow = tools if topic in by_tool and "tools" in table else ("",)
-        grants += [Grant(kind, topic, tool) for tool in narrow]
-    return grants
-
-
-def _actions(kind: str, table: Fields) -> list[Grant]:
-    return [Grant(kind, action) for action in _targets(table, "actions", required=True)]
-
-
-def _variables(kind: str, table: Fields) -> list[Grant]:
-    names = table.texts("names", required=True)
-    for name in names:
-        if (problem := variable_problem(name)) is not None:
-            table.note("names", problem)
-    return [Grant(kind, name) for name in names]
-
-
-def _targets(table: Fields, key: str, *, required: bool = False) -> tuple[str, ...]:
-    names = table.texts(key, required=required or key in table)
-    for name in names:
-        if not is_target_name(name) or (name == ANY and key == "tools"):
-            table.note(key, f"found {describe(name)}, expected a name without spaces")
-    return names
-
-
-_READERS: Final[dict[str, Callable[[str, Fields], list[Grant]]]] = {
-    "add_message": _messages,
-    "emit_event": _flag,
-    "get_context": _context,
-    "gate": _gate,
-    "transform": _transform,
-    "tools": _flag,
-    "actions": _flag,
-    "tasks": _flag,
-    "request_action": _actions,
-    "env": _variables,
+_TOOLS: Final = lines(_tool_problem, at_least_one=True)
+_PERMISSIONS: Final = {
+    "add_message": _permission("add_message", roles=words(*ROLES, at_least_one=True), trigger_turn=FLAG),
+    "emit_event": _permission("emit_event"),
+    "get_context": _permission("get_context", parts=words(*CONTEXT_PARTS, at_least_one=True)),
+    "gate": _permission("gate", on=words(*GATES, at_least_one=True), tools=_TOOLS, waive=FLAG),
+    "transform": _permission("transform", on=words(*TRANSFORMS, at_least_one=True), tools=_TOOLS),
+    "tools": _permission("tools"),
+    "actions": _permission("actions"),
+    "tasks": _permission("tasks"),
+    "request_action": _permission("request_action", actions=lines(_target_problem, at_least_one=True)),
+    "env": _permission("env", names=lines(variable_problem, at_least_one=True)),
 }
+_EVENTS: Final = table(
+    'a table such as { subscribe = ["TOOL_CALL_END"] }', subscribe=lines(event_problem), durable=LINES, reason=LINE
+)
+FILE: Final = keys(
+    description=LINE,
+    requires_host=line(_range_problem),
+    before=lines(_name_problem),
+    after=lines(_name_problem),
+    events=checked(_EVENTS, _undurable),
+    permissions=table("a table", **_PERMISSIONS),
+    settings=SETTINGS,
+    daemon=DAEMON,
+)
+"""The keys of an `ally-plugin.toml`."""

@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
+from typing import Any, Final, Literal, Self
 
 from attrs import Factory, evolve, field, fields_dict, frozen
 
+from .documents import ARGUMENTS, LINE, checked, count, table
+from .shapes import FLAG, SECONDS, Mistakes, Shape, one_of
 from .values.errors import ConfigError
 from .values.frozen import FrozenDict
 
-if TYPE_CHECKING:
-    from .tables import Fields
-
 __all__ = [
+    "DAEMON",
     "LONGEST_SOCKET_PATH",
+    "PROCESS",
     "SDK_MODULE",
     "Daemon",
     "ProcessLimits",
     "Restarts",
     "Timing",
     "Transport",
+    "daemon_of",
     "path_problem",
-    "read_daemon",
-    "read_limits",
-    "read_process",
 ]
 
 Transport = Literal["stdio", "socket"]
@@ -76,10 +75,6 @@ class Restarts:
 
     delay: float
     most: int
-
-
-_LIMITS: Final = tuple(fields_dict(ProcessLimits))
-_TIMING: Final = tuple(fields_dict(Timing))
 
 
 def _texts(values: Any) -> Any:
@@ -137,8 +132,8 @@ class Daemon:
 
     def with_process(self, settled: Mapping[str, Any]) -> Daemon:
         """Return it with the limits and times that the operator has settled in `[plugins.NAME.process]`."""
-        limits = {key: value for key, value in settled.items() if key in _LIMITS}
-        timing = {key: value for key, value in settled.items() if key in _TIMING}
+        limits = {key: value for key, value in settled.items() if key in _LIMIT_KEYS}
+        timing = {key: value for key, value in settled.items() if key in _TIMING_KEYS}
         return evolve(self, limits=evolve(self.limits, **limits), timing=evolve(self.timing, **timing))
 
 
@@ -184,67 +179,57 @@ def path_problem(path: str) -> str | None:
     return None
 
 
-def read_daemon(top: Fields) -> Daemon | None:
-    """Read `[daemon]` of a manifest, None when there is none; mistakes are noted in the fields."""
-    table = top.table("daemon", 'a table such as { command = ["node", "daemon.js"] }')
-    if table is None:
-        return None
-    command = table.arguments("command", required=True)
-    transport = cast("Transport", table.word("transport", _TRANSPORTS, "stdio"))
-    socket = table.text("socket")
-    talks_back = table.boolean("talk_back", default=transport == "stdio")
-    timing, limits = _read_timing(table), _read_own_limits(table)
-    table.close()
-    if transport == "stdio" and not talks_back:
-        table.note("talk_back", "only for the transport 'socket': over stdio a daemon may always call the host")
-    problems = [note for note in _problems(command, transport, socket) if command or note[0] != "command"]
-    for key, text in problems:
-        table.note(key, text)
-    if problems or not command:
-        return None
-    return Daemon(
-        command, transport=transport, socket=socket, talks_back=talks_back, timing=timing, limits=limits
-    )  # fmt: skip
+def _contradictions(given: dict[str, Any], _: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    transport = given.get("transport", "stdio")
+    if transport == "stdio" and given.get("talk_back") is False:
+        yield "talk_back", "only for the transport 'socket': over stdio a daemon may always call the host"
+    for key, text in _problems(given.get("command", ()), transport, given.get("socket", "")):
+        if key != "command" or "command" in given:
+            yield key, text
 
 
-def _read_timing(table: Fields) -> Timing:
-    given: dict[str, Any] = {key: table.number(key, above=0) for key in ("startup_timeout", "shutdown_grace")}
-    health = table.table("health", "a table such as { interval = 30, timeout = 5, retries = 3 }, in seconds")
-    if health is not None:
-        given |= {f"ping_{key}": health.number(key, above=0) for key in ("interval", "timeout")}
-        given["ping_retries"] = health.count("retries", lowest=1)
-        health.close()
-    return Timing(**{key: value for key, value in given.items() if value is not None})
+def _read_limit(value: int | str, path: str, mistakes: Mistakes) -> Any:
+    if isinstance(value, str):
+        return None if value == _NONE else mistakes.wrong(path, value, _LIMIT.expected)
+    return count(1).read(value, path, mistakes)
 
 
-def _read_own_limits(table: Fields) -> ProcessLimits:
-    inner = table.table("limits", "a table such as { memory_mb = 512 }")
-    if inner is None:
-        return ProcessLimits()
-    limits = ProcessLimits(**read_limits(inner))
-    inner.close()
-    return limits
+_LIMIT: Final = Shape((int, str), "a whole number from 1, or 'none'", {"type": ["integer", "string"]}, _read_limit)
+_LIMIT_KEYS: Final = dict.fromkeys(fields_dict(ProcessLimits), _LIMIT)
+_TIMING_KEYS: Final = {key: count(1) if key == "ping_retries" else SECONDS for key in fields_dict(Timing)}
+
+DAEMON: Final = checked(
+    table(
+        'a table such as { command = ["node", "daemon.js"] }',
+        ("command",),
+        command=ARGUMENTS,
+        transport=one_of(*_TRANSPORTS),
+        socket=LINE,
+        talk_back=FLAG,
+        startup_timeout=SECONDS,
+        shutdown_grace=SECONDS,
+        health=table(
+            "a table such as { interval = 30, timeout = 5, retries = 3 }, in seconds",
+            interval=SECONDS,
+            timeout=SECONDS,
+            retries=count(1),
+        ),
+        limits=table("a table such as { memory_mb = 512 }", **_LIMIT_KEYS),
+    ),
+    _contradictions,
+)
+"""The shape of `[daemon]` of a manifest."""
+
+PROCESS: Final = table("a table such as { memory_mb = 512 }", **_LIMIT_KEYS, **_TIMING_KEYS)
+"""The shape of `[plugins.NAME.process]`: limits and times by their field's name."""
 
 
-def read_limits(table: Fields) -> dict[str, int | None]:
-    """Return the limits that a table sets; the word `none` takes a limit away."""
-    given: dict[str, int | None] = {}
-    for key in _LIMITS:
-        value = table.take(key)
-        if isinstance(value, str):
-            given[key] = None
-            if value != _NONE:
-                table.wrong(key, value, "a whole number from 1, or 'none'")
-        elif (count := table.count(key, lowest=1)) is not None:
-            given[key] = count
-    return given
-
-
-def read_process(table: Fields) -> dict[str, Any]:
-    """Return what `[plugins.NAME.process]` sets: limits and times by their field's name."""
-    given: dict[str, Any] = dict(read_limits(table))
-    for key in _TIMING:
-        value = table.count(key, lowest=1) if key == "ping_retries" else table.number(key, above=0)
-        if value is not None:
-            given[key] = value
-    return given
+def daemon_of(given: Mapping[str, Any]) -> Daemon:
+    """Return the daemon that has been read from `[daemon]`, without a mistake."""
+    health = {f"ping_{key}": value for key, value in given.get("health", {}).items()}
+    timing = {key: given[key] for key in ("startup_timeout", "shutdown_grace") if key in given}
+    more = {key: given[key] for key in ("transport", "socket") if key in given}
+    if "talk_back" in given:
+        more["talks_back"] = given["talk_back"]
+    limits = ProcessLimits(**given.get("limits", {}))
+    return Daemon(given["command"], timing=Timing(**timing, **health), limits=limits, **more)

@@ -6,20 +6,19 @@ Where the values are kept (and that secrets are kept elsewhere) is the registry'
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import isfinite
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 from attrs import frozen
 
+from .documents import LINE, LINES, checked, named_tables, table
+from .shapes import ANY, FLAG, one_of
 from .tables import describe
 from .values.compat import override
 
-if TYPE_CHECKING:
-    from .tables import Fields
-
-__all__ = ["Kind", "Secret", "Setting", "Value", "read_settings"]
+__all__ = ["SETTINGS", "Kind", "Secret", "Setting", "Value", "settings_of"]
 
 Kind = Literal["string", "integer", "number", "boolean", "choice"]
 Value = str | int | float | bool
@@ -98,41 +97,49 @@ _parsers: Final[dict[str, Any]] = {
 }
 
 
-def read_settings(top: Fields) -> Mapping[str, Setting]:
-    """Read the `[settings.NAME]` tables of a manifest; mistakes are noted in `top`."""
-    expected = "letters, digits, '_' and '-', not starting with a digit"
-    tables = top.children("settings", lambda name: _NAME.match(name) is not None, expected)
-    return MappingProxyType({name: _setting(name, table) for name, table in tables})
+def _made(name: str, given: Mapping[str, Any]) -> Setting:
+    kind: Kind = given.get("type", "string")
+    return Setting(name=name, kind=kind, **{key: value for key, value in given.items() if key != "type"})
 
 
-def _setting(name: str, table: Fields) -> Setting:
-    known = table.word("type", _KINDS)
-    if "type" not in table:
-        table.note("type", f"missing, expected one of {', '.join(_KINDS)}")
-    kind = cast("Kind", known or "string")
-    setting = Setting(
-        name=name,
-        kind=kind,
-        description=table.text("description"),
-        default=table.take("default"),
-        required=table.boolean("required"),
-        secret=table.boolean("secret"),
-        choices=table.texts("choices", required=kind == "choice"),
-    )
-    if known:
-        _check(setting, table)
-    table.close()
-    return setting
-
-
-def _check(setting: Setting, table: Fields) -> None:
-    if setting.choices and setting.kind != "choice":
-        table.note("choices", f"is for type 'choice', found type {setting.kind!r}")
-    if setting.secret and setting.kind != "string":
-        table.note("secret", f"is for type 'string', found type {setting.kind!r}")
-    if setting.default is None:
+def _contradictions(given: dict[str, Any], written: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    kind = given.get("type")
+    if kind is None:
         return
-    if setting.secret:
-        table.note("default", "a secret has no default, expected none")
-    elif not setting.accepts(setting.default):
-        table.wrong("default", setting.default, setting.expected)
+    if kind == "choice" and not written.get("choices"):
+        yield (
+            "choices",
+            "is empty, expected at least one" if "choices" in written else "missing, expected a list of texts",
+        )
+    if kind != "choice" and given.get("choices"):
+        yield "choices", f"is for type 'choice', found type {kind!r}"
+    if kind != "string" and given.get("secret"):
+        yield "secret", f"is for type 'string', found type {kind!r}"
+    default, setting = given.get("default"), _made("", given)
+    if default is not None and setting.secret:
+        yield "default", "a secret has no default, expected none"
+    elif default is not None and not setting.accepts(default):
+        yield "default", f"found {describe(default)}, expected {setting.expected}"
+
+
+_SETTING: Final = table(
+    "a table",
+    ("type",),
+    type=one_of(*_KINDS),
+    description=LINE,
+    default=ANY,
+    required=FLAG,
+    secret=FLAG,
+    choices=LINES,
+)
+SETTINGS: Final = named_tables(
+    checked(_SETTING, _contradictions),
+    lambda name: _NAME.match(name) is not None,
+    "letters, digits, '_' and '-', not starting with a digit",
+)
+"""The shape of the `[settings.NAME]` tables of a manifest."""
+
+
+def settings_of(tables: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Setting]:
+    """Return the settings that have been read from the tables."""
+    return MappingProxyType({name: _made(name, given) for name, given in tables.items()})

@@ -40,6 +40,7 @@ __all__ = [
     "described_json",
     "holds",
     "inside",
+    "keys",
     "named",
     "object_of",
     "object_schema",
@@ -146,11 +147,11 @@ OBJECT: Final = Shape((dict,), "an object", {"type": "object"})
 ID: Final = Shape((int, str), "an integer or a string", {"type": ["integer", "string"]})
 
 
-def _seconds(value: float, path: str, mistakes: Mistakes) -> Any:
-    return value if isfinite(value) and value > 0 else mistakes.wrong(path, value, "seconds, more than 0")
+def _above_zero(value: float, path: str, mistakes: Mistakes) -> Any:
+    return float(value) if isfinite(value) and value > 0 else mistakes.wrong(path, value, "a number above 0")
 
 
-SECONDS: Final = Shape((float, int), "a number of seconds", {"type": "number", "exclusiveMinimum": 0}, _seconds)
+SECONDS: Final = Shape((float, int), "a number above 0", {"type": "number", "exclusiveMinimum": 0}, _above_zero)
 
 
 def ref(name: str) -> Shape:
@@ -297,6 +298,11 @@ class Table:
         return _or_null(schema) if self._takes_null and not each.is_required else schema
 
 
+def keys(needs: Iterable[str] = (), /, **shapes: Shape) -> Table:
+    """Return the keys of an object that is read into a dict of what it has and is right; `needs` must be there."""
+    return Table([Key(key, shape, key, key in needs) for key, shape in shapes.items()])
+
+
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     if "$ref" in schema:
         return {"anyOf": [{"$ref": schema.pop("$ref")}, {"type": "null"}], **schema}
@@ -314,7 +320,7 @@ def object_of(keys: Table | type[Any], expected: str = "an object", *, is_strict
     return Shape((dict,), expected, table.schema(is_strict=is_strict), table.read)
 
 
-def holds(shape: Shape, words: str) -> dict[str, Any]:
+def holds(shape: Shape, words: str = "") -> dict[str, Any]:
     """Return the metadata of a field: what it may hold, and what it means."""
     return {"shape": shape, "words": words}
 

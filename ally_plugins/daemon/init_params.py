@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 from attrs import frozen
 
-from ally_plugins.contract.shapes import OBJECT, SECONDS, TEXT, TEXTS, Key, Table, named, read_object
+from ally_plugins.contract.shapes import OBJECT, SECONDS, TEXT, TEXTS, keys, named, read_object
 from ally_plugins.contract.values.frozen import EMPTY, freeze_mapping
 
 __all__ = ["DEADLINES", "Initialization"]
@@ -17,18 +17,18 @@ DEADLINES: Final[Mapping[str, float]] = {"gate": 15.0, "transform": 15.0, "obser
 """Seconds for each kind of hook, where the host does not say."""
 
 # Not the class that `wire.host_params` has of them, which takes its forty neighbours along: 25 ms of a daemon's start.
-_KEYS: Final = {
-    "plugin": TEXT,
-    "protocol": TEXT,
-    "protocols": TEXTS,
-    "capabilities": TEXTS,
-    "settings": OBJECT,
-    "secrets": TEXTS,
-    "data_dir": TEXT,
-    "deadlines": named(SECONDS),
-    "limits": OBJECT,
-}
-_PARAMS: Final = Table([Key(key, shape, key, key == "plugin") for key, shape in _KEYS.items()])
+_PARAMS: Final = keys(
+    ("plugin",),
+    plugin=TEXT,
+    protocol=TEXT,
+    protocols=TEXTS,
+    capabilities=TEXTS,
+    settings=OBJECT,
+    secrets=TEXTS,
+    data_dir=TEXT,
+    deadlines=named(SECONDS),
+    limits=OBJECT,
+)
 
 
 @frozen

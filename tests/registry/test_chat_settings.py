@@ -23,6 +23,12 @@ def error_of(text: str) -> str:
         ('base_url = "https://me:hunter2@models.example"', "chat.base_url: expected an http or https address"),
         ('base_url = "file:///etc/passwd"', "chat.base_url: expected an http or https address"),
         ('base_url = "http://[::1"', "chat.base_url: expected an http or https address"),
+        (
+            'base_url = "https://me:hunter2@models.example\\n"',
+            "chat.base_url: expected one line without control characters",
+        ),
+        ('api_key_env = "sk-1234\\u0007"', "chat.api_key_env: expected one line without control characters"),
+        ('base_url = ["https://me:hunter2@x"]', "chat.base_url: found a list, expected a text"),
         ("context_window = 0", "chat.context_window: found 0, expected a whole number from 1"),
         ('allow = "run_command"', "chat.allow: found 'run_command', expected a list of texts"),
     ],

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 
-if TYPE_CHECKING:
-    from ally_plugins.contract.tables import Fields
+from ally_plugins.contract.documents import LINE, LINES, count, line
+from ally_plugins.contract.shapes import holds
 
-__all__ = ["ChatSettings", "is_server_url", "read_chat_settings"]
+__all__ = ["ChatSettings", "is_server_url"]
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-
-
-@frozen(kw_only=True)
-class ChatSettings:
-    """Where nothing is settled, the command's options and the environment decide, and at last the offline model."""
-
-    model: str = ""
-    """A model string of the agent framework, such as `openai:gpt-5.2`; or `offline`."""
-    base_url: str = ""
-    """Where an OpenAI-compatible server or an Ollama listens."""
-    api_key_env: str = ""
-    """The environment variable that holds the key; empty leaves it to the provider's own."""
-    context_window: int | None = None
-    """Tokens of the model's window, where the framework does not know them."""
-    allow: tuple[str, ...] = ()
-    """Tools that run without asking the person. Gates of plugins are asked all the same."""
 
 
 def is_server_url(text: str) -> bool:
@@ -41,24 +25,27 @@ def is_server_url(text: str) -> bool:
         return False
 
 
-def read_chat_settings(top: Fields) -> ChatSettings:
-    """Read the table of a configuration; mistakes are noted there."""
-    table = top.table("chat", 'a table such as [chat] with model = "offline"')
-    if table is None:
-        return ChatSettings()
-    base_url, variable = table.text("base_url"), table.text("api_key_env")
-    if base_url and not is_server_url(base_url):
-        # Not shown: somebody may have put a password there.
-        table.note("base_url", "expected an http or https address without a password, such as http://localhost:8000/v1")
-    if variable and not _VARIABLE.match(variable):
-        # Not shown either: it is a key, more often than not.
-        table.note("api_key_env", "expected the name of an environment variable, not a key")
-    settings = ChatSettings(
-        model=table.text("model"),
-        base_url=base_url,
-        api_key_env=variable,
-        context_window=table.count("context_window", lowest=1),
-        allow=table.texts("allow"),
-    )
-    table.close()
-    return settings
+def _url_problem(text: str) -> str | None:
+    expected = "expected an http or https address without a password, such as http://localhost:8000/v1"
+    return None if is_server_url(text) else expected
+
+
+def _variable_problem(text: str) -> str | None:
+    return None if _VARIABLE.match(text) else "expected the name of an environment variable, not a key"
+
+
+@frozen(kw_only=True)
+class ChatSettings:
+    """Where nothing is settled, the command's options and the environment decide, and at last the offline model."""
+
+    model: str = field(default="", metadata=holds(LINE))
+    """A model string of the agent framework, such as `openai:gpt-5.2`; or `offline`."""
+    # Neither of the next two is shown where it is wrong: somebody may have put a password or a key there.
+    base_url: str = field(default="", metadata=holds(line(_url_problem, is_shown=False)))
+    """Where an OpenAI-compatible server or an Ollama listens."""
+    api_key_env: str = field(default="", metadata=holds(line(_variable_problem, is_shown=False)))
+    """The environment variable that holds the key; empty leaves it to the provider's own."""
+    context_window: int | None = field(default=None, metadata=holds(count(1)))
+    """Tokens of the model's window, where the framework does not know them."""
+    allow: tuple[str, ...] = field(default=(), metadata=holds(LINES))
+    """Tools that run without asking the person. Gates of plugins are asked all the same."""

@@ -7,7 +7,7 @@ with its manifest, so the registry checks those.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -15,16 +15,29 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from attrs import evolve, field, fields_dict, frozen
 
+from ally_plugins.contract.documents import (
+    LINE,
+    LINES,
+    Document,
+    checked,
+    count,
+    line,
+    lines,
+    named_tables,
+    table,
+    words,
+)
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.hookspecs import HOOKS
-from ally_plugins.contract.process_spec import read_process
-from ally_plugins.contract.tables import Fields
+from ally_plugins.contract.process_spec import PROCESS
+from ally_plugins.contract.shapes import FLAG, SECONDS, Mistakes, Shape, inside, keys, object_of, one_of
+from ally_plugins.contract.tables import describe, suggest
 from ally_plugins.contract.values.errors import ConfigError, EventError
 from ally_plugins.contract.values.frozen import FrozenDict, freeze
 from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import Grant, GrantSet
 
-from .chat_settings import ChatSettings, read_chat_settings
+from .chat_settings import ChatSettings
 from .folder import write_atomically
 
 if TYPE_CHECKING:
@@ -45,8 +58,6 @@ _ORIGINS: Final = ("package", "folder")
 
 _DEADLINE_KINDS: Final = ("gate", "transform", "observe", "start", "stop")
 _TOPICS: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
-_LIMITS: Final = tuple(fields_dict(Limits))
-_CONSENT: Final = ("requests", "files")
 _NOTHING: Final = GrantSet()
 
 _DEFAULT_LIMITS: Final = Limits()
@@ -123,9 +134,9 @@ def parse_config(text: str, file: str) -> Config:
 
 
 def _checked(table: dict[str, Any], file: str) -> Config:
-    problems: list[str] = []
-    config = _read(Fields(table, problems))
-    if problems:
+    document = Document()
+    config = _read(document, table)
+    if problems := document.problems:
         count = f"{len(problems)} problems: " if len(problems) > 1 else ""
         first = problems[0].partition(": ")[0]
         raise ConfigError(f"{file} is wrong: {count}{'; '.join(problems)}", path=first, file=file)
@@ -143,129 +154,136 @@ def _read_text(home: Home) -> str:
         raise ConfigError(f"{file} cannot be read: {reason}", file=str(file)) from error
 
 
-def _read(top: Fields) -> Config:
-    sources = _sources(top)
+def _read(document: Document, written: Mapping[str, Any]) -> Config:
+    given: dict[str, Any] = FILE.read(written, "", document)
+    sources: tuple[str, ...] = given.get("sources", DEFAULT_SOURCES)
     origins = (*_ORIGINS, *(name for name in sources if name not in DEFAULT_SOURCES))
-    default = PluginConfig(limits=_limits(top, _DEFAULT_LIMITS), deadlines=_deadlines(top, FrozenDict()))
-    plugins = {
-        name: _plugin(table, default, origins)
-        for name, table in top.children("plugins", is_plugin_name, "the name of a plugin")
-    }
-    chat = read_chat_settings(top)
-    top.close()
+    default = PluginConfig(limits=_limits(given, _DEFAULT_LIMITS), deadlines=_deadlines(given, FrozenDict()))
+    plugins = {name: _plugin(table, default) for name, table in given.get("plugins", {}).items()}
+    for name, plugin in plugins.items():
+        if plugin.origin is not None and plugin.origin not in origins:
+            document.wrong_word(f"plugins.{name}.source", plugin.origin, suggest(plugin.origin, origins))
+    chat = given.get("chat", _DEFAULT_CHAT)
     return Config(plugins=MappingProxyType(plugins), default=default, chat=chat, sources=sources)
 
 
-def _sources(top: Fields) -> tuple[str, ...]:
-    names = top.texts("sources") if "sources" in top else DEFAULT_SOURCES
-    for name in names:
-        if not is_plugin_name(name) or name in _ORIGINS:
-            top.wrong("sources", name, "the names of sources: lower-case letters, digits, '_' and '-'")
-    return names
+def _limits(given: Mapping[str, Any], base: Limits) -> Limits:
+    return evolve(base, **given["limits"]) if "limits" in given else base
 
 
-def _plugin(table: Fields, default: PluginConfig, origins: tuple[str, ...]) -> PluginConfig:
-    gate, transform = _on_error(table)
-    interpreter, environment = _python(table)
-    config = PluginConfig(
-        enabled=table.boolean("enabled"),
-        is_decided="grants" in table if table.boolean("enabled") else "enabled" in table,
-        placement=cast("Placement | None", table.word("placement", ("inline", "process"))),
-        interpreter=interpreter,
-        environment=environment,
-        process=FrozenDict(_process(table)),
-        origin=table.word("source", origins),
-        grants=_grants(table),
-        shadow=_shadow(table),
-        mandatory=table.boolean("mandatory"),
-        consent=cast("str", table.word("consent", _CONSENT, "requests")),
-        gate_on_error=gate,
-        transform_on_error=transform,
-        deadlines=_deadlines(table, default.deadlines),
-        limits=_limits(table, default.limits),
-        settings=_settings(table),
+def _deadlines(given: Mapping[str, Any], base: Mapping[str, float]) -> Mapping[str, float]:
+    return FrozenDict({**base, **given["deadlines"]}) if "deadlines" in given else base
+
+
+def _plugin(given: Mapping[str, Any], default: PluginConfig) -> PluginConfig:
+    on_error = given.get("on_error", {})
+    return PluginConfig(
+        **{key: given[key] for key in _AS_WRITTEN if key in given},
+        is_decided="grants" in given if given.get("enabled") else "enabled" in given,
+        process=FrozenDict(given.get("process", {})),
+        origin=given.get("source"),
+        gate_on_error=on_error.get("gate", "deny"),
+        transform_on_error=on_error.get("transform", "drop"),
+        limits=_limits(given, default.limits),
+        deadlines=_deadlines(given, default.deadlines),
     )
-    table.close()
-    return config
 
 
-def _settings(table: Fields) -> FrozenDict:
-    inner = table.table("settings")
-    if inner is None:
-        return FrozenDict()
+_AS_WRITTEN: Final = (
+    "enabled",
+    "placement",
+    "interpreter",
+    "environment",
+    "grants",
+    "shadow",
+    "mandatory",
+    "consent",
+    "settings",
+)
+
+
+def _read_settings(value: Mapping[str, Any], path: str, mistakes: Mistakes) -> FrozenDict:
     values = {}
-    for key in inner.keys:
-        value = inner.take(key)
+    for key, each in value.items():
         try:
-            values[key] = freeze(value)
+            values[key] = freeze(each)
         except EventError:  # a date or an infinite number, which no setting can be
-            inner.wrong(key, value, "a text, a finite number, true or false")
+            mistakes.wrong(inside(path, key), each, "a text, a finite number, true or false")
     return FrozenDict(values)
 
 
-def _grants(table: Fields) -> GrantSet:
+def _read_grants(value: Any, path: str, mistakes: Mistakes) -> GrantSet:
     grants = set()
-    for text in table.texts("grants"):
+    for text in LINES.read(value, path, mistakes):
         try:
             grants.add(Grant.parse(text))
         except ConfigError as error:
-            table.note("grants", str(error))
+            mistakes.refuse(path, str(error))
     return GrantSet(frozenset(grants))
 
 
-def _python(table: Fields) -> tuple[str, str]:
-    interpreter, environment = table.text("interpreter"), table.text("environment")
-    if interpreter and not Path(interpreter).is_absolute():
-        table.wrong("interpreter", interpreter, "the absolute path of a Python")
-    if environment and not is_plugin_name(environment):
-        table.wrong("environment", environment, "the name of an environment: ally-plugins env NAME")
-    if interpreter and environment:
-        table.note("interpreter", "there is an 'environment' too, expected one of the two")
-    return interpreter, environment
+def _source_problem(text: str) -> str | None:
+    expected = "the names of sources: lower-case letters, digits, '_' and '-'"
+    is_source = is_plugin_name(text) and text not in _ORIGINS
+    return None if is_source else f"found {describe(text)}, expected {expected}"
 
 
-def _process(table: Fields) -> dict[str, Any]:
-    inner = table.table("process", "a table such as { memory_mb = 512 }")
-    if inner is None:
-        return {}
-    given = read_process(inner)
-    inner.close()
-    return given
+def _interpreter_problem(text: str) -> str | None:
+    return None if Path(text).is_absolute() else f"found {describe(text)}, expected the absolute path of a Python"
 
 
-def _on_error(table: Fields) -> tuple[str, str]:
-    inner = table.table("on_error", 'a table such as { gate = "deny", transform = "drop" }')
-    if inner is None:
-        return "deny", "drop"
-    gate = inner.word("gate", ("deny", "allow"), "deny")
-    transform = inner.word("transform", ("drop", "block"), "drop")
-    inner.close()
-    return cast("str", gate), cast("str", transform)
+def _environment_problem(text: str) -> str | None:
+    expected = "the name of an environment: ally-plugins env NAME"
+    return None if is_plugin_name(text) else f"found {describe(text)}, expected {expected}"
 
 
-def _shadow(table: Fields) -> bool | frozenset[str]:
-    if not isinstance(table.take("shadow"), list):
-        return table.boolean("shadow")
-    return frozenset(_TOPICS.get(word, word) for word in table.words("shadow", [*_TOPICS, *_TOPICS.values()]))
+def _two_pythons(given: dict[str, Any], _: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if given.get("interpreter") and given.get("environment"):
+        yield "interpreter", "there is an 'environment' too, expected one of the two"
 
 
-def _deadlines(table: Fields, base: Mapping[str, float]) -> Mapping[str, float]:
-    inner = table.table("deadlines", "a table such as { gate = 15 }, in seconds")
-    if inner is None:
-        return base
-    hooks = [name for name, info in HOOKS.items() if info.kind != "capability"]
-    given = {key: inner.number(key, above=0) for key in (*_DEADLINE_KINDS, *hooks)}
-    inner.close()
-    return FrozenDict({**base, **{key: value for key, value in given.items() if value is not None}})
+def _read_shadow(value: Any, path: str, mistakes: Mistakes) -> bool | frozenset[str]:
+    if isinstance(value, bool):
+        return value
+    found: tuple[str, ...] = _HOOK_WORDS.read(value, path, mistakes)
+    return frozenset(_TOPICS.get(each, each) for each in found)
 
 
-def _limits(table: Fields, base: Limits) -> Limits:
-    inner = table.table("limits", "a table such as { messages_per_minute = 30 }")
-    if inner is None:
-        return base
-    given = {key: inner.count(key) for key in _LIMITS}
-    inner.close()
-    return evolve(base, **{key: value for key, value in given.items() if value is not None})
+_HOOK_WORDS: Final = words(*_TOPICS, *_TOPICS.values())
+_HOOKS: Final = [name for name, info in HOOKS.items() if info.kind != "capability"]
+_SHARED: Final = {
+    "limits": table("a table such as { messages_per_minute = 30 }", **dict.fromkeys(fields_dict(Limits), count())),
+    "deadlines": table(
+        "a table such as { gate = 15 }, in seconds", **dict.fromkeys((*_DEADLINE_KINDS, *_HOOKS), SECONDS)
+    ),
+}
+_PLUGIN: Final = table(
+    "a table",
+    enabled=FLAG,
+    placement=one_of("inline", "process"),
+    interpreter=line(_interpreter_problem),
+    environment=line(_environment_problem),
+    process=PROCESS,
+    source=LINE,
+    grants=evolve(LINES, convert=_read_grants),
+    shadow=Shape((bool, list), "true or false", {"type": ["boolean", "array"]}, _read_shadow),
+    mandatory=FLAG,
+    consent=one_of("requests", "files"),
+    on_error=table(
+        'a table such as { gate = "deny", transform = "drop" }',
+        gate=one_of("deny", "allow"),
+        transform=one_of("drop", "block"),
+    ),
+    **_SHARED,
+    settings=Shape((dict,), "a table", {"type": "object"}, _read_settings),
+)
+FILE: Final = keys(
+    sources=lines(_source_problem),
+    plugins=named_tables(checked(_PLUGIN, _two_pythons), is_plugin_name, "the name of a plugin"),
+    chat=object_of(ChatSettings, 'a table such as [chat] with model = "offline"'),
+    **_SHARED,
+)
+"""The keys of a `config.toml`."""
 
 
 def edit_config(

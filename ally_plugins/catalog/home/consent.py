@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import asdict, frozen
 
-from ally_plugins.contract.tables import LONGEST_TEXT, Fields
+from ally_plugins.contract.documents import LINE, LINES, LONGEST_TEXT, Document, lines, table
+from ally_plugins.contract.shapes import ANY, WRONG, named
 from ally_plugins.contract.values.errors import ConfigError, ConsentError
 from ally_plugins.contract.values.frozen import FrozenDict
-from ally_plugins.policy.permissions import GrantSet
+from ally_plugins.policy.permissions import Grant, GrantSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -96,39 +97,46 @@ def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
         text = f"{file} cannot be read: {reason}; what is missing then is to be agreed to again: {_REVIEW}"
         raise ConsentError(text, command=_REVIEW) from error
     try:
-        table = tomllib.loads((b"" if content is None else content).decode("utf-8"))
-        reason = "" if content is None or "plugins" in table else "it is empty, or was cut off before [plugins]"
+        written = tomllib.loads((b"" if content is None else content).decode("utf-8"))
+        reason = "" if content is None or "plugins" in written else "it is empty, or was cut off before [plugins]"
     except (ValueError, RecursionError) as error:
-        table, reason = {}, str(error)
+        written, reason = {}, str(error)
     if reason:
         return FrozenDict(), (f"{file} is damaged: {reason}; every plugin waits for consent: {_REVIEW}",)
-    problems: list[str] = []
-    top = Fields(table, problems)
+    document = _Written()
+    entries = _ENTRIES.read(written.get("plugins", {}), "plugins", document)
     agreements = {}
-    for name, entry in top.children("plugins", lambda _: True, "a name"):
-        before = len(problems)
-        agreement = _agreement(entry)
-        if len(problems) == before:
-            agreements[name] = agreement
-    return MappingProxyType(agreements), tuple(f"{file} is damaged at {problem}" for problem in problems)
+    for name, entry in () if entries is WRONG else entries.items():
+        before = len(document.problems)
+        given = _AGREEMENT.read(entry, f"plugins.{name}", document)
+        if len(document.problems) == before:
+            agreements[name] = Agreement(**{"requests": (), "distribution": "", "by": ""} | given)
+    return MappingProxyType(agreements), tuple(f"{file} is damaged at {problem}" for problem in document.problems)
 
 
-def _agreement(entry: Fields) -> Agreement:
-    agreement = Agreement(
-        requests=entry.texts("requests"),
-        distribution=entry.text("distribution"),
-        version=entry.text("version"),
-        code=entry.text("code"),
-        files=entry.text("files"),
-        at=entry.text("at"),
-        by=entry.text("by"),
-        listing=entry.texts("listing"),
-    )
+class _Written(Document):
+    """The agreements, in which a newer version may have written more."""
+
+    passes_unknown = True
+
+
+_ENTRIES: Final = named(ANY, "a table")
+
+
+def _grant_problem(text: str) -> str | None:
     try:
-        _ = agreement.grants
+        Grant.parse(text)
     except ConfigError as error:
-        entry.note("requests", str(error))
-    return agreement
+        return str(error)
+    return None
+
+
+_AGREEMENT: Final = table(
+    "a table",
+    requests=lines(_grant_problem),
+    **dict.fromkeys(("distribution", "version", "code", "files", "at", "by"), LINE),
+    listing=LINES,
+)
 
 
 def write_consent(home: Home, agreements: Mapping[str, Agreement]) -> None:

@@ -1,0 +1,211 @@
+"""Documents that a person or an author wrote: the shapes of their values, and reading one to its end.
+
+Every mistake is told at once, with its path, what was found (quoted: they know what they wrote), what was expected, and
+the nearest right word. A part that is wrong counts as absent, so that the rest is read all the same. What the values
+mean is left to the manifest, the configuration and the like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from .shapes import WRONG, Mistakes, Shape, inside, keys, object_of
+from .tables import describe, is_plain_text, suggest
+from .values.compat import override
+
+__all__ = [
+    "ARGUMENTS",
+    "FILLED",
+    "LINE",
+    "LINES",
+    "LONGEST_TEXT",
+    "Document",
+    "checked",
+    "count",
+    "line",
+    "lines",
+    "named_tables",
+    "table",
+    "words",
+]
+
+LONGEST_TEXT: Final = 1000
+"""Characters of one text. The longest reasons and descriptions of published extensions stay under 300."""
+
+_INT64: Final = 2**63
+
+Problem = Callable[[str], str | None]
+"""What says in words why a text is wrong, None when it is right."""
+
+
+class Document(Mistakes):
+    """One document that is being read; `problems` are its mistakes, a line each. It lives as long as the reading."""
+
+    def __init__(self) -> None:
+        self.problems: Final[list[str]] = []
+
+    @override
+    def refuse(self, path: str, problem: str) -> Any:
+        """Take a mistake in words."""
+        self.problems.append(f"{path}: {problem}")
+        return WRONG
+
+    @override
+    def wrong(self, path: str, found: object, expected: str) -> Any:
+        """Take a value of a wrong kind; one that is null is missing."""
+        text = "missing" if found is None else f"found {self.describe(found)}"
+        return self.refuse(path, f"{text}, expected {expected}")
+
+    @override
+    def wrong_word(self, path: str, found: str, hint: str) -> Any:
+        """Take a word that is none of those that may stand there."""
+        return self.refuse(path, f"found {describe(found)}, {hint}")
+
+    @override
+    def missing(self, path: str, key: str, expected: str) -> Any:
+        """Take the lack of a key."""
+        return self.refuse(inside(path, key), f"missing, expected {expected}")
+
+    @override
+    def unknown(self, path: str, key: str, known: tuple[str, ...]) -> Any:
+        """Take a key that the table does not have."""
+        at = inside(path, key) if is_plain_text(key) else f"{path or 'the top level'}: {key!r}"
+        return self.refuse(at, f"unknown key, {suggest(key, known)}")
+
+    def describe(self, found: object) -> str:
+        """Return a short word for what was found."""
+        return describe(found)
+
+
+# --- texts ---
+
+
+def _read_line(value: str, path: str, mistakes: Mistakes) -> Any:
+    if len(value) > LONGEST_TEXT:
+        return mistakes.refuse(path, f"has {len(value)} characters, expected at most {LONGEST_TEXT}")
+    return value if is_plain_text(value) else mistakes.wrong(path, value, "one line without control characters")
+
+
+def _read_filled(value: str, path: str, mistakes: Mistakes) -> Any:
+    read = _read_line(value, path, mistakes)
+    return mistakes.wrong(path, value, "a text that is not empty") if read is not WRONG and not value.strip() else read
+
+
+_SCHEMA: Final = {"type": "string", "maxLength": LONGEST_TEXT}
+LINE: Final = Shape((str,), "a text", _SCHEMA, _read_line)
+FILLED: Final = Shape((str,), "a text", {**_SCHEMA, "minLength": 1}, _read_filled)
+
+
+def line(problem: Problem, *, is_shown: bool = True) -> Shape:
+    """Return the shape of a line that may be empty, or else must have no problem.
+
+    What may be a secret, put there by mistake, is not shown: then `problem` does not quote it either.
+    """
+
+    def convert(value: str, path: str, mistakes: Mistakes) -> Any:
+        if not is_shown and not is_plain_text(value):
+            return mistakes.refuse(path, "expected one line without control characters")
+        read = _read_line(value, path, mistakes)
+        text = problem(value) if read is not WRONG and value else None
+        return read if text is None else mistakes.refuse(path, text)
+
+    return attrs.evolve(LINE, convert=convert)
+
+
+def lines(problem: Problem | None = None, *, at_least_one: bool = False) -> Shape:
+    """Return the shape of a list of lines, each once and not empty; what is wrong with one is told of the list."""
+
+    def convert(value: Iterable[Any], path: str, mistakes: Mistakes) -> tuple[str, ...]:
+        if at_least_one and not value:
+            mistakes.refuse(path, "is empty, expected at least one")
+        read = [FILLED.read(item, f"{path}[{index}]", mistakes) for index, item in enumerate(value)]
+        found: tuple[str, ...] = tuple(dict.fromkeys(item for item in read if item is not WRONG))
+        for text in map(problem, found) if problem is not None else ():
+            if text is not None:
+                mistakes.refuse(path, text)
+        return found
+
+    return Shape((list, tuple), "a list of texts", {"type": "array", "items": FILLED.schema}, convert)
+
+
+LINES: Final = lines()
+
+
+def _read_arguments(value: Iterable[Any], path: str, mistakes: Mistakes) -> Any:
+    if not value:
+        return mistakes.refuse(path, "is empty, expected at least one")
+    read = tuple([LINE.read(item, f"{path}[{index}]", mistakes) for index, item in enumerate(value)])
+    return WRONG if WRONG in read else read
+
+
+ARGUMENTS: Final = Shape((list, tuple), "a list of texts", {"type": "array", "items": LINE.schema}, _read_arguments)
+"""The words of a command: repeated and empty ones too."""
+
+
+def words(*options: str, at_least_one: bool = False) -> Shape:
+    """Return the shape of a list of words out of `options`, each once; others are told, and left out."""
+    listed = lines(at_least_one=at_least_one)
+
+    def convert(value: Iterable[Any], path: str, mistakes: Mistakes) -> tuple[str, ...]:
+        found: tuple[str, ...] = listed.read(value, path, mistakes)
+        for each in found:
+            if each not in options:
+                mistakes.wrong_word(path, each, suggest(each, options))
+        return tuple(each for each in found if each in options)
+
+    return attrs.evolve(listed, schema={"type": "array", "items": {"enum": list(options)}}, convert=convert)
+
+
+# --- numbers ---
+
+
+def count(lowest: int = 0) -> Shape:
+    """Return the shape of a whole number that is not below `lowest`."""
+    expected = f"a whole number from {lowest}"
+
+    def convert(value: int, path: str, mistakes: Mistakes) -> Any:
+        return value if lowest <= value < _INT64 else mistakes.wrong(path, value, expected)
+
+    return Shape((int,), expected, {"type": "integer", "minimum": lowest}, convert)
+
+
+# --- tables ---
+
+
+def table(expected: str, needs: Iterable[str] = (), /, **shapes: Shape) -> Shape:
+    """Return the shape of a table with these keys; `expected` describes it, and may show an example."""
+    return object_of(keys(needs, **shapes), expected)
+
+
+def named_tables(of: Shape, is_name: Callable[[str], bool], expected: str) -> Shape:
+    """Return the shape of tables by names that their writer chose; `expected` says what a name is made of."""
+
+    def convert(value: Mapping[str, Any], path: str, mistakes: Mistakes) -> dict[str, Any]:
+        read = {}
+        for name, each in value.items():
+            if not is_name(name):
+                mistakes.refuse(path, f"found the name {describe(name)}, expected {expected}")
+            elif (found := of.read(each, inside(path, name), mistakes)) is not WRONG:
+                read[name] = found
+        return read
+
+    return Shape((dict,), "a table", {"type": "object", "additionalProperties": of.schema}, convert)
+
+
+def checked(of: Shape, check: Callable[[dict[str, Any], Mapping[str, Any]], Iterable[tuple[str, str]]]) -> Shape:
+    """Return the shape of a table whose keys must agree: `check` yields keys and what is wrong.
+
+    It is given what is right in the table, and the table as it was written.
+    """
+    read = of.convert
+
+    def convert(value: Any, path: str, mistakes: Mistakes) -> Any:
+        found: dict[str, Any] = read(value, path, mistakes) if read is not None else value
+        for key, text in check(found, value):
+            mistakes.refuse(inside(path, key), text)
+        return found
+
+    return attrs.evolve(of, convert=convert)
