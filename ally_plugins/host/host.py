@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -14,30 +14,21 @@ from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import (
     HostError,
-    NotFoundRefused,
     SessionError,
-    ToolCallError,
-    ValidationRefused,
 )
 from ally_plugins.contract.values.events import EVENT_TYPES, Event, SessionStart
-from ally_plugins.contract.values.frozen import EMPTY, freeze
 from ally_plugins.contract.values.ids import new_id
-from ally_plugins.contract.values.scope import SCOPE, Scope, current_scope
 from ally_plugins.journal.journal import Journal
 from ally_plugins.runtime.lanes.clock import SystemClock
-from ally_plugins.runtime.lanes.dispatch import Dispatcher
 
-from .bus.agenttools import find_offered, offered_to_agent
 from .bus.bus import PluginMessageBus
-from .bus.capabilities import CAPABILITIES, Capabilities, HostAction
-from .bus.offered import Contribution, Contributions, as_tool_result
-from .bus.tasks import Tasks
+from .bus.capabilities import Capabilities, HostAction
+from .bus.services import NOT_RUNNING, HostServices
 from .own_loop import OwnLoop
-from .plugins.audit import Chronicle
+from .plugins.audit import PluginAudit
 from .plugins.members import Crew
 from .plugins.services import Outside
-from .sessions.activations import SessionActivations
-from .sessions.fanout import Pump
+from .sessions.fanout import FanOut
 from .sessions.session import Session
 from .sessions.stream import HostStream
 from .startup import ask_for_consent, declare_emitted, wanted_records
@@ -46,20 +37,18 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.catalog.registry import Plan
-    from ally_plugins.contract.tools.agent_tool import AgentTool
-    from ally_plugins.contract.values.conversation import ActionRequest, ToolResult
+    from ally_plugins.contract.values.conversation import ToolResult
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.plugin import Plugin
-    from ally_plugins.runtime.lanes.protocol import AnyLane
 
+    from .bus.offered import Contributions
+    from .bus.tasks import Tasks
     from .control.live import LiveControls
     from .control.server import ControlServer
 
 __all__ = ["Host"]
 
 _log: Final = logging.getLogger(__name__)
-
-_NOT_RUNNING: Final = "this host does not run; use `async with Host(...) as host:`"
 
 
 class Host:
@@ -92,37 +81,33 @@ class Host:
         actions: Iterable[str] = (),
         consent: Callable[[Plan], bool | Awaitable[bool]] | None = None,
     ) -> None:
-        self.app: Final = app
         self.home = _home(app, home)
-        self.clock: Clock = clock if clock is not None else SystemClock()
-        self.has_person = has_person
-        self.emits: Final = frozenset(EVENT_TYPES if emits is None else emits)
-        self.host_actions: Final = set(actions)
-        self.sessions: dict[str, Session] = {}
-        self.dispatcher = Dispatcher()
-        self.bus = PluginMessageBus(self)
-        self.chronicle = Chronicle(self)
-        self.tools = Contributions("tool")
-        self.actions = Contributions("action")
-        self.tasks = Tasks(self.chronicle.task_changed, self.clock.time_ms)
-        self.activations = SessionActivations(lambda: self._journal, self.clock.time_ms)
         self.stream = HostStream(self._forward)
+        self.services = services = HostServices(
+            app,
+            clock if clock is not None else SystemClock(),
+            Capabilities(implementation),
+            frozenset(EVENT_TYPES if emits is None else emits),
+            set(actions),
+            has_person,
+            self.stream,
+        )
+        services.records.journal = journal
+        self.bus = PluginMessageBus(services)
+        self.audit = PluginAudit(services, self._quarantine)
+        services.tasks.changed = self.audit.task_changed
         self.registry = Registry(self.home) if self.home is not None and discover else None
         self._given = given_records(plugins or {}, grants or {})
         self._consent = consent
         self._given_journal = journal
-        self._journal: Journal | None = journal
         self._crew: Crew | None = None
         self._outside: Outside | None = None
         self._control: ControlServer | None = None
         self._live: LiveControls | None = None
-        self._own_loop: OwnLoop | None = None
-        self._pump: Pump | None = None
-        self._capabilities = Capabilities(implementation)
 
     @override
     def __repr__(self) -> str:
-        return f"<Host {self.app!r}>"
+        return f"<Host {self.services.app!r}>"
 
     # --- life ---
 
@@ -140,9 +125,9 @@ class Host:
         mandatory plugin cannot start, ConfigError, JournalError and OrderError for what the operator has to mend;
         nothing is left running then.
         """
-        if self._own_loop is not None:
+        if self.services.loop is not None:
             raise HostError("this host runs already; make another one")
-        self._own_loop = OwnLoop()
+        self.services.loop = OwnLoop()
         try:
             await self._start()
         except BaseException:
@@ -150,50 +135,43 @@ class Host:
             raise
 
     async def _start(self) -> None:
-        if self._journal is None:
-            self._journal = self._open_journal()
+        services = self.services
+        if services.records.journal is None:
+            services.records.journal = self._open_journal()
         from .control.live import LiveControls  # not needed to import a host
         from .control.server import ControlServer
 
-        self._live = LiveControls(self)
+        self._live = LiveControls(services, self.registry, self.home)
         if self.home is not None:
             self._control = ControlServer(self.home, self._live)
             await self._control.start()
-        self._outside = Outside(
-            self.app,
-            self.home,
-            emits=self.emits,
-            actions=self.host_actions,
-            sessions=self.sessions,
-            replan=self._replan,
-            activations=self.activations,
-            journal=self.journal,
-        )
+        self._outside = outside = Outside(services, self.home, replan=self._replan)
         self._crew = crew = Crew(
             bus=self.bus,
-            dispatcher=self.dispatcher,
-            supports=self.supports,
+            services=services,
             data_dir=self.home.data_dir if self.home is not None else None,
-            on_state=self.chronicle.state_changed,
-            on_crash=self.chronicle.crashed,
-            now=self.clock.steady,
-            side=self._outside,
+            on_state=self.audit.state_changed,
+            on_crash=self.audit.crashed,
+            side=outside,
         )
-        self._pump = Pump(crew.lanes, on_work=crew.watchdog.arm, side=self._outside)
-        self.journal.sources.append(self._pump.write)
+        services.open_lanes = crew.lanes
+        services.fan_out = FanOut(
+            crew.lanes, on_work=crew.watchdog.arm, on_written=outside.journaled, is_read=outside.reads_journal
+        )
+        self.journal.sources.append(services.fan_out.write)
         if self.registry is not None and self._consent is not None:
             await ask_for_consent(self.registry, self._consent, self.journal, self.clock.time_ms)
         if self.home is not None:
-            declare_emitted(self.home, self.emits)
+            declare_emitted(self.home, services.emits)
         for record in self._installed():
-            self._crew.add(record)
+            crew.add(record)
         for record, factory in self._given:
-            self._crew.add(record, factory, is_given=True)
-        await self._crew.start(self.sessions.values())
-        self._live.begin(self._crew)
+            crew.add(record, factory, is_given=True)
+        await crew.start(self.sessions.values())
+        self._live.begin(crew)
         if self.home is not None:
-            remember_starts(self.home, self._crew.starts())
-        for plugin in self._crew.plugins:
+            remember_starts(self.home, crew.starts())
+        for plugin in crew.plugins:
             if plugin.options.mandatory and not plugin.is_running:
                 text = f"the mandatory plugin {plugin.name!r} is {plugin.state}: {plugin.reason}"
                 raise HostError(text)
@@ -221,7 +199,8 @@ class Host:
         Plugins hear what was emitted, SESSION_END of every open session last. Safe to call twice. No plugin can hold it
         up longer than its deadline for `ally_stop` and a second. Raises HostError on another loop than its own.
         """
-        self._check_loop("stop")
+        services = self.services
+        services.check_loop("stop", self)
         try:
             if self._control is not None:
                 await self._control.close()
@@ -235,11 +214,13 @@ class Host:
             for session in list(self.sessions.values()):
                 await session.close()
         finally:
-            if self._pump is not None:
-                self._pump.close()
-                self.journal.sources.remove(self._pump.write)
-            journal, self._journal = self._journal, self._given_journal
-            self._crew = self._own_loop = self._control = self._live = self._pump = None
+            if services.fan_out is not None:
+                services.fan_out.close()
+                self.journal.sources.remove(services.fan_out.write)
+            journal, services.records.journal = services.records.journal, self._given_journal
+            self._crew = self._control = self._live = None
+            services.loop = services.fan_out = None
+            services.open_lanes = tuple
             if journal is not None and self._given_journal is None:
                 await journal.close()
 
@@ -256,38 +237,51 @@ class Host:
                 task.cancel()
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop that the host runs on, None before the start and after the end."""
-        return self._own_loop.loop if self._own_loop is not None else None
+    def app(self) -> str:
+        """The name of the state directory."""
+        return self.services.app
 
     @property
-    def own_loop(self) -> OwnLoop:
-        """The loop that the host runs on, for what belongs to it too. Raises HostError when the host does not run."""
-        if self._own_loop is None:
-            raise HostError(_NOT_RUNNING)
-        return self._own_loop
+    def clock(self) -> Clock:
+        """The clock that the host goes by."""
+        return self.services.clock
 
-    def _check_loop(self, call: str) -> None:
-        """Refuse a call from another loop. Raises HostError."""
-        if self._own_loop is not None:  # else nothing of it waits anywhere
-            self._own_loop.check(call, self)
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that the host runs on, None before the start and after the end."""
+        own = self.services.loop
+        return own.loop if own is not None else None
 
     @property
     def journal(self) -> Journal:
-        """The journal, while the host runs. Raises HostError before."""
-        if self._journal is None:
-            raise HostError(_NOT_RUNNING)
-        return self._journal
+        """The journal, while the host runs. Raises HostError before and after."""
+        return self.services.journal
 
     @property
-    def open_journal(self) -> Journal | None:
-        """The journal, None before the start and after the end."""
-        return self._journal
+    def sessions(self) -> Mapping[str, Session]:
+        """The open sessions, by id."""
+        return self.services.sessions
 
-    def is_installed(self, plugin: str) -> bool:
-        """Say whether a plugin was found installed, rather than given by code."""
+    @property
+    def tools(self) -> Contributions:
+        """The tools that plugins offer now."""
+        return self.services.tools
+
+    @property
+    def actions(self) -> Contributions:
+        """The actions that plugins offer now."""
+        return self.services.actions
+
+    @property
+    def tasks(self) -> Tasks:
+        """The background tasks of plugins."""
+        return self.services.tasks
+
+    def _quarantine(self, plugin: str, reason: str) -> None:
+        """Write down that a plugin is out; one that was given by code is not known to the home."""
         member = self._crew.members.get(plugin) if self._crew is not None else None
-        return member is not None and not member.is_given
+        if self.registry is not None and member is not None and not member.is_given:
+            self.registry.quarantine(plugin, reason)
 
     @property
     def plugins(self) -> Mapping[str, Plugin]:
@@ -306,60 +300,19 @@ class Host:
         if session_id is not None and (known := self.sessions.get(session_id)) is not None:
             return known
         if self._crew is None:
-            raise HostError(_NOT_RUNNING)
+            raise HostError(NOT_RUNNING)
         if session_id is not None and not (isinstance(session_id, str) and session_id and session_id.isprintable()):
             raise HostError(f"session id is {session_id!r:.80}; expected a line of text")
         name = session_id if session_id is not None else new_id("s")
         last = self.journal.last_seq(name) if session_id is not None else 0
-        session = Session(name, self, first_seq=last)
+        session = Session(name, self.services, first_seq=last)
         if session_id is not None:
             session.load_pending()
-        self.sessions[name] = session
-        for lane in self.lanes():
+        self.services.sessions[name] = session
+        for lane in self.services.lanes():
             lane.attach(name, session.ring)
         session.emit(SessionStart(focus=focus, resumed=True if last else None))
         return session
-
-    def close_session(self, session: Session) -> None:
-        """Let go of a session that has been drained; `Session.close` calls this."""
-        if self._pump is not None:
-            self._pump.forget(session)
-        for lane in self.lanes():
-            lane.detach(session.id)
-        self.sessions.pop(session.id, None)
-        self.activations.forget(session.id)
-
-    def heard_person(self, session_id: str, text: str, seq: int) -> None:
-        """Take what the person said, as event `seq`: it may turn plugins on or off that know tags."""
-        self.activations.heard(session_id, text, seq)
-
-    def open_session(self, session_id: str) -> Session | None:
-        """Return the open session with this id, None when there is none."""
-        return self.sessions.get(session_id)
-
-    def session_for(self, plugin: str, session_id: str | None) -> Session:
-        """Return the session that a plugin's call means: the named one, that of its running hook, or the only one."""
-        if session_id is None:
-            scope = current_scope(plugin)
-            session_id = scope.session_id if scope is not None else None
-        if session_id is None:
-            if len(self.sessions) == 1:
-                return next(iter(self.sessions.values()))
-            text = f"{len(self.sessions)} sessions are open; outside an event, session_id is required"
-            raise ValidationRefused(text, plugin=plugin, field="session_id")
-        session = self.sessions.get(session_id) if isinstance(session_id, str) else None
-        if session is None:
-            raise NotFoundRefused(f"no session {session_id!r:.80} is open", plugin=plugin)
-        return session
-
-    def pump(self, session: Session) -> None:
-        """Carry a session's events to lanes and journal, once a burst; may be called from any thread."""
-        if self._pump is not None:
-            self._pump.wake(session)
-
-    def lanes(self) -> Sequence[AnyLane]:
-        """Return the lanes of running plugins."""
-        return self._crew.lanes() if self._crew is not None else ()
 
     def _forward(self, event: Event) -> None:
         """Emit in the only session what the host author emits on the root stream."""
@@ -384,49 +337,8 @@ class Host:
         The arguments are checked against its schema first (ArgumentsError). Raises NotFoundRefused for an unknown tool,
         ToolCallError when the tool fails or is too slow. Gates are asked by `Session.run_tool_call`, not here.
         """
-        self._check_loop("call_tool")
-        return await self._run_tool(self.tools.find(name, plugin), arguments, session_id, timeout)
-
-    async def _run_tool(
-        self, tool: Contribution, arguments: Mapping[str, Any] | None, session_id: str | None, timeout: float | None
-    ) -> ToolResult:
-        name, owner = tool.spec.name, tool.plugin.name
-        if not self.activations.is_active(owner, session_id):
-            text = f"{name!r} cannot run: {owner!r} is not active in this session; the person says +{owner} for it"
-            raise ToolCallError(text, tool=name, plugin=owner)
-        caller = SCOPE.get()  # a plugin's hook, when the host runs tools for one; it must not be waited for
-        held = caller.held if caller is not None else frozenset()
-        session = self.sessions.get(session_id or "")
-        origin = session.origin if session is not None else ()
-        scope = Scope(owner, session_id, origin, held, cause=new_id("c"))
-        return as_tool_result(await tool.run(freeze(dict(arguments or EMPTY)), scope, timeout))
-
-    def agent_tools(self, session_id: str, agent: str, taken: Collection[str]) -> tuple[AgentTool, ...]:
-        """Return what an agent of a session may call; see `Session.agent_tools`."""
-        return offered_to_agent(
-            self.tools,
-            self.actions,
-            agent=agent,
-            taken=taken,
-            is_active=lambda plugin: self.activations.is_active(plugin, session_id),
-        )
-
-    async def call_agent_tool(
-        self, session: Session, tool: AgentTool, arguments: Mapping[str, Any], timeout: float | None
-    ) -> ToolResult:
-        """Call what an agent of a session may call; see `Session.call_agent_tool`."""
-        self._check_loop("call_agent_tool")
-        if tool.kind == "tool":
-            return await self._run_tool(find_offered(self.tools, tool), arguments, session.id, timeout)
-        find_offered(self.actions, tool)
-        return as_tool_result(
-            await session.request_action(tool.full_name, arguments, by="agent", timeout=timeout or tool.timeout)
-        )
-
-    async def run_action(self, session: Session, request: ActionRequest, timeout: float) -> Any:
-        """Carry out an action for the person, the agent or the host."""
-        self._check_loop("run_action")
-        return await self.bus.run_action(session, request, timeout)
+        self.services.check_loop("call_tool", self)
+        return await self.services.tool_runner.run(self.tools.find(name, plugin), arguments, session_id, timeout)
 
     def offer_action(self, name: str, handler: HostAction) -> None:
         """Carry out an action of the host's own by `handler(session, request)`, which may be a coroutine function.
@@ -434,21 +346,15 @@ class Host:
         An implementation of `ally_request_action` comes first; one that has no answer (None) leaves it to the handler.
         Daemons that run already may ask for it, though `supports` says no. Raises HostError for a name that is taken.
         """
-        if name in self._capabilities.actions:
+        actions = self.services.capabilities.actions
+        if name in actions:
             raise HostError(f"the action {name!r} is offered already; name it otherwise")
-        self._capabilities.actions[name] = handler
-        self.host_actions.add(name)
-
-    # --- capabilities ---
+        actions[name] = handler
+        self.services.host_actions.add(name)
 
     def supports(self, name: str) -> bool:
         """Say whether this host emits an event type, or has a capability or an action of this name."""
-        return name in self.emits or name in CAPABILITIES or name in self.host_actions
-
-    async def capability(self, hook: str, **arguments: Any) -> Any:
-        """Call a capability hook: the host author's implementation, and the default where that has no answer."""
-        self._check_loop("capability")
-        return await self._capabilities.call(hook, **arguments)
+        return self.services.supports(name)
 
 
 def _home(app: str, home: Home | Path | str | bool | None) -> Home | None:  # noqa: FBT001

@@ -205,7 +205,7 @@ class SessionPlayer:
         self._lanes = self._open_lanes()  # one that was abandoned never gets there
 
     def _open_lanes(self) -> list[AnyLane]:
-        return [lane for lane in self.host.lanes() if lane.position(self.session.id) is not None]
+        return [lane for lane in self.host.services.lanes() if lane.position(self.session.id) is not None]
 
     async def _recorded(self, writing: Awaitable[T]) -> T | None:
         """Wait for the journal; a disk that fails does not end a replay, since events keep flowing."""
@@ -217,7 +217,7 @@ class SessionPlayer:
 
     def _asks(self, hook: str, tool: str | None = None) -> bool:
         """Say whether any plugin takes part; remembered until plugins change, since asking nobody takes time too."""
-        dispatcher = self.host.dispatcher
+        dispatcher = self.host.services.dispatcher
         if self._planned is not dispatcher.plugins:
             self._planned = dispatcher.plugins
             self._asked.clear()

@@ -10,7 +10,7 @@ from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import RefusedError
 from ally_plugins.host.bus.bus import PluginMessageBus
 from ally_plugins.host.host import Host
-from ally_plugins.host.plugins.audit import Chronicle
+from ally_plugins.host.plugins.audit import PluginAudit
 
 if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.lane import Crash
@@ -36,12 +36,13 @@ class ObservedHost(Host):
         self.crashes: list[Crash] = []
         self.refusals: list[Refusal] = []
         self.bus = _ObservedBus(self)
-        self.chronicle = _ObservedChronicle(self)
+        self.audit = _ObservedAudit(self)
+        self.services.tasks.changed = self.audit.task_changed
 
 
-class _ObservedChronicle(Chronicle):
+class _ObservedAudit(PluginAudit):
     def __init__(self, host: ObservedHost) -> None:
-        super().__init__(host)
+        super().__init__(host.services, host._quarantine)  # noqa: SLF001 - the host that this stands in
         self._crashes = host.crashes
 
     @override
@@ -52,7 +53,7 @@ class _ObservedChronicle(Chronicle):
 
 class _ObservedBus(PluginMessageBus):
     def __init__(self, host: ObservedHost) -> None:
-        super().__init__(host)
+        super().__init__(host.services)
         self._refusals = host.refusals
 
     @override

@@ -343,7 +343,7 @@ def test_a_disabled_plugin_stops_and_an_enabled_one_starts_in_all_open_sessions(
             assert await host.asked() == 0
             assert host.tools() == []
             assert guarded.module().LIFE == ["start", "stop"]
-            assert host.host.lanes() == []
+            assert host.host.services.lanes() == []
             guarded.enable()
             done = await host.did("apply")
             assert (done["did"], done["state"]) == ("started", "running")

@@ -27,6 +27,7 @@ from ally_plugins import (
 from ally_plugins.catalog.decide.record import PluginRecord
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.contract.values.errors import BudgetRefused, HostError
+from ally_plugins.host.bus.services import HostServices
 from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import Journal
 from ally_plugins.replay.pacing import ReplayClock
@@ -76,14 +77,15 @@ def replay(*files: Path, plugins: dict[str, Any] | None = None, speed: float | N
             host, [open_recording(file) for file in files], speed=speed, out=out, on_event=events.append,
             before_end=before_end,
         )  # fmt: skip
-        close = host.close_session
+        close = HostServices.closed
 
-        def keep(session: Any) -> None:
+        def keep(services: HostServices, session: Any) -> None:
             stored.extend(host.journal.reading.messages(session.id))
-            close(session)
+            close(services, session)
 
-        host.close_session = keep  # type: ignore[method-assign]
-        await player.run()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(HostServices, "closed", keep)
+            await player.run()
         assert len(ended) == len(files)
         return Played(player, events, out.getvalue(), stored)
 

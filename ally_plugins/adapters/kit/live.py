@@ -106,7 +106,7 @@ class Live:
 
     def offer_compaction(self) -> None:
         """Let plugins and the person ask for a compaction: somebody can do it."""
-        if COMPACT not in self.host.host_actions:
+        if COMPACT not in self.host.services.host_actions:
             self.host.offer_action(COMPACT, self._compact)
 
     def _compact(self, session: Session, request: ActionRequest) -> Any:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import define, evolve, field, frozen
 
 from ally_plugins.contract.values.conversation import ToolCall
-from ally_plugins.contract.values.events import DiffPreview, Event, PermissionRequest, PermissionResponse
+from ally_plugins.contract.values.events import DiffPreview, PermissionRequest, PermissionResponse
 
 if TYPE_CHECKING:
     from ally_plugins.host.sessions.gates import Ruling
+    from ally_plugins.host.sessions.session import Session
 
 __all__ = ["OPTIONS", "Approver", "Outcome", "PermissionFlow", "PermissionQuestion", "Sensitive", "sensitivity_of"]
 
@@ -79,21 +80,6 @@ class Outcome:
 _ALLOWED: Final = Outcome(is_allowed=True)
 
 
-class EmitSide(Protocol):
-    """What takes events."""
-
-    def emit(self, event: Event) -> None:
-        """Emit an event."""
-
-
-class PermissionSide(EmitSide, Protocol):
-    """What the flow needs of a session."""
-
-    async def gate_permission(self, request: PermissionRequest) -> Ruling:
-        """Ask the plugins about a permission question."""
-        ...
-
-
 @define(eq=False)
 class PermissionFlow:
     """The questions of one session, and what the person has answered for good. It lives as long as the session."""
@@ -103,7 +89,7 @@ class PermissionFlow:
 
     async def decide(
         self,
-        session: PermissionSide,
+        session: Session,
         call: ToolCall,
         ruling: Ruling,
         *,
@@ -132,7 +118,7 @@ class PermissionFlow:
         asked_for = ruling.decision_id if ruling.needs_person else answer.decision_id if answer.needs_person else None
         return evolve(await self._ask(session, question, approve), decision_id=asked_for)
 
-    async def veto(self, session: PermissionSide, call: ToolCall, approve: Approver | None) -> Outcome:
+    async def veto(self, session: Session, call: ToolCall, approve: Approver | None) -> Outcome:
         """Let permission gates stop something of the host's own; it becomes a question only where one of them asks."""
         request = permission_request(call, NORMAL)
         answer = await session.gate_permission(request)
@@ -141,13 +127,15 @@ class PermissionFlow:
         session.emit(request)
         return await self._ask(session, _question(request, call, (answer,)), approve)
 
-    def respond(self, session: EmitSide, call: ToolCall, *, is_allowed: bool, parent_id: str | None) -> None:
-        """Tell of an answer that came from elsewhere, to a question that was deferred."""
+    def respond(
+        self, emit: Callable[[PermissionResponse], object], call: ToolCall, *, is_allowed: bool, parent_id: str | None
+    ) -> None:
+        """Emit the answer that came from elsewhere to a question that was deferred."""
         choice = "allow" if is_allowed else "deny"
         response = PermissionResponse(request_id=request_id(call), choice=choice, **_about(call, parent_id))
-        session.emit(response)
+        emit(response)
 
-    async def _ask(self, session: PermissionSide, question: PermissionQuestion, approve: Approver | None) -> Outcome:
+    async def _ask(self, session: Session, question: PermissionQuestion, approve: Approver | None) -> Outcome:
         if approve is None:
             text = f"nobody is there to agree: {question.reason}"
             return self._answered(session, question.request, Outcome(is_allowed=False, reason=text))
@@ -164,7 +152,7 @@ class PermissionFlow:
             self._always.add(key)
         return _ALLOWED if choice != "deny" else Outcome(is_allowed=False, reason=reason)
 
-    def _answered(self, session: PermissionSide, request: PermissionRequest, outcome: Outcome) -> Outcome:
+    def _answered(self, session: Session, request: PermissionRequest, outcome: Outcome) -> Outcome:
         session.emit(_response(request, "allow" if outcome.is_allowed else "deny"))
         return outcome
 

@@ -101,7 +101,7 @@ async def _decide(run: Run, call: ToolCall, sensitivity: str | None, *, is_appro
     seen = await _preview(run, call)
     ruling = await session.gate_tool_call(call)
     if is_approved:
-        run.live.permission.respond(run, call, is_allowed=not ruling.is_denied, parent_id=run.parent_id)
+        run.live.permission.respond(run.emit, call, is_allowed=not ruling.is_denied, parent_id=run.parent_id)
     if ruling.is_denied:
         return Outcome(is_allowed=False, reason=ruling.reason, decision_id=ruling.decision_id)
     if is_approved or (sensitivity is None and not ruling.needs_person):
@@ -141,7 +141,7 @@ async def _preview(run: Run, call: ToolCall) -> Previewed:
 
 def refused_elsewhere(run: Run, call: ToolCall, reason: str) -> None:
     """Tell of a no that came from elsewhere; see `AgentWork.refused_elsewhere`."""
-    run.live.permission.respond(run, call, is_allowed=False, parent_id=run.parent_id)
+    run.live.permission.respond(run.emit, call, is_allowed=False, parent_id=run.parent_id)
     _opened(run, call, is_started=True).deny(reason)
 
 

@@ -44,7 +44,7 @@ async def plugin_rows(chat: Dialogue) -> list[tuple[str, ...]]:
         live = host.plugins.get(record.name)
         state: str = live.state if live is not None else record.state
         reason = live.reason if live is not None else record.reason
-        if live is not None and not host.activations.is_active(record.name, chat.opened.session.id):
+        if live is not None and not host.services.activations.is_active(record.name, chat.opened.session.id):
             state = f"off, +{record.name} turns it on"
         about = reason or record.manifest.description
         rows.append((f"  {inert(record.label)}", paint(inert(state), fg=_COLOURS.get(state, "yellow")), inert(about)))
@@ -98,10 +98,10 @@ def switch(chat: Dialogue, text: str) -> bool:
     if not words or not all(_TAG.fullmatch(word) and word[1:] in known for word in words):
         return False
     host, session = chat.opened.host, chat.opened.session
-    host.heard_person(session.id, text, session.ring.head)
+    host.services.heard_person(session.id, text, session.ring.head)
     for word in words:
         name = word[1:]
-        is_active = host.activations.is_active(name, session.id)
+        is_active = host.services.activations.is_active(name, session.id)
         if is_active == (word[0] == "+"):
             chat.screen.note(f"{name} is {'on' if is_active else 'off'} in this session")
         else:

@@ -1,6 +1,7 @@
-"""What the agent may call: the tools of plugins, and those actions that their plugins offer to it.
+"""Plugins' tools: running one for the host, and the list of what an agent may call.
 
-One list for every host adapter. How a framework shows it to its model is the adapter's business.
+That list has the tools of plugins, and those actions that their plugins offer to agents; it is one for every adapter.
+How a framework shows it to its model is the adapter's business.
 """
 
 from __future__ import annotations
@@ -10,15 +11,24 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from attrs import define
+
 from ally_plugins.contract.tools.agent_tool import MAIN_AGENT, AgentTool
-from ally_plugins.contract.values.errors import NotFoundRefused
-from ally_plugins.contract.values.frozen import freeze_mapping
+from ally_plugins.contract.values.conversation import ActionRequest
+from ally_plugins.contract.values.errors import NotFoundRefused, ToolCallError
+from ally_plugins.contract.values.frozen import EMPTY, freeze, freeze_mapping
+from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.inert import for_model
+from ally_plugins.contract.values.scope import SCOPE, Scope
+from ally_plugins.host.sessions.session import Session
+
+from .actions import ActionRunner
+from .offered import Contribution, Contributions, as_tool_result
 
 if TYPE_CHECKING:
-    from .offered import Contribution
+    from ally_plugins.contract.values.conversation import ToolResult
 
-__all__ = ["find_offered", "is_offered", "offered_to_agent"]
+__all__ = ["ToolRunner", "find_offered", "is_offered", "offered_to_agent"]
 
 _WORDS: Final = frozenset({"title", "description", "$comment"})
 _COMPARED: Final = frozenset({"default", "const", "enum", "examples"})
@@ -27,6 +37,53 @@ _NAMES: Final = frozenset({"properties", "patternProperties", "dependentSchemas"
 
 LONGEST_NAME: Final = 64
 """Characters of a function's name that model providers accept."""
+
+
+@define(eq=False)
+class ToolRunner:
+    """Runs plugins' tools for the host and for agents, and says what agents are offered."""
+
+    tools: Contributions
+    actions: Contributions
+    is_active: Callable[[str, str | None], bool]
+    """Whether a plugin is active in a session, by their names."""
+    sessions: Mapping[str, Session]
+    action_runner: ActionRunner
+
+    async def run(
+        self, tool: Contribution, arguments: Mapping[str, Any] | None, session_id: str | None, timeout: float | None
+    ) -> ToolResult:
+        """Run a tool and return its result. Raises ArgumentsError before anything runs, ToolCallError when it fails."""
+        name, owner = tool.spec.name, tool.plugin.name
+        if not self.is_active(owner, session_id):
+            text = f"{name!r} cannot run: {owner!r} is not active in this session; the person says +{owner} for it"
+            raise ToolCallError(text, tool=name, plugin=owner)
+        caller = SCOPE.get()  # a plugin's hook, when the host runs tools for one; it must not be waited for
+        held = caller.held if caller is not None else frozenset()
+        session = self.sessions.get(session_id or "")
+        origin = session.origin if session is not None else ()
+        scope = Scope(owner, session_id, origin, held, cause=new_id("c"))
+        return as_tool_result(await tool.run(freeze(dict(arguments or EMPTY)), scope, timeout))
+
+    def offered(self, session_id: str, agent: str, taken: Collection[str]) -> tuple[AgentTool, ...]:
+        """Return what an agent of a session may call; see `Session.agent_tools`."""
+        return offered_to_agent(
+            self.tools,
+            self.actions,
+            agent=agent,
+            taken=taken,
+            is_active=lambda plugin: self.is_active(plugin, session_id),
+        )
+
+    async def call_offered(
+        self, session: Session, tool: AgentTool, arguments: Mapping[str, Any], timeout: float | None
+    ) -> ToolResult:
+        """Call what an agent of a session is offered; see `Session.call_agent_tool`."""
+        if tool.kind == "tool":
+            return await self.run(find_offered(self.tools, tool), arguments, session.id, timeout)
+        find_offered(self.actions, tool)
+        request = ActionRequest(tool.full_name, freeze_mapping(arguments), "agent", origin=session.origin)
+        return as_tool_result(await self.action_runner.run(session, request, timeout or tool.timeout))
 
 
 def offered_to_agent(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
-from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -32,29 +31,25 @@ from ally_plugins.contract.values.conversation import ActionRequest, Context, Re
 from ally_plugins.contract.values.errors import (
     NotFoundRefused,
     RefusedError,
-    SessionError,
-    ToolCallError,
     UnavailableRefused,
     ValidationRefused,
 )
-from ally_plugins.contract.values.events import Event, PluginActionRequested, PluginEvent, PluginEventEmitted
+from ally_plugins.contract.values.events import PluginEvent, PluginEventEmitted
 from ally_plugins.contract.values.frozen import freeze_mapping
-from ally_plugins.contract.values.ids import new_id
-from ally_plugins.contract.values.scope import SCOPE, Scope
-from ally_plugins.journal.values import Record
 from ally_plugins.policy.validation import check_event_data, check_event_type, check_name, check_text
 from ally_plugins.runtime.lanes.plugin import Plugin, describe
 
+from .actions import announce
 from .messages import MessageCalls
-from .steps import CONTENT_LIMIT, HostSide, begin_call, cause_of, chain_of
+from .steps import CONTENT_LIMIT, begin_call, cause_of, chain_of
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.values.scope import Scope
     from ally_plugins.host.sessions.session import Session
 
-    from .offered import Contribution
     from .tasks import PluginTask
 
-__all__ = ["HostSide", "PluginMessageBus"]
+__all__ = ["PluginMessageBus"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -82,40 +77,38 @@ class PluginMessageBus(MessageCalls):
 
     async def _emit_event(self, plugin: Plugin, scope: Scope | None, call: EmitEvent) -> Receipt:
         self._permit(plugin, plugin.grants.may_emit_event(), "emit_event")
-        plugin.budget.take_event(self._host.clock.steady())
+        plugin.budget.take_event(self._services.clock.steady())
         full_name = check_event_type(plugin.name, call.type)
         plugin.budget.check_size("event_bytes", len(check_event_data(call.data, CONTENT_LIMIT)))
-        session = self._host.session_for(plugin.name, call.session_id)
+        session = self._services.session_for(plugin.name, call.session_id)
         chain = chain_of(plugin, scope, session.id)
         event = PluginEvent(event_type=full_name, data=freeze_mapping(call.data), parent_id=cause_of(scope))
         taken = await self._ask_host("ally_emit_event", session=session, event=event)
         if taken is False:
             raise UnavailableRefused(f"the host did not take the event {full_name!r}", plugin=plugin.name)
-        _emit(plugin, session, event, chain)
+        announce(plugin.name, session, event, chain)
         announced = PluginEventEmitted(
             plugin_name=plugin.name, event_type=full_name, data=event.data, parent_id=event.id
         )
-        _emit(plugin, session, announced, chain)
+        announce(plugin.name, session, announced, chain)
         plugin.counts.emitted += 1
         return Receipt(event.id, event.seq, "recorded")
 
     async def _get_context(self, plugin: Plugin, _: Scope | None, call: GetContext) -> Context:
         wanted = self._parts(plugin, call.parts)
-        plugin.budget.take_context_read(self._host.clock.steady())
-        session = self._host.session_for(plugin.name, call.session_id)
+        plugin.budget.take_context_read(self._services.clock.steady())
+        session = self._services.session_for(plugin.name, call.session_id)
         since = call.since
         if since is not None and not isinstance(since, str):
             raise ValidationRefused(f"since is {type(since).__name__}; expected a cursor", field="since")
         context = await self._context(session, wanted, since)
         # Folded: a plugin that reads at every event leaves one line a second.
-        record = Record("context_read", self._host.clock.time_ms(), plugin.name, session.id, None, {"parts": wanted})
-        with suppress(UnavailableRefused):
-            self._journal.append_soon(record, fold=wanted)
+        self._services.records.write_soon("context_read", plugin.name, session.id, None, {"parts": wanted}, fold=wanted)
         return context
 
     async def _register(self, plugin: Plugin, _: Scope | None, call: Register) -> Receipt:
         """Take on a tool or an action; the same way for decorators and at run time."""
-        host, permission = self._host, f"{call.KIND}s"
+        host, permission = self._services, f"{call.KIND}s"
         kept = host.tools if call.KIND == "tool" else host.actions
         self._permit(plugin, plugin.grants.may(permission), permission)
         plugin.budget.take_registration(host.clock.steady())
@@ -125,19 +118,19 @@ class PluginMessageBus(MessageCalls):
         kept.add(plugin, spec)
         try:
             data = {"kind": call.KIND, "name": spec.name, "description": spec.description, "schema": spec.schema}
-            offset = await self._durably(plugin, "registration", f"{plugin.name}:{spec.name}", data)
+            offset = await host.records.write("registration", plugin.name, None, f"{plugin.name}:{spec.name}", data)
         except BaseException:
             kept.remove(plugin.name, spec.name)
             raise
         return Receipt(f"{plugin.name}:{spec.name}", offset, "recorded")
 
     async def _unregister(self, plugin: Plugin, _: Scope | None, call: Unregister) -> None:
-        name, both = call.name, (self._host.tools, self._host.actions)
+        name, both = call.name, (self._services.tools, self._services.actions)
         check_name(name)
         if not any(kept.has(plugin.name, name) for kept in both):
             raise NotFoundRefused(f"{plugin.name!r} has no tool or action {name!r}", plugin=plugin.name)
-        plugin.budget.take_registration(self._host.clock.steady())
-        await self._durably(plugin, "unregistration", f"{plugin.name}:{name}", {"name": name})
+        plugin.budget.take_registration(self._services.clock.steady())
+        await self._services.records.write("unregistration", plugin.name, None, f"{plugin.name}:{name}", {"name": name})
         for kept in both:
             kept.remove(plugin.name, name)
 
@@ -145,89 +138,21 @@ class PluginMessageBus(MessageCalls):
         action, timeout = call.action, call.timeout
         _check_action(action)
         self._permit(plugin, plugin.grants.may_request_action(action), f"request_action:{action}")
-        begin_call(plugin, plugin.budget.take_action_request, self._host.clock.steady())
+        begin_call(plugin, plugin.budget.take_action_request, self._services.clock.steady())
         try:
             size = len(check_event_data(call.arguments, CONTENT_LIMIT, field="arguments"))
             plugin.budget.check_size("arguments_bytes", size)
             if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < inf:
                 raise ValidationRefused(f"timeout is {timeout!r}; expected seconds, more than 0", field="timeout")
-            session = self._host.session_for(plugin.name, call.session_id)
+            session = self._services.session_for(plugin.name, call.session_id)
             chain = chain_of(plugin, scope, session.id)
             request = ActionRequest(action, call.arguments, plugin.name, origin=chain)
-            return await self.run_action(session, request, timeout, plugin=plugin)
+            return await self._services.action_runner.run(session, request, timeout, plugin.name)
         finally:
             plugin.budget.end_call()
 
-    async def run_action(
-        self, session: Session, request: ActionRequest, timeout: float = 120.0, plugin: Plugin | None = None
-    ) -> Any:
-        """Record, announce and carry out an action; `plugin` is who asks, None for the person, agent or host."""
-        owner = self._owner(request.action)
-        request_id = new_id("a")
-        data = {"action": request.action, "arguments": request.arguments, "requested_by": request.requested_by,
-                "origin": request.origin, "cause": cause_of(SCOPE.get())}  # fmt: skip
-        await self._durably(plugin, "action", request_id, data, session.id)
-        announced = PluginActionRequested(
-            plugin_name=owner.plugin.name if owner is not None else "host",
-            action=request.action,
-            arguments=request.arguments,
-            requested_by=request.requested_by,
-        )
-        _emit(plugin, session, announced, request.origin)
-        try:
-            if owner is not None:
-                result = await _run(owner, session, request, request_id, timeout)
-            else:
-                result = await self._act(plugin, session, request, timeout)
-        except BaseException as error:
-            self._ended(plugin, session, request_id, request.action, error)
-            raise
-        self._ended(plugin, session, request_id, request.action, None)
-        return result
-
-    def _ended(
-        self, plugin: Plugin | None, session: Session, request_id: str, action: str, error: BaseException | None
-    ) -> None:
-        """Write down soon how an action ended."""
-        state = "done" if error is None else "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"
-        data = {"name": action, "state": state, "reason": "" if error is None else describe(error)}
-        name = plugin.name if plugin is not None else None
-        record = Record("action_end", self._host.clock.time_ms(), name, session.id, request_id, data)
-        with suppress(UnavailableRefused):
-            self._journal.append_soon(record)
-
-    def _owner(self, action: str) -> Contribution | None:
-        """Return the plugin's action that is meant, None for the host's own; a plugin never stands in for the host."""
-        actions = self._host.actions
-        if action in self._host.host_actions:
-            return None
-        if ":" in action or any(each.spec.name == action for each in actions):
-            return actions.find(action)
-        return None
-
-    async def _act(self, plugin: Plugin | None, session: Session, request: ActionRequest, timeout: float) -> Any:
-        """Have the host carry out an action of its own."""
-        name, limit = request.action, asyncio.timeout(timeout)
-        try:
-            async with limit:
-                result = await self._host.capability("ally_request_action", session=session, request=request)
-        except (RefusedError, ToolCallError):
-            raise
-        except TimeoutError as error:
-            if limit.expired():
-                raise ToolCallError(f"the action {name!r} did not end within {timeout:g} s", tool=name) from None
-            raise ToolCallError(f"the host's action {name!r} failed with {describe(error)}", tool=name) from error
-        except Exception as error:
-            _log.exception("the host's action %r failed", name)
-            raise ToolCallError(f"the host's action {name!r} failed with {describe(error)}", tool=name) from error
-        if result is None:
-            known = ", ".join(sorted(each.full_name for each in self._host.actions)) or "none"
-            text = f"this host has no action {name!r}; actions of plugins: {known}"
-            raise NotFoundRefused(text, plugin=plugin.name if plugin is not None else None)
-        return result
-
     async def _start_task(self, plugin: Plugin, scope: Scope | None, call: StartTask) -> PluginTask:
-        host, name = self._host, call.name
+        host, name = self._services, call.name
         self._permit(plugin, plugin.grants.may("tasks"), "tasks")
         plugin.budget.check_running_tasks(host.tasks.running(plugin.name))
         plugin.budget.take_task(host.clock.steady())
@@ -238,7 +163,7 @@ class PluginMessageBus(MessageCalls):
         task = host.tasks.prepare(plugin, name, session.id, chain)
         try:
             data = {"name": name, "origin": chain, "cause": cause_of(scope)}
-            await self._durably(plugin, "task", task.id, data, session.id)
+            await host.records.write("task", plugin.name, session.id, task.id, data)
             self._identify(plugin)  # it may have been stopped meanwhile, and nobody would end the task then
         except BaseException:
             host.tasks.drop(task)
@@ -248,7 +173,7 @@ class PluginMessageBus(MessageCalls):
 
     async def _task_progress(self, plugin: Plugin, _: Scope | None, call: ReportProgress) -> None:
         progress, message = call.progress, call.message
-        task = self._host.tasks.find(call.task_id)
+        task = self._services.tasks.find(call.task_id)
         if task is None or task.plugin is not plugin or task.state != "running":
             raise NotFoundRefused(f"{plugin.name!r} runs no task {call.task_id!r:.80}", plugin=plugin.name)
         is_number = isinstance(progress, (int, float)) and not isinstance(progress, bool)
@@ -256,13 +181,13 @@ class PluginMessageBus(MessageCalls):
             raise ValidationRefused(f"progress is {progress!r}; expected a number from 0 to 1", field="progress")
         if message is not None:
             check_text(message, 2_000, field="message")
-        plugin.budget.take_event(self._host.clock.steady())
-        self._host.tasks.report(task, progress, message)
+        plugin.budget.take_event(self._services.clock.steady())
+        self._services.tasks.report(task, progress, message)
 
     def may_log(self, plugin: Plugin) -> bool:
         """Count one log record against the plugin's budget, and say whether it may be written."""
         try:
-            plugin.budget.take_log(self._host.clock.steady())
+            plugin.budget.take_log(self._services.clock.steady())
         except RefusedError as refusal:
             self.refuse(plugin, "log", refusal)
             return False
@@ -291,21 +216,6 @@ class PluginMessageBus(MessageCalls):
         except Exception as error:
             _log.exception("the host's implementation of ally_get_context failed")
             raise UnavailableRefused(f"the host failed in ally_get_context: {describe(error)}") from error
-
-
-async def _run(owner: Contribution, session: Session, request: ActionRequest, request_id: str, timeout: float) -> Any:
-    """Run a plugin's action; its handler must not wait for what waits for the caller's hook."""
-    caller = SCOPE.get()
-    held = caller.held if caller is not None else frozenset()
-    scope = Scope(owner.plugin.name, session.id, request.origin, held, cause=request_id)
-    return await owner.run(request.arguments, scope, timeout)
-
-
-def _emit(plugin: Plugin | None, session: Session, event: Event, chain: tuple[str, ...]) -> None:
-    try:
-        session.emit_caused(event, chain)
-    except SessionError as error:
-        raise UnavailableRefused(str(error), plugin=plugin.name if plugin is not None else None) from error
 
 
 def _coroutine(work: object) -> Coroutine[Any, Any, Any]:

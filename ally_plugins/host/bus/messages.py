@@ -18,7 +18,8 @@ from ally_plugins.host.sessions.inbox import Waiting
 from ally_plugins.journal.values import DuplicateKeyError, PendingMessage, StoredMessage
 from ally_plugins.policy.validation import check_deliver_as, check_event_data, check_key, check_role, check_text
 
-from .steps import CONTENT_LIMIT, BusSteps, HostSide, begin_call, cause_of, chain_of, unavailable
+from .records import unrecorded
+from .steps import CONTENT_LIMIT, BusSteps, begin_call, cause_of, chain_of
 
 if TYPE_CHECKING:
     from ally_plugins.contract.calls import AddMessage
@@ -26,14 +27,16 @@ if TYPE_CHECKING:
     from ally_plugins.host.sessions.session import Session
     from ally_plugins.runtime.lanes.plugin import Plugin
 
+    from .services import HostServices
+
 __all__ = ["MessageCalls"]
 
 
 class MessageCalls(BusSteps):
     """Takes messages. `_keyed` holds those with a key that are on their way to the disk."""
 
-    def __init__(self, host: HostSide) -> None:
-        super().__init__(host)
+    def __init__(self, services: HostServices) -> None:
+        super().__init__(services)
         self._keyed: dict[tuple[str, str], asyncio.Future[Receipt | None]] = {}
 
     async def _add_message(self, plugin: Plugin, scope: Scope | None, call: AddMessage) -> Receipt:
@@ -46,13 +49,13 @@ class MessageCalls(BusSteps):
             self._permit(plugin, is_granted=False, permission=f"add_message:{check_role(role)}")
         if call.trigger_turn:
             self._permit(plugin, plugin.grants.may_trigger_turn(), "add_message:trigger_turn")
-        session = self._host.session_for(plugin.name, call.session_id)
+        session = self._services.session_for(plugin.name, call.session_id)
         fingerprint = None
         if key is not None:
             fingerprint = _fingerprint(role, content, call.deliver_as, session.id)
             if (earlier := await self._earlier(plugin, scope, check_key(key), fingerprint)) is not None:
                 return earlier
-        begin_call(plugin, plugin.budget.take_message, self._host.clock.steady())
+        begin_call(plugin, plugin.budget.take_message, self._services.clock.steady())
         answer = self._claim(plugin, key)
         receipt = None
         try:
@@ -62,12 +65,12 @@ class MessageCalls(BusSteps):
                 check_event_data(call.metadata, field="metadata")
             chain = chain_of(plugin, scope, session.id)
             about = plugin_metadata(plugin.name, chain, call.metadata)
-            now = self._host.clock.time_ms()
+            now = self._services.clock.time_ms()
             waiting = Waiting(
                 new_id("m"), role, content, about, now, plugin.name, chain, call.deliver_as, call.trigger_turn
             )
             # Mostly nobody transforms or gates messages, and asking nobody costs a third of the call.
-            has_judges = self._host.dispatcher.has_judges_of_messages
+            has_judges = self._services.dispatcher.has_judges_of_messages
             decision = await self._consult(session, plugin, waiting) if has_judges else None
             pending = _pending(session, waiting, key, fingerprint, cause_of(scope), decision)
             receipt = await self._record_message(session, plugin, waiting, pending)
@@ -101,7 +104,7 @@ class MessageCalls(BusSteps):
         while may_wait and (answer := self._keyed.get((plugin.name, key))) is not None:
             await asyncio.shield(answer)
         try:
-            stored = self._journal.find_key(plugin.name, key)
+            stored = self._services.records.opened().find_key(plugin.name, key)
         except JournalError as error:
             raise UnavailableRefused(f"the journal cannot be read: {error}", plugin=plugin.name) from error
         return None if stored is None else _same(plugin, stored, fingerprint)
@@ -125,18 +128,18 @@ class MessageCalls(BusSteps):
     ) -> Receipt:
         """Write the message down as pending, and let it wait for its safe point."""
         try:
-            offset = await self._journal.accept(pending)
+            offset = await self._services.records.opened().accept(pending)
         except DuplicateKeyError as duplicate:
             return _same(plugin, duplicate.stored, pending.fingerprint or "")
         except JournalError as error:
-            raise unavailable(plugin, error) from error
+            raise unrecorded(plugin.name, error) from error
         except asyncio.CancelledError:
             session.look_again()  # it may be on disk all the same
             raise
         plugin.counts.messages += 1
         waiting.offset = offset
         if session.is_closed:  # meanwhile; when it was found again, the one that is open takes the message
-            session = self._host.sessions.get(session.id, session)
+            session = self._services.sessions.get(session.id, session)
         session.expect(waiting)
         return Receipt(pending.id, offset, "pending")
 

@@ -1,39 +1,30 @@
 """The steps that every call of a plugin takes on the bus: identity, permission, chain, record, and the refusal.
 
-What a kind of call does between them is in `messages` and `bus`; what the host then does is behind `HostSide`.
+What a kind of call does between them is in `messages` and `bus`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.values.errors import (
     BudgetRefused,
-    JournalError,
     PermissionRefused,
     RefusedError,
     UnavailableRefused,
 )
 from ally_plugins.contract.values.scope import Scope, current_scope
-from ally_plugins.journal.values import Record
 from ally_plugins.policy.permissions import command_for
 from ally_plugins.policy.validation import extend_chain
 from ally_plugins.runtime.lanes.plugin import Plugin, RunState, describe
 
 if TYPE_CHECKING:
-    from ally_plugins.host.sessions.session import Session
-    from ally_plugins.journal.journal import Journal
-    from ally_plugins.runtime.lanes.clock import Clock
-    from ally_plugins.runtime.lanes.dispatch import Dispatcher
+    from .services import HostServices
 
-    from .offered import Contributions
-    from .tasks import Tasks
-
-__all__ = ["CONTENT_LIMIT", "BusSteps", "HostSide", "begin_call", "cause_of", "chain_of", "unavailable"]
+__all__ = ["CONTENT_LIMIT", "BusSteps", "begin_call", "cause_of", "chain_of"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -44,43 +35,11 @@ CONTENT_LIMIT: Final = 2**31
 """The text's own limit is the budget's `message_bytes`; validation only looks at what it says."""
 
 
-class HostSide(Protocol):
-    """What the bus needs of the host that it serves."""
-
-    clock: Clock
-    tools: Contributions
-    actions: Contributions
-    tasks: Tasks
-    sessions: dict[str, Session]
-    dispatcher: Dispatcher
-
-    @property
-    def host_actions(self) -> AbstractSet[str]:
-        """The actions that are the host's own; no plugin's action of the same name is taken for one of them."""
-        ...
-
-    @property
-    def open_journal(self) -> Journal | None:
-        """The journal, None before the host's start and after its end."""
-        ...
-
-    def session_for(self, plugin: str, session_id: str | None) -> Session:
-        """Return the session that a call means. Raises a RefusedError when that is not clear."""
-        ...
-
-    def supports(self, name: str) -> bool:
-        """Say whether the host has a capability."""
-        ...
-
-    async def capability(self, hook: str, **arguments: Any) -> Any:
-        """Call the host's implementation of a capability hook."""
-
-
 class BusSteps:
     """What all kinds of calls have in common. Only for the loop's thread."""
 
-    def __init__(self, host: HostSide) -> None:
-        self._host = host
+    def __init__(self, services: HostServices) -> None:
+        self._services = services
 
     def _identify(self, plugin: Plugin) -> Scope | None:
         if plugin.state not in _MAY_CALL:
@@ -95,50 +54,37 @@ class BusSteps:
             text = f"{plugin.name!r} is not granted {permission!r}; the operator grants it with `{command}`"
             raise PermissionRefused(text, plugin=plugin.name, permission=permission, command=command)
 
-    @property
-    def _journal(self) -> Journal:
-        journal = self._host.open_journal
-        if journal is None:
-            raise UnavailableRefused("the host has stopped")
-        return journal
-
     async def _ask_host(self, hook: str, **arguments: Any) -> Any:
         """Call a capability; what the host's implementation raises is no fault of the plugin's."""
         try:
-            return await self._host.capability(hook, **arguments)
+            return await self._services.capability(hook, **arguments)
         except RefusedError:
             raise
         except Exception as error:
             _log.exception("the host's implementation of %s failed", hook)
             raise UnavailableRefused(f"the host failed in {hook}: {describe(error)}") from error
 
-    async def _durably(
-        self, plugin: Plugin | None, kind: str, ref: str, data: Mapping[str, Any], session_id: str | None = None
-    ) -> int:
-        name = plugin.name if plugin is not None else None
-        try:
-            return await self._journal.append(Record(kind, self._host.clock.time_ms(), name, session_id, ref, data))
-        except JournalError as error:
-            raise unavailable(plugin, error) from error
-
     def refuse(self, plugin: Plugin, what: str, refusal: RefusedError, session_id: str | None = None) -> None:
         """Count a refusal and write it down soon, folded with others like it of the same second."""
         plugin.counts.refused[refusal.reason] += 1
         permission = getattr(refusal, "permission", None)
         data = {"call": what, "reason": refusal.reason, "permission": permission, "text": describe(refusal)}
-        record = Record(
-            "refusal", self._host.clock.time_ms(), plugin.name, self._session_of(plugin, session_id), None, data
-        )
         # By the kind of permission only: the names of actions are the plugin's to invent, one a call.
         kind = permission.partition(":")[0] if isinstance(permission, str) and what == "request_action" else permission
-        with suppress(UnavailableRefused):
-            self._journal.append_soon(record, fold=(what, refusal.reason, kind))
+        self._services.records.write_soon(
+            "refusal",
+            plugin.name,
+            self._session_of(plugin, session_id),
+            None,
+            data,
+            fold=(what, refusal.reason, kind),
+        )
 
     def _session_of(self, plugin: Plugin, session_id: str | None) -> str | None:
         """Return the session that a refused call is recorded under: the one it names, its hook's, or the only one."""
         for meant in (session_id, None):  # one that is not open is no session to record under
             with suppress(RefusedError):
-                return self._host.session_for(plugin.name, meant).id
+                return self._services.session_for(plugin.name, meant).id
         return None
 
 
@@ -169,9 +115,3 @@ def chain_of(plugin: Plugin, scope: Scope | None, session_id: str) -> tuple[str,
 def cause_of(scope: Scope | None) -> str | None:
     """Return the id of what the running code reacts to."""
     return scope.cause_id if scope is not None else None
-
-
-def unavailable(plugin: Plugin | None, error: JournalError) -> UnavailableRefused:
-    """Return the refusal for what cannot be recorded: no audit, no privileged call."""
-    text = f"nothing can be accepted, since it cannot be recorded: {error}"
-    return UnavailableRefused(text, plugin=plugin.name if plugin is not None else None)

@@ -76,10 +76,10 @@ class PluginTask:
 
 @define(eq=False)
 class Tasks:
-    """All tasks of a host. `changed` is told of every start, progress and end, with a few words."""
+    """All tasks of a host. `changed` is called at every start, progress and end, with a few words."""
 
-    changed: Callable[[PluginTask, str | None], None]
     now_ms: Callable[[], int]
+    changed: Callable[[PluginTask, str | None], None] = lambda _, __: None
     _tasks: dict[str, PluginTask] = field(init=False, factory=dict)
 
     def __iter__(self) -> Iterator[PluginTask]:

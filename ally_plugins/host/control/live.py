@@ -11,14 +11,17 @@ import os
 import platform
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from attrs import define, field
 
 from ally_plugins.catalog.home.failed_starts import remember_starts
+from ally_plugins.catalog.home.folder import Home
+from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused
-from ally_plugins.host.plugins.changes import ChangesSide, CrewChanges
+from ally_plugins.host.bus.services import HostServices
+from ally_plugins.host.plugins.changes import CrewChanges
 from ally_plugins.host.plugins.members import Crew, Member
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.runtime.lanes.plugin import RunState
@@ -28,12 +31,9 @@ from .tasks import cancel_task, describe_tasks
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
-    from ally_plugins.catalog.home.folder import Home
-    from ally_plugins.catalog.registry import Registry
-    from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.plugin import Plugin
 
-__all__ = ["LiveControls", "LiveSide"]
+__all__ = ["LiveControls"]
 
 PATIENCE: Final = 0.5
 """Seconds after which a start or stop that takes longer is answered as under way: a command waits a second."""
@@ -44,19 +44,6 @@ _LONGEST_REASON: Final = 500
 _BY_CODE: Final = "the agent itself gives it this plugin, whatever config.toml says"
 
 
-class LiveSide(ChangesSide, Protocol):
-    """What the controls need of the host."""
-
-    clock: Clock
-    registry: Registry | None
-    home: Home | None
-
-    @property
-    def app(self) -> str:
-        """The app's name."""
-        ...
-
-
 @define(eq=False)
 class LiveControls:
     """The control side of one host, made before it reads what is settled: nothing that is changed after is missed.
@@ -64,7 +51,10 @@ class LiveControls:
     Changes wait from the making until `begin`, and are refused from `close` on. Belongs to the host's loop.
     """
 
-    host: LiveSide
+    services: HostServices
+    registry: Registry | None
+    home: Home | None
+    """None for a host that keeps nothing on disk."""
     started_ms: int = field(init=False, factory=lambda: time.time_ns() // 1_000_000)
     """Of the machine's clock: that of a replay stands in another year."""
     _crew: Crew | None = field(init=False, default=None)
@@ -78,7 +68,7 @@ class LiveControls:
 
     def begin(self, crew: Crew) -> None:
         """Carry changes out from here on: the crew has started."""
-        self._crew, self._changes = crew, CrewChanges(crew, self.host)
+        self._crew, self._changes = crew, CrewChanges(crew, self.services)
         self._begun.set()
 
     async def close(self) -> None:
@@ -97,12 +87,12 @@ class LiveControls:
         """Return who the host is and the state of its plugins; times are Unix ms."""
         plugins = self._crew.members.values() if self._crew is not None else ()
         return {
-            "app": self.host.app,
+            "app": self.services.app,
             "pid": os.getpid(),
             "started": self.started_ms,
             "python": platform.python_version(),
             "is_starting": not self._begun.is_set(),
-            "sessions": len(self.host.sessions),
+            "sessions": len(self.services.sessions),
             "plugins": [self._described(member) for member in plugins],
         }
 
@@ -126,15 +116,15 @@ class LiveControls:
 
     def offers(self, plugin: str) -> dict[str, Any]:
         """Return the tools and actions that a plugin offers now."""
-        return describe_offers([*self.host.tools, *self.host.actions], plugin)
+        return describe_offers([*self.services.tools, *self.services.actions], plugin)
 
     def tasks(self) -> dict[str, Any]:
         """Return the background tasks that run, and those that ended last; times are Unix ms."""
-        return describe_tasks(self.host.tasks)
+        return describe_tasks(self.services.tasks)
 
     async def cancel_task(self, task_id: str) -> dict[str, Any]:
         """Ask a background task to end and wait for it, for `PATIENCE` at most. Raises NotFoundRefused."""
-        return await cancel_task(self.host.tasks, task_id)
+        return await cancel_task(self.services.tasks, task_id)
 
     # --- what is called for ---
 
@@ -229,7 +219,7 @@ class LiveControls:
 
     async def _settled(self, name: str) -> PluginRecord | None:
         """Read what is installed and settled, in a thread, since it reads files; None when there is no such plugin."""
-        registry = self.host.registry
+        registry = self.registry
         if registry is None:
             return None
         return await asyncio.get_running_loop().run_in_executor(None, registry.load_one, name)
@@ -253,7 +243,7 @@ class LiveControls:
 
     async def _remember(self) -> None:
         """Keep what became of the start for `list` and `doctor`, as the host does for those at its own start."""
-        home, crew = self.host.home, self._crew
+        home, crew = self.home, self._crew
         if home is not None and crew is not None:
             starts = list(crew.starts())
             await asyncio.get_running_loop().run_in_executor(None, remember_starts, home, starts)
@@ -295,7 +285,7 @@ class LiveControls:
         return {**answer, "state": about["state"], "reason": reason or about["reason"]}
 
     def _unix_ms(self, steady: float) -> int:
-        clock = self.host.clock
+        clock = self.services.clock
         return clock.time_ms() - round((clock.steady() - steady) * 1000)
 
     def _described(self, member: Member) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from . import addresses
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
 
-    from .side import ControlSide
+    from .interface import Controls
 
 __all__ = ["ControlServer"]
 
@@ -52,9 +52,9 @@ _LIMITS: Final = WireLimits(frame_bytes=FRAME_BYTES, malformed=4, in_flight=16)
 class ControlServer:
     """Listens in `run/` of the home from `start` to `close`, on the loop that it was started on."""
 
-    def __init__(self, home: Home, side: ControlSide, *, idle: float = IDLE) -> None:
+    def __init__(self, home: Home, controls: Controls, *, idle: float = IDLE) -> None:
         self._home = home
-        self._side = side
+        self._controls = controls
         self._idle = idle
         self._address: addresses.Address | None = None
         self._server: asyncio.Server | None = None
@@ -109,7 +109,7 @@ class ControlServer:
         await _let_the_loop_turn()  # it closes what was ended
 
     def _accept(self) -> _Peer:
-        return _Peer(self, self._side, self._idle)
+        return _Peer(self, self._controls, self._idle)
 
     def admit(self, peer: _Peer) -> bool:
         """Say whether one more may be connected."""
@@ -139,18 +139,18 @@ class ControlServer:
 class _Peer(asyncio.Protocol):
     """One connected command; its requests are answered one after the other."""
 
-    def __init__(self, server: ControlServer, side: ControlSide, idle: float) -> None:
+    def __init__(self, server: ControlServer, controls: Controls, idle: float) -> None:
         self._server = server
         self._idle = idle
         self._methods: dict[str, Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]] = {
             "ping": lambda _: _now({"pong": True}),
-            "status": lambda _: _now(side.describe()),
-            "apply": lambda params: side.apply(_plugin(params)),
-            "restart": lambda params: side.restart(_plugin(params)),
-            "release": lambda params: side.release(_plugin(params)),
-            "offers": lambda params: _now(side.offers(_plugin(params))),
-            "tasks": lambda _: _now(side.tasks()),
-            "cancel_task": lambda params: side.cancel_task(_text(params, "task", "a task's id")),
+            "status": lambda _: _now(controls.describe()),
+            "apply": lambda params: controls.apply(_plugin(params)),
+            "restart": lambda params: controls.restart(_plugin(params)),
+            "release": lambda params: controls.release(_plugin(params)),
+            "offers": lambda params: _now(controls.offers(_plugin(params))),
+            "tasks": lambda _: _now(controls.tasks()),
+            "cancel_task": lambda params: controls.cancel_task(_text(params, "task", "a task's id")),
         }
         self._connection = Connection(limits=_LIMITS)
         self._connection.send_limit = ANSWER_BYTES

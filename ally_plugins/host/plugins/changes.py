@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import attrs
 from attrs import define, field
 
 from ally_plugins.contract.tools.declared import collect_actions, collect_tools
 from ally_plugins.contract.values.errors import NotFoundRefused, OrderError
+from ally_plugins.host.bus.services import HostServices
 from ally_plugins.runtime.lanes import lane as lanes
 from ally_plugins.runtime.lanes.observers import Observers
 from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState
@@ -23,25 +24,13 @@ from .members import Crew, Member, options_of
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
-    from ally_plugins.host.bus.offered import Contributions
-    from ally_plugins.host.bus.tasks import Tasks
     from ally_plugins.host.daemons.member import Remote
-    from ally_plugins.host.sessions.session import Session
     from ally_plugins.policy.permissions import GrantSet
     from ally_plugins.runtime.lanes.protocol import AnyLane
 
-__all__ = ["ChangesSide", "CrewChanges"]
+__all__ = ["CrewChanges"]
 
 _log: Final = logging.getLogger(__name__)
-
-
-class ChangesSide(Protocol):
-    """What the changes need of the host."""
-
-    tools: Contributions
-    actions: Contributions
-    tasks: Tasks
-    sessions: dict[str, Session]
 
 
 @define(eq=False)
@@ -52,7 +41,7 @@ class CrewChanges:
     """
 
     crew: Crew
-    host: ChangesSide
+    services: HostServices
     _retiring: set[asyncio.Task[None]] = field(init=False, factory=set)
 
     async def close(self) -> None:
@@ -177,7 +166,7 @@ class CrewChanges:
         plugin.set_state(RunState.STOPPED, reason)
 
     async def _start(self, member: Member) -> None:
-        await self.crew.start(self.host.sessions.values(), [member])
+        await self.crew.start(self.services.sessions.values(), [member])
 
     def _observe(self, member: Member) -> None:
         """Let the plugin hear what it is granted now."""
@@ -191,16 +180,16 @@ class CrewChanges:
         """End what was offered or begun under grants that are gone."""
         grants, name = plugin.grants, plugin.name
         if not grants.may("tools"):
-            self.host.tools.remove(name)
+            self.services.tools.remove(name)
         if not grants.may("actions"):
-            self.host.actions.remove(name)
+            self.services.actions.remove(name)
         if not grants.may("tasks"):
-            self.host.tasks.cancel_all("its plugin may start no tasks any more", name)
+            self.services.tasks.cancel_all("its plugin may start no tasks any more", name)
 
     def _take_back(self, name: str) -> None:
         """Take back all tools and actions of a plugin."""
-        self.host.tools.remove(name)
-        self.host.actions.remove(name)
+        self.services.tools.remove(name)
+        self.services.actions.remove(name)
 
     async def _offer_again(self, member: Member, before: GrantSet) -> None:
         """Take on what is offered from the start and was not granted until now; what was offered later is gone."""

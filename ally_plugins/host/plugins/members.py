@@ -22,8 +22,8 @@ from ally_plugins.contract.tools.declared import ToolSpec, collect_actions, coll
 from ally_plugins.contract.values.errors import AllyError, PluginError, PluginLoadError, RefusedError, TimedOut
 from ally_plugins.host.bus.bus import PluginMessageBus
 from ally_plugins.host.bus.outbound import BusOutbound
+from ally_plugins.host.bus.services import HostServices
 from ally_plugins.runtime.lanes import lane as lanes
-from ally_plugins.runtime.lanes.dispatch import Dispatcher
 from ally_plugins.runtime.lanes.lane import Crash, Lane
 from ally_plugins.runtime.lanes.loading import (
     build,
@@ -78,12 +78,10 @@ class Crew:
     """All plugins of one host, from its start to its stop; belongs to the host's loop."""
 
     bus: PluginMessageBus
-    dispatcher: Dispatcher
-    supports: Callable[[str], bool]
+    services: HostServices
     data_dir: Callable[[str], Path] | None
     on_state: Callable[[Plugin], None]
     on_crash: Callable[[Plugin, Crash], None]
-    now: Callable[[], float]
     side: RemoteSide
     members: dict[str, Member] = field(factory=dict)
     watchdog: Watchdog = field(init=False)
@@ -112,7 +110,7 @@ class Crew:
             options=options_of(record),
             on_state=self._state_changed,
             on_crash=self.on_crash,
-            now=self.now,
+            now=self.services.clock.steady,
             before=record.manifest.before,
             after=record.manifest.after,
             version=record.version,
@@ -124,7 +122,7 @@ class Crew:
 
     def replan(self) -> None:
         """Compute the order of every hook anew. Raises OrderError for a cycle."""
-        self.dispatcher.replan(self.plugins)
+        self.services.dispatcher.replan(self.plugins)
 
     async def start(self, sessions: Iterable[Session], wanted: Iterable[Member] | None = None) -> None:
         """Import, build and start the wanted plugins that are enabled, all by default; one that fails is marked.
@@ -163,8 +161,8 @@ class Crew:
         try:
             factory = member.factory if member.factory is not None else load_class(record)
             directory = self.data_dir(plugin.name) if self.data_dir is not None else None
-            port = BusOutbound(plugin, self.bus, self.supports)
-            member.ally = Ally(plugin.name, port, settings=record.settings, data_dir=directory)
+            outbound = BusOutbound(plugin, self.bus, self.services.supports)
+            member.ally = Ally(plugin.name, outbound, settings=record.settings, data_dir=directory)
             instance = build(factory, member.ally)
             manifest = record.manifest if member.is_declared else None
             implementations = implementations_of(self._manager, plugin.name, instance, manifest)

@@ -6,18 +6,17 @@ Made with the host, and asleep until there is a daemon: a host without any start
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from ally_plugins.contract.values.errors import NotFoundRefused
 from ally_plugins.host.bus.capabilities import CAPABILITIES
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.host.bus.services import HostServices
     from ally_plugins.host.durable.feeds import Feeds
-    from ally_plugins.host.sessions.activations import SessionActivations
     from ally_plugins.host.sockets.talkback import TalkBackServer
-    from ally_plugins.journal.journal import Journal
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
     from ally_plugins.runtime.processes.launcher import Launcher
@@ -29,28 +28,14 @@ __all__ = ["Outside"]
 class Outside:
     """Implements `remote.RemoteSide` for one host; it lives from the host's start to its stop."""
 
-    def __init__(
-        self,
-        app: str,
-        home: Home | None,
-        *,
-        emits: Iterable[str],
-        actions: Iterable[str],
-        sessions: Mapping[str, Any],
-        replan: Callable[[], None],
-        activations: SessionActivations,
-        journal: Journal,
-    ) -> None:
-        self.app = app
-        self._emits = tuple(emits)
-        self._actions = actions
+    def __init__(self, services: HostServices, home: Home | None, *, replan: Callable[[], None]) -> None:
+        self.app = services.app
         self.replan = replan
         self.home = home
-        self.activations = activations
-        self._journal = journal
+        self.activations = services.activations
+        self._services = services
         self._feeds: Feeds | None = None
         self._talk_back: TalkBackServer | None = None
-        self._sessions = sessions
         self._launcher: Launcher | None = None
         self._logs: dict[str, StderrLog] = {}
 
@@ -68,7 +53,7 @@ class Outside:
     @property
     def capabilities(self) -> tuple[str, ...]:
         """What `supports` says yes to, for daemons that start now; actions may have been added meanwhile."""
-        return tuple(sorted({*self._emits, *CAPABILITIES, *self._actions}))
+        return tuple(sorted({*self._services.emits, *CAPABILITIES, *self._services.host_actions}))
 
     @property
     def has_started(self) -> bool:
@@ -93,7 +78,7 @@ class Outside:
 
     def session_ids(self) -> tuple[str, ...]:
         """Return the open sessions."""
-        return tuple(self._sessions)
+        return tuple(self._services.sessions)
 
     def data_dir_of(self, plugin: str) -> str | None:
         """Return the plugin's own directory, made when it is not there; None for a host without a home."""
@@ -118,7 +103,7 @@ class Outside:
         from ally_plugins.host.durable.feeds import Feeds
 
         if self._feeds is None:
-            self._feeds = Feeds(self._journal, self.home)
+            self._feeds = Feeds(self._services.journal, self.home)
         await self._feeds.add(plugin, lane, types)
 
     async def feed_no_more(self, plugin: Plugin) -> None:
@@ -126,9 +111,8 @@ class Outside:
         if self._feeds is not None:
             await self._feeds.remove(plugin)
 
-    @property
     def reads_journal(self) -> bool:
-        """Whether any plugin gets its events from the journal."""
+        """Say whether any plugin gets its events from the journal."""
         return self._feeds is not None
 
     def journaled(self) -> None:

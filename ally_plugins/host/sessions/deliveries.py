@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.errors import JournalError
 from ally_plugins.contract.values.events import PluginMessageReceived
@@ -29,46 +29,29 @@ __all__ = ["Deliveries"]
 _log: Final = logging.getLogger(__name__)
 
 
-class _Session(Protocol):
-    """What deliveries need of their session."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def is_closed(self) -> bool: ...
-    @property
-    def inbox(self) -> Inbox: ...
-    @property
-    def triggered(self) -> asyncio.Event: ...
-
-    def emit_caused(self, event: Event, origin: tuple[str, ...]) -> None:
-        """Emit an event that a chain of plugins has caused."""
-
-    def expect(self, waiting: Waiting) -> None:
-        """Let an accepted message wait."""
-
-
-class _Host(Protocol):
-    """What deliveries need of their session's host."""
-
-    @property
-    def journal(self) -> Journal: ...
-
-    async def capability(self, hook: str, **arguments: Any) -> Any:
-        """Call the host's implementation of a capability hook."""
-
-    def open_session(self, session_id: str) -> _Session | None:
-        """Return the open session with this id, if there is one."""
-
-
 class Deliveries:
-    """The deliveries of one session; they belong to its host's loop and live as long as it."""
+    """The deliveries of one session; they belong to its host's loop and live as long as it.
 
-    def __init__(self, session: _Session, host: _Host, now_ms: Callable[[], int]) -> None:
+    `take` has the host put a message into the conversation, and says whether it did; `announce` emits in the session.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        inbox: Inbox,
+        journal: Callable[[], Journal],
+        *,
+        take: Callable[[Message], Awaitable[bool]],
+        announce: Callable[[Event, tuple[str, ...]], None],
+        now_ms: Callable[[], int],
+    ) -> None:
         self.entered: list[Waiting] = []
         """What has entered the conversation, and was not yet returned by `take_entered`."""
-        self._session = session
-        self._host = host
+        self._session_id = session_id
+        self._inbox = inbox
+        self._journal = journal
+        self._take = take
+        self._announce = announce
         self._now_ms = now_ms
         self._unmarked: dict[str, Waiting] = {}
         self._looking: set[asyncio.Task[None]] = set()
@@ -78,60 +61,51 @@ class Deliveries:
         """Whether something has entered that is not yet recorded, or not yet returned."""
         return bool(self._unmarked or self.entered)
 
-    def expect(self, waiting: Waiting) -> None:
-        """Let an accepted message wait for its safe point."""
-        session = self._session
-        if session.is_closed:
-            found_again = self._host.open_session(session.id)
-            if found_again is not None:  # else it waits on disk until the session is found again
-                found_again.expect(waiting)
-            return
+    def expect(self, waiting: Waiting) -> bool:
+        """Let an accepted message wait for its safe point; say whether it does, and has not entered already."""
         if waiting.id in self._unmarked:
-            return
-        session.inbox.add(waiting)
-        if waiting.trigger_turn:
-            session.triggered.set()
+            return False
+        self._inbox.add(waiting)
+        return True
 
-    def look_again(self) -> None:
+    def look_again(self, found: Callable[[Waiting], None]) -> None:
         """Look into the journal for accepted messages that nobody told of, once what is queued is on disk."""
-        task = asyncio.get_running_loop().create_task(self._find_pending())
+        task = asyncio.get_running_loop().create_task(self._find_pending(found))
         self._looking.add(task)
         task.add_done_callback(self._looking.discard)
 
-    async def _find_pending(self) -> None:
+    async def _find_pending(self, found: Callable[[Waiting], None]) -> None:
         try:
-            await self._host.journal.flush()
-            self.load_pending()
+            await self._journal().flush()
+            self.load_pending(found)
         except JournalError as error:
-            _log.warning("session %r cannot look for pending messages: %s", self._session.id, error)
+            _log.warning("session %r cannot look for pending messages: %s", self._session_id, error)
 
-    def load_pending(self) -> None:
+    def load_pending(self, found: Callable[[Waiting], None]) -> None:
         """Take up what the journal holds as pending for this session. Raises JournalError."""
-        for stored in self._host.journal.pending(self._session.id):
+        for stored in self._journal().pending(self._session_id):
             if stored.body is not None:
-                self.expect(_waiting(stored))
+                found(_waiting(stored))
 
     async def enter(self, kind: SafePoint) -> None:
         """Let what is due enter the conversation; cancelling leaves in `entered` what has."""
-        for waiting in self._session.inbox.take_due(kind):
+        for waiting in self._inbox.take_due(kind):
             if await self._deliver(waiting):
                 self.entered.append(waiting)
 
     async def _deliver(self, waiting: Waiting) -> bool:
-        session, message = self._session, waiting.message
+        message = waiting.message
         try:
-            taken = await self._host.capability("ally_add_message", session=session, message=message)
+            taken = await self._take(message)
         except Exception:  # noqa: BLE001 - the message waits, whatever the host's implementation raised
             _log.exception("the host could not take message %r of %r", waiting.id, waiting.plugin)
             return False
         if not taken:
             return False
-        session.inbox.remove([message.id])
+        self._inbox.remove([message.id])
         self._unmarked[message.id] = waiting
         data = {"id": message.id, "role": message.role, "content": message.content, "metadata": message.metadata}
-        session.emit_caused(
-            PluginMessageReceived(plugin_name=waiting.plugin, message=freeze_mapping(data)), waiting.origin
-        )
+        self._announce(PluginMessageReceived(plugin_name=waiting.plugin, message=freeze_mapping(data)), waiting.origin)
         return True
 
     async def record(self) -> None:
@@ -140,9 +114,9 @@ class Deliveries:
         if not ids:
             return
         try:
-            await self._host.journal.mark_delivered(ids, self._now_ms())
+            await self._journal().mark_delivered(ids, self._now_ms())
         except JournalError as error:
-            _log.warning("session %r could not record %d deliveries yet: %s", self._session.id, len(ids), error)
+            _log.warning("session %r could not record %d deliveries yet: %s", self._session_id, len(ids), error)
         else:
             for message_id in ids:
                 self._unmarked.pop(message_id, None)

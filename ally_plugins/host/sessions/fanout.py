@@ -10,14 +10,14 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.protocol import AnyLane
 
     from .session import Session
 
-__all__ = ["Pump"]
+__all__ = ["FanOut"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -28,30 +28,25 @@ WRITE_AT: Final = 512
 """Events of one session that are given to the journal at once: the ring holds sixteen times as many."""
 
 
-class JournalSide(Protocol):
-    """Who reads the journal as it grows."""
-
-    @property
-    def reads_journal(self) -> bool:
-        """Whether there is anybody, so that events had better not wait."""
-        ...
-
-    def journaled(self) -> None:
-        """Take note that the journal was given events."""
-
-
-class Pump:
+class FanOut:
     """Belongs to the loop that makes it, from the host's start to its end.
 
-    `lanes` are those that are open; `on_work` is called when one of them has something to do.
+    `lanes` are those that are open; `on_work` is called when one of them has something to do, `on_written` when the
+    journal was given events. While `is_read` says that somebody reads the journal as it grows, events do not wait.
     """
 
     def __init__(
-        self, lanes: Callable[[], Iterable[AnyLane]], *, on_work: Callable[[], object], side: JournalSide
+        self,
+        lanes: Callable[[], Iterable[AnyLane]],
+        *,
+        on_work: Callable[[], object],
+        on_written: Callable[[], object],
+        is_read: Callable[[], bool],
     ) -> None:
         self._lanes = lanes
         self._on_work = on_work
-        self._side = side
+        self._on_written = on_written
+        self._is_read = is_read
         self._loop: Final = asyncio.get_running_loop()
         self._thread: Final = threading.get_ident()
         self._unwritten: dict[Session, None] = {}
@@ -74,7 +69,7 @@ class Pump:
             return
         session.pumped()
         self._unwritten[session] = None
-        if session.unwritten >= WRITE_AT or self._side.reads_journal:
+        if session.unwritten >= WRITE_AT or self._is_read():
             self.write()
         elif self._timer is None:
             self._timer = self._loop.call_later(WRITE_AFTER, self.write)
@@ -102,7 +97,7 @@ class Pump:
                     session.write_down()
                 except Exception:  # noqa: BLE001 - a fault of ours; whoever waits for the journal is not to blame
                     _log.exception("events of session %r could not be written down", session.id)
-            self._side.journaled()
+            self._on_written()
 
     def close(self) -> None:
         """Write the last, and carry nothing more: the journal is about to be closed."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 from attrs import field, frozen
 
 from ally_plugins.contract.values.codec import structure
 from ally_plugins.contract.values.conversation import ModelInput, ToolCall, ToolResult
-from ally_plugins.contract.values.errors import JournalError, PluginError, RefusedError
+from ally_plugins.contract.values.errors import GateRefused, JournalError, PluginError, RefusedError
 from ally_plugins.contract.values.events import Decision, PermissionRequest
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.shown import find_unshown
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from ally_plugins.journal.journal import Journal
     from ally_plugins.runtime.lanes.plugin import Plugin
 
-__all__ = ["Judge", "Ruling", "check_call", "check_message", "check_result", "verdict_name"]
+__all__ = ["Judge", "Ruling", "check_call", "check_message", "check_result", "unblocked", "verdict_name"]
+
+T = TypeVar("T")
 
 _log: Final = logging.getLogger(__name__)
 
@@ -359,3 +361,10 @@ def _check_kind(old: object, new: object) -> None:
 
 def _changed(old: object, new: object, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if getattr(old, name) != getattr(new, name))
+
+
+def unblocked(done: Transformed[T]) -> T:
+    """Return the value at the end of a chain of transforms. Raises GateRefused when one blocked."""
+    if done.blocked_by is not None:
+        raise GateRefused(done.reason, plugin=done.blocked_by or None)
+    return done.value

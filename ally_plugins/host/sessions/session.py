@@ -31,7 +31,7 @@ from ally_plugins.contract.values.conversation import (
     ToolCall,
     ToolResult,
 )
-from ally_plugins.contract.values.errors import EncodeError, GateRefused, SessionError
+from ally_plugins.contract.values.errors import EncodeError, SessionError
 from ally_plugins.contract.values.events import (
     CompactionComplete,
     ContextThreshold,
@@ -52,7 +52,7 @@ from ally_plugins.policy.thresholds import Thresholds
 from ally_plugins.runtime.lanes.ring import Ring
 
 from .deliveries import Deliveries
-from .gates import Judge, Ruling
+from .gates import Judge, Ruling, unblocked
 from .inbox import SAFE_POINTS, Inbox, Waiting
 from .memory import Conversation, without_private
 from .stream import HostStream
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from ally_plugins.journal.journal import Journal
     from ally_plugins.journal.values import EventRow
     from ally_plugins.runtime.lanes.clock import Clock
-    from ally_plugins.runtime.lanes.dispatch import Dispatcher, Transformed
+    from ally_plugins.runtime.lanes.dispatch import Dispatcher
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
 
@@ -81,8 +81,8 @@ T = TypeVar("T")
 _HOOKS_OF_TOPICS: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
 
 
-class SessionSide(Protocol):
-    """What a session needs of its host."""
+class SessionServices(Protocol):
+    """What a session needs of its host; `HostServices`, which stands above it, is that."""
 
     clock: Clock
     dispatcher: Dispatcher
@@ -99,8 +99,8 @@ class SessionSide(Protocol):
         """The loop that the host runs on, while it does."""
         ...
 
-    def pump(self, session: Session) -> None:
-        """Wake whoever carries the session's events; may be called from any thread."""
+    def wake(self, session: Session) -> None:
+        """Carry what the session emits to lanes and journal, once a burst; may be called from any thread."""
 
     def lanes(self) -> Sequence[AnyLane]:
         """Return the lanes that are open."""
@@ -122,8 +122,8 @@ class SessionSide(Protocol):
         """Call what an agent may call."""
         ...
 
-    def close_session(self, session: Session) -> None:
-        """Let go of a session that has been drained."""
+    def closed(self, session: Session) -> None:
+        """Let go of a session that has been drained and is closed."""
 
     def heard_person(self, session_id: str, text: str, seq: int) -> None:
         """Take what the person said, as event `seq`."""
@@ -138,7 +138,7 @@ class Session:
     `conversation` is the default, in-memory one; a host that keeps its own leaves it alone.
     """
 
-    def __init__(self, session_id: str, host: SessionSide, *, first_seq: int = 0) -> None:
+    def __init__(self, session_id: str, host: SessionServices, *, first_seq: int = 0) -> None:
         self.id: Final = session_id
         self.conversation = Conversation()
         self.inbox = Inbox()
@@ -165,7 +165,14 @@ class Session:
         self._stream = host.stream
         self._is_pumped = False
         self._has_ended = False
-        self._deliveries = Deliveries(self, host, host.clock.time_ms)
+        self._deliveries = Deliveries(
+            session_id,
+            self.inbox,
+            lambda: host.journal,
+            take=self._take_message,
+            announce=self._emit,
+            now_ms=host.clock.time_ms,
+        )
         self._origin: tuple[str, ...] = ()
         self._turn_origin: tuple[str, ...] = ()
         self._turns = 0
@@ -230,7 +237,7 @@ class Session:
         self._stream.tell(event)
         if not self._is_pumped:
             self._is_pumped = True
-            self._host.pump(self)
+            self._host.wake(self)
         if kind is ContextUsageUpdate:
             self._check_thresholds(event)  # type: ignore[arg-type]
         elif kind is CompactionComplete:
@@ -337,17 +344,17 @@ class Session:
     async def transform_tool_input(self, call: ToolCall) -> ToolCall:
         """Return the call with the arguments that the plugins made of it. Raises GateRefused when one blocks."""
         self._own_loop.check("transform_tool_input", self)
-        return _unblocked(await self.judge.transform_tool_input(call, self._origin))
+        return unblocked(await self.judge.transform_tool_input(call, self._origin))
 
     async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
         """Return the result that the plugins made of a tool's. Raises GateRefused when one blocks."""
         self._own_loop.check("transform_tool_output", self)
-        return _unblocked(await self.judge.transform_tool_output(call, result, self._origin))
+        return unblocked(await self.judge.transform_tool_output(call, result, self._origin))
 
     async def transform_user_message(self, message: Message) -> Message:
         """Return what the plugins made of the person's message. Raises GateRefused when one blocks."""
         self._own_loop.check("transform_user_message", self)
-        return _unblocked(await self.judge.transform_user_message(message))
+        return unblocked(await self.judge.transform_user_message(message))
 
     async def transform_system_prompt(self, sections: Iterable[PromptSection]) -> tuple[PromptSection, ...]:
         """Return what the plugins made of the system prompt. Raises GateRefused when one blocks.
@@ -360,7 +367,7 @@ class Session:
         if not self.judge.is_asked("ally_transform_system_prompt"):
             return given
         refuse_doubles(given)
-        return _unblocked(await self.judge.transform_system_prompt(given, self._origin))
+        return unblocked(await self.judge.transform_system_prompt(given, self._origin))
 
     async def transform_model_request(self, request: ModelInput) -> ModelInput:
         """Return what the plugins made of what the model is about to be asked. Raises GateRefused when one blocks.
@@ -372,7 +379,7 @@ class Session:
         self._own_loop.check("transform_model_request", self)
         if not self.judge.is_asked("ally_transform_model_request"):
             return request
-        return _unblocked(await self.judge.transform_model_request(with_ids(request), self._origin))
+        return unblocked(await self.judge.transform_model_request(with_ids(request), self._origin))
 
     def wants(self, topic: str) -> bool:
         """Say whether any plugin is to be asked about a topic of gates or transforms, such as `model_request`.
@@ -404,7 +411,9 @@ class Session:
         Errors of `run` become such a result too; cancelling cancels `run` and emits the end with an error.
         """
         self._own_loop.check("run_tool_call", self)
-        return await run_tool_call(self, call, run, ask=ask, check=check, preview=preview)
+        return await run_tool_call(
+            self.judge, self.emit, self._origin, call, run, ask=ask, check=check, preview=preview
+        )
 
     async def refuse_call(
         self,
@@ -465,16 +474,25 @@ class Session:
         await self.triggered.wait()
 
     def expect(self, waiting: Waiting) -> None:
-        """Let an accepted message wait for its safe point."""
-        self._deliveries.expect(waiting)
+        """Let an accepted message wait for its safe point, in the session of this id that is open now."""
+        session = self if not self.is_closed else self._host.open_session(self.id)
+        if session is None:
+            return  # it waits on disk until the session is found again
+        is_new = session._deliveries.expect(waiting)  # noqa: SLF001 - another of this class
+        if is_new and waiting.trigger_turn:
+            session.triggered.set()
+
+    async def _take_message(self, message: Message) -> bool:
+        """Have the host take a message into the conversation; say whether it did."""
+        return bool(await self._host.capability("ally_add_message", session=self, message=message))
 
     def look_again(self) -> None:
         """Look into the journal for accepted messages that nobody told of, once what is queued is on disk."""
-        self._deliveries.look_again()
+        self._deliveries.look_again(self.expect)
 
     def load_pending(self) -> None:
         """Take up what the journal holds as pending for this session. Raises JournalError."""
-        self._deliveries.load_pending()
+        self._deliveries.load_pending(self.expect)
 
     def _follow_chain(self, kind: str, delivered: Sequence[Waiting]) -> None:
         """Give what follows from delivered messages their chain: for a step, or a whole turn that they began."""
@@ -544,7 +562,7 @@ class Session:
         if self.is_closed:  # by another call, meanwhile
             return
         self.is_closed = True
-        self._host.close_session(self)
+        self._host.closed(self)
 
     def end(self, reason: str) -> None:
         """Emit SESSION_END if nobody has yet; the session stays open."""
@@ -561,12 +579,6 @@ def _row(event: Event) -> EventRow:
     if not isinstance(kind, str):
         raise EncodeError(f"its type is of the type {type(kind).__name__}; expected a string", path="type")
     return (event.session_id, event.seq, event.timestamp, kind, ">".join(event.origin) or None, body)
-
-
-def _unblocked(done: Transformed[T]) -> T:
-    if done.blocked_by is not None:
-        raise GateRefused(done.reason, plugin=done.blocked_by or None)
-    return done.value
 
 
 def _only(context: Context, parts: Sequence[str]) -> Context:

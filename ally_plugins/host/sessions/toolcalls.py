@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, evolve, field
 
@@ -20,12 +20,13 @@ from ally_plugins.contract.values.errors import ArgumentsError, EventError, Gate
 from ally_plugins.contract.values.events import DiffPreview, Event, ToolCallEnd, ToolCallStart
 from ally_plugins.contract.values.frozen import EMPTY, freeze_mapping
 
+from .gates import unblocked
+
 if TYPE_CHECKING:
-    from .gates import Ruling
+    from .gates import Judge, Ruling
 
 __all__ = [
     "Asker",
-    "CallSession",
     "OpenCall",
     "OutputTransform",
     "Postponed",
@@ -43,31 +44,15 @@ Runner = Callable[[ToolCall], Awaitable[ToolResult]]
 OutputTransform = Callable[[ToolCall, ToolResult], Awaitable[ToolResult]]
 """What returns the result that plugins made of the tool's; raises GateRefused when it is withheld."""
 
+Emit = Callable[[Event], object]
+"""What takes an event of the session."""
+
 Asker = Callable[[ToolCall, "Ruling"], Awaitable[bool]]
 """What asks the person."""
 
 
 class Postponed(Exception):
     """Raised by a runner whose tool has not run: another run goes on with the call, which stays open until then."""
-
-
-class CallSession(Protocol):
-    """What a tool call needs of its session."""
-
-    def emit(self, event: Event) -> None:
-        """Emit an event."""
-
-    async def transform_tool_input(self, call: ToolCall) -> ToolCall:
-        """Return the call with the arguments that the plugins made of it."""
-        ...
-
-    async def gate_tool_call(self, call: ToolCall) -> Ruling:
-        """Ask the plugins whether the tool may run."""
-        ...
-
-    async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
-        """Return the result that the plugins made of the tool's."""
-        ...
 
 
 @define(eq=False)
@@ -78,7 +63,7 @@ class OpenCall:
     whose question waits for another run is open in between.
     """
 
-    emit: Callable[[Event], object]
+    emit: Emit
     call: ToolCall
     parent_id: str | None = None
     is_started: bool = False
@@ -175,7 +160,9 @@ def not_run(reason: str) -> ToolResult:
 
 
 async def run_tool_call(
-    session: CallSession,
+    judge: Judge,
+    emit: Emit,
+    origin: tuple[str, ...],
     call: ToolCall,
     run: Runner,
     *,
@@ -183,25 +170,31 @@ async def run_tool_call(
     check: Callable[[Mapping[str, Any]], None] | None = None,
     preview: Callable[[ToolCall], DiffPreview | None] | None = None,
 ) -> ToolResult:
-    """Carry out one tool call; see `Session.run_tool_call`."""
+    """Carry out one tool call; see `Session.run_tool_call`. `origin` is the chain of plugins that led to it."""
     try:
-        call = await session.transform_tool_input(call)
+        call = unblocked(await judge.transform_tool_input(call, origin))
     except GateRefused as refusal:  # nobody was to see the arguments before it had
-        return refuse_unshown(OpenCall(session.emit, call), str(refusal))
+        return refuse_unshown(OpenCall(emit, call), str(refusal))
     try:
         if check is not None:
             check(call.arguments)
     except ArgumentsError as error:  # the model's mistake: no call began
         return not_run(str(error))
-    opened = OpenCall(session.emit, call)
+    opened = OpenCall(emit, call)
     opened.start()
     try:
-        if (denial := await _denial(session, call, ask, preview)) is not None:
+        if preview is not None:
+            _show_preview(emit, call, preview)
+        if (denial := await _denial(await judge.gate_tool_call(call, origin), call, ask)) is not None:
             return opened.deny(*denial)
     except BaseException as error:
         opened.interrupt(error)
         raise
-    return await opened.carry_out(run, session.transform_tool_output)
+
+    async def transform(call: ToolCall, result: ToolResult) -> ToolResult:
+        return unblocked(await judge.transform_tool_output(call, result, origin))
+
+    return await opened.carry_out(run, transform)
 
 
 def refuse_unshown(opened: OpenCall, why: str, decision_id: str | None = None) -> ToolResult:
@@ -210,16 +203,8 @@ def refuse_unshown(opened: OpenCall, why: str, decision_id: str | None = None) -
     return opened.deny(why, decision_id)
 
 
-async def _denial(
-    session: CallSession,
-    call: ToolCall,
-    ask: Asker | None,
-    preview: Callable[[ToolCall], DiffPreview | None] | None,
-) -> tuple[str, str | None] | None:
+async def _denial(ruling: Ruling, call: ToolCall, ask: Asker | None) -> tuple[str, str | None] | None:
     """Return why a call may not run, and the decision that says so; None when it may."""
-    if preview is not None:
-        _show_preview(session, call, preview)
-    ruling = await session.gate_tool_call(call)
     if ruling.is_denied:
         return ruling.reason, ruling.decision_id
     if ruling.needs_person and (ask is None or await ask(call, ruling) is not True):  # "no" is true to Python
@@ -227,12 +212,12 @@ async def _denial(
     return None
 
 
-def _show_preview(session: CallSession, call: ToolCall, preview: Callable[[ToolCall], DiffPreview | None]) -> None:
+def _show_preview(emit: Emit, call: ToolCall, preview: Callable[[ToolCall], DiffPreview | None]) -> None:
     """Emit what a call would change. A preview that fails is no denial: the gates see the call itself."""
     try:
         diff = preview(call)
         if diff is not None:
-            session.emit(evolve(diff, call_id=diff.call_id or call.call_id))
+            emit(evolve(diff, call_id=diff.call_id or call.call_id))
     except Exception:  # noqa: BLE001 - whatever it is, the call is decided all the same
         _log.exception("the preview of %r failed; it is decided without one", call.tool_name)
 

@@ -1,14 +1,14 @@
-"""What the control socket needs of its host."""
+"""What commands may ask of a running host, through its control socket."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-__all__ = ["ControlSide"]
+__all__ = ["Controls"]
 
 
-class ControlSide(Protocol):
+class Controls(Protocol):
     """Answers the requests of commands; each answer is a JSON object. Called on the host's loop.
 
     An `AllyError` is an answer too: its text goes to the operator. Cancelling means that the host stops.

@@ -1,0 +1,128 @@
+"""Actions of the host's own and of plugins: each is recorded, announced and carried out, whoever asked for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define
+
+from ally_plugins.contract.tools.declared import DEFAULT_TIMEOUT
+from ally_plugins.contract.values.errors import (
+    NotFoundRefused,
+    RefusedError,
+    SessionError,
+    ToolCallError,
+    UnavailableRefused,
+)
+from ally_plugins.contract.values.events import Event, PluginActionRequested
+from ally_plugins.contract.values.ids import new_id
+from ally_plugins.contract.values.scope import SCOPE, Scope
+from ally_plugins.runtime.lanes.plugin import describe
+
+from .capabilities import Capabilities
+from .offered import Contribution, Contributions
+from .records import Records
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.conversation import ActionRequest
+    from ally_plugins.host.sessions.session import Session
+
+__all__ = ["ActionRunner", "announce"]
+
+_log: Final = logging.getLogger(__name__)
+
+
+@define(eq=False)
+class ActionRunner:
+    """Carries out the actions of one host. `own` are the names of the host's own; no plugin stands in for one."""
+
+    offered: Contributions
+    own: set[str]
+    capabilities: Capabilities
+    records: Records
+
+    async def run(
+        self, session: Session, request: ActionRequest, timeout: float = DEFAULT_TIMEOUT, plugin: str | None = None
+    ) -> Any:
+        """Carry out an action and return its result; `timeout` is in seconds, `plugin` is who asks, if one does.
+
+        Raises NotFoundRefused, ArgumentsError before anything runs, ToolCallError when the action fails, and
+        UnavailableRefused when it cannot be recorded. Cancelling cancels the action, whose end is recorded as such.
+        """
+        owner = self._owner(request.action)
+        request_id, scope = new_id("a"), SCOPE.get()
+        data = {"action": request.action, "arguments": request.arguments, "requested_by": request.requested_by,
+                "origin": request.origin, "cause": scope.cause_id if scope is not None else None}  # fmt: skip
+        await self.records.write("action", plugin, session.id, request_id, data)
+        announced = PluginActionRequested(
+            plugin_name=owner.plugin.name if owner is not None else "host",
+            action=request.action,
+            arguments=request.arguments,
+            requested_by=request.requested_by,
+        )
+        announce(plugin, session, announced, request.origin)
+        try:
+            if owner is not None:
+                result = await _run(owner, session, request, request_id, timeout)
+            else:
+                result = await self._run_own(session, request, timeout, plugin)
+        except BaseException as error:
+            self._ended(plugin, session, request_id, request.action, error)
+            raise
+        self._ended(plugin, session, request_id, request.action, None)
+        return result
+
+    def _owner(self, action: str) -> Contribution | None:
+        """Return the plugin's action that is meant, None for the host's own."""
+        if action in self.own:
+            return None
+        if ":" in action or any(each.spec.name == action for each in self.offered):
+            return self.offered.find(action)
+        return None
+
+    async def _run_own(self, session: Session, request: ActionRequest, timeout: float, plugin: str | None) -> Any:
+        """Have the host carry out an action of its own."""
+        name, limit = request.action, asyncio.timeout(timeout)
+        try:
+            async with limit:
+                result = await self.capabilities.call("ally_request_action", session=session, request=request)
+        except (RefusedError, ToolCallError):
+            raise
+        except TimeoutError as error:
+            if limit.expired():
+                raise ToolCallError(f"the action {name!r} did not end within {timeout:g} s", tool=name) from None
+            raise ToolCallError(f"the host's action {name!r} failed with {describe(error)}", tool=name) from error
+        except Exception as error:
+            _log.exception("the host's action %r failed", name)
+            raise ToolCallError(f"the host's action {name!r} failed with {describe(error)}", tool=name) from error
+        if result is None:
+            known = ", ".join(sorted(each.full_name for each in self.offered)) or "none"
+            text = f"this host has no action {name!r}; actions of plugins: {known}"
+            raise NotFoundRefused(text, plugin=plugin)
+        return result
+
+    def _ended(
+        self, plugin: str | None, session: Session, request_id: str, action: str, error: BaseException | None
+    ) -> None:
+        """Write down soon how an action ended."""
+        state = "done" if error is None else "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"
+        data = {"name": action, "state": state, "reason": "" if error is None else describe(error)}
+        self.records.write_soon("action_end", plugin, session.id, request_id, data)
+
+
+async def _run(owner: Contribution, session: Session, request: ActionRequest, request_id: str, timeout: float) -> Any:
+    """Run a plugin's action; its handler must not wait for what waits for the caller's hook."""
+    caller = SCOPE.get()
+    held = caller.held if caller is not None else frozenset()
+    scope = Scope(owner.plugin.name, session.id, request.origin, held, cause=request_id)
+    return await owner.run(request.arguments, scope, timeout)
+
+
+def announce(plugin: str | None, session: Session, event: Event, chain: tuple[str, ...]) -> None:
+    """Emit what a plugin's call has led to. Raises UnavailableRefused when the session was closed meanwhile."""
+    try:
+        session.emit_caused(event, chain)
+    except SessionError as error:
+        raise UnavailableRefused(str(error), plugin=plugin) from error

@@ -1,0 +1,161 @@
+"""What the sessions, the bus and the plugins of one host share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, field
+
+from ally_plugins.contract.values.errors import HostError, NotFoundRefused, ValidationRefused
+from ally_plugins.contract.values.scope import current_scope
+from ally_plugins.host.own_loop import OwnLoop
+from ally_plugins.host.sessions.activations import SessionActivations
+from ally_plugins.host.sessions.fanout import FanOut
+from ally_plugins.host.sessions.session import Session
+from ally_plugins.host.sessions.stream import HostStream
+from ally_plugins.runtime.lanes.clock import Clock
+from ally_plugins.runtime.lanes.dispatch import Dispatcher
+from ally_plugins.runtime.lanes.protocol import AnyLane
+
+from .actions import ActionRunner
+from .agenttools import ToolRunner
+from .capabilities import CAPABILITIES, Capabilities
+from .offered import Contributions
+from .records import Records
+from .tasks import Tasks
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.tools.agent_tool import AgentTool
+    from ally_plugins.contract.values.conversation import ActionRequest, ToolResult
+    from ally_plugins.journal.journal import Journal
+
+__all__ = ["NOT_RUNNING", "HostServices"]
+
+NOT_RUNNING: Final = "this host does not run; use `async with Host(...) as host:`"
+
+
+@define(eq=False)
+class HostServices:
+    """Made by `Host`, and there as long as it. What only a running host has is set at its start and None before.
+
+    Its methods are those that `sessions.session.SessionServices` names; everything else is used as it is.
+    """
+
+    app: str
+    clock: Clock
+    capabilities: Capabilities
+    emits: frozenset[str]
+    host_actions: set[str]
+    """The names of the host's own actions."""
+    has_person: bool
+    stream: HostStream
+    dispatcher: Dispatcher = field(factory=Dispatcher)
+    sessions: dict[str, Session] = field(factory=dict)
+    """Those that are open."""
+    records: Records = field(init=False)
+    tools: Contributions = field(factory=lambda: Contributions("tool"))
+    actions: Contributions = field(factory=lambda: Contributions("action"))
+    tasks: Tasks = field(init=False)
+    activations: SessionActivations = field(init=False)
+    action_runner: ActionRunner = field(init=False)
+    tool_runner: ToolRunner = field(init=False)
+    loop: OwnLoop | None = None
+    fan_out: FanOut | None = None
+    open_lanes: Callable[[], Sequence[AnyLane]] = tuple
+
+    def __attrs_post_init__(self) -> None:
+        self.records = Records(self.clock)
+        self.tasks = Tasks(self.clock.time_ms)
+        self.activations = SessionActivations(lambda: self.records.journal, self.clock.time_ms)
+        self.action_runner = ActionRunner(self.actions, self.host_actions, self.capabilities, self.records)
+        self.tool_runner = ToolRunner(
+            self.tools, self.actions, self.activations.is_active, self.sessions, self.action_runner
+        )
+
+    @property
+    def journal(self) -> Journal:
+        """The journal, while the host runs. Raises HostError before and after."""
+        if self.records.journal is None:
+            raise HostError(NOT_RUNNING)
+        return self.records.journal
+
+    @property
+    def own_loop(self) -> OwnLoop:
+        """The loop that the host runs on. Raises HostError when it does not run."""
+        if self.loop is None:
+            raise HostError(NOT_RUNNING)
+        return self.loop
+
+    def check_loop(self, call: str, owner: object) -> None:
+        """Refuse a call from another loop than that of a running host. Raises HostError."""
+        if self.loop is not None:  # else nothing of it waits anywhere
+            self.loop.check(call, owner)
+
+    def supports(self, name: str) -> bool:
+        """Say whether the host emits an event type, or has a capability or an action of this name."""
+        return name in self.emits or name in CAPABILITIES or name in self.host_actions
+
+    def session_for(self, plugin: str, session_id: str | None) -> Session:
+        """Return the session that a plugin's call means: the named one, that of its running hook, or the only one.
+
+        Raises ValidationRefused when several could be meant, NotFoundRefused when it is not open.
+        """
+        if session_id is None:
+            scope = current_scope(plugin)
+            session_id = scope.session_id if scope is not None else None
+        if session_id is None:
+            if len(self.sessions) == 1:
+                return next(iter(self.sessions.values()))
+            text = f"{len(self.sessions)} sessions are open; outside an event, session_id is required"
+            raise ValidationRefused(text, plugin=plugin, field="session_id")
+        session = self.sessions.get(session_id) if isinstance(session_id, str) else None
+        if session is None:
+            raise NotFoundRefused(f"no session {session_id!r:.80} is open", plugin=plugin)
+        return session
+
+    # --- what sessions use ---
+
+    def lanes(self) -> Sequence[AnyLane]:
+        """Return the lanes of running plugins."""
+        return self.open_lanes()
+
+    def wake(self, session: Session) -> None:
+        """Carry what a session emits to lanes and journal, once a burst; may be called from any thread."""
+        if self.fan_out is not None:
+            self.fan_out.wake(session)
+
+    async def capability(self, hook: str, **arguments: Any) -> Any:
+        """Call a capability hook: the host author's implementation, and the default where that has no answer."""
+        return await self.capabilities.call(hook, **arguments)
+
+    async def run_action(self, session: Session, request: ActionRequest, timeout: float) -> Any:
+        """As `ActionRunner.run`, for the person, the agent or the host."""
+        return await self.action_runner.run(session, request, timeout)
+
+    def agent_tools(self, session_id: str, agent: str, taken: Collection[str]) -> tuple[AgentTool, ...]:
+        """As `ToolRunner.offered`."""
+        return self.tool_runner.offered(session_id, agent, taken)
+
+    async def call_agent_tool(
+        self, session: Session, tool: AgentTool, arguments: Mapping[str, Any], timeout: float | None
+    ) -> ToolResult:
+        """As `ToolRunner.call_offered`."""
+        return await self.tool_runner.call_offered(session, tool, arguments, timeout)
+
+    def heard_person(self, session_id: str, text: str, seq: int) -> None:
+        """Take what the person said, as event `seq`: it may turn plugins on or off for the session. From any thread."""
+        self.activations.heard(session_id, text, seq)
+
+    def closed(self, session: Session) -> None:
+        """Let go of a session that has been drained and is closed."""
+        if self.fan_out is not None:
+            self.fan_out.forget(session)
+        for lane in self.lanes():
+            lane.detach(session.id)
+        self.sessions.pop(session.id, None)
+        self.activations.forget(session.id)
+
+    def open_session(self, session_id: str) -> Session | None:
+        """Return the open session with this id, None when there is none."""
+        return self.sessions.get(session_id)
