@@ -28,7 +28,7 @@ from .offered import Contribution, Contributions, as_tool_result
 if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import ToolResult
 
-__all__ = ["ToolRunner", "find_offered", "is_offered", "offered_to_agent"]
+__all__ = ["ToolRunner", "find_offered", "offered_to_agent"]
 
 _WORDS: Final = frozenset({"title", "description", "$comment"})
 _COMPARED: Final = frozenset({"default", "const", "enum", "examples"})
@@ -101,7 +101,7 @@ def offered_to_agent(
     """
     found: dict[tuple[str, str], Contribution] = {}
     for each in (*actions, *tools):  # the tool last: it stays
-        if is_offered(each) and is_active(each.plugin.name) and _is_visible(each, agent):
+        if each.is_for_agents and is_active(each.plugin.name) and _is_visible(each, agent):
             found[each.plugin.name, each.spec.name] = each
     if not found:
         return ()
@@ -111,15 +111,10 @@ def offered_to_agent(
     return tuple(_named(ordered, shared.union(taken), used))
 
 
-def is_offered(each: Contribution) -> bool:
-    """Say whether the agent is offered it: a tool, or an action of a plugin that wants so and may offer tools."""
-    return each.spec.kind == "tool" or (each.spec.agent and each.plugin.grants.may("tools"))
-
-
 def find_offered(kept: Iterable[Contribution], tool: AgentTool) -> Contribution:
     """Return what a tool on the list stands for now. Raises NotFoundRefused when it is offered no more."""
     for each in kept:
-        if (each.plugin.name, each.spec.name) == (tool.plugin, tool.own_name) and is_offered(each):
+        if (each.plugin.name, each.spec.name) == (tool.plugin, tool.own_name) and each.is_for_agents:
             return each
     text = f"{tool.plugin!r} does not offer {tool.own_name!r} to the agent any more"
     raise NotFoundRefused(text, plugin=tool.plugin)

@@ -37,6 +37,11 @@ class Contribution:
         """The name that no other plugin's can equal, `plugin:name`."""
         return f"{self.plugin.name}:{self.spec.name}"
 
+    @property
+    def is_for_agents(self) -> bool:
+        """Whether agents are offered it: a tool, or an action of a plugin that wants so and may offer tools."""
+        return self.spec.kind == "tool" or (self.spec.agent and self.plugin.grants.may("tools"))
+
     async def run(self, arguments: Mapping[str, Any], scope: Scope, timeout: float | None = None) -> Any:
         """Check the arguments and run the handler, outside the lane, within its timeout (seconds).
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.host.bus.agenttools import is_offered
-
 if TYPE_CHECKING:
     from ally_plugins.host.bus.offered import Contribution
 
@@ -27,6 +25,6 @@ def _described(each: Contribution) -> dict[str, Any]:
     return {
         "kind": spec.kind,
         "name": spec.name,
-        "agent": is_offered(each),
+        "agent": each.is_for_agents,
         "description": spec.description[:LONGEST_TEXT],
     }
