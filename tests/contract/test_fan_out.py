@@ -111,7 +111,7 @@ def test_a_large_burst_waits_for_nothing_and_a_small_one_for_a_moment(new_host: 
             thoughts(session, 3)
             await asyncio.sleep(0)
             assert session.unwritten == session.ring.head
-            while session.unwritten:  # noqa: ASYNC110 - until the pump's timer has struck
+            while session.unwritten:  # noqa: ASYNC110 - until the timer of the fan-out has struck
                 await asyncio.sleep(0.001)
             thoughts(session, WRITE_AT)
             await asyncio.sleep(0)
@@ -121,14 +121,14 @@ def test_a_large_burst_waits_for_nothing_and_a_small_one_for_a_moment(new_host: 
     go(main())
 
 
-def test_a_pump_that_is_woken_as_its_host_stops_calls_nothing_afterwards(new_host: Make, go: Make) -> None:
+def test_a_fan_out_that_is_woken_as_its_host_stops_calls_nothing_afterwards(new_host: Make, go: Make) -> None:
     async def main() -> None:
         wrong: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
         async with new_host() as host:
-            session, pump = host.session("s"), host._pump
+            session, fan_out = host.session("s"), host.services.fan_out
             thoughts(session, 3)
-        pump.wake(session)
+        fan_out.wake(session)
         await asyncio.sleep(2 * WRITE_AFTER)
         assert wrong == []
 
