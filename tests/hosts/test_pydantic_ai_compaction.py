@@ -10,11 +10,12 @@ import pytest
 
 from ally_plugins import Ask, CompactionComplete, CompactionStart, Deny, HostError, PermissionResponse
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
+from tests.hosts.scripted import Script, live
+from tests.kit.hosts import make_plugin
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage
-
-Fixture = Any
 
 
 def keep_last(messages: list[ModelMessage]) -> list[ModelMessage]:
@@ -30,18 +31,16 @@ async def talk(agent: Any, *prompts: str, **options: Any) -> Any:
     return result
 
 
-def test_a_full_window_is_shortened_before_the_model_is_asked_again(
-    live: Fixture, script: Fixture, go: Fixture
-) -> None:
+def test_a_full_window_is_shortened_before_the_model_is_asked_again() -> None:
     async def main() -> None:
         async with live() as bench:
-            steps = script("one " * 50, "two", "three")
+            steps = Script("one " * 50, "two", "three")
             agent = bench.agent(steps, context_window=110, compact=keep_last, compact_at=80)
             result = await talk(agent, "hello", "again")
             assert steps.texts() == ["again"]
             (start,), (end,) = bench.of(CompactionStart), bench.of(CompactionComplete)
             assert start.seq < end.seq
-            assert end.old_context_usage > 80 > end.new_context_usage
+            assert (end.old_context_usage or 0) > 80 > (end.new_context_usage or 100)
             assert (end.threshold, end.strategy, end.error) == (80, "keep_last", None)
             said = [message.content for message in bench.host.sessions["s1"].conversation.messages]
             assert said == ["again", "two"]
@@ -51,14 +50,14 @@ def test_a_full_window_is_shortened_before_the_model_is_asked_again(
     go(main())
 
 
-def test_what_plugins_add_in_answer_survives(live: Fixture, script: Fixture, plugin: Fixture, go: Fixture) -> None:
+def test_what_plugins_add_in_answer_survives() -> None:
     async def rescue(self: Any, event: CompactionStart) -> None:
         await self.ally.add_message("user", "the goal is X")
 
     async def main() -> None:
         may = {"p": ["events:*", "add_message:user"]}
-        async with live({"p": plugin(ally_compaction_start=rescue)}, may) as bench:
-            steps = script("one", "two")
+        async with live({"p": make_plugin(ally_compaction_start=rescue)}, may) as bench:
+            steps = Script("one", "two")
             agent = bench.agent(steps, compact=keep_last)
             plugins = AllyPlugins(bench.host, compact=keep_last)
             first = await agent.run("hello", conversation_id="s1")
@@ -69,12 +68,12 @@ def test_what_plugins_add_in_answer_survives(live: Fixture, script: Fixture, plu
     go(main())
 
 
-def test_a_plugin_that_may_asks_for_it(live: Fixture, script: Fixture, plugin: Fixture, go: Fixture) -> None:
-    puppet = plugin()
+def test_a_plugin_that_may_asks_for_it() -> None:
+    puppet = make_plugin()
 
     async def main() -> None:
         async with live({"p": puppet}, {"p": ["request_action:compact"]}) as bench:
-            steps = script("one", "two")
+            steps = Script("one", "two")
             agent = bench.agent(steps, compact=keep_last)
             first = await agent.run("hello", conversation_id="s1")
             assert puppet.ally.supports("compact")
@@ -93,9 +92,7 @@ def test_a_plugin_that_may_asks_for_it(live: Fixture, script: Fixture, plugin: F
     (Ask("really?"), "allow", True),
     (None, None, True),
 ])  # fmt: skip
-def test_a_permission_gate_may_stop_it(
-    verdict: Any, approve: str | None, happens: Any, live: Fixture, script: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_a_permission_gate_may_stop_it(verdict: Any, approve: str | None, happens: Any) -> None:
     seen: list[Any] = []
 
     def gate(self: Any, request: Any) -> Any:
@@ -106,8 +103,8 @@ def test_a_permission_gate_may_stop_it(
         return str(approve)
 
     async def main() -> None:
-        async with live({"p": plugin(ally_gate_permission=gate)}, {"p": ["gate:permission"]}) as bench:
-            steps = script("one", "two")
+        async with live({"p": make_plugin(ally_gate_permission=gate)}, {"p": ["gate:permission"]}) as bench:
+            steps = Script("one", "two")
             options: dict[str, Any] = {"compact": keep_last, "approve": answer if approve else None}
             agent = bench.agent(steps, **options)
             first = await agent.run("hello", conversation_id="s1")
@@ -122,9 +119,7 @@ def test_a_permission_gate_may_stop_it(
 
 
 @pytest.mark.parametrize("way", ["raises", "empty", "no list"])
-def test_one_that_fails_is_told_and_the_conversation_goes_on_as_it_is(
-    way: str, live: Fixture, script: Fixture, go: Fixture
-) -> None:
+def test_one_that_fails_is_told_and_the_conversation_goes_on_as_it_is(way: str) -> None:
     tried: list[bool] = []
 
     def broken(messages: list[ModelMessage]) -> Any:
@@ -135,24 +130,24 @@ def test_one_that_fails_is_told_and_the_conversation_goes_on_as_it_is(
 
     async def main() -> None:
         async with live() as bench:
-            steps = script("one " * 50, "two", "three")
+            steps = Script("one " * 50, "two", "three")
             agent = bench.agent(steps, context_window=110, compact=broken, compact_at=80)
             await talk(agent, "hello", "again", "more")
             assert len(steps.texts()) == 5
             assert len(tried) == 1
             (end,) = bench.of(CompactionComplete)
             expected = "OSError: the summary model is down" if way == "raises" else "the compaction returned"
-            assert (end.error, expected in end.error_message) == (True, True)
+            assert (end.error, expected in str(end.error_message)) == (True, True)
 
     go(main())
 
 
-def test_a_strategy_of_the_harness_does_it(live: Fixture, script: Fixture, go: Fixture) -> None:
+def test_a_strategy_of_the_harness_does_it() -> None:
     harness = pytest.importorskip("pydantic_ai_harness.compaction")
 
     async def main() -> None:
         async with live() as bench:
-            steps = script("one", "two", "three", "four")
+            steps = Script("one", "two", "three", "four")
             strategy = harness.SlidingWindowCompaction(max_messages=3, keep_messages=2)
             agent = bench.agent(steps, compact=strategy)
             plugins = AllyPlugins(bench.host, compact=strategy)
@@ -167,8 +162,8 @@ def test_a_strategy_of_the_harness_does_it(live: Fixture, script: Fixture, go: F
     go(main())
 
 
-def test_without_a_way_to_do_it_nobody_is_promised_it(live: Fixture, plugin: Fixture, go: Fixture) -> None:
-    puppet = plugin()
+def test_without_a_way_to_do_it_nobody_is_promised_it() -> None:
+    puppet = make_plugin()
 
     async def main() -> None:
         async with live({"p": puppet}, {"p": ["request_action:compact"]}) as bench:

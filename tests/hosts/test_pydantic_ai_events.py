@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart
+from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart, ToolCallPart
 
 from ally_plugins import (
     AgentEnd,
@@ -20,11 +20,12 @@ from ally_plugins import (
     UserMessage,
 )
 from ally_plugins import ModelResponse as Responded
+from tests.hosts.scripted import Script, answer, live
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Fixture = Any
 
 TURN = ["USER_MESSAGE", "AGENT_START", "MODEL_REQUEST", "MODEL_RESPONSE", "ASSISTANT_MESSAGE", "AGENT_END"]
 WITH_TOOL = [
@@ -66,9 +67,7 @@ async def _iter(agent: Any) -> str:
 
 
 @pytest.mark.parametrize("drive", [_run, _run_stream, _run_stream_events, _iter])
-def test_every_way_to_run_tells_the_same_story(
-    drive: Fixture, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
-) -> None:
+def test_every_way_to_run_tells_the_same_story(drive: Any) -> None:
     async def main() -> None:
         async with live() as bench:
 
@@ -76,7 +75,7 @@ def test_every_way_to_run_tells_the_same_story(
                 return a + b
 
             agent = bench.agent(
-                script(answer(call("add", {"a": 1, "b": 2}, "c1")), "it is 3"),
+                Script(answer(ToolCallPart("add", {"a": 1, "b": 2}, "c1")), "it is 3"),
                 tools=[add],
             )
 
@@ -105,7 +104,7 @@ def own_loop() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("own_loop")
-def test_run_sync_starts_and_stops_the_host_each_time(script: Fixture) -> None:
+def test_run_sync_starts_and_stops_the_host_each_time() -> None:
     from pydantic_ai import Agent
 
     from ally_plugins import Host
@@ -114,7 +113,7 @@ def test_run_sync_starts_and_stops_the_host_each_time(script: Fixture) -> None:
     host = Host(home=None, discover=False)
     seen: list[str] = []
     host.stream.subscribe("*", lambda event: seen.append(event.type))
-    agent = Agent(script("one", "two").model, capabilities=[AllyPlugins(host)])
+    agent = Agent(Script("one", "two").model, capabilities=[AllyPlugins(host)])
     first = agent.run_sync("hello")
     assert host.loop is None
     assert agent.run_sync("again", message_history=first.all_messages()).output == "two"
@@ -123,11 +122,11 @@ def test_run_sync_starts_and_stops_the_host_each_time(script: Fixture) -> None:
     assert [kind for kind in seen if not kind.startswith("SESSION")] == TURN * 2
 
 
-def test_the_model_s_thoughts_counts_and_window_are_told(live: Fixture, script: Fixture, go: Fixture) -> None:
+def test_the_model_s_thoughts_counts_and_window_are_told() -> None:
     async def main() -> None:
         async with live() as bench:
             thinking = ModelResponse(parts=[ThinkingPart("hm"), TextPart("yes")], finish_reason="stop")
-            agent = bench.agent(script(thinking), context_window=100)
+            agent = bench.agent(Script(thinking), context_window=100)
             await agent.run("hello")
             assert [event.thinking for event in bench.of(ThoughtComplete)] == ["hm"]
             assert [event.content for event in bench.of(AssistantMessage)] == ["yes"]
@@ -142,12 +141,10 @@ def test_the_model_s_thoughts_counts_and_window_are_told(live: Fixture, script: 
     go(main())
 
 
-def test_messages_are_mirrored_once_with_the_ids_that_events_name(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
-) -> None:
+def test_messages_are_mirrored_once_with_the_ids_that_events_name() -> None:
     async def main() -> None:
         async with live() as bench:
-            steps = script(answer("I look", call("_look", {}, "c1")), "done", "and done")
+            steps = Script(answer("I look", ToolCallPart("_look", {}, "c1")), "done", "and done")
             agent = bench.agent(steps, tools=[_look])
 
             result = await agent.run("hello")
@@ -164,22 +161,21 @@ def test_messages_are_mirrored_once_with_the_ids_that_events_name(
             ]
             ids = {message.id: message.content for message in session.conversation.messages}
             assert len(ids) == len(said)
-            for event in [*bench.of(UserMessage), *bench.of(AssistantMessage)]:
-                assert ids[event.message_id] == event.content
+            said_by_both: list[UserMessage | AssistantMessage] = [*bench.of(UserMessage), *bench.of(AssistantMessage)]
+            for event in said_by_both:
+                assert ids[str(event.message_id)] == event.content
 
     go(main())
 
 
-def test_an_error_of_a_tool_ends_the_call_and_the_agent(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
-) -> None:
+def test_an_error_of_a_tool_ends_the_call_and_the_agent() -> None:
     async def main() -> None:
         async with live() as bench:
 
             def boom() -> str:
                 raise ZeroDivisionError("by nothing")
 
-            agent = bench.agent(script(answer(call("boom", {}, "c1"))), tools=[boom])
+            agent = bench.agent(Script(answer(ToolCallPart("boom", {}, "c1"))), tools=[boom])
 
             with pytest.raises(ZeroDivisionError):
                 await agent.run("hello")
@@ -190,10 +186,10 @@ def test_an_error_of_a_tool_ends_the_call_and_the_agent(
     go(main())
 
 
-def test_an_error_of_the_model_is_a_response_without_counts(live: Fixture, script: Fixture, go: Fixture) -> None:
+def test_an_error_of_the_model_is_a_response_without_counts() -> None:
     async def main() -> None:
         async with live() as bench:
-            agent = bench.agent(script(OSError("no route")))
+            agent = bench.agent(Script(OSError("no route")))
             with pytest.raises(OSError, match="no route"):
                 await agent.run("hello")
             (told,), (ended,) = bench.of(Responded), bench.of(AgentEnd)
@@ -203,9 +199,7 @@ def test_an_error_of_the_model_is_a_response_without_counts(live: Fixture, scrip
     go(main())
 
 
-def test_a_cancelled_run_ends_its_tools_and_its_agent(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
-) -> None:
+def test_a_cancelled_run_ends_its_tools_and_its_agent() -> None:
     async def main() -> None:
         async with live() as bench:
             waiting = asyncio.Semaphore(0)
@@ -215,7 +209,9 @@ def test_a_cancelled_run_ends_its_tools_and_its_agent(
                 await asyncio.Event().wait()
                 return "never"
 
-            agent = bench.agent(script(answer(call("wait", {}, "c1"), call("wait", {}, "c2"))), tools=[wait])
+            agent = bench.agent(
+                Script(answer(ToolCallPart("wait", {}, "c1"), ToolCallPart("wait", {}, "c2"))), tools=[wait]
+            )
 
             run = asyncio.ensure_future(agent.run("hello"))
             await waiting.acquire()
@@ -232,12 +228,10 @@ def test_a_cancelled_run_ends_its_tools_and_its_agent(
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_leaving_an_iteration_early_ends_the_agent(
-    steps: int, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
-) -> None:
+def test_leaving_an_iteration_early_ends_the_agent(steps: int) -> None:
     async def main() -> None:
         async with live() as bench:
-            agent = bench.agent(script(answer(call("_look", {}, "c1")), "done"), tools=[_look])
+            agent = bench.agent(Script(answer(ToolCallPart("_look", {}, "c1")), "done"), tools=[_look])
 
             async with agent.iter("hello") as run:
                 seen = 0
@@ -251,10 +245,10 @@ def test_leaving_an_iteration_early_ends_the_agent(
     go(main())
 
 
-def test_leaving_a_stream_early_tells_that_the_answer_was_cut(live: Fixture, script: Fixture, go: Fixture) -> None:
+def test_leaving_a_stream_early_tells_that_the_answer_was_cut() -> None:
     async def main() -> None:
         async with live() as bench:
-            agent = bench.agent(script("one two three four"))
+            agent = bench.agent(Script("one two three four"))
             async with agent.run_stream("hello") as result:
                 async for _ in result.stream_text(delta=True, debounce_by=None):
                     break
@@ -264,9 +258,7 @@ def test_leaving_a_stream_early_tells_that_the_answer_was_cut(live: Fixture, scr
     go(main())
 
 
-def test_a_sub_agent_works_in_the_session_of_the_agent_that_called_it(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
-) -> None:
+def test_a_sub_agent_works_in_the_session_of_the_agent_that_called_it() -> None:
     async def main() -> None:
         async with live() as bench:
 
@@ -276,8 +268,10 @@ def test_a_sub_agent_works_in_the_session_of_the_agent_that_called_it(
             async def delegate(task: str) -> str:
                 return str((await inner.run(task)).output)
 
-            inner = bench.agent(script(answer(call("read", {}, "i1")), "found it"), name="finder", tools=[read])
-            outer = bench.agent(script(answer(call("delegate", {"task": "find"}, "c1")), "done"), tools=[delegate])
+            inner = bench.agent(Script(answer(ToolCallPart("read", {}, "i1")), "found it"), name="finder", tools=[read])
+            outer = bench.agent(
+                Script(answer(ToolCallPart("delegate", {"task": "find"}, "c1")), "done"), tools=[delegate]
+            )
             result = await outer.run("hello")
             assert result.output == "done"
             assert len(bench.host.sessions) == 1

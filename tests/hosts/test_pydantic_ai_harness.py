@@ -3,23 +3,22 @@ agent's todos, and what it says of a failure is one to plugins."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from pydantic_ai.messages import ToolCallPart
 
 from ally_plugins import DiffPreview, PermissionQuestion, TodoUpdate, ToolCallEnd, file_preview
+from tests.hosts.scripted import Script, answer, live, returns_of
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytest.importorskip("pydantic_ai_harness")
 
-Fixture = Any
 
-
-def test_the_harness_s_edits_are_shown_and_asked_about_before_they_are_made(
-    tmp_path: Path, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
-) -> None:
+def test_the_harness_s_edits_are_shown_and_asked_about_before_they_are_made(tmp_path: Path) -> None:
     from pydantic_ai.capabilities import LocalWorkspace
     from pydantic_ai_harness.filesystem import FileSystem
 
@@ -34,7 +33,9 @@ def test_the_harness_s_edits_are_shown_and_asked_about_before_they_are_made(
 
     async def main() -> None:
         async with live() as bench:
-            steps = script(answer(call("edit_file", {"path": "a.txt", "old_text": "one", "new_text": "1"}, "c1")), "ok")
+            steps = Script(
+                answer(ToolCallPart("edit_file", {"path": "a.txt", "old_text": "one", "new_text": "1"}, "c1")), "ok"
+            )
             agent = bench.agent(
                 steps,
                 capabilities=[LocalWorkspace(tmp_path), FileSystem()],
@@ -43,7 +44,7 @@ def test_the_harness_s_edits_are_shown_and_asked_about_before_they_are_made(
                 approve=approve,
             )
             result = await agent.run("go")
-            assert target.read_text() == "1 two", returns(result.all_messages())
+            assert target.read_text() == "1 two", returns_of(result.all_messages())
             (diff,) = bench.of(DiffPreview)
             assert (diff.old_content, diff.new_content, diff.call_id) == ("one two", "1 two", "c1")
             assert [question.diff for question in asked] == [diff]
@@ -51,20 +52,18 @@ def test_the_harness_s_edits_are_shown_and_asked_about_before_they_are_made(
     go(main())
 
 
-def test_the_harness_s_plan_is_told_as_todos(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
-) -> None:
+def test_the_harness_s_plan_is_told_as_todos() -> None:
     from pydantic_ai_harness.planning import Planning
 
     async def main() -> None:
         async with live() as bench:
             plan = [{"id": "a", "content": "look"}, {"id": "b", "content": "mend", "active_form": "Mending"}]
             update = {"task_id": "a", "status": "completed"}
-            steps = script(
-                answer(call("write_plan", {"items": plan}, "c1")),
-                answer(call("read_plan", {}, "c2")),
-                answer(call("update_task_status", update, "c3")),
-                answer(call("remove_task", {"task_id": "b"}, "c4")),
+            steps = Script(
+                answer(ToolCallPart("write_plan", {"items": plan}, "c1")),
+                answer(ToolCallPart("read_plan", {}, "c2")),
+                answer(ToolCallPart("update_task_status", update, "c3")),
+                answer(ToolCallPart("remove_task", {"task_id": "b"}, "c4")),
                 "done",
             )
             await bench.agent(steps, capabilities=[Planning()]).run("go", conversation_id="s1")
@@ -89,30 +88,26 @@ COMMANDS = {
 }
 
 
-def test_a_command_that_fails_is_a_failure_to_plugins_and_its_output_the_models(
-    tmp_path: Path, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
-) -> None:
+def test_a_command_that_fails_is_a_failure_to_plugins_and_its_output_the_models(tmp_path: Path) -> None:
     from pydantic_ai.capabilities import LocalWorkspace
     from pydantic_ai_harness.shell import Shell
 
     async def main() -> None:
         async with live() as bench:
             calls = [
-                answer(call("run_command", {"command": command, "timeout_seconds": 1.0}, f"c{number}"))
+                answer(ToolCallPart("run_command", {"command": command, "timeout_seconds": 1.0}, f"c{number}"))
                 for number, command in enumerate(COMMANDS)
             ]
-            agent = bench.agent(script(*calls, "ok"), capabilities=[LocalWorkspace(tmp_path), Shell()])
+            agent = bench.agent(Script(*calls, "ok"), capabilities=[LocalWorkspace(tmp_path), Shell()])
             result = await agent.run("go")
             assert [(event.success, event.error) for event in bench.of(ToolCallEnd)] == list(COMMANDS.values())
-            said = returns(result.all_messages())
+            said = returns_of(result.all_messages())
             assert said["c3"].content == "[stdout]\nout\n\n[stderr]\nerr\n\n[exit code: 3]"
 
     go(main())
 
 
-def test_a_file_that_is_not_there_is_a_failure_to_plugins(
-    tmp_path: Path, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
-) -> None:
+def test_a_file_that_is_not_there_is_a_failure_to_plugins(tmp_path: Path) -> None:
     from pydantic_ai.capabilities import LocalWorkspace
     from pydantic_ai_harness.filesystem import FileSystem
 
@@ -120,26 +115,24 @@ def test_a_file_that_is_not_there_is_a_failure_to_plugins(
 
     async def main() -> None:
         async with live() as bench:
-            calls = [call("read_file", {"path": path}, path) for path in ("gone.txt", "a.txt")]
-            steps = script(*map(answer, calls), "ok")
+            calls = [ToolCallPart("read_file", {"path": path}, path) for path in ("gone.txt", "a.txt")]
+            steps = Script(*map(answer, calls), "ok")
             agent = bench.agent(steps, capabilities=[LocalWorkspace(tmp_path), FileSystem()])
             result = await agent.run("go")
             ends = [(event.success, event.error) for event in bench.of(ToolCallEnd)]
             assert ends == [(False, "Path not found: gone.txt"), (True, None)]
-            assert returns(result.all_messages())["gone.txt"].content == "Path not found: gone.txt"
+            assert returns_of(result.all_messages())["gone.txt"].content == "Path not found: gone.txt"
 
     go(main())
 
 
-def test_a_tool_that_only_prints_the_same_words_is_no_failure(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
-) -> None:
+def test_a_tool_that_only_prints_the_same_words_is_no_failure() -> None:
     def run_command() -> str:
         return "(no output)\n[exit code: 1]"
 
     async def main() -> None:
         async with live() as bench:
-            agent = bench.agent(script(answer(call("run_command", {}, "c1")), "ok"), tools=[run_command])
+            agent = bench.agent(Script(answer(ToolCallPart("run_command", {}, "c1")), "ok"), tools=[run_command])
             await agent.run("go")
             assert [event.success for event in bench.of(ToolCallEnd)] == [True]
 

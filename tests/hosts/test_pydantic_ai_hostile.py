@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic_ai import Agent, BinaryContent, Tool, ToolReturn
 from pydantic_ai.capabilities import AbstractCapability, HandleDeferredToolCalls
 from pydantic_ai.exceptions import ModelRetry, RunCancelled, ToolFailed
-from pydantic_ai.messages import ModelMessage, ModelRequest
+from pydantic_ai.messages import ModelMessage, ModelRequest, ToolCallPart, UserPromptPart
 
 from ally_plugins import (
     AgentEnd,
@@ -33,8 +33,9 @@ from ally_plugins import (
 from ally_plugins.adapters.kit.live import IDLE_SESSIONS
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from ally_plugins.contract.values.shown import media
-
-Fixture = Any
+from tests.hosts.scripted import Script, answer, live, make_free, returns_of
+from tests.kit.hosts import make_plugin
+from tests.kit.waiting import go
 
 IMAGE = BinaryContent(b"\x89PNG....", media_type="image/png")
 
@@ -49,9 +50,7 @@ class Answer(BaseModel):
     number: int
 
 
-def test_a_host_that_stops_in_the_middle_refuses_and_the_run_ends(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
-) -> None:
+def test_a_host_that_stops_in_the_middle_refuses_and_the_run_ends() -> None:
     async def main() -> None:
         host = Host(home=None, discover=False)
         await host.start()
@@ -60,26 +59,26 @@ def test_a_host_that_stops_in_the_middle_refuses_and_the_run_ends(
             await host.stop()
             return "stopped"
 
-        steps = script(answer(call("stop", {}, "c1")), answer(call("look", {}, "c2")), "done")
+        steps = Script(answer(ToolCallPart("stop", {}, "c1")), answer(ToolCallPart("look", {}, "c2")), "done")
         tools: list[Any] = [stop, giving("look", "tree")]
         agent = Agent(steps.model, tools=tools, capabilities=[AllyPlugins(host)])
         result = await agent.run("go")
         assert result.output == "done"
-        found = returns(result.all_messages())
+        found = returns_of(result.all_messages())
         assert found["c1"].outcome == "failed"  # nobody can say whether its output may be seen
         assert found["c2"].content == "not run: the host of the plugins has stopped, nobody can decide"
 
     go(main())
 
 
-def test_a_host_of_another_loop_is_refused_with_the_way_out(script: Fixture, go: Fixture) -> None:
+def test_a_host_of_another_loop_is_refused_with_the_way_out() -> None:
     host = Host(home=None, discover=False)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
         asyncio.run_coroutine_threadsafe(host.start(), loop).result(30)
-        agent = Agent(script("never").model, capabilities=[AllyPlugins(host)])
+        agent = Agent(Script("never").model, capabilities=[AllyPlugins(host)])
         with pytest.raises(HostError, match="runs on another event loop"):
             go(agent.run("go"))
     finally:
@@ -89,9 +88,7 @@ def test_a_host_of_another_loop_is_refused_with_the_way_out(script: Fixture, go:
         loop.close()
 
 
-def test_two_runs_of_one_conversation_each_have_an_end(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
-) -> None:
+def test_two_runs_of_one_conversation_each_have_an_end() -> None:
     async def main() -> None:
         async with live() as bench:
             both = asyncio.Barrier(2)
@@ -100,7 +97,7 @@ def test_two_runs_of_one_conversation_each_have_an_end(
                 await both.wait()
                 return "met"
 
-            steps = script(answer(call("meet", {}, "c1")), answer(call("meet", {}, "c2")))
+            steps = Script(answer(ToolCallPart("meet", {}, "c1")), answer(ToolCallPart("meet", {}, "c2")))
             agent = bench.agent(steps, tools=[meet])
             await asyncio.gather(agent.run("one", conversation_id="s1"), agent.run("two", conversation_id="s1"))
             assert {event.instance_id for event in bench.of(AgentStart)} == {
@@ -111,9 +108,7 @@ def test_two_runs_of_one_conversation_each_have_an_end(
     go(main())
 
 
-def test_a_run_that_a_tool_leaves_behind_is_a_conversation_of_its_own(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
-) -> None:
+def test_a_run_that_a_tool_leaves_behind_is_a_conversation_of_its_own() -> None:
     async def main() -> None:
         async with live() as bench:
             may_go_on = asyncio.Event()
@@ -121,7 +116,7 @@ def test_a_run_that_a_tool_leaves_behind_is_a_conversation_of_its_own(
 
             async def later() -> None:
                 await may_go_on.wait()
-                await bench.agent(script("later")).run("on my own", conversation_id="s2")
+                await bench.agent(Script("later")).run("on my own", conversation_id="s2")
 
             def leave() -> str:
                 return "left"
@@ -130,7 +125,7 @@ def test_a_run_that_a_tool_leaves_behind_is_a_conversation_of_its_own(
                 left.append(asyncio.create_task(later()))
                 return leave()
 
-            agent = bench.agent(script(answer(call("start", {}, "c1")), "done"), tools=[start])
+            agent = bench.agent(Script(answer(ToolCallPart("start", {}, "c1")), "done"), tools=[start])
             await agent.run("go", conversation_id="s1")
             may_go_on.set()
             await left[0]
@@ -139,32 +134,31 @@ def test_a_run_that_a_tool_leaves_behind_is_a_conversation_of_its_own(
     go(main())
 
 
-def test_an_image_stays_with_the_words_that_a_transform_made(
-    live: Fixture, script: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    shout = plugin(ally_transform_user_message=lambda self, message: Replace(evolve(message, content="REDACTED")))
+def test_an_image_stays_with_the_words_that_a_transform_made() -> None:
+    shout = make_plugin(ally_transform_user_message=lambda self, message: Replace(evolve(message, content="REDACTED")))
 
     async def main() -> None:
         async with live({"p": shout}, {"p": ["transform:user_message"]}) as bench:
-            steps = script("nice")
+            steps = Script("nice")
             await bench.agent(steps).run(["look at", IMAGE, "please"])
             (request,) = steps.seen[0]
+            assert isinstance(request.parts[0], UserPromptPart)
             assert request.parts[0].content == ["REDACTED", IMAGE]
             assert bench.of(UserMessage)[0].content == "REDACTED"
 
     go(main())
 
 
-def test_a_message_that_a_transform_blocks_begins_nothing(
-    live: Fixture, script: Fixture, plugin: Fixture, free: Fixture, go: Fixture
-) -> None:
+def test_a_message_that_a_transform_blocks_begins_nothing() -> None:
     def broken(self: Any, message: Any) -> Any:
         raise ValueError("no")
 
     async def main() -> None:
-        blocking = free(plugin(ally_transform_user_message=broken), "transform:user_message", on_error="block")
+        blocking = make_free(
+            make_plugin(ally_transform_user_message=broken), "transform:user_message", on_error="block"
+        )
         async with live({"p": blocking}) as bench:
-            steps = script("never")
+            steps = Script("never")
             with pytest.raises(GateRefused, match="p"):
                 await bench.agent(steps).run("secret")
             assert (steps.seen, bench.of(AgentStart), bench.of(UserMessage)) == ([], [], [])
@@ -173,9 +167,7 @@ def test_a_message_that_a_transform_blocks_begins_nothing(
     go(main())
 
 
-def test_results_of_every_kind_are_told_in_words_and_come_back_as_they_were(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
-) -> None:
+def test_results_of_every_kind_are_told_in_words_and_come_back_as_they_were() -> None:
     made: dict[str, Any] = {
         "model": Answer(number=1),
         "image": IMAGE,
@@ -189,8 +181,8 @@ def test_results_of_every_kind_are_told_in_words_and_come_back_as_they_were(
     async def main() -> None:
         async with live() as bench:
             tools = [giving(name, value) for name, value in made.items()]
-            many = answer(*(call(name, {}, name) for name in made))
-            result = await bench.agent(script(many, "done"), tools=tools).run("go")
+            many = answer(*(ToolCallPart(name, {}, name) for name in made))
+            result = await bench.agent(Script(many, "done"), tools=tools).run("go")
             ends = {event.call_id: event for event in bench.of(ToolCallEnd)}
             assert [(event.call_id, event.error) for event in ends.values() if not event.success] == []
             assert (ends["model"].output, ends["model"].result["data"]) == ('{"number":1}', {"number": 1})
@@ -201,14 +193,12 @@ def test_results_of_every_kind_are_told_in_words_and_come_back_as_they_were(
             assert ends["infinite"].output == ""  # the framework says null to the model
             assert ends["returned"].output == f'{{"a":1}}\nmore\n{json.dumps(shown, separators=(",", ":"))}'
             assert "PNG" not in str(bench.events)
-            assert returns(result.all_messages())["image"].content == IMAGE
+            assert returns_of(result.all_messages())["image"].content == IMAGE
 
     go(main())
 
 
-def test_transforms_change_what_the_model_reads_of_results_and_failures(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_transforms_change_what_the_model_reads_of_results_and_failures() -> None:
     def redact(self: Any, call: Any, result: Any) -> Any:
         changes: dict[str, Any] = {"output": result.output.replace("secret", "***")}
         if result.error is not None:
@@ -224,16 +214,18 @@ def test_transforms_change_what_the_model_reads_of_results_and_failures(
         raise ToolFailed("the secret is out")
 
     async def main() -> None:
-        async with live({"p": plugin(ally_transform_tool_output=redact)}, {"p": ["transform:tool_output"]}) as bench:
+        async with live(
+            {"p": make_plugin(ally_transform_tool_output=redact)}, {"p": ["transform:tool_output"]}
+        ) as bench:
             tools = [
                 Tool(lambda: {"key": "secret"}, name="data"),
                 Tool(lambda: ToolReturn("a secret", content="and a secret"), name="both"),
                 retry,
                 fail,
             ]
-            many = answer(*(call(name, {}, name) for name in ("data", "both", "retry", "fail")))
-            result = await bench.agent(script(many, "done"), tools=tools).run("go")
-            found = returns(result.all_messages())
+            many = answer(*(ToolCallPart(name, {}, name) for name in ("data", "both", "retry", "fail")))
+            result = await bench.agent(Script(many, "done"), tools=tools).run("go")
+            found = returns_of(result.all_messages())
             assert found["data"].content == {"key": "***"}
             assert found["both"].content == "a ***\nand a ***"
             assert (found["retry"].content, found["retry"].outcome) == ("try the *** door", "retried")
@@ -243,29 +235,25 @@ def test_transforms_change_what_the_model_reads_of_results_and_failures(
     go(main())
 
 
-def test_another_capability_answers_what_nobody_was_there_to_agree_to(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    careful = plugin(ally_gate_tool_call=lambda self, call: Ask("it looks odd"))
+def test_another_capability_answers_what_nobody_was_there_to_agree_to() -> None:
+    careful = make_plugin(ally_gate_tool_call=lambda self, call: Ask("it looks odd"))
 
     async def main() -> None:
         async with live({"p": careful}, {"p": ["gate:tool_call"]}) as bench:
             handler: AbstractCapability[Any] = HandleDeferredToolCalls(
                 handler=lambda ctx, requests: requests.build_results(approve_all=True)
             )
-            steps = script(answer(call("look", {}, "c1")), "done")
+            steps = Script(answer(ToolCallPart("look", {}, "c1")), "done")
             agent = bench.agent(steps, tools=[Tool(lambda: "tree", name="look")], capabilities=[handler])
             result = await agent.run("go")
-            assert returns(result.all_messages())["c1"].content == "tree"
+            assert returns_of(result.all_messages())["c1"].content == "tree"
             assert [event.choice for event in bench.of(PermissionResponse)] == ["allow"]
 
     go(main())
 
 
-def test_a_history_that_another_capability_shortens_is_read_anew(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    puppet = plugin()
+def test_a_history_that_another_capability_shortens_is_read_anew() -> None:
+    puppet = make_plugin()
 
     class Shorten(AbstractCapability[Any]):
         async def before_model_request(self, ctx: Any, request_context: Any) -> Any:
@@ -275,7 +263,7 @@ def test_a_history_that_another_capability_shortens_is_read_anew(
 
     async def main() -> None:
         async with live({"p": puppet}, {"p": ["get_context:messages"]}) as bench:
-            agent = bench.agent(script("one", "two"), capabilities=[Shorten()])
+            agent = bench.agent(Script("one", "two"), capabilities=[Shorten()])
             first = await agent.run("hello", conversation_id="s1")
             before: Context = await puppet.ally.get_context(["messages"], session_id="s1")
             await agent.run("again", message_history=first.all_messages())
@@ -286,10 +274,8 @@ def test_a_history_that_another_capability_shortens_is_read_anew(
     go(main())
 
 
-def test_context_is_read_by_what_is_new(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    puppet = plugin()
+def test_context_is_read_by_what_is_new() -> None:
+    puppet = make_plugin()
 
     async def main() -> None:
         async with live({"p": puppet}, {"p": ["get_context:messages", "get_context:is_processing"]}) as bench:
@@ -299,7 +285,7 @@ def test_context_is_read_by_what_is_new(
                 found.append(await puppet.ally.get_context(["messages", "is_processing"]))
                 return "tree"
 
-            agent = bench.agent(script(answer("I look", call("look", {}, "c1")), "done"), tools=[look])
+            agent = bench.agent(Script(answer("I look", ToolCallPart("look", {}, "c1")), "done"), tools=[look])
             await agent.run("hello", conversation_id="s1")
             (within,) = found
             assert [message.content for message in within.messages] == ["hello", "I look"]
@@ -314,12 +300,10 @@ def test_context_is_read_by_what_is_new(
     go(main())
 
 
-def test_sessions_that_are_idle_for_long_are_closed_and_found_again(
-    live: Fixture, script: Fixture, go: Fixture
-) -> None:
+def test_sessions_that_are_idle_for_long_are_closed_and_found_again() -> None:
     async def main() -> None:
         async with live() as bench:
-            agent = bench.agent(script())
+            agent = bench.agent(Script())
             for n in range(IDLE_SESSIONS + 3):
                 await agent.run("hello", conversation_id=f"s{n}")
             assert len(bench.host.sessions) == IDLE_SESSIONS
@@ -331,9 +315,7 @@ def test_sessions_that_are_idle_for_long_are_closed_and_found_again(
     go(main())
 
 
-def test_structured_output_and_output_tools_end_a_turn_as_text_does(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_structured_output_and_output_tools_end_a_turn_as_text_does() -> None:
     said: list[str] = []
 
     async def once(self: Any, event: Any) -> None:
@@ -343,10 +325,10 @@ def test_structured_output_and_output_tools_end_a_turn_as_text_does(
 
     async def main() -> None:
         may = {"p": ["events:*", "add_message:user"]}
-        async with live({"p": plugin(ally_model_response=once)}, may) as bench:
-            steps = script(
-                lambda messages, info: answer(call(info.output_tools[0].name, {"number": 1}, "o1")),
-                lambda messages, info: answer(call(info.output_tools[0].name, {"number": 2}, "o2")),
+        async with live({"p": make_plugin(ally_model_response=once)}, may) as bench:
+            steps = Script(
+                lambda messages, info: answer(ToolCallPart(info.output_tools[0].name, {"number": 1}, "o1")),
+                lambda messages, info: answer(ToolCallPart(info.output_tools[0].name, {"number": 2}, "o2")),
             )
             agent = bench.agent(steps, output_type=Answer)
             async with agent.iter("go", conversation_id="s1") as run:
@@ -361,9 +343,7 @@ def test_structured_output_and_output_tools_end_a_turn_as_text_does(
     go(main())
 
 
-def test_an_interruption_while_the_model_is_asked_leaves_a_history_to_go_on_with(
-    live: Fixture, script: Fixture, go: Fixture
-) -> None:
+def test_an_interruption_while_the_model_is_asked_leaves_a_history_to_go_on_with() -> None:
     from pydantic_ai.models.function import FunctionModel
 
     async def main() -> None:
@@ -384,7 +364,7 @@ def test_an_interruption_while_the_model_is_asked_leaves_a_history_to_go_on_with
             assert not plugins.interrupt("s1")
             (ended,) = bench.of(AgentEnd)
             assert ended.interruption_cause == "enough"
-            steps = script("ok")
+            steps = Script("ok")
             result = await bench.agent(steps).run("again", message_history=stopped.value.all_messages())
             assert result.output == "ok"
             assert all(isinstance(message, ModelRequest) for message in steps.seen[0])

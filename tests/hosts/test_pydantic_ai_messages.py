@@ -29,8 +29,9 @@ from pydantic_ai.models.function import FunctionModel
 from ally_plugins import AgentEnd, HopLimitRefused, PluginMessageReceived, ToolCallStart
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from ally_plugins.host.sessions.inbox import Waiting
-
-Fixture = Any
+from tests.hosts.scripted import Script, answer, live, make_free, returns_of
+from tests.kit.hosts import make_plugin
+from tests.kit.waiting import go
 
 MAY = ["add_message:user", "add_message:system", "add_message:assistant", "events:*", "add_message:trigger_turn"]
 
@@ -60,10 +61,8 @@ def check_history(messages: list[ModelMessage]) -> None:
                 assert isinstance(messages[index - 1], ModelResponse)
 
 
-def test_a_steering_message_enters_behind_all_results_of_the_step_and_stays(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    steering = plugin(ally_tool_call_start=told())
+def test_a_steering_message_enters_behind_all_results_of_the_step_and_stays() -> None:
+    steering = make_plugin(ally_tool_call_start=told())
 
     async def main() -> None:
         async with live({"p": steering}, {"p": MAY}) as bench:
@@ -72,7 +71,7 @@ def test_a_steering_message_enters_behind_all_results_of_the_step_and_stays(
                 await bench.host.sessions[session].drained()
                 return "slow"
 
-            steps = script(answer(call("slow", {}, "c1"), call("slow", {}, "c2")), "ok")
+            steps = Script(answer(ToolCallPart("slow", {}, "c1"), ToolCallPart("slow", {}, "c2")), "ok")
             session = "s1"
             result = await bench.agent(steps, tools=[slow]).run("go", conversation_id=session)
             assert steps.texts() == ["go", "slow", "slow", "[plugin p] watch out", "[plugin p] watch out"]
@@ -84,9 +83,7 @@ def test_a_steering_message_enters_behind_all_results_of_the_step_and_stays(
     go(main())
 
 
-def test_a_follow_up_takes_the_ending_turn_further(
-    live: Fixture, script: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_a_follow_up_takes_the_ending_turn_further() -> None:
     done: list[bool] = []
 
     async def once(self: Any, event: Any) -> None:
@@ -95,18 +92,19 @@ def test_a_follow_up_takes_the_ending_turn_further(
             await self.ally.add_message("user", "and the tests?", deliver_as="follow_up")
 
     async def main() -> None:
-        async with live({"p": plugin(ally_assistant_message=once)}, {"p": MAY}) as bench:
+        async with live({"p": make_plugin(ally_assistant_message=once)}, {"p": MAY}) as bench:
 
             async def slowly(session: str) -> None:
                 await bench.host.sessions[session].drained()
 
-            steps = script("done", "tests too")
+            steps = Script("done", "tests too")
             agent = bench.agent(steps)
             waiting = agent.iter("go", conversation_id="s1")
             async with waiting as run:
                 async for _ in run:
                     if "s1" in bench.host.sessions:
                         await slowly("s1")
+            assert run.result is not None
             assert run.result.output == "tests too"
             assert steps.texts() == ["go", "done", "[plugin p] and the tests?"]
             assert len(bench.of(AgentEnd)) == 1
@@ -115,14 +113,12 @@ def test_a_follow_up_takes_the_ending_turn_further(
     go(main())
 
 
-def test_a_message_for_the_next_turn_comes_with_the_person_s(
-    live: Fixture, script: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    puppet = plugin()
+def test_a_message_for_the_next_turn_comes_with_the_person_s() -> None:
+    puppet = make_plugin()
 
     async def main() -> None:
         async with live({"p": puppet}, {"p": MAY}) as bench:
-            steps = script("one", "two")
+            steps = Script("one", "two")
             agent = bench.agent(steps)
             first = await agent.run("hello", conversation_id="s1")
             await puppet.ally.add_message("user", "by the way", deliver_as="next_turn", session_id="s1")
@@ -135,14 +131,12 @@ def test_a_message_for_the_next_turn_comes_with_the_person_s(
 
 
 @pytest.mark.parametrize("role", ["user", "system", "assistant"])
-def test_a_stored_history_keeps_who_said_it_and_a_second_delivery_is_folded(
-    role: str, live: Fixture, script: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    puppet = plugin()
+def test_a_stored_history_keeps_who_said_it_and_a_second_delivery_is_folded(role: str) -> None:
+    puppet = make_plugin()
 
     async def main() -> None:
         async with live({"p": puppet}, {"p": MAY}) as bench:
-            agent = bench.agent(script("one", "two", "three"))
+            agent = bench.agent(Script("one", "two", "three"))
             first = await agent.run("hello", conversation_id="s1")
             receipt = await puppet.ally.add_message(role, "mind this", session_id="s1")
             again = await agent.run("next", message_history=first.all_messages())
@@ -152,7 +146,7 @@ def test_a_stored_history_keeps_who_said_it_and_a_second_delivery_is_folded(
             is_system = any(isinstance(part, SystemPromptPart) for each in again.all_messages() for part in each.parts)
             assert is_system is (role == "system")
         async with live({"p": puppet}, {"p": MAY}) as bench:  # after a crash that lost the mark of the delivery
-            steps = script("three")
+            steps = Script("three")
             agent = bench.agent(steps)
             kept = Waiting(
                 id=receipt.id,
@@ -175,10 +169,8 @@ def test_a_stored_history_keeps_who_said_it_and_a_second_delivery_is_folded(
     go(main())
 
 
-def test_a_message_that_was_lost_with_its_run_comes_with_the_next(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    puppet = plugin()
+def test_a_message_that_was_lost_with_its_run_comes_with_the_next() -> None:
+    puppet = make_plugin()
 
     async def main() -> None:
         async with live({"p": puppet}, {"p": MAY}) as bench:
@@ -190,7 +182,7 @@ def test_a_message_that_was_lost_with_its_run_comes_with_the_next(
             def fail(messages: Any, info: Any) -> Any:
                 raise OSError("the model is gone")
 
-            steps = script(answer(call("note", {}, "c1")), fail, "ok")
+            steps = Script(answer(ToolCallPart("note", {}, "c1")), fail, "ok")
             agent = bench.agent(steps, tools=[note])
             with pytest.raises(OSError, match="the model is gone"):
                 await agent.run("hello", conversation_id="s1")
@@ -200,12 +192,12 @@ def test_a_message_that_was_lost_with_its_run_comes_with_the_next(
     go(main())
 
 
-def test_a_trigger_wakes_the_idle_agent(live: Fixture, script: Fixture, plugin: Fixture, go: Fixture) -> None:
-    puppet = plugin()
+def test_a_trigger_wakes_the_idle_agent() -> None:
+    puppet = make_plugin()
 
     async def main() -> None:
         async with live({"p": puppet}, {"p": MAY}) as bench:
-            steps = script("one", "two")
+            steps = Script("one", "two")
             agent = bench.agent(steps)
             plugins = AllyPlugins(bench.host)
             first = await agent.run("hello", conversation_id="s1")
@@ -221,15 +213,15 @@ def test_a_trigger_wakes_the_idle_agent(live: Fixture, script: Fixture, plugin: 
     go(main())
 
 
-def test_a_plugin_that_may_interrupts_and_the_history_can_be_gone_on_with(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, returns: Fixture, go: Fixture
-) -> None:
+def test_a_plugin_that_may_interrupts_and_the_history_can_be_gone_on_with() -> None:
     async def stop(self: Any, event: ToolCallStart) -> None:
         if event.call_id == "c2":
             await self.ally.request_action("interrupt", {"reason": "it loops"})
 
     async def main() -> None:
-        async with live({"p": plugin(ally_tool_call_start=stop)}, {"p": [*MAY, "request_action:interrupt"]}) as bench:
+        async with live(
+            {"p": make_plugin(ally_tool_call_start=stop)}, {"p": [*MAY, "request_action:interrupt"]}
+        ) as bench:
 
             async def quick() -> str:
                 return "quick"
@@ -238,7 +230,7 @@ def test_a_plugin_that_may_interrupts_and_the_history_can_be_gone_on_with(
                 await asyncio.Event().wait()
                 return "never"
 
-            steps = script(answer(call("quick", {}, "c1"), call("wait", {}, "c2")), "going on")
+            steps = Script(answer(ToolCallPart("quick", {}, "c1"), ToolCallPart("wait", {}, "c2")), "going on")
             agent = bench.agent(steps, tools=[quick, wait])
             with pytest.raises(RunCancelled) as stopped:
                 await agent.run("hello", conversation_id="s1")
@@ -247,15 +239,13 @@ def test_a_plugin_that_may_interrupts_and_the_history_can_be_gone_on_with(
             result = await agent.run("what now?", message_history=stopped.value.all_messages())
             assert result.output == "going on"
             check_history(result.all_messages())
-            assert returns(result.all_messages())["c1"].content == "quick"
-            assert returns(result.all_messages())["c2"].outcome == "interrupted"
+            assert returns_of(result.all_messages())["c1"].content == "quick"
+            assert returns_of(result.all_messages())["c2"].outcome == "interrupted"
 
     go(main())
 
 
-def test_fifty_conversations_at_once_see_nothing_of_each_other(
-    live: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, free: Fixture, go: Fixture
-) -> None:
+def test_fifty_conversations_at_once_see_nothing_of_each_other() -> None:
     async def echo(self: Any, event: ToolCallStart) -> None:
         context = await self.ally.get_context(["messages"])
         texts = {word for message in context.messages for word in message.content.split() if word.startswith("key-")}
@@ -264,11 +254,11 @@ def test_fifty_conversations_at_once_see_nothing_of_each_other(
     may = [*MAY, "get_context:messages"]
 
     async def main() -> None:
-        async with live({"p": free(plugin(ally_tool_call_start=echo), *may)}) as bench:
+        async with live({"p": make_free(make_plugin(ally_tool_call_start=echo), *may)}) as bench:
 
             def model(messages: list[ModelMessage], info: Any) -> ModelResponse:
                 responses = sum(isinstance(message, ModelResponse) for message in messages)
-                made: ModelResponse = answer(call("look", {}, f"c{responses}") if responses < 2 else "done")
+                made: ModelResponse = answer(ToolCallPart("look", {}, f"c{responses}") if responses < 2 else "done")
                 return made
 
             everybody = asyncio.Barrier(50)
@@ -345,22 +335,15 @@ class Injector:
     )
 )
 def test_whatever_plugins_inject_while_tools_run_in_parallel_the_history_stays_valid(
-    live: Fixture,
-    script: Fixture,
-    answer: Fixture,
-    call: Fixture,
-    plugin: Fixture,
-    free: Fixture,
-    go: Fixture,
     injected: list[list[tuple[str, str, str]]],
 ) -> None:
     injector = Injector(injected)
-    busy = plugin(
+    busy = make_plugin(
         ally_tool_call_start=injector.start, ally_tool_call_end=injector.end, ally_assistant_message=injector.said
     )
 
     async def main() -> None:
-        async with live({"p": free(busy, *MAY)}) as bench:
+        async with live({"p": make_free(busy, *MAY)}) as bench:
 
             async def work(n: int) -> str:
                 for _ in range(n):
@@ -368,8 +351,11 @@ def test_whatever_plugins_inject_while_tools_run_in_parallel_the_history_stays_v
                 await injector.inject(busy.ally, "within", n)
                 return f"r{n}"
 
-            two = [answer(*(call("work", {"n": n}, f"c{n + 10 * k}") for n in range(len(injected)))) for k in (1, 2)]
-            steps = script(*two, "done")
+            two = [
+                answer(*(ToolCallPart("work", {"n": n}, f"c{n + 10 * k}") for n in range(len(injected))))
+                for k in (1, 2)
+            ]
+            steps = Script(*two, "done")
             agent = bench.agent(steps, tools=[work])
             result = await agent.run("go", conversation_id="s1")
             result = await agent.run("more", message_history=result.all_messages())

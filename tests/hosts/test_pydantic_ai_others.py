@@ -12,14 +12,15 @@ from pydantic import BaseModel, Field
 from pydantic_ai import Agent, ApprovalRequired, CallDeferred, DeferredToolRequests, ModelRetry, RunContext, Tool
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import ToolFailed
-from pydantic_ai.messages import BinaryContent, ToolReturn
+from pydantic_ai.messages import BinaryContent, ToolCallPart, ToolReturn
 from pydantic_ai.tools import DeferredToolResults, ToolApproved, ToolDefinition
 from pydantic_ai.toolsets import ExternalToolset
 
 from ally_plugins import AgentEnd, Ask, Deny, Replace, ToolCall, ToolCallEnd, ToolCallStart, ToolResult, evolve
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
-
-Fixture = Any
+from tests.hosts.scripted import Script, answer, live, returns_of
+from tests.kit.hosts import make_plugin
+from tests.kit.waiting import go
 
 SECRET = "hunter2"  # noqa: S105 - what a redactor looks for
 
@@ -64,9 +65,7 @@ class Folders:
 
 
 @pytest.mark.parametrize("where", WHERE)
-def test_what_another_capability_changes_after_plugins_were_shown_it_does_not_run(
-    where: str, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_what_another_capability_changes_after_plugins_were_shown_it_does_not_run(where: str) -> None:
     shown: list[Any] = []
     folders = Folders()
 
@@ -74,22 +73,20 @@ def test_what_another_capability_changes_after_plugins_were_shown_it_does_not_ru
         shown.append(call.arguments["folder"])
 
     async def main() -> None:
-        async with live({"p": plugin(ally_gate_tool_call=seen)}, {"p": ["gate:tool_call"]}) as bench:
-            steps = script(answer(call("remove", '{"folder": "/srv/a"}', "c1")), "ok")
+        async with live({"p": make_plugin(ally_gate_tool_call=seen)}, {"p": ["gate:tool_call"]}) as bench:
+            steps = Script(answer(ToolCallPart("remove", '{"folder": "/srv/a"}', "c1")), "ok")
             capabilities = [AllyPlugins(bench.host), Meddler(where)]
             agent = Agent(steps.model, tools=[folders.remove], capabilities=capabilities)
             assert (await agent.run("go")).output == "ok"
             assert shown == ["/srv/a"]
             assert folders.removed == []
-            assert "a capability changed 'folder' after plugins were shown" in bench.of(ToolCallEnd)[0].error
+            assert "a capability changed 'folder' after plugins were shown" in str(bench.of(ToolCallEnd)[0].error)
 
     go(main())
 
 
 @pytest.mark.parametrize("where", ["before_tool_validate", "nowhere"])
-def test_what_a_capability_changes_before_plugins_are_shown_it_runs_as_shown(
-    where: str, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_what_a_capability_changes_before_plugins_are_shown_it_runs_as_shown(where: str) -> None:
     shown: list[Any] = []
     folders = Folders()
 
@@ -97,8 +94,8 @@ def test_what_a_capability_changes_before_plugins_are_shown_it_runs_as_shown(
         shown.append(call.arguments["folder"])
 
     async def main() -> None:
-        async with live({"p": plugin(ally_gate_tool_call=seen)}, {"p": ["gate:tool_call"]}) as bench:
-            steps = script(answer(call("remove", '{"folder": "/srv/a"}', "c1")), "ok")
+        async with live({"p": make_plugin(ally_gate_tool_call=seen)}, {"p": ["gate:tool_call"]}) as bench:
+            steps = Script(answer(ToolCallPart("remove", '{"folder": "/srv/a"}', "c1")), "ok")
             agent = bench.agent(steps, tools=[folders.remove], capabilities=[Meddler(where)])
             await agent.run("go")
             assert shown == folders.removed == ["/etc" if where == "before_tool_validate" else "/srv/a"]
@@ -106,9 +103,7 @@ def test_what_a_capability_changes_before_plugins_are_shown_it_runs_as_shown(
     go(main())
 
 
-def test_a_tool_is_given_what_plugins_were_shown_and_not_what_that_was_read_from(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_a_tool_is_given_what_plugins_were_shown_and_not_what_that_was_read_from() -> None:
     class TwoFaced(dict[str, Any]):
         def items(self) -> Any:
             return {"folder": "/srv/a"}.items()
@@ -119,17 +114,15 @@ def test_a_tool_is_given_what_plugins_were_shown_and_not_what_that_was_read_from
         shown.append(call.arguments["folder"])
 
     async def main() -> None:
-        async with live({"p": plugin(ally_gate_tool_call=seen)}, {"p": ["gate:tool_call"]}) as bench:
-            steps = script(answer(call("remove", TwoFaced(folder="/etc"), "c1")), "ok")
+        async with live({"p": make_plugin(ally_gate_tool_call=seen)}, {"p": ["gate:tool_call"]}) as bench:
+            steps = Script(answer(ToolCallPart("remove", TwoFaced(folder="/etc"), "c1")), "ok")
             await bench.agent(steps, tools=[folders.remove]).run("go")
             assert folders.removed == shown == ["/srv/a"]
 
     go(main())
 
 
-def test_an_approval_with_other_arguments_runs_with_those_and_gates_are_asked_about_them(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_an_approval_with_other_arguments_runs_with_those_and_gates_are_asked_about_them() -> None:
     class Editor(AbstractCapability[Any]):
         id, description, defer_loading = "editor", None, False
 
@@ -144,8 +137,8 @@ def test_an_approval_with_other_arguments_runs_with_those_and_gates_are_asked_ab
         return Ask("it looks odd")
 
     async def main() -> None:
-        async with live({"p": plugin(ally_gate_tool_call=careful)}, {"p": ["gate:tool_call"]}) as bench:
-            steps = script(answer(call("remove", '{"folder": "/"}', "c1")), "ok")
+        async with live({"p": make_plugin(ally_gate_tool_call=careful)}, {"p": ["gate:tool_call"]}) as bench:
+            steps = Script(answer(ToolCallPart("remove", '{"folder": "/"}', "c1")), "ok")
             await bench.agent(steps, tools=[folders.remove], capabilities=[Editor()]).run("go")
             assert folders.removed == ["/srv/b"]
             assert shown == ["/", "/srv/b"]
@@ -158,9 +151,7 @@ def test_an_approval_with_other_arguments_runs_with_those_and_gates_are_asked_ab
 
 
 @pytest.mark.parametrize("is_there", [True, False], ids=["the person is there", "later"])
-def test_a_tool_that_asks_for_an_approval_by_itself_begins_once_and_ends_once(
-    is_there: Fixture, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_a_tool_that_asks_for_an_approval_by_itself_begins_once_and_ends_once(is_there: Any) -> None:
     ran: list[str] = []
 
     def drop(ctx: RunContext[Any], table: str) -> str:
@@ -173,10 +164,12 @@ def test_a_tool_that_asks_for_an_approval_by_itself_begins_once_and_ends_once(
         return "allow"
 
     async def main() -> None:
-        guard = plugin(ally_gate_tool_call=lambda self, call: None)
+        guard = make_plugin(ally_gate_tool_call=lambda self, call: None)
         async with live({"p": guard}, {"p": ["gate:tool_call"]}) as bench:
             options: dict[str, Any] = {"approve": yes} if is_there else {"output_type": [str, DeferredToolRequests]}
-            agent = bench.agent(script(answer(call("drop", {"table": "t"}, "c1")), "ok"), tools=[drop], **options)
+            agent = bench.agent(
+                Script(answer(ToolCallPart("drop", {"table": "t"}, "c1")), "ok"), tools=[drop], **options
+            )
             result = await agent.run("go", conversation_id="s")
             if not is_there:
                 assert bench.of(ToolCallEnd) == []
@@ -210,22 +203,22 @@ def to_home(self: Any, call: ToolCall) -> Any:
 
 @pytest.mark.parametrize("given", [SECRET, ToolFailed(SECRET), ModelRetry(SECRET), ToolReturn("x", content=SECRET)])
 @pytest.mark.parametrize("kind", ["external", "put off"])
-def test_a_call_that_is_carried_out_elsewhere_meets_transforms_gates_and_the_redactor(
-    kind: str, given: Any, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_a_call_that_is_carried_out_elsewhere_meets_transforms_gates_and_the_redactor(kind: str, given: Any) -> None:
     shown: list[Any] = []
 
     def seen(self: Any, call: ToolCall) -> None:
         shown.append(call.arguments["path"])
 
     async def main() -> None:
-        guard = plugin(ally_gate_tool_call=seen, ally_transform_tool_output=redact, ally_transform_tool_input=to_home)
+        guard = make_plugin(
+            ally_gate_tool_call=seen, ally_transform_tool_output=redact, ally_transform_tool_input=to_home
+        )
         grants = ["gate:tool_call", "transform:tool_input", "transform:tool_output"]
         async with live({"p": guard}, {"p": grants}) as bench:
             tools: dict[str, Any] = {"toolsets": [external()]} if kind == "external" else {
                 "tools": [Tool(put_off, name="open_file")]
             }  # fmt: skip
-            steps = script(answer(call("open_file", {"path": "/etc/passwd"}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("open_file", {"path": "/etc/passwd"}, "c1")), "ok")
             capabilities = [AllyPlugins(bench.host)]
             agent = Agent(steps.model, capabilities=capabilities, output_type=[str, DeferredToolRequests], **tools)
             first = await agent.run("go", conversation_id="s")
@@ -244,13 +237,11 @@ def test_a_call_that_is_carried_out_elsewhere_meets_transforms_gates_and_the_red
     go(main())
 
 
-def test_a_call_that_a_gate_denies_is_not_given_to_anybody_else_to_carry_out(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_a_call_that_a_gate_denies_is_not_given_to_anybody_else_to_carry_out() -> None:
     async def main() -> None:
-        guard = plugin(ally_gate_tool_call=lambda self, call: Deny("not there"))
+        guard = make_plugin(ally_gate_tool_call=lambda self, call: Deny("not there"))
         async with live({"p": guard}, {"p": ["gate:tool_call"]}) as bench:
-            steps = script(answer(call("open_file", {"path": "/etc/passwd"}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("open_file", {"path": "/etc/passwd"}, "c1")), "ok")
             capabilities = [AllyPlugins(bench.host)]
             output: Any = [str, DeferredToolRequests]
             agent = Agent(steps.model, toolsets=[external()], capabilities=capabilities, output_type=output)
@@ -295,13 +286,11 @@ FAILURES: dict[str, tuple[Any, list[Any]]] = {
 
 
 @pytest.mark.parametrize(("tool", "others"), FAILURES.values(), ids=FAILURES)
-def test_no_words_of_a_failure_pass_a_redactor(
-    tool: Any, others: Any, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_no_words_of_a_failure_pass_a_redactor(tool: Any, others: Any) -> None:
     async def main() -> None:
-        redactor = plugin(ally_transform_tool_output=redact)
+        redactor = make_plugin(ally_transform_tool_output=redact)
         async with live({"p": redactor}, {"p": ["transform:tool_output"]}) as bench:
-            steps = script(answer(call("look", {}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("look", {}, "c1")), "ok")
             capabilities = [AllyPlugins(bench.host), *others]
             agent = Agent(steps.model, tools=[Tool(tool, name="look")], capabilities=capabilities)
             if tool is broken:
@@ -331,13 +320,11 @@ RESULTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("tool", RESULTS.values(), ids=RESULTS)
-def test_the_model_reads_no_more_of_a_result_than_a_redactor_was_shown(
-    tool: Any, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_the_model_reads_no_more_of_a_result_than_a_redactor_was_shown(tool: Any) -> None:
     async def main() -> None:
-        redactor = plugin(ally_transform_tool_output=redact)
+        redactor = make_plugin(ally_transform_tool_output=redact)
         async with live({"p": redactor}, {"p": ["transform:tool_output"]}) as bench:
-            steps = script(answer(call("look", {}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("look", {}, "c1")), "ok")
             await bench.agent(steps, tools=[Tool(tool, name="look")]).run("go")
             assert SECRET not in str(steps.seen)
             assert bench.of(ToolCallEnd)[0].success
@@ -345,17 +332,15 @@ def test_the_model_reads_no_more_of_a_result_than_a_redactor_was_shown(
     go(main())
 
 
-def test_a_result_that_grows_after_a_redactor_was_shown_it_is_read_as_it_was_shown(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_a_result_that_grows_after_a_redactor_was_shown_it_is_read_as_it_was_shown() -> None:
     rows = ["a"]
 
     def late(self: Any, call: ToolCall, result: ToolResult) -> None:
         rows.append(SECRET)
 
     async def main() -> None:
-        async with live({"p": plugin(ally_transform_tool_output=late)}, {"p": ["transform:tool_output"]}) as bench:
-            steps = script(answer(call("look", {}, "c1")), "ok")
+        async with live({"p": make_plugin(ally_transform_tool_output=late)}, {"p": ["transform:tool_output"]}) as bench:
+            steps = Script(answer(ToolCallPart("look", {}, "c1")), "ok")
             await bench.agent(steps, tools=[Tool(lambda: {"rows": rows}, name="look")]).run("go")
             assert rows == ["a", SECRET]
             assert SECRET not in str(steps.seen[-1])
@@ -363,13 +348,11 @@ def test_a_result_that_grows_after_a_redactor_was_shown_it_is_read_as_it_was_sho
     go(main())
 
 
-def test_what_can_be_read_once_reaches_the_model_where_no_transform_looks_at_it(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
-) -> None:
+def test_what_can_be_read_once_reaches_the_model_where_no_transform_looks_at_it() -> None:
     async def main() -> None:
         async with live() as bench:
-            steps = script(answer(call("look", {}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("look", {}, "c1")), "ok")
             result = await bench.agent(steps, tools=[Tool(lines, name="look")]).run("go")
-            assert returns(result.all_messages())["c1"].content == ["a", SECRET]
+            assert returns_of(result.all_messages())["c1"].content == ["a", SECRET]
 
     go(main())

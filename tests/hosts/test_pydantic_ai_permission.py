@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic_ai import DeferredToolRequests, Tool
+from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import DeferredToolResults, ToolApproved, ToolDenied
 
 from ally_plugins import (
@@ -27,8 +28,9 @@ from ally_plugins import (
     ToolResult,
     evolve,
 )
-
-Fixture = Any
+from tests.hosts.scripted import Script, answer, live, make_free, returns_of
+from tests.kit.hosts import make_plugin
+from tests.kit.waiting import go
 
 
 class Ran:
@@ -52,17 +54,15 @@ def asking(answer: str, asked: list[PermissionQuestion] | None = None) -> Any:
     return approve
 
 
-def test_a_deny_is_the_call_s_result_and_the_tool_does_not_run(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    guard = plugin(ally_gate_tool_call=lambda self, call: Deny(f"not {call.arguments['path']}"))
+def test_a_deny_is_the_call_s_result_and_the_tool_does_not_run() -> None:
+    guard = make_plugin(ally_gate_tool_call=lambda self, call: Deny(f"not {call.arguments['path']}"))
 
     async def main() -> None:
         async with live({"guard": guard}, {"guard": ["gate:tool_call"]}) as bench:
             ran = Ran()
-            steps = script(answer(call("write", {"path": "/etc"}, "c1")), "sorry")
+            steps = Script(answer(ToolCallPart("write", {"path": "/etc"}, "c1")), "sorry")
             result = await bench.agent(steps, tools=[ran.write]).run("go")
-            part = returns(result.all_messages())["c1"]
+            part = returns_of(result.all_messages())["c1"]
             assert (part.outcome, part.content) == ("denied", "not run: guard: not /etc")
             assert ran.with_ == []
             (start,), (end,), (decision,) = bench.of(ToolCallStart), bench.of(ToolCallEnd), bench.of(Decision)
@@ -73,15 +73,13 @@ def test_a_deny_is_the_call_s_result_and_the_tool_does_not_run(
     go(main())
 
 
-def test_arguments_and_results_go_through_transforms_and_only_those_are_told(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_arguments_and_results_go_through_transforms_and_only_those_are_told() -> None:
     seen: list[ToolCall] = []
 
     def gate(self: Any, call: ToolCall) -> None:
         seen.append(call)
 
-    changer = plugin(
+    changer = make_plugin(
         ally_transform_tool_input=lambda self, call: Replace(
             evolve(call, arguments={"path": "safe/place", "text": "x"})
         ),
@@ -93,10 +91,10 @@ def test_arguments_and_results_go_through_transforms_and_only_those_are_told(
         grants = ["gate:tool_call", "transform:tool_input", "transform:tool_output"]
         async with live({"p": changer}, {"p": grants}) as bench:
             ran = Ran()
-            steps = script(answer(call("write", '{"path": "/etc/secret"}', "c1")), "ok")
+            steps = Script(answer(ToolCallPart("write", '{"path": "/etc/secret"}', "c1")), "ok")
             result = await bench.agent(steps, tools=[ran.write]).run("go")
             assert ran.with_ == ["safe/place:x"]
-            assert returns(result.all_messages())["c1"].content == "[hidden]"
+            assert returns_of(result.all_messages())["c1"].content == "[hidden]"
             assert [each.arguments for each in seen] == [{"path": "safe/place", "text": "x"}]
             assert bench.of(ToolCallStart)[0].arguments == {"path": "safe/place", "text": "x"}
             assert bench.of(ToolCallEnd)[0].output == "[hidden]"
@@ -105,42 +103,31 @@ def test_arguments_and_results_go_through_transforms_and_only_those_are_told(
     go(main())
 
 
-def test_transformed_arguments_that_do_not_fit_the_schema_are_told_the_model(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    changer = plugin(ally_transform_tool_input=lambda self, call: Replace(evolve(call, arguments={"nope": 1})))
+def test_transformed_arguments_that_do_not_fit_the_schema_are_told_the_model() -> None:
+    changer = make_plugin(ally_transform_tool_input=lambda self, call: Replace(evolve(call, arguments={"nope": 1})))
 
     async def main() -> None:
         async with live({"p": changer}, {"p": ["transform:tool_input"]}) as bench:
             ran = Ran()
-            steps = script(answer(call("write", {"path": "a"}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("write", {"path": "a"}, "c1")), "ok")
             result = await bench.agent(steps, tools=[ran.write]).run("go")
-            assert returns(result.all_messages())["c1"].outcome == "retried"
+            assert returns_of(result.all_messages())["c1"].outcome == "retried"
             assert ran.with_ == []
 
     go(main())
 
 
-def test_a_withheld_output_reaches_nobody(
-    live: Fixture,
-    script: Fixture,
-    answer: Fixture,
-    call: Fixture,
-    returns: Fixture,
-    plugin: Fixture,
-    free: Fixture,
-    go: Fixture,
-) -> None:
+def test_a_withheld_output_reaches_nobody() -> None:
     def broken(self: Any, call: ToolCall, result: ToolResult) -> Any:
         raise ValueError("cannot redact")
 
-    redactor = free(plugin(ally_transform_tool_output=broken), "transform:tool_output", on_error="block")
+    redactor = make_free(make_plugin(ally_transform_tool_output=broken), "transform:tool_output", on_error="block")
 
     async def main() -> None:
         async with live({"p": redactor}) as bench:
-            steps = script(answer(call("look", {}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("look", {}, "c1")), "ok")
             result = await bench.agent(steps, tools=[Tool(lambda: "top secret", name="look")]).run("go")
-            part = returns(result.all_messages())["c1"]
+            part = returns_of(result.all_messages())["c1"]
             assert part.outcome == "failed"
             assert "withheld" in str(part.content)
             assert "top secret" not in str(result.all_messages()) + str(bench.events)
@@ -149,23 +136,15 @@ def test_a_withheld_output_reaches_nobody(
 
 
 @pytest.mark.parametrize("choice", ["allow", "deny", "always", "nonsense"])
-def test_a_gate_that_asks_has_the_person_asked(
-    choice: str,
-    live: Fixture,
-    script: Fixture,
-    answer: Fixture,
-    call: Fixture,
-    plugin: Fixture,
-    go: Fixture,
-) -> None:
-    careful = plugin(ally_gate_tool_call=lambda self, call: Ask("it looks odd"))
+def test_a_gate_that_asks_has_the_person_asked(choice: str) -> None:
+    careful = make_plugin(ally_gate_tool_call=lambda self, call: Ask("it looks odd"))
     asked: list[PermissionQuestion] = []
 
     async def main() -> None:
         async with live({"careful": careful}, {"careful": ["gate:tool_call"]}) as bench:
             ran = Ran()
-            again = answer(call("write", {"path": "b"}, "c2"))
-            steps = script(answer(call("write", {"path": "a"}, "c1")), again, "ok")
+            again = answer(ToolCallPart("write", {"path": "b"}, "c2"))
+            steps = Script(answer(ToolCallPart("write", {"path": "a"}, "c1")), again, "ok")
             await bench.agent(steps, tools=[ran.write], approve=asking(choice, asked)).run("go")
             assert bool(ran.with_) is (choice in {"allow", "always"})
             assert len(asked) == (1 if choice == "always" else 2)
@@ -180,32 +159,28 @@ def test_a_gate_that_asks_has_the_person_asked(
     go(main())
 
 
-def test_without_a_person_a_question_is_a_deny(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    careful = plugin(ally_gate_tool_call=lambda self, call: Ask("it looks odd"))
+def test_without_a_person_a_question_is_a_deny() -> None:
+    careful = make_plugin(ally_gate_tool_call=lambda self, call: Ask("it looks odd"))
 
     async def main() -> None:
         async with live({"careful": careful}, {"careful": ["gate:tool_call"]}) as bench:
             ran = Ran()
-            steps = script(answer(call("write", {"path": "a"}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("write", {"path": "a"}, "c1")), "ok")
             result = await bench.agent(steps, tools=[ran.write]).run("go")
-            assert "no person is present" in str(returns(result.all_messages())["c1"].content)
+            assert "no person is present" in str(returns_of(result.all_messages())["c1"].content)
             assert ran.with_ == []
 
     go(main())
 
 
-def test_a_sensitive_tool_asks_and_a_granted_waiver_answers_for_the_person(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    waiver = plugin(ally_gate_permission=lambda self, request: Allow())
+def test_a_sensitive_tool_asks_and_a_granted_waiver_answers_for_the_person() -> None:
+    waiver = make_plugin(ally_gate_permission=lambda self, request: Allow())
     asked: list[PermissionQuestion] = []
 
     async def main(*grants: str) -> list[str]:
         async with live({"p": waiver}, {"p": grants}) as bench:
             ran = Ran()
-            steps = script(answer(call("write", {"path": "a"}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("write", {"path": "a"}, "c1")), "ok")
             options = {"sensitive": {"write": "high"}, "approve": asking("deny", asked)}
             await bench.agent(steps, tools=[ran.write], **options).run("go")
             assert bench.of(PermissionRequest)[0].sensitivity == "high"
@@ -217,42 +192,40 @@ def test_a_sensitive_tool_asks_and_a_granted_waiver_answers_for_the_person(
     assert len(asked) == 1
 
 
-def test_a_permission_gate_refuses_before_the_person_is_asked(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    refuser = plugin(ally_gate_permission=lambda self, request: Deny("policy"))
+def test_a_permission_gate_refuses_before_the_person_is_asked() -> None:
+    refuser = make_plugin(ally_gate_permission=lambda self, request: Deny("policy"))
     asked: list[PermissionQuestion] = []
 
     async def main() -> None:
         async with live({"p": refuser}, {"p": ["gate:permission"]}) as bench:
             ran = Ran()
-            steps = script(answer(call("write", {"path": "a"}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("write", {"path": "a"}, "c1")), "ok")
             options = {"sensitive": ["write"], "approve": asking("allow", asked)}
             result = await bench.agent(steps, tools=[ran.write], **options).run("go")
             assert (asked, ran.with_) == ([], [])
-            assert returns(result.all_messages())["c1"].content == "not run: p: policy"
+            assert returns_of(result.all_messages())["c1"].content == "not run: p: policy"
             assert [event.choice for event in bench.of(PermissionResponse)] == ["deny"]
 
     go(main())
 
 
-def test_a_tool_that_the_framework_marks_goes_through_the_same_flow(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    changer = plugin(ally_transform_tool_input=lambda self, call: Replace(evolve(call, arguments={"path": "safe"})))
+def test_a_tool_that_the_framework_marks_goes_through_the_same_flow() -> None:
+    changer = make_plugin(
+        ally_transform_tool_input=lambda self, call: Replace(evolve(call, arguments={"path": "safe"}))
+    )
     asked: list[PermissionQuestion] = []
 
     async def main(choice: str) -> tuple[list[str], Any]:
         async with live({"p": changer}, {"p": ["transform:tool_input"]}) as bench:
             ran = Ran()
-            steps = script(answer(call("write", {"path": "a"}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("write", {"path": "a"}, "c1")), "ok")
             tools = [Tool(ran.write, requires_approval=True)]
             result = await bench.agent(steps, tools=tools, approve=asking(choice, asked)).run("go")
             assert [event.type for event in bench.events if event.type.startswith("PERMISSION")] == [
                 "PERMISSION_REQUEST",
                 "PERMISSION_RESPONSE",
             ]
-            return ran.with_, returns(result.all_messages())["c1"].outcome
+            return ran.with_, returns_of(result.all_messages())["c1"].outcome
 
     assert go(main("allow")) == (["safe:"], "success")
     assert go(main("deny")) == ([], "denied")
@@ -261,22 +234,13 @@ def test_a_tool_that_the_framework_marks_goes_through_the_same_flow(
 
 @pytest.mark.parametrize("verdict", [True, ToolApproved(), False])
 @pytest.mark.parametrize("mark", ["marked", "unmarked"])
-def test_with_nobody_to_ask_the_question_waits_for_another_run(
-    verdict: Any,
-    mark: str,
-    live: Fixture,
-    script: Fixture,
-    answer: Fixture,
-    call: Fixture,
-    plugin: Fixture,
-    go: Fixture,
-) -> None:
-    careful = plugin(ally_gate_tool_call=lambda self, call: Ask("it looks odd"))
+def test_with_nobody_to_ask_the_question_waits_for_another_run(verdict: Any, mark: str) -> None:
+    careful = make_plugin(ally_gate_tool_call=lambda self, call: Ask("it looks odd"))
 
     async def main() -> None:
         async with live({"careful": careful}, {"careful": ["gate:tool_call"]}) as bench:
             ran = Ran()
-            steps = script(answer(call("write", {"path": "a"}, "c1"), call("look", {}, "c2")), "ok")
+            steps = Script(answer(ToolCallPart("write", {"path": "a"}, "c1"), ToolCallPart("look", {}, "c2")), "ok")
             tools = [Tool(ran.write, requires_approval=mark == "marked"), Tool(lambda: "tree", name="look")]
             agent = bench.agent(steps, tools=tools, output_type=[str, DeferredToolRequests])
             first = await agent.run("go")
@@ -295,9 +259,7 @@ def test_with_nobody_to_ask_the_question_waits_for_another_run(
     go(main())
 
 
-def test_a_preview_comes_before_the_gate_and_the_person_with_the_call_s_id(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_a_preview_comes_before_the_gate_and_the_person_with_the_call_s_id() -> None:
     diffs: list[DiffPreview] = []
 
     async def keep(self: Any, event: DiffPreview) -> None:
@@ -307,7 +269,7 @@ def test_a_preview_comes_before_the_gate_and_the_person_with_the_call_s_id(
         (diff,) = [diff for diff in diffs if diff.call_id == call.call_id]
         return Deny("it empties the file") if not diff.new_content else None
 
-    guard = plugin(ally_diff_preview=keep, ally_gate_tool_call=gate)
+    guard = make_plugin(ally_diff_preview=keep, ally_gate_tool_call=gate)
     asked: list[PermissionQuestion] = []
 
     async def preview(call: ToolCall) -> DiffPreview | None:
@@ -318,9 +280,11 @@ def test_a_preview_comes_before_the_gate_and_the_person_with_the_call_s_id(
     async def main() -> None:
         async with live({"p": guard}, {"p": ["gate:tool_call", "events:DIFF_PREVIEW"]}) as bench:
             ran = Ran()
-            two = answer(call("write", {"path": "a"}, "c1"), call("write", {"path": "b", "text": "new"}, "c2"))
+            two = answer(
+                ToolCallPart("write", {"path": "a"}, "c1"), ToolCallPart("write", {"path": "b", "text": "new"}, "c2")
+            )
             options = {"sensitive": ["write"], "approve": asking("allow", asked), "preview": preview}
-            await bench.agent(script(two, "ok"), tools=[ran.write], **options).run("go")
+            await bench.agent(Script(two, "ok"), tools=[ran.write], **options).run("go")
             assert ran.with_ == ["b:new"]
             assert [question.diff.new_content for question in asked if question.diff is not None] == ["new"]
             order = [event.type for event in bench.events if event.call_id == "c2"]
@@ -336,9 +300,7 @@ def test_a_preview_comes_before_the_gate_and_the_person_with_the_call_s_id(
     go(main())
 
 
-def test_questions_of_parallel_calls_are_asked_one_at_a_time(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
-) -> None:
+def test_questions_of_parallel_calls_are_asked_one_at_a_time() -> None:
     at_once, most = 0, 0
 
     async def approve(_question: PermissionQuestion) -> str:
@@ -353,36 +315,32 @@ def test_questions_of_parallel_calls_are_asked_one_at_a_time(
     async def main() -> None:
         async with live() as bench:
             ran = Ran()
-            three = answer(*(call("write", {"path": str(n)}, f"c{n}") for n in range(3)))
-            await bench.agent(script(three, "ok"), tools=[ran.write], sensitive=["write"], approve=approve).run("go")
+            three = answer(*(ToolCallPart("write", {"path": str(n)}, f"c{n}") for n in range(3)))
+            await bench.agent(Script(three, "ok"), tools=[ran.write], sensitive=["write"], approve=approve).run("go")
             assert sorted(ran.with_) == ["0:", "1:", "2:"]
             assert most == 1
 
     go(main())
 
 
-def test_an_approver_that_fails_is_a_deny_and_the_run_goes_on(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
-) -> None:
+def test_an_approver_that_fails_is_a_deny_and_the_run_goes_on() -> None:
     async def approve(_question: PermissionQuestion) -> str:
         raise OSError("the terminal is gone")
 
     async def main() -> None:
         async with live() as bench:
             ran = Ran()
-            steps = script(answer(call("write", {"path": "a"}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("write", {"path": "a"}, "c1")), "ok")
             agent = bench.agent(steps, tools=[ran.write], sensitive=["write"], approve=approve)
             result = await agent.run("go")
-            part = returns(result.all_messages())["c1"]
+            part = returns_of(result.all_messages())["c1"]
             assert (result.output, part.outcome, ran.with_) == ("ok", "denied", [])
 
     go(main())
 
 
-def test_a_sub_agent_asks_as_the_agent_that_called_it_does(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    careful = plugin(ally_gate_tool_call=lambda self, call: Ask("odd") if call.tool_name == "write" else None)
+def test_a_sub_agent_asks_as_the_agent_that_called_it_does() -> None:
+    careful = make_plugin(ally_gate_tool_call=lambda self, call: Ask("odd") if call.tool_name == "write" else None)
     asked: list[PermissionQuestion] = []
 
     async def main() -> None:
@@ -392,9 +350,11 @@ def test_a_sub_agent_asks_as_the_agent_that_called_it_does(
             async def delegate() -> str:
                 return str((await inner.run("write it")).output)
 
-            inner = bench.agent(script(answer(call("write", {"path": "a"}, "i1")), "done"), tools=[ran.write])
+            inner = bench.agent(Script(answer(ToolCallPart("write", {"path": "a"}, "i1")), "done"), tools=[ran.write])
             outer = bench.agent(
-                script(answer(call("delegate", {}, "c1")), "done"), tools=[delegate], approve=asking("allow", asked)
+                Script(answer(ToolCallPart("delegate", {}, "c1")), "done"),
+                tools=[delegate],
+                approve=asking("allow", asked),
             )
             await outer.run("go")
             assert ran.with_ == ["a:"]

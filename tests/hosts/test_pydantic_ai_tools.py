@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 from pydantic_ai import Agent, Tool
+from pydantic_ai.messages import ToolCallPart
 
 from ally_plugins import Daemon, GrantSet, Host, PluginRecord, ToolCallEnd, ToolResult, action, tool
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.contract.process_spec import Timing
-
-Fixture = Any
+from tests.hosts.scripted import Script, answer, live, returns_of
+from tests.kit.hosts import make_plugin
+from tests.kit.waiting import go
 
 HERE = str(Path(__file__).parent)
 
@@ -72,24 +74,24 @@ def names(script: Any, request: int = -1) -> list[str]:
     return sorted(definition.name for definition in script.infos[request].function_tools)
 
 
-def test_plugins_tools_stand_beside_the_agent_s_own_with_their_schemas(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
-) -> None:
+def test_plugins_tools_stand_beside_the_agent_s_own_with_their_schemas() -> None:
     def shout() -> str:
         return "mine"
 
     async def main() -> None:
         async with live({"box": Toolbox}, {"box": ["tools", "actions"]}) as bench:
             three = answer(
-                call("add", {"first": 2}, "c1"), call("shout", {}, "c2"), call("box__shout", {"text": "hey"}, "c3")
+                ToolCallPart("add", {"first": 2}, "c1"),
+                ToolCallPart("shout", {}, "c2"),
+                ToolCallPart("box__shout", {"text": "hey"}, "c3"),
             )
-            steps = script(three, "done")
+            steps = Script(three, "done")
             result = await bench.agent(steps, tools=[shout]).run("go")
             assert names(steps) == ["add", "box__shout", "crash", "fail", "shout", "sleep", "tidy"]
             (definition,) = [each for each in steps.infos[0].function_tools if each.name == "add"]
             assert definition.description == "Add two numbers."
             assert definition.parameters_json_schema["required"] == ["first"]
-            found = {key: part.content for key, part in returns(result.all_messages()).items()}
+            found = {key: part.content for key, part in returns_of(result.all_messages()).items()}
             assert found == {"c1": "3", "c2": "mine", "c3": "HEY"}
             (end,) = [event for event in bench.of(ToolCallEnd) if event.call_id == "c1"]
             assert (end.output, end.result["data"]) == ("3", 3)
@@ -97,17 +99,18 @@ def test_plugins_tools_stand_beside_the_agent_s_own_with_their_schemas(
     go(main())
 
 
-def test_what_goes_wrong_in_a_plugin_s_tool_is_told_the_model(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
-) -> None:
+def test_what_goes_wrong_in_a_plugin_s_tool_is_told_the_model() -> None:
     async def main() -> None:
         async with live({"box": Toolbox}, {"box": ["tools", "actions"]}) as bench:
             wrong = answer(
-                call("add", {"first": "two"}, "c1"), call("sleep", {}, "c2"), call("fail", {}, "c3"),
-                call("crash", {}, "c4"), call("find", {}, "c5"),
-            )  # fmt: skip
-            result = await bench.agent(script(wrong, "done")).run("go")
-            found = returns(result.all_messages())
+                ToolCallPart("add", {"first": "two"}, "c1"),
+                ToolCallPart("sleep", {}, "c2"),
+                ToolCallPart("fail", {}, "c3"),
+                ToolCallPart("crash", {}, "c4"),
+                ToolCallPart("find", {}, "c5"),
+            )
+            result = await bench.agent(Script(wrong, "done")).run("go")
+            found = returns_of(result.all_messages())
             assert {key: part.outcome for key, part in found.items()} == {
                 "c1": "retried",
                 "c2": "failed",
@@ -125,17 +128,15 @@ def test_what_goes_wrong_in_a_plugin_s_tool_is_told_the_model(
     go(main())
 
 
-def test_a_sub_agent_sees_the_tools_that_are_for_it(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
-) -> None:
+def test_a_sub_agent_sees_the_tools_that_are_for_it() -> None:
     async def main() -> None:
         async with live({"box": Toolbox}, {"box": ["tools", "actions"]}) as bench:
 
             async def delegate() -> str:
                 return str((await inner.run("find it")).output)
 
-            inner_steps = script(answer(call("find", {}, "i1")), "found")
-            steps = script(answer(call("delegate", {}, "c1")), "done")
+            inner_steps = Script(answer(ToolCallPart("find", {}, "i1")), "found")
+            steps = Script(answer(ToolCallPart("delegate", {}, "c1")), "done")
             inner = bench.agent(inner_steps, name="finder")
             await bench.agent(steps, tools=[delegate]).run("go")
             assert "find" in names(inner_steps)
@@ -144,10 +145,8 @@ def test_a_sub_agent_sees_the_tools_that_are_for_it(
     go(main())
 
 
-def test_a_tool_that_is_added_or_taken_back_changes_the_next_step(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, returns: Fixture, go: Fixture
-) -> None:
-    puppet = plugin()
+def test_a_tool_that_is_added_or_taken_back_changes_the_next_step() -> None:
+    puppet = make_plugin()
 
     async def main() -> None:
         async with live({"p": puppet}, {"p": ["tools"]}) as bench:
@@ -163,39 +162,35 @@ def test_a_tool_that_is_added_or_taken_back_changes_the_next_step(
                 await puppet.ally.unregister("fresh")
                 return "gone"
 
-            steps = script(
-                answer(call("learn", {}, "c1")),
-                answer(call("fresh", {"text": "air"}, "c2")),
-                answer(call("unlearn", {}, "c3")),
-                answer(call("fresh", {"text": "air"}, "c4")),
+            steps = Script(
+                answer(ToolCallPart("learn", {}, "c1")),
+                answer(ToolCallPart("fresh", {"text": "air"}, "c2")),
+                answer(ToolCallPart("unlearn", {}, "c3")),
+                answer(ToolCallPart("fresh", {"text": "air"}, "c4")),
                 "done",
             )
             result = await bench.agent(steps, tools=[learn, unlearn]).run("go")
             assert [("fresh" in names(steps, n)) for n in range(5)] == [False, True, True, False, False]
-            found = returns(result.all_messages())
+            found = returns_of(result.all_messages())
             assert (found["c2"].content, found["c4"].outcome) == ("fresh air", "retried")
 
     go(main())
 
 
-def test_a_plugin_s_tool_is_gated_like_any_other(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
-) -> None:
+def test_a_plugin_s_tool_is_gated_like_any_other() -> None:
     async def approve(_question: Any) -> str:
         return "deny"
 
     async def main() -> None:
         async with live({"box": Toolbox}, {"box": ["tools", "actions"]}) as bench:
-            steps = script(answer(call("shout", {"text": "hey"}, "c1")), "done")
+            steps = Script(answer(ToolCallPart("shout", {"text": "hey"}, "c1")), "done")
             result = await bench.agent(steps, sensitive=["shout"], approve=approve).run("go")
-            assert returns(result.all_messages())["c1"].outcome == "denied"
+            assert returns_of(result.all_messages())["c1"].outcome == "denied"
 
     go(main())
 
 
-def test_a_daemon_gates_transforms_steers_and_offers_tools_in_a_live_run(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
-) -> None:
+def test_a_daemon_gates_transforms_steers_and_offers_tools_in_a_live_run() -> None:
     grants = GrantSet.everything()
     config = PluginConfig(enabled=True, is_decided=True, grants=grants)
     record = PluginRecord.by_code("keeper", None, grants=grants, config=config)
@@ -208,12 +203,12 @@ def test_a_daemon_gates_transforms_steers_and_offers_tools_in_a_live_run(
 
     async def main() -> None:
         async with live({"keeper": (daemon, record)}) as bench:
-            two = answer(call("look", {"place": "cellar"}, "c1"), call("remove", {}, "c2"))
-            steps = script(two, answer(call("heard_of", {"at_least": 1}, "c3")), "done")
+            two = answer(ToolCallPart("look", {"place": "cellar"}, "c1"), ToolCallPart("remove", {}, "c2"))
+            steps = Script(two, answer(ToolCallPart("heard_of", {"at_least": 1}, "c3")), "done")
             tools = [look, Tool(lambda: "gone", name="remove")]
             agent = bench.agent(steps, tools=tools)
             result = await agent.run("go", conversation_id="s1")
-            found = returns(result.all_messages())
+            found = returns_of(result.all_messages())
             assert places == ["attic"]
             assert found["c2"].content == "not run: keeper: never"
             assert found["c3"].content == '{"tools":["remove","look"],"enough":true}'  # a call that is denied ends too
@@ -224,9 +219,7 @@ def test_a_daemon_gates_transforms_steers_and_offers_tools_in_a_live_run(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its tools start a program by a shebang's rules")
-def test_a_plugin_of_code_ally_s_offers_its_tools_where_the_person_names_it_and_asks_first(
-    tmp_path: Path, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
-) -> None:
+def test_a_plugin_of_code_ally_s_offers_its_tools_where_the_person_names_it_and_asks_first(tmp_path: Path) -> None:
     folder = tmp_path / "plugins" / "reverse"
     folder.mkdir(parents=True)
     described = {
@@ -256,13 +249,13 @@ def test_a_plugin_of_code_ally_s_offers_its_tools_where_the_person_names_it_and_
 
     async def main() -> None:
         async with Host("test", home=tmp_path, consent=lambda plan: plan.record.name == "reverse") as host:
-            steps = script("hello", answer(call("reverse-text", {"text": "abc"}, "c1")), "done", "bye")
+            steps = Script("hello", answer(ToolCallPart("reverse-text", {"text": "abc"}, "c1")), "done", "bye")
             agent = Agent(steps.model, capabilities=[AllyPlugins(host, approve=approve)])
             first = await agent.run("hello", conversation_id="s1")
             second = await agent.run("use +reverse", message_history=first.all_messages())
             last = await agent.run("enough, -reverse", message_history=second.all_messages())
             assert [names(steps, n) for n in range(4)] == [[], ["reverse-text"], ["reverse-text"], []]
-            assert "cba" in str(returns(last.all_messages())["c1"].content)
+            assert "cba" in str(returns_of(last.all_messages())["c1"].content)
             assert asked == [("reverse-text", ("reverse",))]
 
     go(main())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from pydantic_ai import BinaryContent, DeferredToolRequests, ImageUrl, Tool, ToolReturn
-from pydantic_ai.messages import ModelRequest, ToolReturnPart
+from pydantic_ai.messages import ModelRequest, ToolCallPart, ToolReturnPart
 from pydantic_ai.tools import DeferredToolResults, ToolDenied
 
 from ally_plugins import (
@@ -31,8 +31,9 @@ from ally_plugins import (
     evolve,
 )
 from ally_plugins.contract.values.shown import MAX_SHOWN_BYTES, media
-
-Fixture = Any
+from tests.hosts.scripted import Script, answer, live, returns_of
+from tests.kit.hosts import make_plugin
+from tests.kit.waiting import go
 
 SECRET = "SECRET123"  # noqa: S105 - what a redactor looks for
 IMAGE = BinaryContent(b"\x89PNG\r\n", media_type="image/png")
@@ -93,17 +94,7 @@ GUARDS = {
 
 @pytest.mark.parametrize("guard", GUARDS)
 @pytest.mark.parametrize("arguments", UNSHOWN.values(), ids=UNSHOWN)
-def test_a_call_that_cannot_be_shown_does_not_run_whoever_guards_it(  # noqa: PLR0913, PLR0917 - fixtures
-    arguments: Any,
-    guard: str,
-    live: Fixture,
-    script: Fixture,
-    answer: Fixture,
-    call: Fixture,
-    returns: Fixture,
-    plugin: Fixture,
-    go: Fixture,
-) -> None:
+def test_a_call_that_cannot_be_shown_does_not_run_whoever_guards_it(arguments: Any, guard: str) -> None:
     hook, grant, sensitive = GUARDS[guard]
     person, shell = Person(), Shell()
     shown: list[Any] = []
@@ -114,11 +105,12 @@ def test_a_call_that_cannot_be_shown_does_not_run_whoever_guards_it(  # noqa: PL
     def heard(self: Any, event: ToolCallStart) -> None:
         shown.append(event.arguments.get("command"))
 
-    watching = plugin(**{hook: heard if "event" in grant else seen})
+    watching = make_plugin(**{hook: heard if "event" in grant else seen})
 
     async def main() -> None:
         async with live({"p": watching}, {"p": [grant]}) as bench:
-            steps = script(answer(call("bash", arguments, "c1")), answer(call("bash", {"command": "ls"}, "c2")), "ok")
+            first, second = ToolCallPart("bash", arguments, "c1"), ToolCallPart("bash", {"command": "ls"}, "c2")
+            steps = Script(answer(first), answer(second), "ok")
             agent = bench.agent(steps, tools=[shell.bash], sensitive=sensitive, approve=person.approve)
             result = await agent.run("go")
             assert result.output == "ok"  # the model is told, and goes on
@@ -127,7 +119,9 @@ def test_a_call_that_cannot_be_shown_does_not_run_whoever_guards_it(  # noqa: PL
                 await session.drained()  # what plugins hear, they hear in a thread of their own
             assert shown == ([None, "ls"] if "event" in grant else ["ls"])
             assert [question.call.arguments["command"] for question in person.asked] == ["ls"] * len(sensitive)
-            assert "not run: it cannot be shown to gates as it is" in str(returns(result.all_messages())["c1"].content)
+            assert "not run: it cannot be shown to gates as it is" in str(
+                returns_of(result.all_messages())["c1"].content
+            )
             start, end = bench.of(ToolCallStart)[0], bench.of(ToolCallEnd)[0]
             denied = next(each for each in bench.of(Decision) if each.verdict == "deny")
             assert (start.call_id, start.arguments) == ("c1", {})
@@ -139,14 +133,14 @@ def test_a_call_that_cannot_be_shown_does_not_run_whoever_guards_it(  # noqa: PL
 
 
 @pytest.mark.parametrize("arguments", ['{"command": "rm', "[1]", '"rm"', "", "null"])
-def test_arguments_that_are_no_object_fail_the_framework_s_check_and_begin_nothing(
-    arguments: str, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_arguments_that_are_no_object_fail_the_framework_s_check_and_begin_nothing(arguments: str) -> None:
     shell = Shell()
 
     async def main() -> None:
-        async with live({"p": plugin(ally_gate_tool_call=lambda self, call: None)}, {"p": ["gate:tool_call"]}) as bench:
-            steps = script(answer(call("bash", arguments, "c1")), "ok")
+        async with live(
+            {"p": make_plugin(ally_gate_tool_call=lambda self, call: None)}, {"p": ["gate:tool_call"]}
+        ) as bench:
+            steps = Script(answer(ToolCallPart("bash", arguments, "c1")), "ok")
             assert (await bench.agent(steps, tools=[shell.bash]).run("go")).output == "ok"
             assert shell.ran == []
             assert bench.of(ToolCallStart) + bench.of(ToolCallEnd) == []
@@ -154,18 +148,18 @@ def test_arguments_that_are_no_object_fail_the_framework_s_check_and_begin_nothi
     go(main())
 
 
-def test_what_the_model_wrote_stays_readable_and_a_later_request_is_shown_whole(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_what_the_model_wrote_stays_readable_and_a_later_request_is_shown_whole() -> None:
     requests: list[Any] = []
 
     def look(self: Any, request: Any) -> None:
         requests.append(request)
 
     async def main() -> None:
-        async with live({"p": plugin(ally_transform_model_request=look)}, {"p": ["transform:model_request"]}) as bench:
+        async with live(
+            {"p": make_plugin(ally_transform_model_request=look)}, {"p": ["transform:model_request"]}
+        ) as bench:
             written = f'{{"command": "echo {SECRET}", "more": NaN}}'
-            steps = script(answer(call("bash", written, "c1")), "ok", "again")
+            steps = Script(answer(ToolCallPart("bash", written, "c1")), "ok", "again")
             agent = bench.agent(steps, tools=[Shell().bash])
             first = await agent.run("go", conversation_id="s")
             await agent.run("more", message_history=first.all_messages(), conversation_id="s")
@@ -178,13 +172,11 @@ def test_what_the_model_wrote_stays_readable_and_a_later_request_is_shown_whole(
     go(main())
 
 
-def test_a_request_with_a_call_that_is_too_large_to_be_shown_is_not_made(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_a_request_with_a_call_that_is_too_large_to_be_shown_is_not_made() -> None:
     async def main() -> None:
-        watching = plugin(ally_transform_model_request=lambda self, request: None)
+        watching = make_plugin(ally_transform_model_request=lambda self, request: None)
         async with live({"p": watching}, {"p": ["transform:model_request"]}) as bench:
-            steps = script(answer(call("bash", f'{{"command": "{"x" * MAX_SHOWN_BYTES}"}}', "c1")), "ok")
+            steps = Script(answer(ToolCallPart("bash", f'{{"command": "{"x" * MAX_SHOWN_BYTES}"}}', "c1")), "ok")
             with pytest.raises(GateRefused, match="a call of 'bash' in it is too large"):
                 await bench.agent(steps, tools=[Shell().bash]).run("go")
             assert len(steps.seen) == 1
@@ -193,13 +185,11 @@ def test_a_request_with_a_call_that_is_too_large_to_be_shown_is_not_made(
 
 
 @pytest.mark.parametrize("settings", [{"extra_body": {"x": float("nan")}}, {"temperature": float("inf")}])
-def test_settings_that_cannot_be_shown_are_not_asked_with(
-    settings: Any, live: Fixture, script: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_settings_that_cannot_be_shown_are_not_asked_with(settings: Any) -> None:
     async def main() -> None:
-        watching = plugin(ally_transform_model_request=lambda self, request: None)
+        watching = make_plugin(ally_transform_model_request=lambda self, request: None)
         async with live({"p": watching}, {"p": ["transform:model_request"]}) as bench:
-            steps = script("ok")
+            steps = Script("ok")
             with pytest.raises(GateRefused, match="the setting"):
                 await bench.agent(steps).run("go", model_settings=settings)
             assert steps.seen == []
@@ -244,13 +234,11 @@ LEAKS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("value", LEAKS.values(), ids=LEAKS)
-def test_a_redactor_sees_what_the_model_would_read_or_nobody_reads_it(
-    value: Any, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_a_redactor_sees_what_the_model_would_read_or_nobody_reads_it(value: Any) -> None:
     async def main() -> None:
-        redactor = plugin(ally_transform_tool_output=redact)
+        redactor = make_plugin(ally_transform_tool_output=redact)
         async with live({"p": redactor}, {"p": ["transform:tool_output"]}) as bench:
-            steps = script(answer(call("look", {}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("look", {}, "c1")), "ok")
             result = await bench.agent(steps, tools=[Tool(lambda: value, name="look")]).run("go")
             parts = [part for message in steps.seen[-1] if isinstance(message, ModelRequest) for part in message.parts]
             read = [part.content for part in parts if isinstance(part, ToolReturnPart)]
@@ -263,23 +251,19 @@ def test_a_redactor_sees_what_the_model_would_read_or_nobody_reads_it(
 
 
 @pytest.mark.parametrize("value", LEAKS.values(), ids=LEAKS)
-def test_without_a_transform_a_result_is_what_the_tool_returned(
-    value: Any, live: Fixture, script: Fixture, answer: Fixture, call: Fixture, returns: Fixture, go: Fixture
-) -> None:
+def test_without_a_transform_a_result_is_what_the_tool_returned(value: Any) -> None:
     async def main() -> None:
         async with live() as bench:
-            steps = script(answer(call("look", {}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("look", {}, "c1")), "ok")
             result = await bench.agent(steps, tools=[Tool(lambda: value, name="look")]).run("go")
             wanted = value.return_value if isinstance(value, ToolReturn) else value
-            assert returns(result.all_messages())["c1"].content == wanted
+            assert returns_of(result.all_messages())["c1"].content == wanted
             assert bench.of(ToolCallEnd)[0].success
 
     go(main())
 
 
-def test_media_in_a_prompt_are_shown_as_what_they_are(
-    live: Fixture, script: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_media_in_a_prompt_are_shown_as_what_they_are() -> None:
     seen: list[Message] = []
 
     def look(self: Any, message: Message) -> Any:
@@ -287,8 +271,10 @@ def test_media_in_a_prompt_are_shown_as_what_they_are(
         return Replace(evolve(message, content=message.content.upper().replace("LOOK", "look closely")))
 
     async def main() -> None:
-        async with live({"p": plugin(ally_transform_user_message=look)}, {"p": ["transform:user_message"]}) as bench:
-            steps = script("ok")
+        async with live(
+            {"p": make_plugin(ally_transform_user_message=look)}, {"p": ["transform:user_message"]}
+        ) as bench:
+            steps = Script("ok")
             await bench.agent(steps).run(["look", IMAGE, ImageUrl("https://example.invalid/a.png")])
             lines = seen[0].content.split("\n")
             assert lines[0] == "look"
@@ -300,15 +286,15 @@ def test_media_in_a_prompt_are_shown_as_what_they_are(
     go(main())
 
 
-def test_the_lines_that_tell_of_media_do_not_reach_the_model(
-    live: Fixture, script: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_the_lines_that_tell_of_media_do_not_reach_the_model() -> None:
     def polite(self: Any, message: Message) -> Any:
         return Replace(evolve(message, content=f"please {message.content}"))
 
     async def main() -> None:
-        async with live({"p": plugin(ally_transform_user_message=polite)}, {"p": ["transform:user_message"]}) as bench:
-            steps = script("ok")
+        async with live(
+            {"p": make_plugin(ally_transform_user_message=polite)}, {"p": ["transform:user_message"]}
+        ) as bench:
+            steps = Script("ok")
             await bench.agent(steps).run(["look", IMAGE])
             assert steps.texts()[0] == "please look"
 
@@ -318,16 +304,14 @@ def test_the_lines_that_tell_of_media_do_not_reach_the_model(
 # --- the order of a call ---
 
 
-def test_a_call_whose_question_waits_for_another_run_begins_once_and_ends_once(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
-    careful = plugin(ally_gate_tool_call=lambda self, call: Ask("it looks odd"))
+def test_a_call_whose_question_waits_for_another_run_begins_once_and_ends_once() -> None:
+    careful = make_plugin(ally_gate_tool_call=lambda self, call: Ask("it looks odd"))
     shell = Shell()
 
     async def main() -> None:
         async with live({"careful": careful}, {"careful": ["gate:tool_call"]}) as bench:
-            two = answer(call("bash", {"command": "a"}, "c1"), call("bash", {"command": "b"}, "c2"))
-            agent = bench.agent(script(two, "ok"), tools=[shell.bash], output_type=[str, DeferredToolRequests])
+            two = answer(ToolCallPart("bash", {"command": "a"}, "c1"), ToolCallPart("bash", {"command": "b"}, "c2"))
+            agent = bench.agent(Script(two, "ok"), tools=[shell.bash], output_type=[str, DeferredToolRequests])
             first = await agent.run("go")
             assert isinstance(first.output, DeferredToolRequests)
             assert sorted(str(each.call_id) for each in bench.of(ToolCallStart)) == ["c1", "c2"]
@@ -343,11 +327,9 @@ def test_a_call_whose_question_waits_for_another_run_begins_once_and_ends_once(
     go(main())
 
 
-def test_a_call_that_goes_on_in_another_host_is_not_begun_again(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, plugin: Fixture, go: Fixture
-) -> None:
+def test_a_call_that_goes_on_in_another_host_is_not_begun_again() -> None:
     def careful() -> Any:
-        return plugin(ally_gate_tool_call=lambda self, call: Ask("it looks odd"))
+        return make_plugin(ally_gate_tool_call=lambda self, call: Ask("it looks odd"))
 
     shell = Shell()
 
@@ -355,11 +337,11 @@ def test_a_call_that_goes_on_in_another_host_is_not_begun_again(
         grants = {"careful": ["gate:tool_call"]}
         options: dict[str, Any] = {"tools": [shell.bash], "output_type": [str, DeferredToolRequests]}
         async with live({"careful": careful()}, grants) as bench:
-            made = answer(call("bash", {"command": "a"}, "c1"))
-            first = await bench.agent(script(made), **options).run("go")
+            made = answer(ToolCallPart("bash", {"command": "a"}, "c1"))
+            first = await bench.agent(Script(made), **options).run("go")
         async with live({"careful": careful()}, grants) as bench:
             answers = DeferredToolResults(approvals={"c1": True})
-            agent = bench.agent(script("ok"), **options)
+            agent = bench.agent(Script("ok"), **options)
             await agent.run(message_history=first.all_messages(), deferred_tool_results=answers)
             assert shell.ran == ["a"]
             assert bench.of(ToolCallStart) == []
@@ -368,9 +350,7 @@ def test_a_call_that_goes_on_in_another_host_is_not_begun_again(
     go(main())
 
 
-def test_a_preview_that_fails_is_no_denial_and_the_person_is_told(
-    live: Fixture, script: Fixture, answer: Fixture, call: Fixture, go: Fixture
-) -> None:
+def test_a_preview_that_fails_is_no_denial_and_the_person_is_told() -> None:
     person, shell = Person(), Shell()
 
     def preview(call: ToolCall) -> Any:
@@ -378,7 +358,7 @@ def test_a_preview_that_fails_is_no_denial_and_the_person_is_told(
 
     async def main() -> None:
         async with live() as bench:
-            steps = script(answer(call("bash", {"command": "a"}, "c1")), "ok")
+            steps = Script(answer(ToolCallPart("bash", {"command": "a"}, "c1")), "ok")
             options: dict[str, Any] = {"sensitive": ["bash"], "approve": person.approve, "preview": preview}
             await bench.agent(steps, tools=[shell.bash], **options).run("go")
             assert shell.ran == ["a"]
@@ -389,7 +369,7 @@ def test_a_preview_that_fails_is_no_denial_and_the_person_is_told(
     go(main())
 
 
-def test_a_call_that_nobody_has_allowed_cannot_be_carried_out(live: Fixture, go: Fixture) -> None:
+def test_a_call_that_nobody_has_allowed_cannot_be_carried_out() -> None:
     ran: list[str] = []
 
     async def run(call: ToolCall) -> ToolResult:
@@ -415,7 +395,7 @@ def test_a_call_that_nobody_has_allowed_cannot_be_carried_out(live: Fixture, go:
     assert ran == ["bash"]
 
 
-def test_a_call_that_was_allowed_and_never_carried_out_ends_with_its_run(live: Fixture, go: Fixture) -> None:
+def test_a_call_that_was_allowed_and_never_carried_out_ends_with_its_run() -> None:
     async def main() -> None:
         async with live() as bench:
             async with AgentKit(host=bench.host).work("s", "r", "agent") as work:

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import pytest
 from pydantic_ai import Agent
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 
-from ally_plugins import Ally, Event, GrantSet, Host, Limits, PluginRecord, hookimpl
+from ally_plugins import Event, Host, Limits
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
-from ally_plugins.catalog.home.config import PluginConfig
+from tests.kit.hosts import Setup, new_host, setup
 
 E = TypeVar("E", bound=Event)
 
 Step = ModelResponse | str | Exception | Callable[[list[ModelMessage], AgentInfo], "ModelResponse | str"]
 
 
-def respond(*parts: ToolCallPart | str) -> ModelResponse:
+def answer(*parts: ToolCallPart | str) -> ModelResponse:
     return ModelResponse(parts=[TextPart(part) if isinstance(part, str) else part for part in parts])
-
-
-def make_plugin(**hooks: Callable[..., Any]) -> type[Any]:
-    class Puppet:
-        ally: Ally
-
-        def __init__(self, ally: Ally) -> None:
-            type(self).ally = ally
-
-    for name, function in hooks.items():
-        setattr(Puppet, name, function if hasattr(function, "_ally_tool") else hookimpl(function))
-    return Puppet
 
 
 class Script:
@@ -94,7 +80,7 @@ class Bench:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.events: list[Event] = []
+        self.events: list[Any] = []
         host.stream.subscribe("*", self.events.append)
 
     def of(self, kind: type[E], session: str | None = None) -> list[E]:
@@ -113,68 +99,14 @@ class Bench:
         return Agent(script.model, name=name, output_type=output, tools=tools, capabilities=[*others, plugins])
 
 
-def make_free(plugin: type[Any], *granted: str, on_error: str = "drop", name: str = "p") -> Any:
-    """Return a plugin that may say as much as it likes, as `Host(plugins=...)` takes it."""
-    grants = GrantSet.of(granted)
-    limits = Limits(messages_per_minute=100_000)
-    config = PluginConfig(enabled=True, is_decided=True, grants=grants, limits=limits, transform_on_error=on_error)
-    return plugin, PluginRecord.by_code(name, grants=grants, config=config)
+def make_free(plugin: type[Any], *granted: str, on_error: str = "drop") -> Setup:
+    """Return a plugin that may say as much as it likes."""
+    return setup(plugin, granted, limits=Limits(messages_per_minute=100_000), transform_on_error=on_error)
 
 
 @asynccontextmanager
-async def bench(
+async def live(
     plugins: Mapping[str, Any] | None = None, grants: Mapping[str, Iterable[str]] | None = None, **options: Any
 ) -> AsyncGenerator[Bench]:
-    async with Host(home=None, discover=False, plugins=plugins, grants=grants, **options) as host:
+    async with new_host(plugins, grants=grants, **options) as host:
         yield Bench(host)
-
-
-# Makers hold nothing: one for the whole session, so that Hypothesis may use them.
-
-
-@pytest.fixture(scope="session")
-def script() -> type[Script]:
-    """Return the class of a model that answers by a script."""
-    return Script
-
-
-@pytest.fixture(scope="session")
-def live() -> Callable[..., Any]:
-    """Return what opens a host with plugins, and keeps what it emits."""
-    return bench
-
-
-@pytest.fixture(scope="session")
-def call() -> Callable[..., ToolCallPart]:
-    """Return what makes a tool call of the model's."""
-    return ToolCallPart
-
-
-@pytest.fixture(scope="session")
-def answer() -> Callable[..., ModelResponse]:
-    """Return what makes a response of calls and texts."""
-    return respond
-
-
-@pytest.fixture(scope="session")
-def returns() -> Callable[..., dict[str, ToolReturnPart]]:
-    """Return what finds the results of tool calls in a history."""
-    return returns_of
-
-
-@pytest.fixture(scope="session")
-def plugin() -> Callable[..., type[Any]]:
-    """Return what makes a plugin class of hooks; the last one built leaves its handle in the attribute `ally`."""
-    return make_plugin
-
-
-@pytest.fixture(scope="session")
-def free() -> Callable[..., Any]:
-    """Return what gives a plugin grants and no limit of messages."""
-    return make_free
-
-
-@pytest.fixture(scope="session")
-def go(run: Callable[..., Any]) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Return what runs a test's coroutine, for a minute at most."""
-    return lambda main: run(asyncio.wait_for(main, 60))
