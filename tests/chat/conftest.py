@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
-import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -13,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.catalog.registry import Registry
-from ally_plugins.cli.shell.main import cli
+from tests.kit.commands import NO_KEYRING, PROGRAM, end, environment_for, run_command
+from tests.kit.sites import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from click.testing import Result
 
 from .terminal import Terminal
 
@@ -95,27 +94,13 @@ class Person:
 
     def install(self, name: str = "helper", manifest: str = MANIFEST, code: str = CODE) -> None:
         """Leave a plugin as an installer does, and agree to all that it asks for."""
-        package = name.replace("-", "_")
-        self.write(f"{package}/__init__.py", code)
-        self.write(f"{package}/ally-plugin.toml", manifest)
-        self.write(f"{package}-1.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
-        self.write(f"{package}-1.dist-info/entry_points.txt", f"[ally.plugins]\n{name} = {package}:Plugin\n")
-        self.write(f"{package}-1.dist-info/RECORD", f"{package}/__init__.py,sha256={hash(code)},{len(code)}\n")
-        importlib.invalidate_caches()
+        Site(self.site).plugin(name, manifest, code=code)
         registry = Registry(self.home)
         registry.enable(registry.plan(name), by="test")
 
-    def write(self, path: str, text: str) -> None:
-        """Write a file below the site."""
-        file = self.site / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, "utf-8")
-
     def run(self, *args: str, code: int = 0, text: str | None = None) -> Result:
         """Run a command in this process; `text` is its standard input."""
-        result = _runner().invoke(cli, [*args], input=text)
-        assert result.exit_code == code, f"{args}: exit {result.exit_code}\n{result.stdout}\n{result.stderr}"
-        return result
+        return run_command(*args, code=code, text=text)
 
     def chat(self, *lines: str, args: tuple[str, ...] = (), code: int = 0) -> str:
         """Have a chat over a pipe; return what was shown."""
@@ -129,9 +114,7 @@ class Person:
     @property
     def environment(self) -> dict[str, str]:
         """What a process of the program gets."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ALLY_", "COV", "NO_COLOR"))}
-        own = {"ALLY_HOME": str(self.home.path), "PYTHONPATH": str(self.site)}
-        return kept | own | {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
+        return environment_for(self.home.path, self.site)
 
     def terminal(self, *args: str, columns: int = 100, rows: int = 40, **more: str) -> Terminal:
         """Begin a chat at a terminal."""
@@ -143,22 +126,11 @@ class Person:
     def process(self, *args: str, **options: Any) -> subprocess.Popen[str]:
         """Begin a command in a process, without a terminal."""
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        command = [sys.executable, "-m", "ally_plugins", *args]
-        process = subprocess.Popen(command, cwd=self.folder, env=self.environment, text=True, **pipes | options)
-        self._terminals.callback(_end, process)
+        process = subprocess.Popen(
+            [*PROGRAM, *args], cwd=self.folder, env=self.environment, text=True, **pipes | options
+        )
+        self._terminals.callback(end, process)
         return process
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.kill()
-    process.communicate(timeout=60)
-
-
-def _runner() -> CliRunner:
-    """Return a runner that keeps the two streams apart; click 8.1 has to be told, 8.2 does so anyway."""
-    options: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
-    return CliRunner(**options)
 
 
 @pytest.fixture
@@ -170,7 +142,7 @@ def person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Person]:
     (folder / "README.md").write_text("# A project\n\nIt does things.\n")
     (folder / "app.py").write_text("def main():\n    return 1\n")
     monkeypatch.setenv("ALLY_HOME", str(home))
-    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", NO_KEYRING)
     monkeypatch.setenv("PYDANTIC_AI_NO_BANNER", "1")
     for name in ("ALLY_MODEL", "ALLY_BASE_URL", "ALLY_PLUGINS", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)

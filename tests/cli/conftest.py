@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 import os
 import pty
@@ -21,18 +20,18 @@ import jsonschema.validators  # noqa: F401  # likewise
 import packaging.specifiers  # noqa: F401  # likewise
 import pytest
 import tomlkit  # noqa: F401  # likewise
-from click.testing import CliRunner, Result
 
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.cli.shell.main import cli
+from tests.kit.commands import NO_KEYRING, PROGRAM, end, environment_for, run_command
+from tests.kit.sites import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-LIVE_HOST = Path(__file__).with_name("live_host.py")
+    from click.testing import Result
 
-NO_KEYRING = "keyring.backends.null.Keyring"
-"""The system's keyring is nobody's to fill with tests."""
+LIVE_HOST = Path(__file__).with_name("live_host.py")
 
 WARNER = """
 description = "steers an agent that repeats itself"
@@ -87,31 +86,15 @@ class Operator:
         self, name: str = "loop-warner", manifest: str = WARNER, *, version: str = "1.0", code: str = CODE
     ) -> None:
         """Leave a distribution with one package and one plugin in the site, in the place of an earlier one."""
-        package = name.replace("-", "_")
-        for old in self.site.glob(f"{package}-*.dist-info/*"):
-            old.unlink()
-        for old in self.site.glob(f"{package}-*.dist-info"):
-            old.rmdir()
-        info = self.site / f"{package}-{len(version)}.dist-info"
-        self.write(f"{package}/__init__.py", code)
-        self.write(f"{package}/ally-plugin.toml", manifest)
-        self.write(f"{info.name}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        self.write(f"{info.name}/entry_points.txt", f"[ally.plugins]\n{name} = {package}:Plugin\n")
-        self.write(f"{info.name}/RECORD", f"{package}/__init__.py,sha256={hash(code)},{len(code)}\n")
-        importlib.invalidate_caches()
+        Site(self.site).plugin(name, manifest, version=version, code=code)
 
     def write(self, path: str, text: str) -> Path:
         """Write a file below the site."""
-        file = self.site / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, "utf-8")
-        return file
+        return Site(self.site).write(path, text)
 
     def run(self, *args: str, code: int = 0, text: str | None = None) -> Result:
         """Run a command in this process, without a terminal; `text` is its standard input."""
-        result = _runner().invoke(cli, list(args), input=text)
-        assert result.exit_code == code, f"{args}: exit {result.exit_code}\n{result.stdout}\n{result.stderr}"
-        return result
+        return run_command(*args, code=code, text=text)
 
     def ask(self, *args: str, code: int = 0) -> Any:
         """Run a command with --json; nothing but the object may be on its standard output."""
@@ -119,16 +102,14 @@ class Operator:
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return what a real process of the program gets."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ALLY_", "COV"))}
-        own = {"ALLY_HOME": str(self.home.path), "PYTHONPATH": str(self.site), "PYTHON_KEYRING_BACKEND": NO_KEYRING}
-        return {**kept, **own, "COLUMNS": "200", **more}
+        return {**environment_for(self.home.path, self.site), "COLUMNS": "200", **more}
 
     def process(
         self, *args: str, code: int = 0, text: str = "", env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a real process, without a terminal."""
         done = subprocess.run(
-            [sys.executable, "-m", "ally_plugins", *args],
+            [*PROGRAM, *args],
             check=False, env=self.environment(**(env or {})), input=text, capture_output=True, text=True, timeout=60,
             cwd=self.site,
         )  # fmt: skip
@@ -143,7 +124,7 @@ class Operator:
         pid, terminal = pty.fork()
         if pid == 0:
             os.chdir(self.site)
-            os.execve(sys.executable, [sys.executable, "-m", "ally_plugins", *args], self.environment())  # noqa: S606
+            os.execve(sys.executable, [*PROGRAM, *args], self.environment())  # noqa: S606
         try:
             os.write(terminal, ahead)
             shown = _read(terminal, until)
@@ -163,12 +144,6 @@ class Operator:
         """Return what was recorded."""
         filters = [word for kind in kinds for word in ("--kind", kind)]
         return [json.loads(line) for line in self.run("audit", "--json", *filters).stdout.splitlines()]
-
-
-def _runner() -> CliRunner:
-    """Return a runner that keeps the two streams apart; click 8.1 has to be told, 8.2 does so anyway."""
-    options: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
-    return CliRunner(**options)
 
 
 def _read(terminal: int, until: str | None) -> str:
@@ -238,19 +213,12 @@ def start(operator: Operator) -> Iterator[Callable[[], Agent]]:
                 [sys.executable, str(LIVE_HOST)], env=operator.environment(), cwd=operator.site, text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
-            agents.callback(_end, process)
+            agents.callback(end, process)
             agent = Agent(process)
             assert agent.read() == "ready"
             return agent
 
         yield begin
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGCONT)
-        process.kill()
-    process.communicate(timeout=60)
 
 
 def _load_everything() -> None:

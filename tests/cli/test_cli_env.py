@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.kit.wheels import write_wheel
 
 if TYPE_CHECKING:
     from .conftest import Operator
@@ -98,8 +99,8 @@ def test_a_plugin_runs_in_an_environment_of_its_own(
 ) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     (tmp_path / "wheels").mkdir()
-    wheel(tmp_path / "wheels", "loop_warner", "1.0", {"loop_warner/__init__.py": "class Plugin: pass"})
-    wheel(tmp_path / "wheels", "ally_plugins", "0.1.0", {"ally_plugins/__init__.py": "HERE = __file__"})
+    write_wheel(tmp_path / "wheels", "loop_warner", "1.0", {"loop_warner/__init__.py": "class Plugin: pass"})
+    write_wheel(tmp_path / "wheels", "ally_plugins", "0.1.0", {"ally_plugins/__init__.py": "HERE = __file__"})
     built = ready.ask("env", "loop-warner", "--yes")
     assert built["in_use"] is False
     path = Path(built["path"])
@@ -111,17 +112,3 @@ def test_a_plugin_runs_in_an_environment_of_its_own(
     done = subprocess.run([python, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert all(file.startswith(str(path)) for file in done.stdout.split())
     assert ready.ask("doctor")["ok"]
-
-
-def wheel(folder: Path, name: str, version: str, files: dict[str, str]) -> None:
-    """Write a wheel, as a build backend would."""
-    info = f"{name}-{version}.dist-info"
-    whole = {
-        **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(f"{path},,\n" for path in [*whole, f"{info}/RECORD"])
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        for path, content in {**whole, f"{info}/RECORD": record}.items():
-            archive.writestr(path, content)

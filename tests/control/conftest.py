@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from ally_plugins import Host
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.catalog.registry import Registry
+from tests.kit.sites import Site
 
 MANIFEST = """
 description = "guards the shell"
@@ -79,11 +79,11 @@ class Plugin:
 '''
 
 
-class Site:
-    """Where plugins are installed, and the registry of the home that agrees to them."""
+class Operated:
+    """A site, and the registry of the home that agrees to the plugins in it."""
 
     def __init__(self, folder: Path, home: Home) -> None:
-        self.folder = folder
+        self.site = Site(folder)
         self.home = home
         self.registry = Registry(home)
         self.manifest = MANIFEST
@@ -91,19 +91,7 @@ class Site:
 
     def install(self, name: str = "ctl-guard", *, manifest: str = MANIFEST, code: str = CODE) -> None:
         """Leave a distribution with one plugin, in the place of an earlier one."""
-        package = name.replace("-", "_")
-        files = {
-            f"{package}/__init__.py": code,
-            f"{package}/ally-plugin.toml": manifest,
-            f"{package}-1.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
-            f"{package}-1.dist-info/entry_points.txt": f"[ally.plugins]\n{name} = {package}:Plugin\n",
-            f"{package}-1.dist-info/RECORD": f"{package}/__init__.py,sha256={hash(code)},{len(code)}\n",
-        }
-        for path, text in files.items():
-            file = self.folder / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, "utf-8")
-        importlib.invalidate_caches()
+        self.site.plugin(name, manifest, code=code)
 
     def enable(self, name: str = "ctl-guard") -> None:
         """Agree to everything that a plugin asks for."""
@@ -119,11 +107,10 @@ class Site:
 
 
 @pytest.fixture
-def site(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Operated]:
     folder = tmp_path / "site"
-    folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
-    made = Site(folder, Home("test", home))
+    made = Operated(folder, Home("test", home))
     made.home.prepare()
     yield made
     for name in [name for name in sys.modules if name.startswith("ctl_")]:
@@ -131,7 +118,7 @@ def site(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.fixture
-def guarded(site: Site) -> Site:
+def guarded(site: Operated) -> Operated:
     """Return a site with the guard installed and agreed to."""
     site.install()
     site.enable()
@@ -152,6 +139,3 @@ def long_home(tmp_path: Path) -> Home:
     made = Home("test", tmp_path / ("d" * 120) / "home")
     made.prepare()
     return made
-
-
-Make = Callable[..., Any]

@@ -21,7 +21,7 @@ from tests.kit.waiting import go, until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from .conftest import Site
+    from .conftest import Operated
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs local sockets")
 
@@ -90,16 +90,16 @@ class Running:
 
 
 @asynccontextmanager
-async def running(site: Site, **options: Any) -> AsyncIterator[Running]:
+async def running(site: Operated, **options: Any) -> AsyncIterator[Running]:
     async with site.new_host(**options) as host:
         yield Running(host)
 
 
-def instance(site: Site) -> Any:
+def instance(site: Operated) -> Any:
     return site.module().BUILT[-1]
 
 
-def states(site: Site) -> list[tuple[str, str]]:
+def states(site: Operated) -> list[tuple[str, str]]:
     """Return the plugin's states as the journal has them, after the host's end."""
     with reading_of(site.home) as reading:
         assert reading is not None
@@ -107,7 +107,7 @@ def states(site: Site) -> list[tuple[str, str]]:
         return [((record.data or {})["state"], (record.data or {})["reason"]) for record in found]
 
 
-def test_a_revoked_gate_is_asked_no_more_and_a_granted_one_from_the_next_call(guarded: Site) -> None:
+def test_a_revoked_gate_is_asked_no_more_and_a_granted_one_from_the_next_call(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             assert await host.is_denied()
@@ -125,11 +125,11 @@ def test_a_revoked_gate_is_asked_no_more_and_a_granted_one_from_the_next_call(gu
 
 @pytest.mark.parametrize("placement", ["inline", "process"])
 def test_a_gate_that_is_granted_to_code_without_it_denies_until_it_is_taken_back(
-    placement: str, site: Site, monkeypatch: pytest.MonkeyPatch
+    placement: str, site: Operated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.install(manifest=site.manifest.replace('"tool_call"]', '"tool_call", "message"]'))
     site.enable()
-    monkeypatch.setenv("PYTHONPATH", str(site.folder))
+    monkeypatch.setenv("PYTHONPATH", str(site.site.path))
     edit_config(site.home, NAME, lambda _: {"placement": placement})
     site.registry.revoke(NAME, "gate")
     missing = "lacks the hook 'ally_gate_message'"
@@ -160,7 +160,7 @@ def test_a_gate_that_is_granted_to_code_without_it_denies_until_it_is_taken_back
     assert any(state == "failed" and missing in reason for state, reason in states(site))
 
 
-def test_from_the_moment_that_a_missing_gate_is_granted_nothing_passes_it(site: Site) -> None:
+def test_from_the_moment_that_a_missing_gate_is_granted_nothing_passes_it(site: Operated) -> None:
     code = site.code.replace("ally_gate_tool_call(self, call", "ally_gate_permission(self, request")
     narrow, wide = 'on = ["tool_call"], tools = ["bash"]', 'on = ["tool_call", "permission"]'
     site.install(code=code, manifest=site.manifest.replace(narrow, wide))
@@ -184,7 +184,7 @@ def test_from_the_moment_that_a_missing_gate_is_granted_nothing_passes_it(site: 
     go(main())
 
 
-def test_a_revoked_event_is_not_heard_any_more_not_even_in_the_middle_of_a_batch(guarded: Site) -> None:
+def test_a_revoked_event_is_not_heard_any_more_not_even_in_the_middle_of_a_batch(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             plugin = instance(guarded)
@@ -205,7 +205,7 @@ def test_a_revoked_event_is_not_heard_any_more_not_even_in_the_middle_of_a_batch
     go(main())
 
 
-def test_what_it_calls_is_refused_from_the_revocation_on(guarded: Site) -> None:
+def test_what_it_calls_is_refused_from_the_revocation_on(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             ally = instance(guarded).ally
@@ -218,7 +218,7 @@ def test_what_it_calls_is_refused_from_the_revocation_on(guarded: Site) -> None:
     go(main())
 
 
-def test_its_tools_and_tasks_end_with_their_grants_and_its_tools_come_back_with_them(guarded: Site) -> None:
+def test_its_tools_and_tasks_end_with_their_grants_and_its_tools_come_back_with_them(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             task = await instance(guarded).ally.start_task("wait", asyncio.sleep(1000), session_id=host.session.id)
@@ -236,7 +236,7 @@ def test_its_tools_and_tasks_end_with_their_grants_and_its_tools_come_back_with_
     go(main())
 
 
-def test_tasks_are_listed_and_one_is_cancelled(guarded: Site) -> None:
+def test_tasks_are_listed_and_one_is_cancelled(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             ally = instance(guarded).ally
@@ -264,7 +264,7 @@ def test_tasks_are_listed_and_one_is_cancelled(guarded: Site) -> None:
     go(main())
 
 
-def test_a_task_that_does_not_end_at_once_is_told_of_as_running(guarded: Site) -> None:
+def test_a_task_that_does_not_end_at_once_is_told_of_as_running(guarded: Operated) -> None:
     may_end = asyncio.Event()
 
     async def reluctant() -> None:
@@ -286,7 +286,7 @@ def test_a_task_that_does_not_end_at_once_is_told_of_as_running(guarded: Site) -
     go(main())
 
 
-def test_the_answer_holds_the_running_and_the_last_ended_tasks_and_no_long_text(guarded: Site) -> None:
+def test_the_answer_holds_the_running_and_the_last_ended_tasks_and_no_long_text(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             ally = instance(guarded).ally
@@ -309,7 +309,7 @@ def test_the_answer_holds_the_running_and_the_last_ended_tasks_and_no_long_text(
     go(main())
 
 
-def test_shadow_limits_and_deadlines_change_under_a_running_plugin(guarded: Site) -> None:
+def test_shadow_limits_and_deadlines_change_under_a_running_plugin(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             guarded.registry.shadow(NAME, hooks=True)
@@ -331,7 +331,7 @@ def test_shadow_limits_and_deadlines_change_under_a_running_plugin(guarded: Site
     go(main())
 
 
-def test_a_disabled_plugin_stops_and_an_enabled_one_starts_in_all_open_sessions(guarded: Site) -> None:
+def test_a_disabled_plugin_stops_and_an_enabled_one_starts_in_all_open_sessions(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             other = host.host.session()
@@ -361,7 +361,7 @@ def test_a_disabled_plugin_stops_and_an_enabled_one_starts_in_all_open_sessions(
     ]  # fmt: skip
 
 
-def test_a_plugin_that_is_installed_and_agreed_to_while_the_host_runs_starts(site: Site) -> None:
+def test_a_plugin_that_is_installed_and_agreed_to_while_the_host_runs_starts(site: Operated) -> None:
     async def main() -> None:
         async with running(site) as host:
             assert NAME not in host.host.plugins
@@ -375,7 +375,9 @@ def test_a_plugin_that_is_installed_and_agreed_to_while_the_host_runs_starts(sit
     go(main())
 
 
-def test_a_restart_makes_a_new_instance_with_what_is_settled_now_and_its_gate_denies_meanwhile(guarded: Site) -> None:
+def test_a_restart_makes_a_new_instance_with_what_is_settled_now_and_its_gate_denies_meanwhile(
+    guarded: Operated,
+) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             old = instance(guarded)
@@ -404,7 +406,7 @@ def test_a_restart_makes_a_new_instance_with_what_is_settled_now_and_its_gate_de
     assert ("stopped", "restarted by the operator") in states(guarded)
 
 
-def test_what_was_asked_of_the_old_instance_is_answered_before_it_goes(guarded: Site) -> None:
+def test_what_was_asked_of_the_old_instance_is_answered_before_it_goes(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             instance(guarded).hold = hold = asyncio.Event()
@@ -419,7 +421,7 @@ def test_what_was_asked_of_the_old_instance_is_answered_before_it_goes(guarded: 
     go(main())
 
 
-def test_what_cannot_be_started_is_not_stopped_for_a_restart(guarded: Site) -> None:
+def test_what_cannot_be_started_is_not_stopped_for_a_restart(guarded: Operated) -> None:
     more = guarded.manifest.replace("tasks = {", 'emit_event = { reason = "more" }\ntasks = {')
 
     async def main() -> None:
@@ -441,7 +443,7 @@ def test_what_cannot_be_started_is_not_stopped_for_a_restart(guarded: Site) -> N
     go(main())
 
 
-def test_a_released_plugin_starts_again_with_its_crashes_forgotten(guarded: Site) -> None:
+def test_a_released_plugin_starts_again_with_its_crashes_forgotten(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             assert (await host.did("release"))["did"] == "nothing"
@@ -459,7 +461,7 @@ def test_a_released_plugin_starts_again_with_its_crashes_forgotten(guarded: Site
     go(main())
 
 
-def test_a_plugin_that_cannot_start_is_marked_denies_and_can_be_tried_again(guarded: Site) -> None:
+def test_a_plugin_that_cannot_start_is_marked_denies_and_can_be_tried_again(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             plugin_class = guarded.module().Plugin
@@ -484,7 +486,7 @@ def test_a_plugin_that_cannot_start_is_marked_denies_and_can_be_tried_again(guar
     go(main())
 
 
-def test_code_with_a_wrong_hook_is_refused_and_its_gate_denies(guarded: Site) -> None:
+def test_code_with_a_wrong_hook_is_refused_and_its_gate_denies(guarded: Operated) -> None:
     guarded.install(code=SLOW.replace("ally_start", "ally_begin"))
 
     async def main() -> None:
@@ -495,7 +497,7 @@ def test_code_with_a_wrong_hook_is_refused_and_its_gate_denies(guarded: Site) ->
     go(main())
 
 
-def test_a_start_that_hangs_is_answered_as_under_way_holds_up_nothing_else_and_can_be_ended(guarded: Site) -> None:
+def test_a_start_that_hangs_is_answered_as_under_way_holds_up_nothing_else_and_can_be_ended(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             guarded.install("ctl-slow", manifest='description = "x"\nrequires_host = ">=1,<2"\n', code=SLOW)
@@ -513,7 +515,7 @@ def test_a_start_that_hangs_is_answered_as_under_way_holds_up_nothing_else_and_c
     go(main())
 
 
-def test_a_host_can_end_while_a_plugin_restarts(guarded: Site) -> None:
+def test_a_host_can_end_while_a_plugin_restarts(guarded: Operated) -> None:
     edit_config(guarded.home, NAME, lambda _: {"deadlines": {"stop": 0.1}})
 
     async def main() -> None:
@@ -530,7 +532,7 @@ def test_a_host_can_end_while_a_plugin_restarts(guarded: Site) -> None:
     go(main())
 
 
-def test_a_plugin_given_by_code_is_the_agents_own_and_can_be_restarted(guarded: Site) -> None:
+def test_a_plugin_given_by_code_is_the_agents_own_and_can_be_restarted(guarded: Operated) -> None:
     class Given:
         built = 0
 
@@ -551,7 +553,7 @@ def test_a_plugin_given_by_code_is_the_agents_own_and_can_be_restarted(guarded: 
     go(main())
 
 
-def test_a_plugin_left_out_of_this_host_stays_out(guarded: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_left_out_of_this_host_stays_out(guarded: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLY_PLUGINS", "none")
 
     async def main() -> None:
@@ -563,7 +565,7 @@ def test_a_plugin_left_out_of_this_host_stays_out(guarded: Site, monkeypatch: py
     go(main())
 
 
-def test_a_plugin_that_is_agreed_to_and_not_configured_is_missed_and_its_gate_denies(site: Site) -> None:
+def test_a_plugin_that_is_agreed_to_and_not_configured_is_missed_and_its_gate_denies(site: Operated) -> None:
     needs = site.manifest.replace('default = "rm"', "required = true")
 
     async def main() -> None:
@@ -578,7 +580,7 @@ def test_a_plugin_that_is_agreed_to_and_not_configured_is_missed_and_its_gate_de
     go(main())
 
 
-def test_an_order_that_cannot_be_leaves_everything_as_it_was(guarded: Site) -> None:
+def test_an_order_that_cannot_be_leaves_everything_as_it_was(guarded: Operated) -> None:
     late = f'before = ["{NAME}"]\nafter = ["{NAME}"]\n'
 
     async def main() -> None:
@@ -593,7 +595,7 @@ def test_an_order_that_cannot_be_leaves_everything_as_it_was(guarded: Site) -> N
     go(main())
 
 
-def test_a_config_that_cannot_be_read_changes_nothing(guarded: Site) -> None:
+def test_a_config_that_cannot_be_read_changes_nothing(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             guarded.home.config_file.write_text("[plugins.")
@@ -603,7 +605,7 @@ def test_a_config_that_cannot_be_read_changes_nothing(guarded: Site) -> None:
     go(main())
 
 
-def test_a_host_says_who_it_is_and_how_its_plugins_are(guarded: Site) -> None:
+def test_a_host_says_who_it_is_and_how_its_plugins_are(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             await host.hear(3)
@@ -617,7 +619,7 @@ def test_a_host_says_who_it_is_and_how_its_plugins_are(guarded: Site) -> None:
     go(main())
 
 
-def test_a_change_that_comes_while_the_host_starts_takes_effect_once_it_has(guarded: Site) -> None:
+def test_a_change_that_comes_while_the_host_starts_takes_effect_once_it_has(guarded: Operated) -> None:
     async def main() -> None:
         host = guarded.new_host()
         real = host._installed
@@ -638,7 +640,7 @@ def test_a_change_that_comes_while_the_host_starts_takes_effect_once_it_has(guar
     go(main())
 
 
-def test_controls_of_a_host_that_has_ended_refuse(guarded: Site) -> None:
+def test_controls_of_a_host_that_has_ended_refuse(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
             controls = host.host._live

@@ -17,7 +17,7 @@ from tests.kit.waiting import go, until
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .conftest import Site
+    from .conftest import Operated
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs local sockets")
 
@@ -26,14 +26,14 @@ REMOVE = ToolCall("bash", {"command": "rm -r"}, "c1")
 
 
 @pytest.fixture
-def placed(guarded: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+def placed(guarded: Operated, monkeypatch: pytest.MonkeyPatch) -> Operated:
     """Return a site whose guard runs in a process of its own."""
-    monkeypatch.setenv("PYTHONPATH", str(guarded.folder))
+    monkeypatch.setenv("PYTHONPATH", str(guarded.site.path))
     edit_config(guarded.home, NAME, lambda _: {"placement": "process"})
     return guarded
 
 
-async def did(site: Site, method: str) -> Mapping[str, Any]:
+async def did(site: Operated, method: str) -> Mapping[str, Any]:
     def blocking() -> Mapping[str, Any]:
         [host] = hosts_of(site.home)
         answer = call(host, method, {"plugin": NAME}, 30)
@@ -43,7 +43,7 @@ async def did(site: Site, method: str) -> Mapping[str, Any]:
     return await asyncio.to_thread(blocking)
 
 
-async def pid(site: Site) -> int:
+async def pid(site: Operated) -> int:
     [plugin] = (await did(site, "status"))["plugins"]
     assert plugin["placement"] == "process"
     return int(plugin["pid"])
@@ -68,7 +68,7 @@ async def heard(host: Any, session: Any) -> Any:
     return (await host.call_tool("count")).data
 
 
-def test_a_grant_that_is_taken_back_is_gone_for_a_process_too(placed: Site) -> None:
+def test_a_grant_that_is_taken_back_is_gone_for_a_process_too(placed: Operated) -> None:
     async def main() -> None:
         async with placed.new_host() as host:
             session = host.session()
@@ -90,7 +90,7 @@ def test_a_grant_that_is_taken_back_is_gone_for_a_process_too(placed: Site) -> N
     go(main())
 
 
-def test_disable_ends_the_process_and_enable_starts_another(placed: Site) -> None:
+def test_disable_ends_the_process_and_enable_starts_another(placed: Operated) -> None:
     async def main() -> None:
         async with placed.new_host() as host:
             session = host.session()
@@ -109,7 +109,7 @@ def test_disable_ends_the_process_and_enable_starts_another(placed: Site) -> Non
     go(main())
 
 
-def test_restart_is_another_process_and_its_gate_denies_meanwhile(placed: Site) -> None:
+def test_restart_is_another_process_and_its_gate_denies_meanwhile(placed: Operated) -> None:
     async def main() -> None:
         async with placed.new_host() as host:
             session = host.session()
@@ -125,7 +125,7 @@ def test_restart_is_another_process_and_its_gate_denies_meanwhile(placed: Site) 
     go(main())
 
 
-def test_a_restart_takes_another_placement(placed: Site) -> None:
+def test_a_restart_takes_another_placement(placed: Operated) -> None:
     async def main() -> None:
         async with placed.new_host() as host:
             first = await pid(placed)

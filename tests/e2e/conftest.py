@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import hashlib
 import json
 import os
 import shutil
 import subprocess
-import sys
-import time
 import venv
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.kit.processes import below
+from tests.kit.wheels import build_wheel
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0  # seconds; a busy machine is no failure
-WHEEL = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
 class Operator:
@@ -105,69 +101,11 @@ class Agent:
 
     def processes(self) -> list[int]:
         """Return what it has started, and what that has."""
-        return list(_below(self.process.pid))
+        return list(below(self.process.pid))
 
     def end(self) -> tuple[str, str]:
         """Let it end by itself; return the rest of its output, and its stderr."""
         return self.process.communicate(timeout=PATIENCE)
-
-
-def _below(pid: int) -> Iterator[int]:
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        with contextlib.suppress(OSError):
-            for child in map(int, (task / "children").read_text().split()):
-                yield child
-                yield from _below(child)
-
-
-def all_gone(pids: Sequence[int], within: float = PATIENCE) -> bool:
-    """Wait until no process of these is left; a zombie is none."""
-    end = time.monotonic() + within
-    while any(map(_is_alive, pids)):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def build(source: Path, out: Path) -> None:
-    """Build the wheel of a source folder."""
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
-    subprocess.run(command, check=True, capture_output=True)
-
-
-def write_wheel(
-    folder: Path, name: str, version: str, files: Mapping[str, str], requires: Sequence[str] = (), plugin: str = ""
-) -> Path:
-    """Write a wheel without a build backend, and return it. `plugin` is the entry point's target."""
-    package = name.replace("-", "_")
-    info = f"{package}-{version}.dist-info"
-    needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
-    contents = {
-        **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
-        f"{info}/WHEEL": WHEEL,
-        f"{info}/entry_points.txt": f"[ally.plugins]\n{name} = {plugin}\n" if plugin else "",
-    }
-    rows = [f"{path},{_digest(text)},{len(text.encode())}\n" for path, text in contents.items()]
-    contents[f"{info}/RECORD"] = "".join([*rows, f"{info}/RECORD,,\n"])
-    folder.mkdir(exist_ok=True)
-    wheel = folder / f"{package}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for path, text in contents.items():
-            archive.writestr(path, text)
-    return wheel
-
-
-def _digest(text: str) -> str:
-    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
 
 
 @pytest.fixture(scope="session")
@@ -176,7 +114,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = Path(os.environ.get("ALLY_WHEELS") or tmp_path_factory.mktemp("wheels"))
     if not list(folder.glob("*.whl")):
         for source in (ROOT, ROOT / "ally_plugins_contrib"):
-            build(source, folder)
+            build_wheel(source, folder)
     return sorted(folder.glob("*.whl"))
 
 
@@ -200,30 +138,6 @@ def agent_of(operator: Operator) -> Iterator[Callable[..., Agent]]:
     for process in started:
         process.kill()
         process.communicate()
-
-
-@pytest.fixture(scope="session")
-def below() -> Callable[[int], list[int]]:
-    """Return what finds the processes that a process has started, and those that they have."""
-    return lambda pid: list(_below(pid))
-
-
-@pytest.fixture(scope="session")
-def gone() -> Callable[..., bool]:
-    """Return `all_gone`."""
-    return all_gone
-
-
-@pytest.fixture(scope="session")
-def build_wheel() -> Callable[[Path, Path], None]:
-    """Return `build`."""
-    return build
-
-
-@pytest.fixture(scope="session")
-def wheel_of() -> Callable[..., Path]:
-    """Return `write_wheel`."""
-    return write_wheel
 
 
 @pytest.fixture

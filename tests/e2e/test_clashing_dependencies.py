@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.kit.wheels import write_wheel
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from .conftest import Operator
@@ -50,19 +51,20 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def made(tmp_path: Path, wheel_of: Callable[..., Path]) -> dict[str, Path]:
+def made(tmp_path: Path) -> dict[str, Path]:
     """Return the wheels of both plugins, in a folder with those of both versions of the library."""
     folder = tmp_path / "made"
     for version in PLUGINS.values():
-        wheel_of(folder, LIBRARY, version, {"ally_e2e_library.py": f"VERSION = {version!r}\n"})
-    return {name: _plugin(folder, name, wheel_of) for name in PLUGINS}
+        write_wheel(folder, LIBRARY, version, {"ally_e2e_library.py": f"VERSION = {version!r}\n"})
+    return {name: _plugin(folder, name) for name in PLUGINS}
 
 
-def _plugin(folder: Path, name: str, wheel_of: Callable[..., Path]) -> Path:
+def _plugin(folder: Path, name: str) -> Path:
     package = name.replace("-", "_")
     files = {f"{package}/__init__.py": CODE.format(name=name), f"{package}/ally-plugin.toml": MANIFEST}
     needs = [f"{LIBRARY}=={PLUGINS[name]}", "ally-plugins"]
-    return wheel_of(folder, name, "1.0", files, needs, f"{package}:Plugin")
+    entry_points = f"[ally.plugins]\n{name} = {package}:Plugin\n"
+    return write_wheel(folder, name, "1.0", files, requires=needs, entry_points=entry_points)
 
 
 def test_each_has_its_own_version_in_an_environment_that_a_command_builds(

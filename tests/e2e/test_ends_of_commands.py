@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.kit.processes import below, wait_for_ends
 
+if TYPE_CHECKING:
     from .conftest import Operator
 
 pytestmark = [
@@ -38,15 +38,14 @@ DAEMONS = 3
     ],
 )
 def test_a_replay_that_is_ended_leaves_no_process(
-    name: str, who: str, operator: Operator, home: Path, failing: Path, gone: Callable[..., bool],
-    below: Callable[[int], list[int]],
-) -> None:  # fmt: skip
+    name: str, who: str, operator: Operator, home: Path, failing: Path
+) -> None:
     operator.enable_examples(home, "node_outbound", "socket_counter")
     operator.ally("enable", "conversation-monitor", "--yes", home=home)
     operator.ally("place", "conversation-monitor", "process", home=home)
     process = _replay(operator, home, failing)
     try:
-        while len(started := below(process.pid)) < DAEMONS + 1:  # and the one that starts and ends them
+        while len(started := list(below(process.pid))) < DAEMONS + 1:  # and the one that starts and ends them
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
         number = getattr(signal, name)
@@ -58,7 +57,7 @@ def test_a_replay_that_is_ended_leaves_no_process(
     finally:
         process.kill()
         process.communicate()
-    assert gone(started), "something was left"
+    wait_for_ends(started)
     assert "Traceback" not in errors
     if name == "SIGINT":
         assert process.returncode == 130, out + errors

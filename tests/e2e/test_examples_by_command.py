@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.kit.processes import wait_for_ends
+from tests.kit.wheels import build_wheel
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,9 +33,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="lo
 
 
 @pytest.fixture(scope="module")
-def operator(
-    operator: Operator, tmp_path_factory: pytest.TempPathFactory, build_wheel: Callable[[Path, Path], None]
-) -> Operator:
+def operator(operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Operator:
     """Return an operator who has installed the fifth example too."""
     folder = tmp_path_factory.mktemp("placed_plugin")
     shutil.copytree(EXAMPLES / "placed_plugin", folder / "source")
@@ -101,7 +102,7 @@ def test_a_tool_of_each_answers_to_a_command(operator: Operator, enabled: Path, 
 
 @needs_proc
 def test_commands_reach_a_running_agent_and_nothing_of_it_outlives_it(
-    operator: Operator, enabled: Path, agent_of: Callable[..., Agent], gone: Callable[..., bool]
+    operator: Operator, enabled: Path, agent_of: Callable[..., Agent]
 ) -> None:
     agent = agent_of(enabled)
     agent.ask("fail", 3)
@@ -112,7 +113,7 @@ def test_commands_reach_a_running_agent_and_nothing_of_it_outlives_it(
         assert "is running" in operator.ally("restart", name, home=enabled)
     after = _pids(operator, enabled)
     assert all(after[name] != before[name] for name in DAEMONS)
-    assert gone(list(before.values()))
+    wait_for_ends(before.values())
 
     assert agent.ask("gate", "rm -rf /") == "node_outbound: that would remove everything"
     operator.ally("disable", "node_outbound", home=enabled)
@@ -123,7 +124,7 @@ def test_commands_reach_a_running_agent_and_nothing_of_it_outlives_it(
     started = agent.processes()
     assert set(_pids(operator, enabled).values()) <= set(started)
     os.kill(agent.process.pid, signal.SIGKILL)
-    assert gone(started)
+    wait_for_ends(started)
     assert operator.ally("hosts", home=enabled) == "no host runs\n"
 
 

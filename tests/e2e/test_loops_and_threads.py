@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit.processes import wait_for_ends
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -45,7 +47,6 @@ def test_every_kind_of_daemon_starts_speaks_dies_and_comes_back(
     operator: Operator,
     home: Path,
     agent_of: Callable[..., Agent],
-    gone: Callable[..., bool],
 ) -> None:
     if how == "uvloop":
         request.getfixturevalue("with_uvloop")
@@ -64,7 +65,7 @@ def test_every_kind_of_daemon_starts_speaks_dies_and_comes_back(
     pids = [plugin["pid"] for plugin in host["plugins"] if plugin["name"] in (SDK, NODE)]  # at once again; others wait
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    assert gone(pids)
+    wait_for_ends(pids)
     for name in (SDK, NODE, CODE_ALLY):
         agent.ask("until", name, "running")
         assert "is running" in operator.ally("restart", name, home=home)
@@ -74,7 +75,7 @@ def test_every_kind_of_daemon_starts_speaks_dies_and_comes_back(
     out, errors = agent.end()
     assert (agent.process.returncode, out) == (0, '"stopped"\n')
     assert [line for line in errors.splitlines() if not KILLED.match(line)] == []
-    assert gone([*first, *last])
+    wait_for_ends([*first, *last])
 
 
 def _use(agent: Agent, file: str) -> None:

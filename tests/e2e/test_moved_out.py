@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.kit.wheels import write_wheel
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from .conftest import Operator
@@ -60,10 +61,11 @@ class Talker:
 
 
 @pytest.fixture
-def talker(tmp_path: Path, operator: Operator, wheel_of: Callable[..., Path]) -> str:
+def talker(tmp_path: Path, operator: Operator) -> str:
     """Install a third party's plugin that does much at every event."""
     files = {"e2e_talker/__init__.py": CODE, "e2e_talker/ally-plugin.toml": MANIFEST}
-    wheel = wheel_of(tmp_path / "made", TALKER, "1.0", files, (), "e2e_talker:Talker")
+    entry_points = f"[ally.plugins]\n{TALKER} = e2e_talker:Talker\n"
+    wheel = write_wheel(tmp_path / "made", TALKER, "1.0", files, entry_points=entry_points)
     operator.pip("install", "--force-reinstall", str(wheel))
     return TALKER
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit.processes import wait_for_ends
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -100,9 +102,7 @@ def test_without_daemons_no_process_is_started(operator: Operator, home: Path) -
     assert operator.run(CHILDREN + NO_PROCESS, home=home, ALLY_PLUGINS="none") == "[] []\n"
 
 
-def test_any_home_will_do(
-    operator: Operator, tmp_path: Path, agent_of: Callable[..., Agent], gone: Callable[..., bool]
-) -> None:
+def test_any_home_will_do(operator: Operator, tmp_path: Path, agent_of: Callable[..., Agent]) -> None:
     home = tmp_path / ODD
     home.mkdir(mode=0o700)
     operator.enable_examples(home, NODE, "socket_counter", "socket_talkback", "shell_tool")
@@ -121,4 +121,4 @@ def test_any_home_will_do(
     assert json.loads(operator.ally("doctor", "--json", home=home))
     started = agent.processes()
     assert agent.end() == ('"stopped"\n', "")
-    assert gone(started)
+    wait_for_ends(started)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.kit.wheels import build_wheel
 
+if TYPE_CHECKING:
     from .conftest import Operator
 
 pytestmark = pytest.mark.e2e
@@ -30,7 +30,7 @@ RECORDED = ROOT.parent / "shared" / "sessions" / "tool_heavy.jsonl"
 
 
 @pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory, build_wheel: Callable[[Path, Path], None]) -> Path:
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the wheel of the README's plugin: its fenced blocks that begin with a file's name, and nothing else."""
     folder = tmp_path_factory.mktemp(NAME)
     found = BLOCK.findall((ROOT / "README.md").read_text("utf-8"))

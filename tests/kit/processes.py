@@ -6,8 +6,10 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.kit.waiting import wait_until
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 def is_alive(pid: int) -> bool:
@@ -25,3 +27,9 @@ def below(pid: int) -> Iterator[int]:
             for child in map(int, (task / "children").read_text().split()):
                 yield child
                 yield from below(child)
+
+
+def wait_for_ends(pids: Iterable[int]) -> None:
+    """Wait until none of these processes is left; a zombie is none."""
+    all_of_them = list(pids)
+    wait_until(lambda: not any(map(is_alive, all_of_them)), lambda: f"the end of {[*filter(is_alive, all_of_them)]}")

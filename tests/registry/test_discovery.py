@@ -11,7 +11,7 @@ from ally_plugins.catalog.discovery.packages import Found, discover
 from ally_plugins.contract.manifest import MAX_MANIFEST_BYTES
 
 if TYPE_CHECKING:
-    from .conftest import Site
+    from tests.kit.sites import Site
 
 GOOD = 'description = "good"\n[permissions]\ntools = { reason = "to offer" }\n'
 

@@ -14,7 +14,7 @@ from ally_plugins.catalog.discovery.packages import discover
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .conftest import Site
+    from tests.kit.sites import Site
 
 GOOD = (
     'description = "good"\nrequires_host = ">=1"\n[permissions]\ntools = { reason = "to offer" }\n'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,34 +14,15 @@ from ally_plugins.catalog.environments.build import build, chosen_interpreter, p
 from ally_plugins.catalog.environments.installer import requirement_of
 from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.contract.values.errors import ConfigError, OperatorError
+from tests.kit.wheels import write_wheel
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
-
-    from .conftest import Site
+    from tests.kit.sites import Site
 
 
 def nothing(_: str) -> None:
     """Take a line."""
-
-
-def wheel(folder: Path, name: str, version: str, code: str, needs: str = "") -> Path:
-    """Write a wheel of one module, as a build backend would."""
-    folder.mkdir(exist_ok=True)
-    info = f"{name}-{version}.dist-info"
-    needed = f"Requires-Dist: {needs}\n" if needs else ""
-    files = {
-        f"{name}.py": code,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needed}",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": f"[console_scripts]\nrun-{name} = {name}:main\n",
-    }
-    record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
-    path = folder / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for file, content in {**files, f"{info}/RECORD": record}.items():
-            archive.writestr(file, content)
-    return path
 
 
 def program(path: Path, text: str) -> str:
@@ -177,9 +157,11 @@ def test_two_plugins_with_clashing_dependencies_live_side_by_side(
     wheels = tmp_path / "wheels"
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     for version in ("1.0", "2.0"):
-        wheel(wheels, "shared_dep", version, f"VERSION = {version!r}")
+        write_wheel(wheels, "shared_dep", version, {"shared_dep.py": f"VERSION = {version!r}"})
     for name, needs in (("old", "shared_dep==1.0"), ("new", "shared_dep==2.0")):
-        wheel(wheels, name, "1.0", "import shared_dep\ndef main(): print(shared_dep.VERSION)", needs)
+        code = {f"{name}.py": "import shared_dep\ndef main(): print(shared_dep.VERSION)"}
+        entry_points = f"[console_scripts]\nrun-{name} = {name}:main\n"
+        write_wheel(wheels, name, "1.0", code, requires=[needs], entry_points=entry_points)
         build(home, plan(home, name, [f"{name}==1.0"]), nothing)
     seen = {name: _output(home.envs_dir / name / "bin" / f"run-{name}") for name in ("old", "new")}
     assert seen == {"old": "1.0", "new": "2.0"}

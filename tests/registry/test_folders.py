@@ -19,8 +19,7 @@ from ally_plugins.contract.values.errors import ConfigError, ConsentError
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.home.folder import Home
-
-    from .conftest import Site
+    from tests.kit.sites import Site
 
 TOML = """
 description = "counts"

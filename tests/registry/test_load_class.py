@@ -12,7 +12,7 @@ from ally_plugins.contract.values.errors import PluginLoadError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .conftest import Site
+    from tests.kit.sites import Site
 
 
 @pytest.fixture(autouse=True)

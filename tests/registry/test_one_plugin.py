@@ -13,8 +13,7 @@ from ally_plugins.contract.values.errors import ConfigError
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
-
-    from .conftest import Site
+    from tests.kit.sites import Site
 
 ASKS = '[permissions]\nadd_message = { roles = ["user", "system"], reason = "to speak" }\n'
 DAEMON = f'[daemon]\ncommand = ["./run.sh"]\n{ASKS}'

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ally_plugins.catalog.home.folder import Home
-
-    from .conftest import Site
+    from tests.kit.sites import Site
 
 FIRST = """
 description = "guards"

@@ -26,7 +26,7 @@ from ally_plugins.policy.owned_files import fault_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .conftest import Site
+    from tests.kit.sites import Site
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes, owners and modes are POSIX's")
 as_root = pytest.mark.skipif(

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ally_plugins.catalog.home.folder import Home
-
-    from .conftest import Site
+    from tests.kit.sites import Site
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the folders' programs are POSIX's")
 
