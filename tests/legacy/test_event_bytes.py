@@ -1,0 +1,21 @@
+"""What goes to a daemon of Code-Ally's for an event, byte for byte as it was when `on_event.jsonl` was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ally_plugins.contract.values.codec import decode
+from ally_plugins.contract.values.events import EVENT_TYPES, stamp
+from ally_plugins.host.code_ally.messages import event_message
+from ally_plugins.testing.samples import sample_events
+
+GOLDEN = Path(__file__).with_name("on_event.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def test_an_event_is_written_byte_for_byte_as_before() -> None:
+    made = set()
+    for event in sample_events():
+        stamp(event, 41, 1767225599000, "s1", (), None)
+        made.add(event_message(event))
+    assert [line for line in GOLDEN if line not in made] == []
+    assert {decode(line)["params"]["event_type"] for line in GOLDEN} == {*EVENT_TYPES, "other:news"}
