@@ -142,7 +142,8 @@ def _commit_one(db: sqlite3.Connection, i: int) -> None:
 
 async def _events(folder: Path, count: int) -> dict[str, Any]:
     journal = Journal.open(folder / "events.db", head=folder / "events.head")
-    body = b'{"toolName":"bash","arguments":{"command":"ls -la"},"call_id":"c1","turn_id":"t1","origin":[]}'
+    said = b'{"event_type":"TOOL_CALL_START","event_data":{"toolName":"bash","arguments":{"command":"ls -la"}},'
+    body = said + b'"timestamp":1,"id":"s:1","seq":1,"session_id":"s","origin":[],"turn_id":"t1","call_id":"c1"}'
     rows = [("s", seq, 1, "TOOL_CALL_START", None, body) for seq in range(1, count + 1)]
     start = time.perf_counter()
     for i in range(0, count, 256):

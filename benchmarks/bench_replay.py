@@ -75,12 +75,12 @@ def _record(second: int, kind: str, uuid: str, message: dict[str, Any]) -> dict[
 def write_events(path: Path, events: int) -> None:
     """Write an export of so many events: thoughts, usage updates and what the model answered."""
     with path.open("w", encoding="utf-8") as file:
-        file.write('{"format":"ally-journal","version":1,"session_id":"synthetic"}\n')
+        file.write('{"format":"ally-journal","version":2,"session_id":"synthetic"}\n')
         for i in range(events):
             kind, data = _PLAIN[i % len(_PLAIN)]
-            event = {"kind": "event", "session_id": "synthetic", "seq": i + 1, "at": _START * 1000 + i * 100}
-            wire = {"type": kind, "data": data}
-            file.write(f"{json.dumps({**event, 'type': kind, 'origin': None, 'data': wire})}\n")
+            event = {"kind": "event", "event_type": kind, "event_data": data, "timestamp": _START * 1000 + i * 100}
+            about = {"id": f"synthetic:{i + 1}", "seq": i + 1, "session_id": "synthetic", "origin": []}
+            file.write(f"{json.dumps({**event, **about})}\n")
 
 
 def play(path: Path, home: Path) -> dict[str, float]:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from ally_plugins.contract.values.errors import EventError, TimedOut
+from ally_plugins.contract.values.eventjson import event_from_params
 from ally_plugins.contract.values.events import Event, EventsDropped
 from ally_plugins.contract.values.scope import SCOPE, Scope
 from ally_plugins.runtime.lanes.thread import HookExit, Worker
-from ally_plugins.wire.eventlines import event_from_params
 
 from .backlog import Backlog
 from .logs import say

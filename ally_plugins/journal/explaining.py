@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
+import orjson
 
 from .values import ACCEPTED, SETTLED, StoredEvent, StoredMessage, StoredRecord
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Explanation", "explain"]
 
 _MAX_CAUSES: Final = 64  # far above the hop limit of eight; stops at a cycle that a host wrote
-# What names other things, in the data of records and in events on the wire.
+# What names other things: in the data of records, in events, and in the data of these.
 _LINKS: Final = (
     *("cause", "decision", "message_id", "decision_id", "call_id", "request_id", "event"),
     *("callId", "decisionId", "messageId", "requestId"),
@@ -111,18 +112,19 @@ def _with_their_calls(reading: Reading, causes: tuple[StoredEvent, ...]) -> tupl
 
 
 def _call_of(event: StoredEvent) -> str | None:
-    value = event.value() if b'"callId"' in event.body else None
-    return value.get("callId") if isinstance(value, dict) else None
+    body = event.body
+    value = orjson.loads(body) if b'"call_id"' in body else None
+    return value.get("call_id") if isinstance(value, dict) else None
 
 
 def _event_links(event: StoredEvent) -> set[str]:
     value = event.value()
-    return _links(value) | _links(value.get("data") if isinstance(value, dict) else None)
+    return _links(value) | _links(value.get("event_data") if isinstance(value, dict) else None)
 
 
 def _cause_of(event: StoredEvent) -> str | None:
     value = event.value()
-    cause = value.get("cause") or value.get("parentId") if isinstance(value, dict) else None
+    cause = value.get("cause") or value.get("parent_id") if isinstance(value, dict) else None
     return cause if isinstance(cause, str) else None
 
 

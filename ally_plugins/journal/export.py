@@ -1,13 +1,14 @@
 """One session as JSON lines, which `replay` reads again.
 
-The first line is `{"format": "ally-journal", "version": 1, "session_id": ...}`. Each line after it is one of
+The first line is `{"format": "ally-journal", "version": 2, "session_id": ...}`. Each line after it is one of
 
-- `{"kind": "event", "session_id", "seq", "at", "type", "origin", "data"}`, where `data` is the event as the
-  journal has it, with its envelope;
+- `{"kind": "event", ...}`, and then the params of `on_event`: `event_type`, `event_data`, `timestamp`, `id`, `seq`,
+  `session_id`, `origin` and the ids that it has;
 - `{"kind": "message", "session_id", "id", "offset", "plugin", "at", "role", "deliver_as", "trigger_turn", "state",
   "settled_at", "key", "cause", "body"}`.
 
-Lines are in order of time (`at`, Unix ms), events by `seq`, messages by `offset`. What was pruned is left out.
+Lines are in order of time (`timestamp` and `at`, Unix ms), events by `seq`, messages by `offset`. What was pruned is
+left out. Version 1, which `replay` reads too, had other names for events.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "VERSION", "export"]
 
 FORMAT: Final = "ally-journal"
-VERSION: Final = 1
+VERSION: Final = 2
 
-_EVENT_FIELDS: Final = ("session_id", "seq", "at", "type", "origin")
+_EVENT: Final = b'{"kind":"event",%b\n'
 _Timed = tuple[int, int, int, bytes]  # at, events before messages, seq or offset, line
 
 
@@ -43,8 +44,7 @@ def _events(reading: Reading, session_id: str) -> Iterator[_Timed]:
     for event in reading.events(session_id):
         # A clock that goes back must not put an event before an earlier one.
         latest = max(latest, event.at)
-        value = {"kind": "event"} | {name: getattr(event, name) for name in _EVENT_FIELDS}
-        yield latest, 0, event.seq, _line(value | {"data": orjson.Fragment(event.body)})
+        yield latest, 0, event.seq, _EVENT % event.body.removeprefix(b"{")
 
 
 def _messages(reading: Reading, session_id: str) -> Iterator[_Timed]:

@@ -16,7 +16,9 @@ from .owned_files import check_file
 
 __all__ = ["BOOKMARK", "BUSY_TIMEOUT_S", "VERSION", "connect", "connect_read_only", "in_words", "read_chain_id"]
 
-VERSION: Final = 1
+# 2: events have the names of `on_event`. What was written before is read as it stands; a program that knows only
+# version 1 would find nobody's calls in the new ones, and pass over them for durable subscriptions.
+VERSION: Final = 2
 # How long a writer waits for another host's batch; SQLite's own default in Python, and what most programs use.
 BUSY_TIMEOUT_S: Final = 5.0
 BOOKMARK: Final = "bookmark:"  # before the name of a bookmark in `meta`; older versions leave such rows alone
@@ -124,6 +126,8 @@ def _create_or_check(connection: sqlite3.Connection, path: Path, *, create: bool
             f"{VERSION}: upgrade with `pip install -U ally-plugins`"
         )
     _add_missing(connection)
+    if version < VERSION:
+        connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _add_missing(connection: sqlite3.Connection) -> None:

@@ -13,6 +13,8 @@ import orjson
 
 from ally_plugins.contract.values.errors import JournalError
 
+from .oldevents import in_one_form
+
 __all__ = [
     "ACCEPTED",
     "EVENTS",
@@ -52,7 +54,7 @@ NEVER_PRUNED: Final = (SETTLED, PRUNED, JOURNAL)
 SettledState: TypeAlias = Literal["delivered", "expired", "pending_at_end"]
 MessageState: TypeAlias = Literal["pending", "delivered", "expired", "pending_at_end"]
 
-# (session_id, seq, at in Unix ms, type, origin as the emitter writes it, body as JSON)
+# (session_id, seq, at in Unix ms, type, origin as the emitter writes it, the params of `on_event` as JSON)
 EventRow: TypeAlias = tuple[str, int, int, str, str | None, bytes]
 
 
@@ -126,7 +128,7 @@ class StoredRecord:
 
 @attrs.frozen
 class StoredEvent:
-    """An event as the journal has it; `n` is the record that covers it, `body` the JSON that was handed in."""
+    """An event as the journal has it; `n` is the record that covers it, `written` the JSON that was handed in."""
 
     n: int
     session_id: str
@@ -134,12 +136,17 @@ class StoredEvent:
     at: int
     type: str
     origin: str | None
-    body: bytes
+    written: bytes
 
     @property
     def id(self) -> str:
         """The event's id, `session:seq`."""
         return f"{self.session_id}:{self.seq}"
+
+    @property
+    def body(self) -> bytes:
+        """The event as JSON: the params of `on_event`, also where an older journal has other names."""
+        return in_one_form(self.written)
 
     def value(self) -> Any:
         """Return the parsed body."""

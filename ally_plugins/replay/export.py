@@ -2,7 +2,8 @@
 
 Replayed is what the host and its agent did. What plugins did at that time (their messages, their events, decisions,
 dropped events, thresholds) is skipped and counted under the event type: plugins act anew in a replay. Of several
-sessions in one file one is replayed; the lines of the others are counted as `other session`.
+sessions in one file one is replayed; the lines of the others are counted as `other session`. An event's line has the
+params of `on_event`; in version 1 it had `type`, `at` and, as `data`, the event with names that are gone, or its data.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import orjson
 from attrs import define, field
+
+from ally_plugins.journal.export import FORMAT, VERSION
+from ally_plugins.journal.oldevents import renamed
 
 from .clock import RecordedClock
 from .content import Notes, text_of
@@ -45,10 +49,10 @@ if TYPE_CHECKING:
 
     from .steps import Step
 
-__all__ = ["EXPORT_FORMAT", "EXPORT_VERSION", "read_export"]
+__all__ = ["EXPORT_VERSIONS", "read_export"]
 
-EXPORT_FORMAT: Final = "ally-journal"
-EXPORT_VERSION: Final = 1
+EXPORT_VERSIONS: Final = range(1, VERSION + 1)
+"""The versions that are read."""
 
 _MAX_NAME: Final = 64
 
@@ -135,7 +139,7 @@ class _Export:
     def _steps(self, record: dict[str, Any], notes: Notes) -> Iterator[Step]:
         kind = record.get("kind")
         if kind != "event":
-            if kind is None and record.get("format") == EXPORT_FORMAT:
+            if kind is None and record.get("format") == FORMAT:
                 return
             if type(kind) is str:
                 yield Skipped(self.clock.now, kind[:_MAX_NAME])
@@ -147,22 +151,18 @@ class _Export:
         if session_id != self.session_id:
             yield Skipped(self.clock.now, "other session")
         else:
-            yield from self._event(record, notes)
+            yield from self._event(record if "event_type" in record else _from_version_1(record), notes)
 
     def _event(self, record: dict[str, Any], notes: Notes) -> Iterator[Step]:
-        event_type, data = record.get("type"), record.get("data")
+        event_type, data = record.get("event_type"), record.get("event_data")
         if type(event_type) is not str:
-            notes.blame("type", event_type, "a text")
+            notes.blame("event_type", event_type, "a text")
             return
         if type(data) is not dict:
-            notes.blame("data", data, "an object")
+            notes.blame("event_data", data, "an object")
             return
-        at = self.clock.read(record.get("at"))
-        if type(data.get("data")) is dict and data.get("type") == event_type:  # the event with its own envelope
-            record, data = {**record, **data}, data["data"]
-        call_id = text_of(record, "call_id") or text_of(record, "callId")
-        agent_id = text_of(record, "agent_id") or text_of(record, "agentId")
-        event = _Event(at, data, notes, call_id, agent_id or None)
+        at = self.clock.read(record.get("timestamp"))
+        event = _Event(at, data, notes, text_of(record, "call_id"), text_of(record, "agent_id") or None)
         yield from self._start(text_of(data, "focus") if event_type == "SESSION_START" else "")
         if event_type == "SESSION_START":
             return
@@ -177,6 +177,14 @@ class _Export:
         if not self.has_started:
             self.has_started = True
             yield SessionStarted(self.clock.now, self.session_id or "", focus)
+
+
+def _from_version_1(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the line of an event as version 2 has it; what it does not hold is missing then too."""
+    data = record.get("data")
+    if type(data) is dict and type(data.get("data")) is dict and data.get("type") == record.get("type"):
+        return renamed({**record, **data, "timestamp": record.get("at")})  # the event with its own envelope
+    return renamed({**record, "timestamp": record.get("at")})
 
 
 def _tool_called(event: _Event) -> Step:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from attrs import define, field
 
 from ally_plugins.contract.values.errors import RecordingError
+from ally_plugins.journal.export import FORMAT
 
-from .export import EXPORT_FORMAT, EXPORT_VERSION, read_export
+from .export import EXPORT_VERSIONS, read_export
 from .lines import MAX_LINE_BYTES, decode_record, iterate_lines
 from .scanning import iterate_members
 from .trajectory import read_trajectory
@@ -156,10 +157,11 @@ def _detect_lines(file: BinaryIO, name: str, limit: int) -> RecordingFormat | No
 
 
 def _detect_record(record: dict[str, Any], name: str) -> RecordingFormat | None:
-    if record.get("format") == EXPORT_FORMAT:
-        if record.get("version") != EXPORT_VERSION:
-            found = record.get("version")
-            raise RecordingError(f"cannot replay {name!r}: the export has version {found!r}, expected {EXPORT_VERSION}")
+    if record.get("format") == FORMAT:
+        found = record.get("version")
+        if type(found) is not int or found not in EXPORT_VERSIONS:
+            expected = f"{EXPORT_VERSIONS[0]} to {EXPORT_VERSIONS[-1]}"
+            raise RecordingError(f"cannot replay {name!r}: the export has version {found!r}, expected {expected}")
         return RecordingFormat.EXPORT
     if any(type(record.get(key)) is list for key in _ARRAYS):
         return RecordingFormat.TRAJECTORY

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from ally_plugins.contract.shapes import object_schema
-from ally_plugins.contract.values.codec import camel
+from ally_plugins.contract.values.eventjson import json_name
 from ally_plugins.contract.values.events import EVENT_TYPES, Event
 
 from .codes import CODES
@@ -138,17 +138,13 @@ def _event_data(cls: type[Event]) -> dict[str, Any]:
     """Return the schema of the data of one event, from the fields of its class."""
     envelope = {a.name for a in attrs.fields(Event)}
     own = [a for a in attrs.fields(cls) if a.name not in envelope]
-    needed = [_wire_name(a) for a in own if a.default is attrs.NOTHING]
+    needed = [json_name(a) for a in own if a.default is attrs.NOTHING]
     schema: dict[str, Any] = {
         "type": "object",
         "description": " ".join((cls.__doc__ or "").split()),
-        "properties": {_wire_name(a): _type_schema(_annotation(a.type)) for a in own},
+        "properties": {json_name(a): _type_schema(_annotation(a.type)) for a in own},
     }
     return {**schema, "required": needed} if needed else schema
-
-
-def _wire_name(a: attrs.Attribute[Any]) -> str:
-    return str(a.metadata.get("wire", camel(a.name)))
 
 
 def _annotation(kind: Any) -> str:

@@ -2,7 +2,7 @@
 
 A value's own fields are camelCase, as in Code-Ally; optional fields that are None are left out. Reading is strict about
 types and says the path; what a newer host adds is passed over. Verdicts and replacements are in `answers`, events in
-`eventlines`; what a value may say at all is `policy`'s.
+the contract's `eventjson`; what a value may say at all is `policy`'s.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ally_plugins.contract.shapes import (
     ref,
     several,
 )
-from ally_plugins.contract.values.codec import camel, encode, event_data
+from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import (
     AgentState,
     Context,
@@ -43,6 +43,7 @@ from ally_plugins.contract.values.conversation import (
     ToolResult,
 )
 from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.eventjson import camel, event_data
 from ally_plugins.contract.values.events import PermissionRequest
 
 if TYPE_CHECKING:

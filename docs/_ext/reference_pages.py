@@ -55,13 +55,14 @@ def _grant(info: HookInfo) -> str:
 
 
 def events() -> str:
-    """Return an entry for each built-in event: its hook, its fields with their names on the wire."""
+    """Return an entry for each built-in event: its hook, its fields with their names in JSON."""
+    from ally_plugins.contract.values.eventjson import json_name
     from ally_plugins.contract.values.events import EVENT_TYPES, hook_name
 
     parts = []
     for name, cls in EVENT_TYPES.items():
-        rows = [f"| `{_wire(field)}` | `{field.name}` | `{_type(field.type)}` |" for field in _own_fields(cls)]
-        table = ["| on the wire | in Python | type |", "|---|---|---|", *rows] if rows else ["It carries no data."]
+        rows = [f"| `{json_name(field)}` | `{field.name}` | `{_type(field.type)}` |" for field in _own_fields(cls)]
+        table = ["| in JSON | in Python | type |", "|---|---|---|", *rows] if rows else ["It carries no data."]
         parts.append("\n".join([f"### `{name}`", "", doc(cls), "", f"Hook: `{hook_name(name)}`.", "", *table, ""]))
     return "\n".join(parts)
 
@@ -251,12 +252,6 @@ def _own_fields(cls: type) -> list[attrs.Attribute[Any]]:
 
     envelope = {field.name for field in attrs.fields(Event)}
     return [field for field in attrs.fields(cls) if field.name not in envelope]
-
-
-def _wire(field: attrs.Attribute[Any]) -> str:
-    from ally_plugins.contract.values.codec import camel
-
-    return str(field.metadata.get("wire", camel(field.name)))
 
 
 def _type(annotation: Any) -> str:

@@ -81,7 +81,7 @@ def test_a_run_that_the_model_fails_ends_with_code_3_and_says_why(
     lines = person.events(*served(model_server), "go on", code=3)
     assert (lines[-1]["ending"], lines[-1]["exitCode"]) == ("failed", 3)
     assert told in lines[-1]["reason"]
-    (end,) = [line["data"] for line in lines if line["type"] == "AGENT_END"]
+    (end,) = [line["event_data"] for line in lines if line.get("event_type") == "AGENT_END"]
     assert end["interrupted"] is True
     result = person.run("run", *served(model_server), "go on", code=3)
     assert told in result.stderr
@@ -365,7 +365,7 @@ def test_the_agent_with_its_plugins_on_a_server_of_ones_own(person: Person, mode
     assert {"remember", "recall"} <= set(model_server.requests[0].tools)
     with Reading(person.home.journal_file) as reading:
         (session,) = saved_sessions(reading)
-        decisions = [event.value()["data"] for event in reading.events(session.id, type="DECISION")]
+        decisions = [event.value()["event_data"] for event in reading.events(session.id, type="DECISION")]
     (denied,) = [decision for decision in decisions if decision["verdict"] == "deny"]
     explained = person.run("explain", denied["decisionId"]).stdout
     assert "deny" in explained

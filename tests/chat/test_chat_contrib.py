@@ -34,19 +34,23 @@ def guarded(person: Person) -> Person:
     return person
 
 
+def data_of(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [line["event_data"] for line in lines if line.get("event_type") == kind]
+
+
 def denied(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    (found,) = [line["data"] for line in lines if line["type"] == "DECISION" and line["data"]["verdict"] == "deny"]
-    return dict(found)
+    (found,) = [data for data in data_of(lines, "DECISION") if data["verdict"] == "deny"]
+    return found
 
 
 def test_a_call_that_goes_on_failing_is_steered_then_refused_and_explain_tells_why(guarded: Person) -> None:
     lines = guarded.events("--allow", "run_command", "\n".join(["run cat gone.txt"] * 6), code=1)
     assert lines[-1]["ending"] == "refused"
-    (steer,) = [line["data"]["message"] for line in lines if line["type"] == "PLUGIN_MESSAGE_RECEIVED"]
+    (steer,) = [data["message"] for data in data_of(lines, "PLUGIN_MESSAGE_RECEIVED")]
     assert "run_command has failed 3 times with the same arguments" in steer["content"]
     refusal = denied(lines)
     assert refusal["decidedBy"] == ["loop-guard"]
-    assert [line["data"]["denied"] for line in lines if line["type"] == "TOOL_CALL_END"] == [False] * 5 + [True]
+    assert [data["denied"] for data in data_of(lines, "TOOL_CALL_END")] == [False] * 5 + [True]
     told = guarded.run("explain", refusal["decisionId"]).stdout
     for words in ("deny", "run_command", "loop-guard: this call to run_command has failed 5 times", "secret-guard"):
         assert words in told

@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .conftest import Person
 
 FRAMEWORK = {"pydantic_ai", "pydantic_ai_harness", "prompt_toolkit", "openai", "pydantic"}
+
+
+def data_of(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [line["event_data"] for line in lines if line.get("event_type") == kind]
 
 
 def test_the_words_go_to_stdout_and_what_happens_to_stderr(person: Person) -> None:
@@ -30,14 +34,14 @@ def test_a_task_may_come_over_standard_input(person: Person) -> None:
 
 def test_json_is_every_event_as_it_happens_and_a_result_at_last(person: Person) -> None:
     lines = person.events("read README.md")
-    types = [line["type"] for line in lines]
+    types = [line.get("event_type") for line in lines]
     assert types[0] == "SESSION_START"
     assert {"USER_MESSAGE", "THOUGHT_COMPLETE", "TOOL_CALL_START", "TOOL_CALL_END", "AGENT_END"} <= set(types)
     assert [line["seq"] for line in lines[:-1]] == list(range(1, len(lines)))
     result = lines[-1]
     assert (result["type"], result["ending"], result["exitCode"], result["refusals"]) == ("RESULT", "done", 0, [])
     assert "# A project" in result["text"]
-    assert result["sessionId"] == lines[0]["sessionId"]
+    assert result["sessionId"] == lines[0]["session_id"]
 
 
 def test_what_needs_a_person_is_refused_with_an_exit_code_of_its_own(person: Person) -> None:
@@ -46,9 +50,8 @@ def test_what_needs_a_person_is_refused_with_an_exit_code_of_its_own(person: Per
     assert lines[-1]["exitCode"] == 1
     assert lines[-1]["refusals"]
     assert not (person.folder / "new.txt").exists()
-    assert [line["data"]["choice"] for line in lines if line["type"] == "PERMISSION_RESPONSE"] == ["deny"]
-    diff = next(line for line in lines if line["type"] == "DIFF_PREVIEW")
-    assert diff["data"]["newContent"] == "hello"
+    assert [data["choice"] for data in data_of(lines, "PERMISSION_RESPONSE")] == ["deny"]
+    assert data_of(lines, "DIFF_PREVIEW")[0]["newContent"] == "hello"
     assert "refused" in person.run("run", "write new.txt hello", code=1).stderr
 
 
@@ -67,7 +70,7 @@ def test_a_gate_refuses_what_is_allowed_and_asks_nobody(helped: Person) -> None:
 
 def test_a_plugin_that_wakes_the_agent_has_its_turn_before_the_end(helped: Person) -> None:
     lines = helped.events("--allow", "run_command", "say later\nrun sleep 1")  # the plugin speaks meanwhile
-    said = [line["data"]["content"] for line in lines if line["type"] == "ASSISTANT_MESSAGE"]
+    said = [data["content"] for data in data_of(lines, "ASSISTANT_MESSAGE")]
     assert "The plugin helper tells me: the count is 3" in "\n".join(said)
     assert lines[-1]["ending"] == "done"
 
@@ -85,8 +88,8 @@ def test_a_saved_session_is_gone_on_with(person: Person) -> None:
     first = person.events("plan build; test")[-1]["sessionId"]
     lines = person.events("--resume", first, "done build")
     assert lines[-1]["sessionId"] == first
-    assert lines[0]["data"]["resumed"] is True
-    todos = [line for line in lines if line["type"] == "TODO_UPDATE"][-1]["data"]["todos"]
+    assert lines[0]["event_data"]["resumed"] is True
+    todos = data_of(lines, "TODO_UPDATE")[-1]["todos"]
     assert [todo["status"] for todo in todos] == ["completed", "in_progress"]
 
 
@@ -97,16 +100,16 @@ def test_an_interrupt_stops_the_tool_and_leaves_a_session_that_goes_on(person: P
     lines = []
     while True:
         lines.append(json.loads(process.stdout.readline()))
-        if lines[-1]["type"] == "TOOL_CALL_START":
+        if lines[-1]["event_type"] == "TOOL_CALL_START":
             break
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=60)
     lines += [json.loads(line) for line in rest.splitlines()]
     assert (process.returncode, errors) == (130, "")
     assert (lines[-1]["ending"], lines[-1]["exitCode"]) == ("interrupted", 130)
-    end = next(line for line in lines if line["type"] == "AGENT_END")
-    assert end["data"]["interrupted"] is True
-    assert "SIGINT" in end["data"]["interruptionCause"]
+    end = data_of(lines, "AGENT_END")[0]
+    assert end["interrupted"] is True
+    assert "SIGINT" in end["interruptionCause"]
     assert person.events("--resume", lines[-1]["sessionId"], "say on")[-1]["text"] == "on"
 
 

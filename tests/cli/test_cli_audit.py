@@ -164,7 +164,7 @@ def test_an_event_is_explained_by_its_number(spoken: Operator) -> None:
 def test_a_decision_is_explained_with_votes_reasons_and_the_events_of_the_call(operator: Operator) -> None:
     operator.home.prepare()
     journal = Journal.open(operator.home.journal_file)
-    call = b'{"id":"s:1","type":"TOOL_CALL_START","callId":"c1","data":{"toolName":"bash"}}'
+    call = b'{"event_type":"TOOL_CALL_START","event_data":{"toolName":"bash"},"id":"s:1","call_id":"c1"}'
     journal.add_events([("s", 1, NOW, "TOOL_CALL_START", None, call)])
     guard = {"plugin": "guard", "verdict": "deny", "reason": "no \x1b[31mred", "cause": "verdict", "elapsed_ms": 1.5}
     slow = {"plugin": "slow", "verdict": "deny", "reason": "", "cause": "timeout", "detail": "15 s", "shadow": True}

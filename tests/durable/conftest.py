@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ally_plugins.catalog.home.folder import Home
-from ally_plugins.contract.values.codec import encode, event_to_wire
+from ally_plugins.contract.values.codec import encoded
 from ally_plugins.contract.values.events import Event, ToolCallEnd, stamp
 from ally_plugins.host.daemons.lane import DaemonLane
 from ally_plugins.host.durable.feeds import Feeds
@@ -84,8 +84,7 @@ class Rig:
         for event in events:
             self.seqs[session] = seq = self.seqs.get(session, 0) + 1
             stamp(event, seq, 1_000_000 + seq, session, origin, f"{session}:t1")
-            wire = encode(event_to_wire(event))
-            rows.append((session, seq, event.timestamp, event.type, ">".join(origin) or None, wire))
+            rows.append((session, seq, event.timestamp, event.type, ">".join(origin) or None, encoded(event)))
         self.journal.add_events(rows)
         self.feeds.wake()
 

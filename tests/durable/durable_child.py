@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ally_plugins.catalog.home.folder import Home
-from ally_plugins.contract.values.codec import encode, event_to_wire
+from ally_plugins.contract.values.codec import encoded
 from ally_plugins.contract.values.events import ToolCallEnd, stamp
 from ally_plugins.host.daemons.lane import DaemonLane
 from ally_plugins.host.durable.feeds import Feeds
@@ -65,7 +65,7 @@ def emit(journal: Journal, session: str, count: int) -> None:
     for seq in range(1, count + 1):
         event = ToolCallEnd(tool_name=f"t{seq}")
         stamp(event, seq, 1_000_000 + seq, session, (), None)
-        rows.append((session, seq, event.timestamp, event.type, None, encode(event_to_wire(event))))
+        rows.append((session, seq, event.timestamp, event.type, None, encoded(event)))
     journal.add_events(rows)
 
 

@@ -95,22 +95,26 @@ def test_events_that_cannot_be_read_are_told_and_the_others_come(
         async with rig() as host:
             await host.inline(ally_tool_call_end=ear.hook, ally_tool_call_start=ear.hook, types=["*"])
             host.emit(*some(1))
-            bodies = (b"{}", b"not json", b'{"type":"TOOL_CALL_END","data":7,"origin":[]}', b"[]")
+            bodies = (
+                b"{}", b"not json", b"[]", b'{"event_type":"TOOL_CALL_END","event_data":7,"origin":[]}',
+                b'{"id":"s:6","type":"TOOL_CALL_END","data":7,"origin":[]}', b'{"id":7}', b'{"id":no json',
+            )  # fmt: skip
             host.journal.add_events([("s", 2 + i, 1, "TOOL_CALL_END", None, body) for i, body in enumerate(bodies)])
-            newer = b'{"type":"OF_TOMORROW","data":{},"origin":[]}'
-            host.journal.add_events([("s", 6, 1, "OF_TOMORROW", None, newer)])
-            odd = b'{"type":"TOOL_CALL_END","data":{"toolName":7,"isNew":true},"origin":[]}'  # as it was emitted
-            host.journal.add_events([("s", 7, 1, "TOOL_CALL_END", None, odd)])
+            about = b'"origin":[],"seq":10,"timestamp":1,"session_id":"s"}'
+            newer = b'{"event_type":"OF_TOMORROW","event_data":{},' + about
+            host.journal.add_events([("s", 9, 1, "OF_TOMORROW", None, newer)])
+            odd = b'{"event_type":"TOOL_CALL_END","event_data":{"toolName":7,"isNew":true},' + about  # it is what it is
+            host.journal.add_events([("s", 10, 1, "TOOL_CALL_END", None, odd)])
             host.feeds.wake()
             await ear.take(2)
-            assert ear.ids == ["s:1", "s:7"]
+            assert ear.ids == ["s:1", "s:10"]
             assert ear.events[1].extra == {"isNew": True}
         assert caplog.text.count("cannot be read") == len(bodies)
 
     within(main())
 
 
-def test_a_journal_without_bookmarks_is_opened_and_one_with_them_is_still_version_one(tmp_path: Path) -> None:
+def test_a_new_journal_has_no_row_for_any_bookmark(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     Journal.open(path).close_blocking()
     with closing(sqlite3.connect(path)) as db:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused, ValidationRefused
+from ally_plugins.contract.values.eventjson import event_from_params
 from ally_plugins.contract.values.events import TodoUpdate, ToolCallEnd
 from ally_plugins.host.durable.process import WINDOW
-from ally_plugins.wire.eventlines import event_from_params
 
 
 def ids(params: list[dict[str, Any]]) -> list[str]:

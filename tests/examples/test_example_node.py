@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins.contract.manifest import Manifest
+from ally_plugins.contract.values.codec import encoded
 from ally_plugins.contract.values.events import Event, ToolCallEnd, UserMessage, stamp
 from ally_plugins.wire.answers import verdict_from_wire
 from ally_plugins.wire.codes import METHOD_NOT_FOUND
-from ally_plugins.wire.eventlines import event_line
+from ally_plugins.wire.eventlines import event_lines, with_offset
 from ally_plugins.wire.messages import ErrorResponse
 from ally_plugins.wire.methods import PLUGIN_METHODS, read_initialize_result
 from ally_plugins.wire.samples import SAMPLES
@@ -31,7 +32,7 @@ REFUSED = (-32001, "not granted", {"reason": "permission", "permission": "x", "c
 
 def _event(event: Event, offset: str | None = None) -> bytes:
     stamp(event, 41, 1767225599000, "s1", (), None)
-    return event_line(event, offset)
+    return event_lines([encoded(event) if offset is None else with_offset(encoded(event), offset)])
 
 
 def _question(command: str) -> dict[str, Any]:

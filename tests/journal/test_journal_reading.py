@@ -30,8 +30,8 @@ def journal() -> Iterator[Journal]:
 
 
 def event(seq: int, type_: str, data: dict[str, Any], **envelope: Any) -> tuple[str, int, int, str, None, bytes]:
-    wire = {"id": f"s:{seq}", "type": type_, "seq": seq, "sessionId": "s", "origin": [], "data": data, **envelope}
-    return ("s", seq, 1000 + seq, type_, None, orjson.dumps(wire))
+    said = {"event_type": type_, "event_data": data, "timestamp": 1000 + seq, "id": f"s:{seq}", "seq": seq}
+    return ("s", seq, 1000 + seq, type_, None, orjson.dumps({**said, "session_id": "s", "origin": [], **envelope}))
 
 
 def message(id_: str, **changes: Any) -> PendingMessage:
@@ -47,9 +47,9 @@ def fill(journal: Journal) -> None:
         journal.add_events(
             [
                 event(1, "USER_MESSAGE", {"content": "build it"}),
-                event(2, "TOOL_CALL_START", {"toolName": "bash"}, callId="c1"),
-                event(3, "TOOL_CALL_END", {"toolName": "bash", "success": False}, callId="c1"),
-                event(4, "TOOL_CALL_START", {"toolName": "bash"}, callId="c2"),
+                event(2, "TOOL_CALL_START", {"toolName": "bash"}, call_id="c1"),
+                event(3, "TOOL_CALL_END", {"toolName": "bash", "success": False}, call_id="c1"),
+                event(4, "TOOL_CALL_START", {"toolName": "bash"}, call_id="c2"),
             ]
         )
         await journal.append(Record("decision", 1003, "secret-guard", "s", "d1", {"cause": "m1", "votes": ["allow"]}))
@@ -124,7 +124,7 @@ async def accept(journal: Journal, given: PendingMessage) -> None:
 def test_an_export_says_what_it_is_and_is_in_order_of_time(journal: Journal) -> None:
     fill(journal)
     lines = [orjson.loads(line) for line in export(journal.reading, "s")]
-    assert lines[0] == {"format": "ally-journal", "version": 1, "session_id": "s"}
+    assert lines[0] == {"format": "ally-journal", "version": 2, "session_id": "s"}
     assert [(line["kind"], line.get("seq") or line["id"]) for line in lines[1:]] == [
         *(("event", seq) for seq in (1, 2, 3)),
         *(("message", id_) for id_ in ("m1", "m2")),

@@ -6,22 +6,30 @@ and in `durable.jsonl` what a daemon with a durable subscription to everything w
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
+from ally_plugins import Host, ToolCallEnd
 from ally_plugins.host.durable.places import Found, Place, Walk
 from ally_plugins.journal.audit import verify
+from ally_plugins.journal.explaining import explain
+from ally_plugins.journal.export import export
+from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reading import Reading
 from ally_plugins.replay.export import read_export
 from ally_plugins.replay.reading import RecordingFormat, open_recording
-from ally_plugins.wire.eventlines import event_line
+from ally_plugins.wire.eventlines import event_lines, with_offset
 
 BEFORE = Path(__file__).with_name("version_1")
 
@@ -76,7 +84,7 @@ def test_its_events_are_sent_from_the_journal_byte_for_byte_as_before(journal: P
         found: list[Found] = []
         while not walk.is_over:
             found += walk.portion(lambda _: True, lambda _: True, 1000)
-    lines = [event_line(one.event, str(one.place)) for one in found]
+    lines = [event_lines([with_offset(one.encoded, str(one.place))]) for one in found]
     assert lines == (BEFORE / "durable.jsonl").read_bytes().splitlines(keepends=True)
     assert walk.pruned == 21
 
@@ -92,3 +100,62 @@ def test_an_export_is_replayed_as_before(name: str) -> None:
     with path.open("rb") as file:
         assert Counter(type(step).__name__ for step in read_export(file)) == STEPS[name]
     assert open_recording(path).format is RecordingFormat.EXPORT
+
+
+@pytest.mark.parametrize(("name", "session_id"), [("tool-calls", "s-1"), ("every-type", "s:2")])
+def test_it_is_exported_in_todays_form_and_replayed_as_its_old_export_is(
+    name: str, session_id: str, journal: Path
+) -> None:
+    with Reading(journal) as reading:
+        lines = list(export(reading, session_id))
+    assert orjson.loads(lines[0])["version"] == 2
+    events = [value for line in lines if (value := orjson.loads(line)).get("kind") == "event"]
+    assert all({"event_type", "event_data", "session_id", "timestamp"} <= set(event) for event in events)
+    old = read_export(io.BytesIO((BEFORE / f"{name}.jsonl").read_bytes()))
+    assert list(read_export(io.BytesIO(b"".join(lines)))) == list(old)
+
+
+def test_what_led_to_a_message_is_told_with_the_call_it_is_about(journal: Path) -> None:
+    with Reading(journal) as reading:
+        (message,) = reading.messages("s-1")
+        found = explain(reading, message.id)
+        assert found is not None
+        assert [event.type for event in found.causes] == ["TOOL_CALL_START", "DECISION", "TOOL_CALL_END"]
+        assert [event.value()["call_id"] for event in found.causes] == ["c1"] * 3
+        assert [record.kind for record in found.related] == ["decision", "message_state"]
+
+
+def test_an_id_that_is_no_text_stands_as_it_was_written(journal: Path) -> None:
+    with Reading(journal) as reading:
+        (event,) = (each for each in reading.events("s:2") if b"an id that is no text" in each.body)
+    assert event.value()["call_id"] == 7
+
+
+def test_a_host_goes_on_with_it_and_both_forms_are_one_journal(journal: Path, run: Any) -> None:
+    async def main() -> None:
+        async with Host("test", home=journal.parent, discover=False) as host:
+            session = host.session("s-1")
+            session.emit(ToolCallEnd(tool_name="new", call_id="c1"))
+            await session.close()
+
+    run(main())
+    verify(journal).raise_if_broken()
+    with Reading(journal) as reading:
+        events = list(reading.events("s-1"))
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        assert [event.value()["id"] for event in events] == [event.id for event in events]
+        assert [event.written == event.body for event in events] == [event.seq > 22 for event in events]
+        assert events[-2].value()["event_data"]["toolName"] == "new"
+        assert len(list(read_export(io.BytesIO(b"".join(export(reading, "s-1")))))) > STEPS["tool-calls"]["Skipped"]
+
+
+def test_a_program_that_knows_only_version_1_opens_it_no_more_once_todays_has(journal: Path) -> None:
+    def version() -> int:
+        with closing(sqlite3.connect(journal)) as db:
+            return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+    with Reading(journal) as reading:
+        assert len(reading.sessions()) == 4
+    assert version() == 1  # who only looks changes nothing
+    Journal.open(journal).close_blocking()
+    assert version() == 2

@@ -6,10 +6,11 @@ import io
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.contract.values.codec import encode, event_to_wire
+from ally_plugins.contract.values.codec import decode, encoded
 from ally_plugins.contract.values.events import ToolCallStart, stamp
 from ally_plugins.replay.export import read_export
 from ally_plugins.replay.steps import (
@@ -32,11 +33,25 @@ from ally_plugins.replay.steps import (
 )
 from ally_plugins.replay.turns import with_safe_points
 
-HEADER = {"format": "ally-journal", "version": 1}
+HEADER = {"format": "ally-journal", "version": 2}
 
 
 def event(event_type: str, at: int = 0, session_id: str = "s1", envelope: Any = None, **data: Any) -> dict[str, Any]:
-    return {"kind": "event", "session_id": session_id, "at": at, "type": event_type, "data": data, **(envelope or {})}
+    about = {"session_id": session_id, "timestamp": at, **(envelope or {})}
+    return {"kind": "event", "event_type": event_type, "event_data": data, **about}
+
+
+def in_version_1(record: Any, *, whole: bool) -> Any:
+    """Return a line as version 1 has it, with the event as the journal then had it (`whole`) or its data alone."""
+    if not isinstance(record, dict) or "event_type" not in record:
+        return record
+    kind, data, at = record["event_type"], record["event_data"], record["timestamp"]
+    line = {"kind": "event", "session_id": record["session_id"], "at": at, "type": kind, "origin": None}
+    ids = {name: record[name] for name in ("call_id", "agent_id") if name in record}
+    if not whole:
+        return {**line, **ids, "data": data}
+    ids = {{"call_id": "callId", "agent_id": "agentId"}[name]: value for name, value in ids.items()}
+    return {**line, "data": {"type": kind, "timestamp": at, "sessionId": "s1", **ids, "origin": [], "data": data}}
 
 
 def read(*records: dict[str, Any] | bytes, session_id: str | None = None) -> list[Step]:
@@ -51,15 +66,16 @@ def only(steps: list[Step], kind: type[Step]) -> list[Any]:
 def test_broken_lines_are_named_and_the_rest_replays() -> None:
     steps = read(
         HEADER, b"{cut", {"kind": 7}, event("USER_MESSAGE", content=7), {"kind": "event", "session_id": "s1"},
+        {"kind": "event", "session_id": "s1", "event_type": "USER_MESSAGE", "event_data": []},
         {"kind": "event", "session_id": "s1", "type": "USER_MESSAGE", "data": []}, event("USER_MESSAGE", content="hi"),
     )  # fmt: skip
-    assert [broken.number for broken in only(steps, BrokenLine)] == [2, 3, 4, 5, 6]
+    assert [broken.number for broken in only(steps, BrokenLine)] == [2, 3, 4, 5, 6, 7]
     assert only(steps, PersonMessage)[-1].text == "hi"
 
 
-def test_the_twelve_and_the_added_events_become_steps_again() -> None:
+def some_of_every_kind() -> list[dict[str, Any]]:
     child = {"call_id": "c1", "agent_id": "c1"}
-    steps = read(
+    return [
         HEADER,
         event("SESSION_START", 1, focus="/work"),
         event("USER_MESSAGE", 2, content="go"),
@@ -79,7 +95,18 @@ def test_the_twelve_and_the_added_events_become_steps_again() -> None:
         event("TODO_UPDATE", 7, todos=[{"id": "9", "task": "t", "status": "completed"}]),
         event("COMPACTION_START", 8), event("COMPACTION_COMPLETE", 9, oldContextUsage=91.5, newContextUsage=10),
         event("SESSION_END", 10, reason="closed"),
-    )  # fmt: skip
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_version_1_says_the_same(*, whole: bool) -> None:
+    records = [HEADER | {"version": 1}, *(in_version_1(record, whole=whole) for record in some_of_every_kind()[1:])]
+    assert all("event_type" not in record for record in records)
+    assert read(*records) == read(*some_of_every_kind())
+
+
+def test_the_twelve_and_the_added_events_become_steps_again() -> None:
+    steps = read(*some_of_every_kind())
     assert only(steps, SessionStarted) == [SessionStarted(1, "s1", "/work")]
     assert only(steps, SessionEnded) == [SessionEnded(10, "closed")]
     assert only(steps, Usage)[0].percent == 100.0
@@ -121,8 +148,7 @@ def test_calls_without_ids_are_told_apart_by_the_tools_name() -> None:
 def test_an_event_as_the_journal_keeps_it_is_the_same_call_again() -> None:
     call = ToolCallStart(tool_name="bash", arguments={"command": "ls"}, call_id="c9", agent_id="x")
     stamp(call, 4, 3, "s1", (), None)
-    line = {"kind": "event", "session_id": "s1", "seq": 4, "at": 3, "type": call.type, "origin": None}
-    steps = read(HEADER | {"session_id": "s1"}, line | {"data": json.loads(encode(event_to_wire(call)))})
+    steps = read(HEADER | {"session_id": "s1"}, {"kind": "event", **decode(encoded(call))})
     assert only(steps, ToolCalled) == [ToolCalled(3, "c9", "bash", {"command": "ls"}, agent_id="x")]
 
 
@@ -147,15 +173,24 @@ TYPES = [
             {
                 "kind": st.just("event") | JSON,
                 "session_id": st.just("s1") | JSON,
-                "type": st.sampled_from(TYPES) | JSON,
+                "event_type": st.sampled_from(TYPES) | JSON,
             },
-            optional={"data": st.dictionaries(st.sampled_from(KEYS), JSON) | JSON, "at": JSON, "call_id": JSON},
+            optional={
+                "event_data": st.dictionaries(st.sampled_from(KEYS), JSON) | JSON,
+                "timestamp": JSON,
+                "call_id": JSON,
+            },
         ),
         max_size=6,
     )
 )
 def test_no_export_raises_and_every_call_returns(records: list[dict[str, Any]]) -> None:
-    steps = read(*records)
+    check(read(*records))
+    old = {"event_type": "type", "event_data": "data", "timestamp": "at"}
+    check(read(*({old.get(name, name): value for name, value in record.items()} for record in records)))
+
+
+def check(steps: list[Step]) -> None:
     assert len(only(steps, ToolCalled)) == len(only(steps, ToolReturned))
     assert len(only(steps, AgentStarted)) == len(only(steps, AgentEnded))
     assert type(steps[-1]) is SessionEnded

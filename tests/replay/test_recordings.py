@@ -41,15 +41,16 @@ def test_a_missing_file_and_a_folder_are_refused_in_words(tmp_path: Path) -> Non
 
 
 def test_an_export_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match="version 2, expected 1"):
-        formats(tmp_path, b'{"format":"ally-journal","version":2}\n')
+    with pytest.raises(RecordingError, match="version 3, expected 1 to 2"):
+        formats(tmp_path, b'{"format":"ally-journal","version":3}\n')
 
 
 def test_the_content_tells_the_format_not_the_name(tmp_path: Path) -> None:
     assert formats(tmp_path, RECORD, "x.traj") is RecordingFormat.TRANSCRIPT
     assert formats(tmp_path, b"\xef\xbb\xbf" + RECORD) is RecordingFormat.TRANSCRIPT
     assert formats(tmp_path, b'{"info":{},"history":[]}', "x.jsonl") is RecordingFormat.TRAJECTORY
-    assert formats(tmp_path, b'{"format":"ally-journal","version":1}\n') is RecordingFormat.EXPORT
+    for version in (b"1", b"2"):
+        assert formats(tmp_path, b'{"format":"ally-journal","version":%b}\n' % version) is RecordingFormat.EXPORT
     assert formats(tmp_path, b'{"kind":"event","session_id":"s"}\n') is RecordingFormat.EXPORT
 
 

@@ -401,9 +401,9 @@ def test_every_change_of_state_is_an_event_for_the_others_and_a_record(theatre: 
             if record.plugin == "bad"
         ]
         told = [
-            event["data"]["state"]
+            event["event_data"]["state"]
             for event in (json.loads(stored.body) for stored in reading.events("s", type="PLUGIN_STATE"))
-            if event["data"]["pluginName"] == "bad"
+            if event["event_data"]["pluginName"] == "bad"
         ]
     assert [state for state, _ in kept[:2]] == ["starting", "running"]
     assert kept[2:8] == seen

@@ -20,7 +20,8 @@ from ally_plugins import (
     hookimpl,
     tool,
 )
-from ally_plugins.contract.values.codec import event_data, event_from_wire
+from ally_plugins.contract.values.codec import decode, encode
+from ally_plugins.contract.values.eventjson import event_from_params, event_params
 from ally_plugins.contract.values.events import EVENT_TYPES
 from ally_plugins.testing import CHECKS, check_plugin, run_check, sample_calls, sample_events
 
@@ -227,6 +228,6 @@ def test_the_samples_are_of_every_type_and_each_can_be_written_down() -> None:
     assert {event.type for event in events} >= set(EVENT_TYPES)
     for event in events:
         if type(event) in EVENT_TYPES.values():
-            assert event_data(event_from_wire(event.type, event_data(event))) == event_data(event)
+            assert event_from_params(decode(encode(event_params(event)))) == event
     assert list(sample_events()) == events
     assert any(not call.arguments for call in sample_calls())

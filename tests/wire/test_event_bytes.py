@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ally_plugins.contract.values.codec import decode
+from ally_plugins.contract.values.codec import decode, encoded
+from ally_plugins.contract.values.eventjson import event_from_params
 from ally_plugins.contract.values.events import EVENT_TYPES, CompactionStart, Event, PluginEvent, ToolCallEnd, stamp
 from ally_plugins.testing.samples import sample_events
-from ally_plugins.wire.eventlines import event_from_params, event_line
+from ally_plugins.wire.eventlines import event_lines, with_offset
 
 GOLDEN = Path(__file__).with_name("on_event.jsonl").read_bytes().splitlines(keepends=True)
 
@@ -37,7 +38,7 @@ def test_every_built_in_type_is_among_the_lines() -> None:
 
 
 def test_an_event_is_written_byte_for_byte_as_before() -> None:
-    made = {event_line(event) for event in events()}
+    made = {event_lines([encoded(event)]) for event in events()}
     assert [line for line in GOLDEN if line not in made] == []
 
 
@@ -47,4 +48,10 @@ def test_what_was_read_is_written_byte_for_byte_as_it_came(offset: str | None) -
         event = event_from_params(decode(line)["params"])
         assert event is not None
         end = b"}}\n" if offset is None else b',"offset":"17.3"}}\n'
-        assert event_line(event, offset) == line.removesuffix(b"}}\n") + end
+        text = encoded(event) if offset is None else with_offset(encoded(event), offset)
+        assert event_lines([text]) == line.removesuffix(b"}}\n") + end
+
+
+def test_lines_that_are_written_together_are_those_of_each() -> None:
+    texts = [encoded(event) for event in events()]
+    assert event_lines(texts) == b"".join(event_lines([text]) for text in texts)

@@ -212,7 +212,7 @@ def test_a_token_is_not_shown() -> None:
 def test_a_daemon_that_reads_its_host_imports_neither_cattrs_nor_pluggy() -> None:
     code = (
         "import sys; import ally_plugins.wire.host_params, ally_plugins.wire.values, ally_plugins.wire.answers,"
-        "ally_plugins.wire.eventlines;"
+        "ally_plugins.contract.values.eventjson;"
         "print([name for name in ('cattrs', 'pluggy', 'click', 'asyncio', 'jsonschema') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

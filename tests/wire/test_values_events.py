@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.contract.values.codec import decode, encode
-from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.codec import decode, encode, encoded
+from ally_plugins.contract.values.errors import EncodeError, EventError
+from ally_plugins.contract.values.eventjson import event_from_params, event_params
 from ally_plugins.contract.values.events import (
     EVENT_TYPES,
     CompactionStart,
@@ -21,7 +22,7 @@ from ally_plugins.contract.values.events import (
     stamp,
 )
 from ally_plugins.testing.samples import sample_events
-from ally_plugins.wire.eventlines import event_from_params, event_line, event_params
+from ally_plugins.wire.eventlines import event_lines, with_offset
 
 
 def _stamped(event: Event) -> Event:
@@ -30,7 +31,7 @@ def _stamped(event: Event) -> Event:
 
 
 def _over_the_wire(event: Event) -> Event | None:
-    frame = decode(event_line(event))
+    frame = decode(event_lines([encoded(event)]))
     assert (frame["jsonrpc"], frame["method"]) == ("2.0", "on_event")
     return event_from_params(frame["params"])
 
@@ -122,7 +123,7 @@ def test_a_field_that_only_a_newer_host_has_is_kept() -> None:
 def test_the_first_three_fields_are_code_allys_and_optional_ones_are_left_out() -> None:
     event = ToolCallEnd(tool_name="bash", success=False, error="no")
     stamp(event, 1, 1699999999999, "s", (), None)
-    params = decode(event_line(event))["params"]
+    params = decode(event_lines([encoded(event)]))["params"]
     assert list(params)[:3] == ["event_type", "event_data", "timestamp"]
     assert params["event_data"] == {
         "toolName": "bash", "success": False, "denied": False, "result": {}, "error": "no",
@@ -132,7 +133,7 @@ def test_the_first_three_fields_are_code_allys_and_optional_ones_are_left_out() 
 
 def test_the_parent_of_a_compaction_stands_in_its_data_too() -> None:
     event = _stamped(CompactionStart(parent_id="s1:3"))
-    params = decode(event_line(event))["params"]
+    params = decode(event_lines([encoded(event)]))["params"]
     assert params["event_data"] == {"parentId": "s1:3"}
     assert params["parent_id"] == "s1:3"
     assert _over_the_wire(event) == event
@@ -149,11 +150,19 @@ def test_lists_within_an_event_come_out_as_what_cannot_change() -> None:
 
 
 def test_a_durable_event_carries_its_offset() -> None:
-    assert decode(event_line(_stamped(ToolCallEnd()), "s1:41"))["params"]["offset"] == "s1:41"
+    line = event_lines([with_offset(encoded(_stamped(ToolCallEnd())), "17.3")])
+    assert decode(line)["params"] == {**decode(encoded(_stamped(ToolCallEnd()))), "offset": "17.3"}
+
+
+@pytest.mark.parametrize("text", [b'{"event_type":"A"}\n{"id":1}', b'{"event_type":"A"} ', b"[]", b""])
+def test_a_text_that_would_not_stay_one_object_on_one_line_gets_no_offset(text: bytes) -> None:
+    with pytest.raises(EncodeError, match="is not one JSON object on one line"):
+        with_offset(text, "17.3")
 
 
 def test_each_line_is_one_line_whatever_an_event_holds() -> None:
-    line = event_line(_stamped(ToolCallEnd(tool_name="a\nb\r\u2028", output="\ud800", result={"n": 2**70})))
+    event = _stamped(ToolCallEnd(tool_name="a\nb\r\u2028", output="\ud800", result={"n": 2**70}))
+    line = event_lines([encoded(event)])
     assert line.count(b"\n") == 1
     assert line.endswith(b"}\n")
     assert decode(line)["params"]["event_data"]["result"] == {"n": str(2**70)}

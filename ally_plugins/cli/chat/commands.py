@@ -136,8 +136,8 @@ def run(
     """Have the reference agent do one TASK without a person; - reads it from standard input.
 
     What needs a person's permission is refused, but for the tools that --allow names; gates of plugins decide as ever.
-    The agent's words go to stdout, what happens to stderr. With --json every event is a line of JSON on stdout, and the
-    last line is a RESULT with the ending and the exit code.
+    The agent's words go to stdout, what happens to stderr. With --json every event is a line of JSON on stdout, as
+    daemons get it, and the last line is a RESULT with the ending and the exit code.
 
     \b
     Exit codes: 0 done, 1 refused (something that the agent wanted, or the task itself),
@@ -180,9 +180,9 @@ def _print_text(text: str) -> None:
 
 
 def _print_event(event: Event) -> None:
-    from .single import event_data
+    from ally_plugins.contract.values.eventjson import event_params
 
-    print_json(event_data(event))
+    print_json(event_params(event))
 
 
 def _event_to_stderr() -> Callable[[Event], None]:

@@ -144,7 +144,7 @@ def _last_todos(reading: Reading, session_id: str) -> tuple[TodoItem, ...]:
     last = None
     for event in reading.events(session_id, type=TodoUpdate.TYPE):
         last = event.value()
-    if not isinstance(last, dict) or not isinstance(data := last.get("data"), dict):
+    if not isinstance(last, dict) or not isinstance(data := last.get("event_data"), dict):
         return ()
     conversation = Conversation()
     conversation.follow(TodoUpdate(todos=tuple(data.get("todos", ()))))

@@ -7,12 +7,11 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ally_plugins.cli.shell.ending import ENDS, signals_handled
 from ally_plugins.cli.shell.exits import DONE, FAILED, INTERRUPTED, REFUSED
 from ally_plugins.contract.values import events
-from ally_plugins.contract.values.codec import event_to_wire
 
 from .talking import Turn
 
@@ -90,8 +89,3 @@ def _refusal(event: Event) -> str | None:
     if isinstance(event, events.PermissionResponse) and event.choice == "deny":
         return f"permission {event.request_id} was denied"
     return None
-
-
-def event_data(event: Event) -> dict[str, Any]:
-    """Return an event as `--json` prints it: as it goes over the wire."""
-    return event_to_wire(event)

@@ -71,7 +71,7 @@ def _events_of_call(reading: Reading, found: Explanation) -> list[StoredEvent]:
     for number, event in enumerate(reading.events(record.session_id)):
         if number > _MANY_EVENTS:
             break
-        if call_id.encode() in event.body and event.value().get("callId") == call_id:
+        if call_id.encode() in event.written and event.value().get("call_id") == call_id:
             events.append(event)
     return events
 
@@ -167,7 +167,7 @@ def _vote(vote: dict[str, Any]) -> tuple[str, ...]:
 
 def _event_row(event: StoredEvent) -> tuple[str, ...]:
     value = event.value()
-    data = value.get("data", value) if isinstance(value, dict) else value
+    data = value.get("event_data", value) if isinstance(value, dict) else value
     chain = f"  ({inert(event.origin)})" if event.origin else ""
     return (inert(event.id), when(event.at), inert(event.type) + chain, preview(_said(data), 200))
 

@@ -1,45 +1,29 @@
 """Values to JSON and back: one strict converter, and the one JSON codec.
 
-snake_case here is camelCase on the wire. Unknown fields of an event are kept in `extra`; a wrong type is refused with
-the path of the field. cattrs coerces by default (`"no"` would become True), so every scalar has a strict hook.
+snake_case here is camelCase in JSON; what an event says is `eventjson`'s. A wrong type is refused with the path of the
+field: cattrs coerces by default (`"no"` would become True), so every scalar has a strict hook.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_origin
 
 import orjson
 
 from .errors import EncodeError, EventError
-from .events import EVENT_TYPES, Event, PluginEvent, is_event_type
+from .eventjson import camel, event_params
+from .events import Event, keep_json
 from .frozen import FrozenDict, freeze_mapping
 
 if TYPE_CHECKING:
     from cattrs import Converter
 
-__all__ = [
-    "camel",
-    "decode",
-    "encode",
-    "event_data",
-    "event_from_wire",
-    "event_to_wire",
-    "shown_text",
-    "structure",
-    "unstructure",
-    "walk",
-]
+__all__ = ["decode", "encode", "encoded", "shown_text", "structure", "unstructure", "walk"]
 
 T = TypeVar("T")
 
-_ENVELOPE: Final = frozenset({"call_id", "agent_id", "parent_id", "turn_id", "extra"})
-_ALSO_DATA: Final = {"COMPACTION_START": frozenset({"parent_id"})}
-"""Fields of the envelope that Code-Ally has in an event's data as well (code-ally-facts, section 4)."""
-
-_STAMPED: Final = frozenset({"seq", "timestamp", "session_id", "origin"})
 _MAX_INT: Final = 2**63 - 1  # orjson writes 64-bit integers; larger ones are written as text
 _DEEP: Final = 254  # containers within containers that orjson writes; ours are refused long before
 _SAID: Final = (str, float, int, Mapping, list, tuple, set, frozenset)
@@ -66,72 +50,17 @@ def decode(data: bytes | str) -> Any:
     return orjson.loads(data)
 
 
-@cache
-def camel(name: str) -> str:
-    """Return a snake_case name as the wire has it: `tool_name` is `toolName`."""
-    head, *rest = name.split("_")
-    return head + "".join(part.capitalize() for part in rest)
+def encoded(event: Event, *, keep: bool = True) -> bytes:
+    """Return an emitted event as JSON, made once for all who want it. Raises EncodeError, each time it is asked for.
 
-
-def event_data(event: Event) -> dict[str, Any]:
-    """Return an event's own data as the wire has it; optional fields that are None are left out."""
-    if isinstance(event, PluginEvent):
-        return dict(event.data)
-    cls = event.__class__
-    read, names = _READERS.get(cls) or _reader(cls)
-    data = {
-        wire: value for (wire, needed), value in zip(names, read(event), strict=True) if value is not None or needed
-    }
-    if event.extra:
-        data.update({key: value for key, value in event.extra.items() if key not in data})
-    return data
-
-
-def event_to_wire(event: Event) -> dict[str, Any]:
-    """Return an event with its envelope as the wire has it."""
-    wire: dict[str, Any] = {
-        "id": event.id,
-        "type": event.type,
-        "seq": event.seq,
-        "timestamp": event.timestamp,
-        "sessionId": event.session_id,
-    }
-    if event.turn_id is not None:
-        wire["turnId"] = event.turn_id
-    if event.call_id is not None:
-        wire["callId"] = event.call_id
-    if event.agent_id is not None:
-        wire["agentId"] = event.agent_id
-    if event.parent_id is not None:
-        wire["parentId"] = event.parent_id
-    wire["origin"] = event.origin
-    wire["data"] = event_data(event)
-    return wire
-
-
-def event_from_wire(event_type: str, data: Mapping[str, Any], **envelope: str | None) -> Event:
-    """Return the event that wire data says, not yet emitted; `envelope` may give call_id, agent_id, parent_id, turn_id.
-
-    Raises EventError, with the path of the field, for an unknown type or a field of a wrong type.
+    The text stays with the event, as long as that lives, unless `keep` says that nobody else will ask.
     """
-    if not isinstance(data, Mapping):
-        message = f"the data of {event_type!r} is {type(data).__name__}; expected an object"
-        raise EventError(message, found=type(data).__name__)
-    if event_type in EVENT_TYPES:
-        cls = EVENT_TYPES[event_type]
-        known = {wire: name for name, wire, _ in _fields(cls)}
-        values = {known[key]: value for key, value in data.items() if key in known}
-        extra = {key: value for key, value in data.items() if key not in known}
-    elif is_event_type(event_type):
-        cls, values, extra = PluginEvent, {"event_type": event_type, "data": data}, {}
-    else:
-        message = f"unknown event type {event_type!r}; expected a built-in type or '<plugin>:<type>'"
-        raise EventError(message, path="type", found=event_type)
-    given = {name: value for name, value in envelope.items() if value is not None}
-    wire_names = {name: wire for name, wire, _ in _fields(cls)}
-    return structure(
-        cls, {**values, **given, "extra": extra}, name=event_type, rename=lambda name: wire_names.get(name, camel(name))
-    )
+    text: bytes | None = getattr(event, "kept_json", None)
+    if text is None:
+        text = encode(event_params(event))
+        if keep and event.seq:  # what was not emitted will be stamped, and then says something else
+            keep_json(event, text)
+    return text
 
 
 def structure(cls: type[T], value: Any, *, name: str = "", rename: Any = None) -> T:
@@ -149,42 +78,6 @@ def structure(cls: type[T], value: Any, *, name: str = "", rename: Any = None) -
         where = ".".join(part for part in (name, path) if part) or cls.__name__
         message = f"{where}: {reason}"
         raise EventError(message, path=path) from None
-
-
-_FIELDS: Final[dict[Any, tuple[tuple[str, str, bool], ...]]] = {}
-
-
-def _fields(cls: Any) -> tuple[tuple[str, str, bool], ...]:
-    """Return (attribute, wire name, is it needed) of an event's own data; computed once for each class."""
-    known = _FIELDS.get(cls)
-    if known is None:
-        known = _FIELDS[cls] = _compute_fields(cls)
-    return known
-
-
-_READERS: Final[dict[Any, tuple[Callable[[Any], tuple[Any, ...]], tuple[tuple[str, bool], ...]]]] = {}
-"""What reads an event's own data at once, and the wire names of the values with whether they are needed, by class."""
-
-
-def _reader(cls: Any) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[tuple[str, bool], ...]]:
-    fields = _fields(cls)
-    names = [name for name, _, _ in fields]
-    get: Any = attrgetter(*names) if names else None
-    read = get if len(names) > 1 else (lambda event: (get(event),)) if names else (lambda _: ())
-    made = _READERS[cls] = (read, tuple((wire, needed) for _, wire, needed in fields))
-    return made
-
-
-def _compute_fields(cls: Any) -> tuple[tuple[str, str, bool], ...]:
-    from attrs import NOTHING, fields
-
-    if cls is PluginEvent:
-        return ()
-    return tuple(
-        (a.name, a.metadata.get("wire", camel(a.name)), a.default is NOTHING or a.default is not None)
-        for a in fields(cls)
-        if (a.name not in _ENVELOPE and a.name not in _STAMPED) or a.name in _ALSO_DATA.get(cls.TYPE, ())
-    )
 
 
 @cache
@@ -281,7 +174,7 @@ def _noted(error: BaseException, rename: Any) -> list[str]:
 def unstructure(value: Any) -> Any:
     """Return a value of ours as the codec takes it, one level deep. Raises TypeError for what is none."""
     if isinstance(value, Event):
-        return event_to_wire(value)
+        return event_params(value)
     fields = getattr(type(value), "__attrs_attrs__", None)
     if fields is not None:
         return {camel(a.name): getattr(value, a.name) for a in fields if getattr(value, a.name) is not None}

@@ -1,6 +1,6 @@
 """The events that a host emits, as frozen values.
 
-Each class is one event type; its fields are the event's data (snake_case here, camelCase on the wire: `structuring`).
+Each class is one event type; its fields are the event's data (snake_case here, camelCase in JSON: `eventjson`).
 The envelope is part of the same value: the emitter gives `call_id`, `agent_id`, `parent_id` and `turn_id`; the session
 stamps `seq`, `timestamp`, `session_id` and `origin` when it emits. The first twelve types are Code-Ally's.
 """
@@ -55,6 +55,7 @@ __all__ = [
     "dropped_in_place",
     "hook_name",
     "is_event_type",
+    "keep_json",
     "stamp",
     "unstamped",
     "with_parent",
@@ -69,8 +70,15 @@ def _as_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+class _WithJson:
+    """Room for an event's JSON, which is made once (`codec.encoded`); it is no field of the event."""
+
+    __slots__ = ("kept_json",)
+    kept_json: bytes
+
+
 @frozen(kw_only=True, eq=False, repr=False)
-class Event:
+class Event(_WithJson):
     """Something that happened in a session.
 
     `id` is `session:seq`; `seq` counts from 1 in each session; `timestamp` is Unix time in milliseconds; `origin` is
@@ -546,6 +554,7 @@ _set_timestamp: Final = Event.timestamp.__set__  # type: ignore[attr-defined]
 _set_session: Final = Event.session_id.__set__  # type: ignore[attr-defined]
 _set_origin: Final = Event.origin.__set__  # type: ignore[attr-defined]
 _set_turn: Final = Event.turn_id.__set__  # type: ignore[union-attr]
+_set_json: Final = Event.kept_json.__set__  # type: ignore[attr-defined]
 
 
 def stamp(
@@ -562,6 +571,11 @@ def stamp(
         _set_origin(event, origin)
     if turn_id is not None and event.turn_id is None:
         _set_turn(event, turn_id)
+
+
+def keep_json(event: Event, text: bytes) -> None:
+    """Keep the JSON of an event that was stamped with it."""
+    _set_json(event, text)
 
 
 def dropped_in_place(event: Event) -> EventsDropped:

@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define
 
+from ally_plugins.contract.values.codec import encoded
 from ally_plugins.contract.values.errors import EncodeError, TimedOut
+from ally_plugins.contract.values.eventjson import check_ids
 from ally_plugins.contract.values.events import Event, PluginEvent, dropped_in_place
 from ally_plugins.contract.values.scope import Scope
 from ally_plugins.runtime.lanes.cursor import Cursor
 from ally_plugins.runtime.lanes.link import DaemonGone, Link, NotSent, RemoteHook, tell
 from ally_plugins.runtime.lanes.observers import Observers, is_own
 from ally_plugins.runtime.lanes.requests import Request
-from ally_plugins.wire.eventlines import event_line
+from ally_plugins.wire.eventlines import FRAME_BYTES, event_lines
 
 if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.ring import Ring, Run
@@ -304,7 +306,7 @@ class DaemonLane:
     def _write(self, link: Link, events: list[Event], run: Run | None = None) -> None:
         self.delivered += len(events)
         if link.takes_lines:
-            link.write(b"".join([_line(run, event) for event in events]))
+            link.write(event_lines([_json_of(run, event) for event in events]))
             self.dropped += _count_missing(run, events)
         else:
             link.write_events(events)
@@ -414,32 +416,33 @@ def _shared(run: Run, wanted: frozenset[type[Event]]) -> tuple[bytes, int, int]:
         chosen = run.events
         if len(wanted) < len(run.types):
             chosen = [event for event in run.events if event.__class__ in wanted]
-        lines = [_line(run, event) for event in chosen]
-        found = run.lines[wanted] = (b"".join(lines), len(lines), _count_missing(run, chosen))
+        texts = [_json_of(run, event) for event in chosen]
+        found = run.lines[wanted] = (event_lines(texts), len(texts), _count_missing(run, chosen))
     return found
 
 
-def _line(run: Run | None, event: Event) -> bytes:
-    """Return an event as a line, encoded once for all daemons that read the same run."""
+def _json_of(run: Run | None, event: Event) -> bytes:
+    """Return an event's JSON for all daemons that read the same run, or that of the word that it is missing."""
     if run is None:
-        return event_line(event)
-    line = run.lines.get(event.seq)
-    if line is None:
-        line = _bounded_line(event)
-        if line is None:
+        return encoded(event)
+    text = run.lines.get(event.seq)
+    if text is None:
+        text = _readable_json(event)
+        if text is None:
             run.lines.setdefault(_MISSING, set()).add(event.seq)
-            line = event_line(dropped_in_place(event))
-        run.lines[event.seq] = line
-    return line
+            text = encoded(dropped_in_place(event))
+        run.lines[event.seq] = text
+    return text
 
 
-def _bounded_line(event: Event) -> bytes | None:
-    """Return an event's line; None when JSON cannot say it, or it is larger than a daemon takes."""
+def _readable_json(event: Event) -> bytes | None:
+    """Return an event's JSON; None when there is none that a daemon can read, or it is larger than it takes."""
     try:
-        line = event_line(event)
+        check_ids(event)
+        text = encoded(event)
     except EncodeError:  # what is wrong with it is said by the session, which cannot write it down either
         return None
-    return line if len(line) <= LONGEST_LINE else None
+    return text if len(text) + FRAME_BYTES <= LONGEST_LINE else None
 
 
 def _count_missing(run: Run | None, events: Iterable[Event]) -> int:

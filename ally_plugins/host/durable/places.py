@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
-from ally_plugins.contract.values.codec import decode
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.eventjson import event_from_params
 from ally_plugins.contract.values.events import Event
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ LOOKED_AT: Final = 1024
 """Events of a portion that are passed over at most: reading their types takes less than a millisecond."""
 
 _TEXT: Final = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})", re.ASCII)
-_ENVELOPE: Final = {"turn_id": "turnId", "call_id": "callId", "agent_id": "agentId", "parent_id": "parentId"}
 
 
 @frozen(order=True)
@@ -57,10 +56,11 @@ class Place:
 
 @frozen
 class Found:
-    """An event, and the place right after it: its offset."""
+    """An event, the place right after it, which is its offset, and its JSON as the journal has it."""
 
     place: Place
     event: Event
+    encoded: bytes
 
 
 class Walk:
@@ -84,7 +84,7 @@ class Walk:
                 break
             self.place, stored = pair
             if names(stored.type) and (event := _event_of(stored)) is not None and wants(event):
-                found.append(Found(self.place, event))
+                found.append(Found(self.place, event, stored.body))
                 if len(found) >= limit:
                     break
         return found
@@ -108,20 +108,8 @@ def _event_of(stored: StoredEvent) -> Event | None:
 
     As for an inline plugin, nobody checks the types of its data: what was emitted is what is heard.
     """
-    from ally_plugins.wire.eventlines import event_from_params  # only where there is something to read
-
     try:
-        wire = decode(stored.body)
-        params = {
-            "event_type": wire["type"],
-            "event_data": wire["data"],
-            "seq": stored.seq,
-            "timestamp": stored.at,
-            "session_id": stored.session_id,
-            "origin": wire["origin"],
-        }
-        params |= {name: wire[key] for name, key in _ENVELOPE.items() if key in wire}
-        return event_from_params(params)
-    except (EventError, ValueError, KeyError, TypeError) as error:
+        return event_from_params(stored.value())
+    except (EventError, ValueError, TypeError, AttributeError) as error:
         _log.warning("the event %s in the journal cannot be read: %s", stored.id, type(error).__name__)
         return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import EncodeError
 from ally_plugins.contract.values.scope import Scope
-from ally_plugins.wire.eventlines import event_line
+from ally_plugins.wire.eventlines import FRAME_BYTES, event_lines, with_offset
 from ally_plugins.wire.limits import DEFAULT_LIMITS
 
 from .feed import PORTION, Feed
@@ -84,22 +84,22 @@ class ProcessFeed(Feed):
     async def _deliver(self, found: list[Found]) -> None:
         link = self._link
         assert link is not None  # noqa: S101 - `_may_go` has just seen to it
-        lines: list[bytes] = []
+        texts: list[bytes] = []
         for one in found:
             try:
-                line = event_line(one.event, str(one.place))
+                text = with_offset(one.encoded, str(one.place))
             except EncodeError as error:
                 _log.warning("%r does not get the event %s: %s", self.plugin.name, one.event.id, error)
                 continue
-            if len(line) > DEFAULT_LIMITS.frame_bytes:
-                text = "the event %s takes %d bytes, more than a daemon reads (%d); %r does not get it"
-                _log.warning(text, one.event.id, len(line), DEFAULT_LIMITS.frame_bytes, self.plugin.name)
+            if (size := len(text) + FRAME_BYTES) > DEFAULT_LIMITS.frame_bytes:
+                warning = "the event %s takes %d bytes, more than a daemon reads (%d); %r does not get it"
+                _log.warning(warning, one.event.id, size, DEFAULT_LIMITS.frame_bytes, self.plugin.name)
                 continue
-            lines.append(line)
+            texts.append(text)
             self._send(one)
-        if lines:
-            link.write(b"".join(lines))
-            self._daemon.delivered += len(lines)
+        if texts:
+            link.write(event_lines(texts))
+            self._daemon.delivered += len(texts)
 
     def _send(self, one: Found) -> None:
         event, name = one.event, self.plugin.name

@@ -9,8 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.contract.values.codec import decode, encode, event_data
+from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.contract.values.errors import EventError, ToolCallError
+from ally_plugins.contract.values.eventjson import event_data
 from ally_plugins.contract.values.frozen import freeze
 from ally_plugins.contract.values.inert import inert, shortened
 

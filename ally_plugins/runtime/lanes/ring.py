@@ -32,7 +32,7 @@ class Run:
     is_plain: bool
     """No plugin led to any of them, so that none has to be kept from its own author."""
     lines: dict[object, Any] = field(factory=dict, eq=False, repr=False)
-    """What the bridge to daemons has encoded of them, for all daemons."""
+    """What daemons are told of them, for all daemons: by event, and joined by the types that are wanted."""
 
 
 class Ring:

@@ -1,0 +1,46 @@
+"""Events as journals of version 1 and exports of version 1 have them, in the one form that an event has now."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+__all__ = ["in_one_form", "renamed"]
+
+_BEGIN: Final = b'{"id":'
+"""What each event began with, as its first name was written first."""
+
+_NAMES: Final = {
+    "event_type": "type",
+    "event_data": "data",
+    "timestamp": "timestamp",
+    "id": "id",
+    "seq": "seq",
+    "session_id": "sessionId",
+    "origin": "origin",
+    "turn_id": "turnId",
+    "call_id": "callId",
+    "agent_id": "agentId",
+    "parent_id": "parentId",
+}
+"""The old names by those of today, in the order in which they are written."""
+
+_GONE: Final = frozenset(_NAMES.values())
+
+
+def in_one_form(body: bytes) -> bytes:
+    """Return the JSON of an event in today's form; what is no event of the old form is returned as it is."""
+    if not body.startswith(_BEGIN):
+        return body
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body
+    return orjson.dumps(renamed(value))
+
+
+def renamed(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an event of the old form with today's names; what has other names keeps them."""
+    named = {name: event[old] for name, old in _NAMES.items() if old in event}
+    return named | {name: value for name, value in event.items() if name not in _GONE}
