@@ -114,6 +114,13 @@ def test_an_id_that_cannot_be_said_takes_no_event_along_but_its_own(
             missing = last - 1 if placed.placement.shares_the_hosts_loop else ["", 1, [[last - 1, last - 1]]]
             assert (await look(host))[-2:] == [missing, last]
             assert (await session.gate_tool_call(ToolCall("bash"))).is_allowed
+            await host.journal.flush()
+            stored = host.journal.reading.event(f"s1:{last - 1}")
+            assert stored is not None
+            if isinstance(value, int):
+                assert stored.type == "EVENTS_DROPPED"
+            else:  # what JSON can say stands in the journal as it was given
+                assert stored.value()[field] == value
 
     go(main())
 
