@@ -1,4 +1,4 @@
-"""Events as journals of version 1 and exports of version 1 have them, in the one form that an event has now."""
+"""Events as journals of version 1 have them, in the one form that an event has now."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-__all__ = ["in_one_form", "renamed"]
+__all__ = ["in_one_form"]
 
 _BEGIN: Final = b'{"id":'
 """What each event began with, as its first name was written first."""
@@ -26,7 +26,7 @@ _NAMES: Final = {
 }
 """The old names by those of today, in the order in which they are written."""
 
-_GONE: Final = frozenset(_NAMES.values())
+_OLD_NAMES: Final = frozenset(_NAMES.values())
 
 
 def in_one_form(body: bytes) -> bytes:
@@ -34,13 +34,8 @@ def in_one_form(body: bytes) -> bytes:
     if not body.startswith(_BEGIN):
         return body
     try:
-        value = orjson.loads(body)
+        event: dict[str, Any] = orjson.loads(body)
     except orjson.JSONDecodeError:
         return body
-    return orjson.dumps(renamed(value))
-
-
-def renamed(event: dict[str, Any]) -> dict[str, Any]:
-    """Return an event of the old form with today's names; what has other names keeps them."""
     named = {name: event[old] for name, old in _NAMES.items() if old in event}
-    return named | {name: value for name, value in event.items() if name not in _GONE}
+    return orjson.dumps(named | {name: value for name, value in event.items() if name not in _OLD_NAMES})

@@ -14,7 +14,6 @@ import orjson
 from attrs import define, field
 
 from ally_plugins.journal.export import FORMAT, VERSION
-from ally_plugins.journal.oldevents import renamed
 
 from .clock import RecordedClock
 from .content import Notes, text_of
@@ -180,11 +179,15 @@ class _Export:
 
 
 def _from_version_1(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the line of an event as version 2 has it; what it does not hold is missing then too."""
-    data = record.get("data")
-    if type(data) is dict and type(data.get("data")) is dict and data.get("type") == record.get("type"):
-        return renamed({**record, **data, "timestamp": record.get("at")})  # the event with its own envelope
-    return renamed({**record, "timestamp": record.get("at")})
+    """Return what is read of the line of an event with the names of version 2."""
+    kind, data, about = record.get("type"), record.get("data"), record
+    if type(data) is dict and type(data.get("data")) is dict and data.get("type") == kind:
+        about, data = data, data["data"]  # the event with its own envelope
+    params = {"event_type": kind, "event_data": data, "timestamp": record.get("at")}
+    for name, old in (("call_id", "callId"), ("agent_id", "agentId")):
+        if (found := record.get(name) or about.get(old)) is not None:
+            params[name] = found
+    return params
 
 
 def _tool_called(event: _Event) -> Step:

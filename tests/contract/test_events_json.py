@@ -100,11 +100,10 @@ def test_an_event_that_was_emitted_keeps_its_json_and_one_that_was_not_does_not(
     assert decode(encoded(fresh))["id"] == ":0"
 
 
-def test_json_that_nobody_else_will_want_is_not_kept() -> None:
-    event = events.ToolCallEnd(tool_name="bash")
-    events.stamp(event, 7, 5, "s1", (), None)
-    assert encoded(event, keep=False) is not encoded(event, keep=False)
-    assert encoded(event, keep=False) == encoded(event)
+def test_what_is_kept_is_what_encoding_makes_of_the_event() -> None:
+    event = events.ToolCallEnd(tool_name="bash", call_id="c1")
+    events.stamp(event, 7, 5, "s1", ("p",), "t1")
+    assert encoded(event) == encode(event) == encode(event_params(event))
 
 
 # --- names, as code-ally-facts has them in section 4 ---

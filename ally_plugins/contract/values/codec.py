@@ -50,15 +50,15 @@ def decode(data: bytes | str) -> Any:
     return orjson.loads(data)
 
 
-def encoded(event: Event, *, keep: bool = True) -> bytes:
-    """Return an emitted event as JSON, made once for all who want it. Raises EncodeError, each time it is asked for.
+def encoded(event: Event) -> bytes:
+    """Return what `encode` makes of an event; made once for all who want it, and kept with the event while that lives.
 
-    The text stays with the event, as long as that lives, unless `keep` says that nobody else will ask.
+    For an event that may have other readers: to look in vain costs a fifth of making it. Raises EncodeError.
     """
     text: bytes | None = getattr(event, "kept_json", None)
     if text is None:
         text = encode(event_params(event))
-        if keep and event.seq:  # what was not emitted will be stamped, and then says something else
+        if event.seq:  # what was not emitted will be stamped, and then says something else
             keep_json(event, text)
     return text
 

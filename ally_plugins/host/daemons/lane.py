@@ -98,6 +98,7 @@ class DaemonLane:
 
     def attach(self, session_id: str, ring: Ring) -> None:
         """Carry a session's events from here on."""
+        ring.keeps_json = True
         self._cursors[session_id] = Cursor(ring, ring.head)
         self._confirmed[session_id] = ring.head
 

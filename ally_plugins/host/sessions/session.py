@@ -18,7 +18,7 @@ from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.tables import suggest
 from ally_plugins.contract.tools.agent_tool import MAIN_AGENT, AgentTool
 from ally_plugins.contract.tools.declared import DEFAULT_TIMEOUT
-from ally_plugins.contract.values.codec import encoded
+from ally_plugins.contract.values.codec import encode, encoded
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import (
     CONTEXT_PARTS,
@@ -282,36 +282,30 @@ class Session:
             events = self._unwritten + ring.items[max(self.recorded - ring.base, 0) :]
             self._unwritten = []
             self.recorded = ring.head
-        is_behind = self._delivered_to_all() < ring.head  # a lane, which may want the same JSON
         try:
-            rows = [_row(event, keep=is_behind) for event in events]
+            rows = [_row(event, ring) for event in events]
         except EncodeError:
-            rows = [self._row_or_word(event, keep=is_behind) for event in events]
+            rows = [self._row_or_word(event) for event in events]
         self._host.journal.add_events(rows)
         if len(ring.items) > ring.capacity // 8:
             self._let_go()
 
-    def _row_or_word(self, event: Event, *, keep: bool) -> EventRow:
+    def _row_or_word(self, event: Event) -> EventRow:
         """Return an event for the journal, or in its place the word that it is missing, when JSON cannot say it."""
         try:
-            return _row(event, keep=keep)
+            return _row(event, self.ring)
         except EncodeError as error:
             level = logging.DEBUG if event.__class__ in self._unsayable else logging.WARNING
             self._unsayable.add(event.__class__)
             text = "the event %s (%s) is left out, of the journal and for plugins in processes (EVENTS_DROPPED): %s"
             _log.log(level, text, event.id, event.type, error)
-            return _row(dropped_in_place(event), keep=False)
+            return _row(dropped_in_place(event), self.ring)
 
     def _let_go(self) -> None:
         """Free what every lane has read."""
-        delivered = self._delivered_to_all()
-        with self._lock:
-            self.ring.forget_until(min(delivered, self.recorded))
-
-    def _delivered_to_all(self) -> int:
-        """Return the number of the last event that every lane has read."""
         positions = [position for lane in self._host.lanes() if (position := lane.position(self.id)) is not None]
-        return min([*positions, self.ring.head])
+        with self._lock:
+            self.ring.forget_until(min([*positions, self.recorded]))
 
     async def drained(self) -> None:
         """Wait until every plugin has heard what was emitted so far, or has been given up on.
@@ -579,9 +573,9 @@ class Session:
         return await self.context(tuple(sorted(plugin.grants.context_parts)))
 
 
-def _row(event: Event, *, keep: bool) -> EventRow:
+def _row(event: Event, ring: Ring) -> EventRow:
     """Return an event for the journal. Raises EncodeError."""
-    kind, body = event.type, encoded(event, keep=keep)
+    kind, body = event.type, encoded(event) if ring.keeps_json else encode(event)
     if not isinstance(kind, str):
         raise EncodeError(f"its type is of the type {type(kind).__name__}; expected a string", path="type")
     return (event.session_id, event.seq, event.timestamp, kind, ">".join(event.origin) or None, body)

@@ -42,7 +42,7 @@ class Ring:
     to agree. Reading is the loop's.
     """
 
-    __slots__ = ("_runs", "base", "capacity", "head", "items", "lock")
+    __slots__ = ("_runs", "base", "capacity", "head", "items", "keeps_json", "lock")
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
@@ -50,6 +50,8 @@ class Ring:
         self.items: list[Event] = []
         self.base = 0
         self.head = 0
+        self.keeps_json = False
+        """Whether there are daemons, which read the same JSON of an event as the journal; the first one says so."""
         self._runs: dict[tuple[int, int], Run] = {}
 
     def trim(self) -> list[Event]:
