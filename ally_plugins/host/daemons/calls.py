@@ -81,8 +81,6 @@ class DaemonCalls:
         lane: DaemonLane,
         acknowledge: Callable[[str, str], Awaitable[None]],
     ) -> None:
-        self.is_open = False
-        """Whether the daemon may make calls: it has been greeted."""
         self.link: Link | None = None
         """The connection over which it talks back, where that is not its lane's."""
         self._plugin = plugin
@@ -97,7 +95,7 @@ class DaemonCalls:
         """Begin to answer a request."""
         if request.method not in REQUESTS:
             peer.fail(request.id, METHOD_NOT_FOUND, str(unknown_method(request.method)))
-        elif not self.is_open:
+        elif not peer.is_greeted:
             peer.fail(request.id, NOT_INITIALIZED, "calls may be made once `initialize` has been answered")
         elif self._in_flight >= IN_FLIGHT and _counts(request):
             peer.fail(request.id, BUSY, f"{self._in_flight} requests are unanswered; wait for one to return")
@@ -106,9 +104,9 @@ class DaemonCalls:
             return asyncio.get_running_loop().create_task(self._work(peer, request))
         return None
 
-    def on_notice(self, notice: Notification) -> None:
+    def on_notice(self, peer: Peer, notice: Notification) -> None:
         """Take a log record or the report of a crash; anything else is dropped, as the protocol has it."""
-        if not self.is_open:
+        if not peer.is_greeted:
             return
         try:
             params = read_params(notice.method, notice.params, self._plugin.name)

@@ -68,13 +68,15 @@ class Peer(asyncio.Protocol):
         limits: WireLimits,
         *,
         on_request: Callable[[Peer, Request], asyncio.Future[Any] | None],
-        on_notice: Callable[[Notification], None],
+        on_notice: Callable[[Peer, Notification], None],
         on_lost: Callable[[str], None],
     ) -> None:
         self.name = name
         self.connection = Connection(limits=limits)
         self.connection.send_limit = LONGEST_OUT
         self.first_words = b""
+        self.is_greeted = False
+        """Whether `initialize` was answered, so that the daemon may make calls."""
         self._on_request = on_request
         self._on_notice = on_notice
         self._on_lost = on_lost
@@ -315,7 +317,7 @@ class Peer(asyncio.Protocol):
         elif cls is Response or cls is ErrorResponse:
             self._take_answer(message)
         elif cls is Notification:
-            self._on_notice(message)
+            self._on_notice(self, message)
         elif cls is Cancel:
             if (work := self._working.pop(message.id, None)) is not None:
                 self._loop.call_soon(work.cancel)  # not before its first step, or it could not count itself out

@@ -109,7 +109,6 @@ class SocketOpener:
         del link
         remote = self.remote
         remote.plugin.instance = self.daemon
-        remote.calls.is_open = True
         remote.observe()
         remote.side.replan()
 
@@ -159,7 +158,7 @@ class SocketOpener:
         calls = self.remote.calls
         peer = make_peer(self.remote, lambda _: calls.let_go(peer))
         peer.is_strict = False
-        calls.is_open = True
+        peer.is_greeted = True
         calls.link = peer
         return peer
 

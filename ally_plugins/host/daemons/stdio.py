@@ -129,7 +129,6 @@ async def begin(remote: Remote, daemon: Daemon) -> Daemon:
 def make_peer(remote: Remote, lost: Callable[[str], None]) -> Peer:
     """Return a fresh connection for a daemon."""
     calls = remote.calls
-    calls.is_open = False
     peer = Peer(
         remote.plugin.name, DEFAULT_LIMITS, on_request=calls.on_request, on_notice=calls.on_notice, on_lost=lost
     )
@@ -186,7 +185,7 @@ async def welcome(remote: Remote, peer: Peer) -> None:
     """Take on what the daemon has answered, and let it start. Raises StartFailed."""
     hello: InitializeResult = peer.hello
     plugin = remote.plugin
-    remote.calls.is_open = True
+    peer.is_greeted = True
     peer.go_on()
     try:
         await remote.offers.take(hello)

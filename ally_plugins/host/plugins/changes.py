@@ -20,7 +20,7 @@ from ally_plugins.runtime.lanes import lane as lanes
 from ally_plugins.runtime.lanes.observers import Observers
 from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState
 
-from .members import Crew, Member, options_of
+from .members import Crew, Member
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
@@ -57,14 +57,13 @@ class CrewChanges:
         """
         member = self._member(record.name)
         plugin = member.plugin
-        before = plugin.options
-        plugin.options = attrs.evolve(options_of(record), settings=before.settings)  # it was built with these
+        before, settled = plugin.options, member.record
+        member.settle(record)
         try:
             self.crew.replan()
         except OrderError:
-            plugin.options = before
+            member.record, plugin.options = settled, before
             raise
-        member.record = attrs.evolve(member.record, granted=record.granted, config=record.config)
         if plugin.options.limits != before.limits:
             plugin.budget.change_limits(plugin.options.limits)
         if plugin.grants != before.grants:

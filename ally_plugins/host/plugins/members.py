@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ally_plugins.catalog.decide.record import PluginRecord
 from ally_plugins.catalog.registry import load_class
@@ -66,6 +66,15 @@ class Member:
     """What a plugin has that runs in a process of its own."""
     is_given: bool = False
     """Whether it comes by code, as every one with a factory does."""
+
+    def settle(self, record: PluginRecord) -> None:
+        """Use what the operator has settled from now on; the code that runs, and the settings it was built with, stay.
+
+        Grants are read from `plugin.options` by whatever asks whether something is allowed, and from the record by what
+        starts the plugin again; both change here and nowhere else.
+        """
+        self.record = evolve(self.record, granted=record.granted, config=record.config)
+        self.plugin.options = options_of(record)
 
     @property
     def is_declared(self) -> bool:
@@ -345,7 +354,6 @@ def options_of(record: PluginRecord) -> PluginOptions:
     return PluginOptions(
         grants=record.granted,
         required=required_hooks(record.granted, record.requested),
-        settings=record.settings,
         limits=config.limits,
         deadlines=config.deadlines,
         gate_on_error=config.gate_on_error,

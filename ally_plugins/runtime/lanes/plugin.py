@@ -73,7 +73,6 @@ class PluginOptions:
     grants: GrantSet = GrantSet()
     required: frozenset[str] = frozenset()
     """The gates and transforms that were granted by name: where the code lacks one, the plugin does not run."""
-    settings: Mapping[str, Any] = Factory(dict)
     limits: Limits = Limits()
     deadlines: Mapping[str, float] = Factory(dict)
     gate_on_error: str = "deny"
