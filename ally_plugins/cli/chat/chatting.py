@@ -6,8 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.cli.shell.ending import signals_handled
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from .screen import Screen
     from .talking import Turn
 
-__all__ = ["Chat", "logs_on"]
+__all__ = ["Chat", "ScreenLog"]
 
 _SHOWN_OF_OLD: Final = 6
 """Messages of a resumed session that are shown: enough to know where one was."""
@@ -182,28 +181,14 @@ def _plugin_thing(event: Event) -> str | None:
 class ScreenLog(logging.Handler):
     """Shows what the package logs as lines of the chat, so that they do not tear the prompt apart."""
 
-    def __init__(self, screen: Screen, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, screen: Screen) -> None:
         super().__init__(logging.WARNING)
         self._screen = screen
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
+        """Show a record as one line; may be called from any thread."""
         text = f"{record.levelname.lower()}: {record.getMessage()}"
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._screen.note, text)
-
-
-@contextmanager
-def logs_on(screen: Screen) -> Generator[None]:
-    """Show the package's log on the screen meanwhile."""
-    logger = logging.getLogger("ally_plugins")
-    handler = ScreenLog(screen, asyncio.get_running_loop())
-    before = logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = before

@@ -88,7 +88,9 @@ def chat(
     import asyncio  # with what follows: the first line is there already
 
     with _framework():
-        from .chatting import Chat, logs_on
+        from ally_plugins.cli.shell.plain_logs import logs_to
+
+        from .chatting import Chat, ScreenLog
         from .dialogue import Dialogue
         from .opening import opened
         from .prompting import make_input
@@ -101,7 +103,7 @@ def chat(
     approve = dialogue.approve if source.is_terminal else None
 
     async def main() -> None:
-        with logs_on(screen), screen.until_hung_up(asyncio.current_task()):
+        with logs_to(ScreenLog(screen)), screen.until_hung_up(asyncio.current_task()):
             async with opened(
                 options,
                 approve=approve,

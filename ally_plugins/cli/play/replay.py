@@ -75,6 +75,7 @@ def replay(
 
 def play(host: Host, recordings: Sequence[Recording], *, speed: float | None, out: BinaryIO | None) -> ReplayReport:
     """Play recordings in the terminal and return the report, also of a replay that was interrupted."""
+    from ally_plugins.cli.shell.plain_logs import logs_to
     from ally_plugins.replay.player import Player
 
     from .timeline import LogLines, Timeline
@@ -82,7 +83,7 @@ def play(host: Host, recordings: Sequence[Recording], *, speed: float | None, ou
     timeline = Timeline(sum(recording.size for recording in recordings))
     see = timeline.show if timeline.is_shown else None
     player = Player(host, recordings, speed=speed, out=out, on_event=see, on_progress=timeline.advance)
-    with timeline, LogLines(timeline):
+    with timeline, logs_to(LogLines(timeline)):
         try:
             run(player.run())
         except KeyboardInterrupt:

@@ -6,11 +6,11 @@ It goes to standard error, and only to a terminal; the summary on standard outpu
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from ally_plugins.cli.shell.plain_logs import log_line
 from ally_plugins.cli.shell.text import inert, preview
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.events import (
@@ -166,27 +166,11 @@ class LogLines(logging.Handler):
     @override
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        text = inert(f"{record.levelname.lower()}: {record.getMessage()}")
+        text = log_line(record)
         if text in self._said or len(self._said) >= _MAX_LINES:
             return
         self._said.add(text)
-        if os.environ.get("ALLY_DEBUG") == "1" and record.exc_info:
-            trace = logging.Formatter().formatException(record.exc_info)
-            text += "".join(f"\n  | {inert(line)}" for line in trace.splitlines())
         if self._timeline.is_shown:
             self._timeline.write(text, "red" if record.levelno >= logging.ERROR else "yellow")
         else:
             print(text, file=sys.stderr)  # noqa: T201 - standard error is where a program's warnings go
-
-    def __enter__(self) -> Self:
-        logger = logging.getLogger("ally_plugins")
-        logger.addHandler(self)
-        self._propagates, logger.propagate = logger.propagate, False
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        logger = logging.getLogger("ally_plugins")
-        logger.removeHandler(self)
-        logger.propagate = self._propagates

@@ -1,4 +1,4 @@
-"""What the package logs while a command runs: one inert line each on stderr, without a traceback."""
+"""What the package logs while a command runs: who gets it, and the inert line that each record is."""
 
 from __future__ import annotations
 
@@ -15,37 +15,51 @@ from .text import inert
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["plain_logs"]
+__all__ = ["log_line", "logs_to", "plain_logs"]
 
 _NAME: Final = "ally_plugins"
 
 
-class _Plain(logging.Formatter):
-    """Formats a record as one line; tracebacks only where somebody looks for an error."""
+def log_line(record: logging.LogRecord) -> str:
+    """Return a record as one inert line; with ALLY_DEBUG=1 the lines of its traceback follow, each marked."""
+    line = f"{record.levelname.lower()}: {inert(record.getMessage())}"
+    if os.environ.get(DEBUG_VARIABLE) == "1" and record.exc_info:
+        trace = logging.Formatter().formatException(record.exc_info)
+        line += "".join(f"\n  | {inert(each)}" for each in trace.splitlines())
+    return line
 
+
+class _Plain(logging.Formatter):
     @override
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{record.levelname.lower()}: {inert(record.getMessage())}"
-        if os.environ.get(DEBUG_VARIABLE) == "1" and record.exc_info:
-            line += "".join(f"\n  | {inert(each)}" for each in self.formatException(record.exc_info).splitlines())
-        return line
+        return log_line(record)
+
+
+@contextmanager
+def logs_to(handler: logging.Handler, *, alone: bool = True) -> Generator[None]:
+    """Give a handler what the package logs meanwhile, the plugins' own among it; nobody else gets it if `alone`."""
+    logger = logging.getLogger(_NAME)
+    before = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = before and not alone
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
 
 
 @contextmanager
 def plain_logs(level: int = logging.WARNING, *, errors_of: str | None = None) -> Generator[None]:
-    """Send the package's log, the plugins' own among it, to stderr as plain lines meanwhile.
+    """Send the package's log to stderr as plain lines meanwhile.
 
     With `errors_of`, a plugin, the host's errors are left out: the command ends with them anyway.
     """
-    logger = logging.getLogger(_NAME)
     handler = logging.StreamHandler()
     handler.setFormatter(_Plain())
     handler.setLevel(level)
     if errors_of is not None:
         own = f"{_NAME}.plugin.{errors_of}"
         handler.addFilter(lambda record: record.name == own or record.levelno < logging.ERROR)
-    logger.addHandler(handler)
-    try:
+    with logs_to(handler, alone=False):
         yield
-    finally:
-        logger.removeHandler(handler)
