@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from attrs import define
 
-from ally_plugins.contract.values.conversation import ToolCall
+from ally_plugins.host.sessions.toolcalls import Preview
 
 from .permission import Approver, Sensitive, sensitivity_of
 
 if TYPE_CHECKING:
-    from ally_plugins.contract.values.events import DiffPreview
     from ally_plugins.host.host import Host  # noqa: TC004 - nobody reads this annotation at run time
 
 __all__ = ["KitOptions", "Preview"]
-
-Preview: TypeAlias = Callable[[ToolCall], "DiffPreview | Awaitable[DiffPreview | None] | None"]
-"""What a call would change, None when it changes no file; may read, must not write. The kit ties it to the call."""
 
 
 @define(eq=False, kw_only=True)

@@ -15,6 +15,7 @@ from attrs import define, evolve, field, frozen
 
 from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.events import DiffPreview, PermissionRequest, PermissionResponse
+from ally_plugins.host.sessions.toolcalls import Previewed
 
 if TYPE_CHECKING:
     from ally_plugins.host.sessions.gates import Ruling
@@ -47,14 +48,6 @@ class PermissionQuestion:
     asked_by: tuple[str, ...] = ()
     diff: DiffPreview | None = None
     no_preview: str = ""
-
-
-@frozen
-class Previewed:
-    """What a call would change, where there is a preview; `problem` says why there is none where one failed."""
-
-    diff: DiffPreview | None = None
-    problem: str = ""
 
 
 Approver: TypeAlias = Callable[[PermissionQuestion], Awaitable[str]]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from ally_plugins.contract.tools.agent_tool import MAIN_AGENT
-from ally_plugins.contract.values.conversation import Message, ToolCall, ToolResult
+from ally_plugins.contract.values.conversation import Message
 from ally_plugins.contract.values.events import (
     AgentEnd,
     AgentStart,
@@ -26,37 +26,24 @@ from ally_plugins.contract.values.events import (
 )
 
 from .compaction import shorten
-from .run import Run
-from .toolwork import (
-    answered_elsewhere,
-    authorize,
-    end_open_calls,
-    postpone,
-    refuse_call,
-    refused_elsewhere,
-    run_call,
-    transform_input,
-)
+from .toolwork import ToolWork
 
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import SafePoint
-    from ally_plugins.host.sessions.toolcalls import Runner
 
     from .compaction import Compact
     from .mirror import Convert
-    from .permission import Outcome
 
 __all__ = ["AgentWork"]
 
 
 @define(eq=False)
-class AgentWork(Run):
+class AgentWork(ToolWork):
     """What one run of an agent does, in the order in which it does it. It lives from `begin` to `end`."""
 
     _taken: dict[str, Message] = field(init=False, factory=dict)
     _entered: dict[str, Message] = field(init=False, factory=dict)
-    _tools: int = field(init=False, default=0)
     _has_begun: bool = field(init=False, default=False)
     _began: float = field(init=False, factory=perf_counter)
     _failure: tuple[BaseException | None, str] = field(init=False, default=(None, ""))
@@ -119,7 +106,7 @@ class AgentWork(Run):
         self.is_ended = True
         if not self._has_begun:
             return
-        end_open_calls(self)
+        self.end_open_calls()
         self.live.at_work.pop(self.id, None)
         if self.parent is not None:
             self.live.todos.pop(self.id, None)
@@ -140,7 +127,7 @@ class AgentWork(Run):
                 instance_id=self.id,
                 result=content if self.parent is not None else None,
                 duration=round(perf_counter() - self._began, 6),
-                tool_use_count=self._tools,
+                tool_use_count=self.tool_count,
                 context_usage=self.context_usage,
                 call_id=self.call_id,
                 **self.about,
@@ -242,54 +229,6 @@ class AgentWork(Run):
             return ()
         return session.agent_tools(MAIN_AGENT if self.parent is None else self.name, taken=taken)
 
-    async def transform_input(self, call: ToolCall) -> ToolCall:
-        """Return a call with the arguments that plugins made of it, before they are checked.
-
-        Raises GateRefused when one blocks: the call has been told as denied then, and must not run.
-        """
-        return await transform_input(self, call)
-
-    async def refuse(self, tool_name: str, why: str, call_id: str | None = None) -> str:
-        """Deny a call of which no `ToolCall` can be made, for the reason `why`; return what the model is told."""
-        return await refuse_call(self, tool_name, why, call_id)
-
-    async def authorize(
-        self,
-        call: ToolCall,
-        *,
-        sensitivity: str | None = None,
-        is_approved: bool = False,
-        is_resumed: bool = False,
-    ) -> Outcome:
-        """Decide whether a call with its final arguments may run: TOOL_CALL_START, DIFF_PREVIEW, gates, the person.
-
-        A refused call is ended, as denied; one that is deferred stays open, for the run that goes on. `is_approved`
-        says that a person has agreed already (to a deferred question): gates may still deny. `is_resumed` says that the
-        call was made in an earlier run, which has emitted its start.
-        """
-        return await authorize(self, call, sensitivity, is_approved=is_approved, is_resumed=is_resumed)
-
-    def refused_elsewhere(self, call: ToolCall, reason: str) -> None:
-        """Tell of a no that came from elsewhere, to a question that an earlier run had deferred to this one."""
-        refused_elsewhere(self, call, reason)
-
-    def postpone(self, call: ToolCall) -> None:
-        """Leave a call open that `authorize` has allowed, and that is carried out elsewhere, after this run."""
-        postpone(self, call)
-
-    async def answered_elsewhere(self, call: ToolCall, result: ToolResult) -> ToolResult:
-        """Tell of what came of a call that an earlier run had postponed; return what plugins made of the result."""
-        return await answered_elsewhere(self, call, result)
-
     def failed(self, error: BaseException, text: str) -> None:
         """Say how a tool's error is told, as transforms left it, should the run end with it."""
         self._failure = (error, text)
-
-    async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:
-        """Run a tool that `authorize` has allowed: the tool, output transforms, TOOL_CALL_END.
-
-        Raises HostError, and runs nothing, for a call that nobody has allowed. Where `run` raises Postponed, since its
-        tool waits for another run, so does this, and the call stays open.
-        """
-        self._tools += 1
-        return await run_call(self, call, run)

@@ -36,7 +36,6 @@ from ally_plugins.contract.values.events import (
     CompactionComplete,
     ContextThreshold,
     ContextUsageUpdate,
-    DiffPreview,
     Event,
     PermissionRequest,
     SessionEnd,
@@ -56,7 +55,7 @@ from .gates import Judge, Ruling, unblocked
 from .inbox import SAFE_POINTS, Inbox, Waiting
 from .memory import Conversation, without_private
 from .stream import HostStream
-from .toolcalls import Asker, OpenCall, Runner, refuse_unshown, run_tool_call
+from .toolcalls import Asker, OpenCall, Preview, Runner, refuse_unshown, run_tool_call
 
 if TYPE_CHECKING:
     from ally_plugins.host.own_loop import OwnLoop
@@ -400,15 +399,16 @@ class Session:
         *,
         ask: Asker | None = None,
         check: Callable[[Mapping[str, Any]], None] | None = None,
-        preview: Callable[[ToolCall], DiffPreview | None] | None = None,
+        preview: Preview | None = None,
     ) -> ToolResult:
         """Carry out one tool call in the order that the contract names, and return what the model is to see.
 
         Input transforms; `check` of the arguments; TOOL_CALL_START; `preview`, emitted as DIFF_PREVIEW; gates on the
         final value; `ask` the person where a gate wants it (without `ask` that is a deny); `run`; output transforms;
         TOOL_CALL_END. A refusal is a result with `success` false and the reason, so that the model can go on; it ends
-        the call with `denied`, but for a failed `check`, of which no event tells. A preview that fails is left out.
-        Errors of `run` become such a result too; cancelling cancels `run` and emits the end with an error.
+        the call with `denied`, but for a failed `check`, of which no event tells. `preview` may be a coroutine
+        function; one that fails is left out. Errors of `run` become such a result too; cancelling cancels `run` and
+        emits the end with an error.
         """
         self._own_loop.check("run_tool_call", self)
         return await run_tool_call(

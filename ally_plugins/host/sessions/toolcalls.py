@@ -8,12 +8,13 @@ The order is Code-Ally's: who watches sees a call that is denied begin and end.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 from ally_plugins.contract.values.errors import ArgumentsError, EventError, GateRefused, ToolCallError
@@ -30,6 +31,8 @@ __all__ = [
     "OpenCall",
     "OutputTransform",
     "Postponed",
+    "Preview",
+    "Previewed",
     "Runner",
     "not_run",
     "refuse_unshown",
@@ -49,6 +52,18 @@ Emit = Callable[[Event], object]
 
 Asker = Callable[[ToolCall, "Ruling"], Awaitable[bool]]
 """What asks the person."""
+
+
+Preview: TypeAlias = Callable[[ToolCall], DiffPreview | Awaitable[DiffPreview | None] | None]
+"""What a call would change, None when it changes no file; may read, must not write. It is tied to the call."""
+
+
+@frozen
+class Previewed:
+    """What a call would change, where there is a preview; `problem` says why there is none where one failed."""
+
+    diff: DiffPreview | None = None
+    problem: str = ""
 
 
 class Postponed(Exception):
@@ -76,6 +91,29 @@ class OpenCall:
         self.is_started = True
         arguments = self.call.arguments if unshown is None else EMPTY
         self.emit(ToolCallStart(arguments=arguments, unshown=unshown, **self._about()))
+
+    async def preview(self, preview: Preview) -> Previewed:
+        """Emit what the call would change, and return it.
+
+        A preview that fails is no denial: the gates see the call itself, and the person is told that it is missing.
+        """
+        call = self.call
+        try:
+            made = preview(call)
+            diff = await made if inspect.isawaitable(made) else made
+            if diff is None:
+                return Previewed()
+            diff = evolve(
+                diff,
+                call_id=call.call_id or diff.call_id,
+                agent_id=call.agent_id or diff.agent_id,
+                parent_id=self.parent_id or diff.parent_id,
+            )
+            self.emit(diff)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the call is decided all the same
+            _log.exception("the preview of %r failed; it is decided without one", call.tool_name)
+            return Previewed(problem=f"the preview failed: {type(error).__name__}: {error}".removesuffix(": "))
+        return Previewed(diff)
 
     def deny(self, reason: str, decision_id: str | None = None) -> ToolResult:
         """Emit the end of a call that does not run, and return what the model is told."""
@@ -168,7 +206,7 @@ async def run_tool_call(
     *,
     ask: Asker | None = None,
     check: Callable[[Mapping[str, Any]], None] | None = None,
-    preview: Callable[[ToolCall], DiffPreview | None] | None = None,
+    preview: Preview | None = None,
 ) -> ToolResult:
     """Carry out one tool call; see `Session.run_tool_call`. `origin` is the chain of plugins that led to it."""
     try:
@@ -184,7 +222,7 @@ async def run_tool_call(
     opened.start()
     try:
         if preview is not None:
-            _show_preview(emit, call, preview)
+            await opened.preview(preview)
         if (denial := await _denial(await judge.gate_tool_call(call, origin), call, ask)) is not None:
             return opened.deny(*denial)
     except BaseException as error:
@@ -210,16 +248,6 @@ async def _denial(ruling: Ruling, call: ToolCall, ask: Asker | None) -> tuple[st
     if ruling.needs_person and (ask is None or await ask(call, ruling) is not True):  # "no" is true to Python
         return f"the person did not agree: {ruling.reason}", ruling.decision_id
     return None
-
-
-def _show_preview(emit: Emit, call: ToolCall, preview: Callable[[ToolCall], DiffPreview | None]) -> None:
-    """Emit what a call would change. A preview that fails is no denial: the gates see the call itself."""
-    try:
-        diff = preview(call)
-        if diff is not None:
-            emit(evolve(diff, call_id=diff.call_id or call.call_id))
-    except Exception:  # noqa: BLE001 - whatever it is, the call is decided all the same
-        _log.exception("the preview of %r failed; it is decided without one", call.tool_name)
 
 
 def _since(began: float) -> float:
