@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ally_plugins.cli.shell.live import look, offers_of
-from ally_plugins.cli.shell.processes import process_data, process_rows, trust
+from ally_plugins.cli.shell.processes import process_rows, trust
 from ally_plugins.cli.shell.reading import reading_of, record_data, summary
-from ally_plugins.cli.shell.requests import changes_of, meaning
+from ally_plugins.cli.shell.requests import changes_of, meaning, record_facts
 from ally_plugins.cli.shell.setting_rows import setting_rows, shown_settings
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, preview, print_json, when
@@ -166,17 +166,9 @@ def _trouble_line(record: StoredRecord) -> str:
 def _data(record: PluginRecord, order: dict[str, Any], trouble: Sequence[StoredRecord]) -> dict[str, Any]:
     manifest, config, agreement = record.manifest, record.config, record.agreement
     return {
-        "name": record.name,
-        "state": record.state,
+        **record_facts(record),
         "reason": record.reason,
-        "description": manifest.description,
-        "distribution": record.distribution,
-        "version": record.version,
-        "entry_point": record.entry_point,
-        "files": record.found.root if record.found else None,
-        "editable": record.found.editable if record.found else False,
         "requires_host": manifest.requires_host,
-        **process_data(record),
         "agreed": {"at": agreement.at, "by": agreement.by, "version": agreement.version} if agreement else None,
         "requests": [
             {"grant": each.grant.text, "reason": each.reason, "granted": _is_granted(record, i)}
@@ -189,7 +181,6 @@ def _data(record: PluginRecord, order: dict[str, Any], trouble: Sequence[StoredR
         "shadow": config.shadow,
         "mandatory": config.mandatory,
         "on_error": {"gate": config.gate_on_error, "transform": config.transform_on_error},
-        "changes": changes_of(record),
         "warnings": record.warnings,
         "trouble": [record_data(each) for each in trouble],
     }

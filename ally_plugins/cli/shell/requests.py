@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ally_plugins.contract.grants import Grant
     from ally_plugins.contract.manifest import Request
 
-__all__ = ["changes_of", "meaning", "plan_data", "plan_lines"]
+__all__ = ["changes_of", "meaning", "plan_data", "plan_lines", "record_facts"]
 
 _MEANINGS: Final = {
     "add_message:trigger_turn": "wakes an idle agent with a message",
@@ -117,9 +117,8 @@ def _settings(record: PluginRecord) -> list[str]:
     return columns(rows)
 
 
-def plan_data(plan: Plan) -> dict[str, Any]:
-    """Return the same as `plan_lines`, as data."""
-    record = plan.record
+def record_facts(record: PluginRecord) -> dict[str, Any]:
+    """Return as data what a plugin is, where it comes from and how it runs, and what has changed since the consent."""
     return {
         "name": record.name,
         "state": record.state,
@@ -130,6 +129,15 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "files": record.found.root if record.found is not None else None,
         "editable": record.found.editable if record.found is not None else False,
         **process_data(record),
+        "changes": changes_of(record),
+    }
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """Return the same as `plan_lines`, as data."""
+    record = plan.record
+    return {
+        **record_facts(record),
         "requests": [
             {
                 "grant": request.grant.text,
@@ -141,5 +149,4 @@ def plan_data(plan: Plan) -> dict[str, Any]:
             for request in record.manifest.requests
         ],
         "grants": plan.grants.texts(),
-        "changes": changes_of(record),
     }
