@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 ROUNDS: Final = 15
-DEPENDENCIES: Final = "pluggy, attrs, cattrs, importlib_metadata, platformdirs, packaging.specifiers, tomlkit, orjson"
+DEPENDENCIES: Final = "pluggy, attrs, importlib_metadata, platformdirs, packaging.specifiers, tomlkit, orjson"
 CASES: Final = {
     "dependencies": f"import {DEPENDENCIES}",
     "import ally_plugins": "import ally_plugins",

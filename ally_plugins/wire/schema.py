@@ -148,7 +148,7 @@ def _event_data(cls: type[Event]) -> dict[str, Any]:
 
 
 def _annotation(kind: Any) -> str:
-    """Return a field's type as its source says it; cattrs puts the types there when it first meets a class."""
+    """Return a field's type as its source says it; `attrs.resolve_types` puts the types there."""
     text = kind.__name__ if isinstance(kind, type) else str(kind)
     return text if text.startswith("tuple") else text.rpartition(".")[2]
 

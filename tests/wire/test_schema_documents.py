@@ -36,7 +36,7 @@ def _check(schema: dict[str, Any], value: Any) -> None:
 
 def test_the_files_are_those_that_the_code_makes() -> None:
     for cls in EVENT_TYPES.values():
-        attrs.resolve_types(cls)  # as cattrs does, once it has met one
+        attrs.resolve_types(cls)  # as others may have done before
     spec = importlib.util.spec_from_file_location("write_openrpc", DOCS / "_ext" / "write_openrpc.py")
     assert spec is not None
     assert spec.loader is not None

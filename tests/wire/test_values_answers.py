@@ -226,6 +226,14 @@ def test_a_tool_or_a_success_that_was_changed_is_sent_so_that_it_is_refused() ->
         _replaced_over_the_wire(CALL, Replace(evolve(CALL, tool_name="rm")))
 
 
+@pytest.mark.parametrize("arguments", [None, [], "", 0, ["command"]])
+def test_arguments_that_are_no_object_are_refused_however_they_came_into_the_call(arguments: Any) -> None:
+    changed = evolve(CALL)
+    object.__setattr__(changed, "arguments", arguments)  # past the check that making a call is
+    with pytest.raises(PluginError, match="; expected an object"):
+        check_call(CALL, changed)
+
+
 def test_a_field_that_json_cannot_say_is_nonsense() -> None:
     sent = replacement_to_wire(RESULT, Replace(evolve(RESULT, output=_Odd())))
     with pytest.raises(PluginError, match="the transform returned a ToolResult with a field that JSON cannot say"):

@@ -1,28 +1,20 @@
-"""Values to JSON and back: one strict converter, and the one JSON codec.
+"""Values to JSON and back: the one JSON codec.
 
-snake_case here is camelCase in JSON; what an event says is `eventjson`'s. A wrong type is refused with the path of the
-field: cattrs coerces by default (`"no"` would become True), so every scalar has a strict hook.
+snake_case here is camelCase in JSON. What an event says is `eventjson`'s; what other values are read by is `shapes`'.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_origin
+from typing import Any, Final
 
 import orjson
 
-from .errors import EncodeError, EventError
+from .errors import EncodeError
 from .eventjson import camel, event_params
 from .events import Event, keep_json
-from .frozen import FrozenDict, freeze_mapping
 
-if TYPE_CHECKING:
-    from cattrs import Converter
-
-__all__ = ["decode", "encode", "encoded", "shown_text", "structure", "unstructure", "walk"]
-
-T = TypeVar("T")
+__all__ = ["decode", "encode", "encoded", "shown_text", "unstructure", "walk"]
 
 _MAX_INT: Final = 2**63 - 1  # orjson writes 64-bit integers; larger ones are written as text
 _DEEP: Final = 254  # containers within containers that orjson writes; ours are refused long before
@@ -61,114 +53,6 @@ def encoded(event: Event) -> bytes:
         if event.seq:  # what was not emitted will be stamped, and then says something else
             keep_json(event, text)
     return text
-
-
-def structure(cls: type[T], value: Any, *, name: str = "", rename: Any = None) -> T:
-    """Return `value` as a `cls`, strictly: nothing is coerced.
-
-    Raises EventError whose text names the path of the first wrong field, below `name`; `rename` turns a field's name
-    into the one that the sender used.
-    """
-    from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
-
-    try:
-        return _converter().structure(value, cls)
-    except (BaseValidationError, StructureHandlerNotFoundError, ValueError, TypeError, KeyError) as error:
-        path, reason = _first_problem(error, rename)
-        where = ".".join(part for part in (name, path) if part) or cls.__name__
-        message = f"{where}: {reason}"
-        raise EventError(message, path=path) from None
-
-
-@cache
-def _converter() -> Converter:
-    from cattrs import Converter
-
-    converter = Converter(forbid_extra_keys=False, detailed_validation=True)
-    for kind in (str, bool):
-        converter.register_structure_hook(kind, _strict(kind))
-    converter.register_structure_hook(int, _strict_int)
-    converter.register_structure_hook(float, _strict_float)
-    converter.register_structure_hook(FrozenDict, lambda value, _: _strict_mapping(value))
-    inner = converter.copy()  # what cattrs itself makes of a list, which takes a string for one
-    converter.register_structure_hook_factory(_is_tuple, lambda kind: _strict_list(inner.get_structure_hook(kind)))
-    return converter
-
-
-def _is_tuple(kind: Any) -> bool:
-    return get_origin(kind) is tuple
-
-
-def _strict_list(structure_items: Any) -> Any:
-    def hook(value: Any, kind: Any) -> Any:
-        if isinstance(value, (list, tuple)):
-            return structure_items(value, kind)
-        message = f"expected a list, found {_described(value)}"
-        raise ValueError(message)
-
-    return hook
-
-
-def _strict(kind: type[Any]) -> Any:
-    def hook(value: Any, _: Any) -> Any:
-        if type(value) is kind:
-            return value
-        message = f"expected {_NAMES[kind]}, found {_described(value)}"
-        raise ValueError(message)
-
-    return hook
-
-
-_NAMES: Final = {str: "a string", bool: "true or false"}
-
-
-def _strict_int(value: Any, _: Any) -> int:
-    if type(value) is int:
-        return value
-    message = f"expected an integer, found {_described(value)}"
-    raise ValueError(message)
-
-
-def _strict_float(value: Any, _: Any) -> float:
-    if type(value) in {int, float}:
-        return float(value)
-    message = f"expected a number, found {_described(value)}"
-    raise ValueError(message)
-
-
-def _strict_mapping(value: Any) -> FrozenDict:
-    if isinstance(value, Mapping):
-        return freeze_mapping(value)
-    message = f"expected an object, found {_described(value)}"
-    raise ValueError(message)
-
-
-def _described(value: Any) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"  # noqa: PLR2004
-
-
-def _first_problem(error: BaseException, rename: Any) -> tuple[str, str]:
-    """Follow a cattrs group to its first leaf; return the path that its notes tell, and the leaf's text."""
-    path: list[str] = []
-    while isinstance(error, BaseExceptionGroup):
-        inner = error.exceptions[0]
-        path.extend(_noted(inner, rename))
-        error = inner
-    if isinstance(error, KeyError):
-        return ".".join(path), "is missing"
-    return ".".join(path), str(error)
-
-
-def _noted(error: BaseException, rename: Any) -> list[str]:
-    for note in getattr(error, "__notes__", ()):
-        name = getattr(note, "name", None)
-        if isinstance(name, str):
-            return [rename(name) if rename else name]
-        index = getattr(note, "index", None)
-        if index is not None:
-            return [f"[{index}]"]
-    return []
 
 
 def unstructure(value: Any) -> Any:

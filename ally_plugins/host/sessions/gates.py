@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import attrs
 from attrs import field, frozen
 
-from ally_plugins.contract.values.codec import structure
 from ally_plugins.contract.values.conversation import ModelInput, ToolCall, ToolResult
 from ally_plugins.contract.values.errors import GateRefused, JournalError, PluginError, RefusedError
 from ally_plugins.contract.values.events import Decision, PermissionRequest
@@ -322,7 +321,9 @@ def check_call(old: ToolCall, new: Any, _plugin: str = "") -> tuple[ToolCall, tu
     _check_kind(old, new)
     if new.tool_name != old.tool_name:
         raise PluginError(f"the transform changed the tool from {old.tool_name!r}; only arguments may change")
-    arguments: Mapping[str, Any] = structure(type(old.arguments), new.arguments, name="arguments")
+    arguments = new.arguments
+    if not isinstance(arguments, Mapping):
+        raise PluginError(f"arguments is {type(arguments).__name__}; expected an object")
     changed = tuple(k for k in {**old.arguments, **arguments} if old.arguments.get(k, _log) != arguments.get(k, _log))
     return attrs.evolve(old, arguments=arguments), changed
 
