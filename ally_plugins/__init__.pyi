@@ -10,6 +10,14 @@ from .adapters.kit.permission import PermissionQuestion as PermissionQuestion
 from .adapters.kit.previews import file_preview as file_preview
 from .adapters.kit.work import AgentWork as AgentWork
 from .catalog.decide.record import PluginRecord as PluginRecord
+from .catalog.discovery.bridge import Bridge as Bridge
+from .catalog.discovery.bridge import BridgedPlugin as BridgedPlugin
+from .catalog.discovery.bridge import BridgeHost as BridgeHost
+from .catalog.discovery.bridge import Building as Building
+from .catalog.discovery.found import Discovery as Discovery
+from .catalog.discovery.found import Found as Found
+from .catalog.discovery.source import Search as Search
+from .catalog.discovery.source import Source as Source
 from .catalog.home.folder import Home as Home
 from .contract.calls import Task as Task
 from .contract.grants import Grant as Grant
@@ -19,7 +27,10 @@ from .contract.manifest import Manifest as Manifest
 from .contract.markers import hookimpl as hookimpl
 from .contract.process_spec import Daemon as Daemon
 from .contract.process_spec import ProcessLimits as ProcessLimits
+from .contract.process_spec import Restarts as Restarts
 from .contract.process_spec import Timing as Timing
+from .contract.programs import Program as Program
+from .contract.programs import Ran as Ran
 from .contract.tools.agent_tool import MAIN_AGENT as MAIN_AGENT
 from .contract.tools.agent_tool import AgentTool as AgentTool
 from .contract.tools.declared import ToolSpec as ToolSpec

@@ -127,7 +127,12 @@ def _interpreter(home: Home, facts: Facts) -> Interpreter:
     """Return the Python that was named for it; what its bridge needs and is not installed is a problem of it."""
     chosen = chosen_interpreter(home, facts.name, facts.config)
     bridge = facts.found.bridge if facts.found is not None else None
-    return chosen if bridge is None or chosen.problem else evolve(chosen, problem=bridge.missing(home))
+    if bridge is None or chosen.problem:
+        return chosen
+    try:
+        return evolve(chosen, problem=bridge.missing(home))
+    except Exception as error:  # noqa: BLE001  # its source may be a stranger's
+        return evolve(chosen, problem=f"its bridge failed: {type(error).__name__}: {error}")
 
 
 def _by_name(all_found: Iterable[Found], sources: Sequence[str]) -> Mapping[str, dict[str, Found]]:

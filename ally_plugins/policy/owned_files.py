@@ -10,7 +10,7 @@ import shlex
 import stat
 from typing import Final, Protocol
 
-__all__ = ["Found", "Me", "fault_of", "is_foreign", "shared_with", "way_out_of"]
+__all__ = ["FileStatus", "Me", "fault_of", "is_foreign", "shared_with", "way_out_of"]
 
 Me = tuple[int, int]
 """The user and the group that a process acts as; None in its place where whose a file is does not count."""
@@ -29,7 +29,7 @@ _NO_FOLDER: Final = "and not a folder"
 _SHARED: Final = "can be written by everybody"
 
 
-class Found(Protocol):
+class FileStatus(Protocol):
     """What the system says of a file: an `os.stat_result`."""
 
     @property
@@ -48,7 +48,7 @@ class Found(Protocol):
         ...
 
 
-def fault_of(path: str, found: Found, me: Me | None, *, is_folder: bool = False) -> str:
+def fault_of(path: str, found: FileStatus, me: Me | None, *, is_folder: bool = False) -> str:
     """Return why what was found at a path cannot be trusted, what was expected, and the way out; empty when it can.
 
     Without `me` only its kind counts: where the platform has no owners, and for evidence from elsewhere.
@@ -64,12 +64,12 @@ def fault_of(path: str, found: Found, me: Me | None, *, is_folder: bool = False)
     return f"expected what only its owner can write, and it {shared}" if shared else ""
 
 
-def is_foreign(found: Found, me: Me | None) -> bool:
+def is_foreign(found: FileStatus, me: Me | None) -> bool:
     """Say whether something belongs to neither this user nor root."""
     return me is not None and found.st_uid not in {me[0], 0}
 
 
-def shared_with(path: str, found: Found, me: Me | None) -> str:
+def shared_with(path: str, found: FileStatus, me: Me | None) -> str:
     """Say who can write something besides its owner, and the way out; empty when nobody can.
 
     A group may where it is the user's own: on systems where each user has one, that is how editors leave files.

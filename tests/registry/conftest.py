@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import importlib_metadata  # noqa: F401  # before a site hides where it is installed
+import jsonschema.validators  # noqa: F401  # likewise
 import packaging.specifiers  # noqa: F401  # likewise
 import pytest
 import tomlkit  # noqa: F401  # likewise

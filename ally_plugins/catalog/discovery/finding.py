@@ -6,7 +6,7 @@ decided in `decide`.
 
 from __future__ import annotations
 
-# ruff: noqa: PTH118, PTH119  # strings all the way, as in `home.files`
+# ruff: noqa: PTH117, PTH118, PTH119  # strings all the way, as in `home.files`
 import os
 import threading
 from collections import defaultdict
@@ -144,7 +144,8 @@ def _completed(found: Found, chosen: Chosen) -> Found:
         return found
     is_own = chosen.is_built_in
     whose = f"{FOLDER}{os.path.basename(found.root)}" if is_own else f"{chosen.name}:{found.distribution or found.name}"
-    found = _with_digest(evolve(found, distribution=whose, terms="" if is_own else _terms(found)))
+    found = evolve(found, distribution=whose)
+    found = _with_digest(found if is_own else _with_terms(found))
     if found.manifest is not None and found.problem is None:
         found = evolve(found, problem=_unusable(found) or found.manifest.host_problem())
     if found.daemon is None:
@@ -164,19 +165,25 @@ def _unusable(found: Found) -> str | None:
     return None
 
 
-def _terms(found: Found) -> str:
-    """Return how a plugin runs, where nobody but its source knows it: a change of that needs a new consent."""
-    daemon = found.daemon
+def _with_terms(found: Found) -> Found:
+    """Return it with how it runs, where nobody but its source knows that: a change of it needs a new consent."""
+    daemon, bridge = found.daemon, found.bridge
     runs = (daemon.command, daemon.transport, daemon.socket, daemon.cwd) if daemon is not None else None
-    more = dict(found.bridge.data()) if found.bridge is not None else None
-    words = [found.digest, found.entry_point, runs, more]
-    return orjson.dumps(words, default=str, option=orjson.OPT_SORT_KEYS).decode()
+    try:
+        more = (bridge.rows(), dict(bridge.data())) if bridge is not None else None
+        terms = orjson.dumps([found.digest, found.entry_point, runs, more], option=orjson.OPT_SORT_KEYS)
+    except Exception as error:  # noqa: BLE001  # a stranger's code, and what JSON cannot say
+        return evolve(found, bridge=None, manifest=None, problem=f"its bridge failed: {type(error).__name__}: {error}")
+    return evolve(found, terms=terms.decode())
 
 
 def _with_digest(found: Found) -> Found:
     """Return it with the hashes of all its files, or with why consent cannot cover them."""
     if not found.root:
         return evolve(found, digest=with_terms("", found.terms))
+    if not os.path.isabs(found.root):
+        problem = f"its source names the folder {found.root!r}, expected an absolute path; its author mends it"
+        return evolve(found, manifest=None, problem=problem)
     try:
         check_trust(found.root)
         files = locating.folder_files(found.root)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ally_plugins.contract.programs import Program, Ran
     from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 
-__all__ = ["Place", "open_bridge"]
+__all__ = ["BridgeServices", "open_bridge"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ async def open_bridge(remote: Remote, bridge: Bridge, bus: PluginMessageBus) -> 
     plugin = remote.plugin
     limit = plugin.deadline("ally_start", "start")
     try:
-        remote.bridged = bridge.open(Place(remote, bus))
+        remote.bridged = bridge.open(BridgeServices(remote, bus))
         async with asyncio.timeout(limit):
             await remote.bridged.start()
     except PluginError:
@@ -52,7 +52,7 @@ async def open_bridge(remote: Remote, bridge: Bridge, bus: PluginMessageBus) -> 
 
 
 @define(eq=False)
-class Place:
+class BridgeServices:
     """The place of one plugin in a host, from its start to its stop, through every restart of its daemon."""
 
     remote: Remote

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
 
-    from .places import Found
+    from .places import PlacedEvent
 
 __all__ = ["GRACE", "Feed"]
 
@@ -170,7 +170,7 @@ class Feed:
         """Say whether events can be delivered now."""
 
     @abstractmethod
-    async def _deliver(self, found: list[Found]) -> None:
+    async def _deliver(self, found: list[PlacedEvent]) -> None:
         """Deliver events that were found."""
 
     def _room(self) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
 
-    from .places import Found
+    from .places import PlacedEvent
 
 __all__ = ["InlineFeed"]
 
@@ -40,7 +40,7 @@ class InlineFeed(Feed):
         return self._lane.is_open
 
     @override
-    async def _deliver(self, found: list[Found]) -> None:
+    async def _deliver(self, found: list[PlacedEvent]) -> None:
         for one in found:
             if self.is_closing or not self._lane.is_open:
                 return

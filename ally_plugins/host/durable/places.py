@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ally_plugins.journal.reading import EventBlock
     from ally_plugins.journal.values import StoredEvent
 
-__all__ = ["Found", "Place", "Walk"]
+__all__ = ["Place", "PlacedEvent", "Walk"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Place:
 
 
 @frozen
-class Found:
+class PlacedEvent:
     """An event, the place right after it, which is its offset, and its JSON as the journal has it."""
 
     place: Place
@@ -74,9 +74,9 @@ class Walk:
         self._end = Place(end)
         self._events = self._stored(blocks, place)
 
-    def portion(self, wants: Callable[[Event], bool], names: Callable[[str], bool], limit: int) -> list[Found]:
+    def portion(self, wants: Callable[[Event], bool], names: Callable[[str], bool], limit: int) -> list[PlacedEvent]:
         """Return at most `limit` of the next events that are wanted: by their type's name, then by what they say."""
-        found: list[Found] = []
+        found: list[PlacedEvent] = []
         for _ in range(LOOKED_AT):
             pair = next(self._events, None)
             if pair is None:
@@ -84,7 +84,7 @@ class Walk:
                 break
             self.place, stored = pair
             if names(stored.type) and (event := _event_of(stored)) is not None and wants(event):
-                found.append(Found(self.place, event, stored.body))
+                found.append(PlacedEvent(self.place, event, stored.body))
                 if len(found) >= limit:
                     break
         return found

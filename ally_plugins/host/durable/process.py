@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.link import Link
     from ally_plugins.runtime.lanes.plugin import Plugin
 
-    from .places import Found, Place
+    from .places import Place, PlacedEvent
 
 __all__ = ["WINDOW", "ProcessFeed"]
 
@@ -81,7 +81,7 @@ class ProcessFeed(Feed):
         return min(PORTION, WINDOW - len(self._flying))
 
     @override
-    async def _deliver(self, found: list[Found]) -> None:
+    async def _deliver(self, found: list[PlacedEvent]) -> None:
         link = self._link
         assert link is not None  # noqa: S101 - `_may_go` has just seen to it
         texts: list[bytes] = []
@@ -101,7 +101,7 @@ class ProcessFeed(Feed):
             link.write(event_lines(texts))
             self._daemon.delivered += len(texts)
 
-    def _send(self, one: Found) -> None:
+    def _send(self, one: PlacedEvent) -> None:
         event, name = one.event, self.plugin.name
         self._flying.append((one.place, event.id))
         self._sent[one.place] = None
