@@ -96,6 +96,10 @@ def test_what_is_not_toml_is_a_config_error_and_is_never_overwritten(home: Home,
         ("[plugins.x.limits]\nevents_per_minute = 1.5", "found 1.5, expected a whole number"),
         ("[plugins.x.limits]\nevents_per_minute = true", "found true, expected a whole number"),
         ("[limits]\nx = 1", "limits.x: unknown key"),
+        ('sources = "packages"', "sources: found 'packages', expected a list of texts"),
+        ('sources = ["Bad"]', "sources: found 'Bad', expected the names of sources"),
+        ('sources = ["folder"]', "sources: found 'folder', expected the names of sources"),
+        ('sources = ["toy"]\n[plugins.x]\nsource = "tyo"', "plugins.x.source: found 'tyo', did you mean 'toy'?"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_what_is_allowed(text: str, expected: str) -> None:

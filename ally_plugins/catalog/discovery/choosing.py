@@ -87,12 +87,11 @@ def _entry_point(name: str, file: str) -> Any:
         raise _wrong(name, file, f"{owners} both offer it; uninstall one of them")
     if not same:
         known = [*BUILT_IN, *(each.name for each in offered)]
-        raise _wrong(
-            name, file, f"no installed distribution offers it, {suggest(name, known)}; install the one that does"
-        )
+        why = "no installed distribution offers it; install the one that does"
+        raise _wrong(name, file, why, f": {suggest(name, known)}")
     return same[0]
 
 
-def _wrong(name: str, file: str, why: str) -> ConfigError:
-    text = f"{file} names the source {describe(name)}: {why}, or take it out of 'sources'"
+def _wrong(name: str, file: str, why: str, hint: str = "") -> ConfigError:
+    text = f"{file} names the source {describe(name)}: {why}, or take it out of 'sources'{hint}"
     return ConfigError(text, path="sources", file=file)

@@ -9,6 +9,7 @@ from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from ally_plugins.catalog.home.config import read_config
 from ally_plugins.cli.shell.findings import Finding, Level
 from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE
 from ally_plugins.contract.values.errors import AllyError, OrderError
@@ -158,9 +159,12 @@ def _check_plugins(state: State) -> Iterator[Finding]:
     records = registry.load()
     for problem in registry.problems:
         yield Finding("problem", "discovery", problem)
+    for source in read_config(state.home).sources:
+        names = [record.label for record in records if record.found_by == source]
+        yield Finding("ok", f"source {source}", f"found {', '.join(names) or 'nothing'}")
     findings = [finding for record in records for finding in _plugin(record)]
     findings += _order([record for record in records if record.is_enabled])
-    findings += _sources(records)
+    findings += _unheard(records)
     findings += _conflicts([record for record in records if record.is_enabled])
     findings += [finding for record in records for finding in check_process(record)]
     yield from findings
@@ -210,7 +214,7 @@ def _order(records: Sequence[PluginRecord]) -> Iterator[Finding]:
         )
 
 
-def _sources(records: Sequence[PluginRecord]) -> Iterator[Finding]:
+def _unheard(records: Sequence[PluginRecord]) -> Iterator[Finding]:
     """Find subscriptions to events of plugins that are not there to emit them."""
     names = {record.name for record in records}
     for record in records:
