@@ -224,3 +224,71 @@ def test_installing_says_what_appeared_and_uninstalling_what_disappeared(project
 
     exit_code, appeared, disappeared, changed, _ = run("uninstall", "hatchling-package")
     assert (exit_code, appeared, disappeared, changed) == (0, {}, {"hatchling-package": "hatchling-package 1.1"}, {})
+
+
+HOOK = """\
+#!/bin/sh
+grep -q -- --force && { echo "no force in a push" >&2; exit 2; }
+exit 0
+"""
+
+JUDGE = """
+import asyncio, sys
+from pathlib import Path
+from ally_plugins import Host, ToolCall
+
+async def main():
+    async with Host("test", home=Path(sys.argv[1])) as host:
+        session = host.session("s")
+        for command in ("git push", "git push --force"):
+            print((await session.gate_tool_call(ToolCall("bash", {"command": command}, "c1"))).verdict)
+
+asyncio.run(main())
+"""
+
+
+def block(page: str, fence: str) -> str:
+    """Return the first block of a page of the docs in this language."""
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    return text.partition(f"```{fence}\n")[2].partition("```")[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the hook is a shell script")
+@pytest.mark.parametrize("option", [[], ["-e"]], ids=["wheel", "editable"])
+def test_the_source_of_the_how_to_is_installed_named_and_guards(
+    projects: list[Path], tmp_path: Path, option: list[str]
+) -> None:
+    assert projects  # what builds them is there
+    project, home, hook = tmp_path / "project", tmp_path / "home", tmp_path / "hooks" / "no-force-push"
+    project.mkdir()
+    (project / "otheragent_hooks.py").write_text(block("how-to/write-a-source.md", "python"))
+    (project / "pyproject.toml").write_text(block("how-to/write-a-source.md", "toml"))
+    hook.mkdir(parents=True)
+    (hook / "hook.json").write_text('{"before": "check.sh"}')
+    (hook / "check.sh").write_text(HOOK)
+    (hook / "check.sh").chmod(0o755)
+    home.mkdir(mode=0o700)
+    environment = Environment(tmp_path / "venv")
+    environment.install(*option, str(project))
+
+    def ally(*arguments: str) -> str:
+        code = "import os, sys; os.environ['OTHERAGENT_HOOKS'] = sys.argv.pop(1); "
+        code += "from ally_plugins.cli.shell.main import main; main()"
+        return environment.run("-c", code, str(hook.parent), *arguments, "--home", str(home))
+
+    def judged() -> list[str]:
+        code = f"import os; os.environ['OTHERAGENT_HOOKS'] = {str(hook.parent)!r}\n{JUDGE}"
+        return environment.run("-c", code, str(home)).splitlines()
+
+    assert "no-force-push" not in ally("list")
+    (home / "config.toml").write_text('sources = ["packages", "other_agent"]\n')
+    assert f"folder {hook} (other_agent)" in ally("list")
+    assert "to run check.sh before each tool call" in ally("review")
+    ally("enable", "no-force-push", "--yes")
+    assert judged() == ["Allow()", "Deny(reason='no-force-push: no force in a push')"]
+    (hook / "check.sh").write_text("#!/bin/sh\nexit 0\n")
+    waiting = judged()
+    assert len(waiting) == 2
+    assert all("waits for consent" in line or "waiting for consent" in line for line in waiting)
+    shutil.rmtree(hook)
+    assert all(line.startswith("Deny(") and "ally-plugins disable no-force-push" in line for line in judged())

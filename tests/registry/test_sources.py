@@ -284,9 +284,15 @@ def test_a_source_that_is_named_no_more_is_an_error_while_its_plugin_is_chosen(t
     toys.say({"name": "guard"})
     toys.enable()
     toys.name("packages")
-    with pytest.raises(ConfigError, match=r"plugins\.guard\.source: found 'toy', expected one of folder, package"):
+    words = r"plugins\.guard\.source: found 'toy', expected package, folder, or a source .*; .* take this line out"
+    with pytest.raises(ConfigError, match=words):
         toys.registry.load()
     assert verdict(toys.home).startswith("ConfigError: ")
+    toys.home.config_file.write_text("\n".join(line for line in toys.lines if line != 'source = "toy"'))
+    assert toys.registry.get("guard").reason.startswith("enabled but not installed")
+    assert "Deny(" in verdict(toys.home)
+    toys.registry.disable("guard")
+    assert verdict(toys.home) == "Allow()"
 
 
 def test_a_gate_denies_while_its_source_of_ours_does_not_count(toys: Toys, site: Site) -> None:
@@ -347,7 +353,7 @@ def test_a_source_that_hangs_is_left_alone_after_its_time(toys: Toys, monkeypatc
     finally:
         hanging.set()
     finding._looking["toy"].join(20)
-    monkeypatch.setattr(finding, "PATIENCE", 10.0)
+    monkeypatch.setattr(finding, "PATIENCE", 5.0)
     toys.say({"name": "guard"})
     assert toys.registry.get("guard").is_enabled
 

@@ -27,8 +27,9 @@ from .source import Search
 
 __all__ = ["find_plugins"]
 
-PATIENCE: Final = 10.0
-"""Seconds that a source of another distribution has for one look; ours read some thousand files in one."""
+PATIENCE: Final = 5.0
+"""Seconds that a source of another distribution has for one look; ours read some thousand files in one. Less than the
+home's lock is waited for, under which commands look."""
 
 
 def find_plugins(sources: Sequence[Chosen], search: Search) -> Discovery:

@@ -42,6 +42,6 @@ class Source(ABC):
         """Return what is there now, each plugin with its manifest and a way to run it; run none of their code.
 
         Called in any thread but the event loop's, for one look at a time or for several. What is broken is returned
-        with its `problem`, so that one plugin does not hide the others. When it raises, or takes longer than 10 s, that
+        with its `problem`, so that one plugin does not hide the others. When it raises, or takes longer than 5 s, that
         is reported and its plugins count as not installed: their granted gates deny.
         """

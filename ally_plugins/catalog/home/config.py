@@ -31,7 +31,7 @@ from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.process_spec import PROCESS
 from ally_plugins.contract.shapes import FLAG, SECONDS, Mistakes, Shape, inside, keys, object_of, one_of
-from ally_plugins.contract.tables import describe, suggest
+from ally_plugins.contract.tables import describe, nearest
 from ally_plugins.contract.values.errors import ConfigError, EventError
 from ally_plugins.contract.values.frozen import FrozenDict, freeze
 from ally_plugins.policy.budget import Limits
@@ -162,9 +162,16 @@ def _read(document: Document, written: Mapping[str, Any]) -> Config:
     plugins = {name: _plugin(table, default) for name, table in given.get("plugins", {}).items()}
     for name, plugin in plugins.items():
         if plugin.origin is not None and plugin.origin not in origins:
-            document.wrong_word(f"plugins.{name}.source", plugin.origin, suggest(plugin.origin, origins))
+            document.wrong_word(f"plugins.{name}.source", plugin.origin, _origin_hint(plugin.origin, origins))
     chat = given.get("chat", _DEFAULT_CHAT)
     return Config(plugins=MappingProxyType(plugins), default=default, chat=chat, sources=sources)
+
+
+def _origin_hint(found: str, origins: tuple[str, ...]) -> str:
+    if (close := nearest(found, origins)) is not None:
+        return f"did you mean {close!r}?"
+    expected = f"expected {', '.join(origins)}, or a source that 'sources' names"
+    return f"{expected}; for none of them, take this line out"
 
 
 def _limits(given: Mapping[str, Any], base: Limits) -> Limits:

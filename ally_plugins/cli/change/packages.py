@@ -91,9 +91,10 @@ def _whose(registry: Registry, names: Sequence[str]) -> tuple[list[str], list[st
     if unknown := [name for name in names if name not in by_name and name not in known]:
         from ally_plugins.contract.tables import describe, suggest
 
-        folders = {record.name: record.found.root for record in registry.load() if record.found is not None}
-        if (folder := folders.get(unknown[0].removeprefix("folder:"))) is not None:
-            raise ConfigError(f"{unknown[0]!r} is the folder {folder}, which no installer knows; remove it yourself")
+        others = {each.name: each for each in registry.load() if each.origin not in {None, "package"}}
+        if (other := others.get(unknown[0].rpartition(":")[2])) is not None:
+            where = f"the folder {other.found.root}" if other.found and other.found.root else other.source
+            raise ConfigError(f"{unknown[0]!r} is {where}, which no installer knows; remove it yourself")
         raise ConfigError(f"no plugin {describe(unknown[0])} is installed, {suggest(unknown[0], tuple(by_name))}")
     distributions = list(dict.fromkeys(by_name.get(name, name) for name in names))
     return distributions, [name for name, owner in by_name.items() if owner in distributions]

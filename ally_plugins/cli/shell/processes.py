@@ -8,6 +8,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
+from ally_plugins.catalog.home.config import DEFAULT_SOURCES
+
 from .text import inert
 
 if TYPE_CHECKING:
@@ -25,12 +27,16 @@ IN_PROCESS: Final = (
     "runs in a process of its own: a crash, a hang or a flood stays there, and what it asks of the host passes its"
     " grants; it is no sandbox, and may do to your files and network what you may"
 )
+_BRIDGED: Final = "its source {!r} brings it into your agent, and does so inside your agent's process"
 _MEGA: Final = "MiB"
 
 
 def trust(record: PluginRecord) -> str:
     """Return what its placement is worth, honestly, to follow 'it'."""
-    return IN_PROCESS if record.placement == "process" else INLINE
+    if record.placement != "process":
+        return INLINE
+    is_strangers = record.bridge is not None and record.found_by not in DEFAULT_SOURCES
+    return f"{IN_PROCESS}; {_BRIDGED.format(record.found_by)}" if is_strangers else IN_PROCESS
 
 
 def process_rows(record: PluginRecord, grants: GrantSet | None = None) -> list[tuple[str, str]]:
