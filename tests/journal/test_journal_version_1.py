@@ -21,7 +21,7 @@ import orjson
 import pytest
 
 from ally_plugins import Host, ToolCallEnd
-from ally_plugins.host.durable.places import Found, Place, Walk
+from ally_plugins.host.durable.places import Place, PlacedEvent, Walk
 from ally_plugins.journal.audit import verify
 from ally_plugins.journal.explaining import explain
 from ally_plugins.journal.export import export
@@ -81,7 +81,7 @@ def test_a_changed_event_is_noticed(journal: Path) -> None:
 def test_its_events_are_sent_from_the_journal_byte_for_byte_as_before(journal: Path) -> None:
     with Reading(journal) as reading:
         walk = Walk(*_all_of(reading))
-        found: list[Found] = []
+        found: list[PlacedEvent] = []
         while not walk.is_over:
             found += walk.portion(lambda _: True, lambda _: True, 1000)
     lines = [event_lines([with_offset(one.encoded, str(one.place))]) for one in found]

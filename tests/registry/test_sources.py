@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.home.folder import Home
-
-    from .conftest import Site
+    from tests.kit.sites import Site
 
 TOY = '''
 """A source whose plugins stand in `toy.json` of the home, each with what it does at its turn."""
