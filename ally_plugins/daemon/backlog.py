@@ -1,4 +1,4 @@
-"""What the host has sent and no hook has seen yet: events and questions, in order.
+"""What the host has sent and no hook has seen yet: events and requests, in order.
 
 The host must always be read, or the answers to this daemon's own calls would wait behind events. So a plugin that is
 slower than its events is bounded here: the oldest are let go, and an EVENTS_DROPPED in their place says which. Durable
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ally_plugins.contract.values.events import EventsDropped, stamp
 
 if TYPE_CHECKING:
-    from .questions import Question
+    from ally_plugins.runtime.lanes.requests import HookRequest
 
 __all__ = ["CAPACITY", "Backlog"]
 
@@ -32,7 +32,7 @@ class Backlog:
         self.dropped = 0
         self._plugin = plugin
         self._capacity = capacity
-        self._items: deque[Params | EventsDropped | Question] = deque()
+        self._items: deque[Params | EventsDropped | HookRequest] = deque()
         self._events = 0
 
     def __bool__(self) -> bool:
@@ -45,14 +45,14 @@ class Backlog:
         if self._events > self._capacity:
             self._let_go()
 
-    def add_question(self, question: Question, *, is_first: bool = False) -> None:
-        """Take a question; it is asked after what came before it, or with `is_first` before everything."""
+    def add_request(self, request: HookRequest, *, is_first: bool = False) -> None:
+        """Take a request; its turn comes after what came before it, or with `is_first` before everything."""
         if is_first:
-            self._items.appendleft(question)
+            self._items.appendleft(request)
         else:
-            self._items.append(question)
+            self._items.append(request)
 
-    def take(self) -> Params | EventsDropped | Question:
+    def take(self) -> Params | EventsDropped | HookRequest:
         """Return what is next."""
         item = self._items.popleft()
         if item.__class__ is dict:
@@ -60,7 +60,7 @@ class Backlog:
         return item
 
     def take_events(self, limit: int, is_wanted: Callable[[Params], bool]) -> Iterator[Params]:
-        """Yield the events that come next, up to a question or one that is not wanted."""
+        """Yield the events that come next, up to a request or one that is not wanted."""
         while limit > 0 and self._items:
             item = self._items[0]
             if not isinstance(item, dict) or not is_wanted(item):
@@ -70,8 +70,8 @@ class Backlog:
             self._items.popleft()
             yield item
 
-    def clear(self) -> list[Question]:
-        """Forget everything; return the questions, which are to be answered."""
+    def clear(self) -> list[HookRequest]:
+        """Forget everything; return the requests, which are to be answered."""
         left = [item for item in self._items if not isinstance(item, (dict, EventsDropped))]
         self._items.clear()
         self._events = 0
@@ -79,7 +79,7 @@ class Backlog:
 
     def _let_go(self) -> None:
         """Let the oldest quarter of the events go, so that the cost is spread."""
-        kept: list[Params | EventsDropped | Question] = []
+        kept: list[Params | EventsDropped | HookRequest] = []
         lost: dict[str, _Lost] = {}
         room = self._capacity // 4
         for item in self._items:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ally_plugins.contract.handle import Ally
 from ally_plugins.contract.values.errors import PluginLoadError, RefusedError, VersionError
 from ally_plugins.contract.values.scope import Scope
+from ally_plugins.runtime.lanes.requests import TakenBack
+from ally_plugins.runtime.lanes.runner import GRACE
 from ally_plugins.runtime.lanes.thread import HookExit
 from ally_plugins.wire.codes import (
     NOT_INITIALIZED,
@@ -32,15 +34,15 @@ from .acks import Acks
 from .asking import read_question
 from .ending import end_within
 from .init_params import Initialization
-from .lane import GRACE, Lane
+from .lane import AnsweredRequest, ProcessLane
 from .loading import Factory, Loaded, load, load_factory
 from .logs import HostHandler, say, say_failed
 from .outbound import WireOutbound
 from .peer import Peer
-from .questions import Question, TakenBack
 from .service import Service, scope_of
 
 if TYPE_CHECKING:
+    from ally_plugins.runtime.lanes.requests import Crash
     from ally_plugins.wire.messages import Notification, Request
 
     from .streams import Descriptors
@@ -50,6 +52,9 @@ __all__ = ["PluginProcess"]
 EXIT_FAILED: Final = 1  # the plugin cannot be loaded, or the host speaks another version
 EXIT_HUNG: Final = 70  # a hook ignored its interruption; sysexits calls it an internal software error
 EXIT_PROTOCOL: Final = 76  # the host speaks no protocol; sysexits' number
+
+LEEWAY: Final = 0.1
+"""Seconds that a host has, after a question's deadline, to decide without us and take it back, as it should."""
 
 STOP_ALONE: Final = 1.0
 """Seconds for `ally_stop` when nobody waits for it: the host is gone, or sent SIGTERM and will soon send SIGKILL."""
@@ -77,10 +82,10 @@ class PluginProcess:
         self._told: Initialization | None = None
         self._loaded: Loaded | None = None
         self._outbound: WireOutbound | None = None
-        self._lane: Lane | None = None
+        self._lane: ProcessLane | None = None
         self._service: Service | None = None
         self._acks: Acks | None = None
-        self._questions: dict[int | str, Question] = {}
+        self._questions: dict[int | str, AnsweredRequest] = {}
         self._has_started = False
         self._stopping: asyncio.Task[None] | None = None
         self._asked_to_stop: list[int | str] = []
@@ -115,8 +120,9 @@ class PluginProcess:
         elif message.method in {"gate", "transform"}:
             self._ask(lane, message)
         elif message.method == "drain":
-            scope = Scope(service.plugin)
-            self._question(lane, message, Question("drain", None, (), scope, 0, partial(self._answer, message, _same)))
+            answer = partial(self._answer, message, _same)
+            drain = AnsweredRequest("drain", None, (), Scope(service.plugin), answer)
+            self._question(lane, message, drain, None)
         elif message.method == "start":
             self._start(lane, message)
         else:
@@ -178,7 +184,9 @@ class PluginProcess:
         service.handlers.keep([*loaded.tools, *loaded.actions])
         self._told, self._loaded, self._outbound, self._service = told, loaded, outbound, service
         self._acks = Acks(self._acknowledge, lambda error: say(f"acknowledging events was refused: {error}"))
-        self._lane = Lane(name, loaded.handlers, told.deadlines, on_crash=self._crashed, on_handled=self._acks.handled)
+        self._lane = ProcessLane(
+            name, loaded.handlers, told.deadlines, on_crash=self._crashed, on_handled=self._acks.handled
+        )
         self._has_started = outbound.is_open = "ally_start" not in loaded.hooks
         own = {"name": self._own_name} if self._own_name is not None else {}
         self._peer.respond(message.id, {"protocol": protocol, **own, **loaded.to_wire()})
@@ -197,7 +205,7 @@ class PluginProcess:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(tell)
 
-    def _start(self, lane: Lane, message: Request) -> None:
+    def _start(self, lane: ProcessLane, message: Request) -> None:
         loaded, outbound, name = self._loaded, self._outbound, self._peer.name
         hook = loaded.hooks.get("ally_start") if loaded is not None else None
         if hook is None or outbound is None:
@@ -209,25 +217,24 @@ class PluginProcess:
             self._has_started = error is None
             self._answer(message, lambda _: None, None, error)
 
-        scope, deadline = Scope(name, held=frozenset((name,))), self._deadline("ally_start", "start")
-        question = Question("ally_start", hook.function, (), scope, deadline, answered, is_async=hook.is_async)
-        self._question(lane, message, question)
+        scope = Scope(name, held=frozenset((name,)))
+        request = AnsweredRequest("ally_start", hook.function, (), scope, answered, is_async=hook.is_async)
+        self._question(lane, message, request, self._deadline("ally_start", "start"))
 
     # --- questions ---
 
-    def _ask(self, lane: Lane, message: Request) -> None:
+    def _ask(self, lane: ProcessLane, message: Request) -> None:
         assert self._loaded is not None  # noqa: S101 - there is a lane
         asked = read_question(self._loaded, message.method, message.params)
         scope = scope_of(lane.plugin, message.params, held=(lane.plugin,))
-        deadline = self._deadline(asked.hook.name, message.method) if asked.deadline is None else asked.deadline
-        self._question(lane, message, Question(
-            asked.hook.name, asked.hook.function, asked.arguments, scope, deadline,
-            partial(self._answer, message, asked.encode), is_async=asked.hook.is_async,
-        ))  # fmt: skip
+        hook, answer = asked.hook, partial(self._answer, message, asked.encode)
+        deadline = self._deadline(hook.name, message.method) if asked.deadline is None else asked.deadline + LEEWAY
+        request = AnsweredRequest(hook.name, hook.function, asked.arguments, scope, answer, is_async=hook.is_async)
+        self._question(lane, message, request, deadline)
 
-    def _question(self, lane: Lane, message: Request, question: Question) -> None:
-        self._questions[message.id] = question
-        lane.ask(question)
+    def _question(self, lane: ProcessLane, message: Request, request: AnsweredRequest, deadline: float | None) -> None:
+        self._questions[message.id] = request
+        lane.ask(request, deadline)
 
     def _answer(self, message: Request, encode: Callable[[Any], Any], result: Any, error: BaseException | None) -> None:
         question = self._questions.pop(message.id, None)
@@ -247,16 +254,20 @@ class PluginProcess:
 
     # --- failures ---
 
-    def _crashed(self, hook: str, error: BaseException, event_id: str | None, *, is_final: bool = False) -> None:
-        raised = error.raised if isinstance(error, HookExit) else error
-        if isinstance(raised, RefusedError) and not is_final:  # an answer, and no crash
-            say(f"{hook} did not catch a refusal: {raised}")
+    def _crashed(self, crash: Crash) -> None:
+        if isinstance(crash.error, RefusedError) and not crash.is_final:  # an answer, and no crash
+            say(f"{crash.hook} did not catch a refusal: {crash.error}")
             return
-        say_failed(hook, raised)
-        report = {"hook": hook, "error": type(raised).__name__, "event_id": event_id, "is_final": is_final or None}
+        say_failed(crash.hook, crash.error)
+        report = {
+            "hook": crash.hook,
+            "error": type(crash.error).__name__,
+            "event_id": crash.event.id if crash.event is not None else None,
+            "is_final": crash.is_final or None,
+        }
         self._peer.notify("report_crash", {key: value for key, value in report.items() if value is not None})
-        if is_final and self._stopping is None:
-            say(f"{hook} cannot be stopped; the process ends")
+        if crash.is_final and self._stopping is None:
+            say(f"{crash.hook} cannot be stopped; the process ends")
             self._peer.close()
             self._end_within(0, EXIT_HUNG)  # at once, though code of the plugin still runs
             self._end(EXIT_HUNG)
@@ -290,25 +301,17 @@ class PluginProcess:
                 self._peer.refuse(request_id, problem)
         self._end(0)
 
-    async def _call_stop(self, lane: Lane, seconds: float) -> BaseException | None:
+    async def _call_stop(self, lane: ProcessLane, seconds: float) -> BaseException | None:
         hook = self._loaded.hooks.get("ally_stop") if self._loaded is not None else None
         if hook is None or not self._has_started:
             return None
         ended: asyncio.Future[BaseException | None] = self._loop.create_future()
         scope = Scope(lane.plugin, held=frozenset((lane.plugin,)))
-        question = Question(
-            hook.name,
-            hook.function,
-            (),
-            scope,
-            seconds,
-            lambda _, error: ended.set_result(error),
-            is_async=hook.is_async,
+        request = AnsweredRequest(
+            hook.name, hook.function, (), scope, lambda _, error: ended.set_result(error), is_async=hook.is_async
         )
-        lane.ask(question, is_first=True)
-        done, _ = await asyncio.wait([ended], timeout=seconds + GRACE)
-        error = ended.result() if done else TimeoutError(f"ally_stop did not begin within {seconds:g} s")
-        question.is_over = True
+        lane.ask(request, seconds, is_first=True)
+        error = await ended
         if isinstance(error, HookExit):
             error = error.raised
         if error is not None:

@@ -13,8 +13,8 @@ from ally_plugins.host.host import Host
 from ally_plugins.host.plugins.audit import PluginAudit
 
 if TYPE_CHECKING:
-    from ally_plugins.runtime.lanes.lane import Crash
     from ally_plugins.runtime.lanes.plugin import Plugin
+    from ally_plugins.runtime.lanes.requests import Crash
 
 __all__ = ["ObservedHost", "Refusal"]
 

@@ -98,5 +98,5 @@ def go() -> Callable[..., Any]:
 @pytest.fixture
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> float:
     """Give interrupted hooks a tenth of a second instead of a whole one."""
-    monkeypatch.setattr("ally_plugins.runtime.lanes.lane.GRACE", 0.1)
+    monkeypatch.setattr("ally_plugins.runtime.lanes.runner.GRACE", 0.1)
     return 0.1

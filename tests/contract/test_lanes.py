@@ -572,6 +572,29 @@ def test_a_program_that_forgets_to_stop_its_host_ends_all_the_same_and_nobody_is
     assert [p.counts.crashes for p in hosts[0].plugins.values()] == [0, 0]
 
 
+def test_a_program_ends_while_an_interrupted_hook_still_cleans_up(
+    plugin: Make, setup: Make, new_host: Make, go: Make
+) -> None:
+    async def main() -> None:
+        cleans_up = asyncio.Event()
+
+        async def hook(self: Any, event: Event) -> None:  # noqa: ARG001
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                cleans_up.set()
+                await asyncio.sleep(3600)
+
+        host = new_host({"p": setup(plugin(ally_tool_call_start=hook), deadlines={"observe": 0.05})})
+        await host.start()
+        host.session().emit(start())
+        await cleans_up.wait()
+
+    before = time.monotonic()
+    go(main())
+    assert time.monotonic() - before < 10  # else its lane waits for ever
+
+
 def test_a_def_hook_that_returns_a_coroutine_is_told_so(
     plugin: Make, new_host: Make, go: Make, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from ally_plugins import EventsDropped
 from ally_plugins.contract.values.scope import Scope
 from ally_plugins.daemon.backlog import Backlog
-from ally_plugins.daemon.questions import Question
+from ally_plugins.daemon.lane import AnsweredRequest
+from ally_plugins.runtime.lanes.requests import HookRequest
 
 
 def _event(session: str, seq: int, offset: str | None = None) -> dict[str, Any]:
@@ -18,8 +19,8 @@ def _event(session: str, seq: int, offset: str | None = None) -> dict[str, Any]:
     return params | ({"offset": offset} if offset is not None else {})
 
 
-def _question() -> Question:
-    return Question("drain", None, (), Scope("p"), 0, lambda _, __: None)
+def _question() -> AnsweredRequest:
+    return AnsweredRequest("drain", None, (), Scope("p"), lambda _, __: None)
 
 
 @given(
@@ -33,20 +34,20 @@ def test_what_is_taken_and_what_is_said_to_be_dropped_is_what_came(
     backlog = Backlog("p", capacity)
     seqs = {"a": 0, "b": 0, "c": 0, "?": 0}
     sent: list[tuple[str, int]] = []
-    questions: list[Question] = []
+    questions: list[AnsweredRequest] = []
     for what, gap in coming:
         if what == "q":
             questions.append(_question())
-            backlog.add_question(questions[-1])
+            backlog.add_request(questions[-1])
             continue
         seqs[what] += gap
         sent.append((what, seqs[what]))
         backlog.add_event(_event(what, seqs[what], "o" if what == "?" else None))
     heard: list[tuple[str, int]] = []
-    asked: list[Question] = []
+    asked: list[HookRequest] = []
     while backlog:
         item = backlog.take()
-        if isinstance(item, Question):
+        if isinstance(item, HookRequest):
             asked.append(item)
         elif isinstance(item, EventsDropped):
             lost = [(item.session_id, seq) for first, last in item.ranges for seq in range(first, last + 1)]
@@ -65,8 +66,8 @@ def test_a_question_may_go_before_everything() -> None:
     backlog = Backlog("p")
     last, first = _question(), _question()
     backlog.add_event(_event("a", 1))
-    backlog.add_question(last)
-    backlog.add_question(first, is_first=True)
+    backlog.add_request(last)
+    backlog.add_request(first, is_first=True)
     assert backlog.take() is first
     assert [event["seq"] for event in backlog.take_events(10, lambda _: True)] == [1]
     assert backlog.clear() == [last]

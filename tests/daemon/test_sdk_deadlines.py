@@ -100,6 +100,14 @@ def test_a_gate_past_its_own_deadline_is_answered_and_interrupted(daemon: Start)
     assert host.ask("ping") == "pong"
 
 
+def test_a_gate_behind_a_hook_that_hangs_is_answered_at_its_own_deadline(in_thread: Start) -> None:
+    host = in_thread("Hangs")
+    _emit(host, "wait")
+    about = {"on": "tool_call", "session_id": "s1", "cause": "q", "origin": [], "deadline": 0.1}
+    answer = host.ask("gate", **about, call={"toolName": "x", "arguments": {}})
+    assert (answer.code, answer.data["reason"]) == (-32016, "deadline")
+
+
 def test_a_gate_that_ignores_that_it_was_cancelled_ends_the_process_with_70(daemon: Start) -> None:
     host = daemon("Hangs")
     about = {"on": "tool_call", "session_id": "s1", "cause": "q", "origin": []}

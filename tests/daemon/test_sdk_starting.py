@@ -202,6 +202,8 @@ def test_a_daemon_imports_nothing_of_the_hosts_side(spawn: Start, tmp_path: Path
     ours = {name.removeprefix("ally_plugins.") for name in modules if name.startswith("ally_plugins.")}
     rooms = ("adapters", "catalog", "cli", "contract.manifest", "host", "journal", "replay", "testing")
     assert [name for name in ours if name.startswith((*rooms, "runtime.processes"))] == []
+    lanes = {name.removeprefix("runtime.lanes.") for name in ours if name.startswith("runtime.lanes.")}
+    assert lanes == {"outbound", "requests", "runner", "teardown", "thread", "watchdog"}  # what runs hooks, and no more
     assert modules.isdisjoint({"cattrs", "jsonschema", "click", "rich", "sqlite3", "tomlkit"})
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,10 +19,13 @@ from ally_plugins.host.durable.feeds import Feeds
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reading import Reading
 from ally_plugins.policy.permissions import GrantSet
-from ally_plugins.runtime.lanes.lane import Crash, Lane
+from ally_plugins.runtime.lanes.lane import Lane
 from ally_plugins.runtime.lanes.observers import Implementation, Observers
 from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState
 from ally_plugins.runtime.lanes.tables import without_durable
+
+if TYPE_CHECKING:
+    from ally_plugins.runtime.lanes.requests import Crash
 
 TYPES = frozenset({"TOOL_CALL_END"})
 PATIENCE = 30.0

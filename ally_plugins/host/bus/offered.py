@@ -14,8 +14,8 @@ from ally_plugins.contract.values.errors import ArgumentsError, NotFoundRefused,
 from ally_plugins.contract.values.frozen import freeze
 from ally_plugins.contract.values.scope import SCOPE, Scope
 from ally_plugins.policy.arguments import ArgumentChecker
-from ally_plugins.runtime.lanes.lane import Crash
 from ally_plugins.runtime.lanes.plugin import Plugin, describe
+from ally_plugins.runtime.lanes.requests import Crash
 from ally_plugins.runtime.lanes.thread import Worker
 
 if TYPE_CHECKING:

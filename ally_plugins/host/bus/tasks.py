@@ -12,8 +12,8 @@ from attrs import define, field
 from ally_plugins.contract.values.errors import NotFoundRefused, RefusedError
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.scope import SCOPE, Scope
-from ally_plugins.runtime.lanes.lane import Crash
 from ally_plugins.runtime.lanes.plugin import Plugin, describe
+from ally_plugins.runtime.lanes.requests import Crash
 from ally_plugins.runtime.lanes.teardown import is_at_work
 
 __all__ = ["PluginTask", "Tasks"]

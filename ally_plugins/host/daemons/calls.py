@@ -34,9 +34,9 @@ from ally_plugins.contract.values.errors import (
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.inert import inert
 from ally_plugins.contract.values.scope import SCOPE, Scope
-from ally_plugins.runtime.lanes.lane import Crash
 from ally_plugins.runtime.lanes.link import RemoteCrash
 from ally_plugins.runtime.lanes.plugin import RunState
+from ally_plugins.runtime.lanes.requests import Crash
 from ally_plugins.wire.codes import BUSY, CANCELLED, INTERNAL_ERROR, METHOD_NOT_FOUND, NOT_INITIALIZED, write_error
 from ally_plugins.wire.daemon_params import AckEvents, RegisterActionParams
 from ally_plugins.wire.methods import PLUGIN_METHODS, read_params, unknown_method

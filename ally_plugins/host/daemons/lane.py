@@ -25,7 +25,7 @@ from ally_plugins.contract.values.scope import Scope
 from ally_plugins.runtime.lanes.cursor import Cursor
 from ally_plugins.runtime.lanes.link import DaemonGone, Link, NotSent, RemoteHook, tell
 from ally_plugins.runtime.lanes.observers import Observers, is_own
-from ally_plugins.runtime.lanes.requests import Request
+from ally_plugins.runtime.lanes.requests import FutureRequest
 from ally_plugins.wire.eventlines import FRAME_BYTES, event_lines
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _numbers: Final = count(1)
 class _Asked:
     """A question that is on its way: the daemon names it as `cause` in what it does meanwhile."""
 
-    request: Request
+    request: FutureRequest
     cause: str
     future: asyncio.Future[Any] | None = None
 
@@ -167,9 +167,9 @@ class DaemonLane:
         loop = asyncio.get_running_loop()
         cursor = self._cursors.get(session_id) if session_id is not None else None
         scope = scope or Scope(self.plugin, session_id, held=frozenset((self.plugin,)))
-        request = Request(
-            hook, function, arguments, is_async, loop.create_future(), scope,
-            cursor.ring if cursor else None, cursor.ring.head if cursor else 0,
+        request = FutureRequest(
+            hook, function, arguments, scope,
+            cursor.ring if cursor else None, cursor.ring.head if cursor else 0, is_async=is_async,
         )  # fmt: skip
         if not self._is_open:
             request.settle(error=TimedOut(f"the lane of {self.plugin!r} is closed"))
@@ -380,7 +380,7 @@ class DaemonLane:
             self._confirmed[session_id] = max(self._confirmed[session_id], request.after)
         request.settle()
 
-    def _give_up_draining(self, request: Request) -> None:
+    def _give_up_draining(self, request: FutureRequest) -> None:
         """Wait no more for a daemon that answers no `drain`, now and until its next process."""
         self._drains = False
         request.settle()

@@ -16,7 +16,7 @@ from ally_plugins.runtime.lanes.plugin import Plugin, RunState, describe
 if TYPE_CHECKING:
     from ally_plugins.host.bus.services import HostServices
     from ally_plugins.host.bus.tasks import PluginTask
-    from ally_plugins.runtime.lanes.lane import Crash
+    from ally_plugins.runtime.lanes.requests import Crash
 
 __all__ = ["PluginAudit"]
 

@@ -16,7 +16,7 @@ from attrs import define, field
 from ally_plugins.contract.tools.declared import collect_actions, collect_tools
 from ally_plugins.contract.values.errors import NotFoundRefused, OrderError
 from ally_plugins.host.bus.services import HostServices
-from ally_plugins.runtime.lanes import lane as lanes
+from ally_plugins.runtime.lanes.lane import Lane
 from ally_plugins.runtime.lanes.observers import Observers
 from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState
 
@@ -215,7 +215,7 @@ _OFFERED: Final = {"tool": collect_tools, "action": collect_actions}
 
 
 def _change_observers(lane: AnyLane, observers: Observers) -> None:
-    if isinstance(lane, lanes.Lane):  # it may be in the middle of a batch
+    if isinstance(lane, Lane):  # it may be in the middle of a batch
         lane.change_observers(observers)
     else:
         lane.observers = observers

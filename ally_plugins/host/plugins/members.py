@@ -23,8 +23,8 @@ from ally_plugins.contract.values.errors import AllyError, PluginError, PluginLo
 from ally_plugins.host.bus.bus import PluginMessageBus
 from ally_plugins.host.bus.outbound import BusOutbound
 from ally_plugins.host.bus.services import HostServices
-from ally_plugins.runtime.lanes import lane as lanes
-from ally_plugins.runtime.lanes.lane import Crash, Lane
+from ally_plugins.runtime.lanes import runner
+from ally_plugins.runtime.lanes.lane import Lane
 from ally_plugins.runtime.lanes.loading import (
     build,
     check_offered,
@@ -36,6 +36,7 @@ from ally_plugins.runtime.lanes.loading import (
 from ally_plugins.runtime.lanes.observers import Observers
 from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState, describe
 from ally_plugins.runtime.lanes.protocol import AnyLane
+from ally_plugins.runtime.lanes.requests import Crash
 from ally_plugins.runtime.lanes.tables import without_durable
 from ally_plugins.runtime.lanes.teardown import put_down_all
 from ally_plugins.runtime.lanes.watchdog import Watchdog
@@ -324,7 +325,7 @@ class Crew:
             await asyncio.wait([future])
             if (error := future.exception()) is not None:
                 _log.warning("ally_stop of %r failed: %s", plugin.name, plugin.masked(describe(error)))
-        await asyncio.gather(lane.close(), put_down_all(plugin.working, lanes.GRACE))
+        await asyncio.gather(lane.close(), put_down_all(plugin.working, runner.GRACE))
         self._lanes = tuple(each for each in self._lanes if each is not lane)
 
     def _state_changed(self, plugin: Plugin) -> None:

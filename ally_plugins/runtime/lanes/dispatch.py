@@ -20,9 +20,9 @@ from ally_plugins.policy.ordering import Placement, order_for_hook
 from ally_plugins.policy.verdicts import Cause, OnError, Vote, read_replacement, read_verdict, vote_from_failure
 
 from .deadlocks import Waits
-from .lane import Crash
 from .link import NonsenseAnswer, NotSent
 from .plugin import Plugin, describe, orderables
+from .requests import Crash
 
 if TYPE_CHECKING:
     from .observers import Implementation

@@ -79,9 +79,13 @@ class Implementation:
 
 @frozen
 class Observers:
-    """The table of one plugin. `single` holds types with exactly one asynchronous implementation: the fast way."""
+    """The table of one plugin. `single` holds types with exactly one asynchronous implementation: the fast way.
+
+    `names` are the hooks that these implement.
+    """
 
     single: Mapping[type[Event], Callable[[Event], Awaitable[None]]] = field(factory=dict)
+    names: Mapping[type[Event], str] = field(factory=dict)
     several: Mapping[type[Event], tuple[tuple[str, Handler, bool], ...]] = field(factory=dict)
     types: frozenset[type[Event]] = frozenset()
     is_all_sync: bool = False
@@ -91,6 +95,7 @@ class Observers:
     def compile(cls, implementations: Mapping[str, Implementation], receives: Callable[[str], bool]) -> Observers:
         """Return the table for a plugin's implementations by hook name; `receives` says which types it is granted."""
         single: dict[type[Event], Callable[[Event], Awaitable[None]]] = {}
+        names: dict[type[Event], str] = {}
         several: dict[type[Event], tuple[tuple[str, Handler, bool], ...]] = {}
         general = implementations.get("ally_event")
         for event_type, event_class in EVENT_TYPES.items():
@@ -100,12 +105,13 @@ class Observers:
                 continue
             if len(found) == 1 and found[0].is_async:
                 single[event_class] = cast("Callable[[Event], Awaitable[None]]", found[0].bind(("event",)))
+                names[event_class] = found[0].hook
             else:
                 several[event_class] = tuple((impl.hook, impl.bind(("event",)), impl.is_async) for impl in found)
         if general is not None:
             several[PluginEvent] = ((general.hook, general.bind(("event",)), general.is_async),)
         all_sync = not single and not any(is_async for found in several.values() for _, _, is_async in found)
-        return cls(single, several, frozenset(single) | frozenset(several), all_sync, receives)
+        return cls(single, names, several, frozenset(single) | frozenset(several), all_sync, receives)
 
     def wants(self, event: Event) -> bool:
         """Say whether the plugin hears this event; only a plugin's own events have to be asked for by name."""
@@ -115,5 +121,5 @@ class Observers:
     def handlers(self, kind: type[Event]) -> tuple[tuple[str, Handler, bool], ...]:
         """Return (hook, function, is it asynchronous) for an event class, in the order in which they are called."""
         if kind in self.single:
-            return ((hook_name(kind.TYPE), self.single[kind], True),)
+            return ((self.names[kind], self.single[kind], True),)
         return self.several.get(kind, ())

@@ -21,11 +21,11 @@ from ally_plugins.policy.ordering import Orderable
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.policy.restart import CrashCounter
 
-from .lane import Crash
 from .link import DaemonError, DaemonGone, NotSent
 from .observers import Implementation
 from .protocol import AnyLane
-from .requests import HookExit
+from .requests import Crash
+from .thread import HookExit
 
 if TYPE_CHECKING:
     from ally_plugins.policy.verdicts import Cause

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .watchdog import Watched
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["AnyLane"]
 
 
-class AnyLane(Protocol):
-    """Carries events to one plugin and keeps its hooks from overlapping; see `lanes.Lane` and `bridge.DaemonLane`."""
+class AnyLane(Watched, Protocol):
+    """Carries events to one plugin and keeps its hooks from overlapping; see `Lane` here, and `host.daemons.lane`."""
 
     delivered: int
     dropped: int
@@ -26,16 +28,6 @@ class AnyLane(Protocol):
     @property
     def plugin(self) -> str:
         """The plugin's name."""
-        ...
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the lane takes events and requests."""
-        ...
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether the watchdog has to look at it."""
         ...
 
     def start(self) -> None:
@@ -80,9 +72,6 @@ class AnyLane(Protocol):
     ) -> asyncio.Future[Any]:
         """Ask for a hook after the events emitted so far in a session; None calls nothing, and only waits for them."""
         ...
-
-    def check(self, now: float) -> None:
-        """Interrupt a delivery that has not moved on since its deadline; `now` is the loop's time."""
 
     def abandon(self) -> None:
         """Deliver nothing any more; what waits is answered."""

@@ -1,72 +1,137 @@
-"""What a lane is asked to do between two events, and the ways in which a hook fails."""
+"""What a lane is asked to do between two events, and the ways in which a hook fails.
+
+Plain classes: attrs takes half a millisecond to build one, and every daemon that starts would pay for that.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from attrs import define
+from ally_plugins.contract.values.compat import override
 
-from ally_plugins.contract.values.events import Event
-from ally_plugins.contract.values.scope import Scope
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.events import Event
+    from ally_plugins.contract.values.scope import Scope
 
-from .ring import Ring
-from .thread import HookExit
+    from .ring import Ring
 
-__all__ = ["Crash", "HookCancelled", "HookExit", "Request"]
+__all__ = ["Crash", "FutureRequest", "HookCancelled", "HookRequest", "TakenBack"]
 
 
 class HookCancelled(Exception):
     """A hook raised CancelledError, or cancelled its task, though nobody had asked it to end."""
 
 
-@define(eq=False)
+class TakenBack(Exception):
+    """Nobody waits for a hook's answer any more."""
+
+
 class Crash:
-    """A hook failed: with an error, or past its deadline."""
+    """A hook failed: with an error, or past its deadline.
 
-    plugin: str
-    hook: str
-    error: BaseException
-    event: Event | None = None
-    event_id: str | None = None
-    """The event's identity, where the event itself is not at hand."""
-    is_final: bool = False
-    """The hook ignored its interruption and was abandoned: its plugin cannot go on."""
-
-
-@define(eq=False)
-class Request:
-    """Something that a lane does between two events: `function` is called with the lane to itself.
-
-    `future` gets the result or the exception. It is done by the deadline whatever the function does.
+    `event_id` is the event's identity where the event itself is not at hand. `is_final` says that the hook ignored its
+    interruption and was abandoned, so that its plugin cannot go on.
     """
 
-    hook: str
-    function: Callable[..., Any] | None
-    arguments: tuple[Any, ...]
-    is_async: bool
-    future: asyncio.Future[Any]
-    scope: Scope
-    ring: Ring | None = None
-    after: int = 0
-    timer: asyncio.TimerHandle | None = None
+    __slots__ = ("error", "event", "event_id", "hook", "is_final", "plugin")
+
+    def __init__(
+        self,
+        plugin: str,
+        hook: str,
+        error: BaseException,
+        event: Event | None = None,
+        *,
+        event_id: str | None = None,
+        is_final: bool = False,
+    ) -> None:
+        self.plugin = plugin
+        self.hook = hook
+        self.error = error
+        self.event = event
+        self.event_id = event_id
+        self.is_final = is_final
+
+
+class HookRequest(ABC):
+    """A hook that is called with nothing else of its plugin running, and answered once.
+
+    Without a `function` nothing is called, and it is answered in its turn.
+    """
+
+    __slots__ = ("arguments", "function", "hook", "is_async", "scope")
+
+    def __init__(
+        self,
+        hook: str,
+        function: Callable[..., Any] | None,
+        arguments: tuple[Any, ...],
+        scope: Scope,
+        *,
+        is_async: bool,
+    ) -> None:
+        self.hook = hook
+        self.function = function
+        self.arguments = arguments
+        self.scope = scope
+        self.is_async = is_async
 
     @property
+    @abstractmethod
     def is_over(self) -> bool:
         """Whether nobody waits for the answer any more."""
+
+    @abstractmethod
+    def settle(self, result: Any = None, error: BaseException | None = None) -> None:
+        """Give the answer, unless nobody waits for it."""
+
+
+class FutureRequest(HookRequest):
+    """One whose answer is that of `future`, which is cancelled to take it back.
+
+    `after` is the number of the event that comes before it, in the ring of its session; `timer` may give the answer.
+    """
+
+    __slots__ = ("after", "future", "ring", "timer")
+
+    def __init__(
+        self,
+        hook: str,
+        function: Callable[..., Any] | None,
+        arguments: tuple[Any, ...],
+        scope: Scope,
+        ring: Ring | None = None,
+        after: int = 0,
+        *,
+        is_async: bool,
+    ) -> None:
+        super().__init__(hook, function, arguments, scope, is_async=is_async)
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.ring = ring
+        self.after = after
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    @override
+    def is_over(self) -> bool:
+        """Whether the future has its answer, or was cancelled."""
         return self.future.done()
 
+    @override
     def settle(self, result: Any = None, error: BaseException | None = None) -> None:
-        """Give the answer, unless the deadline has given it already."""
+        """Give the answer, unless nobody waits for it; the timer is none any more."""
         if self.timer is not None:
             self.timer.cancel()
-        if self.future.done():
+        future = self.future
+        if future.done():
             return
         if error is None:
-            self.future.set_result(result)
+            future.set_result(result)
             return
         if isinstance(error, StopIteration):  # a future refuses to carry it
             error = RuntimeError(f"StopIteration: {error}")
-        self.future.set_exception(error)
-        self.future.exception()  # who asked may be gone, which is no fault that asyncio need log
+        future.set_exception(error)
+        future.exception()  # who asked may be gone, which is no fault that asyncio need log

@@ -35,6 +35,7 @@ def without_durable(observers: Observers, types: Iterable[str]) -> Observers:
     several = {cls: found for cls, found in observers.several.items() if stays(cls)}
     return Observers(
         single,
+        observers.names,
         several,
         frozenset(filter(stays, observers.types)),
         not single and not any(is_async for found in several.values() for _, _, is_async in found),

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from .protocol import AnyLane
+from typing import Final, Protocol
 
 __all__ = ["Watchdog"]
 
@@ -19,10 +16,27 @@ LONGEST_TICK: Final = 1.0
 SHORTEST_TICK: Final = 0.01
 
 
+class Watched(Protocol):
+    """What it looks at: a lane, or its runner."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether events and requests are taken."""
+        ...
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the watchdog has to look at it."""
+        ...
+
+    def check(self, now: float) -> object:
+        """Interrupt a delivery that has not moved on since its deadline; `now` is the loop's time."""
+
+
 class Watchdog:
     """The timer; it runs only while a lane is busy."""
 
-    def __init__(self, lanes: Callable[[], Iterable[AnyLane]], shortest_deadline: Callable[[], float]) -> None:
+    def __init__(self, lanes: Callable[[], Iterable[Watched]], shortest_deadline: Callable[[], float]) -> None:
         self._lanes = lanes
         self._shortest_deadline = shortest_deadline
         self._timer: asyncio.TimerHandle | None = None
