@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from attrs import evolve, frozen
 
-from ally_plugins.contract.tables import describe
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.contract.wording import describe
 from ally_plugins.policy.permissions import GrantSet
 
 from .decide.state import Facts

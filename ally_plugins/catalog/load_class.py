@@ -13,8 +13,8 @@ from contextlib import contextmanager, nullcontext
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from ally_plugins.contract.tables import describe
 from ally_plugins.contract.values.errors import PluginLoadError
+from ally_plugins.contract.wording import describe
 
 if TYPE_CHECKING:
     from collections.abc import Generator

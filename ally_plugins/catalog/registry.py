@@ -18,9 +18,9 @@ from attrs import frozen
 
 from ally_plugins.contract.grants import Grant
 from ally_plugins.contract.hookspecs import HOOKS
-from ally_plugins.contract.tables import describe, nearest, suggest
 from ally_plugins.contract.values.errors import ConfigError, ConsentError
 from ally_plugins.contract.values.frozen import FrozenDict
+from ally_plugins.contract.wording import describe, nearest, suggest
 from ally_plugins.policy.permissions import GrantSet
 
 from .decide.placement import place

@@ -13,8 +13,8 @@ from typing import Any, Final
 import attrs
 
 from .shapes import WRONG, Mistakes, Shape, inside, keys, object_of
-from .tables import describe, is_plain_text, suggest
 from .values.compat import override
+from .wording import describe, is_plain_text, suggest
 
 __all__ = [
     "ARGUMENTS",
@@ -55,8 +55,9 @@ class Document(Mistakes):
 
     @override
     def wrong(self, path: str, found: object, expected: str) -> Any:
-        """Take a value of a wrong kind; one that is null is missing."""
-        text = "missing" if found is None else f"found {self.describe(found)}"
+        """Take a value of a wrong kind; a key that is null is missing."""
+        is_missing = found is None and not path.endswith("]")
+        text = "missing" if is_missing else f"found {self.describe(found)}"
         return self.refuse(path, f"{text}, expected {expected}")
 
     @override
@@ -180,7 +181,7 @@ def table(expected: str, needs: Iterable[str] = (), /, **shapes: Shape) -> Shape
     return object_of(keys(needs, **shapes), expected)
 
 
-def named_tables(of: Shape, is_name: Callable[[str], bool], expected: str) -> Shape:
+def named_tables(of: Shape, is_name: Callable[[str], bool], expected: str, what: str = "a table") -> Shape:
     """Return the shape of tables by names that their writer chose; `expected` says what a name is made of."""
 
     def convert(value: Mapping[str, Any], path: str, mistakes: Mistakes) -> dict[str, Any]:
@@ -188,11 +189,11 @@ def named_tables(of: Shape, is_name: Callable[[str], bool], expected: str) -> Sh
         for name, each in value.items():
             if not is_name(name):
                 mistakes.refuse(path, f"found the name {describe(name)}, expected {expected}")
-            elif (found := of.read(each, inside(path, name), mistakes)) is not WRONG:
+            elif each is not None and (found := of.read(each, inside(path, name), mistakes)) is not WRONG:
                 read[name] = found
         return read
 
-    return Shape((dict,), "a table", {"type": "object", "additionalProperties": of.schema}, convert)
+    return Shape((dict,), what, {"type": "object", "additionalProperties": of.schema}, convert)
 
 
 def checked(of: Shape, check: Callable[[dict[str, Any], Mapping[str, Any]], Iterable[tuple[str, str]]]) -> Shape:

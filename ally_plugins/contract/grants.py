@@ -15,9 +15,9 @@ from typing import Final
 
 from attrs import frozen
 
-from .tables import describe, is_plain_text, nearest, suggest
 from .values.errors import ConfigError
 from .values.events import EVENT_TYPES
+from .wording import describe, is_plain_text, nearest, suggest
 
 __all__ = [
     "ADD_MESSAGE",

@@ -29,9 +29,9 @@ from .grants import is_plugin_name as _is_plugin_name
 from .process_spec import DAEMON, Daemon, daemon_of
 from .settings import SETTINGS, Setting, settings_of
 from .shapes import FLAG, Shape, keys
-from .tables import describe
 from .values.errors import ManifestError
 from .values.frozen import FrozenDict
+from .wording import describe
 
 __all__ = [
     "FILE",

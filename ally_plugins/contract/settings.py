@@ -15,8 +15,8 @@ from attrs import frozen
 
 from .documents import LINE, LINES, checked, named_tables, table
 from .shapes import ANY, FLAG, one_of
-from .tables import describe
 from .values.compat import override
+from .wording import describe
 
 __all__ = ["SETTINGS", "Kind", "Secret", "Setting", "Value", "settings_of"]
 
@@ -106,11 +106,10 @@ def _contradictions(given: dict[str, Any], written: Mapping[str, Any]) -> Iterat
     kind = given.get("type")
     if kind is None:
         return
-    if kind == "choice" and not written.get("choices"):
-        yield (
-            "choices",
-            "is empty, expected at least one" if "choices" in written else "missing, expected a list of texts",
-        )
+    if kind == "choice" and "choices" not in written:
+        yield "choices", "missing, expected a list of texts"
+    if kind == "choice" and written.get("choices") == []:
+        yield "choices", "is empty, expected at least one"
     if kind != "choice" and given.get("choices"):
         yield "choices", f"is for type 'choice', found type {kind!r}"
     if kind != "string" and given.get("secret"):

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 import attrs
 from attrs import frozen
 
-from ally_plugins.contract.tables import suggest
 from ally_plugins.contract.values.errors import ValidationRefused
+from ally_plugins.contract.wording import suggest
 
 __all__ = [
     "ANY",
@@ -82,6 +82,9 @@ class Mistakes:
     def refuse(self, path: str, problem: str) -> Any:
         """Take a mistake in words. Raises WrongShape."""
         raise WrongShape(path, problem)
+
+    def warn(self, path: str, text: str) -> None:
+        """Take what is odd and keeps nothing from running; here nobody is told."""
 
     def wrong(self, path: str, found: object, expected: str) -> Any:
         """Take a value of a wrong kind."""

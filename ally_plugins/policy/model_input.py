@@ -14,12 +14,12 @@ from typing import Any, Final
 
 import attrs
 
-from ally_plugins.contract.tables import is_plain_text
 from ally_plugins.contract.values.conversation import ROLES, Message, ModelInput, plugin_metadata
 from ally_plugins.contract.values.errors import EventError, PluginError, RefusedError
 from ally_plugins.contract.values.frozen import FrozenDict, freeze_mapping
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.verdicts import describe_answer
+from ally_plugins.contract.wording import is_plain_text
 
 from .prompt_sections import MAX_ADDED
 from .validation import check_event_data, find_text_problem

@@ -13,12 +13,12 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from ally_plugins.contract.shapes import described_json
-from ally_plugins.contract.tables import suggest
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult
 from ally_plugins.contract.values.errors import PluginError
 from ally_plugins.contract.values.eventjson import camel
 from ally_plugins.contract.values.verdicts import Allow, Ask, Deny, Replace, Verdict, describe_answer
+from ally_plugins.contract.wording import suggest
 
 from .inputs import input_changes, input_from_changes, section_changes, sections_from_changes
 from .values import call_to_wire, message_to_wire, result_to_wire

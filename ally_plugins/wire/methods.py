@@ -22,8 +22,8 @@ from ally_plugins.contract.calls import (
     Unregister,
 )
 from ally_plugins.contract.shapes import read_object, write_object
-from ally_plugins.contract.tables import suggest
 from ally_plugins.contract.values.errors import ValidationRefused
+from ally_plugins.contract.wording import suggest
 
 from .daemon_params import AckEvents, ConnectParams, Log, RegisterActionParams, RegisterToolParams, ReportCrash
 from .host_params import HOST_PARAMS, Cancel, InitializeResult, Progress, read_host_params

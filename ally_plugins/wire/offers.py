@@ -24,7 +24,7 @@ from ally_plugins.contract.shapes import (
     several,
     write_object,
 )
-from ally_plugins.contract.tables import suggest
+from ally_plugins.contract.wording import suggest
 
 if TYPE_CHECKING:
     from ally_plugins.contract.hookspecs import HookInfo

@@ -5,7 +5,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ally_plugins.bridges.code_ally.manifest import read_legacy
-from ally_plugins.bridges.code_ally.settingfields import config_environment
+from ally_plugins.bridges.code_ally.settingkeys import config_environment
 from ally_plugins.bridges.code_ally.tools import MARGIN, fill_subtext, legacy_tools
 from ally_plugins.contract.tools.declared import make_spec
 from ally_plugins.contract.values.errors import ArgumentsError

@@ -315,6 +315,49 @@ def test_keys_of_packages_are_no_warning() -> None:
     assert read(plugin(license="MIT", homepage="x", author={"name": "me"}, keywords=[])).warnings == ()
 
 
+def test_what_is_null_counts_as_absent() -> None:
+    properties = {"a": None, "b": {"type": None, "choices": ["x"], "default": None}}
+    nothing = dict.fromkeys(["runtime", "author", "dependencies", "activationMode", "permissions"])
+    found = read(
+        plugin(background={"enabled": None}, config={"schema": None, "properties": properties}, license=None, **nothing)
+    )
+    assert (found.background, list(found.settings)) == (None, ["b"])
+    assert found.settings["b"].kind == "choice"
+    assert found.activation == "always"
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        (plugin(version=None), "version: missing, expected a text such as '1.0.0'"),
+        (plugin(tools=[tool(args=[None])]), "tools[0].args[0]: found null, expected a text without zero bytes"),
+        (plugin(tools=[tool(args="x")]), "tools[0].args: found 'x', expected a list of texts"),
+        (plugin(tools=[tool(args=["a\0b"])]), "tools[0].args[0]: found 'a\\x00b', expected a text without zero bytes"),
+        (plugin(tools={"it": {}}), "tools: found an object, expected a list of objects"),
+        (plugin(tools=[tool(timeout=True)]), "tools[0].timeout: found true, expected a number above 0"),
+        (
+            plugin(tools=[tool(requiresConfirmation="no")]),
+            "tools[0].requiresConfirmation: found 'no', expected true or",
+        ),
+        (
+            plugin(tools=[tool(requiresConfirmation=1)]),
+            "tools[0].requiresConfirmation: found 1, expected true or false",
+        ),
+        (plugin(background=background(enabled="yes")), "background.enabled: found 'yes', expected true or false"),
+        (plugin(config={"schema": []}), "config.schema: found a list, expected an object"),
+        (plugin(description="a\x1b[2J"), "description: found 'a\\x1b[2J', expected a text without control characters"),
+        (plugin(permissions=[]), 'permissions: found a list, expected an object such as {"add_message"'),
+    ],
+)
+def test_a_value_of_another_kind_is_a_problem_and_never_coerced(table: Any, problem: str) -> None:
+    assert only_problem(table).startswith(problem)
+
+
+def test_a_daemon_that_is_not_enabled_may_say_anything() -> None:
+    found = read(plugin(background={"enabled": False, "command": 7, "odd": 1}))
+    assert (found.background, found.warnings) == (None, ())
+
+
 # --- the deprecated forms ---
 
 
@@ -349,7 +392,7 @@ def test_the_older_health_is_in_seconds() -> None:
     found = read(plugin(background=background(health={"interval": 20, "timeout": 4}))).background
     assert found is not None
     assert (found.health.interval, found.health.timeout, found.health.retries) == (20.0, 4.0, 3)
-    both = read(plugin(background=background(health={"interval": 20}, healthcheck={"interval": 1000})))
+    both = read(plugin(background=background(health={"interval": "20", "odd": 1}, healthcheck={"interval": 1000})))
     assert both.background is not None
     assert both.background.health.interval == 1.0
     assert "healthcheck" in both.warnings[0]

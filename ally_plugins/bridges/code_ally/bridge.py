@@ -16,7 +16,7 @@ from ally_plugins.contract.values.errors import PluginLoadError
 from .installs import Installed, downloads, find_installed, plan_install
 from .plugin import LegacyPlugin
 from .programs import Programs
-from .settingfields import config_environment
+from .settingkeys import config_environment
 from .tools import legacy_tools
 
 if TYPE_CHECKING:

@@ -6,19 +6,19 @@ What the operator makes of it is the registry's business, what its words mean st
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
-from attrs import evolve
-
+from ally_plugins.contract.documents import LINE, LINES, count, line, table
 from ally_plugins.contract.grants import LONGEST_NAME, is_plugin_name
 from ally_plugins.contract.manifest import Activation, Manifest, Request
 from ally_plugins.contract.process_spec import path_problem
-from ally_plugins.contract.tables import describe
+from ally_plugins.contract.shapes import ANY, FLAG, OBJECT, SECONDS, WRONG, Mistakes, Shape, Table, keys, one_of
 from ally_plugins.contract.values.codec import decode
 from ally_plugins.contract.values.errors import ManifestError
+from ally_plugins.contract.wording import describe
 
 from . import limits as numbers
-from .jsonfields import JsonFields
+from .document import ARGUMENT, COMMAND_LINE, MILLISECONDS, PROSE, PluginJson
 from .plugin import (
     SESSION_PLACEHOLDER,
     Background,
@@ -30,8 +30,8 @@ from .plugin import (
     command_problem,
     events_problem,
 )
-from .settingfields import read_config
-from .toolfields import read_tools
+from .settingkeys import CONFIG
+from .toolkeys import AT_THE_TOP, OF_A_TOOL, read_tools
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,15 +50,15 @@ def read_legacy(content: bytes, folder: str) -> LegacyPlugin:
 
     Raises ManifestError whose `problems` name every mistake with its field. Nothing is looked up on disk.
     """
-    table = _table_of(content, folder)
-    problems: list[str] = []
-    plugin = _read(JsonFields(table, problems, []), folder)
-    if problems:
-        raise _error(problems, folder, plugin.name)
+    written = _object_of(content, folder)
+    document = PluginJson()
+    plugin = _read(document, written, folder)
+    if document.problems:
+        raise _error(document.problems, folder, plugin.name)
     return plugin
 
 
-def _table_of(content: bytes, folder: str) -> Mapping[str, Any]:
+def _object_of(content: bytes, folder: str) -> Mapping[str, Any]:
     if len(content) > MAX_LEGACY_BYTES:
         raise _error([f"the file has more than {MAX_LEGACY_BYTES} bytes, expected a short JSON file"], folder)
     try:
@@ -77,164 +77,161 @@ def _error(problems: list[str], folder: str, name: str = "") -> ManifestError:
     return ManifestError(text, plugin=name or None, problems=tuple(problems))
 
 
-def _read(top: JsonFields, folder: str) -> LegacyPlugin:
-    name = _name(top)
-    description = top.prose("description")
-    if not description:
-        top.warn("description", "missing, expected a text that says what it does")
-    background = _background(top)
-    tools = read_tools(top, has_daemon=background is not None)
-    if not top.take("tools") and "command" not in top and not (background is not None and background.events):
-        top.note("tools", "there are no tools and no background events, expected at least one of them")
-    plugin = LegacyPlugin(
+def _read(document: PluginJson, written: Mapping[str, Any], folder: str) -> LegacyPlugin:
+    given: dict[str, Any] = _keys_of(written).read(written, "", document)
+    name, background = _name(written.get("name"), document), given.get("background")
+    if not given.get("description"):
+        document.warn("description", "missing, expected a text that says what it does")
+    tools = read_tools(written, document, has_daemon=background is not None)
+    if not written.get("tools") and "command" not in written and not (background is not None and background.events):
+        document.refuse("tools", "there are no tools and no background events, expected at least one of them")
+    version, runtime = given.get("version", ""), given.get("runtime")
+    if not version.strip() and ("version" in given or written.get("version") is None):
+        document.refuse("version", "missing, expected a text such as '1.0.0'")
+    if (dependencies := given.get("dependencies")) is not None and runtime is None:
+        document.warn("dependencies", "there is no runtime ('python3' or 'node'), so nothing is installed")
+    return LegacyPlugin(
         name=name,
         folder=folder,
-        version=_version(top),
-        description=description,
-        author=_author(top),
-        runtime=cast("Runtime | None", top.word("runtime", get_args(Runtime))),
-        dependencies=_dependencies(top),
-        activation=cast("Activation", top.word("activationMode", get_args(Activation), "always")),
+        version=version,
+        description=given.get("description", ""),
+        author=given.get("author", ""),
+        runtime=runtime,
+        dependencies=dependencies,
+        activation=given.get("activationMode", "always"),
         tools=tools,
         background=background,
-        settings=read_config(top),
-        more=_permissions(top, name),
+        settings=given.get("config", {}),
+        more=_permissions(given.get("permissions"), name, document),
+        warnings=tuple(document.warnings),
     )
-    for key in _DISPLAY:
-        top.take(key)
-    top.close()
-    return _with_warnings(plugin, top)
 
 
-def _with_warnings(plugin: LegacyPlugin, top: JsonFields) -> LegacyPlugin:
-    if plugin.dependencies is not None and plugin.runtime is None:
-        top.warn("dependencies", "there is no runtime ('python3' or 'node'), so nothing is installed")
-    return evolve(plugin, warnings=tuple(top.warnings))
-
-
-def _name(top: JsonFields) -> str:
-    value = top.take("name")
+def _name(value: Any, document: PluginJson) -> str:
     expected = f"at most {LONGEST_NAME} lower-case letters, digits, '_' and '-', not starting with '+' or '-'"
     if value is None or value == "":
-        top.note("name", f"missing, expected {expected}")
+        document.refuse("name", f"missing, expected {expected}")
     elif not isinstance(value, str) or not _NAME.match(value) or value[0] in "+-" or len(value) > LONGEST_NAME:
-        top.wrong("name", value, expected)
+        document.wrong("name", value, expected)
     elif not is_plugin_name(value):
-        top.wrong("name", value, "another name: this one is reserved")
+        document.wrong("name", value, "another name: this one is reserved")
     else:
         return value
     return ""
 
 
-def _version(top: JsonFields) -> str:
-    value = top.text("version")
-    if not value.strip() and (top.take("version") is None or top.take("version") == value):
-        top.note("version", "missing, expected a text such as '1.0.0'")
-    return value
-
-
-def _author(top: JsonFields) -> str:
+def _read_author(value: Any, _path: str, _mistakes: Mistakes) -> str:
     """Return who wrote it, also from the object that package managers have there."""
-    value = top.take("author")
-    if isinstance(value, dict):
-        value = value.get("name")
-    return value if isinstance(value, str) and value.isprintable() else ""
+    name = value.get("name") if isinstance(value, dict) else value
+    return name if isinstance(name, str) and name.isprintable() else ""
 
 
-def _dependencies(top: JsonFields) -> Dependencies | None:
-    table = top.table("dependencies")
-    if table is None:
-        return None
-    file, command = table.text("file"), table.argument("install_command")
-    if file and not _is_inside(file):
-        table.wrong("file", file, "a file in the plugin's folder")
-    table.close()
-    return Dependencies(file, command) if file or command else None
+def _read_dependencies(value: dict[str, Any], path: str, mistakes: Mistakes) -> Any:
+    given: dict[str, str] = _DEPENDENCIES.read(value, path, mistakes)
+    file, command = given.get("file", ""), given.get("install_command", "")
+    return Dependencies(file, command) if file or command else WRONG
 
 
-def _is_inside(path: str) -> bool:
-    return not path.startswith("/") and ".." not in path.replace("\\", "/").split("/")
+def _file_problem(path: str) -> str | None:
+    is_inside = not path.startswith("/") and ".." not in path.replace("\\", "/").split("/")
+    return None if is_inside else f"found {describe(path)}, expected a file in the plugin's folder"
 
 
-def _permissions(top: JsonFields, name: str) -> tuple[Request, ...]:
+def _permissions(value: Any, name: str, document: PluginJson) -> tuple[Request, ...]:
     """Read what it asks for in the words of `ally-plugin.toml`, with the same checks."""
-    value = top.take("permissions")
     if value is None:
-        return ()
-    if not isinstance(value, dict):
-        top.wrong("permissions", value, 'an object such as {"add_message": {"roles": ["user"], "reason": "..."}}')
         return ()
     try:
         return Manifest.from_mapping({"permissions": value}, name).requests
     except ManifestError as error:
-        top.problems.extend(error.problems)
+        document.problems.extend(error.problems)
         return ()
 
 
-def _background(top: JsonFields) -> Background | None:
-    table = top.table("background")
-    if table is None:
-        return None
-    if not table.boolean("enabled"):
-        if "enabled" not in table:
-            table.warn("enabled", "missing, so the daemon is not started; expected true")
-        return None
-    command = table.argument("command")
-    if (problem := command_problem(command)) is not None:
-        table.note("command", problem)
-    background = Background(
+def _read_background(value: dict[str, Any], path: str, mistakes: Mistakes) -> Any:
+    enabled = value.get("enabled")
+    if "enabled" not in value:
+        mistakes.warn(f"{path}.enabled", "missing, so the daemon is not started; expected true")
+    if enabled is None or FLAG.read(enabled, f"{path}.enabled", mistakes) is not True:
+        return WRONG  # there is none, and nobody minds what else stands there
+    given: dict[str, Any] = _BACKGROUND.read(value, path, mistakes)
+    command, events = given.get("command", ""), given.get("events", ())
+    for key, problem in (("command", command_problem(command)), ("events", events_problem(events))):
+        if problem is not None:
+            mistakes.refuse(f"{path}.{key}", problem)
+    if value.get("communication") is None:
+        mistakes.refuse(f"{path}.communication", 'missing, expected {"type": "socket", "path": "/tmp/..."}')
+    if "healthcheck" in given and "health" in given:
+        mistakes.warn(f"{path}.health", "is left alone, since there is a 'healthcheck'")
+    key, seconds = ("healthcheck", MILLISECONDS) if "healthcheck" in given else ("health", SECONDS)
+    health: dict[str, Any] = _health(seconds).read(given.get(key, {}), f"{path}.{key}", mistakes)
+    return Background(
         command=command,
-        args=table.command_line("args"),
-        socket=_socket(table),
-        events=_events(table),
-        health=_health(table),
-        startup_timeout=table.seconds("startup_timeout", numbers.STARTUP_TIMEOUT),
-        grace=table.seconds("shutdown_grace_period", numbers.GRACE),
+        args=given.get("args", ()),
+        socket=given.get("communication", ""),
+        events=events,
+        health=Health(**health),
+        startup_timeout=given.get("startup_timeout", numbers.STARTUP_TIMEOUT),
+        grace=given.get("shutdown_grace_period", numbers.GRACE),
     )
-    table.close()
-    return background
 
 
-def _socket(background: JsonFields) -> str:
-    table = background.table("communication", 'an object such as {"type": "socket", "path": "/tmp/x.sock"}')
-    if table is None:
-        if background.take("communication") is None:
-            background.note("communication", 'missing, expected {"type": "socket", "path": "/tmp/..."}')
-        return ""
-    kind, path = table.take("type"), table.take("path")
+def _read_socket(value: dict[str, Any], at: str, mistakes: Mistakes) -> Any:
+    kind, path = value.get("type"), value.get("path")
     if kind != "socket":
-        table.note("type", f"found {describe(kind)}, expected 'socket'" if kind else "missing, expected 'socket'")
+        found = f"found {describe(kind)}" if kind else "missing"
+        mistakes.refuse(f"{at}.type", f"{found}, expected 'socket'")
     if path is None or path == "":
-        table.note("path", "missing, expected an absolute path")
-    elif not isinstance(path, str):
-        table.wrong("path", path, "an absolute path")
-    elif (problem := path_problem(path.replace(SESSION_PLACEHOLDER, ""))) is not None:
-        table.note("path", problem)
-    else:
-        table.close()
-        return path
-    return ""
+        return mistakes.refuse(f"{at}.path", "missing, expected an absolute path")
+    if not isinstance(path, str):
+        return mistakes.wrong(f"{at}.path", path, "an absolute path")
+    if (problem := path_problem(path.replace(SESSION_PLACEHOLDER, ""))) is not None:
+        return mistakes.refuse(f"{at}.path", problem)
+    _SOCKET.read(value, at, mistakes)
+    return path
 
 
-def _events(background: JsonFields) -> tuple[str, ...]:
-    events = background.texts("events")
-    if (problem := events_problem(events)) is not None:
-        background.note("events", problem)
-    return events
+def _health(seconds: Shape) -> Shape:
+    """Return the shape of `healthcheck`, in milliseconds, or of the older `health`, in seconds."""
+    return table("an object", interval=seconds, timeout=seconds, retries=count(1))
 
 
-def _health(background: JsonFields) -> Health:
-    """Read `healthcheck` in milliseconds, or the older `health` in seconds."""
-    current, older = background.table("healthcheck"), background.table("health")
-    if current is not None and older is not None:
-        background.warn("health", "is left alone, since there is a 'healthcheck'")
-    table, unit = (current, 0.001) if current is not None else (older, 1.0)
-    if table is None:
-        return Health()
-    health = Health(
-        interval=table.seconds("interval", numbers.HEALTH_INTERVAL, unit=unit),
-        timeout=table.seconds("timeout", numbers.HEALTH_TIMEOUT, unit=unit),
-        retries=table.count("retries", lowest=1) or numbers.HEALTH_RETRIES,
-    )
-    table.close()
-    return health
+_SOCKET: Final = keys(type=ANY, path=ANY)
+_BACKGROUND: Final = keys(
+    enabled=FLAG,
+    command=ARGUMENT,
+    args=COMMAND_LINE,
+    communication=Shape(
+        (dict,), 'an object such as {"type": "socket", "path": "/tmp/x.sock"}', {"type": "object"}, _read_socket
+    ),
+    events=LINES,
+    healthcheck=OBJECT,
+    health=OBJECT,
+    startup_timeout=MILLISECONDS,
+    shutdown_grace_period=MILLISECONDS,
+)
+_DEPENDENCIES: Final = keys(file=line(_file_problem), install_command=ARGUMENT)
+_PERMISSIONS: Final = 'an object such as {"add_message": {"roles": ["user"], "reason": "..."}}'
+_SHAPES: Final = {
+    "name": ANY,
+    "description": PROSE,
+    "background": Shape((dict,), "an object", {"type": "object"}, _read_background),
+    "tools": ANY,
+    "version": LINE,
+    "author": Shape((), "a text", {}, _read_author),
+    "runtime": one_of(*get_args(Runtime)),
+    "dependencies": Shape((dict,), "an object", {"type": "object"}, _read_dependencies),
+    "activationMode": one_of(*get_args(Activation)),
+    "config": CONFIG,
+    "permissions": Shape((dict,), _PERMISSIONS, {"type": "object"}),
+    **dict.fromkeys(_DISPLAY, ANY),
+}
+_KEYS: Final = keys(**_SHAPES)
+
+
+def _keys_of(written: Mapping[str, Any]) -> Table:
+    """Return the keys of a file; those of the deprecated form with a tool at the top are known where it is used."""
+    if "command" not in written:
+        return _KEYS
+    more = AT_THE_TOP if written.get("tools") is not None else OF_A_TOOL
+    return keys(**{**dict.fromkeys(more, ANY), **_SHAPES})

@@ -15,9 +15,9 @@ from ally_plugins.contract.grants import Grant
 from ally_plugins.contract.manifest import Activation, Manifest, Request
 from ally_plugins.contract.process_spec import Daemon, Restarts, Timing, path_problem
 from ally_plugins.contract.settings import Setting
-from ally_plugins.contract.tables import describe
 from ally_plugins.contract.values.errors import ManifestError
 from ally_plugins.contract.values.frozen import EMPTY, FrozenDict
+from ally_plugins.contract.wording import describe
 
 from . import limits as numbers
 

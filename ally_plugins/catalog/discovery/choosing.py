@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
-from ally_plugins.contract.tables import describe, suggest
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.contract.wording import describe, suggest
 
 from .source import Source
 

@@ -18,7 +18,7 @@ from attrs import define, evolve, field
 
 from ally_plugins.catalog.home import files as locating
 from ally_plugins.contract.grants import is_plugin_name
-from ally_plugins.contract.tables import describe
+from ally_plugins.contract.wording import describe
 
 from .choosing import Chosen
 from .folders import FOLDER, NoPlugin, check_trust, list_folders

@@ -19,9 +19,9 @@ from ally_plugins.catalog.home import files as locating
 from ally_plugins.catalog.home.folder import read_capped
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
-from ally_plugins.contract.tables import describe
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import ManifestError
+from ally_plugins.contract.wording import describe
 
 from . import cache as discovery_cache
 from .cache_rows import freeze, thaw

@@ -24,8 +24,8 @@ from ally_plugins.catalog.decide.placement import Interpreter
 from ally_plugins.catalog.discovery.bridge import Building
 from ally_plugins.catalog.home.folder import read_capped, write_atomically
 from ally_plugins.contract.grants import is_plugin_name
-from ally_plugins.contract.tables import describe
 from ally_plugins.contract.values.errors import ConfigError, OperatorError
+from ally_plugins.contract.wording import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

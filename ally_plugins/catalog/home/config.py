@@ -31,9 +31,9 @@ from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.process_spec import PROCESS
 from ally_plugins.contract.shapes import FLAG, SECONDS, Mistakes, Shape, inside, keys, object_of, one_of
-from ally_plugins.contract.tables import describe, nearest
 from ally_plugins.contract.values.errors import ConfigError, EventError
 from ally_plugins.contract.values.frozen import FrozenDict, freeze
+from ally_plugins.contract.wording import describe, nearest
 from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import Grant, GrantSet
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import Factory, field, frozen
 
-from ally_plugins.contract.tables import describe
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.contract.wording import describe
 from ally_plugins.journal.owned_files import check_folder, open_file, read_file
 from ally_plugins.policy.owned_files import way_out_of
 

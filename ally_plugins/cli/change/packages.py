@@ -89,7 +89,7 @@ def _whose(registry: Registry, names: Sequence[str]) -> tuple[list[str], list[st
     by_name = {record.name: record.distribution for record in records}
     known = {record.distribution for record in records}
     if unknown := [name for name in names if name not in by_name and name not in known]:
-        from ally_plugins.contract.tables import describe, suggest
+        from ally_plugins.contract.wording import describe, suggest
 
         others = {each.name: each for each in registry.load() if each.origin not in {None, "package"}}
         if (other := others.get(unknown[0].rpartition(":")[2])) is not None:

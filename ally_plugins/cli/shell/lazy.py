@@ -90,7 +90,7 @@ class LazyGroup(click.Group):
         """Find the command; an unknown one is an error with the nearest right name."""
         name = args[0]
         if name not in self.commands and not name.startswith("-"):
-            from ally_plugins.contract.tables import describe, suggest
+            from ally_plugins.contract.wording import describe, suggest
 
             ctx.fail(f"no command {describe(name)}, {suggest(name, list(self.commands))}")
         return super().resolve_command(ctx, args)

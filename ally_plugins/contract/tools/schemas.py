@@ -19,9 +19,9 @@ import attrs
 from attrs import frozen
 
 from ally_plugins.contract.shapes import Key, Mistakes, Shape, Table, WrongShape, named
-from ally_plugins.contract.tables import suggest
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import ValidationRefused
+from ally_plugins.contract.wording import suggest
 
 __all__ = ["ARGUMENTS", "describe", "key_of", "refuse", "shape_of", "table_of_keys", "thaw"]
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 import attrs
 
 from ally_plugins.contract.hookspecs import HOOKS
-from ally_plugins.contract.tables import suggest
 from ally_plugins.contract.tools.agent_tool import MAIN_AGENT, AgentTool
 from ally_plugins.contract.tools.declared import DEFAULT_TIMEOUT
 from ally_plugins.contract.values.codec import encode, encoded
@@ -45,6 +44,7 @@ from ally_plugins.contract.values.events import (
     unstamped,
 )
 from ally_plugins.contract.values.frozen import EMPTY, freeze_mapping
+from ally_plugins.contract.wording import suggest
 from ally_plugins.policy.model_input import with_ids
 from ally_plugins.policy.prompt_sections import refuse_doubles
 from ally_plugins.policy.thresholds import Thresholds

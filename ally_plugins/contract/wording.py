@@ -1,0 +1,51 @@
+"""Words of errors: what was found, and the nearest of what was expected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+__all__ = ["describe", "is_plain_text", "nearest", "suggest"]
+
+_SHOWN: Final = 60
+_INT64: Final = 2**63
+
+
+def nearest(word: str, options: Iterable[str]) -> str | None:
+    """Return the option that `word` was most likely meant to be, or None."""
+    import difflib  # only when something is wrong already
+
+    by_folded = {option.lower().replace("-", "_"): option for option in options}
+    folded = word[:200].lower().replace("-", "_")
+    close = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.6)
+    return by_folded[close[0]] if close else None
+
+
+def suggest(word: str, options: Collection[str]) -> str:
+    """Return the end of an error text: the nearest option, or all of them when none is near."""
+    found = nearest(word, options)
+    if found is not None:
+        return f"did you mean {found!r}?"
+    return f"expected one of {', '.join(sorted(options))}" if options else "expected nothing here"
+
+
+def is_plain_text(text: str) -> bool:
+    """Say whether `text` is one line that a terminal shows as it is: no control or direction characters."""
+    return text.isprintable()
+
+
+def describe(value: object) -> str:
+    """Return a short word for what was found, as TOML would write it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "...")
+    if isinstance(value, int) and not -_INT64 <= value < _INT64:
+        return "a very large integer"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, dict):
+        return "a table"
+    return "a list" if isinstance(value, (list, tuple)) else f"a {type(value).__name__}"
