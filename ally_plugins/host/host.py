@@ -26,8 +26,8 @@ from .bus.capabilities import Capabilities, HostAction
 from .bus.services import NOT_RUNNING, HostServices
 from .own_loop import OwnLoop
 from .plugins.audit import PluginAudit
-from .plugins.members import Crew
-from .plugins.services import Outside
+from .plugins.daemon_services import HostDaemonServices
+from .plugins.plugin_set import PluginSet
 from .sessions.fanout import FanOut
 from .sessions.session import Session
 from .sessions.stream import HostStream
@@ -52,7 +52,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Host:
-    """An agent program's side of the framework. An asynchronous context manager: it runs from enter to exit.
+    """The framework inside an agent program. An asynchronous context manager: it runs from enter to exit.
 
     `app` names the state directory (`ALLY_HOME` overrides it; `home` gives one, `home=None` keeps nothing on disk).
     `plugins` are given by code, by name: a class or factory, or a pair with its PluginRecord; that is the host author's
@@ -100,8 +100,8 @@ class Host:
         self._given = given_records(plugins or {}, grants or {})
         self._consent = consent
         self._given_journal = journal
-        self._crew: Crew | None = None
-        self._outside: Outside | None = None
+        self._plugin_set: PluginSet | None = None
+        self._daemon_services: HostDaemonServices | None = None
         self._control: ControlServer | None = None
         self._live: LiveControls | None = None
 
@@ -123,7 +123,7 @@ class Host:
 
         A plugin that cannot start is marked with the reason, and its granted gates deny. Raises HostError when a
         mandatory plugin cannot start, ConfigError, JournalError and OrderError for what the operator has to mend;
-        nothing is left running then.
+        nothing is left running then, nor after cancelling.
         """
         if self.services.loop is not None:
             raise HostError("this host runs already; make another one")
@@ -145,18 +145,21 @@ class Host:
         if self.home is not None:
             self._control = ControlServer(self.home, self._live)
             await self._control.start()
-        self._outside = outside = Outside(services, self.home, replan=self._replan)
-        self._crew = crew = Crew(
+        self._daemon_services = daemon_services = HostDaemonServices(services, self.home, replan=self._replan)
+        self._plugin_set = plugin_set = PluginSet(
             bus=self.bus,
             services=services,
             data_dir=self.home.data_dir if self.home is not None else None,
             on_state=self.audit.state_changed,
             on_crash=self.audit.crashed,
-            side=outside,
+            daemon_services=daemon_services,
         )
-        services.open_lanes = crew.lanes
+        services.open_lanes = plugin_set.lanes
         services.fan_out = FanOut(
-            crew.lanes, on_work=crew.watchdog.arm, on_written=outside.journaled, is_read=outside.reads_journal
+            plugin_set.lanes,
+            on_work=plugin_set.watchdog.arm,
+            on_written=daemon_services.wake_feeds,
+            is_read=daemon_services.has_feeds,
         )
         self.journal.sources.append(services.fan_out.write)
         if self.registry is not None and self._consent is not None:
@@ -164,22 +167,22 @@ class Host:
         if self.home is not None:
             declare_emitted(self.home, services.emits)
         for record in self._installed():
-            crew.add(record)
+            plugin_set.add(record)
         for record, factory in self._given:
-            crew.add(record, factory, is_given=True)
-        await crew.start(self.sessions.values())
-        self._live.begin(crew)
+            plugin_set.add(record, factory, is_given=True)
+        await plugin_set.start(self.sessions.values())
+        self._live.begin(plugin_set)
         if self.home is not None:
-            remember_starts(self.home, crew.starts())
-        for plugin in crew.plugins:
+            remember_starts(self.home, plugin_set.start_results())
+        for plugin in plugin_set.plugins:
             if plugin.options.mandatory and not plugin.is_running:
                 text = f"the mandatory plugin {plugin.name!r} is {plugin.state}: {plugin.reason}"
                 raise HostError(text)
 
     def _replan(self) -> None:
-        """Compute the order of hooks anew, when those of a daemon have become known."""
-        if self._crew is not None:
-            self._crew.replan()
+        """Compute the order of hooks anew, after a daemon has named its own."""
+        if self._plugin_set is not None:
+            self._plugin_set.replan()
 
     def _installed(self) -> list[PluginRecord]:
         """Return what is installed and wanted; a plugin given by code under the same name takes its place."""
@@ -196,8 +199,10 @@ class Host:
     async def stop(self) -> None:
         """Stop tasks and plugins, close the sessions, write what is queued, and close the journal.
 
-        Plugins hear what was emitted, SESSION_END of every open session last. Safe to call twice. No plugin can hold it
-        up longer than its deadline for `ally_stop` and a second. Raises HostError on another loop than its own.
+        Plugins receive what was emitted, SESSION_END of every open session last. Safe to call twice. No plugin can hold
+        it up longer than its deadline for `ally_stop` and a second. Cancelling ends the host
+        without waiting for what is left: the journal is closed, plugins that have not stopped are abandoned. Raises
+        HostError on another loop than its own.
         """
         services = self.services
         services.check_loop("stop", self)
@@ -206,11 +211,11 @@ class Host:
                 await self._control.close()
             if self._live is not None:
                 await self._live.close()
-            if self._crew is not None:
-                await self._hear_out()
-                await self._crew.stop()
-            if self._outside is not None:
-                await self._outside.close()
+            if self._plugin_set is not None:
+                await self._drain_sessions()
+                await self._plugin_set.stop()
+            if self._daemon_services is not None:
+                await self._daemon_services.close()
             for session in list(self.sessions.values()):
                 await session.close()
         finally:
@@ -218,14 +223,14 @@ class Host:
                 services.fan_out.close()
                 self.journal.sources.remove(services.fan_out.write)
             journal, services.records.journal = services.records.journal, self._given_journal
-            self._crew = self._control = self._live = None
+            self._plugin_set = self._control = self._live = None
             services.loop = services.fan_out = None
             services.open_lanes = tuple
             if journal is not None and self._given_journal is None:
                 await journal.close()
 
-    async def _hear_out(self) -> None:
-        """End the tasks, and let plugins hear what was emitted, for a second at most."""
+    async def _drain_sessions(self) -> None:
+        """Cancel the tasks, and wait a second at most until plugins have received what was emitted."""
         loop = asyncio.get_running_loop()
         for session in self.sessions.values():
             session.end("the host stops")
@@ -278,16 +283,16 @@ class Host:
         return self.services.tasks
 
     def _quarantine(self, plugin: str, reason: str) -> None:
-        """Write down that a plugin is out; one that was given by code is not known to the home."""
-        member = self._crew.members.get(plugin) if self._crew is not None else None
+        """Write a quarantine to the home; a plugin given by code has no entry there."""
+        member = self._plugin_set.members.get(plugin) if self._plugin_set is not None else None
         if self.registry is not None and member is not None and not member.is_given:
             self.registry.quarantine(plugin, reason)
 
     @property
     def plugins(self) -> Mapping[str, Plugin]:
-        """The plugins that this host knows, by name, running or not."""
-        crew = self._crew
-        return {plugin.name: plugin for plugin in crew.plugins} if crew is not None else {}
+        """The plugins of this host, by name, running or not."""
+        plugin_set = self._plugin_set
+        return {plugin.name: plugin for plugin in plugin_set.plugins} if plugin_set is not None else {}
 
     # --- sessions ---
 
@@ -297,9 +302,9 @@ class Host:
         A session found again in the journal goes on counting where it was, and its pending messages wait again. Raises
         HostError when the host does not run, JournalError when the journal cannot be read.
         """
-        if session_id is not None and (known := self.sessions.get(session_id)) is not None:
-            return known
-        if self._crew is None:
+        if session_id is not None and (open_session := self.sessions.get(session_id)) is not None:
+            return open_session
+        if self._plugin_set is None:
             raise HostError(NOT_RUNNING)
         if session_id is not None and not (isinstance(session_id, str) and session_id and session_id.isprintable()):
             raise HostError(f"session id is {session_id!r:.80}; expected a line of text")

@@ -406,7 +406,7 @@ while True:
 def test_the_guardian_may_be_killed_and_every_daemon_comes_back(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(GATES, grants=GATE) as stage:
-            launcher = stage.host._outside.launcher
+            launcher = stage.host._daemon_services.launcher
             if getattr(launcher, "guardian_pid", None) is None:
                 pytest.skip("no guardian here")
             good = stage.host.plugins["good"]

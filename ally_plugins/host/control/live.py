@@ -1,7 +1,7 @@
 """What the commands may ask of a running host: its state, and that an operator's change takes effect.
 
-The registry says what the operator has settled, `crew_changes` knows how a plugin is changed; here is decided which
-change is called for.
+The registry has the operator's configuration, `plugins.changes` changes plugins; here is decided which change a new
+configuration calls for.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ally_plugins.catalog.home.folder import Home
 from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused
 from ally_plugins.host.bus.services import HostServices
-from ally_plugins.host.plugins.changes import CrewChanges
-from ally_plugins.host.plugins.members import Crew, Member
+from ally_plugins.host.plugins.changes import PluginChanges
+from ally_plugins.host.plugins.plugin_set import PluginMember, PluginSet
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.runtime.lanes.plugin import RunState
 
@@ -46,9 +46,10 @@ _BY_CODE: Final = "the agent itself gives it this plugin, whatever config.toml s
 
 @define(eq=False)
 class LiveControls:
-    """The control side of one host, made before it reads what is settled: nothing that is changed after is missed.
+    """What the control socket of one host may do; belongs to the host's loop.
 
-    Changes wait from the making until `begin`, and are refused from `close` on. Belongs to the host's loop.
+    Made before the host reads its configuration, so that no later change is missed. Requests for changes wait until
+    `begin`, and are refused from `close` on.
     """
 
     services: HostServices
@@ -57,8 +58,8 @@ class LiveControls:
     """None for a host that keeps nothing on disk."""
     started_ms: int = field(init=False, factory=lambda: time.time_ns() // 1_000_000)
     """Of the machine's clock: that of a replay stands in another year."""
-    _crew: Crew | None = field(init=False, default=None)
-    _changes: CrewChanges | None = field(init=False, default=None)
+    _plugin_set: PluginSet | None = field(init=False, default=None)
+    _changes: PluginChanges | None = field(init=False, default=None)
     _begun: asyncio.Event = field(init=False, factory=asyncio.Event)
     _reading: asyncio.Lock = field(init=False, factory=asyncio.Lock)
     _locks: dict[str, asyncio.Lock] = field(init=False, factory=dict)
@@ -66,13 +67,16 @@ class LiveControls:
     _working: set[asyncio.Task[Any]] = field(init=False, factory=set)
     _is_closed: bool = field(init=False, default=False)
 
-    def begin(self, crew: Crew) -> None:
-        """Carry changes out from here on: the crew has started."""
-        self._crew, self._changes = crew, CrewChanges(crew, self.services)
+    def begin(self, plugin_set: PluginSet) -> None:
+        """Carry changes out from here on: the plugins have been started."""
+        self._plugin_set, self._changes = plugin_set, PluginChanges(plugin_set, self.services)
         self._begun.set()
 
     async def close(self) -> None:
-        """End what is under way, so that the crew can be stopped: it takes no longer than stopping a plugin does."""
+        """Cancel starts and restarts that are under way, so that the plugins can be stopped.
+
+        Takes as long as stopping one plugin at most. Cancelling leaves what is under way to the host's stop.
+        """
         self._is_closed = True
         for task in self._working:
             task.cancel()
@@ -85,7 +89,7 @@ class LiveControls:
 
     def describe(self) -> dict[str, Any]:
         """Return who the host is and the state of its plugins; times are Unix ms."""
-        plugins = self._crew.members.values() if self._crew is not None else ()
+        plugins = self._plugin_set.members.values() if self._plugin_set is not None else ()
         return {
             "app": self.services.app,
             "pid": os.getpid(),
@@ -137,9 +141,9 @@ class LiveControls:
             is_wanted = record is not None and record.config.enabled
             if record is not None and member is not None and is_wanted and member.record.is_enabled:
                 await self._now.apply(record if record.is_enabled else _narrowed(record, member))
-                if not self._now.lacks_a_hook(name):
+                if not self._now.lacks_required_hook(name):
                     return self._done(name, "changed")
-        if is_wanted and self._now.lacks_a_hook(name):
+        if is_wanted and self._now.lacks_required_hook(name):
             return await self._locked(name, lambda: self._start_anew(name))
         if is_wanted:
             return await self._locked(name, lambda: self._enable(name))
@@ -150,7 +154,7 @@ class LiveControls:
 
         That fails for the reason that it would have at the host's next start, unless its code has the hook by now.
         """
-        if self._now.lacks_a_hook(name):
+        if self._now.lacks_required_hook(name):
             await self._start(name, lambda: self._now.restart(name, None, "it was granted a hook that it lacks"))
         return self._done(name, "changed")
 
@@ -176,7 +180,7 @@ class LiveControls:
             return self._done(name, "started")
         if not record.is_missed:  # left out by ALLY_PLUGINS
             return self._done(name, "nothing", record.reason, is_in_effect=False)
-        self._now.let_wait(record)
+        self._now.add_waiting(record)
         return self._done(name, "changed")
 
     async def _restart(self, name: str) -> dict[str, Any]:
@@ -195,7 +199,7 @@ class LiveControls:
         await self._start(name, lambda: self._now.restart(name, record, "released by the operator"))
         return self._done(name, "started")
 
-    async def _fresh(self, member: Member) -> PluginRecord:
+    async def _fresh(self, member: PluginMember) -> PluginRecord:
         """Return the record to start a plugin with. Raises UnavailableRefused when it may not be started."""
         if member.is_given:
             return member.record
@@ -209,13 +213,13 @@ class LiveControls:
     # --- how it is carried out ---
 
     @property
-    def _now(self) -> CrewChanges:
+    def _now(self) -> PluginChanges:
         if self._changes is None or self._is_closed:
             raise UnavailableRefused("the host does not run")
         return self._changes
 
-    def _member(self, name: str) -> Member | None:
-        return self._crew.members.get(name) if self._crew is not None else None
+    def _member(self, name: str) -> PluginMember | None:
+        return self._plugin_set.members.get(name) if self._plugin_set is not None else None
 
     async def _settled(self, name: str) -> PluginRecord | None:
         """Read what is installed and settled, in a thread, since it reads files; None when there is no such plugin."""
@@ -243,9 +247,9 @@ class LiveControls:
 
     async def _remember(self) -> None:
         """Keep what became of the start for `list` and `doctor`, as the host does for those at its own start."""
-        home, crew = self.home, self._crew
-        if home is not None and crew is not None:
-            starts = list(crew.starts())
+        home, plugin_set = self.home, self._plugin_set
+        if home is not None and plugin_set is not None:
+            starts = list(plugin_set.start_results())
             await asyncio.get_running_loop().run_in_executor(None, remember_starts, home, starts)
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
@@ -288,7 +292,7 @@ class LiveControls:
         clock = self.services.clock
         return clock.time_ms() - round((clock.steady() - steady) * 1000)
 
-    def _described(self, member: Member) -> dict[str, Any]:
+    def _described(self, member: PluginMember) -> dict[str, Any]:
         plugin, lane = member.plugin, member.plugin.lane
         return {
             "name": plugin.name,
@@ -313,7 +317,7 @@ def _process(plugin: Plugin) -> dict[str, Any]:
     return {"pid": pid, "restarts": max(0, supervisor.started - 1)}
 
 
-def _narrowed(record: PluginRecord, member: Member) -> PluginRecord:
+def _narrowed(record: PluginRecord, member: PluginMember) -> PluginRecord:
     """Return the record of a plugin that goes on though it could not be started now, an update asking for more.
 
     What runs is what was agreed to; of that it keeps what is still granted.

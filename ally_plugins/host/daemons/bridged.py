@@ -22,7 +22,7 @@ from ally_plugins.runtime.lanes.plugin import describe
 from ally_plugins.runtime.processes.process import ProcessSpec
 from ally_plugins.runtime.processes.programs import run_program
 
-from .member import Remote
+from .remote_plugin import RemotePlugin
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.discovery.bridge import Bridge
@@ -35,7 +35,7 @@ __all__ = ["BridgeServices", "open_bridge"]
 _log: Final = logging.getLogger(__name__)
 
 
-async def open_bridge(remote: Remote, bridge: Bridge, bus: PluginMessageBus) -> None:
+async def open_bridge(remote: RemotePlugin, bridge: Bridge, bus: PluginMessageBus) -> None:
     """Start what is done in the host for a plugin, within the deadline of `ally_start`. Raises PluginError."""
     plugin = remote.plugin
     limit = plugin.deadline("ally_start", "start")
@@ -55,7 +55,7 @@ async def open_bridge(remote: Remote, bridge: Bridge, bus: PluginMessageBus) -> 
 class BridgeServices:
     """The place of one plugin in a host, from its start to its stop, through every restart of its daemon."""
 
-    remote: Remote
+    remote: RemotePlugin
     bus: PluginMessageBus
     _asks: frozenset[str] = field(init=False, default=frozenset())
 
@@ -72,7 +72,7 @@ class BridgeServices:
     @property
     def home(self) -> Home | None:
         """The host's home."""
-        return self.remote.side.home
+        return self.remote.services.home
 
     @property
     def state(self) -> str:
@@ -123,4 +123,4 @@ class BridgeServices:
             cwd=program.cwd,
             env=remote.environment(program.variables),
         )
-        return await run_program(remote.side.launcher, spec, program.given, program.timeout)
+        return await run_program(remote.services.launcher, spec, program.given, program.timeout)

@@ -1,4 +1,4 @@
-"""What the daemons of one host need of it."""
+"""What daemons need of their host, as a protocol; `host.plugins.daemon_services` implements it."""
 
 from __future__ import annotations
 
@@ -15,37 +15,36 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.processes.stderrlog import StderrLog
 
 
-__all__ = ["RemoteSide"]
+__all__ = ["DaemonServices"]
 
 
-class RemoteSide(Protocol):
+class DaemonServices(Protocol):
     """What daemons need of the host that they belong to."""
 
     app: str
-
     activations: SessionActivations
     home: Home | None
     """The host's, None when it keeps nothing on disk."""
 
     @property
     def launcher(self) -> Launcher:
-        """Who starts processes."""
+        """The launcher of processes."""
         ...
 
-    async def talk_back(self) -> TalkBackServer:
-        """Return the host's own socket, which is made when it is first needed."""
+    async def talk_back_server(self) -> TalkBackServer:
+        """Return the host's own socket, which listens from the first call on. Raises UnavailableRefused and OSError."""
         ...
 
-    def forget_talk_back(self, plugin: str) -> None:
-        """Take back the token of a process that has ended."""
+    def revoke_token(self, plugin: str) -> None:
+        """Revoke the talk-back token of a process that has ended."""
 
     @property
     def capabilities(self) -> tuple[str, ...]:
-        """The names that `supports` says yes to."""
+        """The names for which `supports` is true."""
         ...
 
     def working_dir(self) -> str:
-        """Where a daemon works that names no folder."""
+        """Return the working directory of a daemon that names none."""
         ...
 
     def session_ids(self) -> tuple[str, ...]:
@@ -57,23 +56,23 @@ class RemoteSide(Protocol):
         ...
 
     def stderr_log(self, plugin: str) -> StderrLog:
-        """Where the plugin's stderr goes."""
+        """Return the log of the plugin's stderr."""
         ...
 
-    async def feed(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> None:
-        """Give a plugin its durable events from the journal."""
+    async def start_feed(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> None:
+        """Deliver a plugin's durable events from the journal, from where it last acknowledged."""
 
-    async def feed_no_more(self, plugin: Plugin) -> None:
-        """End the durable subscription of a plugin."""
+    async def stop_feed(self, plugin: Plugin) -> None:
+        """End the feed of a plugin; waits a second for a hook that runs."""
 
-    def is_readable(self, plugin: str) -> None:
-        """Say that a daemon is ready for its durable events, or reads again."""
+    def notify_readable(self, plugin: str) -> None:
+        """Have a daemon's feed go on: it is ready, or reads again."""
 
-    def is_gone(self, plugin: str) -> None:
-        """Say that the process of a daemon is gone."""
+    def notify_gone(self, plugin: str) -> None:
+        """Have a daemon's feed forget what was sent: the process is gone."""
 
     async def acknowledge(self, plugin: str, offset: str) -> None:
-        """Take a daemon's word that it has done everything of its durable subscription up to an offset."""
+        """Record that a daemon is done with its durable events up to an offset. Raises RefusedError."""
 
     def replan(self) -> None:
-        """Compute the order of hooks anew, after a daemon's have become known."""
+        """Compute the order of hooks anew, after a daemon has named its own."""

@@ -23,7 +23,7 @@ from ally_plugins.runtime.lanes.link import DaemonGone, Link
 from ally_plugins.runtime.processes.process import Process, ProcessSpec
 from ally_plugins.wire.methods import read_params
 
-from .member import Remote
+from .remote_plugin import RemotePlugin
 from .stdio import begin, last_words, make_peer
 from .supervisor import StartFailed
 
@@ -40,7 +40,7 @@ SOCKET_PATH: str = "SOCKET_PATH"
 class SocketOpener:
     """Starts a daemon that listens on a socket; see `supervisor.Opener`."""
 
-    remote: Remote
+    remote: RemotePlugin
     daemon: Daemon
     run_id: str
     """What `{session_id}` in the path becomes: this host, and no other."""
@@ -62,19 +62,19 @@ class SocketOpener:
         spec = ProcessSpec(
             name=remote.plugin.name,
             argv=daemon.command,
-            cwd=daemon.cwd or remote.side.working_dir(),
+            cwd=daemon.cwd or remote.services.working_dir(),
             env=remote.environment({**more, **await self._talk_back()}),
             limits=daemon.limits,
             stdio=False,
         )
-        self._process = process = await remote.side.launcher.launch(spec, None, remote.log.write)
+        self._process = process = await remote.services.launcher.launch(spec, None, remote.log.write)
         claim.write(process.pid)
         self._link = SocketLink(
             remote.plugin.name,
             path,
             is_running=lambda: not process.exited.done(),
             health_timeout=self.daemon.timing.ping_timeout,
-            on_writable=remote.can_read,
+            on_writable=remote.notify_readable,
         )
         return process
 
@@ -109,8 +109,8 @@ class SocketOpener:
         del link
         remote = self.remote
         remote.plugin.instance = self.daemon
-        remote.observe()
-        remote.side.replan()
+        remote.update_observers()
+        remote.services.replan()
 
     async def ping(self, link: Link) -> None:
         """See whether it takes a connection."""
@@ -130,7 +130,7 @@ class SocketOpener:
     def ended(self) -> None:
         """Let the path go, and take the token back."""
         self._release()
-        self.remote.side.forget_talk_back(self.remote.plugin.name)
+        self.remote.services.revoke_token(self.remote.plugin.name)
         self.remote.calls.link = None
 
     def last_words(self) -> str:
@@ -143,7 +143,7 @@ class SocketOpener:
         remote = self.remote
         if not self.daemon.talks_back:
             return {}
-        server = await remote.side.talk_back()
+        server = await remote.services.talk_back_server()
         path, token = server.expect(remote.plugin.name, self._connected, self._initialize, self._is_its)
         return {SOCKET_VARIABLE: path, TOKEN_VARIABLE: token}
 
@@ -152,7 +152,7 @@ class SocketOpener:
         read_params("initialize", params, self.remote.plugin.name)
         if self._process is None or self._process.exited.done():
             raise ValidationRefused("the process that this token was given to has ended", field="token")
-        return self.remote.told()
+        return self.remote.initialize_params()
 
     def _connected(self) -> Peer:
         calls = self.remote.calls

@@ -14,13 +14,13 @@ from .supervisor import Supervisor
 if TYPE_CHECKING:
     from ally_plugins.contract.process_spec import Daemon
 
-    from .member import Remote
+    from .remote_plugin import RemotePlugin
     from .supervisor import Opener, RestartPolicy
 
 __all__ = ["new_supervisor", "restarts_of"]
 
 
-def new_supervisor(remote: Remote, daemon: Daemon) -> Supervisor:
+def new_supervisor(remote: RemotePlugin, daemon: Daemon) -> Supervisor:
     """Return the supervisor of a daemon's process, as its transport and its own rule want it."""
     opener = cast("Opener", StdioOpener(remote, daemon))
     if daemon.transport == "socket":
@@ -28,7 +28,13 @@ def new_supervisor(remote: Remote, daemon: Daemon) -> Supervisor:
 
         opener = SocketOpener(remote, daemon, new_id("h"))
     return Supervisor(
-        remote.plugin, remote.lane, opener, daemon.timing, restarts_of(daemon), remote.can_read, remote.is_gone
+        remote.plugin,
+        remote.lane,
+        opener,
+        daemon.timing,
+        restarts_of(daemon),
+        remote.notify_readable,
+        remote.notify_gone,
     )
 
 

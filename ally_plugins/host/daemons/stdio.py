@@ -29,7 +29,7 @@ from .supervisor import StartFailed
 if TYPE_CHECKING:
     from ally_plugins.wire.host_params import InitializeResult
 
-from .member import Remote
+from .remote_plugin import RemotePlugin
 
 __all__ = ["StdioOpener", "begin", "last_words", "make_peer"]
 
@@ -49,7 +49,7 @@ _PROTOCOL_HINT: Final = "stdout is the protocol's own: what is for people goes t
 class StdioOpener:
     """Starts a daemon that speaks over its stdin and stdout; see `supervisor.Opener`."""
 
-    remote: Remote
+    remote: RemotePlugin
     daemon: Daemon
     _peer: Peer | None = field(init=False, default=None)
     _lost: Callable[[str], None] = field(init=False, default=lambda _: None)
@@ -62,11 +62,11 @@ class StdioOpener:
         spec = ProcessSpec(
             name=remote.plugin.name,
             argv=daemon.command,
-            cwd=daemon.cwd or remote.side.working_dir(),
+            cwd=daemon.cwd or remote.services.working_dir(),
             env=remote.environment(daemon.env),
             limits=daemon.limits,
         )
-        return await remote.side.launcher.launch(spec, lambda: peer, remote.log.write)
+        return await remote.services.launcher.launch(spec, lambda: peer, remote.log.write)
 
     def _is_lost(self, reason: str) -> None:
         self._lost(reason)
@@ -108,7 +108,7 @@ class StdioOpener:
         return last_words(self.remote)
 
 
-async def begin(remote: Remote, daemon: Daemon) -> Daemon:
+async def begin(remote: RemotePlugin, daemon: Daemon) -> Daemon:
     """Make ready for a new process, and return how it is started: all that it may run must be what was agreed to.
 
     Raises StartFailed.
@@ -126,20 +126,20 @@ async def begin(remote: Remote, daemon: Daemon) -> Daemon:
         raise StartFailed(str(error), is_final=True) from None
 
 
-def make_peer(remote: Remote, lost: Callable[[str], None]) -> Peer:
+def make_peer(remote: RemotePlugin, lost: Callable[[str], None]) -> Peer:
     """Return a fresh connection for a daemon."""
     calls = remote.calls
     peer = Peer(
         remote.plugin.name, DEFAULT_LIMITS, on_request=calls.on_request, on_notice=calls.on_notice, on_lost=lost
     )
-    peer.on_writable = remote.can_read  # type: ignore[method-assign]
+    peer.on_writable = remote.notify_readable  # type: ignore[method-assign]
     return peer
 
 
-async def greet(remote: Remote, peer: Peer) -> None:
+async def greet(remote: RemotePlugin, peer: Peer) -> None:
     """Say `initialize` and take the answer. Raises StartFailed, each kind of failure with a sentence of its own."""
     try:
-        answer = await peer.request("initialize", remote.told())
+        answer = await peer.request("initialize", remote.initialize_params())
         hello = read_initialize_result(answer, remote.plugin.name)
         check_protocol(hello.protocol)
     except DaemonGone as error:
@@ -162,13 +162,13 @@ async def greet(remote: Remote, peer: Peer) -> None:
     peer.hello = hello
 
 
-def last_words(remote: Remote) -> str:
+def last_words(remote: RemotePlugin) -> str:
     """Return the end of what a daemon wrote to stderr, as one line; empty when that is nothing."""
     lines = [line.strip() for line in remote.log.tail if line.strip(" ^~")]  # Python marks places below its lines
     return remote.plugin.masked(" / ".join(lines[-LAST_LINES:]))[-LAST_CHARS:]  # half a secret would not be found
 
 
-def _tail(remote: Remote) -> str:
+def _tail(remote: RemotePlugin) -> str:
     words = last_words(remote)
     return f", stderr ends: {words}" if words else ""
 
@@ -181,14 +181,14 @@ def _no_protocol(peer: Peer) -> str | None:
     return f"spoke no protocol: its first line was {said!r}, expected an answer to `initialize`; {_PROTOCOL_HINT}"
 
 
-async def welcome(remote: Remote, peer: Peer) -> None:
+async def welcome(remote: RemotePlugin, peer: Peer) -> None:
     """Take on what the daemon has answered, and let it start. Raises StartFailed."""
     hello: InitializeResult = peer.hello
     plugin = remote.plugin
     peer.is_greeted = True
     peer.go_on()
     try:
-        await remote.offers.take(hello)
+        await remote.offers.accept(hello)
         if "ally_start" in plugin.implementations:
             limit = plugin.deadline("ally_start", "start")
             try:
@@ -206,7 +206,7 @@ async def welcome(remote: Remote, peer: Peer) -> None:
         raise StartFailed(f"it could not start: {error}", is_final=True) from None
 
 
-async def say_goodbye(remote: Remote, link: Link, reason: str) -> None:
+async def say_goodbye(remote: RemotePlugin, link: Link, reason: str) -> None:
     """Send `shutdown`, and wait for its answer within the deadline of `ally_stop`; what goes wrong is logged."""
     remote.lane.is_ready = False
     limit = remote.plugin.deadline("ally_stop", "stop") + WIND_UP

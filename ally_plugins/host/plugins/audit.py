@@ -34,7 +34,7 @@ class PluginAudit:
         self._quarantine = quarantine
 
     def state_changed(self, plugin: Plugin) -> None:
-        """Take a plugin's new state: record it, end what cannot go on without the plugin, and tell the sessions."""
+        """Record a plugin's new state, end what cannot go on without it, and emit PLUGIN_STATE in every session."""
         data = {"state": plugin.state.value, "reason": plugin.reason}
         self._services.records.write_soon("plugin_state", plugin.name, None, None, data)
         if plugin.state in {RunState.QUARANTINED, RunState.FAILED, RunState.STOPPED}:
@@ -43,7 +43,9 @@ class PluginAudit:
             self._services.actions.remove(plugin.name)
         if plugin.state == RunState.QUARANTINED:
             self._remember_quarantine(plugin)
-        self._tell_all(lambda: PluginState(plugin_name=plugin.name, state=plugin.state.value, reason=plugin.reason))
+        self._emit_in_all_sessions(
+            lambda: PluginState(plugin_name=plugin.name, state=plugin.state.value, reason=plugin.reason)
+        )
 
     def _remember_quarantine(self, plugin: Plugin) -> None:
         _log.error("the plugin %r is in quarantine: %s", plugin.name, plugin.reason)
@@ -84,7 +86,7 @@ class PluginAudit:
             )
             session.emit_caused(event, task.origin)
 
-    def _tell_all(self, make: Callable[[], Event]) -> None:
+    def _emit_in_all_sessions(self, make: Callable[[], Event]) -> None:
         for session in list(self._services.sessions.values()):
             if not session.is_closed:
                 session.emit_caused(make(), ())

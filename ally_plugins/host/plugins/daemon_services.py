@@ -1,6 +1,6 @@
-"""What a host has for all its daemons: who starts processes, where their stderr goes, what they are told of the host.
+"""What all daemons of a host share: the launcher, the talk-back socket, logs of stderr, durable subscriptions.
 
-Made with the host, and asleep until there is a daemon: a host without any starts nothing.
+Each is made when a daemon first needs it: a host without daemons starts nothing and imports nothing for them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.processes.launcher import Launcher
     from ally_plugins.runtime.processes.stderrlog import StderrLog
 
-__all__ = ["Outside"]
+__all__ = ["HostDaemonServices"]
 
 
-class Outside:
-    """Implements `remote.RemoteSide` for one host; it lives from the host's start to its stop."""
+class HostDaemonServices:
+    """Implements `daemons.interface.DaemonServices` for one host; it lives from the host's start to its stop."""
 
     def __init__(self, services: HostServices, home: Home | None, *, replan: Callable[[], None]) -> None:
         self.app = services.app
@@ -41,7 +41,7 @@ class Outside:
 
     @property
     def launcher(self) -> Launcher:
-        """Who starts processes; made when it is first needed."""
+        """The launcher of processes; made when it is first needed."""
         from ally_plugins.runtime.processes.launching import (
             make_launcher,  # with all that it takes, only where there are daemons
         )
@@ -52,7 +52,7 @@ class Outside:
 
     @property
     def capabilities(self) -> tuple[str, ...]:
-        """What `supports` says yes to, for daemons that start now; actions may have been added meanwhile."""
+        """The names for which `supports` is true, sent to daemons that start now; actions may be added later."""
         return tuple(sorted({*self._services.emits, *CAPABILITIES, *self._services.host_actions}))
 
     @property
@@ -60,8 +60,11 @@ class Outside:
         """Whether there was anything to start."""
         return self._launcher is not None
 
-    async def talk_back(self) -> TalkBackServer:
-        """Return the host's own socket for daemons that talk back; it listens from its first use on."""
+    async def talk_back_server(self) -> TalkBackServer:
+        """Return the host's own socket for daemons that talk back; it listens from the first call on.
+
+        Raises UnavailableRefused where there are no Unix sockets, and OSError.
+        """
         from ally_plugins.host.sockets.places import short_directory
         from ally_plugins.host.sockets.talkback import TalkBackServer
 
@@ -71,13 +74,13 @@ class Outside:
             self._talk_back = server
         return self._talk_back
 
-    def forget_talk_back(self, plugin: str) -> None:
-        """Take back the token of a process that has ended."""
+    def revoke_token(self, plugin: str) -> None:
+        """Revoke the talk-back token of a process that has ended."""
         if self._talk_back is not None:
             self._talk_back.forget(plugin)
 
     def session_ids(self) -> tuple[str, ...]:
-        """Return the open sessions."""
+        """Return the ids of the open sessions."""
         return tuple(self._services.sessions)
 
     def data_dir_of(self, plugin: str) -> str | None:
@@ -98,49 +101,58 @@ class Outside:
             self._logs[plugin] = StderrLog(log_file(self.home.logs_dir, plugin) if self.home is not None else None)
         return self._logs[plugin]
 
-    async def feed(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> None:
-        """Give a plugin its durable events from the journal, from where it last was."""
+    async def start_feed(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> None:
+        """Deliver a plugin's durable events from the journal, from where it last acknowledged.
+
+        Cancelling may leave the feed begun; `stop_feed` ends it.
+        """
         from ally_plugins.host.durable.feeds import Feeds
 
         if self._feeds is None:
             self._feeds = Feeds(self._services.journal, self.home)
         await self._feeds.add(plugin, lane, types)
 
-    async def feed_no_more(self, plugin: Plugin) -> None:
-        """End the durable subscription of a plugin that was stopped; where it is stays known."""
+    async def stop_feed(self, plugin: Plugin) -> None:
+        """End the feed of a plugin that was stopped; its bookmark stays in the journal.
+
+        Waits a second for a hook that runs. Cancelling does not take it back.
+        """
         if self._feeds is not None:
             await self._feeds.remove(plugin)
 
-    def reads_journal(self) -> bool:
-        """Say whether any plugin gets its events from the journal."""
+    def has_feeds(self) -> bool:
+        """Say whether any plugin has a durable subscription, which reads the journal as it grows."""
         return self._feeds is not None
 
-    def journaled(self) -> None:
-        """Say that events were handed to the journal."""
+    def wake_feeds(self) -> None:
+        """Have the feeds look for events: some were handed to the journal."""
         if self._feeds is not None:
             self._feeds.wake()
 
-    def is_readable(self, plugin: str) -> None:
-        """Say that a daemon is ready for its durable events, or reads again."""
+    def notify_readable(self, plugin: str) -> None:
+        """Have a daemon's feed go on: it is ready, or reads again."""
         if self._feeds is not None:
             self._feeds.connected(plugin)
 
-    def is_gone(self, plugin: str) -> None:
-        """Say that the process of a daemon is gone."""
+    def notify_gone(self, plugin: str) -> None:
+        """Have a daemon's feed forget what was sent: the process is gone."""
         if self._feeds is not None:
             self._feeds.disconnected(plugin)
 
     async def acknowledge(self, plugin: str, offset: str) -> None:
-        """Take a daemon's word on its durable subscription. Raises NotFoundRefused when it has none."""
+        """Record that a daemon is done with its durable events up to an offset; see `Feed.acknowledge`.
+
+        Raises NotFoundRefused when it has no durable subscription.
+        """
         if self._feeds is None:
             text = f"plugin {plugin!r} has no durable subscription; its manifest needs `durable` in [events]"
             raise NotFoundRefused(text, plugin=plugin)
         await self._feeds.acknowledge(plugin, offset)
 
     async def close(self) -> None:
-        """End every process, and close the logs."""
+        """End the feeds, every process and the talk-back socket, and close the logs. May be called again."""
         feeds, self._feeds = self._feeds, None
-        if feeds is not None:  # after the daemons have said their last word, before the journal closes
+        if feeds is not None:  # after the last acknowledgements of daemons, before the journal closes
             await feeds.close()
         launcher, self._launcher = self._launcher, None
         if launcher is not None:

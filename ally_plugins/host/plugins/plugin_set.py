@@ -1,6 +1,7 @@
 """The plugins of a running host: made from records, started, stopped, and put into quarantine.
 
-It owns the lanes and the watchdog. Who may do what is the records' word; what a plugin says goes over the bus.
+It owns the lanes and the watchdog. What a plugin may do is decided in `catalog`, and stands in its record; its calls to
+the host are the bus's.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ from ally_plugins.runtime.lanes.teardown import put_down_all
 from ally_plugins.runtime.lanes.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from ally_plugins.host.daemons.interface import RemoteSide  # noqa: TC004 - nobody reads these annotations at run time
-    from ally_plugins.host.daemons.member import Remote  # noqa: TC004 - nobody reads these annotations at run time
+    from ally_plugins.host.daemons.interface import DaemonServices  # noqa: TC004 - nobody reads these annotations at run time
+    from ally_plugins.host.daemons.remote_plugin import RemotePlugin  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.host.sessions.session import Session
 
-__all__ = ["Crew", "Member", "options_of"]
+__all__ = ["PluginMember", "PluginSet", "options_of"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -56,20 +57,20 @@ _STATES: Final = {"waiting for consent": RunState.WAITING, "quarantined": RunSta
 
 
 @define(eq=False)
-class Member:
+class PluginMember:
     """One plugin with the record it was made from; `factory` is given for plugins that come by code."""
 
     plugin: Plugin
     record: PluginRecord
     factory: Callable[[Ally], Any] | None = None
     ally: Ally | None = None
-    remote: Remote | None = None
+    remote: RemotePlugin | None = None
     """What a plugin has that runs in a process of its own."""
     is_given: bool = False
     """Whether it comes by code, as every one with a factory does."""
 
     def settle(self, record: PluginRecord) -> None:
-        """Use what the operator has settled from now on; the code that runs, and the settings it was built with, stay.
+        """Use another configuration and other grants; the code that runs, and the settings it was built with, stay.
 
         Grants are read from `plugin.options` by whatever asks whether something is allowed, and from the record by what
         starts the plugin again; both change here and nowhere else.
@@ -84,7 +85,7 @@ class Member:
 
 
 @define(eq=False)
-class Crew:
+class PluginSet:
     """All plugins of one host, from its start to its stop; belongs to the host's loop."""
 
     bus: PluginMessageBus
@@ -92,8 +93,8 @@ class Crew:
     data_dir: Callable[[str], Path] | None
     on_state: Callable[[Plugin], None]
     on_crash: Callable[[Plugin, Crash], None]
-    side: RemoteSide
-    members: dict[str, Member] = field(factory=dict)
+    daemon_services: DaemonServices
+    members: dict[str, PluginMember] = field(factory=dict)
     watchdog: Watchdog = field(init=False)
     _manager: Any = field(factory=new_manager)
     _lanes: tuple[AnyLane, ...] = ()
@@ -104,7 +105,7 @@ class Crew:
 
     @property
     def plugins(self) -> list[Plugin]:
-        """Every plugin that is known to this host, running or not."""
+        """Every plugin of this host, running or not."""
         return [member.plugin for member in self.members.values()]
 
     def lanes(self) -> Sequence[AnyLane]:
@@ -128,17 +129,17 @@ class Crew:
         )
         if not record.is_enabled:
             plugin.state, plugin.reason = _STATES.get(record.state, RunState.FAILED), record.reason
-        self.members[record.name] = Member(plugin, record, factory, is_given=is_given or factory is not None)
+        self.members[record.name] = PluginMember(plugin, record, factory, is_given=is_given or factory is not None)
 
     def replan(self) -> None:
         """Compute the order of every hook anew. Raises OrderError for a cycle."""
         self.services.dispatcher.replan(self.plugins)
 
-    async def start(self, sessions: Iterable[Session], wanted: Iterable[Member] | None = None) -> None:
+    async def start(self, sessions: Iterable[Session], wanted: Iterable[PluginMember] | None = None) -> None:
         """Import, build and start the wanted plugins that are enabled, all by default; one that fails is marked.
 
         Imports run one after the other, in order, since they run the plugins' module code; starts run concurrently.
-        Raises OrderError before anything is imported.
+        Raises OrderError before anything is imported. Cancelling leaves plugins half started: call `stop`.
         """
         members = list(self.members.values() if wanted is None else wanted)
         self.replan()
@@ -150,23 +151,23 @@ class Crew:
         await asyncio.gather(*(self._start(member, sessions) for member in loaded))
         self.replan()
 
-    def starts(self) -> Iterator[tuple[str, str, str]]:
+    def start_results(self) -> Iterator[tuple[str, str, str]]:
         """Yield the name and version of each installed plugin that was started, and why it failed or ""."""
         for member in self.members.values():
             if not member.is_given and member.record.is_enabled:
                 plugin = member.plugin
                 yield plugin.name, plugin.version, plugin.reason if plugin.state == RunState.FAILED else ""
 
-    def _load(self, member: Member) -> None:
+    def _load(self, member: PluginMember) -> None:
         plugin, record = member.plugin, member.record
         if self._manager.has_plugin(plugin.name):  # the instance before this one
             self._manager.unregister(name=plugin.name)
         if member.factory is None and (record.daemon is not None or record.bridge is not None):
-            from ally_plugins.host.daemons.member import (
+            from ally_plugins.host.daemons.remote_plugin import (
                 new_remote,  # with the wire and all that, only where there are daemons
             )
 
-            member.remote = new_remote(plugin, record, self.bus, self.side, is_declared=member.is_declared)
+            member.remote = new_remote(plugin, record, self.bus, self.daemon_services, is_declared=member.is_declared)
             return
         try:
             factory = member.factory if member.factory is not None else load_class(record)
@@ -186,7 +187,7 @@ class Crew:
         except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
             self._fail(plugin, plugin.masked(describe(error)))
 
-    async def _start(self, member: Member, sessions: Iterable[Session]) -> None:
+    async def _start(self, member: PluginMember, sessions: Iterable[Session]) -> None:
         plugin = member.plugin
         if member.remote is not None:
             self._open(plugin, member.remote.lane, sessions)
@@ -222,15 +223,15 @@ class Crew:
             plugin.set_state(RunState.RUNNING)
             await self._feed(member)
 
-    def observers_of(self, member: Member) -> Observers:
+    def observers_of(self, member: PluginMember) -> Observers:
         """Return what the lane of an inline plugin carries: what it is granted, without its durable types."""
         found = Observers.compile(member.plugin.implementations, member.plugin.grants.receives)
         return without_durable(found, member.record.durable)
 
-    async def _feed(self, member: Member) -> None:
+    async def _feed(self, member: PluginMember) -> None:
         plugin, types = member.plugin, member.record.durable
         if types and plugin.lane is not None:
-            await self.side.feed(plugin, plugin.lane, types)
+            await self.daemon_services.start_feed(plugin, plugin.lane, types)
 
     def _open(self, plugin: Plugin, lane: AnyLane, sessions: Iterable[Session]) -> None:
         plugin.lane = lane
@@ -239,9 +240,9 @@ class Crew:
         for session in sessions:
             lane.attach(session.id, session.ring)
 
-    async def _start_remote(self, plugin: Plugin, remote: Remote) -> None:
+    async def _start_remote(self, plugin: Plugin, remote: RemotePlugin) -> None:
         """Start a process and wait until it runs, or its first try has failed."""
-        if remote.daemon is None or remote.daemon.transport == "socket":  # such a one never says that it has hooks
+        if remote.daemon is None or remote.daemon.transport == "socket":
             try:
                 check_required(plugin.name, plugin.options.required, (), "nowhere")
             except PluginError as error:
@@ -267,10 +268,10 @@ class Crew:
         plugin.supervisor = supervisor = new_supervisor(remote, remote.daemon)
         await supervisor.start()
 
-    async def _register_decorated(self, member: Member) -> None:
+    async def _register_decorated(self, member: PluginMember) -> None:
         """Register what decorators offer, on the same path as at run time.
 
-        What the manifest does not declare is a load error; what is declared and not granted is left out, as a refusal.
+        What the manifest does not declare is a load error; what is declared and not granted is skipped.
         """
         plugin = member.plugin
         for kind, specs in (("tool", collect_tools(plugin.instance)), ("action", collect_actions(plugin.instance))):
@@ -280,7 +281,7 @@ class Crew:
                 await self.offer(plugin, spec)
 
     async def offer(self, plugin: Plugin, spec: ToolSpec) -> None:
-        """Register what a decorator offers; what is refused is left out, and said so in the log."""
+        """Register what a decorator offers; what is refused is skipped, and logged."""
         register = RegisterTool if spec.kind == "tool" else RegisterAction
         try:
             await self.bus.call(plugin, register(handler=spec.handler, spec=spec))
@@ -293,7 +294,10 @@ class Crew:
         _log.error("the plugin %r did not start: %s", plugin.name, plugin.masked(reason))
 
     async def stop(self) -> None:
-        """Stop every plugin, all at once; those that have failed or are in quarantine keep that state."""
+        """Stop every plugin, all at once; those that have failed or are in quarantine keep that state.
+
+        Takes as long as the slowest `ally_stop` may, and a second. Cancelling leaves lanes open.
+        """
         self.watchdog.close()
         await asyncio.gather(*(self._stop(plugin) for plugin in self.plugins if plugin.lane is not None), *self._ending)
 
@@ -302,20 +306,20 @@ class Crew:
         if plugin.state in {RunState.STARTING, RunState.RUNNING, RunState.STOPPING, RunState.BACKOFF}:
             plugin.set_state(RunState.STOPPED)
 
-    async def end(self, plugin: Plugin, reason: str, *, answers_first: bool = False) -> None:
+    async def end(self, plugin: Plugin, reason: str, *, drain_first: bool = False) -> None:
         """End what runs of a plugin: its process, or `ally_stop` within its deadline; then its lane, within a grace.
 
-        With `answers_first` one without an `ally_stop` gets the same time, for what it was asked before. The state is
-        the caller's to set.
+        With `drain_first` a plugin without an `ally_stop` gets the same time for the gates and events that are pending.
+        The caller sets the state afterwards. Cancelling leaves the lane open: call it again.
         """
         lane = plugin.lane
         if lane is None:
             return
         if plugin.supervisor is not None:
             await plugin.supervisor.stop(reason)
-        await self.side.feed_no_more(plugin)  # a daemon has said its last word; no event comes after `ally_stop`
+        await self.daemon_services.stop_feed(plugin)
         hook = plugin.implementations.get("ally_stop")
-        if plugin.is_running and plugin.supervisor is None and (hook is not None or answers_first):
+        if plugin.is_running and plugin.supervisor is None and (hook is not None or drain_first):
             future = lane.submit(
                 "ally_stop",
                 hook.function if hook is not None else None,
@@ -334,13 +338,13 @@ class Crew:
         if (
             plugin.state == RunState.FAILED and supervisor is not None
         ):  # another host of the home may feed the plugin now
-            self._later(self.side.feed_no_more(plugin))
+            self._run_in_background(self.daemon_services.stop_feed(plugin))
         if plugin.state == RunState.QUARANTINED and supervisor is not None and supervisor.process is not None:
             # Not for the supervisor's own failures, after which no process is left; what its hooks did is the reason.
-            self._later(supervisor.stop("it is in quarantine"))
+            self._run_in_background(supervisor.stop("it is in quarantine"))
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do what follows from a change of state, which cannot wait for it; the crew's stop does."""
+    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what follows from a change of state, whose callback cannot wait; `stop` waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)

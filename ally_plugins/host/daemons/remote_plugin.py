@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 
 from ally_plugins.runtime.lanes.tables import without_durable
 
-from .interface import RemoteSide
+from .interface import DaemonServices
 
-__all__ = ["Offers", "Remote", "new_remote"]
+__all__ = ["DaemonOffers", "RemotePlugin", "new_remote"]
 
 _log: Final = logging.getLogger(__name__)
 
 
 @define(eq=False)
-class Remote:
+class RemotePlugin:
     """One daemon's plugin, its lane, and who answers its calls. It lives as long as the plugin."""
 
     plugin: Plugin
@@ -56,18 +56,18 @@ class Remote:
     daemon: Daemon | None
     """None for a plugin of another system that has only programs, run once for each call."""
     is_declared: bool
-    side: RemoteSide
+    services: DaemonServices
     lane: DaemonLane
     calls: DaemonCalls
     log: StderrLog
-    offers: Offers = field(init=False)
+    offers: DaemonOffers = field(init=False)
     bridged: BridgedPlugin | None = field(init=False, default=None)
     """What is done in the host for a plugin of another system, from its start on."""
 
     def __attrs_post_init__(self) -> None:
-        self.offers = Offers(self)
+        self.offers = DaemonOffers(self)
 
-    def told(self) -> dict[str, Any]:
+    def initialize_params(self) -> dict[str, Any]:
         """Return what a daemon is told when it is greeted."""
         plugin = self.plugin
         return write_params(
@@ -75,13 +75,13 @@ class Remote:
                 protocol=PROTOCOL,
                 protocols=PROTOCOLS,
                 plugin=plugin.name,
-                host=HostInfo(name=self.side.app, version=__version__, api=HOST_API),
-                capabilities=self.side.capabilities,
+                host=HostInfo(name=self.services.app, version=__version__, api=HOST_API),
+                capabilities=self.services.capabilities,
                 grants=plugin.grants.texts(),
                 settings=dict(self.record.settings),
                 secrets=tuple(name for name, value in self.record.settings.items() if isinstance(value, Secret)),
-                sessions=self.side.session_ids(),
-                data_dir=self.side.data_dir_of(plugin.name),
+                sessions=self.services.session_ids(),
+                data_dir=self.services.data_dir_of(plugin.name),
                 deadlines={**DEADLINES, **plugin.options.deadlines},
                 limits={"frame_bytes": DEFAULT_LIMITS.frame_bytes},
             )
@@ -93,30 +93,30 @@ class Remote:
             os.environ, self.record.variables, {**(self.daemon.env if self.daemon is not None else {}), **(more or {})}
         )
 
-    def observe(self) -> None:
+    def update_observers(self) -> None:
         """Let the lane carry what the daemon wants of what it is granted now."""
         found = remote_observers(self.plugin.implementations, self.offers.wanted, self.plugin.grants.receives)
         self.lane.observers = without_durable(found, self.record.durable)
 
-    def can_read(self) -> None:
+    def notify_readable(self) -> None:
         """Say that the daemon is ready, or reads again."""
         self.lane.wake()
-        self.side.is_readable(self.plugin.name)
+        self.services.notify_readable(self.plugin.name)
 
-    def is_gone(self) -> None:
+    def notify_gone(self) -> None:
         """Say that the daemon's process is gone."""
-        self.side.is_gone(self.plugin.name)
+        self.services.notify_gone(self.plugin.name)
 
 
 @define(eq=False)
-class Offers:
+class DaemonOffers:
     """What a daemon offers, taken on when it is greeted; the same after a restart stays as it is."""
 
-    remote: Remote
+    remote: RemotePlugin
     wanted: tuple[str, ...] | None = None
     _tools: dict[tuple[str, str], Any] = field(factory=dict)
 
-    async def take(self, hello: InitializeResult) -> None:
+    async def accept(self, hello: InitializeResult) -> None:
         """Check what a daemon says against its manifest, and take it on. Raises PluginError."""
         remote = self.remote
         plugin = remote.plugin
@@ -133,11 +133,11 @@ class Offers:
         plugin.instance = remote.daemon
         plugin.version = hello.version or plugin.version
         self.wanted = hello.events
-        remote.observe()
-        remote.side.replan()
-        await self._take_tools(hello)
+        remote.update_observers()
+        remote.services.replan()
+        await self._register_contributions(hello)
 
-    async def _take_tools(self, hello: InitializeResult) -> None:
+    async def _register_contributions(self, hello: InitializeResult) -> None:
         offered = {("tool", offer.name): offer for offer in hello.tools}
         offered |= {("action", offer.name): offer for offer in hello.actions}
         for (kind, name), old in list(self._tools.items()):
@@ -154,13 +154,13 @@ class Offers:
 
 
 def new_remote(
-    plugin: Plugin, record: PluginRecord, bus: PluginMessageBus, side: RemoteSide, *, is_declared: bool
-) -> Remote:
+    plugin: Plugin, record: PluginRecord, bus: PluginMessageBus, services: DaemonServices, *, is_declared: bool
+) -> RemotePlugin:
     """Return what a plugin needs to run outside; nothing of it runs yet."""
     lane = DaemonLane(plugin.name, Observers(types=frozenset()))
     if record.bridge is not None:
-        side.activations.add(plugin.name, record.manifest.activation)
-        lane.was_active = partial(side.activations.was_active, plugin.name)
-    calls = DaemonCalls(plugin, bus, lane, side.acknowledge)
-    log = side.stderr_log(plugin.name)
-    return Remote(plugin, record, record.daemon, is_declared, side, lane, calls, log)
+        services.activations.add(plugin.name, record.manifest.activation)
+        lane.was_active = partial(services.activations.was_active, plugin.name)
+    calls = DaemonCalls(plugin, bus, lane, services.acknowledge)
+    log = services.stderr_log(plugin.name)
+    return RemotePlugin(plugin, record, record.daemon, is_declared, services, lane, calls, log)
