@@ -37,7 +37,8 @@ def load_class(record: PluginRecord) -> Any:
     if not module_name or not attribute:
         raise _failed(record, f"{describe(record.entry_point)} is not of the form MODULE:CLASS")
     try:
-        with _sources_only() if record.config.consent == "files" else nullcontext():
+        are_files_agreed = record.config.consent == "files" or (record.found is not None and bool(record.found.files))
+        with _sources_only() if are_files_agreed else nullcontext():
             module = importlib.import_module(module_name)
             return reduce(getattr, attribute.split("."), module)
     except KeyboardInterrupt:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import py_compile
 import sys
 import threading
 import time
@@ -12,7 +15,7 @@ import pytest
 
 from ally_plugins import Host, ToolCall
 from ally_plugins.catalog.discovery import choosing, finding
-from ally_plugins.catalog.registry import Registry
+from ally_plugins.catalog.registry import Registry, load_class
 from ally_plugins.contract.values.errors import AllyError, ConfigError, ConsentError
 from tests.kit.waiting import go
 
@@ -229,6 +232,11 @@ def test_a_source_that_nobody_offers_is_an_error_with_the_way_out(toys: Toys, na
         ("other_source:It", "", "AttributeError"),
         ("no_such_module:It", "", "No module named 'no_such_module'"),
         ("other_source:It", "class It: pass", "is no subclass of ally_plugins.Source"),
+        (
+            "other_source:It",
+            "from ally_plugins import Source\nclass It(Source):\n manifest_files = 'x.json'\n def find(self, s): ...",
+            "with a tuple of manifest_files",
+        ),
         ("other_source:It", "def It(): return None", "is no subclass of ally_plugins.Source"),
         ("other_source:It", "from ally_plugins import Source\nclass It(Source): pass", "TypeError: Can't instantiate"),
     ],
@@ -313,6 +321,7 @@ def test_a_gate_denies_while_its_source_of_ours_does_not_count(toys: Toys, site:
         ("Discovery((None,))", "it raised AttributeError"),
         ("Discovery((Found(name=7),))", "it raised TypeError"),
         ("Discovery(3)", "it raised TypeError"),
+        ("Discovery((), 3)", "it raised TypeError"),
     ],
 )
 def test_a_source_that_fails_is_a_report_and_its_gates_deny(toys: Toys, site: Site, said: str, why: str) -> None:
@@ -402,7 +411,7 @@ def test_the_files_of_its_folder_are_what_was_agreed_to(toys: Toys, tmp_path: Pa
     assert record.source == f"folder {folder} (toy)"
     assert record.daemon is not None
     assert record.daemon.command == (f"{folder}/run.sh",)
-    assert record.daemon.env["PYTHONPYCACHEPREFIX"] == "/dev/null"  # nothing is removed from another system's folder
+    assert record.daemon.env["PYTHONPYCACHEPREFIX"] == os.devnull  # nothing is removed from another system's folder
     assert record.files_problem() == ""
     (folder / "run.sh").write_text("evil")
     assert "not those that were agreed to" in record.files_problem()
@@ -569,3 +578,29 @@ def test_what_a_bridge_misses_keeps_its_plugin_from_running(toys: Toys) -> None:
     toys.say({"name": "loud", "way": "bridge", "words": ""})
     record = toys.enable("loud")
     assert (record.state, record.reason) == ("not configured", "it wants words; to give it some: toy")
+
+
+def test_compiled_code_beside_what_was_agreed_to_is_left_unread(toys: Toys, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "in_folder.py").write_text("class It:\n    said = 'what was agreed to'\n")
+    toys.name("toy")
+    toys.say({"name": "guard", "way": "none", "entry_point": "in_folder:It", "root": str(folder), "asks": False})
+    sys.path.append(str(folder))
+    importlib.invalidate_caches()
+    source = folder / "in_folder.py"
+    before = source.stat()
+    source.write_text("class It:\n    said = 'what nobody has see'\n")
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    py_compile.compile(str(source), doraise=True)
+    source.write_text("class It:\n    said = 'what was agreed to'\n")
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert source.stat().st_size == before.st_size
+    try:
+        assert load_class(toys.enable()).said == "what was agreed to"
+        toys.registry.place("guard", "process")
+        daemon = toys.registry.get("guard").daemon
+        assert daemon is not None
+        assert daemon.env["PYTHONPYCACHEPREFIX"] == os.devnull
+    finally:
+        sys.modules.pop("in_folder", None)

@@ -89,7 +89,8 @@ def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpret
         return Placed(warnings=(use,) if without_use else ())
     target = found.entry_point.partition("[")[0].replace(" ", "")
     search = {"PYTHONPATH": interpreter.search} if interpreter.search else {}
-    daemon = Daemon.python(target, interpreter.path or None, env={_SAFE_PATH: "1", **search, **_bytecode(config)})
+    bytecode = UNREAD_BYTECODE if found.files else _bytecode(config)
+    daemon = Daemon.python(target, interpreter.path or None, env={_SAFE_PATH: "1", **search, **bytecode})
     return Placed(daemon=daemon.with_process(config.process), problem=interpreter.problem)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from attrs import frozen
 
@@ -47,10 +47,17 @@ BUILT_IN: Final[Mapping[str, tuple[str, str, str]]] = {
 """The origin of each one's plugins, and where it is."""
 
 
+class _Unusable(Exception):
+    """A source that cannot be had, and why; `hint` is what else may have been meant."""
+
+    def __init__(self, why: str, hint: str = "") -> None:
+        super().__init__(why)
+        self.hint: Final = hint
+
+
 def choose(names: Sequence[str], home: Home) -> tuple[Chosen, ...]:
     """Return the sources of these names, in order. Raises ConfigError for one that nobody offers or that is broken."""
-    file = str(home.config_file)
-    return tuple(_built_in(name) if name in BUILT_IN else Chosen(name, name, _imported(name, file)) for name in names)
+    return tuple(_built_in(name) if name in BUILT_IN else _installed(name, str(home.config_file)) for name in names)
 
 
 def _built_in(name: str) -> Chosen:
@@ -58,40 +65,47 @@ def _built_in(name: str) -> Chosen:
     return Chosen(name, origin, getattr(importlib.import_module(module), attribute)(), is_built_in=True)
 
 
+def _installed(name: str, file: str) -> Chosen:
+    try:
+        return Chosen(name, name, _imported(name))
+    except _Unusable as error:
+        text = f"{file} names the source {describe(name)}: {error}, or take it out of 'sources'{error.hint}"
+        raise ConfigError(text, path="sources", file=file) from error
+
+
 @cache
-def _imported(name: str, file: str) -> Source:
-    """Return the one of this process; an error is not kept."""
-    entry_point = _entry_point(name, file)
+def _imported(name: str) -> Source:
+    """Return the one source of this name in this process. Raises _Unusable, and looks again at the next call then."""
+    entry_point = _entry_point(name)
+    value = repr(entry_point.value)
     try:
         made = entry_point.load()()
+        is_source = isinstance(made, Source) and all(isinstance(file, str) for file in made.manifest_files)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        what = f"{entry_point.value!r} cannot be imported: {type(error).__name__}: {error}".splitlines()[0]
-        raise _wrong(name, file, f"{what}; mend it") from error
-    if not isinstance(made, Source):
-        raise _wrong(name, file, f"{entry_point.value!r} is no subclass of ally_plugins.Source; its author mends it")
-    return made
+        text = f"{value} cannot be imported: {type(error).__name__}: {error}".splitlines()[0]
+        raise _Unusable(f"{text}; mend it") from error
+    if not is_source or isinstance(made.manifest_files, str):
+        raise _Unusable(
+            f"{value} is no subclass of ally_plugins.Source with a tuple of manifest_files; its author mends it"
+        )
+    return cast("Source", made)
 
 
-def _entry_point(name: str, file: str) -> Any:
+def _entry_point(name: str) -> Any:
     import importlib_metadata  # 20 ms, and only for sources of other distributions
 
     try:
         offered = tuple(importlib_metadata.entry_points(group=GROUP))
     except Exception as error:
-        raise _wrong(name, file, f"what is installed cannot be read: {error}; mend it") from error
+        raise _Unusable(f"what is installed cannot be read: {error}; mend it") from error
     same = [each for each in offered if each.name == name]
     if len({each.value for each in same}) > 1:
         owners = " and ".join(sorted(each.dist.name for each in same))
-        raise _wrong(name, file, f"{owners} both offer it; uninstall one of them")
+        raise _Unusable(f"{owners} both offer it; uninstall one of them")
     if not same:
         known = [*BUILT_IN, *(each.name for each in offered)]
         why = "no installed distribution offers it; install the one that does"
-        raise _wrong(name, file, why, f": {suggest(name, known)}")
+        raise _Unusable(why, f": {suggest(name, known)}")
     return same[0]
-
-
-def _wrong(name: str, file: str, why: str, hint: str = "") -> ConfigError:
-    text = f"{file} names the source {describe(name)}: {why}, or take it out of 'sources'{hint}"
-    return ConfigError(text, path="sources", file=file)

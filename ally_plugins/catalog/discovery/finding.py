@@ -103,7 +103,7 @@ class _Look:
     def _complete(self, answer: object) -> Discovery | str:
         if not isinstance(answer, Discovery):
             return f"it returned {describe(answer)}, expected a Discovery"
-        problems: list[str] = list(answer.problems)
+        problems = [str(problem) for problem in answer.problems]
         all_found: list[Found] = []
         for found in answer.found:
             if not is_plugin_name(found.name):
