@@ -161,7 +161,7 @@ class Host:
             on_written=daemon_services.wake_feeds,
             is_read=daemon_services.has_feeds,
         )
-        self.journal.sources.append(services.fan_out.write)
+        self.journal.before_durable.append(services.fan_out.write)
         if self.registry is not None and self._consent is not None:
             await ask_for_consent(self.registry, self._consent, self.journal, self.clock.time_ms)
         if self.home is not None:
@@ -221,7 +221,7 @@ class Host:
         finally:
             if services.fan_out is not None:
                 services.fan_out.close()
-                self.journal.sources.remove(services.fan_out.write)
+                self.journal.before_durable.remove(services.fan_out.write)
             journal, services.records.journal = services.records.journal, self._given_journal
             self._plugin_set = self._control = self._live = None
             services.loop = services.fan_out = None

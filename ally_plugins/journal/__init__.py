@@ -1,4 +1,4 @@
 """The journal: one SQLite file with messages, events, decisions and the audit chain.
 
-Accepted means on disk. What may be said in it is decided by who calls, who also keeps secrets out.
+What is accepted is on disk. Which records are written, and that they hold no secret, is the caller's business.
 """

@@ -1,7 +1,7 @@
-"""`verify`: does the chain hold, and if not, which record is the first that is wrong, and how.
+"""`verify`: whether the chain of hashes holds, and if not, which record is the first that is wrong, and how.
 
-What one who can write both the journal and `audit.head` does with enough care is not found: keep a copy of `audit.head`
-elsewhere for that.
+Somebody who can write both the journal and `audit.head` can recompute every hash unnoticed: keep a copy of
+`audit.head` elsewhere to detect that.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import orjson
 
 from ally_plugins.contract.values.errors import AuditError, JournalError
 
+from .audit_head import read_head
 from .chain import Head, digest_of, genesis, link
-from .headfile import read_head
-from .schema import connect_read_only, in_words, read_chain_id
+from .schema import connect_read_only, describe_error, read_chain_id
 from .values import ACCEPTED, NEVER_PRUNED, PRUNED, SETTLED
 
 __all__ = ["AuditReport", "Problem", "ProblemKind", "verify"]
@@ -40,7 +40,7 @@ _Row: TypeAlias = tuple[Any, ...]
 
 @attrs.frozen
 class Problem:
-    """The first thing that is wrong. `record` is its number, None where it is about no single record."""
+    """The first fault that was found. `record` is the number of the record, None where it concerns no single one."""
 
     kind: ProblemKind
     record: int | None
@@ -72,7 +72,7 @@ class AuditReport:
 
 
 class _BrokenError(Exception):
-    """Carries the problem out of the check."""
+    """Ends the check with the problem that was found; never leaves this module."""
 
     def __init__(self, kind: ProblemKind, record: int | None, text: str) -> None:
         super().__init__(text)
@@ -80,9 +80,10 @@ class _BrokenError(Exception):
 
 
 def verify(path: Path, head_path: Path | None = None) -> AuditReport:
-    """Check the whole chain of a journal, which may be written meanwhile. Some 5 µs a record.
+    """Check the whole chain of a journal, which may be written meanwhile. Takes some 5 µs a record, and blocks.
 
-    `head_path` is `audit.head` beside the journal if not given. Raises JournalError when there is no journal.
+    `head_path` is `audit.head` beside the journal if not given. What is wrong is returned as the report's `problem`;
+    raises JournalError only when there is no journal.
     """
     head_path = head_path or path.with_name("audit.head")
     if not path.exists():
@@ -95,7 +96,7 @@ def verify(path: Path, head_path: Path | None = None) -> AuditReport:
     except _BrokenError as broken:
         return check.report(broken.problem)
     except (sqlite3.Error, JournalError, ValueError) as error:  # ValueError: SQLite's own message is not UTF-8
-        return check.report(Problem("unreadable", check.n + 1, in_words(error, path)))
+        return check.report(Problem("unreadable", check.n + 1, describe_error(error, path)))
     return check.report(None)
 
 
@@ -154,7 +155,7 @@ class _Check:
             raise _BrokenError("altered", found[0], f"record {found[0]} was altered: a column is not of its type")
 
     def altered_or_reordered(self, n: int, db: sqlite3.Connection) -> _BrokenError:
-        """Tell an altered record from one that was swapped with a later one, whose hash still fits here."""
+        """Distinguish an altered record from one that was swapped with a later one, whose hash still fits here."""
         with closing(db.execute(_QUERY.replace("ORDER", "WHERE n > ? ORDER"), (n,))) as rows:
             for row in rows:
                 if _link_of(self.hash, n, row) == row[9]:
@@ -171,7 +172,7 @@ class _Check:
             self.check_settled(n, orjson.loads(data), db)
 
     def check_settled(self, n: int, data: dict[str, Any], db: sqlite3.Connection) -> None:
-        """Compare the messages of a settling record with what it says."""
+        """Compare the state of messages with the record of their change: the hashes do not cover `state`."""
         query = (
             "SELECT m.n, m.state, m.settled_at, r.at FROM records r JOIN json_each(CAST(r.data AS TEXT), '$.ids') i "
             "LEFT JOIN records m ON m.ref = i.value AND m.kind = 'message' WHERE r.n = ?"
@@ -203,9 +204,9 @@ class _Check:
             raise _BrokenError("cut", self.n + 1, text)
 
     def check_pruned(self, db: sqlite3.Connection) -> None:
-        """Content may be missing only where a later record says that it was pruned, and pruning removes it."""
-        never = "data IS NULL AND (state = 'pending' OR kind IN (?, ?, ?))"
-        query = f"SELECT n FROM records WHERE {never} ORDER BY n LIMIT 1"  # noqa: S608 - constants
+        """Check that content is missing only where a later record of the kind "pruned" allows it."""
+        unprunable = "data IS NULL AND (state = 'pending' OR kind IN (?, ?, ?))"
+        query = f"SELECT n FROM records WHERE {unprunable} ORDER BY n LIMIT 1"  # noqa: S608 - constants
         missing = [n for (n,) in db.execute(query, NEVER_PRUNED)]
         for n, at in self.bare:
             if n in missing or not any(allowed > n and at < before for allowed, before in self.pruned_before):

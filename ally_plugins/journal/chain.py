@@ -1,4 +1,4 @@
-"""The audit chain: what is hashed, and how its head is written down. Pure.
+"""The audit chain: what is hashed, and the form of its head. No input or output.
 
 A record's hash covers the hash before it, the digest of its content, and n, at, kind, plugin, session_id, ref and key.
 The content itself is covered by the digest only, so that it can be pruned and the chain stays whole. A message's
@@ -69,9 +69,9 @@ def link(  # noqa: PLR0913, PLR0917 - the fields that a record's hash covers, on
 
 
 def encode_block(rows: Sequence[EventRow]) -> bytes:
-    """Encode events of one session as one content: a JSON line of columns, then the bodies as they are.
+    """Encode events of one session as one content: a JSON line of columns, then the events' JSON as it is, a line each.
 
-    By columns, since a few calls a block instead of a few an event keep it under 0.3 µs an event.
+    Columns need a few calls for a block instead of a few for each event: under 0.3 µs an event.
     """
     _, seqs, ats, types, origins, bodies = zip(*rows, strict=True)
     sizes = list(map(len, bodies))

@@ -1,4 +1,4 @@
-"""What waits in the writer's queue, and how it becomes a batch."""
+"""The entries of the writer's queue, and how they become a batch."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from typing import TypeAlias
 from .rows import Row
 from .store import Batch, Bookmark, Mark
 from .values import EventRow
-from .waiting import Waiter
+from .waiters import Waiter
 
 __all__ = ["Entry", "Item", "batch_of", "count_of"]
 
-Item: TypeAlias = Row | list[EventRow] | Mark | Bookmark | None  # None only waits for what came before it
-Entry: TypeAlias = tuple[Item, Waiter | None, int]  # the int counts bytes of what nobody waits for
+Item: TypeAlias = (
+    Row | list[EventRow] | Mark | Bookmark | None
+)  # None: a flush, which waits for what was queued before it
+Entry: TypeAlias = tuple[Item, Waiter | None, int]  # the int is the size in bytes, 0 where somebody waits
 
 
 def count_of(item: Item) -> int:
-    """Return how many records or events an item is."""
+    """Return how many records or events an item has."""
     return len(item) if isinstance(item, list) else 1
 
 
 def batch_of(entries: Iterable[Entry]) -> tuple[Batch, list[Waiter | None], list[Waiter | None]]:
-    """Sort entries into a batch; return with it who waits for its rows, position by position, and who for the rest."""
+    """Return a batch of the entries, the waiters of its rows (position by position), and the waiters of the rest."""
     batch, waiters, others = Batch(), [], []
     for item, waiter, _ in entries:
         if type(item) is tuple:

@@ -21,7 +21,7 @@ import attrs
 import orjson
 
 if TYPE_CHECKING:
-    from .reading import Reading
+    from .reader import JournalReader
 
 __all__ = ["FORMAT", "VERSION", "export"]
 
@@ -32,29 +32,29 @@ _EVENT: Final = b'{"kind":"event",%b\n'
 _Timed = tuple[int, int, int, bytes]  # at, events before messages, seq or offset, line
 
 
-def export(reading: Reading, session_id: str) -> Iterator[bytes]:
+def export(reader: JournalReader, session_id: str) -> Iterator[bytes]:
     """Yield the lines of a session, each with its newline, in constant memory. Raises JournalError."""
     yield _line({"format": FORMAT, "version": VERSION, "session_id": session_id})
-    for _, _, _, line in merge(_events(reading, session_id), _messages(reading, session_id)):
+    for _, _, _, line in merge(_events(reader, session_id), _messages(reader, session_id)):
         yield line
 
 
-def _events(reading: Reading, session_id: str) -> Iterator[_Timed]:
+def _events(reader: JournalReader, session_id: str) -> Iterator[_Timed]:
     latest = 0
-    for event in reading.events(session_id):
+    for event in reader.events(session_id):
         # A clock that goes back must not put an event before an earlier one.
         latest = max(latest, event.at)
         yield latest, 0, event.seq, _EVENT % event.body.removeprefix(b"{")
 
 
-def _messages(reading: Reading, session_id: str) -> Iterator[_Timed]:
+def _messages(reader: JournalReader, session_id: str) -> Iterator[_Timed]:
     latest = 0
-    for message in reading.messages(session_id):
+    for message in reader.messages(session_id):
         if message.body is None:
             continue
         latest = max(latest, message.accepted_at)
         value = attrs.asdict(message, recurse=False)
-        del value["fingerprint"]  # of what was asked for before transforms; it helps nobody elsewhere
+        del value["fingerprint"]  # a digest of the request before transforms: of no use outside of this journal
         value = {"kind": "message", "offset": value.pop("n"), "at": value.pop("accepted_at"), **value}
         yield latest, 1, message.n, _line(value)
 

@@ -1,8 +1,8 @@
-"""Saved conversations: what an agent needs to go on with one, kept beside the events of its session.
+"""Saved conversations: what an agent needs to resume one, kept beside the events of its session.
 
 Rows are only ever added: `begin` says what the session is, each later row adds messages in the agent framework's own
 form, and a replacement (a compaction) puts its messages in the place of all before it. They are records like others:
-in the audit chain, pruned like others, and left out where nobody asks for them.
+in the audit chain and pruned like others; queries leave them out unless they name the kind.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import attrs
 from .values import HISTORY, HISTORY_BEGIN, HISTORY_REPLACE, Record
 
 if TYPE_CHECKING:
-    from .reading import Reading
+    from .reader import JournalReader
 
 __all__ = ["SavedSession", "history_added", "history_begun", "history_replaced", "read_history", "saved_sessions"]
 
 
 @attrs.frozen
 class SavedSession:
-    """A session that can be gone on with. Times are in Unix ms; `about` is what `history_begun` was last given."""
+    """A session that can be resumed. Times are in Unix ms; `about` is the value last passed to `history_begun`."""
 
     id: str
     first_at: int
@@ -31,7 +31,7 @@ class SavedSession:
 
 
 def history_begun(session_id: str, at: int, about: Mapping[str, Any]) -> Record:
-    """Return the record that says what a session is: its title, folder, model. The last one counts."""
+    """Return the record that describes a session (title, folder, model); the last one counts. `at` is in Unix ms."""
     return Record(HISTORY, at, None, session_id, HISTORY_BEGIN, about)
 
 
@@ -45,10 +45,10 @@ def history_replaced(session_id: str, at: int, messages: Sequence[Any]) -> Recor
     return Record(HISTORY, at, None, session_id, HISTORY_REPLACE, {"messages": list(messages)})
 
 
-def read_history(reading: Reading, session_id: str) -> list[Any] | None:
+def read_history(reader: JournalReader, session_id: str) -> list[Any] | None:
     """Return the messages of a session in order; None when a part that is needed was pruned. Raises JournalError."""
     messages: list[Any] = []
-    for record in reading.records(kind=HISTORY, session_id=session_id, after_n=reading.last_replacement(session_id)):
+    for record in reader.records(kind=HISTORY, session_id=session_id, after_n=reader.last_replacement(session_id)):
         if record.ref == HISTORY_BEGIN:
             continue
         if record.data is None:
@@ -57,11 +57,11 @@ def read_history(reading: Reading, session_id: str) -> list[Any] | None:
     return messages
 
 
-def saved_sessions(reading: Reading) -> list[SavedSession]:
+def saved_sessions(reader: JournalReader) -> list[SavedSession]:
     """Return the sessions that were saved and not pruned, the latest last. Raises JournalError."""
     found = []
-    for session_id, first_at, last_at in reading.sessions_with_history():
-        begin = reading.records(kind=HISTORY, session_id=session_id, ref=HISTORY_BEGIN)
+    for session_id, first_at, last_at in reader.sessions_with_history():
+        begin = reader.records(kind=HISTORY, session_id=session_id, ref=HISTORY_BEGIN)
         about = None
         for record in begin:
             about = record.data

@@ -1,6 +1,6 @@
-"""The journal of one host: what its parts call to write things down, on a loop or without one.
+"""The journal of one host: what its other parts call to write records, messages and events, on a loop or without one.
 
-Lives from `open` until `close`. Who calls sees to it that nothing secret is written.
+That nothing secret is written is the caller's business.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from ally_plugins.contract.values.errors import JournalError
 
-from .reading import Reading
+from .reader import JournalReader
 from .rows import Row, problem_of, row_of, size_of
-from .schema import in_words
+from .schema import describe_error
 from .store import Bookmark, Mark, Store, now_ms
 from .values import (
     ACCEPTED,
@@ -29,7 +29,7 @@ from .values import (
     StoredMessage,
     encode,
 )
-from .waiting import BlockingWaiter
+from .waiters import BlockingWaiter
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _EVENT_BYTES: Final = 256  # what an event takes in memory beside its body, abou
 
 
 class Journal:
-    """Accepts records, messages and events, and writes them down in order.
+    """Accepts records, messages and events, and writes them to disk in order.
 
     Lives from `open` or `in_memory` until `close`. Every method may be called from any thread, but those that return a
     future only from a running loop.
@@ -60,28 +60,29 @@ class Journal:
         def open_store(*, create: bool = False) -> Store:
             return Store(path, head, create=create, durable=durable)
 
-        self.sources: Final[list[Callable[[], object]]] = []
-        """Called before something durable is queued, so that what came before it is queued before it."""
+        self.before_durable: Final[list[Callable[[], object]]] = []
+        """Functions that queue what they hold back (emitted events), called before something durable is queued, so that
+        the journal has both in the order in which they happened."""
         self._writer: Final = Writer(open_store(create=True), open_store)
-        self.reading: Final = Reading(path)
+        self.reader: Final = JournalReader(path)
         atexit.register(self.close_blocking)
 
     @classmethod
     def open(cls, path: Path, *, head: Path | None = None) -> Self:
         """Open the journal, or create it. `head` is `audit.head` beside it if not given.
 
-        Raises JournalError, in words, when it cannot be written, is something else, was written by a newer version, or
+        Raises JournalError when it cannot be written, is something else, was written by a newer version, or
         ends before what `audit.head` has seen.
         """
         try:
             return cls(path, head or path.with_name(HEAD_NAME))
         except (sqlite3.Error, OSError, JournalError) as error:
-            raise JournalError(in_words(error, path)) from error
+            raise JournalError(describe_error(error, path)) from error
 
     @classmethod
     def in_memory(cls) -> Self:
         """Open a journal that ends with the process: a file in a temporary folder, never waiting for the disk."""
-        import tempfile  # for tests and hosts without a home only; takes 10 ms
+        import tempfile  # here, since the import takes 10 ms and only tests and hosts without a home need it
 
         folder = tempfile.TemporaryDirectory(prefix="ally-journal-")
         journal = cls(Path(folder.name) / JOURNAL_NAME, Path(folder.name) / HEAD_NAME, durable=False)
@@ -95,7 +96,7 @@ class Journal:
 
     @property
     def reason(self) -> str | None:
-        """Why durable writes are refused, in words; None when they are not."""
+        """Why durable writes are refused; None when they are not."""
         return self._writer.reason
 
     @property
@@ -130,24 +131,28 @@ class Journal:
         return self._put(_message_row(message))
 
     def mark(self, ids: Sequence[str], state: SettledState, at: int) -> LoopFuture[None]:
-        """Settle messages that are pending; the others keep their state. `at` is in Unix ms. Raises JournalError."""
+        """Change the state of messages that are pending; the others keep theirs. `at` is in Unix ms.
+
+        Cancelling the future does not take it back. Raises JournalError, here or in the future.
+        """
         return self._put(Mark(tuple(ids), state, at))
 
     def mark_delivered(self, ids: Sequence[str], at: int) -> LoopFuture[None]:
-        """Mark messages as delivered, all or none. `at` is in Unix ms. Raises JournalError."""
+        """Mark messages as delivered, all or none; see `mark`. `at` is in Unix ms. Raises JournalError."""
         return self.mark(ids, "delivered", at)
 
     def put_bookmark(self, name: str, place: str) -> LoopFuture[None]:
-        """Keep under a name how far somebody has read, in the place of what was kept before. It is no record.
+        """Store under a name how far a reader has come, replacing what was stored before. It is no record of the chain.
 
-        On disk when the future has its result; `Reading.bookmark` reads it. Raises JournalError.
+        On disk when the future has its result, which cancelling does not take back; `JournalReader.bookmark` reads it.
+        Raises JournalError.
         """
         return self._put(Bookmark(name, place))
 
     def _put(self, item: Item) -> LoopFuture[Any]:
-        """Queue what somebody waits for, behind what the sources have."""
+        """Queue what somebody waits for, behind what `before_durable` queues."""
         future: LoopFuture[Any] = asyncio.get_running_loop().create_future()
-        for source in self.sources:
+        for source in self.before_durable:
             source()
         self._writer.put(item, future)
         return future
@@ -155,7 +160,8 @@ class Journal:
     async def prune(self, before: int) -> int:
         """Remove the content of what is older than `before` (Unix ms); return of how many records.
 
-        Pending messages stay, and so does what the chain needs. Runs between batches. Raises JournalError.
+        Pending messages stay, and so does what the chain needs. Runs between batches.
+        Cancelling stops the waiting; the pruning goes on. Raises JournalError.
         """
         at = now_ms()
         return int(await asyncio.wrap_future(self._writer.put_chore(lambda store: store.prune(before, at))))
@@ -165,7 +171,7 @@ class Journal:
         at = now_ms()
         return int(self._writer.put_chore(lambda store: store.prune(before, at)).result())
 
-    # --- soon: never waited for
+    # --- written soon: nobody waits for it
 
     def append_soon(self, record: Record, fold: Hashable = None) -> None:
         """Write a record within some 50 ms. Never blocks, never raises; counted in `lost` if it had to be dropped.
@@ -184,30 +190,33 @@ class Journal:
     def add_events(self, rows: Sequence[EventRow]) -> None:
         """Write events within some 50 ms, those of one session in the order given. Never blocks, never raises.
 
-        Who adds more than a disk can take (replay) awaits `flush` from time to time, or loses some, counted in `lost`:
-        64 MiB may wait, about 200,000 events.
+        A caller that adds more than a disk can take (replay) must await `flush` from time to time: at most 64 MiB wait,
+        about 200,000 events; more are dropped, and counted in `lost`.
         """
         if rows:
             self._writer.put_soon(list(rows), sum(len(row[5]) + _EVENT_BYTES for row in rows))
 
-    # --- reading what the bus must know
+    # --- what the bus looks up
 
     def find_key(self, plugin: str, key: str) -> StoredMessage | None:
         """Find the message that a plugin sent under an idempotency key. Some 15 µs. Raises JournalError."""
-        return self.reading.find_key(plugin, key)
+        return self.reader.find_key(plugin, key)
 
     def pending(self, session_id: str) -> list[StoredMessage]:
         """Return the messages of a session that are still pending, in order. Raises JournalError."""
-        return self.reading.pending(session_id)
+        return self.reader.pending(session_id)
 
     def last_seq(self, session_id: str) -> int:
         """Return the `seq` of the last event of a session that is on disk; 0 when there is none."""
-        return self.reading.last_seq(session_id)
+        return self.reader.last_seq(session_id)
 
     # --- the end
 
     async def flush(self) -> None:
-        """Wait until everything that was queued before is on disk. Raises JournalError when that failed."""
+        """Wait until everything that was queued before is on disk. Raises JournalError when that failed.
+
+        Cancelling stops the waiting; what is queued is written all the same.
+        """
         self._writer.release_folds()
         await self._put(None)
 
@@ -219,12 +228,16 @@ class Journal:
         waiter.result()
 
     async def close(self) -> None:
-        """Write what is queued and `audit.head`, and let go of thread and files. May be called again."""
+        """Write what is queued and `audit.head`, then end the thread and close the files. May be called again.
+
+        Cancelling stops the waiting; the closing goes on in its thread.
+        """
         await asyncio.to_thread(self.close_blocking)
 
     def close_blocking(self) -> None:
         """Do what `close` does, for a thread that runs no loop."""
-        self.reading.close()  # first, since only a last connection that may write folds the WAL in
+        # First: the last connection folds the write-ahead log in, and this one, read-only, could not.
+        self.reader.close()
         self._writer.close()
         self._writer.join()
         atexit.unregister(self.close_blocking)

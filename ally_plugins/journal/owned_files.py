@@ -1,12 +1,12 @@
-"""Files of the home, looked at before they are used: what opens any of them, and checks what SQLite will open.
+"""Files of the home, checked before they are used: opens any of them, and checks what SQLite will open by itself.
 
-What else lies in a file's place is told with the way out, and never waited for. What counts as trusted is decided in
-`policy.owned_files`. It stands beside the journal, the lowest room that opens files.
+A pipe, a device or another user's file in a file's place is an error that says the way out, and never blocks. What
+counts as trusted is decided in `policy.owned_files`. It lives in `journal`, the lowest package that opens files.
 """
 
 from __future__ import annotations
 
-# Strings and `os` all the way: a start opens a dozen of them, and pathlib costs as much as the calls.
+# Strings and `os`, no pathlib: a start opens a dozen files, and building the paths would cost as much as the calls.
 # ruff: noqa: PTH116
 import os
 from typing import TYPE_CHECKING, Final
@@ -63,7 +63,9 @@ def open_file(path: str | Path, flags: int, *, follow: bool = False, is_own: boo
     meanwhile.
     """
     name, me = os.fspath(path), acting_as() if is_own else None
-    _check(name, follow=follow, me=None)  # for its words, since an open has others for a link; one may also be made
+    _check(
+        name, follow=follow, me=None
+    )  # first, since `open` reports a link as ELOOP and cannot say what to do; a missing file may be created
     descriptor = os.open(name, flags | _FLAGS | _NEVER_WAIT | (0 if follow else _NO_LINK), 0o600)
     try:
         _refuse(fault_of(name, os.fstat(descriptor), me))

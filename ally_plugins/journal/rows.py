@@ -1,4 +1,4 @@
-"""From a value to what is inserted, and from a row of the table `records` to a value."""
+"""Conversions between values and rows of the table `records`, both ways."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def row_of(record: Record) -> Row:
 
 
 def problem_of(at: Any, *texts: Any) -> str | None:
-    """Say which column would not come back as it is hashed: SQLite turns True into 1, and 5 into '5'."""
+    """Return why SQLite would not store the value that is hashed (True becomes 1, 5 '5'); None when it would."""
     if type(at) is not int:
         return f"the time of a journal record is of the type {type(at).__name__}, expected Unix ms"
     if _TEXT.issuperset(map(type, texts)):
@@ -58,7 +58,7 @@ def size_of(row: Row) -> int:
 
 
 def record_from_row(row: tuple[Any, ...]) -> StoredRecord:
-    """Build a record from RECORD_COLUMNS. A block of events has no `data`: ask for its events."""
+    """Build a record from RECORD_COLUMNS. A block of events has no `data`; read it with `JournalReader.events`."""
     n, at, kind, plugin, session_id, ref, key, data, hash_ = row
     value = orjson.loads(data) if isinstance(data, str) else None
     return StoredRecord(n, at, kind, plugin, session_id, ref, key, value, hash_.hex())

@@ -1,4 +1,4 @@
-"""The journal's file: its tables, how it is opened, and what SQLite's errors mean to an operator."""
+"""The journal's file: its tables, how it is opened, and SQLite's errors as texts for an operator."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ally_plugins.contract.values.errors import JournalError
 
 from .owned_files import check_file
 
-__all__ = ["BOOKMARK", "BUSY_TIMEOUT_S", "VERSION", "connect", "connect_read_only", "in_words", "read_chain_id"]
+__all__ = ["BOOKMARK", "BUSY_TIMEOUT_S", "VERSION", "connect", "connect_read_only", "describe_error", "read_chain_id"]
 
-# 2: events have the names of `on_event`. What was written before is read as it stands; a program that knows only
-# version 1 would find nobody's calls in the new ones, and pass over them for durable subscriptions.
+# 2: events have the names of `on_event`. Older journals are read as they are; a program of version 1 would not
+# find the names that it looks for in new events, and skip them for durable subscriptions: it must refuse the file.
 VERSION: Final = 2
 # How long a writer waits for another host's batch; SQLite's own default in Python, and what most programs use.
 BUSY_TIMEOUT_S: Final = 5.0
@@ -46,7 +46,7 @@ _ADDED: Final = (
 def connect(path: Path, *, create: bool, durable: bool = True) -> sqlite3.Connection:
     """Open the journal for writing. Creates it, readable by its owner only, when it is not there and `create` says so.
 
-    Raises sqlite3.Error or OSError as they come (see `in_words`), JournalError when the file is something else.
+    Raises sqlite3.Error or OSError as they come (see `describe_error`), JournalError when the file is no journal.
     """
     check_files(path)
     if create:
@@ -71,9 +71,9 @@ def connect(path: Path, *, create: bool, durable: bool = True) -> sqlite3.Connec
 
 
 def check_files(path: Path, *, is_own: bool = True) -> None:
-    """See what SQLite would open. Raises JournalError for what is no file, which it would wait for, or is not ours.
+    """Check every file that SQLite would open. Raises JournalError for one that is no regular file, or not this user's.
 
-    The journal may be a link, to a disk with more room; what SQLite lays beside it may not.
+    SQLite would block on a pipe. The journal may be a link, to a disk with more room; its -wal and the like may not.
     """
     real = Path(os.path.realpath(path))
     for file in (path, *(real.with_name(real.name + suffix) for suffix in _BESIDE)):
@@ -145,7 +145,7 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Open the journal for reading only; it may be written meanwhile. Raises JournalError in words."""
+    """Open the journal for reading only; another process may write it meanwhile. Raises JournalError."""
     check_files(path, is_own=False)
     uri = path.absolute().as_uri()
     try:
@@ -155,9 +155,9 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
         if path.exists() and not path.with_name(path.name + "-wal").exists():
             with suppress(sqlite3.Error):
                 return _try_read_only(f"{uri}?mode=ro&immutable=1", path)
-        raise JournalError(in_words(error, path)) from error
+        raise JournalError(describe_error(error, path)) from error
     except sqlite3.Error as error:
-        raise JournalError(in_words(error, path)) from error
+        raise JournalError(describe_error(error, path)) from error
 
 
 def _try_read_only(uri: str, path: Path) -> sqlite3.Connection:
@@ -176,7 +176,7 @@ def _check_application(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def read_chain_id(connection: sqlite3.Connection) -> str:
-    """Return the chain's id. Raises JournalError when it is not there."""
+    """Return the chain's id. Raises JournalError when the journal has none."""
     with closing(connection.execute("SELECT value FROM meta WHERE name = 'chain'")) as rows:
         row = rows.fetchone()
     if row is None:
@@ -184,21 +184,21 @@ def read_chain_id(connection: sqlite3.Connection) -> str:
     return str(row[0])
 
 
-def in_words(error: Exception, path: Path) -> str:
-    """Say what an error means for the journal at `path`, and the way out."""
+def describe_error(error: Exception, path: Path) -> str:
+    """Return what an error means for the journal at `path`, and what the operator can do about it."""
     where = repr(str(path))
     name = getattr(error, "sqlite_errorname", "") or ""
     if isinstance(error, JournalError):
         return str(error)
-    for prefix, text in _WORDS.items():
+    for prefix, text in _ERROR_TEXTS.items():
         if name.startswith(prefix):
             return text.format(where)
     if isinstance(error, PermissionError):
-        return _WORDS["SQLITE_READONLY"].format(where)
+        return _ERROR_TEXTS["SQLITE_READONLY"].format(where)
     return f"the journal {where} cannot be written: {str(error) or type(error).__name__}"
 
 
-_WORDS: Final = {
+_ERROR_TEXTS: Final = {
     "SQLITE_FULL": "the disk that holds the journal {} is full; make room, and the journal goes on by itself",
     "SQLITE_READONLY": "the journal {} cannot be written; give its file and folder back to this user",
     "SQLITE_CANTOPEN": "the journal {} cannot be opened; check that its file and folder exist and belong to this user",

@@ -1,4 +1,4 @@
-"""One connection that writes: a batch becomes one transaction. Knows no threads and no futures."""
+"""The one connection that writes: a batch becomes one transaction. Threads and futures are left to `writer`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import orjson
 
 from ally_plugins.contract.values.errors import JournalError
 
+from .audit_head import check_head, read_head, write_head
 from .chain import Head, digest_of, encode_block, genesis, link
-from .headfile import check_head, read_head, write_head
 from .rows import MESSAGE_COLUMNS, Row, message_from_row, problem_of
 from .schema import BOOKMARK, connect, read_chain_id
 from .values import EVENTS, JOURNAL, NEVER_PRUNED, PRUNED, SETTLED, EventRow, StoredMessage, encode
@@ -50,7 +50,7 @@ class Mark:
 
 @attrs.frozen
 class Bookmark:
-    """How far somebody has read. It is no record: what it says changes all the time and proves nothing."""
+    """How far a reader has come. No record of the chain: it changes all the time and proves nothing."""
 
     name: str
     place: str
@@ -68,10 +68,10 @@ class Batch:
 
 @attrs.frozen
 class Written:
-    """What became of a batch.
+    """The outcome of a batch.
 
-    `first` is the number of its first row; those after it follow. `duplicates` has the rows whose key was there before,
-    by position: the message that has it, or the position of the row in this batch that has it now.
+    `first` is the record number of its first row; those after it follow. `duplicates` has the rows that were not
+    written, since their key was taken, by position: the stored message, or the position of the earlier row in it.
     """
 
     first: int
@@ -95,26 +95,26 @@ _INSERTS: Final = {count: _insert(count) for count in _SIZES}
 
 
 class Store:
-    """The writing side of one journal file. Lives until `close`; used by one thread."""
+    """Writes one journal file. Lives until `close`; used by one thread."""
 
     def __init__(self, path: Path, head_path: Path, *, create: bool, durable: bool = True) -> None:
         self.path: Final = path
         self.head_path: Final = head_path
-        there = read_head(head_path)  # before the journal's own, which another host may move on meanwhile
+        recorded = read_head(head_path)  # before the journal's own head, which another host may advance meanwhile
         self._db: Final = connect(path, create=create, durable=durable)
         try:
             self._chain: Final = read_chain_id(self._db)
             self._identity: Final = _identity(path)
             self.head: Head = self._read_head()
-            check_head(head_path, there, self._hash_at, self.head)
-            if there is None:
+            check_head(head_path, recorded, self._hash_at, self.head)
+            if recorded is None:
                 self._begin_head()
         except BaseException:
             self._db.close()
             raise
 
     def _begin_head(self) -> None:
-        # It is there from the first moment, so that a missing one always means that somebody took it away.
+        # Written at once, so that a missing file always means that somebody removed it.
         if self.head.n:
             note: Row = (now_ms(), JOURNAL, None, None, None, None, encode({"state": "head_missing"}), None)
             self.write(Batch([note]))
@@ -127,9 +127,10 @@ class Store:
     def write(self, batch: Batch) -> Written:
         """Write a batch in one transaction: all of it is on disk afterwards, or nothing.
 
-        The head that we know is taken for true: n is the primary key, so that a batch of another process shows as a
-        conflict, and only then is the head read again, under the write lock. What fits into one statement commits
-        with it: one sqlite3_step instead of three, and each has to win the GIL back from the loop thread.
+        Builds on the head of the last write without reading it again: `n` is the primary key, so that a batch which
+        another process wrote meanwhile shows as a conflict, and only then is the head read, under the write lock. What
+        fits into one statement is committed by it (no BEGIN and COMMIT): one sqlite3_step instead of three, each of
+        which has to win the GIL back from the loop's thread.
         """
         self._check_in_place()
         rows = [*batch.rows, *_blocks(batch.events)]
@@ -151,7 +152,7 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             written = self._write(rows, batch.marks)
-            self._place(batch.bookmarks)
+            self._write_bookmarks(batch.bookmarks)
             self._db.execute("COMMIT")
         except BaseException:
             self.head = head
@@ -213,17 +214,17 @@ class Store:
     def _mark(self, mark: Mark) -> None:
         """Settle messages that are still pending, and record exactly those, so that `verify` can compare."""
         ids = orjson.dumps(list(mark.ids)).decode()
-        still = "ref IN (SELECT value FROM json_each(?)) AND kind = 'message' AND state = 'pending'"
-        found = self._db.execute(f"SELECT ref, session_id FROM records WHERE {still} ORDER BY n", (ids,)).fetchall()  # noqa: S608
+        pending = "ref IN (SELECT value FROM json_each(?)) AND kind = 'message' AND state = 'pending'"
+        found = self._db.execute(f"SELECT ref, session_id FROM records WHERE {pending} ORDER BY n", (ids,)).fetchall()  # noqa: S608
         if not found:
             return
-        self._db.execute(f"UPDATE records SET state = ?, settled_at = ? WHERE {still}", (mark.state, mark.at, ids))  # noqa: S608
+        self._db.execute(f"UPDATE records SET state = ?, settled_at = ? WHERE {pending}", (mark.state, mark.at, ids))  # noqa: S608
         sessions = {session for _, session in found}
         session_id = sessions.pop() if len(sessions) == 1 else None
         content = orjson.dumps({"state": mark.state, "ids": [ref for ref, _ in found]})
         self._append([(mark.at, SETTLED, None, session_id, None, None, content, None)])
 
-    def _place(self, bookmarks: Iterable[Bookmark]) -> None:
+    def _write_bookmarks(self, bookmarks: Iterable[Bookmark]) -> None:
         for bookmark in bookmarks:
             row = (BOOKMARK + bookmark.name, bookmark.place)
             self._db.execute(
@@ -231,9 +232,9 @@ class Store:
             )
 
     def prune(self, before: int, at: int) -> Iterator[int]:
-        """Remove the content of what is older than `before` (Unix ms); yield of how many records, some at a time.
+        """Remove the content of what is older than `before` (Unix ms); yield how many records each step has pruned.
 
-        The record that allows it comes first, so that an interrupted prune verifies too. Pending messages stay.
+        The record that announces it is written first, so that an interrupted prune verifies too. Pending messages stay.
         """
         self.write(Batch([(at, PRUNED, None, None, None, None, encode({"before": before}), None)]))
         last = self.head.n
@@ -260,7 +261,7 @@ class Store:
         return bytes(row[0]) if row else None
 
     def _check_in_place(self) -> None:
-        # A deleted file can be written for ever on POSIX, and nothing of it is found again.
+        # On POSIX a deleted file can be written on without an error, and all of it would be lost.
         try:
             in_place = _identity(self.path) == self._identity
         except OSError:

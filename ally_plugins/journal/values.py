@@ -13,7 +13,7 @@ import orjson
 
 from ally_plugins.contract.values.errors import JournalError
 
-from .oldevents import in_one_form
+from .version_1 import upgrade_event
 
 __all__ = [
     "ACCEPTED",
@@ -60,7 +60,7 @@ EventRow: TypeAlias = tuple[str, int, int, str, str | None, bytes]
 
 @attrs.frozen
 class Record:
-    """One thing to write down. `at` is in Unix ms, `ref` the id that `explain` finds it by."""
+    """One record to be written. `at` is in Unix ms, `ref` the id by which `explain` finds it."""
 
     kind: str
     at: int
@@ -71,11 +71,11 @@ class Record:
 
 
 class PendingMessage(NamedTuple):
-    """A message that passed the gate, not yet on disk. A named tuple, since making one is on the path of every message.
+    """A message that passed the gates and is not yet on disk. A named tuple, the cheapest to make: one a message.
 
     `body` is what the conversation gets (role, content, metadata), after transforms. `key` is the plugin's idempotency
-    key; `fingerprint` says what was asked for under it, before transforms, so that a repetition can be told from a
-    conflict. `cause` is the id of the event whose hook sent it.
+    key; `fingerprint` is a digest of the request under it, before transforms, so that a retry can be distinguished from
+    another message under the same key. `cause` is the id of the event whose hook sent it.
     """
 
     id: str
@@ -93,7 +93,7 @@ class PendingMessage(NamedTuple):
 
 @attrs.frozen
 class StoredMessage:
-    """A message as the journal has it. `n` is its offset; `body` is None once it is pruned; times are in Unix ms."""
+    """A message as it is stored. `n` is its offset; `body` is None once it is pruned; times are in Unix ms."""
 
     n: int
     id: str
@@ -113,7 +113,7 @@ class StoredMessage:
 
 @attrs.frozen
 class StoredRecord:
-    """A record as the journal has it. `data` is None once it is pruned; `hash` is its place in the chain, as hex."""
+    """A record as it is stored. `data` is None once it is pruned; `hash` is its place in the chain, as hex."""
 
     n: int
     at: int
@@ -128,7 +128,7 @@ class StoredRecord:
 
 @attrs.frozen
 class StoredEvent:
-    """An event as the journal has it; `n` is the record that covers it, `written` the JSON that was handed in."""
+    """An event as it is stored; `n` is the record that covers it, `written` the JSON that was handed in."""
 
     n: int
     session_id: str
@@ -146,7 +146,7 @@ class StoredEvent:
     @property
     def body(self) -> bytes:
         """The event as JSON: the params of `on_event`, also where an older journal has other names."""
-        return in_one_form(self.written)
+        return upgrade_event(self.written)
 
     def value(self) -> Any:
         """Return the parsed body."""
@@ -170,7 +170,7 @@ def _plain(value: Any) -> Any:
 
 
 def encode(value: Any) -> bytes:
-    """Encode to JSON. Raises JournalError, with what was found, for what JSON cannot say."""
+    """Encode to JSON. Raises JournalError, with what was found, for what JSON cannot represent."""
     try:
         return orjson.dumps(value, default=_plain)
     except (TypeError, RecursionError) as error:

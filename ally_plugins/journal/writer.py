@@ -1,7 +1,8 @@
 """The thread that owns the writing connection: group commit, what may wait, and what happens when the disk fails.
 
-It takes whatever is queued when it becomes free; there is no linger for what somebody waits for. Callers that wake
-together are one batch by themselves, since the thread gets the GIL when the loop has run them all.
+Whenever it becomes free it takes all that is queued, without waiting for more where somebody waits for the result.
+Coroutines that queue something in one turn of the loop still share a batch: the thread gets the GIL once they all have
+run.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ import orjson
 
 from ally_plugins.contract.values.errors import JournalError
 
-from .apart import is_of_the_disk, write_apart
+from .audit_head import write_head
 from .entries import Entry, Item, batch_of, count_of
-from .folding import Folds
-from .headfile import write_head
+from .folds import Folds
 from .rows import Row, row_of, size_of
-from .schema import in_words
+from .salvage import is_disk_failure, write_one_by_one
+from .schema import describe_error
 from .store import Store, now_ms
 from .values import JOURNAL, Record
-from .waiting import BlockingWaiter, Waiter, outcomes_of, settle
+from .waiters import BlockingWaiter, Waiter, pair_outcomes, resolve
 
 __all__ = ["Writer"]
 
@@ -73,12 +74,15 @@ class Writer:
     # --- called by any thread
 
     def put(self, item: Item, waiter: Waiter) -> None:
-        """Queue what somebody waits for. Raises JournalError at once while the disk fails, and after `close`."""
+        """Queue what somebody waits for; `waiter` gets its result.
+
+        Raises JournalError at once while the disk fails, and after `close`.
+        """
         if self.reason is not None:
             raise JournalError(self.reason)
         self._queue.append((item, waiter, 0))
         if self._has_ended:
-            self._refuse_left()
+            self._fail_remaining()
         # The writer clears the flag before it drains the queue, so whoever finds it set is drained with the others.
         if not self._urgent:
             self._urgent = True
@@ -109,7 +113,7 @@ class Writer:
             self._wake.set()
 
     def release_folds(self) -> None:
-        """Queue what was folded until now."""
+        """Queue the records that were folded until now, whether or not they are due."""
         with self._lock:
             records = self._folds.take()
         for record in records:
@@ -121,19 +125,22 @@ class Writer:
                 self.put_soon(row, size_of(row))
 
     def note_lost(self, error: Exception) -> None:
-        """Count a record that cannot be written at all."""
+        """Log and count a record that cannot be written at all."""
         _log.error("%s", error)
         with self._lock:
             self.lost += 1
 
     def put_chore(self, steps: Callable[[Store], Iterator[int]]) -> BlockingWaiter:
-        """Run a generator between batches, a step at a time; its sum is the result."""
+        """Run a generator on the writing thread, one step between two batches; the result is the sum of what it yields.
+
+        Raises JournalError at once while the disk fails, and after `close`.
+        """
         if self.reason is not None:
             raise JournalError(self.reason)
         waiter = BlockingWaiter()
         self._chores.append((self._steps(steps), waiter, [0]))
         if self._has_ended:
-            self._refuse_left()
+            self._fail_remaining()
         self._urgent = True
         self._wake.set()
         return waiter
@@ -178,7 +185,7 @@ class Writer:
             self._wake.wait(timeout)
 
     def _timeout(self) -> float | None:
-        """Return the seconds until there is something to do; None when only a caller can bring it."""
+        """Return the seconds until there is something to do; None when nothing is due until something is queued."""
         if self._closing:
             return 0
         now = time.monotonic()
@@ -223,7 +230,7 @@ class Writer:
         return entries
 
     def _opened(self, entries: list[Entry]) -> Store:
-        """Return the store; after a failure open it anew, and write down what happened meanwhile."""
+        """Return the store; after a failure open it anew, and add a record of the failure to `entries`."""
         if self._store is None:
             self._store = self._reopen()
         if self.reason is not None or self.lost > self._reported_lost:
@@ -238,13 +245,13 @@ class Writer:
         try:
             written = store.write(batch)
         except Exception as error:
-            if is_of_the_disk(error):
+            if is_disk_failure(error):
                 raise
-            for size in write_apart(store, entries, self.note_lost):
+            for size in write_one_by_one(store, entries, self.note_lost):
                 with self._lock:
                     self._soon_bytes -= size
         else:
-            settle(outcomes_of(store, written, *waiters))
+            resolve(pair_outcomes(store, written, *waiters))
         self._succeed(entries, lost)
 
     def _succeed(self, entries: Iterable[Entry], lost: int) -> None:
@@ -260,17 +267,17 @@ class Writer:
             self._soon_bytes -= sum(entry[2] for entry in entries)
 
     def _fail(self, entries: Sequence[Entry], error: Exception) -> None:
-        """Tell the callers in words, keep what nobody waits for, and open the file anew next time."""
-        reason = in_words(error, self._path)
+        """Fail all waiters, keep in the queue what nobody waits for, and have the next cycle open the file anew."""
+        reason = describe_error(error, self._path)
         if self.reason != reason:
             _log.error("%s", reason)
         self.reason, self._failed_at = reason, time.monotonic()
         queued = [*entries, *(self._queue.popleft() for _ in range(len(self._queue)))]
         self._queue.extendleft(entry for entry in reversed(queued) if entry[2])
         failure = JournalError(reason)
-        settle([(entry[1], failure) for entry in queued])
+        resolve([(entry[1], failure) for entry in queued])
         while self._chores:
-            settle([(self._chores.popleft()[1], failure)])
+            resolve([(self._chores.popleft()[1], failure)])
         self._close_store()
 
     def _write_head(self, store: Store, *, is_idle: bool) -> None:
@@ -281,7 +288,7 @@ class Writer:
         try:
             write_head(store.head_path, store.head, sync=is_idle)
         except (OSError, JournalError) as error:
-            # It may lag; the next one is tried in 50 ms.
+            # `audit.head` may lag behind the journal; the next cycle tries again, in 50 ms.
             if not self._head_fails:
                 _log.warning("cannot write %s: %s", store.head_path, error)
             self._head_fails = True
@@ -295,29 +302,29 @@ class Writer:
             total[0] += next(steps)
         except StopIteration:
             self._chores.popleft()
-            settle([(waiter, total[0])])
+            resolve([(waiter, total[0])])
         except (sqlite3.Error, OSError, JournalError) as error:
             self._fail((), error)
 
     def _finish(self) -> None:
-        """Write the head a last time, fail what came too late, and close."""
+        """Write the head a last time, fail what was queued too late, and close the file."""
         if self._store is not None:
             self._head_written_at = 0.0
             self._write_head(self._store, is_idle=True)
         self.reason = self.reason or "the journal is closed"
         self._has_ended = True
-        self._refuse_left()
+        self._fail_remaining()
         self._close_store()
 
-    def _refuse_left(self) -> None:
-        """Fail what is left when the thread ends; whoever queues something at that moment does it as well."""
+    def _fail_remaining(self) -> None:
+        """Fail what is queued when the thread has ended; `put` calls it too, since its entry may come just after."""
         failure = JournalError(self.reason or "the journal is closed")
         with self._lock:
             left = [self._queue.popleft() for _ in range(len(self._queue))]
             chores = [self._chores.popleft() for _ in range(len(self._chores))]
             self.lost += sum(count_of(entry[0]) for entry in left if entry[2])
-        settle([(entry[1], failure) for entry in left])
-        settle([(chore[1], failure) for chore in chores])
+        resolve([(entry[1], failure) for entry in left])
+        resolve([(chore[1], failure) for chore in chores])
 
     def _close_store(self) -> None:
         store, self._store = self._store, None
@@ -325,4 +332,4 @@ class Writer:
             try:
                 store.close()
             except sqlite3.Error as error:
-                _log.warning("%s", in_words(error, self._path))
+                _log.warning("%s", describe_error(error, self._path))

@@ -174,7 +174,7 @@ def test_one_conversation_is_found_again_by_another_host_with_what_waited_in_it(
         assert plugin_texts(model_server.requests[-1].texts) == ["[plugin witness] keep it up"]
 
     go(main())
-    with Journal.open(home / "journal.db").reading as reading:
+    with Journal.open(home / "journal.db").reader as reading:
         assert [message.state for message in reading.messages("the same")] == ["delivered"]
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from ally_plugins.catalog.registry import Registry
 from ally_plugins.journal.histories import read_history, saved_sessions
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 
 from ..chat.terminal import CTRL_C, CTRL_D, ENTER, Terminal  # noqa: TID252 - tests are no installed package
 from .model_server import PATIENCE, ModelServer, Reply
@@ -225,7 +225,7 @@ def test_nothing_that_the_agent_started_outlives_it_however_it_ends(
 
 def saved(person: Person) -> str:
     """Return what is saved of the only session."""
-    with Reading(person.home.journal_file) as reading:
+    with JournalReader(person.home.journal_file) as reading:
         (session,) = saved_sessions(reading)
         return str(read_history(reading, session.id))
 
@@ -363,7 +363,7 @@ def test_the_agent_with_its_plugins_on_a_server_of_ones_own(person: Person, mode
     assert "secret-guard" in chat.prompt()
     left(chat)
     assert {"remember", "recall"} <= set(model_server.requests[0].tools)
-    with Reading(person.home.journal_file) as reading:
+    with JournalReader(person.home.journal_file) as reading:
         (session,) = saved_sessions(reading)
         decisions = [event.value()["event_data"] for event in reading.events(session.id, type="DECISION")]
     (denied,) = [decision for decision in decisions if decision["verdict"] == "deny"]

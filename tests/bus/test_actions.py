@@ -76,7 +76,7 @@ def test_decorators_and_calls_at_run_time_take_the_same_way() -> None:
                 with pytest.raises(ArgumentsError, match="times"):
                     await host.call_tool(name, {"text": "abc", "times": "twice"})
             await host.journal.flush()
-            kept = [record.ref for record in host.journal.reading.records() if record.kind == "registration"]
+            kept = [record.ref for record in host.journal.reader.records() if record.kind == "registration"]
             assert kept == ["decorated:count", "decorated:stats", "late:count", "late:do"]
 
     go(main())
@@ -340,7 +340,7 @@ def test_an_action_runs_for_the_person_and_is_announced_and_written_down() -> No
             with pytest.raises(ArgumentsError):
                 await session.request_action("p:stats", {"detail": "yes"})
             await host.journal.flush()
-            kept = [r.data for r in host.journal.reading.records() if r.kind == "action" and r.data]
+            kept = [r.data for r in host.journal.reader.records() if r.kind == "action" and r.data]
             assert [(data["action"], data["requested_by"]) for data in kept][:2] == [
                 ("stats", "person"), ("compact", "agent"),
             ]  # fmt: skip
@@ -451,8 +451,8 @@ def test_how_an_action_ended_is_written_down() -> None:
             with pytest.raises(ToolCallError, match="no such thing"):
                 await session.request_action("bad")
             await host.journal.flush()
-            asked = {record.ref for record in host.journal.reading.records(kind="action")}
-            ended = list(host.journal.reading.records(kind="action_end"))
+            asked = {record.ref for record in host.journal.reader.records(kind="action")}
+            ended = list(host.journal.reader.records(kind="action_end"))
             assert {record.ref for record in ended} == asked
             return [record.data for record in ended]
 

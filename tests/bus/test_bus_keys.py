@@ -316,7 +316,7 @@ def test_a_flood_of_refusals_is_counted_one_by_one_and_written_folded(tmp_path: 
                 await plugin.ally.add_message("user", "the next second")
             assert host.plugins["p"].counts.refused == {"permission": 2_001, "validation": 1}
             await host.journal.flush()
-            records = [record for record in host.journal.reading.records() if record.kind == "refusal"]
+            records = [record for record in host.journal.reader.records() if record.kind == "refusal"]
             found = {(r.data["call"], r.data["reason"], r.at, r.data["count"]) for r in records if r.data}
             assert found == {
                 ("add_message", "permission", 5_000, 1_000),

@@ -274,7 +274,7 @@ def test_context_reads_are_written_down_folded() -> None:
                 session.emit(ToolCallStart(tool_name="bash"))
                 await plugin.ally.get_context(["todos"])
             await host.journal.flush()
-            reads = [record for record in host.journal.reading.records() if record.kind == "context_read"]
+            reads = [record for record in host.journal.reader.records() if record.kind == "context_read"]
             assert sum(record.data["count"] for record in reads if record.data) == 50
             assert len(reads) <= 3
 

@@ -16,7 +16,7 @@ import pytest
 
 from ally_plugins.journal.audit import verify
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 
 CHILD = Path(__file__).with_name("durability_child.py")
 
@@ -39,7 +39,7 @@ def killed_after(home: Path, round_: int, last: int, lines: int) -> list[str]:
 
 def check(home: Path, accepted: dict[str, str]) -> None:
     """Every message that was acknowledged is in the journal, once, and nothing is in the conversation twice."""
-    with Reading(home / "journal.db") as reading:
+    with JournalReader(home / "journal.db") as reading:
         stored = {message.id: message for message in reading.messages("s")}
     contents = [message.body["content"] for message in stored.values() if message.body]
     assert len(set(contents)) == len(contents), "one key, two messages"
@@ -123,7 +123,7 @@ def test_two_hosts_on_one_home_keep_one_chain_and_one_set_of_keys(tmp_path: Path
     assert all(len(ids) == 1 for ids in keys.values())
     report = verify(tmp_path / "journal.db")
     assert report.problem is None, report.problem
-    with Reading(tmp_path / "journal.db") as reading:
+    with JournalReader(tmp_path / "journal.db") as reading:
         messages = [message for name in "ab" for message in reading.messages(f"s-{name}")]
     assert len({message.id for message in messages}) == len(messages) == 80 + 2 * 320
     assert {message.state for message in messages} == {"delivered"}

@@ -50,7 +50,7 @@ def test_a_task_starts_tells_of_its_progress_survives_turns_and_has_a_result() -
             assert await task.result() == "the result"
             assert (task.state, task.cancel()) == ("done", False)
             await host.journal.flush()
-            kinds = [(r.kind, r.ref) for r in host.journal.reading.records() if r.kind.startswith("task")]
+            kinds = [(r.kind, r.ref) for r in host.journal.reader.records() if r.kind.startswith("task")]
             assert kinds == [("task", task.id), ("task_end", task.id)]
 
     go(main())

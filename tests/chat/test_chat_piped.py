@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins.journal.histories import read_history, saved_sessions
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def journal_types(person: Person) -> list[str]:
-    with Reading(person.home.journal_file) as reading:
+    with JournalReader(person.home.journal_file) as reading:
         (session,) = reading.sessions()
         return [event.type for event in reading.events(session.id)]
 
@@ -255,7 +255,7 @@ def test_a_full_context_is_told_and_shortened_and_the_session_goes_on_from_there
     refs = [json.loads(record)["id"] for record in records]
     assert refs.count("history:begin") == 1
     assert "history:replace" in refs
-    with Reading(person.home.journal_file) as reading:
+    with JournalReader(person.home.journal_file) as reading:
         (saved,) = saved_sessions(reading)
         left = read_history(reading, saved.id)
     assert left is not None

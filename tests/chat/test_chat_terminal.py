@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ally_plugins.journal.histories import read_history, saved_sessions
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 
 from .terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER
 
@@ -96,7 +96,7 @@ def test_ctrl_c_stops_the_turn_and_not_the_program(person: Person) -> None:
     chat.expect("so does Ctrl-D\n>")
     chat.press(CTRL_C)
     assert chat.wait() == 0
-    with Reading(person.home.journal_file) as reading:
+    with JournalReader(person.home.journal_file) as reading:
         (saved,) = saved_sessions(reading)
         assert "I am still here" in str(read_history(reading, saved.id))
 
@@ -210,7 +210,7 @@ def test_the_terminal_is_closed_and_nothing_is_lost_or_left_behind(helped: Perso
     chat.expect("* run_command")
     chat.hang_up()
     assert chat.child.wait(timeout=60) == 130
-    with Reading(helped.home.journal_file) as reading:
+    with JournalReader(helped.home.journal_file) as reading:
         (saved,) = saved_sessions(reading)
         assert "before" in str(read_history(reading, saved.id))
         assert "SESSION_END" in [event.type for event in reading.events(saved.id)]
@@ -231,7 +231,7 @@ def test_two_chats_on_one_home_never_mix_and_a_session_is_open_once(
     assert "is open in another chat" in error
     left(one)
     left(two)
-    with Reading(person.home.journal_file) as reading:
+    with JournalReader(person.home.journal_file) as reading:
         found = [str(read_history(reading, session_id)) for session_id in ids]
     assert [("from one" in text, "from two" in text) for text in found] in (
         [(True, False), (False, True)],

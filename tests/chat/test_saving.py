@@ -41,7 +41,7 @@ def said(text: str) -> list[ModelMessage]:
 
 def rows(journal: Journal) -> list[tuple[str | None, int]]:
     journal.flush_blocking()
-    records = journal.reading.records(kind="history")
+    records = journal.reader.records(kind="history")
     return [(record.ref, len((record.data or {}).get("messages", ()))) for record in records]
 
 

@@ -15,7 +15,7 @@ from ally_plugins.cli.shell.times import parse_since
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import Record, StoredRecord
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def test_export_writes_what_the_journal_has(spoken: Operator) -> None:
     session = message_of(spoken)["session_id"]
     out = spoken.site / "out.jsonl"
     done = spoken.ask("export", session, "--out", str(out))
-    with Reading(spoken.home.journal_file) as reading:
+    with JournalReader(spoken.home.journal_file) as reading:
         assert out.read_bytes() == b"".join(export(reading, session))
     assert done["lines"] == len(out.read_bytes().splitlines())
     assert out.stat().st_mode & 0o077 == 0

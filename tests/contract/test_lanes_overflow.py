@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ally_plugins import Event, EventsDropped, ThoughtComplete, ToolCall, ToolCallStart
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from ally_plugins.runtime.lanes.ring import Ring
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def test_nothing_that_threads_emit_is_missing_from_the_journal(
             assert host.plugins["p"].instance.seen == list(range(2, 2002))
 
     go(main())
-    with Reading(tmp_path / "journal.db") as journal:
+    with JournalReader(tmp_path / "journal.db") as journal:
         assert [event.seq for event in journal.events("s")][:2001] == list(range(1, 2002))
 
 
@@ -346,5 +346,5 @@ def test_a_burst_that_the_ring_cannot_hold_is_in_the_journal_all_the_same(
             await session.drained()
 
     go(main())
-    with Reading(tmp_path / "journal.db") as journal:
+    with JournalReader(tmp_path / "journal.db") as journal:
         assert [event.seq for event in journal.events("s")][:1001] == list(range(1, 1002))

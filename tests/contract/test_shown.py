@@ -160,7 +160,7 @@ def test_a_question_that_cannot_be_shown_is_a_deny_and_no_gate_is_asked(plugin: 
             assert ruling.is_denied
             assert "71 bits" in ruling.reason
             await host.journal.flush()
-            (record,) = host.journal.reading.records(kind="decision")
+            (record,) = host.journal.reader.records(kind="decision")
             assert record.data["verdict"] == "deny"
 
     go(main())

@@ -17,7 +17,7 @@ from ally_plugins.contract.values.events import Event, ToolCallEnd, stamp
 from ally_plugins.host.daemons.lane import DaemonLane
 from ally_plugins.host.durable.feeds import Feeds
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.runtime.lanes.lane import Lane
 from ally_plugins.runtime.lanes.observers import Implementation, Observers
@@ -214,7 +214,7 @@ def within() -> Callable[[Coroutine[Any, Any, Any]], Any]:
 
 
 def bookmark(home: Path, name: str = "p") -> str | None:
-    with Reading(home / "journal.db") as reading:
+    with JournalReader(home / "journal.db") as reading:
         return reading.bookmark(f"durable:{name}")
 
 

@@ -10,7 +10,7 @@ import pytest
 from ally_plugins.contract.values.events import EVENT_TYPES, EventsDropped, PluginEvent, ToolCallEnd, ToolCallStart
 from ally_plugins.journal.audit import verify
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from ally_plugins.runtime.lanes.observers import Implementation, Observers
 from ally_plugins.runtime.lanes.tables import without_durable
 from tests.kit.waiting import go
@@ -120,7 +120,7 @@ def test_a_new_journal_has_no_row_for_any_bookmark(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         columns = db.execute("SELECT name FROM meta").fetchall()
         assert columns == [("chain",)]
-    with Reading(path) as reading:
+    with JournalReader(path) as reading:
         assert reading.bookmark("x") is None
 
 
@@ -132,7 +132,7 @@ def test_the_last_of_several_bookmarks_counts_also_beside_records_of_the_same_ba
         writing.append(journal.put_bookmark("y", "other"))
         for one in writing:
             await one
-        assert [journal.reading.bookmark(name) for name in ("x", "y", "z")] == ["599", "other", None]
+        assert [journal.reader.bookmark(name) for name in ("x", "y", "z")] == ["599", "other", None]
         assert journal.last_seq("s") == 1
         await journal.close()
 
@@ -148,7 +148,7 @@ def test_blocks_are_read_some_at_a_time_and_none_is_left_out(tmp_path: Path) -> 
             await journal.flush()
         seen, first, reads = [], 1, 0
         while True:
-            blocks, end = journal.reading.event_blocks(first)
+            blocks, end = journal.reader.event_blocks(first)
             if end == first:
                 break
             seen += [event.seq for block in blocks for event in block.events()]

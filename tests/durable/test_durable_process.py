@@ -295,7 +295,7 @@ def test_events_that_do_not_concern_it_are_passed_and_not_looked_at_again(
             feed = host.feeds._held
             await host.daemon(types={"TODO_UPDATE"})
             host.connect()
-            end = host.journal.reading.last_n() + 1
+            end = host.journal.reader.last_n() + 1
             while feed["p"].feed.acknowledged.record < end:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)  # nobody is told of what does not concern the plugin
         assert kept() == f"{end}.0"

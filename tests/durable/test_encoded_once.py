@@ -14,7 +14,7 @@ from ally_plugins import Host, PluginRecord, ToolCallEnd, ToolCallStart
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.contract.values import codec, eventjson
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from ally_plugins.policy.permissions import GrantSet
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def test_an_event_is_encoded_once_for_three_daemons_a_durable_subscription_and_t
             await session.drained()
 
     run(main())
-    with Reading(tmp_path / "home" / "journal.db") as reading:
+    with JournalReader(tmp_path / "home" / "journal.db") as reading:
         stored = list(reading.events("s"))
     assert times == {event.id: 1 for event in stored}
 

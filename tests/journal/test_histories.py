@@ -12,7 +12,7 @@ import pytest
 from ally_plugins.journal.audit import verify
 from ally_plugins.journal.histories import history_added, history_begun, history_replaced, read_history, saved_sessions
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import Record
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def test_messages_come_back_in_order_and_sessions_never_mix(journal: Journal) ->
         history_added("b", 4, [{"n": 9}]),
         history_added("a", 5, [{"n": 3}]),
     )
-    assert read_history(journal.reading, "a") == [{"n": 1}, {"n": 2}, {"n": 3}]
-    assert read_history(journal.reading, "b") == [{"n": 9}]
-    assert read_history(journal.reading, "nobody") == []
+    assert read_history(journal.reader, "a") == [{"n": 1}, {"n": 2}, {"n": 3}]
+    assert read_history(journal.reader, "b") == [{"n": 9}]
+    assert read_history(journal.reader, "nobody") == []
 
 
 def test_only_what_follows_the_last_replacement_counts(journal: Journal) -> None:
@@ -56,7 +56,7 @@ def test_only_what_follows_the_last_replacement_counts(journal: Journal) -> None
         history_replaced("a", 5, ["summary of both"]),
         history_added("a", 6, ["newest"]),
     )
-    assert read_history(journal.reading, "a") == ["summary of both", "newest"]
+    assert read_history(journal.reader, "a") == ["summary of both", "newest"]
 
 
 def test_saved_sessions_are_listed_with_what_was_last_said_of_them_the_latest_last(journal: Journal) -> None:
@@ -67,7 +67,7 @@ def test_saved_sessions_are_listed_with_what_was_last_said_of_them_the_latest_la
         history_added("a", 9, ["x"]),
         history_begun("a", 10, {"title": "one", "model": "offline"}),
     )
-    found = saved_sessions(journal.reading)
+    found = saved_sessions(journal.reader)
     assert [(one.id, one.first_at, one.last_at, dict(one.about)) for one in found] == [
         ("b", 2, 2, {"title": "two"}),
         ("a", 1, 10, {"title": "one", "model": "offline"}),
@@ -78,19 +78,19 @@ def test_a_conversation_whose_needed_part_was_pruned_is_none_and_not_half_of_it(
     now = int(time.time() * 1000)
     write(journal, history_begun("a", 1, {}), history_added("a", 2, ["old"]), history_added("a", now, ["new"]))
     assert journal.prune_blocking(now - 1000) > 0
-    assert read_history(journal.reading, "a") is None
-    assert saved_sessions(journal.reading) == []
+    assert read_history(journal.reader, "a") is None
+    assert saved_sessions(journal.reader) == []
     write(journal, history_replaced("a", now, ["summary"]), history_added("a", now, ["newest"]))
-    assert read_history(journal.reading, "a") == ["summary", "newest"]
+    assert read_history(journal.reader, "a") == ["summary", "newest"]
 
 
 def test_they_stay_out_of_what_is_read_without_asking_and_the_chain_covers_them(
     journal: Journal, tmp_path: Path
 ) -> None:
     write(journal, history_begun("a", 1, {"title": "t"}), Record("grant", 2), history_added("a", 3, ["x"]))
-    assert [record.kind for record in journal.reading.records()] == ["grant"]
-    assert [record.kind for record in journal.reading.last_records(10)] == ["grant"]
-    assert len(journal.reading.last_records(10, kind="history")) == 2
+    assert [record.kind for record in journal.reader.records()] == ["grant"]
+    assert [record.kind for record in journal.reader.last_records(10)] == ["grant"]
+    assert len(journal.reader.last_records(10, kind="history")) == 2
     with closing(sqlite3.connect(tmp_path / "journal.db")) as db:
         db.execute('UPDATE records SET data = \'{"messages": ["forged"]}\' WHERE n = 3')
         db.commit()
@@ -102,7 +102,7 @@ def test_a_journal_from_before_there_were_any_gets_the_index_when_it_is_opened(t
     Journal.open(path).close_blocking()
     with closing(sqlite3.connect(path)) as db:
         db.execute("DROP INDEX history_by_session")
-    with Reading(path) as reading:
+    with JournalReader(path) as reading:
         assert saved_sessions(reading) == []
     Journal.open(path).close_blocking()
     with closing(sqlite3.connect(path)) as db:

@@ -18,7 +18,7 @@ from ally_plugins.contract.values.errors import JournalError
 from ally_plugins.journal import schema, writer
 from ally_plugins.journal.audit import verify
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.store import Batch, Store, Written
 from ally_plugins.journal.values import PendingMessage, Record
 from tests.kit.waiting import until, wait_until
@@ -72,13 +72,13 @@ def test_a_full_disk_is_an_answer_in_words_and_recovery_is_automatic(small_disk:
         accepted.append(await journal.accept(message(9000)))
         await journal.flush()
         assert journal.lost == 0
-        assert [r.data for r in journal.reading.records(kind="refusal")] == [{"kept": True}]
-        assert [e.seq for e in journal.reading.events("s")] == [1]
-        (note,) = journal.reading.records(kind="journal")
+        assert [r.data for r in journal.reader.records(kind="refusal")] == [{"kept": True}]
+        assert [e.seq for e in journal.reader.events("s")] == [1]
+        (note,) = journal.reader.records(kind="journal")
         assert note.data is not None
         assert (note.data["state"], note.data["lost"]) == ("recovered", 0)
         assert "is full" in note.data["reason"]
-        stored = list(journal.reading.messages("s"))
+        stored = list(journal.reader.messages("s"))
         assert [m.n for m in stored] == accepted
         await journal.close()
         return accepted
@@ -136,7 +136,7 @@ asyncio.run(main())
     )
     count, _, text = done.stdout.partition(" ")
     assert "the journal" in text
-    with Reading(path) as reading:
+    with JournalReader(path) as reading:
         assert len(list(reading.messages("s"))) == int(count) + 1
     assert verify(path).problem is None
 
@@ -232,8 +232,8 @@ def test_while_the_disk_fails_memory_is_bounded_and_what_is_lost_is_counted_and_
         away.rename(path)
         await until(lambda: journal.healthy)
         await journal.flush()
-        assert [e.seq for e in journal.reading.events("s")] == list(range(1, 10_001 - lost))
-        (note,) = journal.reading.records(kind="journal")
+        assert [e.seq for e in journal.reader.events("s")] == list(range(1, 10_001 - lost))
+        (note,) = journal.reader.records(kind="journal")
         assert note.data is not None
         assert note.data["lost"] == lost
         for seq in range(1, 100):
@@ -303,7 +303,7 @@ def test_a_bad_entry_and_a_failing_disk_at_once_lose_and_double_nothing(
         away.rename(path)
         await until(lambda: journal.healthy)
         await journal.flush()
-        assert [record.at for record in journal.reading.records(kind="x")] == [1, 2, 4]
+        assert [record.at for record in journal.reader.records(kind="x")] == [1, 2, 4]
         assert journal.lost == 1
         assert journal._writer._soon_bytes == 0
         await journal.close()

@@ -10,7 +10,7 @@ import pytest
 
 from ally_plugins.journal.audit import verify
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 
 CHILD = Path(__file__).with_name("journal_child.py")
 
@@ -29,7 +29,7 @@ def killed_after(path: Path, name: str, lines: int) -> list[str]:
 
 def check(path: Path, told: list[str]) -> None:
     states: dict[str, str] = {}
-    with Reading(path) as reading:
+    with JournalReader(path) as reading:
         stored = list(reading.messages("s"))
         for message in stored:
             assert message.id not in states, "written twice"

@@ -13,9 +13,9 @@ import pytest
 
 from ally_plugins.contract.values.errors import JournalError
 from ally_plugins.journal.audit import verify
-from ally_plugins.journal.headfile import read_head
+from ally_plugins.journal.audit_head import read_head
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import Record
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def test_closing_writes_what_is_queued_and_lets_go_of_thread_and_files(tmp_path:
     asyncio.run(main())
     gc.collect()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["audit.head", "journal.db"]
-    with Reading(tmp_path / "journal.db") as reading:
+    with JournalReader(tmp_path / "journal.db") as reading:
         assert len(list(reading.records())) == 502
     head = read_head(tmp_path / "audit.head")
     assert head is not None
@@ -69,7 +69,7 @@ def test_what_was_queued_is_written_when_the_program_ends_without_closing(tmp_pa
         "for i in range(100): j.append_soon(Record('x', i))\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "journal.db")], check=True, timeout=30)
-    with Reading(tmp_path / "journal.db") as reading:
+    with JournalReader(tmp_path / "journal.db") as reading:
         assert len(list(reading.records())) == 100
     assert verify(tmp_path / "journal.db").lag == 0
 
@@ -95,7 +95,7 @@ def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="not a journal"):
         Journal.open(other)
     with pytest.raises(JournalError, match="not a journal"):
-        Reading(other).last_n()
+        JournalReader(other).last_n()
 
 
 def test_a_journal_of_a_newer_version_is_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_in_words(tmp_path: Path) -> No
     with pytest.raises(JournalError, match="cannot be written"):
         Journal.open(tmp_path / "file" / "journal.db")
     with pytest.raises(JournalError, match="cannot be opened"):
-        Reading(tmp_path / "none" / "journal.db").last_n()
+        JournalReader(tmp_path / "none" / "journal.db").last_n()
 
 
 def test_a_journal_that_is_shorter_than_its_head_is_not_written_on(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_head_that_was_taken_away_is_written_down(tmp_path: Path) -> None:
     journal.close_blocking()
     (tmp_path / "audit.head").unlink()
     Journal.open(path).close_blocking()
-    with Reading(path) as reading:
+    with JournalReader(path) as reading:
         assert [r.data for r in reading.records(kind="journal")] == [{"state": "head_missing"}]
 
 

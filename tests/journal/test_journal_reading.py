@@ -10,10 +10,10 @@ import orjson
 import pytest
 
 from ally_plugins.contract.values.errors import JournalError
-from ally_plugins.journal.explaining import explain
+from ally_plugins.journal.explanation import explain
 from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import PendingMessage, Record
 from ally_plugins.replay.export import read_export
 
@@ -68,7 +68,7 @@ def test_records_are_filtered_paged_and_limited(journal: Journal) -> None:
     for i in range(600):
         journal.append_soon(Record("context_read", 5000 + i, "p", "t"))
     journal.flush_blocking()
-    reading = journal.reading
+    reading = journal.reader
     assert [r.ref for r in reading.records(kind="decision")] == ["d1", "d2", "d3"]
     assert [r.ref for r in reading.records(kind=("decision", "grant"), plugin="loop-guard")] == ["loop-guard"] * 2
     assert len(list(reading.records(session_id="t"))) == 600
@@ -83,7 +83,7 @@ def test_records_are_filtered_paged_and_limited(journal: Journal) -> None:
 
 def test_explaining_a_message_gathers_what_led_to_it(journal: Journal) -> None:
     fill(journal)
-    found = explain(journal.reading, "m1")
+    found = explain(journal.reader, "m1")
     assert found is not None
     assert found.message is not None
     assert (found.message.id, found.message.state) == ("m1", "delivered")
@@ -94,25 +94,25 @@ def test_explaining_a_message_gathers_what_led_to_it(journal: Journal) -> None:
 
 def test_explaining_a_decision_an_event_and_nothing(journal: Journal) -> None:
     fill(journal)
-    decision = explain(journal.reading, "d2")
+    decision = explain(journal.reader, "d2")
     assert decision is not None
     assert decision.record is not None
     assert decision.record.data == {"cause": "c1", "votes": ["deny"]}
-    told = explain(journal.reading, "s:3")
+    told = explain(journal.reader, "s:3")
     assert told is not None
     assert told.event is not None
     assert [r.ref for r in told.related] == ["d2"]
-    without_cause = explain(journal.reading, "m2")
+    without_cause = explain(journal.reader, "m2")
     assert without_cause is not None
     assert without_cause.causes == ()
-    assert explain(journal.reading, "nothing") is None
-    assert explain(journal.reading, "s:99") is None
+    assert explain(journal.reader, "nothing") is None
+    assert explain(journal.reader, "s:99") is None
 
 
 def test_causes_that_go_in_a_circle_end(journal: Journal) -> None:
     journal.add_events([event(1, "TODO_UPDATE", {}, cause="s:2"), event(2, "TODO_UPDATE", {}, cause="s:1")])
     asyncio.run(accept(journal, message("m1", cause="s:1")))
-    found = explain(journal.reading, "m1")
+    found = explain(journal.reader, "m1")
     assert found is not None
     assert {e.seq for e in found.causes} == {1, 2}
 
@@ -123,7 +123,7 @@ async def accept(journal: Journal, given: PendingMessage) -> None:
 
 def test_an_export_says_what_it_is_and_is_in_order_of_time(journal: Journal) -> None:
     fill(journal)
-    lines = [orjson.loads(line) for line in export(journal.reading, "s")]
+    lines = [orjson.loads(line) for line in export(journal.reader, "s")]
     assert lines[0] == {"format": "ally-journal", "version": 2, "session_id": "s"}
     assert [(line["kind"], line.get("seq") or line["id"]) for line in lines[1:]] == [
         *(("event", seq) for seq in (1, 2, 3)),
@@ -137,7 +137,7 @@ def test_an_export_says_what_it_is_and_is_in_order_of_time(journal: Journal) -> 
 
 def test_what_is_exported_can_be_replayed(journal: Journal) -> None:
     fill(journal)
-    steps = list(read_export(io.BytesIO(b"".join(export(journal.reading, "s")))))
+    steps = list(read_export(io.BytesIO(b"".join(export(journal.reader, "s")))))
     assert [type(step).__name__ for step in steps] == [
         *("SessionStarted", "PersonMessage", "ToolCalled", "ToolReturned"),
         *("Skipped", "Skipped", "ToolCalled", "SessionEnded"),
@@ -148,13 +148,13 @@ def test_sessions_are_counted_with_their_events_and_messages(journal: Journal) -
     fill(journal)
     journal.add_events([("t", 1, 9000, "TODO_UPDATE", None, b"{}"), ("t", 2, 9000, "TODO_UPDATE", None, b"{}")])
     journal.flush_blocking()
-    found = [(s.id, s.events, s.messages) for s in journal.reading.sessions()]
+    found = [(s.id, s.events, s.messages) for s in journal.reader.sessions()]
     assert found == [("s", 4, 2), ("t", 2, 0)]
 
 
 def test_events_of_one_type_can_be_asked_for(journal: Journal) -> None:
     fill(journal)
-    assert [e.seq for e in journal.reading.events("s", type="TOOL_CALL_START")] == [2, 4]
+    assert [e.seq for e in journal.reader.events("s", type="TOOL_CALL_START")] == [2, 4]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that cannot be written, also by root")
@@ -165,9 +165,9 @@ def test_a_journal_in_a_folder_that_cannot_be_written_can_be_read(tmp_path: Path
     tmp_path.chmod(0o555)
     (tmp_path / "journal.db").chmod(0o444)
     code = (
-        "import sys, os, pathlib, urllib.parse\nfrom ally_plugins.journal.reading import Reading\n"
+        "import sys, os, pathlib, urllib.parse\nfrom ally_plugins.journal.reader import JournalReader\n"
         "if os.geteuid() == 0: os.setgid(65534); os.setuid(65534)\n"
-        "print(len(list(Reading(pathlib.Path(sys.argv[1])).records())))\n"
+        "print(len(list(JournalReader(pathlib.Path(sys.argv[1])).records())))\n"
     )
     for folder in tmp_path.parents[:3]:
         folder.chmod(0o755)
@@ -181,7 +181,7 @@ def test_a_journal_in_a_folder_that_cannot_be_written_can_be_read(tmp_path: Path
 
 
 def test_a_reader_that_is_closed_says_so(journal: Journal) -> None:
-    reading = Reading(journal.path)
+    reading = JournalReader(journal.path)
     reading.close()
     with pytest.raises(JournalError, match="closed"):
         reading.last_n()
@@ -194,7 +194,7 @@ def test_decisions_on_other_calls_of_the_same_tool_are_not_part_of_an_explanatio
             await journal.append(Record("decision", 1000 + number, None, "s", f"d{number}", data))
 
     asyncio.run(main())
-    found = explain(journal.reading, "d1")
+    found = explain(journal.reader, "d1")
     assert found is not None
     assert found.related == ()
 
@@ -208,7 +208,7 @@ def test_what_the_same_event_led_to_elsewhere_is_not_part_of_an_explanation(jour
         await journal.append(Record("task_end", 1003, "worker", "s", "t1", {"state": "done"}))
 
     asyncio.run(main())
-    task, first = explain(journal.reading, "t1"), explain(journal.reading, "s:1")
+    task, first = explain(journal.reader, "t1"), explain(journal.reader, "s:1")
     assert task is not None
     assert first is not None
     assert [each.id for each in task.causes] == ["s:1"]

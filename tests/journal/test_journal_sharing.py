@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ally_plugins.journal.audit import verify
-from ally_plugins.journal.headfile import read_head
+from ally_plugins.journal.audit_head import read_head
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import Record
 
 CHILD = Path(__file__).with_name("journal_child.py")
@@ -34,7 +34,7 @@ def test_two_hosts_that_write_one_journal_at_once_make_one_chain(tmp_path: Path)
     told = [line.split() for child in hosts for line in child.communicate(timeout=60)[0].splitlines()]
     assert [child.returncode for child in hosts] == [0, 0]
 
-    with Reading(path) as reading:
+    with JournalReader(path) as reading:
         stored = {message.id: message.n for message in reading.messages("s")}
         numbers = [record.n for record in reading.records()]
         keys = [message.key for message in reading.messages("s") if message.key is not None]
@@ -91,7 +91,7 @@ def test_a_verification_beside_a_busy_host_finds_nothing_wrong(tmp_path: Path) -
 def test_a_reader_follows_what_another_process_writes(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     Journal.open(path).close_blocking()
-    with host(path, "a") as child, Reading(path) as reading:
+    with host(path, "a") as child, JournalReader(path) as reading:
         follower = reading.follow(kind="decision", after_n=0)
         assert child.stdin is not None
         child.stdin.write("go\n")

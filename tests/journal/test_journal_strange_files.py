@@ -11,7 +11,7 @@ import pytest
 from ally_plugins.contract.values.errors import JournalError
 from ally_plugins.journal.audit import verify
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import Record
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def test_a_strange_head_is_an_error_at_once_and_moving_it_away_leads_on(
     head.rename(head.with_name("audit.head.away"))
     Journal.open(path).close_blocking()
     assert verify(path).ok
-    with Reading(path) as reading:  # that there was none stays on record
+    with JournalReader(path) as reading:  # that there was none stays on record
         assert any(record.data == {"state": "head_missing"} for record in reading.records())
 
 
@@ -91,7 +91,7 @@ def test_a_strange_file_of_the_journal_is_an_error_at_once(path: Path, make: Cal
     make(file)
     with pytest.raises(JournalError, match="not a regular file; move it away: mv"):
         Journal.open(path)
-    with pytest.raises(JournalError, match="not a regular file"), Reading(path) as reading:
+    with pytest.raises(JournalError, match="not a regular file"), JournalReader(path) as reading:
         list(reading.records())
     problem = verify(path).problem
     assert problem is not None

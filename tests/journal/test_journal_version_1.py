@@ -23,10 +23,10 @@ import pytest
 from ally_plugins import Host, ToolCallEnd
 from ally_plugins.host.durable.places import Place, PlacedEvent, Walk
 from ally_plugins.journal.audit import verify
-from ally_plugins.journal.explaining import explain
+from ally_plugins.journal.explanation import explain
 from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from ally_plugins.replay.export import read_export
 from ally_plugins.replay.reading import RecordingFormat, open_recording
 from ally_plugins.wire.eventlines import event_lines, with_offset
@@ -79,7 +79,7 @@ def test_a_changed_event_is_noticed(journal: Path) -> None:
 
 
 def test_its_events_are_sent_from_the_journal_byte_for_byte_as_before(journal: Path) -> None:
-    with Reading(journal) as reading:
+    with JournalReader(journal) as reading:
         walk = Walk(*_all_of(reading))
         found: list[PlacedEvent] = []
         while not walk.is_over:
@@ -89,7 +89,7 @@ def test_its_events_are_sent_from_the_journal_byte_for_byte_as_before(journal: P
     assert walk.pruned == 21
 
 
-def _all_of(reading: Reading) -> Any:
+def _all_of(reading: JournalReader) -> Any:
     blocks, end = reading.event_blocks(0)
     return blocks, Place(0), end
 
@@ -106,7 +106,7 @@ def test_an_export_is_replayed_as_before(name: str) -> None:
 def test_it_is_exported_in_todays_form_and_replayed_as_its_old_export_is(
     name: str, session_id: str, journal: Path
 ) -> None:
-    with Reading(journal) as reading:
+    with JournalReader(journal) as reading:
         lines = list(export(reading, session_id))
     assert orjson.loads(lines[0])["version"] == 2
     events = [value for line in lines if (value := orjson.loads(line)).get("kind") == "event"]
@@ -116,7 +116,7 @@ def test_it_is_exported_in_todays_form_and_replayed_as_its_old_export_is(
 
 
 def test_what_led_to_a_message_is_told_with_the_call_it_is_about(journal: Path) -> None:
-    with Reading(journal) as reading:
+    with JournalReader(journal) as reading:
         (message,) = reading.messages("s-1")
         found = explain(reading, message.id)
         assert found is not None
@@ -126,7 +126,7 @@ def test_what_led_to_a_message_is_told_with_the_call_it_is_about(journal: Path) 
 
 
 def test_an_id_that_is_no_text_stands_as_it_was_written(journal: Path) -> None:
-    with Reading(journal) as reading:
+    with JournalReader(journal) as reading:
         (event,) = (each for each in reading.events("s:2") if b"an id that is no text" in each.body)
     assert event.value()["call_id"] == 7
 
@@ -140,7 +140,7 @@ def test_a_host_goes_on_with_it_and_both_forms_are_one_journal(journal: Path, ru
 
     run(main())
     verify(journal).raise_if_broken()
-    with Reading(journal) as reading:
+    with JournalReader(journal) as reading:
         events = list(reading.events("s-1"))
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
         assert [event.value()["id"] for event in events] == [event.id for event in events]
@@ -154,7 +154,7 @@ def test_a_program_that_knows_only_version_1_opens_it_no_more_once_todays_has(jo
         with closing(sqlite3.connect(journal)) as db:
             return int(db.execute("PRAGMA user_version").fetchone()[0])
 
-    with Reading(journal) as reading:
+    with JournalReader(journal) as reading:
         assert len(reading.sessions()) == 4
     assert version() == 1  # who only looks changes nothing
     Journal.open(journal).close_blocking()

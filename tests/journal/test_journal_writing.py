@@ -11,7 +11,7 @@ import pytest
 from ally_plugins.contract.values.errors import JournalError
 from ally_plugins.journal.audit import verify
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import DuplicateKeyError, PendingMessage, Record
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def message(number: int, **changes: Any) -> PendingMessage:
 def test_a_record_can_be_read_by_another_connection_as_soon_as_its_future_is_done(path: Path, journal: Journal) -> None:
     async def main() -> None:
         n = await journal.append(Record("grant", 5, "p", None, "p", {"grant": "add_message:user"}))
-        with Reading(path) as reading:
+        with JournalReader(path) as reading:
             record = reading.record(n)
             assert record is not None
             assert (record.kind, record.at, record.plugin, record.data) == (
@@ -61,7 +61,7 @@ def test_an_accepted_message_is_pending_and_keeps_every_field(path: Path, journa
         return await journal.accept(given)
 
     n = asyncio.run(main())
-    with Reading(path) as reading:
+    with JournalReader(path) as reading:
         (stored,) = reading.pending("s")
     for name in (
         "id",
@@ -102,7 +102,7 @@ def test_records_messages_and_blocking_calls_of_many_threads_share_one_chain(pat
         thread.join()
     journal.flush_blocking()
     assert len(set(numbers)) == 200
-    with Reading(path) as reading:
+    with JournalReader(path) as reading:
         assert [record.n for record in reading.records()] == list(range(1, 401))
 
 
@@ -121,7 +121,7 @@ def test_two_loops_in_two_threads_each_get_their_own_answers(journal: Journal) -
     for thread in threads:
         thread.join()
     for name in ("a", "b"):
-        assert {record.n for record in journal.reading.records(kind=name)} == set(found[name])
+        assert {record.n for record in journal.reader.records(kind=name)} == set(found[name])
 
 
 def test_cancelling_the_wait_does_not_take_the_message_back_nor_hurt_its_neighbours(journal: Journal) -> None:
@@ -183,14 +183,14 @@ def test_delivered_messages_are_no_longer_pending_and_settling_them_again_change
 
     asyncio.run(main())
     assert [m.id for m in journal.pending("s")] == ["m1"]
-    found = {m.id: (m.state, m.settled_at) for m in journal.reading.messages("s")}
+    found = {m.id: (m.state, m.settled_at) for m in journal.reader.messages("s")}
     assert found == {
         "m0": ("delivered", 2000),
         "m1": ("pending", None),
         "m2": ("delivered", 2000),
         "m3": ("expired", 3000),
     }
-    assert [r.data for r in journal.reading.records(kind="message_state")] == [
+    assert [r.data for r in journal.reader.records(kind="message_state")] == [
         {"state": "delivered", "ids": ["m0", "m2"]},
         {"state": "expired", "ids": ["m3"]},
     ]
@@ -211,13 +211,13 @@ def test_events_come_back_as_they_were_in_order_and_by_id(journal: Journal) -> N
         journal.add_events(rows[start : start + 137])
         journal.add_events([("other", start + 1, 5, "TODO_UPDATE", None, b"{}")])
     journal.flush_blocking()
-    found = list(journal.reading.events("s"))
+    found = list(journal.reader.events("s"))
     assert [(e.session_id, e.seq, e.at, e.type, e.origin, e.body) for e in found] == rows
-    event = journal.reading.event("s:777")
+    event = journal.reader.event("s:777")
     assert event is not None
     assert event.body == bodies[776]
-    assert journal.reading.event("s:10001") is None
-    assert [e.seq for e in journal.reading.events("s", after_seq=9998)] == [9999, 10_000]
+    assert journal.reader.event("s:10001") is None
+    assert [e.seq for e in journal.reader.events("s", after_seq=9998)] == [9999, 10_000]
     assert journal.last_seq("s") == 10_000
     assert journal.last_seq("nobody") == 0
 
@@ -225,16 +225,16 @@ def test_events_come_back_as_they_were_in_order_and_by_id(journal: Journal) -> N
 def test_a_session_id_with_a_colon_is_no_trap_for_event_ids(journal: Journal) -> None:
     journal.add_events([("a:b", 1, 1, "TODO_UPDATE", None, b"{}")])
     journal.flush_blocking()
-    event = journal.reading.event("a:b:1")
+    event = journal.reader.event("a:b:1")
     assert event is not None
     assert event.id == "a:b:1"
-    assert journal.reading.event("no-number") is None
+    assert journal.reader.event("no-number") is None
 
 
 def test_what_nobody_waits_for_is_written_without_being_asked(journal: Journal) -> None:
     stop = threading.Event()
     journal.append_soon(Record("context_read", 1, "p"))
-    assert next(journal.reading.follow(after_n=0, stop=stop)).kind == "context_read"
+    assert next(journal.reader.follow(after_n=0, stop=stop)).kind == "context_read"
 
 
 def test_refusals_of_one_second_are_folded_with_a_count(journal: Journal) -> None:
@@ -243,7 +243,7 @@ def test_refusals_of_one_second_are_folded_with_a_count(journal: Journal) -> Non
     journal.append_soon(Record("refusal", 2000, "p", "s", None, {"reason": "budget"}), fold="budget")
     journal.append_soon(Record("refusal", 2000, "q", "s", None, {"reason": "budget"}), fold="budget")
     journal.flush_blocking()
-    found = [(r.plugin, r.at, (r.data or {})["count"]) for r in journal.reading.records(kind="refusal")]
+    found = [(r.plugin, r.at, (r.data or {})["count"]) for r in journal.reader.records(kind="refusal")]
     assert found == [("p", 1000, 1000), ("p", 2000, 1), ("q", 2000, 1)]
 
 
@@ -251,12 +251,12 @@ def test_folds_are_bounded_when_every_record_is_different(journal: Journal) -> N
     for i in range(2500):
         journal.append_soon(Record("refusal", 1000, "p", "s", None, {}), fold=i)
     journal.flush_blocking()
-    assert sum(1 for _ in journal.reading.records(kind="refusal")) == 2500
+    assert sum(1 for _ in journal.reader.records(kind="refusal")) == 2500
 
 
 def test_read_only_mappings_and_tuples_are_json_and_a_surrogate_is_an_error_in_words(journal: Journal) -> None:
     n = journal.append_blocking(Record("x", 1, data=MappingProxyType({"a": (1, 2), "b": frozenset({"c"})})))
-    record = journal.reading.record(n)
+    record = journal.reader.record(n)
     assert record is not None
     assert record.data == {"a": [1, 2], "b": ["c"]}
     with pytest.raises(JournalError, match="must be JSON"):
@@ -282,7 +282,7 @@ def test_what_one_caller_gives_wrongly_fails_for_that_caller_alone(journal: Jour
     assert [type(outcome) for outcome in asyncio.run(main())] == [int, JournalError, int, int]
     assert journal.healthy
     assert journal.lost == 2
-    assert [event.seq for event in journal.reading.events("s")] == [4]
+    assert [event.seq for event in journal.reader.events("s")] == [4]
 
 
 @pytest.mark.parametrize(
@@ -311,16 +311,16 @@ def test_pruning_removes_content_but_not_pending_messages_nor_the_chain(path: Pa
         assert await journal.prune(50_000) == 0
 
     asyncio.run(main())
-    assert [m.body for m in journal.reading.messages("s")] == [
+    assert [m.body for m in journal.reader.messages("s")] == [
         None,
         {"content": "private words"},
         {"content": "private words"},
     ]
-    decision, recent = journal.reading.decision("d1"), journal.reading.decision("d2")
+    decision, recent = journal.reader.decision("d1"), journal.reader.decision("d2")
     assert decision is not None
     assert recent is not None
     assert (decision.data, recent.data) == (None, {"why": "recent"})
-    assert list(journal.reading.events("s")) == []
+    assert list(journal.reader.events("s")) == []
     assert journal.last_seq("s") == 1
     report = verify(path)
     assert report.problem is None
@@ -376,7 +376,7 @@ def test_one_bad_event_takes_no_neighbour_along(
         return await journal.accept(message(1))  # in the same batch
 
     assert asyncio.run(main()) > 0
-    with Reading(path) as reading:
+    with JournalReader(path) as reading:
         assert [event.seq for event in reading.events("s")] == [seq for seq in range(1, 514) if seq != place + 1]
         assert [event.seq for event in reading.events("other")] == [1]
         assert [each.id for each in reading.pending("s")] == ["m1"]

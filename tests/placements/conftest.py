@@ -224,7 +224,7 @@ def call() -> Callable[..., Any]:
 async def _records(host: Host, kind: str, **filters: Any) -> list[Any]:
     """Return what stands in the journal, with what was to be written soon."""
     await host.journal.flush()
-    return list(host.journal.reading.records(kind=kind, **filters))
+    return list(host.journal.reader.records(kind=kind, **filters))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ally_plugins import ThoughtComplete, ToolCall, ToolCallEnd, ToolCallStart, UserMessage, hookimpl
-from ally_plugins.journal.explaining import explain
+from ally_plugins.journal.explanation import explain
 
 Fixture = Any
 
@@ -144,7 +144,7 @@ def test_a_message_can_be_explained_back_to_what_led_to_it(placed: Fixture, go: 
             (receipt,) = await look(host)
             await session.safe_point()
             await host.journal.flush()
-            found = explain(host.journal.reading, receipt["returned"]["id"])
+            found = explain(host.journal.reader, receipt["returned"]["id"])
             assert found is not None
             assert found.message is not None
             assert (found.message.plugin, found.message.state) == ("p", "delivered")

@@ -87,7 +87,7 @@ def test_an_event_that_cannot_be_said_is_told_as_missing_and_the_others_arrive(
                 assert plugin.lane is not None
                 assert plugin.lane.dropped == (0 if placed.placement.shares_the_hosts_loop else 2)
             await host.journal.flush()
-            stored = [(each.seq, each.type) for each in host.journal.reading.events("s1") if each.seq >= first]
+            stored = [(each.seq, each.type) for each in host.journal.reader.events("s1") if each.seq >= first]
             kinds = ["TOOL_CALL_END", "EVENTS_DROPPED", "TOOL_CALL_END"] * 2
             assert stored == list(zip(range(first, first + 6), kinds, strict=True))
             assert host.journal.lost == 0
@@ -115,7 +115,7 @@ def test_an_id_that_cannot_be_said_takes_no_event_along_but_its_own(
             assert (await look(host))[-2:] == [missing, last]
             assert (await session.gate_tool_call(ToolCall("bash"))).is_allowed
             await host.journal.flush()
-            stored = host.journal.reading.event(f"s1:{last - 1}")
+            stored = host.journal.reader.event(f"s1:{last - 1}")
             assert stored is not None
             if isinstance(value, int):
                 assert stored.type == "EVENTS_DROPPED"
@@ -170,7 +170,7 @@ def test_a_gate_that_cannot_be_shown_the_call_denies_and_nobody_is_blamed(
             for plugin in host.plugins.values():
                 assert (plugin.state, plugin.counts.crashes) == ("running", 0)
             await host.journal.flush()
-            assert len(list(host.journal.reading.records(kind="decision"))) == 5
+            assert len(list(host.journal.reader.records(kind="decision"))) == 5
 
     go(main())
 

@@ -80,7 +80,7 @@ def replay(*files: Path, plugins: dict[str, Any] | None = None, speed: float | N
         close = HostServices.closed
 
         def keep(services: HostServices, session: Any) -> None:
-            stored.extend(host.journal.reading.messages(session.id))
+            stored.extend(host.journal.reader.messages(session.id))
             close(services, session)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -481,7 +481,7 @@ def test_an_export_of_our_journal_replays_with_the_same_events(session: Path, tm
         journal = Journal.open(home.journal_file, head=home.audit_head_file)
         for played in report.sessions:
             files.append(tmp_path / f"{played.session_id}.jsonl")
-            files[-1].write_bytes(b"".join(export(journal.reading, played.session_id)))
+            files[-1].write_bytes(b"".join(export(journal.reader, played.session_id)))
         await journal.close()
         return report.events, files
 
@@ -514,7 +514,7 @@ def test_what_nobody_was_shown_live_is_shown_to_nobody_in_a_replay_of_its_export
             session.emit(ToolCallStart(tool_name="bash", arguments={"command": "ls"}, call_id="c2"))
             session.emit(ToolCallEnd(tool_name="bash", success=True, output="x", unshown="too deep", call_id="c2"))
             await host.journal.flush()
-            return b"".join(export(host.journal.reading, "live"))
+            return b"".join(export(host.journal.reader, "live"))
 
     file = tmp_path / "live.jsonl"
     file.write_bytes(asyncio.run(main()))

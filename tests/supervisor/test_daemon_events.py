@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ally_plugins import ThoughtComplete, ToolCallEnd, ToolCallStart, UserMessage
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from tests.kit.waiting import go
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def test_an_event_is_what_the_journal_has_of_it(theatre: Theatre, tmp_path: Path
             return notes
 
     heard = go(main())
-    with Reading(tmp_path / "home" / "journal.db") as reading:
+    with JournalReader(tmp_path / "home" / "journal.db") as reading:
         kept = [
             json.loads(event.body) for event in reading.events("s") if event.type in {"USER_MESSAGE", "TOOL_CALL_START"}
         ]

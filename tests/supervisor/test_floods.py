@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Deny, ThoughtComplete, UserMessage
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from tests.kit.processes import is_alive
 from tests.kit.waiting import go
 
@@ -135,7 +135,7 @@ serve(then=flood)
             return grown
 
     assert go(main()) < GROWTH
-    with Reading(tmp_path / "home" / "journal.db") as reading:
+    with JournalReader(tmp_path / "home" / "journal.db") as reading:
         assert len(list(reading.records(kind="refusal"))) < 200
 
 
@@ -183,7 +183,7 @@ serve(then=lambda: threading.Thread(target=flood, daemon=True).start(), shutdown
             assert stage.bad.counts.crashes <= 5
 
     go(main())
-    with Reading(tmp_path / "home" / "journal.db") as reading:
+    with JournalReader(tmp_path / "home" / "journal.db") as reading:
         assert len(list(reading.records(kind="crash"))) <= 5
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ally_plugins import UserMessage
 from ally_plugins.contract.settings import Secret
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from tests.kit.daemons import write_daemon
 from tests.kit.waiting import go
 
@@ -41,7 +41,7 @@ serve(hello={"name": "good", "version": "9", "tools": [{"name": "mine"}]},
     caplog.set_level(logging.WARNING)
     go(main())
     assert "the daemon 'bad' calls itself 'good'; it goes on as 'bad'" in caplog.text
-    with Reading(tmp_path / "home" / "journal.db") as reading:
+    with JournalReader(tmp_path / "home" / "journal.db") as reading:
         (event,) = reading.events("s", type="bad:x")
         assert event.origin == "bad"
 

@@ -15,7 +15,7 @@ import pytest
 
 from ally_plugins import Event, PluginState
 from ally_plugins.contract.values.errors import NotFoundRefused
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from tests.kit.daemons import write_daemon
 from tests.kit.processes import is_alive
 from tests.kit.waiting import go, until
@@ -81,7 +81,7 @@ def test_a_crash_loop_is_started_again_ever_later_and_ends_in_quarantine(theatre
             assert (stage.bad.state, supervisor.started) == ("quarantined", 5)
 
     go(main())
-    with Reading(tmp_path / "home" / "journal.db") as reading:
+    with JournalReader(tmp_path / "home" / "journal.db") as reading:
         states = [record.data or {} for record in reading.records(kind="plugin_state") if record.plugin == "bad"]
         assert len(list(reading.records(kind="crash"))) == 5
     waits = [data["reason"].rpartition(" in ")[2] for data in states if data["state"] == "backoff"]
@@ -394,7 +394,7 @@ def test_every_change_of_state_is_an_event_for_the_others_and_a_record(theatre: 
     assert [state for state, _ in seen] == ["backoff", "starting", "running", "stopping", "starting", "running"]
     assert seen[0][1].startswith("was killed by SIGKILL after ")
     assert seen[3][1] == "because"
-    with Reading(tmp_path / "home" / "journal.db") as reading:
+    with JournalReader(tmp_path / "home" / "journal.db") as reading:
         kept = [
             ((record.data or {})["state"], (record.data or {})["reason"])
             for record in reading.records(kind="plugin_state")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.cli.shell.state import State
-    from ally_plugins.journal.reading import Reading
+    from ally_plugins.journal.reader import JournalReader
 
 __all__ = ["export", "prune"]
 
@@ -50,7 +50,7 @@ def export(state: State, session: str, out: str | None) -> None:
         echo(f"{count} lines written to {inert(out)}")
 
 
-def _lines(reading: Reading | None, session: str) -> Iterator[bytes]:
+def _lines(reading: JournalReader | None, session: str) -> Iterator[bytes]:
     from ally_plugins.journal.export import export as lines_of
 
     known = [] if reading is None else [summary.id for summary in reading.sessions()]

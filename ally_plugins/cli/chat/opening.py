@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ally_plugins.adapters.pydantic_ai import AllyPlugins  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.contract.values.conversation import TodoItem
     from ally_plugins.host.sessions.session import Session  # noqa: TC004 - nobody reads these annotations at run time
-    from ally_plugins.journal.reading import Reading
+    from ally_plugins.journal.reader import JournalReader
 
     from .saving import Saver  # noqa: TC004 - nobody reads these annotations at run time
     from .shortening import Shortening  # noqa: TC004
@@ -105,7 +105,7 @@ async def opened(
             session = host.session(session_id, focus=str(options.folder))
             todos = Todos(session.emit)
             if options.resume:
-                await todos.restore(_last_todos(host.journal.reading, session_id))
+                await todos.restore(_last_todos(host.journal.reader, session_id))
             saver = Saver(host.journal, session_id, keys)
             saver.adopt(history)
             background = Background(options.folder)
@@ -136,7 +136,7 @@ async def opened(
         lock.release()
 
 
-def _last_todos(reading: Reading, session_id: str) -> tuple[TodoItem, ...]:
+def _last_todos(reading: JournalReader, session_id: str) -> tuple[TodoItem, ...]:
     """Return the todos as the session's events last told them."""
     from ally_plugins.contract.values.events import TodoUpdate
     from ally_plugins.host.sessions.memory import Conversation

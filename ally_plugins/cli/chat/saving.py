@@ -30,7 +30,7 @@ def load_history(journal: Journal, session_id: str) -> list[ModelMessage]:
 
     Raises NotFoundRefused when its content was pruned, JournalError when it cannot be read.
     """
-    saved = read_history(journal.reading, session_id)
+    saved = read_history(journal.reader, session_id)
     if saved is None:
         raise NotFoundRefused(f"the session {session_id!r} was pruned; start a new one with `ally-plugins chat`")
     try:

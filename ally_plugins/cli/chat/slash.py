@@ -16,7 +16,7 @@ from .lines import todo_lines
 from .plugin_words import disable, enable, plugin_rows
 
 if TYPE_CHECKING:
-    from ally_plugins.journal.reading import Reading
+    from ally_plugins.journal.reader import JournalReader
 
     from .dialogue import Dialogue
 
@@ -102,11 +102,11 @@ async def _why(chat: Dialogue, rest: str) -> None:
     journal = chat.opened.host.journal
     await journal.flush()
     session_id = chat.opened.session.id
-    wanted = rest or _last_of_plugins(journal.reading, session_id, chat.last_of_plugin)
+    wanted = rest or _last_of_plugins(journal.reader, session_id, chat.last_of_plugin)
     if wanted is None:
         chat.screen.note("no plugin has done anything in this session yet")
         return
-    found = explain_lines(journal.reading, wanted, session_id)
+    found = explain_lines(journal.reader, wanted, session_id)
     if found is None:
         chat.screen.error(
             f"the journal knows nothing of {wanted!r}; expected an id such as m-..., d-..., a-... or t-..."
@@ -115,7 +115,7 @@ async def _why(chat: Dialogue, rest: str) -> None:
     chat.screen.painted(found)
 
 
-def _last_of_plugins(reading: Reading, session_id: str, told: str | None) -> str | None:
+def _last_of_plugins(reading: JournalReader, session_id: str, told: str | None) -> str | None:
     """Return the id of what plugins did last: what an event has `told` of, or a change of a call or its result later.
 
     Changes are in the journal alone. Raises JournalError.

@@ -44,9 +44,9 @@ def find_saved(home: Home, wanted: str | None) -> SavedSession:
     saved: list[SavedSession] = []
     if home.journal_file.exists():
         from ally_plugins.journal.histories import saved_sessions
-        from ally_plugins.journal.reading import Reading
+        from ally_plugins.journal.reader import JournalReader
 
-        with Reading(home.journal_file) as reading:
+        with JournalReader(home.journal_file) as reading:
             saved = saved_sessions(reading)
     if not saved:
         raise NotFoundRefused("no session is saved yet; start one with `ally-plugins chat`")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.cli.shell.state import State
     from ally_plugins.journal.audit import AuditReport
-    from ally_plugins.journal.reading import Reading
+    from ally_plugins.journal.reader import JournalReader
     from ally_plugins.journal.values import StoredRecord
 
 __all__ = ["audit", "verify"]
@@ -79,7 +79,7 @@ def audit(
                 _show(state, [record])
 
 
-def _last(reading: Reading, filters: dict[str, Any], since: int | None, limit: int) -> Sequence[StoredRecord]:
+def _last(reading: JournalReader, filters: dict[str, Any], since: int | None, limit: int) -> Sequence[StoredRecord]:
     """Return the last records; without `since` and several kinds, by reading only those."""
     kinds = filters["kind"]
     if limit and since is None and (kinds is None or len(kinds) == 1):

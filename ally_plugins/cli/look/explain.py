@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ally_plugins.cli.shell.state import State
-    from ally_plugins.journal.explaining import Explanation
-    from ally_plugins.journal.reading import Reading
+    from ally_plugins.journal.explanation import Explanation
+    from ally_plugins.journal.reader import JournalReader
     from ally_plugins.journal.values import StoredEvent, StoredMessage, StoredRecord
 
 __all__ = ["explain", "explain_lines"]
@@ -38,10 +38,10 @@ def explain(state: State, id_: str) -> None:
       ally-plugins explain m-5f0c9a1b2d-7
       ally-plugins explain s-5f0c9a1b2d-1:12
     """
-    from ally_plugins.journal import explaining
+    from ally_plugins.journal import explanation
 
     with reading_of(state.home) as reading:
-        found = explaining.explain(reading, id_) if reading is not None else None
+        found = explanation.explain(reading, id_) if reading is not None else None
         if reading is None or found is None:
             hint = "expected a message (m-...), decision (d-...), action (a-...), task (t-...) or event (SESSION:SEQ)"
             raise NotFoundRefused(f"the journal knows nothing of {id_!r}; {hint}, as `ally-plugins audit` shows them")
@@ -53,15 +53,15 @@ def explain(state: State, id_: str) -> None:
         echo(line)
 
 
-def explain_lines(reading: Reading, id_: str, session_id: str) -> list[str] | None:
+def explain_lines(reading: JournalReader, id_: str, session_id: str) -> list[str] | None:
     """Return what led to one thing of a session as lines for people, None when the journal knows nothing of it."""
-    from ally_plugins.journal import explaining
+    from ally_plugins.journal import explanation
 
-    found = explaining.explain(reading, id_, session_id=session_id)
+    found = explanation.explain(reading, id_, session_id=session_id)
     return list(_lines(found, _events_of_call(reading, found))) if found is not None else None
 
 
-def _events_of_call(reading: Reading, found: Explanation) -> list[StoredEvent]:
+def _events_of_call(reading: JournalReader, found: Explanation) -> list[StoredEvent]:
     """Return the events of the tool call that a decision is about; its cause is the call and no event."""
     record = found.record
     call_id = (record.data or {}).get("cause") if record is not None else None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from ally_plugins.catalog.home.folder import Home
-    from ally_plugins.journal.reading import Reading
+    from ally_plugins.journal.reader import JournalReader
     from ally_plugins.journal.values import StoredRecord
 
 __all__ = ["PRUNED_TEXT", "reading_of", "record_data", "record_row", "summary"]
@@ -21,14 +21,14 @@ PRUNED_TEXT: Final = "(its content was pruned)"
 
 
 @contextmanager
-def reading_of(home: Home) -> Generator[Reading | None]:
+def reading_of(home: Home) -> Generator[JournalReader | None]:
     """Open the journal of a home for reading; None when nothing was ever recorded there."""
     if not home.journal_file.exists():
         yield None
         return
-    from ally_plugins.journal.reading import Reading
+    from ally_plugins.journal.reader import JournalReader
 
-    with Reading(home.journal_file) as reading:
+    with JournalReader(home.journal_file) as reading:
         yield reading
 
 

@@ -1,7 +1,7 @@
 """An event's one JSON form, the params of `on_event`, and its reader: on the wire, in the journal, in exports.
 
 Code-Ally fixed the names `event_type`, `event_data` and `session_id`. Making bytes of it, once for each event, is left
-to `codec`; what journals held before there was one form to `journal.oldevents`.
+to `codec`; what journals held before there was one form to `journal.version_1`.
 """
 
 from __future__ import annotations

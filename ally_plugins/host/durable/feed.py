@@ -23,7 +23,7 @@ from .places import Place, Walk
 if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
     from ally_plugins.journal.journal import Journal
-    from ally_plugins.journal.reading import Reading
+    from ally_plugins.journal.reader import JournalReader
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
 
@@ -53,7 +53,9 @@ class Feed:
     promised about the order relative to other events, gates and transforms; `Session.drained` does not wait for it.
     """
 
-    def __init__(self, plugin: Plugin, lane: AnyLane, types: Iterable[str], journal: Journal, reading: Reading) -> None:
+    def __init__(
+        self, plugin: Plugin, lane: AnyLane, types: Iterable[str], journal: Journal, reading: JournalReader
+    ) -> None:
         self.plugin: Final = plugin
         self.acknowledged = Place(0)
         """Everything before it is done, and not delivered again."""

@@ -15,7 +15,7 @@ from .feed import Feed
 if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
     from ally_plugins.journal.journal import Journal
-    from ally_plugins.journal.reading import Reading
+    from ally_plugins.journal.reader import JournalReader
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
 
@@ -31,7 +31,9 @@ class InlineFeed(Feed):
     makes it crash would come again for ever. One whose hook runs when the plugin or the host is stopped is not.
     """
 
-    def __init__(self, plugin: Plugin, lane: AnyLane, types: Iterable[str], journal: Journal, reading: Reading) -> None:
+    def __init__(
+        self, plugin: Plugin, lane: AnyLane, types: Iterable[str], journal: Journal, reading: JournalReader
+    ) -> None:
         super().__init__(plugin, lane, types, journal, reading)
         self._table: Final = Observers.compile(plugin.implementations, lambda _: True)
 

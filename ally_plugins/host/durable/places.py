@@ -18,7 +18,7 @@ from ally_plugins.contract.values.eventjson import event_from_params
 from ally_plugins.contract.values.events import Event
 
 if TYPE_CHECKING:
-    from ally_plugins.journal.reading import EventBlock
+    from ally_plugins.journal.reader import EventBlock
     from ally_plugins.journal.values import StoredEvent
 
 __all__ = ["Place", "PlacedEvent", "Walk"]

@@ -18,7 +18,7 @@ from .feed import PORTION, Feed
 if TYPE_CHECKING:
     from ally_plugins.host.daemons.lane import DaemonLane
     from ally_plugins.journal.journal import Journal
-    from ally_plugins.journal.reading import Reading
+    from ally_plugins.journal.reader import JournalReader
     from ally_plugins.runtime.lanes.link import Link
     from ally_plugins.runtime.lanes.plugin import Plugin
 
@@ -40,7 +40,7 @@ class ProcessFeed(Feed):
     """
 
     def __init__(
-        self, plugin: Plugin, lane: DaemonLane, types: Iterable[str], journal: Journal, reading: Reading
+        self, plugin: Plugin, lane: DaemonLane, types: Iterable[str], journal: Journal, reading: JournalReader
     ) -> None:
         super().__init__(plugin, lane, types, journal, reading)
         self._daemon: Final = lane

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.errors import JournalError
-from ally_plugins.journal.reading import Reading
+from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import Record
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class SessionActivations:
         journal = self._journal()
         if journal is None:
             return
-        with suppress(JournalError), Reading(journal.path) as reading:
+        with suppress(JournalError), JournalReader(journal.path) as reading:
             for record in reading.last_records(1, kind=KIND, session_id=session_id):
                 said = record.data.get("said") if record.data else None
                 known.restore(said if isinstance(said, dict) else {})

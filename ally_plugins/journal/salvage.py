@@ -1,6 +1,6 @@
-"""A batch that holds something bad, written apart, so that only that is lost: entry by entry, and event by event.
+"""Saving what can be saved of a batch that SQLite refused: entry by entry, so that only the bad one is lost.
 
-Whether and when a batch is written is the writer's.
+Whether and when a batch is written is left to `writer`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from ally_plugins.contract.values.errors import JournalError
 
 from .entries import Entry, batch_of
 from .store import Batch, Store
-from .waiting import outcomes_of, settle
+from .waiters import pair_outcomes, resolve
 
 if TYPE_CHECKING:
     from .values import EventRow
 
-__all__ = ["is_of_the_disk", "write_apart"]
+__all__ = ["is_disk_failure", "write_one_by_one"]
 
-# The fault of one entry, though SQLite says so.
+# SQLite errors that one entry's values cause (a key that is taken, a type that cannot be bound), not the disk.
 _ENTRY_FAULTS: Final = (
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,
@@ -29,22 +29,23 @@ _ENTRY_FAULTS: Final = (
 )
 
 
-def is_of_the_disk(error: Exception) -> bool:
-    """Say whether nothing can be written now; else it is the fault of one entry, whatever its values raised."""
+def is_disk_failure(error: Exception) -> bool:
+    """Return whether the disk or the file is at fault, and nothing can be written; otherwise one entry's values are."""
     return isinstance(error, (sqlite3.Error, OSError, JournalError)) and not isinstance(error, _ENTRY_FAULTS)
 
 
-def write_apart(store: Store, entries: list[Entry], note_lost: Callable[[Exception], None]) -> Iterator[int]:
-    """Write each entry by itself; what was tried leaves the list, and its size is yielded.
+def write_one_by_one(store: Store, entries: list[Entry], note_lost: Callable[[Exception], None]) -> Iterator[int]:
+    """Write each entry in a transaction of its own; yield the size (bytes) of each that was tried.
 
-    A bad one fails its waiter, or is told to `note_lost`. Raises what the disk raises; what is in the list then has not
-    been written.
+    An entry that was tried is removed from `entries`. A bad one fails its waiter, or is passed to `note_lost` when
+    nobody waits for it. Raises sqlite3.Error, OSError or JournalError when the disk fails; what is in `entries` then
+    has not been written.
     """
     while entries:
         item, waiter, size = entries[0]
         if isinstance(item, list):
             _write_events(store, item, note_lost)
-            settle([(waiter, None)])
+            resolve([(waiter, None)])
         else:
             _write_one(store, entries[0], note_lost)
         del entries[0]
@@ -56,25 +57,25 @@ def _write_one(store: Store, entry: Entry, note_lost: Callable[[Exception], None
     try:
         written = store.write(batch)
     except Exception as error:
-        if is_of_the_disk(error):
+        if is_disk_failure(error):
             raise
         failure = JournalError(f"the journal cannot write this: {error}")
         if entry[1] is None:
             note_lost(failure)
-        settle([(entry[1], failure)])
+        resolve([(entry[1], failure)])
     else:
-        settle(outcomes_of(store, written, *waiters))
+        resolve(pair_outcomes(store, written, *waiters))
 
 
 def _write_events(store: Store, rows: list[EventRow], note_lost: Callable[[Exception], None]) -> None:
-    """Write events; what was tried leaves the list. Half of what failed comes next, and twice what went well."""
+    """Write events, removing what was tried from `rows`: halves a part that fails, doubles after one that does not."""
     size = len(rows)
     while rows:
         part = rows[:size]
         try:
             store.write(Batch(events=[part]))
         except Exception as error:
-            if is_of_the_disk(error):
+            if is_disk_failure(error):
                 raise
             if len(part) > 1:
                 size = len(part) // 2

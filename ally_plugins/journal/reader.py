@@ -1,6 +1,6 @@
-"""The reading side: records, messages, events and sessions of a journal that may be written meanwhile.
+"""Reading records, messages, events and sessions of a journal, which another process may write meanwhile.
 
-Reads in pages, so that no reader keeps the writer's WAL from being folded in.
+Reads in pages: a long read transaction would keep SQLite from folding the write-ahead log into the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ally_plugins.contract.values.errors import JournalError
 
 from .chain import decode_block
 from .rows import MESSAGE_COLUMNS, RECORD_COLUMNS, message_from_row, record_from_row
-from .schema import BOOKMARK, connect_read_only, in_words
+from .schema import BOOKMARK, connect_read_only, describe_error
 from .values import (
     ACCEPTED,
     EVENTS,
@@ -29,17 +29,19 @@ from .values import (
     StoredRecord,
 )
 
-__all__ = ["EventBlock", "Reading", "SessionSummary"]
+__all__ = ["EventBlock", "JournalReader", "SessionSummary"]
 
 _PAGE: Final = 256
-_BLOCKS_BYTES: Final = 1024 * 1024  # after which `event_blocks` returns: what a reader who falls behind holds in memory
+_BLOCKS_BYTES: Final = (
+    1024 * 1024
+)  # after which `event_blocks` returns: bounds what a reader that falls behind holds in memory
 _T = TypeVar("_T")
 _POLL_S: Final = 0.2  # how often `follow` looks for new records
 
 
 @attrs.frozen
 class SessionSummary:
-    """One session as the journal knows it. Times are in Unix ms."""
+    """One session, summed up from its records. Times are in Unix ms."""
 
     id: str
     first_at: int
@@ -66,8 +68,11 @@ class EventBlock:
         return iter(()) if self.content is None else decode_block(self.n, self.session_id, self.content)
 
 
-class Reading:
-    """Reads one journal file. Lives until `close`; may be used by any thread."""
+class JournalReader:
+    """Reads one journal file. Lives until `close`; may be used by any thread, one query at a time.
+
+    Every method raises JournalError, with what the operator can do, when the file cannot be read or was closed.
+    """
 
     def __init__(self, path: Path) -> None:
         """Take the path; the file is opened when it is first needed."""
@@ -104,7 +109,7 @@ class Reading:
                     self._db = connect_read_only(self.path)
                 return work(self._db)
             except sqlite3.Error as error:
-                raise JournalError(in_words(error, self.path)) from error
+                raise JournalError(describe_error(error, self.path)) from error
 
     # --- records
 
@@ -120,7 +125,7 @@ class Reading:
         limit: int | None = None,
         with_events: bool = False,
     ) -> Iterator[StoredRecord]:
-        """Yield records in order; blocks of events and parts of saved conversations only where asked for.
+        """Yield records in order; event blocks and saved conversations only where `kind` or `with_events` selects them.
 
         `since` is in Unix ms.
 
@@ -158,7 +163,10 @@ class Reading:
     def follow(
         self, *, stop: threading.Event | None = None, after_n: int | None = None, **filters: Any
     ) -> Iterator[StoredRecord]:
-        """Yield records as they are written, from now on (or after record `after_n`), until `stop` is set."""
+        """Yield records as they are written, from now on (or after record `after_n`), until `stop` is set.
+
+        Blocks its thread, looking for new records five times a second.
+        """
         stop = stop or threading.Event()
         last = self.last_n() if after_n is None else after_n
         while not stop.is_set():
@@ -256,7 +264,7 @@ class Reading:
         return _last_seq(rows[0][0]) if rows else 0
 
     def last_replacement(self, session_id: str) -> int:
-        """Return the number after which a saved conversation counts: just before its last replacement, or 0."""
+        """Return the record number after which a saved conversation is read: just before its last replacement, or 0."""
         query = f"SELECT max(n) FROM records WHERE session_id = ? AND kind = '{HISTORY}' AND ref = ?"  # noqa: S608
         return max(int(self._rows(query, (session_id, HISTORY_REPLACE))[0][0] or 0) - 1, 0)
 
@@ -274,7 +282,7 @@ class Reading:
         return str(rows[0][0]) if rows else None
 
     def sessions(self) -> list[SessionSummary]:
-        """Return the sessions that the journal knows, those with the latest record last."""
+        """Return the sessions that have a record, those with the latest record last."""
         query = (
             "SELECT session_id, min(at), max(at), group_concat(CASE kind WHEN 'events' THEN ref END), "
             "sum(kind = 'message') FROM records WHERE session_id IS NOT NULL GROUP BY session_id "

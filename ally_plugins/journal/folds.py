@@ -17,7 +17,7 @@ _MAX: Final = 1000  # different kinds that wait at once, which bounds memory
 
 @attrs.define
 class Folds:
-    """What waits for its count. Not safe for threads by itself."""
+    """Records that wait to be counted. Not thread-safe: the writer holds its lock around each call."""
 
     _waiting: dict[Hashable, tuple[Record, int]] = attrs.field(factory=dict)
     _since: float | None = None
@@ -28,7 +28,10 @@ class Folds:
         return None if self._since is None else self._since + FOLD_S
 
     def add(self, record: Record, fold: Hashable, now: float) -> bool:
-        """Fold a record into those of the same plugin, session, kind, `fold` and second; return if there is no room."""
+        """Count a record with those of the same plugin, session, kind, `fold` and second; return whether `take` is due.
+
+        `now` is in seconds of a steady clock. It is due when no further kind of record has room.
+        """
         key = (record.kind, record.plugin, record.session_id, fold, record.at // 1000)
         first, count = self._waiting.get(key, (record, 0))
         self._waiting[key] = (first, count + 1)
@@ -36,7 +39,7 @@ class Folds:
         return len(self._waiting) >= _MAX
 
     def take(self) -> list[Record]:
-        """Take all that waits, each as its first record with the `count` in its data."""
+        """Return and forget all that waits: of each kind the first record, with `count` added to its data."""
         records = [attrs.evolve(r, data={**r.data, "count": count}) for r, count in self._waiting.values()]
         self._waiting.clear()
         self._since = None

@@ -1,4 +1,4 @@
-"""Those who wait for the disk: how each gets what became of its record, with one wake-up a loop and batch."""
+"""Futures that wait for the disk, and their results: one wake-up for each event loop and batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .store import Store, Written
 
-__all__ = ["BlockingWaiter", "Waiter", "outcomes_of", "settle"]
+__all__ = ["BlockingWaiter", "Waiter", "pair_outcomes", "resolve"]
 
 
 class BlockingWaiter(ThreadFuture[Any]):
@@ -28,10 +28,10 @@ class BlockingWaiter(ThreadFuture[Any]):
 Waiter: TypeAlias = LoopFuture[Any] | BlockingWaiter
 
 
-def outcomes_of(
+def pair_outcomes(
     store: Store, written: Written, waiters: Sequence[Waiter | None], others: Iterable[Waiter | None]
 ) -> list[tuple[Waiter | None, Any]]:
-    """Pair each waiter with what it gets: the number of its record or the earlier message; None for the others."""
+    """Pair each waiter with its result: the number of its record or a DuplicateKeyError; None for the `others`."""
     outcomes: list[tuple[Waiter | None, Any]]
     if written.duplicates:
         outcomes = [(waiter, _outcome(store, written, i)) for i, waiter in enumerate(waiters)]
@@ -50,21 +50,21 @@ def _outcome(store: Store, written: Written, position: int) -> int | DuplicateKe
     return DuplicateKeyError(earlier)
 
 
-def settle(outcomes: Iterable[tuple[Waiter | None, Any]]) -> None:
-    """Give each waiter its outcome, with one call for each loop that waits."""
+def resolve(outcomes: Iterable[tuple[Waiter | None, Any]]) -> None:
+    """Set the result or error of each waiter, with one `call_soon_threadsafe` for each event loop."""
     loops: dict[AbstractEventLoop | None, list[tuple[Waiter, Any]]] = {}
     for waiter, outcome in outcomes:
         if waiter is not None:
             loops.setdefault(waiter.get_loop(), []).append((waiter, outcome))
     for loop, pairs in loops.items():
         if loop is None:
-            _give(pairs)
+            _set_results(pairs)
             continue
         with suppress(RuntimeError):  # a loop that was closed meanwhile waits for nothing
-            loop.call_soon_threadsafe(_give, pairs)
+            loop.call_soon_threadsafe(_set_results, pairs)
 
 
-def _give(pairs: Iterable[tuple[Waiter, Any]]) -> None:
+def _set_results(pairs: Iterable[tuple[Waiter, Any]]) -> None:
     for waiter, outcome in pairs:
         if waiter.done():
             continue

@@ -1,4 +1,4 @@
-"""`explain`: everything the journal knows that led to one message, decision or event."""
+"""`explain`: everything in the journal that led to one message, decision or event."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import orjson
 from .values import ACCEPTED, SETTLED, StoredEvent, StoredMessage, StoredRecord
 
 if TYPE_CHECKING:
-    from .reading import Reading
+    from .reader import JournalReader
 
 __all__ = ["Explanation", "explain"]
 
 _MAX_CAUSES: Final = 64  # far above the hop limit of eight; stops at a cycle that a host wrote
-# What names other things: in the data of records, in events, and in the data of these.
+# Fields that hold ids: in the data of records, in events, and in the data of events.
 _LINKS: Final = (
     *("cause", "decision", "message_id", "decision_id", "call_id", "request_id", "event"),
     *("callId", "decisionId", "messageId", "requestId"),
@@ -26,11 +26,11 @@ _GRANTS: Final = ("enable", "disable", "forget", "grant", "revoke")
 
 @attrs.frozen
 class Explanation:
-    """What led to one thing. Each part is in the order in which it happened.
+    """What led to one message, record or event. Each part is in the order in which it happened.
 
-    `causes` are the events from the first to the one whose hook spoke; `permissions` the grants and consents of the
-    plugin until then; `related` the other records that name the thing, its causes or their calls: decisions with their
-    votes, refusals, registrations, settlings.
+    `causes` are the events from the first to the one whose hook acted; `permissions` the grants and consents of the
+    plugin until then; `related` the other records that name it, its causes or their calls: decisions with their votes,
+    refusals, registrations, changes of a message's state.
     """
 
     id: str
@@ -42,7 +42,7 @@ class Explanation:
     related: tuple[StoredRecord, ...]
 
 
-def explain(reading: Reading, id_: str, *, session_id: str | None = None) -> Explanation | None:
+def explain(reader: JournalReader, id_: str, *, session_id: str | None = None) -> Explanation | None:
     """Gather what led to a message, decision, other record or event, by its id; None when nothing has it.
 
     The id of a tool call stands for what plugins changed in it; one of `session_id` goes before others, since models
@@ -50,27 +50,27 @@ def explain(reading: Reading, id_: str, *, session_id: str | None = None) -> Exp
 
     Reads the records of one session: some tenths of a second for a million. Raises JournalError.
     """
-    message, event = reading.message(id_), reading.event(id_)
-    record = _record(reading, id_, session_id)
+    message, event = reader.message(id_), reader.event(id_)
+    record = _record(reader, id_, session_id)
     session_id, cause, upto = _where(message, record, event)
     if session_id is None and record is None:
         return None
-    causes = _with_their_calls(reading, tuple(reversed(list(_causes(reading, cause)))))
+    causes = _with_their_calls(reader, tuple(reversed(list(_causes(reader, cause)))))
     ids = {id_, *(e.id for e in causes), *_links(record.data if record else None)}
     ids |= _links(message.body if message else None)
-    for known in (*causes, *((event,) if event else ())):
-        ids |= _event_links(known)
+    for source in (*causes, *((event,) if event else ())):
+        ids |= _event_links(source)
     plugin = message.plugin if message else record.plugin if record else None
     shared = {e.id for e in causes}
-    related = [r for r in reading.records(session_id=session_id) if _concerns(r, ids, shared) and r != record]
-    granted = list(reading.records(plugin=plugin, kind=_GRANTS)) if plugin else []
+    related = [r for r in reader.records(session_id=session_id) if _concerns(r, ids, shared) and r != record]
+    granted = list(reader.records(plugin=plugin, kind=_GRANTS)) if plugin else []
     permissions = tuple(r for r in granted if upto is None or r.n < upto)
     return Explanation(id_, message, record, event, causes, permissions, tuple(related))
 
 
-def _record(reading: Reading, id_: str, session_id: str | None) -> StoredRecord | None:
-    of_session = reading.records(ref=id_, session_id=session_id) if session_id is not None else ()
-    return next((record for record in (*of_session, *reading.records(ref=id_)) if record.kind != ACCEPTED), None)
+def _record(reader: JournalReader, id_: str, session_id: str | None) -> StoredRecord | None:
+    of_session = reader.records(ref=id_, session_id=session_id) if session_id is not None else ()
+    return next((record for record in (*of_session, *reader.records(ref=id_)) if record.kind != ACCEPTED), None)
 
 
 def _where(
@@ -85,28 +85,28 @@ def _where(
     return (event.session_id, _cause_of(event), event.n) if event is not None else (None, None, None)
 
 
-def _causes(reading: Reading, cause: str | None) -> Iterator[StoredEvent]:
+def _causes(reader: JournalReader, cause: str | None) -> Iterator[StoredEvent]:
     """Yield the events that led here, the latest first."""
     for _ in range(_MAX_CAUSES):
-        event = reading.event(cause) if cause else None
+        event = reader.event(cause) if cause else None
         if event is None:
             return
         yield event
         cause = _cause_of(event)
 
 
-def _with_their_calls(reading: Reading, causes: tuple[StoredEvent, ...]) -> tuple[StoredEvent, ...]:
+def _with_their_calls(reader: JournalReader, causes: tuple[StoredEvent, ...]) -> tuple[StoredEvent, ...]:
     """Add the earlier events of the same tool calls: the start belongs to the end."""
     if not causes:
         return ()
     calls = {call for event in causes if (call := _call_of(event)) is not None}
     if not calls:
         return causes
-    upto, known = causes[-1], {event.seq for event in causes}
-    for event in reading.events(upto.session_id):
+    upto, included = causes[-1], {event.seq for event in causes}
+    for event in reader.events(upto.session_id):
         if event.seq >= upto.seq:
             break
-        if event.seq not in known and _call_of(event) in calls:
+        if event.seq not in included and _call_of(event) in calls:
             causes = (*causes, event)
     return tuple(sorted(causes, key=lambda event: event.seq))
 
@@ -135,7 +135,7 @@ def _links(data: Any) -> set[str]:
 
 
 def _concerns(record: StoredRecord, ids: set[str], shared: set[str]) -> bool:
-    """Say whether a record names one of `ids`; what only has one of the `shared` causes happened beside the thing."""
+    """Return whether a record names one of `ids`; a cause in `shared` does not count: its other effects have it too."""
     if record.kind == ACCEPTED:
         return False
     data = record.data or {}

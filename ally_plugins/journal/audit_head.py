@@ -26,9 +26,10 @@ _MAX_BYTES: Final = 4096
 
 
 def read_head(path: Path, *, is_own: bool = True) -> Head | None:
-    """Read `audit.head`; None when there is none. Raises JournalError when it is something else; never waits for it.
+    """Read `audit.head`; None when there is none. Never blocks on a pipe or a terminal in its place.
 
-    Without `is_own` it may be another user's: evidence that was copied, to be checked and not written on.
+    Without `is_own` the file may belong to another user: a copy that is only verified and never written to. Raises
+    JournalError when it cannot be read, or is no audit head.
     """
     try:
         content = read_file(path, _MAX_BYTES, is_own=is_own)
@@ -42,12 +43,12 @@ def read_head(path: Path, *, is_own: bool = True) -> Head | None:
 
 def write_head(path: Path, head: Head, *, sync: bool) -> None:
     """Replace `audit.head` as a whole, unless another host has written a later one. Raises OSError or JournalError."""
-    there = read_head(path)
-    if there is not None and there.chain == head.chain and there.n >= head.n:
+    newest = read_head(path)
+    if newest is not None and newest.chain == head.chain and newest.n >= head.n:
         return
     new = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}")
     try:
-        new.unlink(missing_ok=True)  # of a process that was killed; and whatever else lies there is not waited for
+        new.unlink(missing_ok=True)  # left by a killed process with the same pid; O_EXCL would fail on it
         descriptor = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(head.to_text().encode())
@@ -64,8 +65,9 @@ def write_head(path: Path, head: Head, *, sync: bool) -> None:
 def check_head(path: Path, head: Head | None, hash_at: Callable[[int], bytes | None], now: Head) -> None:
     """Raise JournalError when the journal ends before what `audit.head` has seen, or is another one.
 
-    `head` must have been read before `now`, since another host may write both. Writing on would replace the head, and
-    with it the proof that something is missing.
+    `head` is what the file says, `now` the journal's own head. Read the file first: another host may advance both in
+    between, and a file that is read later would look as if the journal had been cut. Opening such a journal would
+    replace the file, and with it the proof that something is missing.
     """
     if head is None:
         return

@@ -1,4 +1,4 @@
-"""Events as journals of version 1 have them, in the one form that an event has now."""
+"""Events as journals of version 1 hold them, converted to the form of today."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-__all__ = ["in_one_form"]
+__all__ = ["upgrade_event"]
 
 _BEGIN: Final = b'{"id":'
 """What each event began with, as its first name was written first."""
@@ -29,7 +29,7 @@ _NAMES: Final = {
 _OLD_NAMES: Final = frozenset(_NAMES.values())
 
 
-def in_one_form(body: bytes) -> bytes:
+def upgrade_event(body: bytes) -> bytes:
     """Return the JSON of an event in today's form; what is no event of the old form is returned as it is."""
     if not body.startswith(_BEGIN):
         return body
