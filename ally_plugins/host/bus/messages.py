@@ -74,11 +74,11 @@ class MessageCalls(BusSteps):
             decision = await self._consult(session, plugin, waiting) if has_judges else None
             pending = _pending(session, waiting, key, fingerprint, cause_of(scope), decision)
             receipt = await self._record_message(session, plugin, waiting, pending)
+            return receipt
         finally:
             plugin.budget.end_call()
             if answer is not None:
                 self._answer(plugin, key, answer, receipt)
-        return receipt
 
     def _claim(self, plugin: Plugin, key: str | None) -> asyncio.Future[Receipt | None] | None:
         """Let others with the same key wait for this message; None without a key, or when one is on its way already."""

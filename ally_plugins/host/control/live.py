@@ -187,17 +187,18 @@ class LiveControls:
         member = self._member(name)
         if member is None:
             raise NotFoundRefused(f"this host has no plugin {name!r}")
-        record = await self._fresh(member)
-        await self._start(name, lambda: self._now.restart(name, record, "restarted by the operator"))
-        return self._done(name, "restarted")
+        return await self._renew(member, "restarted by the operator", "restarted")
 
     async def _release(self, name: str) -> dict[str, Any]:
         member = self._member(name)
         if member is None or member.plugin.state != RunState.QUARANTINED:
             return self._done(name, "nothing")
-        record = await self._fresh(member)
-        await self._start(name, lambda: self._now.restart(name, record, "released by the operator"))
-        return self._done(name, "started")
+        return await self._renew(member, "released by the operator", "started")
+
+    async def _renew(self, member: PluginMember, reason: str, did: str) -> dict[str, Any]:
+        name, record = member.plugin.name, await self._fresh(member)
+        await self._start(name, lambda: self._now.restart(name, record, reason))
+        return self._done(name, did)
 
     async def _fresh(self, member: PluginMember) -> PluginRecord:
         """Return the record to start a plugin with. Raises UnavailableRefused when it may not be started."""

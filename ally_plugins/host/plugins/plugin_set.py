@@ -242,23 +242,18 @@ class PluginSet:
 
     async def _start_remote(self, plugin: Plugin, remote: RemotePlugin) -> None:
         """Start a process and wait until it runs, or its first try has failed."""
-        if remote.daemon is None or remote.daemon.transport == "socket":
-            try:
+        try:
+            if remote.daemon is None or remote.daemon.transport == "socket":  # such a one has no way to name hooks
                 check_required(plugin.name, plugin.options.required, (), "nowhere")
-            except PluginError as error:
-                self._fail(plugin, f"it could not start: {error}")
-                await remote.lane.close()
-                return
-        if (bridge := remote.record.bridge) is not None:
-            from ally_plugins.host.daemons.bridged import open_bridge  # only where there is one
+            if (bridge := remote.record.bridge) is not None:
+                from ally_plugins.host.daemons.bridged import open_bridge  # only where there is one
 
-            plugin.set_state(RunState.STARTING)
-            try:
+                plugin.set_state(RunState.STARTING)
                 await open_bridge(remote, bridge, self.bus)
-            except PluginError as error:
-                self._fail(plugin, f"it could not start: {error}")
-                await remote.lane.close()
-                return
+        except PluginError as error:
+            self._fail(plugin, f"it could not start: {error}")
+            await remote.lane.close()
+            return
         if remote.daemon is None:
             plugin.instance = remote
             plugin.set_state(RunState.RUNNING)
