@@ -41,6 +41,7 @@ __all__ = [
     "holds",
     "inside",
     "keys",
+    "keys_of",
     "named",
     "object_of",
     "object_schema",
@@ -210,6 +211,17 @@ def or_null(of: Shape, instead: Any = None) -> Shape:
     return Shape(kinds, expected, _or_null(dict(of.schema)), None if is_plain else convert)
 
 
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        return {"anyOf": [{"$ref": schema.pop("$ref")}, {"type": "null"}], **schema}
+    if "type" in schema:
+        kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        schema["type"] = [*kinds, "null"]
+    if "enum" in schema:
+        schema["enum"] = [*schema["enum"], None]
+    return schema
+
+
 @frozen(eq=False)
 class Key:
     """One key of an object: what it holds and means, and under which name its value is given to the class."""
@@ -306,15 +318,32 @@ def keys(needs: Iterable[str] = (), /, **shapes: Shape) -> Table:
     return Table([Key(key, shape, key, key in needs) for key, shape in shapes.items()])
 
 
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    if "$ref" in schema:
-        return {"anyOf": [{"$ref": schema.pop("$ref")}, {"type": "null"}], **schema}
-    if "type" in schema:
-        kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-        schema["type"] = [*kinds, "null"]
-    if "enum" in schema:
-        schema["enum"] = [*schema["enum"], None]
-    return schema
+_BY_TYPE: Final[Mapping[str, Shape]] = {
+    "Any": ANY,
+    "FrozenDict": OBJECT,
+    "Mapping[str, str]": OBJECT,
+    "bool": FLAG,
+    "float": NUMBER,
+    "float | None": or_null(NUMBER),
+    "int": INTEGER,
+    "int | None": or_null(INTEGER),
+    "str": TEXT,
+    "str | None": or_null(TEXT),
+    "tuple[str, ...]": TEXTS,
+}
+
+
+def keys_of(cls: type[Any], key_of: Callable[[str], str] = str, /, **shapes: Shape | None) -> list[Key]:
+    """Return the keys of a value's class: each field has the shape given here, or else that of its type.
+
+    `key_of` makes a key of a field's name; a field whose shape is None has none. Raises KeyError for a type that says
+    too little.
+    """
+    return [
+        Key(key_of(name), shape, name, field.default is attrs.NOTHING)
+        for name, field in attrs.fields_dict(cls).items()
+        if (shape := shapes[name] if name in shapes else _BY_TYPE[str(field.type)]) is not None
+    ]
 
 
 def object_of(keys: Table | type[Any], expected: str = "an object", *, is_strict: bool = True) -> Shape:

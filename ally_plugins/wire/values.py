@@ -15,16 +15,14 @@ import attrs
 from ally_plugins.contract.shapes import (
     ANY,
     FLAG,
-    INTEGER,
     LENIENT,
     NUMBER,
-    OBJECT,
     SHOWN,
     TEXT,
-    Key,
     Shape,
     Table,
     WrongShape,
+    keys_of,
     object_of,
     or_null,
     ref,
@@ -279,11 +277,9 @@ def _read(shape: Shape, value: Any, path: str) -> Any:
         raise EventError(f"{wrong.path} {wrong.problem}", path=wrong.path) from None
 
 
-def _object(cls: type[Any], *, rest: str | None = None, **shapes: Shape) -> Shape:
+def _object(cls: type[Any], *, rest: str | None = None, **shapes: Shape | None) -> Shape:
     """Return the shape of one of our values, by its fields; one with a default may be left out, and is never null."""
-    fields = attrs.fields_dict(cls)
-    keys = [Key(camel(name), shape, name, fields[name].default is attrs.NOTHING) for name, shape in shapes.items()]
-    return object_of(Table(keys, cls, takes_null=False, rest=rest), is_strict=False)
+    return object_of(Table(keys_of(cls, camel, **shapes), cls, takes_null=False, rest=rest), is_strict=False)
 
 
 def _named(of: Shape, name: str) -> Shape:
@@ -296,53 +292,28 @@ def _absent(of: Shape, instead: Any = None) -> Shape:
     return attrs.evolve(or_null(of, instead), schema=of.schema)
 
 
-_TEXT_OR_NULL: Final = or_null(TEXT)
-_CALL: Final = _object(ToolCall, tool_name=TEXT, arguments=OBJECT, call_id=_TEXT_OR_NULL, agent_id=_TEXT_OR_NULL)
-_MESSAGE: Final = _object(
-    Message,
-    id=TEXT,
-    role=TEXT,
-    content=TEXT,
-    timestamp=INTEGER,
-    metadata=OBJECT,
-    tool_calls=_absent(several(_named(_CALL, "ToolCall")), ()),
-    tool_call_id=_TEXT_OR_NULL,
-    private=FLAG,
-)
+_CALL: Final = _object(ToolCall)
+_MESSAGE: Final = _object(Message, tool_calls=_absent(several(_named(_CALL, "ToolCall")), ()))
 _MESSAGES: Final = several(_named(_MESSAGE, "Message"))
-_RESULT: Final = _object(ToolResult, success=FLAG, output=TEXT, error=_TEXT_OR_NULL, data=ANY)
-_SECTION: Final = _object(PromptSection, name=TEXT, text=TEXT, source=_TEXT_OR_NULL)
+_RESULT: Final = _object(ToolResult, unshown=None)
+_SECTION: Final = _object(PromptSection)
 _SECTIONS: Final = several(_SECTION)
-_MODEL_INPUT: Final = _object(ModelInput, model=_TEXT_OR_NULL, messages=_absent(_MESSAGES, ()), settings=OBJECT)
-_TODO: Final = _object(TodoItem, id=TEXT, task=TEXT, status=TEXT, active_form=_TEXT_OR_NULL)
-_AGENT: Final = _object(
-    AgentState, agent_id=TEXT, agent_name=TEXT, task=_TEXT_OR_NULL, parent_id=_TEXT_OR_NULL, started=INTEGER
-)
+_MODEL_INPUT: Final = _object(ModelInput, messages=_absent(_MESSAGES, ()))
+_TODO: Final = _object(TodoItem)
+_AGENT: Final = _object(AgentState)
 _CONTEXT: Final = _object(
     Context,
-    session_id=TEXT,
     messages=_absent(_MESSAGES),
     focus=_absent(TEXT),
     token_usage=_absent(NUMBER),
     todos=_absent(several(_named(_TODO, "Todo"))),
     agents=_absent(several(_named(_AGENT, "Agent"))),
     is_processing=_absent(FLAG),
-    cursor=TEXT,
-    is_reset=FLAG,
+    read_only=None,
 )
-_RECEIPT: Final = _object(Receipt, id=TEXT, offset=INTEGER, state=TEXT)
-_REQUEST: Final = _object(
-    PermissionRequest,
-    rest="extra",
-    request_id=TEXT,
-    tool_name=TEXT,
-    arguments=OBJECT,
-    path=_TEXT_OR_NULL,
-    command=_TEXT_OR_NULL,
-    sensitivity=TEXT,
-    options=or_null(several(ANY), ()),
-    **dict.fromkeys(_REQUEST_IDS.values(), _TEXT_OR_NULL),
-)
+_RECEIPT: Final = _object(Receipt)
+_STAMPED: Final = dict.fromkeys(("seq", "timestamp", "session_id", "origin"))
+_REQUEST: Final = _object(PermissionRequest, rest="extra", extra=None, options=or_null(several(ANY), ()), **_STAMPED)
 
 SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
     "Message": _MESSAGE.schema,

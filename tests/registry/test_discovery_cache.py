@@ -4,12 +4,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import attrs
+import orjson
 import pytest
 
 from ally_plugins.catalog.discovery import cache as discovery_cache
+from ally_plugins.catalog.discovery.cache_rows import freeze, thaw
+from ally_plugins.catalog.discovery.found import Discovery, Found
 from ally_plugins.catalog.discovery.packages import discover
+from ally_plugins.contract.manifest import Manifest
+from ally_plugins.contract.process_spec import Restarts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -207,3 +213,74 @@ def test_a_cache_that_cannot_be_written_only_costs_time(cache: Path, tmp_path: P
         directory.write_text("")
     assert discover(directory).get("p") is not None
     assert list(cache.iterdir()) == []
+
+
+EVERYTHING = """
+description = "everything"
+after = ["secret-guard"]
+[events]
+subscribe = ["TOOL_CALL_END", "x:*"]
+durable = ["TOOL_CALL_END"]
+[permissions]
+gate = { on = ["tool_call"], tools = ["bash"], reason = "to stop it" }
+tools = { reason = "to offer" }
+[settings.limit]
+type = "number"
+default = 3.0
+[settings.mode]
+type = "choice"
+choices = ["a", "b"]
+required = true
+[daemon]
+command = ["node", "d.js"]
+transport = "socket"
+socket = "/tmp/x.sock"
+health = { retries = 7 }
+limits = { file_mb = "none" }
+"""
+
+
+def everything() -> Discovery:
+    manifest = Manifest.from_text(EVERYTHING)
+    assert manifest.daemon is not None
+    again = attrs.evolve(manifest.daemon, env={"A": "b"}, restarts=Restarts(delay=0.5, most=3), talks_back=False)
+    found = Found(name="p", manifest=manifest, daemon=again, files={"a": "1"}, problem="it is odd", editable=True)
+    return Discovery((found, Found(name="q")), ("a problem",), failed={"other": "it raised"})
+
+
+def test_everything_that_can_be_found_comes_back_as_it_was() -> None:
+    found = everything()
+    rows = orjson.loads(orjson.dumps(freeze(found)))
+    assert thaw(rows) == attrs.evolve(found, from_cache=True)
+    assert thaw(rows, "q") == attrs.evolve(found, found=found.found[1:], from_cache=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("found",), {}),
+        (("found", 0), []),
+        (("found", 0, "name"), 1),
+        (("found", 0, "editable"), "yes"),
+        (("found", 0, "editable"), 1),
+        (("found", 0, "odd"), 1),
+        (("found", 0, "files"), []),
+        (("found", 0, "manifest", "requests", 0), ["gate", "tool_call", ""]),
+        (("found", 0, "manifest", "requests", 0), ["gate", "tool_call", "", None]),
+        (("found", 0, "manifest", "subscribe"), "TOOL_CALL_END"),
+        (("found", 0, "manifest", "settings", "mode", "required"), "no"),
+        (("found", 0, "manifest", "settings", "mode", "kind"), None),
+        (("found", 0, "daemon", "command"), "node d.js"),
+        (("found", 0, "daemon", "talks_back"), 0),
+        (("found", 0, "daemon", "timing", "ping_retries"), True),
+        (("found", 0, "daemon", "restarts"), {"delay": 0.5}),
+        (("problems",), [1]),
+    ],
+)
+def test_rows_of_another_shape_are_as_good_as_none(path: tuple[Any, ...], value: Any) -> None:
+    rows = orjson.loads(orjson.dumps(freeze(everything())))
+    place = rows
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    assert thaw(rows) is None

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
-from attrs import asdict, astuple
+import attrs
 
 from ally_plugins.contract.grants import Grant
 from ally_plugins.contract.manifest import Manifest, Request
-from ally_plugins.contract.process_spec import Daemon, ProcessLimits, Timing
+from ally_plugins.contract.process_spec import Daemon, ProcessLimits, Restarts, Timing
 from ally_plugins.contract.settings import Setting
+from ally_plugins.contract.shapes import (
+    ANY,
+    STRICT,
+    TEXT,
+    Mistakes,
+    Shape,
+    Table,
+    WrongShape,
+    keys_of,
+    named,
+    object_of,
+    several,
+)
 
 from .found import Discovery, Found
 
@@ -18,52 +31,56 @@ __all__ = ["freeze", "thaw"]
 
 
 def freeze(discovery: Discovery) -> dict[str, Any]:
-    """Return it as plain values, for JSON."""
-    found = [_row_of_found(found) for found in discovery.found]
-    return {"found": found, "problems": discovery.problems}
+    """Return it as plain values, for JSON; without what is as in the class, which is most of it."""
+    return attrs.asdict(
+        discovery,
+        filter=lambda field, value: value != field.default,
+        value_serializer=lambda _, __, value: _plain(value),
+    )
 
 
-def _row_of_found(found: Found) -> dict[str, Any]:
-    daemon = asdict(found.daemon) if found.daemon is not None else None
-    return asdict(found, recurse=False) | {"manifest": _row_of(found.manifest), "daemon": daemon}
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):  # attrs looks into no other mapping than a dict
+        return dict(value)
+    if isinstance(value, tuple) and value and isinstance(value[0], Request):  # most of all that there is
+        return [(*attrs.astuple(request.grant), request.reason) for request in value]
+    return value
 
 
-def _row_of(manifest: Manifest | None) -> dict[str, Any] | None:
-    if manifest is None:
-        return None
-    requests = [(*astuple(request.grant), request.reason) for request in manifest.requests]
-    settings = [asdict(setting) for setting in manifest.settings.values()]
-    daemon = asdict(manifest.daemon) if manifest.daemon is not None else None
-    return asdict(manifest, recurse=False) | {"requests": requests, "settings": settings, "daemon": daemon}
+def thaw(remembered: dict[str, Any], about: str | None = None) -> Discovery | None:
+    """Build what `freeze` took apart, or of that the plugin `about`; None for what it did not make.
 
-
-def thaw(remembered: dict[str, Any], about: str | None = None) -> Discovery:
-    """Build what `freeze` took apart, or of that the plugin `about`.
-
-    It was checked when it was read, and the cache is known to be whole.
+    What the words mean was checked when it was read, and the cache is known to be whole.
     """
-    rows: list[dict[str, Any]] = [
-        row | {"manifest": _manifest_of(row["manifest"]), "daemon": _daemon_of(row["daemon"])}
-        for row in remembered["found"]
-        if about in {None, row["name"]}
-    ]
-    return Discovery(tuple(Found(**row) for row in rows), tuple(remembered["problems"]), from_cache=True)
-
-
-def _manifest_of(row: dict[str, Any] | None) -> Manifest | None:
-    if row is None:
+    rows = remembered.get("found", ())
+    wanted = rows if about is None else [row for row in rows if row.get("name") == about]
+    try:
+        discovery: Discovery = _DISCOVERY.read({**remembered, "found": wanted, "from_cache": True}, "", STRICT)
+    except WrongShape:
         return None
-    lists: dict[str, Any] = {key: tuple(row[key]) for key in ("before", "after", "subscribe", "durable")}
-    requests = tuple(Request(Grant(kind, topic, target), reason) for kind, topic, target, reason in row["requests"])
-    rows: list[dict[str, Any]] = [one | {"choices": tuple(one["choices"])} for one in row["settings"]]
-    by_name = MappingProxyType({one["name"]: Setting(**one) for one in rows})
-    daemon = _daemon_of(row["daemon"])
-    whole: dict[str, Any] = row | lists | {"requests": requests, "settings": by_name, "daemon": daemon}
-    return Manifest(**whole)
+    return discovery
 
 
-def _daemon_of(row: dict[str, Any] | None) -> Daemon | None:
-    if row is None:
-        return None
-    whole: dict[str, Any] = row | {"limits": ProcessLimits(**row["limits"]), "timing": Timing(**row["timing"])}
-    return Daemon(**whole)
+def _row(cls: type[Any], **shapes: Shape) -> Shape:
+    """Return the shape of the row that a class became."""
+    return object_of(Table(keys_of(cls, **shapes), cls, takes_null=False))
+
+
+def _read_request(value: list[Any], path: str, mistakes: Mistakes) -> Any:
+    if len(value) != _COLUMNS or not all(type(each) is str for each in value):
+        return mistakes.wrong(path, value, "kind, topic, target and reason")
+    return Request(Grant(*value[:3]), value[3])
+
+
+_COLUMNS: Final = 4
+_REQUEST: Final = Shape((list,), "a list of texts", {"type": "array"}, _read_request)
+_DAEMON: Final = _row(Daemon, transport=TEXT, limits=_row(ProcessLimits), timing=_row(Timing), restarts=_row(Restarts))
+_MANIFEST: Final = _row(
+    Manifest,
+    requests=several(_REQUEST),
+    settings=named(_row(Setting, kind=TEXT, default=ANY)),
+    daemon=_DAEMON,
+    activation=TEXT,
+)
+_FOUND: Final = _row(Found, plugin=ANY, manifest=_MANIFEST, daemon=_DAEMON, bridge=ANY)
+_DISCOVERY: Final = _row(Discovery, found=several(_FOUND))

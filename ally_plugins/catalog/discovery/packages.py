@@ -62,8 +62,8 @@ def discover(cache_dir: Path | None = None, about: str | None = None) -> Discove
     """
     key = discovery_cache.key()
     remembered = discovery_cache.load(cache_dir, key) if cache_dir is not None else None
-    if remembered is not None:
-        return thaw(remembered, about)
+    if remembered is not None and (known := thaw(remembered, about)) is not None:
+        return known
     began = discovery_cache.now()
     scan = _Scan(about if cache_dir is None else None)  # what is remembered is all of it
     discovery = scan.run()
