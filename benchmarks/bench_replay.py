@@ -25,7 +25,7 @@ from ally_plugins import Ally, Event, Host, hookimpl
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.replay.pacing import ReplayClock
 from ally_plugins.replay.player import Player
-from ally_plugins.replay.reading import open_recording
+from ally_plugins.replay.recording import open_recording
 
 _WANTED: Final = 50_000
 _EVENTS: Final = 100_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-__all__ = ["RecordedClock", "parse_timestamp"]
+__all__ = ["TimestampClock", "parse_timestamp"]
 
 # The year 2100. A damaged timestamp beyond it would stop the clock for the rest of the recording.
 _LATEST_MS: Final = 4_102_444_800_000
@@ -33,8 +33,8 @@ def parse_timestamp(value: object) -> int | None:
     return found if 0 <= found <= _LATEST_MS else None
 
 
-class RecordedClock:
-    """The time of the latest record. Lives as long as one reading."""
+class TimestampClock:
+    """The time of the latest record, in Unix ms; never goes back. Lives as long as one reading of a file."""
 
     def __init__(self, start: int = 0) -> None:
         self.now = start

@@ -17,13 +17,13 @@ __all__ = ["Notes", "flatten", "iterate_blocks", "text_of"]
 
 @define
 class Notes:
-    """What was noticed while one record was read: the first thing that is wrong, and blocks without a text."""
+    """The faults of one record: the first thing that is wrong, and the types of blocks that have no text."""
 
     problem: str | None = None
     placeholders: list[str] = field(factory=list)
 
-    def blame(self, name: str, found: object, expected: str) -> None:
-        """Note that `name` holds something else than `expected`; the first problem of a record is the one reported."""
+    def add_mismatch(self, name: str, found: object, expected: str) -> None:
+        """Note that `name` holds something else than `expected`; only the first fault of a record is kept."""
         if self.problem is None:
             self.problem = f"{name} is {type(found).__name__}, expected {expected}"
 
@@ -43,9 +43,9 @@ def iterate_blocks(content: Any, notes: Notes) -> Iterator[dict[str, Any]]:
             if type(block) is dict:
                 yield block
             else:
-                notes.blame("a content block", block, "an object")
+                notes.add_mismatch("a content block", block, "an object")
     else:
-        notes.blame("content", content, "a text or a list of blocks")
+        notes.add_mismatch("content", content, "a text or a list of blocks")
 
 
 def flatten(content: Any, notes: Notes) -> str:
@@ -61,7 +61,7 @@ def _block_text(block: dict[str, Any], notes: Notes) -> str:
     kind = text_of(block, "type") or "block"
     if kind == "text":
         if type(block.get("text")) is not str:
-            notes.blame("a block's text", block.get("text"), "a text")
+            notes.add_mismatch("a block's text", block.get("text"), "a text")
         return text_of(block, "text")
     notes.placeholders.append(kind)
     return f"[{kind}]"

@@ -15,14 +15,13 @@ from attrs import define, field
 
 from ally_plugins.journal.export import FORMAT, VERSION
 
-from .clock import RecordedClock
+from .clock import TimestampClock
 from .content import Notes, text_of
-from .derive import todos_of
-from .lines import decode_record, iterate_lines
+from .json_lines import decode_record, iterate_lines
 from .steps import (
     AgentEnded,
     AgentStarted,
-    AssistantMessage,
+    AssistantReplied,
     BrokenLine,
     CompactionCompleted,
     CompactionStarted,
@@ -31,7 +30,7 @@ from .steps import (
     ModelRequested,
     ModelResponded,
     PermissionAnswered,
-    PermissionAsked,
+    PermissionRequested,
     PersonMessage,
     SessionEnded,
     SessionStarted,
@@ -42,6 +41,7 @@ from .steps import (
     ToolReturned,
     Usage,
 )
+from .tool_effects import todos_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,7 +86,7 @@ class _Event:
 
     def required(self, key: str) -> str:
         if self.data.get(key) is None:
-            self.notes.blame(key, None, "a text")
+            self.notes.add_mismatch(key, None, "a text")
         return self.text(key)
 
     def mapping(self, key: str) -> dict[str, Any]:
@@ -104,34 +104,34 @@ class _Event:
         value = self.data.get(key)
         if value is None or type(value) in {int, float}:
             return None if value is None else float(value)
-        self.notes.blame(key, value, "a number")
+        self.notes.add_mismatch(key, value, "a number")
         return None
 
     def _typed(self, key: str, kind: type, expected: str, default: object) -> object:
         value = self.data.get(key)
         if value is not None and type(value) is not kind:
-            self.notes.blame(key, value, expected)
+            self.notes.add_mismatch(key, value, expected)
         return value if type(value) is kind else default
 
 
 @define
 class _Export:
-    """What is remembered between records. Lives as long as one reading."""
+    """State between records. Lives as long as one reading of a file."""
 
     session_id: str | None
-    clock: RecordedClock = field(factory=RecordedClock)
+    clock: TimestampClock = field(factory=TimestampClock)
     has_started: bool = False
     end_reason: str = ""
 
     def receive_record(self, number: int, record: dict[str, Any]) -> Iterator[Step]:
-        """Yield what one line says; a part of it that cannot be read makes it a broken line as well."""
+        """Yield the steps of one line, and a BrokenLine too when a part of it cannot be read."""
         notes = Notes()
         yield from self._steps(record, notes)
         if notes.problem is not None:
             yield BrokenLine(self.clock.now, number, notes.problem)
 
     def end(self) -> Iterator[Step]:
-        """Yield what the end of the file means."""
+        """Yield the last steps, at the end of the file."""
         yield from self._start("")
         yield SessionEnded(self.clock.now, self.end_reason or "end_of_recording")
 
@@ -143,7 +143,7 @@ class _Export:
             if type(kind) is str:
                 yield Skipped(self.clock.now, kind[:_MAX_NAME])
             else:
-                notes.blame("kind", kind, "a text")
+                notes.add_mismatch("kind", kind, "a text")
             return
         session_id = text_of(record, "session_id")
         self.session_id = self.session_id or session_id
@@ -155,10 +155,10 @@ class _Export:
     def _event(self, record: dict[str, Any], notes: Notes) -> Iterator[Step]:
         event_type, data = record.get("event_type"), record.get("event_data")
         if type(event_type) is not str:
-            notes.blame("event_type", event_type, "a text")
+            notes.add_mismatch("event_type", event_type, "a text")
             return
         if type(data) is not dict:
-            notes.blame("event_data", data, "an object")
+            notes.add_mismatch("event_data", data, "an object")
             return
         at = self.clock.read(record.get("timestamp"))
         event = _Event(at, data, notes, text_of(record, "call_id"), text_of(record, "agent_id") or None)
@@ -179,7 +179,7 @@ class _Export:
 
 
 def _from_version_1(record: dict[str, Any]) -> dict[str, Any]:
-    """Return what is read of the line of an event with the names of version 2."""
+    """Return the line of an event of version 1 with the names of version 2."""
     kind, data, about = record.get("type"), record.get("data"), record
     if type(data) is dict and type(data.get("data")) is dict and data.get("type") == kind:
         about, data = data, data["data"]  # the event with its own envelope
@@ -192,7 +192,7 @@ def _from_version_1(record: dict[str, Any]) -> dict[str, Any]:
 
 def _tool_called(event: _Event) -> Step:
     name = event.required("toolName")
-    # A host that gives its calls no ids runs one call of a tool at a time: the name tells them apart.
+    # A host that gives its calls no ids runs one call of each tool at a time: the name identifies it.
     return ToolCalled(
         event.at,
         event.call_id or name,
@@ -240,9 +240,9 @@ def _agent_ended(event: _Event) -> Step:
     )
 
 
-def _permission_asked(event: _Event) -> Step:
+def _permission_requested(event: _Event) -> Step:
     options = event.data.get("options")
-    return PermissionAsked(
+    return PermissionRequested(
         event.at,
         event.required("requestId"),
         event.required("toolName"),
@@ -308,14 +308,14 @@ def _usage(event: _Event) -> Step:
 _STEPS: Final[dict[str, Callable[[_Event], Step]]] = {
     "AGENT_END": _agent_ended,
     "AGENT_START": _agent_started,
-    "ASSISTANT_MESSAGE": lambda event: AssistantMessage(event.at, event.required("content"), agent_id=event.agent_id),
+    "ASSISTANT_MESSAGE": lambda event: AssistantReplied(event.at, event.required("content"), agent_id=event.agent_id),
     "COMPACTION_COMPLETE": _compaction_completed,
     "COMPACTION_START": lambda event: CompactionStarted(event.at),
     "CONTEXT_USAGE_UPDATE": _usage,
     "DIFF_PREVIEW": _diff_made,
     "MODEL_REQUEST": lambda event: ModelRequested(event.at, event.text("model"), agent_id=event.agent_id),
     "MODEL_RESPONSE": _model_responded,
-    "PERMISSION_REQUEST": _permission_asked,
+    "PERMISSION_REQUEST": _permission_requested,
     "PERMISSION_RESPONSE": _permission_answered,
     "THOUGHT_COMPLETE": lambda event: Thought(event.at, event.required("thinking"), agent_id=event.agent_id),
     "TODO_UPDATE": _todos_changed,

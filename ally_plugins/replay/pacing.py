@@ -12,7 +12,7 @@ from ally_plugins.runtime.lanes.clock import Clock
 __all__ = ["BETWEEN_RECORDINGS_S", "Pace", "ReplayClock"]
 
 BETWEEN_RECORDINGS_S: Final = 3600.0
-"""What passes for budgets between two recordings: they are full again, so that no file depends on the one before."""
+"""Steady time that passes between two recordings: budgets are full again, so that no file depends on the one before."""
 
 
 class ReplayClock(Clock):
@@ -31,7 +31,7 @@ class ReplayClock(Clock):
         self._steady += BETWEEN_RECORDINGS_S
 
     def move_to(self, at: int) -> None:
-        """Let the recorded time be `at` (Unix ms); an earlier time than before is ignored."""
+        """Advance the recorded time to `at` (Unix ms); an earlier time is ignored."""
         now = self._now_ms
         if now is not None and at > now:
             self._steady += (at - now) / 1000
@@ -64,7 +64,7 @@ class Pace:
         self._began = asyncio.get_running_loop().time()
 
     async def wait_until(self, at: int) -> None:
-        """Wait for the moment `at` (Unix ms)."""
+        """Wait until the recorded moment `at` (Unix ms) is due. Cancelling stops the waiting and nothing else."""
         if self._speed is None:
             return
         passed = asyncio.get_running_loop().time() - self._began

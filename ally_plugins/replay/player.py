@@ -1,6 +1,6 @@
-"""Replays recordings on a host: one session for each, with the host's plugins listening and talking back.
+"""Replays recordings on a host, each in a session of its own with the host's plugins, and counts what happens.
 
-Reading is the readers' business, playing one session `playing`'s; this is what joins them, and counts.
+Reading a file is left to the readers, playing one session to `session_player`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ally_plugins.host.host import Host
 from ally_plugins.host.sessions.session import Session
 
 from .pacing import Pace, ReplayClock
-from .playing import SessionPlayer
-from .reading import Recording
+from .recorded_conversation import RecordedConversation, message_line, writer_of
+from .recording import Recording
 from .report import PendingAtEnd, PlayedSession, ReplayReport
-from .sessions import new_run, session_name
+from .session_names import new_run, session_name
+from .session_player import SessionPlayer
 from .steps import BrokenLine, SessionStarted, Skipped
-from .written import RecordedConversation, message_line, writer_of
 
 if TYPE_CHECKING:
     from .steps import Step
@@ -36,8 +36,8 @@ class Player:
     """One replay. `report` is filled while it runs, and is the outcome afterwards, also when it was interrupted.
 
     `host` has a `ReplayClock` and is started and stopped by `run`. `speed` is real time's multiple, None as fast as
-    possible. Messages of all sessions are written to `out`. `on_progress` hears how many bytes were read, of the
-    recordings before too; `before_end` may act in each session before it ends.
+    possible. Messages of all sessions are written to `out`. `on_progress` is called with the bytes read
+    so far, of all recordings; `before_end` is awaited in each session before it ends.
     """
 
     host: Host
@@ -62,8 +62,8 @@ class Player:
     async def run(self) -> ReplayReport:
         """Play every recording and return the report.
 
-        Cancelling ends the current session in good order: what is pending is marked. Raises RecordingError when a file
-        cannot be read any more, and what `Host.start` and writing to `out` raise.
+        Cancelling ends the current session, marking its pending messages, then stops the host. Raises
+        RecordingError when a file cannot be read any more, and what `Host.start` and writing to `out` raise.
         """
         unsubscribe = self.host.stream.subscribe("*", self._count)
         if self.on_event is not None:

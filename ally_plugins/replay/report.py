@@ -45,7 +45,7 @@ class PlayedSession:
 
 @frozen
 class PendingAtEnd:
-    """A plugin's message that no safe point took any more."""
+    """A plugin's message that was still pending when its session ended."""
 
     id: str
     plugin: str
@@ -55,7 +55,7 @@ class PendingAtEnd:
 
 @define
 class PluginCounts:
-    """What one plugin saw and did in a replay. `refused` counts by the reason word of the refusal."""
+    """What one plugin received and did in a replay. `refused` counts refusals by their reason code."""
 
     state: str = "running"
     reason: str = ""
@@ -121,7 +121,7 @@ class ReplayReport:
             self.broken.append(BrokenRecord(file, number, reason))
 
     def count_pending(self, message: PendingAtEnd) -> None:
-        """Count a message that nobody took; the first hundred are named."""
+        """Count a message that was not delivered; the first hundred are named."""
         self.pending_messages += 1
         if len(self.pending) < MAX_NAMED:
             self.pending.append(message)

@@ -1,7 +1,7 @@
 """Which sub-agent a record of a Claude Code transcript belongs to.
 
-A sub-agent's id is the id of the call that started it, wherever that can be told, so that its start, which is recorded
-before its own name, and its records agree. Records name their agent (`agentId`), or only the record before them
+A sub-agent's id is the id of the call that started it, where that can be found: its start is recorded before its own
+name (`agentId`), and start and records must have one id. Records name their agent, or only the record before them
 (`parentUuid`), or come wrapped in progress records that name the call.
 """
 
@@ -43,7 +43,7 @@ class BoundedMap:
         return self.young.get(key) or self.old.get(key)
 
     def remember(self, key: str, value: str) -> None:
-        """Keep `value`; long ago is forgotten."""
+        """Keep `value`; the oldest keys may be dropped."""
         if len(self.young) >= _REMEMBERED // 2:
             self.old, self.young = self.young, {}
         self.young[key] = value
@@ -68,32 +68,32 @@ class Sidechains:
         self.unclaimed.pop(call_id, None)
 
     def find(self, record: dict[str, Any], call_id: str = "", texts: Iterable[str] = ()) -> tuple[str, bool]:
-        """Return the agent of a record and whether it is one whose start nobody has told.
+        """Return the agent of a record, and whether no start of it has been recorded.
 
-        `call_id` is the call that the record names, `texts` what it says: an agent's first record repeats its prompt.
+        `call_id` is the call that the record names, `texts` its content: an agent's first record repeats its prompt.
         """
-        known = self._known(record)
-        agent_id, is_new = (known, False) if known else self._claim(record, call_id, texts)
+        recorded = self._find_recorded(record)
+        agent_id, is_new = (recorded, False) if recorded else self._claim(record, call_id, texts)
         if name := text_of(record, "agentId"):
             self.agents.remember(name, agent_id)
         elif uuid := text_of(record, "uuid"):
             self.records.remember(uuid, agent_id)
         return agent_id, is_new
 
-    def _known(self, record: dict[str, Any]) -> str | None:
+    def _find_recorded(self, record: dict[str, Any]) -> str | None:
         if name := text_of(record, "agentId"):
             return self.agents.get(name)
         return self.records.get(text_of(record, "parentUuid"))
 
     def _claim(self, record: dict[str, Any], call_id: str, texts: Iterable[str]) -> tuple[str, bool]:
-        claimed = call_id if call_id in self.unclaimed else self._by_prompt(set(texts))
+        claimed = call_id if call_id in self.unclaimed else self._match_prompt(set(texts))
         if claimed:
             del self.unclaimed[claimed]
             return claimed, False
         self.nameless += 1
         return text_of(record, "agentId") or f"sidechain-{self.nameless}", True
 
-    def _by_prompt(self, texts: set[str]) -> str:
-        """Return the call whose prompt is among `texts`, else the oldest that nobody claimed, else nothing."""
+    def _match_prompt(self, texts: set[str]) -> str:
+        """Return the call whose prompt is among `texts`, else the oldest unclaimed one, else the empty string."""
         same = (call_id for call_id, prompt in self.unclaimed.items() if prompt in texts)
         return next(same, next(iter(self.unclaimed), ""))

@@ -1,7 +1,7 @@
-"""What a recorded session says, as neutral frozen values in the order in which it happened.
+"""What happened in a recorded session, as frozen values that are the same for every format.
 
-Every reader yields these and nothing else; the player turns them into events and calls of a live session. A step
-carries recorded facts only: what a gate or a transform makes of them is the player's business.
+Readers yield these and nothing else; the player turns them into events and calls of a live session. A step carries
+recorded facts only: running gates and transforms on them is left to the player.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from attrs import field, frozen
 __all__ = [
     "AgentEnded",
     "AgentStarted",
-    "AssistantMessage",
+    "AssistantReplied",
     "BrokenLine",
     "CompactionCompleted",
     "CompactionStarted",
@@ -24,7 +24,7 @@ __all__ = [
     "ModelRequested",
     "ModelResponded",
     "PermissionAnswered",
-    "PermissionAsked",
+    "PermissionRequested",
     "PersonMessage",
     "SafePoint",
     "SafePointKind",
@@ -95,15 +95,15 @@ class SessionEnded(Step):
 
 @frozen
 class PersonMessage(Step):
-    """A person said something. `is_interjection`: in the middle of a turn, which goes on."""
+    """A message of the person. `is_interjection`: in the middle of a turn, which goes on."""
 
     text: str
     is_interjection: bool = False
 
 
 @frozen
-class AssistantMessage(Step):
-    """The model said something to the person, or a sub-agent (`agent_id`) to the agent that started it."""
+class AssistantReplied(Step):
+    """The model wrote text for the person, or a sub-agent (`agent_id`) for the agent that started it."""
 
     text: str
     model: str = ""
@@ -120,7 +120,7 @@ class Thought(Step):
 
 @frozen
 class ModelRequested(Step):
-    """The model was asked for its next answer."""
+    """A request was sent to the model."""
 
     model: str = ""
     agent_id: str | None = field(default=None, kw_only=True)
@@ -151,7 +151,7 @@ class Usage(Step):
 class ToolCalled(Step):
     """A tool is to be called. A `ToolReturned` with the same `call_id` follows, whatever happens.
 
-    `unshown` is why the recording has no arguments: nobody was shown them, and nobody is now.
+    `unshown` is why the recording has no arguments: they could not be shown to plugins, and cannot be now.
     """
 
     call_id: str
@@ -165,7 +165,7 @@ class ToolCalled(Step):
 class ToolReturned(Step):
     """A tool call ended. `tool_name` and `duration_ms` are filled in from the call.
 
-    `is_rejected`: the person was asked and said no. `is_launch`: it only started a sub-agent, which goes on.
+    `is_rejected`: the person refused it. `is_launch`: it only started a sub-agent, which goes on.
     `is_denied`: it did not run, since a plugin or the person refused it. `unshown`: why the recording lacks a part.
     """
 
@@ -202,7 +202,7 @@ class TodosChanged(Step):
 
 
 @frozen
-class PermissionAsked(Step):
+class PermissionRequested(Step):
     """The person was asked whether a tool may run."""
 
     request_id: str

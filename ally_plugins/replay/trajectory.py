@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import orjson
 from attrs import define, field
 
-from .clock import RecordedClock
+from .clock import TimestampClock
 from .content import Notes, flatten, text_of
-from .derive import derive_diff
-from .lines import decode_record
-from .scanning import iterate_members
+from .json_lines import decode_record
+from .json_scanner import iterate_members
 from .steps import (
-    AssistantMessage,
+    AssistantReplied,
     BrokenLine,
     DiffMade,
     ModelRequested,
@@ -37,11 +36,12 @@ from .steps import (
     ToolCalled,
     ToolReturned,
 )
+from .tool_effects import derive_diff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .scanning import Member
+    from .json_scanner import JsonMember
     from .steps import Step
 
 __all__ = ["START_MS", "TICK_MS", "read_trajectory"]
@@ -92,7 +92,7 @@ def read_trajectory(file: BinaryIO) -> Iterator[Step]:
 
 @define
 class _Survey:
-    """What the first pass finds: which array to replay, and what stands outside of both."""
+    """What the first pass finds: which array to replay, and what is needed from outside of it."""
 
     has_tool_calls: bool = False
     has_trajectory: bool = False
@@ -104,7 +104,7 @@ class _Survey:
     def array(self) -> str:
         return "trajectory" if self.has_trajectory and not self.has_tool_calls else "history"
 
-    def receive_member(self, member: Member) -> None:
+    def receive_member(self, member: JsonMember) -> None:
         if member.key == "trajectory" and member.element is not None:
             self.has_trajectory = True
         elif member.key == "history" and not self.has_tool_calls:
@@ -134,10 +134,10 @@ def _survey(file: BinaryIO) -> _Survey:
 
 @define
 class _Trajectory:
-    """What is remembered between elements. Lives as long as one reading."""
+    """State between elements. Lives as long as one reading of a file."""
 
     survey: _Survey
-    clock: RecordedClock = field(factory=lambda: RecordedClock(START_MS))
+    clock: TimestampClock = field(factory=lambda: TimestampClock(START_MS))
     notes: Notes = field(factory=Notes)
     open_file: str = ""
     open_calls: list[str] = field(factory=list)
@@ -149,8 +149,8 @@ class _Trajectory:
             for prompt in self.survey.prompts:
                 yield PersonMessage(self.clock.now, prompt)
 
-    def receive_member(self, member: Member) -> Iterator[Step]:
-        """Yield what an element of the replayed array says; all else is another view of the same session."""
+    def receive_member(self, member: JsonMember) -> Iterator[Step]:
+        """Yield the steps of an element of the replayed array; the other array holds the same session once more."""
         if member.key != self.survey.array:
             if member.is_cut:
                 yield BrokenLine(self.clock.now, (member.element or 0) + 1, f"the file ends inside {member.key!r}")
@@ -219,14 +219,14 @@ class _Trajectory:
         if entry.get("is_demo"):
             return "demonstration"
         if type(role) is not str:
-            self.notes.blame("role", role, "a text")
+            self.notes.add_mismatch("role", role, "a text")
             return "unknown"
         return "" if role in {"assistant", "tool", "user"} else role[:_MAX_NAME]
 
     def _calls(self, entry: dict[str, Any]) -> Iterator[Step]:
         calls = entry.get("tool_calls")
         if calls is not None and type(calls) is not list:
-            self.notes.blame("tool_calls", calls, "a list")
+            self.notes.add_mismatch("tool_calls", calls, "a list")
         self.open_calls.clear()
         for call in calls if type(calls) is list else ():
             yield from self._function_call(call)
@@ -240,11 +240,11 @@ class _Trajectory:
     def _function_call(self, call: Any) -> Iterator[Step]:
         function = call.get("function") if type(call) is dict else None
         if type(function) is not dict:
-            self.notes.blame("a tool call", call, "an object with a function")
+            self.notes.add_mismatch("a tool call", call, "an object with a function")
             return
         tool_name, call_id = text_of(function, "name"), text_of(call, "id")
         if not tool_name:
-            self.notes.blame("a function's name", function.get("name"), "a text that is not empty")
+            self.notes.add_mismatch("a function's name", function.get("name"), "a text that is not empty")
             return
         if not call_id:
             self.commands += 1
@@ -261,7 +261,7 @@ class _Trajectory:
         found = decode_record(arguments.encode("utf-8", "replace")) if type(arguments) is str else ""
         if type(found) is dict:
             return found
-        self.notes.blame("a function's arguments", arguments, "a JSON object as a text")
+        self.notes.add_mismatch("a function's arguments", arguments, "a JSON object as a text")
         return {"raw": arguments}
 
     def _results(self, entry: dict[str, Any]) -> Iterator[Step]:
@@ -288,7 +288,7 @@ class _Trajectory:
         if thought.strip():
             yield Thought(now, thought)
         if text.strip():
-            yield AssistantMessage(now, text)
+            yield AssistantReplied(now, text)
 
     def _call(self, call_id: str, tool_name: str, arguments: dict[str, Any]) -> Iterator[Step]:
         now = self.clock.now
@@ -304,7 +304,7 @@ class _Trajectory:
     def _text(self, values: dict[str, Any], key: str) -> str:
         value = values.get(key)
         if value is not None and type(value) is not str:
-            self.notes.blame(key, value, "a text")
+            self.notes.add_mismatch(key, value, "a text")
         return value if type(value) is str else ""
 
 
@@ -320,5 +320,5 @@ def _thinking(entry: dict[str, Any]) -> str:
     return "\n".join(text_of(block, "thinking") for block in blocks if type(block) is dict)
 
 
-def _decoded(member: Member) -> dict[str, Any] | str:
+def _decoded(member: JsonMember) -> dict[str, Any] | str:
     return decode_record(member.raw)

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from attrs import define, field
 
-from .clock import RecordedClock
+from .clock import TimestampClock
 from .content import Notes, flatten, iterate_blocks, text_of
-from .derive import derive_diff, derive_todos
-from .lines import decode_record, iterate_lines
-from .phrases import TextKind, command_words, is_rejection, kind_of_text
+from .json_lines import decode_record, iterate_lines
 from .sidechains import AGENT_TOOLS, BoundedMap, Sidechains
 from .steps import (
     AgentStarted,
-    AssistantMessage,
+    AssistantReplied,
     BrokenLine,
     CompactionCompleted,
     CompactionStarted,
@@ -38,7 +36,9 @@ from .steps import (
     ToolReturned,
     Usage,
 )
+from .tool_effects import derive_diff, derive_todos
 from .turns import MAX_AGENTS
+from .user_texts import TextKind, command_text, is_rejection, kind_of_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,13 +89,13 @@ class _Answer:
 
 @define
 class _Transcript:
-    """What is remembered between records, and the steps of the latest one. Lives as long as one reading.
+    """State between records, and the steps of the latest one. Lives as long as one reading of a file.
 
-    Plain methods that append: a generator a level costs more than all of the work here together.
+    Methods append to `out` instead of yielding: nested generators took longer than all of the work here together.
     """
 
     context_window: int
-    clock: RecordedClock = field(factory=RecordedClock)
+    clock: TimestampClock = field(factory=TimestampClock)
     sidechains: Sidechains = field(factory=Sidechains)
     seen: BoundedMap = field(factory=BoundedMap)
     answers: dict[str | None, _Answer] = field(factory=dict)
@@ -107,7 +107,7 @@ class _Transcript:
     command: str | None = None
 
     def receive_record(self, number: int, record: dict[str, Any]) -> None:
-        """Take in one record; a part of it that cannot be read makes it a broken line as well."""
+        """Add the steps of one record, and a BrokenLine too when a part of it cannot be read."""
         self.notes = notes = Notes()
         self._steps(record)
         now = self.clock.now
@@ -117,7 +117,7 @@ class _Transcript:
             self.out.append(BrokenLine(now, number, notes.problem))
 
     def end(self) -> None:
-        """Take in that the file ends."""
+        """Add the last steps, at the end of the file."""
         now = self.clock.now
         if not self.has_started:
             self.out.append(SessionStarted(now))
@@ -133,7 +133,7 @@ class _Transcript:
     def _steps(self, record: dict[str, Any]) -> None:
         kind = record.get("type")
         if type(kind) is not str:
-            self.notes.blame("type", kind, "a text")
+            self.notes.add_mismatch("type", kind, "a text")
         elif kind == "assistant" or kind == "user":  # noqa: PLR1714 - half the time of a set for the commonest case
             self._message(record, kind)
         elif kind == "progress":
@@ -159,15 +159,15 @@ class _Transcript:
             self.seen.remember(uuid, "")
         message = record.get("message")
         if type(message) is not dict:
-            self.notes.blame("message", message, "an object")
+            self.notes.add_mismatch("message", message, "an object")
             return
-        asked_at = self.clock.now
+        requested_at = self.clock.now
         self._time(record)
         self._start(record)
-        is_side = record.get("isSidechain") is True
-        agent_id = self._agent(record, message, call_id) if is_side else None
+        is_sidechain = record.get("isSidechain") is True
+        agent_id = self._agent(record, message, call_id) if is_sidechain else None
         if kind == "assistant":
-            self._assistant(message, agent_id, asked_at or self.clock.now)
+            self._assistant(message, agent_id, requested_at or self.clock.now)
         else:
             self._user(record, message, agent_id)
 
@@ -180,18 +180,18 @@ class _Transcript:
             self.out.append(AgentStarted(self.clock.now, agent_id, None, prompt="\n".join(texts)))
         return agent_id
 
-    # -- what the model says
+    # -- from the model
 
-    def _assistant(self, message: dict[str, Any], agent_id: str | None, asked_at: int) -> None:
+    def _assistant(self, message: dict[str, Any], agent_id: str | None, requested_at: int) -> None:
         if agent_id is None:
             self._settle_command(is_local=False)
         model = text_of(message, "model")
         if model != _SYNTHETIC:
-            self._answer(message, agent_id, model, asked_at)
+            self._answer(message, agent_id, model, requested_at)
         for block in iterate_blocks(message.get("content"), self.notes):
             self._block(block, agent_id, model)
 
-    def _answer(self, message: dict[str, Any], agent_id: str | None, model: str, asked_at: int) -> None:
+    def _answer(self, message: dict[str, Any], agent_id: str | None, model: str, requested_at: int) -> None:
         answer, now = self.answers.get(agent_id), self.clock.now
         message_id = text_of(message, "id") or None
         usage = _token_counts(message.get("usage"))
@@ -200,7 +200,7 @@ class _Transcript:
             if len(self.answers) > MAX_AGENTS:
                 self.answers.clear()
             self.answers[agent_id] = answer
-            self.out.append(ModelRequested(asked_at, model, agent_id=agent_id))
+            self.out.append(ModelRequested(requested_at, model, agent_id=agent_id))
             self.out.append(
                 ModelResponded(
                     now,
@@ -230,7 +230,7 @@ class _Transcript:
         elif kind == "text":
             text = self._required(block, "text")
             if text and not text.isspace():
-                self.out.append(AssistantMessage(now, text, model, agent_id=agent_id))
+                self.out.append(AssistantReplied(now, text, model, agent_id=agent_id))
         elif kind == "thinking":
             text = self._required(block, "thinking")
             if text and not text.isspace():
@@ -242,17 +242,17 @@ class _Transcript:
         value = block.get(key)
         if type(value) is str:
             return value
-        self.notes.blame(key, value, "a text")
+        self.notes.add_mismatch(key, value, "a text")
         return ""
 
     def _tool_use(self, block: dict[str, Any], agent_id: str | None) -> None:
         call_id, tool_name = self._required(block, "id"), self._required(block, "name")
         if not call_id or not tool_name:
-            self.notes.blame("a tool_use's id or name", "", "a text that is not empty")
+            self.notes.add_mismatch("a tool_use's id or name", "", "a text that is not empty")
             return
         arguments, now = block.get("input"), self.clock.now
         if type(arguments) is not dict:
-            self.notes.blame("a tool_use's input", arguments, "an object")
+            self.notes.add_mismatch("a tool_use's input", arguments, "an object")
             arguments = {}
         self.out.append(ToolCalled(now, call_id, tool_name, arguments, agent_id=agent_id))
         if (diff := derive_diff(tool_name, arguments)) is not None:
@@ -265,7 +265,7 @@ class _Transcript:
             name = text_of(arguments, "subagent_type") or text_of(arguments, "description")
             self.out.append(AgentStarted(now, call_id, call_id, name, prompt, text_of(arguments, "model")))
 
-    # -- what comes back to the model
+    # -- to the model
 
     def _user(self, record: dict[str, Any], message: dict[str, Any], agent_id: str | None) -> None:
         if (answer := self.answers.get(agent_id)) is not None:
@@ -292,7 +292,7 @@ class _Transcript:
             return
         output, is_error = flatten(block.get("content"), self.notes), block.get("is_error")
         if is_error is not None and type(is_error) is not bool:
-            self.notes.blame("is_error", is_error, "true or false")
+            self.notes.add_mismatch("is_error", is_error, "true or false")
         self.sidechains.task_returned(call_id)
         success = is_error is not True
         self.out.append(
@@ -324,12 +324,12 @@ class _Transcript:
             self.out.append(Skipped(now, _SKIPPED_AS[kind]))
 
     def _settle_command(self, *, is_local: bool) -> None:
-        """Decide what a slash command was: one for the program itself, or, when the model goes on, a person's words."""
+        """Decide what a slash command was: one for the program itself, or, when the model answers, a prompt."""
         command, self.command = self.command, None
         if command is not None and is_local:
             self.out.append(Skipped(self.clock.now, _SKIPPED_AS[TextKind.LOCAL]))
         elif command is not None:
-            self.out.append(PersonMessage(self.clock.now, command_words(command)))
+            self.out.append(PersonMessage(self.clock.now, command_text(command)))
 
     # -- sub-agents in progress records, compactions
 

@@ -18,7 +18,7 @@ from .steps import (
     Interrupted,
     ModelRequested,
     PermissionAnswered,
-    PermissionAsked,
+    PermissionRequested,
     PersonMessage,
     SafePoint,
     SafePointKind,
@@ -48,10 +48,10 @@ _ENDED: Final = "the session ended before it returned"
 
 
 def with_safe_points(steps: Iterable[Step]) -> Iterator[Step]:
-    """Yield `steps` with safe points, so that every call has exactly one result and every agent ends.
+    """Yield `steps` with safe points, and with what is missing for each call to have one result and each agent an end.
 
     `Interrupted` stays in the stream. A result without a call, or an end without an agent, becomes a `Skipped` step. A
-    reader need not tell that an agent ended: it does when the call that started it returns.
+    reader need not yield an agent's end: it ends when the call that started it returns.
     """
     turns = _Turns()
     handlers = turns.handlers
@@ -75,7 +75,7 @@ class _Agent:
 
 @define
 class _Turns:
-    """What is open. Lives as long as one reading."""
+    """The calls, agents and turn that are open. Lives as long as one reading of a file."""
 
     now: int = 0
     before: int = 0
@@ -152,7 +152,7 @@ class _Turns:
             return
         if step.is_rejected:
             self.out.append(
-                PermissionAsked(
+                PermissionRequested(
                     self.now, call.call_id, call.tool_name, call.arguments, call_id=call.call_id, agent_id=call.agent_id
                 )
             )

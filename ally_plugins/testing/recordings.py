@@ -13,7 +13,7 @@ from ally_plugins.contract.values.conversation import Message
 from ally_plugins.contract.values.events import Decision, Event, PluginEvent, PluginMessageReceived
 from ally_plugins.replay.pacing import ReplayClock
 from ally_plugins.replay.player import Player
-from ally_plugins.replay.reading import open_recording
+from ally_plugins.replay.recording import open_recording
 from ally_plugins.replay.report import ReplayReport
 from ally_plugins.replay.sample import sample_path
 

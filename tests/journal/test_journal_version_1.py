@@ -28,7 +28,7 @@ from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.replay.export import read_export
-from ally_plugins.replay.reading import RecordingFormat, open_recording
+from ally_plugins.replay.recording import RecordingFormat, open_recording
 from ally_plugins.wire.eventlines import event_lines, with_offset
 
 BEFORE = Path(__file__).with_name("version_1")
@@ -40,7 +40,7 @@ STEPS: dict[str, dict[str, int]] = {
     },
     "every-type": {
         "SessionStarted": 1, "ToolCalled": 9, "ToolReturned": 11, "AgentStarted": 3, "AgentEnded": 3, "Skipped": 52,
-        "PermissionAsked": 3, "PermissionAnswered": 3, "CompactionStarted": 4, "CompactionCompleted": 3, "Usage": 9,
+        "PermissionRequested": 3, "PermissionAnswered": 3, "CompactionStarted": 4, "CompactionCompleted": 3, "Usage": 9,
         "TodosChanged": 3, "Thought": 3, "DiffMade": 3, "PersonMessage": 3, "AssistantMessage": 3, "ModelRequested": 3,
         "ModelResponded": 3, "SessionEnded": 1,
     },

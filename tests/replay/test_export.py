@@ -19,7 +19,7 @@ from ally_plugins.replay.steps import (
     BrokenLine,
     CompactionCompleted,
     DiffMade,
-    PermissionAsked,
+    PermissionRequested,
     PersonMessage,
     SafePoint,
     SessionEnded,
@@ -113,7 +113,7 @@ def test_the_twelve_and_the_added_events_become_steps_again() -> None:
     assert only(steps, AgentStarted)[0].prompt == "p"
     assert only(steps, AgentEnded) == [AgentEnded(5, "c1", "c1", "Explore", "r", duration_ms=1500, tool_use_count=2)]
     assert only(steps, ToolReturned)[0].output == '{"success":true}'
-    assert only(steps, PermissionAsked)[0].options == ("yes", "no")
+    assert only(steps, PermissionRequested)[0].options == ("yes", "no")
     assert only(steps, DiffMade)[0].diff.new == "b"
     assert only(steps, TodosChanged)[0].todos[0].task == "t"
     assert only(steps, CompactionCompleted)[0].old_percent == 91.5

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.replay.lines import decode_record, iterate_lines
+from ally_plugins.replay.json_lines import decode_record, iterate_lines
 
 
 def test_a_line_over_the_limit_is_read_past_and_the_next_one_is_whole() -> None:

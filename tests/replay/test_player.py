@@ -32,9 +32,9 @@ from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import Journal
 from ally_plugins.replay.pacing import ReplayClock
 from ally_plugins.replay.player import Player
-from ally_plugins.replay.playing import QUANTUM_MS
-from ally_plugins.replay.reading import open_recording
-from ally_plugins.replay.written import RecordedConversation
+from ally_plugins.replay.recorded_conversation import RecordedConversation
+from ally_plugins.replay.recording import open_recording
+from ally_plugins.replay.session_player import QUANTUM_MS
 
 if TYPE_CHECKING:
     from collections import Counter

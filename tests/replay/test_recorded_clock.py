@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.replay.clock import RecordedClock, parse_timestamp
+from ally_plugins.replay.clock import TimestampClock, parse_timestamp
 
 MOMENT = 1_773_133_352_000
 
@@ -28,7 +28,7 @@ def test_what_is_no_time_is_none() -> None:
 
 
 def test_an_earlier_or_missing_time_leaves_the_clock_as_it_is() -> None:
-    clock = RecordedClock()
+    clock = TimestampClock()
     assert clock.read("2026-03-10T09:02:32Z") == MOMENT
     assert clock.read("2026-03-10T09:02:31Z") == MOMENT
     assert clock.read(None) == MOMENT
@@ -38,6 +38,6 @@ def test_an_earlier_or_missing_time_leaves_the_clock_as_it_is() -> None:
 
 @given(st.lists(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.datetimes().map(str))))
 def test_the_clock_never_runs_backward(values: list[object]) -> None:
-    clock = RecordedClock()
+    clock = TimestampClock()
     times = [clock.read(value) for value in values]
     assert times == sorted(times)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ally_plugins.contract.values.errors import RecordingError
-from ally_plugins.replay.reading import RecordingFormat, open_recording
+from ally_plugins.replay.recording import RecordingFormat, open_recording
 from ally_plugins.replay.steps import BrokenLine, PersonMessage, SessionEnded, ToolCalled
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def test_a_large_file_is_read_in_constant_memory(tmp_path: Path, kind: str) -> N
             file.write(b'{"trajectory": [' + b",".join([part] * 40_000) + b"]}")
     program = (
         "import sys\n"
-        "from ally_plugins.replay.reading import open_recording\n"
+        "from ally_plugins.replay.recording import open_recording\n"
         "count = sum(1 for _ in open_recording(sys.argv[1]).steps())\n"
         "status = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
         "print(count, status['VmHWM'].split()[0])\n"  # not ru_maxrss, which begins with the parent's

@@ -21,8 +21,8 @@ from ally_plugins.catalog.home.folder import Home
 from ally_plugins.catalog.registry import Registry
 from ally_plugins.replay.pacing import ReplayClock
 from ally_plugins.replay.player import Player
-from ally_plugins.replay.reading import open_recording
-from ally_plugins.replay.registering import ReplayRegistry
+from ally_plugins.replay.recording import open_recording
+from ally_plugins.replay.replay_registry import ReplayRegistry
 from ally_plugins.replay.sample import sample_path
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 
 from ally_plugins.replay import steps as kinds
-from ally_plugins.replay.reading import RecordingFormat, open_recording
+from ally_plugins.replay.recording import RecordingFormat, open_recording
 from ally_plugins.replay.sample import sample_path
 
 
@@ -20,9 +20,9 @@ def sample() -> list[kinds.Step]:
 def test_all_twelve_event_types_can_be_made_of_it() -> None:
     found = Counter(type(step) for step in sample())
     for kind in (
-        kinds.ToolCalled, kinds.ToolReturned, kinds.AgentStarted, kinds.AgentEnded, kinds.PermissionAsked,
+        kinds.ToolCalled, kinds.ToolReturned, kinds.AgentStarted, kinds.AgentEnded, kinds.PermissionRequested,
         kinds.PermissionAnswered, kinds.CompactionStarted, kinds.CompactionCompleted, kinds.Usage, kinds.TodosChanged,
-        kinds.Thought, kinds.DiffMade, kinds.PersonMessage, kinds.AssistantMessage, kinds.SessionStarted,
+        kinds.Thought, kinds.DiffMade, kinds.PersonMessage, kinds.AssistantReplied, kinds.SessionStarted,
         kinds.SessionEnded, kinds.ModelRequested, kinds.ModelResponded, kinds.Skipped,
     ):  # fmt: skip
         assert found[kind], kind

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.replay import scanning
-from ally_plugins.replay.scanning import Member, iterate_members
+from ally_plugins.replay.json_scanner import JsonMember, iterate_members
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -20,7 +19,7 @@ JSON = st.recursive(
 )
 
 
-def members(data: bytes, limit: int = 1 << 20) -> list[Member]:
+def members(data: bytes, limit: int = 1 << 20) -> list[JsonMember]:
     return list(iterate_members(io.BytesIO(data), limit))
 
 
@@ -42,7 +41,7 @@ def expected(value: dict[str, Any]) -> list[tuple[str, int | None, Any]]:
 def test_members_are_the_same_however_the_bytes_are_cut(value: dict[str, Any], chunk: int, indent: int | None) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=indent is None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scanning, "_CHUNK_BYTES", chunk)
+        patch.setattr(json_scanner, "_CHUNK_BYTES", chunk)
         found = members(text.encode())
     keys = [(one.key, one.element, json.loads(one.raw or b"")) for one in found]
     assert keys == expected(value)
@@ -51,7 +50,7 @@ def test_members_are_the_same_however_the_bytes_are_cut(value: dict[str, Any], c
 @given(st.binary(max_size=300), st.integers(1, 9))
 def test_no_bytes_make_the_scanner_raise(data: bytes, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scanning, "_CHUNK_BYTES", chunk)
+        patch.setattr(json_scanner, "_CHUNK_BYTES", chunk)
         members(b"{" + data)
         members(data)
 
@@ -73,4 +72,4 @@ def test_what_is_no_object_has_no_members() -> None:
 
 
 def test_a_byte_order_mark_and_what_follows_the_object_are_ignored() -> None:
-    assert members(b'\xef\xbb\xbf {"a": 1} {"b": 2}') == [Member("a", None, b"1")]
+    assert members(b'\xef\xbb\xbf {"a": 1} {"b": 2}') == [JsonMember("a", None, b"1")]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ally_plugins.replay.steps import (
-    AssistantMessage,
+    AssistantReplied,
     BrokenLine,
     DiffMade,
     ModelRequested,
@@ -110,7 +110,7 @@ def test_text_actions_become_calls_of_the_tool_that_their_first_word_names() -> 
     ]
     assert [one.text for one in only(steps, PersonMessage)] == ["Fix the bug"]
     assert [one.text for one in only(steps, Thought)] == ["I create", "I edit", "I python", "I submit"]
-    assert len(only(steps, AssistantMessage)) == len(only(steps, ModelRequested)) == 4
+    assert len(only(steps, AssistantReplied)) == len(only(steps, ModelRequested)) == 4
     assert only(steps, SessionEnded)[0].reason == "submitted"
     assert not only(steps, Usage)
 

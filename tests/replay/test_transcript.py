@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ally_plugins.replay.steps import (
     AgentEnded,
     AgentStarted,
-    AssistantMessage,
+    AssistantReplied,
     BrokenLine,
     CompactionCompleted,
     CompactionStarted,
@@ -23,7 +23,7 @@ from ally_plugins.replay.steps import (
     Interrupted,
     ModelRequested,
     ModelResponded,
-    PermissionAsked,
+    PermissionRequested,
     PersonMessage,
     SafePoint,
     SessionEnded,
@@ -108,7 +108,7 @@ def test_a_broken_line_is_named_by_its_number_and_the_rest_replays(transcript_st
 
 def test_the_whole_blocks_of_a_record_with_a_broken_one_still_count(transcript_steps: Read) -> None:
     steps = transcript_steps(assistant(text("one"), {"type": "text", "text": 7}, text("two")))
-    assert [said.text for said in only(steps, AssistantMessage)] == ["one", "two"]
+    assert [said.text for said in only(steps, AssistantReplied)] == ["one", "two"]
     assert [broken.number for broken in only(steps, BrokenLine)] == [1]
 
 
@@ -216,7 +216,7 @@ def test_answers_without_an_id_are_told_apart_by_what_comes_between(transcript_s
 
 def test_empty_texts_and_thoughts_are_no_steps(transcript_steps: Read) -> None:
     steps = transcript_steps(assistant(text("\n\n"), {"type": "thinking", "thinking": " "}))
-    assert not only(steps, AssistantMessage)
+    assert not only(steps, AssistantReplied)
     assert not only(steps, Thought)
 
 
@@ -242,7 +242,7 @@ def test_a_failed_and_a_rejected_call_differ(transcript_steps: Read) -> None:
         (False, "Exit code 1", False),
         (False, refusal, True),
     ]
-    assert [asked.request_id for asked in only(steps, PermissionAsked)] == ["b"]
+    assert [asked.request_id for asked in only(steps, PermissionRequested)] == ["b"]
 
 
 def test_edit_tools_show_diffs_and_the_todo_tool_its_list(transcript_steps: Read) -> None:

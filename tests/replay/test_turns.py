@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from ally_plugins.replay.steps import (
     AgentEnded,
     AgentStarted,
-    AssistantMessage,
+    AssistantReplied,
     Interrupted,
     ModelRequested,
     PermissionAnswered,
-    PermissionAsked,
+    PermissionRequested,
     PersonMessage,
     SafePoint,
     SafePointKind,
@@ -45,11 +45,11 @@ def outline(steps: list[Step]) -> list[str]:
 def test_a_safe_point_comes_after_all_parallel_calls_returned() -> None:
     steps = run(
         PersonMessage(0, "hello"), ModelRequested(1), call("a"), call("b"), returned("b"), returned("a"),
-        ModelRequested(2), AssistantMessage(3, "done"), SessionEnded(4),
+        ModelRequested(2), AssistantReplied(3, "done"), SessionEnded(4),
     )  # fmt: skip
     assert outline(steps) == [
         "PersonMessage", "turn_start", "ModelRequested", "ToolCalled", "ToolCalled", "ToolReturned", "ToolReturned",
-        "step", "ModelRequested", "AssistantMessage", "turn_end", "SessionEnded",
+        "step", "ModelRequested", "AssistantReplied", "turn_end", "SessionEnded",
     ]  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_the_persons_next_message_closes_what_is_open_and_ends_the_turn() -> Non
 
 
 def test_a_turn_ends_when_its_last_thing_happened_not_when_the_person_comes_back() -> None:
-    steps = run(PersonMessage(0, "go"), ModelRequested(1), AssistantMessage(5, "done"), PersonMessage(900, "thanks"))
+    steps = run(PersonMessage(0, "go"), ModelRequested(1), AssistantReplied(5, "done"), PersonMessage(900, "thanks"))
     assert SafePoint(5, SafePointKind.TURN_END) in steps
 
 
@@ -96,7 +96,7 @@ def test_an_interjection_waits_until_the_calls_returned() -> None:
 def test_a_rejected_call_shows_that_the_person_was_asked() -> None:
     steps = run(call("a", 1), ToolReturned(2, "a", success=False, is_rejected=True))
     assert steps[1:3] == [
-        PermissionAsked(2, "a", "bash", {}, call_id="a"),
+        PermissionRequested(2, "a", "bash", {}, call_id="a"),
         PermissionAnswered(2, "a", "deny"),
     ]
 

@@ -100,8 +100,8 @@ class Demo:
         from ally_plugins.host.host import Host
         from ally_plugins.replay.pacing import ReplayClock
         from ally_plugins.replay.player import Player
-        from ally_plugins.replay.reading import open_recording
-        from ally_plugins.replay.registering import ReplayRegistry
+        from ally_plugins.replay.recording import open_recording
+        from ally_plugins.replay.replay_registry import ReplayRegistry
         from ally_plugins.replay.sample import sample_path
 
         host = Host(self.home.app, home=self.home, clock=ReplayClock(), has_person=True)

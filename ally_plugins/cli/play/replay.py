@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.cli.shell.state import State
     from ally_plugins.host.host import Host
-    from ally_plugins.replay.reading import Recording
+    from ally_plugins.replay.recording import Recording
     from ally_plugins.replay.report import ReplayReport
 
 _ALWAYS: Final = frozenset({"SESSION_START", "SESSION_END", "PLUGIN_STATE"})
@@ -105,7 +105,7 @@ def show_report(report: ReplayReport, *, as_json: bool) -> None:
 def _open_all(files: Sequence[str], session_id: str | None, context_window: int | None) -> list[Recording]:
     """Open every file before anything runs: half a replay helps nobody."""
     from ally_plugins.contract.values.errors import RecordingError
-    from ally_plugins.replay.reading import open_recording
+    from ally_plugins.replay.recording import open_recording
 
     options: dict[str, Any] = {"session_id": session_id}
     if context_window is not None:
@@ -119,7 +119,7 @@ def _open_all(files: Sequence[str], session_id: str | None, context_window: int 
 def _host(state: State, plugins: Sequence[str]) -> Host:
     from ally_plugins.host.host import Host
     from ally_plugins.replay.pacing import ReplayClock
-    from ally_plugins.replay.registering import ReplayRegistry
+    from ally_plugins.replay.replay_registry import ReplayRegistry
 
     host = Host(state.app, home=state.home, clock=ReplayClock(), has_person=True)
     registry = host.registry = ReplayRegistry(state.home)

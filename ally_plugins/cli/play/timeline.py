@@ -23,7 +23,7 @@ from ally_plugins.contract.values.events import (
     PluginState,
     SessionStart,
 )
-from ally_plugins.replay.sessions import recorded_name
+from ally_plugins.replay.session_names import recorded_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

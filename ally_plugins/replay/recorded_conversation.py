@@ -1,4 +1,4 @@
-"""The conversation of a replayed session: a window of it in memory, the whole of it in the `--out` file."""
+"""The conversation of a replayed session: its newest messages in memory, all of it in the `--out` file."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def message_line(message: Message, recorded_id: str, state: str | None = None) -
 
 @define(eq=False)
 class RecordedConversation(Conversation):
-    """Keeps the newest messages, and tells `on_message` of each. Lives as long as its session."""
+    """Keeps the newest messages, and calls `on_message` with each. Lives as long as its session."""
 
     on_message: Callable[[Message], object] | None = field(default=None, kw_only=True)
     window: int = field(default=WINDOW, kw_only=True)
 
     @override
     def add(self, message: Message) -> bool:
-        """Append a message and say so, as the base does; the oldest may go."""
+        """Append a message and return whether it is new, as the base does; past `window` messages the older half goes."""
         if not super().add(message):
             return False
         if self.on_message is not None:
@@ -58,7 +58,7 @@ class RecordedConversation(Conversation):
         return True
 
     def _forget_oldest(self) -> None:
-        """Let the older half go. Their ids are forgotten too: nothing in a replay delivers a message twice."""
+        """Drop the older half. Their ids are dropped too: nothing in a replay delivers a message twice."""
         kept = self.messages[-(self.window // 2) :]
         self._ids.difference_update([message.id for message in self.messages])
         on_message, self.on_message = self.on_message, None
@@ -67,7 +67,7 @@ class RecordedConversation(Conversation):
 
 
 def writer_of(file: BinaryIO | None, recorded_id: str) -> Callable[[Message], object] | None:
-    """Return what writes each message to an `--out` file, None where there is none."""
+    """Return a function that writes each message to an `--out` file, None without a file."""
     if file is None:
         return None
     return lambda message: file.write(message_line(message, recorded_id, _state_of(message)))

@@ -1,7 +1,7 @@
-"""What is installed, as a replay has it: nobody reads a replay's events from the journal.
+"""The plugins of a replay: those that are installed, without their durable subscriptions.
 
-A durable subscription's place in the journal belongs to the live plugin. In a replay its types are heard like all
-others, at their own time, so that the outcome does not depend on how fast a disk is read.
+A durable subscription's position in the journal belongs to the live plugin. In a replay its events are delivered like
+all others, at their own time, so that the outcome does not depend on how fast a disk is read.
 """
 
 from __future__ import annotations

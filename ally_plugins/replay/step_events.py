@@ -1,4 +1,4 @@
-"""What a live host would have emitted for a step that nobody is asked about. Pure functions."""
+"""The events that a live host emits for a recorded step without calling a gate or transform. Pure functions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .steps import (
     ModelRequested,
     ModelResponded,
     PermissionAnswered,
-    PermissionAsked,
+    PermissionRequested,
     Step,
     Thought,
     Todo,
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 
 __all__ = ["EVENTS", "diff_preview", "permission_request", "todo_update"]
 
-About = dict[str, Any]
-"""The envelope: `agent_id` and `parent_id`, and `call_id` where the step has one."""
+Envelope = dict[str, Any]
+"""An event's envelope: `agent_id` and `parent_id`, and `call_id` where the step has one."""
 
 
-def diff_preview(tool_name: str, diff: Diff, about: About) -> DiffPreview:
+def diff_preview(tool_name: str, diff: Diff, envelope: Envelope) -> DiffPreview:
     """Return the event of an edit tool's diff."""
     return DiffPreview(
         tool_name=tool_name,
@@ -56,13 +56,13 @@ def diff_preview(tool_name: str, diff: Diff, about: About) -> DiffPreview:
         new_content=diff.new,
         operation_type=diff.operation,
         edits_count=diff.edits_count,
-        **about,
+        **envelope,
     )
 
 
-def todo_update(todos: Iterable[Todo], about: About) -> TodoUpdate:
+def todo_update(todos: Iterable[Todo], envelope: Envelope) -> TodoUpdate:
     """Return the event of a todo list, as the wire has it."""
-    return TodoUpdate(todos=tuple(_todo(todo) for todo in todos), **about)
+    return TodoUpdate(todos=tuple(_todo(todo) for todo in todos), **envelope)
 
 
 def _todo(todo: Todo) -> dict[str, Any]:
@@ -70,8 +70,8 @@ def _todo(todo: Todo) -> dict[str, Any]:
     return found if todo.active_form is None else {**found, "activeForm": todo.active_form}
 
 
-def permission_request(step: PermissionAsked, call: ToolCall, about: About) -> PermissionRequest:
-    """Return the event of a question to the person, about the call as transforms left it."""
+def permission_request(step: PermissionRequested, call: ToolCall, envelope: Envelope) -> PermissionRequest:
+    """Return the event of a question to the person, with the arguments as transforms left them."""
     is_changed = call.arguments != step.arguments
     return PermissionRequest(
         request_id=step.request_id,
@@ -81,7 +81,7 @@ def permission_request(step: PermissionAsked, call: ToolCall, about: About) -> P
         command=_text(call.arguments, "command") if is_changed or step.command is None else step.command,
         sensitivity=step.sensitivity or "normal",
         options=step.options,
-        **about,
+        **envelope,
     )
 
 
@@ -89,15 +89,15 @@ def _text(values: Mapping[str, Any], *keys: str) -> str | None:
     return next((value for key in keys if isinstance(value := values.get(key), str)), None)
 
 
-def _usage(step: Usage, about: About) -> Event:
-    return ContextUsageUpdate(context_usage=step.percent, **about)
+def _usage(step: Usage, envelope: Envelope) -> Event:
+    return ContextUsageUpdate(context_usage=step.percent, **envelope)
 
 
-def _compaction_started(_step: CompactionStarted, about: About) -> Event:
-    return CompactionStart(**about)
+def _compaction_started(_step: CompactionStarted, envelope: Envelope) -> Event:
+    return CompactionStart(**envelope)
 
 
-def _compaction_completed(step: CompactionCompleted, about: About) -> Event:
+def _compaction_completed(step: CompactionCompleted, envelope: Envelope) -> Event:
     return CompactionComplete(
         old_context_usage=step.old_percent,
         new_context_usage=step.new_percent,
@@ -105,22 +105,22 @@ def _compaction_completed(step: CompactionCompleted, about: About) -> Event:
         strategy=step.strategy,
         error=True if step.error is not None else None,
         error_message=step.error,
-        **about,
+        **envelope,
     )
 
 
-def _agent_started(step: AgentStarted, about: About) -> Event:
+def _agent_started(step: AgentStarted, envelope: Envelope) -> Event:
     return AgentStart(
         agent_name=step.agent_name,
         is_specialized_agent=True,
         instance_id=step.agent_id,
         task_prompt=step.prompt or None,
         model=step.model or None,
-        **about,
+        **envelope,
     )
 
 
-def _agent_ended(step: AgentEnded, about: About) -> Event:
+def _agent_ended(step: AgentEnded, envelope: Envelope) -> Event:
     return AgentEnd(
         agent_name=step.agent_name,
         interrupted=step.is_interrupted,
@@ -130,19 +130,19 @@ def _agent_ended(step: AgentEnded, about: About) -> Event:
         result=step.result or None,
         duration=step.duration_ms / 1000,
         tool_use_count=step.tool_use_count,
-        **about,
+        **envelope,
     )
 
 
-def _thought(step: Thought, about: About) -> Event:
-    return ThoughtComplete(thinking=step.text, **about)
+def _thought(step: Thought, envelope: Envelope) -> Event:
+    return ThoughtComplete(thinking=step.text, **envelope)
 
 
-def _model_requested(step: ModelRequested, about: About) -> Event:
-    return ModelRequest(model=step.model or None, **about)
+def _model_requested(step: ModelRequested, envelope: Envelope) -> Event:
+    return ModelRequest(model=step.model or None, **envelope)
 
 
-def _model_responded(step: ModelResponded, about: About) -> Event:
+def _model_responded(step: ModelResponded, envelope: Envelope) -> Event:
     return ModelResponse(
         model=step.model or None,
         input_tokens=step.input_tokens,
@@ -150,15 +150,15 @@ def _model_responded(step: ModelResponded, about: About) -> Event:
         cache_read_tokens=step.cache_read_tokens,
         cache_creation_tokens=step.cache_creation_tokens,
         stop_reason=step.stop_reason,
-        **about,
+        **envelope,
     )
 
 
-def _permission_answered(step: PermissionAnswered, about: About) -> Event:
-    return PermissionResponse(request_id=step.request_id, choice=step.choice, **about)
+def _permission_answered(step: PermissionAnswered, envelope: Envelope) -> Event:
+    return PermissionResponse(request_id=step.request_id, choice=step.choice, **envelope)
 
 
-EVENTS: Final[dict[type[Step], Callable[[Any, About], Event]]] = {
+EVENTS: Final[dict[type[Step], Callable[[Any, Envelope], Event]]] = {
     AgentEnded: _agent_ended,
     AgentStarted: _agent_started,
     CompactionCompleted: _compaction_completed,

@@ -1,4 +1,4 @@
-"""How the session of a replay is called: after the recording, and never like that of another run."""
+"""Ids of replayed sessions: named after the recording, and different in each run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MAX_ID: Final = 80
 
 
 def new_run() -> str:
-    """Return what tells the sessions of one replay from those of every other."""
+    """Return a random part for the session ids of one replay, so that they differ from those of every other."""
     return secrets.token_hex(4)
 
 
 def session_name(recorded_id: str, run: str, number: int) -> str:
-    """Return the id of a replayed session; the same recording, replayed again, must not meet its own messages."""
+    """Return the id of a replayed session; a second replay of a recording must not find the first one's messages."""
     return f"replay-{_UNNAMEABLE.sub('-', recorded_id)[:_MAX_ID]}-{run}-{number}"
 
 

@@ -15,7 +15,7 @@ from attrs import define, field
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MAX_ELEMENT_BYTES", "Member", "iterate_members"]
+__all__ = ["MAX_ELEMENT_BYTES", "JsonMember", "iterate_members"]
 
 # Bounds the memory that one element may take, as MAX_LINE_BYTES does for a line.
 MAX_ELEMENT_BYTES: Final = 64 * 1024 * 1024
@@ -27,7 +27,7 @@ _STRUCTURE: Final = re.compile(rb'["{}\[\],:]')
 _IN_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 
-class Member(NamedTuple):
+class JsonMember(NamedTuple):
     """A value in the outer object, or an element of an array in it.
 
     `element` counts an array's elements from 0 and is None for what is no array. `raw` is None where the value is
@@ -40,10 +40,10 @@ class Member(NamedTuple):
     is_cut: bool = False
 
 
-def iterate_members(file: BinaryIO, limit: int = MAX_ELEMENT_BYTES) -> Iterator[Member]:
+def iterate_members(file: BinaryIO, limit: int = MAX_ELEMENT_BYTES) -> Iterator[JsonMember]:
     """Yield the members of the object in `file`, the elements of its arrays one by one; nothing for anything else.
 
-    What is not JSON is yielded as it stands, and ends where its brackets say; decoding it tells what is wrong.
+    What is not JSON is yielded as it stands, up to its closing bracket; decoding it reports the fault.
     """
     scanner = _Scanner(limit)
     while chunk := file.read(_CHUNK_BYTES):
@@ -55,7 +55,7 @@ def iterate_members(file: BinaryIO, limit: int = MAX_ELEMENT_BYTES) -> Iterator[
 
 @define
 class _Scanner:
-    """Where in the object the bytes so far have led. Lives as long as one reading."""
+    """State between chunks: where in the object the bytes so far end. Lives as long as one reading of a file."""
 
     limit: int
     depth: int = 0
@@ -70,7 +70,7 @@ class _Scanner:
     # A backslash that ended a chunk: what it escapes is in the next one.
     tail: bytes = b""
 
-    def receive_bytes(self, chunk: bytes) -> Iterator[Member]:
+    def receive_bytes(self, chunk: bytes) -> Iterator[JsonMember]:
         """Yield what these bytes complete."""
         chunk = self._begin(self.tail + chunk)
         self.tail = b""
@@ -85,12 +85,12 @@ class _Scanner:
                 return
             self._keep(chunk[position : match.start()])
             position = match.end()
-            yield from self._meet(match[0])
+            yield from self._receive_sign(match[0])
 
-    def end(self) -> Iterator[Member]:
+    def end(self) -> Iterator[JsonMember]:
         """Yield what the file was cut in the middle of."""
         if self.is_begun and not self.is_done:
-            yield Member(self.key or "", self.index if self.in_array else None, self._take(), is_cut=True)
+            yield JsonMember(self.key or "", self.index if self.in_array else None, self._take(), is_cut=True)
 
     def _begin(self, chunk: bytes) -> bytes:
         if self.is_begun:
@@ -111,7 +111,7 @@ class _Scanner:
         self._keep(chunk[position : stop + 1])
         return stop + 1
 
-    def _meet(self, sign: bytes) -> Iterator[Member]:
+    def _receive_sign(self, sign: bytes) -> Iterator[JsonMember]:
         at_value = self.depth == 1 + self.in_array
         if sign in b"[{":
             self._open(sign)
@@ -134,7 +134,7 @@ class _Scanner:
         elif not is_outer:
             self._keep(sign)
 
-    def _close(self, sign: bytes) -> Iterator[Member]:
+    def _close(self, sign: bytes) -> Iterator[JsonMember]:
         at_value = self.depth == 1 + self.in_array
         self.depth -= 1
         if not at_value:
@@ -144,11 +144,11 @@ class _Scanner:
         self.is_done = not self.in_array
         self.in_array = False
 
-    def _complete(self) -> Iterator[Member]:
+    def _complete(self) -> Iterator[JsonMember]:
         """Hand out the value that ends here. After an array, and in an empty one, there is none."""
         key, raw = self.key, self._take()
         if key is not None and raw != b"":
-            yield Member(key, self.index if self.in_array else None, raw)
+            yield JsonMember(key, self.index if self.in_array else None, raw)
         if self.in_array:
             self.index += 1
         else:

@@ -1,4 +1,4 @@
-"""JSON lines from a file of any size in constant memory: capped lines, their numbers, and what is wrong with them."""
+"""JSON lines of a file of any size, in constant memory: numbered, capped in length, each with its object or fault."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def decode_record(line: bytes | None) -> dict[str, Any] | str:
         if value is None:
             return f"not JSON: {error.msg} at character {error.pos}"
     else:
-        if _LONG_NUMBER.search(line):  # which the codec reads as a float: another number than the one that is there
+        if _LONG_NUMBER.search(line):  # orjson reads more than 64 bits as a float, which rounds the number
             value = json.loads(line)
     if type(value) is not dict:
         return f"a JSON {_json_name(value)}, expected an object"
@@ -67,9 +67,9 @@ def _skip_line(file: BinaryIO) -> None:
 
 
 def _decode_lone_surrogates(line: bytes) -> Any:
-    """Decode a line that is refused only for half an emoji.
+    """Decode a line that is refused only for a lone surrogate, which becomes a question mark; None for other lines.
 
-    Programs that cut texts by UTF-16 units write them; the halves become question marks. None when that is not it.
+    Programs that cut texts by UTF-16 units, in the middle of an emoji, write such lines.
     """
     if b"\\ud" not in line and b"\\uD" not in line:
         return None
@@ -86,7 +86,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
-    """Say whether containers lie deeper in one another than `levels`; level by level, since recursion has an end."""
+    """Return whether containers are nested deeper than `levels`; level by level, since Python limits recursion."""
     layer = [value]
     for _ in range(levels):
         layer = [

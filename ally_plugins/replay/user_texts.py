@@ -1,7 +1,7 @@
-"""Who is really speaking in a transcript's user records: a person, a command of theirs, or the program itself.
+"""Where the text of a transcript's user record comes from: a person, a slash command, or the program itself.
 
-Claude Code writes what its own commands do, what it tells the model, and what a person types into records of the same
-type; only the first words tell them apart.
+Claude Code writes what a person types, the output of its own commands and its notices to the model into records of the
+same type; only how the text begins distinguishes them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from enum import Enum, auto
 from typing import Any, Final
 
-__all__ = ["TextKind", "command_words", "is_rejection", "kind_of_text"]
+__all__ = ["TextKind", "command_text", "is_rejection", "kind_of_text"]
 
 _INTERRUPTION: Final = "[Request interrupted by user"
 _REJECTIONS: Final = (
@@ -48,14 +48,14 @@ def kind_of_text(record: dict[str, Any], text: str) -> TextKind:
     return _kind_of_start(start)
 
 
-def command_words(text: str) -> str:
+def command_text(text: str) -> str:
     """Return what the person typed: the command and its arguments."""
     parts = {part[1]: part[2].strip() for part in _COMMAND_PART.finditer(text)}
     return f"{parts.get('name', '')} {parts.get('args', '')}".strip() or text
 
 
 def is_rejection(output: str) -> bool:
-    """Tell whether a failed result says that the person was asked and said no."""
+    """Return whether the output of a failed call says that the person refused it."""
     return output.startswith(_REJECTIONS)
 
 

@@ -1,4 +1,4 @@
-"""One way to read every kind of recording: which format a file has is told from what it holds, never from its name."""
+"""Reading recordings of every format; the format is detected from what a file holds, never from its name."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ally_plugins.contract.values.errors import RecordingError
 from ally_plugins.journal.export import FORMAT
 
 from .export import EXPORT_VERSIONS, read_export
-from .lines import MAX_LINE_BYTES, decode_record, iterate_lines
-from .scanning import iterate_members
+from .json_lines import MAX_LINE_BYTES, decode_record, iterate_lines
+from .json_scanner import iterate_members
 from .trajectory import read_trajectory
 from .transcript import CONTEXT_WINDOW, read_transcript
 from .turns import with_safe_points
@@ -34,7 +34,7 @@ _ARRAYS: Final = frozenset({"trajectory", "history"})
 _RECORD_KEYS: Final = frozenset({"leafUuid", "message", "messageId", "sessionId", "summary", "timestamp", "uuid"})
 _CHUNK_STEPS: Final = 128
 _CHUNK_BYTES: Final = 1024 * 1024
-_LOOK_EVERY: Final = 4  # steps; asking where a file stands is a system call
+_CHECK_EVERY: Final = 4  # steps; the position of a file is a system call
 _EXPECTED: Final = "expected a Claude Code transcript, a SWE-agent trajectory or an export of the journal"
 
 
@@ -89,13 +89,13 @@ class Recording:
         try:
             for step in self.steps():
                 chunk.append(step)
-                if len(chunk) % _LOOK_EVERY == 0:
+                if len(chunk) % _CHECK_EVERY == 0:
                     position = self.position
                     if len(chunk) >= _CHUNK_STEPS or position - start >= _CHUNK_BYTES:
                         yield chunk
                         chunk, start = [], position
         except RecordingError:
-            yield chunk  # what was read before is as good as ever
+            yield chunk  # the steps before the failure are still valid
             raise
         yield chunk
 
@@ -114,7 +114,7 @@ def open_recording(
 ) -> Recording:
     """Return the recording in a file, ready to be read.
 
-    `context_window` is in tokens and tells what the percentages of a transcript are of; `session_id` picks a session of
+    `context_window` is in tokens; the percentages of a transcript are of it. `session_id` picks a session of
     an export. Raises RecordingError when the file cannot be read or holds none of the formats.
     """
     path = Path(path)

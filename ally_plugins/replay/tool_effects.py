@@ -1,6 +1,6 @@
-"""What a tool call implies beyond itself: the diff of an edit tool, the list of a todo tool. Pure functions.
+"""What a tool call would do, read from its arguments: an edit tool's diff, a todo tool's list. Pure functions.
 
-The player calls them again on arguments that a transform changed, so that no event carries what was redacted.
+The player computes them again from arguments that a transform changed, so that no event carries what was redacted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_SHELL_COMMAND: Final = 256 * 1024
 
 
 def derive_diff(tool_name: str, arguments: Mapping[str, Any], open_file: str = "") -> Diff | None:
-    """Return what an edit tool is about to change, or None for other tools and for arguments that do not say it.
+    """Return what an edit tool is about to change, or None for other tools and for arguments without a file or text.
 
     `open_file` is the file that a line editor works on, for tools whose arguments do not name it. Content that was
     there before is the empty string where the call does not repeat it.
@@ -121,11 +121,11 @@ def _shell_arguments(command: str) -> dict[str, str]:
     if len(command) > _MAX_SHELL_COMMAND:
         return {}
     try:
-        words = shlex.split(command)
+        parts = shlex.split(command)
     except ValueError:
         return {}
-    found: dict[str, str] = dict(zip(("command", "path"), words[1:3], strict=False))
-    for option, value in zip(words[3::2], words[4::2], strict=False):
+    found: dict[str, str] = dict(zip(("command", "path"), parts[1:3], strict=False))
+    for option, value in zip(parts[3::2], parts[4::2], strict=False):
         found[option.removeprefix("--")] = value
     return found
 

@@ -1,7 +1,7 @@
 """Plays the steps of one recording into one session, through the calls that a live host makes.
 
-The recording has happened already: gates are asked and recorded as what would have happened, and the recorded result is
-used all the same; what transforms return is what events, conversation and the next plugin see.
+The recording has happened already: gates run and their decisions are recorded, but the recorded result is used whatever
+they decide. What transforms return is what events, the conversation and the next plugin get.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from attrs import define, evolve, field
 
 from ally_plugins.contract.values.conversation import Message, ToolCall, ToolResult
 from ally_plugins.contract.values.errors import EventError, GateRefused, JournalError
-from ally_plugins.contract.values.events import AssistantMessage as AssistantSaid
-from ally_plugins.contract.values.events import SessionEnd, UserMessage
+from ally_plugins.contract.values.events import AssistantMessage, SessionEnd, UserMessage
 from ally_plugins.contract.values.frozen import EMPTY
 from ally_plugins.host.host import Host
 from ally_plugins.host.sessions.session import Session
@@ -24,18 +23,18 @@ from ally_plugins.host.sessions.toolcalls import OpenCall
 from ally_plugins.runtime.lanes.dispatch import Question
 from ally_plugins.runtime.lanes.protocol import AnyLane
 
-from .derive import derive_diff, derive_todos
-from .emitting import EVENTS, diff_preview, permission_request, todo_update
+from .daemon_waits import wait_for_calls, wait_for_restarts
 from .pacing import Pace, ReplayClock
 from .report import ReplayReport
+from .step_events import EVENTS, diff_preview, permission_request, todo_update
 from .steps import (
     AgentEnded,
     AgentStarted,
-    AssistantMessage,
+    AssistantReplied,
     BrokenLine,
     DiffMade,
     Interrupted,
-    PermissionAsked,
+    PermissionRequested,
     PersonMessage,
     SafePoint,
     SafePointKind,
@@ -47,7 +46,7 @@ from .steps import (
     ToolCalled,
     ToolReturned,
 )
-from .waiting import wait_for_calls, wait_for_restarts
+from .tool_effects import derive_diff, derive_todos
 
 if TYPE_CHECKING:
     from ally_plugins.host.sessions.inbox import Waiting
@@ -59,25 +58,25 @@ T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
 
 QUANTUM_MS: Final = 2_000
-"""Recorded time that may pass before plugins have heard what came before, so that what they do is done at its own time:
+"""Recorded time (ms) that may pass before plugins must have received what came before, so that they act at its time:
 what the budget for messages takes to refill by one."""
 
 BURST: Final = 2_000
 """Events that may be emitted before plugins are waited for; a quarter of what a session's ring holds."""
 
-_SPINS: Final = 8  # turns of the loop in which plugins that wait for nothing hear a burst; then they are waited for
-_ROUNDS: Final = 16  # what plugins emit is heard too; chains end after eight hops
-_MAX_ASKED: Final = 512  # names of tools, which a recording may invent
+_SPINS: Final = 8  # turns of the loop that plugins which await nothing need for a burst; after them it waits
+_ROUNDS: Final = 16  # plugins receive what others emit too; such chains end after eight hops
+_MAX_REMEMBERED: Final = 512  # names of tools, which a recording may invent
 _NO_AGENT: Final[dict[str, Any]] = {}
 _FLUSH_EVENTS: Final = 20_000
 _FLUSH_BYTES: Final = 8 * 1024 * 1024  # a line becomes three events at most, and the journal lets 64 MiB wait
-_LOOK_EVERY: Final = 8  # settlings; asking where a file stands is a system call
+_CHECK_EVERY: Final = 8  # calls of `settle`; the position of a file is a system call
 _TASK_GRACE: Final = 2.0  # seconds that tasks of plugins get when a recording ends
 
 
 @define(eq=False)
-class _Played:
-    """A tool call without its result, as transforms left it; `withheld` is why nobody may see its arguments."""
+class _PendingCall:
+    """A tool call without its result, as transforms left it; `withheld` is why its arguments may not be shown."""
 
     call: ToolCall
     is_changed: bool = False
@@ -101,11 +100,11 @@ class SessionPlayer:
     file: str
     position: Callable[[], int]
     before_end: Callable[[Session], Awaitable[object]] | None = None
-    _calls: dict[str, _Played] = field(init=False, factory=dict)
-    _held: _Played | None = field(init=False, default=None)
+    _calls: dict[str, _PendingCall] = field(init=False, factory=dict)
+    _ungated: _PendingCall | None = field(init=False, default=None)
     _parents: dict[str, str | None] = field(init=False, factory=dict)
-    _planned: object = field(init=False, default=None)
-    _asked: dict[tuple[str, str | None], bool] = field(init=False, factory=dict)
+    _plugins: object = field(init=False, default=None)
+    _participation: dict[tuple[str, str | None], bool] = field(init=False, factory=dict)
     _is_quiet: bool = field(init=False, default=False)
     _lanes: list[AnyLane] = field(init=False)
     _settled_at: int = field(init=False, default=0)
@@ -122,27 +121,30 @@ class SessionPlayer:
         own: dict[type[Step], Callable[[Any], Awaitable[None]]] = {
             AgentEnded: self._agent_ended,
             AgentStarted: self._agent_started,
-            AssistantMessage: self._assistant_message,
+            AssistantReplied: self._assistant_reply,
             BrokenLine: self._broken_line,
             DiffMade: self._diff_made,
-            Interrupted: self._nothing,
-            PermissionAsked: self._permission_asked,
+            Interrupted: self._ignore,
+            PermissionRequested: self._permission_requested,
             PersonMessage: self._person_message,
             SafePoint: self._safe_point,
             SessionEnded: self._session_ended,
-            SessionStarted: self._nothing,
+            SessionStarted: self._ignore,
             Skipped: self._skipped,
             TodosChanged: self._todos_changed,
             ToolCalled: self._tool_called,
             ToolReturned: self._tool_returned,
         }
-        self._handlers = {**dict.fromkeys(EVENTS, self._plain), **own}
+        self._handlers = {**dict.fromkeys(EVENTS, self._emit_step), **own}
 
     async def receive_step(self, step: Step) -> None:
-        """Play one step. A value that no event can carry is counted as broken."""
+        """Play one step; wait for plugins, and for the step's time, where that is due.
+
+        A value that no event can carry is counted as broken. Cancelling stops the waiting; call `finish` then.
+        """
         kind = step.__class__
-        if self._held is not None and kind is not DiffMade:
-            await self._gate_held(self._held)
+        if self._ungated is not None and kind is not DiffMade:
+            await self._gate_ungated(self._ungated)
         if kind is SafePoint or step.at - self._settled_at >= QUANTUM_MS or self._unsettled >= BURST:
             await self.settle()
             await self.pace.wait_until(step.at)
@@ -155,7 +157,10 @@ class SessionPlayer:
             self.report.count_broken(self.file, 0, str(error))
 
     async def settle(self) -> None:
-        """Wait until every plugin has heard everything, and what other plugins made of it."""
+        """Wait until every plugin has received every event, and those that other plugins emitted meanwhile.
+
+        Cancelling stops the waiting and nothing else.
+        """
         for _ in range(_ROUNDS):
             head = self.session.ring.head
             await self._drain()
@@ -164,17 +169,20 @@ class SessionPlayer:
         self._unflushed += self._unsettled
         self._unsettled = 0
         self._settled += 1
-        if self._settled % _LOOK_EVERY == 0 or self._unflushed >= _FLUSH_EVENTS:
+        if self._settled % _CHECK_EVERY == 0 or self._unflushed >= _FLUSH_EVENTS:
             await self._keep_up()
 
     async def finish(self) -> list[Waiting]:
-        """Mark what is still pending, let go of the session, and return what was pending."""
+        """Close the session; mark and return the messages that are still pending.
+
+        Call it once, also after `receive_step` failed or was cancelled. Cancelling it leaves the session open.
+        """
         self.session.end("interrupted")  # unless the recording's own end has come
         await self.settle()
         waiting = self.session.inbox.all()
         if waiting:
             ids = [one.message.id for one in waiting]
-            await self._recorded(self.host.journal.mark(ids, "pending_at_end", self.clock.time_ms()))
+            await self._await_journal(self.host.journal.mark(ids, "pending_at_end", self.clock.time_ms()))
             self.session.inbox.remove(ids)
         await self.session.close()
         return waiting
@@ -182,14 +190,14 @@ class SessionPlayer:
     # --- waiting for plugins and the journal
 
     async def _keep_up(self) -> None:
-        """Let the journal catch up before more waits there than it takes."""
+        """Flush the journal before more waits there than its queue takes."""
         position = self.position()
         if self._unflushed >= _FLUSH_EVENTS or position - self._flushed_position >= _FLUSH_BYTES:
             self._unflushed, self._flushed_position = 0, position
-            await self._recorded(self.host.journal.flush())
+            await self._await_journal(self.host.journal.flush())
 
     async def _drain(self) -> None:
-        """Wait until every lane is at the ring's head: one turn of the loop where no plugin waits for anything."""
+        """Wait until every lane is at the ring's head: one turn of the loop where no plugin awaits anything."""
         session, lanes = self.session, self._lanes
         name, ring = session.id, session.ring
         for _ in range(_SPINS):
@@ -202,12 +210,12 @@ class SessionPlayer:
         await wait_for_restarts(self.host)
         await session.drained()
         await wait_for_calls(self.host)
-        self._lanes = self._open_lanes()  # one that was abandoned never gets there
+        self._lanes = self._open_lanes()  # an abandoned lane never reaches the head
 
     def _open_lanes(self) -> list[AnyLane]:
         return [lane for lane in self.host.services.lanes() if lane.position(self.session.id) is not None]
 
-    async def _recorded(self, writing: Awaitable[T]) -> T | None:
+    async def _await_journal(self, writing: Awaitable[T]) -> T | None:
         """Wait for the journal; a disk that fails does not end a replay, since events keep flowing."""
         try:
             return await writing
@@ -215,30 +223,30 @@ class SessionPlayer:
             _log.warning("the journal fails: %s", error)
             return None
 
-    def _asks(self, hook: str, tool: str | None = None) -> bool:
-        """Say whether any plugin takes part; remembered until plugins change, since asking nobody takes time too."""
+    def _has_participants(self, hook: str, tool: str | None = None) -> bool:
+        """Return whether any plugin implements a hook; cached until plugins change, since it is asked at each step."""
         dispatcher = self.host.services.dispatcher
-        if self._planned is not dispatcher.plugins:
-            self._planned = dispatcher.plugins
-            self._asked.clear()
+        if self._plugins is not dispatcher.plugins:
+            self._plugins = dispatcher.plugins
+            self._participation.clear()
         key = (hook, tool)
-        found = self._asked.get(key)
+        found = self._participation.get(key)
         if found is None:
-            if len(self._asked) >= _MAX_ASKED:
-                self._asked.clear()
+            if len(self._participation) >= _MAX_REMEMBERED:
+                self._participation.clear()
             question = Question(hook=hook, session_id=self.session.id, tool=tool)
-            found = self._asked[key] = bool(dispatcher.participants(question))
+            found = self._participation[key] = bool(dispatcher.participants(question))
         return found
 
     # --- steps that are one event
 
-    async def _nothing(self, step: Step) -> None:
+    async def _ignore(self, step: Step) -> None:
         """Do nothing: a live host emits nothing either."""
 
-    async def _plain(self, step: Any) -> None:
-        self.session.emit(EVENTS[step.__class__](step, self._about(step)))
+    async def _emit_step(self, step: Any) -> None:
+        self.session.emit(EVENTS[step.__class__](step, self._envelope(step)))
 
-    def _about(self, step: Any) -> dict[str, Any]:
+    def _envelope(self, step: Any) -> dict[str, Any]:
         agent_id = getattr(step, "agent_id", None)
         if agent_id is None:
             return _NO_AGENT
@@ -246,10 +254,10 @@ class SessionPlayer:
 
     async def _agent_started(self, step: AgentStarted) -> None:
         self._parents[step.agent_id] = step.call_id
-        self.session.emit(EVENTS[AgentStarted](step, self._about(step) | {"call_id": step.call_id}))
+        self.session.emit(EVENTS[AgentStarted](step, self._envelope(step) | {"call_id": step.call_id}))
 
     async def _agent_ended(self, step: AgentEnded) -> None:
-        self.session.emit(EVENTS[AgentEnded](step, self._about(step) | {"call_id": step.call_id}))
+        self.session.emit(EVENTS[AgentEnded](step, self._envelope(step) | {"call_id": step.call_id}))
         self._parents.pop(step.agent_id, None)
 
     async def _skipped(self, step: Skipped) -> None:
@@ -258,11 +266,11 @@ class SessionPlayer:
     async def _broken_line(self, step: BrokenLine) -> None:
         self.report.count_broken(self.file, step.number, step.reason)
 
-    # --- what is said
+    # --- messages
 
     async def _person_message(self, step: PersonMessage) -> None:
         message = self._message("user", step.text)
-        if self._asks("ally_transform_user_message"):
+        if self._has_participants("ally_transform_user_message"):
             try:
                 message = await self.session.transform_user_message(message)
             except GateRefused as refusal:
@@ -270,9 +278,9 @@ class SessionPlayer:
         self.session.emit(UserMessage(content=message.content, message_id=message.id))
         self.session.conversation.add(message)
 
-    async def _assistant_message(self, step: AssistantMessage) -> None:
+    async def _assistant_reply(self, step: AssistantReplied) -> None:
         message = self._message("assistant", step.text)
-        self.session.emit(AssistantSaid(content=step.text, message_id=message.id, **self._about(step)))
+        self.session.emit(AssistantMessage(content=step.text, message_id=message.id, **self._envelope(step)))
         if step.agent_id is None:
             self.session.conversation.add(message)
 
@@ -284,17 +292,17 @@ class SessionPlayer:
     # --- tool calls, in the order of the contract
 
     async def _tool_called(self, step: ToolCalled) -> None:
-        played = self._calls[step.call_id] = await self._prepared(step)
+        played = self._calls[step.call_id] = await self._prepare(step)
         call = played.call
         played.opened = OpenCall(self.session.emit, call, self._parents.get(call.agent_id or ""))
         played.opened.start(unshown=played.withheld)
         if call.agent_id is None:
             self.session.conversation.add(self._message("assistant", "", tool_calls=(call,)))
         if played.withheld is None:
-            self._held = played
+            self._ungated = played
 
-    async def _prepared(self, step: ToolCalled | PermissionAsked) -> _Played:
-        """Return a call as it is when it begins; one that cannot be shown is denied, as in a live host."""
+    async def _prepare(self, step: ToolCalled | PermissionRequested) -> _PendingCall:
+        """Return a call with its arguments transformed; one that cannot be shown is denied, as in a live host."""
         unshown = step.unshown if isinstance(step, ToolCalled) else None
         try:
             call = ToolCall(step.tool_name, step.arguments, step.call_id, step.agent_id)
@@ -302,16 +310,16 @@ class SessionPlayer:
             self.report.count_broken(self.file, 0, str(error))
             ruling = await self.session.judge.deny_unshown(step.tool_name, step.call_id, str(error), ())
             call = ToolCall(step.tool_name, EMPTY, step.call_id, step.agent_id)
-            return _Played(call, is_changed=True, withheld=ruling.reason, decision_id=ruling.decision_id)
-        if unshown is not None:  # the arguments that are recorded are none
-            return _Played(call, is_changed=True, withheld=unshown)
-        if not self._asks("ally_transform_tool_input", call.tool_name):
-            return _Played(call)
+            return _PendingCall(call, is_changed=True, withheld=ruling.reason, decision_id=ruling.decision_id)
+        if unshown is not None:  # the recording has no arguments for it
+            return _PendingCall(call, is_changed=True, withheld=unshown)
+        if not self._has_participants("ally_transform_tool_input", call.tool_name):
+            return _PendingCall(call)
         try:
             changed = await self.session.transform_tool_input(call)
         except GateRefused as refusal:
-            return _Played(evolve(call, arguments=EMPTY), is_changed=True, withheld=str(refusal))
-        return _Played(changed, is_changed=changed.arguments != call.arguments)
+            return _PendingCall(evolve(call, arguments=EMPTY), is_changed=True, withheld=str(refusal))
+        return _PendingCall(changed, is_changed=changed.arguments != call.arguments)
 
     async def _diff_made(self, step: DiffMade) -> None:
         diff = step.diff
@@ -321,12 +329,12 @@ class SessionPlayer:
             if found is None:
                 return
             diff = found
-        self.session.emit(diff_preview(step.tool_name, diff, self._about(step) | {"call_id": step.call_id}))
+        self.session.emit(diff_preview(step.tool_name, diff, self._envelope(step) | {"call_id": step.call_id}))
 
-    async def _gate_held(self, played: _Played) -> None:
-        """Ask the gates, once the preview that may follow a call has been emitted."""
-        self._held = None
-        if self._asks("ally_gate_tool_call", played.call.tool_name):
+    async def _gate_ungated(self, played: _PendingCall) -> None:
+        """Run the gates of a call, once the preview that may follow it has been emitted."""
+        self._ungated = None
+        if self._has_participants("ally_gate_tool_call", played.call.tool_name):
             await self.session.gate_tool_call(played.call)
 
     async def _todos_changed(self, step: TodosChanged) -> None:
@@ -334,35 +342,35 @@ class SessionPlayer:
         played = self._calls.get(step.call_id or "")
         if played is not None and played.is_changed:
             todos = () if played.withheld else derive_todos(played.call.tool_name, played.call.arguments) or ()
-        self.session.emit(todo_update(todos, self._about(step) | {"call_id": step.call_id}))
+        self.session.emit(todo_update(todos, self._envelope(step) | {"call_id": step.call_id}))
 
-    async def _permission_asked(self, step: PermissionAsked) -> None:
+    async def _permission_requested(self, step: PermissionRequested) -> None:
         played = self._calls.get(step.call_id or "")
         if played is None:
-            played = await self._prepared(step)
-        request = permission_request(step, played.call, self._about(step) | {"call_id": step.call_id})
+            played = await self._prepare(step)
+        request = permission_request(step, played.call, self._envelope(step) | {"call_id": step.call_id})
         self.session.emit(request)
-        if self._asks("ally_gate_permission", step.tool_name):
+        if self._has_participants("ally_gate_permission", step.tool_name):
             await self.session.gate_permission(request)
 
     async def _tool_returned(self, step: ToolReturned) -> None:
         played = self._calls.pop(step.call_id, None)
         if played is None:
-            return  # the reader gives each result its call
+            return  # every reader yields a call before its result; this one was never played
         call = played.call
         if played.withheld is not None:
             result = played.opened.deny(played.withheld, played.decision_id)
         else:
             recorded = ToolResult(step.success, step.output, step.error, unshown=step.unshown)
-            result = await self._output(call, recorded)
+            result = await self._transform_output(call, recorded)
             took = None if step.is_denied else step.duration_ms  # no tool ran
             played.opened.end(result, duration_ms=took, denied=step.is_denied)
         if call.agent_id is None:
             content = result.output or result.error or ""
             self.session.conversation.add(self._message("tool", content, tool_call_id=call.call_id))
 
-    async def _output(self, call: ToolCall, result: ToolResult) -> ToolResult:
-        if not self._asks("ally_transform_tool_output", call.tool_name):
+    async def _transform_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
+        if not self._has_participants("ally_transform_tool_output", call.tool_name):
             return result
         try:
             return await self.session.transform_tool_output(call, result)
@@ -375,7 +383,7 @@ class SessionPlayer:
         kind = step.kind
         self.session.conversation.is_processing = kind is not SafePointKind.TURN_END
         if kind is SafePointKind.STEP and self._is_quiet and not self.session.inbox:
-            return  # nothing waits and the one before delivered nothing: it would change nothing
+            return  # nothing is pending, and the previous one delivered nothing: it would change nothing
         self._is_quiet = not await self.session.safe_point(kind.value)
 
     async def _session_ended(self, step: SessionEnded) -> None:
@@ -396,5 +404,5 @@ class SessionPlayer:
             waiter.cancel()
         for waiter in done:
             if not waiter.cancelled():
-                waiter.exception()  # the task's own end has told of it
+                waiter.exception()  # retrieved, or asyncio logs it; the task's end was recorded already
         await self.settle()
