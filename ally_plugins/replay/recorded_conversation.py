@@ -48,7 +48,7 @@ class RecordedConversation(Conversation):
 
     @override
     def add(self, message: Message) -> bool:
-        """Append a message and return whether it is new, as the base does; past `window` messages the older half goes."""
+        """Append a message and return whether it is new, as the base does; the oldest go past `window`."""
         if not super().add(message):
             return False
         if self.on_message is not None:

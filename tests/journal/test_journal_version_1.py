@@ -36,12 +36,12 @@ BEFORE = Path(__file__).with_name("version_1")
 STEPS: dict[str, dict[str, int]] = {
     "tool-calls": {
         "SessionStarted": 1, "PersonMessage": 1, "ToolCalled": 3, "ToolReturned": 3, "Skipped": 9, "TodosChanged": 1,
-        "Usage": 1, "AgentStarted": 1, "AgentEnded": 1, "AssistantMessage": 1, "SessionEnded": 1,
+        "Usage": 1, "AgentStarted": 1, "AgentEnded": 1, "AssistantReplied": 1, "SessionEnded": 1,
     },
     "every-type": {
         "SessionStarted": 1, "ToolCalled": 9, "ToolReturned": 11, "AgentStarted": 3, "AgentEnded": 3, "Skipped": 52,
         "PermissionRequested": 3, "PermissionAnswered": 3, "CompactionStarted": 4, "CompactionCompleted": 3, "Usage": 9,
-        "TodosChanged": 3, "Thought": 3, "DiffMade": 3, "PersonMessage": 3, "AssistantMessage": 3, "ModelRequested": 3,
+        "TodosChanged": 3, "Thought": 3, "DiffMade": 3, "PersonMessage": 3, "AssistantReplied": 3, "ModelRequested": 3,
         "ModelResponded": 3, "SessionEnded": 1,
     },
 }  # fmt: skip

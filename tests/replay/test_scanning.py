@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ally_plugins.replay import json_scanner
 from ally_plugins.replay.json_scanner import JsonMember, iterate_members
 
 JSON = st.recursive(
