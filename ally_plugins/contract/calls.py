@@ -66,7 +66,11 @@ class Task(Protocol):
         ...
 
     async def result(self) -> Any:
-        """Wait for the end and return what the coroutine returned; raises what it raised."""
+        """Wait for the end and return what the coroutine returned.
+
+        Raises what it raised, and CancelledError when the task was cancelled. Cancelling the waiting does not cancel
+        the task.
+        """
 
 
 @define(kw_only=True)

@@ -77,11 +77,16 @@ class Outbound(Protocol):
 
 
 class Ally:
-    """A plugin's handle to its host.
+    """A plugin's handle to its host, with which it was built; calls may be made from `ally_start` to `ally_stop`.
 
-    Every call may raise a `RefusedError`: not granted, over budget, not valid, refused by another plugin's gate. One
-    that the plugin does not catch ends the hook, and is not counted as a crash. Cancelling a call takes it back where
-    nothing is on disk yet. Calls may be made from `ally_start` on.
+    Every coroutine may raise a `RefusedError`, whose subclass says why: PermissionRefused (not granted; it names the
+    command that grants it), BudgetRefused (too often, too large; `retry_after` in seconds), ValidationRefused (`field`
+    is not acceptable), UnavailableRefused (the host or the plugin is stopping, or nothing can be recorded), and
+    HopLimitRefused (plugins have set each other off eight times). Outside of a hook ValidationRefused also says that
+    several sessions are open and `session_id` is missing, and NotFoundRefused that the session is not open. What each
+    call may raise beyond these stands with it. A refusal that a hook does not catch ends the hook, and is no crash.
+
+    Calls may be made on any event loop; they run on the host's.
     """
 
     def __init__(
@@ -140,8 +145,12 @@ class Ally:
 
         `role` is user, assistant or system, a grant each (`add_message:user`). `deliver_as` is `steer` (the next step),
         `follow_up` (the end of the turn) or `next_turn` (with the person's next message). `trigger_turn` wakes an idle
-        agent and is a grant of its own. The same `key` gives the same receipt again; with other content it is refused.
-        `session_id` is needed outside a hook when several sessions are open.
+        agent and is a grant of its own. The same `key` gives the same receipt again.
+
+        Raises GateRefused when another plugin's gate or transform refuses it (`decision_id` is for `explain`),
+        ReentryRefused when one that would be asked waits for the hook that calls, and KeyConflictRefused when the key
+        was used with other content. A cancelled call may have been accepted all the same, if it was on its way to the
+        disk: give a `key` and call again to find out.
         """
         return await self._outbound.call(
             calls.AddMessage(
@@ -158,7 +167,12 @@ class Ally:
     async def emit_event(
         self, event_type: str, data: Mapping[str, Any] | None = None, *, session_id: str | None = None
     ) -> Receipt:
-        """Emit an event under the plugin's own name; others subscribe to it as `<plugin>:<type>`."""
+        """Emit an event under the plugin's own name; others subscribe to it as `<plugin>:<type>`.
+
+        It is on its way to the plugins when this returns, and in the journal soon after. Raises ValidationRefused for a
+        built-in type, and for data that JSON cannot say or that is nested deeper than 32. Cancelling before it returns
+        leaves open whether it was emitted.
+        """
         return await self._outbound.call(calls.EmitEvent(type=event_type, data=data or EMPTY, session_id=session_id))
 
     async def get_context(
@@ -166,20 +180,30 @@ class Ally:
     ) -> Context:
         """Return a frozen picture of the session: the parts asked for, or without `parts` all that are granted.
 
-        With the `cursor` of an earlier picture as `since`, `messages` has only what came after it.
+        With the `cursor` of an earlier picture as `since`, `messages` has only what came after it. Raises
+        PermissionRefused for a part that is not granted. Cancelling has no effect but that nothing is returned.
         """
         return await self._outbound.call(calls.GetContext(parts=parts, since=since, session_id=session_id))
 
     async def register_tool(self, /, handler: Callable[..., Any], **described: Any) -> Receipt:
-        """Offer a tool from now on; the arguments are those of `@tool` (name, description, schema, timeout, ...)."""
+        """Offer a tool from now on; the arguments are those of `@tool` (name, description, schema, timeout, ...).
+
+        It may be called before this returns, and until `unregister` or the plugin's end. Raises ValidationRefused for a
+        name that the plugin has in use, and for a schema that does not fit the handler. A tool whose registration is
+        cancelled is not offered.
+        """
         return await self._outbound.call(calls.RegisterTool(handler=handler, options=described))
 
     async def register_action(self, /, handler: Callable[..., Any], **described: Any) -> Receipt:
-        """Offer an action from now on; the arguments are those of `@action`."""
+        """Offer an action from now on; the arguments are those of `@action`. Otherwise as `register_tool`."""
         return await self._outbound.call(calls.RegisterAction(handler=handler, options=described))
 
     async def unregister(self, name: str) -> None:
-        """Take a tool or an action of this plugin's back."""
+        """Take a tool or an action of this plugin's back; calls that run go on to their end.
+
+        Raises NotFoundRefused when the plugin has none of this name. Cancelling leaves it offered, unless that was on
+        disk already.
+        """
         await self._outbound.call(calls.Unregister(name=name))
 
     async def request_action(
@@ -192,17 +216,27 @@ class Ally:
     ) -> Any:
         """Ask for an action of the host's (`compact`) or of another plugin's (`plugin:action`); return its result.
 
-        `timeout` is in seconds.
+        `timeout` is in seconds. Raises NotFoundRefused when there is no such action, ReentryRefused when it would wait
+        for the hook that asks, ArgumentsError before anything runs, and ToolCallError when the action fails or is too
+        slow. Cancelling cancels the action.
         """
         call = calls.RequestAction(action=action, arguments=arguments or EMPTY, session_id=session_id, timeout=timeout)
         return await self._outbound.call(call)
 
     async def start_task(self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None = None) -> Task:
-        """Run a coroutine in the background, outside the lane; when the call is refused the coroutine is closed."""
+        """Run a coroutine in the background, outside the plugin's lane, and return its task.
+
+        It goes on across turns until it ends, is cancelled, or the plugin stops. When the call is refused or cancelled
+        the coroutine is closed and never runs.
+        """
         return await self._outbound.call(calls.StartTask(name=name, work=work, session_id=session_id))
 
     async def task_progress(self, progress: float | None = None, message: str | None = None) -> None:
-        """Say how far the running task is: `progress` from 0 to 1, and a few words. Only within a task."""
+        """Report how far the running task is: `progress` from 0 to 1, and `message`, a few words.
+
+        Call it from the task's coroutine; raises NotFoundRefused anywhere else. Cancelling leaves open whether it was
+        reported.
+        """
         scope = current_scope(self.name)
         if scope is None or scope.task_id is None:
             raise NotFoundRefused("task_progress was called outside a task; call it from the task's coroutine")
