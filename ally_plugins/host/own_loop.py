@@ -1,7 +1,7 @@
 """The event loop that a host and its sessions belong to, and the refusal of calls that come from another one.
 
-A call on a wrong loop would not fail by itself: it would wait for a wake-up that never comes to its loop, until some
-deadline, or for ever.
+Without the check a call on another loop would not fail: it would wait for a future that is never set on its loop, until
+some deadline, or for ever.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["OwnLoop"]
 
 
 class OwnLoop:
-    """The loop that runs where this is made. Whoever owns it checks it first in each public coroutine."""
+    """The loop that runs where this is made. Its owner calls `check` first in each public coroutine."""
 
     __slots__ = ("_thread", "_thread_name", "loop")
 
@@ -35,8 +35,8 @@ class OwnLoop:
     def check(self, call: str, owner: object) -> None:
         """Return when the caller runs on this loop.
 
-        Raises HostError, which names the call, its owner, both places and the ways out. So nothing waits, and no gate
-        is taken to have agreed.
+        Raises HostError, which names the call, its owner, both loops and the ways out; a gate that raises has not
+        allowed anything.
         """
         if get_ident() != self._thread or not self.loop.is_running():
             raise HostError(f"{call}() was called {self._found()}, but {owner!r} belongs to {self._expected()}")

@@ -26,7 +26,10 @@ _log: Final = logging.getLogger(__name__)
 async def ask_for_consent(
     registry: Registry, consent: Callable[[Plan], bool | Awaitable[bool]], journal: Journal, now_ms: Callable[[], int]
 ) -> None:
-    """Ask the host author's code about each plugin that waits for consent; a yes is recorded as such."""
+    """Call `consent` for each plugin that waits for consent; only True agrees, which is recorded as given by code.
+
+    Raises what `consent` raises, and JournalError. Cancelling keeps what was agreed to before.
+    """
     for record in registry.review():
         if record.state == "waiting for consent":
             plan = registry.plan(record.name)
@@ -38,7 +41,7 @@ async def ask_for_consent(
 
 
 def declare_emitted(home: Home, emits: Collection[str]) -> None:
-    """Leave word in the home of what is never emitted, so that `list` and `doctor` warn of idle subscriptions."""
+    """Write to the home which types are never emitted, so that `list` and `doctor` warn of idle subscriptions."""
     never = sorted(set(EVENT_TYPES).difference(emits))
     try:
         if never or home.never_emitted_file.exists():
@@ -48,7 +51,7 @@ def declare_emitted(home: Home, emits: Collection[str]) -> None:
 
 
 def wanted_records(registry: Registry, given: Collection[str]) -> list[PluginRecord]:
-    """Return what is installed and wanted; a plugin given by code under the same name takes its place.
+    """Return the installed plugins to load, without those of a name in `given`, which the host has by code.
 
     Raises HostError for a mandatory plugin that is left out.
     """

@@ -308,7 +308,7 @@ class SessionPlayer:
             call = ToolCall(step.tool_name, step.arguments, step.call_id, step.agent_id)
         except EventError as error:
             self.report.count_broken(self.file, 0, str(error))
-            ruling = await self.session.judge.deny_unshown(step.tool_name, step.call_id, str(error), ())
+            ruling = await self.session.gates.deny_unshown(step.tool_name, step.call_id, str(error), ())
             call = ToolCall(step.tool_name, EMPTY, step.call_id, step.agent_id)
             return _PendingCall(call, is_changed=True, withheld=ruling.reason, decision_id=ruling.decision_id)
         if unshown is not None:  # the recording has no arguments for it

@@ -259,7 +259,7 @@ def test_a_delivery_that_cannot_be_recorded_is_not_made_twice_and_recorded_later
                 assert len(await session.safe_point()) == 1
                 assert await session.safe_point() == ()
             assert len(host.journal.pending("s")) == 1
-            session.load_pending()  # what `look_again` does after a cancelled call
+            session.load_pending()  # what `reload_pending` does after a cancelled call
             assert await session.safe_point() == ()
             assert host.journal.pending("s") == []
             assert len(own.messages) == 1

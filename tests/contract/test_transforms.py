@@ -287,7 +287,7 @@ def test_two_that_change_one_field_are_reported_and_the_last_one_wins(
         async with new_host(given) as host:
             session = host.session()
             await session.transform_tool_input(CALL)
-            return await session.judge.transform_tool_input(CALL, ())
+            return await session.gates.transform_tool_input(CALL, ())
 
     done = go(main())
     assert done.conflicts == {"command": ("a", "b")}

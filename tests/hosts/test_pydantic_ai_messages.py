@@ -158,7 +158,7 @@ def test_a_stored_history_keeps_who_said_it_and_a_second_delivery_is_folded(role
                 origin=("p",),
                 deliver_as="steer",
             )
-            bench.host.session("s1").expect(kept)
+            bench.host.session("s1").enqueue(kept)
             history = ModelMessagesTypeAdapter.validate_json(stored)
             result = await agent.run("more", message_history=history)
             assert str(result.all_messages()).count("[plugin p] mind this") == 1

@@ -77,14 +77,14 @@ def replay(*files: Path, plugins: dict[str, Any] | None = None, speed: float | N
             host, [open_recording(file) for file in files], speed=speed, out=out, on_event=events.append,
             before_end=before_end,
         )  # fmt: skip
-        close = HostServices.closed
+        close = HostServices.release_session
 
         def keep(services: HostServices, session: Any) -> None:
             stored.extend(host.journal.reader.messages(session.id))
             close(services, session)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(HostServices, "closed", keep)
+            patch.setattr(HostServices, "release_session", keep)
             await player.run()
         assert len(ended) == len(files)
         return Played(player, events, out.getvalue(), stored)

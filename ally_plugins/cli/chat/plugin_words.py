@@ -98,7 +98,7 @@ def switch(chat: Dialogue, text: str) -> bool:
     if not words or not all(_TAG.fullmatch(word) and word[1:] in known for word in words):
         return False
     host, session = chat.opened.host, chat.opened.session
-    host.services.heard_person(session.id, text, session.ring.head)
+    host.services.receive_person_message(session.id, text, session.ring.head)
     for word in words:
         name = word[1:]
         is_active = host.services.activations.is_active(name, session.id)

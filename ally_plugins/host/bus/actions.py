@@ -1,4 +1,4 @@
-"""Actions of the host's own and of plugins: each is recorded, announced and carried out, whoever asked for it."""
+"""Actions of the host's own and of plugins: recorded, announced as an event, and run, whoever requests them."""
 
 from __future__ import annotations
 
@@ -46,10 +46,11 @@ class ActionRunner:
     async def run(
         self, session: Session, request: ActionRequest, timeout: float = DEFAULT_TIMEOUT, plugin: str | None = None
     ) -> Any:
-        """Carry out an action and return its result; `timeout` is in seconds, `plugin` is who asks, if one does.
+        """Carry out an action and return its result; `plugin` is the plugin that requests it, if one does.
 
-        Raises NotFoundRefused, ArgumentsError before anything runs, ToolCallError when the action fails, and
-        UnavailableRefused when it cannot be recorded. Cancelling cancels the action, whose end is recorded as such.
+        `timeout` is in seconds. Raises NotFoundRefused, ArgumentsError before anything runs, ToolCallError when the
+        action fails, and UnavailableRefused when it cannot be recorded. Cancelling cancels the action, whose end is
+        recorded as such.
         """
         owner = self._owner(request.action)
         request_id, scope = new_id("a"), SCOPE.get()
@@ -69,13 +70,13 @@ class ActionRunner:
             else:
                 result = await self._run_own(session, request, timeout, plugin)
         except BaseException as error:
-            self._ended(plugin, session, request_id, request.action, error)
+            self._record_end(plugin, session, request_id, request.action, error)
             raise
-        self._ended(plugin, session, request_id, request.action, None)
+        self._record_end(plugin, session, request_id, request.action, None)
         return result
 
     def _owner(self, action: str) -> Contribution | None:
-        """Return the plugin's action that is meant, None for the host's own."""
+        """Return the plugin's action of this name, None for one of the host's own."""
         if action in self.own:
             return None
         if ":" in action or any(each.spec.name == action for each in self.offered):
@@ -98,22 +99,22 @@ class ActionRunner:
             _log.exception("the host's action %r failed", name)
             raise ToolCallError(f"the host's action {name!r} failed with {describe(error)}", tool=name) from error
         if result is None:
-            known = ", ".join(sorted(each.full_name for each in self.offered)) or "none"
-            text = f"this host has no action {name!r}; actions of plugins: {known}"
+            names = ", ".join(sorted(each.full_name for each in self.offered)) or "none"
+            text = f"this host has no action {name!r}; actions of plugins: {names}"
             raise NotFoundRefused(text, plugin=plugin)
         return result
 
-    def _ended(
+    def _record_end(
         self, plugin: str | None, session: Session, request_id: str, action: str, error: BaseException | None
     ) -> None:
-        """Write down soon how an action ended."""
+        """Queue the record of how an action ended."""
         state = "done" if error is None else "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"
         data = {"name": action, "state": state, "reason": "" if error is None else describe(error)}
         self.records.write_soon("action_end", plugin, session.id, request_id, data)
 
 
 async def _run(owner: Contribution, session: Session, request: ActionRequest, request_id: str, timeout: float) -> Any:
-    """Run a plugin's action; its handler must not wait for what waits for the caller's hook."""
+    """Run a plugin's action; its scope holds the caller's, so that it cannot wait for what waits for the caller."""
     caller = SCOPE.get()
     held = caller.held if caller is not None else frozenset()
     scope = Scope(owner.plugin.name, session.id, request.origin, held, cause=request_id)

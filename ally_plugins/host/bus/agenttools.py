@@ -41,7 +41,7 @@ LONGEST_NAME: Final = 64
 
 @define(eq=False)
 class ToolRunner:
-    """Runs plugins' tools for the host and for agents, and says what agents are offered."""
+    """Runs plugins' tools for the host and for agents, and lists what agents may call."""
 
     tools: Contributions
     actions: Contributions
@@ -53,12 +53,16 @@ class ToolRunner:
     async def run(
         self, tool: Contribution, arguments: Mapping[str, Any] | None, session_id: str | None, timeout: float | None
     ) -> ToolResult:
-        """Run a tool and return its result. Raises ArgumentsError before anything runs, ToolCallError when it fails."""
+        """Run a tool and return its result; `timeout` is in seconds, at most the tool's own.
+
+        Raises ArgumentsError before anything runs, ToolCallError when it fails. Cancelling cancels an asynchronous
+        handler; a synchronous one runs on in its thread.
+        """
         name, owner = tool.spec.name, tool.plugin.name
         if not self.is_active(owner, session_id):
             text = f"{name!r} cannot run: {owner!r} is not active in this session; the person says +{owner} for it"
             raise ToolCallError(text, tool=name, plugin=owner)
-        caller = SCOPE.get()  # a plugin's hook, when the host runs tools for one; it must not be waited for
+        caller = SCOPE.get()  # set when a plugin's hook led here: the tool must not wait for what waits for that hook
         held = caller.held if caller is not None else frozenset()
         session = self.sessions.get(session_id or "")
         origin = session.origin if session is not None else ()
@@ -78,7 +82,10 @@ class ToolRunner:
     async def call_offered(
         self, session: Session, tool: AgentTool, arguments: Mapping[str, Any], timeout: float | None
     ) -> ToolResult:
-        """Call what an agent of a session is offered; see `Session.call_agent_tool`."""
+        """Call what an agent of a session is offered; see `Session.call_agent_tool`.
+
+        Cancelling cancels it, as in `run`.
+        """
         if tool.kind == "tool":
             return await self.run(find_offered(self.tools, tool), arguments, session.id, timeout)
         find_offered(self.actions, tool)

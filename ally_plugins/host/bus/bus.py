@@ -1,8 +1,7 @@
 """The one path from a plugin to the host: identity, permission, budget, validation, other plugins, journal.
 
-`call` takes every call: who makes it is checked first, and a refusal counted and written down, in one place. Between
-them each kind of call has a method whose first lines are the other steps, in that order; that of messages is in
-`messages`, the steps themselves are in `steps`.
+`call` is the entry for all: it checks the identity, and counts and records a refusal. Each kind of call has a method
+whose first lines are the other steps, in that order; that of messages is in `messages`, what they share in `steps`.
 """
 
 from __future__ import annotations
@@ -57,16 +56,17 @@ R = TypeVar("R")
 
 
 class PluginMessageBus(MessageCalls):
-    """Takes the calls of all plugins of one host. Only for the loop's thread."""
+    """Carries out the calls of all plugins of one host. Only for the loop's thread."""
 
     async def call(self, plugin: Plugin, call: PluginCall[R]) -> R:
         """Carry out a plugin's call and return its result.
 
-        Raises RefusedError, which is counted and written down; ToolCallError when an action that was requested fails.
-        Cancelling takes the call back where nothing is on disk yet.
+        Raises RefusedError, which is counted and recorded; ToolCallError when an action that was requested fails.
+        Cancelling withdraws the call unless its record is on the way to the disk: a message may be accepted all the
+        same.
         """
         try:
-            result: R = await _TAKERS[type(call)](self, plugin, self._identify(plugin), call)
+            result: R = await _HANDLERS[type(call)](self, plugin, self._identify(plugin), call)
         except BaseException as error:
             if isinstance(error, RefusedError):
                 self.refuse(plugin, call.METHOD, error, call.session_id)
@@ -83,7 +83,7 @@ class PluginMessageBus(MessageCalls):
         session = self._services.session_for(plugin.name, call.session_id)
         chain = chain_of(plugin, scope, session.id)
         event = PluginEvent(event_type=full_name, data=freeze_mapping(call.data), parent_id=cause_of(scope))
-        taken = await self._ask_host("ally_emit_event", session=session, event=event)
+        taken = await self._call_capability("ally_emit_event", session=session, event=event)
         if taken is False:
             raise UnavailableRefused(f"the host did not take the event {full_name!r}", plugin=plugin.name)
         announce(plugin.name, session, event, chain)
@@ -107,7 +107,7 @@ class PluginMessageBus(MessageCalls):
         return context
 
     async def _register(self, plugin: Plugin, _: Scope | None, call: Register) -> Receipt:
-        """Take on a tool or an action; the same way for decorators and at run time."""
+        """Register a tool or an action, of a decorator or at run time."""
         host, permission = self._services, f"{call.KIND}s"
         kept = host.tools if call.KIND == "tool" else host.actions
         self._permit(plugin, plugin.grants.may(permission), permission)
@@ -203,8 +203,8 @@ class PluginMessageBus(MessageCalls):
             raise ValidationRefused(f"parts is {found}; expected a list such as ['messages', 'todos']", field="parts")
         for part in parts:
             if part not in CONTEXT_PARTS:
-                known = ", ".join(CONTEXT_PARTS)
-                raise ValidationRefused(f"there is no part {part!r:.60}; expected some of {known}", field="parts")
+                names = ", ".join(CONTEXT_PARTS)
+                raise ValidationRefused(f"there is no part {part!r:.60}; expected some of {names}", field="parts")
             self._permit(plugin, part in granted, f"get_context:{part}")
         return tuple(parts)
 
@@ -231,9 +231,9 @@ def _check_action(action: object) -> None:
         raise ValidationRefused(text, field="action")
 
 
-_Take = Callable[[PluginMessageBus, Plugin, "Scope | None", Any], Coroutine[Any, Any, Any]]
+_Handler = Callable[[PluginMessageBus, Plugin, "Scope | None", Any], Coroutine[Any, Any, Any]]
 
-_TAKERS: Final[dict[type[PluginCall[Any]], _Take]] = {
+_HANDLERS: Final[dict[type[PluginCall[Any]], _Handler]] = {
     AddMessage: PluginMessageBus._add_message,  # noqa: SLF001 - the class's own table
     EmitEvent: PluginMessageBus._emit_event,  # noqa: SLF001
     GetContext: PluginMessageBus._get_context,  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""The host's side of the capability hooks: the author's implementation, with the default behind it.
+"""The host's implementations of the capability hooks: the host author's, with the default behind it.
 
 A manager of its own, apart from the plugins', so that no plugin can stand in for the host.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["CAPABILITIES", "Capabilities", "HostAction"]
 
 HostAction: TypeAlias = "Callable[[Session, ActionRequest], Any]"
-"""What carries out an action of the host's own; may return an awaitable. None says that it cannot."""
+"""Carries out an action of the host's own; may return an awaitable. A result of None means that it cannot."""
 
 CAPABILITIES: Final = frozenset(
     {"add_message", "emit_event", "get_context", "register_tool", "register_action", "request_action", "start_task"}
@@ -36,7 +36,7 @@ CAPABILITIES: Final = frozenset(
 
 
 class DefaultCapabilities:
-    """What answers the capability hooks when no implementation of the host author's does."""
+    """Implements the capability hooks where the host author's implementation does not, or returns None."""
 
     def __init__(self) -> None:
         self.actions: dict[str, HostAction] = {}
@@ -62,7 +62,7 @@ class DefaultCapabilities:
 
 
 class Capabilities:
-    """Who answers the capability hooks of one host. Raises HostError for an implementation that cannot be used."""
+    """The capability hooks of one host. Raises HostError for an implementation that cannot be used."""
 
     def __init__(self, implementation: object | None) -> None:
         self._manager = pluggy.PluginManager(PROJECT)
@@ -79,7 +79,10 @@ class Capabilities:
         return self._default.actions
 
     async def call(self, hook: str, **arguments: Any) -> Any:
-        """Call a hook: the host author's implementation, and the default where that has no answer."""
+        """Call a hook: the host author's implementation, and the default where that returns None.
+
+        Raises what the implementation raises. Cancelling cancels one that is a coroutine.
+        """
         result = getattr(self._manager.hook, hook)(**arguments)
         if inspect.isawaitable(result):
             result = await result
@@ -96,8 +99,8 @@ def _check_implementation(implementation: object) -> None:
     for name in dir(implementation):
         if name.startswith("ally_") and callable(method := getattr(implementation, name)):
             if not hasattr(HostHooks, name):
-                known = ", ".join(each for each in dir(HostHooks) if each.startswith("ally_"))
-                wrong.append(f"{name!r} is no capability hook; there are {known}")
+                names = ", ".join(each for each in dir(HostHooks) if each.startswith("ally_"))
+                wrong.append(f"{name!r} is no capability hook; there are {names}")
             elif not hasattr(method, f"{PROJECT}_impl"):
                 wrong.append(f"{name!r} lacks the decorator @hookimpl")
     if wrong:

@@ -1,4 +1,4 @@
-"""The bus's calls for messages: from a plugin's words to a record on disk that waits for a safe point."""
+"""The bus's `add_message`: from a plugin's call to a record on disk that waits for a safe point."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["MessageCalls"]
 
 
 class MessageCalls(BusSteps):
-    """Takes messages. `_keyed` holds those with a key that are on their way to the disk."""
+    """Carries out `add_message`. `_keyed` has the messages with a key that are on their way to the disk."""
 
     def __init__(self, services: HostServices) -> None:
         super().__init__(services)
@@ -53,10 +53,10 @@ class MessageCalls(BusSteps):
         fingerprint = None
         if key is not None:
             fingerprint = _fingerprint(role, content, call.deliver_as, session.id)
-            if (earlier := await self._earlier(plugin, scope, check_key(key), fingerprint)) is not None:
+            if (earlier := await self._find_receipt(plugin, scope, check_key(key), fingerprint)) is not None:
                 return earlier
         begin_call(plugin, plugin.budget.take_message, self._services.clock.steady())
-        answer = self._claim(plugin, key)
+        answer = self._claim_key(plugin, key)
         receipt = None
         try:
             check_deliver_as(call.deliver_as)
@@ -69,36 +69,36 @@ class MessageCalls(BusSteps):
             waiting = Waiting(
                 new_id("m"), role, content, about, now, plugin.name, chain, call.deliver_as, call.trigger_turn
             )
-            # Mostly nobody transforms or gates messages, and asking nobody costs a third of the call.
-            has_judges = self._services.dispatcher.has_judges_of_messages
-            decision = await self._consult(session, plugin, waiting) if has_judges else None
+            # Most hosts have no gate or transform of messages, and running none still costs a third of the call.
+            has_gates = self._services.dispatcher.has_judges_of_messages
+            decision = await self._transform_and_gate(session, plugin, waiting) if has_gates else None
             pending = _pending(session, waiting, key, fingerprint, cause_of(scope), decision)
             receipt = await self._record_message(session, plugin, waiting, pending)
             return receipt
         finally:
             plugin.budget.end_call()
             if answer is not None:
-                self._answer(plugin, key, answer, receipt)
+                self._settle_key(plugin, key, answer, receipt)
 
-    def _claim(self, plugin: Plugin, key: str | None) -> asyncio.Future[Receipt | None] | None:
-        """Let others with the same key wait for this message; None without a key, or when one is on its way already."""
+    def _claim_key(self, plugin: Plugin, key: str | None) -> asyncio.Future[Receipt | None] | None:
+        """Make calls with the same key wait for this one; None without a key, or when one is on its way already."""
         if key is None or (plugin.name, key) in self._keyed:
             return None
         self._keyed[plugin.name, key] = answer = asyncio.get_running_loop().create_future()
         return answer
 
-    def _answer(
+    def _settle_key(
         self, plugin: Plugin, key: str | None, answer: asyncio.Future[Receipt | None], receipt: Receipt | None
     ) -> None:
-        """Tell those who wait with the same key what became of the message; None when it was not accepted."""
+        """Wake the calls that wait with the same key; `receipt` is None when the message was not accepted."""
         if key is not None:
             del self._keyed[plugin.name, key]
         answer.set_result(receipt)
 
-    async def _earlier(self, plugin: Plugin, scope: Scope | None, key: str, fingerprint: str) -> Receipt | None:
-        """Return the receipt of the message that came under this key, be it still on its way; None if it is the first.
+    async def _find_receipt(self, plugin: Plugin, scope: Scope | None, key: str, fingerprint: str) -> Receipt | None:
+        """Return the receipt of an earlier message with this key, waiting for one on its way; None if there is none.
 
-        From within a gate nothing on its way is waited for: it could be what waits for the gate.
+        Within a gate it does not wait: the message on its way could itself be waiting for that gate.
         """
         may_wait = scope is None or scope.held <= {plugin.name}
         while may_wait and (answer := self._keyed.get((plugin.name, key))) is not None:
@@ -107,17 +107,20 @@ class MessageCalls(BusSteps):
             stored = self._services.records.opened().find_key(plugin.name, key)
         except JournalError as error:
             raise UnavailableRefused(f"the journal cannot be read: {error}", plugin=plugin.name) from error
-        return None if stored is None else _same(plugin, stored, fingerprint)
+        return None if stored is None else _receipt_of(plugin, stored, fingerprint)
 
-    async def _consult(self, session: Session, plugin: Plugin, waiting: Waiting) -> str | None:
-        """Let the other plugins change the message and decide on it; return the decision's id."""
-        done = await session.judge.transform_plugin_message(waiting.message, plugin.name, waiting.origin)
+    async def _transform_and_gate(self, session: Session, plugin: Plugin, waiting: Waiting) -> str | None:
+        """Run the transforms and gates of other plugins over the message; return the decision's id.
+
+        Raises GateRefused.
+        """
+        done = await session.gates.transform_plugin_message(waiting.message, plugin.name, waiting.origin)
         if done.blocked_by is not None:
             raise GateRefused(done.reason, plugin=plugin.name)
         if done.value is not waiting.message:
             plugin.budget.check_size("message_bytes", check_text(done.value.content, CONTENT_LIMIT))
             waiting.replace(done.value)
-        ruling = await session.judge.gate_message(waiting.message, plugin.name, waiting.origin)
+        ruling = await session.gates.gate_message(waiting.message, plugin.name, waiting.origin)
         if not ruling.is_allowed:
             text = f"the message was not accepted: {ruling.reason}"
             raise GateRefused(text, plugin=plugin.name, decision_id=ruling.decision_id)
@@ -126,21 +129,21 @@ class MessageCalls(BusSteps):
     async def _record_message(
         self, session: Session, plugin: Plugin, waiting: Waiting, pending: PendingMessage
     ) -> Receipt:
-        """Write the message down as pending, and let it wait for its safe point."""
+        """Record the message as pending, and queue it for its safe point."""
         try:
             offset = await self._services.records.opened().accept(pending)
         except DuplicateKeyError as duplicate:
-            return _same(plugin, duplicate.stored, pending.fingerprint or "")
+            return _receipt_of(plugin, duplicate.stored, pending.fingerprint or "")
         except JournalError as error:
             raise unrecorded(plugin.name, error) from error
         except asyncio.CancelledError:
-            session.look_again()  # it may be on disk all the same
+            session.reload_pending()  # the writer thread may have accepted it all the same
             raise
         plugin.counts.messages += 1
         waiting.offset = offset
-        if session.is_closed:  # meanwhile; when it was found again, the one that is open takes the message
+        if session.is_closed:  # meanwhile; it may have been opened again, and the message belongs to that one
             session = self._services.sessions.get(session.id, session)
-        session.expect(waiting)
+        session.enqueue(waiting)
         return Receipt(pending.id, offset, "pending")
 
 
@@ -152,7 +155,7 @@ def _pending(
     cause: str | None,
     decision: str | None,
 ) -> PendingMessage:
-    """Return what is written of a message that is accepted, with what allowed it."""
+    """Return the journal's record of an accepted message, with the permission and the decision that allowed it."""
     body: dict[str, Any] = {
         "role": waiting.role,
         "content": waiting.content,
@@ -176,7 +179,7 @@ def _pending(
     )
 
 
-def _same(plugin: Plugin, stored: StoredMessage, fingerprint: str) -> Receipt:
+def _receipt_of(plugin: Plugin, stored: StoredMessage, fingerprint: str) -> Receipt:
     if stored.fingerprint != fingerprint:
         text = f"the key {stored.key!r} was used for the message {stored.id!r} with other content; use another key"
         raise KeyConflictRefused(text, plugin=plugin.name)
@@ -184,6 +187,6 @@ def _same(plugin: Plugin, stored: StoredMessage, fingerprint: str) -> Receipt:
 
 
 def _fingerprint(role: str, content: object, deliver_as: object, session_id: str) -> str:
-    said = content if isinstance(content, str) else ""  # anything else is refused, and need not have a text
-    text = "\0".join((role, said, deliver_as if isinstance(deliver_as, str) else "", session_id))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    text = content if isinstance(content, str) else ""  # anything else is refused by the validation that follows
+    joined = "\0".join((role, text, deliver_as if isinstance(deliver_as, str) else "", session_id))
+    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()

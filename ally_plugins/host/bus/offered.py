@@ -55,8 +55,8 @@ class Contribution:
         self.checker.check(arguments)
         values = self.spec.read_arguments(arguments)
         limit = self.spec.timeout if timeout is None else min(timeout, self.spec.timeout)
-        if getattr(self.spec.handler, "is_remote", False):  # `remote.calls` marks those so
-            return await self._ask(values, scope, limit)
+        if getattr(self.spec.handler, "is_remote", False):  # `host.daemons.calls` marks those so
+            return await self._call_daemon(values, scope, limit)
         task = asyncio.get_running_loop().create_task(self._call(values, scope), name=f"ally-{self.full_name}")
         self.plugin.watch(task)
         try:
@@ -69,8 +69,8 @@ class Contribution:
             raise self._too_slow(limit)
         return self._result(task)
 
-    async def _ask(self, values: Mapping[str, Any], scope: Scope, limit: float) -> Any:
-        """Await a daemon's answer in the caller's own task: nothing of a plugin runs here that could harm it."""
+    async def _call_daemon(self, values: Mapping[str, Any], scope: Scope, limit: float) -> Any:
+        """Await a daemon's answer in the caller's own task: none of the plugin's code runs here that could harm it."""
         token, timer = SCOPE.set(scope), asyncio.timeout(limit)
         try:
             async with timer:
@@ -150,7 +150,7 @@ class Contributions:
         return len(self._by_plugin.get(plugin, ()))
 
     def add(self, plugin: Plugin, spec: ToolSpec) -> Contribution:
-        """Take one on. Raises ValidationRefused when the plugin has one of this name, or its schema is wrong."""
+        """Add one. Raises ValidationRefused when the plugin has one of this name, or its schema is wrong."""
         own = self._by_plugin.setdefault(plugin.name, {})
         if spec.name in own:
             text = f"{plugin.name!r} has a {self.kind} {spec.name!r} already; unregister it first"
@@ -164,7 +164,7 @@ class Contributions:
         return name in self._by_plugin.get(plugin, ())
 
     def remove(self, plugin: str, name: str | None = None) -> bool:
-        """Take one back, or with no name all of the plugin's; say whether there was any."""
+        """Remove one, or all of the plugin's when no name is given; say whether there was any."""
         own = self._by_plugin.get(plugin, {})
         found = bool(own) if name is None else own.pop(name, None) is not None
         if name is None:
@@ -176,7 +176,8 @@ class Contributions:
     def find(self, name: str, plugin: str | None = None) -> Contribution:
         """Return the one called `name`, which may be `plugin:name`.
 
-        Raises NotFoundRefused when there is none, or several plugins have one of this name; the text lists what is.
+        Raises NotFoundRefused when there is none, or several plugins have one of this name; its text lists those there
+        are.
         """
         owner, colon, short = name.partition(":")
         if colon and plugin is None:
@@ -188,12 +189,12 @@ class Contributions:
             names = ", ".join(sorted(each.full_name for each in found))
             raise NotFoundRefused(f"several plugins have a {self.kind} {name!r}; name one of {names}")
         of = f" of {plugin!r}" if plugin else ""
-        known = ", ".join(sorted(each.full_name for each in self)) or "none"
-        raise NotFoundRefused(f"there is no {self.kind} {name!r}{of}; there are: {known}")
+        names = ", ".join(sorted(each.full_name for each in self)) or "none"
+        raise NotFoundRefused(f"there is no {self.kind} {name!r}{of}; there are: {names}")
 
 
 def as_tool_result(value: Any) -> ToolResult:
-    """Return a handler's result as the model and the host see it: text as output, everything else as data too."""
+    """Return a handler's result as a ToolResult: text as output, everything else as data too."""
     if isinstance(value, ToolResult):
         return value
     if isinstance(value, str):

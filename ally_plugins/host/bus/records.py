@@ -1,4 +1,4 @@
-"""What a host writes down of its plugins: one way to the journal, for what is durable and for what is written soon."""
+"""The records that a host keeps of its plugins: one way to the journal, waited for (`write`) or not (`write_soon`)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Records:
     ) -> int:
         """Write a record and return its number once it is on disk.
 
-        Raises UnavailableRefused when it cannot be: what cannot be recorded is not accepted.
+        Raises UnavailableRefused when it cannot be: what cannot be recorded is not accepted. Cancelling stops the
+        waiting; the record may be written all the same.
         """
         journal = self.opened()
         try:
@@ -51,9 +52,9 @@ class Records:
         *,
         fold: tuple[Any, ...] | None = None,
     ) -> None:
-        """Queue a record, which nobody waits for; with `fold`, those alike of one second become one with a count.
+        """Queue a record and return at once; records of one second with an equal `fold` become one with a count.
 
-        What happens after the host's end is written nowhere.
+        After the host's end nothing is recorded.
         """
         if self.journal is not None:
             self.journal.append_soon(Record(kind, self.clock.time_ms(), plugin, session_id, ref, data), fold=fold)

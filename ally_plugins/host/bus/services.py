@@ -1,4 +1,4 @@
-"""What the sessions, the bus and the plugins of one host share."""
+"""What the sessions, the bus and the plugins of one host share: clock, journal, sessions, tools, tasks."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ class HostServices:
         return name in self.emits or name in CAPABILITIES or name in self.host_actions
 
     def session_for(self, plugin: str, session_id: str | None) -> Session:
-        """Return the session that a plugin's call means: the named one, that of its running hook, or the only one.
+        """Return the session of a plugin's call: the named one, that of its running hook, or the only one.
 
-        Raises ValidationRefused when several could be meant, NotFoundRefused when it is not open.
+        Raises ValidationRefused when none is named and several are open, NotFoundRefused when it is not open.
         """
         if session_id is None:
             scope = current_scope(plugin)
@@ -121,12 +121,12 @@ class HostServices:
         return self.open_lanes()
 
     def wake(self, session: Session) -> None:
-        """Carry what a session emits to lanes and journal, once a burst; may be called from any thread."""
+        """Carry what a session has emitted to lanes and journal, in the loop's next turn; from any thread."""
         if self.fan_out is not None:
             self.fan_out.wake(session)
 
     async def capability(self, hook: str, **arguments: Any) -> Any:
-        """Call a capability hook: the host author's implementation, and the default where that has no answer."""
+        """Call a capability hook; see `Capabilities.call`."""
         return await self.capabilities.call(hook, **arguments)
 
     async def run_action(self, session: Session, request: ActionRequest, timeout: float) -> Any:
@@ -143,12 +143,12 @@ class HostServices:
         """As `ToolRunner.call_offered`."""
         return await self.tool_runner.call_offered(session, tool, arguments, timeout)
 
-    def heard_person(self, session_id: str, text: str, seq: int) -> None:
-        """Take what the person said, as event `seq`: it may turn plugins on or off for the session. From any thread."""
-        self.activations.heard(session_id, text, seq)
+    def receive_person_message(self, session_id: str, text: str, seq: int) -> None:
+        """Apply a message of the person, event `seq`, which may turn plugins on or off in the session. Any thread."""
+        self.activations.receive_message(session_id, text, seq)
 
-    def closed(self, session: Session) -> None:
-        """Let go of a session that has been drained and is closed."""
+    def release_session(self, session: Session) -> None:
+        """Forget a session that has been drained and is closed."""
         if self.fan_out is not None:
             self.fan_out.forget(session)
         for lane in self.lanes():
@@ -156,6 +156,6 @@ class HostServices:
         self.sessions.pop(session.id, None)
         self.activations.forget(session.id)
 
-    def open_session(self, session_id: str) -> Session | None:
+    def find_session(self, session_id: str) -> Session | None:
         """Return the open session with this id, None when there is none."""
         return self.sessions.get(session_id)

@@ -1,6 +1,6 @@
-"""The steps that every call of a plugin takes on the bus: identity, permission, chain, record, and the refusal.
+"""The steps that all calls of plugins share on the bus: identity, permission, chain of origin, refusal.
 
-What a kind of call does between them is in `messages` and `bus`.
+What each kind of call does between them is in `messages` and `bus`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _MAY_CALL: Final = frozenset({RunState.STARTING, RunState.RUNNING, RunState.STOP
 """The states in which hooks run: `ally_stop` does while a process is `stopping`."""
 
 CONTENT_LIMIT: Final = 2**31
-"""The text's own limit is the budget's `message_bytes`; validation only looks at what it says."""
+"""No limit in effect: the size is the budget's (`message_bytes`), validation checks the characters only."""
 
 
 class BusSteps:
-    """What all kinds of calls have in common. Only for the loop's thread."""
+    """The shared steps. Only for the loop's thread."""
 
     def __init__(self, services: HostServices) -> None:
         self._services = services
@@ -54,8 +54,8 @@ class BusSteps:
             text = f"{plugin.name!r} is not granted {permission!r}; the operator grants it with `{command}`"
             raise PermissionRefused(text, plugin=plugin.name, permission=permission, command=command)
 
-    async def _ask_host(self, hook: str, **arguments: Any) -> Any:
-        """Call a capability; what the host's implementation raises is no fault of the plugin's."""
+    async def _call_capability(self, hook: str, **arguments: Any) -> Any:
+        """Call a capability hook; an error of the host's implementation is a refusal, not the plugin's crash."""
         try:
             return await self._services.capability(hook, **arguments)
         except RefusedError:
@@ -65,11 +65,11 @@ class BusSteps:
             raise UnavailableRefused(f"the host failed in {hook}: {describe(error)}") from error
 
     def refuse(self, plugin: Plugin, what: str, refusal: RefusedError, session_id: str | None = None) -> None:
-        """Count a refusal and write it down soon, folded with others like it of the same second."""
+        """Count a refusal and queue its record, folded with those like it of the same second."""
         plugin.counts.refused[refusal.reason] += 1
         permission = getattr(refusal, "permission", None)
         data = {"call": what, "reason": refusal.reason, "permission": permission, "text": describe(refusal)}
-        # By the kind of permission only: the names of actions are the plugin's to invent, one a call.
+        # By the kind of permission only: a plugin may invent a new action name for each call, and flood the journal.
         kind = permission.partition(":")[0] if isinstance(permission, str) and what == "request_action" else permission
         self._services.records.write_soon(
             "refusal",
@@ -82,14 +82,17 @@ class BusSteps:
 
     def _session_of(self, plugin: Plugin, session_id: str | None) -> str | None:
         """Return the session that a refused call is recorded under: the one it names, its hook's, or the only one."""
-        for meant in (session_id, None):  # one that is not open is no session to record under
+        for named in (session_id, None):  # a call may name a session that is not open
             with suppress(RefusedError):
-                return self._services.session_for(plugin.name, meant).id
+                return self._services.session_for(plugin.name, named).id
         return None
 
 
 def begin_call(plugin: Plugin, take: Callable[[float], None], now: float) -> None:
-    """Count a call as in flight and against its rate, both or neither; its `budget.end_call` follows in any case."""
+    """Count a call as in flight and against its rate, both or neither; call `plugin.budget.end_call` when it ends.
+
+    Raises BudgetRefused, and then there is nothing to end.
+    """
     plugin.budget.begin_call()
     try:
         take(now)
@@ -99,10 +102,10 @@ def begin_call(plugin: Plugin, take: Callable[[float], None], now: float) -> Non
 
 
 def chain_of(plugin: Plugin, scope: Scope | None, session_id: str) -> tuple[str, ...]:
-    """Return the chain of what the plugin does now. Raises HopLimitRefused.
+    """Return the chain of origin of what the plugin does now, with its own name last. Raises HopLimitRefused.
 
-    A hook, tool or action knows what led to it. What else the plugin runs (tasks, threads of its own) may act on
-    anything that it was told lately: the longest chain among that is assumed.
+    A hook, tool or action has its chain in its scope. Tasks and threads of the plugin's own may react to anything that
+    was delivered to it lately: the longest chain among that is assumed.
     """
     origin = scope.origin if scope is not None else ()
     lane = plugin.lane
@@ -113,5 +116,5 @@ def chain_of(plugin: Plugin, scope: Scope | None, session_id: str) -> tuple[str,
 
 
 def cause_of(scope: Scope | None) -> str | None:
-    """Return the id of what the running code reacts to."""
+    """Return the id of the event or call that the running code reacts to."""
     return scope.cause_id if scope is not None else None

@@ -1,4 +1,4 @@
-"""The background work that plugins start: each a coroutine that survives turns and ends with a state and a reason."""
+"""The background tasks of plugins: each a coroutine that outlives turns and ends with a state and a reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PluginTask:
     """One task of one plugin, as the host, the person and the operator see it.
 
     `state` is running, done, failed or cancelled, and `reason` says why it ended, or was asked to. `progress` is from 0
-    to 1, `message` what it said last. `started` and `ended` are Unix ms.
+    to 1, `message` the last one it reported. `started` and `ended` are Unix ms.
     """
 
     id: str
@@ -47,7 +47,7 @@ class PluginTask:
     _thread: int = field(factory=threading.get_ident)
 
     def cancel(self, reason: str = "cancelled by its plugin") -> bool:
-        """Ask the task to end, and record the reason; say whether it was still running. From any thread."""
+        """Cancel the task and keep the reason; say whether it was still running. From any thread."""
         if self._running is None or self.state != "running":
             return False
         self.reason = self.reason or reason
@@ -62,7 +62,10 @@ class PluginTask:
         return self.state == "running"
 
     async def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end, for `timeout` seconds at most, and say whether it has come. Raises nothing."""
+        """Wait for the end, for `timeout` seconds at most (None: for ever), and say whether it has come.
+
+        Cancelling stops the waiting and nothing else.
+        """
         await asyncio.wait([self._result], timeout=timeout)
         return not self.is_running
 
@@ -76,7 +79,7 @@ class PluginTask:
 
 @define(eq=False)
 class Tasks:
-    """All tasks of a host. `changed` is called at every start, progress and end, with a few words."""
+    """All tasks of a host. `changed` is called at every start, report and end, with the message or reason if any."""
 
     now_ms: Callable[[], int]
     changed: Callable[[PluginTask, str | None], None] = lambda _, __: None
@@ -121,13 +124,13 @@ class Tasks:
             self._cancelled(task, task.reason or "it was cancelled")
 
     def report(self, task: PluginTask, progress: float | None, message: str | None) -> None:
-        """Take a task's word on how far it is."""
+        """Keep a task's progress (0 to 1) and message."""
         task.progress = progress
         task.message = message if message is not None else task.message
         self.changed(task, message)
 
     def cancel(self, task_id: str, reason: str = "cancelled by the operator") -> PluginTask:
-        """Ask a task to end, for the person or the operator, and return it; its `wait` tells when it has.
+        """Cancel a task, for the person or the operator, and return it; await its `wait` for the end.
 
         A task that has ended stays as it is. Raises NotFoundRefused when there is no such task.
         """
@@ -139,7 +142,7 @@ class Tasks:
         return task
 
     def cancel_all(self, reason: str, plugin: str | None = None) -> list[asyncio.Task[Any]]:
-        """End the tasks of a plugin, or all, with a reason; return those that have to be waited for."""
+        """Cancel the tasks of a plugin, or all, with a reason; return those that have to be waited for."""
         return [
             task._running  # noqa: SLF001
             for task in self
@@ -158,7 +161,7 @@ class Tasks:
             if isinstance(error, GeneratorExit) and not is_at_work(task._running):  # noqa: SLF001
                 self._cancelled(task, f"{task.reason}; it ignored that and was put down")
                 raise
-            if isinstance(error, RefusedError) and task.reason:  # of what it wanted to say when it was told to end
+            if isinstance(error, RefusedError) and task.reason:  # its last call was refused since it is being cancelled
                 self._cancelled(task, task.reason)
             else:
                 self._failed(task, error)
@@ -175,7 +178,7 @@ class Tasks:
         self._end(task, "failed", task.plugin.masked(describe(error)))
         carried = error if isinstance(error, Exception) and not isinstance(error, StopIteration) else None
         task._result.set_exception(carried or RuntimeError(describe(error)))  # noqa: SLF001
-        task._result.exception()  # noqa: SLF001 - nobody has to ask for it
+        task._result.exception()  # noqa: SLF001 - else asyncio logs it when `result` is never awaited
         if not isinstance(error, RefusedError):
             task.plugin.crashed(Crash(task.plugin.name, f"task {task.name}", error))
 

@@ -1,6 +1,6 @@
 """Plugins' accepted messages on their way into one conversation: they wait, enter at a safe point, and are recorded.
 
-When that is, and what chain of plugins follows from it, is the session's.
+The session says when a safe point is, and which chain of plugins follows from a delivery.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log: Final = logging.getLogger(__name__)
 class Deliveries:
     """The deliveries of one session; they belong to its host's loop and live as long as it.
 
-    `take` has the host put a message into the conversation, and says whether it did; `announce` emits in the session.
+    `add` has the host add a message to its conversation, and says whether it did; `emit` emits in the session.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class Deliveries:
         inbox: Inbox,
         journal: Callable[[], Journal],
         *,
-        take: Callable[[Message], Awaitable[bool]],
-        announce: Callable[[Event, tuple[str, ...]], None],
+        add: Callable[[Message], Awaitable[bool]],
+        emit: Callable[[Event, tuple[str, ...]], None],
         now_ms: Callable[[], int],
     ) -> None:
         self.entered: list[Waiting] = []
@@ -50,45 +50,54 @@ class Deliveries:
         self._session_id = session_id
         self._inbox = inbox
         self._journal = journal
-        self._take = take
-        self._announce = announce
+        self._add = add
+        self._emit = emit
         self._now_ms = now_ms
         self._unmarked: dict[str, Waiting] = {}
-        self._looking: set[asyncio.Task[None]] = set()
+        self._reloading: set[asyncio.Task[None]] = set()
 
     @property
     def are_open(self) -> bool:
         """Whether something has entered that is not yet recorded, or not yet returned."""
         return bool(self._unmarked or self.entered)
 
-    def expect(self, waiting: Waiting) -> bool:
-        """Let an accepted message wait for its safe point; say whether it does, and has not entered already."""
+    def enqueue(self, waiting: Waiting) -> bool:
+        """Queue an accepted message for its safe point.
+
+        Say whether it waits now, rather than having entered already.
+        """
         if waiting.id in self._unmarked:
             return False
         self._inbox.add(waiting)
         return True
 
-    def look_again(self, found: Callable[[Waiting], None]) -> None:
-        """Look into the journal for accepted messages that nobody told of, once what is queued is on disk."""
-        task = asyncio.get_running_loop().create_task(self._find_pending(found))
-        self._looking.add(task)
-        task.add_done_callback(self._looking.discard)
+    def reload_pending(self, enqueue: Callable[[Waiting], None]) -> None:
+        """Queue what the journal holds as pending, once it has written what it was given; returns before that is done.
 
-    async def _find_pending(self, found: Callable[[Waiting], None]) -> None:
+        For a call that was cancelled after its message was handed to the journal, and may have been accepted.
+        """
+        task = asyncio.get_running_loop().create_task(self._find_pending(enqueue))
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
+
+    async def _find_pending(self, enqueue: Callable[[Waiting], None]) -> None:
         try:
             await self._journal().flush()
-            self.load_pending(found)
+            self.load_pending(enqueue)
         except JournalError as error:
             _log.warning("session %r cannot look for pending messages: %s", self._session_id, error)
 
-    def load_pending(self, found: Callable[[Waiting], None]) -> None:
-        """Take up what the journal holds as pending for this session. Raises JournalError."""
+    def load_pending(self, enqueue: Callable[[Waiting], None]) -> None:
+        """Queue what the journal holds as pending for this session. Raises JournalError."""
         for stored in self._journal().pending(self._session_id):
             if stored.body is not None:
-                found(_waiting(stored))
+                enqueue(_waiting(stored))
 
     async def enter(self, kind: SafePoint) -> None:
-        """Let what is due enter the conversation; cancelling leaves in `entered` what has."""
+        """Let what is due enter the conversation.
+
+        Cancelling leaves what has entered in `entered`, and the rest waiting.
+        """
         for waiting in self._inbox.take_due(kind):
             if await self._deliver(waiting):
                 self.entered.append(waiting)
@@ -96,20 +105,23 @@ class Deliveries:
     async def _deliver(self, waiting: Waiting) -> bool:
         message = waiting.message
         try:
-            taken = await self._take(message)
+            is_added = await self._add(message)
         except Exception:  # noqa: BLE001 - the message waits, whatever the host's implementation raised
             _log.exception("the host could not take message %r of %r", waiting.id, waiting.plugin)
             return False
-        if not taken:
+        if not is_added:
             return False
         self._inbox.remove([message.id])
         self._unmarked[message.id] = waiting
         data = {"id": message.id, "role": message.role, "content": message.content, "metadata": message.metadata}
-        self._announce(PluginMessageReceived(plugin_name=waiting.plugin, message=freeze_mapping(data)), waiting.origin)
+        self._emit(PluginMessageReceived(plugin_name=waiting.plugin, message=freeze_mapping(data)), waiting.origin)
         return True
 
     async def record(self) -> None:
-        """Record what was delivered, now or at an earlier safe point when it could not be recorded."""
+        """Record what was delivered, now or at an earlier safe point when it could not be recorded.
+
+        Cancelling leaves it to be recorded by the next call.
+        """
         ids = list(self._unmarked)
         if not ids:
             return

@@ -1,7 +1,7 @@
-"""Carries what sessions emit to the plugins' lanes, once a burst, and to the journal, some milliseconds later.
+"""Wakes the plugins' lanes once for each burst of events, and hands the events to the journal milliseconds later.
 
-Lanes are told at once. The journal is given the events of several bursts together, since each hand-over costs as much
-as an event; but whatever is durable is preceded by what was emitted before it.
+The journal gets the events of several bursts together, since a hand-over costs as much as an event. A durable record is
+still preceded by every event emitted before it: the journal calls `write` first.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ __all__ = ["FanOut"]
 _log: Final = logging.getLogger(__name__)
 
 WRITE_AFTER: Final = 0.02
-"""Seconds that events wait for others before the journal is given them; its own wait for the disk comes on top."""
+"""Seconds that events wait for others before they are handed to the journal, which then waits for the disk."""
 
 WRITE_AT: Final = 512
 """Events of one session that are given to the journal at once: the ring holds sixteen times as many."""
 
 
 class FanOut:
-    """Belongs to the loop that makes it, from the host's start to its end.
+    """The fan-out of one host; belongs to the loop that makes it, from the host's start to its end.
 
-    `lanes` are those that are open; `on_work` is called when one of them has something to do, `on_written` when the
-    journal was given events. While `is_read` says that somebody reads the journal as it grows, events do not wait.
+    `lanes` returns those that are open; `on_work` is called when one of them has something to do (it arms the
+    watchdog), `on_written` when the journal was given events. While `is_read` is true somebody reads the journal as it
+    grows (a durable subscription), and events do not wait for others.
     """
 
     def __init__(
@@ -54,20 +55,20 @@ class FanOut:
         self._is_closed = False
 
     def wake(self, session: Session) -> None:
-        """Say that a session has emitted; may be called from any thread."""
+        """Carry what a session has emitted, in the loop's next turn; may be called from any thread."""
         try:
             if threading.get_ident() == self._thread:
-                self._unwritten[session] = None  # something durable may come before the loop's next turn
+                self._unwritten[session] = None  # a durable record may be written before the next turn
                 self._loop.call_soon(self._carry, session)
             else:
                 self._loop.call_soon_threadsafe(self._carry, session)
-        except RuntimeError:  # the loop is closed: nobody listens any more
+        except RuntimeError:  # the loop is closed, and the host with it
             _log.debug("session %r was emitted to after its loop was closed", session.id)
 
     def _carry(self, session: Session) -> None:
         if self._is_closed:
             return
-        session.pumped()
+        session.clear_pending_wake()  # first: an event that is emitted from here on wakes again
         self._unwritten[session] = None
         if session.unwritten >= WRITE_AT or self._is_read():
             self.write()
@@ -77,13 +78,13 @@ class FanOut:
         for lane in self._lanes():
             try:
                 is_work = lane.tell(session.id) or is_work
-            except Exception:  # noqa: BLE001 - a fault of ours; what one lane cannot take, the others get
+            except Exception:  # noqa: BLE001 - a bug of ours; the other lanes still get the events
                 _log.exception("the lane of %r failed on events of session %r", lane.plugin, session.id)
         if is_work:
             self._on_work()
 
     def write(self) -> None:
-        """Give the journal what was emitted so far; from another thread than the loop's, nothing is done."""
+        """Hand the journal what was emitted so far; on another thread than the loop's it does nothing."""
         if threading.get_ident() != self._thread:
             return
         if self._timer is not None:
@@ -92,19 +93,19 @@ class FanOut:
         if self._unwritten:
             sessions, self._unwritten = self._unwritten, {}
             for session in sessions:
-                session.pumped()
+                session.clear_pending_wake()
                 try:
-                    session.write_down()
-                except Exception:  # noqa: BLE001 - a fault of ours; whoever waits for the journal is not to blame
+                    session.write_events()
+                except Exception:  # noqa: BLE001 - a bug of ours; the caller only wants its own record written
                     _log.exception("events of session %r could not be written down", session.id)
             self._on_written()
 
     def close(self) -> None:
-        """Write the last, and carry nothing more: the journal is about to be closed."""
+        """Hand over the last events, and carry no more: the journal is closed next."""
         self.write()
         self._is_closed = True
 
     def forget(self, session: Session) -> None:
-        """Write the last of a session that is closed."""
+        """Hand over the last events of a session that is closed."""
         self._unwritten[session] = None
         self.write()

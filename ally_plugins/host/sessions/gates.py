@@ -1,7 +1,7 @@
-"""What the host asks plugins before something happens: gates and transforms of one session, recorded and announced.
+"""The gates and transforms of one session: run by the dispatcher, combined by policy, recorded, and emitted.
 
-It joins the dispatcher's answers with policy's meaning of them, writes each decision down before it is given, and emits
-`DECISION`. No audit, no permission: a decision that cannot be recorded is a deny.
+A decision is in the journal before it is returned, and emitted as DECISION. Without a record nothing is allowed: a
+decision that cannot be written is a deny.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from ally_plugins.journal.journal import Journal
     from ally_plugins.runtime.lanes.plugin import Plugin
 
-__all__ = ["Judge", "Ruling", "check_call", "check_message", "check_result", "unblocked", "verdict_name"]
+__all__ = ["Ruling", "SessionGates", "check_call", "check_message", "check_result", "unblocked", "verdict_name"]
 
 T = TypeVar("T")
 
 _log: Final = logging.getLogger(__name__)
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-"""Other control characters are a tool's own business: output is coloured, and holds tabs and bells."""
+"""Nothing else is refused in a tool's output, which may be coloured and hold tabs and bells."""
 
 MAX_VALUE_BYTES: Final = 16 * 1024 * 1024
 """The largest text that a transform may return, for tool output of any size; messages have their own limit."""
@@ -51,9 +51,9 @@ MAX_VALUE_BYTES: Final = 16 * 1024 * 1024
 
 @frozen
 class Ruling:
-    """What the gates came to. `decision_id` leads to the votes (`ally-plugins explain`); None when nobody was asked.
+    """The outcome of a gate. `decision_id` leads to the votes (`ally-plugins explain`); None when no plugin takes part.
 
-    `reason` is for the agent and the person. `waived` says that the host need not ask its own question.
+    `reason` is for the agent and the person. `waived` means that the host need not ask its own permission question.
     """
 
     verdict: Verdict
@@ -82,8 +82,12 @@ class Ruling:
 _ALLOWED: Final = Ruling(Allow())
 
 
-class Judge:
-    """Asks on behalf of one session. `emit` emits an event in it, `context_for` makes a plugin's view of it."""
+class SessionGates:
+    """Runs the gates and transforms of one session, and lives as long as it.
+
+    `emit` emits an event in the session, `context_for` makes a plugin's view of it. Cancelling a gate or transform
+    cancels the hooks that run for it; there is no ruling then, and what was asked about must not happen.
+    """
 
     def __init__(
         self,
@@ -105,23 +109,23 @@ class Judge:
         self._has_person = has_person
 
     async def gate_tool_call(self, call: ToolCall, origin: tuple[str, ...]) -> Ruling:
-        """Ask whether a tool may run with these arguments."""
+        """Ask the plugins whether a tool may run with these arguments."""
         if not self._dispatcher.has_any("ally_gate_tool_call"):
             return _ALLOWED
         question = self._question("ally_gate_tool_call", tool=call.tool_name, origin=origin, cause=call.call_id)
-        return await self._rule(question, call, call.tool_name)
+        return await self._ask_gates(question, call, call.tool_name)
 
     async def gate_permission(self, request: PermissionRequest, origin: tuple[str, ...]) -> Ruling:
-        """Ask what the answer to the host's own question is."""
+        """Ask the plugins about a permission question of the host's own."""
         question = self._question(
             "ally_gate_permission", tool=request.tool_name, origin=origin, cause=request.request_id
         )
-        return await self._rule(question, request, request.tool_name)
+        return await self._ask_gates(question, request, request.tool_name)
 
     async def gate_message(self, message: Message, plugin: str, origin: tuple[str, ...]) -> Ruling:
-        """Ask whether a plugin's message may enter; its author is not asked."""
+        """Ask the plugins, but for its author, whether a plugin's message may enter the conversation."""
         question = self._question("ally_gate_message", caused_by=plugin, origin=origin, cause=message.id)
-        return await self._rule(question, message, f"a {message.role} message of {plugin}")
+        return await self._ask_gates(question, message, f"a {message.role} message of {plugin}")
 
     async def transform_tool_input(self, call: ToolCall, origin: tuple[str, ...]) -> Transformed[ToolCall]:
         """Run the chain over a call's arguments."""
@@ -138,7 +142,7 @@ class Judge:
         return await self._transform(hook, about, result, lambda value: (call, value), check_result)
 
     async def transform_user_message(self, message: Message) -> Transformed[Message]:
-        """Run the chain over what the person said."""
+        """Run the chain over a message of the person."""
         about = {"cause": message.id}
         hook = "ally_transform_user_message"
         return await self._transform(hook, about, message, lambda value: (value,), check_message)
@@ -146,7 +150,7 @@ class Judge:
     async def transform_plugin_message(
         self, message: Message, plugin: str, origin: tuple[str, ...]
     ) -> Transformed[Message]:
-        """Run the chain over a plugin's message; its author is left out."""
+        """Run the chain over a plugin's message, without its author."""
         about = {"caused_by": plugin, "origin": origin, "cause": message.id}
         hook = "ally_transform_plugin_message"
         return await self._transform(hook, about, message, lambda value: (value,), check_message)
@@ -160,7 +164,7 @@ class Judge:
         return await self._transform(hook, about, sections, lambda value: (value,), check_sections)
 
     async def transform_model_request(self, request: ModelInput, origin: tuple[str, ...]) -> Transformed[ModelInput]:
-        """Run the chain over what the model is about to be asked; nobody is shown what is private."""
+        """Run the chain over a request to the model; private messages are not shown to plugins."""
         about = {"origin": origin}
         hook = "ally_transform_model_request"
 
@@ -169,18 +173,18 @@ class Judge:
 
         return await self._transform(hook, about, request, lambda value: (shown_to_plugins(value),), check)
 
-    def is_asked(self, hook: str) -> bool:
-        """Say whether any plugin takes part in a gate or transform."""
+    def has_participants(self, hook: str) -> bool:
+        """Say whether any plugin takes part in a gate or transform, which costs next to nothing to find out."""
         return self._dispatcher.is_asked(hook)
 
     def _question(self, hook: str, **about: Any) -> Question:
         return Question(hook=hook, session_id=self._session_id, **about)
 
-    async def _rule(self, question: Question, value: Any, subject: str) -> Ruling:
+    async def _ask_gates(self, question: Question, value: Any, subject: str) -> Ruling:
         plugins = self._dispatcher.participants(question)
         if not plugins:
             return _ALLOWED
-        if (why := _why_unshown(value)) is not None and _enforced(question, plugins):
+        if (why := _why_unshown(value)) is not None and _is_enforced(question, plugins):
             return await self._deny_unshown(question, subject, why)
         contexts = {
             plugin.name: await self._context_for(plugin)
@@ -190,28 +194,28 @@ class Judge:
         votes = await self._dispatcher.ask(question, plugins, lambda plugin: (value, contexts.get(plugin.name)))
         outcome = combine(votes, person_present=self._has_person())
         ruling = Ruling(outcome.verdict, outcome.reason, outcome.decided_by, outcome.waived, new_id("d"), tuple(votes))
-        return await self._decided(question, subject, ruling)
+        return await self._record_decision(question, subject, ruling)
 
     async def deny_unshown(self, tool: str, call_id: str | None, why: str, origin: tuple[str, ...]) -> Ruling:
-        """Deny a call of which there can be no `ToolCall`; the decision is recorded and announced as any other."""
+        """Deny a call of which no `ToolCall` can be made; the decision is recorded and emitted as any other."""
         question = self._question("ally_gate_tool_call", tool=tool, origin=origin, cause=call_id)
         return await self._deny_unshown(question, tool, why)
 
     async def _deny_unshown(self, question: Question, subject: str, why: str) -> Ruling:
         text = f"it cannot be shown to gates as it is: {why}"
-        return await self._decided(question, subject, Ruling(Deny(text), text, decision_id=new_id("d")))
+        return await self._record_decision(question, subject, Ruling(Deny(text), text, decision_id=new_id("d")))
 
-    async def _decided(self, question: Question, subject: str, ruling: Ruling) -> Ruling:
-        """Write a decision down, then announce and return it; what cannot be written is a deny."""
+    async def _record_decision(self, question: Question, subject: str, ruling: Ruling) -> Ruling:
+        """Record a decision, then emit and return it; one that cannot be recorded becomes a deny."""
         try:
-            await self._journal.append(self._record(question, subject, ruling))
+            await self._journal.append(self._decision_record(question, subject, ruling))
         except JournalError as error:
             text = f"the decision cannot be recorded: {error}"
             ruling = attrs.evolve(ruling, verdict=Deny(text), reason=text, decided_by=(), waived=False)
         self._announce(question, subject, ruling)
         return ruling
 
-    def _record(self, question: Question, subject: str, ruling: Ruling) -> Record:
+    def _decision_record(self, question: Question, subject: str, ruling: Ruling) -> Record:
         data = {
             "kind": question.topic,
             "subject": subject,
@@ -249,10 +253,10 @@ class Judge:
             return Transformed(value)
         question = self._question(hook, **about)
         why = _why_unshown(value)
-        if why is not None and _enforced(question, self._dispatcher.participants(question)):
+        if why is not None and _is_enforced(question, self._dispatcher.participants(question)):
             done = Transformed(value, blocked_by="", reason=f"it cannot be shown to plugins as it is: {why}")
         else:
-            done = await self._dispatcher.transform(question, value, arguments, _showable(check))
+            done = await self._dispatcher.transform(question, value, arguments, _refuse_unshown(check))
         if done.changes or done.blocked_by is not None:
             self._journal.append_soon(self._transform_record(question, done))
             for name, plugins in done.conflicts.items():
@@ -280,12 +284,12 @@ def _why_unshown(value: Any) -> str | None:
     return (isinstance(value, ToolResult) and value.unshown) or find_unshown(value, "it")
 
 
-def _enforced(question: Question, plugins: Iterable[Plugin]) -> bool:
-    """Say whether any of the plugins that are asked is more than a shadow."""
+def _is_enforced(question: Question, plugins: Iterable[Plugin]) -> bool:
+    """Say whether the answer of any of these plugins counts, rather than being recorded only (shadow mode)."""
     return any(not plugin.is_shadowed(question.hook, question.topic) for plugin in plugins)
 
 
-def _showable(
+def _refuse_unshown(
     check: Callable[[Any, Any, str], tuple[Any, tuple[str, ...]]],
 ) -> Callable[[Any, Any, str], tuple[Any, tuple[str, ...]]]:
     """Return a check that also refuses what the next plugin in the chain could not be shown. It raises PluginError."""
@@ -317,7 +321,7 @@ def _vote_data(vote: Vote) -> dict[str, Any]:
 
 
 def check_call(old: ToolCall, new: Any, _plugin: str = "") -> tuple[ToolCall, tuple[str, ...]]:
-    """Take a transformed call: only its arguments may differ. Raises PluginError."""
+    """Return a transformed call and which arguments changed; nothing else may differ. Raises PluginError."""
     _check_kind(old, new)
     if new.tool_name != old.tool_name:
         raise PluginError(f"the transform changed the tool from {old.tool_name!r}; only arguments may change")
@@ -329,7 +333,7 @@ def check_call(old: ToolCall, new: Any, _plugin: str = "") -> tuple[ToolCall, tu
 
 
 def check_result(old: ToolResult, new: Any, _plugin: str = "") -> tuple[ToolResult, tuple[str, ...]]:
-    """Take a transformed result; whether the tool succeeded may not change. Raises PluginError."""
+    """Return a transformed result and which fields changed; `success` may not. Raises PluginError."""
     _check_kind(old, new)
     if new.success is not old.success:
         raise PluginError("the transform changed whether the tool succeeded; only output, error and data may change")
@@ -344,7 +348,7 @@ def check_result(old: ToolResult, new: Any, _plugin: str = "") -> tuple[ToolResu
 
 
 def check_message(old: Message, new: Any, _plugin: str = "") -> tuple[Message, tuple[str, ...]]:
-    """Take a transformed message: only its content may differ. Raises PluginError."""
+    """Return a transformed message and whether its content changed; nothing else may. Raises PluginError."""
     _check_kind(old, new)
     if new.content != old.content:
         try:

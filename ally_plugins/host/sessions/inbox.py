@@ -17,17 +17,17 @@ _DUE: Final[dict[str, frozenset[str]]] = {
     "turn_end": frozenset({"steer", "follow_up"}),
     "turn_start": frozenset({"steer", "follow_up", "next_turn"}),
 }
-"""What is due at each safe point; what missed its own comes at the next one that allows it."""
+"""Which `deliver_as` is due at each safe point; a message that missed one enters at the next that allows it."""
 
 SAFE_POINTS: Final = tuple(_DUE)
 
 
 @define(eq=False)
 class Waiting:
-    """A message on its way, with what decides when it enters. `offset` is its record in the journal, once accepted.
+    """An accepted message and when it is due. `offset` is the number of its record in the journal, 0 before that.
 
-    Not frozen, and the `Message` is made when somebody asks for it: either costs a microsecond for each message, and
-    mostly nobody looks at one before its safe point.
+    Not frozen, and the `Message` is made when it is first needed: either costs a microsecond for each message, and most
+    are not looked at before their safe point.
     """
 
     id: str
@@ -56,7 +56,7 @@ class Waiting:
         return self._message
 
     def replace(self, message: Message) -> None:
-        """Let a transformed message take the place of this one; only its content may be another."""
+        """Use the content of a transformed message, which may differ in nothing else."""
         self.content, self._message = message.content, message
 
 
@@ -70,7 +70,7 @@ class Inbox:
         return len(self._waiting)
 
     def add(self, waiting: Waiting) -> None:
-        """Let a message wait; one that waits already, under the same id, is not added again."""
+        """Queue a message; one that waits already, under the same id, is not added again."""
         self._waiting.setdefault(waiting.id, waiting)
 
     def take_due(self, safe_point: str) -> list[Waiting]:

@@ -1,6 +1,6 @@
 """The conversation that a session has when the host author gives none: messages and state, in memory.
 
-State that events tell (todos, usage, agents) is followed here.
+It follows the state that events carry: todos, context usage, agents.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _STATUSES: Final = ("pending", "in_progress", "completed")
 
 @define(eq=False)
 class Conversation:
-    """The messages of one session and what is known of its agent. Messages belong to the loop's thread.
+    """The messages of one session and the state of its agent. Messages belong to the loop's thread.
 
-    One that `is_mirror` follows a history that somebody else keeps: plugins' messages come into it from there. While it
-    is behind, `catch_up` brings it up to date; that is called, once, when somebody reads or adds.
+    With `is_mirror` it copies a history that the agent framework keeps, from which plugins' messages come too. While
+    the copy is behind, `catch_up` is set; it is called once, before messages are read or added.
     """
 
     focus: str | None = None
@@ -47,7 +47,7 @@ class Conversation:
     _ids: set[str] = field(factory=set)
     _visible: list[Message] = field(factory=list)
     _epoch: str = field(factory=lambda: new_id("e"))
-    """Of this conversation alone, so that a cursor of another session, or of before a restart, is seen to be one."""
+    """Part of each cursor: one of another session, or from before a restart or a `replace`, is recognised by it."""
 
     @property
     def agents(self) -> tuple[AgentState, ...]:
@@ -66,7 +66,7 @@ class Conversation:
             catch_up()
 
     def add(self, message: Message) -> bool:
-        """Append a message and say so; one whose id is there already is folded into the first."""
+        """Append a message and say whether it was; one whose id was added before is skipped."""
         self._catch_up()
         if message.id and message.id in self._ids:
             return False
@@ -78,9 +78,9 @@ class Conversation:
         return True
 
     def replace(self, messages: Iterable[Message]) -> None:
-        """Put other messages in the place of all, as a compaction does; cursors start anew.
+        """Replace all messages, as a compaction does; cursors start anew.
 
-        Ids that were there stay known, so that a message that is delivered again does not come back.
+        The ids of those that are gone are remembered, so that a second delivery of one is still skipped.
         """
         self._catch_up()
         self._messages, self._visible = [], []
@@ -90,13 +90,13 @@ class Conversation:
             self.add(message)
 
     def follow(self, event: Event) -> None:
-        """Take from an event what it says of the agent's state; cheap for events that say nothing."""
+        """Update the agent's state from an event; cheap for types that carry none."""
         follower = _FOLLOWERS.get(event.__class__)
         if follower is not None:
             follower(self, event)
 
     def snapshot(self, session_id: str, parts: Sequence[str], since: str | None) -> Context:
-        """Return the named parts; `messages` only what came after the cursor `since`, and nothing that is private."""
+        """Return the named parts; of the messages those after the cursor `since` (None: all), without private ones."""
         self._catch_up()
         start, is_reset = self._position(since)
         visible = self._visible
@@ -176,7 +176,7 @@ _FOLLOWERS: Final[dict[type[Event], Callable[[Conversation, Any], None]]] = {
 
 
 def without_private(context: Context) -> Context:
-    """Return the context without messages that the host marked private, and none that could change, whoever made it."""
+    """Return the context without messages that are marked private, and with a tuple of them, whoever made it."""
     messages = context.messages
     if messages is None or (messages.__class__ is tuple and not any(message.private for message in messages)):
         return context

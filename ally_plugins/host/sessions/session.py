@@ -51,7 +51,7 @@ from ally_plugins.policy.thresholds import Thresholds
 from ally_plugins.runtime.lanes.ring import Ring
 
 from .deliveries import Deliveries
-from .gates import Judge, Ruling, unblocked
+from .gates import Ruling, SessionGates, unblocked
 from .inbox import SAFE_POINTS, Inbox, Waiting
 from .memory import Conversation, without_private
 from .stream import HostStream
@@ -99,7 +99,7 @@ class SessionServices(Protocol):
         ...
 
     def wake(self, session: Session) -> None:
-        """Carry what the session emits to lanes and journal, once a burst; may be called from any thread."""
+        """Carry what the session has emitted to lanes and journal, in the loop's next turn; from any thread."""
 
     def lanes(self) -> Sequence[AnyLane]:
         """Return the lanes that are open."""
@@ -121,13 +121,13 @@ class SessionServices(Protocol):
         """Call what an agent may call."""
         ...
 
-    def closed(self, session: Session) -> None:
-        """Let go of a session that has been drained and is closed."""
+    def release_session(self, session: Session) -> None:
+        """Forget a session that has been drained and is closed."""
 
-    def heard_person(self, session_id: str, text: str, seq: int) -> None:
-        """Take what the person said, as event `seq`."""
+    def receive_person_message(self, session_id: str, text: str, seq: int) -> None:
+        """Apply what a message of the person, event `seq`, says of active plugins."""
 
-    def open_session(self, session_id: str) -> Session | None:
+    def find_session(self, session_id: str) -> Session | None:
         """Return the open session with this id, if there is one."""
 
 
@@ -147,7 +147,7 @@ class Session:
         self.ring = Ring()
         self.ring.head = self.ring.base = first_seq
         self.recorded = first_seq
-        self.judge = Judge(
+        self.gates = SessionGates(
             session_id,
             host.dispatcher,
             host.journal,
@@ -162,14 +162,14 @@ class Session:
         self._lock = self.ring.lock
         self._now_ms = host.clock.time_ms
         self._stream = host.stream
-        self._is_pumped = False
+        self._is_wake_pending = False
         self._has_ended = False
         self._deliveries = Deliveries(
             session_id,
             self.inbox,
             lambda: host.journal,
-            take=self._take_message,
-            announce=self._emit,
+            add=self._add_to_conversation,
+            emit=self._emit,
             now_ms=host.clock.time_ms,
         )
         self._origin: tuple[str, ...] = ()
@@ -177,8 +177,8 @@ class Session:
         self._turns = 0
         self._thresholds = Thresholds()
         self._unwritten: list[Event] = []
-        self._unsayable: set[type[Event]] = set()
-        """Classes of events of which JSON could not say one: the next ones are no news."""
+        self._unencodable: set[type[Event]] = set()
+        """Classes of which an event had no JSON form: later ones are logged as debug only."""
         self._safe_point = asyncio.Lock()
 
     @override
@@ -193,10 +193,11 @@ class Session:
     # --- events ---
 
     def emit(self, event: Event) -> None:
-        """Give an event its place in the session and let it flow to listeners, plugins and the journal.
+        """Stamp an event with its number in the session, and deliver it to listeners, plugins and the journal.
 
-        Never blocks and never raises because of a plugin; may be called from any thread. The event carries what plugins
-        led to it as `origin`. Raises SessionError once the session is closed, EventError for what is no event.
+        Never blocks and never raises because of a plugin; may be called from any thread. The event's `origin` is the
+        chain of plugins that led to what the agent does now. Raises SessionError once the session is closed, EventError
+        for what is no event.
         """
         self._emit(event, None)
 
@@ -205,7 +206,7 @@ class Session:
         self._emit(event, origin)
 
     def _announce(self, event: Event, origin: tuple[str, ...]) -> None:
-        """Tell of a decision, which stands in the journal; a session that was closed meanwhile hears no more."""
+        """Emit a decision, which is in the journal already; not in a session that was closed meanwhile."""
         if not self.is_closed:
             self._emit(event, origin)
 
@@ -231,11 +232,11 @@ class Session:
             if len(ring.items) > ring.capacity:
                 self._keep_unwritten(ring.trim())
         if kind is UserMessage:
-            self._host.heard_person(self.id, event.content, seq)  # type: ignore[attr-defined]
+            self._host.receive_person_message(self.id, event.content, seq)  # type: ignore[attr-defined]
         self.conversation.follow(event)
-        self._stream.tell(event)
-        if not self._is_pumped:
-            self._is_pumped = True
+        self._stream.notify_listeners(event)
+        if not self._is_wake_pending:
+            self._is_wake_pending = True
             self._host.wake(self)
         if kind is ContextUsageUpdate:
             self._check_thresholds(event)  # type: ignore[arg-type]
@@ -244,7 +245,7 @@ class Session:
                 self._thresholds.compacted(event.new_context_usage)  # type: ignore[attr-defined]
 
     def _keep_unwritten(self, events: list[Event]) -> None:
-        """Keep for the journal what a burst pushed out of the ring before the loop came to write it."""
+        """Keep for the journal what a burst pushed out of the ring before the loop had a turn to write it."""
         kept = [event for event in events if event.seq > self.recorded]
         room = UNWRITTEN - len(self._unwritten)
         if len(kept) > room:
@@ -265,17 +266,17 @@ class Session:
         for level in levels:
             self._emit(ContextThreshold(threshold=level, context_usage=usage), None)
 
-    def pumped(self) -> None:
-        """Take note that what was emitted is on its way to the plugins, so that the next event wakes the pump again."""
-        self._is_pumped = False
+    def clear_pending_wake(self) -> None:
+        """Let the next event wake the fan-out again: it is about to carry those emitted so far."""
+        self._is_wake_pending = False
 
     @property
     def unwritten(self) -> int:
         """How many events the journal was not given yet."""
         return self.ring.head - self.recorded
 
-    def write_down(self) -> None:
-        """Give the journal what was emitted; the pump calls it on the host's loop."""
+    def write_events(self) -> None:
+        """Hand the journal what was emitted since the last call; the fan-out calls it on the host's loop."""
         ring = self.ring
         with self._lock:  # an event of another thread that is not in `events` must not count as recorded
             events = self._unwritten + ring.items[max(self.recorded - ring.base, 0) :]
@@ -284,30 +285,30 @@ class Session:
         try:
             rows = [_row(event, ring) for event in events]
         except EncodeError:
-            rows = [self._row_or_word(event) for event in events]
+            rows = [self._row_or_placeholder(event) for event in events]
         self._host.journal.add_events(rows)
         if len(ring.items) > ring.capacity // 8:
-            self._let_go()
+            self._trim_ring()
 
-    def _row_or_word(self, event: Event) -> EventRow:
-        """Return an event for the journal, or in its place the word that it is missing, when JSON cannot say it."""
+    def _row_or_placeholder(self, event: Event) -> EventRow:
+        """Return an event's row, or that of an EVENTS_DROPPED in its place when it has no JSON form."""
         try:
             return _row(event, self.ring)
         except EncodeError as error:
-            level = logging.DEBUG if event.__class__ in self._unsayable else logging.WARNING
-            self._unsayable.add(event.__class__)
+            level = logging.DEBUG if event.__class__ in self._unencodable else logging.WARNING
+            self._unencodable.add(event.__class__)
             text = "the event %s (%s) is left out, of the journal and for plugins in processes (EVENTS_DROPPED): %s"
             _log.log(level, text, event.id, event.type, error)
             return _row(dropped_in_place(event), self.ring)
 
-    def _let_go(self) -> None:
-        """Free what every lane has read."""
+    def _trim_ring(self) -> None:
+        """Free what every lane has read and the journal was given."""
         positions = [position for lane in self._host.lanes() if (position := lane.position(self.id)) is not None]
         with self._lock:
             self.ring.forget_until(min([*positions, self.recorded]))
 
     async def drained(self) -> None:
-        """Wait until every plugin has heard what was emitted so far, or has been given up on.
+        """Wait until every plugin has handled what was emitted so far, or has been given up on.
 
         Cancelling stops the waiting and nothing else.
         """
@@ -321,7 +322,7 @@ class Session:
             await asyncio.wait(waiting)
             for future in waiting:
                 future.exception()
-        self._let_go()
+        self._trim_ring()
         self.ring.forget_runs()
 
     # --- gates and transforms ---
@@ -333,27 +334,27 @@ class Session:
         takes the question back.
         """
         self._own_loop.check("gate_tool_call", self)
-        return await self.judge.gate_tool_call(call, self._origin)
+        return await self.gates.gate_tool_call(call, self._origin)
 
     async def gate_permission(self, request: PermissionRequest) -> Ruling:
         """Ask the plugins about the host's own permission question; a waiver stands in for the person's answer."""
         self._own_loop.check("gate_permission", self)
-        return await self.judge.gate_permission(request, self._origin)
+        return await self.gates.gate_permission(request, self._origin)
 
     async def transform_tool_input(self, call: ToolCall) -> ToolCall:
         """Return the call with the arguments that the plugins made of it. Raises GateRefused when one blocks."""
         self._own_loop.check("transform_tool_input", self)
-        return unblocked(await self.judge.transform_tool_input(call, self._origin))
+        return unblocked(await self.gates.transform_tool_input(call, self._origin))
 
     async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
         """Return the result that the plugins made of a tool's. Raises GateRefused when one blocks."""
         self._own_loop.check("transform_tool_output", self)
-        return unblocked(await self.judge.transform_tool_output(call, result, self._origin))
+        return unblocked(await self.gates.transform_tool_output(call, result, self._origin))
 
     async def transform_user_message(self, message: Message) -> Message:
         """Return what the plugins made of the person's message. Raises GateRefused when one blocks."""
         self._own_loop.check("transform_user_message", self)
-        return unblocked(await self.judge.transform_user_message(message))
+        return unblocked(await self.gates.transform_user_message(message))
 
     async def transform_system_prompt(self, sections: Iterable[PromptSection]) -> tuple[PromptSection, ...]:
         """Return what the plugins made of the system prompt. Raises GateRefused when one blocks.
@@ -363,10 +364,10 @@ class Session:
         """
         self._own_loop.check("transform_system_prompt", self)
         given = tuple(sections)
-        if not self.judge.is_asked("ally_transform_system_prompt"):
+        if not self.gates.has_participants("ally_transform_system_prompt"):
             return given
         refuse_doubles(given)
-        return unblocked(await self.judge.transform_system_prompt(given, self._origin))
+        return unblocked(await self.gates.transform_system_prompt(given, self._origin))
 
     async def transform_model_request(self, request: ModelInput) -> ModelInput:
         """Return what the plugins made of what the model is about to be asked. Raises GateRefused when one blocks.
@@ -376,9 +377,9 @@ class Session:
         ids must be unique, ValueError says which is not.
         """
         self._own_loop.check("transform_model_request", self)
-        if not self.judge.is_asked("ally_transform_model_request"):
+        if not self.gates.has_participants("ally_transform_model_request"):
             return request
-        return unblocked(await self.judge.transform_model_request(with_ids(request), self._origin))
+        return unblocked(await self.gates.transform_model_request(with_ids(request), self._origin))
 
     def wants(self, topic: str) -> bool:
         """Say whether any plugin is to be asked about a topic of gates or transforms, such as `model_request`.
@@ -390,7 +391,7 @@ class Session:
         hook = _HOOKS_OF_TOPICS.get(topic)
         if hook is None:
             raise ValueError(f"topic is {topic!r}; {suggest(topic, _HOOKS_OF_TOPICS)}")
-        return self.judge.is_asked(hook)
+        return self.gates.has_participants(hook)
 
     async def run_tool_call(
         self,
@@ -412,7 +413,7 @@ class Session:
         """
         self._own_loop.check("run_tool_call", self)
         return await run_tool_call(
-            self.judge, self.emit, self._origin, call, run, ask=ask, check=check, preview=preview
+            self.gates, self.emit, self._origin, call, run, ask=ask, check=check, preview=preview
         )
 
     async def refuse_call(
@@ -424,14 +425,15 @@ class Session:
         agent_id: str | None = None,
         parent_id: str | None = None,
     ) -> ToolResult:
-        """Deny a call that cannot be shown to anybody, and return what the model is told.
+        """Deny a call that cannot be shown to gates, and return the result for the model.
 
-        For arguments of which no `ToolCall` can be made: `why` is what that said. The deny is recorded, then the call
-        begins with empty arguments and `unshown`, and ends as denied. Raises SessionError for a closed session.
+        For arguments of which no `ToolCall` can be made; `why` is that error's text. The deny is recorded, then the
+        call begins with empty arguments and `unshown`, and ends as denied. Cancelling may leave the deny recorded and
+        the call not begun. Raises SessionError for a closed session.
         """
         self._own_loop.check("refuse_call", self)
         self._check_open()
-        ruling = await self.judge.deny_unshown(tool_name, call_id, why, self._origin)
+        ruling = await self.gates.deny_unshown(tool_name, call_id, why, self._origin)
         opened = OpenCall(self.emit, ToolCall(tool_name, call_id=call_id, agent_id=agent_id), parent_id)
         return refuse_unshown(opened, ruling.reason, ruling.decision_id)
 
@@ -469,30 +471,36 @@ class Session:
             return self._deliveries.take_entered()
 
     async def wait_for_trigger(self) -> None:
-        """Wait until a plugin that may wakes the agent; then call `safe_point("turn_start")` and run a turn."""
+        """Wait until a plugin wakes the agent; then call `safe_point("turn_start")` and run a turn.
+
+        Cancelling stops the waiting; a trigger stays set until a safe point.
+        """
         self._own_loop.check("wait_for_trigger", self)
         await self.triggered.wait()
 
-    def expect(self, waiting: Waiting) -> None:
-        """Let an accepted message wait for its safe point, in the session of this id that is open now."""
-        session = self if not self.is_closed else self._host.open_session(self.id)
+    def enqueue(self, waiting: Waiting) -> None:
+        """Queue an accepted message for its safe point, in the session of this id that is open now."""
+        session = self if not self.is_closed else self._host.find_session(self.id)
         if session is None:
-            return  # it waits on disk until the session is found again
-        is_new = session._deliveries.expect(waiting)  # noqa: SLF001 - another of this class
+            return  # it is pending on disk, and loaded when the session is opened again
+        is_new = session._deliveries.enqueue(waiting)  # noqa: SLF001 - another of this class
         if is_new and waiting.trigger_turn:
             session.triggered.set()
 
-    async def _take_message(self, message: Message) -> bool:
-        """Have the host take a message into the conversation; say whether it did."""
+    async def _add_to_conversation(self, message: Message) -> bool:
+        """Have the host add a message to its conversation; say whether it did."""
         return bool(await self._host.capability("ally_add_message", session=self, message=message))
 
-    def look_again(self) -> None:
-        """Look into the journal for accepted messages that nobody told of, once what is queued is on disk."""
-        self._deliveries.look_again(self.expect)
+    def reload_pending(self) -> None:
+        """Queue what the journal holds as pending, once it has written what it was given.
+
+        Returns before that is done.
+        """
+        self._deliveries.reload_pending(self.enqueue)
 
     def load_pending(self) -> None:
-        """Take up what the journal holds as pending for this session. Raises JournalError."""
-        self._deliveries.load_pending(self.expect)
+        """Queue what the journal holds as pending for this session. Raises JournalError."""
+        self._deliveries.load_pending(self.enqueue)
 
     def _follow_chain(self, kind: str, delivered: Sequence[Waiting]) -> None:
         """Give what follows from delivered messages their chain: for a step, or a whole turn that they began."""
@@ -506,7 +514,10 @@ class Session:
     # --- context and actions ---
 
     async def context(self, parts: Sequence[str], since: str | None = None) -> Context:
-        """Return parts of the session's context, without what is private; the host's implementation answers."""
+        """Return parts of the session's context, without private messages; the host's implementation answers.
+
+        Cancelling cancels the implementation, where that is a coroutine.
+        """
         self._own_loop.check("context", self)
         found = await self._host.capability("ally_get_context", session=self, parts=parts, since=since)
         return without_private(_only(found, parts))
@@ -549,9 +560,9 @@ class Session:
         return await self._host.call_agent_tool(self, tool, arguments or EMPTY, timeout)
 
     async def close(self) -> None:
-        """Let the plugins hear what was emitted, then let go of the session; it can be found again by its id.
+        """Wait until the plugins have handled what was emitted, then close; `Host.session` opens it again by its id.
 
-        Emits SESSION_END, unless the host did.
+        Emits SESSION_END, unless the host did. Cancelling leaves the session open: call it again.
         """
         self._own_loop.check("close", self)
         if self.is_closed:
@@ -562,7 +573,7 @@ class Session:
         if self.is_closed:  # by another call, meanwhile
             return
         self.is_closed = True
-        self._host.closed(self)
+        self._host.release_session(self)
 
     def end(self, reason: str) -> None:
         """Emit SESSION_END if nobody has yet; the session stays open."""

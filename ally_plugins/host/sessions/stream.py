@@ -1,7 +1,7 @@
 """The host's own listeners: `ActivityStream` calls them as events are emitted, by type and then those of `*`.
 
-It knows nothing of plugins beyond the `forward` that the root is given. Listeners run in the emitter's thread and
-should be quick; what may be slow belongs in a plugin, behind a lane.
+Plugins get events by the `forward` that the root is given. Listeners run in the emitter's thread and should be quick;
+what may be slow belongs in a plugin, behind a lane.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class ActivityStream:
     def emit(self, event: Event) -> None:
         """Call the listeners of the event's type, then those of `*`; those of streams nearer the root come first.
 
-        A listener that raises is logged and stops nobody else, whatever it raises; only KeyboardInterrupt is the
-        person's and propagates. Listeners that are subscribed or unsubscribed meanwhile count from the next event on.
+        A listener that raises is logged and the others are still called; only KeyboardInterrupt propagates. Listeners
+        that are subscribed or unsubscribed meanwhile count from the next event on.
         """
         parent = self._parent
         if parent is not None:
@@ -105,8 +105,8 @@ class ActivityStream:
 class HostStream(ActivityStream):
     """The root of a host or session: what is emitted on it goes to `route`, that is to a session.
 
-    The session stamps it and comes back with `tell`. So every listener hears each event once, with its place in the
-    session, whoever emitted it.
+    The session stamps it and calls `notify_listeners`. So every listener gets each event once, stamped, wherever it was
+    emitted.
     """
 
     __slots__ = ("_route",)
@@ -120,8 +120,8 @@ class HostStream(ActivityStream):
         """Emit the event in the session, which has the listeners called. Raises SessionError when there is none."""
         self._route(event)
 
-    def tell(self, event: Event) -> None:
-        """Call the listeners of an event that a session has emitted."""
+    def notify_listeners(self, event: Event) -> None:
+        """Call the listeners of an event that a session has stamped."""
         if self._table:
             super().emit(event)
 

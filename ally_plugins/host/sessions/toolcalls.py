@@ -1,8 +1,8 @@
-"""One tool call from the model's wish to what the model is told, in the order that the contract names.
+"""One tool call from the model's request to the result that it gets, in the order that the contract names.
 
 Input transforms; the check of the arguments; TOOL_CALL_START; a diff preview; gates on the final value; the person,
 where a gate wants it; the tool; output transforms; TOOL_CALL_END. A refusal is a result, so that the model can go on.
-The order is Code-Ally's: who watches sees a call that is denied begin and end.
+The order is Code-Ally's: observers see a call that is denied begin and end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ally_plugins.contract.values.frozen import EMPTY, freeze_mapping
 from .gates import unblocked
 
 if TYPE_CHECKING:
-    from .gates import Judge, Ruling
+    from .gates import Ruling, SessionGates
 
 __all__ = [
     "Asker",
@@ -51,7 +51,7 @@ Emit = Callable[[Event], object]
 """What takes an event of the session."""
 
 Asker = Callable[[ToolCall, "Ruling"], Awaitable[bool]]
-"""What asks the person."""
+"""What asks the person whether the call may run; only `True` is a yes."""
 
 
 Preview: TypeAlias = Callable[[ToolCall], DiffPreview | Awaitable[DiffPreview | None] | None]
@@ -74,8 +74,8 @@ class Postponed(Exception):
 class OpenCall:
     """A call between its TOOL_CALL_START and its TOOL_CALL_END, each of which is emitted once.
 
-    `parent_id` is the call in which a sub-agent that makes this one works. It lives from the start to the end; a call
-    whose question waits for another run is open in between.
+    `parent_id` is the call that a sub-agent runs in, when it is one that makes this call. An open call may outlive the
+    run that began it: one that was `Postponed` ends in another run.
     """
 
     emit: Emit
@@ -95,7 +95,8 @@ class OpenCall:
     async def preview(self, preview: Preview) -> Previewed:
         """Emit what the call would change, and return it.
 
-        A preview that fails is no denial: the gates see the call itself, and the person is told that it is missing.
+        One that fails does not deny the call: the gates see the call itself, and the person that the preview is
+        missing. Cancelling propagates; the call stays open.
         """
         call = self.call
         try:
@@ -116,7 +117,7 @@ class OpenCall:
         return Previewed(diff)
 
     def deny(self, reason: str, decision_id: str | None = None) -> ToolResult:
-        """Emit the end of a call that does not run, and return what the model is told."""
+        """Emit the end of a call that does not run, and return the result for the model."""
         result = not_run(reason)
         self.end(result, denied=True, decision_id=decision_id)
         return result
@@ -149,7 +150,7 @@ class OpenCall:
         )
 
     def interrupt(self, error: BaseException, duration_ms: float | None = None) -> None:
-        """Emit the end of a call that was cut off, by a cancellation or an error of ours."""
+        """Emit the end of a call that was cancelled, or cut off by an unexpected error."""
         why = "interrupted" if isinstance(error, asyncio.CancelledError) else type(error).__name__
         self.end(ToolResult(success=False, error=why), duration_ms=duration_ms)
 
@@ -193,12 +194,12 @@ class OpenCall:
 
 
 def not_run(reason: str) -> ToolResult:
-    """Return what the model is told of a call that did not run."""
+    """Return the model's result of a call that did not run."""
     return ToolResult(success=False, error=f"not run: {reason}")
 
 
 async def run_tool_call(
-    judge: Judge,
+    gates: SessionGates,
     emit: Emit,
     origin: tuple[str, ...],
     call: ToolCall,
@@ -208,10 +209,13 @@ async def run_tool_call(
     check: Callable[[Mapping[str, Any]], None] | None = None,
     preview: Preview | None = None,
 ) -> ToolResult:
-    """Carry out one tool call; see `Session.run_tool_call`. `origin` is the chain of plugins that led to it."""
+    """Carry out one tool call; see `Session.run_tool_call`. `origin` is the chain of plugins that led to it.
+
+    Cancelling cancels the hook or the tool that runs, and emits the end of a call whose start was emitted.
+    """
     try:
-        call = unblocked(await judge.transform_tool_input(call, origin))
-    except GateRefused as refusal:  # nobody was to see the arguments before it had
+        call = unblocked(await gates.transform_tool_input(call, origin))
+    except GateRefused as refusal:  # a redacting transform failed: nobody may see the arguments
         return refuse_unshown(OpenCall(emit, call), str(refusal))
     try:
         if check is not None:
@@ -223,14 +227,14 @@ async def run_tool_call(
     try:
         if preview is not None:
             await opened.preview(preview)
-        if (denial := await _denial(await judge.gate_tool_call(call, origin), call, ask)) is not None:
+        if (denial := await _denial(await gates.gate_tool_call(call, origin), call, ask)) is not None:
             return opened.deny(*denial)
     except BaseException as error:
         opened.interrupt(error)
         raise
 
     async def transform(call: ToolCall, result: ToolResult) -> ToolResult:
-        return unblocked(await judge.transform_tool_output(call, result, origin))
+        return unblocked(await gates.transform_tool_output(call, result, origin))
 
     return await opened.carry_out(run, transform)
 
@@ -245,7 +249,7 @@ async def _denial(ruling: Ruling, call: ToolCall, ask: Asker | None) -> tuple[st
     """Return why a call may not run, and the decision that says so; None when it may."""
     if ruling.is_denied:
         return ruling.reason, ruling.decision_id
-    if ruling.needs_person and (ask is None or await ask(call, ruling) is not True):  # "no" is true to Python
+    if ruling.needs_person and (ask is None or await ask(call, ruling) is not True):  # the text "no" is true to Python
         return f"the person did not agree: {ruling.reason}", ruling.decision_id
     return None
 
