@@ -2,5 +2,5 @@
 
 Nothing here waits, reads a clock or touches the machine. Both ends use the same code: `connection.Connection` is the
 state machine, `framing` and `messages` are what it is made of, `codes` its errors, `handshake` its versions. Connecting
-and awaiting is left to `host.daemons.peer` and `daemon.peer`.
+and awaiting is left to `host.daemons.stream_link` and `daemon.peer`.
 """

@@ -14,7 +14,7 @@ import pytest
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.contract.values.codec import encoded
 from ally_plugins.contract.values.events import Event, ToolCallEnd, stamp
-from ally_plugins.host.daemons.lane import DaemonLane
+from ally_plugins.host.daemons.lane import RemoteLane
 from ally_plugins.host.durable.feeds import Feeds
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
@@ -129,7 +129,7 @@ class Rig:
     ) -> Plugin:
         """Start a plugin whose process has not come yet, and feed it."""
         plugin = self.plugin(name, grants)
-        plugin.lane = lane = DaemonLane(name, Observers(types=frozenset()))
+        plugin.lane = lane = RemoteLane(name, Observers(types=frozenset()))
         lane.start()
         self.lanes[name] = lane
         await self.feeds.add(plugin, lane, types)

@@ -12,7 +12,7 @@ from typing import Any
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.contract.values.codec import encoded
 from ally_plugins.contract.values.events import ToolCallEnd, stamp
-from ally_plugins.host.daemons.lane import DaemonLane
+from ally_plugins.host.daemons.lane import RemoteLane
 from ally_plugins.host.durable.feeds import Feeds
 from ally_plugins.journal.journal import Journal
 from ally_plugins.policy.permissions import GrantSet
@@ -84,7 +84,7 @@ async def serve(place: str, home: Home, session: str, count: int) -> None:
         plugin.implementations = {"ally_tool_call_end": Implementation.of("p", "ally_tool_call_end", hook, ("event",))}
         lane = Lane("p", Observers(), on_crash=plugin.crashed, deadline=plugin.deadline)
     else:
-        lane = DaemonLane("p", Observers())
+        lane = RemoteLane("p", Observers())
     lane.start()
     feed = await feeds.add(plugin, lane, {"TOOL_CALL_END"})
     emit(journal, session, count)

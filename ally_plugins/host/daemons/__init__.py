@@ -2,6 +2,6 @@
 
 `remote_plugin` is one of them, `hooks` what it implements, `calls` what it asks of the host; `stdio` and `sockets` are
 the transports, `starting` chooses one, `bridged` is what the host does for a plugin of another system.
-`supervisor` keeps the process running, `peer` and `lane` carry bytes and events. Starting a process is left to
+`supervisor` keeps the process running, `stream_link` and `lane` carry bytes and events. Starting a process is left to
 `runtime.processes`, what a host has for all of them to `host.plugins.daemon_services`.
 """

@@ -1,6 +1,6 @@
-"""What a host does for a plugin of another system: its tools, what is asked before them, its programs, its daemon.
+"""What a host does for a plugin of another system: its tools, their confirmations, its programs, its daemon.
 
-Implements `catalog.discovery.bridge.BridgeHost`; what of it a plugin needs is its bridge's to know.
+Implements `catalog.discovery.bridge.BridgeHost`; which of it a plugin needs is decided by its bridge.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ _log: Final = logging.getLogger(__name__)
 
 
 async def open_bridge(remote: RemotePlugin, bridge: Bridge, bus: PluginMessageBus) -> None:
-    """Start what is done in the host for a plugin, within the deadline of `ally_start`. Raises PluginError."""
+    """Open a plugin's bridge in the host and start it, within the deadline of `ally_start`. Raises PluginError.
+
+    Cancelling cancels the bridge's start.
+    """
     plugin = remote.plugin
     limit = plugin.deadline("ally_start", "start")
     try:
@@ -53,11 +56,11 @@ async def open_bridge(remote: RemotePlugin, bridge: Bridge, bus: PluginMessageBu
 
 @define(eq=False)
 class BridgeServices:
-    """The place of one plugin in a host, from its start to its stop, through every restart of its daemon."""
+    """What the bridge of one plugin may use, from the plugin's start to its stop, through restarts of its daemon."""
 
     remote: RemotePlugin
     bus: PluginMessageBus
-    _asks: frozenset[str] = field(init=False, default=frozenset())
+    _confirmed_tools: frozenset[str] = field(init=False, default=frozenset())
 
     @property
     def name(self) -> str:
@@ -66,7 +69,7 @@ class BridgeServices:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Its settings, secrets among them."""
+        """Its settings, with the values of secrets."""
         return self.remote.record.settings
 
     @property
@@ -76,7 +79,7 @@ class BridgeServices:
 
     @property
     def state(self) -> str:
-        """The plugin's state in a word."""
+        """The plugin's state, as the value of `RunState`."""
         return self.remote.plugin.state.value
 
     @property
@@ -85,7 +88,10 @@ class BridgeServices:
         return isinstance(self.remote.lane.link, SocketLink)
 
     async def call(self, method: str, arguments: Mapping[str, Any], timeout: float) -> Any:
-        """Call a method of its daemon. Raises ToolCallError."""
+        """Call a method of its daemon; `timeout` is in seconds.
+
+        Raises ToolCallError. Cancelling closes the connection.
+        """
         link = self.remote.lane.link
         if not isinstance(link, SocketLink):
             text = f"{method!r} of {self.name!r} cannot be called: its daemon is {self.state}"
@@ -93,26 +99,29 @@ class BridgeServices:
         return await link.call(method, arguments, timeout)
 
     async def offer_tool(self, handler: Callable[..., Awaitable[ToolResult]], described: Mapping[str, Any]) -> None:
-        """Offer a tool; one that is not granted is left out, as any plugin's."""
+        """Register a tool; one that is not granted is skipped and logged, as any plugin's."""
         try:
             await self.bus.call(self.remote.plugin, RegisterTool(handler=handler, options=described))
         except RefusedError as refusal:
             _log.info("the tool %r of %r is not offered: %s", described.get("name"), self.name, refusal)
 
     def ask_before(self, tools: Collection[str]) -> None:
-        """Have the person asked before each call of these tools."""
+        """Gate these tools with an `Ask`, so that the person confirms each call; replaces those named before."""
         plugin = self.remote.plugin
         gate = Implementation.of(plugin.name, "ally_gate_tool_call", self._gate, ("call",))
-        self._asks = plugin.confirms = frozenset(tools)
+        self._confirmed_tools = plugin.confirms = frozenset(tools)
         plugin.implementations = {gate.hook: gate} if tools else {}
 
     async def _gate(self, call: ToolCall) -> Any:
-        if call.tool_name in self._asks:
+        if call.tool_name in self._confirmed_tools:
             return Ask(f"{self.name} wants {call.tool_name} to be confirmed each time")
         return None
 
     async def run(self, program: Program) -> Ran:
-        """Run a program of the plugin's once. Raises CannotExecute and TimeoutError."""
+        """Run a program of the plugin once, to its end. Raises CannotExecute and TimeoutError.
+
+        Cancelling ends the program and what it has started.
+        """
         remote = self.remote
         if problem := await asyncio.to_thread(remote.record.make_ready):
             text = f"{program.name!r} is not run: {problem}"

@@ -1,6 +1,6 @@
-"""A daemon's requests as calls on the bus: read, stamped with its identity, and answered.
+"""A daemon's requests as calls on the bus: read, given the identity of its connection, and answered.
 
-What a call may do is the bus's to decide, who makes it is the connection's word.
+Whether a call is allowed is decided by the bus.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from ally_plugins.wire.methods import PLUGIN_METHODS, read_params, unknown_metho
 from ally_plugins.wire.offers import ToolOffer
 from ally_plugins.wire.values import answer_to_wire, tool_result_from
 
-from .peer import Peer
+from .stream_link import StreamLink
 
 if TYPE_CHECKING:
     from ally_plugins.host.bus.bus import PluginMessageBus
@@ -51,19 +51,19 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.wire.messages import Notification, Progress, Request
 
-    from .lane import DaemonLane
+    from .lane import RemoteLane
 
 __all__ = ["DaemonCalls"]
 
 _log: Final = logging.getLogger(__name__)
 
 IN_FLIGHT: Final = 64
-"""Requests of one daemon that may be unanswered, of all kinds: twice its budget for those that are waited for."""
+"""Requests of one daemon that may be unanswered at once: twice the budget of calls in flight that `policy` has."""
 
 REQUESTS: Final = frozenset(
     name for name, method in PLUGIN_METHODS.items() if method.is_request and name != "initialize"
 )
-"""What a daemon may ask for; `initialize` is the first frame of a connection, and read there."""
+"""The methods that a daemon may call; `initialize` is the first frame of a connection, and read there."""
 
 LONGEST_LOG: Final = 8_192
 """Characters of one log record of a daemon; the rest is cut."""
@@ -78,35 +78,35 @@ class DaemonCalls:
         self,
         plugin: Plugin,
         bus: PluginMessageBus,
-        lane: DaemonLane,
+        lane: RemoteLane,
         acknowledge: Callable[[str, str], Awaitable[None]],
     ) -> None:
         self.link: Link | None = None
-        """The connection over which it talks back, where that is not its lane's."""
+        """The connection over which it talks back, when that is another one than its lane's."""
         self._plugin = plugin
         self._bus = bus
         self._lane = lane
         self._acknowledge = acknowledge
         self._in_flight = 0
-        self._given_up: Link | None = None
-        """The connection over which it was said that the process cannot go on."""
+        self._final_crash_link: Link | None = None
+        """The connection over which the process reported a crash that it ends of."""
 
-    def on_request(self, peer: Peer, request: Request) -> asyncio.Future[Any] | None:
-        """Begin to answer a request."""
+    def on_request(self, link: StreamLink, request: Request) -> asyncio.Future[Any] | None:
+        """Begin to answer a request; return the task that does, None when it was answered at once."""
         if request.method not in REQUESTS:
-            peer.fail(request.id, METHOD_NOT_FOUND, str(unknown_method(request.method)))
-        elif not peer.is_greeted:
-            peer.fail(request.id, NOT_INITIALIZED, "calls may be made once `initialize` has been answered")
-        elif self._in_flight >= IN_FLIGHT and _counts(request):
-            peer.fail(request.id, BUSY, f"{self._in_flight} requests are unanswered; wait for one to return")
+            link.fail(request.id, METHOD_NOT_FOUND, str(unknown_method(request.method)))
+        elif not link.is_initialized:
+            link.fail(request.id, NOT_INITIALIZED, "calls may be made once `initialize` has been answered")
+        elif self._in_flight >= IN_FLIGHT and _is_counted(request):
+            link.fail(request.id, BUSY, f"{self._in_flight} requests are unanswered; wait for one to return")
         else:
-            self._in_flight += _counts(request)
-            return asyncio.get_running_loop().create_task(self._work(peer, request))
+            self._in_flight += _is_counted(request)
+            return asyncio.get_running_loop().create_task(self._work(link, request))
         return None
 
-    def on_notice(self, peer: Peer, notice: Notification) -> None:
+    def on_notice(self, link: StreamLink, notice: Notification) -> None:
         """Take a log record or the report of a crash; anything else is dropped, as the protocol has it."""
-        if not peer.is_greeted:
+        if not link.is_initialized:
             return
         try:
             params = read_params(notice.method, notice.params, self._plugin.name)
@@ -115,27 +115,27 @@ class DaemonCalls:
         if notice.method == "log":
             self._log(params)
         elif notice.method == "report_crash":
-            self._crashed(params)
+            self._report_crash(params)
 
-    async def _work(self, peer: Peer, request: Request) -> None:
+    async def _work(self, link: StreamLink, request: Request) -> None:
         try:
             result = await self._answer(request)
         except asyncio.CancelledError:
-            peer.fail(request.id, CANCELLED, "cancelled")
+            link.fail(request.id, CANCELLED, "cancelled")
             raise
         except (RefusedError, ToolCallError) as error:
-            told = write_error(error)
-            peer.fail(request.id, told.code, told.message, told.data)
-        except Exception:  # noqa: BLE001 - logged; the daemon hears no more of it
+            answer = write_error(error)
+            link.fail(request.id, answer.code, answer.message, answer.data)
+        except Exception:  # noqa: BLE001 - logged here; the daemon is sent no details of the host
             _log.exception("%s of the daemon %r failed", request.method, self._plugin.name)
-            peer.fail(request.id, INTERNAL_ERROR, "internal error")
+            link.fail(request.id, INTERNAL_ERROR, "internal error")
         else:
             try:
-                peer.respond(request.id, result)
+                link.respond(request.id, result)
             except EncodeError:
-                peer.fail(request.id, INTERNAL_ERROR, "internal error: the result cannot be said in JSON")
+                link.fail(request.id, INTERNAL_ERROR, "internal error: the result cannot be said in JSON")
         finally:
-            self._in_flight -= _counts(request)
+            self._in_flight -= _is_counted(request)
 
     async def _answer(self, request: Request) -> Any:
         try:
@@ -143,16 +143,16 @@ class DaemonCalls:
         except RefusedError as refusal:
             self._bus.refuse(self._plugin, request.method, refusal)
             raise
-        # What a task says of itself is said for that task, whatever it reacts to.
+        # Progress belongs to the task it names, whatever cause the call names.
         cause = params.task_id if isinstance(params, ReportProgress) else params.cause
         SCOPE.set(self._lane.scope_of(cause, params.session_id))
         if isinstance(params, AckEvents):
             await self._acknowledge(self._plugin.name, params.offset)
             return None
-        return answer_to_wire(request.method, await self._bus.call(self._plugin, self._completed(params)))
+        return answer_to_wire(request.method, await self._bus.call(self._plugin, self._with_handlers(params)))
 
-    def _completed(self, params: Any) -> PluginCall[Any]:
-        """Return a call with what stays in the daemon's process: here that is to be asked for there."""
+    def _with_handlers(self, params: Any) -> PluginCall[Any]:
+        """Return a call with handlers for what runs in the daemon's process: each sends a request to it."""
         if isinstance(params, ToolOffer):
             return self._registration("action" if isinstance(params, RegisterActionParams) else "tool", params)
         if isinstance(params, StartTask):
@@ -167,8 +167,8 @@ class DaemonCalls:
         register = RegisterTool if kind == "tool" else RegisterAction
         return register(handler=self._handler(kind, offer.name), options=described)
 
-    def let_go(self, link: Link) -> None:
-        """Use a connection no more that has ended."""
+    def forget_link(self, link: Link) -> None:
+        """Stop using a connection for talking back that has ended."""
         if self.link is link:
             self.link = None
 
@@ -178,23 +178,26 @@ class DaemonCalls:
             text = inert(self._plugin.masked(params.message[:LONGEST_LOG]))  # one line, which a terminal only shows
             logger.log(_LEVELS.get(params.level, logging.INFO), "%s", text)
 
-    def _crashed(self, params: Any) -> None:
-        if self._plugin.state not in {RunState.STARTING, RunState.RUNNING}:  # it is being ended, and says so no more
+    def _report_crash(self, params: Any) -> None:
+        # While it is being stopped, whatever fails is no news.
+        if self._plugin.state not in {RunState.STARTING, RunState.RUNNING}:
             return
         name, hook = self._plugin.name, inert(params.hook[:80])
         text = f"{inert(params.error[:80])} in {hook}; its traceback is in `ally-plugins logs {name}`"
-        event_id = params.event_id if params.event_id is not None and self._lane.was_told(params.event_id) else None
+        event_id = params.event_id
+        if event_id is not None and not self._lane.was_delivered(event_id):
+            event_id = None  # a daemon may name any
         crash = Crash(name, hook, RemoteCrash(text, plugin=name), event_id=event_id)
-        if params.is_final and self._given_up is not self._lane.link:
-            self._given_up = self._lane.link  # a second one of the same process is no such end, and counts
-            self._plugin.on_crash(self._plugin, crash)  # what counts is the end of the process, which follows
+        if params.is_final and self._final_crash_link is not self._lane.link:
+            self._final_crash_link = self._lane.link  # a second one of the same process counts as any crash
+            self._plugin.on_crash(self._plugin, crash)  # recorded only: the end of the process follows, and is counted
         else:
             self._plugin.crashed(crash)
 
     # --- what the daemon offers ---
 
     async def offer(self, kind: str, offer: ToolOffer) -> bool:
-        """Take on what `initialize` offers, and say so; what is not granted is left out, as for decorators.
+        """Register what `initialize` offers, and say whether it was; what is not granted is skipped, as for decorators.
 
         Raises RefusedError for any other reason.
         """
@@ -206,7 +209,7 @@ class DaemonCalls:
         return True
 
     async def unregister(self, name: str) -> None:
-        """Take back what a daemon does not offer any more."""
+        """Unregister what a restarted daemon does not offer any more."""
         with suppress(RefusedError):
             await self._bus.call(self._plugin, Unregister(name=name))
 
@@ -218,7 +221,7 @@ class DaemonCalls:
             cause = new_id("c")
             params = {"name": name, "arguments": arguments, "session_id": scope.session_id, "cause": cause,
                       "origin": scope.origin}  # fmt: skip
-            value = await self._ask(method, params, cause, scope)
+            value = await self._request(method, params, cause, scope)
             return tool_result_from(value) if kind == "tool" else value
 
         call.is_remote = True  # type: ignore[attr-defined]
@@ -230,16 +233,16 @@ class DaemonCalls:
         assert scope.task_id is not None  # noqa: S101
         params = {"task_id": scope.task_id, "name": name, "session_id": scope.session_id, "origin": scope.origin}
         try:
-            return await self._ask("run_task", params, scope.task_id, scope)
+            return await self._request("run_task", params, scope.task_id, scope)
         except RemoteError as error:
             if error.code == CANCELLED:  # by the plugin itself
                 raise asyncio.CancelledError from None
             raise
 
-    async def _ask(self, method: str, params: dict[str, Any], cause: str, scope: Scope) -> Any:
-        """Ask the daemon to do something outside its lane; the daemon names `cause` in what it does meanwhile."""
+    async def _request(self, method: str, params: dict[str, Any], cause: str, scope: Scope) -> Any:
+        """Send a request that runs outside the lane; the daemon names `cause` in the calls that it makes for it."""
         link = self.link or self._lane.link
-        if not isinstance(link, Peer):  # none, or one that only listens, whose connection back is broken
+        if not isinstance(link, StreamLink):  # none, or one that only listens, whose connection back is broken
             what = "does not run" if link is None else "is not connected to its host; call again soon"
             raise UnavailableRefused(f"the process of {self._plugin.name!r} {what}", plugin=self._plugin.name)
         self._lane.note(cause, scope)
@@ -251,17 +254,17 @@ class DaemonCalls:
         finally:
             self._lane.forget(cause)
 
-    def _on_progress(self, scope: Scope, told: Progress) -> None:
+    def _on_progress(self, scope: Scope, progress: Progress) -> None:
         """Take `$/progress` of a task that the daemon runs, as if it had called `task_progress`."""
-        asyncio.get_running_loop().create_task(self._progressed(scope, told))
+        asyncio.get_running_loop().create_task(self._report_progress(scope, progress))
 
-    async def _progressed(self, scope: Scope, told: Progress) -> None:
+    async def _report_progress(self, scope: Scope, progress: Progress) -> None:
         SCOPE.set(scope)
         with suppress(RefusedError):  # counted and written down; a notification has no answer
-            call = ReportProgress(task_id=scope.task_id or "", progress=told.progress, message=told.message)
+            call = ReportProgress(task_id=scope.task_id or "", progress=progress.progress, message=progress.message)
             await self._bus.call(self._plugin, call)
 
 
-def _counts(request: Request) -> bool:
-    """Say whether a request is one of those in flight: not acknowledgements, of which a window may be on its way."""
+def _is_counted(request: Request) -> bool:
+    """Say whether a request counts as in flight: acknowledgements do not, since a whole window may be on its way."""
     return request.method != "ack_events"

@@ -1,4 +1,4 @@
-"""What a daemon says that it implements, as implementations that its lane asks for."""
+"""The hooks that a daemon implements, as implementations that its lane turns into requests."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ _WRITERS: Final[dict[str, Callable[[Any], Any]]] = {
 _WRITERS_OF_TOPIC: Final[dict[str, dict[str, Callable[[Any], Any]]]] = {
     "model_request": {"request": model_input_to_wire},
 }
-"""Where an argument's name alone does not tell its kind: the request of a gate is the host's question."""
+"""For topics where a name means another type: elsewhere `request` is a permission request."""
 
 
 @frozen
 class RemoteImplementation(Implementation):
-    """A hook that a process implements; its lane makes a request of all the hook's arguments."""
+    """A hook that a process implements; its lane makes a request of the hook's arguments."""
 
     @override
     def bind(self, names: tuple[str, ...]) -> Callable[..., Any]:  # noqa: ARG002
-        """Return what the lane asks with: the daemon was told which arguments it gets when it named them."""
+        """Return the hook as it is: it chooses the arguments itself, by those that the daemon named."""
         return self.function
 
 
 def remote_implementations(plugin: str, offers: Iterable[HookOffer]) -> dict[str, Implementation]:
-    """Return the implementations of a daemon by hook; an optional one that this host does not know is left out."""
+    """Return the implementations of a daemon by hook, without optional ones that this version does not have."""
     found: dict[str, Implementation] = {}
     for offer in offers:
         info = HOOKS.get(offer.name)
@@ -102,9 +102,9 @@ def _read_replacement(values: tuple[Any, ...], answer: Any) -> Any:
 def remote_observers(
     implementations: Mapping[str, Implementation], wanted: Iterable[str] | None, receives: Callable[[str], bool]
 ) -> Observers:
-    """Return which events a daemon hears: what it wants of what it is granted.
+    """Return which events a daemon receives: those it subscribes to, of those it is granted.
 
-    What it wants is what it names; without that, what its hooks are for; and without such hooks, all that is granted.
+    Without a subscription (`wanted` is None) it gets the types of its observe hooks; without such hooks, all granted.
     """
     names = None if wanted is None else frozenset(wanted)
     if names is None:

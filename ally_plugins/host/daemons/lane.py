@@ -1,9 +1,9 @@
 """The lane of a daemon: events and questions go out in order, as lines that all daemons share.
 
-There is no task and no hook for each daemon: the session's pump wakes the lanes, each looks what its daemon wants of
-the run of events, and writes it at once. An event is encoded once, whoever hears it; daemons with the same
-subscriptions share the joined bytes too. A daemon that does not read stops its own lane, which then falls behind the
-ring like any other. That hooks do not overlap is up to the daemon, which has everything in order.
+There is no task for each daemon: the fan-out wakes the lanes, each picks what its daemon subscribes to from the run of
+events, and writes it at once. An event is encoded once for all daemons; those with the same subscriptions share the
+joined bytes too. A daemon that does not read stops its own lane, which then falls behind the ring like any other. That
+hooks do not overlap is up to the daemon, which gets everything in order.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ from ally_plugins.wire.eventlines import FRAME_BYTES, event_lines
 if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.ring import Ring, Run
 
-__all__ = ["DaemonLane"]
+__all__ = ["RemoteLane"]
 
 BATCH: Final = 512
 """Events that are joined into one write; with the write's own limit it bounds what waits for a slow daemon."""
 
 LONGEST_LINE: Final = 16 * 1024 * 1024
-"""Bytes of one event, which may carry a tool's whole output; a larger one is told as dropped."""
+"""Bytes of one event, which may carry a tool's whole output; a larger one is replaced by EVENTS_DROPPED."""
 
 _MISSING: Final = "missing"
-"""Where a run keeps the numbers of its events that are told as dropped: they cannot be said, or are too large."""
+"""The key under which a run keeps the numbers of events without a JSON form, or too large: EVENTS_DROPPED is sent."""
 
 DRAIN_LIMIT: Final = 30.0
-"""Seconds that a daemon has to handle what it was sent, where somebody waits for that: as long as one hook may take."""
+"""Seconds that `Session.drained` waits for a daemon: as long as one hook may take."""
 
 _numbers: Final = count(1)
 
 
 @define(eq=False)
-class _Asked:
-    """A question that is on its way: the daemon names it as `cause` in what it does meanwhile."""
+class _PendingQuestion:
+    """A gate, transform or drain without an answer yet; the daemon names `cause` in the calls that it makes for it."""
 
     request: FutureRequest
     cause: str
     future: asyncio.Future[Any] | None = None
 
 
-class DaemonLane:
+class RemoteLane:
     """The lane of one daemon; it lives from the plugin's start to its stop, through every restart of the process."""
 
     def __init__(self, plugin: str, observers: Observers) -> None:
@@ -67,23 +67,23 @@ class DaemonLane:
         self.dropped = 0
         self.link: Link | None = None
         self.was_active: Callable[[str, int], bool] | None = None
-        """Says whether the plugin was active in a session at an event; without it, it always is."""
+        """Returns whether the plugin was active in a session at an event; None: it always is."""
         self.is_ready = False
         """Whether events may flow: the daemon has answered `initialize`."""
         self._cursors: dict[str, Cursor] = {}
         self._confirmed: dict[str, int] = {}
-        self._waiting: deque[_Asked] = deque()
-        self._asked: dict[str, _Asked] = {}
+        self._unsent: deque[_PendingQuestion] = deque()
+        self._pending: dict[str, _PendingQuestion] = {}
         self._scopes: dict[str, Scope] = {}
         self._is_open = False
         self._drains = True
-        self._gone = ""
-        """What became of the process before; empty until one has ended."""
+        self._end_reason = ""
+        """How the last process ended; empty until one has."""
 
     # --- as any lane: what the session and the dispatcher call ---
 
     def start(self) -> None:
-        """Take events from now on; they wait for the daemon."""
+        """Accept events from now on; they wait until the daemon is connected."""
         self._is_open = True
 
     @property
@@ -122,15 +122,15 @@ class DaemonLane:
         return () if cursor is None else cursor.recent_origin
 
     def is_at(self, scope: Scope) -> bool:
-        """Say whether a question is open that the scope belongs to."""
-        return any(asked.request.scope is scope for asked in self._asked.values())
+        """Say whether the scope is that of a pending question."""
+        return any(question.request.scope is scope for question in self._pending.values())
 
     def wake(self) -> None:
-        """Write what is due in any session, if the daemon reads."""
+        """Write what is due in all sessions, while the daemon reads."""
         self._bring_up_to_date(self._cursors)
 
     def tell(self, session_id: str) -> bool:
-        """Write what is due in a session that has emitted, if the daemon reads."""
+        """Write what is due in a session that has emitted; return false: the watchdog has nothing to do for it."""
         self._bring_up_to_date((session_id,))
         return False
 
@@ -142,11 +142,11 @@ class DaemonLane:
             cursor = self._cursors.get(session_id)
             if cursor is not None and cursor.position < cursor.ring.head:
                 self._deliver(link, session_id, cursor, cursor.ring.head)
-        while self._waiting and self._may_go(link, self._waiting[0]):
-            self._send(link, self._waiting.popleft())
+        while self._unsent and self._may_send(link, self._unsent[0]):
+            self._send(link, self._unsent.popleft())
 
     def check(self, now: float) -> None:
-        """Do nothing: a daemon that hangs is noticed by its health checks."""
+        """Do nothing: a daemon that hangs fails its health checks."""
 
     def submit(
         self,
@@ -159,10 +159,10 @@ class DaemonLane:
         session_id: str | None = None,
         deadline: float | None = None,
     ) -> asyncio.Future[Any]:
-        """Ask the daemon, after the events emitted so far in a session; None asks whether it has handled them.
+        """Send a hook to the daemon after the events emitted so far in a session; None waits until those are handled.
 
-        The future has the answer, TimedOut after `deadline` seconds, or DaemonGone. Cancelling it takes the question
-        back and tells the daemon.
+        The future gets the answer, TimedOut after `deadline` seconds, DaemonGone, or NotSent. Cancelling it withdraws
+        the question and sends the daemon a `$/cancel`.
         """
         loop = asyncio.get_running_loop()
         cursor = self._cursors.get(session_id) if session_id is not None else None
@@ -177,28 +177,30 @@ class DaemonLane:
         if function is None and (cursor is None or self._needs_no_confirmation(session_id or "", cursor)):
             request.settle()
             return request.future
-        asked = _Asked(request, f"q{next(_numbers)}")
+        question = _PendingQuestion(request, f"q{next(_numbers)}")
         if function is None:
             request.timer = loop.call_later(DRAIN_LIMIT, self._give_up_draining, request)
         elif deadline is not None:
-            request.timer = loop.call_later(deadline, self._expire, asked, deadline)
-        request.future.add_done_callback(partial(self._over, asked))
+            request.timer = loop.call_later(deadline, self._expire, question, deadline)
+        request.future.add_done_callback(partial(self._forget_question, question))
         if function is not None and not isinstance(function, RemoteHook):
-            self._answer_here(asked, function)
-        elif function is not None and self.link is None and self._gone:  # its plugin is just about to say so
-            request.settle(error=DaemonGone(self._gone, plugin=self.plugin))
+            self._answer_in_host(question, function)
+        elif (
+            function is not None and self.link is None and self._end_reason
+        ):  # the state of its plugin changes in a moment
+            request.settle(error=DaemonGone(self._end_reason, plugin=self.plugin))
         else:
-            self._waiting.append(asked)
+            self._unsent.append(question)
             self.wake()
         return request.future
 
     def abandon(self) -> None:
-        """Deliver nothing any more; what waits is answered."""
+        """Deliver nothing any more; what is pending gets TimedOut."""
         self._is_open = False
-        self._drop_all(TimedOut(f"the plugin {self.plugin!r} was stopped"))
+        self._fail_all(TimedOut(f"the plugin {self.plugin!r} was stopped"))
 
     async def close(self) -> None:
-        """End the lane; what waits is answered with TimedOut."""
+        """Close the lane; what is pending gets TimedOut. Never waits."""
         self.abandon()
 
     # --- what the supervisor calls ---
@@ -208,51 +210,51 @@ class DaemonLane:
         self.link, self.is_ready, self._drains = link, False, True
 
     def disconnect(self, reason: str) -> None:
-        """Let go of the link; open questions are answered with DaemonGone, events wait for the next process."""
+        """Forget the link; pending questions get DaemonGone, events wait for the next process."""
         self.link, self.is_ready = None, False
-        self._gone = f"the process of {self.plugin!r} {reason}"
-        self._drop_all(DaemonGone(self._gone, plugin=self.plugin))
+        self._end_reason = f"the process of {self.plugin!r} {reason}"
+        self._fail_all(DaemonGone(self._end_reason, plugin=self.plugin))
         for session_id, cursor in self._cursors.items():
-            self._confirmed[session_id] = cursor.position  # what it had not handled is lost with it
+            self._confirmed[session_id] = cursor.position  # what the process had not handled is lost with it
 
     # --- what the daemon's own calls need ---
 
     def note(self, cause: str, scope: Scope) -> None:
-        """Remember what a tool call, action or task runs for, so that the daemon can name it as a cause."""
+        """Keep the scope of a tool call, action, task or durable event that the daemon may name as a cause."""
         self._scopes[cause] = scope
 
-    def heard(self, session_id: str, chain: tuple[str, ...]) -> None:
-        """Remember what led to an event that came another way, from the journal."""
+    def note_origin(self, session_id: str, chain: tuple[str, ...]) -> None:
+        """Note the chain of origin of an event that was delivered from the journal, past this lane."""
         cursor = self._cursors.get(session_id)
         if cursor is not None:
             cursor.is_recent(chain)
 
     def forget(self, cause: str) -> None:
-        """Forget a cause whose work has ended."""
+        """Forget a cause whose work has ended; calls that still name it get the scope of an unknown one."""
         self._scopes.pop(cause, None)
 
     def scope_of(self, cause: str | None, session_id: str | None) -> Scope:
-        """Return what a call of the daemon's is made for.
+        """Return the scope that a call of the daemon is made in, by the cause that it names.
 
-        A cause that is not known, or none: then it may be anything that the daemon was told lately, and whatever waits
-        for its answers waits for this too.
+        Without a cause, or with an unknown one, the call may react to anything that was delivered lately: the longest
+        chain of origin is assumed, and the plugins of all pending questions are held.
         """
         if cause is not None:
-            if (asked := self._asked.get(cause)) is not None:
-                return asked.request.scope
+            if (question := self._pending.get(cause)) is not None:
+                return question.request.scope
             if (scope := self._scopes.get(cause)) is not None:
                 return scope
             if (scope := self._scope_of_event(cause)) is not None:
                 return scope
-        held = frozenset[str]().union(*(asked.request.scope.held for asked in self._asked.values()))
+        held = frozenset[str]().union(*(question.request.scope.held for question in self._pending.values()))
         return Scope(self.plugin, session_id, self.recent_origin(session_id or ""), held)
 
-    def was_told(self, event_id: str) -> bool:
-        """Say whether an event has this id that the daemon may have been told of."""
+    def was_delivered(self, event_id: str) -> bool:
+        """Say whether this is the id of an event that was delivered, or passed over, in a session of the lane."""
         return self._find_event(event_id) is not None
 
     def _find_event(self, event_id: str) -> tuple[str, Cursor, int] | None:
-        """Return the session, its cursor and the number that an id of an event stands for; None if it has no such."""
+        """Return the session, its cursor and the number in an event's id; None when there is no such event."""
         session_id, _, number = event_id.rpartition(":")
         cursor = self._cursors.get(session_id)
         if cursor is None or not number.isascii() or not number.isdigit() or len(number) > 18:  # noqa: PLR2004
@@ -320,44 +322,44 @@ class DaemonLane:
 
     # --- questions ---
 
-    def _may_go(self, link: Link, asked: _Asked) -> bool:
-        """Say whether the events before a question have been written."""
-        request = asked.request
+    def _may_send(self, link: Link, question: _PendingQuestion) -> bool:
+        """Say whether the events before a question have been written, and more may be."""
+        request = question.request
         cursor = self._cursors.get(request.scope.session_id or "")
         return link.can_write and (
             cursor is None or cursor.ring is not request.ring or cursor.position >= request.after
         )
 
-    def _send(self, link: Link, asked: _Asked) -> None:
-        request = asked.request
+    def _send(self, link: Link, question: _PendingQuestion) -> None:
+        request = question.request
         if request.is_over:
             return
         hook = request.function
         if hook is None:
-            tell(link.request("drain", {}), partial(self._drained, asked))
+            tell(link.request("drain", {}), partial(self._drained, question))
             return
         assert isinstance(hook, RemoteHook)  # noqa: S101 - anything else is answered here
         cursor = self._cursors.get(request.scope.session_id or "")
         if cursor is not None:
             cursor.is_recent(request.scope.origin)
         try:
-            params = hook.params(request.arguments) | _about(asked)
-        except Exception as error:  # noqa: BLE001 - values may be anything; one question must not end the others
+            params = hook.params(request.arguments) | _question_params(question)
+        except Exception as error:  # noqa: BLE001 - values may be anything, and the other questions have to be sent
             text = f"{request.hook} of {self.plugin!r} cannot be asked: {type(error).__name__} while it was written"
             request.settle(error=NotSent(text, plugin=self.plugin))
             return
-        self._asked[asked.cause] = asked
-        asked.future = future = link.request(hook.method, params)
-        tell(future, partial(self._answered, asked))
+        self._pending[question.cause] = question
+        question.future = future = link.request(hook.method, params)
+        tell(future, partial(self._answered, question))
 
-    def _answer_here(self, asked: _Asked, function: Callable[..., Any]) -> None:
-        """Let the host's own code answer, for a daemon that cannot be asked."""
-        asked.future = work = asyncio.ensure_future(function(*asked.request.arguments))
-        work.add_done_callback(partial(self._answered, asked))
+    def _answer_in_host(self, question: _PendingQuestion, function: Callable[..., Any]) -> None:
+        """Run the host's own code for a hook, for a plugin whose daemon has no hooks (see `bridged`)."""
+        question.future = work = asyncio.ensure_future(function(*question.request.arguments))
+        work.add_done_callback(partial(self._answered, question))
 
-    def _answered(self, asked: _Asked, future: asyncio.Future[Any]) -> None:
-        self._asked.pop(asked.cause, None)
-        request = asked.request
+    def _answered(self, question: _PendingQuestion, future: asyncio.Future[Any]) -> None:
+        self._pending.pop(question.cause, None)
+        request = question.request
         if future.cancelled():
             request.settle(error=DaemonGone(f"{request.hook} was cancelled", plugin=self.plugin))
         elif (error := future.exception()) is not None:
@@ -370,9 +372,9 @@ class DaemonLane:
             except Exception as error:  # noqa: BLE001 - whatever the daemon answered must not harm the loop
                 request.settle(error=error)
 
-    def _drained(self, asked: _Asked, future: asyncio.Future[Any]) -> None:
-        """Take any answer: a daemon that does not know `drain` has read the events before it all the same."""
-        request = asked.request
+    def _drained(self, question: _PendingQuestion, future: asyncio.Future[Any]) -> None:
+        """Settle a drain, whatever the answer: one that has no `drain` has still read the events before it."""
+        request = question.request
         if not future.cancelled():
             future.exception()
         session_id = request.scope.session_id or ""
@@ -381,37 +383,37 @@ class DaemonLane:
         request.settle()
 
     def _give_up_draining(self, request: FutureRequest) -> None:
-        """Wait no more for a daemon that answers no `drain`, now and until its next process."""
+        """Settle a drain that is not answered in time; the process is sent no other."""
         self._drains = False
         request.settle()
 
-    def _expire(self, asked: _Asked, deadline: float) -> None:
-        asked.request.settle(error=TimedOut(f"{asked.request.hook} did not answer within {deadline:g} s"))
+    def _expire(self, question: _PendingQuestion, deadline: float) -> None:
+        question.request.settle(error=TimedOut(f"{question.request.hook} did not answer within {deadline:g} s"))
 
-    def _over(self, asked: _Asked, _: asyncio.Future[Any]) -> None:
-        """Let a question go that has its answer, or that nobody waits for any more: then the daemon need not go on."""
-        self._asked.pop(asked.cause, None)
-        if asked.future is not None and not asked.future.done():
-            asked.future.cancel()
+    def _forget_question(self, question: _PendingQuestion, _: asyncio.Future[Any]) -> None:
+        """Forget a question that is settled or cancelled; a request that is still on its way is cancelled too."""
+        self._pending.pop(question.cause, None)
+        if question.future is not None and not question.future.done():
+            question.future.cancel()
 
-    def _drop_all(self, error: Exception) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        for asked in [*waiting, *self._asked.values()]:
-            asked.request.settle(error=error)
-        self._asked.clear()
+    def _fail_all(self, error: Exception) -> None:
+        unsent, self._unsent = self._unsent, deque()
+        for question in [*unsent, *self._pending.values()]:
+            question.request.settle(error=error)
+        self._pending.clear()
         self._scopes.clear()
 
 
-def _about(asked: _Asked) -> dict[str, Any]:
-    scope, timer = asked.request.scope, asked.request.timer
-    about: dict[str, Any] = {"session_id": scope.session_id, "cause": asked.cause, "origin": scope.origin}
+def _question_params(question: _PendingQuestion) -> dict[str, Any]:
+    scope, timer = question.request.scope, question.request.timer
+    params: dict[str, Any] = {"session_id": scope.session_id, "cause": question.cause, "origin": scope.origin}
     if timer is not None:
-        about["deadline"] = round(max(0.0, timer.when() - asyncio.get_running_loop().time()), 3)
-    return about
+        params["deadline"] = round(max(0.0, timer.when() - asyncio.get_running_loop().time()), 3)
+    return params
 
 
 def _shared(run: Run, wanted: frozenset[type[Event]]) -> tuple[bytes, int, int]:
-    """Return the lines for those who want these types, joined once for all, how many they are, and how many missing."""
+    """Return the lines of these types, joined once for all daemons, their number, and how many of them are missing."""
     found = run.lines.get(wanted)
     if found is None:
         chosen = run.events
@@ -423,7 +425,7 @@ def _shared(run: Run, wanted: frozenset[type[Event]]) -> tuple[bytes, int, int]:
 
 
 def _json_of(run: Run | None, event: Event) -> bytes:
-    """Return an event's JSON for all daemons that read the same run, or that of the word that it is missing."""
+    """Return an event's JSON, or that of the EVENTS_DROPPED in its place; made once for all daemons on a run."""
     if run is None:
         return encoded(event)
     text = run.lines.get(event.seq)
@@ -437,11 +439,11 @@ def _json_of(run: Run | None, event: Event) -> bytes:
 
 
 def _readable_json(event: Event) -> bytes | None:
-    """Return an event's JSON; None when there is none that a daemon can read, or it is larger than it takes."""
+    """Return an event's JSON; None when it has none that a daemon can read, or is larger than one accepts."""
     try:
         check_ids(event)
         text = encoded(event)
-    except EncodeError:  # what is wrong with it is said by the session, which cannot write it down either
+    except EncodeError:  # logged by the session, which cannot journal it either
         return None
     return text if len(text) + FRAME_BYTES <= LONGEST_LINE else None
 

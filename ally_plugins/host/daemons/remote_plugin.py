@@ -1,7 +1,6 @@
-"""A plugin in a process of its own: what it is told, and what it offers.
+"""A plugin in a process of its own: what the host sends it in `initialize`, and what it offers in the answer.
 
-How its process is started and spoken with is in `stdio` and `sockets`; starting, watching and ending is the
-supervisor's.
+The transports are in `stdio` and `sockets`; starting, watching and ending the process is the supervisor's.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from ally_plugins.wire.methods import write_params
 
 from .calls import DaemonCalls
 from .hooks import remote_implementations, remote_observers
-from .lane import DaemonLane
+from .lane import RemoteLane
 
 if TYPE_CHECKING:
     from ally_plugins.host.bus.bus import PluginMessageBus
@@ -49,7 +48,7 @@ _log: Final = logging.getLogger(__name__)
 
 @define(eq=False)
 class RemotePlugin:
-    """One daemon's plugin, its lane, and who answers its calls. It lives as long as the plugin."""
+    """A plugin with its lane, its calls and its log of stderr; it lives as long as the plugin."""
 
     plugin: Plugin
     record: PluginRecord
@@ -57,18 +56,18 @@ class RemotePlugin:
     """None for a plugin of another system that has only programs, run once for each call."""
     is_declared: bool
     services: DaemonServices
-    lane: DaemonLane
+    lane: RemoteLane
     calls: DaemonCalls
     log: StderrLog
     offers: DaemonOffers = field(init=False)
     bridged: BridgedPlugin | None = field(init=False, default=None)
-    """What is done in the host for a plugin of another system, from its start on."""
+    """The part of a plugin of another system that runs in the host, from its start on."""
 
     def __attrs_post_init__(self) -> None:
         self.offers = DaemonOffers(self)
 
     def initialize_params(self) -> dict[str, Any]:
-        """Return what a daemon is told when it is greeted."""
+        """Return the params of `initialize`."""
         plugin = self.plugin
         return write_params(
             InitializeParams(
@@ -88,58 +87,61 @@ class RemotePlugin:
         )
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return the variables of its process: the allowed ones, those granted, and those set for it."""
+        """Return the variables of its process: the allow-list, those granted, those of its daemon, and `more`."""
         return child_environment(
             os.environ, self.record.variables, {**(self.daemon.env if self.daemon is not None else {}), **(more or {})}
         )
 
     def update_observers(self) -> None:
-        """Let the lane carry what the daemon wants of what it is granted now."""
+        """Have the lane deliver the events that the daemon subscribes to, of those it is granted now."""
         found = remote_observers(self.plugin.implementations, self.offers.wanted, self.plugin.grants.receives)
         self.lane.observers = without_durable(found, self.record.durable)
 
     def notify_readable(self) -> None:
-        """Say that the daemon is ready, or reads again."""
+        """Have lane and feed write what is due: the daemon is ready, or reads again."""
         self.lane.wake()
         self.services.notify_readable(self.plugin.name)
 
     def notify_gone(self) -> None:
-        """Say that the daemon's process is gone."""
+        """Have the feed forget what it has sent: the process is gone."""
         self.services.notify_gone(self.plugin.name)
 
 
 @define(eq=False)
 class DaemonOffers:
-    """What a daemon offers, taken on when it is greeted; the same after a restart stays as it is."""
+    """What a daemon offers in its answer to `initialize`; what is the same after a restart stays registered."""
 
     remote: RemotePlugin
     wanted: tuple[str, ...] | None = None
     _tools: dict[tuple[str, str], Any] = field(factory=dict)
 
-    async def accept(self, hello: InitializeResult) -> None:
-        """Check what a daemon says against its manifest, and take it on. Raises PluginError."""
+    async def accept(self, result: InitializeResult) -> None:
+        """Check an answer to `initialize` against the manifest and use it: hooks, events, tools, actions.
+
+        Raises PluginError. Cancelling may leave some tools and actions unregistered: call it again for a new process.
+        """
         remote = self.remote
         plugin = remote.plugin
-        if hello.name is not None and hello.name != plugin.name:
-            _log.warning("the daemon %r calls itself %r; it goes on as %r", plugin.name, hello.name[:80], plugin.name)
-        implementations = remote_implementations(plugin.name, hello.hooks)
+        if result.name is not None and result.name != plugin.name:
+            _log.warning("the daemon %r calls itself %r; it goes on as %r", plugin.name, result.name[:80], plugin.name)
+        implementations = remote_implementations(plugin.name, result.hooks)
         if remote.is_declared:
             for hook in implementations:
                 check_declared(plugin.name, HOOKS[hook], remote.record.manifest)
-            for kind, offered in (("tool", hello.tools), ("action", hello.actions)):
+            for kind, offered in (("tool", result.tools), ("action", result.actions)):
                 check_offered(plugin.name, kind, offered, remote.record.manifest)
         check_required(plugin.name, plugin.options.required, implementations, "answer")
         plugin.implementations = implementations
         plugin.instance = remote.daemon
-        plugin.version = hello.version or plugin.version
-        self.wanted = hello.events
+        plugin.version = result.version or plugin.version
+        self.wanted = result.events
         remote.update_observers()
         remote.services.replan()
-        await self._register_contributions(hello)
+        await self._register_contributions(result)
 
-    async def _register_contributions(self, hello: InitializeResult) -> None:
-        offered = {("tool", offer.name): offer for offer in hello.tools}
-        offered |= {("action", offer.name): offer for offer in hello.actions}
+    async def _register_contributions(self, result: InitializeResult) -> None:
+        offered = {("tool", offer.name): offer for offer in result.tools}
+        offered |= {("action", offer.name): offer for offer in result.actions}
         for (kind, name), old in list(self._tools.items()):
             if offered.get((kind, name)) != old:
                 del self._tools[kind, name]
@@ -149,15 +151,15 @@ class DaemonOffers:
                 self._tools[kind, name] = offer
 
     def forget(self) -> None:
-        """Forget what was offered: the plugin was stopped, and its tools are gone."""
+        """Forget what was registered: it was removed otherwise."""
         self._tools.clear()
 
 
 def new_remote(
     plugin: Plugin, record: PluginRecord, bus: PluginMessageBus, services: DaemonServices, *, is_declared: bool
 ) -> RemotePlugin:
-    """Return what a plugin needs to run outside; nothing of it runs yet."""
-    lane = DaemonLane(plugin.name, Observers(types=frozenset()))
+    """Return what a plugin needs to run in a process; nothing of it runs yet."""
+    lane = RemoteLane(plugin.name, Observers(types=frozenset()))
     if record.bridge is not None:
         services.activations.add(plugin.name, record.manifest.activation)
         lane.was_active = partial(services.activations.was_active, plugin.name)

@@ -1,7 +1,7 @@
 """Daemons that listen on a Unix socket: how their process is started and spoken with.
 
-They hear events and answer calls of their own methods; who wants to call the host connects to its socket. The sockets
-themselves are `host.sockets`'.
+They receive events and answer calls of their own methods; one that calls the host connects to the host's socket. The
+sockets themselves are in `host.sockets`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ally_plugins.runtime.processes.process import Process, ProcessSpec
 from ally_plugins.wire.methods import read_params
 
 from .remote_plugin import RemotePlugin
-from .stdio import begin, last_words, make_peer
+from .stdio import new_link, prepare, stderr_tail
 from .supervisor import StartFailed
 
 if TYPE_CHECKING:
-    from .peer import Peer
+    from .stream_link import StreamLink
 
 __all__ = ["SocketOpener"]
 
@@ -43,17 +43,20 @@ class SocketOpener:
     remote: RemotePlugin
     daemon: Daemon
     run_id: str
-    """What `{session_id}` in the path becomes: this host, and no other."""
+    """Replaces `{session_id}` in the path; differs for each host."""
     _claim: SocketClaim | None = field(init=False, default=None)
     _link: SocketLink | None = field(init=False, default=None)
     _process: Process | None = field(init=False, default=None)
 
     async def launch(self) -> Process:
-        """Claim the path, which may end an orphan there, and start the process. Raises StartFailed, CannotExecute."""
+        """Claim the path, which may end an orphan there, and start the process. Raises StartFailed, CannotExecute.
+
+        Cancelling may leave the path claimed, until `release` or the next launch.
+        """
         remote = self.remote
-        daemon = await begin(remote, self.daemon)
+        daemon = await prepare(remote, self.daemon)
         path = self._path()
-        self._release()
+        self._release_claim()
         try:
             self._claim = claim = await claim_in_thread(path, remote.plugin.name)
         except (OSError, PluginError) as error:
@@ -84,14 +87,14 @@ class SocketOpener:
             raise StartFailed(f"its socket path {problem}", is_final=True)
         return path
 
-    def _release(self) -> None:
+    def _release_claim(self) -> None:
         claim, self._claim = self._claim, None
         if claim is not None:
             claim.release()
 
-    async def greet(self, process: Process, lost: Callable[[str], None]) -> Link:
-        """Wait until its socket accepts; such a daemon says nothing of itself."""
-        del lost  # a connection a message: there is none that could break
+    async def handshake(self, process: Process, lost: Callable[[str], None]) -> Link:
+        """Wait until its socket accepts; there is no `initialize`. Raises StartFailed."""
+        del lost  # each message has its own connection: there is none to lose
         link = self._link
         assert link is not None  # noqa: S101 - launched just now
         try:
@@ -104,8 +107,8 @@ class SocketOpener:
             self._claim.note_socket()
         return link
 
-    async def welcome(self, link: Link) -> None:
-        """Let it hear what it is granted; its tools stand in its manifest, and are registered already."""
+    async def accept_offers(self, link: Link) -> None:
+        """Deliver the events that it is granted; its tools are in its manifest, and registered already."""
         del link
         remote = self.remote
         remote.plugin.instance = self.daemon
@@ -113,29 +116,32 @@ class SocketOpener:
         remote.services.replan()
 
     async def ping(self, link: Link) -> None:
-        """See whether it takes a connection."""
+        """Return when it accepts a connection. Raises PluginError when it does not within its health timeout."""
         await link.request("ping", {})
 
     def has_read(self, link: Link) -> bool:
-        """Say no: it gets a connection for each message, and a health check never waits behind one."""
+        """Return false: each message has its own connection, so a health check never waits behind events."""
         del link
         return False
 
-    async def say_goodbye(self, link: Link, reason: str) -> None:
-        """Let the events that are on their way arrive; SIGTERM is all that such a daemon hears."""
+    async def request_shutdown(self, link: Link, reason: str) -> None:
+        """Wait a second at most until the events on their way are sent.
+
+        SIGTERM is the only request that it understands.
+        """
         del reason
         async with asyncio.timeout(1.0):
             await link.request("drain", {})
 
-    def ended(self) -> None:
-        """Let the path go, and take the token back."""
-        self._release()
+    def release(self) -> None:
+        """Release the path, and revoke the token."""
+        self._release_claim()
         self.remote.services.revoke_token(self.remote.plugin.name)
         self.remote.calls.link = None
 
-    def last_words(self) -> str:
+    def stderr_tail(self) -> str:
         """Return the end of what it wrote to stderr."""
-        return last_words(self.remote)
+        return stderr_tail(self.remote)
 
     # --- talking back ---
 
@@ -148,19 +154,19 @@ class SocketOpener:
         return {SOCKET_VARIABLE: path, TOKEN_VARIABLE: token}
 
     def _initialize(self, params: dict[str, Any]) -> Mapping[str, Any]:
-        """Answer the first frame; the token has been looked at."""
+        """Return the answer to the first frame, whose token was checked. Raises RefusedError."""
         read_params("initialize", params, self.remote.plugin.name)
         if self._process is None or self._process.exited.done():
             raise ValidationRefused("the process that this token was given to has ended", field="token")
         return self.remote.initialize_params()
 
-    def _connected(self) -> Peer:
+    def _connected(self) -> StreamLink:
         calls = self.remote.calls
-        peer = make_peer(self.remote, lambda _: calls.let_go(peer))
-        peer.is_strict = False
-        peer.is_greeted = True
-        calls.link = peer
-        return peer
+        link = new_link(self.remote, lambda _: calls.forget_link(link))
+        link.is_strict = False
+        link.is_initialized = True
+        calls.link = link
+        return link
 
     def _is_its(self, pid: int) -> bool:
         """Say whether a process is of the daemon's tree: of its session, or with its mark in the environment."""

@@ -1,4 +1,4 @@
-"""Which opener and restarts a daemon has: by its transport, and by the rule of another system where it has one."""
+"""Chooses the opener of a daemon by its transport, and its restart policy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["new_supervisor", "restarts_of"]
 
 
 def new_supervisor(remote: RemotePlugin, daemon: Daemon) -> Supervisor:
-    """Return the supervisor of a daemon's process, as its transport and its own rule want it."""
+    """Return a supervisor for a daemon's process, not started yet."""
     opener = cast("Opener", StdioOpener(remote, daemon))
     if daemon.transport == "socket":
         from .sockets import SocketOpener  # only where there is one
@@ -39,6 +39,6 @@ def new_supervisor(remote: RemotePlugin, daemon: Daemon) -> Supervisor:
 
 
 def restarts_of(daemon: Daemon) -> RestartPolicy:
-    """Return when a daemon that failed is started again."""
+    """Return the restart policy of a daemon: exponential, or linear where another system's rule gives delays."""
     own = daemon.restarts
     return Backoff(random.random) if own is None else LinearBackoff(own.delay, own.most)

@@ -1,7 +1,6 @@
-"""Daemons that speak over their stdin and stdout: started, greeted, and told goodbye.
+"""Daemons that speak over their stdin and stdout: launch, `initialize`, `start`, `shutdown`.
 
-The transport of most. What is said before anything else, and the words for each way in which that fails, serve the
-other transport too.
+The transport of most daemons. `prepare`, `new_link` and `stderr_tail` serve the other transport too.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from ally_plugins.wire.handshake import PROTOCOLS, check_protocol
 from ally_plugins.wire.limits import DEFAULT_LIMITS
 from ally_plugins.wire.methods import read_initialize_result
 
-from .peer import Peer
+from .stream_link import StreamLink
 from .supervisor import StartFailed
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 from .remote_plugin import RemotePlugin
 
-__all__ = ["StdioOpener", "begin", "last_words", "make_peer"]
+__all__ = ["StdioOpener", "new_link", "prepare", "stderr_tail"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -51,14 +50,14 @@ class StdioOpener:
 
     remote: RemotePlugin
     daemon: Daemon
-    _peer: Peer | None = field(init=False, default=None)
+    _link: StreamLink | None = field(init=False, default=None)
     _lost: Callable[[str], None] = field(init=False, default=lambda _: None)
 
     async def launch(self) -> Process:
         """Start the process."""
         remote = self.remote
-        daemon = await begin(remote, self.daemon)
-        peer = self._peer = make_peer(remote, self._is_lost)
+        daemon = await prepare(remote, self.daemon)
+        link = self._link = new_link(remote, self._is_lost)
         spec = ProcessSpec(
             name=remote.plugin.name,
             argv=daemon.command,
@@ -66,56 +65,56 @@ class StdioOpener:
             env=remote.environment(daemon.env),
             limits=daemon.limits,
         )
-        return await remote.services.launcher.launch(spec, lambda: peer, remote.log.write)
+        return await remote.services.launcher.launch(spec, lambda: link, remote.log.write)
 
     def _is_lost(self, reason: str) -> None:
         self._lost(reason)
 
-    async def greet(self, process: Process, lost: Callable[[str], None]) -> Link:
-        """Say `initialize`, and keep the answer for `welcome`."""
+    async def handshake(self, process: Process, lost: Callable[[str], None]) -> Link:
+        """Send `initialize`, and keep the answer for `accept_offers`. Raises StartFailed."""
         del process
-        assert self._peer is not None  # noqa: S101 - launched just now
+        assert self._link is not None  # noqa: S101 - launched just now
         self._lost = lost
-        await greet(self.remote, self._peer)
-        self._peer.is_watched = True
-        return self._peer
+        await handshake(self.remote, self._link)
+        self._link.reason_follows = True
+        return self._link
 
-    async def welcome(self, link: Link) -> None:
-        """Take on what the daemon has answered, and let it start."""
-        assert isinstance(link, Peer)  # noqa: S101 - from `greet`
-        await welcome(self.remote, link)
+    async def accept_offers(self, link: Link) -> None:
+        """Use what the daemon has answered, and let it start. Raises StartFailed."""
+        assert isinstance(link, StreamLink)  # noqa: S101 - from `handshake`
+        await accept_offers(self.remote, link)
 
     async def ping(self, link: Link) -> None:
-        """Ask whether it is there; any answer says so."""
+        """Return when it answers a `ping`, with a result or an error."""
         try:
             await link.request("ping", {})
         except RemoteError:
             return
 
     def has_read(self, link: Link) -> bool:
-        """Say whether it has read since this was asked last."""
-        return isinstance(link, Peer) and link.has_read()
+        """Say whether it has read since the last call."""
+        return isinstance(link, StreamLink) and link.has_read()
 
-    async def say_goodbye(self, link: Link, reason: str) -> None:
+    async def request_shutdown(self, link: Link, reason: str) -> None:
         """Send `shutdown`, and wait for its answer within the deadline of `ally_stop`."""
-        await say_goodbye(self.remote, link, reason)
+        await request_shutdown(self.remote, link, reason)
 
-    def ended(self) -> None:
+    def release(self) -> None:
         """Do nothing: the connection was all there was."""
 
-    def last_words(self) -> str:
+    def stderr_tail(self) -> str:
         """Return the end of what it wrote to stderr."""
-        return last_words(self.remote)
+        return stderr_tail(self.remote)
 
 
-async def begin(remote: RemotePlugin, daemon: Daemon) -> Daemon:
-    """Make ready for a new process, and return how it is started: all that it may run must be what was agreed to.
+async def prepare(remote: RemotePlugin, daemon: Daemon) -> Daemon:
+    """Check that the code is what the operator agreed to, and return how its process is started.
 
-    Raises StartFailed.
+    Raises StartFailed. Cancelling does not interrupt the check, which runs in a thread.
     """
     remote.log.end()
     remote.log.forget_tail()
-    problem = await asyncio.to_thread(remote.record.make_ready)  # it reads them all
+    problem = await asyncio.to_thread(remote.record.make_ready)  # it reads and hashes files
     if problem:
         raise StartFailed(problem, is_final=True)
     if remote.bridged is None:
@@ -126,25 +125,28 @@ async def begin(remote: RemotePlugin, daemon: Daemon) -> Daemon:
         raise StartFailed(str(error), is_final=True) from None
 
 
-def make_peer(remote: RemotePlugin, lost: Callable[[str], None]) -> Peer:
+def new_link(remote: RemotePlugin, lost: Callable[[str], None]) -> StreamLink:
     """Return a fresh connection for a daemon."""
     calls = remote.calls
-    peer = Peer(
+    link = StreamLink(
         remote.plugin.name, DEFAULT_LIMITS, on_request=calls.on_request, on_notice=calls.on_notice, on_lost=lost
     )
-    peer.on_writable = remote.notify_readable  # type: ignore[method-assign]
-    return peer
+    link.on_writable = remote.notify_readable  # type: ignore[method-assign]
+    return link
 
 
-async def greet(remote: RemotePlugin, peer: Peer) -> None:
-    """Say `initialize` and take the answer. Raises StartFailed, each kind of failure with a sentence of its own."""
+async def handshake(remote: RemotePlugin, link: StreamLink) -> None:
+    """Send `initialize` and read the answer. Raises StartFailed, each kind of failure with a sentence of its own.
+
+    Cancelling sends `$/cancel`; the process is ended by the caller.
+    """
     try:
-        answer = await peer.request("initialize", remote.initialize_params())
-        hello = read_initialize_result(answer, remote.plugin.name)
-        check_protocol(hello.protocol)
+        answer = await link.request("initialize", remote.initialize_params())
+        result = read_initialize_result(answer, remote.plugin.name)
+        check_protocol(result.protocol)
     except DaemonGone as error:
-        if (heard := _no_protocol(peer)) is not None:
-            raise StartFailed(heard, is_final=True) from None
+        if (problem := _describe_nonsense(link)) is not None:
+            raise StartFailed(problem, is_final=True) from None
         raise StartFailed(str(error)) from None
     except VersionError as error:
         raise StartFailed(f"speaks another version of the protocol: {error}", is_final=True) from None
@@ -154,46 +156,49 @@ async def greet(remote: RemotePlugin, peer: Peer) -> None:
             raise StartFailed(text, is_final=True) from None
         raise StartFailed(f"answered `initialize` with an error: {error}", is_final=True) from None
     except RemoteCrash as error:
-        text = f"could not be built: {error}{_tail(remote)}"
+        text = f"could not be built: {error}{_stderr_suffix(remote)}"
         raise StartFailed(text, is_final=True) from None
     except PluginError as error:
         raise StartFailed(str(error), is_final=True) from None
-    peer.is_strict = False
-    peer.hello = hello
+    link.is_strict = False
+    link.initialize_result = result
 
 
-def last_words(remote: RemotePlugin) -> str:
+def stderr_tail(remote: RemotePlugin) -> str:
     """Return the end of what a daemon wrote to stderr, as one line; empty when that is nothing."""
     lines = [line.strip() for line in remote.log.tail if line.strip(" ^~")]  # Python marks places below its lines
     return remote.plugin.masked(" / ".join(lines[-LAST_LINES:]))[-LAST_CHARS:]  # half a secret would not be found
 
 
-def _tail(remote: RemotePlugin) -> str:
-    words = last_words(remote)
-    return f", stderr ends: {words}" if words else ""
+def _stderr_suffix(remote: RemotePlugin) -> str:
+    tail = stderr_tail(remote)
+    return f", stderr ends: {tail}" if tail else ""
 
 
-def _no_protocol(peer: Peer) -> str | None:
-    """Return in words that it said something, and that this was no protocol."""
-    if not peer.is_nonsense:
+def _describe_nonsense(link: StreamLink) -> str | None:
+    """Return a sentence with its first line when its output was not the protocol, else None."""
+    if not link.is_nonsense:
         return None
-    said = peer.first_words.split(b"\n")[0][:80].decode("utf-8", "replace")
-    return f"spoke no protocol: its first line was {said!r}, expected an answer to `initialize`; {_PROTOCOL_HINT}"
+    line = link.first_bytes.split(b"\n")[0][:80].decode("utf-8", "replace")
+    return f"spoke no protocol: its first line was {line!r}, expected an answer to `initialize`; {_PROTOCOL_HINT}"
 
 
-async def welcome(remote: RemotePlugin, peer: Peer) -> None:
-    """Take on what the daemon has answered, and let it start. Raises StartFailed."""
-    hello: InitializeResult = peer.hello
+async def accept_offers(remote: RemotePlugin, link: StreamLink) -> None:
+    """Accept what the daemon offers, and send `start` where it has `ally_start`. Raises StartFailed.
+
+    Cancelling leaves the start to fail with the process, which the caller ends.
+    """
+    result: InitializeResult = link.initialize_result
     plugin = remote.plugin
-    peer.is_greeted = True
-    peer.go_on()
+    link.is_initialized = True
+    link.resume()
     try:
-        await remote.offers.accept(hello)
+        await remote.offers.accept(result)
         if "ally_start" in plugin.implementations:
             limit = plugin.deadline("ally_start", "start")
             try:
                 async with asyncio.timeout(limit):
-                    await peer.request("start", {})
+                    await link.request("start", {})
             except (TimeoutError, TimedOut):  # by whichever clock runs out first, the host's or the daemon's
                 raise StartFailed(f"ally_start did not return within {limit:g} s") from None
     except StartFailed:
@@ -201,13 +206,16 @@ async def welcome(remote: RemotePlugin, peer: Peer) -> None:
     except (DaemonGone, TimedOut) as error:  # the daemon's clock may run out before the host's own
         raise StartFailed(str(error)) from None
     except RemoteCrash as error:
-        raise StartFailed(f"it could not start: {error}{_tail(remote)}", is_final=True) from None
+        raise StartFailed(f"it could not start: {error}{_stderr_suffix(remote)}", is_final=True) from None
     except (PluginError, RemoteError) as error:
         raise StartFailed(f"it could not start: {error}", is_final=True) from None
 
 
-async def say_goodbye(remote: RemotePlugin, link: Link, reason: str) -> None:
-    """Send `shutdown`, and wait for its answer within the deadline of `ally_stop`; what goes wrong is logged."""
+async def request_shutdown(remote: RemotePlugin, link: Link, reason: str) -> None:
+    """Send `shutdown`, and wait for its answer within the deadline of `ally_stop`; what goes wrong is logged.
+
+    Cancelling sends `$/cancel` for it.
+    """
     remote.lane.is_ready = False
     limit = remote.plugin.deadline("ally_stop", "stop") + WIND_UP
     try:

@@ -1,7 +1,7 @@
-"""Keeps the process of one daemon running: start, health, restart, stop, and a reason in words for every change.
+"""Keeps the process of one daemon running: start, health, restart, stop, and a reason in a sentence for every change.
 
-How a process is launched and greeted is the opener's; what follows from a state is told to the plugin. One task for
-each daemon, asleep while nothing happens.
+Launching and the handshake are the opener's; each new state is set on the plugin. One task for each daemon, which
+sleeps between health checks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ally_plugins.runtime.lanes.plugin import Plugin, RunState
 from ally_plugins.runtime.lanes.requests import Crash
 from ally_plugins.runtime.processes.process import Process
 
-from .lane import DaemonLane
+from .lane import RemoteLane
 
 if TYPE_CHECKING:
     from ally_plugins.runtime.processes.process import Exit
@@ -31,10 +31,10 @@ __all__ = ["DaemonFailed", "Opener", "RestartPolicy", "StartFailed", "Supervisor
 _log: Final = logging.getLogger(__name__)
 
 EOF_GRACE: Final = 0.5
-"""Seconds that a daemon has to end by itself once its input has ended, before it is told by a signal."""
+"""Seconds that a daemon has to exit at the end of its input, before it gets SIGTERM."""
 
-LAST_WORDS: Final = 0.2
-"""Seconds that a process has to end by itself after its connection broke, so that its exit code is the reason told."""
+EXIT_DELAY: Final = 0.2
+"""Seconds that a process has to exit after its connection broke, so that its exit code becomes the reason."""
 
 
 class DaemonFailed(DaemonError):
@@ -50,36 +50,39 @@ class StartFailed(DaemonError):
 
 
 class Opener(Protocol):
-    """Knows one daemon's transport."""
+    """The transport of one daemon: what differs between stdio and sockets. Calls come in the order of the methods."""
 
     async def launch(self) -> Process:
-        """Start the process. Raises CannotExecute."""
+        """Start the process. Raises CannotExecute and StartFailed."""
         ...
 
-    async def greet(self, process: Process, lost: Callable[[str], None]) -> Link:
-        """Wait until the process is ready, and return the link to it; `lost` is told when that breaks later.
+    async def handshake(self, process: Process, lost: Callable[[str], None]) -> Link:
+        """Wait until the process is ready, and return the link to it; `lost` is called when that breaks later.
 
         Raises StartFailed. Cancelled when the process ends meanwhile, or is too slow.
         """
         ...
 
-    async def welcome(self, link: Link) -> None:
-        """Take what the daemon offers, once the lane has the link. Raises PluginError when that is not acceptable."""
+    async def accept_offers(self, link: Link) -> None:
+        """Register what the daemon offers, once the lane has the link.
+
+        Raises PluginError when that is not acceptable.
+        """
 
     async def ping(self, link: Link) -> None:
-        """Return when the daemon has answered; raises anything when it cannot."""
+        """Return when the daemon has answered; any exception means that it cannot."""
 
     def has_read(self, link: Link) -> bool:
-        """Say whether the daemon has read, since this was asked last, of what waited for it then."""
+        """Say whether the daemon has read, since the last call, of what waited for it then."""
         ...
 
-    async def say_goodbye(self, link: Link, reason: str) -> None:
-        """Ask the daemon to end, and wait until it has heard that."""
+    async def request_shutdown(self, link: Link, reason: str) -> None:
+        """Ask the daemon to end, and wait until it has acknowledged that. May raise anything."""
 
-    def ended(self) -> None:
-        """Let go of what was held for the process, which is gone."""
+    def release(self) -> None:
+        """Release what was held for the process, which has ended."""
 
-    def last_words(self) -> str:
+    def stderr_tail(self) -> str:
         """Return the end of what it wrote to stderr, as one line; empty when that is nothing."""
         ...
 
@@ -100,41 +103,47 @@ class Supervisor:
     """The supervisor of one daemon; it lives from the plugin's start to its stop, and belongs to one loop."""
 
     plugin: Plugin
-    lane: DaemonLane
+    lane: RemoteLane
     opener: Opener
     timing: Timing
     restarts: RestartPolicy
     on_running: Callable[[], None] = field(default=lambda: None)
     """Called when the daemon has become ready, after what waited for it was written."""
     on_gone: Callable[[], None] = field(default=lambda: None)
-    """Called when its process is no good any more."""
+    """Called when its process has failed or is about to be stopped."""
     process: Process | None = field(init=False, default=None)
     started: int = field(init=False, default=0)
     """How often a process was started."""
     _task: asyncio.Task[None] | None = field(init=False, default=None)
     _settled: asyncio.Event = field(init=False, factory=asyncio.Event)
-    _hurry: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _restart_now: asyncio.Event = field(init=False, factory=asyncio.Event)
     _link: Link | None = field(init=False, default=None)
-    _was_asked: bool = field(init=False, default=False)
+    _is_shutdown_requested: bool = field(init=False, default=False)
     """Whether the process that runs has been asked to end."""
     _broken: asyncio.Future[str] | None = field(init=False, default=None)
 
     async def start(self) -> None:
-        """Start the process and wait until it is ready, or the first try has failed; the plugin's state says which."""
+        """Start the process and wait until it is ready, or the first try has failed; the plugin's state says which.
+
+        Cancelling stops the waiting; the process goes on starting until `stop`.
+        """
         self._settled.clear()
-        self._hurry.clear()
+        self._restart_now.clear()
         self._task = asyncio.get_running_loop().create_task(self._supervise(), name=f"ally-daemon-{self.plugin.name}")
         await self._settled.wait()
 
     async def stop(self, reason: str) -> None:
-        """Ask the daemon to end, then end it, with everything that it has started. Never raises; safe to call twice."""
+        """Ask the daemon to end, then end it, with everything that it has started; safe to call twice.
+
+        Cancelling leaves it to the end of the host to kill the process.
+        """
         task, self._task = self._task, None
         if task is not None:
             if self.plugin.state in {RunState.RUNNING, RunState.STARTING, RunState.BACKOFF}:
                 self.plugin.set_state(RunState.STOPPING, reason)
             task.cancel()
             await asyncio.wait([task])
-        await self._end(reason, polite=True)
+        await self._end(reason, graceful=True)
 
     def restart(self, reason: str) -> None:
         """End the process and start it again at once, also out of a backoff; returns before that is done.
@@ -145,12 +154,12 @@ class Supervisor:
             return
         self.restarts.reset()
         self._settled.clear()
-        self._hurry.set()
+        self._restart_now.set()
         if self._broken is not None and not self._broken.done():
             self._broken.set_result(reason)
 
     async def settled(self) -> None:
-        """Wait until it runs, or has failed to."""
+        """Wait until it runs, or has failed to. Cancelling stops the waiting."""
         await self._settled.wait()
 
     # --- the task ---
@@ -164,10 +173,10 @@ class Supervisor:
                 if (delay := self._next_try(failure, ran_for)) is None:
                     return
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._hurry.wait(), delay)
+                    await asyncio.wait_for(self._restart_now.wait(), delay)
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # noqa: BLE001 - said to the operator; other daemons go on
+        except Exception as error:  # noqa: BLE001 - becomes the reason of the state; other daemons go on
             _log.exception("the supervisor of %r failed", self.plugin.name)
             self.plugin.set_state(
                 RunState.FAILED, f"its supervisor failed with {type(error).__name__}; this is a fault of ours"
@@ -198,53 +207,53 @@ class Supervisor:
         """Run one process from start to end; return why it failed (None: it was to restart) and how long it ran."""
         loop = asyncio.get_running_loop()
         began, ready = loop.time(), None
-        self._hurry.clear()
-        self._was_asked = False
+        self._restart_now.clear()
+        self._is_shutdown_requested = False
         self._broken = loop.create_future()
         self.plugin.set_state(RunState.STARTING, "")
         self.started += 1
         try:
             self.process = process = await self.opener.launch()
-            await self._greet(process, began)
+            await self._bring_up(process, began)
             ready = loop.time()
             self._settled.set()
             reason = await self._watch(process, began)
-            failure: PluginError | None = None if self._hurry.is_set() else DaemonFailed(reason)
+            failure: PluginError | None = None if self._restart_now.is_set() else DaemonFailed(reason)
         except CannotExecute as error:
             failure, reason = StartFailed(str(error), is_final=error.is_final), str(error)
         except PluginError as error:
             failure, reason = error, str(error)
         if failure is None:
             self.plugin.set_state(RunState.STOPPING, reason)
-        await self._end(reason, polite=failure is None)
+        await self._end(reason, graceful=failure is None)
         return failure, 0.0 if ready is None else loop.time() - ready
 
-    async def _greet(self, process: Process, began: float) -> None:
+    async def _bring_up(self, process: Process, began: float) -> None:
         """Bring a fresh process to `running`."""
-        link = await self._or_exit(process, began, self.opener.greet(process, self._lost))
+        link = await self._unless_exited(process, began, self.opener.handshake(process, self._lost))
         self._link = link
         self.lane.connect(link)
-        await self._or_exit(process, began, self.opener.welcome(link))
-        if self.plugin.state == RunState.STARTING:  # what it did meanwhile may have put it into quarantine
+        await self._unless_exited(process, began, self.opener.accept_offers(link))
+        if self.plugin.state == RunState.STARTING:  # its hooks may have put it into quarantine meanwhile
             self.plugin.set_state(RunState.RUNNING, "")
         self.lane.is_ready = True
         self.lane.wake()
         self.on_running()
 
-    async def _or_exit(self, process: Process, began: float, work: Awaitable[Any]) -> Any:
+    async def _unless_exited(self, process: Process, began: float, work: Awaitable[Any]) -> Any:
         """Wait for a step of the start, unless the process ends or takes too long."""
         task = asyncio.ensure_future(work)
         limit = self.timing.startup_timeout
         try:
             await asyncio.wait([task, process.exited], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-            if process.exited.done():  # what it said last may still be on its way
-                await asyncio.wait([task], timeout=LAST_WORDS)
-            elif not _tells_more(task):  # its connection broke first: most likely it is about to exit
-                await asyncio.wait([process.exited], timeout=LAST_WORDS if task.done() else 0)
-            if process.exited.done() and not _tells_more(task):
-                raise StartFailed(self._ended_words(process.exited.result(), began, "before it was ready"))
+            if process.exited.done():  # its last messages may still be in the pipe
+                await asyncio.wait([task], timeout=EXIT_DELAY)
+            elif not _is_conclusive(task):  # the connection broke first: most likely the process is about to exit
+                await asyncio.wait([process.exited], timeout=EXIT_DELAY if task.done() else 0)
+            if process.exited.done() and not _is_conclusive(task):
+                raise StartFailed(self._describe_exit(process.exited.result(), began, "before it was ready"))
             if not task.done():
-                raise StartFailed(f"was not ready within {limit:g} s{self._stderr()}")
+                raise StartFailed(f"was not ready within {limit:g} s{self._stderr_suffix()}")
             return task.result()
         finally:
             task.cancel()
@@ -252,30 +261,30 @@ class Supervisor:
                 await task
 
     async def _watch(self, process: Process, began: float) -> str:
-        """Wait until the process is no good any more; return why, in words."""
+        """Wait until the process exits, breaks its connection, fails its health checks or is to restart; return why."""
         assert self._broken is not None  # noqa: S101 - made at the start of this run
         health = asyncio.ensure_future(self._check_health())
         try:
             ends: list[asyncio.Future[Any]] = [process.exited, self._broken, health]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if self._broken.done() and not self._hurry.is_set():
+            if self._broken.done() and not self._restart_now.is_set():
                 if self._broken.result().startswith(BROKE_PROTOCOL):
-                    return self._broken.result() + self._stderr()
-                await asyncio.wait([process.exited], timeout=LAST_WORDS)
+                    return self._broken.result() + self._stderr_suffix()
+                await asyncio.wait([process.exited], timeout=EXIT_DELAY)
         finally:
             health.cancel()
             with suppress(asyncio.CancelledError):
                 await health
-        if self._hurry.is_set():
+        if self._restart_now.is_set():
             return self._broken.result() if self._broken.done() else "it is to start again"
         if process.exited.done():
-            return self._ended_words(process.exited.result(), began)
-        return (self._broken.result() if self._broken.done() else health.result()) + self._stderr()
+            return self._describe_exit(process.exited.result(), began)
+        return (self._broken.result() if self._broken.done() else health.result()) + self._stderr_suffix()
 
     async def _check_health(self) -> str:
-        """Ask again and again whether it answers; return in words when it does not.
+        """Ping it at intervals; return a sentence when it does not answer.
 
-        The question waits behind the events before it. So one that does not come to it, and reads on, is well.
+        A ping waits behind the events before it: a daemon that does not get to it, but reads on, is healthy.
         """
         timing, missed = self.timing, 0
         while True:
@@ -286,7 +295,7 @@ class Supervisor:
             try:
                 async with asyncio.timeout(timing.ping_timeout):
                     await self.opener.ping(link)
-            except Exception:  # noqa: BLE001 - whatever went wrong, it did not answer
+            except Exception:  # noqa: BLE001 - whatever it was, there is no answer
                 missed = 0 if self.opener.has_read(link) else missed + 1
                 if missed >= timing.ping_retries:
                     return f"did not answer {missed} health checks of {timing.ping_timeout:g} s each"
@@ -297,38 +306,38 @@ class Supervisor:
         if self._broken is not None and not self._broken.done():
             self._broken.set_result(reason)
 
-    async def _end(self, reason: str, *, polite: bool) -> None:
-        """Take the process down, and with it everything that it has started; where cancelled, `stop` does the rest."""
+    async def _end(self, reason: str, *, graceful: bool) -> None:
+        """End the process and everything that it has started; when this is cancelled, `stop` does the rest."""
         link, process = self._link, self.process
         if process is None:
             self.lane.disconnect(reason)
             return
-        is_asked = link is not None and polite and not self._was_asked and not process.exited.done()
-        if link is not None and is_asked:
-            self._was_asked = True  # who comes here again need not be as polite
+        asks_first = link is not None and graceful and not self._is_shutdown_requested and not process.exited.done()
+        if link is not None and asks_first:
+            self._is_shutdown_requested = True  # only once: `stop` may come here again after a cancelled restart
             with suppress(Exception):
-                await self.opener.say_goodbye(link, reason)
+                await self.opener.request_shutdown(link, reason)
         self.lane.disconnect(reason)
         self.on_gone()
         if link is not None:
             link.close(reason)
-        if is_asked:  # the end of its input is all that most need; SIGTERM is for the others
+        if asks_first:  # most exit at the end of their input; SIGTERM is for the others
             await asyncio.wait([process.exited], timeout=min(EOF_GRACE, self.timing.shutdown_grace))
-        await process.stop(self.timing.shutdown_grace if polite else 0.0)
+        await process.stop(self.timing.shutdown_grace if graceful else 0.0)
         self.process = self._link = None
-        self.opener.ended()
+        self.opener.release()
 
-    def _ended_words(self, end: Exit, began: float, when: str = "") -> str:
+    def _describe_exit(self, end: Exit, began: float, when: str = "") -> str:
         seconds = asyncio.get_running_loop().time() - began
-        return f"{end.words} after {seconds:.1f} s{f' {when}' if when else ''}{self._stderr()}"
+        return f"{end.words} after {seconds:.1f} s{f' {when}' if when else ''}{self._stderr_suffix()}"
 
-    def _stderr(self) -> str:
-        words = self.opener.last_words()
-        return f", stderr ends: {words}" if words else ""
+    def _stderr_suffix(self) -> str:
+        tail = self.opener.stderr_tail()
+        return f", stderr ends: {tail}" if tail else ""
 
 
-def _tells_more(task: asyncio.Future[Any]) -> bool:
-    """Say whether the outcome of a step tells more than how the process ended: it is done, or found out for good."""
+def _is_conclusive(task: asyncio.Future[Any]) -> bool:
+    """Say whether a step's outcome is a better reason than the exit code: it succeeded, or failed for good."""
     if not task.done() or task.cancelled():
         return False
     error = task.exception()

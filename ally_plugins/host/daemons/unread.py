@@ -1,4 +1,4 @@
-"""Whether a daemon reads what was written to it: the one sign of life of one that is far behind."""
+"""Whether a daemon reads what was written to it: a sign of life while it is too far behind to answer a ping."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ __all__ = ["Unread"]
 
 
 class Unread:
-    """What waits for the reader of one connection, here and (on Linux) in the kernel, compared from look to look."""
+    """What waits for the reader of one connection, here and (on Linux) in the kernel.
+
+    Each call of `has_shrunk` compares with the call before.
+    """
 
     def __init__(self) -> None:
         self._written = 0
@@ -25,10 +28,10 @@ class Unread:
         self._written += size
 
     def has_shrunk(self, transport: asyncio.Transport) -> bool:
-        """Say whether the other end has read since the last look, of what waited then; false when nothing did."""
+        """Say whether the other end has read since the last call, of what waited then; false when nothing did."""
         here, in_kernel = transport.get_write_buffer_size(), _kernel_unread(transport)
         taken = self._written - here
-        # What is handed to the kernel tells of a reader only where the kernel was full.
+        # Bytes that the kernel takes are a sign of a reader only when its buffer was full before.
         has_shrunk = (self._here > 0 and taken > self._taken) or in_kernel < self._in_kernel
         self._taken, self._here, self._in_kernel = taken, here, in_kernel
         return has_shrunk

@@ -142,11 +142,11 @@ class Feeds:
             from .inline import InlineFeed  # only where there is one
 
             return InlineFeed(plugin, lane, types, self._journal, self._reading)
-        from ally_plugins.host.daemons.lane import DaemonLane
+        from ally_plugins.host.daemons.lane import RemoteLane
 
         from .process import ProcessFeed
 
-        assert isinstance(lane, DaemonLane)  # noqa: S101 - there is no third kind
+        assert isinstance(lane, RemoteLane)  # noqa: S101 - there is no third kind
         return ProcessFeed(plugin, lane, types, self._journal, self._reading)
 
     def wake(self) -> None:

@@ -16,7 +16,7 @@ from ally_plugins.wire.limits import DEFAULT_LIMITS
 from .feed import PORTION, Feed
 
 if TYPE_CHECKING:
-    from ally_plugins.host.daemons.lane import DaemonLane
+    from ally_plugins.host.daemons.lane import RemoteLane
     from ally_plugins.journal.journal import Journal
     from ally_plugins.journal.reader import JournalReader
     from ally_plugins.runtime.lanes.link import Link
@@ -40,7 +40,7 @@ class ProcessFeed(Feed):
     """
 
     def __init__(
-        self, plugin: Plugin, lane: DaemonLane, types: Iterable[str], journal: Journal, reading: JournalReader
+        self, plugin: Plugin, lane: RemoteLane, types: Iterable[str], journal: Journal, reading: JournalReader
     ) -> None:
         super().__init__(plugin, lane, types, journal, reading)
         self._daemon: Final = lane
@@ -106,7 +106,7 @@ class ProcessFeed(Feed):
         self._flying.append((one.place, event.id))
         self._sent[one.place] = None
         self._daemon.note(event.id, Scope(name, event.session_id, event.origin, frozenset((name,)), cause=event.id))
-        self._daemon.heard(event.session_id, event.origin)
+        self._daemon.note_origin(event.session_id, event.origin)
 
     @override
     def _was_sent(self, place: Place) -> bool:

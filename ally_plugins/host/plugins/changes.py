@@ -212,11 +212,11 @@ class PluginChanges:
 
     async def _register_daemon_offers(self, plugin: Plugin, remote: RemotePlugin) -> None:
         """Register all that a daemon offered in its answer to `initialize`."""
-        hello = getattr(remote.lane.link, "hello", None)
-        if hello is not None:
+        result = getattr(remote.lane.link, "initialize_result", None)
+        if result is not None:
             self._remove_contributions(plugin.name)
             remote.offers.forget()
-            await remote.offers.accept(hello)
+            await remote.offers.accept(result)
 
 
 _OFFERED: Final = {"tool": collect_tools, "action": collect_actions}

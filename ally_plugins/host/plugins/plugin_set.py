@@ -330,9 +330,8 @@ class PluginSet:
     def _state_changed(self, plugin: Plugin) -> None:
         self.on_state(plugin)
         supervisor = plugin.supervisor
-        if (
-            plugin.state == RunState.FAILED and supervisor is not None
-        ):  # another host of the home may feed the plugin now
+        if plugin.state == RunState.FAILED and supervisor is not None:
+            # Another host of the same home may deliver the plugin's durable events now.
             self._run_in_background(self.daemon_services.stop_feed(plugin))
         if plugin.state == RunState.QUARANTINED and supervisor is not None and supervisor.process is not None:
             # Not for the supervisor's own failures, after which no process is left; what its hooks did is the reason.

@@ -59,7 +59,7 @@ def claim_socket(path: str, plugin: str, directory: Path | None = None) -> Socke
         _end_orphan(claim.read())
         _make_room(path, plugin)
     except BaseException:
-        claim.let_go()
+        claim.abandon()
         raise
     return claim
 
@@ -75,7 +75,7 @@ async def claim_in_thread(path: str, plugin: str, directory: Path | None = None)
         with handing:
             made.append(found)
             if is_unwanted:
-                found.let_go()
+                found.abandon()
         return found
 
     try:
@@ -84,7 +84,7 @@ async def claim_in_thread(path: str, plugin: str, directory: Path | None = None)
         with handing:
             is_unwanted = True
             for found in made:
-                found.let_go()
+                found.abandon()
         raise
 
 
@@ -127,9 +127,9 @@ class SocketClaim:
             found = os.lstat(self.path)
             if (found.st_dev, found.st_ino) == self._inode and _is_own_socket(found):
                 Path(self.path).unlink()
-        self.let_go()
+        self.abandon()
 
-    def let_go(self) -> None:
+    def abandon(self) -> None:
         """Let the path go and remove nothing but the claim."""
         if self.descriptor >= 0:
             with suppress(OSError):

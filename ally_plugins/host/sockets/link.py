@@ -275,10 +275,10 @@ class SocketLink:
             await asyncio.wait([self._worker])
         sent = self.counts.sent
         if sent > self._drained and self._hangs_up:
-            self._hangs_up = await self._see_hang_up()
+            self._hangs_up = await self._wait_for_hang_up()
         self._drained = max(self._drained, sent)
 
-    async def _see_hang_up(self) -> bool:
+    async def _wait_for_hang_up(self) -> bool:
         """Say whether the daemon hung up on a connection that said nothing."""
         try:
             async with asyncio.timeout(self.notification_timeout), _connection(self.path) as sock:

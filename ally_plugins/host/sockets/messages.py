@@ -26,7 +26,7 @@ MAX_VALUES: Final = 250_000
 _EVENT: Final = (
     b'{"jsonrpc":"2.0","method":"on_event","params":{"event_type":%b,"event_data":%b,"type":%b,"data":%b,%b}\n'
 )
-_LONGEST_WORD: Final = 2_000  # characters of a daemon's own error that a failed call repeats
+_LONGEST_ERROR: Final = 2_000  # characters of a daemon's own error that a failed call repeats
 _TEXTS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _SEPARATORS: Final = (b",", b"[", b"{")
 
@@ -87,7 +87,7 @@ def _failure(error: object) -> str:
     return f"failed: {quotable(text)}{f' (code {code})' if type(code) is int else ''}"
 
 
-def quotable(text: str, longest: int = _LONGEST_WORD) -> str:
+def quotable(text: str, longest: int = _LONGEST_ERROR) -> str:
     """Return a stranger's words cut, and such that a terminal only shows them."""
     return inert(shortened(text, longest), keep_lines=True)
 

@@ -197,10 +197,10 @@ class _Greeting(asyncio.Protocol):
         transport = cast("asyncio.Transport", transport)  # uvloop's transports are not derived from it
         self._transport = transport
         if not self._is_admitted(transport.get_extra_info("socket")):
-            self._turn_away()
+            self._reject()
             return
         self._server.add(self)
-        self._timer = asyncio.get_running_loop().call_later(GREETING_TIMEOUT, self._turn_away)
+        self._timer = asyncio.get_running_loop().call_later(GREETING_TIMEOUT, self._reject)
 
     def _is_admitted(self, connection: Any) -> bool:
         try:
@@ -218,10 +218,10 @@ class _Greeting(asyncio.Protocol):
         self._data += data
         end = self._data.find(b"\n", before)
         if end > _LIMITS.frame_bytes or (end < 0 and len(self._data) > _LIMITS.frame_bytes):
-            self._turn_away()
+            self._reject()
         elif end >= 0:
             self._is_over = True
-            self._greet(bytes(self._data[:end]), bytes(self._data[end + 1 :]))
+            self._check_first_frame(bytes(self._data[:end]), bytes(self._data[end + 1 :]))
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
@@ -237,7 +237,7 @@ class _Greeting(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _turn_away(self) -> None:
+    def _reject(self) -> None:
         self._server.counts.strangers += 1
         self.abort()
 
@@ -246,7 +246,7 @@ class _Greeting(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
 
-    def _greet(self, line: bytes, rest: bytes) -> None:
+    def _check_first_frame(self, line: bytes, rest: bytes) -> None:
         try:
             request = parse(line, _LIMITS)
         except Malformed as error:
@@ -267,9 +267,9 @@ class _Greeting(asyncio.Protocol):
             text = "this daemon is connected already; one connection at a time"
             self._refuse(request.id, UNAUTHORIZED, text, self._server.delay())
         else:
-            self._welcome(expected, request, rest)
+            self._accept(expected, request, rest)
 
-    def _welcome(self, expected: _Expected, request: Request, rest: bytes) -> None:
+    def _accept(self, expected: _Expected, request: Request, rest: bytes) -> None:
         try:
             check_protocol(request.params.get("protocol"))
             answer = encode_response(request.id, expected.on_initialize(request.params))
@@ -303,9 +303,11 @@ class _Greeting(asyncio.Protocol):
         if code in {NOT_INITIALIZED, INVALID_PARAMS} or number is None:
             self._server.counts.strangers += 1
         self._cancel_timer()
-        self._timer = asyncio.get_running_loop().call_later(delay, self._say, encode_error(number, code, text))
+        self._timer = asyncio.get_running_loop().call_later(
+            delay, self._send_and_close, encode_error(number, code, text)
+        )
 
-    def _say(self, line: bytes) -> None:
+    def _send_and_close(self, line: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(line)
             self._transport.close()

@@ -1,8 +1,8 @@
-"""The host's end of a daemon's connection: bytes to and from `wire.Connection`, fairly and without blocking the loop.
+"""The host's end of a stream to a daemon: bytes to and from `wire.Connection`, fairly and without blocking the loop.
 
-Events that go out in one turn of the loop are written together; a request or an answer goes out at once, and what
-follows it closely with the next turn. What comes in is taken in small portions, so that a daemon that floods the host
-takes turns with all others: while a portion waits nothing more is read, and the flood stays in the daemon's own pipe.
+Events of one turn of the loop are written together; a request or an answer is written at once, and what follows it
+closely in the next turn. What arrives is processed in small portions, so that a daemon that floods the host takes turns
+with all others: while messages wait nothing more is read, and the flood stays in the daemon's own pipe.
 """
 
 # ruff: noqa: D102 - asyncio.Protocol says what its methods are for
@@ -30,34 +30,34 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
     from ally_plugins.wire.limits import WireLimits
 
-__all__ = ["Peer"]
+__all__ = ["StreamLink"]
 
 _log: Final = logging.getLogger(__name__)
 
 PORTION: Final = 64
-"""Messages that are taken before others have their turn: some 3 ms of the busiest kind."""
+"""Messages processed before the loop has another turn: some 3 ms of the most expensive kind."""
 
 HIGH_WATER: Final = 256 * 1024
 """Bytes that may wait for a daemon that does not read, before its lane stops: a few hundred events."""
 
 LONGEST_OUT: Final = 16 * 1024 * 1024
-"""Bytes of one line to a daemon, which trusts its host: a tool's whole output may be in a question about it."""
+"""Bytes of one line to a daemon, which trusts its host: a transform carries a tool's whole output."""
 
 MOST_WAITING: Final = 8 * 1024 * 1024
-"""Bytes that may wait for a daemon before nothing more is read from it: who reads no answers asks nothing."""
+"""Bytes that may wait for a daemon; beyond that nothing is read from it, so that it makes no more answers wait."""
 
 JOINED: Final = 20e-6
-"""Seconds after a write within which what is to go out waits for more: a turn of the loop costs as much as a write."""
+"""Seconds after a write within which the next one waits for a turn: that costs as much as a write."""
 
-FIRST_WORDS: Final = 200
-"""Bytes of what a daemon said first that are kept, to show what it said instead of the protocol."""
+FIRST_BYTES: Final = 200
+"""Bytes that are kept of a daemon's first output, to show it when it is not the protocol."""
 
 
-class Peer(asyncio.Protocol):
+class StreamLink(asyncio.Protocol):
     """One connection to one daemon; it lives as long as that connection.
 
-    `on_request` starts to answer a request and returns what can be cancelled; it answers with `respond` or `fail`.
-    `on_notice` takes notifications; `on_lost` is told once, in words, why the connection is no more.
+    `on_request` starts to answer a request and returns a future to cancel that by; it answers with `respond` or `fail`.
+    `on_notice` gets notifications; `on_lost` is called once, with a sentence on why the connection ended.
     """
 
     takes_lines = True
@@ -67,15 +67,15 @@ class Peer(asyncio.Protocol):
         name: str,
         limits: WireLimits,
         *,
-        on_request: Callable[[Peer, Request], asyncio.Future[Any] | None],
-        on_notice: Callable[[Peer, Notification], None],
+        on_request: Callable[[StreamLink, Request], asyncio.Future[Any] | None],
+        on_notice: Callable[[StreamLink, Notification], None],
         on_lost: Callable[[str], None],
     ) -> None:
         self.name = name
         self.connection = Connection(limits=limits)
         self.connection.send_limit = LONGEST_OUT
-        self.first_words = b""
-        self.is_greeted = False
+        self.first_bytes = b""
+        self.is_initialized = False
         """Whether `initialize` was answered, so that the daemon may make calls."""
         self._on_request = on_request
         self._on_notice = on_notice
@@ -85,25 +85,25 @@ class Peer(asyncio.Protocol):
         self._answers: dict[int, Answer] = {}
         self._unsent: list[Answer] = []
         self._working: dict[int | str, asyncio.Future[Any]] = {}
-        self._watched: dict[int | str, Callable[[Progress], None]] = {}
+        self._progress_callbacks: dict[int | str, Callable[[Progress], None]] = {}
         self._arrived: deque[Any] = deque()
         self._is_flushing = False
         self._written_at = 0.0
         self._unread = Unread()
         self._is_paused = False
         self._is_lost = False
-        self._is_held = False
-        self._is_swamped = False
+        self._is_suspended = False
+        self._has_too_much_unread = False
         self._is_reading = True
-        self._will_take = False
-        self.hello: Any = None
-        """What the daemon answered to `initialize`."""
+        self._is_scheduled = False
+        self.initialize_result: Any = None
+        """The daemon's answer to `initialize`."""
         self.is_strict = True
-        """Whether a single line that is no message ends it: before the daemon has been greeted."""
+        """Whether one line that is no message ends the connection: until `initialize` was answered."""
         self.is_nonsense = False
-        """Whether what it said was no protocol."""
-        self.is_watched = False
-        """Whether somebody finds out why it broke and says so to `close`: until then, what is asked has no answer."""
+        """Whether its first output was not the protocol."""
+        self.reason_follows = False
+        """Whether `close` will be called with the reason of a break: pending requests are failed then, not before."""
 
     # --- asyncio.Protocol ---
 
@@ -115,34 +115,35 @@ class Peer(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if len(self.first_words) < FIRST_WORDS:
-            self.first_words += data[: FIRST_WORDS - len(self.first_words)]
+        if len(self.first_bytes) < FIRST_BYTES:
+            self.first_bytes += data[: FIRST_BYTES - len(self.first_bytes)]
         try:
             messages = self.connection.receive_data(data)
         except ProtocolError as error:
-            self._arrived.extend(error.received)  # what it said before its mistake counts
-            while self._arrived and not self._is_held:
-                self._take_one(self._arrived.popleft())
+            self._arrived.extend(error.received)  # messages before the mistake count
+            while self._arrived and not self._is_suspended:
+                self._process(self._arrived.popleft())
             self._flush()
             self.is_nonsense = True
             self.lose(f"{BROKE_PROTOCOL}: {error}")
             return
-        is_greeted = bool(messages) and self.first_words.startswith(b"{")  # its answer may be in the same portion
-        if self.is_strict and self.connection.counts.malformed and not is_greeted:
+        # The answer to `initialize` may be in these bytes, before a line that is no message.
+        is_initialized = bool(messages) and self.first_bytes.startswith(b"{")
+        if self.is_strict and self.connection.counts.malformed and not is_initialized:
             self.is_nonsense = True
             self.lose("spoke no protocol")
             return
         self._arrived.extend(messages)
-        if not self._will_take:
-            self._take()
+        if not self._is_scheduled:
+            self._process_arrived()
         self._flush()  # malformed input is answered by the connection itself
 
     @override
     def eof_received(self) -> bool:
         before = self.connection.counts.malformed
         self.connection.receive_eof()
-        if self.connection.counts.malformed > before and not self.first_words.startswith(b"{"):
-            self.is_nonsense = True  # else it was cut short by its end
+        if self.connection.counts.malformed > before and not self.first_bytes.startswith(b"{"):
+            self.is_nonsense = True  # one that begins like a message was cut short by the end of the process
         return False
 
     @override
@@ -155,12 +156,12 @@ class Peer(asyncio.Protocol):
 
     @override
     def resume_writing(self) -> None:
-        self._is_paused = self._is_swamped = False
-        self._mind_reading()
+        self._is_paused = self._has_too_much_unread = False
+        self._update_reading()
         self.on_writable()
 
     def on_writable(self) -> None:
-        """Be told that more may be written; the supervisor puts the lane's `wake` in this place."""
+        """Do nothing; its maker replaces this by what to do when more may be written."""
 
     # --- Link ---
 
@@ -170,21 +171,24 @@ class Peer(asyncio.Protocol):
         return not self._is_paused and not self._is_over
 
     def has_read(self) -> bool:
-        """Say whether the daemon has read, since this was asked last, of what waited for it then."""
+        """Say whether the daemon has read, since the last call, of what waited for it then."""
         return self._transport is not None and not self._is_over and self._unread.has_shrunk(self._transport)
 
     @property
     def _is_over(self) -> bool:
-        """Whether nothing may be sent any more: it was lost, or the other end has said its last word."""
+        """Whether nothing may be sent any more: the connection ended, or the wire closed it."""
         return self._is_lost or self.connection.is_closed
 
     def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:
-        """Send a request; the future gets its result, the error that its answer stands for, DaemonGone or NotSent."""
+        """Send a request; the future gets its result, the error in the answer, DaemonGone, or NotSent.
+
+        Cancelling the future sends `$/cancel`.
+        """
         if self._is_over:
             unsent = Answer(_nothing)
             self._unsent.append(unsent)
-            if not self.is_watched:
-                self._let_go("is gone")
+            if not self.reason_follows:
+                self._fail_unanswered("is gone")
             return unsent
         try:
             number = self.connection.request(method, params)
@@ -193,16 +197,16 @@ class Peer(asyncio.Protocol):
             refused.set_exception(NotSent(f"{method!r} was not sent to {self.name!r}: {error}", plugin=self.name))
             refused.exception()
             return refused
-        answer = self._answers[number] = Answer(partial(self._take_back, number))
+        answer = self._answers[number] = Answer(partial(self._cancel_request, number))
         self._flush_soon()
         return answer
 
-    def watch(self, future: asyncio.Future[Any], told: Callable[[Progress], None]) -> None:
-        """Let `told` hear how far the answer to a request is, until there is one."""
+    def watch(self, future: asyncio.Future[Any], on_progress: Callable[[Progress], None]) -> None:
+        """Call `on_progress` with each `$/progress` of a request, until it is answered."""
         number = next((number for number, waiting in self._answers.items() if waiting is future), None)
         if number is not None:
-            self._watched[number] = told
-            future.add_done_callback(lambda _: self._watched.pop(number, None))
+            self._progress_callbacks[number] = on_progress
+            future.add_done_callback(lambda _: self._progress_callbacks.pop(number, None))
 
     def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification."""
@@ -221,15 +225,15 @@ class Peer(asyncio.Protocol):
         raise TypeError("a peer takes lines")
 
     def close(self, reason: str = "was closed") -> None:
-        """Close the connection after what was written; what waits is told the reason."""
+        """Close the connection after what was written; pending requests get DaemonGone with the reason."""
         if self._transport is not None:
             self._flush()
             self._transport.close()
         self.lose(reason)
-        self.is_watched = False
-        self._let_go(reason)
+        self.reason_follows = False
+        self._fail_unanswered(reason)
 
-    # --- what whoever answers calls ---
+    # --- answering ---
 
     def respond(self, number: int | str, result: Any) -> None:
         """Answer a request."""
@@ -246,13 +250,16 @@ class Peer(asyncio.Protocol):
             self._flush_soon()
 
     def lose(self, reason: str) -> None:
-        """End it, whoever noticed: all that waits is told, and `on_lost` hears the reason, once."""
+        """End the connection: pending requests get DaemonGone, and `on_lost` the reason, once.
+
+        While `reason_follows`, the requests are left to `close`.
+        """
         if self._is_lost:
             return
         self._is_lost = True
         self._arrived.clear()
-        if not self.is_watched:
-            self._let_go(reason)
+        if not self.reason_follows:
+            self._fail_unanswered(reason)
         for work in self._working.values():
             self._loop.call_soon(work.cancel)
         self._working.clear()
@@ -260,40 +267,40 @@ class Peer(asyncio.Protocol):
             self._transport.abort() if self._is_paused else self._transport.close()
         self._on_lost(reason)
 
-    def _let_go(self, reason: str) -> None:
+    def _fail_unanswered(self, reason: str) -> None:
         waiting = [*self._answers.values(), *self._unsent]
         self._answers.clear()
         self._unsent.clear()
         for answer in waiting:
             if not answer.done():
                 answer.set_exception(DaemonGone(f"the process of {self.name!r} {reason}", plugin=self.name))
-                answer.exception()  # who asked may be gone
+                answer.exception()  # so that asyncio does not log it when nobody awaits it
                 if answer.told is not None:
-                    self._loop.call_soon(answer.told, answer)  # after all that its end means to others
+                    self._loop.call_soon(answer.told, answer)  # after the lane and the state of the plugin have changed
 
     # --- in ---
 
-    def go_on(self) -> None:
-        """Take what came after the answer to `initialize`, which waits until the answer has been taken on."""
-        self._is_held = False
-        self._take()
+    def resume(self) -> None:
+        """Process the messages after the answer to `initialize`, which wait until that has been accepted."""
+        self._is_suspended = False
+        self._process_arrived()
 
-    def _take(self) -> None:
-        self._will_take = False
+    def _process_arrived(self) -> None:
+        self._is_scheduled = False
         arrived = self._arrived
         for _ in range(min(PORTION, len(arrived))):
-            if self._is_held or not arrived:  # lost meanwhile, which empties it
+            if self._is_suspended or not arrived:  # `lose` empties it
                 break
-            self._take_one(arrived.popleft())
-        if arrived and not self._is_held:
-            self._will_take = True
-            self._loop.call_soon(self._take)
-        self._mind_reading()
+            self._process(arrived.popleft())
+        if arrived and not self._is_suspended:
+            self._is_scheduled = True
+            self._loop.call_soon(self._process_arrived)
+        self._update_reading()
 
-    def _mind_reading(self) -> None:
-        """Read only when all that came has been taken, and the answers to it are read."""
+    def _update_reading(self) -> None:
+        """Read only while no message waits here and the daemon reads its answers."""
         transport = self._transport
-        is_wanted = not self._arrived and not self._is_swamped
+        is_wanted = not self._arrived and not self._has_too_much_unread
         if is_wanted is self._is_reading or transport is None or self._is_lost or transport.is_closing():
             return
         self._is_reading = is_wanted
@@ -302,43 +309,43 @@ class Peer(asyncio.Protocol):
         else:
             transport.pause_reading()
 
-    def _take_one(self, message: Any) -> None:
+    def _process(self, message: Any) -> None:
         try:
-            self._sort(message)
-        except Exception:  # noqa: BLE001 - logged; one message must not end the connection
-            _log.exception("a message of the daemon %r could not be taken", self.name)
+            self._dispatch(message)
+        except Exception:  # noqa: BLE001 - logged; a bug with one message must not end the connection
+            _log.exception("a message of the daemon %r could not be processed", self.name)
 
-    def _sort(self, message: Any) -> None:
+    def _dispatch(self, message: Any) -> None:
         cls = message.__class__
         if cls is Request:
             work = self._on_request(self, message)
             if work is not None and not work.done():
                 self._working[message.id] = work
         elif cls is Response or cls is ErrorResponse:
-            self._take_answer(message)
+            self._settle(message)
         elif cls is Notification:
             self._on_notice(self, message)
         elif cls is Cancel:
             if (work := self._working.pop(message.id, None)) is not None:
-                self._loop.call_soon(work.cancel)  # not before its first step, or it could not count itself out
-        elif cls is Progress and (told := self._watched.get(message.id)) is not None:
-            told(message)
+                self._loop.call_soon(work.cancel)  # after its first step, so that its `finally` runs and counts it out
+        elif cls is Progress and (on_progress := self._progress_callbacks.get(message.id)) is not None:
+            on_progress(message)
 
-    def _take_answer(self, message: Response | ErrorResponse) -> None:
+    def _settle(self, message: Response | ErrorResponse) -> None:
         answer = self._answers.pop(message.id, None)
-        self._is_held = self._is_held or message.method == "initialize"
+        self._is_suspended = self._is_suspended or message.method == "initialize"
         if answer is None or answer.done():
             return
         if isinstance(message, Response):
             answer.set_result(message.result)
         else:
             answer.set_exception(self._error_of(message))
-            answer.exception()  # who asked may be gone
+            answer.exception()  # as above: nobody may await it
         if answer.told is not None:
             answer.told(answer)
 
     def _error_of(self, message: ErrorResponse) -> AllyError:
-        """Return what an error stands for; what a daemon's code raised by itself is only named."""
+        """Return the exception for an error answer; of an error in the daemon's code only the type is shown."""
         if message.code != INTERNAL_ERROR:
             return read_error(message.code, message.message, message.data)
         kind = message.data.get("type") if isinstance(message.data, dict) else None
@@ -346,7 +353,7 @@ class Peer(asyncio.Protocol):
         text = f"{what} in its {message.method}; the traceback is in `ally-plugins logs {self.name}`"
         return RemoteCrash(text, plugin=self.name)
 
-    def _take_back(self, number: int) -> None:
+    def _cancel_request(self, number: int) -> None:
         if self._answers.pop(number, None) is not None and not self._is_lost:
             self.connection.cancel(number)
             self._schedule_flush()
@@ -375,9 +382,9 @@ class Peer(asyncio.Protocol):
             self._unread.wrote(len(data))
             self._written_at = time.monotonic()
             if self._is_paused and transport.get_write_buffer_size() > MOST_WAITING:
-                self._is_swamped = True
-                self._mind_reading()
+                self._has_too_much_unread = True
+                self._update_reading()
 
 
 def _nothing() -> None:
-    """Take back what was never sent."""
+    """Do nothing: the request was never sent."""
