@@ -185,9 +185,8 @@ class RemoteLane:
         request.future.add_done_callback(partial(self._forget_question, question))
         if function is not None and not isinstance(function, RemoteHook):
             self._answer_in_host(question, function)
-        elif (
-            function is not None and self.link is None and self._end_reason
-        ):  # the state of its plugin changes in a moment
+        elif function is not None and self.link is None and self._end_reason:
+            # The process has just ended; its plugin's state, which the dispatcher looks at first, is about to change.
             request.settle(error=DaemonGone(self._end_reason, plugin=self.plugin))
         else:
             self._unsent.append(question)
