@@ -1,7 +1,7 @@
 """A plugin framework for LLM-agent hosts: everything public, loaded when it is first used.
 
-`import ally_plugins` is cheap on purpose (PEP 562): a plugin that needs three names pays for three. What a name is, is
-said to type checkers by `__init__.pyi`.
+`import ally_plugins` is cheap on purpose (PEP 562): a plugin that needs three names pays for three. Type checkers read
+`__init__.pyi` instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def lazy_exports(
     """Return `__getattr__`, `__dir__` and `__all__` of a package whose names are imported when they are first used.
 
     `homes` has the names by the module that defines them, which is named relative to the package. Here and not in a
-    room of its own, since `import ally_plugins.daemon` is every daemon's start and a module more is time.
+    module of its own, since `import ally_plugins.daemon` is every daemon's start and a module more is time.
     """
     home_of = {name: module for module, names in homes.items() for name in names.split()}
     namespace = vars(import_module(package))  # which is being imported: it is in sys.modules

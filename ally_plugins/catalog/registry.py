@@ -1,7 +1,7 @@
 """What is installed, joined with what the operator agreed to; and the changes that an operator makes to that.
 
 Every change is made under the home's lock, is on disk when its method returns, and is returned as a value for the
-audit. What follows from the facts is decided in `records`; printing and asking is left to the command line.
+audit. What follows from the facts is decided in `decide`; printing and prompting is left to the command line.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ally_plugins.contract.wording import describe, nearest, suggest
 from ally_plugins.policy.permissions import GrantSet
 
 from .decide.placement import place
-from .decide.plan import Plan, asked_for, choice, is_for_review, shown, usual_grants
+from .decide.plan import Plan, agreed_facts, default_grants, is_for_review, requested_grant, source_keys
 from .decide.record import PluginRecord
 from .decide.state import judge
-from .discovery.choosing import Chosen, choose
-from .discovery.finding import find_plugins
+from .discovery.configured_sources import ChosenSource, choose
+from .discovery.plugin_search import find_plugins
 from .discovery.source import Search
 from .environments.build import chosen_interpreter
-from .gather import Gathered, Settled, emptied, gather, read_settled
 from .home.config import PluginConfig, edit_config
 from .home.consent import Agreement, listing_of, write_consent
 from .home.quarantine import read_quarantine, set_quarantine
 from .home.secret_store import SecretStore
-from .load_class import load_class
+from .plugin_class import load_class
+from .plugin_facts import Gathered, Settled, emptied_config_error, gather, read_settled
 
 if TYPE_CHECKING:
     from ally_plugins.contract.settings import Setting
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from .home.config import Placement
     from .home.folder import Home
 
-__all__ = ["PLUGINS_VARIABLE", "Change", "Plan", "PluginRecord", "Registry", "load_class"]
+__all__ = ["PLUGINS_VARIABLE", "OperatorChange", "Plan", "PluginRecord", "Registry", "load_class"]
 
 PLUGINS_VARIABLE: Final = "ALLY_PLUGINS"
 
@@ -53,8 +53,8 @@ _SHADOWED: Final = {info.topic: info.name for info in HOOKS.values() if info.top
 
 
 @frozen(kw_only=True)
-class Change:
-    """What a command has changed, ready for the audit: never with a secret in it.
+class OperatorChange:
+    """What an operator has changed, ready for the audit: never with a secret in it.
 
     `kind` is enable, disable, grant, revoke, shadow, setting, place, quarantine, release or forget.
     """
@@ -69,7 +69,7 @@ class Registry:
 
     `only` is ALLY_PLUGINS unless given: None for all, or the names that may be loaded. `now` gives Unix seconds. `find`
     stands in for the sources that config.toml names. With `remembers`, what is installed may come from the cache in the
-    home, which daemons can write: to be looked at only, since whoever runs what is found looks again (some 20 ms).
+    home. Daemons can write that, so it is only for showing: a host that runs what is found searches again (some 20 ms).
     """
 
     def __init__(
@@ -91,28 +91,30 @@ class Registry:
         """What `load` found wrong that is not about one plugin; one line each."""
 
     def load(self) -> tuple[PluginRecord, ...]:
-        """Return every plugin that is installed or enabled, by name. Raises ConsentError, see `read_consent`.
+        """Return every plugin that is installed or enabled, by name. Sets `problems`.
 
-        Where a folder and a package have one name there are two records of it; the one that counts comes first, and
-        the other one is never enabled. Raises ConfigError when config.toml is wrong, also for one that says nothing of
-        a plugin that was agreed to: it was emptied or cut off, and a gate may be gone with it.
+        Where a folder and a package have one name there are two records of it; the chosen one comes first, and the
+        other one is never enabled. Raises ConsentError as `read_consent` does, and ConfigError when config.toml is
+        wrong, or does not mention a plugin that was agreed to: it was emptied or cut off, and a gate may be gone with
+        it. Blocks on files, as every method does: not for the event loop's thread.
         """
         gathered = self._gather(read_settled(self.home))
         if gathered.unanswered:
-            raise emptied(self.home, gathered.unanswered)
-        known = {fact.name for fact in gathered.facts}
-        unknown = sorted((self._only or frozenset()) - known)
-        self.problems = (*gathered.problems, *(_unknown_in_variable(name, known) for name in unknown))
+            raise emptied_config_error(self.home, gathered.unanswered)
+        names = {fact.name for fact in gathered.facts}
+        unknown = sorted((self._only or frozenset()) - names)
+        self.problems = (*gathered.problems, *(_unknown_in_variable(name, names) for name in unknown))
         return self._judged(gathered)
 
     def load_one(self, name: str) -> PluginRecord | None:
-        """Return the plugin of this name that counts, None when it is neither installed nor enabled.
+        """Return the chosen plugin of this name, None when it is neither installed nor enabled.
 
-        No other plugin is looked at; raises what `load` does for the two files of the operator, and for this plugin.
+        Other plugins are not read, which makes it cheap. Raises as `load`, for an agreement that config.toml does not
+        mention only where it is this plugin's.
         """
         gathered = self._gather(read_settled(self.home), name)
         if gathered.unanswered:
-            raise emptied(self.home, gathered.unanswered)
+            raise emptied_config_error(self.home, gathered.unanswered)
         return next(iter(self._judged(gathered)), None)
 
     def _gather(self, settled: Settled, about: str | None = None) -> Gathered:
@@ -126,8 +128,8 @@ class Registry:
     def get(self, name: str) -> PluginRecord:
         """Return one plugin. Raises ConfigError, which names the nearest one, when there is no such plugin.
 
-        `folder:NAME` and `package:NAME` say which one is meant; a bare name is the one that counts. Nothing of an
-        emptied config.toml is enabled: this is for the commands that mend it.
+        `folder:NAME` and `package:NAME` choose among several of one name; a bare name is the chosen one. Unlike `load`
+        it works with an emptied config.toml, in which nothing is enabled: the commands that mend it need that.
         """
         return self._get(read_settled(self.home), name)
 
@@ -136,27 +138,30 @@ class Registry:
         for record in self._named(settled, bare):
             if not colon or record.origin == origin:
                 return record
-        known = tuple(fact.label or fact.name for fact in self._gather(settled).facts)
-        raise ConfigError(f"no plugin {describe(name)} is installed, {suggest(name, known)}", path=name)
+        names = tuple(fact.label or fact.name for fact in self._gather(settled).facts)
+        raise ConfigError(f"no plugin {describe(name)} is installed, {suggest(name, names)}", path=name)
 
     def _named(self, settled: Settled, name: str) -> tuple[PluginRecord, ...]:
-        """Return the plugins of this name, the one that counts first."""
+        """Return the plugins of this name, the chosen one first."""
         return self._judged(self._gather(settled, name))
 
-    def meant(self, name: str) -> str:
-        """Return whom `enable NAME` means: of several with one name, the one that is listed by it alone."""
+    def qualified_name(self, name: str) -> str:
+        """Return the name that `enable NAME` is about: of several plugins with one name, the one listed by it alone."""
         found = [record for record in self._named(read_settled(self.home), name) if record.origin is not None]
         usual = next((record.origin for record in found if record.label == name), None)
         return f"{usual}:{name}" if usual is not None and len(found) > 1 else name
 
     def review(self) -> tuple[PluginRecord, ...]:
-        """Return the plugins that the operator should look at: new ones, larger requests, changed code, quarantine."""
+        """Return the plugins that the operator should look at: new ones, larger requests, changed code, quarantine.
+
+        Raises as `load`.
+        """
         return tuple(record for record in self.load() if is_for_review(record))
 
-    def _discover(self, sources: tuple[Chosen, ...], about: str | None) -> Discovery:
+    def _discover(self, sources: tuple[ChosenSource, ...], about: str | None) -> Discovery:
         cache_dir = None
         if self._remembers:
-            with suppress(ConfigError):  # a home that cannot be written still can be looked at
+            with suppress(ConfigError):  # a home that cannot be written can still be read
                 self.home.prepare()
             cache_dir = self.home.run_dir
         return find_plugins(sources, Search(home=self.home.path, about=about, cache_dir=cache_dir))
@@ -167,29 +172,30 @@ class Registry:
         """Return what enabling would agree to and grant.
 
         With `only`, it grants just those. Without, it grants everything to a new plugin; to one that was agreed to
-        before, what it has and what it newly asks for; to one that config.toml grants something by hand, that.
-        Raises ConsentError for what the plugin does not ask for, and for a plugin that cannot be loaded.
+        before, what it has and what it newly requests; to one that config.toml grants something by hand, that. Show
+        the plan to the operator, then give it to `enable`. Raises ConfigError for an unknown plugin, and ConsentError
+        for what the plugin does not request or for a plugin that cannot be loaded.
         """
         record = self.get(name)
         if record.state in ("broken", "not installed") or (record.found is not None and record.found.problem):
             reason = record.found.problem if record.found is not None else ""
             raise ConsentError(f"{name!r} cannot be enabled: {reason or record.reason}")
         if only is None:
-            return Plan(record=record, grants=usual_grants(record))
-        return Plan(record=record, grants=GrantSet.of(asked_for(record, text) for text in only))
+            return Plan(record=record, grants=default_grants(record))
+        return Plan(record=record, grants=GrantSet.of(requested_grant(record, text) for text in only))
 
-    def enable(self, plan: Plan, by: str = "person") -> Change:
-        """Agree to a plan. Raises ConsentError when the plugin is not any more what the plan shows."""
+    def enable(self, plan: Plan, by: str = "person") -> OperatorChange:
+        """Agree to a plan; `by` is who agreed, for the audit. Raises ConsentError when the plugin has changed since."""
         name, label = plan.record.name, plan.record.label
         with self.home.locked():
             settled = read_settled(self.home)
             record = self._get(settled, f"{plan.record.origin}:{name}")
-            if shown(record) != shown(plan.record):
+            if agreed_facts(record) != agreed_facts(plan.record):
                 raise ConsentError(f"{label!r} has changed since it was shown", command=f"ally-plugins enable {label}")
             agreement = self._agreement(record, by)
             grants = {"enabled": True, "grants": list(plan.grants.texts())}
-            # First, since an agreement of which config.toml says nothing looks as if that file had been emptied.
-            edit_config(self.home, name, lambda before: grants | choice(record, before), settled.config)
+            # Before the consent: an agreement that config.toml does not mention looks as if that file had been emptied.
+            edit_config(self.home, name, lambda before: grants | source_keys(record, before), settled.config)
             write_consent(self.home, {**settled.agreements, name: agreement})
         data = {"grants": plan.grants.texts(), "requests": agreement.requests, "by": by, "code": agreement.code}
         return _change("enable", name, **data, distribution=record.distribution, version=record.version)
@@ -208,16 +214,19 @@ class Registry:
             listing=listing_of(found.files) if found is not None else (),
         )
 
-    def disable(self, name: str) -> Change:
-        """Stop loading a plugin; its grants and settings stay for the next time."""
+    def disable(self, name: str) -> OperatorChange:
+        """Stop loading a plugin; its grants and settings stay for the next time.
+
+        Raises ConfigError for an unknown plugin, and ConsentError for one of several that is not the chosen one.
+        """
         with self.home.locked():
             settled = read_settled(self.home)
-            name = self._known(settled, name)
+            name = self._own_name(settled, name)
             edit_config(self.home, name, lambda _: {"enabled": False}, settled.config)
         return _change("disable", name)
 
-    def forget(self, name: str) -> Change:
-        """Take back the agreement and the grants, so that a plugin installed again under this name is a new one."""
+    def forget(self, name: str) -> OperatorChange:
+        """Remove the agreement and the grants, so that a plugin installed again under this name is a new one."""
         with self.home.locked():
             settled = read_settled(self.home)
             write_consent(self.home, {other: kept for other, kept in settled.agreements.items() if other != name})
@@ -226,14 +235,14 @@ class Registry:
             set_quarantine(self.home, name, None, settled.names)
         return _change("forget", name)
 
-    def grant(self, name: str, text: str) -> Change:
-        """Grant one thing that the plugin asks for. Raises ConsentError when it does not, or is not agreed to yet."""
+    def grant(self, name: str, text: str) -> OperatorChange:
+        """Grant one thing. Raises ConsentError when the plugin does not request it, or when it is not agreed to yet."""
         grant = Grant.parse(text)
         with self.home.locked():
             settled = read_settled(self.home)
-            record = self._counting(settled, name)
+            record = self._chosen_record(settled, name)
             name = record.name
-            asked_for(record, text)
+            requested_grant(record, text)
             if record.agreement is None or not record.agreement.grants.covers(grant):
                 command = f"ally-plugins enable {name}"
                 raise ConsentError(f"{name!r} waits for consent; agree first: {command}", command=command)
@@ -242,11 +251,11 @@ class Registry:
                 self._write_grants(settled, name, kept | {grant})
         return _change("grant", name, grant=grant.text)
 
-    def revoke(self, name: str, text: str) -> Change:
-        """Take back a grant, or all of one kind (`add_message`). Raises ConsentError when it was not granted."""
+    def revoke(self, name: str, text: str) -> OperatorChange:
+        """Revoke a grant, or all of one kind (`add_message`). Raises ConsentError when it was not granted."""
         with self.home.locked():
             settled = read_settled(self.home)
-            name = self._known(settled, name)
+            name = self._own_name(settled, name)
             granted = settled.config.of(name).grants
             gone = {own for own in granted.grants if own.text == text or own.text.startswith(f"{text}:")}
             if not gone:
@@ -260,25 +269,28 @@ class Registry:
         texts = sorted(grant.text for grant in grants)
         edit_config(self.home, name, lambda _: {"grants": texts}, settled.config)
 
-    def shadow(self, name: str, hooks: bool | Iterable[str]) -> Change:  # noqa: FBT001  # True and False are values here
-        """Only watch a plugin's gates and transforms: all of them, none, or those named. Raises ConfigError."""
+    def shadow(self, name: str, hooks: bool | Iterable[str]) -> OperatorChange:  # noqa: FBT001  # True and False are values here
+        """Record the gates and transforms of a plugin without enforcing them: all of them, none, or those named.
+
+        Raises ConfigError for a hook that does not exist.
+        """
         value = hooks if isinstance(hooks, bool) else [_SHADOWED.get(hook, hook) for hook in hooks]
         with self.home.locked():
             settled = read_settled(self.home)
-            name = self._known(settled, name)
+            name = self._own_name(settled, name)
             edit_config(self.home, name, lambda _: {"shadow": value}, settled.config)
         return _change("shadow", name, shadow=value if isinstance(value, bool) else tuple(value))
 
     # Settings
 
-    def set_setting(self, name: str, key: str, text: str | None) -> Change:
-        """Set a setting from its text; None takes it back. Secrets go to the secret store.
+    def set_setting(self, name: str, key: str, text: str | None) -> OperatorChange:
+        """Set a setting from its text; None removes it. Secrets go to the secret store.
 
         Raises ConfigError, without the value when it is a secret, for an unknown key or a wrong value.
         """
         with self.home.locked():
             settled = read_settled(self.home)
-            record = self._counting(settled, name)
+            record = self._chosen_record(settled, name)
             name = record.name
             setting = _setting_of(record, key)
             if setting.secret:
@@ -299,7 +311,7 @@ class Registry:
 
     def place(
         self, name: str, placement: Placement, *, interpreter: str | None = None, environment: str | None = None
-    ) -> Change:
+    ) -> OperatorChange:
         """Settle where a plugin runs, and in a process with which Python: the host's unless one is named.
 
         Raises ConsentError for what the plugin cannot, ConfigError for a Python or an environment that is not there.
@@ -309,7 +321,7 @@ class Registry:
         config = PluginConfig(placement=placement, interpreter=interpreter or "", environment=environment or "")
         with self.home.locked():
             settled = read_settled(self.home)
-            record = self._counting(settled, name)
+            record = self._chosen_record(settled, name)
             name = record.name
             if record.found is None or record.found.problem is not None:
                 raise ConsentError(f"{name!r} cannot be placed: {record.reason}")
@@ -323,29 +335,32 @@ class Registry:
 
     # Quarantine
 
-    def quarantine(self, name: str, reason: str) -> Change:
-        """Keep a plugin from being loaded until it is released; for the host, after too many failures."""
+    def quarantine(self, name: str, reason: str) -> OperatorChange:
+        """Keep a plugin from being loaded until it is released; for the host, after too many failures.
+
+        Raises ConfigError when that cannot be written.
+        """
         with self.home.locked():
             set_quarantine(self.home, name, reason, read_settled(self.home).names)
         return _change("quarantine", name, reason=reason)
 
-    def release(self, name: str) -> Change:
+    def release(self, name: str) -> OperatorChange:
         """Let a quarantined plugin be loaded again. Raises ConsentError when it is not quarantined."""
         with self.home.locked():
-            stopped, known = read_quarantine(self.home), read_settled(self.home).names
-            if stopped.of(name) is None or (stopped.damage and name not in known):
+            stopped, names = read_quarantine(self.home), read_settled(self.home).names
+            if stopped.of(name) is None or (stopped.damage and name not in names):
                 raise ConsentError(f"{describe(name)} is not in quarantine")
-            set_quarantine(self.home, name, None, known)
+            set_quarantine(self.home, name, None, names)
         return _change("release", name)
 
-    def _known(self, settled: Settled, name: str) -> str:
-        """Return the plugin's own name. Raises ConsentError for one that is not the one of its name that counts."""
+    def _own_name(self, settled: Settled, name: str) -> str:
+        """Return the plugin's name without its origin. Raises ConsentError when it is not the chosen one of it."""
         if ":" not in name and name in settled.names:
             return name
-        return self._counting(settled, name).name
+        return self._chosen_record(settled, name).name
 
-    def _counting(self, settled: Settled, name: str) -> PluginRecord:
-        """Return the plugin that is meant. Raises ConsentError when another one of its name is the one that counts."""
+    def _chosen_record(self, settled: Settled, name: str) -> PluginRecord:
+        """Return the plugin of a label. Raises ConsentError when another one of its name is the chosen one."""
         record = self._get(settled, name)
         if record.is_set_aside:
             raise ConsentError(f"{name!r} is not the one that counts: {record.reason}")
@@ -359,8 +374,8 @@ def _only_from_environment() -> frozenset[str] | None:
     return frozenset() if given == "none" else frozenset(name.strip() for name in given.split(",") if name.strip())
 
 
-def _unknown_in_variable(name: str, known: set[str]) -> str:
-    close = nearest(name, known)
+def _unknown_in_variable(name: str, names: set[str]) -> str:
+    close = nearest(name, names)
     hint = f", did you mean {close!r}?" if close else ""
     return f"{PLUGINS_VARIABLE} names {describe(name)}, which is not installed{hint}"
 
@@ -382,5 +397,5 @@ def _parsed(name: str, setting: Setting, text: str) -> Any:
         raise ConfigError(f"{path}: {error}: {command}", path=path) from None
 
 
-def _change(kind: str, plugin: str, **data: Any) -> Change:
-    return Change(kind=kind, plugin=plugin, data=FrozenDict(data))
+def _change(kind: str, plugin: str, **data: Any) -> OperatorChange:
+    return OperatorChange(kind=kind, plugin=plugin, data=FrozenDict(data))

@@ -14,7 +14,7 @@ from ally_plugins.catalog.discovery.packages import discover
 from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.catalog.home.files import locate
 from ally_plugins.catalog.home.setting_values import resolve_settings
-from ally_plugins.catalog.load_class import load_class
+from ally_plugins.catalog.plugin_class import load_class
 from ally_plugins.contract.handle import Ally
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.values.errors import ConfigError, ManifestError, PluginLoadError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.catalog.discovery import choosing
+from ally_plugins.catalog.discovery import configured_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,14 +39,14 @@ class Words(Source):
 @pytest.fixture
 def named(operator: Operator) -> Iterator[Operator]:
     """Return an operator who has named a source of another distribution beside ours."""
-    choosing._imported.cache_clear()
+    configured_sources._imported.cache_clear()
     operator.write("words_source.py", SOURCE)
     operator.write("words-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: words\nVersion: 1\n")
     operator.write("words-1.dist-info/entry_points.txt", "[ally.sources]\nwords = words_source:Words\n")
     operator.home.prepare()
     operator.home.config_file.write_text('sources = ["packages", "folders", "code_ally", "words"]\n')
     yield operator
-    choosing._imported.cache_clear()
+    configured_sources._imported.cache_clear()
     sys.modules.pop("words_source", None)
 
 

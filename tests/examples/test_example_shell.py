@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.bridges.code_ally.manifest import read_legacy
+from ally_plugins.bridges.code_ally.manifest import read_plugin_json
 from ally_plugins.bridges.code_ally.results import executable_result
 from ally_plugins.contract.programs import Ran
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it is a shell s
 
 def _run(examples: Path, arguments: dict[str, Any]) -> Any:
     folder = examples / "shell_tool"
-    (tool,) = read_legacy((folder / "plugin.json").read_bytes(), str(folder)).tools
+    (tool,) = read_plugin_json((folder / "plugin.json").read_bytes(), str(folder)).tools
     done = subprocess.run(
         [tool.command, *tool.args],
         input=json.dumps(arguments).encode() + b"\n",

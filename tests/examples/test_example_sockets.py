@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.bridges.code_ally.manifest import read_legacy
+from ally_plugins.bridges.code_ally.manifest import read_plugin_json
 from ally_plugins.contract.values.events import AgentStart, Event, ToolCallEnd, ToolCallStart, stamp
 from ally_plugins.host.sockets.messages import call_message, event_message, read_answer
 from ally_plugins.wire.samples import SAMPLES
@@ -47,7 +47,7 @@ def _stamped(event: Event, seq: int = 1) -> bytes:
 
 @pytest.mark.parametrize("name", ["socket_counter", "socket_talkback", "shell_tool"])
 def test_the_manifest_is_taken_without_a_warning(examples: Path, name: str) -> None:
-    plugin = read_legacy((examples / name / "plugin.json").read_bytes(), str(examples / name))
+    plugin = read_plugin_json((examples / name / "plugin.json").read_bytes(), str(examples / name))
     assert plugin.name == name
     assert plugin.warnings == ()
     assert plugin.talks_back() is (name == "socket_talkback")

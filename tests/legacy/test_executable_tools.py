@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.bridges.code_ally.plugin import LegacyTool
+from ally_plugins.bridges.code_ally.plugin import CodeAllyTool
 from ally_plugins.bridges.code_ally.programs import Programs
 from ally_plugins.bridges.code_ally.results import executable_result
 from ally_plugins.contract.programs import Program, Ran
@@ -30,7 +30,7 @@ def run_tool(tmp_path: Path) -> Callable[..., ToolResult]:
     def run(code: str, arguments: dict[str, Any] | None = None, **more: Any) -> ToolResult:
         (tmp_path / "tool.py").write_text(code)
         env = more.pop("env", {})
-        tool = LegacyTool(
+        tool = CodeAllyTool(
             kind="executable",
             name="it",
             **{"command": "python3", "args": ("-I", "-S", "tool.py"), "timeout": 60.0, **more},

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.bridges.code_ally.installs import downloads, find_installed, install, plan_install
-from ally_plugins.bridges.code_ally.manifest import read_legacy
+from ally_plugins.bridges.code_ally.installs import downloads, find_dependencies, install, plan_install
+from ally_plugins.bridges.code_ally.manifest import read_plugin_json
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.contract.values.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ally_plugins.bridges.code_ally.manifest import LegacyPlugin
+    from ally_plugins.bridges.code_ally.manifest import CodeAllyPlugin
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Code-Ally's commands are those of a shell")
 
@@ -28,16 +28,16 @@ def state(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def plugin(tmp_path: Path) -> Callable[..., LegacyPlugin]:
+def plugin(tmp_path: Path) -> Callable[..., CodeAllyPlugin]:
     """Return what makes a plugin's folder and reads its manifest."""
     folder = tmp_path / "it"
     folder.mkdir()
 
-    def make(files: dict[str, str] | None = None, **more: Any) -> LegacyPlugin:
+    def make(files: dict[str, str] | None = None, **more: Any) -> CodeAllyPlugin:
         for name, content in (files or {}).items():
             (folder / name).write_text(content)
         table = {"name": "it", "version": "1", "tools": [{"name": "t", "command": "python3"}], **more}
-        return read_legacy(json.dumps(table).encode(), str(folder))
+        return read_plugin_json(json.dumps(table).encode(), str(folder))
 
     return make
 
@@ -62,7 +62,7 @@ def build_wheel(directory, *_):
 
 
 def test_a_plugin_without_dependencies_or_runtime_has_nothing_to_install(
-    state: Home, plugin: Callable[..., LegacyPlugin]
+    state: Home, plugin: Callable[..., CodeAllyPlugin]
 ) -> None:
     for bare in (plugin(), plugin(runtime="python3"), plugin(dependencies={"file": "x.txt"})):
         assert downloads(bare) == ()
@@ -71,7 +71,7 @@ def test_a_plugin_without_dependencies_or_runtime_has_nothing_to_install(
         assert (found.python, found.node_path, found.problem) == ("", "", "")
 
 
-def test_what_would_be_run_and_from_which_lines_is_told_whole(plugin: Callable[..., LegacyPlugin]) -> None:
+def test_what_would_be_run_and_from_which_lines_is_told_whole(plugin: Callable[..., CodeAllyPlugin]) -> None:
     long = "package==1 --hash=sha256:" + "0" * 3000
     it = plugin({"requirements.txt": f"{long}\n\n-e .\n"}, runtime="python3", dependencies={"file": "requirements.txt"})
     assert downloads(it) == (
@@ -87,20 +87,24 @@ def test_what_would_be_run_and_from_which_lines_is_told_whole(plugin: Callable[.
     assert downloads(node)[1] == "npm install --prefix ENVIRONMENT"
 
 
-def test_a_dependency_file_that_is_not_there_is_named(state: Home, plugin: Callable[..., LegacyPlugin]) -> None:
+def test_a_dependency_file_that_is_not_there_is_named(state: Home, plugin: Callable[..., CodeAllyPlugin]) -> None:
     with pytest.raises(OperatorError, match=r"has no file 'requirements\.txt'"):
         plan_install(state, plugin(runtime="python3", dependencies={"file": "requirements.txt"}))
 
 
-def test_until_it_is_installed_the_problem_names_the_command(state: Home, plugin: Callable[..., LegacyPlugin]) -> None:
+def test_until_it_is_installed_the_problem_names_the_command(
+    state: Home, plugin: Callable[..., CodeAllyPlugin]
+) -> None:
     it = plugin({"r.txt": ""}, runtime="python3", dependencies={"file": "r.txt"})
-    assert find_installed(state, it).problem == (
+    assert find_dependencies(state, it).problem == (
         "its dependencies are not installed; to install them: ally-plugins env it"
     )
 
 
 @pytest.mark.slow
-def test_an_own_command_finds_the_environments_pip_and_python(state: Home, plugin: Callable[..., LegacyPlugin]) -> None:
+def test_an_own_command_finds_the_environments_pip_and_python(
+    state: Home, plugin: Callable[..., CodeAllyPlugin]
+) -> None:
     command = "pip install --no-index --no-build-isolation . && python3 -c 'import greeter; print(greeter.WORD)'"
     it = plugin(PROJECT, runtime="python3", dependencies={"file": "pyproject.toml", "install_command": command})
     lines: list[str] = []
@@ -121,7 +125,7 @@ def test_an_own_command_finds_the_environments_pip_and_python(state: Home, plugi
 
 @pytest.mark.slow
 def test_a_requirements_file_is_installed_once_until_it_changes(
-    state: Home, plugin: Callable[..., LegacyPlugin]
+    state: Home, plugin: Callable[..., CodeAllyPlugin]
 ) -> None:
     it = plugin({"r.txt": "# nothing\n"}, runtime="python3", dependencies={"file": "r.txt"})
     lines: list[str] = []
@@ -132,24 +136,24 @@ def test_a_requirements_file_is_installed_once_until_it_changes(
     assert install(state, it, lines.append) == first
     assert lines == []
     changed = plugin({"r.txt": "# nothing else\n"}, runtime="python3", dependencies={"file": "r.txt"})
-    assert "have changed since" in find_installed(state, changed).problem
+    assert "have changed since" in find_dependencies(state, changed).problem
     other = plugin(runtime="python3", dependencies={"file": "r.txt", "install_command": "true"})
-    assert "have changed since" in find_installed(state, other).problem
+    assert "have changed since" in find_dependencies(state, other).problem
 
 
 @pytest.mark.slow
 def test_an_installation_that_fails_leaves_nothing_that_counts(
-    state: Home, plugin: Callable[..., LegacyPlugin]
+    state: Home, plugin: Callable[..., CodeAllyPlugin]
 ) -> None:
     it = plugin({"r.txt": ""}, runtime="python3", dependencies={"file": "r.txt", "install_command": "exit 3"})
     with pytest.raises(OperatorError, match="exit code 3"):
         install(state, it, print)
-    assert "are not installed" in find_installed(state, it).problem
+    assert "are not installed" in find_dependencies(state, it).problem
     assert [path for path in state.envs_dir.iterdir() if not path.name.startswith(".")] == []
 
 
 def test_node_modules_are_below_the_home_and_found_by_node_path(
-    state: Home, plugin: Callable[..., LegacyPlugin], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: Home, plugin: Callable[..., CodeAllyPlugin], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # npm itself would ask the network: this one does what it does with `--prefix`.
     npm = tmp_path / "bin" / "npm"
@@ -171,10 +175,10 @@ def test_node_modules_are_below_the_home_and_found_by_node_path(
 
 
 @pytest.mark.parametrize("marker", [b"", b"{}", b"[]", b'{"requirements": 7}', b"garbage"])
-def test_a_damaged_marker_is_no_installation(state: Home, plugin: Callable[..., LegacyPlugin], marker: bytes) -> None:
+def test_a_damaged_marker_is_no_installation(state: Home, plugin: Callable[..., CodeAllyPlugin], marker: bytes) -> None:
     it = plugin({"r.txt": ""}, runtime="python3", dependencies={"file": "r.txt"})
     place = state.envs_dir / "it"
     place.mkdir(parents=True)
     (place / ".complete").write_bytes(marker)
-    assert find_installed(state, it).problem
+    assert find_dependencies(state, it).problem
     assert sys.executable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from ally_plugins.bridges.code_ally import limits as numbers
-from ally_plugins.bridges.code_ally.plugin import Background, Health, LegacyTool
+from ally_plugins.bridges.code_ally.plugin import CodeAllyDaemon, CodeAllyTool, Health
 from ally_plugins.catalog.environments import build as environments
 from ally_plugins.contract import process_spec as daemons
 from ally_plugins.host.daemons.starting import restarts_of
@@ -18,7 +18,7 @@ def default(function: object, name: str) -> object:
 
 
 def test_a_daemon_has_30_seconds_to_start_and_5_to_stop() -> None:
-    background = Background(command="x")
+    background = CodeAllyDaemon(command="x")
     assert (background.startup_timeout, background.grace) == (30.0, 5.0)
     assert default(SocketLink.wait_ready, "timeout") == 30.0
     assert (daemons.Timing().startup_timeout, daemons.Timing().shutdown_grace) == (30.0, 5.0)
@@ -47,7 +47,7 @@ def test_an_answer_has_10_megabytes_at_most_and_so_has_the_output_of_a_program()
 
 
 def test_a_program_has_120_seconds_and_5_more_after_sigterm() -> None:
-    assert LegacyTool(kind="executable", name="x").timeout == 120.0
+    assert CodeAllyTool(kind="executable", name="x").timeout == 120.0
     assert default(run_program, "grace") == 5.0
 
 

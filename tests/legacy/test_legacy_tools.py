@@ -4,9 +4,9 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from ally_plugins.bridges.code_ally.manifest import read_legacy
+from ally_plugins.bridges.code_ally.manifest import read_plugin_json
 from ally_plugins.bridges.code_ally.settingkeys import config_environment
-from ally_plugins.bridges.code_ally.tools import MARGIN, fill_subtext, legacy_tools
+from ally_plugins.bridges.code_ally.tools import MARGIN, fill_subtext, tool_handlers
 from ally_plugins.contract.tools.declared import make_spec
 from ally_plugins.contract.values.errors import ArgumentsError
 from ally_plugins.contract.values.frozen import FrozenDict
@@ -15,7 +15,7 @@ from ally_plugins.host.sockets.link import SocketLink
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from ally_plugins.bridges.code_ally.manifest import LegacyPlugin
+    from ally_plugins.bridges.code_ally.manifest import CodeAllyPlugin
     from ally_plugins.contract.programs import Program, Ran
     from ally_plugins.contract.values.conversation import ToolResult
 
@@ -47,17 +47,17 @@ class At:
 NOWHERE = At(None, "never started")
 
 
-def plugin_with(full: dict[str, Any], **more: Any) -> LegacyPlugin:
-    return read_legacy(json.dumps(full | more).encode(), "/plugins/it")
+def plugin_with(full: dict[str, Any], **more: Any) -> CodeAllyPlugin:
+    return read_plugin_json(json.dumps(full | more).encode(), "/plugins/it")
 
 
 def call(
-    plugin: LegacyPlugin,
+    plugin: CodeAllyPlugin,
     link: SocketLink | None,
     state: str = "never started",
     arguments: dict[str, Any] | None = None,
 ) -> ToolResult:
-    handler, _ = legacy_tools(plugin, At(link, state))[0]
+    handler, _ = tool_handlers(plugin, At(link, state))[0]
 
     async def main() -> ToolResult:
         return await handler(**(arguments or {}))
@@ -121,7 +121,7 @@ def test_a_daemon_that_was_never_started_or_does_not_run_is_named_with_its_state
 
 
 def test_a_description_is_what_the_bus_takes(full: dict[str, Any]) -> None:
-    tools = legacy_tools(plugin_with(full), NOWHERE)
+    tools = tool_handlers(plugin_with(full), NOWHERE)
     stats, reverse = [make_spec("tool", handler, **described) for handler, described in tools]
     assert (stats.name, reverse.name) == ("get-conversation-stats", "reverse")
     assert reverse.description == "turns a text around\n\nUse it\nwhen a text has to be turned around."
@@ -134,14 +134,14 @@ def test_a_description_is_what_the_bus_takes(full: dict[str, Any]) -> None:
 
 def test_a_description_that_is_too_long_with_its_guidance_is_cut(full: dict[str, Any]) -> None:
     full["tools"][1] |= {"description": "a" * 8_000, "usageGuidance": "b" * 8_000}
-    handler, described = legacy_tools(plugin_with(full), NOWHERE)[1]
+    handler, described = tool_handlers(plugin_with(full), NOWHERE)[1]
     spec = make_spec("tool", handler, **described)
     assert len(spec.description) == 8_192
     assert spec.description.endswith("b...")
 
 
 def test_a_program_without_a_launcher_says_so(full: dict[str, Any]) -> None:
-    handler = legacy_tools(plugin_with(full), NOWHERE)[1][0]
+    handler = tool_handlers(plugin_with(full), NOWHERE)[1][0]
 
     async def main() -> ToolResult:
         return await handler(a="x")
@@ -171,7 +171,7 @@ def test_settings_are_variables_in_upper_case(full: dict[str, Any]) -> None:
 def test_arguments_are_checked_against_the_schema_before_anything_runs(full: dict[str, Any]) -> None:
     from ally_plugins.policy.arguments import ArgumentChecker
 
-    handler, described = legacy_tools(plugin_with(full), NOWHERE)[1]
+    handler, described = tool_handlers(plugin_with(full), NOWHERE)[1]
     checker = ArgumentChecker(make_spec("tool", handler, **described))
     checker.check({"a": "x", "more": 1})
     try:

@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ally_plugins.bridges.code_ally import limits as numbers
-from ally_plugins.bridges.code_ally.manifest import MAX_LEGACY_BYTES, read_legacy
+from ally_plugins.bridges.code_ally.manifest import MAX_PLUGIN_JSON_BYTES, read_plugin_json
 from ally_plugins.contract.grants import Grant
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.process_spec import Restarts
 from ally_plugins.contract.values.errors import ManifestError
 
 if TYPE_CHECKING:
-    from ally_plugins.bridges.code_ally.manifest import LegacyPlugin
+    from ally_plugins.bridges.code_ally.manifest import CodeAllyPlugin
 
 
-def read(table: Any) -> LegacyPlugin:
-    return read_legacy(json.dumps(table).encode(), "/plugins/it")
+def read(table: Any) -> CodeAllyPlugin:
+    return read_plugin_json(json.dumps(table).encode(), "/plugins/it")
 
 
 def problems_of(table: Any) -> tuple[str, ...]:
@@ -64,13 +64,13 @@ def background(**more: Any) -> dict[str, Any]:
         b"\xff\xfe{}",
         b'{"name": NaN}',
         b'{"a":' * 2_000 + b"1" + b"}" * 2_000,
-        b"{" + b" " * MAX_LEGACY_BYTES + b"}",
+        b"{" + b" " * MAX_PLUGIN_JSON_BYTES + b"}",
         b'{"name": "\\ud800"}',
     ],
 )
 def test_what_is_no_json_object_is_refused_whole(content: bytes) -> None:
     with pytest.raises(ManifestError) as caught:
-        read_legacy(content, "/plugins/it")
+        read_plugin_json(content, "/plugins/it")
     assert len(caught.value.problems) == 1
     assert "/plugins/it" in str(caught.value)
 

@@ -15,7 +15,7 @@ import pytest
 
 from ally_plugins import Host
 from ally_plugins.bridges.code_ally.limits import APPROVED_EVENTS
-from ally_plugins.bridges.code_ally.manifest import read_legacy
+from ally_plugins.bridges.code_ally.manifest import read_plugin_json
 from ally_plugins.contract.values.errors import ManifestError
 from ally_plugins.contract.values.events import ThoughtComplete, TodoUpdate
 from ally_plugins.host.control.client import call, hosts_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ally_plugins.bridges.code_ally.plugin import LegacyPlugin
+    from ally_plugins.bridges.code_ally.plugin import CodeAllyPlugin
 
 HEARD = "TODO_UPDATE", "THOUGHT_COMPLETE"
 
@@ -46,8 +46,8 @@ def table(events: list[str], path: str = "/run/it.sock", name: str = "me") -> di
     }
 
 
-def read(events: list[str], path: str = "/run/it.sock") -> LegacyPlugin:
-    return read_legacy(json.dumps(table(events, path)).encode(), "/plugins/it")
+def read(events: list[str], path: str = "/run/it.sock") -> CodeAllyPlugin:
+    return read_plugin_json(json.dumps(table(events, path)).encode(), "/plugins/it")
 
 
 def problem_of(events: list[str], path: str = "/run/it.sock") -> str:
@@ -61,7 +61,7 @@ def test_an_empty_list_is_no_subscription_and_refused_where_there_is_nothing_els
     assert read([]).as_manifest().subscribe == ()
     alone = table([]) | {"tools": []}
     with pytest.raises(ManifestError, match="no tools and no background events"):
-        read_legacy(json.dumps(alone).encode(), "/plugins/it")
+        read_plugin_json(json.dumps(alone).encode(), "/plugins/it")
 
 
 @pytest.mark.parametrize("path", ["run/it.sock", "", "/" + "x" * 104])

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from ally_plugins.catalog.discovery import cache as discovery_cache
-from ally_plugins.catalog.discovery.cache_rows import freeze, thaw
+from ally_plugins.catalog.discovery.cache_rows import from_rows, to_rows
 from ally_plugins.catalog.discovery.found import Discovery, Found
 from ally_plugins.catalog.discovery.packages import discover
 from ally_plugins.contract.manifest import Manifest
@@ -250,9 +250,9 @@ def everything() -> Discovery:
 
 def test_everything_that_can_be_found_comes_back_as_it_was() -> None:
     found = everything()
-    rows = orjson.loads(orjson.dumps(freeze(found)))
-    assert thaw(rows) == attrs.evolve(found, from_cache=True)
-    assert thaw(rows, "q") == attrs.evolve(found, found=found.found[1:], from_cache=True)
+    rows = orjson.loads(orjson.dumps(to_rows(found)))
+    assert from_rows(rows) == attrs.evolve(found, from_cache=True)
+    assert from_rows(rows, "q") == attrs.evolve(found, found=found.found[1:], from_cache=True)
 
 
 @pytest.mark.parametrize(
@@ -278,9 +278,9 @@ def test_everything_that_can_be_found_comes_back_as_it_was() -> None:
     ],
 )
 def test_rows_of_another_shape_are_as_good_as_none(path: tuple[Any, ...], value: Any) -> None:
-    rows = orjson.loads(orjson.dumps(freeze(everything())))
+    rows = orjson.loads(orjson.dumps(to_rows(everything())))
     place = rows
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = value
-    assert thaw(rows) is None
+    assert from_rows(rows) is None

@@ -391,7 +391,7 @@ def test_the_operator_chooses_the_folder_and_back_again(folders: Folders, site: 
     assert package.state == "disabled"
     assert not package.is_missed
     assert package.reason.endswith("ally-plugins enable counter")
-    assert folders.registry.meant("counter") == "package:counter"
+    assert folders.registry.qualified_name("counter") == "package:counter"
     assert folders.enable("package:counter").is_enabled
     assert folders.registry.get("counter").origin == "package"
     assert folders.registry.get("folder:counter").state == "disabled"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host, ToolCall
-from ally_plugins.catalog.discovery import choosing, finding
+from ally_plugins.catalog.discovery import configured_sources, plugin_search
 from ally_plugins.catalog.registry import Registry, load_class
 from ally_plugins.contract.values.errors import AllyError, ConfigError, ConsentError
 from tests.kit.waiting import go
@@ -152,11 +152,11 @@ class Toys:
 
 @pytest.fixture
 def toys(home: Home, site: Site) -> Iterator[Toys]:
-    choosing._imported.cache_clear()
-    finding._looking.clear()
+    configured_sources._imported.cache_clear()
+    plugin_search._late_threads.clear()
     toys = Toys(home, site)
     yield toys
-    choosing._imported.cache_clear()
+    configured_sources._imported.cache_clear()
     for name in ("toy_source", "other_source"):
         sys.modules.pop(name, None)
 
@@ -349,7 +349,7 @@ def test_a_source_that_hangs_is_left_alone_after_its_time(toys: Toys, monkeypatc
     toys.name("toy")
     toys.say({"name": "guard"})
     toys.enable()
-    monkeypatch.setattr(finding, "PATIENCE", 0.2)
+    monkeypatch.setattr(plugin_search, "SOURCE_TIMEOUT", 0.2)
     toys.say("threading.hanging.wait()")
     hanging = threading.hanging = threading.Event()  # type: ignore[attr-defined]
     try:
@@ -360,8 +360,8 @@ def test_a_source_that_hangs_is_left_alone_after_its_time(toys: Toys, monkeypatc
         assert "Deny(" in verdict(toys.home)
     finally:
         hanging.set()
-    finding._looking["toy"].join(20)
-    monkeypatch.setattr(finding, "PATIENCE", 5.0)
+    plugin_search._late_threads["toy"].join(20)
+    monkeypatch.setattr(plugin_search, "SOURCE_TIMEOUT", 5.0)
     toys.say({"name": "guard"})
     assert toys.registry.get("guard").is_enabled
 
@@ -467,7 +467,7 @@ def test_a_package_of_its_name_counts_until_the_operator_chooses(toys: Toys, sit
     package = toys.registry.get("package:guard")
     assert package.reason.startswith("the one of the source 'toy' has this name too, and counts; to choose this one: ")
     assert package.reason.endswith(": ally-plugins enable guard")
-    assert toys.registry.meant("guard") == "package:guard"
+    assert toys.registry.qualified_name("guard") == "package:guard"
     with pytest.raises(ConsentError, match="is not the one that counts"):
         toys.registry.grant("package:guard", "gate:tool_call")
     assert "guard says no" in verdict(toys.home)

@@ -1,4 +1,4 @@
-"""How a plugin of Code-Ally's runs: what is shown and installed for the catalog, its tools and process for the host."""
+"""How a plugin of Code-Ally's runs: rows and installation for the catalog, tools and process for the host."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ally_plugins.catalog.home.files import NO_BYTECODE
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import PluginLoadError
 
-from .installs import Installed, downloads, find_installed, plan_install
-from .plugin import LegacyPlugin
+from .installs import InstalledDependencies, downloads, find_dependencies, plan_install
+from .plugin import CodeAllyPlugin
 from .programs import Programs
 from .settingkeys import config_environment
-from .tools import legacy_tools
+from .tools import tool_handlers
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.discovery.bridge import Building
@@ -31,11 +31,11 @@ __all__ = ["CodeAllyBridge"]
 class CodeAllyBridge(Bridge):
     """The way to run what one `plugin.json` describes."""
 
-    plugin: LegacyPlugin
+    plugin: CodeAllyPlugin
 
     @override
     def rows(self) -> tuple[tuple[str, str], ...]:
-        """Return its programs, what asks first, its tag, what would be installed, and warnings for its author."""
+        """Return its programs, tools that need a confirmation, its tag, its downloads, and warnings for its author."""
         plugin = self.plugin
         rows = [
             ("program", f"{tool.name}: {shlex.join((tool.command, *tool.args))}, for each call")
@@ -51,7 +51,7 @@ class CodeAllyBridge(Bridge):
 
     @override
     def data(self) -> Mapping[str, Any]:
-        """Return the same as data."""
+        """Return the same as JSON values."""
         plugin = self.plugin
         return {
             "programs": {tool.name: (tool.command, *tool.args) for tool in plugin.tools if tool.command},
@@ -69,12 +69,12 @@ class CodeAllyBridge(Bridge):
 
     @override
     def missing(self, home: Home) -> str:
-        """Return why its dependencies are not there."""
-        return find_installed(home, self.plugin).problem
+        """Return why its dependencies are missing, with the command that installs them; "" when they are not."""
+        return find_dependencies(home, self.plugin).problem
 
     @override
     def plan_install(self, home: Home) -> Building | None:
-        """Return what would install its dependencies."""
+        """Return what would install its dependencies, None without any. Raises OperatorError, see `installs`."""
         return plan_install(home, self.plugin)
 
     @override
@@ -87,13 +87,16 @@ class CodeAllyBridge(Bridge):
 class _Opened(BridgedPlugin):
     """One plugin in one host; it lives from its start to its stop, through every restart of its daemon."""
 
-    plugin: LegacyPlugin
+    plugin: CodeAllyPlugin
     host: BridgeHost
     _programs: Programs | None = field(init=False, default=None)
 
     @override
     async def start(self) -> None:
-        """Register its tools, and have the person asked before those that want it (`requiresConfirmation`)."""
+        """Offer its tools, and have the person asked before those with `requiresConfirmation`.
+
+        Raises PluginLoadError when its dependencies are not installed. Cancelling leaves the rest of its tools out.
+        """
         plugin, host = self.plugin, self.host
         if plugin.confirmations:
             host.ask_before(plugin.confirmations)
@@ -101,26 +104,26 @@ class _Opened(BridgedPlugin):
             installed = self._installed()
             variables = {**self._variables(installed), **NO_BYTECODE}
             self._programs = Programs(host.run, plugin.folder, variables, installed.python)
-        for handler, described in legacy_tools(plugin, host, self._programs):
+        for handler, described in tool_handlers(plugin, host, self._programs):
             await host.offer_tool(handler, described)
 
     @override
     def process(self, daemon: Daemon) -> Daemon:
-        """Return it with the Python of its own environment, and the variables that its settings and that set."""
+        """Return it with the Python of its own environment, and the variables for its settings and its dependencies."""
         installed = self._installed()
         program, *arguments = daemon.command
         if installed.python and program in {"python", "python3"}:
             program = installed.python
         return evolve(daemon, command=(program, *arguments), env={**daemon.env, **self._variables(installed)})
 
-    def _installed(self) -> Installed:
-        """Return what its commands are run with. Raises PluginLoadError when it has not been installed."""
+    def _installed(self) -> InstalledDependencies:
+        """Return what its commands are run with. Raises PluginLoadError when its dependencies are not installed."""
         if self.host.home is None:
-            return Installed()
-        installed = find_installed(self.host.home, self.plugin)
+            return InstalledDependencies()
+        installed = find_dependencies(self.host.home, self.plugin)
         if installed.problem:
             raise PluginLoadError(installed.problem, plugin=self.plugin.name)
         return installed
 
-    def _variables(self, installed: Installed) -> dict[str, str]:
+    def _variables(self, installed: InstalledDependencies) -> dict[str, str]:
         return {**config_environment(self.plugin.settings, self.host.settings), **installed.variables}

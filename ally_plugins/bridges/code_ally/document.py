@@ -1,6 +1,6 @@
-"""A `plugin.json` as a document: read to its end, but kind to what an older host let pass.
+"""The Document of a `plugin.json`, and shapes that only such a file has. Lenient where an older host was.
 
-What is wrong is a problem; a key that nobody knows is a warning, since another host may know it.
+A wrong value is a problem; an unknown key is a warning, since another host may use it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ally_plugins.contract.wording import suggest
 __all__ = ["ARGUMENT", "COMMAND_LINE", "LONGEST_PROSE", "MILLISECONDS", "PROSE", "PluginJson"]
 
 LONGEST_PROSE: Final = 8_192
-"""Characters of a description, which may have several lines; as many as a tool's description may have (`tools`)."""
+"""Characters of a description, which may have several lines; the limit of `contract.tools.declared` for every tool."""
 
 
 class PluginJson(Document):
-    """One file that is being read; `warnings` keep nothing from running. It lives as long as the reading."""
+    """One file that is being read; `warnings` do not keep the plugin from running. It lives as long as the reading."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,18 +27,18 @@ class PluginJson(Document):
 
     @override
     def warn(self, path: str, text: str) -> None:
-        """Note something that keeps nothing from running."""
+        """Note something that does not keep the plugin from running."""
         self.warnings.append(f"{path}: {text}")
 
     @override
     def unknown(self, path: str, key: str, known: tuple[str, ...]) -> Any:
-        """Warn of a key that nobody knows."""
+        """Warn of an unknown key, with the nearest right one."""
         shown = key if key.isprintable() else repr(key)
         self.warn(inside(path, shown[:60]), f"unknown key, {suggest(key, known)}")
 
     @override
     def describe(self, found: object) -> str:
-        """Return a short word for what was found, in JSON's words."""
+        """Return a short description of a wrong value, in the terms of JSON."""
         return "null" if found is None else "an object" if isinstance(found, dict) else super().describe(found)
 
 
@@ -59,7 +59,7 @@ def _read_argument(value: str, path: str, mistakes: Mistakes) -> Any:
 
 
 ARGUMENT: Final = Shape((str,), "a text without zero bytes", {"type": "string"}, _read_argument)
-"""A word of a command line; anything but the zero byte may stand in it."""
+"""One argument of a command line; it may contain anything but the zero byte."""
 
 
 def _read_command_line(value: list[Any], path: str, mistakes: Mistakes) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ def _read_command_line(value: list[Any], path: str, mistakes: Mistakes) -> tuple
 
 
 COMMAND_LINE: Final = Shape((list,), "a list of texts", {"type": "array", "items": ARGUMENT.schema}, _read_command_line)
-"""Words of a command line, in order, also the same one twice."""
+"""The arguments of a command line, in order, duplicates among them."""
 
 
 def _read_milliseconds(value: float, path: str, mistakes: Mistakes) -> Any:
@@ -77,4 +77,4 @@ def _read_milliseconds(value: float, path: str, mistakes: Mistakes) -> Any:
 
 
 MILLISECONDS: Final = Shape((float, int), SECONDS.expected, SECONDS.schema, _read_milliseconds)
-"""A time, which is read into seconds."""
+"""A time in milliseconds, which is read into seconds."""

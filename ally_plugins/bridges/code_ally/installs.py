@@ -1,8 +1,8 @@
-"""The environment of a plugin's own: what is installed for it, where, and what has to be run for that.
+"""The dependencies of a plugin: what is installed for it, where, and what has to be run for that.
 
 `runtime: "python3"` is a virtual environment below the home, `runtime: "node"` a folder with `node_modules`. Nothing is
 run here but what `environments.build` runs, after the operator has agreed to `downloads`. What is installed is bound to
-the content of the dependency file and to the command, so that a change of either asks anew.
+the content of the dependency file and to the command, so that a change of either needs a new consent.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ally_plugins.catalog.home.folder import Home, read_capped
 from ally_plugins.contract.values.errors import OperatorError
 
 if TYPE_CHECKING:
-    from .plugin import LegacyPlugin
+    from .plugin import CodeAllyPlugin
 
-__all__ = ["Installed", "downloads", "find_installed", "install", "plan_install"]
+__all__ = ["InstalledDependencies", "downloads", "find_dependencies", "install", "plan_install"]
 
 _MAX_FILE: Final = 1024 * 1024
 _MARKER: Final = ".complete"
@@ -36,7 +36,7 @@ _COPY: Final = 'mkdir -p "$1/bin" && cp "$2" "$1/package.json" && { [ ! -f "$3" 
 
 
 @frozen(kw_only=True)
-class Installed:
+class InstalledDependencies:
     """What a plugin's commands are run with. `problem` is why they cannot be, empty when they can."""
 
     python: str = ""
@@ -49,8 +49,8 @@ class Installed:
         return {"NODE_PATH": self.node_path} if self.node_path else {}
 
 
-def downloads(plugin: LegacyPlugin) -> tuple[str, ...]:
-    """Return for the operator, whole, what installing would run and from which lines; nothing when there is none."""
+def downloads(plugin: CodeAllyPlugin) -> tuple[str, ...]:
+    """Return for the operator, uncut, what installing would run and from which lines; nothing without dependencies."""
     dependencies = plugin.dependencies
     if dependencies is None or plugin.runtime is None:
         return ()
@@ -63,10 +63,10 @@ def downloads(plugin: LegacyPlugin) -> tuple[str, ...]:
     return (first, command, *(f"{dependencies.file}: {line}" for line in lines if line.strip()))
 
 
-def find_installed(home: Home, plugin: LegacyPlugin) -> Installed:
-    """Look at what is installed for a plugin. Raises nothing."""
+def find_dependencies(home: Home, plugin: CodeAllyPlugin) -> InstalledDependencies:
+    """Return what is installed for a plugin; its `problem` is why that cannot be used. Raises nothing."""
     if plugin.dependencies is None or plugin.runtime is None:
-        return Installed()
+        return InstalledDependencies()
     place = _place(home, plugin)
     try:
         found = read_capped(place / _MARKER, 64 * 1024)
@@ -75,13 +75,15 @@ def find_installed(home: Home, plugin: LegacyPlugin) -> Installed:
         found, is_same = b"", False
     if not is_same:
         state = "are not installed" if found is None else "have changed since they were installed"
-        return Installed(problem=f"its dependencies {state}; to install them: ally-plugins env {plugin.name}")
+        return InstalledDependencies(
+            problem=f"its dependencies {state}; to install them: ally-plugins env {plugin.name}"
+        )
     if plugin.runtime == "node":
-        return Installed(node_path=str(place / "node_modules"))
-    return Installed(python=str(environments.python_in(place)))
+        return InstalledDependencies(node_path=str(place / "node_modules"))
+    return InstalledDependencies(python=str(environments.python_in(place)))
 
 
-def plan_install(home: Home, plugin: LegacyPlugin) -> Building | None:
+def plan_install(home: Home, plugin: CodeAllyPlugin) -> Building | None:
     """Return what installing would run, None when nothing is to be installed.
 
     Raises OperatorError when the dependency file cannot be read, or there is no Python to build with.
@@ -97,26 +99,26 @@ def plan_install(home: Home, plugin: LegacyPlugin) -> Building | None:
     return evolve(building, requirements=_bound_to(plugin))
 
 
-def install(home: Home, plugin: LegacyPlugin, write: Callable[[str], object]) -> Installed:
+def install(home: Home, plugin: CodeAllyPlugin, write: Callable[[str], object]) -> InstalledDependencies:
     """Install what the operator has agreed to, once; what is there already is left alone.
 
     Making the environment may take 60 s, installing 5 min; both end with everything that they have started. Blocks.
-    Raises OperatorError, after which what was there before is untouched.
+    Raises OperatorError when a command fails or takes longer; then what was there before is untouched.
     """
-    found = find_installed(home, plugin)
+    found = find_dependencies(home, plugin)
     building = plan_install(home, plugin) if found.problem else None
     if building is None:
         return found
     environments.build(home, building, write)
-    return find_installed(home, plugin)
+    return find_dependencies(home, plugin)
 
 
-def _python(home: Home, plugin: LegacyPlugin) -> Building:
+def _python(home: Home, plugin: CodeAllyPlugin) -> Building:
     file = plugin.dependencies.file if plugin.dependencies is not None else ""
     return environments.plan(home, plugin.name, ("-r", f"{plugin.folder}/{file}") if file else ())
 
 
-def _node(home: Home, plugin: LegacyPlugin) -> Building:
+def _node(home: Home, plugin: CodeAllyPlugin) -> Building:
     place = _place(home, plugin)
     beside = environments.plan(home, plugin.name, ()).beside
     file = plugin.dependencies.file if plugin.dependencies is not None else ""
@@ -126,7 +128,7 @@ def _node(home: Home, plugin: LegacyPlugin) -> Building:
     return Building(name=place.name, path=place, beside=beside, requirements=(), commands=(copy, npm))
 
 
-def _own_commands(plugin: LegacyPlugin, building: Building) -> tuple[tuple[str, ...], ...]:
+def _own_commands(plugin: CodeAllyPlugin, building: Building) -> tuple[tuple[str, ...], ...]:
     """Return the commands with the author's own in the place of the usual one.
 
     It finds `pip` in a virtual environment that it made itself (uv's has none). npm writes where it runs, and nothing
@@ -140,18 +142,18 @@ def _own_commands(plugin: LegacyPlugin, building: Building) -> tuple[tuple[str, 
     return create, ("/bin/sh", "-c", _IN_FOLDER, "sh", plugin.folder, programs, command)
 
 
-def _place(home: Home, plugin: LegacyPlugin) -> Path:
-    # No plugin can have a name with a dot, so that the two kinds of environment never meet.
+def _place(home: Home, plugin: CodeAllyPlugin) -> Path:
+    # No plugin can have a name with a dot, so that the two kinds of environment never collide.
     return home.envs_dir / (f"{plugin.name}.node" if plugin.runtime == "node" else plugin.name)
 
 
-def _bound_to(plugin: LegacyPlugin) -> tuple[str, ...]:
+def _bound_to(plugin: CodeAllyPlugin) -> tuple[str, ...]:
     command = plugin.dependencies.install_command if plugin.dependencies is not None else ""
     digest = hashlib.sha256(_content(plugin) + b"\0" + command.encode()).hexdigest()
     return ("plugin.json", f"sha256:{digest}")
 
 
-def _content(plugin: LegacyPlugin) -> bytes:
+def _content(plugin: CodeAllyPlugin) -> bytes:
     file = plugin.dependencies.file if plugin.dependencies is not None else ""
     if not file:
         return b""

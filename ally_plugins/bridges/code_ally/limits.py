@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 APPROVED_EVENTS: Final = CODE_ALLY_TYPES
-"""What `background.events` may list. Everything else is asked for with `permissions` or an `ally-plugin.toml`."""
+"""What `background.events` may list. Everything else is requested with `permissions` or an `ally-plugin.toml`."""
 
 STARTUP_TIMEOUT: Final = 30.0  # from spawn until the socket accepts; `startup_timeout`
 GRACE: Final = 5.0  # from SIGTERM to SIGKILL; `shutdown_grace_period`

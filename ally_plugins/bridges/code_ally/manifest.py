@@ -1,6 +1,6 @@
 """Reading `plugin.json`: every mistake at once, each with its field; what an older host let pass is a warning.
 
-What the operator makes of it is the registry's business, what its words mean stands in `plugin`.
+The values that it is read into are in `plugin`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from . import limits as numbers
 from .document import ARGUMENT, COMMAND_LINE, MILLISECONDS, PROSE, PluginJson
 from .plugin import (
     SESSION_PLACEHOLDER,
-    Background,
+    CodeAllyDaemon,
+    CodeAllyPlugin,
+    CodeAllyTool,
     Dependencies,
     Health,
-    LegacyPlugin,
-    LegacyTool,
     Runtime,
     command_problem,
     events_problem,
@@ -36,16 +36,16 @@ from .toolkeys import AT_THE_TOP, OF_A_TOOL, read_tools
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_LEGACY_BYTES", "LegacyPlugin", "LegacyTool", "read_legacy"]
+__all__ = ["MAX_PLUGIN_JSON_BYTES", "CodeAllyPlugin", "CodeAllyTool", "read_plugin_json"]
 
-MAX_LEGACY_BYTES: Final = 1024 * 1024
+MAX_PLUGIN_JSON_BYTES: Final = 1024 * 1024
 """Larger files are refused unread. Schemas of tools make these files larger than an `ally-plugin.toml`."""
 
 _NAME: Final = re.compile(r"[a-z0-9_-]+\Z")
-_DISPLAY: Final = ("license", "homepage", "repository", "keywords")  # what no host reads, and authors write
+_DISPLAY: Final = ("license", "homepage", "repository", "keywords")  # authors write them and no host reads them
 
 
-def read_legacy(content: bytes, folder: str) -> LegacyPlugin:
+def read_plugin_json(content: bytes, folder: str) -> CodeAllyPlugin:
     """Read the content of a `plugin.json`; `folder` is where it lies.
 
     Raises ManifestError whose `problems` name every mistake with its field. Nothing is looked up on disk.
@@ -59,8 +59,8 @@ def read_legacy(content: bytes, folder: str) -> LegacyPlugin:
 
 
 def _object_of(content: bytes, folder: str) -> Mapping[str, Any]:
-    if len(content) > MAX_LEGACY_BYTES:
-        raise _error([f"the file has more than {MAX_LEGACY_BYTES} bytes, expected a short JSON file"], folder)
+    if len(content) > MAX_PLUGIN_JSON_BYTES:
+        raise _error([f"the file has more than {MAX_PLUGIN_JSON_BYTES} bytes, expected a short JSON file"], folder)
     try:
         table = decode(content)
     except ValueError as error:
@@ -77,7 +77,7 @@ def _error(problems: list[str], folder: str, name: str = "") -> ManifestError:
     return ManifestError(text, plugin=name or None, problems=tuple(problems))
 
 
-def _read(document: PluginJson, written: Mapping[str, Any], folder: str) -> LegacyPlugin:
+def _read(document: PluginJson, written: Mapping[str, Any], folder: str) -> CodeAllyPlugin:
     given: dict[str, Any] = _keys_of(written).read(written, "", document)
     name, background = _name(written.get("name"), document), given.get("background")
     if not given.get("description"):
@@ -90,7 +90,7 @@ def _read(document: PluginJson, written: Mapping[str, Any], folder: str) -> Lega
         document.refuse("version", "missing, expected a text such as '1.0.0'")
     if (dependencies := given.get("dependencies")) is not None and runtime is None:
         document.warn("dependencies", "there is no runtime ('python3' or 'node'), so nothing is installed")
-    return LegacyPlugin(
+    return CodeAllyPlugin(
         name=name,
         folder=folder,
         version=version,
@@ -138,7 +138,7 @@ def _file_problem(path: str) -> str | None:
 
 
 def _permissions(value: Any, name: str, document: PluginJson) -> tuple[Request, ...]:
-    """Read what it asks for in the words of `ally-plugin.toml`, with the same checks."""
+    """Read `permissions`, which has the form and the checks of the one in `ally-plugin.toml`."""
     if value is None:
         return ()
     try:
@@ -153,7 +153,7 @@ def _read_background(value: dict[str, Any], path: str, mistakes: Mistakes) -> An
     if "enabled" not in value:
         mistakes.warn(f"{path}.enabled", "missing, so the daemon is not started; expected true")
     if enabled is None or FLAG.read(enabled, f"{path}.enabled", mistakes) is not True:
-        return WRONG  # there is none, and nobody minds what else stands there
+        return WRONG  # there is no daemon, so the other keys are not checked
     given: dict[str, Any] = _BACKGROUND.read(value, path, mistakes)
     command, events = given.get("command", ""), given.get("events", ())
     for key, problem in (("command", command_problem(command)), ("events", events_problem(events))):
@@ -165,7 +165,7 @@ def _read_background(value: dict[str, Any], path: str, mistakes: Mistakes) -> An
         mistakes.warn(f"{path}.health", "is left alone, since there is a 'healthcheck'")
     key, seconds = ("healthcheck", MILLISECONDS) if "healthcheck" in given else ("health", SECONDS)
     health: dict[str, Any] = _health(seconds).read(given.get(key, {}), f"{path}.{key}", mistakes)
-    return Background(
+    return CodeAllyDaemon(
         command=command,
         args=given.get("args", ()),
         socket=given.get("communication", ""),
@@ -230,7 +230,7 @@ _KEYS: Final = keys(**_SHAPES)
 
 
 def _keys_of(written: Mapping[str, Any]) -> Table:
-    """Return the keys of a file; those of the deprecated form with a tool at the top are known where it is used."""
+    """Return the keys of a file; those of the deprecated form with a tool at the top are read in `toolkeys`."""
     if "command" not in written:
         return _KEYS
     more = AT_THE_TOP if written.get("tools") is not None else OF_A_TOOL

@@ -1,4 +1,4 @@
-"""What a `plugin.json` says, as values; and what that is in our own words: a manifest and a daemon.
+"""The content of a `plugin.json` as values; and what it is in our own terms: a manifest and a daemon.
 
 Reading the file is left to `manifest`, running what it names to the modules that await.
 """
@@ -22,11 +22,11 @@ from ally_plugins.contract.wording import describe
 from . import limits as numbers
 
 __all__ = [
-    "Background",
+    "CodeAllyDaemon",
+    "CodeAllyPlugin",
+    "CodeAllyTool",
     "Dependencies",
     "Health",
-    "LegacyPlugin",
-    "LegacyTool",
     "Runtime",
     "ToolKind",
     "command_problem",
@@ -42,7 +42,7 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def command_problem(command: str) -> str | None:
-    """Return why a program cannot be named so, None when it can; what it is found to be is left to its start."""
+    """Return why a program cannot be named so, None when it can. Whether it exists is found out at its start."""
     if not command.strip():
         return "missing, expected the program to run"
     if not command.startswith("/") and ".." in command.split("/"):
@@ -59,7 +59,7 @@ def events_problem(events: Sequence[str]) -> str | None:
 
 
 @frozen(kw_only=True)
-class LegacyTool:
+class CodeAllyTool:
     """One tool: a method of the plugin's daemon, or a program that is run once for each call.
 
     `timeout` is in seconds. `method` is empty for a program, `command` for a method. `cwd` is relative to the folder.
@@ -84,7 +84,7 @@ class LegacyTool:
 
 @frozen(kw_only=True)
 class Health:
-    """How often a daemon's health is looked at, for how long (seconds), and how many failures in a row end it."""
+    """How often a daemon is pinged, how long it has to answer (both in seconds), and how many misses end it."""
 
     interval: float = numbers.HEALTH_INTERVAL
     timeout: float = numbers.HEALTH_TIMEOUT
@@ -92,8 +92,8 @@ class Health:
 
 
 @frozen(kw_only=True)
-class Background:
-    """A daemon that listens on a socket. `socket` may hold `{session_id}`; times are in seconds."""
+class CodeAllyDaemon:
+    """The daemon in `background`, which listens on a socket. `socket` may hold `{session_id}`; times are in seconds."""
 
     command: str
     args: tuple[str, ...] = ()
@@ -123,10 +123,10 @@ class Dependencies:
 
 
 @frozen(kw_only=True)
-class LegacyPlugin:
+class CodeAllyPlugin:
     """A plugin as its `plugin.json` describes it. It lives as long as the folder is not read again.
 
-    `more` is what the file's `permissions` ask for beyond events and tools; `warnings` are for its author and for
+    `more` is what the file's `permissions` request beyond events and tools; `warnings` are for its author and for
     `doctor`, none of them keeps it from running.
     """
 
@@ -138,8 +138,8 @@ class LegacyPlugin:
     runtime: Runtime | None = None
     dependencies: Dependencies | None = None
     activation: Activation = "always"
-    tools: tuple[LegacyTool, ...] = ()
-    background: Background | None = None
+    tools: tuple[CodeAllyTool, ...] = ()
+    background: CodeAllyDaemon | None = None
     settings: Mapping[str, Setting] = field(factory=dict)
     more: tuple[Request, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -149,28 +149,30 @@ class LegacyPlugin:
         """The tools that the person is asked about before each run."""
         return frozenset(tool.name for tool in self.tools if tool.requires_confirmation)
 
-    def talks_back(self, beside: Manifest | None = None) -> bool:
-        """Say whether it asks for more than events and tools, so that its daemon is shown the host's own socket."""
-        return bool(self.more) or (beside is not None and any(each.grant.kind != "events" for each in beside.requests))
+    def talks_back(self, toml_manifest: Manifest | None = None) -> bool:
+        """Say whether it requests more than events and tools, so that its daemon needs the socket of the host."""
+        return bool(self.more) or (
+            toml_manifest is not None and any(each.grant.kind != "events" for each in toml_manifest.requests)
+        )
 
-    def as_manifest(self, beside: Manifest | None = None) -> Manifest:
-        """Return what it asks for in our words; `beside` is the `ally-plugin.toml` of the same folder, if there is one.
+    def as_manifest(self, toml_manifest: Manifest | None = None) -> Manifest:
+        """Return it as our manifest; `toml_manifest` is the `ally-plugin.toml` of the same folder, if there is one.
 
         The author's own reasons win over ours. Its settings are those of both files; of one name, the TOML file's.
         """
-        other = beside or Manifest()
+        other = toml_manifest or Manifest()
         given = {request.grant: request for request in (*other.requests, *self.more)}
-        asked = {request.grant: request for request in self._requests()} | given
+        requests = {request.grant: request for request in self._requests()} | given
         return Manifest(
             description=other.description or " ".join(self.description.split()),
             requires_host=other.requires_host,
             before=other.before,
             after=other.after,
-            subscribe=tuple(grant.topic for grant in asked if grant.kind == "events"),
+            subscribe=tuple(grant.topic for grant in requests if grant.kind == "events"),
             durable=other.durable,
-            requests=tuple(asked.values()),
+            requests=tuple(requests.values()),
             settings={**self.settings, **other.settings},
-            daemon=self.as_daemon(talks_back=self.talks_back(beside)),
+            daemon=self.as_daemon(talks_back=self.talks_back(toml_manifest)),
             activation=self.activation,
         )
 
@@ -183,7 +185,7 @@ class LegacyPlugin:
     ) -> Daemon | None:
         """Return how its daemon is run, None when it has none. `command` is the one of an environment of its own.
 
-        The socket may still hold `{session_id}`: `Background.socket_path` fills it in, and becomes SOCKET_PATH.
+        The socket may still hold `{session_id}`: `CodeAllyDaemon.socket_path` fills it in, and becomes SOCKET_PATH.
         """
         background = self.background
         if background is None:

@@ -1,6 +1,6 @@
 """Tools that are programs: one process a call, a JSON object on its standard input, and one on its standard output.
 
-Who runs a program and ends its tree is the host; what the output means stands in `results`.
+The host runs a program and ends its process tree; its output is read in `results`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ally_plugins.contract.values.errors import CannotExecute, EncodeError
 from .results import executable_result
 
 if TYPE_CHECKING:
-    from .plugin import LegacyTool
+    from .plugin import CodeAllyTool
 
 __all__ = ["Programs"]
 
@@ -32,14 +32,14 @@ class Programs:
     variables: Mapping[str, str] = field(repr=False)
     python: str = ""
 
-    def command(self, words: Sequence[str]) -> tuple[str, ...]:
+    def command(self, arguments: Sequence[str]) -> tuple[str, ...]:
         """Return a command as it is run: `python3` and `python` are the environment's own."""
-        program, *arguments = words
+        program, *rest = arguments
         own = self.python if self.python and program in {"python", "python3"} else program
-        return (own, *arguments)
+        return (own, *rest)
 
-    async def run(self, tool: LegacyTool, arguments: Mapping[str, Any]) -> ToolResult:
-        """Run a tool's program once. What goes wrong is a result; cancelling ends the program's whole tree."""
+    async def run(self, tool: CodeAllyTool, arguments: Mapping[str, Any]) -> ToolResult:
+        """Run a tool's program once. A failure is a result and no error; cancelling ends the whole process tree."""
         try:
             program = Program(
                 name=tool.name,

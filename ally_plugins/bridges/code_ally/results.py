@@ -1,6 +1,6 @@
-"""What a tool of Code-Ally's answered, as our result: the rules for daemons' methods and for programs.
+"""The answer of a Code-Ally tool as our ToolResult: the rules for daemons' methods and for programs.
 
-Pure: how the answer came is left to the host.
+Pure: calling the method and running the program is left to the host.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DESCRIBED: Final = {dict: "an object", list: "a list", str: "a text", bool: "tr
 def rpc_result(value: Any) -> ToolResult:
     """Return what a daemon's method answered: `message` is the output, `data` (or else everything) the data.
 
-    What is no object is wrapped in one. An object that says `success: false` is a failure.
+    What is no object is wrapped in one. An object with `success: false` is a failure.
     """
     if not isinstance(value, Mapping):
         return ToolResult(
@@ -41,7 +41,7 @@ def rpc_result(value: Any) -> ToolResult:
 def executable_result(tool: str, ran: Ran) -> ToolResult:
     """Return what a program printed: `success: false` or a truthy `error` means failure.
 
-    So does an exit code other than 0, unless the object says `success: true`. `data` (or else everything) is the data.
+    So does an exit code other than 0, unless the object has `success: true`. `data` (or else everything) is the data.
     Anything but one JSON object is an error that shows the raw output and stderr, both cut.
     """
     value, problem = _object(ran)
@@ -50,7 +50,7 @@ def executable_result(tool: str, ran: Ran) -> ToolResult:
     has_failed = value.get("success") is False or bool(value.get("error"))
     try:
         if ran.ended and not has_failed and value.get("success") is not True:
-            shown = f"; its stderr: {_words(ran.stderr)}" if ran.stderr.strip() else ""
+            shown = f"; its stderr: {_text(ran.stderr)}" if ran.stderr.strip() else ""
             return ToolResult(success=False, error=f"{tool!r} {ran.ended}{shown}", data=value)
         return _object_result(value, is_failed=has_failed)
     except EventError as error:
@@ -61,9 +61,9 @@ def _object_result(value: Mapping[str, Any], *, is_failed: bool) -> ToolResult:
     data = value["data"] if value.get("data") is not None else value
     if is_failed:
         error, message = value.get("error"), value.get("message")
-        words = error or message or "it failed and said no more"
+        reason = error or message or "it failed and said no more"
         return ToolResult(
-            success=False, error=quotable(words if isinstance(words, str) else _json(words), _SHOWN), data=data
+            success=False, error=quotable(reason if isinstance(reason, str) else _json(reason), _SHOWN), data=data
         )
     texts = [value.get(key) for key in ("message", "output")]
     output = next((text for text in texts if isinstance(text, str)), None)
@@ -91,13 +91,13 @@ def _raw(tool: str, ran: Ran, problem: str) -> str:
         parts.append(f"it {ran.ended}")
     if ran.stdout.strip():
         note = f" [truncated at {MAX_OUTPUT} bytes]" if ran.is_cut else ""
-        parts.append(f"output: {_words(ran.stdout)}{note}")
+        parts.append(f"output: {_text(ran.stdout)}{note}")
     if ran.stderr.strip():
-        parts.append(f"stderr: {_words(ran.stderr)}")
+        parts.append(f"stderr: {_text(ran.stderr)}")
     return "; ".join(parts)
 
 
-def _words(data: bytes) -> str:
+def _text(data: bytes) -> str:
     return quotable(data.strip().decode("utf-8", "replace"), _SHOWN)
 
 

@@ -20,30 +20,30 @@ from ally_plugins.contract.values.errors import ManifestError
 
 __all__ = ["CodeAlly"]
 
-LEGACY_NAME: Final = "plugin.json"
+PLUGIN_JSON: Final = "plugin.json"
 
 
 class CodeAlly(Source):
     """Finds what an installation of Code-Ally would find in the same folders."""
 
-    manifest_files: ClassVar[tuple[str, ...]] = (LEGACY_NAME,)
+    manifest_files: ClassVar[tuple[str, ...]] = (PLUGIN_JSON,)
 
     @override
     def find(self, search: Search) -> Discovery:
-        """Return the plugins in the folders. The name stands in the file, so that each is read, also for one plugin."""
+        """Return the plugins in the folders. Each file is read even for `about`, since only the file has the name."""
         return in_each_folder(search.folders, partial(_found, about=search.about))
 
 
 def _found(path: str, about: str | None) -> Found | None:
     from .bridge import CodeAllyBridge  # with all that reads such a file, only where there is one
-    from .manifest import MAX_LEGACY_BYTES, read_legacy
+    from .manifest import MAX_PLUGIN_JSON_BYTES, read_plugin_json
 
-    file, toml = os.path.join(path, LEGACY_NAME), os.path.join(path, MANIFEST_NAME)
-    content = read_capped(file, MAX_LEGACY_BYTES)
+    file, toml = os.path.join(path, PLUGIN_JSON), os.path.join(path, MANIFEST_NAME)
+    content = read_capped(file, MAX_PLUGIN_JSON_BYTES)
     if content is None:
         raise NoPlugin(f"the manifest {file!r} is not there; a broken link?")
     try:
-        plugin = read_legacy(content, path)
+        plugin = read_plugin_json(content, path)
     except ManifestError as error:
         return _damaged(path, file, error)
     if about not in {None, plugin.name}:
@@ -56,7 +56,7 @@ def _found(path: str, about: str | None) -> Found | None:
     except (ManifestError, OSError) as error:
         return evolve(found, problem=manifest_problem(error, toml))
     if beside is not None and beside.daemon is not None:
-        problem = f"{toml} has a [daemon], and so has {LEGACY_NAME} beside it; remove one of the two"
+        problem = f"{toml} has a [daemon], and so has {PLUGIN_JSON} beside it; remove one of the two"
         return evolve(found, problem=problem)
     manifest = plugin.as_manifest(beside)
     return evolve(found, manifest=manifest, daemon=manifest.daemon)

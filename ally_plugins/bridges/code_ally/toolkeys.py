@@ -14,7 +14,7 @@ from ally_plugins.contract.wording import describe
 
 from . import limits as numbers
 from .document import ARGUMENT, COMMAND_LINE, MILLISECONDS, PROSE
-from .plugin import LegacyTool, ToolKind, command_problem
+from .plugin import CodeAllyTool, ToolKind, command_problem
 
 if TYPE_CHECKING:
     from .document import PluginJson
@@ -46,9 +46,9 @@ OF_A_TOOL: Final = {
 _KEYS: Final = keys(**OF_A_TOOL)
 
 
-def read_tools(top: Mapping[str, Any], document: PluginJson, *, has_daemon: bool) -> tuple[LegacyTool, ...]:
+def read_tools(top: Mapping[str, Any], document: PluginJson, *, has_daemon: bool) -> tuple[CodeAllyTool, ...]:
     """Return the tools in a `plugin.json`. Without a list, a `command` at the top level is the one tool."""
-    tools: dict[str, LegacyTool] = {}
+    tools: dict[str, CodeAllyTool] = {}
     for path, item in _listed(top.get("tools"), document):
         tool = _tool(item, path, document, has_daemon=has_daemon)
         if tool.name and tool.name in tools:
@@ -75,7 +75,7 @@ def _listed(value: Any, document: PluginJson) -> list[tuple[str, dict[str, Any]]
     return found
 
 
-def _tool(written: Mapping[str, Any], path: str, document: PluginJson, *, has_daemon: bool) -> LegacyTool:
+def _tool(written: Mapping[str, Any], path: str, document: PluginJson, *, has_daemon: bool) -> CodeAllyTool:
     given: dict[str, Any] = _KEYS.read(written, path, document)
     kind: ToolKind = given.get("type", "executable")
     at = f"{path}." if path else ""
@@ -92,7 +92,7 @@ def _tool(written: Mapping[str, Any], path: str, document: PluginJson, *, has_da
     if cwd.startswith("/") or ".." in cwd.replace("\\", "/").split("/"):
         document.wrong(f"{at}cwd", cwd, "a folder within the plugin's own")
     default = numbers.RPC_TIMEOUT if kind == "background_rpc" else numbers.EXECUTABLE_TIMEOUT
-    return LegacyTool(
+    return CodeAllyTool(
         kind=kind,
         name=_name(given.get("name"), path, document),
         description=given.get("description", ""),

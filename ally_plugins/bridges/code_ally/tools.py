@@ -1,6 +1,6 @@
 """The tools of one Code-Ally plugin as the host registers them: a handler and a description each.
 
-A tool that fails answers with a failure and raises nothing: that a program or a daemon says no is no crash.
+A tool that fails returns a failed result and raises nothing, so that it is not counted as a crash of the plugin.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from .results import rpc_result
 if TYPE_CHECKING:
     from ally_plugins.catalog.discovery.bridge import BridgeHost
 
-    from .plugin import LegacyPlugin, LegacyTool
+    from .plugin import CodeAllyPlugin, CodeAllyTool
     from .programs import Programs
 
-__all__ = ["MARGIN", "describe_tool", "fill_subtext", "legacy_tools"]
+__all__ = ["MARGIN", "describe_tool", "fill_subtext", "tool_handlers"]
 
 MARGIN: Final = GRACE + 10.0
-"""Seconds that the host waits longer than a tool's own timeout, so that the tool can say that it was too slow."""
+"""Seconds that the host adds to a tool's own timeout, so that the tool's result, that it was too slow, comes first."""
 
 Handler = Callable[..., Awaitable[ToolResult]]
 
 
-def legacy_tools(
-    plugin: LegacyPlugin, host: BridgeHost, programs: Programs | None = None
+def tool_handlers(
+    plugin: CodeAllyPlugin, host: BridgeHost, programs: Programs | None = None
 ) -> list[tuple[Handler, dict[str, Any]]]:
     """Return a handler and what describes it, as `host.offer_tool` takes them, for each tool of a plugin."""
     return [(_handler(plugin, tool, host, programs), describe_tool(tool)) for tool in plugin.tools]
 
 
-def describe_tool(tool: LegacyTool) -> dict[str, Any]:
-    """Return what the model is told of a tool; its usage guidance follows its description."""
+def describe_tool(tool: CodeAllyTool) -> dict[str, Any]:
+    """Return the keywords of `Ally.register_tool` for a tool; its usage guidance follows its description."""
     description = "\n\n".join(part for part in (tool.description or tool.display_name, tool.usage_guidance) if part)
     return {
         "name": tool.name,
@@ -61,7 +61,7 @@ def fill_subtext(template: str, arguments: Mapping[str, Any]) -> str:
     return template
 
 
-def _handler(plugin: LegacyPlugin, tool: LegacyTool, host: BridgeHost, programs: Programs | None) -> Handler:
+def _handler(plugin: CodeAllyPlugin, tool: CodeAllyTool, host: BridgeHost, programs: Programs | None) -> Handler:
     async def call(**arguments: Any) -> ToolResult:
         if not host.can_call:
             return ToolResult(success=False, error=_not_running(plugin, tool, host.state))
@@ -78,7 +78,7 @@ def _handler(plugin: LegacyPlugin, tool: LegacyTool, host: BridgeHost, programs:
     return call if tool.kind == "background_rpc" else run
 
 
-def _not_running(plugin: LegacyPlugin, tool: LegacyTool, state: str) -> str:
+def _not_running(plugin: CodeAllyPlugin, tool: CodeAllyTool, state: str) -> str:
     daemon = f"the daemon of {plugin.name!r}"
     if state == "never started":
         return f"{tool.name!r} cannot run: {daemon} was never started; try: ally-plugins restart {plugin.name}"

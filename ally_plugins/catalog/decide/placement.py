@@ -1,6 +1,6 @@
 """Where a plugin runs, and how: what it ships, joined with the placement, Python and limits that the operator settled.
 
-A pure decision; whether the Python is there is told by `gathering`, which looked.
+A pure decision; whether the Python exists was looked up by `catalog.plugin_facts`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ _SAFE_PATH: Final = "PYTHONSAFEPATH"
 
 @frozen
 class Interpreter:
-    """The Python that the operator chose for a plugin, empty when none; `problem` is why it cannot be used."""
+    """The Python that the operator chose for a plugin; `problem` is why it cannot be used, empty when it can."""
 
     path: str = ""
+    """Empty when the operator named none: then the running Python is meant."""
     problem: str = ""
     search: str = ""
     """The PYTHONPATH of the running Python, where that is the one: what it finds must be found in a process too."""
@@ -43,7 +44,7 @@ class Interpreter:
 class Placed:
     """How a plugin runs: `daemon` is None for inline, and for programs that are run for each call.
 
-    `problem` is why it cannot run so; what would be run is told all the same.
+    `problem` is why it cannot run so, empty when it can; `daemon` is what would be run in either case.
     """
 
     daemon: Daemon | None = None
@@ -52,7 +53,7 @@ class Placed:
 
 
 def place(name: str, found: Found, config: PluginConfig, interpreter: Interpreter) -> Placed:
-    """Decide how an installed plugin runs. The texts name the command that changes it."""
+    """Decide how an installed plugin runs. Problems and warnings name the command that changes it. Raises nothing."""
     if found.is_class:
         return _class(name, found, config, interpreter)
     if found.plugin is not None:

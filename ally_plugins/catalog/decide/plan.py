@@ -18,7 +18,7 @@ from .record import PluginRecord
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Plan", "asked_for", "choice", "is_for_review", "shown", "usual_grants"]
+__all__ = ["Plan", "agreed_facts", "default_grants", "is_for_review", "requested_grant", "source_keys"]
 
 _PLACEMENT: Final = ("placement", "interpreter", "environment", "process")
 
@@ -36,8 +36,8 @@ class Plan:
         return self.record.requested.difference(self.grants)
 
 
-def usual_grants(record: PluginRecord) -> GrantSet:
-    """Return what `enable` grants when the operator names nothing: all, but for what was withheld before."""
+def default_grants(record: PluginRecord) -> GrantSet:
+    """Return what `enable` grants when the operator names nothing: all requests but those that were withheld before."""
     if not record.config.is_decided or (record.agreement is None and not record.config.grants):
         return record.requested
     kept = record.config.grants.intersection(record.requested)
@@ -45,25 +45,26 @@ def usual_grants(record: PluginRecord) -> GrantSet:
     return GrantSet(kept.grants | {request.grant for request in new})
 
 
-def asked_for(record: PluginRecord, text: str) -> Grant:
+def requested_grant(record: PluginRecord, text: str) -> Grant:
     """Return a grant from its text. Raises ConsentError for what the plugin does not ask for."""
     grant = Grant.parse(text)
     if not record.requested.covers(grant):
-        asks = ", ".join(record.requested.texts()) or "nothing"
-        raise ConsentError(f"{record.name!r} does not ask for {text!r}; it asks for {asks}")
+        requested = ", ".join(record.requested.texts()) or "nothing"
+        raise ConsentError(f"{record.name!r} does not ask for {text!r}; it asks for {requested}")
     return grant
 
 
-def shown(record: PluginRecord) -> tuple[Any, ...]:
-    """Return what an operator has seen of a plugin: when it differs, consent was to something else."""
+def agreed_facts(record: PluginRecord) -> tuple[Any, ...]:
+    """Return what an operator agrees to when enabling a plugin: where it differs, the consent was to something else."""
     digest = record.found.digest if record.found is not None else ""
     return (record.manifest, record.distribution, record.version, record.entry_point, digest)
 
 
-def choice(record: PluginRecord, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys that say which one of a name is meant. Where another one runs, and how, goes with it.
+def source_keys(record: PluginRecord, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of `[plugins.NAME]` that choose this plugin among several of one name.
 
-    All but a package's is always written down, so that a package of that name that is installed later changes nothing.
+    Where another one was chosen before, its placement is removed with it: it describes how that one runs. Every source
+    but "package" is always written down, so that a package of that name that is installed later changes nothing.
     """
     if record.origin == "package" and "source" not in before:
         return {}

@@ -1,6 +1,6 @@
 """One plugin as the host and the commands see it: whether it may run, why not, where, and with which grants.
 
-Deciding that for an installed one is left to `deciding`; those that a host author gives by code are made here.
+The record of an installed plugin is decided in `state`; those that a host author gives by code are made here.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _NO_MANIFEST: Final = Manifest()
 class PluginRecord:
     """One plugin as the host and the commands see it; valid until something in the home or on the path changes.
 
-    `reason` is one line, empty when the plugin is enabled and nothing is to be said.
+    `reason` is one line: why it is not enabled, or a remark on one that is; empty without either.
     """
 
     name: str
@@ -60,7 +60,7 @@ class PluginRecord:
     entry_point: str = ""
     manifest: Manifest = _NO_MANIFEST
     granted: GrantSet = _NO_GRANTS
-    """What it may do; while it is not enabled, what it was granted, so that its gates are known to be missing."""
+    """What it may do; while it is not enabled, what it was granted, so that its missing gates deny."""
     pending: tuple[Request, ...] = ()
     """What it asks for and nobody has agreed to."""
     config: PluginConfig = _NO_CONFIG
@@ -90,7 +90,7 @@ class PluginRecord:
 
     @property
     def origin(self) -> str | None:
-        """What tells it from another one of its name: `package`, `folder` or its source; None when it was not found."""
+        """What distinguishes it from others of its name: `package`, `folder` or its source; None without one."""
         return self.found.origin if self.found is not None else None
 
     @property
@@ -105,7 +105,7 @@ class PluginRecord:
 
     @property
     def changed_files(self) -> tuple[str, ...]:
-        """Which files of a folder are not as they were agreed to, in words; empty when it is not known."""
+        """Which files of a folder are not as they were agreed to, in words; empty without a listing to compare with."""
         if self.agreement is None or self.found is None or not self.agreement.listing:
             return ()
         return file_changes(self.agreement.listing, listing_of(self.found.files))
@@ -116,9 +116,10 @@ class PluginRecord:
         return tuple(sorted(grant.topic for grant in self.granted.grants if grant.kind == "env"))
 
     def make_ready(self) -> str:
-        """Return why its files must not be run now, empty when they may. Reads them, and removes what lies compiled.
+        """Return why its files must not be run now, empty when they may. Reads all of them, and removes compiled code.
 
-        For whoever starts a process later than the record was made: a restart must not run what nobody has seen.
+        To be called before each start of its process, restarts included: the files may have changed since the record
+        was made, and a restart must not run what nobody has agreed to. Raises nothing.
         """
         found = self.found
         if found is not None and found.origin == "folder":
@@ -130,7 +131,7 @@ class PluginRecord:
         return self.files_problem()
 
     def files_problem(self) -> str:
-        """Return why what lies there now is not what was agreed to, empty when it is. Reads the files."""
+        """Return how its files differ from those that were agreed to, empty when they do not. Reads all of them."""
         found, agreement = self.found, self.agreement
         if found is None or agreement is None or (found.origin == "package" and self.config.consent != "files"):
             return ""
@@ -186,20 +187,20 @@ class PluginRecord:
     ) -> PluginRecord:
         """Return the record of a plugin that a host author gives by code; that is the author's consent.
 
-        Without `grants` it has what its manifest asks for, and without a manifest everything but variables. With
-        `daemon` it runs in a process of its own.
+        Without `grants` it has what its manifest requests, and without a manifest everything but environment variables.
+        With `daemon` it runs in a process of its own.
         """
-        known = manifest if manifest is not None else Manifest()
-        asked = GrantSet(known.grants) if manifest is not None else GrantSet.everything()
-        granted = asked if grants is None else grants
+        declared = manifest if manifest is not None else Manifest()
+        requested = GrantSet(declared.grants) if manifest is not None else GrantSet.everything()
+        granted = requested if grants is None else grants
         return cls(
             name=name,
             state="enabled",
-            manifest=known,
+            manifest=declared,
             granted=granted,
             config=config or PluginConfig(enabled=True, is_decided=True, grants=granted),
-            settings=_defaults(known) | dict(settings or {}),
-            agreement=Agreement(requests=asked.texts(), distribution="", by="code"),
+            settings=_defaults(declared) | dict(settings or {}),
+            agreement=Agreement(requests=requested.texts(), distribution="", by="code"),
             daemon=daemon,
         )
 

@@ -1,6 +1,7 @@
-"""What follows from what is known of one plugin: whether it may run, why not, and the command that changes it.
+"""The state of one plugin, decided from the facts: whether it may run, why not, and the command that changes it.
 
-A pure decision from what is installed, what `config.toml` says, and what was agreed to. The facts are `gathering`'s.
+A pure decision from what is installed, what `config.toml` says, and what was agreed to. `catalog.plugin_facts`
+gathers these facts.
 """
 
 from __future__ import annotations
@@ -39,17 +40,18 @@ _SHOWN: Final = 3
 
 @frozen(kw_only=True)
 class Facts:
-    """What is known of one plugin before anything is decided."""
+    """One plugin before anything is decided: what was found, settled, agreed to and remembered."""
 
     name: str
     found: Found | None
     config: PluginConfig
     agreement: Agreement | None
     quarantine: str | None = None
-    is_left_out: bool = False
+    is_excluded: bool = False
+    """Whether ALLY_PLUGINS names other plugins only."""
     failure: str = ""
     never_emitted: frozenset[str] = frozenset()
-    """Event types that the app's host has said it never emits."""
+    """Event types that the app's host has declared it never emits."""
     interpreter: Interpreter = _NO_INTERPRETER
     label: str = ""
     set_aside: str = ""
@@ -59,7 +61,11 @@ class Facts:
 
 
 def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecord:
-    """Decide the state of one plugin. `secret` looks one up, and is only asked when all else allows the plugin."""
+    """Decide the state of one plugin. Raises nothing.
+
+    `secret` looks up a secret setting by plugin and key. It is called last and only for a plugin that is enabled
+    otherwise, since a keyring may ask the person to unlock it.
+    """
     found, config = facts.found, facts.config
     manifest = found.manifest if found is not None and found.manifest is not None else None
     placed = _placed(facts)
@@ -75,7 +81,7 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
     return PluginRecord(
         name=facts.name,
         state=state,
-        reason=reason or _failed(failure) or _remark(facts, has_changed=has_changed),
+        reason=reason or _failed_start_note(failure) or _changed_code_note(facts, has_changed=has_changed),
         distribution=found.distribution if found is not None else "",
         version=found.version if found is not None else "",
         entry_point=found.entry_point if found is not None else "",
@@ -106,7 +112,7 @@ def _state(facts: Facts, manifest: Manifest | None, placed: Placed) -> tuple[Sta
     found = facts.found
     if facts.set_aside:
         return "disabled", facts.set_aside
-    if facts.is_left_out and facts.config.enabled:
+    if facts.is_excluded and facts.config.enabled:
         return "left out", "ALLY_PLUGINS does not name it"
     if found is None:
         why = f"{facts.unsearched}; mend it" if facts.unsearched else "enabled but not installed; install it"
@@ -152,7 +158,7 @@ def _missing_consent(facts: Facts, found: Found, manifest: Manifest) -> str | No
 
 
 def _files_problem(facts: Facts, agreement: Agreement, found: Found) -> str | None:
-    """Compare the files where they count: those of packages only if told so, all others were read when it was found."""
+    """Compare the files: those of a package only with `consent = "files"`, all others were hashed when it was found."""
     if found.origin == "package" and facts.config.consent != "files":
         return None
     if agreement.files == (found.content_digest() if found.origin == "package" else found.digest):
@@ -167,11 +173,11 @@ def _has_changed(facts: Facts) -> bool:
     return agreement is not None and found is not None and bool(found.digest) and agreement.code != found.digest
 
 
-def _failed(failure: str) -> str:
+def _failed_start_note(failure: str) -> str:
     return f"it did not start when a host last tried: {failure}" if failure else ""
 
 
-def _remark(facts: Facts, *, has_changed: bool) -> str:
+def _changed_code_note(facts: Facts, *, has_changed: bool) -> str:
     if not has_changed or facts.agreement is None:
         return ""
     return f"its code has changed since version {facts.agreement.version}; to take note: {_enable(facts)}"
@@ -201,12 +207,12 @@ def _warnings(facts: Facts, manifest: Manifest | None) -> tuple[str, ...]:
         if name in facts.never_emitted
     ]
     beyond = facts.config.grants.difference(GrantSet(manifest.grants))
-    return (*idle, *_not_asked_for(facts, manifest, beyond))
+    return (*idle, *_unrequested_grants(facts, manifest, beyond))
 
 
-def _not_asked_for(facts: Facts, manifest: Manifest, beyond: tuple[Grant, ...]) -> tuple[str, ...]:
+def _unrequested_grants(facts: Facts, manifest: Manifest, beyond: tuple[Grant, ...]) -> tuple[str, ...]:
     return tuple(
         f"config.toml grants {grant.text!r}, which it does not ask for: ally-plugins revoke {facts.name} {grant.text}"
         for grant in beyond
-        if not any(grant.covers(asked) for asked in manifest.grants)
+        if not any(grant.covers(requested) for requested in manifest.grants)
     )

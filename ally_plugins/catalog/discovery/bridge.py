@@ -1,7 +1,7 @@
-"""How a plugin of another system runs: what its source knows of that, and what the host does for it.
+"""How a plugin of another system runs: the interface between the source that found it and the host that runs it.
 
-`Bridge` and `BridgedPlugin` are the source's side of one interface, `BridgeHost` is the host's. A plugin that is a
-class or a daemon of ours needs none of it.
+The source implements `Bridge` and `BridgedPlugin`, the host implements `BridgeHost`. A plugin that is a class or a
+daemon of ours needs none of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Bridge", "BridgeHost", "BridgedPlugin", "Building"]
 class Building:
     """What building an environment would run: to be shown, and then given to `environments.build`.
 
-    The commands name the place beside it, from where it is put in its place when it is whole.
+    The commands build in `beside`, which is renamed to `path` when it is whole.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Building:
 
 
 class Bridge(ABC):
-    """The way to run one plugin of another system, as its source has found it. All but `open` may stay as they are."""
+    """The way to run one plugin of another system, as its source has found it. Only `open` must be implemented."""
 
     def rows(self) -> tuple[tuple[str, str], ...]:
         """Return what the operator sees before agreeing, each with a heading; the host makes it inert."""
@@ -66,7 +66,10 @@ class Bridge(ABC):
 
     @abstractmethod
     def open(self, host: BridgeHost) -> BridgedPlugin:
-        """Return the plugin for one start of it. Called in the event loop's thread; runs nothing of the plugin."""
+        """Return the plugin for one start of it, whose `start` the host awaits next.
+
+        Called in the event loop's thread: it must not block, and runs no code of the plugin.
+        """
 
 
 class BridgedPlugin:
@@ -75,11 +78,11 @@ class BridgedPlugin:
     async def start(self) -> None:
         """Offer its tools, before its process is started, if it has one. Raises PluginError with why it cannot run.
 
-        Has the time of `ally_start`. Cancelled when that is over, or when the plugin is stopped meanwhile.
+        It has the deadline of `ally_start`. It is cancelled at that deadline, or when the plugin is stopped meanwhile.
         """
 
     def process(self, daemon: Daemon) -> Daemon:
-        """Return its process as it is to be started now; called before each start. Raises PluginError."""
+        """Return how its process is to be started now; called before each start and restart. Raises PluginError."""
         return daemon
 
 
@@ -103,7 +106,7 @@ class BridgeHost(Protocol):
 
     @property
     def state(self) -> str:
-        """The plugin's state in a word, such as `running` or `backoff`."""
+        """The name of the plugin's state, such as `running` or `backoff`."""
         ...
 
     @property
@@ -114,22 +117,26 @@ class BridgeHost(Protocol):
     async def call(self, method: str, arguments: Mapping[str, Any], timeout: float) -> Any:
         """Call a method of its daemon, which listens on a socket, and return the frozen result; `timeout` in seconds.
 
-        Raises ToolCallError, whose text may be shown to the model. Cancelling closes the connection.
+        Raises ToolCallError when it fails or takes longer, with a text that may be shown to the model. Cancelling
+        closes the connection; the daemon may go on with the call.
         """
         ...
 
     async def offer_tool(self, handler: Callable[..., Awaitable[ToolResult]], described: Mapping[str, Any]) -> None:
-        """Offer a tool; `described` are the keywords of `Ally.register_tool`. One that is not granted is left out."""
+        """Offer a tool; `described` are the keywords of `Ally.register_tool`. One that is not granted is skipped.
+
+        Returns when it is registered. After cancelling, it may be registered all the same.
+        """
         ...
 
     def ask_before(self, tools: Collection[str]) -> None:
-        """Have the person asked before each call of these tools, whatever is granted. Replaces what was said before."""
+        """Have the person asked before each call of these tools, whatever is granted. Replaces an earlier selection."""
         ...
 
     async def run(self, program: Program) -> Ran:
         """Run a program of the plugin's once, and end everything that it has started.
 
         Raises CannotExecute when it cannot be run, also because its files are not those that were agreed to, and
-        TimeoutError. Cancelling ends the program's whole tree.
+        TimeoutError after the program's own timeout. Cancelling ends the program's whole process tree.
         """
         ...

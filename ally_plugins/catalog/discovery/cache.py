@@ -1,4 +1,4 @@
-"""The remembered answer of the last discovery, and the facts by which it is known to be still true.
+"""The remembered answer of the last discovery, and the file times that show whether it is still true.
 
 It holds only what was read from the files that it watches, in a directory that is the owner's alone; what an operator
 agreed to never stands here.
@@ -27,8 +27,8 @@ _FORMAT: Final = 3
 _MAX_BYTES: Final = 8 * 1024 * 1024
 
 _SETTLED_NS: Final = 2_000_000_000
-"""How old a change must be before its time can be told from a later one's: FAT counts in steps of two seconds. What is
-younger is not remembered, as in git's index."""
+"""How old a change must be before its time differs from that of a later one: FAT counts in steps of two seconds. An
+answer with a younger one is not remembered, as in git's index."""
 
 _KEPT: Final = 8
 """Caches of other interpreters and paths that stay beside the newest."""
@@ -40,7 +40,10 @@ def now() -> int:
 
 
 def key() -> str:
-    """Return what an answer depends on beside files. To be taken before the scan, which imports a finder of its own."""
+    """Return what an answer depends on beside files.
+
+    To be taken before the scan: that imports importlib_metadata, which adds a finder to `sys.meta_path`.
+    """
     finders = [f"{type(f).__module__}.{getattr(f, '__name__', type(f).__name__)}" for f in sys.meta_path]
     here = os.getcwd() if any(not os.path.isabs(entry) for entry in sys.path) else ""  # noqa: PTH109, PTH117
     return "\n".join([str(_FORMAT), HOST_API, sys.version, sys.prefix, here, *sys.path, "", *finders])
@@ -52,7 +55,7 @@ def _file(cache_dir: Path, key_: str) -> Path:
 
 
 def load(cache_dir: Path, key_: str) -> dict[str, Any] | None:
-    """Return the remembered answer if the file is whole and nothing that the answer depends on has changed."""
+    """Return the remembered answer, None when the file is damaged or something that it depends on has changed."""
     try:
         seal, _, content = (read_capped(_file(cache_dir, key_), _MAX_BYTES) or b"").partition(b"\n")
         if not content or seal != _seal(content):
@@ -64,7 +67,7 @@ def load(cache_dir: Path, key_: str) -> dict[str, Any] | None:
 
 
 def _seal(content: bytes) -> bytes:
-    """Return what tells a file that was written whole by this format; its directory keeps others from writing it."""
+    """Return a checksum against torn writes. It proves no author: the directory's mode keeps others from writing."""
     return hashlib.blake2b(content, digest_size=16).hexdigest().encode()
 
 

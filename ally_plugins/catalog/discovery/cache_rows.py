@@ -27,11 +27,11 @@ from ally_plugins.contract.shapes import (
 
 from .found import Discovery, Found
 
-__all__ = ["freeze", "thaw"]
+__all__ = ["from_rows", "to_rows"]
 
 
-def freeze(discovery: Discovery) -> dict[str, Any]:
-    """Return it as plain values, for JSON; without what is as in the class, which is most of it."""
+def to_rows(discovery: Discovery) -> dict[str, Any]:
+    """Return a discovery as plain values, for JSON, without fields that have their default: those are most."""
     return attrs.asdict(
         discovery,
         filter=lambda field, value: value != field.default,
@@ -42,20 +42,21 @@ def freeze(discovery: Discovery) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):  # attrs looks into no other mapping than a dict
         return dict(value)
-    if isinstance(value, tuple) and value and isinstance(value[0], Request):  # most of all that there is
+    if isinstance(value, tuple) and value and isinstance(value[0], Request):  # most of the rows, so the shortest
         return [(*attrs.astuple(request.grant), request.reason) for request in value]
     return value
 
 
-def thaw(remembered: dict[str, Any], about: str | None = None) -> Discovery | None:
-    """Build what `freeze` took apart, or of that the plugin `about`; None for what it did not make.
+def from_rows(remembered: dict[str, Any], about: str | None = None) -> Discovery | None:
+    """Return the discovery that `to_rows` made these rows of; None for rows that it did not make.
 
-    What the words mean was checked when it was read, and the cache is known to be whole.
+    With `about`, only the plugin of that name. Manifests are not validated again: they were when they were read, and
+    a damaged cache does not get here.
     """
     rows = remembered.get("found", ())
-    wanted = rows if about is None else [row for row in rows if row.get("name") == about]
+    kept = rows if about is None else [row for row in rows if row.get("name") == about]
     try:
-        discovery: Discovery = _DISCOVERY.read({**remembered, "found": wanted, "from_cache": True}, "", STRICT)
+        discovery: Discovery = _DISCOVERY.read({**remembered, "found": kept, "from_cache": True}, "", STRICT)
     except WrongShape:
         return None
     return discovery

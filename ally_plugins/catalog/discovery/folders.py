@@ -1,7 +1,7 @@
-"""The source of folders: plugins below the home with an `ally-plugin.toml` and a daemon; and what serves other formats.
+"""The source of folders: plugins below the home with an `ally-plugin.toml` and a daemon; and helpers for other formats.
 
-Every file counts: a folder is agreed to by what its files hold. A folder that cannot be trusted or read is one line,
-and all others are found. Nothing of a folder is run.
+Consent covers the content of every file of a folder. A folder that cannot be trusted or read becomes one line, and all
+others are found. Nothing of a folder is run.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _NAME_RULE: Final = "lower-case letters, digits, '_' and '-', not starting with 
 
 
 class NoPlugin(Exception):
-    """A folder that has no usable plugin, in one line."""
+    """A folder has no usable plugin; the text is one line for the operator."""
 
 
 class Folders(Source):
@@ -57,12 +57,12 @@ class Folders(Source):
     @override
     def find(self, search: Search) -> Discovery:
         """Return the plugins in the folders; with `about`, the one folder of that name."""
-        wanted = [path for path in search.folders if search.about in {None, os.path.basename(path)}]  # noqa: PTH119
-        return in_each_folder(wanted, _found)
+        paths = [path for path in search.folders if search.about in {None, os.path.basename(path)}]  # noqa: PTH119
+        return in_each_folder(paths, _found)
 
 
 def in_each_folder(paths: list[str] | tuple[str, ...], read: Callable[[str], Found | None]) -> Discovery:
-    """Return what `read` finds in each folder; it raises NoPlugin or OSError for one without a usable plugin."""
+    """Return what `read` finds in each folder; a NoPlugin or OSError that it raises becomes a problem of the result."""
     all_found: list[Found] = []
     problems: list[str] = []
     for path in paths:
@@ -109,7 +109,10 @@ def list_folders(directory: str) -> tuple[list[str], list[str]]:
 
 
 def check_trust(path: str) -> None:
-    """Raise NoPlugin for a folder that somebody else may have written, or that is elsewhere."""
+    """Raise NoPlugin for a link, for what is no folder, and for a folder that another user may have written.
+
+    Raises OSError when it cannot be looked at.
+    """
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
         raise NoPlugin(f"the folder {path!r} is a link, expected a folder; copy it here instead")
@@ -146,7 +149,7 @@ def read_manifest(toml: str, name: str) -> Manifest:
 
 
 def manifest_problem(error: ManifestError | OSError, file: str) -> str:
-    """Return in words why a manifest could not be read."""
+    """Return why a manifest could not be read, as one line."""
     if isinstance(error, ManifestError):
         return str(error)
     return f"the manifest {file} cannot be read: {error.strerror or error}"

@@ -1,6 +1,6 @@
 """What discovery finds: plugins as values, and what could not be one.
 
-Finding them is left to the sources, deciding whether one may run to `decide`.
+Finding them is left to the sources, deciding whether one may run to `catalog.decide`.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class Found:
     files: Mapping[str, str] = field(default=FrozenDict(), repr=False)
     """The hashes of a folder's files; empty for a package."""
     source: str = "packages"
-    """Who found it; set by `finding`, as the two below."""
+    """The name of the source that found it; set by `plugin_search`, as are `origin` and `terms`."""
     origin: str = "package"
-    """What tells it from another one of its name, in commands and in `config.toml`: package, folder, or its source."""
+    """What distinguishes it from others of its name in commands and `config.toml`: package, folder, or its source."""
     terms: str = ""
-    """What else the digest covers: how it runs, where that does not stand in its files."""
+    """What else the digest covers: how it runs, where its files do not contain that."""
 
     @property
     def is_class(self) -> bool:
@@ -91,7 +91,7 @@ class Discovery:
     problems: tuple[str, ...] = ()
     from_cache: bool = False
     failed: Mapping[str, str] = FrozenDict()
-    """Why a source found nothing at all, by the origin of its plugins; set by `finding`."""
+    """Why a source found nothing at all, by the origin of its plugins; set by `plugin_search`."""
 
     def named(self, name: str) -> tuple[Found, ...]:
         """Return the plugins of this name."""

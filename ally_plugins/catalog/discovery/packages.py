@@ -1,7 +1,7 @@
 """The source of packages: plugins in installed distributions, read from metadata and manifests; none is imported, ever.
 
 Every mistake is one line about one plugin or distribution, and all others are found. What the operator agreed to is
-the registry's business; remembering the answer is `cache`'s.
+joined in `catalog.registry`; the answer is remembered by `cache`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ally_plugins.contract.values.errors import ManifestError
 from ally_plugins.contract.wording import describe
 
 from . import cache as discovery_cache
-from .cache_rows import freeze, thaw
+from .cache_rows import from_rows, to_rows
 from .found import Discovery, Found
 from .source import Search, Source
 
@@ -55,26 +55,26 @@ class Packages(Source):
 def discover(cache_dir: Path | None = None, about: str | None = None) -> Discovery:
     """Find the installed plugins. With `cache_dir`, an answer that is still true is read from there.
 
-    With `about`, only the plugin of that name is looked at, and the problems of others may be left out.
+    With `about`, only the plugin of that name is looked at, and the problems of others may be missing.
 
     A change is seen by the times of the directories on `sys.path` and of the plugins' own files; what is edited in
     place in the metadata of a distribution without plugins is not. Raises nothing: a broken cache is as good as none.
     """
     key = discovery_cache.key()
     remembered = discovery_cache.load(cache_dir, key) if cache_dir is not None else None
-    if remembered is not None and (known := thaw(remembered, about)) is not None:
-        return known
+    if remembered is not None and (discovery := from_rows(remembered, about)) is not None:
+        return discovery
     began = discovery_cache.now()
     scan = _Scan(about if cache_dir is None else None)  # what is remembered is all of it
     discovery = scan.run()
     if cache_dir is not None:
-        discovery_cache.save(cache_dir, key, freeze(discovery), list(scan.stamps.values()), began)
+        discovery_cache.save(cache_dir, key, to_rows(discovery), list(scan.stamps.values()), began)
     return discovery
 
 
 @frozen
-class _Installed:
-    """One distribution that offers plugins. `place` is the directory that holds its metadata's directory."""
+class _Offering:
+    """One distribution that offers plugins, with their entry points."""
 
     dist: Distribution
     name: str
@@ -97,24 +97,24 @@ class _Scan:
 
     def run(self) -> Discovery:
         by_name: defaultdict[str, list[Found]] = defaultdict(list)
-        for installed in _active(list(self._installed()), self.directories, self.problems):
-            self._watch_metadata(installed.dist)
-            for entry_point in installed.entry_points:
+        for offering in _active(list(self._offerings()), self.directories, self.problems):
+            self._watch_metadata(offering.dist)
+            for entry_point in offering.entry_points:
                 if self.about not in {None, entry_point.name}:
                     continue
-                if (found := self._found(installed, entry_point)) is not None:
+                if (found := self._found(offering, entry_point)) is not None:
                     by_name[found.name].append(found)
         all_found = tuple(_one_of(name, same) for name, same in sorted(by_name.items()))
         return Discovery(all_found, tuple(sorted(self.problems)))
 
-    def _installed(self) -> Iterator[_Installed]:
+    def _offerings(self) -> Iterator[_Offering]:
         import importlib_metadata  # 20 ms, which a valid cache saves
 
         for dist in importlib_metadata.distributions():
             self.directories.append(_directory(dist))
             try:
                 if _may_have_plugins(dist):
-                    yield from _installed(dist)
+                    yield from _offering_of(dist)
             except Exception as error:  # noqa: BLE001  # somebody else's metadata, read by anybody's finder
                 self.problems.append(f"the metadata of {_label(dist)} cannot be read: {_reason(error)}")
 
@@ -127,19 +127,19 @@ class _Scan:
     def _watch(self, path: str) -> None:
         self.stamps[path] = locating.stamp(path)
 
-    def _found(self, installed: _Installed, entry_point: Any) -> Found | None:
+    def _found(self, offering: _Offering, entry_point: Any) -> Found | None:
         name = entry_point.name
         if not is_plugin_name(name):
-            self.problems.append(f"{installed.label} names a plugin {describe(name)}, expected {_NAME_RULE}")
+            self.problems.append(f"{offering.label} names a plugin {describe(name)}, expected {_NAME_RULE}")
             return None
         found = Found(
             name=name,
-            distribution=installed.name,
-            version=installed.version,
+            distribution=offering.name,
+            version=offering.version,
             entry_point=entry_point.value,
         )
         try:
-            return self._inspected(found, installed.dist, entry_point)
+            return self._inspected(found, offering.dist, entry_point)
         except Exception as error:  # noqa: BLE001  # damaged files, and finders of anybody's
             return evolve(found, problem=f"what is installed of it cannot be read: {_reason(error)}")
 
@@ -161,7 +161,7 @@ class _Scan:
         if located is None:
             advice = f"install {found.distribution!r} again, or uninstall it"
             return evolve(found, problem=f"module {module!r} is not there; {advice}")
-        for directory in located.looked_in:
+        for directory in located.searched:
             self._watch(directory)
         found = self._with_digest(found, dist, located.root)
         if located.manifest is None:
@@ -194,7 +194,7 @@ class _Scan:
 
 
 def _with_daemon(found: Found, daemon: Daemon) -> Found:
-    """Return it with the daemon that a package ships; its paths are relative to the folder of the manifest."""
+    """Return a plugin with the daemon that its package ships; paths are relative to the folder of the manifest."""
     folder, file = os.path.split(found.manifest_path or "")
     if file != MANIFEST_NAME:
         problem = f"{found.manifest_path} has a [daemon], which only a package can ship: its files need a folder"
@@ -217,10 +217,10 @@ def _may_have_plugins(dist: Distribution) -> bool:
         return GROUP.encode() in file.read()
 
 
-def _installed(dist: Distribution) -> Iterator[_Installed]:
+def _offering_of(dist: Distribution) -> Iterator[_Offering]:
     entry_points = tuple(dist.entry_points.select(group=GROUP))
     if entry_points:
-        yield _Installed(dist, *_name_and_version(dist), entry_points)
+        yield _Offering(dist, *_name_and_version(dist), entry_points)
 
 
 def _name_and_version(dist: Distribution) -> tuple[str, str]:
@@ -239,17 +239,17 @@ def _name_and_version(dist: Distribution) -> tuple[str, str]:
     raise ValueError("its METADATA has no Name and Version")
 
 
-def _active(all_: list[_Installed], directories: list[str], problems: list[str]) -> Iterator[_Installed]:
+def _active(all_: list[_Offering], directories: list[str], problems: list[str]) -> Iterator[_Offering]:
     """Yield the distributions that an import would use: of several with one name, the first on the path.
 
-    Two in the same directory are what an interrupted upgrade leaves behind; which of them is there cannot be told.
+    Two in the same directory are what an interrupted upgrade leaves behind; which one's files are there is uncertain.
     """
     seen: set[str] = set()
     by_name: defaultdict[str, list[str]] = defaultdict(list)
     for directory in dict.fromkeys(directories) if all_ else ():  # a folder may stand on the path twice
         by_name[_distribution_of(directory)].append(directory)
-    for installed in all_:
-        key = _normalized(installed.name)
+    for offering in all_:
+        key = _normalized(offering.name)
         if key in seen:
             continue
         seen.add(key)
@@ -257,9 +257,9 @@ def _active(all_: list[_Installed], directories: list[str], problems: list[str])
         here = [path for path in same if os.path.dirname(path) == os.path.dirname(same[0])]  # noqa: PTH120
         if len(here) > 1:
             names = " and ".join(sorted(os.path.basename(path) for path in here))  # noqa: PTH119
-            problems.append(f"{installed.name!r} is installed twice: {names}; install it again")
-        elif not same or same[0] == _directory(installed.dist):
-            yield installed
+            problems.append(f"{offering.name!r} is installed twice: {names}; install it again")
+        elif not same or same[0] == _directory(offering.dist):
+            yield offering
 
 
 def _normalized(name: str) -> str:

@@ -1,4 +1,4 @@
 """Virtual environments of single plugins, and pip or uv in this one.
 
-Which plugin uses which stands in `catalog.home`.
+Which plugin uses which is in `config.toml`, which `catalog.home` reads.
 """

@@ -72,7 +72,7 @@ class Environment:
 
 
 def python_in(path: Path) -> Path:
-    """Return where the Python of a virtual environment is."""
+    """Return the path of the Python of a virtual environment, whether it is there or not."""
     return path / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
@@ -117,7 +117,10 @@ def chosen_interpreter(home: Home, name: str, config: PluginConfig) -> Interpret
 
 
 def missing_modules(python: str, modules: Sequence[str]) -> list[str]:
-    """Return which top-level modules a Python does not find: all of them when it cannot be asked. Imports nothing."""
+    """Return which top-level modules a Python does not find: all of them when it does not run.
+
+    Blocks for up to `CREATE_TIMEOUT`; imports none of them. Raises nothing.
+    """
     command = (python, "-P", "-c", _FIND, *modules)
     try:
         done = subprocess.run(  # noqa: S603  # the operator's own Python, and our own lines
@@ -165,7 +168,7 @@ def _commands(base: str, beside: Path, requirements: tuple[str, ...]) -> tuple[t
 
 
 def _is_pip_configured() -> bool:
-    """Say whether the operator has told pip where to install from, which uv would not heed."""
+    """Say whether the operator has configured pip, an index for one: uv reads none of that."""
     if any(key.startswith("PIP_") and key != "PIP_DISABLE_PIP_VERSION_CHECK" for key in os.environ):
         return True
     own = Path.home()
@@ -174,9 +177,10 @@ def _is_pip_configured() -> bool:
 
 
 def build(home: Home, building: Building, write: Callable[[str], object]) -> None:
-    """Build it; the programs' output goes to `write`, line by line. One that was there is replaced at the very end.
+    """Run the commands of a plan; their output goes to `write`, line by line. An old one is replaced at the end.
 
-    Raises OperatorError when a program fails or takes too long; then what was there before is untouched.
+    Blocks for minutes. Raises OperatorError when a program fails or takes longer than its timeout, which ends its
+    process group, and ConfigError when the home cannot be used; then what was there before is untouched.
     """
     home.prepare(home.envs_dir)
     _sweep(home)
@@ -203,7 +207,7 @@ def _run(command: Sequence[str], timeout: float, write: Callable[[str], object])
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        start_new_session=True,  # what it starts is ended with it
+        start_new_session=True,  # a process group of its own, so that what it starts is killed with it
     ) as process:
         timer = threading.Timer(timeout, _stop, (process, late))
         timer.start()
@@ -264,12 +268,15 @@ def _scripts(directory: Path) -> Iterator[Path]:
 
 
 def remove(home: Home, name: str) -> Path:
-    """Remove an environment and return where it was. Raises ConfigError when there is none of that name."""
+    """Remove an environment and return where it was.
+
+    Raises ConfigError when there is none of that name, and OperatorError when it cannot be removed.
+    """
     paths = (home.envs_dir / name, home.envs_dir / f"{name}.node")  # the second one has a `node_modules` in it
     path = next((path for path in paths if path.is_dir()), None)
     if not is_plugin_name(name) or path is None:
-        known = ", ".join(each.name for each in environments(home)) or "none"
-        raise ConfigError(f"there is no environment {describe(name)}; there are: {known}", path="env")
+        names = ", ".join(each.name for each in environments(home)) or "none"
+        raise ConfigError(f"there is no environment {describe(name)}; there are: {names}", path="env")
     gone = path.with_name(f".{name}.{os.getpid()}.{time.monotonic_ns()}.old")
     try:
         with home.locked():

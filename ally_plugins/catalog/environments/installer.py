@@ -22,10 +22,10 @@ from ally_plugins.contract.values.errors import ConfigError, OperatorError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Installed", "install", "install_command", "requirement_of", "uninstall", "uninstall_command"]
+__all__ = ["InstallReport", "install", "install_command", "requirement_of", "uninstall", "uninstall_command"]
 
 LOOK_TIMEOUT: Final = 60.0
-"""Seconds that a fresh interpreter gets to say what is installed; it takes a quarter of one."""
+"""Seconds that a fresh interpreter gets to list what is installed; it takes a quarter of one."""
 
 _LOOK: Final = """
 import json, sys
@@ -36,10 +36,10 @@ sys.stdout.write(json.dumps(seen))
 
 
 @frozen(kw_only=True)
-class Installed:
+class InstallReport:
     """What an installation has changed. The three mappings go from plugin to distribution and version.
 
-    `exit_code` is the installer's own; its output says why when it is not 0.
+    `exit_code` is the installer's own; when it is not 0, the reason is in the output.
     """
 
     command: tuple[str, ...]
@@ -50,14 +50,17 @@ class Installed:
 
 
 def install_command(requirements: Sequence[str]) -> tuple[str, ...]:
-    """Return the command that would install these; options of the installer may be among them."""
+    """Return the command that would install these; options of the installer may be among them.
+
+    Raises ConfigError when nothing is named, and OperatorError when there is no installer.
+    """
     if not requirements:
         raise ConfigError("nothing to install, expected the name of a distribution, a path or a URL")
     return (*_installer(), "install", *_for_uv("--python", sys.executable), *requirements)
 
 
 def uninstall_command(distributions: Sequence[str]) -> tuple[str, ...]:
-    """Return the command that would uninstall these."""
+    """Return the command that would uninstall these. Raises as `install_command`, also for an option among names."""
     if not distributions or any(name.startswith("-") for name in distributions):
         raise ConfigError("nothing to uninstall, expected the name of a distribution")
     yes = () if _is_uv() else ("--yes",)
@@ -65,7 +68,7 @@ def uninstall_command(distributions: Sequence[str]) -> tuple[str, ...]:
 
 
 def requirement_of(distribution: str) -> tuple[str, ...]:
-    """Return the installer's words that install a distribution as it is installed here: its version, folder or URL.
+    """Return the installer's arguments that install a distribution as it is here: its version, folder or URL.
 
     Raises ConfigError when it is not installed.
     """
@@ -76,10 +79,10 @@ def requirement_of(distribution: str) -> tuple[str, ...]:
         origin = orjson.loads(found.read_text("direct_url.json") or "{}")
     except (importlib_metadata.PackageNotFoundError, ValueError) as error:
         raise ConfigError(f"{distribution!r} is not installed here, or damaged: install it again") from error
-    return _words_for(distribution, found.version, origin)
+    return _arguments_for(distribution, found.version, origin)
 
 
-def _words_for(distribution: str, version: str, origin: dict[str, Any]) -> tuple[str, ...]:
+def _arguments_for(distribution: str, version: str, origin: dict[str, Any]) -> tuple[str, ...]:
     url = str(origin.get("url", ""))
     if not url:
         return (f"{distribution}=={version}",)
@@ -92,16 +95,17 @@ def _words_for(distribution: str, version: str, origin: dict[str, Any]) -> tuple
     return (f"{distribution} @ {url}",)
 
 
-def install(requirements: Sequence[str], write: Callable[[str], object] | None = None) -> Installed:
-    """Run the installer and say which plugins appeared; its output goes to `write`, line by line as it comes.
+def install(requirements: Sequence[str], write: Callable[[str], object] | None = None) -> InstallReport:
+    """Run the installer and report which plugins appeared; its output goes to `write`, line by line as it comes.
 
-    Raises OperatorError when there is no installer. A failed installation is told by `exit_code`.
+    Blocks until it has ended, without a deadline. Raises ConfigError when nothing is named, and OperatorError when
+    there is no installer. A failed installation is no error: see `exit_code`.
     """
     return _run(install_command(requirements), write or sys.stdout.write)
 
 
-def uninstall(distributions: Sequence[str], write: Callable[[str], object] | None = None) -> Installed:
-    """Run the installer and say which plugins disappeared. As `install` otherwise."""
+def uninstall(distributions: Sequence[str], write: Callable[[str], object] | None = None) -> InstallReport:
+    """Run the installer and report which plugins disappeared. As `install` otherwise."""
     return _run(uninstall_command(distributions), write or sys.stdout.write)
 
 
@@ -128,9 +132,9 @@ def _for_uv(*options: str) -> tuple[str, ...]:
     return options if _is_uv() else ()
 
 
-def _run(command: tuple[str, ...], write: Callable[[str], object]) -> Installed:
+def _run(command: tuple[str, ...], write: Callable[[str], object]) -> InstallReport:
     before = _look()
-    with subprocess.Popen(  # noqa: S603  # the operator's own words, and no shell
+    with subprocess.Popen(  # noqa: S603  # the operator's own arguments, and no shell
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -141,9 +145,9 @@ def _run(command: tuple[str, ...], write: Callable[[str], object]) -> Installed:
         for line in process.stdout or ():
             write(line)
     after = _look()
-    if before is None or after is None:  # nothing can be compared, and the exit code still tells
+    if before is None or after is None:  # nothing can be compared; the exit code still reports a failure
         before = after = {}
-    return Installed(
+    return InstallReport(
         command=command,
         exit_code=process.returncode,
         appeared={name: after[name] for name in sorted(after.keys() - before.keys())},
@@ -153,9 +157,9 @@ def _run(command: tuple[str, ...], write: Callable[[str], object]) -> Installed:
 
 
 def _look() -> dict[str, str] | None:
-    """Ask a fresh interpreter what is installed: only a start reads the path files that editable installs leave.
+    """List what is installed in a fresh interpreter: only a start reads the path files that editable installs leave.
 
-    None when it cannot say, as after uninstalling this package itself.
+    None when that fails, as after uninstalling this package itself.
     """
     command = (sys.executable, "-P", "-c", _LOOK)
     try:

@@ -1,4 +1,4 @@
 """The files of one app's home: settings, consent, secrets, quarantine; read strictly and replaced whole.
 
-What follows from them is decided elsewhere.
+What follows from them is decided in `catalog.decide`.
 """

@@ -1,7 +1,7 @@
 """`config.toml`: what the operator has settled, read strictly and edited so that comments and order stay.
 
-What was agreed to stands in `consent`, secrets in `secrets`; which values a plugin's settings may have is known only
-with its manifest, so the registry checks those.
+What was agreed to is in `consent`, secrets in `secret_store`. The values of a plugin's settings need its manifest, so
+they are checked in `setting_values`.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ MAX_CONFIG_BYTES: Final = 1024 * 1024
 """A hundred plugins with every key take some 60 KiB."""
 
 DEFAULT_SOURCES: Final = ("packages", "folders", "code_ally")
-"""A source of another distribution is named by the operator: its code runs in the host and says what is a plugin."""
+"""A source of another distribution must be named by the operator: its code runs in the host."""
 
 _ORIGINS: Final = ("package", "folder")
-"""What the plugins of our own sources are told from others of the same name by; those of others have their source."""
+"""The origins of plugins of our own sources; for those of others the origin is the source's name."""
 
 _DEADLINE_KINDS: Final = ("gate", "transform", "observe", "start", "stop")
 _TOPICS: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
@@ -72,9 +72,9 @@ class PluginConfig:
 
     enabled: bool = False
     is_decided: bool = False
-    """Whether the operator has said yes or no at all: `enabled` stands in the file, and with a yes also `grants`.
+    """Whether the operator has decided at all: `enabled` is in the file, and where it is true also `grants`.
 
-    Commands write both; with the second line lost, a guard would run and be asked nothing.
+    Commands write both; with the second line lost, a plugin would run without its gates.
     """
     placement: Placement | None = None
     """None leaves it to the plugin: a class runs inline, a daemon in its process."""
@@ -109,12 +109,12 @@ class Config:
     default: PluginConfig = PluginConfig()
     chat: ChatSettings = _DEFAULT_CHAT
     sources: tuple[str, ...] = DEFAULT_SOURCES
-    """Who is asked for plugins, in this order."""
+    """The sources that are searched for plugins, in this order."""
     text: str = field(default="", eq=False, repr=False)
     """What the file holds, for `edit_config`; not shown, since settings stand in it."""
 
     def of(self, name: str) -> PluginConfig:
-        """Return what is settled for a plugin."""
+        """Return what is settled for a plugin, the defaults for one that the file does not name."""
         return self.plugins.get(name, self.default)
 
 

@@ -1,6 +1,6 @@
 """`consent.toml`: what the operator agreed to, plugin by plugin. Written by commands, not by hand.
 
-Whether an agreement still holds for what is installed now is decided in `records`.
+Whether an agreement still holds for what is installed now is decided in `catalog.decide`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HEADER: Final = "# What was agreed to, written by ally-plugins; config.toml is 
 
 @frozen(kw_only=True)
 class Agreement:
-    """What was agreed to for one plugin: who asked for what, and which code that was.
+    """What was agreed to for one plugin: its requests, and which code that was.
 
     `by` is `person`, `--yes` or `code`; `at` is UTC in ISO 8601; `code` and `files` are the two digests of `Found`.
     """
@@ -70,14 +70,14 @@ def _plain(path: str) -> str:
 
 
 def file_changes(agreed: Iterable[str], now: Iterable[str]) -> tuple[str, ...]:
-    """Return which files differ between two listings, each in words."""
+    """Return which files differ between two listings, each as `added PATH`, `removed PATH` or `changed PATH`."""
     old, new = _by_path(agreed), _by_path(now)
-    words = {
+    changes = {
         path: "added" if path not in old else "removed" if path not in new else "changed"
         for path in sorted(old.keys() | new.keys())
         if old.get(path) != new.get(path)
     }
-    return tuple(f"{word} {path}" for path, word in words.items())
+    return tuple(f"{word} {path}" for path, word in changes.items())
 
 
 def _by_path(listing: Iterable[str]) -> dict[str, str]:
@@ -87,7 +87,7 @@ def _by_path(listing: Iterable[str]) -> dict[str, str]:
 def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
     """Return the agreements and what is wrong with the file. What cannot be read was not agreed to.
 
-    Raises ConsentError for what is no file, or one that somebody else may have written: then nobody knows who agreed.
+    Raises ConsentError for what is no file, or one that another user may have written: it proves no consent.
     """
     file = home.consent_file
     try:

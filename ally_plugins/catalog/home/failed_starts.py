@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 __all__ = ["failed_starts", "remember_starts"]
 
 _MAX_BYTES: Final = 1024 * 1024
-_MAX_REASON: Final = 500  # characters; a plugin words its own exceptions
+_MAX_REASON: Final = 500  # characters; the text of an exception is the plugin's, and may be long
 
 
 def remember_starts(home: Home, tried: Iterable[tuple[str, str, str]]) -> None:
-    """Keep what became of the plugins that a host just started: name, version, and why it could not or "".
+    """Keep which plugins a host could start: for each its name, its version, and why it failed or "".
 
-    A plugin that was not tried keeps its last word. Never raises for the disk: only a remark would be missing.
+    What is kept of other plugins stays. Raises nothing for a disk that fails: only a remark would be missing.
     """
-    known = _read(home)
+    before = _read(home)
     latest = {name: (version, reason[:_MAX_REASON]) for name, version, reason in tried}
-    kept = {name: entry for name, entry in (known | latest).items() if entry[1]}
-    if kept != known:
+    kept = {name: entry for name, entry in (before | latest).items() if entry[1]}
+    if kept != before:
         with suppress(OSError):
             home.write(home.failed_starts_file, orjson.dumps(kept), durable=False)
 
 
 def failed_starts(home: Home, versions: Mapping[str, str]) -> dict[str, str]:
-    """Return why plugins could not start, by name; what was said of another version than the installed one is not."""
+    """Return why plugins could not start, by name; only where the failure was of the version that is installed now."""
     return {name: reason for name, (version, reason) in _read(home).items() if versions.get(name) == version}
 
 

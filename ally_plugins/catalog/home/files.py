@@ -79,7 +79,7 @@ class Located:
     manifest: str | None
     expected: str
     """Where the manifest was looked for first."""
-    looked_in: tuple[str, ...] = field(default=())
+    searched: tuple[str, ...] = field(default=())
     """The directories whose change could change this answer."""
 
 
@@ -100,8 +100,8 @@ def locate(module: str) -> Located | None:
     candidates = tuple(_candidates(place, module.rpartition(".")[2]))
     manifest = next((path for path in candidates if os.path.lexists(path)), None)
     root = place.packages[0] if place.packages else place.file or ""
-    looked_in = tuple(dict.fromkeys([os.path.dirname(path) for path in candidates] + list(place.namespaces)))
-    return Located(root, manifest, candidates[0], looked_in)
+    searched = tuple(dict.fromkeys([os.path.dirname(path) for path in candidates] + list(place.namespaces)))
+    return Located(root, manifest, candidates[0], searched)
 
 
 def _candidates(place: _Place, name: str) -> Iterator[str]:
@@ -120,7 +120,7 @@ def _find(parts: list[str]) -> _Place | None:
 
 
 def _from_spec(spec: ModuleSpec | None, parts: list[str], depth: int) -> _Place | None:
-    """Go on from what a finder said of the first `depth` parts."""
+    """Continue from the spec that a finder returned for the first `depth` parts."""
     if spec is None:
         return None
     directories = tuple(spec.submodule_search_locations or ())
@@ -131,11 +131,11 @@ def _from_spec(spec: ModuleSpec | None, parts: list[str], depth: int) -> _Place 
     return _walk(parts, depth, place, directories)
 
 
-def _ask_finders(parts: list[str], depth: int) -> _Place | None:
-    """Ask the finders that installed themselves for what no directory has.
+def _query_finders(parts: list[str], depth: int) -> _Place | None:
+    """Try the finders that installed themselves, for what no directory has.
 
     setuptools maps the packages of an editable namespace by their full names, and gives the namespace no directory. A
-    finder is asked for a name without its parents being imported; that is what `importlib.util.find_spec` would do.
+    finder is called without the parents being imported; `importlib.util.find_spec` would import them.
     """
     for length in range(depth + 1, len(parts) + 1):
         name = ".".join(parts[:length])
@@ -148,7 +148,7 @@ def _ask_finders(parts: list[str], depth: int) -> _Place | None:
 def _spec_of(finder: Any, name: str) -> ModuleSpec | None:
     try:
         spec = finder.find_spec(name, None)
-    except Exception:  # noqa: BLE001  # anybody's finder, asked without the parents that it may expect
+    except Exception:  # noqa: BLE001  # anybody's finder, called without the parents that it may expect
         return None
     return spec if isinstance(spec, ModuleSpec) and spec.has_location else None
 
@@ -157,7 +157,7 @@ def _walk(parts: list[str], depth: int, place: _Place, directories: tuple[str, .
     for position, name in enumerate(parts[depth:], depth):
         step = _step(name, directories)
         if step is None:
-            return _ask_finders(parts, position)
+            return _query_finders(parts, position)
         path, kind = step
         if kind == "module":
             return _Place(place.packages, path, place.namespaces) if position == len(parts) - 1 else None
@@ -194,7 +194,7 @@ def _first_file(stem: str) -> str | None:
 
 
 def stamp(path: str) -> Stamp:
-    """Return what tells whether a file or a directory has changed."""
+    """Return what changes when a file or a directory does. Raises nothing: see `Stamp` for what is not there."""
     try:
         found = os.stat(path or ".")
     except (OSError, ValueError):
@@ -240,7 +240,7 @@ def _file_digest(path: str) -> bytes:
 def folder_files(root: str) -> dict[str, str]:
     """Return the hash of every file of a plugin's folder by its path in it, but for those that a program writes.
 
-    Unlike a package's, `node_modules` and the like count, since a program loads them without being told to. Raises
+    Unlike a package's, `node_modules` and the like count, since a program loads them by itself. Raises
     OSError for what consent could not cover: a link to a folder elsewhere, what everybody can write, or more than
     `MAX_FOLDER_FILES` or `MAX_FOLDER_BYTES`.
     """
@@ -299,7 +299,7 @@ def _inner_target(path: str, inside: str) -> str:
 
 
 def _check_mode(path: str) -> None:
-    """See that nobody else can change what was agreed to before it is run; of a link, what it leads to."""
+    """Raise OSError for a file that another user could change after consent; of a link, its target is checked."""
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
         with suppress(OSError):  # it leads nowhere: there is nothing to run

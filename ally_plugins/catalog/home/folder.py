@@ -1,6 +1,6 @@
 """The directory that holds the state of one app: where each file lies, who may read it, and how it is replaced whole.
 
-What stands in the files is left to `config`, `consent`, `secrets`, the journal and the discovery cache.
+What the files contain is left to `config`, `consent`, `secret_store`, the journal and the discovery cache.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Home:
 
     @property
     def never_emitted_file(self) -> Path:
-        """The event types that the app's host has said it never emits, as a JSON list."""
+        """The event types that the app's host has declared it never emits, as a JSON list."""
         return self.run_dir / "never-emitted.json"
 
     @property
@@ -125,7 +125,7 @@ class Home:
         """Read a file of the home, None when there is none. Raises OSError, whose text has the way out.
 
         The file must be a regular one that only its owner, this user or root, can write, in a home of which the same is
-        true; else what others wrote would count as the operator's word. A link is refused unless `follow`.
+        true; else what others wrote would pass for the operator's decision. A link is refused unless `follow`.
         """
         try:
             if self.path.is_dir():  # else there is nothing in it, and `prepare` says why
@@ -168,7 +168,10 @@ class Home:
 
     @contextmanager
     def locked(self) -> Generator[None]:
-        """Keep every other command from editing this home meanwhile. Raises ConfigError after `LOCK_TIMEOUT`."""
+        """Keep every other command from editing this home meanwhile. Blocks; not for the event loop's thread.
+
+        Raises ConfigError when another one holds the lock for longer than `LOCK_TIMEOUT`.
+        """
         self.prepare()
         try:
             descriptor = self.open_lock(_EDIT_LOCK)
@@ -179,7 +182,7 @@ class Home:
             _wait_for(descriptor, self.path)
             yield
         finally:
-            os.close(descriptor)  # also lets the lock go
+            os.close(descriptor)  # which releases the lock
 
 
 def _make_home(path: Path) -> None:

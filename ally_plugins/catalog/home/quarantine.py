@@ -1,6 +1,6 @@
 """Which plugins stay stopped until they are released, on disk in the home.
 
-A file that cannot be read may name any plugin; so all that are known count as named, until each is released.
+A file that cannot be read may name any plugin; so all plugins count as named, until each is released.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_BYTES: Final = 1024 * 1024
 
 @frozen
 class Quarantine:
-    """What the file says: the reason by plugin. With `damage`, why it cannot be read; then it may name any plugin."""
+    """The content of the file: the reason by plugin. `damage` is why it cannot be read; then it may name any plugin."""
 
     reasons: Mapping[str, str] = FrozenDict()
     damage: str = ""
@@ -39,7 +39,7 @@ class Quarantine:
 
 
 def read_quarantine(home: Home) -> Quarantine:
-    """Return who is stopped. A home without the file has never stopped a plugin. Raises nothing."""
+    """Return which plugins are stopped; none in a home without the file. Raises nothing: see `Quarantine.damage`."""
     file, content = home.quarantine_file, None
     try:
         content = home.read(file, _MAX_BYTES)
@@ -53,14 +53,14 @@ def read_quarantine(home: Home) -> Quarantine:
     return Quarantine(FrozenDict(kept))
 
 
-def set_quarantine(home: Home, name: str, reason: str | None, known: Iterable[str]) -> None:
-    """Write down why a plugin is stopped, or with None that it is not. Raises ConfigError.
+def set_quarantine(home: Home, name: str, reason: str | None, names: Iterable[str]) -> None:
+    """Write why a plugin is stopped, or with None that it is not. Raises ConfigError when the file cannot be written.
 
-    `known` are the plugins that a damaged file may name: all but this one stay stopped. The caller holds the home's
-    lock.
+    `names` are the plugins that a damaged file may name: all but this one stay stopped. The caller holds
+    `home.locked()`, so that two commands do not lose each other's edit.
     """
     before = read_quarantine(home)
-    kept = {each: before.of(each) for each in known} if before.damage else dict(before.reasons)
+    kept = {each: before.of(each) for each in names} if before.damage else dict(before.reasons)
     if not before.damage and kept.get(name) == reason:
         return
     changed = {**kept, name: reason}

@@ -36,14 +36,14 @@ class SecretStore:
 
     @property
     def place(self) -> str:
-        """Where the next secret would be kept, in words."""
+        """Where the next secret would be kept, as text: the system keyring or the path of the file."""
         return "the system keyring" if self._backend() is not None else str(self._home.secrets_file)
 
     def get(self, plugin: str, key: str) -> str | None:
         """Return a secret, None when there is none. Raises ConfigError when the place cannot be read."""
         backend = self._backend()
         if backend is not None:
-            value = self._ask(backend.get_password, plugin, key)
+            value = self._call_keyring(backend.get_password, plugin, key)
             if isinstance(value, str):
                 return value
         value = self._read().get(plugin, {}).get(key)
@@ -53,16 +53,16 @@ class SecretStore:
         """Keep a secret. The caller holds `home.locked()`. Raises ConfigError when it cannot be kept."""
         backend = self._backend()
         if backend is not None:
-            self._ask(backend.set_password, plugin, key, value)
+            self._call_keyring(backend.set_password, plugin, key, value)
             self._write(plugin, key, None)
         else:
             self._write(plugin, key, value)
 
     def delete(self, plugin: str, key: str) -> None:
-        """Forget a secret, wherever it is. The caller holds `home.locked()`."""
+        """Delete a secret, wherever it is. The caller holds `home.locked()`. Raises ConfigError when that fails."""
         backend = self._backend()
-        if backend is not None and self._ask(backend.get_password, plugin, key) is not None:
-            self._ask(backend.delete_password, plugin, key)
+        if backend is not None and self._call_keyring(backend.get_password, plugin, key) is not None:
+            self._call_keyring(backend.delete_password, plugin, key)
         self._write(plugin, key, None)
 
     def _backend(self) -> Any:
@@ -71,7 +71,7 @@ class SecretStore:
             self._keyring = _real_keyring()
         return self._keyring
 
-    def _ask(self, method: Any, plugin: str, key: str, *value: str) -> Any:
+    def _call_keyring(self, method: Any, plugin: str, key: str, *value: str) -> Any:
         try:
             return method(self._service, f"{plugin}/{key}", *value)
         except Exception as error:  # noqa: BLE001  # backends raise what their systems raise
@@ -119,6 +119,6 @@ def _real_keyring() -> Any:
 
         backend = keyring.get_keyring()
         is_real = backend.priority >= _REAL
-    except Exception:  # noqa: BLE001  # backends ask the desktop, D-Bus and others, and fail in ways of their own
+    except Exception:  # noqa: BLE001  # backends call the desktop, D-Bus and others, and fail in ways of their own
         return None
     return backend if is_real else None

@@ -42,7 +42,7 @@ def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  
       ally-plugins enable folder:loop-warner
     """
     registry = state.registry
-    plan = registry.plan(registry.meant(name), only or None)
+    plan = registry.plan(registry.qualified_name(name), only or None)
     if _is_settled(plan) and not only:
         _tell(state, plan, plan.record, None)
         return

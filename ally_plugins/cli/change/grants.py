@@ -17,7 +17,7 @@ from ally_plugins.cli.shell.text import echo, print_json
 from ally_plugins.contract.values.errors import ConsentError
 
 if TYPE_CHECKING:
-    from ally_plugins.catalog.registry import Change, Registry
+    from ally_plugins.catalog.registry import OperatorChange, Registry
     from ally_plugins.cli.shell.state import State
 
 __all__ = ["disable", "grant", "release", "revoke", "shadow"]
@@ -35,7 +35,7 @@ def grant(state: State, name: str, grants: tuple[str, ...]) -> None:
     Example:
       ally-plugins grant loop-warner add_message:user
     """
-    makes: list[Callable[[Registry], Change]] = [lambda it, text=text: it.grant(name, text) for text in grants]  # type: ignore[misc]
+    makes: list[Callable[[Registry], OperatorChange]] = [lambda it, text=text: it.grant(name, text) for text in grants]  # type: ignore[misc]
     _apply(state, name, makes, [f"{name} is granted {text}" for text in grants])
 
 
@@ -51,7 +51,7 @@ def revoke(state: State, name: str, grants: tuple[str, ...]) -> None:
     Example:
       ally-plugins revoke loop-warner add_message:user
     """
-    makes: list[Callable[[Registry], Change]] = [lambda it, text=text: it.revoke(name, text) for text in grants]  # type: ignore[misc]
+    makes: list[Callable[[Registry], OperatorChange]] = [lambda it, text=text: it.revoke(name, text) for text in grants]  # type: ignore[misc]
     _apply(state, name, makes, [f"{name} is no longer granted {text}" for text in grants])
 
 
@@ -103,22 +103,22 @@ def release(state: State, name: str) -> None:
     _apply(state, name, [lambda it: _release(it, name, is_live=is_live)], done, "release")
 
 
-def _release(registry: Registry, name: str, *, is_live: bool) -> Change:
+def _release(registry: Registry, name: str, *, is_live: bool) -> OperatorChange:
     """End the quarantine that is written down; one of a plugin that an agent gives by code is in its host only."""
-    from ally_plugins.catalog.registry import Change
+    from ally_plugins.catalog.registry import OperatorChange
 
     try:
         return registry.release(name)
     except ConsentError:
         if is_live:
-            return Change(kind="release", plugin=name)
+            return OperatorChange(kind="release", plugin=name)
         raise
 
 
 def _apply(
     state: State,
     name: str,
-    makes: Sequence[Callable[[Registry], Change]],
+    makes: Sequence[Callable[[Registry], OperatorChange]],
     lines: Sequence[str],
     method: str = "apply",
 ) -> None:
@@ -126,7 +126,7 @@ def _apply(
 
     The first that fails ends it; those before it stand, and take effect.
     """
-    changes: list[Change] = []
+    changes: list[OperatorChange] = []
     try:
         with recorder(state.registry) as writing:
             for make, line in zip(makes, lines, strict=True):

@@ -18,7 +18,7 @@ from ally_plugins.contract.values.errors import ConfigError, OperatorError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ally_plugins.catalog.environments.installer import Installed
+    from ally_plugins.catalog.environments.installer import InstallReport
     from ally_plugins.catalog.registry import Registry
     from ally_plugins.cli.shell.recorder import Recorder
     from ally_plugins.cli.shell.state import State
@@ -109,7 +109,7 @@ def _pass_on(state: State, line: str) -> None:
     echo(f"  {inert(line.rstrip())}", to_stderr=state.as_json)
 
 
-def _record(done: Installed) -> dict[str, Any]:
+def _record(done: InstallReport) -> dict[str, Any]:
     """Return what the audit keeps: not the requirements, since a URL may hold a password."""
     return {
         "exit_code": done.exit_code,
@@ -119,7 +119,7 @@ def _record(done: Installed) -> dict[str, Any]:
     }
 
 
-def _finish(state: State, done: Installed) -> None:
+def _finish(state: State, done: InstallReport) -> None:
     if state.as_json and done.exit_code == 0:
         print_json(_record(done))
     if done.exit_code != 0:

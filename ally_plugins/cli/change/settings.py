@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ally_plugins.catalog.decide.record import PluginRecord
-    from ally_plugins.catalog.registry import Change, Registry
+    from ally_plugins.catalog.registry import OperatorChange, Registry
     from ally_plugins.cli.shell.state import State
 
 __all__ = ["config"]
@@ -69,7 +69,7 @@ def _assigned(state: State, record: PluginRecord, assignment: str) -> tuple[str,
     return key, text
 
 
-def _set(writing: Recorder, record: PluginRecord, key: str, text: str | None) -> Change:
+def _set(writing: Recorder, record: PluginRecord, key: str, text: str | None) -> OperatorChange:
     setting = record.manifest.settings.get(key)
     undo = _undo_secret(writing.registry, record.name, key) if setting is not None and setting.secret else None
     return writing.change(lambda it: it.set_setting(record.name, key, text), undo)
@@ -89,7 +89,7 @@ def _undo_secret(registry: Registry, plugin: str, key: str) -> Callable[[], None
     return undo
 
 
-def _tell(state: State, change: Change) -> None:
+def _tell(state: State, change: OperatorChange) -> None:
     if state.as_json:
         print_json({"plugin": change.plugin, **change.data})
         return

@@ -19,7 +19,7 @@ from ally_plugins.cli.shell.text import inert, paint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ally_plugins.catalog.registry import Change
+    from ally_plugins.catalog.registry import OperatorChange
 
     from .dialogue import Dialogue
 
@@ -57,7 +57,7 @@ async def enable(chat: Dialogue, name: str) -> None:
         chat.screen.error("expected the name of a plugin: /enable NAME; /plugins shows them")
         return
     registry = Registry(chat.opened.options.home)
-    plan = await asyncio.to_thread(lambda: registry.plan(registry.meant(name)))
+    plan = await asyncio.to_thread(lambda: registry.plan(registry.qualified_name(name)))
     chat.screen.painted(plan_lines(plan))
     if not chat.input.is_terminal:
         chat.screen.error(f"{name!r} is not enabled: consent needs a person; ally-plugins enable {name} --yes")
@@ -77,7 +77,9 @@ async def disable(chat: Dialogue, name: str) -> None:
     await _change(chat, registry, name, lambda it: it.disable(name), f"{name} is disabled")
 
 
-async def _change(chat: Dialogue, registry: Registry, name: str, make: Callable[[Registry], Change], done: str) -> None:
+async def _change(
+    chat: Dialogue, registry: Registry, name: str, make: Callable[[Registry], OperatorChange], done: str
+) -> None:
     """Write a change down and tell the hosts; in a thread, since this program's own host has to answer."""
 
     def write() -> list[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ally_plugins.catalog.home.folder import Home
-    from ally_plugins.catalog.registry import Change, Registry
+    from ally_plugins.catalog.registry import OperatorChange, Registry
     from ally_plugins.journal.journal import Journal
 
 __all__ = ["Recorder", "now_ms", "recorder"]
@@ -54,7 +54,9 @@ class Recorder:
         self.registry: Final = registry
         self.journal: Final = journal
 
-    def change(self, make: Callable[[Registry], Change], undo: Callable[[], object] | None = None) -> Change:
+    def change(
+        self, make: Callable[[Registry], OperatorChange], undo: Callable[[], object] | None = None
+    ) -> OperatorChange:
         """Make a change and record it durably; what cannot be recorded is undone.
 
         `undo` is for what is not a file of the home. Raises what `make` raises, and JournalError.

@@ -1,6 +1,6 @@
 """Importing the class that an entry point names: the first moment at which a plugin's code runs.
 
-Only what `records` calls enabled is imported. What the class must look like is `runtime.loading`'s business.
+Only an enabled plugin is imported. What the class must look like is checked by `runtime.lanes.loading`.
 """
 
 from __future__ import annotations

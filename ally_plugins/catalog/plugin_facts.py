@@ -1,7 +1,7 @@
 """The facts about every plugin of a home: what the sources found, what was settled, agreed to and remembered.
 
-What follows from them is decided in `decide`; where two sources found one name, both are told, and which one counts is
-what `config.toml` says.
+What follows from them is decided in `decide`; where two sources found one name, there are facts about both, and
+`config.toml` chooses which one may run.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from .discovery.found import Discovery, Found
     from .home.folder import Home
 
-__all__ = ["Gathered", "Settled", "emptied", "gather", "read_settled"]
+__all__ = ["Gathered", "Settled", "emptied_config_error", "gather", "read_settled"]
 
 _MAX_STATE_BYTES: Final = 1024 * 1024
 
 
 @frozen
 class Settled:
-    """What the operator has said, as it stands in the home: settled, agreed to, and what is wrong with the latter."""
+    """What the operator has decided, as read from the home: `config.toml`, the agreements, and damage to the latter."""
 
     config: Config
     agreements: Mapping[str, Agreement]
@@ -47,18 +47,18 @@ class Settled:
 
     @property
     def names(self) -> frozenset[str]:
-        """The plugins that something was said about, installed or not."""
+        """The plugins that either file names, installed or not."""
         return frozenset({*self.config.plugins, *self.agreements})
 
 
 def read_settled(home: Home) -> Settled:
-    """Read what the operator has said. Raises ConfigError and ConsentError for files that cannot be read."""
+    """Read both files of the operator. Raises ConfigError and ConsentError for those that cannot be read."""
     return Settled(read_config(home), *read_consent(home))
 
 
 @frozen
 class Gathered:
-    """All that is known: the facts by name, the one that counts first; what is wrong with what is no plugin.
+    """The facts about all plugins, by name, the chosen one of a name first; and `problems` that concern no plugin.
 
     `unanswered` are the plugins that were agreed to and of which `config.toml` does not say whether they are enabled,
     or with which grants.
@@ -74,8 +74,8 @@ def gather(
 ) -> Gathered:
     """Join what was found with what was settled and remembered. `only` are the names that may be loaded.
 
-    With `about`, only what has that name, which is all that was looked for. Raises ConfigError when neither of the two
-    files in which the operator's word stands says anything.
+    With `about`, only plugins of that name, which is all that was searched for. Raises ConfigError when `config.toml`
+    decides about no plugin and `consent.toml` is damaged: then nothing is left of what the operator decided.
     """
     config, agreements, damage = settled.config, settled.agreements, settled.damage
     if damage and not any(plugin.is_decided for plugin in config.plugins.values()):
@@ -85,8 +85,8 @@ def gather(
         )
         raise ConfigError(text, file=str(home.config_file))
     by_name = _by_name(discovery.found, config.sources)
-    wanted = {name for name, plugin in config.plugins.items() if plugin.enabled}
-    names = {about} & (wanted | by_name.keys()) if about is not None else wanted | by_name.keys()
+    enabled = {name for name, plugin in config.plugins.items() if plugin.enabled}
+    names = {about} & (enabled | by_name.keys()) if about is not None else enabled | by_name.keys()
     stopped, never_emitted = read_quarantine(home), _never_emitted(home)
     all_of = {name: list(_candidates(name, by_name.get(name, {}), config, discovery)) for name in sorted(names)}
     versions = {name: each[0].found.version for name, each in all_of.items() if each[0].found is not None}
@@ -97,7 +97,7 @@ def gather(
             of_name[0],
             agreement=agreements.get(name),
             quarantine=stopped.of(name),
-            is_left_out=only is not None and name not in only,
+            is_excluded=only is not None and name not in only,
             failure=failures.get(name, ""),
             never_emitted=never_emitted,
             interpreter=_interpreter(home, of_name[0]),
@@ -111,8 +111,8 @@ def gather(
     return Gathered(facts, (*damage, *discovery.problems), unanswered)
 
 
-def emptied(home: Home, names: Sequence[str]) -> ConfigError:
-    """Return the error of a `config.toml` that says nothing of plugins which were agreed to."""
+def emptied_config_error(home: Home, names: Sequence[str]) -> ConfigError:
+    """Return the error for a `config.toml` that does not mention plugins which were agreed to."""
     file, first = str(home.config_file), names[0]
     text = (
         f"{file} does not say whether {', '.join(map(describe, names))} is enabled and with which grants, and "
@@ -124,7 +124,7 @@ def emptied(home: Home, names: Sequence[str]) -> ConfigError:
 
 
 def _interpreter(home: Home, facts: Facts) -> Interpreter:
-    """Return the Python that was named for it; what its bridge needs and is not installed is a problem of it."""
+    """Return the Python that was named for a plugin; dependencies that its bridge misses are a problem of it."""
     chosen = chosen_interpreter(home, facts.name, facts.config)
     bridge = facts.found.bridge if facts.found is not None else None
     if bridge is None or chosen.problem:
@@ -136,7 +136,7 @@ def _interpreter(home: Home, facts: Facts) -> Interpreter:
 
 
 def _by_name(all_found: Iterable[Found], sources: Sequence[str]) -> Mapping[str, dict[str, Found]]:
-    """Return what was found by name and origin; the first origin is the one that counts where nothing was chosen."""
+    """Return what was found by name and origin; without a choice in `config.toml`, the first origin is used."""
     by_name: defaultdict[str, dict[str, Found]] = defaultdict(dict)
     for found in sorted(all_found, key=lambda each: _rank(each.origin, sources)):
         by_name[found.name][found.origin] = found
@@ -149,9 +149,9 @@ def _rank(origin: str, sources: Sequence[str]) -> tuple[int, int]:
 
 
 def _candidates(name: str, by_origin: dict[str, Found], config: Config, discovery: Discovery) -> Iterator[Facts]:
-    """Yield the facts of the one that counts, and of the other ones of that name.
+    """Yield the facts of the chosen one, and of the other ones of that name.
 
-    The bare name is the label of the one that would count had nothing been chosen.
+    The bare name is the label of the one that would be used without a choice.
     """
     settled = config.of(name)
     origin = _origin(by_origin, settled)
@@ -178,14 +178,14 @@ def _candidates(name: str, by_origin: dict[str, Found], config: Config, discover
 
 
 def _origin(by_origin: dict[str, Found], settled: PluginConfig) -> str:
-    """Return what counts: what was chosen, also when it is gone, so that nothing else runs in its place unasked."""
+    """Return the chosen origin, also when it is gone: nothing else may run in its place without consent."""
     if settled.origin is not None and (settled.enabled or settled.origin in by_origin):
         return settled.origin
     return next(iter(by_origin), "package")
 
 
 def _untouched(settled: PluginConfig) -> PluginConfig:
-    """Return the configuration for one that was not chosen: what was settled is about the other one."""
+    """Return the configuration for one that was not chosen: what the operator settled is about the other one."""
     return evolve(settled, enabled=False, is_decided=False, grants=GrantSet(), placement=None, interpreter="",
                   environment="")  # fmt: skip
 

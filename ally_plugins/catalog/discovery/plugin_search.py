@@ -1,7 +1,7 @@
-"""Asking the sources that count, and completing what they found: whose it is, what of it is agreed to, how it runs.
+"""The search for plugins: calls each source's `find`, and completes the results with owner, digest and environment.
 
-One source that raises or hangs is one line, and the others are asked all the same. What follows from the facts is
-decided in `decide`.
+A source that raises or hangs becomes one line, and the others are searched all the same. Whether a plugin may run is
+decided in `catalog.decide`.
 """
 
 from __future__ import annotations
@@ -20,20 +20,23 @@ from ally_plugins.catalog.home import files as locating
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.wording import describe
 
-from .choosing import Chosen
+from .configured_sources import ChosenSource
 from .folders import FOLDER, NoPlugin, check_trust, list_folders
 from .found import Discovery, Found, with_terms
 from .source import Search
 
 __all__ = ["find_plugins"]
 
-PATIENCE: Final = 5.0
-"""Seconds that a source of another distribution has for one look; ours read some thousand files in one. Less than the
-home's lock is waited for, under which commands look."""
+SOURCE_TIMEOUT: Final = 5.0
+"""Seconds that a source of another distribution has for one `find`; ours read some thousand files in that time. Less
+than `LOCK_TIMEOUT` of the home, since commands search while they hold its lock."""
 
 
-def find_plugins(sources: Sequence[Chosen], search: Search) -> Discovery:
-    """Return what all sources find, and why one found nothing. Reads files; not for the event loop's thread."""
+def find_plugins(sources: Sequence[ChosenSource], search: Search) -> Discovery:
+    """Return what all sources find, and why one found nothing. Blocks on files; not for the event loop's thread.
+
+    Raises nothing for a source: one that raises, hangs or returns something else is a problem of the result.
+    """
     folders, problems = _folders_by_source(sources, search)
     all_found: list[Found] = []
     failed: dict[str, str] = {}
@@ -41,7 +44,7 @@ def find_plugins(sources: Sequence[Chosen], search: Search) -> Discovery:
     for chosen in sources:
         if chosen.is_built_in and chosen.source.manifest_files and not folders[chosen.name]:
             continue  # there is nothing else that it finds
-        answer = _ask(chosen, evolve(search, folders=tuple(folders[chosen.name])))
+        answer = _find_with(chosen, evolve(search, folders=tuple(folders[chosen.name])))
         if isinstance(answer, str):
             failed[chosen.origin] = f"its source {chosen.name!r} found nothing: {answer}"
             lost = "its plugins do not run, and their granted gates deny"
@@ -56,10 +59,10 @@ def find_plugins(sources: Sequence[Chosen], search: Search) -> Discovery:
 # --- the folders of the home ---
 
 
-def _folders_by_source(sources: Sequence[Chosen], search: Search) -> tuple[dict[str, list[str]], list[str]]:
-    """Return whose each folder is: the first one's whose manifest file lies in it.
+def _folders_by_source(sources: Sequence[ChosenSource], search: Search) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the folders of each source, and problems. A folder belongs to the first source with a manifest file in it.
 
-    Our own format comes last: another system's folder may have an `ally-plugin.toml` for what its format cannot say.
+    Our own format comes last: another system's folder may have an `ally-plugin.toml` for what its format lacks.
     """
     by_source: defaultdict[str, list[str]] = defaultdict(list)
     marked = sorted((each for each in sources if each.source.manifest_files), key=lambda each: each.name == "folders")
@@ -71,8 +74,8 @@ def _folders_by_source(sources: Sequence[Chosen], search: Search) -> tuple[dict[
         if owner is not None:
             by_source[owner.name].append(path)
             continue
-        known = [f"no {file}" for each in sources for file in each.source.manifest_files]
-        problems.append(f"the folder {path!r} has {' and '.join(known)}")
+        missing = [f"no {file}" for each in sources for file in each.source.manifest_files]
+        problems.append(f"the folder {path!r} has {' and '.join(missing)}")
     return by_source, problems
 
 
@@ -84,10 +87,10 @@ def _has_one(path: str, files: Iterable[str]) -> bool:
 
 
 @define
-class _Look:
-    """One question to a source; that of another distribution may never answer it."""
+class _Query:
+    """One call of a source's `find`. It runs in a thread, since that of another distribution may never return."""
 
-    chosen: Chosen
+    chosen: ChosenSource
     search: Search
     answer: Discovery | str = field(default="it did not answer")
     """What it found, or why it found nothing."""
@@ -113,33 +116,33 @@ class _Look:
         return evolve(answer, found=tuple(all_found), problems=tuple(problems))
 
 
-_looking: dict[str, threading.Thread] = {}
-"""The threads of looks that took too long: a source is not asked again while it is at it."""
+_late_threads: dict[str, threading.Thread] = {}
+"""The threads of calls that took too long, by source: no second thread is started while the first one still runs."""
 
 
-def _ask(chosen: Chosen, search: Search) -> Discovery | str:
+def _find_with(chosen: ChosenSource, search: Search) -> Discovery | str:
     """Return what a source finds, or why it found nothing."""
-    look = _Look(chosen, search)
-    if chosen.is_built_in:  # it may take as long as the files do
-        look.run()
-        return look.answer
-    late = f"it did not answer within {PATIENCE:g} s"
-    if (before := _looking.get(chosen.name)) is not None and before.is_alive():
+    query = _Query(chosen, search)
+    if chosen.is_built_in:  # trusted code, whose time is that of the files: no thread, no deadline
+        query.run()
+        return query.answer
+    late = f"it did not answer within {SOURCE_TIMEOUT:g} s"
+    if (before := _late_threads.get(chosen.name)) is not None and before.is_alive():
         return f"{late}, and is still at it"
-    thread = threading.Thread(target=look.run, name=f"ally-source-{chosen.name}", daemon=True)
+    thread = threading.Thread(target=query.run, name=f"ally-source-{chosen.name}", daemon=True)
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(SOURCE_TIMEOUT)
     if thread.is_alive():
-        _looking[chosen.name] = thread
+        _late_threads[chosen.name] = thread
         return late
-    return look.answer
+    return query.answer
 
 
 # --- what it found ---
 
 
-def _completed(found: Found, chosen: Chosen) -> Found:
-    """Return it with who found it, what of it is agreed to, and where it runs."""
+def _completed(found: Found, chosen: ChosenSource) -> Found:
+    """Return a plugin with its source, its distribution, the digest that consent covers, and absolute paths."""
     found = evolve(found, source=chosen.name, origin=chosen.origin)
     if chosen.origin == "package":
         return found
@@ -148,7 +151,7 @@ def _completed(found: Found, chosen: Chosen) -> Found:
     found = evolve(found, distribution=whose)
     found = _with_digest(found if is_own else _with_terms(found))
     if found.manifest is not None and found.problem is None:
-        found = evolve(found, problem=_unusable(found) or found.manifest.host_problem())
+        found = evolve(found, problem=_running_problem(found) or found.manifest.host_problem())
     if found.daemon is None:
         return found
     daemon = found.daemon.at(found.root) if found.root else found.daemon
@@ -158,7 +161,7 @@ def _completed(found: Found, chosen: Chosen) -> Found:
     return evolve(found, daemon=evolve(daemon, env={**daemon.env, **bytecode}))
 
 
-def _unusable(found: Found) -> str | None:
+def _running_problem(found: Found) -> str | None:
     if found.is_class and not found.entry_point:
         return "its source names no way to run it; its author mends it"
     if found.bridge is not None and found.daemon is not None and found.daemon.transport != "socket":
@@ -167,19 +170,19 @@ def _unusable(found: Found) -> str | None:
 
 
 def _with_terms(found: Found) -> Found:
-    """Return it with how it runs, where nobody but its source knows that: a change of it needs a new consent."""
+    """Return a plugin with how it runs in its digest, where no file has that: a change of it needs a new consent."""
     daemon, bridge = found.daemon, found.bridge
     runs = (daemon.command, daemon.transport, daemon.socket, daemon.cwd) if daemon is not None else None
     try:
         more = (bridge.rows(), dict(bridge.data())) if bridge is not None else None
         terms = orjson.dumps([found.digest, found.entry_point, runs, more], option=orjson.OPT_SORT_KEYS)
-    except Exception as error:  # noqa: BLE001  # a stranger's code, and what JSON cannot say
+    except Exception as error:  # noqa: BLE001  # a stranger's code, and values that JSON has not
         return evolve(found, bridge=None, manifest=None, problem=f"its bridge failed: {type(error).__name__}: {error}")
     return evolve(found, terms=terms.decode())
 
 
 def _with_digest(found: Found) -> Found:
-    """Return it with the hashes of all its files, or with why consent cannot cover them."""
+    """Return a plugin with the hashes of all its files, or with why consent cannot cover them."""
     if not found.root:
         return evolve(found, digest=with_terms("", found.terms))
     if not os.path.isabs(found.root):
@@ -196,7 +199,7 @@ def _with_digest(found: Found) -> Found:
 
 
 def _unique(all_found: Sequence[Found]) -> Iterable[Found]:
-    """Yield each plugin once; of two with one name and origin it cannot be told which one is meant."""
+    """Yield each plugin once; two with one name and origin are ambiguous, and become one that cannot run."""
     same: defaultdict[tuple[str, str], list[Found]] = defaultdict(list)
     for found in all_found:
         same[found.name, found.origin].append(found)

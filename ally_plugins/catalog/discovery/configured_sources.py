@@ -1,7 +1,7 @@
-"""Which sources count: those that the operator has named, ours by their place here, others by their entry point.
+"""The sources that the operator has named in `config.toml`: ours from this table, others from their entry points.
 
-The code of a source runs in the host and says what is a plugin. So only what was named is imported, and what was named
-and cannot be had is an error: a host without one of its sources would be a host without its guards.
+The code of a source runs in the host and decides what is a plugin. So only what was named is imported, and a named
+source that cannot be imported is an error: a host without one of its sources would be a host without its gates.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from .source import Source
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
 
-__all__ = ["BUILT_IN", "GROUP", "Chosen", "choose"]
+__all__ = ["BUILT_IN", "GROUP", "ChosenSource", "choose"]
 
 GROUP: Final = "ally.sources"
 
 
 @frozen
-class Chosen:
-    """A source that counts, under the operator's name for it."""
+class ChosenSource:
+    """A source that the operator has named in `config.toml`, under that name."""
 
     name: str
     origin: str
-    """What its plugins are told from others of the same name by."""
+    """What distinguishes its plugins from others of the same name: package, folder, or the source's name."""
     source: Source
     is_built_in: bool = False
 
@@ -44,30 +44,33 @@ BUILT_IN: Final[Mapping[str, tuple[str, str, str]]] = {
     "folders": ("folder", "ally_plugins.catalog.discovery.folders", "Folders"),
     "code_ally": ("folder", "ally_plugins.bridges.code_ally.source", "CodeAlly"),
 }
-"""The origin of each one's plugins, and where it is."""
+"""By the name of a source: the origin of its plugins, its module and its class."""
 
 
 class _Unusable(Exception):
-    """A source that cannot be had, and why; `hint` is what else may have been meant."""
+    """A source that cannot be used, and why; `hint` names the nearest right name."""
 
     def __init__(self, why: str, hint: str = "") -> None:
         super().__init__(why)
         self.hint: Final = hint
 
 
-def choose(names: Sequence[str], home: Home) -> tuple[Chosen, ...]:
-    """Return the sources of these names, in order. Raises ConfigError for one that nobody offers or that is broken."""
+def choose(names: Sequence[str], home: Home) -> tuple[ChosenSource, ...]:
+    """Return the sources of these names, in order; imports those of other distributions.
+
+    Raises ConfigError for one that no installed distribution offers, or whose import or construction fails.
+    """
     return tuple(_built_in(name) if name in BUILT_IN else _installed(name, str(home.config_file)) for name in names)
 
 
-def _built_in(name: str) -> Chosen:
+def _built_in(name: str) -> ChosenSource:
     origin, module, attribute = BUILT_IN[name]
-    return Chosen(name, origin, getattr(importlib.import_module(module), attribute)(), is_built_in=True)
+    return ChosenSource(name, origin, getattr(importlib.import_module(module), attribute)(), is_built_in=True)
 
 
-def _installed(name: str, file: str) -> Chosen:
+def _installed(name: str, file: str) -> ChosenSource:
     try:
-        return Chosen(name, name, _imported(name))
+        return ChosenSource(name, name, _imported(name))
     except _Unusable as error:
         text = f"{file} names the source {describe(name)}: {error}, or take it out of 'sources'{error.hint}"
         raise ConfigError(text, path="sources", file=file) from error
@@ -105,7 +108,7 @@ def _entry_point(name: str) -> Any:
         owners = " and ".join(sorted(each.dist.name for each in same))
         raise _Unusable(f"{owners} both offer it; uninstall one of them")
     if not same:
-        known = [*BUILT_IN, *(each.name for each in offered)]
+        names = [*BUILT_IN, *(each.name for each in offered)]
         why = "no installed distribution offers it; install the one that does"
-        raise _Unusable(why, f": {suggest(name, known)}")
+        raise _Unusable(why, f": {suggest(name, names)}")
     return same[0]
