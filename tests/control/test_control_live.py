@@ -15,7 +15,7 @@ from ally_plugins.catalog.home.config import edit_config
 from ally_plugins.catalog.home.failed_starts import failed_starts
 from ally_plugins.cli.shell.reading import reading_of
 from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused
-from ally_plugins.host.control.client import Answer, call, hosts_of
+from ally_plugins.host.control.client import HostAnswer, call, hosts_of
 from tests.kit.waiting import go, until
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ class Running:
         self.host = host
         self.session = host.session()
 
-    async def tell(self, method: str, plugin: str = NAME) -> Answer:
+    async def tell(self, method: str, plugin: str = NAME) -> HostAnswer:
         return await self.send(method, {"plugin": plugin})
 
-    async def send(self, method: str, params: Mapping[str, Any]) -> Answer:
-        def blocking() -> Answer:
+    async def send(self, method: str, params: Mapping[str, Any]) -> HostAnswer:
+        def blocking() -> HostAnswer:
             assert self.host.home is not None
             [found] = hosts_of(self.host.home)
             return call(found, method, params, 20)
@@ -631,7 +631,7 @@ def test_a_change_that_comes_while_the_host_starts_takes_effect_once_it_has(guar
             told.append(asyncio.ensure_future(asyncio.to_thread(call, found, "apply", {"plugin": NAME}, 20)))
             return records
 
-        told: list[asyncio.Future[Answer]] = []
+        told: list[asyncio.Future[HostAnswer]] = []
         host._installed = revoked_meanwhile  # type: ignore[method-assign]
         async with host:
             assert (await told[0]).result is not None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused
-from ally_plugins.host.control.client import Answer, LiveHost, call, call_all, hosts_of
+from ally_plugins.host.control.client import HostAnswer, LiveHost, call, call_all, hosts_of
 from ally_plugins.host.control.server import CONNECTIONS, FRAME_BYTES, ControlServer
 from tests.kit.waiting import go
 
@@ -88,10 +88,10 @@ async def serving(home: Home, **options: Any) -> AsyncIterator[tuple[Side, Contr
         await server.close()
 
 
-async def ask(home: Home, method: str, params: dict[str, Any] | None = None, timeout: float = PATIENT) -> Answer:
+async def ask(home: Home, method: str, params: dict[str, Any] | None = None, timeout: float = PATIENT) -> HostAnswer:
     """Ask the only host, as a command does."""
 
-    def blocking() -> Answer:
+    def blocking() -> HostAnswer:
         [host] = hosts_of(home)
         return call(host, method, params, timeout)
 
@@ -321,7 +321,7 @@ def test_two_hosts_on_one_home_answer_side_by_side_and_a_silent_one_does_not_hol
         async with serving(ready) as (one, _), serving(ready) as (other, _):
             other.described["app"] = "other"
 
-            def blocking() -> list[Answer]:
+            def blocking() -> list[HostAnswer]:
                 hosts = hosts_of(ready)
                 assert len(hosts) == 2
                 return call_all(hosts, "status", None, PATIENT)

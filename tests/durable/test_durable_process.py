@@ -292,7 +292,7 @@ def test_events_that_do_not_concern_it_are_passed_and_not_looked_at_again(
         async with rig() as host:
             host.emit(*some(100))
             await host.journal.flush()
-            feed = host.feeds._held
+            feed = host.feeds._owned
             await host.daemon(types={"TODO_UPDATE"})
             host.connect()
             end = host.journal.reader.last_n() + 1

@@ -14,7 +14,7 @@ from ally_plugins.contract.values.errors import NotFoundRefused
 
 if TYPE_CHECKING:
     from ally_plugins.cli.shell.state import State
-    from ally_plugins.host.control.client import Answer
+    from ally_plugins.host.control.client import HostAnswer
 
 __all__ = ["restart"]
 
@@ -49,11 +49,11 @@ def restart(state: State, name: str) -> None:
     click.get_current_context().exit(DONE if all(_is_running(each) for each in having) else REFUSED)
 
 
-def _is_running(answer: Answer) -> bool:
+def _is_running(answer: HostAnswer) -> bool:
     return answer.result is not None and answer.result.get("state") == "running"
 
 
-def _line(name: str, answer: Answer) -> str:
+def _line(name: str, answer: HostAnswer) -> str:
     host = f"host {answer.host.pid}"
     if answer.result is None:
         return f"{host}: {inert(answer.error)}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ally_plugins.cli.shell.state import State
-    from ally_plugins.host.control.client import Answer
+    from ally_plugins.host.control.client import HostAnswer
 
 __all__ = ["tasks"]
 
@@ -54,7 +54,7 @@ def tasks(state: State, task_id: str | None, with_ended: bool) -> None:  # noqa:
         echo(f"host {pid} does not answer", to_stderr=True)
 
 
-def _tasks(answer: Answer) -> Sequence[Mapping[str, Any]]:
+def _tasks(answer: HostAnswer) -> Sequence[Mapping[str, Any]]:
     told: Sequence[Mapping[str, Any]] = (answer.result or {}).get("tasks", ())
     return told
 
@@ -99,7 +99,7 @@ def _ended(task: Mapping[str, Any]) -> str:
     return f"{what} has ended in host {task['pid']}: {inert(task.get('reason') or task.get('state'))}"
 
 
-def _why_not(task_id: str, answers: Sequence[Answer]) -> str:
+def _why_not(task_id: str, answers: Sequence[HostAnswer]) -> str:
     if not answers:
         return f"task {task_id!r:.80} cannot be cancelled: no host runs"
     others = [f"host {each.host.pid}: {each.error}" for each in answers if not each.error.startswith(_NOT_THERE)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from attrs import frozen
 
-from ally_plugins.host.control.client import Answer, call_all, hosts_of
+from ally_plugins.host.control.client import HostAnswer, call_all, hosts_of
 
 from .exits import DONE, REFUSED
 from .text import echo, inert, when
@@ -33,7 +33,7 @@ GLANCE: Final = 0.3
 class Effect:
     """What became of a change in the hosts that run."""
 
-    answers: Sequence[Answer]
+    answers: Sequence[HostAnswer]
 
     def lines(self) -> list[str]:
         """Return it in words: where the change is in effect, and each host where it is not."""
@@ -57,7 +57,7 @@ class Effect:
         click.get_current_context().exit(DONE if is_certain else REFUSED)
 
 
-def _trouble(answer: Answer) -> list[str]:
+def _trouble(answer: HostAnswer) -> list[str]:
     host, result = f"host {answer.host.pid}", answer.result
     if answer.is_silent:
         return [f"{host} does not answer, and may go on as before until it does, or until it is ended"]

@@ -1,5 +1,5 @@
-"""The control socket of a running host: by it commands ask what runs, and make an operator's change take effect.
+"""The control socket of a running host: commands use it to see what runs, and to make an operator's change take effect.
 
-`addresses` says where the sockets lie, `server` is the host's end, `client` the commands'. What a request does to the
-plugins is left to `live`, and what an operator may change to the registry.
+`addresses` finds the sockets, `server` is the host's end, `client` the commands'. What a request does to the plugins is
+decided in `live`, and what an operator may change in the registry.
 """

@@ -1,7 +1,7 @@
-"""Where the control sockets of running hosts lie: how one is made, found, and removed when its host is dead.
+"""The control sockets of running hosts: how one is made, found, and removed when its host is dead.
 
-A socket's path may have some hundred bytes only. In a home with a longer one, the socket lies in a short private
-directory of its own, and `run/` has a small file that says where.
+A socket's path may have some hundred bytes only. In a home with a longer path, the socket is in a short private
+directory of its own, and `run/` has a small file with its path.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Address:
                 self.path.parent.rmdir()
 
     def remove_if_dead(self) -> bool:
-        """Remove what a dead host has left; say whether it did. To be called when nobody listens.
+        """Remove what a dead host has left; say whether it did. Call it when nobody listens there.
 
         The socket of a live process stays: it may be about to listen.
         """

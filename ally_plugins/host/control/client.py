@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.wire.connection import Connection
 
-__all__ = ["Answer", "LiveHost", "call", "call_all", "hosts_of"]
+__all__ = ["HostAnswer", "LiveHost", "call", "call_all", "hosts_of"]
 
 _CHUNK: Final = 64 * 1024
 _SILENT: Final = "it does not answer"
@@ -37,8 +37,8 @@ class LiveHost:
 
 
 @frozen
-class Answer:
-    """What one host said: its result, or in `error` why there is none; `is_silent` when it said nothing in time."""
+class HostAnswer:
+    """The answer of one host: its result, or in `error` why there is none; `is_silent` when none came in time."""
 
     host: LiveHost
     result: Mapping[str, Any] | None = None
@@ -59,47 +59,50 @@ def hosts_of(home: Home) -> list[LiveHost]:
     return found
 
 
-def call(host: LiveHost, method: str, params: Mapping[str, Any] | None = None, timeout: float = 1.0) -> Answer:
-    """Ask one host; `timeout` is in seconds. Raises nothing."""
+def call(host: LiveHost, method: str, params: Mapping[str, Any] | None = None, timeout: float = 1.0) -> HostAnswer:
+    """Send a request to one host and return its answer; `timeout` is in seconds. Raises nothing."""
     return call_all([host], method, params, timeout)[0]
 
 
 def call_all(
     hosts: Iterable[LiveHost], method: str, params: Mapping[str, Any] | None = None, timeout: float = 1.0
-) -> list[Answer]:
-    """Ask hosts at once and return their answers, in order; `timeout` is for all, in seconds. Raises nothing."""
-    asked = [_Asked(host) for host in hosts]
+) -> list[HostAnswer]:
+    """Send a request to all hosts at once and return their answers, in order. Raises nothing.
+
+    `timeout` is in seconds, for all of them together.
+    """
+    calls = [_PendingCall(host) for host in hosts]
     deadline = time.monotonic() + timeout
     with selectors.DefaultSelector() as waiting:
-        for each in asked:
-            connection = each.ask(method, params or {})
+        for pending in calls:
+            connection = pending.send(method, params or {})
             if connection is not None:
-                waiting.register(connection, selectors.EVENT_READ, each)
+                waiting.register(connection, selectors.EVENT_READ, pending)
         while waiting.get_map() and (left := deadline - time.monotonic()) > 0:
             for key, _ in waiting.select(left):
                 if key.data.read():
                     waiting.unregister(key.fileobj)
-    for each in asked:
-        each.close()
-    return [each.answer for each in asked]
+    for pending in calls:
+        pending.close()
+    return [pending.answer for pending in calls]
 
 
-class _Asked:
-    """One host that was asked, until it has answered."""
+class _PendingCall:
+    """A request to one host, until it is answered."""
 
     def __init__(self, host: LiveHost) -> None:
         self.host: Final = host
-        self.answer = Answer(host, error=_SILENT, is_silent=True)
+        self.answer = HostAnswer(host, error=_SILENT, is_silent=True)
         self._connection: socket.socket | None = None
         self._wire: Connection | None = None
 
-    def ask(self, method: str, params: Mapping[str, Any]) -> socket.socket | None:
+    def send(self, method: str, params: Mapping[str, Any]) -> socket.socket | None:
         """Send the request; return what to wait for, None when there is nothing to wait for."""
         from ally_plugins.wire.connection import Connection
 
         self._connection = connection = _connect(self.host.address)
         if connection is None:
-            self.answer = Answer(self.host, error="it has ended")
+            self.answer = HostAnswer(self.host, error="it has ended")
             return None
         self._wire = Connection()
         self._wire.request(method, params)
@@ -110,11 +113,11 @@ class _Asked:
         return connection
 
     def read(self) -> bool:
-        """Take what has come; say whether that is all."""
+        """Read what has arrived; say whether the answer is complete, or none will come."""
         from ally_plugins.contract.values.errors import ProtocolError
         from ally_plugins.wire.messages import ErrorResponse, Response
 
-        assert self._connection is not None  # noqa: S101 - only what was asked is waited for
+        assert self._connection is not None  # noqa: S101 - `send` has returned it
         assert self._wire is not None  # noqa: S101
         try:
             data = self._connection.recv(_CHUNK)
@@ -125,9 +128,9 @@ class _Asked:
             data, messages = b"", []
         for message in messages:
             if isinstance(message, Response) and isinstance(message.result, dict):
-                self.answer = Answer(self.host, message.result)
+                self.answer = HostAnswer(self.host, message.result)
             elif isinstance(message, (Response, ErrorResponse)):
-                self.answer = Answer(self.host, error=getattr(message, "message", "it answers nonsense"))
+                self.answer = HostAnswer(self.host, error=getattr(message, "message", "it answers nonsense"))
         return not data or not self.answer.is_silent
 
     def close(self) -> None:
@@ -141,7 +144,7 @@ def _connect(address: Address) -> socket.socket | None:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
     try:
-        with suppress(BlockingIOError):  # it has no room for one more connection now: it is there, and silent
+        with suppress(BlockingIOError):  # its queue of connections is full: it is there, and will not answer in time
             connection.connect(str(address.path))
             if not is_own(connection):
                 connection.close()

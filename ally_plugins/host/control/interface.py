@@ -1,4 +1,4 @@
-"""What commands may ask of a running host, through its control socket."""
+"""The requests that commands may make of a running host through its control socket."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["Controls"]
 
 
 class Controls(Protocol):
-    """Answers the requests of commands; each answer is a JSON object. Called on the host's loop.
+    """Carries out the requests of commands; each answer is a JSON object. Called on the host's loop.
 
-    An `AllyError` is an answer too: its text goes to the operator. Cancelling means that the host stops.
+    The text of an `AllyError` that is raised goes to the operator. Requests are cancelled only when the host stops.
     """
 
     def describe(self) -> Mapping[str, Any]:
@@ -19,7 +19,7 @@ class Controls(Protocol):
         ...
 
     async def apply(self, plugin: str) -> Mapping[str, Any]:
-        """Read anew what the operator has settled for a plugin, and let it take effect."""
+        """Read the operator's configuration of a plugin again, and put it in force."""
         ...
 
     async def restart(self, plugin: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What the commands may ask of a running host: its state, and that an operator's change takes effect.
+"""Carries out the requests of commands to a running host: its state, and changes that the operator has made.
 
 The registry has the operator's configuration, `plugins.changes` changes plugins; here is decided which change a new
 configuration calls for.
@@ -85,7 +85,7 @@ class LiveControls:
         if self._changes is not None:
             await self._changes.close()
 
-    # --- what the socket asks ---
+    # --- the requests ---
 
     def describe(self) -> dict[str, Any]:
         """Return who the host is and the state of its plugins; times are Unix ms."""
@@ -101,14 +101,14 @@ class LiveControls:
         }
 
     async def apply(self, plugin: str) -> dict[str, Any]:
-        """Read anew what the operator has settled for a plugin, and let it take effect; say what was done.
+        """Read the operator's configuration of a plugin again, put it in force, and return what was done.
 
         Grants and modes are in force when this returns. A start or stop that takes longer than `PATIENCE` goes on.
         """
-        return await self._patiently(plugin, lambda: self._apply(plugin))
+        return await self._answer_in_time(plugin, lambda: self._apply(plugin))
 
     async def restart(self, plugin: str) -> dict[str, Any]:
-        """Stop a plugin and start a new instance of it, with what is settled now; wait for it.
+        """Stop a plugin and start a new instance of it, with the configuration of now; wait for it.
 
         Raises NotFoundRefused when this host does not have it, UnavailableRefused when it may not be started.
         """
@@ -116,7 +116,7 @@ class LiveControls:
 
     async def release(self, plugin: str) -> dict[str, Any]:
         """Start a plugin again that is in quarantine here."""
-        return await self._patiently(plugin, lambda: self._locked(plugin, lambda: self._release(plugin)))
+        return await self._answer_in_time(plugin, lambda: self._locked(plugin, lambda: self._release(plugin)))
 
     def offers(self, plugin: str) -> dict[str, Any]:
         """Return the tools and actions that a plugin offers now."""
@@ -130,20 +130,20 @@ class LiveControls:
         """Ask a background task to end and wait for it, for `PATIENCE` at most. Raises NotFoundRefused."""
         return await cancel_task(self.services.tasks, task_id)
 
-    # --- what is called for ---
+    # --- which change is called for ---
 
     async def _apply(self, name: str) -> dict[str, Any]:
         await self._begun.wait()
-        async with self._reading:  # or an older reading could be put in force after a newer one
-            record, member = await self._settled(name), self._member(name)
+        async with self._reading:  # else an older configuration could be put in force after a newer one
+            record, member = await self._load_record(name), self._member(name)
             if member is not None and member.is_given:
-                return self._done(name, "nothing", _BY_CODE, is_in_effect=False)
+                return self._answer(name, "nothing", _BY_CODE, is_in_effect=False)
             is_wanted = record is not None and record.config.enabled
             if record is not None and member is not None and is_wanted and member.record.is_enabled:
-                await self._now.apply(record if record.is_enabled else _narrowed(record, member))
-                if not self._now.lacks_required_hook(name):
-                    return self._done(name, "changed")
-        if is_wanted and self._now.lacks_required_hook(name):
+                await self._open_changes.apply(record if record.is_enabled else _narrowed(record, member))
+                if not self._open_changes.lacks_required_hook(name):
+                    return self._answer(name, "changed")
+        if is_wanted and self._open_changes.lacks_required_hook(name):
             return await self._locked(name, lambda: self._start_anew(name))
         if is_wanted:
             return await self._locked(name, lambda: self._enable(name))
@@ -154,9 +154,11 @@ class LiveControls:
 
         That fails for the reason that it would have at the host's next start, unless its code has the hook by now.
         """
-        if self._now.lacks_required_hook(name):
-            await self._start(name, lambda: self._now.restart(name, None, "it was granted a hook that it lacks"))
-        return self._done(name, "changed")
+        if self._open_changes.lacks_required_hook(name):
+            await self._start(
+                name, lambda: self._open_changes.restart(name, None, "it was granted a hook that it lacks")
+            )
+        return self._answer(name, "changed")
 
     async def _disable(self, name: str) -> dict[str, Any]:
         if (starting := self._starting.get(name)) is not None:
@@ -164,24 +166,24 @@ class LiveControls:
         return await self._locked(name, lambda: self._stop(name))
 
     async def _stop(self, name: str) -> dict[str, Any]:
-        record, member = await self._settled(name), self._member(name)
+        record, member = await self._load_record(name), self._member(name)
         is_wanted = record is not None and record.config.enabled
         if is_wanted or member is None or member.plugin.state == RunState.STOPPED:
-            return self._done(name, "nothing")  # it is as it should be; or another request came after this one
-        await self._now.stop_one(name, f"disabled by the operator; to enable it: ally-plugins enable {name}")
-        return self._done(name, "stopped")
+            return self._answer(name, "nothing")  # it is as it should be; or another request came after this one
+        await self._open_changes.stop_one(name, f"disabled by the operator; to enable it: ally-plugins enable {name}")
+        return self._answer(name, "stopped")
 
     async def _enable(self, name: str) -> dict[str, Any]:
-        record, member = await self._settled(name), self._member(name)
+        record, member = await self._load_record(name), self._member(name)
         if record is None or not record.config.enabled or (member is not None and member.record.is_enabled):
-            return self._done(name, "nothing")
+            return self._answer(name, "nothing")
         if record.is_enabled:
-            await self._start(name, lambda: self._now.start_one(record))
-            return self._done(name, "started")
+            await self._start(name, lambda: self._open_changes.start_one(record))
+            return self._answer(name, "started")
         if not record.is_missed:  # left out by ALLY_PLUGINS
-            return self._done(name, "nothing", record.reason, is_in_effect=False)
-        self._now.add_waiting(record)
-        return self._done(name, "changed")
+            return self._answer(name, "nothing", record.reason, is_in_effect=False)
+        self._open_changes.add_waiting(record)
+        return self._answer(name, "changed")
 
     async def _restart(self, name: str) -> dict[str, Any]:
         member = self._member(name)
@@ -192,20 +194,20 @@ class LiveControls:
     async def _release(self, name: str) -> dict[str, Any]:
         member = self._member(name)
         if member is None or member.plugin.state != RunState.QUARANTINED:
-            return self._done(name, "nothing")
+            return self._answer(name, "nothing")
         return await self._renew(member, "released by the operator", "started")
 
     async def _renew(self, member: PluginMember, reason: str, did: str) -> dict[str, Any]:
-        name, record = member.plugin.name, await self._fresh(member)
-        await self._start(name, lambda: self._now.restart(name, record, reason))
-        return self._done(name, did)
+        name, record = member.plugin.name, await self._startable_record(member)
+        await self._start(name, lambda: self._open_changes.restart(name, record, reason))
+        return self._answer(name, did)
 
-    async def _fresh(self, member: PluginMember) -> PluginRecord:
+    async def _startable_record(self, member: PluginMember) -> PluginRecord:
         """Return the record to start a plugin with. Raises UnavailableRefused when it may not be started."""
         if member.is_given:
             return member.record
         name = member.plugin.name
-        record = await self._settled(name)
+        record = await self._load_record(name)
         if record is None or not record.is_enabled:
             why = f"{record.state}: {record.reason}" if record is not None else "not installed any more"
             raise UnavailableRefused(f"{name!r} cannot be started, since it is {why}", plugin=name)
@@ -214,7 +216,7 @@ class LiveControls:
     # --- how it is carried out ---
 
     @property
-    def _now(self) -> PluginChanges:
+    def _open_changes(self) -> PluginChanges:
         if self._changes is None or self._is_closed:
             raise UnavailableRefused("the host does not run")
         return self._changes
@@ -222,8 +224,11 @@ class LiveControls:
     def _member(self, name: str) -> PluginMember | None:
         return self._plugin_set.members.get(name) if self._plugin_set is not None else None
 
-    async def _settled(self, name: str) -> PluginRecord | None:
-        """Read what is installed and settled, in a thread, since it reads files; None when there is no such plugin."""
+    async def _load_record(self, name: str) -> PluginRecord | None:
+        """Read a plugin's record from the home, in a thread, since it reads files.
+
+        None when there is no such plugin.
+        """
         registry = self.registry
         if registry is None:
             return None
@@ -236,7 +241,7 @@ class LiveControls:
             await work()
 
         self._starting[name] = task = asyncio.get_running_loop().create_task(start(), name=f"ally-start-{name}")
-        self._keep(task)
+        self._track(task)
         try:
             await asyncio.wait([task])
         finally:
@@ -247,43 +252,43 @@ class LiveControls:
             await self._remember()
 
     async def _remember(self) -> None:
-        """Keep what became of the start for `list` and `doctor`, as the host does for those at its own start."""
+        """Write how the start went to the home, for `list` and `doctor`, as the host does at its own start."""
         home, plugin_set = self.home, self._plugin_set
         if home is not None and plugin_set is not None:
             starts = list(plugin_set.start_results())
             await asyncio.get_running_loop().run_in_executor(None, remember_starts, home, starts)
 
-    def _keep(self, task: asyncio.Task[Any]) -> None:
+    def _track(self, task: asyncio.Task[Any]) -> None:
         self._working.add(task)
         task.add_done_callback(self._ended)
 
     async def _locked(self, name: str, work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """Start and stop a plugin one after the other."""
+        """Do the work once plugins were started, and no other change of this plugin runs."""
         await self._begun.wait()
         async with self._locks.setdefault(name, asyncio.Lock()):
             return await work()
 
-    async def _patiently(self, name: str, work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """Wait for a change a little; what takes longer goes on, and the answer says so."""
+    async def _answer_in_time(self, name: str, work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """Wait `PATIENCE` for a change; one that takes longer goes on, and the answer is `pending`."""
 
         async def carry_out() -> dict[str, Any]:
             return await work()
 
         task = asyncio.get_running_loop().create_task(carry_out(), name=f"ally-change-{name}")
-        self._keep(task)
+        self._track(task)
         done, _ = await asyncio.wait([task], timeout=PATIENCE)
         if done and not task.cancelled():
             return task.result()
-        return self._done(name, "pending")
+        return self._answer(name, "pending")
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._working.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever waited has been told; nobody is there to be told later
+            task.exception()  # its answer had it, if one was waited for; else asyncio would log it
 
-    # --- what is said ---
+    # --- answers ---
 
-    def _done(self, name: str, did: str, reason: str = "", *, is_in_effect: bool = True) -> dict[str, Any]:
+    def _answer(self, name: str, did: str, reason: str = "", *, is_in_effect: bool = True) -> dict[str, Any]:
         member = self._member(name)
         about = {"state": "", "reason": ""} if member is None else self._described(member)
         answer = {"plugin": name, "did": did, "in_effect": is_in_effect and did != "pending"}
@@ -310,7 +315,7 @@ class LiveControls:
 
 
 def _process(plugin: Plugin) -> dict[str, Any]:
-    """Return what there is to say of a plugin in a process of its own."""
+    """Return the process id and restarts of a plugin in a process of its own."""
     supervisor = plugin.supervisor
     if supervisor is None:
         return {}
@@ -319,9 +324,9 @@ def _process(plugin: Plugin) -> dict[str, Any]:
 
 
 def _narrowed(record: PluginRecord, member: PluginMember) -> PluginRecord:
-    """Return the record of a plugin that goes on though it could not be started now, an update asking for more.
+    """Return the record of a plugin that runs on though it could not be started now: an update requests more.
 
-    What runs is what was agreed to; of that it keeps what is still granted.
+    The code that runs is what was agreed to; of its grants it keeps those that are still configured.
     """
     agreed = member.record.agreement
     granted = record.config.grants.intersection(member.record.requested)

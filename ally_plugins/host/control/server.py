@@ -1,7 +1,7 @@
 """The host's end of the control socket: who may connect, how many and how long, and the answers to their requests.
 
-A command that hangs, goes away or sends garbage costs its connection and nothing else; what it has asked for is
-carried out to the end.
+A command that hangs, exits or sends garbage loses its connection and nothing else happens; its request is still carried
+out to the end.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ANSWER_BYTES: Final = 1024 * 1024
 """The longest answer, and what a connection may leave untaken: a state with its reason for a thousand plugins."""
 
 IDLE: Final = 30.0
-"""Seconds after which a connection is closed that asks nothing, or does not take its answers."""
+"""Seconds after which a connection is closed that sends nothing, or does not read its answers."""
 
 _TURNS: Final = 5  # of the loop; asyncio takes two to make a connection, and two to close one
 _LIMITS: Final = WireLimits(frame_bytes=FRAME_BYTES, malformed=4, in_flight=16)
@@ -68,7 +68,7 @@ class ControlServer:
         return self._address
 
     async def start(self) -> None:
-        """Begin to listen. Where that cannot be, it is logged: the host runs, and commands do not reach it."""
+        """Begin to listen. Where that fails, it is logged: the host runs, and commands do not reach it."""
         if not addresses.is_supported():
             _log.info("this system has no local sockets: changes take effect when the host starts next")
             return
@@ -89,14 +89,14 @@ class ControlServer:
             raise
 
     async def close(self) -> None:
-        """Listen no more, and cancel what is being worked on. Safe to call twice, and without `start`."""
+        """Listen no more, and cancel requests that run. Safe to call twice, and without `start`."""
         self._is_closing = True
         server, self._server = self._server, None
         if self._address is not None:
             self._address.remove()
             self._address = None
         if server is not None:
-            # Who has just connected is taken on, and turned away: asyncio would leak what it makes after `close`.
+            # Queued connections are accepted and refused first: asyncio would leak a transport made after `close`.
             await _let_the_loop_turn()
             server.close()
         for task in self._working:
@@ -112,18 +112,21 @@ class ControlServer:
         return _Peer(self, self._controls, self._idle)
 
     def admit(self, peer: _Peer) -> bool:
-        """Say whether one more may be connected."""
+        """Add a connection, if there is room; say whether there was."""
         if self._is_closing or len(self._peers) >= CONNECTIONS:
             return False
         self._peers.add(peer)
         return True
 
     def forget(self, peer: _Peer) -> None:
-        """Let go of a connection that is closed."""
+        """Remove a connection that is closed."""
         self._peers.discard(peer)
 
     def work(self, request: Callable[[], Awaitable[Mapping[str, Any]]]) -> asyncio.Task[Mapping[str, Any]]:
-        """Carry a request out, whatever becomes of who has made it. Raises UnavailableRefused."""
+        """Carry a request out in a task that outlives its connection.
+
+        Raises UnavailableRefused while the host stops.
+        """
         if self._is_closing:
             raise UnavailableRefused("the host stops")
 
@@ -143,13 +146,13 @@ class _Peer(asyncio.Protocol):
         self._server = server
         self._idle = idle
         self._methods: dict[str, Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]] = {
-            "ping": lambda _: _now({"pong": True}),
-            "status": lambda _: _now(controls.describe()),
+            "ping": lambda _: _immediate({"pong": True}),
+            "status": lambda _: _immediate(controls.describe()),
             "apply": lambda params: controls.apply(_plugin(params)),
             "restart": lambda params: controls.restart(_plugin(params)),
             "release": lambda params: controls.release(_plugin(params)),
-            "offers": lambda params: _now(controls.offers(_plugin(params))),
-            "tasks": lambda _: _now(controls.tasks()),
+            "offers": lambda params: _immediate(controls.offers(_plugin(params))),
+            "tasks": lambda _: _immediate(controls.tasks()),
             "cancel_task": lambda params: controls.cancel_task(_text(params, "task", "a task's id")),
         }
         self._connection = Connection(limits=_LIMITS)
@@ -205,8 +208,8 @@ class _Peer(asyncio.Protocol):
     async def _answer_one(self, request: Request) -> None:
         method = self._methods.get(request.method)
         if method is None:
-            known = ", ".join(self._methods)
-            self._fail(request, codes.METHOD_NOT_FOUND, f"no method {request.method!r:.80}; expected one of {known}")
+            names = ", ".join(self._methods)
+            self._fail(request, codes.METHOD_NOT_FOUND, f"no method {request.method!r:.80}; expected one of {names}")
             return
         try:
             task = self._server.work(partial(method, request.params))
@@ -235,7 +238,7 @@ class _Peer(asyncio.Protocol):
             transport.write(data)
 
     def _wait(self) -> None:
-        """Close the connection after a while, unless something is asked."""
+        """Close the connection after `idle` seconds, unless a request comes."""
         self._unwatch()
         if self._transport is not None:
             self._timer = asyncio.get_running_loop().call_later(self._idle, self.abort)
@@ -279,7 +282,7 @@ async def _let_the_loop_turn() -> None:
         await asyncio.sleep(0)
 
 
-async def _now(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+async def _immediate(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     return answer
 
 

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 __all__ = ["cancel_task", "describe_tasks"]
 
 PATIENCE: Final = 0.5
-"""Seconds to wait for a task that was asked to end: most do at their next await, and a command waits a second."""
+"""Seconds to wait for a cancelled task: most end at their next await, and a command waits a second."""
 
 ENDED: Final = 50
-"""Ended tasks that are told of, the latest ones."""
+"""How many of the tasks that ended last are in an answer."""
 
 LONGEST_TEXT: Final = 500
 """Characters of a reason or message in an answer; the journal has all of it."""
@@ -21,13 +21,16 @@ LONGEST_TEXT: Final = 500
 
 def describe_tasks(tasks: Tasks) -> dict[str, Any]:
     """Return the tasks that run, and those that ended last; times are Unix ms."""
-    known = list(tasks)
-    ended = [task for task in known if not task.is_running][-ENDED:]
-    return {"tasks": [_described(task) for task in known if task.is_running or task in ended]}
+    listed = list(tasks)
+    ended = [task for task in listed if not task.is_running][-ENDED:]
+    return {"tasks": [_described(task) for task in listed if task.is_running or task in ended]}
 
 
 async def cancel_task(tasks: Tasks, task_id: str) -> dict[str, Any]:
-    """Ask a task to end, wait a little, and return what became of it. Raises NotFoundRefused."""
+    """Cancel a task, wait `PATIENCE` for its end, and return its state. Raises NotFoundRefused.
+
+    Cancelling stops the waiting.
+    """
     task = tasks.find(task_id)
     was_running = task is not None and task.is_running
     task = tasks.cancel(task_id)

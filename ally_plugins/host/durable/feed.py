@@ -1,7 +1,7 @@
 """One plugin's durable subscription in one host: what it has acknowledged, where it reads, and how it is delivered.
 
-Which feeds there are, which host feeds a plugin, and when to look is for `durable`; the two ways to deliver are in
-`durable_inline` and `durable_process`.
+Which feeds there are, which host runs one, and when they look for events is decided in `feeds`; the two ways to deliver
+are in `inline` and `process`.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ GRACE: Final = 1.0
 """Seconds that a hook has to return when its feed is closed, before it is interrupted and its event comes again."""
 
 PORTION: Final = 32
-"""Events that are made of the journal's texts before the loop may do something else: half a millisecond."""
+"""Events that are decoded from the journal before the loop has another turn: half a millisecond."""
 
 SAVE_S: Final = 0.05
-"""Between two writings of what nobody waits for; after a kill, what was done in this time is done again."""
+"""Seconds between two saves that nobody waits for; after a kill, events of this time are delivered again."""
 
 FAR: Final = 10_000
-"""Records that are passed without an event for the plugin before this is worth writing down."""
+"""Records without an event for the plugin that are passed before the bookmark is moved past them."""
 
 
 class Feed:
@@ -67,7 +67,7 @@ class Feed:
         self._names: Final = durable_names(types)
         self._journal: Final = journal
         self._reading: Final = reading
-        self._kept = Place(0)  # what is on disk of `acknowledged`
+        self._saved = Place(0)  # the bookmark on disk, which follows `acknowledged`
         self._position = Place(0)
         self._walk: Walk | None = None
         self._is_behind = True
@@ -79,21 +79,22 @@ class Feed:
     # --- life ---
 
     async def begin(self) -> None:
-        """Find out where to go on, and begin. A new subscription begins at the journal's end. Raises JournalError.
+        """Start delivering after the plugin's bookmark, for a new subscription at the journal's end.
 
-        Only the host that may feed this plugin calls it.
+        Call it only while this host holds the lock of the feed. Raises JournalError; call it again then. Cancelling
+        leaves the feed not begun.
         """
         place = await self._find_place()
         if self.is_closing:
             return
-        self.acknowledged = self._position = self._kept = place
+        self.acknowledged = self._position = self._saved = place
         self.is_begun = True
         self._task = asyncio.get_running_loop().create_task(self._work(), name=f"ally-durable-{self.plugin.name}")
 
     async def _find_place(self) -> Place:
         text = await asyncio.to_thread(self._reading.bookmark, self._bookmark)
         if text is None:
-            await self._journal.flush()  # what is queued has been before
+            await self._journal.flush()  # queued events were emitted before the subscription
         end = Place(await asyncio.to_thread(self._reading.last_n) + 1)
         if text is not None:
             with suppress(ValueError):
@@ -104,7 +105,10 @@ class Feed:
         return end
 
     async def close(self) -> None:
-        """Deliver no more, wait `GRACE` for what runs, and write down what was acknowledged."""
+        """Deliver no more, wait `GRACE` for what runs, and save what was acknowledged.
+
+        Cancelling may lose that save: events come again then.
+        """
         self.is_closing = True
         self._changed.set()
         tasks = [task for task in (self._task, self._saving) if task is not None]
@@ -116,23 +120,23 @@ class Feed:
             await asyncio.wait(tasks)
         if self.is_begun:
             try:
-                await self._keep()
+                await self._save()
             except JournalError as error:
                 _log.warning("what %r has acknowledged is not written down: %s", self._name, error)
 
-    # --- what `Feeds` and the daemon say ---
+    # --- what `Feeds` and the daemon call ---
 
-    def look(self) -> None:
-        """Look for events: there may be more, or what held delivery up may be over."""
+    def wake(self) -> None:
+        """Look for events: there may be new ones, or what delayed delivery may be over."""
         self._is_behind = True
         self._changed.set()
 
     def disconnected(self) -> None:
-        """Take note that the daemon is gone."""
+        """Forget what was sent to a daemon that is gone; an inline feed has nothing to forget."""
 
     @property
-    def is_held_up(self) -> bool:
-        """Whether it waits for something that nobody may tell of."""
+    def needs_polling(self) -> bool:
+        """Whether it waits for something that calls no `wake`, so that it has to be woken at intervals."""
         return self._has_failed or not self.is_begun
 
     @property
@@ -141,10 +145,11 @@ class Feed:
         return not self._lane.is_open
 
     async def acknowledge(self, offset: object) -> None:
-        """Take the plugin's word that everything up to an event is done; on disk when it returns.
+        """Record that the plugin is done with everything up to an event; on disk when it returns.
 
         An offset that was acknowledged before changes nothing. Raises ValidationRefused for what is no offset,
-        NotFoundRefused for one that was never sent, UnavailableRefused when it cannot be written: then say it again.
+        NotFoundRefused for one that was never sent, UnavailableRefused when it cannot be written: acknowledge again.
+        Cancelling does not take it back: it is saved soon.
         """
         try:
             place = Place.parse(offset)
@@ -155,20 +160,20 @@ class Feed:
             if not self._was_sent(place):
                 text = f"offset {offset!r} was not sent to {self._name!r}; expected the `offset` of an event that was"
                 raise NotFoundRefused(text, plugin=self._name)
-            self._done(place)
+            self._advance(place)
         try:
-            await self._keep()
+            await self._save()
         except asyncio.CancelledError:
-            self._keep_soon()  # nobody waits for it any more, but it was said
+            self._save_soon()  # nobody waits any more, but the plugin has acknowledged it
             raise
         except JournalError as error:
-            self._keep_soon()  # in case it is not said again
+            self._save_soon()  # in case the plugin does not acknowledge again
             raise UnavailableRefused(f"the acknowledgement is not on disk: {error}", plugin=self._name) from None
 
-    # --- what the ways to deliver have to say ---
+    # --- what differs by placement ---
 
     @abstractmethod
-    def _may_go(self) -> bool:
+    def _can_deliver(self) -> bool:
         """Say whether events can be delivered now."""
 
     @abstractmethod
@@ -180,19 +185,19 @@ class Feed:
         return PORTION
 
     def _was_sent(self, place: Place) -> bool:  # noqa: ARG002
-        """Say whether the plugin can know this place, which it has not acknowledged."""
+        """Say whether an event with this offset was sent and not acknowledged."""
         return False
 
     def _is_idle(self) -> bool:
         """Say whether everything that was delivered is acknowledged."""
         return True
 
-    def _done(self, place: Place) -> None:
-        """Take note that everything up to a place is done."""
+    def _advance(self, place: Place) -> None:
+        """Advance what is acknowledged to a place."""
         self.acknowledged = max(self.acknowledged, place)
 
-    def _written(self) -> None:
-        """Take note that what is done is on disk."""
+    def _on_saved(self) -> None:
+        """Do what follows when what is acknowledged is on disk."""
 
     # --- the task ---
 
@@ -205,15 +210,15 @@ class Feed:
         return f"durable:{self.plugin.name}"
 
     async def _work(self) -> None:
-        told = ""
+        reported = ""
         while not self.is_closing:
             try:
                 await self._step()
-                told, self._has_failed = "", False
+                reported, self._has_failed = "", False
             except JournalError as error:
-                if told != str(error):
+                if reported != str(error):
                     _log.warning("the events for %r cannot be read: %s", self._name, error)
-                told, self._is_behind, self._has_failed = str(error), False, True  # until somebody looks again
+                reported, self._is_behind, self._has_failed = str(error), False, True  # until the next `wake`
             except Exception:  # noqa: BLE001 - whatever it is, the events are still there
                 _log.exception("the durable subscription of %r failed; this is a fault of ours", self._name)
                 await asyncio.sleep(1)
@@ -224,20 +229,20 @@ class Feed:
         if self._walk is None:
             await self._load()
             return
-        # From here to the writing nothing waits: who delivers has just said that it can.
+        # No await from here to the writing: `_can_deliver` was true just now, and must still be.
         walk = self._walk
         found = walk.portion(self._wants, self._names, self._room())
         self._position = walk.place
         if walk.is_over:
             self._walk = None
-            self._tell_pruned(walk.pruned)
+            self._warn_of_pruned(walk.pruned)
         await self._deliver(found)
         if self._walk is None and self._is_idle():
-            self._pass_by()
+            self._skip_irrelevant()
         await asyncio.sleep(0)
 
     def _has_work(self) -> bool:
-        return self._may_go() and (self._walk is not None or self._is_behind)
+        return self._can_deliver() and (self._walk is not None or self._is_behind)
 
     async def _until(self, condition: Callable[[], bool]) -> bool:
         """Wait for a condition; return false when the feed is closed instead."""
@@ -249,7 +254,7 @@ class Feed:
         return False
 
     async def _load(self) -> None:
-        """Read on, in a thread: a disk may be slow."""
+        """Read the next blocks, in a thread: a disk may be slow."""
         self._is_behind = False
         start = self._position
         blocks, end = await asyncio.to_thread(self._reading.event_blocks, start.record)
@@ -260,7 +265,7 @@ class Feed:
         is_wanted = self.plugin.grants.receives(event.type) and not is_own(event, self._name)
         return is_wanted and not is_replayed(event.session_id)
 
-    def _tell_pruned(self, count: int) -> None:
+    def _warn_of_pruned(self, count: int) -> None:
         if count:
             self.pruned += count
             text = "%d events were pruned before %r had acknowledged them; if some were for it, they are lost to it"
@@ -268,31 +273,31 @@ class Feed:
 
     # --- what is on disk ---
 
-    def _pass_by(self) -> None:
-        """Count as done what did not concern the plugin, so that it is not looked through again at the next start."""
-        self._done(self._position)
-        if self.acknowledged.record - self._kept.record > FAR:
-            self._keep_soon()
+    def _skip_irrelevant(self) -> None:
+        """Acknowledge what did not concern the plugin, so that it is not read again at the next start."""
+        self._advance(self._position)
+        if self.acknowledged.record - self._saved.record > FAR:
+            self._save_soon()
 
-    def _keep_soon(self) -> None:
+    def _save_soon(self) -> None:
         if self._saving is None and not self.is_closing:
-            self._saving = asyncio.get_running_loop().create_task(self._keep_on())
+            self._saving = asyncio.get_running_loop().create_task(self._save_until_done())
 
-    async def _keep_on(self) -> None:
+    async def _save_until_done(self) -> None:
         try:
-            while self._kept < self.acknowledged:
+            while self._saved < self.acknowledged:
                 await asyncio.sleep(SAVE_S)
                 try:
-                    await self._keep()
-                except JournalError:  # the journal has said so; it goes on by itself
+                    await self._save()
+                except JournalError:  # the journal has logged it, and recovers by itself
                     await asyncio.sleep(1)
         finally:
             self._saving = None
 
-    async def _keep(self) -> None:
-        """Write down what is acknowledged. Raises JournalError."""
+    async def _save(self) -> None:
+        """Move the bookmark to what is acknowledged. Raises JournalError."""
         place = self.acknowledged
-        if place > self._kept:
+        if place > self._saved:
             await self._journal.put_bookmark(self._bookmark, str(place))  # written in the order of these calls
-            self._kept = max(self._kept, place)
-            self._written()
+            self._saved = max(self._saved, place)
+            self._on_saved()

@@ -1,8 +1,8 @@
 """Durable subscriptions: a plugin gets the events of its durable types from the journal, not from the session's ring.
 
 They begin where the plugin last acknowledged, across restarts of daemon and host, and cover every session of the home,
-also those of other hosts and of earlier ones. How far each plugin is stands in the journal's file as a bookmark. Of the
-hosts that share a home, one feeds a given plugin: who holds the lock `run/durable-NAME.lock`.
+also those of other hosts and of earlier ones. The bookmark of each plugin is in the journal's file. Of the hosts that
+share a home, one delivers to a given plugin: the one that holds the lock `run/durable-NAME.lock`.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ __all__ = ["Feeds"]
 _log: Final = logging.getLogger(__name__)
 
 POLL_S: Final = 1.0
-"""How often to look for what nobody tells of: events of other hosts, and the end of one that feeds a plugin."""
+"""Seconds between looks for what wakes nobody: events of other hosts, and a lock that one of them has released."""
 
 SPACING_S: Final = 0.01
-"""Between two looks at the journal while much happens, each of which makes it commit: a hundred a second at most."""
+"""Seconds between two looks while events come, each of which makes the journal commit: a hundred a second at most."""
 
 
 @define(eq=False)
-class _Claim:
-    """The right to feed one plugin, which one host has at a time; within a process it is given at once."""
+class _FeedLock:
+    """The lock of one plugin's feed, which one host has at a time; without a path it is always free."""
 
     path: Path | None
     _descriptor: int | None = field(init=False, default=None)
-    _told: bool = field(init=False, default=False)
+    _is_reported: bool = field(init=False, default=False)
 
-    def get(self) -> bool:
-        """Say whether this host has it now."""
+    def acquire(self) -> bool:
+        """Take the lock if it is free; say whether this host has it now."""
         if self.path is None or self._descriptor is not None:
             return True
         try:
             descriptor = open_file(self.path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            if not self._told:
+            if not self._is_reported:
                 _log.warning("the lock %r cannot be opened: %s", str(self.path), error.strerror or error)
-            self._told = True
+            self._is_reported = True
             return False
         if not try_lock(descriptor):
             os.close(descriptor)
@@ -67,25 +67,25 @@ class _Claim:
         self._descriptor = descriptor
         return True
 
-    def let_go(self) -> None:
-        """Give it back; the file stays, since another host may be waiting for it."""
+    def release(self) -> None:
+        """Release the lock; the file stays, since another host may be about to lock it."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
 
 @define(eq=False)
-class _Held:
-    """A feed, and the right to feed."""
+class _OwnedFeed:
+    """A feed and its lock."""
 
     feed: Feed
-    claim: _Claim
+    lock: _FeedLock
     _is_beginning: bool = field(init=False, default=False)
 
     async def begin(self) -> None:
-        """Let the feed begin, if no other host feeds this plugin."""
+        """Begin the feed, if no other host has the lock; else the next look tries again."""
         feed = self.feed
-        if feed.is_begun or feed.is_closing or self._is_beginning or not self.claim.get():
+        if feed.is_begun or feed.is_closing or self._is_beginning or not self.lock.acquire():
             return
         self._is_beginning = True
         try:
@@ -96,45 +96,46 @@ class _Held:
             self._is_beginning = False
 
     async def close(self) -> None:
-        """End the feed, then let another host feed."""
+        """Close the feed, then release the lock to other hosts."""
         try:
             await self.feed.close()
         finally:
-            self.claim.let_go()
+            self.lock.release()
 
 
 class Feeds:
     """The durable subscriptions of one host's plugins; belongs to its loop, and lives until `close`.
 
-    Close it after the daemons have ended, whose last acknowledgements it takes, and before the journal.
+    Close it after the daemons have ended, so that their last acknowledgements count, and before the journal.
     """
 
     def __init__(self, journal: Journal, home: Home | None) -> None:
         self._journal: Final = journal
         self._home: Final = home
         self._reading: Final = JournalReader(journal.path)  # not the journal's, which the loop itself reads with
-        self._held: Final[dict[str, _Held]] = {}
+        self._owned: Final[dict[str, _OwnedFeed]] = {}
         self._ending: Final[dict[str, asyncio.Task[None]]] = {}
-        self._bell: Final = asyncio.Event()
+        self._wake_event: Final = asyncio.Event()
         self._is_new = False
         self._task: asyncio.Task[None] | None = None
 
     async def add(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> Feed:
-        """Feed a plugin; where a new one begins is on disk when it returns. A feed of the same name is ended before.
+        """Start the feed of a plugin; the bookmark of a new one is on disk when it returns. Ends one of the same name.
 
         `types` are the manifest's durable types. Call it once an inline plugin has started; a daemon may start later.
-        Never raises for the journal's sake: what cannot be read now is tried again. Once the lane is abandoned, by a
-        quarantine, the feed ends by itself: add it again with the new lane.
+        Raises no JournalError: what cannot be read now is tried again. Once the lane is abandoned, by a quarantine, the
+        feed ends by itself: add it again with the new lane. Cancelling leaves a feed that begins later; `remove` ends
+        it.
         """
         name = plugin.name
         await self._end(name)
         feed = self._new_feed(plugin, lane, types)
         path = self._home.run_dir / f"durable-{name}.lock" if self._home is not None else None
-        held = self._held[name] = _Held(feed, _Claim(path))
-        await held.begin()
+        owned = self._owned[name] = _OwnedFeed(feed, _FeedLock(path))
+        await owned.begin()
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._tend(), name="ally-durable")
-        self.wake()  # for what waits to be written, too
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="ally-durable")
+        self.wake()  # events that are queued in the journal count too
         return feed
 
     def _new_feed(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> Feed:
@@ -150,96 +151,96 @@ class Feeds:
         return ProcessFeed(plugin, lane, types, self._journal, self._reading)
 
     def wake(self) -> None:
-        """Say that events were handed to the journal. Cheap: once a burst."""
-        if self._held:
+        """Look for events soon: some were handed to the journal. Cheap; called once a burst."""
+        if self._owned:
             self._is_new = True
-            self._bell.set()
+            self._wake_event.set()
 
     def connected(self, plugin: str) -> None:
-        """Say that a daemon is ready, or reads again; after a restart everything after its last word is sent again."""
-        if (held := self._held.get(plugin)) is not None:
-            held.feed.look()
+        """Go on with a daemon that is ready, or reads again; a new process gets all that was not acknowledged."""
+        if (owned := self._owned.get(plugin)) is not None:
+            owned.feed.wake()
 
     def disconnected(self, plugin: str) -> None:
-        """Say that a daemon is gone."""
-        if (held := self._held.get(plugin)) is not None:
-            held.feed.disconnected()
+        """Forget what was sent to a daemon, which is gone."""
+        if (owned := self._owned.get(plugin)) is not None:
+            owned.feed.disconnected()
 
     async def acknowledge(self, plugin: str, offset: str) -> None:
-        """Take a daemon's word that it has done everything up to an offset; on disk when it returns.
+        """Record that a daemon is done with everything up to an offset; on disk when it returns.
 
         Raises RefusedError; see `Feed.acknowledge`.
         """
-        held = self._held.get(plugin)
-        if held is None:
+        owned = self._owned.get(plugin)
+        if owned is None:
             text = f"plugin {plugin!r} has no durable subscription; its manifest needs `durable` in [events]"
             raise NotFoundRefused(text, plugin=plugin)
-        await held.feed.acknowledge(offset)
+        await owned.feed.acknowledge(offset)
 
     async def remove(self, plugin: Plugin) -> None:
-        """Feed a plugin no more: it was stopped. Where it is stays known. Waits a second for a hook that runs.
+        """End the feed of a plugin that was stopped; its bookmark stays. Waits a second for a hook that runs.
 
-        Another plugin that has taken its name meanwhile is left alone. Cancelling does not take it back.
+        The feed of another plugin that has its name by now goes on. Cancelling does not take it back.
         """
-        held = self._held.get(plugin.name)
-        if held is not None and held.feed.plugin is plugin:
+        owned = self._owned.get(plugin.name)
+        if owned is not None and owned.feed.plugin is plugin:
             await self._end(plugin.name)
 
     async def _end(self, name: str) -> None:
-        """End the feed of this name, and wait for one that ends already."""
-        self._let_go(name)
+        """End the feed of this name, and wait until it has ended, also when another call ends it."""
+        self._close_soon(name)
         if (ending := self._ending.get(name)) is not None:
             await asyncio.shield(ending)
 
-    def _let_go(self, name: str) -> None:
-        held = self._held.pop(name, None)
-        if held is not None:
-            task = self._ending[name] = asyncio.get_running_loop().create_task(held.close())  # `add` waits for it
+    def _close_soon(self, name: str) -> None:
+        owned = self._owned.pop(name, None)
+        if owned is not None:
+            task = self._ending[name] = asyncio.get_running_loop().create_task(owned.close())  # `add` waits for it
             task.add_done_callback(lambda _: self._ending.get(name) is task and self._ending.pop(name))
 
     async def close(self) -> None:
-        """End all feeds. May be called again."""
+        """End all feeds. May be called again. Cancelling may leave some open: call it again."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
-        await asyncio.gather(*(self._end(name) for name in [*self._held, *self._ending]))
+        await asyncio.gather(*(self._end(name) for name in [*self._owned, *self._ending]))
         self._reading.close()
 
     # --- the task ---
 
-    async def _tend(self) -> None:
+    async def _run(self) -> None:
         while True:
             await self._wait()
             is_new, self._is_new = self._is_new, False
             try:
-                await self._look(is_new=is_new)
+                await self._wake_all(is_new=is_new)
             except Exception:  # noqa: BLE001 - whatever it is, the next look may do better
                 _log.exception("durable subscriptions failed; this is a fault of ours")
             if is_new:
                 await asyncio.sleep(SPACING_S)
 
-    async def _look(self, *, is_new: bool) -> None:
+    async def _wake_all(self, *, is_new: bool) -> None:
         if is_new:
             await self._flush()
-        for name, held in list(self._held.items()):
-            if held.feed.is_over:
-                self._let_go(name)  # to another host, where the plugin may do better
+        for name, owned in list(self._owned.items()):
+            if owned.feed.is_over:
+                self._close_soon(name)  # and release its lock: on another host the plugin may not be in quarantine
                 continue
-            await held.begin()
-            held.feed.look()
+            await owned.begin()
+            owned.feed.wake()
 
     async def _wait(self) -> None:
-        needs_look = self._is_new or any(held.feed.is_held_up for held in self._held.values())
-        is_shared = self._home is not None and bool(self._held)
+        needs_look = self._is_new or any(owned.feed.needs_polling for owned in self._owned.values())
+        is_shared = self._home is not None and bool(self._owned)
         with suppress(TimeoutError):
             async with asyncio.timeout(POLL_S if is_shared or needs_look else None):
-                await self._bell.wait()
-        self._bell.clear()
+                await self._wake_event.wait()
+        self._wake_event.clear()
 
     async def _flush(self) -> None:
-        """Have what was emitted written. While the disk fails it is kept by the journal, and found later."""
+        """Have the journal write what it was given. While the disk fails it keeps that, and it is found later."""
         try:
             await self._journal.flush()
         except JournalError:
-            self._is_new = True  # the journal has said so; tried again at the next look
+            self._is_new = True  # the journal has logged it; tried again at the next look

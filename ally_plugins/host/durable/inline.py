@@ -27,8 +27,9 @@ __all__ = ["InlineFeed"]
 class InlineFeed(Feed):
     """Acknowledges an event once its hooks have returned.
 
-    A hook that raises or is too late is reported as a crash, and its event acknowledged all the same: one that always
-    makes it crash would come again for ever. One whose hook runs when the plugin or the host is stopped is not.
+    A hook that raises or is too late counts as a crash, and its event is acknowledged all the same: one that always
+    crashes it would come again for ever. An event whose hook is interrupted by the stop of plugin or host is not
+    acknowledged.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class InlineFeed(Feed):
         self._table: Final = Observers.compile(plugin.implementations, lambda _: True)
 
     @override
-    def _may_go(self) -> bool:
+    def _can_deliver(self) -> bool:
         return self._lane.is_open
 
     @override
@@ -46,17 +47,18 @@ class InlineFeed(Feed):
         for one in found:
             if self.is_closing or not self._lane.is_open:
                 return
-            if self._wants(one.event) and not await self._call(one.event):  # asked again: it may take long to get here
+            # Asked again: a grant may have been revoked while the hooks of earlier events ran.
+            if self._wants(one.event) and not await self._call(one.event):
                 return
-            self._done(one.place)
-            self._keep_soon()
+            self._advance(one.place)
+            self._save_soon()
 
     @override
     def _is_idle(self) -> bool:
         return self._lane.is_open and not self.is_closing
 
     async def _call(self, event: Event) -> bool:
-        """Call the hooks for an event; say whether it is done with, rather than interrupted by the plugin's end."""
+        """Call the hooks for an event; return false when the plugin's end interrupted them."""
         name = self.plugin.name
         handlers = self._table.handlers(event.__class__)
         self._lane.delivered += bool(handlers)

@@ -1,6 +1,6 @@
-"""Places in the journal, and the way through its events from one of them: what an offset means.
+"""Positions in the journal, which the wire calls offsets, and the search through events from one of them.
 
-Nothing here waits: blocks are handed in, and looked through a portion at a time.
+Pure: blocks that were read are handed in, and searched a portion at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Place", "PlacedEvent", "Walk"]
 _log: Final = logging.getLogger(__name__)
 
 LOOKED_AT: Final = 1024
-"""Events of a portion that are passed over at most: reading their types takes less than a millisecond."""
+"""Events that one portion searches at most: reading their types takes less than a millisecond."""
 
 _TEXT: Final = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})", re.ASCII)
 
@@ -35,7 +35,7 @@ _TEXT: Final = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})", re.ASCII)
 class Place:
     """A place in the journal: before it are all records up to `record`, and the first `events` events of that one.
 
-    Its text is what the wire calls an offset, which is nobody else's to read.
+    Its text is what the wire calls an offset, which is opaque to plugins.
     """
 
     record: int
@@ -64,7 +64,7 @@ class PlacedEvent:
 
 
 class Walk:
-    """Some blocks of the journal, looked through from a place on; `place` moves along, to record `end` in the end."""
+    """A search through some blocks of the journal; `place` is how far it has come, and record `end` when it is over."""
 
     def __init__(self, blocks: Sequence[EventBlock], place: Place, end: int) -> None:
         self.place = place
@@ -75,7 +75,7 @@ class Walk:
         self._events = self._stored(blocks, place)
 
     def portion(self, wants: Callable[[Event], bool], names: Callable[[str], bool], limit: int) -> list[PlacedEvent]:
-        """Return at most `limit` of the next events that are wanted: by their type's name, then by what they say."""
+        """Return at most `limit` of the next wanted events: `names` filters their types, `wants` the decoded events."""
         found: list[PlacedEvent] = []
         for _ in range(LOOKED_AT):
             pair = next(self._events, None)
@@ -104,9 +104,9 @@ class Walk:
 
 
 def _event_of(stored: StoredEvent) -> Event | None:
-    """Return the event as it was emitted, stamped; None for what this version does not know or cannot read.
+    """Return the event as it was emitted, stamped; None when its type is unknown or it cannot be read.
 
-    As for an inline plugin, nobody checks the types of its data: what was emitted is what is heard.
+    The types of its data are not checked, as for an inline plugin: it gets what was emitted.
     """
     try:
         return event_from_params(stored.value())

@@ -29,14 +29,14 @@ __all__ = ["WINDOW", "ProcessFeed"]
 _log: Final = logging.getLogger(__name__)
 
 WINDOW: Final = 256
-"""Events that may be sent beyond the last one acknowledged: what comes again, at most, after a daemon's end."""
+"""Events that may be sent beyond the last one acknowledged: at most so many come again after a daemon's end."""
 
 
 class ProcessFeed(Feed):
     """Sends again, on each new connection, everything after what was last acknowledged.
 
-    A daemon that an event makes end each time is ended by it each time, until its supervisor gives up on it: only its
-    author can say which event that is. An event that is larger than what a daemon reads is passed over, with a warning.
+    An event that crashes the daemon comes again after each restart, until the supervisor gives up: skipping one would
+    break the promise of delivery. One that is larger than a daemon reads is skipped, with a warning.
     """
 
     def __init__(
@@ -45,45 +45,45 @@ class ProcessFeed(Feed):
         super().__init__(plugin, lane, types, journal, reading)
         self._daemon: Final = lane
         self._link: Link | None = None
-        self._flying: Final[deque[tuple[Place, str]]] = deque()  # with the ids that the daemon may name as causes
+        self._in_flight: Final[deque[tuple[Place, str]]] = deque()  # with the ids that the daemon may name as causes
         self._sent: Final[dict[Place, None]] = {}  # on this connection or an earlier one
 
     @override
     def disconnected(self) -> None:
-        """Take note that the daemon is gone; also a link that is used again begins anew."""
+        """Forget what was sent: the daemon is gone, and the next connection begins at the bookmark."""
         self._link = None
-        self._land(None)
+        self._forget_in_flight(None)
 
     @property
     @override
-    def is_held_up(self) -> bool:
-        """Whether it waits for something that nobody may tell of, such as a daemon that does not read."""
+    def needs_polling(self) -> bool:
+        """Whether it waits for something that calls no `wake`, such as a daemon that does not read."""
         link = self._daemon.link
-        return super().is_held_up or (link is not None and self._daemon.is_ready and not link.can_write)
+        return super().needs_polling or (link is not None and self._daemon.is_ready and not link.can_write)
 
     @override
-    def _may_go(self) -> bool:
-        """Say whether events can be written; on a new connection, those after the last word come again first."""
+    def _can_deliver(self) -> bool:
+        """Say whether events can be written; a new connection starts again after the last acknowledgement."""
         link = self._daemon.link
         if link is None or not (self._daemon.is_ready and self._daemon.is_open):
             return False
         if link is not self._link:
-            self._begin_anew(link)
+            self._restart_on(link)
         return link.can_write and link.takes_lines and self._room() > 0
 
-    def _begin_anew(self, link: Link) -> None:
-        self._land(None)
+    def _restart_on(self, link: Link) -> None:
+        self._forget_in_flight(None)
         self._link = link
         self._walk, self._position, self._is_behind = None, self.acknowledged, True
 
     @override
     def _room(self) -> int:
-        return min(PORTION, WINDOW - len(self._flying))
+        return min(PORTION, WINDOW - len(self._in_flight))
 
     @override
     async def _deliver(self, found: list[PlacedEvent]) -> None:
         link = self._link
-        assert link is not None  # noqa: S101 - `_may_go` has just seen to it
+        assert link is not None  # noqa: S101 - `_can_deliver` has just seen to it
         texts: list[bytes] = []
         for one in found:
             try:
@@ -103,7 +103,7 @@ class ProcessFeed(Feed):
 
     def _send(self, one: PlacedEvent) -> None:
         event, name = one.event, self.plugin.name
-        self._flying.append((one.place, event.id))
+        self._in_flight.append((one.place, event.id))
         self._sent[one.place] = None
         self._daemon.note(event.id, Scope(name, event.session_id, event.origin, frozenset((name,)), cause=event.id))
         self._daemon.note_origin(event.session_id, event.origin)
@@ -114,17 +114,17 @@ class ProcessFeed(Feed):
 
     @override
     def _is_idle(self) -> bool:
-        return not self._flying
+        return not self._in_flight
 
     @override
-    def _written(self) -> None:
-        """Move the window on: only now, so that no more acknowledgements are on their way than it has places."""
-        self._land(self._kept)
-        while self._sent and (first := next(iter(self._sent))) <= self._kept:
+    def _on_saved(self) -> None:
+        """Move the window: only once it is on disk, so that at most a window of acknowledgements is on its way."""
+        self._forget_in_flight(self._saved)
+        while self._sent and (first := next(iter(self._sent))) <= self._saved:
             del self._sent[first]
         self._changed.set()
 
-    def _land(self, place: Place | None) -> None:
-        """Wait no more for what was sent up to a place, or for anything."""
-        while self._flying and (place is None or self._flying[0][0] <= place):
-            self._daemon.forget(self._flying.popleft()[1])
+    def _forget_in_flight(self, place: Place | None) -> None:
+        """Forget what is in flight up to a place, or all of it, with the causes that the daemon could name."""
+        while self._in_flight and (place is None or self._in_flight[0][0] <= place):
+            self._daemon.forget(self._in_flight.popleft()[1])

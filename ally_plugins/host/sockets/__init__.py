@@ -1,4 +1,4 @@
-"""The transport of daemons that listen on a Unix socket: claims of paths, the link, what is said on it, talking back.
+"""The transport of daemons that listen on a Unix socket: claims of paths, the link, its messages, talking back.
 
-The messages are Code-Ally's. Of the plugins made for it nothing is known here: which daemon listens is in its manifest.
+The messages are Code-Ally's; its plugins and their manifests are left to `bridges.code_ally`.
 """

@@ -1,7 +1,7 @@
-"""The right to have a daemon listen at a path: one living host at a time, and nothing of another host's is removed.
+"""Claims of socket paths: one living host has a daemon listen at a path, and no other host's files are removed.
 
-A claim is a locked file, which the kernel lets go when the host ends, however it ends. Once it is ours, what stands in
-it is the orphan of a host that is no more.
+A claim is a locked file, which the kernel unlocks when the host ends, however it ends. Once the lock is ours, the
+process that the file names is the orphan of a dead host.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from .places import private_directory, short_directory
 __all__ = ["MARK_VARIABLE", "SocketClaim", "SocketTaken", "claim_in_thread", "claim_socket", "is_running_mark"]
 
 MARK_VARIABLE: Final = "ALLY_DAEMON_MARK"
-"""The variable that proves that a process is the daemon of a claim; a number alone may be anybody's by now."""
+"""The variable by which a process is known to be a claim's daemon: its id may have passed to another program."""
 
 GRACE: Final = 5.0  # seconds from SIGTERM to SIGKILL for an orphan, as for a daemon of this host
 
 _START_TIME: Final = 19  # field 22 of /proc/PID/stat, counted from the state, which is what follows the name
 _LOCK_TRIES: Final = 10
-_LOCK_WAIT: Final = 0.01  # seconds between them: who sweeps holds a lock for less
-_STALE: Final = 60.0  # seconds after which an unlocked claim is of a host that is no more
+_LOCK_WAIT: Final = 0.01  # seconds between them: a sweep holds a lock for less
+_STALE: Final = 60.0  # seconds after which an unlocked claim is that of a dead host
 
 
 class SocketTaken(PluginError):
@@ -65,7 +65,7 @@ def claim_socket(path: str, plugin: str, directory: Path | None = None) -> Socke
 
 
 async def claim_in_thread(path: str, plugin: str, directory: Path | None = None) -> SocketClaim:
-    """Claim a path as `claim_socket` does, without blocking the loop. A claim that comes after cancelling is let go."""
+    """Claim a path as `claim_socket` does, in a thread. After cancelling, a claim that is still made is abandoned."""
     handing = threading.Lock()
     made: list[SocketClaim] = []
     is_unwanted = False
@@ -108,7 +108,7 @@ class SocketClaim:
         return found if isinstance(found, dict) else {}
 
     def write(self, pid: int) -> None:
-        """Note the running daemon's process, so that it is known should this host be killed."""
+        """Write the daemon's process to the claim, so that another host can end it should this one be killed."""
         about = {"pid": pid, "started": _start_time(pid), "mark": self.mark, "path": self.path, "plugin": self.plugin}
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, encode(about), 0)
@@ -120,7 +120,7 @@ class SocketClaim:
             self._inode = (found.st_dev, found.st_ino)
 
     def release(self) -> None:
-        """Remove the daemon's socket, which has ended by now, and let the path go."""
+        """Remove the socket of the daemon, which has ended by now, and give up the path."""
         if self.descriptor < 0:
             return
         with suppress(OSError):
@@ -130,10 +130,10 @@ class SocketClaim:
         self.abandon()
 
     def abandon(self) -> None:
-        """Let the path go and remove nothing but the claim."""
+        """Give up the path and remove nothing but the claim."""
         if self.descriptor >= 0:
             with suppress(OSError):
-                self.file.unlink()  # before the lock goes: whoever waits sees that the file is another one
+                self.file.unlink()  # before the unlock: whoever locks it next sees that the file is gone
             os.close(self.descriptor)
             self.descriptor = -1
 
@@ -163,7 +163,7 @@ def _lock(file: Path, path: str, plugin: str) -> int:
 
 
 def _sweep(where: Path) -> None:
-    """Remove what killed hosts have left at paths that nobody claims again, since each host has its own."""
+    """Remove what killed hosts have left at paths with `{session_id}`, which no other host claims again."""
     for file in where.glob("*.claim"):
         with suppress(OSError, ValueError, PluginError):  # a path with a zero byte is a ValueError
             if time.time() - file.stat().st_mtime > _STALE:
@@ -226,7 +226,7 @@ def is_running_mark(pid: int, started: int | None, mark: str) -> bool:
 
 
 def _end_orphan(about: dict[str, Any]) -> None:
-    """End the daemon of a host that is no more, if it is provably that daemon; a stranger's process is left alone."""
+    """End the daemon of a dead host, if it is provably that daemon; any other process is left alone."""
     pid, started, mark = about.get("pid"), about.get("started"), about.get("mark")
     if type(pid) is not int or pid <= 1 or type(started) is not int or type(mark) is not str:
         return

@@ -1,7 +1,6 @@
-"""How the host speaks with a daemon that listens on a Unix socket: a new connection for every message.
+"""The link to a daemon that listens on a Unix socket: a new connection for every message.
 
-Starting the daemon, and deciding when its silence counts, is left to the supervisor; whether a path may be used at all
-to `claims`.
+Starting the daemon, and deciding when it has failed, is left to the supervisor; whether a path may be used to `claims`.
 """
 
 from __future__ import annotations
@@ -43,9 +42,10 @@ _CHUNK: Final = 256 * 1024
 
 
 async def connect(path: str) -> socket.socket:
-    """Return a connection to whoever listens at `path`; the caller bounds the time and closes it.
+    """Return a connection to the listener at `path`; the caller bounds the time and closes it.
 
-    Raises OSError when nobody does, and PermissionError when it is a program of another user.
+    Raises OSError when there is none, and PermissionError when it belongs to another user. Cancelling closes the
+    socket.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -73,7 +73,7 @@ async def _connect(sock: socket.socket, path: str) -> None:
 
 
 def _check_peer(sock: socket.socket, path: str) -> None:
-    """Refuse a listener of another user: in a shared directory anybody may be quicker than the daemon."""
+    """Refuse a listener of another user: in a shared directory one could listen before the daemon does."""
     found = other_end(sock)
     if found is not None and found.uid != os.geteuid():
         raise PermissionError(f"what listens on {path!r} belongs to another user ({found.uid})")
@@ -81,7 +81,7 @@ def _check_peer(sock: socket.socket, path: str) -> None:
 
 @define
 class LinkCounts:
-    """What became of the events for one daemon: `lost` were not accepted or read in time, `dropped` did not fit."""
+    """Counts of events for one daemon: `lost` were not accepted or read in time, `dropped` did not fit the queue."""
 
     sent: int = 0
     lost: int = 0
@@ -94,7 +94,7 @@ class LinkCounts:
 class SocketLink:
     """The way to one process of a daemon; it lives as long as that process. Only for the loop's thread.
 
-    `is_running` says whether the process is; `on_writable` is told when more events may be given after a stop.
+    `is_running` says whether the process is; `on_writable` is called when `can_write` has become true again.
     """
 
     plugin: str
@@ -150,10 +150,10 @@ class SocketLink:
             return await _read_line(sock, self.max_response)
 
     def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:  # noqa: ARG002 - any link's
-        """Answer for a daemon that knows nothing of our protocol: what any link is asked, said in Code-Ally's way.
+        """Answer the requests of any link by Code-Ally's means, for a daemon that does not speak our protocol.
 
         `ping` is a connection; `drain` waits for the events before it; `start` and `shutdown` need nothing.
-        Anything else fails with PluginError: who wants to be asked more has to talk back.
+        Anything else fails with PluginError: a daemon that should get more requests has to talk back.
         """
         answers: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
             "ping": self.ping,
@@ -213,10 +213,10 @@ class SocketLink:
                 return
 
     async def ping(self) -> str:
-        """Say `pong` when the daemon takes a connection within its health timeout. Raises PluginError when not.
+        """Return "pong" when the daemon accepts a connection within its health timeout. Raises PluginError when not.
 
-        That is all that Code-Ally asks for: a daemon may be at work on something for longer. But the kernel takes
-        connections for a stopped process (SIGSTOP) too, so that one does not count.
+        Code-Ally checks no more: a daemon may be busy for longer. But the kernel accepts connections for a stopped
+        process (SIGSTOP) too, so a stopped one is not healthy.
         """
         problem = f"{self.plugin!r} took no connection within {self.health_timeout:g} s"
         with suppress(TimeoutError):
@@ -249,10 +249,10 @@ class SocketLink:
         raise TypeError(f"a socket link takes events, found {len(lines)} bytes")
 
     def write_events(self, events: Sequence[Event]) -> None:
-        """Send events in order, by and by. Never waits, never fails.
+        """Queue events, which a task sends in order. Never waits, never fails.
 
-        Events for a daemon that is not running are skipped. What is dropped on the way is counted and not told: older
-        daemons know no EVENTS_DROPPED.
+        Events for a daemon that is not running are skipped. Dropped ones are counted and not announced: Code-Ally's
+        daemons have no EVENTS_DROPPED.
         """
         wanted = [event for event in events if not isinstance(event, EventsDropped)]
         if self._is_closed or not self.is_running():
@@ -266,10 +266,10 @@ class SocketLink:
             self._worker = self._start(self._send_all())
 
     async def drain(self) -> None:
-        """Wait until the events that were given before are sent or lost, and handled where that can be seen.
+        """Wait until the events written before are sent or lost, and handled where that can be seen.
 
-        Who works on one connection after the other hangs up on an empty one only after those that came before it. Who
-        does not hang up within the time for one event is not waited for again.
+        A daemon that serves one connection after the other closes an empty one only after those before it. One that
+        does not close it within the time for one event is not waited for again. Cancelling stops the waiting.
         """
         if self._worker is not None:
             await asyncio.wait([self._worker])
@@ -279,7 +279,7 @@ class SocketLink:
         self._drained = max(self._drained, sent)
 
     async def _wait_for_hang_up(self) -> bool:
-        """Say whether the daemon hung up on a connection that said nothing."""
+        """Say whether the daemon closed a connection without a message."""
         try:
             async with asyncio.timeout(self.notification_timeout), _connection(self.path) as sock:
                 sock.shutdown(socket.SHUT_WR)
@@ -287,7 +287,7 @@ class SocketLink:
                     pass
         except TimeoutError:
             return False
-        except OSError:  # it hung up the hard way, or ends: there is nothing more to wait for
+        except OSError:  # it reset the connection, or ends: there is nothing more to wait for
             pass
         return True
 
@@ -304,7 +304,7 @@ class SocketLink:
     async def _send(self, event: Event) -> None:
         try:
             message = event_message(event)
-        except EncodeError:  # what is wrong with it is said by the session
+        except EncodeError:  # logged by the session, which cannot journal it either
             self.counts.dropped += 1
             return
         try:
@@ -319,7 +319,7 @@ class SocketLink:
     # --- end ---
 
     def close(self, reason: str = "was closed") -> None:
-        """Send nothing any more; calls that wait are cancelled."""
+        """Send nothing any more; pings, drains and what is queued are cancelled. `reason` is not used."""
         del reason
         self._is_closed = True
         self.counts.dropped += len(self._queue)
@@ -347,7 +347,7 @@ async def _connection(path: str) -> AsyncGenerator[socket.socket]:
 
 
 async def _read_line(sock: socket.socket, limit: int) -> bytes:
-    """Return what comes before a newline, or before the other end hangs up; more than `limit` bytes end it too."""
+    """Return what comes before a newline or the end of the connection; more than `limit` bytes end it too."""
     loop, data = asyncio.get_running_loop(), bytearray()
     while len(data) <= limit:
         chunk = await loop.sock_recv(sock, _CHUNK)
@@ -363,11 +363,11 @@ async def _read_line(sock: socket.socket, limit: int) -> bytes:
 
 
 async def _nothing() -> None:
-    """Take part in what an older daemon does not."""
+    """Succeed: such a daemon has no such step."""
 
 
 def _failing(error: Exception) -> asyncio.Future[Any]:
     future = asyncio.get_running_loop().create_future()
     future.set_exception(error)
-    future.exception()  # who asked may not look
+    future.exception()  # else asyncio logs it when nobody awaits it
     return future

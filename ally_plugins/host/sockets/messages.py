@@ -1,6 +1,6 @@
-"""What is said on one connection to a daemon that listens: one JSON text and a newline each way.
+"""The messages on one connection to a daemon that listens: one line of JSON each way.
 
-Bytes in, values out; opening the connection is left to `sockets`.
+Pure: bytes in, values out; opening the connection is left to `link`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_VALUES", "call_message", "event_message", "has_too_many", "quotable", "read_answer"]
 
 MAX_VALUES: Final = 250_000
-"""Values in one answer. Code-Ally bounds only the bytes; ten megabytes of `[]` would hold up the loop for seconds."""
+"""Values in one answer. Code-Ally bounds only the bytes; ten megabytes of `[]` would block the loop for seconds."""
 
 _EVENT: Final = (
     b'{"jsonrpc":"2.0","method":"on_event","params":{"event_type":%b,"event_data":%b,"type":%b,"data":%b,%b}\n'
@@ -88,7 +88,7 @@ def _failure(error: object) -> str:
 
 
 def quotable(text: str, longest: int = _LONGEST_ERROR) -> str:
-    """Return a stranger's words cut, and such that a terminal only shows them."""
+    """Return an untrusted text cut to length, and without what a terminal would act on."""
     return inert(shortened(text, longest), keep_lines=True)
 
 

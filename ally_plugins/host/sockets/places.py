@@ -1,6 +1,6 @@
-"""Where sockets and claims lie: directories that only their owner can enter, with names short enough for a socket.
+"""Directories for sockets and claims: only their owner can enter, and their names are short enough for a socket.
 
-How a socket that a dead host left goes, too.
+Removes the sockets of dead hosts, too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ally_plugins.runtime.processes.unixsocket import who_listens
 __all__ = ["private_directory", "remove_stale", "short_directory", "unlink"]
 
 _PRIVATE: Final = 0o700
-_STALE: Final = 60.0  # seconds after which a socket that nobody listens on is of a host that is no more
+_STALE: Final = 60.0  # seconds after which a socket that nobody listens on is that of a dead host
 
 
 def private_directory(path: Path) -> Path:
@@ -41,7 +41,7 @@ def short_directory() -> Path:
         base = Path(tempfile.gettempdir())
     try:
         return private_directory(base / f"ally-{os.geteuid()}")
-    except OSError:  # somebody else was there first, or the directory is not ours to write to
+    except OSError:  # another user made it first, or we may not write there
         return Path(tempfile.mkdtemp(prefix="ally-"))
 
 
@@ -52,7 +52,7 @@ def unlink(path: str) -> None:
 
 
 def remove_stale(directory: Path, pattern: str) -> None:
-    """Remove the sockets of a pattern that hosts that were killed have left."""
+    """Remove the sockets that killed hosts have left, of the names that match a glob pattern."""
     for path in directory.glob(pattern):
         with suppress(OSError):
             if time.time() - path.lstat().st_mtime > _STALE and who_listens(str(path)) is None:

@@ -1,7 +1,7 @@
 """The host's own socket, for daemons that listen on theirs and want to talk back.
 
-Who comes with a token that was given to a running daemon is handed to that daemon's connection; whoever else is refused
-before a byte of theirs is taken for anything. What a daemon may then say is decided where any daemon's requests are.
+A connection that shows the token of a running daemon is handed to that daemon's link; any other is refused, and no byte
+of it is interpreted beyond its first frame. The daemon's requests are then handled as any daemon's, in `daemons.calls`.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ SOCKET_VARIABLE: Final = "ALLY_SOCKET"
 TOKEN_VARIABLE: Final = "ALLY_TOKEN"  # noqa: S105 - the name of a variable
 
 GREETING_TIMEOUT: Final = 5.0
-"""Seconds that whoever connects has to say who it is; a daemon sends that with its connection."""
+"""Seconds that a connection has for its first frame; a daemon sends it at once."""
 
 _LIMITS: Final = WireLimits(frame_bytes=16 * 1024, depth=8, nodes=200, malformed=1)
-_GREETING_MOST: Final = 64  # connections at once that have not said who they are
-_OF_ONE_PROCESS: Final = 4  # of which one process may have so many: it must not keep the others out
+_GREETING_MOST: Final = 64  # connections at once without a first frame
+_OF_ONE_PROCESS: Final = 4  # of these for one process, so that it cannot keep the others out
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 2.0  # seconds until a wrong token is answered: it doubles with each
 _LONGEST_TOKEN: Final = 256
 _NAME: Final = "talk-"
@@ -56,13 +56,13 @@ _NAME: Final = "talk-"
 
 @define
 class TalkBackCounts:
-    """What came to the socket, for as long as the host lives."""
+    """Counts of connections to the socket, over the life of the host."""
 
     accepted: int = 0
     refused: int = 0
     """Wrong tokens, and right ones of a daemon that is connected already or of a process that is not its."""
     strangers: int = 0
-    """Connections of other users, and those that said nothing, too much, or something else."""
+    """Connections of other users, and those whose first frame was missing, too long, or not `initialize`."""
 
 
 @define(eq=False)
@@ -117,7 +117,7 @@ class TalkBackServer:
         return str(directory / name)
 
     async def close(self) -> None:
-        """Listen no more, and let every connection go. May be called twice."""
+        """Listen no more, and end every connection. May be called twice."""
         server, self._server = self._server, None
         for name in list(self._expected):
             self.forget(name)
@@ -147,7 +147,7 @@ class TalkBackServer:
         return self.path, token
 
     def forget(self, name: str) -> None:
-        """Take a daemon's token back, and end its connection: its process has ended."""
+        """Revoke a daemon's token, and end its connection: its process has ended."""
         found = self._expected.pop(name, None)
         if found is not None and found.transport is not None:
             found.transport.abort()
@@ -155,7 +155,7 @@ class TalkBackServer:
     # --- for the greetings ---
 
     def has_room(self, pid: int) -> bool:
-        """Say whether one more connection, of this process, may take its time to say who it is."""
+        """Say whether there is room for one more connection, of this process, that waits for its first frame."""
         of_it = sum(greeting.pid == pid for greeting in self._greetings)
         return len(self._greetings) < _GREETING_MOST and (pid <= 0 or of_it < _OF_ONE_PROCESS)
 
@@ -169,11 +169,11 @@ class TalkBackServer:
         return found
 
     def add(self, greeting: _Greeting) -> None:
-        """Keep a connection that has not said who it is."""
+        """Count a connection that waits for its first frame."""
         self._greetings.add(greeting)
 
     def discard(self, greeting: _Greeting) -> None:
-        """Forget a connection that was handed on, or is no more."""
+        """Forget a connection that was handed on, or has ended."""
         self._greetings.discard(greeting)
 
     def delay(self) -> float:
@@ -182,7 +182,7 @@ class TalkBackServer:
 
 
 class _Greeting(asyncio.Protocol):
-    """A connection that has not said yet who it is: at most `GREETING_TIMEOUT` seconds, and one frame."""
+    """A connection that waits for its first frame, for `GREETING_TIMEOUT` seconds at most."""
 
     def __init__(self, server: TalkBackServer) -> None:
         self.pid = 0
@@ -278,7 +278,7 @@ class _Greeting(asyncio.Protocol):
         except RefusedError as error:
             refusal = write_error(error)
             self._refuse(request.id, refusal.code, refusal.message, 0.0)
-        except Exception:  # noqa: BLE001 - whatever the host's own code raised, the daemon is told nothing of it
+        except Exception:  # noqa: BLE001 - logged here; the daemon is sent no details of the host
             _log.exception("a daemon that talks back could not be answered")
             self._refuse(request.id, INTERNAL_ERROR, "internal error", 0.0)
         else:
