@@ -20,7 +20,7 @@ from ally_plugins.runtime.lanes.runner import Hooks, Runner
 from ally_plugins.runtime.lanes.watchdog import Watchdog
 
 from .backlog import Backlog
-from .logs import say
+from .logs import write_stderr
 
 __all__ = ["AnsweredRequest", "ProcessLane"]
 
@@ -104,7 +104,7 @@ class ProcessLane:
         self.backlog.add_event(params)
         self._wake()
 
-    def ask(self, request: HookRequest, deadline: float | None, *, is_first: bool = False) -> None:
+    def submit(self, request: HookRequest, deadline: float | None, *, is_first: bool = False) -> None:
         """Answer a request after what came before, or with `is_first` after the hook that runs now.
 
         It is answered with TimedOut after `deadline` seconds, and with TakenBack when the lane is closed.
@@ -188,7 +188,7 @@ class ProcessLane:
         try:
             return event_from_params(item)
         except EventError as error:
-            say(f"an event could not be read: {error}")  # the host's fault, and no crash of the plugin's
+            write_stderr(f"an event could not be read: {error}")  # the host's fault, and no crash of the plugin's
             return None
 
     def _handled(self, item: _Item) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from ally_plugins.contract.values.compat import override
 
-__all__ = ["HostHandler", "say", "say_failed"]
+__all__ = ["HostHandler", "write_failure", "write_stderr"]
 
 MAX_CHARS: Final = 8_192  # the host's budget for one line (Limits.log_bytes)
 
@@ -31,12 +31,12 @@ class HostHandler(logging.Handler):
         try:
             self._send(_level(record.levelno), record.getMessage()[:MAX_CHARS])
             if record.exc_info:
-                say("".join(traceback.format_exception(*record.exc_info)).rstrip())
+                write_stderr("".join(traceback.format_exception(*record.exc_info)).rstrip())
         except Exception:  # noqa: BLE001 - as any handler of logging: a record that cannot be made must not raise
             self.handleError(record)
 
 
-def say(text: str) -> None:
+def write_stderr(text: str) -> None:
     """Write to stderr, whatever it is; a plugin may have closed it."""
     try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is where a daemon's words go
@@ -44,10 +44,10 @@ def say(text: str) -> None:
         return
 
 
-def say_failed(what: str, error: BaseException) -> None:
+def write_failure(what: str, error: BaseException) -> None:
     """Write to stderr that something failed, with its traceback."""
     lines = traceback.format_exception(type(error), error, error.__traceback__)
-    say(f"{what} failed:\n{''.join(lines).rstrip()}")
+    write_stderr(f"{what} failed:\n{''.join(lines).rstrip()}")
 
 
 def _level(number: int) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .handlers import Handlers
     from .peer import Peer
-    from .tasks import DaemonTask, Tasks
+    from .tasks import DaemonTask, DaemonTasks
 
 __all__ = ["WireOutbound"]
 
@@ -34,7 +34,9 @@ LOGS_PER_MINUTE: Final = 600  # the host's default too (Limits.logs_per_minute):
 class WireOutbound(LoopCalls):
     """The outbound calls of the plugin in this process; made on the loop that the connection belongs to."""
 
-    def __init__(self, plugin: str, peer: Peer, capabilities: frozenset[str], handlers: Handlers, tasks: Tasks) -> None:
+    def __init__(
+        self, plugin: str, peer: Peer, capabilities: frozenset[str], handlers: Handlers, tasks: DaemonTasks
+    ) -> None:
         super().__init__(plugin)
         self.is_open = False
         """Whether calls may be made: not while the plugin is built, nor after its end."""

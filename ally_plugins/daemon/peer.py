@@ -12,7 +12,7 @@ from ally_plugins.wire.codes import INVALID_PARAMS, REASONS, read_error, write_e
 from ally_plugins.wire.messages import Cancel, ErrorResponse, Message, Notification, Request, Response
 
 from .channel import open_channel
-from .logs import say_failed
+from .logs import write_failure
 
 if TYPE_CHECKING:
     from ally_plugins.wire.connection import Connection
@@ -154,7 +154,7 @@ class Peer:
             self.fail(message.id, INVALID_PARAMS, str(error), {"reason": REASONS[INVALID_PARAMS], "field": error.path})
         except Exception as error:  # noqa: BLE001 - what is wrong with one request must not stop the others
             if not isinstance(error, AllyError):
-                say_failed(message.method, error)
+                write_failure(message.method, error)
             self.refuse(message.id, error)
 
     def _resolve(self, request_id: int, result: Any) -> None:

@@ -31,12 +31,12 @@ from ally_plugins.wire.handshake import choose, find_early_problem
 from ally_plugins.wire.limits import DEFAULT_LIMITS, FROM_HOST
 
 from .acks import Acks
-from .asking import read_question
 from .ending import end_within
+from .hook_calls import read_hook_call
 from .init_params import Initialization
 from .lane import AnsweredRequest, ProcessLane
 from .loading import Factory, Loaded, load, load_factory
-from .logs import HostHandler, say, say_failed
+from .logs import HostHandler, write_failure, write_stderr
 from .outbound import WireOutbound
 from .peer import Peer
 from .service import Service, scope_of
@@ -79,16 +79,16 @@ class PluginProcess:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._exit: asyncio.Future[int] = self._loop.create_future()
-        self._told: Initialization | None = None
+        self._initialization: Initialization | None = None
         self._loaded: Loaded | None = None
         self._outbound: WireOutbound | None = None
         self._lane: ProcessLane | None = None
         self._service: Service | None = None
         self._acks: Acks | None = None
-        self._questions: dict[int | str, AnsweredRequest] = {}
+        self._pending: dict[int | str, AnsweredRequest] = {}
         self._has_started = False
         self._stopping: asyncio.Task[None] | None = None
-        self._asked_to_stop: list[int | str] = []
+        self._shutdown_requests: list[int | str] = []
 
     async def serve(self, descriptors: Descriptors) -> int:
         """Serve the host at these descriptors until the end, and return the exit code."""
@@ -112,17 +112,17 @@ class PluginProcess:
         if lane is None or service is None or message.method == "initialize":
             self._take_early(message)
         elif message.method == "shutdown":
-            self._asked_to_stop.append(message.id)
+            self._shutdown_requests.append(message.id)
             self._stop(self._deadline("ally_stop", "stop"))
         elif self._stopping is not None and message.method != "ping":
             data = {"reason": REASONS[SHUTTING_DOWN]}
             self._peer.fail(message.id, SHUTTING_DOWN, "the plugin is being stopped", data)
         elif message.method in {"gate", "transform"}:
-            self._ask(lane, message)
+            self._call_hook(lane, message)
         elif message.method == "drain":
             answer = partial(self._answer, message, _same)
             drain = AnsweredRequest("drain", None, (), Scope(service.plugin), answer)
-            self._question(lane, message, drain, None)
+            self._submit(lane, message, drain, None)
         elif message.method == "start":
             self._start(lane, message)
         else:
@@ -135,23 +135,23 @@ class PluginProcess:
 
     def cancelled(self, request_id: int | str) -> None:
         """As `peer.Handler.cancelled`."""
-        question = self._questions.pop(request_id, None)
-        if question is not None and self._lane is not None:
-            self._lane.take_back(question)
+        request = self._pending.pop(request_id, None)
+        if request is not None and self._lane is not None:
+            self._lane.take_back(request)
         elif self._service is not None:
             self._service.cancelled(request_id)
 
     def ended(self, why: str) -> None:
         """As `peer.Handler.ended`."""
         if why:
-            say(f"the host does not keep to the protocol: {why}")
+            write_stderr(f"the host does not keep to the protocol: {why}")
             self._end(EXIT_PROTOCOL)
         self._stop_alone()
 
     # --- beginning ---
 
     def _take_early(self, message: Request) -> None:
-        problem = find_early_problem(message.method, is_ready=self._told is not None)
+        problem = find_early_problem(message.method, is_ready=self._initialization is not None)
         if problem is not None:
             self._peer.fail(message.id, NOT_INITIALIZED, problem, {"reason": REASONS[NOT_INITIALIZED]})
             return
@@ -162,7 +162,7 @@ class PluginProcess:
             self._peer.fail(message.id, UNSUPPORTED_PROTOCOL, str(error), data)
             self._end(EXIT_FAILED)
         except BaseException as error:  # noqa: BLE001 - a plugin's module and class may raise anything
-            say_failed("loading the plugin", error)
+            write_failure("loading the plugin", error)
             if isinstance(error, PluginLoadError):  # in our words, for the plugin's author
                 data = {"reason": REASONS[REFUSED], "type": type(error).__name__}
                 self._peer.fail(message.id, REFUSED, str(error), data)
@@ -171,21 +171,21 @@ class PluginProcess:
             self._end(EXIT_FAILED)
 
     def _initialize(self, message: Request) -> None:
-        told = Initialization.read(message.params)
-        protocol = choose(told.protocols)
-        self._peer.name = name = told.plugin
-        self._peer.connection.send_limit = told.frame_bytes or DEFAULT_LIMITS.frame_bytes
+        initialization = Initialization.read(message.params)
+        protocol = choose(initialization.protocols)
+        self._peer.name = name = initialization.plugin
+        self._peer.connection.send_limit = initialization.frame_bytes or DEFAULT_LIMITS.frame_bytes
         service = Service(name, self._peer)
-        outbound = WireOutbound(name, self._peer, told.capabilities, service.handlers, service.tasks)
+        outbound = WireOutbound(name, self._peer, initialization.capabilities, service.handlers, service.tasks)
         self._forward_log(name)
-        ally = Ally(name, outbound, settings=told.settings, data_dir=told.data_dir)
+        ally = Ally(name, outbound, settings=initialization.settings, data_dir=initialization.data_dir)
         factory = load_factory(self._factory) if isinstance(self._factory, str) else self._factory
         loaded = load(factory, ally)
         service.handlers.keep([*loaded.tools, *loaded.actions])
-        self._told, self._loaded, self._outbound, self._service = told, loaded, outbound, service
-        self._acks = Acks(self._acknowledge, lambda error: say(f"acknowledging events was refused: {error}"))
+        self._initialization, self._loaded, self._outbound, self._service = initialization, loaded, outbound, service
+        self._acks = Acks(self._acknowledge, lambda error: write_stderr(f"acknowledging events was refused: {error}"))
         self._lane = ProcessLane(
-            name, loaded.handlers, told.deadlines, on_crash=self._crashed, on_handled=self._acks.handled
+            name, loaded.handlers, initialization.deadlines, on_crash=self._crashed, on_handled=self._acks.handled
         )
         self._has_started = outbound.is_open = "ally_start" not in loaded.hooks
         own = {"name": self._own_name} if self._own_name is not None else {}
@@ -198,12 +198,12 @@ class PluginProcess:
         logger.addHandler(self._handler)
 
     def _log(self, level: str, text: str) -> None:
-        tell = partial(self._peer.notify, "log", {"level": level, "message": text}, may_drop=True)
+        send = partial(self._peer.notify, "log", {"level": level, "message": text}, may_drop=True)
         if threading.get_ident() == self._thread:
-            tell()
+            send()
         else:
             with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(tell)
+                self._loop.call_soon_threadsafe(send)
 
     def _start(self, lane: ProcessLane, message: Request) -> None:
         loaded, outbound, name = self._loaded, self._outbound, self._peer.name
@@ -219,25 +219,25 @@ class PluginProcess:
 
         scope = Scope(name, held=frozenset((name,)))
         request = AnsweredRequest("ally_start", hook.function, (), scope, answered, is_async=hook.is_async)
-        self._question(lane, message, request, self._deadline("ally_start", "start"))
+        self._submit(lane, message, request, self._deadline("ally_start", "start"))
 
-    # --- questions ---
+    # --- gates and transforms ---
 
-    def _ask(self, lane: ProcessLane, message: Request) -> None:
+    def _call_hook(self, lane: ProcessLane, message: Request) -> None:
         assert self._loaded is not None  # noqa: S101 - there is a lane
-        asked = read_question(self._loaded, message.method, message.params)
+        call = read_hook_call(self._loaded, message.method, message.params)
         scope = scope_of(lane.plugin, message.params, held=(lane.plugin,))
-        hook, answer = asked.hook, partial(self._answer, message, asked.encode)
-        deadline = self._deadline(hook.name, message.method) if asked.deadline is None else asked.deadline + LEEWAY
-        request = AnsweredRequest(hook.name, hook.function, asked.arguments, scope, answer, is_async=hook.is_async)
-        self._question(lane, message, request, deadline)
+        hook, answer = call.hook, partial(self._answer, message, call.encode)
+        deadline = self._deadline(hook.name, message.method) if call.deadline is None else call.deadline + LEEWAY
+        request = AnsweredRequest(hook.name, hook.function, call.arguments, scope, answer, is_async=hook.is_async)
+        self._submit(lane, message, request, deadline)
 
-    def _question(self, lane: ProcessLane, message: Request, request: AnsweredRequest, deadline: float | None) -> None:
-        self._questions[message.id] = request
-        lane.ask(request, deadline)
+    def _submit(self, lane: ProcessLane, message: Request, request: AnsweredRequest, deadline: float | None) -> None:
+        self._pending[message.id] = request
+        lane.submit(request, deadline)
 
     def _answer(self, message: Request, encode: Callable[[Any], Any], result: Any, error: BaseException | None) -> None:
-        question = self._questions.pop(message.id, None)
+        request = self._pending.pop(message.id, None)
         if error is None:
             try:
                 self._peer.respond(message.id, encode(result))
@@ -245,7 +245,7 @@ class PluginProcess:
                 error = problem
             else:
                 return
-        what = question.hook if question is not None else message.method
+        what = request.hook if request is not None else message.method
         if isinstance(error, TakenBack):
             data = {"reason": REASONS[SHUTTING_DOWN]}
             self._peer.fail(message.id, SHUTTING_DOWN, str(error), data)
@@ -256,9 +256,9 @@ class PluginProcess:
 
     def _crashed(self, crash: Crash) -> None:
         if isinstance(crash.error, RefusedError) and not crash.is_final:  # an answer, and no crash
-            say(f"{crash.hook} did not catch a refusal: {crash.error}")
+            write_stderr(f"{crash.hook} did not catch a refusal: {crash.error}")
             return
-        say_failed(crash.hook, crash.error)
+        write_failure(crash.hook, crash.error)
         report = {
             "hook": crash.hook,
             "error": type(crash.error).__name__,
@@ -267,7 +267,7 @@ class PluginProcess:
         }
         self._peer.notify("report_crash", {key: value for key, value in report.items() if value is not None})
         if crash.is_final and self._stopping is None:
-            say(f"{crash.hook} cannot be stopped; the process ends")
+            write_stderr(f"{crash.hook} cannot be stopped; the process ends")
             self._peer.close()
             self._end_within(0, EXIT_HUNG)  # at once, though code of the plugin still runs
             self._end(EXIT_HUNG)
@@ -294,7 +294,7 @@ class PluginProcess:
                 await acks.finished(GRACE)
             outbound.is_open = False
             await lane.close()
-        for request_id in self._asked_to_stop:
+        for request_id in self._shutdown_requests:
             if problem is None:
                 self._peer.respond(request_id, None)
             else:
@@ -310,12 +310,12 @@ class PluginProcess:
         request = AnsweredRequest(
             hook.name, hook.function, (), scope, lambda _, error: ended.set_result(error), is_async=hook.is_async
         )
-        lane.ask(request, seconds, is_first=True)
+        lane.submit(request, seconds, is_first=True)
         error = await ended
         if isinstance(error, HookExit):
             error = error.raised
         if error is not None:
-            say_failed(hook.name, error)
+            write_failure(hook.name, error)
         return error
 
     def _end(self, code: int) -> None:
@@ -326,7 +326,7 @@ class PluginProcess:
         await self._peer.call("ack_events", {"offset": offset})
 
     def _deadline(self, hook: str, kind: str) -> float:
-        return (self._told or Initialization("")).deadline(hook, kind)
+        return (self._initialization or Initialization("")).deadline(hook, kind)
 
 
 def _same(value: Any) -> Any:

@@ -24,7 +24,7 @@ from ally_plugins.wire.handshake import PROTOCOL
 from ally_plugins.wire.limits import DEFAULT_LIMITS, FROM_HOST
 
 from .init_params import Initialization
-from .logs import say
+from .logs import write_stderr
 from .outbound import WireOutbound
 from .peer import Peer
 from .service import Service, scope_of
@@ -114,7 +114,7 @@ class TalkBack:
     def ended(self, why: str) -> None:
         """As `peer.Handler.ended`."""
         if why:
-            say(f"the host does not keep to the protocol: {why}")
+            write_stderr(f"the host does not keep to the protocol: {why}")
         self._broken.set()
 
     # --- the connection ---
@@ -125,21 +125,28 @@ class TalkBack:
         peer.open(await self._open_socket())
         own = {"name": self._name} if self._name is not None else {}
         try:
-            told = Initialization.read(
+            initialization = Initialization.read(
                 await peer.call("initialize", {"token": self._token, "protocol": PROTOCOL, **own})
             )
         except BaseException:
             peer.close()
             raise
-        peer.name = told.plugin
-        self._take_on(told, peer)
+        peer.name = initialization.plugin
+        self._take_on(initialization, peer)
 
-    def _take_on(self, told: Initialization, peer: Peer) -> None:
-        peer.connection.send_limit = told.frame_bytes or DEFAULT_LIMITS.frame_bytes
+    def _take_on(self, initialization: Initialization, peer: Peer) -> None:
+        peer.connection.send_limit = initialization.frame_bytes or DEFAULT_LIMITS.frame_bytes
         if self._service is None or self._outbound is None:
-            self._service = service = Service(told.plugin, peer)
-            self._outbound = WireOutbound(told.plugin, peer, told.capabilities, service.handlers, service.tasks)
-            self.ally = Ally(told.plugin, self._outbound, settings=told.settings, data_dir=told.data_dir)
+            self._service = service = Service(initialization.plugin, peer)
+            self._outbound = WireOutbound(
+                initialization.plugin, peer, initialization.capabilities, service.handlers, service.tasks
+            )
+            self.ally = Ally(
+                initialization.plugin,
+                self._outbound,
+                settings=initialization.settings,
+                data_dir=initialization.data_dir,
+            )
         else:
             self._service.peer = peer
             self._outbound.use(peer)
@@ -170,7 +177,7 @@ class TalkBack:
                     await self._connect()
                 except (OSError, AllyError) as error:
                     if isinstance(error, RemoteError) and error.code == UNAUTHORIZED:
-                        say(f"the host does not take the token any more: {error}")
+                        write_stderr(f"the host does not take the token any more: {error}")
                         return
                     wait = min(LONGEST_WAIT, wait * 2)
                 else:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from .ending import end_within
-from .logs import say
+from .logs import write_stderr
 from .streams import Descriptors, is_terminal, take_stdio
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def run(factory: Factory | str, *, name: str | None = None) -> NoReturn:
     host does not keep to the protocol.
     """
     if is_terminal():
-        say("this is the process of a plugin: its host starts it and speaks to it over stdin and stdout")
+        write_stderr("this is the process of a plugin: its host starts it and speaks to it over stdin and stdout")
         sys.exit(EXIT_USAGE)
     descriptors = take_stdio()
     with suppress(ValueError):  # not the main thread

@@ -12,8 +12,8 @@ from ally_plugins.runtime.lanes.thread import HookExit
 from ally_plugins.wire.codes import CANCELLED, METHOD_NOT_FOUND, REASONS
 
 from .handlers import Handlers
-from .logs import say_failed
-from .tasks import Tasks
+from .logs import write_failure
+from .tasks import DaemonTasks
 
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.declared import Kind
@@ -33,7 +33,7 @@ class Service:
         self.plugin = plugin
         self.peer = peer
         self.handlers = Handlers(plugin)
-        self.tasks = Tasks(plugin)
+        self.tasks = DaemonTasks(plugin)
         self._working: dict[Id, asyncio.Task[None]] = {}
 
     def request(self, message: Request) -> None:
@@ -108,7 +108,7 @@ class Service:
         """Answer a request with what the plugin's code raised; what is no answer on purpose goes to stderr as well."""
         raised = error.raised if isinstance(error, HookExit) else error
         if not isinstance(raised, (RefusedError, ToolCallError)):
-            say_failed(what, raised)
+            write_failure(what, raised)
         self.peer.refuse(request_id, raised)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ally_plugins.contract.values.errors import NotFoundRefused
 
-__all__ = ["DaemonTask", "Tasks"]
+__all__ = ["DaemonTask", "DaemonTasks"]
 
 
 class DaemonTask:
@@ -81,7 +81,7 @@ class DaemonTask:
             self._ended.cancel()
 
 
-class Tasks:
+class DaemonTasks:
     """The tasks that the host has agreed to and that have not begun yet, by id."""
 
     def __init__(self, plugin: str) -> None:

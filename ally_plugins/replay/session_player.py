@@ -20,7 +20,7 @@ from ally_plugins.contract.values.frozen import EMPTY
 from ally_plugins.host.host import Host
 from ally_plugins.host.sessions.session import Session
 from ally_plugins.host.sessions.toolcalls import OpenCall
-from ally_plugins.runtime.lanes.dispatch import Question
+from ally_plugins.runtime.lanes.dispatch import HookCall
 from ally_plugins.runtime.lanes.protocol import AnyLane
 
 from .daemon_waits import wait_for_calls, wait_for_restarts
@@ -202,10 +202,10 @@ class SessionPlayer:
         name, ring = session.id, session.ring
         for _ in range(_SPINS):
             for lane in lanes:
-                lane.tell(name)
+                lane.notify(name)
             await asyncio.sleep(0)
             head = ring.head
-            if all([lane.has_heard(name, head) for lane in lanes]):  # noqa: C419 - twice as fast
+            if all([lane.has_handled(name, head) for lane in lanes]):  # noqa: C419 - twice as fast
                 return
         await wait_for_restarts(self.host)
         await session.drained()
@@ -234,7 +234,7 @@ class SessionPlayer:
         if found is None:
             if len(self._participation) >= _MAX_REMEMBERED:
                 self._participation.clear()
-            question = Question(hook=hook, session_id=self.session.id, tool=tool)
+            question = HookCall(hook=hook, session_id=self.session.id, tool=tool)
             found = self._participation[key] = bool(dispatcher.participants(question))
         return found
 

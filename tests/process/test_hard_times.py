@@ -135,7 +135,7 @@ def test_the_last_words_are_known_when_the_exit_is(maker: Callable[[], Launcher]
         log = StderrLog(tmp_path / "x.log")
         code = "import sys; sys.stderr.write('x' * 60_000 + '\\nlast \\x1b[31mwords'); sys.exit(3)"
         process = await launcher.launch(spec(sys.executable, "-I", "-S", "-c", code), asyncio.Protocol, log.write)
-        assert (await asyncio.wait_for(process.exited, PATIENCE)).words == "exited with code 3"
+        assert (await asyncio.wait_for(process.exited, PATIENCE)).description == "exited with code 3"
         assert log.tail[-1] == r"last \x1b[31mwords"
         await process.stop(0)
         log.close()

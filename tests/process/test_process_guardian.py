@@ -147,7 +147,7 @@ def test_when_the_guardian_is_killed_its_daemons_end_and_the_next_launch_starts_
             first = launcher.guardian_pid
             assert first is not None
             os.kill(first, signal.SIGKILL)
-            assert [(await end_of(daemon)).words for daemon in daemons] == ["ended with its guardian process"] * 3
+            assert [(await end_of(daemon)).description for daemon in daemons] == ["ended with its guardian process"] * 3
             assert all([await daemon.stop(1) for daemon in daemons])
             assert not any(map(is_alive, [*hidden, *(daemon.pid for daemon in daemons)]))
             again = await launch(launcher, shell("echo again"))

@@ -55,7 +55,7 @@ def test_without_stdio_all_output_is_captured_and_the_input_is_empty(way: str) -
             heard: list[bytes] = []
             what = shell("echo out; echo err >&2; cat; echo end", stdio=False)
             process = await launcher.launch(what, None, heard.append)
-            assert (await end_of(process)).words == "exited with code 0"
+            assert (await end_of(process)).description == "exited with code 0"
             await process.stop(0)
             assert sorted(b"".join(heard).split()) == [b"end", b"err", b"out"]
             assert process.transport is None
@@ -215,7 +215,7 @@ def test_an_exit_is_told_in_words(way: str, code: str, how: Exit, words: str) ->
         async with launching(way) as launcher:
             process = await launch(launcher, shell(code))
             assert await end_of(process) == how
-            assert how.words == words
+            assert how.description == words
             assert await process.stop(0)
 
     asyncio.run(main())

@@ -60,7 +60,7 @@ def test_one_that_ignores_sigterm_is_killed_after_its_grace(way: str) -> None:
             process = await launch(launcher, python(DEAF))
             assert await talk(process).line() == "ready"
             assert await process.stop(0.05)
-            assert process.exited.result().words == "was killed by SIGKILL"
+            assert process.exited.result().description == "was killed by SIGKILL"
 
     asyncio.run(main())
 

@@ -70,7 +70,7 @@ class MessageCalls(BusSteps):
                 new_id("m"), role, content, about, now, plugin.name, chain, call.deliver_as, call.trigger_turn
             )
             # Most hosts have no gate or transform of messages, and running none still costs a third of the call.
-            has_gates = self._services.dispatcher.has_judges_of_messages
+            has_gates = self._services.dispatcher.has_message_hooks
             decision = await self._transform_and_gate(session, plugin, waiting) if has_gates else None
             pending = _pending(session, waiting, key, fingerprint, cause_of(scope), decision)
             receipt = await self._record_message(session, plugin, waiting, pending)

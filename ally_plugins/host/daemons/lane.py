@@ -23,13 +23,13 @@ from ally_plugins.contract.values.eventjson import check_ids
 from ally_plugins.contract.values.events import Event, PluginEvent, dropped_in_place
 from ally_plugins.contract.values.scope import Scope
 from ally_plugins.runtime.lanes.cursor import Cursor
-from ally_plugins.runtime.lanes.link import DaemonGone, Link, NotSent, RemoteHook, tell
+from ally_plugins.runtime.lanes.link import DaemonGone, Link, NotSent, RemoteHook, call_when_done
 from ally_plugins.runtime.lanes.observers import Observers, is_own
 from ally_plugins.runtime.lanes.requests import FutureRequest
 from ally_plugins.wire.eventlines import FRAME_BYTES, event_lines
 
 if TYPE_CHECKING:
-    from ally_plugins.runtime.lanes.ring import Ring, Run
+    from ally_plugins.runtime.lanes.ring import EventRun, Ring
 
 __all__ = ["RemoteLane"]
 
@@ -112,7 +112,7 @@ class RemoteLane:
         cursor = self._cursors.get(session_id)
         return None if cursor is None else cursor.position
 
-    def has_heard(self, session_id: str, number: int) -> bool:
+    def has_handled(self, session_id: str, number: int) -> bool:
         """Say whether the daemon has confirmed every event of a session up to this number."""
         return self._confirmed.get(session_id, 0) >= number
 
@@ -129,7 +129,7 @@ class RemoteLane:
         """Write what is due in all sessions, while the daemon reads."""
         self._bring_up_to_date(self._cursors)
 
-    def tell(self, session_id: str) -> bool:
+    def notify(self, session_id: str) -> bool:
         """Write what is due in a session that has emitted; return false: the watchdog has nothing to do for it."""
         self._bring_up_to_date((session_id,))
         return False
@@ -226,7 +226,7 @@ class RemoteLane:
         """Note the chain of origin of an event that was delivered from the journal, past this lane."""
         cursor = self._cursors.get(session_id)
         if cursor is not None:
-            cursor.is_recent(chain)
+            cursor.remember_origin(chain)
 
     def forget(self, cause: str) -> None:
         """Forget a cause whose work has ended; calls that still name it get the scope of an unknown one."""
@@ -284,9 +284,9 @@ class RemoteLane:
                 self._confirmed[session_id] = cursor.position + len(run.events)  # nothing of it concerned the daemon
             cursor.position += len(run.events)
 
-    def _deliver_run(self, link: Link, run: Run, cursor: Cursor) -> None:
+    def _deliver_run(self, link: Link, run: EventRun, cursor: Cursor) -> None:
         if cursor.recent_origin:
-            cursor.grow_old(run)
+            cursor.age_origin(run)
         wanted = run.types & self.observers.types
         if not wanted:
             return
@@ -301,11 +301,11 @@ class RemoteLane:
             events = [event for event in events if was_active(event.session_id, event.seq)]
         if events:
             if not run.is_plain:
-                cursor.is_recent(max((event.origin for event in events), key=len))
+                cursor.remember_origin(max((event.origin for event in events), key=len))
                 cursor.keep_chains(events)
             self._write(link, events, run)
 
-    def _write(self, link: Link, events: list[Event], run: Run | None = None) -> None:
+    def _write(self, link: Link, events: list[Event], run: EventRun | None = None) -> None:
         self.delivered += len(events)
         if link.takes_lines:
             link.write(event_lines([_json_of(run, event) for event in events]))
@@ -317,7 +317,7 @@ class RemoteLane:
         if self.link is None or not self.is_ready or not self._drains:
             return True
         self.wake()
-        return self.has_heard(session_id, cursor.ring.head)
+        return self.has_handled(session_id, cursor.ring.head)
 
     # --- questions ---
 
@@ -335,12 +335,12 @@ class RemoteLane:
             return
         hook = request.function
         if hook is None:
-            tell(link.request("drain", {}), partial(self._drained, question))
+            call_when_done(link.request("drain", {}), partial(self._drained, question))
             return
         assert isinstance(hook, RemoteHook)  # noqa: S101 - anything else is answered here
         cursor = self._cursors.get(request.scope.session_id or "")
         if cursor is not None:
-            cursor.is_recent(request.scope.origin)
+            cursor.remember_origin(request.scope.origin)
         try:
             params = hook.params(request.arguments) | _question_params(question)
         except Exception as error:  # noqa: BLE001 - values may be anything, and the other questions have to be sent
@@ -349,7 +349,7 @@ class RemoteLane:
             return
         self._pending[question.cause] = question
         question.future = future = link.request(hook.method, params)
-        tell(future, partial(self._answered, question))
+        call_when_done(future, partial(self._answered, question))
 
     def _answer_in_host(self, question: _PendingQuestion, function: Callable[..., Any]) -> None:
         """Run the host's own code for a hook, for a plugin whose daemon has no hooks (see `bridged`)."""
@@ -411,7 +411,7 @@ def _question_params(question: _PendingQuestion) -> dict[str, Any]:
     return params
 
 
-def _shared(run: Run, wanted: frozenset[type[Event]]) -> tuple[bytes, int, int]:
+def _shared(run: EventRun, wanted: frozenset[type[Event]]) -> tuple[bytes, int, int]:
     """Return the lines of these types, joined once for all daemons, their number, and how many of them are missing."""
     found = run.lines.get(wanted)
     if found is None:
@@ -423,7 +423,7 @@ def _shared(run: Run, wanted: frozenset[type[Event]]) -> tuple[bytes, int, int]:
     return found
 
 
-def _json_of(run: Run | None, event: Event) -> bytes:
+def _json_of(run: EventRun | None, event: Event) -> bytes:
     """Return an event's JSON, or that of the EVENTS_DROPPED in its place; made once for all daemons on a run."""
     if run is None:
         return encoded(event)
@@ -447,6 +447,6 @@ def _readable_json(event: Event) -> bytes | None:
     return text if len(text) + FRAME_BYTES <= LONGEST_LINE else None
 
 
-def _count_missing(run: Run | None, events: Iterable[Event]) -> int:
+def _count_missing(run: EventRun | None, events: Iterable[Event]) -> int:
     missing = run.lines.get(_MISSING) if run is not None else None
     return sum(event.seq in missing for event in events) if missing else 0

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import AllyError, ProtocolError
-from ally_plugins.runtime.lanes.link import BROKE_PROTOCOL, Answer, DaemonGone, NotSent, RemoteCrash
+from ally_plugins.runtime.lanes.link import BROKE_PROTOCOL, DaemonGone, NotSent, PendingAnswer, RemoteCrash
 from ally_plugins.wire.codes import INTERNAL_ERROR, read_error
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.messages import Cancel, ErrorResponse, Notification, Progress, Request, Response
@@ -82,8 +82,8 @@ class StreamLink(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
-        self._answers: dict[int, Answer] = {}
-        self._unsent: list[Answer] = []
+        self._answers: dict[int, PendingAnswer] = {}
+        self._unsent: list[PendingAnswer] = []
         self._working: dict[int | str, asyncio.Future[Any]] = {}
         self._progress_callbacks: dict[int | str, Callable[[Progress], None]] = {}
         self._arrived: deque[Any] = deque()
@@ -185,7 +185,7 @@ class StreamLink(asyncio.Protocol):
         Cancelling the future sends `$/cancel`.
         """
         if self._is_over:
-            unsent = Answer(_nothing)
+            unsent = PendingAnswer(_nothing)
             self._unsent.append(unsent)
             if not self.reason_follows:
                 self._fail_unanswered("is gone")
@@ -193,11 +193,11 @@ class StreamLink(asyncio.Protocol):
         try:
             number = self.connection.request(method, params)
         except AllyError as error:  # larger than the daemon takes, or nothing that JSON can say
-            refused = Answer(_nothing)
+            refused = PendingAnswer(_nothing)
             refused.set_exception(NotSent(f"{method!r} was not sent to {self.name!r}: {error}", plugin=self.name))
             refused.exception()
             return refused
-        answer = self._answers[number] = Answer(partial(self._cancel_request, number))
+        answer = self._answers[number] = PendingAnswer(partial(self._cancel_request, number))
         self._flush_soon()
         return answer
 
@@ -275,8 +275,9 @@ class StreamLink(asyncio.Protocol):
             if not answer.done():
                 answer.set_exception(DaemonGone(f"the process of {self.name!r} {reason}", plugin=self.name))
                 answer.exception()  # so that asyncio does not log it when nobody awaits it
-                if answer.told is not None:
-                    self._loop.call_soon(answer.told, answer)  # after the lane and the state of the plugin have changed
+                if answer.on_done is not None:
+                    # After the lane and the state of the plugin have changed.
+                    self._loop.call_soon(answer.on_done, answer)
 
     # --- in ---
 
@@ -341,8 +342,8 @@ class StreamLink(asyncio.Protocol):
         else:
             answer.set_exception(self._error_of(message))
             answer.exception()  # as above: nobody may await it
-        if answer.told is not None:
-            answer.told(answer)
+        if answer.on_done is not None:
+            answer.on_done(answer)
 
     def _error_of(self, message: ErrorResponse) -> AllyError:
         """Return the exception for an error answer; of an error in the daemon's code only the type is shown."""

@@ -329,7 +329,7 @@ class Supervisor:
 
     def _describe_exit(self, end: Exit, began: float, when: str = "") -> str:
         seconds = asyncio.get_running_loop().time() - began
-        return f"{end.words} after {seconds:.1f} s{f' {when}' if when else ''}{self._stderr_suffix()}"
+        return f"{end.description} after {seconds:.1f} s{f' {when}' if when else ''}{self._stderr_suffix()}"
 
     def _stderr_suffix(self) -> str:
         tail = self.opener.stderr_tail()

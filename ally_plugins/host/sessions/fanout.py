@@ -77,7 +77,7 @@ class FanOut:
         is_work = False
         for lane in self._lanes():
             try:
-                is_work = lane.tell(session.id) or is_work
+                is_work = lane.notify(session.id) or is_work
             except Exception:  # noqa: BLE001 - a bug of ours; the other lanes still get the events
                 _log.exception("the lane of %r failed on events of session %r", lane.plugin, session.id)
         if is_work:

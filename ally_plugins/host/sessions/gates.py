@@ -25,7 +25,7 @@ from ally_plugins.policy.model_input import check_model_input, shown_to_plugins
 from ally_plugins.policy.prompt_sections import check_sections
 from ally_plugins.policy.validation import check_text
 from ally_plugins.policy.verdicts import Vote, combine
-from ally_plugins.runtime.lanes.dispatch import Dispatcher, Question, Transformed
+from ally_plugins.runtime.lanes.dispatch import Dispatcher, HookCall, Transformed
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import (
@@ -175,12 +175,12 @@ class SessionGates:
 
     def has_participants(self, hook: str) -> bool:
         """Say whether any plugin takes part in a gate or transform, which costs next to nothing to find out."""
-        return self._dispatcher.is_asked(hook)
+        return self._dispatcher.has_participants(hook)
 
-    def _question(self, hook: str, **about: Any) -> Question:
-        return Question(hook=hook, session_id=self._session_id, **about)
+    def _question(self, hook: str, **about: Any) -> HookCall:
+        return HookCall(hook=hook, session_id=self._session_id, **about)
 
-    async def _ask_gates(self, question: Question, value: Any, subject: str) -> Ruling:
+    async def _ask_gates(self, question: HookCall, value: Any, subject: str) -> Ruling:
         plugins = self._dispatcher.participants(question)
         if not plugins:
             return _ALLOWED
@@ -189,7 +189,8 @@ class SessionGates:
         contexts = {
             plugin.name: await self._context_for(plugin)
             for plugin in plugins
-            if plugin.why_silent(question.hook) is None and "context" in plugin.implementations[question.hook].arguments
+            if plugin.why_unavailable(question.hook) is None
+            and "context" in plugin.implementations[question.hook].arguments
         }
         votes = await self._dispatcher.ask(question, plugins, lambda plugin: (value, contexts.get(plugin.name)))
         outcome = combine(votes, person_present=self._has_person())
@@ -201,11 +202,11 @@ class SessionGates:
         question = self._question("ally_gate_tool_call", tool=tool, origin=origin, cause=call_id)
         return await self._deny_unshown(question, tool, why)
 
-    async def _deny_unshown(self, question: Question, subject: str, why: str) -> Ruling:
+    async def _deny_unshown(self, question: HookCall, subject: str, why: str) -> Ruling:
         text = f"it cannot be shown to gates as it is: {why}"
         return await self._record_decision(question, subject, Ruling(Deny(text), text, decision_id=new_id("d")))
 
-    async def _record_decision(self, question: Question, subject: str, ruling: Ruling) -> Ruling:
+    async def _record_decision(self, question: HookCall, subject: str, ruling: Ruling) -> Ruling:
         """Record a decision, then emit and return it; one that cannot be recorded becomes a deny."""
         try:
             await self._journal.append(self._decision_record(question, subject, ruling))
@@ -215,7 +216,7 @@ class SessionGates:
         self._announce(question, subject, ruling)
         return ruling
 
-    def _decision_record(self, question: Question, subject: str, ruling: Ruling) -> Record:
+    def _decision_record(self, question: HookCall, subject: str, ruling: Ruling) -> Record:
         data = {
             "kind": question.topic,
             "subject": subject,
@@ -229,7 +230,7 @@ class SessionGates:
         }
         return Record("decision", self._now_ms(), question.caused_by, self._session_id, ruling.decision_id, data)
 
-    def _announce(self, question: Question, subject: str, ruling: Ruling) -> None:
+    def _announce(self, question: HookCall, subject: str, ruling: Ruling) -> None:
         event = Decision(
             decision_id=ruling.decision_id or "",
             kind=question.topic,
@@ -263,7 +264,7 @@ class SessionGates:
                 _log.warning("%s: %s all changed %r; the last one won", question.hook, ", ".join(plugins), name)
         return done
 
-    def _transform_record(self, question: Question, done: Transformed[Any]) -> Record:
+    def _transform_record(self, question: HookCall, done: Transformed[Any]) -> Record:
         data = {
             "hook": question.hook,
             "cause": question.cause,
@@ -284,7 +285,7 @@ def _why_unshown(value: Any) -> str | None:
     return (isinstance(value, ToolResult) and value.unshown) or find_unshown(value, "it")
 
 
-def _is_enforced(question: Question, plugins: Iterable[Plugin]) -> bool:
+def _is_enforced(question: HookCall, plugins: Iterable[Plugin]) -> bool:
     """Say whether the answer of any of these plugins counts, rather than being recorded only (shadow mode)."""
     return any(not plugin.is_shadowed(question.hook, question.topic) for plugin in plugins)
 

@@ -9,7 +9,7 @@ from attrs import define, field
 
 from ally_plugins.contract.values.events import Event, EventsDropped, UserMessage, stamp
 
-from .ring import Ring, Run
+from .ring import EventRun, Ring
 
 __all__ = ["Cursor"]
 
@@ -28,7 +28,7 @@ class Cursor:
     position: int
     recent_origin: tuple[str, ...] = ()
     """The longest chain among the events that were lately delivered."""
-    recent_left: int = 0
+    recent_events_left: int = 0
     _chains: dict[int, tuple[str, ...]] = field(init=False, factory=dict)
     _chains_from: int = field(init=False)
     """From this event on `_chains` has every chain there was."""
@@ -36,15 +36,15 @@ class Cursor:
     def __attrs_post_init__(self) -> None:
         self._chains_from = self.position + 1
 
-    def is_recent(self, chain: tuple[str, ...]) -> None:
+    def remember_origin(self, chain: tuple[str, ...]) -> None:
         """Remember a chain that was delivered."""
         if chain and len(chain) >= len(self.recent_origin):
-            self.recent_origin, self.recent_left = chain, RECENT
+            self.recent_origin, self.recent_events_left = chain, RECENT
 
-    def grow_old(self, run: Run) -> None:
+    def age_origin(self, run: EventRun) -> None:
         """Count a run of events; what the person says starts afresh."""
-        self.recent_left -= len(run.events)
-        if self.recent_left <= 0 or UserMessage in run.types:
+        self.recent_events_left -= len(run.events)
+        if self.recent_events_left <= 0 or UserMessage in run.types:
             self.recent_origin = ()
 
     def keep_chains(self, events: Iterable[Event]) -> None:

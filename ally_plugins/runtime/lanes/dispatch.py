@@ -1,6 +1,6 @@
-"""Asks the gates and runs the transforms of all plugins, in the order that policy gives.
+"""Runs the gates and transforms of all plugins, in the order that policy gives.
 
-Gates are asked at once, each in its plugin's lane, under deadlines of their own; transforms run one after the other.
+Gates run concurrently, each in its plugin's lane, under deadlines of their own; transforms run one after the other.
 What the answers mean is decided in `policy.verdicts`.
 """
 
@@ -27,7 +27,7 @@ from .requests import Crash
 if TYPE_CHECKING:
     from .observers import Implementation
 
-__all__ = ["Change", "Dispatcher", "Question", "Transformed"]
+__all__ = ["Dispatcher", "HookCall", "TransformChange", "Transformed"]
 
 _CAUSES: Final[dict[type, Cause]] = {TimedOut: "timeout", NonsenseAnswer: "nonsense", NotSent: "unshown"}
 
@@ -38,8 +38,11 @@ T = TypeVar("T")
 
 
 @frozen(kw_only=True)
-class Question:
-    """What is asked of gates or transforms, and on whose behalf. `caused_by` is the plugin that is not asked."""
+class HookCall:
+    """One call of a gate or transform hook, for all plugins that take part.
+
+    `caused_by` is the plugin whose own call led here; its hook is not called. `cause` is the id of what it is about.
+    """
 
     hook: str
     session_id: str
@@ -55,7 +58,7 @@ class Question:
 
 
 @frozen
-class Change:
+class TransformChange:
     """What one transform did: the fields that it changed, or why it failed; `shadow` changes were not made."""
 
     plugin: str
@@ -72,7 +75,7 @@ class Transformed(Generic[T]):
     """
 
     value: T
-    changes: list[Change] = Factory(list)
+    changes: list[TransformChange] = Factory(list)
     blocked_by: str | None = None
     reason: str = ""
 
@@ -94,7 +97,7 @@ class Dispatcher:
         self.plugins: dict[str, Plugin] = {}
         self._orders: dict[str, tuple[Plugin, ...]] = {}
         self._waits = Waits()
-        self.has_judges_of_messages = False
+        self.has_message_hooks = False
 
     def replan(self, plugins: Iterable[Plugin]) -> None:
         """Take these plugins from now on. Raises OrderError for a cycle among them."""
@@ -110,45 +113,50 @@ class Dispatcher:
                 orders[info.name] = tuple(known[name] for name in names)
         self.plugins, self._orders = known, orders
         # The quick way out on the busiest path: mostly nobody gates or transforms the messages of others.
-        self.has_judges_of_messages = bool(orders["ally_gate_message"] or orders["ally_transform_plugin_message"])
+        self.has_message_hooks = bool(orders["ally_gate_message"] or orders["ally_transform_plugin_message"])
 
     def has_any(self, hook: str) -> bool:
-        """Say whether any plugin implements a gate or transform: the quick way out before a question is made."""
+        """Return whether any plugin implements a gate or transform; costs one look-up in a dictionary."""
         return bool(self._orders.get(hook))
 
-    def is_asked(self, hook: str) -> bool:
-        """Say whether any plugin takes part in a gate or transform; costs next to nothing where none implements it."""
+    def has_participants(self, hook: str) -> bool:
+        """Return whether any plugin takes part in a gate or transform; costs one look-up where none implements it."""
         return hook in self._orders and bool(
-            self._orders[hook] and self.participants(Question(hook=hook, session_id=""))
+            self._orders[hook] and self.participants(HookCall(hook=hook, session_id=""))
         )
 
-    def participants(self, question: Question) -> list[Plugin]:
-        """Return, in order, the plugins that a question goes to: those that implement and are granted it."""
-        is_gate = HOOKS[question.hook].kind == "gate"
+    def participants(self, call: HookCall) -> list[Plugin]:
+        """Return, in hook order, the plugins whose hook is called: those that implement it and were granted it.
+
+        A plugin that was granted a gate and does not run is among them: its vote is a deny.
+        """
+        is_gate = HOOKS[call.hook].kind == "gate"
         return [
             plugin
-            for plugin in self._orders.get(question.hook, ())
-            if plugin.name != question.caused_by
+            for plugin in self._orders.get(call.hook, ())
+            if plugin.name != call.caused_by
             and not plugin.is_disabled
             and (
-                (plugin.grants.gates if is_gate else plugin.grants.transforms)(question.topic, question.tool)
-                or (is_gate and question.tool in plugin.confirms)
+                (plugin.grants.gates if is_gate else plugin.grants.transforms)(call.topic, call.tool)
+                or (is_gate and call.tool in plugin.confirms)
             )
-            and (not plugin.is_running or question.hook in plugin.implementations or plugin.lacks(question.hook))
+            and (not plugin.is_running or call.hook in plugin.implementations or plugin.lacks(call.hook))
         ]
 
     async def ask(
-        self, question: Question, plugins: Sequence[Plugin], arguments: Callable[[Plugin], tuple[Any, ...]]
+        self, call: HookCall, plugins: Sequence[Plugin], arguments: Callable[[Plugin], tuple[Any, ...]]
     ) -> list[Vote]:
-        """Ask the gates of its participants at once and return their votes, in order; each is there by its deadline.
+        """Call the gates of these plugins concurrently and return their votes, in the order of `plugins`.
 
-        Raises ReentryRefused when a gate would have to wait for the hook that asks.
+        Each vote is there by the deadline of its plugin. Cancelling it takes the calls back from all gates.
+
+        Raises ReentryRefused when a gate would have to wait for the hook that makes this call.
         """
         poll = _Poll()
-        held = self._refuse_reentry(question, plugins)
+        held = self._refuse_reentry(call, plugins)
         for plugin in plugins:
-            if plugin.why_silent(question.hook) is None:
-                future = _submit(plugin, question, arguments(plugin), "gate")
+            if plugin.why_unavailable(call.hook) is None:
+                future = _submit(plugin, call, arguments(plugin), "gate")
                 poll.add(plugin.name, future)
                 if held:
                     self._waits.begin(held, plugin.name)
@@ -157,13 +165,11 @@ class Dispatcher:
             await poll.wait()
         finally:
             poll.cancel()
-        return [
-            _vote(plugin, question, poll.waiting.get(plugin.name), poll.elapsed_ms(plugin.name)) for plugin in plugins
-        ]
+        return [_vote(plugin, call, poll.waiting.get(plugin.name), poll.elapsed_ms(plugin.name)) for plugin in plugins]
 
     async def transform(
         self,
-        question: Question,
+        call: HookCall,
         value: T,
         arguments: Callable[[T], tuple[Any, ...]],
         check: Callable[[T, Any, str], tuple[T, tuple[str, ...]]],
@@ -173,17 +179,18 @@ class Dispatcher:
         `check` is given the value, what a transform made of it and the plugin's name; it returns the new value,
         validated, and the names of the fields that differ, or raises. A failing transform is left out
         (`on_error = "drop"`) or ends the chain (`"block"`); so does one that cannot be shown the value, or cannot send
-        what it made.
+        what it made. Cancelling it interrupts the transform that runs; nothing of the chain is kept.
+        Raises ReentryRefused when a transform would have to wait for the hook that makes this call.
         """
         done = Transformed(value)
-        plugins = self.participants(question)
+        plugins = self.participants(call)
         if plugins:
-            self._refuse_reentry(question, plugins)
+            self._refuse_reentry(call, plugins)
         for plugin in plugins:
             try:
-                new, change = await self._transform_one(plugin, question, done.value, arguments, check)
+                new, change = await self._transform_one(plugin, call, done.value, arguments, check)
             except _TransformFailed as failed:
-                done.changes.append(Change(plugin.name, error=failed.reason, shadow=failed.shadow))
+                done.changes.append(TransformChange(plugin.name, error=failed.reason, shadow=failed.shadow))
                 if (why := failed.blocks(plugin)) is not None:
                     done.blocked_by = plugin.name
                     done.reason = why
@@ -197,17 +204,17 @@ class Dispatcher:
     async def _transform_one(
         self,
         plugin: Plugin,
-        question: Question,
+        call: HookCall,
         value: T,
         arguments: Callable[[T], tuple[Any, ...]],
         check: Callable[[T, Any, str], tuple[T, tuple[str, ...]]],
-    ) -> tuple[T, Change | None]:
-        shadow = plugin.is_shadowed(question.hook, question.topic)
-        if (why := plugin.why_silent(question.hook)) is not None:
+    ) -> tuple[T, TransformChange | None]:
+        shadow = plugin.is_shadowed(call.hook, call.topic)
+        if (why := plugin.why_unavailable(call.hook)) is not None:
             raise _TransformFailed(f"it is {plugin.state}: {why[1]}".rstrip(": "), shadow)
-        held = self._refuse_reentry(question, [plugin])  # it may have begun to wait meanwhile
+        held = self._refuse_reentry(call, [plugin])  # it may have begun to wait meanwhile
         try:
-            future = _submit(plugin, question, arguments(value), "transform")
+            future = _submit(plugin, call, arguments(value), "transform")
             if held:
                 self._waits.begin(held, plugin.name)
                 future.add_done_callback(partial(self._has_answered, held, plugin.name))
@@ -217,19 +224,19 @@ class Dispatcher:
                 return value, None
             new, fields = check(value, replacement.value, plugin.name)
         except Exception as error:
-            _count(plugin, question.hook, error)
+            _count(plugin, call.hook, error)
             raise _TransformFailed(plugin.masked(describe(error)), shadow, error) from error
-        return new, Change(plugin.name, fields, shadow=shadow) if fields else None
+        return new, TransformChange(plugin.name, fields, shadow=shadow) if fields else None
 
-    def _refuse_reentry(self, question: Question, plugins: Iterable[Plugin]) -> frozenset[str]:
-        """Return the lanes that wait for what is asked now; the plugins must not wait for one of these themselves."""
+    def _refuse_reentry(self, call: HookCall, plugins: Iterable[Plugin]) -> frozenset[str]:
+        """Return the lanes that wait for this call. Raises ReentryRefused when a plugin waits for one of these."""
         scope = SCOPE.get()
         if scope is None or not scope.held:
             return _NOBODY
         for plugin in plugins:
             if (name := self._waits.find(plugin.name, scope.held)) is not None:
                 whose = "the hook that makes this call" if name == plugin.name else f"{name!r}, which waits for it"
-                text = f"{question.hook} of {plugin.name!r} would wait for {whose}; {_WAY_OUT}"
+                text = f"{call.hook} of {plugin.name!r} would wait for {whose}; {_WAY_OUT}"
                 raise ReentryRefused(text, plugin=scope.plugin)
         return scope.held
 
@@ -243,8 +250,8 @@ class _TransformFailed(Exception):
         self.reason = reason
         self.shadow = shadow
         self._is_unshown = isinstance(error, NotSent)
-        # It has changed the value, and cannot say how: the value as it was is not what anybody may see.
-        self._is_unsaid = isinstance(error, BudgetRefused)
+        # It has changed the value and cannot send the new one: the old one may be what it was to redact.
+        self._is_oversized = isinstance(error, BudgetRefused)
 
     def blocks(self, plugin: Plugin) -> str | None:
         """Return why the chain ends with it, None when it goes on."""
@@ -252,7 +259,7 @@ class _TransformFailed(Exception):
             return None
         if self._is_unshown:
             return f"{plugin.name} cannot be shown it: {self.reason}; leave that value out"
-        if self._is_unsaid:
+        if self._is_oversized:
             why = "what it made of it is too large for it to send"
             return f"{plugin.name} could not check it, and {why}: {self.reason}"
         if plugin.options.transform_on_error == "block":
@@ -261,9 +268,9 @@ class _TransformFailed(Exception):
 
 
 class _Poll:
-    """What some were asked at once, and when each answered.
+    """The futures of gates that run concurrently, and when each was done.
 
-    One callback for each of them, where `asyncio.wait` and a note of the time would be two.
+    One callback for each of them, where `asyncio.wait` and a record of the time would be two.
     """
 
     def __init__(self) -> None:
@@ -274,23 +281,23 @@ class _Poll:
         self._all: asyncio.Future[None] | None = None
 
     def add(self, name: str, future: asyncio.Future[Any]) -> None:
-        """Wait for one more."""
+        """Add a gate's future."""
         self.waiting[name] = future
         future.add_done_callback(partial(self._note, name))
 
     async def wait(self) -> None:
-        """Wait until everyone has answered."""
+        """Wait until all are done."""
         if len(self._ends) < len(self.waiting):
             self._all = self._loop.create_future()
             await self._all
 
     def cancel(self) -> None:
-        """Wait for nobody any more."""
+        """Cancel those that are not done."""
         for future in self.waiting.values():
             future.cancel()
 
     def elapsed_ms(self, name: str) -> float:
-        """Return after how many milliseconds one answered; 0 for one that was not asked."""
+        """Return after how many milliseconds a gate was done; 0 for one that was not called."""
         return (self._ends.get(name, self._start) - self._start) * 1000
 
     def _note(self, name: str, _: asyncio.Future[Any]) -> None:
@@ -300,7 +307,7 @@ class _Poll:
 
 
 def _takes_part(plugin: Plugin, hook: str) -> bool:
-    """Say whether a plugin is asked at all; one that is not running is, if it may: its gates deny until it runs."""
+    """Return whether a plugin takes part at all. One that is not running does, if it was granted it: its gates deny."""
     if hook in plugin.implementations or plugin.lacks(hook):
         return True
     if plugin.instance is not None:
@@ -314,28 +321,28 @@ def _placement(plugin: Plugin, hook: str) -> Placement:
     return cast("Placement", implementation.placement) if implementation is not None else None
 
 
-def _submit(plugin: Plugin, question: Question, arguments: tuple[Any, ...], kind: str) -> asyncio.Future[Any]:
-    implementation: Implementation = plugin.implementations[question.hook]
+def _submit(plugin: Plugin, call: HookCall, arguments: tuple[Any, ...], kind: str) -> asyncio.Future[Any]:
+    implementation: Implementation = plugin.implementations[call.hook]
     caller = SCOPE.get()
     held = frozenset((plugin.name,)) | (caller.held if caller is not None else frozenset())
-    scope = Scope(plugin.name, question.session_id, question.origin, held, cause=question.cause)
+    scope = Scope(plugin.name, call.session_id, call.origin, held, cause=call.cause)
     assert plugin.lane is not None  # noqa: S101 - is_running says so
     return plugin.lane.submit(
-        question.hook,
-        implementation.bind(HOOKS[question.hook].arguments),
+        call.hook,
+        implementation.bind(HOOKS[call.hook].arguments),
         arguments,
         is_async=implementation.is_async,
         scope=scope,
-        session_id=question.session_id,
-        deadline=plugin.deadline(question.hook, kind),
+        session_id=call.session_id,
+        deadline=plugin.deadline(call.hook, kind),
     )
 
 
-def _vote(plugin: Plugin, question: Question, future: asyncio.Future[Any] | None, elapsed_ms: float) -> Vote:
-    shadow = plugin.is_shadowed(question.hook, question.topic)
+def _vote(plugin: Plugin, call: HookCall, future: asyncio.Future[Any] | None, elapsed_ms: float) -> Vote:
+    shadow = plugin.is_shadowed(call.hook, call.topic)
     on_error = cast("OnError", plugin.options.gate_on_error)
     if future is None:
-        cause, reason = plugin.why_silent(question.hook) or ("not_running", plugin.reason)
+        cause, reason = plugin.why_unavailable(call.hook) or ("not_running", plugin.reason)
         return vote_from_failure(plugin.name, cause, reason, on_error, shadow=shadow)
     if future.cancelled():
         return vote_from_failure(plugin.name, "timeout", "", on_error, shadow=shadow, elapsed_ms=elapsed_ms)
@@ -358,7 +365,7 @@ def _vote(plugin: Plugin, question: Question, future: asyncio.Future[Any] | None
         cause = _CAUSES.get(type(error), "crash")
         if cause == "unshown":  # the setting is for a gate that fails; here whoever makes the call would choose
             on_error = "deny"
-    _count(plugin, question.hook, error)
+    _count(plugin, call.hook, error)
     why = plugin.masked(describe(error))
     return vote_from_failure(plugin.name, cause, why, on_error, shadow=shadow, elapsed_ms=elapsed_ms)
 

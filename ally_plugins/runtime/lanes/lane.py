@@ -1,8 +1,8 @@
 """A lane carries events to one plugin and keeps its hooks from overlapping.
 
 It takes events from the sessions' rings, in order of `seq`, and answers requests (gates, transforms, lifecycle) after
-the events that were emitted before them. Its runner runs the hooks, in one task for each plugin; the watchdog looks
-from outside which event a lane is at.
+the events that were emitted before them. Its runner runs the hooks, in one task for each plugin; the watchdog,
+which is a timer, looks which event a lane is at.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
 
     from .requests import HookRequest
-    from .ring import Ring, Run
+    from .ring import EventRun, Ring
 
 __all__ = ["BATCH", "Lane"]
 
@@ -52,13 +52,13 @@ class Lane:
             plugin, self._work, self._drop, on_crash=on_crash, deadline=deadline, passes_on=(KeyboardInterrupt,)
         )
         self._cursors: dict[str, Cursor] = {}
-        self._told: dict[str, None] = {}
+        self._pending_sessions: dict[str, None] = {}
         """The sessions that may have events for it; a host has many that are idle."""
         self._requests: deque[FutureRequest] = deque()
         self._held = frozenset((plugin,))
         self._since_pause = 0
         self._batch: list[Event] = []
-        """What is being delivered the fast way, which looks here again: it may be cut short from outside."""
+        """What `_deliver_fast` delivers; `_cut_short` may replace it meanwhile, for which the loop there looks."""
 
     # --- what the session and the dispatcher call ---
 
@@ -83,15 +83,15 @@ class Lane:
     def detach(self, session_id: str) -> None:
         """Carry no more of a session's events."""
         self._cursors.pop(session_id, None)
-        self._told.pop(session_id, None)
+        self._pending_sessions.pop(session_id, None)
 
     def position(self, session_id: str) -> int | None:
         """Return the number of the last event of a session that was delivered, None when it is not attached."""
         cursor = self._cursors.get(session_id)
         return None if cursor is None else cursor.position
 
-    def has_heard(self, session_id: str, number: int) -> bool:
-        """Say whether every event of a session up to this number was delivered."""
+    def has_handled(self, session_id: str, number: int) -> bool:
+        """Return whether the plugin has handled every event of a session up to this number."""
         return (self.position(session_id) or 0) >= number
 
     def recent_origin(self, session_id: str) -> tuple[str, ...]:
@@ -103,17 +103,20 @@ class Lane:
         """Say whether the hook that the scope belongs to is the one that runs now."""
         return scope is self._runner.scope
 
-    def tell(self, session_id: str) -> bool:
-        """Say that a session has emitted; a lane that sleeps goes on sleeping when it hears nothing of that kind."""
+    def notify(self, session_id: str) -> bool:
+        """Take note that a session has emitted, and wake the lane unless none of its hooks takes such events.
+
+        Returns whether the watchdog has to look at the lane now. Must be called on the lane's loop.
+        """
         cursor = self._cursors.get(session_id)
         if cursor is None or (not self._runner.is_busy and self._passes_over(cursor)):
             return False
-        self._told[session_id] = None
+        self._pending_sessions[session_id] = None
         self._runner.wake()
         return True
 
     def _passes_over(self, cursor: Cursor) -> bool:
-        """Go on after events that nobody here hears, without the task; say whether that was all of them."""
+        """Skip events that no hook here takes, without waking the task; return whether that was all of them."""
         if cursor.recent_origin:  # they count for what the plugin may still answer
             return False
         run = cursor.ring.read(cursor.position, BATCH)
@@ -158,7 +161,7 @@ class Lane:
             self._runner.take_back(request)
 
     def change_observers(self, observers: Observers) -> None:
-        """Hear by another table from the next event on; what the plugin works at now goes on to its end."""
+        """Use another table of hooks from the next event on; a hook that runs now goes on to its end."""
         self.observers = observers
         self._batch[:] = [event for event in self._cut_short() if observers.wants(event)]
 
@@ -203,20 +206,20 @@ class Lane:
 
     async def _deliver_waiting(self) -> bool:
         """Deliver one batch of each session that has events; say whether there is more to do."""
-        for session_id in list(self._told):
-            self._told.pop(session_id, None)
+        for session_id in list(self._pending_sessions):
+            self._pending_sessions.pop(session_id, None)
             cursor = self._cursors.get(session_id)
             if cursor is not None and (before := cursor.position) < cursor.ring.head:
                 await self._deliver(session_id, cursor, cursor.ring.head)
                 if cursor.position < cursor.ring.head:
-                    self._told[session_id] = None
+                    self._pending_sessions[session_id] = None
                 self._since_pause += cursor.position - before
                 if self._since_pause >= BATCH:  # after less, the lane will sleep soon enough
                     self._since_pause = 0
                     await asyncio.sleep(0)
             if self._requests:
                 break
-        return bool(self._told or self._requests)
+        return bool(self._pending_sessions or self._requests)
 
     async def _serve(self, request: FutureRequest) -> None:
         cursor = self._cursors.get(request.scope.session_id or "")
@@ -227,18 +230,18 @@ class Lane:
             return
         self._requests.popleft()  # not before: whatever ends the lane answers what is in there
         if cursor is not None and not request.is_over:
-            cursor.is_recent(request.scope.origin)
+            cursor.remember_origin(request.scope.origin)
         await self._runner.serve(request)
 
     # --- delivery ---
 
     async def _deliver(self, session_id: str, cursor: Cursor, until: int) -> None:
         while (run := cursor.ring.read(cursor.position, BATCH, until)) is None:
-            await self._tell_dropped(session_id, cursor)
+            await self._deliver_dropped(session_id, cursor)
         end = cursor.position + len(run.events)
         try:
             if cursor.recent_origin:
-                cursor.grow_old(run)
+                cursor.age_origin(run)
             if run.is_plain:
                 await self._deliver_run(run.events, run.types, Scope(self.plugin, session_id))
             else:
@@ -247,10 +250,12 @@ class Lane:
             self._runner.scope = None
             cursor.position = end
 
-    async def _deliver_caused(self, session_id: str, cursor: Cursor, run: Run) -> None:
+    async def _deliver_caused(self, session_id: str, cursor: Cursor, run: EventRun) -> None:
         """Deliver events, some of which plugins led to: one scope for each stretch with the same chain."""
         events = [event for event in run.events if not is_own(event, self.plugin)]
-        cursor.is_recent(max((event.origin for event in events if self.observers.wants(event)), key=len, default=()))
+        cursor.remember_origin(
+            max((event.origin for event in events if self.observers.wants(event)), key=len, default=())
+        )
         start = 0
         for i in range(1, len(events) + 1):
             if i == len(events) or events[i].origin != events[start].origin:
@@ -308,7 +313,7 @@ class Lane:
                 batch = self._batch  # it was cut short
                 iterator = iter(batch)
 
-    async def _tell_dropped(self, session_id: str, cursor: Cursor) -> None:
+    async def _deliver_dropped(self, session_id: str, cursor: Cursor) -> None:
         event = cursor.skip_dropped(self.plugin, session_id)
         self.dropped += event.count
         await self._deliver_run([event], frozenset((event.__class__,)), Scope(self.plugin, session_id))

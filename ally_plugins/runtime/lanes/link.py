@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BROKE_PROTOCOL",
-    "Answer",
     "DaemonError",
     "DaemonGone",
     "Link",
     "NonsenseAnswer",
     "NotSent",
+    "PendingAnswer",
     "RemoteCrash",
     "RemoteHook",
-    "tell",
+    "call_when_done",
 ]
 
 
 BROKE_PROTOCOL: Final = "broke the protocol"
-"""How the reason begins when the host itself ended a connection: what becomes of the process then tells less."""
+"""How the reason begins when the host itself ended a connection: how the process then ends says less than that."""
 
 
 class DaemonError(PluginError):
@@ -45,7 +45,7 @@ class RemoteCrash(DaemonError):
 
 
 class NotSent(DaemonError):
-    """The daemon was never asked: JSON cannot say what it is to be asked, or it is larger than the daemon takes.
+    """The request was never sent: JSON cannot represent its params, or they are larger than the daemon takes.
 
     That is nobody's crash, and least of all the daemon's.
     """
@@ -55,15 +55,15 @@ class NonsenseAnswer(DaemonError):
     """A gate of a daemon's answered what is no verdict."""
 
 
-class Answer(asyncio.Future[Any]):
-    """What a daemon will answer; cancelling it takes the request back.
+class PendingAnswer(asyncio.Future[Any]):
+    """The future of a request to a daemon; cancelling it cancels the request there.
 
-    No callback, and so no turn of the loop, is needed for that, nor for `told`, which hears of the answer at once.
+    Neither that nor `on_done` is a future's callback, which would come a turn of the loop later.
     """
 
     def __init__(self, take_back: Callable[[], None]) -> None:
         super().__init__()
-        self.told: Callable[[asyncio.Future[Any]], None] | None = None
+        self.on_done: Callable[[asyncio.Future[Any]], None] | None = None
         self._take_back = take_back
 
     @override
@@ -72,17 +72,20 @@ class Answer(asyncio.Future[Any]):
         is_cancelled = super().cancel(msg)
         if is_cancelled:
             self._take_back()
-            if self.told is not None:
-                self.get_loop().call_soon(self.told, self)
+            if self.on_done is not None:
+                self.get_loop().call_soon(self.on_done, self)
         return is_cancelled
 
 
-def tell(future: asyncio.Future[Any], told: Callable[[asyncio.Future[Any]], None]) -> None:
-    """Call `told` when a request is answered: where the link can, at once and not in the loop's next turn."""
-    if isinstance(future, Answer) and not future.done():
-        future.told = told
+def call_when_done(future: asyncio.Future[Any], function: Callable[[asyncio.Future[Any]], None]) -> None:
+    """Call a function with a request's future once it is done.
+
+    A `PendingAnswer` calls it at once; any other future in the loop's next turn.
+    """
+    if isinstance(future, PendingAnswer) and not future.done():
+        future.on_done = function
     else:
-        future.add_done_callback(told)
+        future.add_done_callback(function)
 
 
 class Link(Protocol):
@@ -97,7 +100,10 @@ class Link(Protocol):
         ...
 
     def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:
-        """Send a request; the future gets the result or what the error stands for. Cancelling it tells the daemon."""
+        """Send a request; the future gets the result, or the exception that the daemon's error stands for.
+
+        Cancelling the future cancels the request in the daemon.
+        """
         ...
 
     def write(self, lines: bytes) -> None:
@@ -112,7 +118,7 @@ class Link(Protocol):
 
 @frozen
 class RemoteHook:
-    """A gate, transform or lifecycle hook of a daemon: how a question becomes a request, and what its answer means."""
+    """A gate, transform or lifecycle hook of a daemon: how a call becomes a request, and what the answer means."""
 
     method: str
     params: Callable[[tuple[Any, ...]], dict[str, Any]]

@@ -39,7 +39,7 @@ _WAYS_OUT: Final = {
     "answer": "name it in `hooks` of the answer to `initialize`, in Python by @hookimpl on the method",
     "nowhere": "nothing but a class or a daemon on stdio can have it",
 }
-"""What an author is to write, by where the hooks of a plugin are said."""
+"""What an author is to write, by where a plugin declares its hooks."""
 
 
 class Offered(Protocol):
@@ -129,11 +129,11 @@ def check_required(
     name: str,
     required: Iterable[str],
     implemented: Collection[str],
-    said_in: Literal["class", "answer", "nowhere"] = "class",
+    declared_in: Literal["class", "answer", "nowhere"] = "class",
 ) -> None:
     """Refuse code that lacks a gate or transform that was granted: nobody may take it for one that agrees.
 
-    `said_in` is where such a plugin says which hooks it has. Raises PluginLoadError.
+    `declared_in` is where such a plugin declares its hooks. Raises PluginLoadError.
     """
     missing = sorted(set(required).difference(implemented))
     if not missing:
@@ -141,7 +141,7 @@ def check_required(
     info = HOOKS[missing[0]]
     grant = f"{info.kind}:{info.topic}"
     has = ", ".join(repr(hook) for hook in sorted(implemented)) or "no hook"
-    way_out = _WAYS_OUT[said_in].format(hook=info.name, arguments=", ".join(info.arguments))
+    way_out = _WAYS_OUT[declared_in].format(hook=info.name, arguments=", ".join(info.arguments))
     text = (
         f"plugin {name!r} is granted {grant!r} and lacks the hook {info.name!r}: it has {has}; "
         f"{way_out}, or take the grant back: ally-plugins revoke {name} {grant}"
@@ -186,7 +186,7 @@ def _undeclared_event(info: HookInfo, manifest: Manifest, requested: GrantSet) -
     if info.event_type == "*":
         return None if manifest.subscribe else Grant("events", "*")
     event_type = info.event_type or ""
-    if event_type == "EVENTS_DROPPED":  # what a plugin has lost is always its own to know
+    if event_type == "EVENTS_DROPPED":  # needs no grant: what was lost were the plugin's own events
         return None
     return None if requested.receives(event_type) else Grant("events", event_type)
 

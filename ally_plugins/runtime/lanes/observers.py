@@ -1,4 +1,4 @@
-"""Which implementations of one plugin hear which events, compiled so that a lane need not ask for each event."""
+"""Which hooks of one plugin are called for which events, compiled once so that a lane looks up one table an event."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Observers:
         return cls(single, names, several, frozenset(single) | frozenset(several), all_sync, receives)
 
     def wants(self, event: Event) -> bool:
-        """Say whether the plugin hears this event; only a plugin's own events have to be asked for by name."""
+        """Return whether a hook of the plugin is called for this event; plugins' own events are chosen by name."""
         kind = event.__class__
         return kind in self.types and (kind is not PluginEvent or self.receives(event.type))
 

@@ -1,7 +1,7 @@
 """One plugin of a running host: its identity, grants, hooks, lane, budget, counters and state.
 
 It holds facts and decides one thing, when crashes end in quarantine; what follows from a change of state (events,
-records) is told to the host by a callback.
+records) is left to the host's callbacks.
 """
 
 from __future__ import annotations
@@ -132,9 +132,9 @@ class Plugin:
     budget: PluginBudget = field(init=False)
     crashes: CrashCounter = field(init=False, factory=CrashCounter)
     confirms: frozenset[str] = frozenset()
-    """Its own tools that its gate is asked about whatever it was granted: it can only make them stricter."""
+    """Its own tools, for which its gate is called whatever it was granted: it can only make them stricter."""
     is_disabled: bool = False
-    """Whether the operator has disabled it, so that nobody asks it. A host that stops does not: its gates deny."""
+    """Whether the operator has disabled it, so that its gates are not called. In a host that stops they deny."""
     secrets: tuple[str, ...] = ()
     """Values of its secret settings, which must not get into reasons, records and logs."""
     changed_at: float = field(init=False)
@@ -159,8 +159,8 @@ class Plugin:
         """Say whether a gate or transform was granted by name and is not there."""
         return hook in self.options.required and hook not in self.implementations
 
-    def why_silent(self, hook: str) -> tuple[Cause, str] | None:
-        """Return why it cannot be asked: the cause as votes name it, and the reason; None when it can."""
+    def why_unavailable(self, hook: str) -> tuple[Cause, str] | None:
+        """Return why a hook of it cannot be called: the cause as votes name it, and the reason; None when it can."""
         if not self.is_running:
             return _CAUSES.get(self.state, "not_running"), self.reason
         if hook not in self.implementations:
@@ -182,7 +182,7 @@ class Plugin:
         return min([DEADLINES["observe"], *self.options.deadlines.values()])
 
     def is_shadowed(self, hook: str, topic: str) -> bool:
-        """Say whether a gate or transform is only watched: asked and recorded, not enforced."""
+        """Return whether a gate or transform is in shadow mode: called and recorded, not enforced."""
         shadow = self.options.shadow
         return shadow if isinstance(shadow, bool) else hook in shadow or topic in shadow
 
@@ -192,7 +192,7 @@ class Plugin:
         task.add_done_callback(self.working.discard)
 
     def set_state(self, state: RunState, reason: str = "") -> None:
-        """Change the state and say so."""
+        """Change the state, and call `on_state` if it is another one or has another reason."""
         reason = self.masked(reason)
         if (state, reason) != (self.state, self.reason):
             self.state, self.reason = state, reason
@@ -208,7 +208,7 @@ class Plugin:
     def crashed(self, crash: Crash) -> None:
         """Count what went wrong in a hook or handler; a refusal that was not caught is no crash, nor what was not sent.
 
-        One timeout may be told twice: when the answer was due, and when the hook was found to ignore its interruption.
+        One timeout may be reported twice: when the answer was due, and when the hook ignored its interruption.
         """
         if isinstance(crash.error, (RefusedError, NotSent, DaemonGone)):  # the last is counted once, by the supervisor
             return

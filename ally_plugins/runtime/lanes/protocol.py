@@ -43,8 +43,8 @@ class AnyLane(Watched, Protocol):
         """Return the number of the last event of a session that was delivered, None when it is not attached."""
         ...
 
-    def has_heard(self, session_id: str, number: int) -> bool:
-        """Say whether the plugin has handled every event of a session up to this number."""
+    def has_handled(self, session_id: str, number: int) -> bool:
+        """Return whether the plugin has handled every event of a session up to this number."""
         ...
 
     def recent_origin(self, session_id: str) -> tuple[str, ...]:
@@ -55,8 +55,11 @@ class AnyLane(Watched, Protocol):
         """Say whether the hook that the scope belongs to is the one that runs now."""
         ...
 
-    def tell(self, session_id: str) -> bool:
-        """Say that a session has emitted; return whether the watchdog has to look at the lane now."""
+    def notify(self, session_id: str) -> bool:
+        """Take note that a session has emitted; return whether the watchdog has to look at the lane now.
+
+        Must be called on the lane's loop.
+        """
         ...
 
     def submit(
@@ -77,4 +80,7 @@ class AnyLane(Watched, Protocol):
         """Deliver nothing any more; what waits is answered."""
 
     async def close(self) -> None:
-        """End the lane; what waits is answered with TimedOut."""
+        """End the lane; what waits is answered with TimedOut.
+
+        Cancelling it only ends the waiting: the lane is abandoned already.
+        """

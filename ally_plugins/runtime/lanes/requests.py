@@ -1,4 +1,4 @@
-"""What a lane is asked to do between two events, and the ways in which a hook fails.
+"""What a lane runs between two events (gates, transforms, lifecycle hooks), and the ways in which a hook fails.
 
 Plain classes: attrs takes half a millisecond to build one, and every daemon that starts would pay for that.
 """
@@ -22,11 +22,11 @@ __all__ = ["Crash", "FutureRequest", "HookCancelled", "HookRequest", "TakenBack"
 
 
 class HookCancelled(Exception):
-    """A hook raised CancelledError, or cancelled its task, though nobody had asked it to end."""
+    """A hook raised CancelledError, or cancelled its task, though nothing had cancelled it."""
 
 
 class TakenBack(Exception):
-    """Nobody waits for a hook's answer any more."""
+    """The caller no longer waits for a hook's answer, so the hook is interrupted."""
 
 
 class Crash:
@@ -134,4 +134,4 @@ class FutureRequest(HookRequest):
         if isinstance(error, StopIteration):  # a future refuses to carry it
             error = RuntimeError(f"StopIteration: {error}")
         future.set_exception(error)
-        future.exception()  # who asked may be gone, which is no fault that asyncio need log
+        future.exception()  # marks it as retrieved: the caller may be gone, and asyncio would log that as a fault

@@ -1,7 +1,8 @@
 """The events of one session that its readers have not all seen: appended from any thread, read by cursors.
 
-A reader keeps the number of the last event it has read. When more than `capacity` events wait, the oldest are let go,
-and a reader that had not read them is told which. What everybody has read is let go when the session is idle.
+A reader keeps the number of the last event it has read. When more than `capacity` events wait, the oldest are let go;
+a reader that had not read them gets None, and `base` says up to which they are gone. What everybody has read is let go
+when the session is idle.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from attrs import field, frozen
 
 from ally_plugins.contract.values.events import Event
 
-__all__ = ["CAPACITY", "Ring", "Run"]
+__all__ = ["CAPACITY", "EventRun", "Ring"]
 
 CAPACITY: Final = 8192
 """Events that may wait in one session: eight seconds of a very busy one, a few megabytes of ordinary events."""
@@ -24,7 +25,7 @@ RUNS_KEPT: Final = 16
 
 
 @frozen
-class Run:
+class EventRun:
     """Consecutive events, and what a lane has to know of them before it delivers: computed once for all lanes."""
 
     events: list[Event]
@@ -32,7 +33,7 @@ class Run:
     is_plain: bool
     """No plugin led to any of them, so that none has to be kept from its own author."""
     lines: dict[object, Any] = field(factory=dict, eq=False, repr=False)
-    """What daemons are told of them, for all daemons: by event, and joined by the types that are wanted."""
+    """Their JSON lines for daemons, encoded once for all: by event, and joined by the set of types that are wanted."""
 
 
 class Ring:
@@ -52,7 +53,7 @@ class Ring:
         self.head = 0
         self.keeps_json = False
         """Whether there are daemons, which read the same JSON of an event as the journal; the first one says so."""
-        self._runs: dict[tuple[int, int], Run] = {}
+        self._runs: dict[tuple[int, int], EventRun] = {}
 
     def trim(self) -> list[Event]:
         """Let a quarter go, so that the cost is spread, when the ring is over its capacity; return it. Under `lock`."""
@@ -70,7 +71,7 @@ class Ring:
             del self.items[:count]
             self.base += count
 
-    def read(self, cursor: int, limit: int, until: int | None = None) -> Run | None:
+    def read(self, cursor: int, limit: int, until: int | None = None) -> EventRun | None:
         """Return at most `limit` events after number `cursor`, None when some of them have been let go.
 
         `until` is the number of the last one wanted.
@@ -95,10 +96,10 @@ class Ring:
         with self.lock:
             return self.base, self.items[0].timestamp if self.items else 0
 
-    def _keep(self, cursor: int, end: int, events: list[Event]) -> Run:
+    def _keep(self, cursor: int, end: int, events: list[Event]) -> EventRun:
         # Lists are faster than generators here, and this runs for every run of events.
         is_plain = not any([event.origin for event in events])  # noqa: C419
-        run = Run(events, frozenset([event.__class__ for event in events]), is_plain)
+        run = EventRun(events, frozenset([event.__class__ for event in events]), is_plain)
         if len(self._runs) >= RUNS_KEPT:
             self._runs.clear()
         self._runs[cursor, end] = run

@@ -29,7 +29,7 @@ GRACE: Final = 1.0
 """Seconds that an interrupted hook has to end, before it is abandoned."""
 
 Hooks = tuple[tuple[str, Callable[..., Any], bool], ...]
-"""The hooks that hear an event, in the order in which they are called: name, function, is it asynchronous."""
+"""The hooks for an event, in the order in which they are called: name, function, is it asynchronous."""
 
 _NO_NAMES: Final[Mapping[type[Event], str]] = {}
 
@@ -235,9 +235,9 @@ class Runner:
     # --- deadlines ---
 
     def expect(self, request: HookRequest, deadline: float) -> None:
-        """Have a request that will be served answered after `deadline` seconds, whether its hook runs by then or not.
+        """Settle a request with TimedOut after `deadline` seconds, whether its hook runs by then or not.
 
-        The answer is TimedOut. One timer serves all requests, and goes off once for the many that were quicker: a timer
+        One timer serves all requests, and goes off once for the many that were quicker: a timer
         for each makes a gate cost 6 µs more.
         """
         loop = asyncio.get_running_loop()
@@ -257,7 +257,10 @@ class Runner:
             self._interrupt(TakenBack(f"{request.hook} was taken back"), None)
 
     def check(self, now: float) -> bool:
-        """Interrupt a hook that has had the same event since its deadline; say so. `now` is the loop's time."""
+        """Interrupt a hook that has had one event for longer than its deadline; return whether it was.
+
+        `now` is the loop's time. Called by the watchdog.
+        """
         scope = self.scope  # another one in the next moment, where a thread is at it
         event = scope.event if scope is not None and self.request is None else None
         hook = self._name(event) if event is not None else ""
@@ -284,7 +287,7 @@ class Runner:
             self._set_alarm(loop, min(ends for ends, _ in self._expected.values()))
 
     def _interrupt(self, error: Exception, event: Event | None) -> None:
-        """Cancel the running hook. Who asked for an answer counts the crash; for an event it is reported here."""
+        """Cancel the running hook. For a request its caller counts the crash; for an event it is reported here."""
         if self.is_abandoned or self._interruption is not None or self._task is None:
             return  # its grace decides
         hook = self._name(event)
@@ -357,7 +360,7 @@ def _plain(hook: str, result: Any) -> Any:
 
 
 def _fault(error: BaseException) -> BaseException:
-    """Return what a hook raised as its crash tells it: a cancellation would be read as one of ours."""
+    """Return what a hook raised as its crash names it: a bare CancelledError would be taken for one of ours."""
     raised = error.raised if isinstance(error, HookExit) else error
     if isinstance(raised, asyncio.CancelledError):
         return HookCancelled("the hook raised CancelledError").with_traceback(raised.__traceback__)

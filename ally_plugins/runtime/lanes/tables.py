@@ -14,7 +14,7 @@ from .observers import Observers
 __all__ = ["durable_names", "without_durable"]
 
 _NEVER_DURABLE: Final = frozenset({PluginEvent, EventsDropped})
-"""Plugins' own events are told apart by name; of lost ones a lane tells by itself."""
+"""Plugins' own events share a class and differ by name; EVENTS_DROPPED is made by each lane itself."""
 
 
 def durable_names(types: Iterable[str]) -> Callable[[str], bool]:

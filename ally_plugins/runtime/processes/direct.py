@@ -80,16 +80,16 @@ class DirectProcess(Process):
         if self._ending is None:
             self._ending = loop.create_task(self._end_tree(), name=f"ally-end-{self.pid}")
         elif grace <= 0:
-            self._tell("SIGKILL")
+            self._signal("SIGKILL")
 
     async def _end_tree(self) -> None:
         loop = asyncio.get_running_loop()
         if loop.time() < self._deadline:
-            self._tell("SIGTERM")
-            self._tell("SIGCONT")
+            self._signal("SIGTERM")
+            self._signal("SIGCONT")
         while not self.gone.done() and self._is_there():
             if loop.time() >= self._deadline:
-                self._tell("SIGKILL")
+                self._signal("SIGKILL")
             await asyncio.sleep(POLL)
         self.note_death()  # the thread's own word may still be on its way
         self.note_gone()
@@ -106,7 +106,7 @@ class DirectProcess(Process):
             return is_alive
         return True
 
-    def _tell(self, name: str) -> None:
+    def _signal(self, name: str) -> None:
         if self._is_ending:
             return
         if sys.platform != "win32":

@@ -39,15 +39,15 @@ def cannot_execute(spec: ProcessSpec, number: int, stage: str = "exec") -> Canno
 
 
 def _of_fork(_: ProcessSpec, number: int) -> str:
-    return f"no process can be started: {_words(number)}; end some processes, or raise the limits of the host"
+    return f"no process can be started: {_error_text(number)}; end some processes, or raise the limits of the host"
 
 
 def _of_folder(spec: ProcessSpec, number: int) -> str:
-    return f"its folder {spec.cwd!r} cannot be entered: {_words(number)}; install the plugin again"
+    return f"its folder {spec.cwd!r} cannot be entered: {_error_text(number)}; install the plugin again"
 
 
 def _of_limits(spec: ProcessSpec, number: int) -> str:
-    return f"the limits {spec.limits} cannot be set: {_words(number)}; change the daemon's limits"
+    return f"the limits {spec.limits} cannot be set: {_error_text(number)}; change the daemon's limits"
 
 
 def _of_program(spec: ProcessSpec, number: int) -> str:
@@ -61,7 +61,7 @@ def _of_program(spec: ProcessSpec, number: int) -> str:
         return "its arguments or environment hold what cannot be passed on, such as a null byte; mend the command"
     found = _find(spec)
     if found is None:
-        return f"{_words(number)}; {_how_to_find(spec.argv[0])}"
+        return f"{_error_text(number)}; {_how_to_find(spec.argv[0])}"
     return _of_file(found, number)
 
 
@@ -94,7 +94,7 @@ def _of_file(path: Path, number: int) -> str:
         return f"permission denied: it is not executable; run chmod +x {str(path)!r}"
     if number == errno.ENOEXEC:
         return f"no program of this machine, and its first line names no interpreter; begin {str(path)!r} with '#!'"
-    return f"{_words(number)}; mend {str(path)!r}, or the daemon's command"
+    return f"{_error_text(number)}; mend {str(path)!r}, or the daemon's command"
 
 
 def _interpreter(path: Path) -> str:
@@ -110,5 +110,5 @@ def _interpreter(path: Path) -> str:
     return repr(first[2:].strip().decode("utf-8", "backslashreplace"))
 
 
-def _words(number: int) -> str:
+def _error_text(number: int) -> str:
     return os.strerror(number).lower()

@@ -59,7 +59,7 @@ class Exit:
     signal: int | None
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """What the operator reads."""
         if self.code is not None:
             return f"exited with code {self.code}"

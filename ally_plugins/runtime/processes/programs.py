@@ -1,4 +1,4 @@
-"""Running a program once, to its end: what it is given on its standard input, and what it writes.
+"""Running a program once, to its end: what it reads on its standard input, and what it writes.
 
 Which program, and what its output means, is left to whoever runs it; ending its tree is the launcher's.
 """
@@ -31,7 +31,7 @@ _STDERR_KEPT: Final = 64 * 1024  # the end of it, which says why it failed
 async def run_program(
     launcher: Launcher,
     spec: ProcessSpec,
-    given: bytes,
+    stdin: bytes,
     timeout: float,
     *,
     grace: float = GRACE,
@@ -43,7 +43,7 @@ async def run_program(
     writes beyond `max_output` bytes is read and left out.
     """
     stderr = _Tail(_STDERR_KEPT)
-    protocol = _Talk(given, max_output)
+    protocol = _ProgramProtocol(stdin, max_output)
     process = await launcher.launch(spec, lambda: protocol, stderr.take)
     try:
         async with asyncio.timeout(timeout):
@@ -57,7 +57,7 @@ async def run_program(
         stdout=bytes(protocol.output),
         stderr=bytes(stderr.data),
         is_cut=protocol.is_cut,
-        ended="" if how.code == 0 else how.words,
+        ended="" if how.code == 0 else how.description,
     )
 
 
@@ -79,20 +79,20 @@ class _Tail:
             del self.data[: -self.limit]
 
 
-class _Talk(asyncio.Protocol):
+class _ProgramProtocol(asyncio.Protocol):
     """Gives a program its input and keeps the first bytes of its output."""
 
-    def __init__(self, given: bytes, limit: int) -> None:
+    def __init__(self, stdin: bytes, limit: int) -> None:
         self.output: Final = bytearray()
         self.is_cut = False
         self._transport: asyncio.WriteTransport | None = None
-        self._given = given
+        self._stdin = stdin
         self._limit = limit
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.WriteTransport", transport)  # uvloop's are not derived from it
-        transport.write(self._given)
+        transport.write(self._stdin)
         transport.write_eof()
 
     @override

@@ -66,7 +66,7 @@ class StderrLog:
         """Records that were written."""
         self.dropped_lines = 0
         """Lines that were dropped since the beginning, because they came too fast or the file could not be written."""
-        self._untold_lines = self._untold_bytes = 0
+        self._unreported_lines = self._unreported_bytes = 0
 
     def write(self, data: bytes) -> None:
         """Take what was read from stderr; never waits and never raises."""
@@ -77,15 +77,15 @@ class StderrLog:
             return
         if self._is_midway:  # the rest of a line whose beginning was dropped
             rest, found, data = data.partition(b"\n")
-            self._untold_bytes += len(rest)
+            self._unreported_bytes += len(rest)
             if not found:
                 return
             self._is_midway = False
-        self._write_records([*self._told(), *self._split(data)])
+        self._write_records([*self._drop_notice(), *self._split(data)])
 
     def end(self) -> None:
         """Write the line that a process left unfinished, and what was dropped; call it when the process is gone."""
-        records = self._told()
+        records = self._drop_notice()
         if self._partial:
             records.append(self._line(b""))
         self._is_midway = False
@@ -93,7 +93,7 @@ class StderrLog:
 
     def note(self, text: str) -> None:
         """Write a line of the host's own, in square brackets: that the process started, or how it ended."""
-        self._write_records([*self._told(), f"[{inert(text)}]"])
+        self._write_records([*self._drop_notice(), f"[{inert(text)}]"])
 
     def forget_tail(self) -> None:
         """Begin `tail` anew, for the next process."""
@@ -115,23 +115,23 @@ class StderrLog:
     def _is_affordable(self, cost: int) -> bool:
         """Pay for it; once something was dropped, a second's worth is saved first, so that whole pieces are kept."""
         now = self._clock()
-        if self._untold_bytes and self._bucket.level(now) < RATE:
+        if self._unreported_bytes and self._bucket.level(now) < RATE:
             return False
         return self._bucket.take(now, cost) <= 0
 
     def _drop(self, data: bytes) -> None:
         lines = data.count(b"\n")
-        self._untold_bytes += len(self._partial) + self._cut + len(data)
-        self._untold_lines += lines
+        self._unreported_bytes += len(self._partial) + self._cut + len(data)
+        self._unreported_lines += lines
         self.dropped_lines += lines
         self._partial, self._cut = b"", 0
         self._is_midway = not data.endswith(b"\n")
 
-    def _told(self) -> list[str]:
-        if not self._untold_bytes:
+    def _drop_notice(self) -> list[str]:
+        if not self._unreported_bytes:
             return []
-        lines, count = self._untold_lines, self._untold_bytes
-        self._untold_lines = self._untold_bytes = 0
+        lines, count = self._unreported_lines, self._unreported_bytes
+        self._unreported_lines = self._unreported_bytes = 0
         return [f"[{lines} lines, {count} bytes dropped: more than {RATE >> 10} KiB a second]"]
 
     def _split(self, data: bytes) -> list[str]:

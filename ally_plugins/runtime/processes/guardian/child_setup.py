@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 from .process_tree import ME, close
 
-__all__ = ["IGNORED", "PR_SET_CHILD_SUBREAPER", "PYTHON_IGNORES", "become", "prctl"]
+__all__ = ["IGNORED", "PR_SET_CHILD_SUBREAPER", "PYTHON_IGNORES", "exec_program", "prctl"]
 
 OOM_RAISE: Final = 100  # of 1000: when memory runs out, a daemon goes before the host
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -31,7 +31,9 @@ def prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-def become(request: dict[str, Any], descriptors: tuple[int, ...], writer: int, foreign: Iterable[int]) -> NoReturn:
+def exec_program(
+    request: dict[str, Any], descriptors: tuple[int, ...], writer: int, foreign: Iterable[int]
+) -> NoReturn:
     """Turn the forked child into the program, or write `STAGE ERRNO` and exit. `foreign` are the guardian's own."""
     stage = "start"
     try:

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["MARKER", "ME", "children", "close", "descendants", "has_children", "kill", "reap", "tell"]
+__all__ = ["MARKER", "ME", "children", "close", "descendants", "has_children", "kill", "reap", "send_signal"]
 
 MARKER: Final = "ALLY_DAEMON_ID"
 """The variable in a daemon's environment that its orphans are known by."""
@@ -55,7 +55,7 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def tell(pids: Iterable[int], number: int) -> None:
+def send_signal(pids: Iterable[int], number: int) -> None:
     """Send a signal to processes; those that are gone or another user's are passed over."""
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -75,7 +75,7 @@ def kill(pids: Iterable[int]) -> None:
     for group in groups - {os.getpgid(0)}:  # a child that is not yet at its `setsid` is in the guardian's own
         with contextlib.suppress(OSError):
             os.killpg(group, signal.SIGKILL)
-    tell(pids, signal.SIGKILL)
+    send_signal(pids, signal.SIGKILL)
 
 
 def reap() -> Iterable[tuple[int, int]]:

@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from .child_setup import IGNORED, PR_SET_CHILD_SUBREAPER, PYTHON_IGNORES, become, prctl
+from .child_setup import IGNORED, PR_SET_CHILD_SUBREAPER, PYTHON_IGNORES, exec_program, prctl
 from .line import receive
-from .process_tree import MARKER, ME, children, close, descendants, has_children, kill, reap, tell
+from .process_tree import MARKER, ME, children, close, descendants, has_children, kill, reap, send_signal
 
 __all__ = ["Guardian", "Tree", "main"]
 
@@ -67,7 +67,7 @@ class Guardian:
                 if handler is not None:
                     handler()
             self._reap()
-            self._press()
+            self._check_ending()
 
     def finish(self) -> None:
         """Kill everything below, also what is forked meanwhile, and return when nothing is left."""
@@ -139,7 +139,7 @@ class Guardian:
         try:
             child = os.fork()
             if child == 0:
-                become(request, descriptors, writer, tuple(self._handlers))
+                exec_program(request, descriptors, writer, tuple(self._handlers))
             pidfd = self._open(child)
         except OSError:
             os.close(reader)
@@ -160,17 +160,17 @@ class Guardian:
     def _settle(self, tree: Tree) -> None:
         """Say whether the program was executed, as soon as it is known."""
         try:
-            told = os.read(tree.pipe, 100)
+            report = os.read(tree.pipe, 100)
         except BlockingIOError:
             return
         self._poll.unregister(tree.pipe)
         del self._handlers[tree.pipe]
         os.close(tree.pipe)
         tree.pipe = -1
-        if not told:
+        if not report:
             self._send({"started": tree.number, "pid": tree.main}, tree.pidfd)
             return
-        stage, _, number = told.decode().partition(" ")
+        stage, _, number = report.decode().partition(" ")
         self._send({"refused": tree.number, "stage": stage, "errno": int(number)})
         os.close(tree.pidfd)
         self._forget(tree)
@@ -198,11 +198,11 @@ class Guardian:
         deadline = time.monotonic() + grace
         if tree.deadline is None and grace > 0:
             members = self._members(tree, self._orphans())
-            tell(members, signal.SIGTERM)
-            tell(members, signal.SIGCONT)  # a stopped process is told only when it runs again
+            send_signal(members, signal.SIGTERM)
+            send_signal(members, signal.SIGCONT)  # a stopped process is told only when it runs again
         tree.deadline = deadline if tree.deadline is None else min(tree.deadline, deadline)
 
-    def _press(self) -> None:
+    def _check_ending(self) -> None:
         """Look at the trees that end: they are gone, or it is time to kill what is left."""
         ending = [tree for tree in self._trees.values() if tree.deadline is not None]
         if not ending:

@@ -22,7 +22,7 @@ from ally_plugins.wire.values import (
 if TYPE_CHECKING:
     from .loading import Hook, Loaded  # noqa: TC004 - nobody reads this annotation at run time
 
-__all__ = ["Asked", "read_question"]
+__all__ = ["ReceivedHookCall", "read_hook_call"]
 
 _READERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "call": call_from_wire,
@@ -47,7 +47,7 @@ _SUBJECTS: Final[Mapping[str, str]] = {
 
 
 @frozen
-class Asked:
+class ReceivedHookCall:
     """A gate or transform to be called; `encode` makes what it returned into the answer."""
 
     hook: Hook
@@ -56,7 +56,7 @@ class Asked:
     encode: Callable[[Any], Any]
 
 
-def read_question(loaded: Loaded, kind: str, params: Mapping[str, Any]) -> Asked:
+def read_hook_call(loaded: Loaded, kind: str, params: Mapping[str, Any]) -> ReceivedHookCall:
     """Read a `gate` or `transform` request. Raises NotFoundRefused for a hook that there is not, EventError."""
     topic = params.get("on")
     hook = loaded.hooks.get(f"ally_{kind}_{topic}")
@@ -74,7 +74,7 @@ def read_question(loaded: Loaded, kind: str, params: Mapping[str, Any]) -> Asked
         raise EventError("deadline is no number of seconds", path="deadline")
     arguments = tuple(values[name] for name in hook.arguments)
     if kind == "gate":
-        return Asked(hook, arguments, deadline, verdict_to_wire)
+        return ReceivedHookCall(hook, arguments, deadline, verdict_to_wire)
     subject = _SUBJECTS[str(topic)]
     old: Any = values[subject] if subject in values else readers[subject](params.get(subject), subject)
-    return Asked(hook, arguments, deadline, lambda value: replacement_to_wire(old, value))
+    return ReceivedHookCall(hook, arguments, deadline, lambda value: replacement_to_wire(old, value))
