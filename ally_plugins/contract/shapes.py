@@ -78,6 +78,7 @@ class Mistakes:
     Each method returns WRONG where it does not raise. With `passes_unknown`, an unknown key is no mistake.
     """
 
+    __slots__ = ()
     passes_unknown: ClassVar[bool] = False
 
     def refuse(self, path: str, problem: str) -> Any:
@@ -323,12 +324,15 @@ _BY_TYPE: Final[Mapping[str, Shape]] = {
     "FrozenDict": OBJECT,
     "Mapping[str, str]": OBJECT,
     "bool": FLAG,
+    "bool | None": or_null(FLAG),
     "float": NUMBER,
     "float | None": or_null(NUMBER),
     "int": INTEGER,
     "int | None": or_null(INTEGER),
     "str": TEXT,
     "str | None": or_null(TEXT),
+    "tuple[Any, ...]": several(ANY),
+    "tuple[Any, ...] | None": or_null(several(ANY)),
     "tuple[str, ...]": TEXTS,
 }
 

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from ally_plugins.contract.shapes import WRONG, Mistakes
+from ally_plugins.contract.values.compat import override
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -16,16 +19,20 @@ __all__ = ["Notes", "flatten", "iterate_blocks", "text_of"]
 
 
 @define
-class Notes:
+class Notes(Mistakes):
     """The faults of one record: the first thing that is wrong, and the types of blocks that have no text."""
+
+    passes_unknown = True
 
     problem: str | None = None
     placeholders: list[str] = field(factory=list)
 
-    def add_mismatch(self, name: str, found: object, expected: str) -> None:
-        """Note that `name` holds something else than `expected`; only the first fault of a record is kept."""
+    @override
+    def refuse(self, path: str, problem: str) -> Any:
+        """Note a fault; only the first one of a record is kept."""
         if self.problem is None:
-            self.problem = f"{name} is {type(found).__name__}, expected {expected}"
+            self.problem = f"{path} {problem}"
+        return WRONG
 
 
 def text_of(values: dict[str, Any], key: str) -> str:
@@ -43,9 +50,9 @@ def iterate_blocks(content: Any, notes: Notes) -> Iterator[dict[str, Any]]:
             if type(block) is dict:
                 yield block
             else:
-                notes.add_mismatch("a content block", block, "an object")
+                notes.wrong("a content block", block, "an object")
     else:
-        notes.add_mismatch("content", content, "a text or a list of blocks")
+        notes.wrong("content", content, "a text or a list of blocks")
 
 
 def flatten(content: Any, notes: Notes) -> str:
@@ -61,7 +68,7 @@ def _block_text(block: dict[str, Any], notes: Notes) -> str:
     kind = text_of(block, "type") or "block"
     if kind == "text":
         if type(block.get("text")) is not str:
-            notes.add_mismatch("a block's text", block.get("text"), "a text")
+            notes.wrong("a block's text", block.get("text"), "a text")
         return text_of(block, "text")
     notes.placeholders.append(kind)
     return f"[{kind}]"

@@ -8,11 +8,17 @@ params of `on_event`; in version 1 it had `type`, `at` and, as `data`, the event
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+import attrs
 import orjson
 from attrs import define, field
 
+from ally_plugins.contract.shapes import Table, keys_of
+from ally_plugins.contract.values.eventjson import camel
+from ally_plugins.contract.values.events import EVENT_TYPES, Event
 from ally_plugins.journal.export import FORMAT, VERSION
 
 from .clock import TimestampClock
@@ -71,47 +77,31 @@ def read_export(file: BinaryIO, session_id: str | None = None) -> Iterator[Step]
     yield from export.end()
 
 
+@cache
+def _data_of(event_type: str) -> Table:
+    """Return the keys of a type's data, which are read by the names that its class has for them."""
+    envelope: dict[str, None] = dict.fromkeys(attrs.fields_dict(Event))
+    return Table(keys_of(EVENT_TYPES[event_type], camel, **envelope))
+
+
 @define
 class _Event:
-    """One exported event: its time, its data, and the ids of its envelope."""
+    """One exported event: its time, what is right of its data by the fields' names, and the ids of its envelope."""
 
     at: int
-    data: dict[str, Any]
+    data: Mapping[str, Any]
     notes: Notes
     call_id: str
     agent_id: str | None
 
-    def text(self, key: str) -> str:
-        return str(self._typed(key, str, "a text", ""))
+    def text(self, name: str) -> str:
+        return str(self.data.get(name, ""))
 
-    def required(self, key: str) -> str:
-        if self.data.get(key) is None:
-            self.notes.add_mismatch(key, None, "a text")
-        return self.text(key)
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        found = self._typed(key, dict, "an object", None)
-        return found if type(found) is dict else {}
-
-    def flag(self, key: str, *, default: bool) -> bool:
-        return self._typed(key, bool, "true or false", default) is True
-
-    def count(self, key: str) -> int | None:
-        found = self._typed(key, int, "an integer", None)
-        return found if type(found) is int else None
-
-    def number(self, key: str) -> float | None:
-        value = self.data.get(key)
-        if value is None or type(value) in {int, float}:
-            return None if value is None else float(value)
-        self.notes.add_mismatch(key, value, "a number")
-        return None
-
-    def _typed(self, key: str, kind: type, expected: str, default: object) -> object:
-        value = self.data.get(key)
-        if value is not None and type(value) is not kind:
-            self.notes.add_mismatch(key, value, expected)
-        return value if type(value) is kind else default
+    @property
+    def tool_name(self) -> str:
+        if "tool_name" not in self.data:
+            self.notes.missing("", "toolName", "a string")
+        return self.text("tool_name")
 
 
 @define
@@ -143,7 +133,7 @@ class _Export:
             if type(kind) is str:
                 yield Skipped(self.clock.now, kind[:_MAX_NAME])
             else:
-                notes.add_mismatch("kind", kind, "a text")
+                notes.wrong("kind", kind, "a text")
             return
         session_id = text_of(record, "session_id")
         self.session_id = self.session_id or session_id
@@ -155,22 +145,23 @@ class _Export:
     def _event(self, record: dict[str, Any], notes: Notes) -> Iterator[Step]:
         event_type, data = record.get("event_type"), record.get("event_data")
         if type(event_type) is not str:
-            notes.add_mismatch("event_type", event_type, "a text")
+            notes.wrong("event_type", event_type, "a text")
             return
         if type(data) is not dict:
-            notes.add_mismatch("event_data", data, "an object")
+            notes.wrong("event_data", data, "an object")
             return
         at = self.clock.read(record.get("timestamp"))
-        event = _Event(at, data, notes, text_of(record, "call_id"), text_of(record, "agent_id") or None)
-        yield from self._start(text_of(data, "focus") if event_type == "SESSION_START" else "")
-        if event_type == "SESSION_START":
+        if event_type not in _STEPS and event_type not in {"SESSION_START", "SESSION_END"}:
+            yield from self._start("")
+            yield Skipped(at, event_type[:_MAX_NAME])
             return
+        given = _data_of(event_type).read(data, "", notes)
+        event = _Event(at, given, notes, text_of(record, "call_id"), text_of(record, "agent_id") or None)
+        yield from self._start(event.text("focus") if event_type == "SESSION_START" else "")
         if event_type == "SESSION_END":
             self.end_reason = event.text("reason")
-        elif (make := _STEPS.get(event_type)) is None:
-            yield Skipped(at, event_type[:_MAX_NAME])
-        else:
-            yield make(event)
+        elif event_type in _STEPS:
+            yield _STEPS[event_type](event)
 
     def _start(self, focus: str) -> Iterator[Step]:
         if not self.has_started:
@@ -191,106 +182,107 @@ def _from_version_1(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tool_called(event: _Event) -> Step:
-    name = event.required("toolName")
+    name = event.tool_name
     # A host that gives its calls no ids runs one call of each tool at a time: the name identifies it.
     return ToolCalled(
         event.at,
         event.call_id or name,
         name,
-        event.mapping("arguments"),
+        event.data.get("arguments", {}),
         agent_id=event.agent_id,
         unshown=event.text("unshown") or None,
     )
 
 
 def _tool_returned(event: _Event) -> Step:
-    result = event.mapping("result")
+    result = event.data.get("result", {})
     output = event.text("output") or text_of(result, "output") or (orjson.dumps(result).decode() if result else "")
-    success = event.flag("success", default=True)
+    success = event.data.get("success", True)
     error = None if success else event.text("error") or text_of(result, "error") or output
     return ToolReturned(
         event.at,
-        event.call_id or event.required("toolName"),
+        event.call_id or event.tool_name,
         success=success,
         output=output,
         error=error,
-        is_denied=event.flag("denied", default=False),
+        is_denied=event.data.get("denied", False),
         unshown=event.text("unshown") or None,
     )
 
 
 def _agent_started(event: _Event) -> Step:
-    agent_id = event.text("instanceId") or event.agent_id or event.call_id
-    prompt = event.text("taskPrompt") or event.text("message")
-    return AgentStarted(event.at, agent_id, event.call_id or None, event.text("agentName"), prompt, event.text("model"))
+    agent_id = event.text("instance_id") or event.agent_id or event.call_id
+    prompt = event.text("task_prompt") or event.text("message")
+    return AgentStarted(
+        event.at, agent_id, event.call_id or None, event.text("agent_name"), prompt, event.text("model")
+    )
 
 
 def _agent_ended(event: _Event) -> Step:
     result = event.data.get("result")
     return AgentEnded(
         event.at,
-        event.text("instanceId") or event.agent_id or event.call_id,
+        event.text("instance_id") or event.agent_id or event.call_id,
         event.call_id or None,
-        event.text("agentName"),
+        event.text("agent_name"),
         result if type(result) is str else event.text("content"),
-        is_interrupted=event.flag("interrupted", default=False),
-        interruption_cause=event.text("interruptionCause") or None,
-        duration_ms=round(1000 * (event.number("duration") or 0)),
-        tool_use_count=event.count("toolUseCount") or 0,
+        is_interrupted=event.data.get("interrupted", False),
+        interruption_cause=event.text("interruption_cause") or None,
+        duration_ms=round(1000 * (event.data.get("duration") or 0)),
+        tool_use_count=event.data.get("tool_use_count") or 0,
     )
 
 
 def _permission_requested(event: _Event) -> Step:
-    options = event.data.get("options")
     return PermissionRequested(
         event.at,
-        event.required("requestId"),
-        event.required("toolName"),
-        event.mapping("arguments"),
+        event.text("request_id"),
+        event.tool_name,
+        event.data.get("arguments", {}),
         event.text("path") or None,
         event.text("command") or None,
         event.text("sensitivity"),
-        tuple(option for option in options if type(option) is str) if type(options) is list else (),
+        tuple(option for option in event.data.get("options", ()) if type(option) is str),
         call_id=event.call_id or None,
         agent_id=event.agent_id,
     )
 
 
 def _permission_answered(event: _Event) -> Step:
-    return PermissionAnswered(event.at, event.required("requestId"), event.required("choice"), agent_id=event.agent_id)
+    return PermissionAnswered(event.at, event.text("request_id"), event.text("choice"), agent_id=event.agent_id)
 
 
 def _compaction_completed(event: _Event) -> Step:
     return CompactionCompleted(
         event.at,
-        event.number("oldContextUsage"),
-        event.number("newContextUsage"),
-        event.number("threshold"),
+        event.data.get("old_context_usage"),
+        event.data.get("new_context_usage"),
+        event.data.get("threshold"),
         event.text("strategy") or None,
-        (event.text("errorMessage") or "failed") if event.flag("error", default=False) else None,
+        (event.text("error_message") or "failed") if event.data.get("error", False) else None,
     )
 
 
 def _diff_made(event: _Event) -> Step:
     diff = Diff(
-        event.required("filePath"),
-        event.text("oldContent"),
-        event.text("newContent"),
-        event.text("operationType") or "edit",
-        event.count("editsCount") or 1,
+        event.text("file_path"),
+        event.text("old_content"),
+        event.text("new_content"),
+        event.text("operation_type") or "edit",
+        event.data.get("edits_count") or 1,
     )
-    return DiffMade(event.at, event.call_id or None, event.required("toolName"), diff, agent_id=event.agent_id)
+    return DiffMade(event.at, event.call_id or None, event.tool_name, diff, agent_id=event.agent_id)
 
 
 def _model_responded(event: _Event) -> Step:
     return ModelResponded(
         event.at,
         event.text("model"),
-        event.text("stopReason") or None,
-        event.count("inputTokens"),
-        event.count("outputTokens"),
-        event.count("cacheReadTokens"),
-        event.count("cacheCreationTokens"),
+        event.text("stop_reason") or None,
+        event.data.get("input_tokens"),
+        event.data.get("output_tokens"),
+        event.data.get("cache_read_tokens"),
+        event.data.get("cache_creation_tokens"),
         agent_id=event.agent_id,
     )
 
@@ -302,13 +294,13 @@ def _todos_changed(event: _Event) -> Step:
 
 
 def _usage(event: _Event) -> Step:
-    return Usage(event.at, min(100.0, max(0.0, event.number("contextUsage") or 0.0)))
+    return Usage(event.at, min(100.0, max(0.0, event.data.get("context_usage") or 0.0)))
 
 
 _STEPS: Final[dict[str, Callable[[_Event], Step]]] = {
     "AGENT_END": _agent_ended,
     "AGENT_START": _agent_started,
-    "ASSISTANT_MESSAGE": lambda event: AssistantReplied(event.at, event.required("content"), agent_id=event.agent_id),
+    "ASSISTANT_MESSAGE": lambda event: AssistantReplied(event.at, event.text("content"), agent_id=event.agent_id),
     "COMPACTION_COMPLETE": _compaction_completed,
     "COMPACTION_START": lambda event: CompactionStarted(event.at),
     "CONTEXT_USAGE_UPDATE": _usage,
@@ -317,9 +309,9 @@ _STEPS: Final[dict[str, Callable[[_Event], Step]]] = {
     "MODEL_RESPONSE": _model_responded,
     "PERMISSION_REQUEST": _permission_requested,
     "PERMISSION_RESPONSE": _permission_answered,
-    "THOUGHT_COMPLETE": lambda event: Thought(event.at, event.required("thinking"), agent_id=event.agent_id),
+    "THOUGHT_COMPLETE": lambda event: Thought(event.at, event.text("thinking"), agent_id=event.agent_id),
     "TODO_UPDATE": _todos_changed,
     "TOOL_CALL_END": _tool_returned,
     "TOOL_CALL_START": _tool_called,
-    "USER_MESSAGE": lambda event: PersonMessage(event.at, event.required("content")),
+    "USER_MESSAGE": lambda event: PersonMessage(event.at, event.text("content")),
 }

@@ -219,14 +219,14 @@ class _Trajectory:
         if entry.get("is_demo"):
             return "demonstration"
         if type(role) is not str:
-            self.notes.add_mismatch("role", role, "a text")
+            self.notes.wrong("role", role, "a text")
             return "unknown"
         return "" if role in {"assistant", "tool", "user"} else role[:_MAX_NAME]
 
     def _calls(self, entry: dict[str, Any]) -> Iterator[Step]:
         calls = entry.get("tool_calls")
         if calls is not None and type(calls) is not list:
-            self.notes.add_mismatch("tool_calls", calls, "a list")
+            self.notes.wrong("tool_calls", calls, "a list")
         self.open_calls.clear()
         for call in calls if type(calls) is list else ():
             yield from self._function_call(call)
@@ -240,11 +240,11 @@ class _Trajectory:
     def _function_call(self, call: Any) -> Iterator[Step]:
         function = call.get("function") if type(call) is dict else None
         if type(function) is not dict:
-            self.notes.add_mismatch("a tool call", call, "an object with a function")
+            self.notes.wrong("a tool call", call, "an object with a function")
             return
         tool_name, call_id = text_of(function, "name"), text_of(call, "id")
         if not tool_name:
-            self.notes.add_mismatch("a function's name", function.get("name"), "a text that is not empty")
+            self.notes.wrong("a function's name", function.get("name"), "a text that is not empty")
             return
         if not call_id:
             self.commands += 1
@@ -261,7 +261,7 @@ class _Trajectory:
         found = decode_record(arguments.encode("utf-8", "replace")) if type(arguments) is str else ""
         if type(found) is dict:
             return found
-        self.notes.add_mismatch("a function's arguments", arguments, "a JSON object as a text")
+        self.notes.wrong("a function's arguments", arguments, "a JSON object as a text")
         return {"raw": arguments}
 
     def _results(self, entry: dict[str, Any]) -> Iterator[Step]:
@@ -304,7 +304,7 @@ class _Trajectory:
     def _text(self, values: dict[str, Any], key: str) -> str:
         value = values.get(key)
         if value is not None and type(value) is not str:
-            self.notes.add_mismatch(key, value, "a text")
+            self.notes.wrong(key, value, "a text")
         return value if type(value) is str else ""
 
 

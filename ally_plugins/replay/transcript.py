@@ -133,7 +133,7 @@ class _Transcript:
     def _steps(self, record: dict[str, Any]) -> None:
         kind = record.get("type")
         if type(kind) is not str:
-            self.notes.add_mismatch("type", kind, "a text")
+            self.notes.wrong("type", kind, "a text")
         elif kind == "assistant" or kind == "user":  # noqa: PLR1714 - half the time of a set for the commonest case
             self._message(record, kind)
         elif kind == "progress":
@@ -159,7 +159,7 @@ class _Transcript:
             self.seen.remember(uuid, "")
         message = record.get("message")
         if type(message) is not dict:
-            self.notes.add_mismatch("message", message, "an object")
+            self.notes.wrong("message", message, "an object")
             return
         requested_at = self.clock.now
         self._time(record)
@@ -242,17 +242,17 @@ class _Transcript:
         value = block.get(key)
         if type(value) is str:
             return value
-        self.notes.add_mismatch(key, value, "a text")
+        self.notes.wrong(key, value, "a text")
         return ""
 
     def _tool_use(self, block: dict[str, Any], agent_id: str | None) -> None:
         call_id, tool_name = self._required(block, "id"), self._required(block, "name")
         if not call_id or not tool_name:
-            self.notes.add_mismatch("a tool_use's id or name", "", "a text that is not empty")
+            self.notes.wrong("a tool_use's id or name", "", "a text that is not empty")
             return
         arguments, now = block.get("input"), self.clock.now
         if type(arguments) is not dict:
-            self.notes.add_mismatch("a tool_use's input", arguments, "an object")
+            self.notes.wrong("a tool_use's input", arguments, "an object")
             arguments = {}
         self.out.append(ToolCalled(now, call_id, tool_name, arguments, agent_id=agent_id))
         if (diff := derive_diff(tool_name, arguments)) is not None:
@@ -292,7 +292,7 @@ class _Transcript:
             return
         output, is_error = flatten(block.get("content"), self.notes), block.get("is_error")
         if is_error is not None and type(is_error) is not bool:
-            self.notes.add_mismatch("is_error", is_error, "true or false")
+            self.notes.wrong("is_error", is_error, "true or false")
         self.sidechains.task_returned(call_id)
         success = is_error is not True
         self.out.append(

@@ -73,6 +73,39 @@ def test_broken_lines_are_named_and_the_rest_replays() -> None:
     assert only(steps, PersonMessage)[-1].text == "hi"
 
 
+@pytest.mark.parametrize(
+    ("event_type", "data", "problem"),
+    [
+        ("USER_MESSAGE", {"content": 7}, "content is the number 7; expected a string"),
+        ("USER_MESSAGE", {}, "content is missing; expected a string"),
+        ("USER_MESSAGE", {"content": ["hunter2"]}, "content is a list; expected a string"),
+        ("TOOL_CALL_START", {"arguments": {}}, "toolName is missing; expected a string"),
+        (
+            "TOOL_CALL_START",
+            {"toolName": "x", "arguments": "hunter2"},
+            "arguments is a string of 7 characters; expected",
+        ),
+        ("TOOL_CALL_END", {"toolName": "x", "success": "no"}, "success is a string of 2 characters; expected true or"),
+        ("TOOL_CALL_END", {"toolName": "x", "success": 0}, "success is the number 0; expected true or false"),
+        ("TOOL_CALL_END", {"toolName": "x", "result": []}, "result is a list; expected an object"),
+        ("AGENT_END", {"toolUseCount": True}, "toolUseCount is true; expected an integer or null"),
+        ("AGENT_END", {"toolUseCount": 1.0}, "toolUseCount is the number 1.0; expected an integer or null"),
+        ("AGENT_END", {"duration": "5"}, "duration is a string of 1 characters; expected a number or null"),
+        ("CONTEXT_USAGE_UPDATE", {"contextUsage": False}, "contextUsage is false; expected a number"),
+        ("PERMISSION_REQUEST", {"requestId": "r", "toolName": "x", "options": "yes"}, "options is a string of 3 char"),
+        ("TODO_UPDATE", {"todos": {}}, "todos is an object; expected a list"),
+        ("DIFF_PREVIEW", {"toolName": "x"}, "filePath is missing; expected a string"),
+        ("MODEL_RESPONSE", {"inputTokens": -1.5}, "inputTokens is the number -1.5; expected an integer or null"),
+    ],
+)
+def test_what_is_wrong_in_an_event_is_named_with_what_was_expected_and_not_quoted(
+    event_type: str, data: dict[str, Any], problem: str
+) -> None:
+    steps = read(HEADER, event(event_type, **data, oddField=1))
+    (broken,) = only(steps, BrokenLine)
+    assert (broken.number, broken.reason[: len(problem)]) == (2, problem)
+
+
 def some_of_every_kind() -> list[dict[str, Any]]:
     child = {"call_id": "c1", "agent_id": "c1"}
     return [
