@@ -43,12 +43,15 @@ class AnsweredRequest(HookRequest):
         hook: str,
         function: Callable[..., Any] | None,
         arguments: tuple[Any, ...],
+        is_async: bool,  # noqa: FBT001 - see HookRequest
         scope: Scope,
         answer: Callable[[Any, BaseException | None], None],
-        *,
-        is_async: bool = True,
     ) -> None:
-        super().__init__(hook, function, arguments, scope, is_async=is_async)
+        self.hook = hook
+        self.function = function
+        self.arguments = arguments
+        self.is_async = is_async
+        self.scope = scope
         self._answer = answer
         self._is_over = False
 
@@ -142,10 +145,10 @@ class ProcessLane:
         done = 0
         while self.backlog:
             item = self.backlog.take()
-            if isinstance(item, HookRequest):
-                await self._runner.serve(item)
-            else:
+            if isinstance(item, (dict, EventsDropped)):
                 await self._deliver(item)
+            else:
+                await self._runner.serve(item)
             done += 1
             if done % BATCH == 0:
                 await asyncio.sleep(0)

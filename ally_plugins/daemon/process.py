@@ -121,7 +121,7 @@ class PluginProcess:
             self._call_hook(lane, message)
         elif message.method == "drain":
             answer = partial(self._answer, message, _same)
-            drain = AnsweredRequest("drain", None, (), Scope(service.plugin), answer)
+            drain = AnsweredRequest("drain", None, (), False, Scope(service.plugin), answer)  # noqa: FBT003
             self._submit(lane, message, drain, None)
         elif message.method == "start":
             self._start(lane, message)
@@ -218,7 +218,7 @@ class PluginProcess:
             self._answer(message, lambda _: None, None, error)
 
         scope = Scope(name, held=frozenset((name,)))
-        request = AnsweredRequest("ally_start", hook.function, (), scope, answered, is_async=hook.is_async)
+        request = AnsweredRequest("ally_start", hook.function, (), hook.is_async, scope, answered)
         self._submit(lane, message, request, self._deadline("ally_start", "start"))
 
     # --- gates and transforms ---
@@ -229,7 +229,7 @@ class PluginProcess:
         scope = scope_of(lane.plugin, message.params, held=(lane.plugin,))
         hook, answer = call.hook, partial(self._answer, message, call.encode)
         deadline = self._deadline(hook.name, message.method) if call.deadline is None else call.deadline + LEEWAY
-        request = AnsweredRequest(hook.name, hook.function, call.arguments, scope, answer, is_async=hook.is_async)
+        request = AnsweredRequest(hook.name, hook.function, call.arguments, hook.is_async, scope, answer)
         self._submit(lane, message, request, deadline)
 
     def _submit(self, lane: ProcessLane, message: Request, request: AnsweredRequest, deadline: float | None) -> None:
@@ -308,7 +308,7 @@ class PluginProcess:
         ended: asyncio.Future[BaseException | None] = self._loop.create_future()
         scope = Scope(lane.plugin, held=frozenset((lane.plugin,)))
         request = AnsweredRequest(
-            hook.name, hook.function, (), scope, lambda _, error: ended.set_result(error), is_async=hook.is_async
+            hook.name, hook.function, (), hook.is_async, scope, lambda _, error: ended.set_result(error)
         )
         lane.submit(request, seconds, is_first=True)
         error = await ended

@@ -20,7 +20,7 @@ def _event(session: str, seq: int, offset: str | None = None) -> dict[str, Any]:
 
 
 def _question() -> AnsweredRequest:
-    return AnsweredRequest("drain", None, (), Scope("p"), lambda _, __: None)
+    return AnsweredRequest("drain", None, (), False, Scope("p"), lambda _, __: None)  # noqa: FBT003
 
 
 @given(

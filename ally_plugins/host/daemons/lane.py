@@ -168,8 +168,8 @@ class RemoteLane:
         cursor = self._cursors.get(session_id) if session_id is not None else None
         scope = scope or Scope(self.plugin, session_id, held=frozenset((self.plugin,)))
         request = FutureRequest(
-            hook, function, arguments, scope,
-            cursor.ring if cursor else None, cursor.ring.head if cursor else 0, is_async=is_async,
+            hook, function, arguments, is_async, scope, loop.create_future(),
+            cursor.ring if cursor else None, cursor.ring.head if cursor else 0,
         )  # fmt: skip
         if not self._is_open:
             request.settle(error=TimedOut(f"the lane of {self.plugin!r} is closed"))

@@ -143,8 +143,9 @@ class Lane:
         """
         cursor = self._cursors.get(session_id) if session_id is not None else None
         request = FutureRequest(
-            hook, function, arguments, scope or Scope(self.plugin, session_id, held=self._held),
-            cursor.ring if cursor else None, cursor.ring.head if cursor else 0, is_async=is_async,
+            hook, function, arguments, is_async, scope or Scope(self.plugin, session_id, held=self._held),
+            asyncio.get_running_loop().create_future(),
+            cursor.ring if cursor else None, cursor.ring.head if cursor else 0,
         )  # fmt: skip
         if not self.is_open:
             request.settle(error=TimedOut(f"the lane of {self.plugin!r} is closed"))

@@ -5,7 +5,6 @@ Plain classes: attrs takes half a millisecond to build one, and every daemon tha
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ally_plugins.contract.values.compat import override
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ally_plugins.contract.values.events import Event
     from ally_plugins.contract.values.scope import Scope
 
@@ -59,25 +60,17 @@ class Crash:
 class HookRequest(ABC):
     """A hook that is called with nothing else of its plugin running, and answered once.
 
-    Without a `function` nothing is called, and it is answered in its turn.
+    Without a `function` nothing is called, and it is answered in its turn. A kind takes and sets everything by
+    itself, by place: an `__init__` here too, or keywords, would take as long as all the rest of it.
     """
 
     __slots__ = ("arguments", "function", "hook", "is_async", "scope")
 
-    def __init__(
-        self,
-        hook: str,
-        function: Callable[..., Any] | None,
-        arguments: tuple[Any, ...],
-        scope: Scope,
-        *,
-        is_async: bool,
-    ) -> None:
-        self.hook = hook
-        self.function = function
-        self.arguments = arguments
-        self.scope = scope
-        self.is_async = is_async
+    hook: str
+    function: Callable[..., Any] | None
+    arguments: tuple[Any, ...]
+    is_async: bool
+    scope: Scope
 
     @property
     @abstractmethod
@@ -102,14 +95,18 @@ class FutureRequest(HookRequest):
         hook: str,
         function: Callable[..., Any] | None,
         arguments: tuple[Any, ...],
+        is_async: bool,  # noqa: FBT001 - as above
         scope: Scope,
+        future: asyncio.Future[Any],
         ring: Ring | None = None,
         after: int = 0,
-        *,
-        is_async: bool,
     ) -> None:
-        super().__init__(hook, function, arguments, scope, is_async=is_async)
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.hook = hook
+        self.function = function
+        self.arguments = arguments
+        self.is_async = is_async
+        self.scope = scope
+        self.future = future
         self.ring = ring
         self.after = after
         self.timer: asyncio.TimerHandle | None = None

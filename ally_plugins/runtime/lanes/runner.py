@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -70,6 +71,7 @@ class Runner:
         self._expected: dict[HookRequest, tuple[float, float]] = {}
         """When the requests that have a deadline are to be answered, by the loop's time, and the seconds they had."""
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf
         self._worker = Worker(f"ally-{plugin}")
         self._task: asyncio.Task[None] | None = None
         self._sleeper: asyncio.Future[None] | None = None
@@ -80,7 +82,8 @@ class Runner:
 
     def start(self) -> None:
         """Begin to work; must be called on the loop that the runner belongs to."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"ally-lane-{self.plugin}")
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run(), name=f"ally-lane-{self.plugin}")
 
     @property
     def is_open(self) -> bool:
@@ -130,7 +133,7 @@ class Runner:
     async def _sleep(self) -> None:
         if self.is_abandoned:
             return
-        self._sleeper = asyncio.get_running_loop().create_future()
+        self._sleeper = self._loop.create_future()
         try:
             await self._sleeper
         finally:
@@ -182,7 +185,7 @@ class Runner:
 
         Cancelling it stops the waiting; the hook that runs, and no other, goes on to its end.
         """
-        loop = asyncio.get_running_loop()
+        later = self._loop.call_soon_threadsafe
 
         def work() -> None:
             for event, hooks in events:
@@ -193,7 +196,7 @@ class Runner:
                     try:
                         _plain(hook, function(event))
                     except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
-                        loop.call_soon_threadsafe(self._report, hook, _fault(error), event)
+                        later(self._report, hook, _fault(error), event)
 
         self._is_in_thread = True
         try:
@@ -219,7 +222,8 @@ class Runner:
             fault = self._sort(error, None)
             request.settle(error=HookExit.wrap(error if fault is None else fault))
         else:
-            self.ended()
+            if self._interruption is not None:
+                self.ended()
             request.settle(result)
         finally:
             self.request = self.scope = None
@@ -240,16 +244,15 @@ class Runner:
         One timer serves all requests, and goes off once for the many that were quicker: a timer
         for each makes a gate cost 6 µs more.
         """
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + deadline
+        ends = self._loop.time() + deadline
         self._expected[request] = ends, deadline
-        if self._alarm is None or ends < self._alarm.when():
-            self._set_alarm(loop, ends)
+        if ends < self._alarm_at:
+            self._set_alarm(ends)
 
-    def _set_alarm(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+    def _set_alarm(self, when: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = loop.call_at(when, self._expire, loop, when)
+        self._alarm, self._alarm_at = self._loop.call_at(when, self._expire, when), when
 
     def take_back(self, request: HookRequest) -> None:
         """Interrupt the hook of a request that nobody waits for any more (a thread has until its deadline)."""
@@ -274,8 +277,8 @@ class Runner:
         self._interrupt(TimedOut(f"{hook} took longer than {seconds:g} s"), event)
         return True
 
-    def _expire(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
-        self._alarm = None
+    def _expire(self, now: float) -> None:
+        self._alarm, self._alarm_at = None, math.inf
         for request, (ends, deadline) in list(self._expected.items()):
             if ends <= now:
                 self._expected.pop(request, None)
@@ -284,7 +287,7 @@ class Runner:
                 if request is self.request:
                     self._interrupt(error, None)
         if self._expected:
-            self._set_alarm(loop, min(ends for ends, _ in self._expected.values()))
+            self._set_alarm(min(ends for ends, _ in self._expected.values()))
 
     def _interrupt(self, error: Exception, event: Event | None) -> None:
         """Cancel the running hook. For a request its caller counts the crash; for an event it is reported here."""
@@ -298,7 +301,7 @@ class Runner:
             self._report(hook, error, event)
         if self.is_abandoned:  # that was one crash too many
             return
-        self._interruption = asyncio.get_running_loop().call_later(GRACE, self._give_up, hook, error, event)
+        self._interruption = self._loop.call_later(GRACE, self._give_up, hook, error, event)
         self._task.cancel()
 
     def ended(self) -> None:
