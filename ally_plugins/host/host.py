@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.plugin import Plugin
 
-    from .bus.offered import Contributions
+    from .bus.contributions import Contributions
     from .bus.tasks import Tasks
     from .control.live import LiveControls
     from .control.server import ControlServer
@@ -57,9 +57,9 @@ class Host:
     `app` names the state directory (`ALLY_HOME` overrides it; `home` gives one, `home=None` keeps nothing on disk).
     `plugins` are given by code, by name: a class or factory, or a pair with its PluginRecord; that is the host author's
     consent. `discover=False` loads only those. `emits` are the event types that this host emits, all by default.
-    `has_person` says whether somebody is there to answer an `Ask`. `implementation` answers the capability hooks.
-    `consent` is asked at start for each installed plugin that waits for consent, with what it would get; true agrees to
-    exactly that, on the host author's responsibility, and is recorded so. Without it, the answer is no.
+    `has_person` says whether somebody is there to answer an `Ask`. `implementation` implements the capability hooks.
+    `consent` is called at start for each installed plugin that waits for consent, with what it would get; true agrees
+    to exactly that, on the host author's responsibility, and is recorded so. Without it, the answer is no.
 
     A host belongs to the event loop that it was started on: its coroutines, and those of its sessions, raise HostError
     at once when they are awaited on another one.
@@ -341,6 +341,7 @@ class Host:
 
         The arguments are checked against its schema first (ArgumentsError). Raises NotFoundRefused for an unknown tool,
         ToolCallError when the tool fails or is too slow. Gates are asked by `Session.run_tool_call`, not here.
+        Cancelling cancels an asynchronous handler; a synchronous one runs on in its thread.
         """
         self.services.check_loop("call_tool", self)
         return await self.services.tool_runner.run(self.tools.find(name, plugin), arguments, session_id, timeout)

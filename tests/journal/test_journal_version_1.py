@@ -21,7 +21,7 @@ import orjson
 import pytest
 
 from ally_plugins import Host, ToolCallEnd
-from ally_plugins.host.durable.places import Place, PlacedEvent, Walk
+from ally_plugins.host.durable.offsets import Place, PlacedEvent, Walk
 from ally_plugins.journal.audit import verify
 from ally_plugins.journal.explanation import explain
 from ally_plugins.journal.export import export

@@ -8,7 +8,7 @@ from ally_plugins.bridges.code_ally import limits as numbers
 from ally_plugins.bridges.code_ally.plugin import CodeAllyDaemon, CodeAllyTool, Health
 from ally_plugins.catalog.environments import build as environments
 from ally_plugins.contract import process_spec as daemons
-from ally_plugins.host.daemons.starting import restarts_of
+from ally_plugins.host.daemons.transports import restarts_of
 from ally_plugins.host.sockets.link import SocketLink
 from ally_plugins.runtime.processes.programs import run_program
 

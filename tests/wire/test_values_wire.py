@@ -252,7 +252,7 @@ def test_what_a_newer_host_adds_to_a_value_is_passed_over() -> None:
 @given(jsons)
 def test_a_tool_that_returns_a_plain_value_is_read_as_inline(value: Any) -> None:
     """Be it an object that has a `success` of its own."""
-    from ally_plugins.host.bus.offered import as_tool_result
+    from ally_plugins.host.bus.contributions import as_tool_result
 
     inline = as_tool_result(value)
     assert as_tool_result(tool_result_from(_over_the_wire(tool_value(value)))) == inline
@@ -260,7 +260,7 @@ def test_a_tool_that_returns_a_plain_value_is_read_as_inline(value: Any) -> None
 
 @pytest.mark.parametrize("value", [{"success": True, "rows": 5}, {"success": False, "message": "no", "error": 5}])
 def test_a_plain_object_with_a_success_of_its_own_is_data_as_inline(value: Any) -> None:
-    from ally_plugins.host.bus.offered import as_tool_result
+    from ally_plugins.host.bus.contributions import as_tool_result
 
     assert as_tool_result(tool_result_from(_over_the_wire(tool_value(value)))) == as_tool_result(value)
 

@@ -22,7 +22,7 @@ from ally_plugins.contract.values.scope import SCOPE, Scope
 from ally_plugins.runtime.lanes.plugin import describe
 
 from .capabilities import Capabilities
-from .offered import Contribution, Contributions
+from .contributions import Contribution, Contributions
 from .records import Records
 
 if TYPE_CHECKING:

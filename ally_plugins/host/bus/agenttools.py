@@ -23,7 +23,7 @@ from ally_plugins.contract.values.scope import SCOPE, Scope
 from ally_plugins.host.sessions.session import Session
 
 from .actions import ActionRunner
-from .offered import Contribution, Contributions, as_tool_result
+from .contributions import Contribution, Contributions, as_tool_result
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import ToolResult

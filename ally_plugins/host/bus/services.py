@@ -21,7 +21,7 @@ from ally_plugins.runtime.lanes.protocol import AnyLane
 from .actions import ActionRunner
 from .agenttools import ToolRunner
 from .capabilities import CAPABILITIES, Capabilities
-from .offered import Contributions
+from .contributions import Contributions
 from .records import Records
 from .tasks import Tasks
 

@@ -71,7 +71,7 @@ def call_all(
 
     `timeout` is in seconds, for all of them together.
     """
-    calls = [_PendingCall(host) for host in hosts]
+    calls = [_HostCall(host) for host in hosts]
     deadline = time.monotonic() + timeout
     with selectors.DefaultSelector() as waiting:
         for pending in calls:
@@ -87,7 +87,7 @@ def call_all(
     return [pending.answer for pending in calls]
 
 
-class _PendingCall:
+class _HostCall:
     """A request to one host, until it is answered."""
 
     def __init__(self, host: LiveHost) -> None:

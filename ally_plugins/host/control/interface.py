@@ -39,5 +39,5 @@ class Controls(Protocol):
         ...
 
     async def cancel_task(self, task_id: str) -> Mapping[str, Any]:
-        """Ask a background task to end, and return what became of it."""
+        """Cancel a background task, and return its state."""
         ...

@@ -103,7 +103,8 @@ class LiveControls:
     async def apply(self, plugin: str) -> dict[str, Any]:
         """Read the operator's configuration of a plugin again, put it in force, and return what was done.
 
-        Grants and modes are in force when this returns. A start or stop that takes longer than `PATIENCE` goes on.
+        Grants and modes are in force when this returns. A start or stop that takes longer than `PATIENCE` goes on, as
+        it does when this is cancelled.
         """
         return await self._answer_in_time(plugin, lambda: self._apply(plugin))
 
@@ -111,11 +112,12 @@ class LiveControls:
         """Stop a plugin and start a new instance of it, with the configuration of now; wait for it.
 
         Raises NotFoundRefused when this host does not have it, UnavailableRefused when it may not be started.
+        Cancelling leaves it stopped or cancels its start; its granted gates deny.
         """
         return await self._locked(plugin, lambda: self._restart(plugin))
 
     async def release(self, plugin: str) -> dict[str, Any]:
-        """Start a plugin again that is in quarantine here."""
+        """Start a plugin again that is in quarantine here; cancelling stops the waiting."""
         return await self._answer_in_time(plugin, lambda: self._locked(plugin, lambda: self._release(plugin)))
 
     def offers(self, plugin: str) -> dict[str, Any]:
@@ -127,7 +129,7 @@ class LiveControls:
         return describe_tasks(self.services.tasks)
 
     async def cancel_task(self, task_id: str) -> dict[str, Any]:
-        """Ask a background task to end and wait for it, for `PATIENCE` at most. Raises NotFoundRefused."""
+        """Cancel a background task and return its state; see `tasks.cancel_task`. Raises NotFoundRefused."""
         return await cancel_task(self.services.tasks, task_id)
 
     # --- which change is called for ---

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from ally_plugins.host.bus.offered import Contribution
+    from ally_plugins.host.bus.contributions import Contribution
 
 __all__ = ["describe_offers"]
 

@@ -68,7 +68,10 @@ class ControlServer:
         return self._address
 
     async def start(self) -> None:
-        """Begin to listen. Where that fails, it is logged: the host runs, and commands do not reach it."""
+        """Begin to listen. Where that fails, it is logged: the host runs, and commands do not reach it.
+
+        Cancelling removes the socket again.
+        """
         if not addresses.is_supported():
             _log.info("this system has no local sockets: changes take effect when the host starts next")
             return

@@ -199,7 +199,7 @@ class DaemonCalls:
     async def offer(self, kind: str, offer: ToolOffer) -> bool:
         """Register what `initialize` offers, and say whether it was; what is not granted is skipped, as for decorators.
 
-        Raises RefusedError for any other reason.
+        Raises RefusedError for any other reason. Cancelling withdraws it.
         """
         try:
             await self._bus.call(self._plugin, self._registration(kind, offer))
@@ -209,7 +209,7 @@ class DaemonCalls:
         return True
 
     async def unregister(self, name: str) -> None:
-        """Unregister what a restarted daemon does not offer any more."""
+        """Unregister what a restarted daemon does not offer any more. Cancelling may leave it registered."""
         with suppress(RefusedError):
             await self._bus.call(self._plugin, Unregister(name=name))
 

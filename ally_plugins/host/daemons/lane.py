@@ -352,7 +352,7 @@ class RemoteLane:
         call_when_done(future, partial(self._answered, question))
 
     def _answer_in_host(self, question: _PendingQuestion, function: Callable[..., Any]) -> None:
-        """Run the host's own code for a hook, for a plugin whose daemon has no hooks (see `bridged`)."""
+        """Run the host's own code for a hook, for a plugin whose daemon has no hooks (see `bridge_services`)."""
         question.future = work = asyncio.ensure_future(function(*question.request.arguments))
         work.add_done_callback(partial(self._answered, question))
 

@@ -50,7 +50,11 @@ class StartFailed(DaemonError):
 
 
 class Opener(Protocol):
-    """The transport of one daemon: what differs between stdio and sockets. Calls come in the order of the methods."""
+    """The transport of one daemon: what differs between stdio and sockets.
+
+    Calls come in the order of the methods. Any coroutine may be cancelled, when the process exits or is to stop; the
+    supervisor then ends the process and calls `release`.
+    """
 
     async def launch(self) -> Process:
         """Start the process. Raises CannotExecute and StartFailed."""
@@ -168,7 +172,7 @@ class Supervisor:
         try:
             while True:
                 failure, ran_for = await self._run_once()
-                if failure is None:  # somebody asked for a restart
+                if failure is None:  # a restart was requested
                     continue
                 if (delay := self._next_try(failure, ran_for)) is None:
                     return

@@ -18,7 +18,7 @@ from ally_plugins.contract.values.ids import is_replayed
 from ally_plugins.runtime.lanes.observers import is_own
 from ally_plugins.runtime.lanes.tables import durable_names
 
-from .places import Place, Walk
+from .offsets import Place, Walk
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
 
-    from .places import PlacedEvent
+    from .offsets import PlacedEvent
 
 __all__ = ["GRACE", "Feed"]
 

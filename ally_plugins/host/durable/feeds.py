@@ -169,7 +169,7 @@ class Feeds:
     async def acknowledge(self, plugin: str, offset: str) -> None:
         """Record that a daemon is done with everything up to an offset; on disk when it returns.
 
-        Raises RefusedError; see `Feed.acknowledge`.
+        Raises RefusedError; see `Feed.acknowledge`, also for cancelling.
         """
         owned = self._owned.get(plugin)
         if owned is None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
 
-    from .places import PlacedEvent
+    from .offsets import PlacedEvent
 
 __all__ = ["InlineFeed"]
 

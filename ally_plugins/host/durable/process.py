@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.link import Link
     from ally_plugins.runtime.lanes.plugin import Plugin
 
-    from .places import Place, PlacedEvent
+    from .offsets import Place, PlacedEvent
 
 __all__ = ["WINDOW", "ProcessFeed"]
 

@@ -1,4 +1,4 @@
-"""What a host makes known of its plugins: states, crashes and tasks become records, log lines and events."""
+"""The audit of a host's plugins: states, crashes and tasks become records, log lines and events."""
 
 from __future__ import annotations
 

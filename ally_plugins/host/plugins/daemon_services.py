@@ -65,7 +65,7 @@ class HostDaemonServices:
 
         Raises UnavailableRefused where there are no Unix sockets, and OSError.
         """
-        from ally_plugins.host.sockets.places import short_directory
+        from ally_plugins.host.sockets.directories import short_directory
         from ally_plugins.host.sockets.talkback import TalkBackServer
 
         if self._talk_back is None:
@@ -150,7 +150,10 @@ class HostDaemonServices:
         await self._feeds.acknowledge(plugin, offset)
 
     async def close(self) -> None:
-        """End the feeds, every process and the talk-back socket, and close the logs. May be called again."""
+        """End the feeds, every process and the talk-back socket, and close the logs. May be called again.
+
+        Cancelling leaves what comes after for another call.
+        """
         feeds, self._feeds = self._feeds, None
         if feeds is not None:  # after the last acknowledgements of daemons, before the journal closes
             await feeds.close()

@@ -246,7 +246,7 @@ class PluginSet:
             if remote.daemon is None or remote.daemon.transport == "socket":  # such a one has no way to name hooks
                 check_required(plugin.name, plugin.options.required, (), "nowhere")
             if (bridge := remote.record.bridge) is not None:
-                from ally_plugins.host.daemons.bridged import open_bridge  # only where there is one
+                from ally_plugins.host.daemons.bridge_services import open_bridge  # only where there is one
 
                 plugin.set_state(RunState.STARTING)
                 await open_bridge(remote, bridge, self.bus)
@@ -258,7 +258,7 @@ class PluginSet:
             plugin.instance = remote
             plugin.set_state(RunState.RUNNING)
             return
-        from ally_plugins.host.daemons.starting import new_supervisor
+        from ally_plugins.host.daemons.transports import new_supervisor
 
         plugin.supervisor = supervisor = new_supervisor(remote, remote.daemon)
         await supervisor.start()
@@ -276,7 +276,7 @@ class PluginSet:
                 await self.offer(plugin, spec)
 
     async def offer(self, plugin: Plugin, spec: ToolSpec) -> None:
-        """Register what a decorator offers; what is refused is skipped, and logged."""
+        """Register what a decorator offers; what is refused is skipped, and logged. Cancelling withdraws it."""
         register = RegisterTool if spec.kind == "tool" else RegisterAction
         try:
             await self.bus.call(plugin, register(handler=spec.handler, spec=spec))

@@ -337,30 +337,42 @@ class Session:
         return await self.gates.gate_tool_call(call, self._origin)
 
     async def gate_permission(self, request: PermissionRequest) -> Ruling:
-        """Ask the plugins about the host's own permission question; a waiver stands in for the person's answer."""
+        """Ask the plugins about the host's own permission question; a waiver stands in for the person's answer.
+
+        Cancelling takes the question back.
+        """
         self._own_loop.check("gate_permission", self)
         return await self.gates.gate_permission(request, self._origin)
 
     async def transform_tool_input(self, call: ToolCall) -> ToolCall:
-        """Return the call with the arguments that the plugins made of it. Raises GateRefused when one blocks."""
+        """Return the call with the arguments that the plugins made of it. Raises GateRefused when one blocks.
+
+        Cancelling cancels the hook that runs, as in all transforms.
+        """
         self._own_loop.check("transform_tool_input", self)
         return unblocked(await self.gates.transform_tool_input(call, self._origin))
 
     async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
-        """Return the result that the plugins made of a tool's. Raises GateRefused when one blocks."""
+        """Return the result that the plugins made of a tool's. Raises GateRefused when one blocks.
+
+        Cancelling cancels the hook that runs; the result must not be shown then.
+        """
         self._own_loop.check("transform_tool_output", self)
         return unblocked(await self.gates.transform_tool_output(call, result, self._origin))
 
     async def transform_user_message(self, message: Message) -> Message:
-        """Return what the plugins made of the person's message. Raises GateRefused when one blocks."""
+        """Return what the plugins made of the person's message. Raises GateRefused when one blocks.
+
+        Cancelling cancels the hook that runs; the message must not be sent to the model then.
+        """
         self._own_loop.check("transform_user_message", self)
         return unblocked(await self.gates.transform_user_message(message))
 
     async def transform_system_prompt(self, sections: Iterable[PromptSection]) -> tuple[PromptSection, ...]:
         """Return what the plugins made of the system prompt. Raises GateRefused when one blocks.
 
-        Ask `wants("system_prompt")` first, so that sections are made only where somebody wants them. Names must be
-        unique; ValueError says which is not.
+        Ask `wants("system_prompt")` first, so that sections are made only where a plugin wants them. Raises ValueError
+        for a name that two sections have. Cancelling cancels the hook that runs.
         """
         self._own_loop.check("transform_system_prompt", self)
         given = tuple(sections)
@@ -370,11 +382,11 @@ class Session:
         return unblocked(await self.gates.transform_system_prompt(given, self._origin))
 
     async def transform_model_request(self, request: ModelInput) -> ModelInput:
-        """Return what the plugins made of what the model is about to be asked. Raises GateRefused when one blocks.
+        """Return what the plugins made of a request to the model. Raises GateRefused when one blocks.
 
-        Ask `wants("model_request")` first, so that the value is made only where somebody wants it. Plugins are not
-        shown private messages, which stay behind the message that they followed. Messages without an id are given one;
-        ids must be unique, ValueError says which is not.
+        Ask `wants("model_request")` first, so that the value is made only where a plugin wants it. Plugins are not
+        shown private messages, which stay behind the message that they followed. Messages without an id are given one.
+        Raises ValueError for an id that two messages have. Cancelling cancels the hook that runs.
         """
         self._own_loop.check("transform_model_request", self)
         if not self.gates.has_participants("ally_transform_model_request"):
@@ -382,11 +394,11 @@ class Session:
         return unblocked(await self.gates.transform_model_request(with_ids(request), self._origin))
 
     def wants(self, topic: str) -> bool:
-        """Say whether any plugin is to be asked about a topic of gates or transforms, such as `model_request`.
+        """Say whether any plugin takes part in a topic of gates or transforms, such as `model_request`.
 
-        The words are those of grants: tool_call, message, permission; tool_input, tool_output, user_message,
-        plugin_message, system_prompt, model_request. Costs next to nothing, so it may be asked each time: plugins come
-        and go. Raises ValueError for another word.
+        Topics are those of grants: tool_call, message, permission; tool_input, tool_output, user_message,
+        plugin_message, system_prompt, model_request. Costs next to nothing; call it each time, since plugins come and
+        go. Raises ValueError for another topic.
         """
         hook = _HOOKS_OF_TOPICS.get(topic)
         if hook is None:
@@ -533,7 +545,8 @@ class Session:
         """Carry out an action for the person, the agent or the host (`by`); the plugin's, or the host's own.
 
         `timeout` is in seconds; a plugin's action has its own besides. Raises NotFoundRefused, ArgumentsError,
-        ToolCallError, and UnavailableRefused when it cannot be recorded.
+        ToolCallError, and UnavailableRefused when it cannot be recorded. Cancelling cancels the action, whose end is
+        recorded as such.
         """
         self._own_loop.check("request_action", self)
         origin = () if by == "person" else self._origin
@@ -553,8 +566,9 @@ class Session:
     ) -> ToolResult:
         """Call one of `agent_tools` for the agent; `timeout` is in seconds, at most the tool's own.
 
-        Gates are asked by `run_tool_call`, not here. An action is announced and recorded as asked for by the agent.
+        Gates are asked by `run_tool_call`, not here. An action is announced and recorded as requested by the agent.
         Raises ArgumentsError before anything runs, ToolCallError when it fails, NotFoundRefused when it is gone.
+        Cancelling cancels an asynchronous handler; a synchronous one runs on in its thread.
         """
         self._own_loop.check("call_agent_tool", self)
         return await self._host.call_agent_tool(self, tool, arguments or EMPTY, timeout)
@@ -593,7 +607,7 @@ def _row(event: Event, ring: Ring) -> EventRow:
 
 
 def _only(context: Context, parts: Sequence[str]) -> Context:
-    """Return the context with nothing but the parts that were asked for, whoever made it."""
+    """Return the context with nothing but the requested parts: the host's implementation may return more."""
     surplus = [part for part in CONTEXT_PARTS if part not in parts and getattr(context, part) is not None]
     emptied: dict[str, Any] = dict.fromkeys(surplus)
     return attrs.evolve(context, **emptied) if emptied else context

@@ -25,7 +25,7 @@ from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.contract.values.errors import PluginError
 from ally_plugins.runtime.processes.unixsocket import who_listens
 
-from .places import private_directory, short_directory
+from .directories import private_directory, short_directory
 
 __all__ = ["MARK_VARIABLE", "SocketClaim", "SocketTaken", "claim_in_thread", "claim_socket", "is_running_mark"]
 
@@ -41,7 +41,7 @@ _STALE: Final = 60.0  # seconds after which an unlocked claim is that of a dead 
 
 
 class SocketTaken(PluginError):
-    """Somebody else listens, or may listen, where a daemon wants to. The text says who, and what to do."""
+    """Another program listens, or may listen, at the path of a daemon. The text says which, and what to do."""
 
 
 def claim_socket(path: str, plugin: str, directory: Path | None = None) -> SocketClaim:

@@ -182,6 +182,7 @@ class SocketLink:
         """Wait until the daemon's socket accepts, `timeout` seconds at most.
 
         Raises DaemonGone when `exited` is done first, and PluginError when the time is up or another user listens.
+        Cancelling stops the waiting.
         """
         polling = asyncio.get_running_loop().create_task(self._poll())
         waiting: set[asyncio.Future[Any]] = {polling} if exited is None else {polling, exited}
@@ -216,7 +217,7 @@ class SocketLink:
         """Return "pong" when the daemon accepts a connection within its health timeout. Raises PluginError when not.
 
         Code-Ally checks no more: a daemon may be busy for longer. But the kernel accepts connections for a stopped
-        process (SIGSTOP) too, so a stopped one is not healthy.
+        process (SIGSTOP) too, so a stopped one is not healthy. Cancelling closes the connection.
         """
         problem = f"{self.plugin!r} took no connection within {self.health_timeout:g} s"
         with suppress(TimeoutError):

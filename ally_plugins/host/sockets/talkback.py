@@ -34,7 +34,7 @@ from ally_plugins.wire.handshake import check_protocol
 from ally_plugins.wire.limits import WireLimits
 from ally_plugins.wire.messages import Malformed, MessageId, Request, encode_error, encode_response, parse
 
-from .places import private_directory, remove_stale, short_directory, unlink
+from .directories import private_directory, remove_stale, short_directory, unlink
 
 __all__ = ["SOCKET_VARIABLE", "TOKEN_VARIABLE", "TalkBackCounts", "TalkBackServer"]
 

@@ -99,7 +99,7 @@ class BridgeServices:
         return await link.call(method, arguments, timeout)
 
     async def offer_tool(self, handler: Callable[..., Awaitable[ToolResult]], described: Mapping[str, Any]) -> None:
-        """Register a tool; one that is not granted is skipped and logged, as any plugin's."""
+        """Register a tool; one that is not granted is skipped and logged, as any plugin's. Cancelling withdraws it."""
         try:
             await self.bus.call(self.remote.plugin, RegisterTool(handler=handler, options=described))
         except RefusedError as refusal:
