@@ -43,7 +43,7 @@ def lazy_exports(
 
 _HOMES: Final = {
     "adapters.kit.kit": "AgentKit",
-    "adapters.kit.live": "LiveSession",
+    "adapters.kit.live_sessions": "LiveSession",
     "adapters.kit.permission": "Approver PermissionQuestion",
     "adapters.kit.previews": "file_preview",
     "adapters.kit.work": "AgentWork",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .adapters.kit.kit import AgentKit as AgentKit
-from .adapters.kit.live import LiveSession as LiveSession
+from .adapters.kit.live_sessions import LiveSession as LiveSession
 from .adapters.kit.permission import Approver as Approver
 from .adapters.kit.permission import PermissionQuestion as PermissionQuestion
 from .adapters.kit.previews import file_preview as file_preview

@@ -8,7 +8,7 @@ from ally_plugins.contract.blocking import blocking, passed_on
 from ally_plugins.contract.values.compat import override
 from ally_plugins.host.blocking import BlockingOwner
 
-from .harness import PluginHarness, Seen
+from .harness import HarnessResults, PluginHarness
 
 if TYPE_CHECKING:
     from ally_plugins.contract.handle import BlockingAlly
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["BlockingHarness"]
 
 
-class BlockingHarness(BlockingOwner, Seen):
+class BlockingHarness(BlockingOwner, HarnessResults):
     """A `PluginHarness` whose calls block; a context manager with the same arguments. `harness` is the one behind it.
 
     `wait` is the longest time in seconds that one call may take; after it TimeoutError is raised.
@@ -52,7 +52,7 @@ class BlockingHarness(BlockingOwner, Seen):
 
     @property
     @override
-    def _seen(self) -> PluginHarness:
+    def _harness(self) -> PluginHarness:
         return self.harness
 
     @property

@@ -64,7 +64,7 @@ Check = Callable[[Trial], Awaitable[list[str]]]
 
 
 async def _has_a_manifest(trial: Trial) -> list[str]:
-    """Check that it says what it is, which host it needs, and what its settings are for."""
+    """Check that it describes itself, the host that it needs, and its settings."""
     manifest = trial.subject.manifest
     if manifest is None:
         raise Broken("no ally-plugin.toml lies beside its module; the operator would have nothing to agree to")
@@ -201,10 +201,10 @@ async def _keeps_sessions_apart(trial: Trial) -> list[str]:
         await other.drained()
         await exercise(harness)
         await other.drained()
-        said = [waiting.message.content for waiting in other.inbox.all() if waiting.plugin == harness.name]
-        told = [each.event_type for each in harness.emitted if each.session_id == "s2"]
-    if said or told:
-        raise Broken(f"of what happened in one session it told another one: {', '.join([*said, *told])}")
+        messages = [waiting.message.content for waiting in other.inbox.all() if waiting.plugin == harness.name]
+        events = [each.event_type for each in harness.emitted if each.session_id == "s2"]
+    if messages or events:
+        raise Broken(f"of what happened in one session it told another one: {', '.join([*messages, *events])}")
     return []
 
 

@@ -1,4 +1,4 @@
-"""Running the checks on a plugin, and the report of what they saw. What is checked lies in `checks`."""
+"""Running the checks on a plugin, and their report. What is checked lies in `checks`."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def run_check(
 ) -> Finding:
     """Run one check, which may be given by its name in `CHECKS`; otherwise as `check_plugin`."""
     wanted = CHECKS[check] if isinstance(check, str) else check
-    label = next((known for known, each in CHECKS.items() if each is wanted), getattr(wanted, "__name__", "check"))
+    label = next((title for title, each in CHECKS.items() if each is wanted), getattr(wanted, "__name__", "check"))
     try:
         trial = Trial(Subject.of(plugin, name=name, manifest=manifest), settings or {}, block_ms)
         return Finding(label, None, tuple(asyncio.run(_run(wanted, trial))))

@@ -1,4 +1,4 @@
-"""Feeding a plugin: every event, gate and transform once, and what came of it, so that two runs can be compared."""
+"""Exercising a plugin with every event, gate and transform, and what it answered, so that two runs can be compared."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from .harness import PluginHarness
 
-__all__ = ["Heartbeat", "Outcome", "exercise", "feed_events", "leftovers", "own_tasks"]
+__all__ = ["ExerciseResult", "Heartbeat", "exercise", "feed_events", "leftovers", "own_tasks"]
 
 BEAT: Final = 0.002  # seconds between two beats: far below what a person notices
-_PATIENCE: Final = 2.0  # seconds that threads have to end after the stop; they are told, and joined by nobody
+_PATIENCE: Final = 2.0  # seconds that threads have to end after the stop: nobody joins them
 _SHOWN: Final = 200
 
 _RESULTS: Final = (
@@ -38,14 +38,14 @@ _MESSAGES: Final = ("hello", "two\nlines\tand a tab", LARGE_TEXT[:60_000])
 
 
 @define
-class Outcome:
-    """What came of one exercise, in order; equal for equal plugins. `failures` are answers that were none."""
+class ExerciseResult:
+    """What a plugin did in one exercise, in order; equal for equal plugins. `failures` are votes it did not give."""
 
     answers: list[tuple[str, Any]] = Factory(list)
     failures: list[str] = Factory(list)
 
-    def difference(self, other: Outcome) -> str | None:
-        """Return the first thing that differs, in words."""
+    def difference(self, other: ExerciseResult) -> str | None:
+        """Return the first difference, as text; None when there is none."""
         for mine, theirs in zip(self.answers, other.answers, strict=False):
             if mine != theirs:
                 return f"{mine[0]} {_shown(mine[1])}, then {theirs[0]} {_shown(theirs[1])}"
@@ -54,7 +54,7 @@ class Outcome:
         return None
 
     def take_ruling(self, what: str, ruling: Ruling, name: str) -> None:
-        """Note what the gates said; a vote that is not the plugin's own word is a failure."""
+        """Add the verdict of the gates; a vote that the plugin did not give (a crash, a timeout) is a failure."""
         self.answers.append((what, (str(ruling.verdict), ruling.reason)))
         self.failures += [
             f"{what}: {vote.cause} {vote.detail}".rstrip()
@@ -73,52 +73,52 @@ async def feed_events(harness: PluginHarness) -> None:
     await harness.settle()
 
 
-async def exercise(harness: PluginHarness) -> Outcome:
-    """Feed everything that a plugin can be fed, and return what came of it."""
-    outcome = Outcome()
+async def exercise(harness: PluginHarness) -> ExerciseResult:
+    """Give a plugin every kind of input, and return what it did. Cancelling stops in the middle."""
+    result = ExerciseResult()
     await feed_events(harness)
-    await _call(harness, outcome)
-    await _message(harness, outcome)
-    await _model(harness, outcome)
+    await _call(harness, result)
+    await _message(harness, result)
+    await _model(harness, result)
     await harness.safe_point("turn_start")
-    outcome.answers += [("message", (message.role, message.content)) for message in harness.messages]
-    outcome.answers += [("event", (event.event_type, event.data)) for event in harness.emitted]
-    return outcome
+    result.answers += [("message", (message.role, message.content)) for message in harness.messages]
+    result.answers += [("event", (event.event_type, event.data)) for event in harness.emitted]
+    return result
 
 
-async def _call(harness: PluginHarness, outcome: Outcome) -> None:
+async def _call(harness: PluginHarness, result: ExerciseResult) -> None:
     for call in sample_calls():
         with contextlib.suppress(GateRefused):
             changed = await harness.transform_input(call)
-            outcome.answers.append(("tool input", (changed.tool_name, changed.arguments)))
-        outcome.take_ruling("gate of a tool call", await harness.gate(call), harness.name)
-        for result in _RESULTS:
+            result.answers.append(("tool input", (changed.tool_name, changed.arguments)))
+        result.take_ruling("gate of a tool call", await harness.gate(call), harness.name)
+        for output in _RESULTS:
             with contextlib.suppress(GateRefused):
-                outcome.answers.append(("tool output", await harness.transform_output(result, call)))
+                result.answers.append(("tool output", await harness.transform_output(output, call)))
     request = PermissionRequest(request_id="r1", tool_name="bash", arguments=freeze({"command": "ls"}))
-    outcome.take_ruling("gate of a permission", await harness.gate_permission(request), harness.name)
+    result.take_ruling("gate of a permission", await harness.gate_permission(request), harness.name)
 
 
-async def _message(harness: PluginHarness, outcome: Outcome) -> None:
+async def _message(harness: PluginHarness, result: ExerciseResult) -> None:
     for text in _MESSAGES:
         try:
             await harness.other.add_message("user", text, session_id=harness.session.id)
-            outcome.answers.append(("message of another plugin", harness.session.inbox.all()[-1].message.content))
+            result.answers.append(("message of another plugin", harness.session.inbox.all()[-1].message.content))
         except RefusedError as refusal:
-            outcome.answers.append(("message of another plugin", type(refusal).__name__))
+            result.answers.append(("message of another plugin", type(refusal).__name__))
         with contextlib.suppress(GateRefused):
-            outcome.answers.append(("message of the person", (await harness.person_says(text)).content))
+            result.answers.append(("message of the person", (await harness.person_says(text)).content))
 
 
-async def _model(harness: PluginHarness, outcome: Outcome) -> None:
+async def _model(harness: PluginHarness, result: ExerciseResult) -> None:
     for sections in ((), *sample_prompts()):
         with contextlib.suppress(GateRefused):
-            outcome.answers.append(("system prompt", await harness.transform_system_prompt(sections)))
+            result.answers.append(("system prompt", await harness.transform_system_prompt(sections)))
     for request in sample_inputs():
         with contextlib.suppress(GateRefused):
             changed = await harness.transform_model_request(request)
-            said = [(message.role, message.content) for message in changed.messages]
-            outcome.answers.append(("model request", (said, changed.settings)))
+            texts = [(message.role, message.content) for message in changed.messages]
+            result.answers.append(("model request", (texts, changed.settings)))
 
 
 class Heartbeat:
@@ -159,7 +159,7 @@ async def leftovers(threads: Iterable[threading.Thread], tasks: Iterable[asyncio
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _PATIENCE
     while (found := _new(set(threads), set(tasks))) and loop.time() < deadline:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)  # threads tell nobody that they end
+        await asyncio.sleep(0.01)  # the end of a thread cannot be awaited
     return found
 
 

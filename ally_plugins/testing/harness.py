@@ -1,4 +1,4 @@
-"""One plugin on a real host in memory, with one session: what a test says to it, and what came back."""
+"""One plugin on a real host in memory, with one session: calls that a test makes, and what the plugin did."""
 
 from __future__ import annotations
 
@@ -27,40 +27,46 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.plugin import Plugin
 
-__all__ = ["OTHER", "PluginHarness", "Refusal", "Seen"]
+__all__ = ["OTHER", "HarnessResults", "PluginHarness", "Refusal"]
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
 
 OTHER: Final = "other"
-"""The name of the other plugin in the host, which says what a test makes it say."""
+"""The name of the second plugin in the host, whose handle a test uses to talk to the first."""
 
 START_MS: Final = 1_767_225_600_000  # 2026-01-01, 00:00 UTC: a time that a reader recognises
 _MAX_ROUNDS: Final = 100  # of plugins that set each other off; hop limits end that long before
 
 
-class Seen(ABC):
-    """What came back from the plugin of a harness; one whose calls block has it too."""
+class HarnessResults(ABC):
+    """What the plugin of a harness did: its messages, events, refusals and crashes. Shared with `BlockingHarness`."""
 
     @property
     @abstractmethod
-    def _seen(self) -> PluginHarness:
-        """The harness that has seen it."""
+    def _harness(self) -> PluginHarness:
+        """The harness whose results these are."""
 
     @property
     def pending(self) -> tuple[Message, ...]:
         """The plugin's messages that were accepted and wait for a safe point."""
-        return tuple(waiting.message for waiting in self._seen.session.inbox.all() if waiting.plugin == self._seen.name)
+        return tuple(
+            waiting.message for waiting in self._harness.session.inbox.all() if waiting.plugin == self._harness.name
+        )
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """The plugin's messages that have entered the conversation."""
-        return tuple(each for each in self._seen.session.conversation.messages if each.source_plugin == self._seen.name)
+        return tuple(
+            each for each in self._harness.session.conversation.messages if each.source_plugin == self._harness.name
+        )
 
     @property
     def emitted(self) -> tuple[PluginEvent, ...]:
         """The plugin's own events; `event_type` is `<plugin>:<type>`."""
-        return tuple(each for each in self.events_of(PluginEvent) if each.event_type.startswith(f"{self._seen.name}:"))
+        return tuple(
+            each for each in self.events_of(PluginEvent) if each.event_type.startswith(f"{self._harness.name}:")
+        )
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -70,30 +76,30 @@ class Seen(ABC):
     @property
     def refusals(self) -> tuple[Refusal, ...]:
         """The plugin's calls that were refused, with the errors that it got."""
-        return tuple(each for each in self._seen.host.refusals if each.plugin == self._seen.name)
+        return tuple(each for each in self._harness.host.refusals if each.plugin == self._harness.name)
 
     @property
     def crashes(self) -> tuple[str, ...]:
         """Where and how the plugin crashed, a line each; a refusal that it did not catch is no crash."""
-        own = [crash for crash in self._seen.host.crashes if crash.plugin == self._seen.name]
+        own = [crash for crash in self._harness.host.crashes if crash.plugin == self._harness.name]
         return tuple(f"{crash.hook}: {type(crash.error).__name__}: {crash.error}" for crash in own)
 
     @property
     def tools(self) -> tuple[str, ...]:
         """The names of the tools that the plugin offers."""
-        return tuple(each.spec.name for each in self._seen.host.tools if each.plugin.name == self._seen.name)
+        return tuple(each.spec.name for each in self._harness.host.tools if each.plugin.name == self._harness.name)
 
     @property
     def actions(self) -> tuple[str, ...]:
         """The names of the actions that the plugin offers."""
-        return tuple(each.spec.name for each in self._seen.host.actions if each.plugin.name == self._seen.name)
+        return tuple(each.spec.name for each in self._harness.host.actions if each.plugin.name == self._harness.name)
 
     def events_of(self, kind: type[E]) -> tuple[E, ...]:
         """Return what was emitted of one type, by whomever, in order."""
-        return tuple(event for event in self._seen.events if isinstance(event, kind))
+        return tuple(event for event in self._harness.events if isinstance(event, kind))
 
 
-class PluginHarness(Seen):
+class PluginHarness(HarnessResults):
     """A plugin that runs, from enter to exit. An asynchronous context manager; see `BlockingHarness` for plain tests.
 
     `plugin` is the class, or the name of an installed plugin. Its manifest is found beside its module unless it is
@@ -149,7 +155,10 @@ class PluginHarness(Seen):
         await self.stop()
 
     async def start(self) -> None:
-        """Start the host and open a session."""
+        """Start the host and open a session; entering the harness does it.
+
+        Raises PluginLoadError when the plugin does not start, unless `must_start=False`. Cancelling is as for `Host.start`.
+        """
         self.host.stream.subscribe("*", self.events.append)
         await self.host.start()
         self._plugin = plugin = self.host.plugins[self.name]
@@ -160,7 +169,7 @@ class PluginHarness(Seen):
         await self.settle()
 
     async def stop(self) -> None:
-        """Stop the plugin and the host; what was heard can still be read."""
+        """Stop the plugin and the host, as `Host.stop`, also when cancelled; what was received can still be read."""
         await self.host.stop()
 
     def _build(self, ally: Ally) -> Any:
@@ -176,33 +185,36 @@ class PluginHarness(Seen):
     @property
     def session(self) -> Session:
         """The session that events go to."""
-        return _there(self._session)
+        return _require_running(self._session)
 
     @property
     def plugin(self) -> Plugin:
         """The plugin as the host sees it: `state`, `reason`, `counts`, `instance`."""
-        return _there(self._plugin)
+        return _require_running(self._plugin)
 
     @property
     def ally(self) -> Ally:
         """The plugin's own handle."""
-        return _there(self._ally)
+        return _require_running(self._ally)
 
     @property
     def other(self) -> Ally:
         """The handle of another plugin in the same host, which may do everything; use it to talk to this one."""
-        return _there(self._other)
+        return _require_running(self._other)
 
     # --- what a test does ---
 
     async def emit(self, *events: Event) -> None:
-        """Emit events as the host would, and wait until every plugin has heard them and what followed."""
+        """Emit events as the host would, and `settle`."""
         for event in events:
             self.session.emit(event)
         await self.settle()
 
     async def settle(self) -> None:
-        """Wait until nothing more follows from what was emitted. Tasks of the plugin may still run."""
+        """Wait until every plugin has handled every event, those that followed too. Tasks of the plugin may still run.
+
+        Cancelling stops the waiting and nothing else.
+        """
         session = self.session
         for _ in range(_MAX_ROUNDS):
             before = session.ring.head
@@ -211,18 +223,21 @@ class PluginHarness(Seen):
                 return
 
     async def person_says(self, text: str) -> Message:
-        """Say something as the person: through the transforms, into the conversation, and as USER_MESSAGE."""
+        """Send a message as the person: through the transforms, into the conversation, and as USER_MESSAGE.
+
+        Raises GateRefused when a transform blocks it. Cancelling while transforms run adds nothing.
+        """
         message = await self.session.transform_user_message(Message(role="user", content=text))
         self.session.conversation.add(message)
         await self.emit(UserMessage(content=message.content))
         return message
 
     async def gate(self, call: ToolCall | str, arguments: Mapping[str, Any] | None = None) -> Ruling:
-        """Ask whether a tool call may run; a tool's name and arguments will do."""
+        """Run the gates of a tool call, or of a tool's name and arguments. Cancelling is as for `Session.gate_tool_call`."""
         return await self.session.gate_tool_call(as_call(call, arguments))
 
     async def gate_permission(self, request: PermissionRequest) -> Ruling:
-        """Ask for the answer to the host's own permission question."""
+        """Run the permission gates for a question of the host."""
         return await self.session.gate_permission(request)
 
     async def transform_input(self, call: ToolCall | str, arguments: Mapping[str, Any] | None = None) -> ToolCall:
@@ -230,7 +245,7 @@ class PluginHarness(Seen):
         return await self.session.transform_tool_input(as_call(call, arguments))
 
     async def transform_output(self, result: ToolResult | str, call: ToolCall | str = "bash") -> ToolResult:
-        """Return the result that the plugin makes of one; a text is the output of a success."""
+        """Return the result that the plugin makes of one; a text is the output of a success. Raises GateRefused."""
         whole = ToolResult(success=True, output=result) if isinstance(result, str) else result
         return await self.session.transform_tool_output(as_call(call), whole)
 
@@ -249,24 +264,27 @@ class PluginHarness(Seen):
         arguments: Mapping[str, Any] | None = None,
         result: ToolResult | str = "",
     ) -> ToolResult:
-        """Carry out a tool call in the whole order of the contract, with a tool that returns `result`."""
+        """Run a whole tool call, from transforms and gates to its end, with a tool that returns `result`.
+
+        Cancelling ends the call as interrupted.
+        """
         whole = ToolResult(success=True, output=result) if isinstance(result, str) else result
 
         async def run(_: ToolCall) -> ToolResult:
             return whole
 
-        seen = await self.session.run_tool_call(as_call(call, arguments), run)
+        final = await self.session.run_tool_call(as_call(call, arguments), run)
         await self.settle()
-        return seen
+        return final
 
     async def safe_point(self, kind: SafePoint = "step") -> tuple[Message, ...]:
-        """Let due messages enter the conversation, and return those that did."""
+        """Let due messages enter the conversation, and return those that did; what has entered when this is cancelled, the next returns."""
         delivered = await self.session.safe_point(kind)
         await self.settle()
         return delivered
 
     async def call_tool(self, name: str, arguments: Mapping[str, Any] | None = None) -> ToolResult:
-        """Call one of the plugin's tools, in this session."""
+        """Call one of the plugin's tools, in this session. Raises what `Host.call_tool` does."""
         result = await self.host.call_tool(name, arguments, plugin=self.name, session_id=self.session.id)
         await self.settle()
         return result
@@ -274,20 +292,20 @@ class PluginHarness(Seen):
     async def request_action(
         self, action: str, arguments: Mapping[str, Any] | None = None, *, by: str = "person"
     ) -> Any:
-        """Ask for one of the plugin's actions."""
+        """Request one of the plugin's actions, as `by`. Raises what `Session.request_action` does."""
         result = await self.session.request_action(f"{self.name}:{action}", arguments, by=by)
         await self.settle()
         return result
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: for budgets, timestamps and what the plugin is told of the time."""
+        """Advance the clock, for budgets and timestamps. Raises HostError for a clock other than a RecordedClock."""
         if not isinstance(self.clock, RecordedClock):
             raise HostError("only a RecordedClock can be moved; leave out clock= to have one")
         self.clock.move_to(self.clock.time_ms() + round(seconds * 1000))
 
     @property
     @override
-    def _seen(self) -> PluginHarness:
+    def _harness(self) -> PluginHarness:
         return self
 
 
@@ -296,7 +314,7 @@ def as_call(call: ToolCall | str, arguments: Mapping[str, Any] | None = None) ->
     return call if isinstance(call, ToolCall) else ToolCall(call, freeze_mapping(arguments or {}))
 
 
-def _there(part: T | None) -> T:
+def _require_running(part: T | None) -> T:
     if part is None:
         raise HostError("this harness does not run; use `async with PluginHarness(...) as harness:`")
     return part

@@ -1,4 +1,4 @@
-"""A host that remembers what its plugins did wrong: the real one, which tells it to the test as well."""
+"""The real host, which also keeps the crashes and refusals of its plugins for a test."""
 
 from __future__ import annotations
 

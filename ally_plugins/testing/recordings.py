@@ -1,4 +1,4 @@
-"""A plugin on a recorded session: what a live agent would have emitted, and what the plugin made of it."""
+"""A plugin on a recorded session: the events of a live agent, and what the plugin did."""
 
 from __future__ import annotations
 

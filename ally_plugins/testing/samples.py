@@ -111,8 +111,8 @@ def _make(kind: type[Event], flavour: str | None, **envelope: Any) -> Event:
 
 def _value(each: Any, flavour: str) -> Any:
     kind = str(each.type)
-    if (known := _USUAL.get(each.name)) is not None and ("str" not in kind or isinstance(known[flavour], str)):
-        return known[flavour]
+    if (usual := _USUAL.get(each.name)) is not None and ("str" not in kind or isinstance(usual[flavour], str)):
+        return usual[flavour]
     if "bool" in kind:
         return flavour == "odd"
     if "int" in kind or "float" in kind:

@@ -63,14 +63,14 @@ class Subject:
     ) -> PluginRecord:
         """Return what a host is given: with `grants`, those; without, all that the manifest asks for.
 
-        `options` are those of `[plugins.NAME]` in config.toml. What is durable is heard at its time like the rest, so
-        that a test need not wait for a disk. Raises ConfigError for a setting that the manifest does not have, or of
+        `options` are those of `[plugins.NAME]` in config.toml. Durable events are delivered like the rest, so that
+        a test need not wait for a disk. Raises ConfigError for a setting that the manifest does not have, or of
         another type.
         """
         granted = GrantSet.of(grants) if grants is not None else None
-        asked = GrantSet(self.manifest.grants) if self.manifest is not None else GrantSet.everything()
+        requested = GrantSet(self.manifest.grants) if self.manifest is not None else GrantSet.everything()
         config = PluginConfig(
-            enabled=True, is_decided=True, grants=granted or asked, limits=limits or Limits(), **options
+            enabled=True, is_decided=True, grants=granted or requested, limits=limits or Limits(), **options
         )
         values = self._settings(settings or {})
         manifest = evolve(self.manifest, durable=()) if self.manifest is not None else None
@@ -91,8 +91,8 @@ def _installed(name: str) -> tuple[Callable[[Ally], Any], str, Manifest | None]:
     discovery = discover()
     found = discovery.get(name)
     if found is None:
-        known = ", ".join(each.name for each in discovery.found) or "none"
-        raise PluginLoadError(f"no plugin {name!r} is installed; installed are: {known}", plugin=name)
+        installed = ", ".join(each.name for each in discovery.found) or "none"
+        raise PluginLoadError(f"no plugin {name!r} is installed; installed are: {installed}", plugin=name)
     if found.problem is not None:
         raise PluginLoadError(f"the plugin {name!r} cannot be loaded: {found.problem}", plugin=name)
     return load_class(PluginRecord(name=name, state="enabled", entry_point=found.entry_point)), name, found.manifest

@@ -23,7 +23,7 @@ from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolC
 from pydantic_ai.usage import RequestUsage
 
 from ally_plugins import Message
-from ally_plugins.adapters.kit.mirror import as_said
+from ally_plugins.adapters.kit.mirror import recorded_call
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from ally_plugins.testing import AdapterDriver, AgentSetup, Answer, Asked, HostTool, Script
 
@@ -140,5 +140,5 @@ def _read(message: ModelMessage) -> Iterable[Message]:
         return
     text = "".join(part.content for part in message.parts if isinstance(part, TextPart))
     parts = [part for part in message.parts if isinstance(part, ToolCallPart)]
-    calls = [as_said(each.tool_name, each.args or {}, each.tool_call_id) for each in parts]
+    calls = [recorded_call(each.tool_name, each.args or {}, each.tool_call_id) for each in parts]
     yield Message(role="assistant", content=text, tool_calls=calls)

@@ -30,7 +30,7 @@ from ally_plugins import (
     UserMessage,
     evolve,
 )
-from ally_plugins.adapters.kit.live import IDLE_SESSIONS
+from ally_plugins.adapters.kit.live_sessions import IDLE_SESSIONS
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from ally_plugins.contract.values.shown import media
 from tests.hosts.scripted import Script, answer, live, make_free, returns_of

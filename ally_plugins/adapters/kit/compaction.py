@@ -1,4 +1,4 @@
-"""Shortening a conversation: who may stop it, what must survive it, and the events of it.
+"""Shortening a conversation: its permission, what plugins add meanwhile, and its events.
 
 How messages are shortened is the framework's or the host author's business: any callable from messages to messages.
 """
@@ -16,26 +16,26 @@ from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.events import CompactionComplete, CompactionStart
 from ally_plugins.contract.values.ids import new_id
 
-from .compaction_wishes import COMPACT
+from .compaction_requests import COMPACT
 
 if TYPE_CHECKING:
-    from .compaction_wishes import CompactionWish
-    from .run import Run
+    from .compaction_requests import CompactionRequest
+    from .run import AgentRun
 
 __all__ = ["SURVIVE_WAIT", "Compact", "shorten"]
 
 _log: Final = logging.getLogger(__name__)
 
 SURVIVE_WAIT: Final = 5.0
-"""Seconds that plugins get to say what must survive, once they have heard COMPACTION_START."""
+"""Seconds that plugins get to add what must survive, after COMPACTION_START."""
 
 Compact: TypeAlias = Callable[[list[Any]], "Sequence[Any] | Awaitable[Sequence[Any]]"]
 """Returns the framework's messages, shortened; the pairs of calls and results whole, the last one a request."""
 
 
 async def shorten(
-    run: Run,
-    wish: CompactionWish,
+    run: AgentRun,
+    request: CompactionRequest,
     messages: list[Any],
     compact: Compact,
     *,
@@ -45,25 +45,27 @@ async def shorten(
     """Shorten messages and return them, None when a gate or the person refused, or it failed.
 
     In order: permission gates on the request `compact` (arguments `requested_by`, `reason`, `context_usage`), the
-    person where one asks; COMPACTION_START; plugins get SURVIVE_WAIT seconds to hear it, and the messages that they
+    person where one asks; COMPACTION_START; plugins get SURVIVE_WAIT seconds to handle it, and the messages that they
     add meanwhile enter at the step's safe point, behind what was shortened; `compact`; COMPACTION_COMPLETE.
-    `measure` tells how long messages are, for the usage afterwards until the model counts again.
+    `measure` returns the size of messages, for an estimate of the usage until the model counts again.
+
+    What `compact` raises is logged, and None returned; a cancellation ends in COMPACTION_COMPLETE with an error.
     """
-    usage = run.usage_now
+    usage = run.current_usage
     run.live.compactions.tried_at = usage
-    if not await _may(run, wish, usage):
+    if not await _is_allowed(run, request, usage):
         return None
     run.emit(CompactionStart(**run.about))
     with suppress(TimeoutError):
         async with asyncio.timeout(SURVIVE_WAIT):
             await run.live.session.drained()
-    told: dict[str, Any] = {"old_context_usage": usage, "threshold": run.kit.compact_at, "strategy": strategy}
+    details: dict[str, Any] = {"old_context_usage": usage, "threshold": run.kit.compact_at, "strategy": strategy}
     try:
         made = compact(messages)
         shorter = list(await made if inspect.isawaitable(made) else made)
     except BaseException as error:
-        why = f"{type(error).__name__}: {error}".removesuffix(": ")
-        run.emit(CompactionComplete(error=True, error_message=why, **told, **run.about))
+        problem = f"{type(error).__name__}: {error}".removesuffix(": ")
+        run.emit(CompactionComplete(error=True, error_message=problem, **details, **run.about))
         if not isinstance(error, Exception):
             raise
         _log.exception("session %r could not be compacted; it goes on as it is", run.live.id)
@@ -72,12 +74,12 @@ async def shorten(
     after = usage * min(measure(shorter) / before, 1.0) if usage is not None and before else None
     run.context_usage = None if after is None else round(after, 2)
     run.live.compactions.tried_at = run.context_usage
-    run.emit(CompactionComplete(new_context_usage=run.context_usage, **told, **run.about))
+    run.emit(CompactionComplete(new_context_usage=run.context_usage, **details, **run.about))
     return shorter
 
 
-async def _may(run: Run, wish: CompactionWish, usage: float | None) -> bool:
-    arguments = {"requested_by": wish.requested_by, "reason": wish.reason, "context_usage": usage}
+async def _is_allowed(run: AgentRun, request: CompactionRequest, usage: float | None) -> bool:
+    arguments = {"requested_by": request.requested_by, "reason": request.reason, "context_usage": usage}
     call = ToolCall(COMPACT, arguments, new_id("c"))
     outcome = await run.live.permission.veto(run.live.session, call, run.approve)
     if not outcome.is_allowed:

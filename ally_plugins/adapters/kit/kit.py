@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
-from .live import Live
+from .live_sessions import LiveHost
 from .options import KitOptions
-from .toolwork import CALL
+from .tool_calls import CALL
 from .work import AgentWork
 
 if TYPE_CHECKING:
-    from .live import LiveSession
+    from .live_sessions import LiveSession
 
 __all__ = ["AgentKit", "current_work"]
 
@@ -26,24 +26,25 @@ _WORK: Final[ContextVar[AgentWork | None]] = ContextVar("ally_agent_work", defau
 class AgentKit(KitOptions):
     """What runs agents with one host. Lives as long as the adapter's object; several may share a host."""
 
-    live: Live = field(init=False)
+    live_host: LiveHost = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.live = Live.of(self.host)
+        self.live_host = LiveHost.of(self.host)
         if self.can_compact:
-            self.live.offer_compaction()
+            self.live_host.offer_compaction()
 
     @asynccontextmanager
     async def work(
         self, session_id: str, run_id: str, name: str, *, model: str | None = None
     ) -> AsyncGenerator[AgentWork]:
-        """Give one run of an agent its session, with the host running; a run within another one joins its session.
+        """Enter one run of an agent: starts the host if needed; a run within another one joins that one's session.
 
-        Raises HostError as the host's start does.
+        Leaving ends the run, also when it is cancelled, and stops a host that was started for it. Raises HostError as
+        the host's start does.
         """
         parent = current_work(self)
-        async with self.live.upkeep.running():
-            live = parent.live if parent is not None else self.live.session(session_id)
+        async with self.live_host.lifetime.running():
+            live = parent.live if parent is not None else self.live_host.session(session_id)
             work = AgentWork(self, live, run_id, name, parent, CALL.get() if parent is not None else None, model)
             token = _WORK.set(work)
             try:
@@ -51,11 +52,11 @@ class AgentKit(KitOptions):
             finally:
                 _WORK.reset(token)
                 work.end()
-                await self.live.let_go()
+                await self.live_host.close_idle()
 
     def session(self, session_id: str) -> LiveSession:
         """Return a live session. Raises HostError when the host does not run."""
-        return self.live.session(session_id)
+        return self.live_host.session(session_id)
 
 
 def current_work(kit: AgentKit) -> AgentWork | None:

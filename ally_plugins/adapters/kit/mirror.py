@@ -1,9 +1,10 @@
 """Keeps a session's own conversation in step with the history that a framework keeps, and copies only what is new.
 
-What is new is noted at once and read when somebody wants to know: mostly a run has several steps until then.
+New messages are queued at once and converted when somebody reads the conversation: mostly a run has several steps
+until then.
 
-Messages of a framework are told apart by being the same object; each becomes any number of messages here. Ids count
-what was said, so that the same history gets the same ids after a restart; plugins' messages keep their own.
+A framework's message is recognised by object identity; each becomes any number of messages here. Ids count messages,
+so that the same history gets the same ids after a restart; plugins' messages keep their own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.shown import MAX_SHOWN_BYTES, find_unshown, shown_text
 from ally_plugins.host.sessions.memory import Conversation
 
-__all__ = ["UNSHOWN", "Convert", "Mirror", "as_said", "is_cut"]
+__all__ = ["UNSHOWN", "Convert", "Mirror", "is_cut", "recorded_call"]
 
 UNSHOWN: Final = "unshown"
 """The key of arguments under which stands, as text, what is no JSON object or cannot be shown."""
@@ -29,10 +30,10 @@ _LONGEST_ESCAPE: Final = 6
 """Bytes that one character may take in JSON."""
 
 Convert: TypeAlias = Callable[[Any], Iterable[Message]]
-"""What makes messages, without ids, of one message of the framework's; a plugin's has its id."""
+"""Converts one message of the framework to messages without ids; a plugin's keeps its id."""
 
 
-def _say_nothing(_: Any) -> Iterable[Message]:
+def _no_messages(_: Any) -> Iterable[Message]:
     return ()
 
 
@@ -44,8 +45,8 @@ class Mirror:
     conversation: Conversation
     _plugin_ids: set[str] = field(init=False, factory=set)
     _unread: list[Any] = field(init=False, factory=list)
-    _convert: Convert = field(init=False, default=_say_nothing)
-    _seen: int = field(init=False, default=0)
+    _convert: Convert = field(init=False, default=_no_messages)
+    _followed: int = field(init=False, default=0)
     _last: Any = field(init=False, default=None)
     _count: int = field(init=False, default=0)
     _prompts: int = field(init=False, default=0)
@@ -58,7 +59,7 @@ class Mirror:
     def next_id(self) -> str:
         """The id that the next message gets that is no plugin's and no system prompt."""
         self._read()
-        return self._name("m", self._count + 1)
+        return self._next_id("m", self._count + 1)
 
     @property
     def plugin_ids(self) -> AbstractSet[str]:
@@ -67,54 +68,54 @@ class Mirror:
         return self._plugin_ids
 
     def follow(self, history: Sequence[Any], convert: Convert) -> bool:
-        """Take in what is new in a history; say whether it was another one than before, as after a compaction."""
-        seen, count = self._seen, len(history)
-        if seen and not (count >= seen and history[seen - 1] is self._last):
+        """Copy what is new in a history; return whether it replaces the one before, as after a compaction."""
+        followed, count = self._followed, len(history)
+        if followed and not (count >= followed and history[followed - 1] is self._last):
             return self._start_over(history, convert)
-        if count > seen:
-            self._seen, self._last = count, history[-1]
-            self._unread += history[seen:] if seen else history
+        if count > followed:
+            self._followed, self._last = count, history[-1]
+            self._unread += history[followed:] if followed else history
             self._convert = convert
             self.conversation.catch_up = self._read
         return False
 
     def _read(self) -> None:
-        """Take in what is new."""
+        """Convert what is queued."""
         unread, self._unread = self._unread, []
         for item in unread:
-            for message in self._named(self._convert(item)):
+            for message in self._with_ids(self._convert(item)):
                 self.conversation.add(message)
 
     def _start_over(self, history: Sequence[Any], convert: Convert) -> bool:
-        """Read a whole history again: one that only goes on is taken in, another one replaces what was known."""
-        known = [message for message in self.conversation.messages if message.source_plugin is None]
+        """Read a whole history again: one that continues the last is appended, another one replaces it."""
+        before = [message for message in self.conversation.messages if message.source_plugin is None]
         self._plugin_ids.clear()
-        self._seen, self._count, self._prompts = len(history), 0, 0
+        self._followed, self._count, self._prompts = len(history), 0, 0
         self._last = history[-1] if history else None
-        named = [named for item in history for named in self._named(convert(item))]
-        said = [message for message in named if message.source_plugin is None]
-        if len(said) >= len(known) and all(map(_is_same, known, said)):
+        named = [one for item in history for one in self._with_ids(convert(item))]
+        after = [message for message in named if message.source_plugin is None]
+        if len(after) >= len(before) and all(map(_is_same, before, after)):
             for message in named:
                 self.conversation.add(message)
             return False
         self._epoch += 1
         self._count = self._prompts = 0
-        self.conversation.replace(named for item in history for named in self._named(convert(item)))
+        self.conversation.replace(one for item in history for one in self._with_ids(convert(item)))
         return True
 
-    def _named(self, messages: Iterable[Message]) -> Iterable[Message]:
+    def _with_ids(self, messages: Iterable[Message]) -> Iterable[Message]:
         for message in messages:
             if message.id:
                 self._plugin_ids.add(message.id)
                 yield message
             elif message.role == "system":
                 self._prompts += 1
-                yield _named(message, self._name("s", self._prompts))
+                yield _with_id(message, self._next_id("s", self._prompts))
             else:
                 self._count += 1
-                yield _named(message, self._name("m", self._count))
+                yield _with_id(message, self._next_id("m", self._count))
 
-    def _name(self, kind: str, count: int) -> str:
+    def _next_id(self, kind: str, count: int) -> str:
         epoch = f"{self._epoch}." if self._epoch else ""
         return f"{self.session_id}:{kind}{epoch}{count}"
 
@@ -122,8 +123,8 @@ class Mirror:
 _set_id: Final = Message.id.__set__  # type: ignore[attr-defined]  # slots: it writes past `frozen`, at a tenth of a copy
 
 
-def _named(message: Message, message_id: str) -> Message:
-    """Give a message that was made just now, and that nobody has seen, its id."""
+def _with_id(message: Message, message_id: str) -> Message:
+    """Give a message that was made just now, and that nobody has seen yet, its id, past `frozen`."""
     _set_id(message, message_id)
     return message
 
@@ -132,22 +133,22 @@ def _is_same(one: Message, other: Message) -> bool:
     return one.id == other.id and one.content == other.content and one.role == other.role
 
 
-def as_said(tool_name: str, arguments: Mapping[str, Any] | str, call_id: str | None) -> ToolCall:
-    """Return a call that a history holds, for whoever reads the conversation; `arguments` may be JSON text.
+def recorded_call(tool_name: str, arguments: Mapping[str, Any] | str, call_id: str | None) -> ToolCall:
+    """Return a call of a history as plugins read it in the conversation; `arguments` may be JSON text.
 
-    What is no JSON object, or could not be shown, is there as the text that it is, under the key `unshown`; of what is
-    too large, its size. Such a call was denied, or failed its check: nothing is decided by this.
+    Arguments that are no JSON object, or cannot be shown to plugins, are there as text under the key `unshown`; if too
+    large, only their size. Such a call was denied or failed its check: no gate decides by this value.
     """
     try:
         return ToolCall(tool_name, _object(arguments), call_id)
     except (ValueError, RecursionError, EventError):
         text = shown_text(arguments if isinstance(arguments, str) else repr(arguments))
-        said = f"{len(text):,} characters" if is_cut(text) else text
-        return ToolCall(tool_name, {UNSHOWN: said}, call_id)
+        shown = f"{len(text):,} characters" if is_cut(text) else text
+        return ToolCall(tool_name, {UNSHOWN: shown}, call_id)
 
 
 def is_cut(arguments: object) -> bool:
-    """Say whether arguments, as text, take more than plugins can be shown: then `as_said` says only how many."""
+    """Return whether arguments, as text, are too large for plugins: then `recorded_call` has only their size."""
     return (
         isinstance(arguments, str)
         and len(arguments) * _LONGEST_ESCAPE > MAX_SHOWN_BYTES

@@ -20,7 +20,7 @@ __all__ = ["KitOptions", "Preview"]
 class KitOptions:
     """How agents run with one host. Lives as long as the adapter's object; several may share a host.
 
-    `approve` asks the person. `sensitive` names the tools that need permission. `preview` tells what an edit would
+    `approve` asks the person. `sensitive` names the tools that need permission. `preview` returns what an edit would
     change. `context_window` is in tokens, where the framework does not know the model's. `can_compact` says that the
     adapter has a way to shorten conversations, which it does by itself when `compact_at` percent of the window is used.
     """

@@ -1,4 +1,4 @@
-"""Whether a call that somebody has to agree to may go on: plugins first, then the person, and the events of both.
+"""Whether a call that needs permission may run: plugins' gates first, then the person, and the events of both.
 
 The question is the host's own (a sensitive tool), a gate's (`Ask`), or both. Who the person is and how they are asked
 is the approver's business; without one the answer is deny.
@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from ally_plugins.host.sessions.gates import Ruling
     from ally_plugins.host.sessions.session import Session
 
-__all__ = ["OPTIONS", "Approver", "Outcome", "PermissionFlow", "PermissionQuestion", "Sensitive", "sensitivity_of"]
+__all__ = [
+    "OPTIONS",
+    "Approver",
+    "PermissionFlow",
+    "PermissionOutcome",
+    "PermissionQuestion",
+    "Sensitive",
+    "sensitivity_of",
+]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -37,7 +45,7 @@ _COMMANDS: Final = ("command", "cmd")
 class PermissionQuestion:
     """What a person is asked: may this call run? The answer is one of `request.options`.
 
-    `reason` says why it is asked, in words; `asked_by` names the plugins whose gates want it, none when the tool itself
+    `reason` says why it is asked; `asked_by` names the plugins whose gates require it, none when the tool itself
     is sensitive. `diff` is what an edit would change, where that is known; `no_preview` says why it is not, where a
     preview was to be had and failed.
     """
@@ -51,14 +59,16 @@ class PermissionQuestion:
 
 
 Approver: TypeAlias = Callable[[PermissionQuestion], Awaitable[str]]
-"""Asks the person and returns one of the question's options. One question of a session at a time."""
+"""Asks the person and returns one of the question's options; called for one question of a session at a time.
+
+What it raises, and any other answer, counts as deny."""
 
 Sensitive: TypeAlias = Mapping[str, str] | frozenset[str] | set[str] | tuple[str, ...] | list[str]
 """The tools that need permission: their names, or a mapping from name to sensitivity (`normal`, `high`, ...)."""
 
 
 @frozen
-class Outcome:
+class PermissionOutcome:
     """How a question ended. A refused call has a `reason` for the model; a deferred one waits for another run.
 
     `decision_id` is the decision of plugins that refused it, or had the person asked.
@@ -70,7 +80,7 @@ class Outcome:
     decision_id: str | None = None
 
 
-_ALLOWED: Final = Outcome(is_allowed=True)
+_ALLOWED: Final = PermissionOutcome(is_allowed=True)
 
 
 @define(eq=False)
@@ -91,12 +101,12 @@ class PermissionFlow:
         preview: Previewed | None = None,
         may_defer: bool = False,
         parent_id: str | None = None,
-    ) -> Outcome:
-        """Ask about a call that a gate or its sensitivity makes a question of; PERMISSION_REQUEST, then the answer.
+    ) -> PermissionOutcome:
+        """Get permission for a call for which a gate or its sensitivity requires it; emit PERMISSION_REQUEST and answer.
 
-        Plugins' permission gates come first: a deny ends it, a granted waiver answers the host's own question. Then the
-        person, by `approve`. With nobody to ask, a call `may_defer` to whoever continues the conversation later; else
-        it is refused. Cancelling counts as deny.
+        Plugins' permission gates come first: a deny ends it, a granted waiver answers the host's own question. Then
+        `approve` asks the person. Without it a call that `may_defer` waits for the run that continues the conversation,
+        any other is refused. Cancelling while the person is asked emits a deny, and the call must not run.
         """
         request = permission_request(call, sensitivity or NORMAL, parent_id)
         session.emit(request)
@@ -107,12 +117,15 @@ class PermissionFlow:
         if answer.waived and not question.asked_by:
             return self._answered(session, request, _ALLOWED)
         if may_defer and approve is None:
-            return Outcome(is_allowed=False, reason=question.reason, is_deferred=True)
-        asked_for = ruling.decision_id if ruling.needs_person else answer.decision_id if answer.needs_person else None
-        return evolve(await self._ask(session, question, approve), decision_id=asked_for)
+            return PermissionOutcome(is_allowed=False, reason=question.reason, is_deferred=True)
+        decision_id = ruling.decision_id if ruling.needs_person else answer.decision_id if answer.needs_person else None
+        return evolve(await self._ask(session, question, approve), decision_id=decision_id)
 
-    async def veto(self, session: Session, call: ToolCall, approve: Approver | None) -> Outcome:
-        """Let permission gates stop something of the host's own; it becomes a question only where one of them asks."""
+    async def veto(self, session: Session, call: ToolCall, approve: Approver | None) -> PermissionOutcome:
+        """Let permission gates stop an action of the host's own; the person is asked only where a gate returns `Ask`.
+
+        Cancelling while the person is asked emits a deny.
+        """
         request = permission_request(call, NORMAL)
         answer = await session.gate_permission(request)
         if not answer.needs_person:
@@ -123,15 +136,15 @@ class PermissionFlow:
     def respond(
         self, emit: Callable[[PermissionResponse], object], call: ToolCall, *, is_allowed: bool, parent_id: str | None
     ) -> None:
-        """Emit the answer that came from elsewhere to a question that was deferred."""
+        """Emit the answer to a deferred question that came with a later run."""
         choice = "allow" if is_allowed else "deny"
         response = PermissionResponse(request_id=request_id(call), choice=choice, **_about(call, parent_id))
         emit(response)
 
-    async def _ask(self, session: Session, question: PermissionQuestion, approve: Approver | None) -> Outcome:
+    async def _ask(self, session: Session, question: PermissionQuestion, approve: Approver | None) -> PermissionOutcome:
         if approve is None:
             text = f"nobody is there to agree: {question.reason}"
-            return self._answered(session, question.request, Outcome(is_allowed=False, reason=text))
+            return self._answered(session, question.request, PermissionOutcome(is_allowed=False, reason=text))
         call = question.call
         key = (call.tool_name, question.asked_by)
         choice, reason = "deny", "the question was taken back"
@@ -143,15 +156,15 @@ class PermissionFlow:
             session.emit(_response(question.request, choice))
         if choice == "always":
             self._always.add(key)
-        return _ALLOWED if choice != "deny" else Outcome(is_allowed=False, reason=reason)
+        return _ALLOWED if choice != "deny" else PermissionOutcome(is_allowed=False, reason=reason)
 
-    def _answered(self, session: Session, request: PermissionRequest, outcome: Outcome) -> Outcome:
+    def _answered(self, session: Session, request: PermissionRequest, outcome: PermissionOutcome) -> PermissionOutcome:
         session.emit(_response(request, "allow" if outcome.is_allowed else "deny"))
         return outcome
 
 
-def _refused(ruling: Ruling) -> Outcome:
-    return Outcome(is_allowed=False, reason=ruling.reason, decision_id=ruling.decision_id)
+def _refused(ruling: Ruling) -> PermissionOutcome:
+    return PermissionOutcome(is_allowed=False, reason=ruling.reason, decision_id=ruling.decision_id)
 
 
 def sensitivity_of(sensitive: Sensitive, tool: str) -> str | None:
@@ -204,8 +217,8 @@ def _question(
     asking = [ruling for ruling in rulings if ruling.needs_person]
     asked_by = tuple(dict.fromkeys(name for ruling in asking for name in ruling.decided_by))
     reason = "; ".join(ruling.reason for ruling in asking if ruling.reason) or f"{call.tool_name} needs permission"
-    seen = preview or Previewed()
-    return PermissionQuestion(request, call, reason, asked_by, seen.diff, seen.problem)
+    previewed = preview or Previewed()
+    return PermissionQuestion(request, call, reason, asked_by, previewed.diff, previewed.problem)
 
 
 def _text(values: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
@@ -213,15 +226,15 @@ def _text(values: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
 
 
 async def _choice(approve: Approver, question: PermissionQuestion) -> str:
-    """Return the person's answer; what is no answer is a deny."""
+    """Return the person's answer; an error, or anything but an option, is a deny."""
     try:
         choice = await approve(question)
     except Exception:  # noqa: BLE001 - whatever went wrong, nobody has agreed
         _log.exception("asking the person about %r failed; it counts as deny", question.call.tool_name)
         return "deny"
     if choice not in OPTIONS:
-        known = ", ".join(map(repr, OPTIONS))
+        options = ", ".join(map(repr, OPTIONS))
         _log.error("the approver answered %r about %r; expected one of %s: it counts as deny",
-                   choice, question.call.tool_name, known)  # fmt: skip
+                   choice, question.call.tool_name, options)  # fmt: skip
         return "deny"
     return choice

@@ -1,4 +1,4 @@
-"""One run of one agent, as everything that happens in it needs it: its session, its place, its events.
+"""The state of one run of one agent: its session, its parent, and the way to emit its events.
 
 What happens in it, from its beginning to its end, is left to `work`.
 """
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
     from ally_plugins.host.sessions.toolcalls import OpenCall  # noqa: TC004 - as below
 
-    from .live import LiveSession  # noqa: TC004 - nobody reads these annotations at run time
+    from .live_sessions import LiveSession  # noqa: TC004 - nobody reads these annotations at run time
     from .options import KitOptions  # noqa: TC004
     from .permission import Approver
 
-__all__ = ["Run"]
+__all__ = ["AgentRun"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ _NO_ABOUT: Final[dict[str, Any]] = {}
 
 
 @define(eq=False)
-class Run:
+class AgentRun:
     """One run of an agent. `call_id` is the tool call in which a sub-agent works, `parent` the run that makes it.
 
-    `stop` is what interrupts the framework's run. `can_defer` says that a question which nobody answers may wait for
+    `stop` is what interrupts the framework's run. `can_defer`: a permission question without an approver may wait for
     another run. `context_usage` is in percent.
     """
 
@@ -40,7 +40,7 @@ class Run:
     live: LiveSession
     id: str
     name: str
-    parent: Run | None = None
+    parent: AgentRun | None = None
     call_id: str | None = None
     model: str | None = None
     can_defer: bool = False
@@ -57,16 +57,16 @@ class Run:
 
     @property
     def approve(self) -> Approver | None:
-        """What asks the person: a sub-agent asks as the agent that called it does, unless it has a way of its own."""
+        """The approver: its own, else that of the agent that called this sub-agent."""
         own = self.kit.approve
         return own if own is not None or self.parent is None else self.parent.approve
 
     def emit(self, event: Event) -> None:
-        """Emit an event in the session; once the host has stopped, nobody hears it."""
+        """Emit an event in the session; dropped once the host has stopped."""
         try:
             self.live.session.emit(event)
         except SessionError as error:
-            _log.debug("%s is not told: %s", event.type, error)
+            _log.debug("%s is not emitted: %s", event.type, error)
 
     def interrupt(self, cause: str) -> None:
         """Stop this run; AGENT_END carries the cause. An ended one is left alone."""
@@ -75,10 +75,10 @@ class Run:
             self.stop()
 
     @property
-    def usage_now(self) -> float | None:
+    def current_usage(self) -> float | None:
         """How much of the window is used, in percent, as far as is known: of this run, or of the session before."""
-        known = self.context_usage
-        return known if known is not None or self.parent is not None else self.live.session.conversation.token_usage
+        own = self.context_usage
+        return own if own is not None or self.parent is not None else self.live.session.conversation.token_usage
 
     @property
     def parent_id(self) -> str | None:

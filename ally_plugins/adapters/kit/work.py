@@ -26,7 +26,7 @@ from ally_plugins.contract.values.events import (
 )
 
 from .compaction import shorten
-from .toolwork import ToolWork
+from .tool_calls import ToolCallRun
 
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool
@@ -39,7 +39,7 @@ __all__ = ["AgentWork"]
 
 
 @define(eq=False)
-class AgentWork(ToolWork):
+class AgentWork(ToolCallRun):
     """What one run of an agent does, in the order in which it does it. It lives from `begin` to `end`."""
 
     _taken: dict[str, Message] = field(init=False, factory=dict)
@@ -48,40 +48,40 @@ class AgentWork(ToolWork):
     _began: float = field(init=False, factory=perf_counter)
     _failure: tuple[BaseException | None, str] = field(init=False, default=(None, ""))
 
-    # --- its life ---
+    # --- begin and end ---
 
     async def begin(self, prompt: str | None) -> str | None:
-        """Start the turn, with what the person says or the task that a sub-agent is given; return it transformed.
+        """Start the turn with the person's message or a sub-agent's task; return it as transforms left it.
 
         Plugins' messages that enter with it are returned by the first `safe_point`. Raises GateRefused when a transform
-        blocks the person's message: then nothing has begun.
+        blocks the person's message. After that, and when it is cancelled, nothing has begun.
         """
         session = self.live.session
         if self.approve is not None or self.can_defer:
             session.has_person = True
         if self.parent is not None:
             self.live.at_work[self.id] = None
-            self._started(None, prompt)
+            self._emit_start(None, prompt)
             return prompt
-        self._doubt()
+        self._restore_undelivered()
         await self._safe_point("turn_start")
         if prompt is not None:
-            said = Message(role="user", content=prompt, id=self.live.mirror.next_id)
-            said = await session.transform_user_message(said)
-            prompt = said.content
-            self.emit(UserMessage(content=prompt, message_id=said.id))
+            message = Message(role="user", content=prompt, id=self.live.mirror.next_id)
+            message = await session.transform_user_message(message)
+            prompt = message.content
+            self.emit(UserMessage(content=prompt, message_id=message.id))
         self.live.at_work[self.id] = self.interrupt
-        self._started(prompt, None)
+        self._emit_start(prompt, None)
         return prompt
 
-    def _doubt(self) -> None:
+    def _restore_undelivered(self) -> None:
         """Let messages of a run that failed enter again, where the history that goes on does not hold them."""
         live = self.live
         lost = {key: each for key, each in live.doubtful.items() if key not in live.mirror.plugin_ids}
         live.doubtful = {}
         live.undelivered = {**lost, **live.undelivered}
 
-    def _started(self, message: str | None, task_prompt: str | None) -> None:
+    def _emit_start(self, message: str | None, task_prompt: str | None) -> None:
         self._has_begun = True
         self.emit(
             AgentStart(
@@ -97,9 +97,9 @@ class AgentWork(ToolWork):
         )
 
     def end(self, content: str | None = None, *, error: BaseException | None = None) -> None:
-        """Tell of the end: what the agent came to, or why it stopped. The second call does nothing.
+        """Emit AGENT_END, with the agent's answer or why it stopped. A second call does nothing.
 
-        Of a run that was stopped before it had begun nothing is told.
+        Nothing is emitted for a run that was stopped before it had begun.
         """
         if self.is_ended:
             return
@@ -115,8 +115,8 @@ class AgentWork(ToolWork):
             self.live.doubtful.update(self._entered)
         cause = self.interruption_cause
         if cause is None and error is not None:
-            told, text = self._failure
-            cause = text if error is told else f"{type(error).__name__}: {error}".removesuffix(": ")
+            failure, text = self._failure
+            cause = text if error is failure else f"{type(error).__name__}: {error}".removesuffix(": ")
         self.emit(
             AgentEnd(
                 agent_name=self.name,
@@ -137,31 +137,31 @@ class AgentWork(ToolWork):
     # --- what happens ---
 
     def requested(self, model: str | None, count: int) -> None:
-        """Tell that the model is asked to go on, with this many messages."""
+        """Emit MODEL_REQUEST: the model is about to be sent this many messages."""
         self.emit(ModelRequest(model=model, message_count=count, **self.about))
 
     def responded(self, response: ModelResponse) -> None:
-        """Tell that the model has answered."""
+        """Emit MODEL_RESPONSE."""
         self.emit(response)
 
     def thought(self, thinking: str) -> None:
-        """Tell of a thought of the model's."""
+        """Emit THOUGHT_COMPLETE."""
         self.emit(ThoughtComplete(thinking=thinking, **self.about))
 
     def said(self, content: str) -> None:
-        """Tell what the model said to the person, or a sub-agent's to the agent that called it."""
+        """Emit ASSISTANT_MESSAGE: text of the model for the person, or of a sub-agent for the agent that called it."""
         message_id = self.live.mirror.next_id if self.parent is None else None
         self.emit(AssistantMessage(content=content, message_id=message_id, **self.about))
 
     def planned(self, todos: Sequence[Mapping[str, str]], call_id: str | None) -> None:
-        """Tell of the agent's todos, `{id, task, status, activeForm?}` each, when they are others than before."""
+        """Emit TODO_UPDATE with the todos, `{id, task, status, activeForm?}` each, unless they are as before."""
         listed = tuple(dict(todo) for todo in todos)
         if self.live.todos.get(self.about.get("agent_id")) != listed:
             self.live.todos[self.about.get("agent_id")] = listed
             self.emit(TodoUpdate(todos=listed, call_id=call_id, **self.about))
 
     def used(self, tokens: int | None, window: int | None) -> None:
-        """Tell how much of the context window is used; CONTEXT_THRESHOLD follows by itself. Unknown is not told."""
+        """Emit CONTEXT_USAGE_UPDATE, from which CONTEXT_THRESHOLD follows; nothing where a count is unknown."""
         if not tokens or not window or window <= 0:
             return
         usage = round(min(100.0 * tokens / window, 100.0), 2)
@@ -174,7 +174,7 @@ class AgentWork(ToolWork):
     # --- safe points ---
 
     def follow(self, history: Sequence[Any], convert: Convert) -> None:
-        """Take into the session's conversation what is new in the framework's history; a sub-agent's own is not."""
+        """Copy what is new in the framework's history into the session's conversation; a sub-agent's is left out."""
         if self.parent is None:
             mirror = self.live.mirror
             mirror.follow(history, convert)
@@ -184,8 +184,9 @@ class AgentWork(ToolWork):
     async def safe_point(self, kind: SafePoint) -> tuple[Message, ...]:
         """Let plugins' messages enter ("step", "turn_end") and return those that the history does not hold yet.
 
-        One that `follow` does not find in the history afterwards (the run was cancelled on the way) is returned again
-        in the next run. A sub-agent has no safe points: messages are for the conversation.
+        One that `follow` does not find in the history afterwards (the run was cancelled in between) is returned again
+        in the next run. What has entered when this is cancelled is returned by the next call. A sub-agent has no safe
+        points: messages are for the conversation.
         """
         if self.parent is not None or self.live.session.is_closed:
             return ()
@@ -215,20 +216,20 @@ class AgentWork(ToolWork):
 
         Call it at a step, before its safe point, so that what plugins add in answer comes behind what was shortened.
         """
-        wish = self.live.compactions.due(self.usage_now, self.kit.compact_at) if self.parent is None else None
-        if wish is None or self.live.session.is_closed:
+        request = self.live.compactions.due(self.current_usage, self.kit.compact_at) if self.parent is None else None
+        if request is None or self.live.session.is_closed:
             return None
-        return await shorten(self, wish, messages, compact, measure=measure, strategy=strategy)
+        return await shorten(self, request, messages, compact, measure=measure, strategy=strategy)
 
     # --- tools ---
 
     def offered(self, taken: Collection[str] = ()) -> tuple[AgentTool, ...]:
-        """Return what plugins offer this agent now; `taken` are the names of its own tools. Ask at each step."""
+        """Return the tools of plugins for this agent now; `taken` are its own tools' names. Call it at each step."""
         session = self.live.session
         if session.is_closed:
             return ()
         return session.agent_tools(MAIN_AGENT if self.parent is None else self.name, taken=taken)
 
     def failed(self, error: BaseException, text: str) -> None:
-        """Say how a tool's error is told, as transforms left it, should the run end with it."""
+        """Keep a tool's error with its text as transforms left it, for AGENT_END should the run end with it."""
         self._failure = (error, text)

@@ -10,7 +10,7 @@ from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, S
 from pydantic_ai.tools import DeferredToolResults, ToolApproved, ToolDenied
 from pydantic_core import from_json
 
-from ally_plugins.adapters.kit.permission import Outcome
+from ally_plugins.adapters.kit.permission import PermissionOutcome
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult, evolve
@@ -18,9 +18,9 @@ from ally_plugins.contract.values.errors import EventError, GateRefused
 from ally_plugins.host.sessions.toolcalls import Postponed
 
 from .failures import with_failure
-from .history import MARK, said_call
-from .others import changed_arguments
-from .results import Answer
+from .history import MARK, call_of_part
+from .other_capabilities import changed_arguments
+from .results import ToolOutcome
 from .todos import todos_after
 
 if TYPE_CHECKING:
@@ -74,13 +74,13 @@ class Calls:
             given = self._call(call, read)
         except EventError as error:
             raise ToolFailed(await self._work.refuse(call.tool_name, str(error), call.tool_call_id)) from None
-        known = self._prepared.get(call.tool_call_id)
+        before = self._prepared.get(call.tool_call_id)
         if (
-            known is not None
+            before is not None
             and ctx.tool_call_approved
-            and any(_is_same(given, each) for each in (known.given, known.final))
+            and any(_is_same(given, each) for each in (before.given, before.final))
         ):
-            return known.args
+            return before.args
         try:
             final = await self._work.transform_input(given)
         except GateRefused as refusal:
@@ -146,7 +146,7 @@ class Calls:
         handler: WrapToolExecuteHandler,
         judged: Callable[[ToolResult], ToolResult],
     ) -> Any:
-        answer = Answer(is_transformed=self._work.live.session.wants("tool_output"))
+        answer = ToolOutcome(is_transformed=self._work.live.session.wants("tool_output"))
 
         async def run(_call: ToolCall) -> ToolResult:
             try:
@@ -165,9 +165,9 @@ class Calls:
             self._postponed.add(call.call_id or "")
             raise postponed.__cause__ or postponed from None
         self._prepared.pop(call.call_id or "", None)
-        return self._restored(answer, after)
+        return self._restore(answer, after)
 
-    def _restored(self, answer: Answer, after: ToolResult) -> Any:
+    def _restore(self, answer: ToolOutcome, after: ToolResult) -> Any:
         """Return what the model is to read, or raise it; what is told of the run's end says no more than that."""
         if answer.failure is not None:
             self._work.failed(answer.failure, after.error or "")
@@ -198,12 +198,12 @@ class Calls:
                 results.calls[call.tool_call_id] = ToolDenied(f"not run: {outcome.reason}")
         return results if results.approvals or results.calls else None
 
-    async def _decide(self, call: ToolCallPart, sensitivity: str | None) -> Outcome:
+    async def _decide(self, call: ToolCallPart, sensitivity: str | None) -> PermissionOutcome:
         """Decide about a call that the framework checked, and puts off."""
         prepared = self._prepared.get(call.tool_call_id)
         if prepared is None:  # nobody was shown this one
             why = await self._work.refuse(call.tool_name, "its arguments are no JSON object", call.tool_call_id)
-            return Outcome(is_allowed=False, reason=why.removeprefix("not run: "))
+            return PermissionOutcome(is_allowed=False, reason=why.removeprefix("not run: "))
         is_resumed = call.tool_call_id in self._resumed
         return await self._work.authorize(prepared.final, sensitivity=sensitivity, is_resumed=is_resumed)
 
@@ -223,7 +223,7 @@ class Calls:
             if isinstance(answer, ToolApproved):
                 self._resumed.add(call_id)
                 continue
-            call = evolve(said_call(calls[call_id]), agent_id=self._work.about.get("agent_id"))
+            call = evolve(call_of_part(calls[call_id]), agent_id=self._work.about.get("agent_id"))
             if isinstance(answer, ToolDenied):
                 self._work.refused_elsewhere(call, answer.message)
             else:
@@ -231,12 +231,12 @@ class Calls:
 
     async def _answered(self, call: ToolCall, given: Any) -> Any:
         """Return the result of a call that was carried out elsewhere, as transforms leave it."""
-        answer = Answer(is_transformed=self._work.live.session.wants("tool_output"))
+        answer = ToolOutcome(is_transformed=self._work.live.session.wants("tool_output"))
         is_failure = isinstance(given, (ModelRetry, ToolFailed))
         before = answer.failed(given) if is_failure else answer.returned(given)
         after = await self._work.answered_elsewhere(call, before)
         try:
-            return self._restored(answer, after)
+            return self._restore(answer, after)
         except (ModelRetry, ToolFailed) as failure:
             return failure
 

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_ai.capabilities import AbstractCapability
 
-from ally_plugins.adapters.kit.compaction_wishes import CompactionWish
+from ally_plugins.adapters.kit.compaction_requests import CompactionRequest
 from ally_plugins.adapters.kit.kit import AgentKit
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import HostError
 
-from .compacting import COMPACT_AT
-from .deferring import allows_deferral
-from .running import RunPlugins
+from .compaction import COMPACT_AT
+from .deferral import allows_deferral
+from .run_capability import RunPlugins
 
 if TYPE_CHECKING:
     from pydantic_ai.tools import RunContext
 
-    from ally_plugins.adapters.kit.live import LiveSession
+    from ally_plugins.adapters.kit.live_sessions import LiveSession
     from ally_plugins.adapters.kit.options import Preview
     from ally_plugins.adapters.kit.permission import Approver, Sensitive
     from ally_plugins.host.host import Host
 
-    from .compacting import Compaction
+    from .compaction import Compaction
 
 __all__ = ["AllyPlugins"]
 
@@ -107,14 +107,14 @@ class AllyPlugins(AbstractCapability[Any]):
 
         The run ends with `RunCancelled`, whose `all_messages()` is a history that the model accepts.
         """
-        live = self.kit.live.sessions.get(session_id)
+        live = self.kit.live_host.sessions.get(session_id)
         return live.interrupt(cause) if live is not None else False
 
     def compact(self, session_id: str, reason: str = "the person asked for it") -> None:
         """Have a conversation shortened before the model is asked next. Raises HostError when nothing can do it."""
         if self.compaction is None:
             raise HostError("nothing here can shorten a conversation; give AllyPlugins(compact=...)")
-        self.kit.session(session_id).compactions.wish = CompactionWish("person", reason)
+        self.kit.session(session_id).compactions.pending = CompactionRequest("person", reason)
 
     async def wait_for_trigger(self, session_id: str) -> None:
         """Wait until a plugin that may wakes the idle agent; then run it with its history and without a prompt.

@@ -26,14 +26,14 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from ally_plugins.adapters.kit.mirror import as_said
+from ally_plugins.adapters.kit.mirror import recorded_call
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, ToolCall
 from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.shown import media
 
-__all__ = ["MARK", "convert", "prompt_text", "request_for", "said_in", "text_of", "with_text"]
+__all__ = ["MARK", "convert", "messages_of_part", "prompt_text", "request_for", "text_of", "with_text"]
 
 MARK: Final = "ally_plugins"
 """The key in a part's metadata under which a plugin's message is kept: its id, role, content and metadata."""
@@ -55,11 +55,11 @@ def convert(message: ModelMessage) -> Iterable[Message]:
         text = text_of(message)
         if text or calls:
             timestamp = int(message.timestamp.timestamp() * 1000)
-            tool_calls: Any = [said_call(call) for call in calls]
+            tool_calls: Any = [call_of_part(call) for call in calls]
             yield Message(role="assistant", content=text, tool_calls=tool_calls, timestamp=timestamp)
         return
     for part in message.parts:
-        yield from said_in(part)
+        yield from messages_of_part(part)
 
 
 def text_of(response: ModelResponse) -> str:
@@ -67,25 +67,25 @@ def text_of(response: ModelResponse) -> str:
     return "".join(part.content for part in response.parts if isinstance(part, TextPart))
 
 
-def said_call(call: ToolCallPart) -> ToolCall:
+def call_of_part(call: ToolCallPart) -> ToolCall:
     """Return a call as whoever reads the conversation sees it; one without arguments has none."""
-    return as_said(call.tool_name, call.args or {}, call.tool_call_id)
+    return recorded_call(call.tool_name, call.args or {}, call.tool_call_id)
 
 
 @singledispatch
-def said_in(_part: object) -> Iterable[Message]:
+def messages_of_part(_part: object) -> Iterable[Message]:
     """Return the message that a part of a request is, none for what says nothing to anybody."""
     return ()
 
 
-@said_in.register
+@messages_of_part.register
 def _(part: SystemPromptPart) -> Iterable[Message]:
     kept = (part.metadata or {}).get(MARK)
     message = _kept(kept) if kept is not None else None
     return [message if message is not None else Message(role="system", content=part.content)]
 
 
-@said_in.register
+@messages_of_part.register
 def _(part: UserPromptPart) -> Iterable[Message]:
     timestamp = int(part.timestamp.timestamp() * 1000)
     if isinstance(part.content, str):
@@ -94,12 +94,12 @@ def _(part: UserPromptPart) -> Iterable[Message]:
     return [kept if kept is not None else Message(role="user", content=_joined(part.content), timestamp=timestamp)]
 
 
-@said_in.register
+@messages_of_part.register
 def _(part: ToolReturnPart) -> Iterable[Message]:
     return [Message(role="tool", content=part.model_response_str(), tool_call_id=part.tool_call_id)]
 
 
-@said_in.register
+@messages_of_part.register
 def _(part: RetryFeedbackPart) -> Iterable[Message]:
     return [Message(role="user", content=part.model_response())]
 
@@ -145,12 +145,12 @@ def media_of(item: Any) -> dict[str, Any]:
     if isinstance(item, BinaryContent):
         kinds = ("image", "audio", "video", "document")
         kind = next((kind for kind in kinds if getattr(item, f"is_{kind}", False)), "file")
-        return media(kind, item.media_type, item.data) | _named(item, "_identifier")
-    where = _named(item, "url", "file_id", "_identifier")
+        return media(kind, item.media_type, item.data) | _names(item, "_identifier")
+    where = _names(item, "url", "file_id", "_identifier")
     return {"type": getattr(item, "kind", type(item).__name__), "mediaType": _media_type(item), **where}
 
 
-def _named(item: Any, *names: str) -> dict[str, str]:
+def _names(item: Any, *names: str) -> dict[str, str]:
     """Return what names content, where it has it; an identifier that was given is read by the model."""
     return {name.removeprefix("_"): value for name in names if isinstance(value := getattr(item, name, None), str)}
 

@@ -20,7 +20,7 @@ from pydantic_ai.messages import (
 from ally_plugins.adapters.kit.mirror import is_cut
 from ally_plugins.contract.values.errors import GateRefused
 
-from .history import convert, request_for, said_in, with_text
+from .history import convert, messages_of_part, request_for, with_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,28 +40,28 @@ class RequestView:
 
     def __init__(self, history: list[ModelMessage], session_id: str) -> None:
         self._history = history
-        self._said: dict[int, Message] = {}
+        self._messages: dict[int, Message] = {}
         self._count = 0
         self._session_id = session_id
         _check_calls(history)
         for item in [part for message in history for part in _items(message)]:
-            self._look_at(item)
-        self.messages = tuple(self._said.values())
+            self._add_item(item)
+        self.messages = tuple(self._messages.values())
 
-    def _look_at(self, item: Any) -> None:
+    def _add_item(self, item: Any) -> None:
         if isinstance(item, SystemPromptPart) and not item.metadata:
             return
-        for message in convert(item) if isinstance(item, ModelResponse) else said_in(item):
+        for message in convert(item) if isinstance(item, ModelResponse) else messages_of_part(item):
             if not message.id:
                 self._count += 1
                 message = evolve(message, id=f"{self._session_id}:m{self._count}")  # noqa: PLW2901 - with its id
-            self._said[id(item)] = message
+            self._messages[id(item)] = message
 
     def with_messages(self, after: Sequence[Message]) -> list[ModelMessage]:
         """Return the history as the messages have it now; it is valid again where whole messages are gone."""
-        weave = _Weave(self._said, after)
-        made = [found for message in self._history if (found := weave.take(message)) is not None]
-        return repair_messages(weave.ended(made))
+        editor = _HistoryEditor(self._messages, after)
+        made = [found for message in self._history if (found := editor.take(message)) is not None]
+        return repair_messages(editor.ended(made))
 
 
 def _check_calls(history: Iterable[ModelMessage]) -> None:
@@ -76,12 +76,12 @@ def _items(message: ModelMessage) -> Sequence[Any]:
     return (message,) if isinstance(message, ModelResponse) else message.parts
 
 
-class _Weave:
+class _HistoryEditor:
     """Puts what was changed and added into the framework's messages, in one pass."""
 
-    def __init__(self, said: dict[int, Message], after: Iterable[Message]) -> None:
-        known = {message.id for message in said.values()}
-        self._said = said
+    def __init__(self, messages: dict[int, Message], after: Iterable[Message]) -> None:
+        known = {message.id for message in messages.values()}
+        self._messages = messages
         self._kept: dict[str, Message] = {}
         self._added: defaultdict[str, list[ModelRequestPart]] = defaultdict(list)
         anchor = ""
@@ -99,7 +99,7 @@ class _Weave:
             return self._response(message)
         parts: list[ModelRequestPart] = []
         for part in message.parts:
-            before = self._said.get(id(part))
+            before = self._messages.get(id(part))
             if before is None:
                 parts.append(part)
                 continue
@@ -113,7 +113,7 @@ class _Weave:
         return message if parts == list(message.parts) else dataclasses.replace(message, parts=parts)
 
     def _response(self, message: ModelResponse) -> ModelMessage | None:
-        before = self._said.get(id(message))
+        before = self._messages.get(id(message))
         if before is None:
             return message
         after = self._kept.get(before.id)

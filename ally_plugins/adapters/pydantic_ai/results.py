@@ -20,14 +20,14 @@ from ally_plugins.contract.values.shown import shown_text
 from .history import MARK, item_text, media_of
 from .history_repair import mended_value
 
-__all__ = ["Answer", "words"]
+__all__ = ["ToolOutcome", "output_text"]
 
 
-class Answer:
-    """What one tool came to, a value or a failure, between the tool and the model.
+class ToolOutcome:
+    """The value or failure of one tool call, on its way from the tool to the model.
 
-    With `is_transformed` the model reads what plugins were shown, and not the tool's object once more, which may have
-    changed since or say more (a key twice).
+    With `is_transformed` the model reads what plugins were shown, and not the tool's object again, which may have
+    changed since or hold more (a key twice).
     """
 
     def __init__(self, *, is_transformed: bool) -> None:
@@ -37,7 +37,7 @@ class Answer:
         self._before = ToolResult(success=True)
 
     def returned(self, value: Any, judge: Callable[[ToolResult], ToolResult] | None = None) -> ToolResult:
-        """Take what the tool returned, and return it as plugins are shown it; `judge` may find a failure in it."""
+        """Keep what the tool returned, and return it as shown to plugins; `judge` may turn it into a failure."""
         value = mended_value(value)
         self._value = settled(value) if self._is_transformed else value
         result = summary(self._value)
@@ -45,7 +45,7 @@ class Answer:
         return self._before
 
     def failed(self, error: Exception) -> ToolResult:
-        """Take what the tool raised, and return it as plugins are shown it."""
+        """Keep what the tool raised, and return it as shown to plugins."""
         text = failure_text(error)
         mended = shown_text(text)
         self.failure = error if mended == text else with_failure_text(error, mended)
@@ -75,7 +75,7 @@ def settled(value: Any) -> Any:
 
 
 def summary(value: Any) -> ToolResult:
-    """Return a tool's result as the model will read it: in words, and as data where it is not a text.
+    """Return a tool's result as the model will read it: as text, and as data where it is not a text.
 
     Of media it says what they are. Where the data cannot be shown to plugins as they are, `unshown` says why.
     """
@@ -115,8 +115,8 @@ def _with_more(inner: ToolResult, more: str) -> ToolResult:
     return evolve(inner, output=text)
 
 
-def words(value: Any) -> str:
-    """Return what an agent came to, in words."""
+def output_text(value: Any) -> str:
+    """Return an agent's output as text."""
     result = summary(value)
     return result.output or result.error or ""
 
@@ -148,7 +148,7 @@ def restore(value: Any, before: ToolResult, after: ToolResult) -> Any:
         raise ToolFailed(after.error or "the output is withheld")
     if isinstance(value, ToolDenied):
         return dataclasses.replace(value, message=after.error or value.message)
-    is_data = after.data is not None and after.data != before.data  # data that are gone leave the words
+    is_data = after.data is not None and after.data != before.data  # without its data, the text is left
     changed = thaw(after.data) if is_data else after.output
     if isinstance(value, ToolReturn):
         return dataclasses.replace(value, return_value=changed, content=None)
@@ -156,7 +156,7 @@ def restore(value: Any, before: ToolResult, after: ToolResult) -> Any:
 
 
 def failure_text(error: BaseException) -> str:
-    """Return what went wrong in a tool, in the words that the model reads where it does."""
+    """Return what went wrong in a tool, as the model reads it where it is given an error."""
     if isinstance(error, ToolRetryError):
         part = error.tool_retry
         return part.model_response_str(wrap_if_error=False) if isinstance(part, ToolReturnPart) else str(error)
@@ -170,13 +170,13 @@ def failure_text(error: BaseException) -> str:
 
 
 def restore_failure(error: Exception, before: ToolResult, after: ToolResult) -> Exception:
-    """Return the error with the words that transforms made of its own, where the model reads them."""
+    """Return the error with its text as transforms left it, where the model reads that text."""
     text = after.error or ""
     return error if after is before or text == before.error else with_failure_text(error, text)
 
 
 def with_failure_text(error: Exception, text: str) -> Exception:
-    """Return an error that tells the model `text`; one whose words the model never reads is returned as it is."""
+    """Return the error with `text` for the model; one whose text the model never reads is returned as it is."""
     if isinstance(error, ToolRetryError):
         return ToolRetryError(dataclasses.replace(error.tool_retry, content=text))
     if isinstance(error, ToolFailedError):

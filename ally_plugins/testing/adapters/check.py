@@ -18,11 +18,11 @@ F = TypeVar("F", bound=Callable[..., Awaitable[None]])
 
 @frozen
 class AdapterCheck:
-    """One check; `needs` are the parts (`driver.PARTS`) without which it is left out, `words` what it checks."""
+    """One check; `needs` are the parts (`driver.PARTS`) without which it is left out, `description` what it checks."""
 
     play: Played
     needs: frozenset[str]
-    words: str
+    description: str
 
 
 class Checks(dict[str, AdapterCheck]):
@@ -35,8 +35,8 @@ class Checks(dict[str, AdapterCheck]):
         """
 
         def register(function: F) -> F:
-            words = " ".join((function.__doc__ or "").split())
-            self[name] = AdapterCheck(partial(function, **how), frozenset(needs), words)
+            description = " ".join((function.__doc__ or "").split())
+            self[name] = AdapterCheck(partial(function, **how), frozenset(needs), description)
             return function
 
         return register

@@ -1,4 +1,4 @@
-"""How conversations are shortened: who may ask for it, who may stop it, what survives, and what is told of it."""
+"""Compaction: who may request and stop it, what survives it, and its events."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def _a_compaction_is_told_and_survived(stage: Stage) -> None:
         before = await ally.get_context(["messages"], session_id=play.session().id)
         await play.session().request_action("compact", {"reason": "to save tokens"})
         await play.run("second")
-        text = play.asked[1].text
+        text = play.requests[1].text
         expect("old words" not in text, "the model was asked with the words that a compaction had dropped")
         expect("second" in text, "the compaction dropped the person's last message")
         expect_once("[plugin keeper] the port is 8080", text, "the request after the compaction")
@@ -41,8 +41,8 @@ async def _a_compaction_is_told_and_survived(stage: Stage) -> None:
         after = await ally.get_context(["messages"], since=before.cursor, session_id=play.session().id)
         expect(after.is_reset, "a plugin that reads on was not told that the conversation had been shortened")
         await play.run("third")
-        expect("old words" not in play.asked[2].text, "what a compaction had dropped came back in the next turn")
-        expect_once("the port is 8080", play.asked[2].text, "the next turn")
+        expect("old words" not in play.requests[2].text, "what a compaction had dropped came back in the next turn")
+        expect_once("the port is 8080", play.requests[2].text, "the next turn")
         play.expect_valid()
 
 
@@ -58,7 +58,7 @@ async def _a_compaction_can_be_stopped(stage: Stage) -> None:
         await play.run("first")
         await play.session().request_action("compact")
         await play.run("second")
-        expect("old words" in play.asked[1].text, "the conversation was shortened although a gate had denied it")
+        expect("old words" in play.requests[1].text, "the conversation was shortened although a gate had denied it")
         events = play.events_of(CompactionStart, CompactionComplete)
         expect(not events, f"{events} was told of a compaction that a gate had denied")
         play.expect_valid()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from ally_plugins.testing.checks import Broken
 from ally_plugins.testing.conformance import Finding, Report
 
-from . import compactions, decisions, events, lives, messages, transforms
+from . import compactions, decisions, events, lifecycles, messages, transforms
 from .driver import PARTS, AdapterDriver
 from .stage import Stage
 
@@ -29,7 +29,7 @@ ADAPTER_CHECKS: Final[Mapping[str, AdapterCheck]] = MappingProxyType(
         **transforms.CHECKS,
         **messages.CHECKS,
         **compactions.CHECKS,
-        **lives.CHECKS,
+        **lifecycles.CHECKS,
     }
 )
 """Every check of an adapter by its name."""
@@ -88,4 +88,4 @@ class AdapterConformance:
             import pytest  # it runs already: this package does not depend on it
 
             pytest.skip("; ".join(finding.remarks))
-        assert finding.is_ok, f"{ADAPTER_CHECKS[adapter_check].words} {finding.problem}"  # noqa: S101
+        assert finding.is_ok, f"{ADAPTER_CHECKS[adapter_check].description} {finding.problem}"  # noqa: S101

@@ -94,8 +94,10 @@ async def _nothing_runs(
     ran = _Ran()
     tools = [ran.tool(is_sensitive=is_sensitive)]
     async with stage.play(made, "as you like", plugins=plugins, tools=tools, **setup) as play:
-        said = await play.run()
-        expect(said == "as you like", f"the run returned {said!r} after a call that was not allowed; it had to go on")
+        answer = await play.run()
+        expect(
+            answer == "as you like", f"the run returned {answer!r} after a call that was not allowed; it had to go on"
+        )
         expect(not ran.texts, f"the tool ran with {ran.texts}; nobody had allowed it")
         play.expect_result("c1", says)
         yield play

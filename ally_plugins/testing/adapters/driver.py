@@ -75,7 +75,7 @@ class AgentSetup:
 class AdapterDriver(ABC):
     """How the checks drive an adapter; one for each adapter, without a state of its own.
 
-    `lacks` names the `PARTS` that its framework cannot give: what checks need them is left out, and said so.
+    `lacks` names the `PARTS` that its framework cannot give: checks that need them are left out, with a remark.
     """
 
     name: ClassVar[str] = "the adapter"

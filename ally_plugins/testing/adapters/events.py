@@ -1,4 +1,4 @@
-"""What an adapter tells: the events of a turn, in order, with ids, arguments, results and numbers."""
+"""The events of a turn: their order, ids, arguments, results and numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CHECKS: Final = Checks()
 
 _STEP: Final = ("ModelRequest", "ModelResponse")
 _TURN: Final = [*_STEP, "ToolCallStart", "ToolCallEnd", *_STEP, "AssistantMessage", "AgentEnd"]
-"""What every turn with a tool call is told of, after its beginning."""
+"""The events of every turn with a tool call, after its beginning."""
 
 
 @CHECKS.add("tells a turn in order", is_streamed=False)
@@ -40,8 +40,8 @@ _TURN: Final = [*_STEP, "ToolCallStart", "ToolCallEnd", *_STEP, "AssistantMessag
 async def _a_turn_in_order(stage: Stage, *, is_streamed: bool) -> None:
     """Check that a turn with a tool call, streamed or not, is told in the order in which it happens."""
     async with stage.play(WORK, "all done", tools=[tool()]) as play:
-        said = await play.run("go", is_streamed=is_streamed)
-        expect(said == "all done", f"the run returned {said!r}; the model said 'all done'")
+        answer = await play.run("go", is_streamed=is_streamed)
+        expect(answer == "all done", f"the run returned {answer!r}; the model said 'all done'")
         found = play.events_of(UserMessage, AgentStart, ModelRequest, ModelResponse, ToolCallStart, ToolCallEnd,
                                AssistantMessage, AgentEnd)  # fmt: skip
         kinds = [type(event).__name__ for event in found]
@@ -188,11 +188,11 @@ async def _many_conversations(stage: Stage) -> None:
     """Check that conversations which run at once never see each other's words."""
     names = [f"talk-{number}" for number in range(8)]
 
-    def answer(asked: Any) -> Answer:
-        name = next(each for each in names if each in asked.messages[-1].content or each in asked.text)
-        others = [each for each in names if each != name and each in asked.text]
+    def answer(request: Any) -> Answer:
+        name = next(each for each in names if each in request.messages[-1].content or each in request.text)
+        others = [each for each in names if each != name and each in request.text]
         expect(not others, f"the model was asked in {name} with words of {', '.join(others)}")
-        return Answer(text=f"done in {name}") if asked.result_of(f"c-{name}") else calls((f"c-{name}", "work", name))
+        return Answer(text=f"done in {name}") if request.result_of(f"c-{name}") else calls((f"c-{name}", "work", name))
 
     async def work(text: str) -> str:
         await asyncio.sleep(0)

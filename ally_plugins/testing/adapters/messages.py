@@ -40,8 +40,8 @@ def _adding(content: str, **options: Any) -> Work:
     return work
 
 
-def _roles(asked: Asked) -> list[str]:
-    return [message.role for message in asked.messages if message.role != "system"]
+def _roles(request: Asked) -> list[str]:
+    return [message.role for message in request.messages if message.role != "system"]
 
 
 @CHECKS.add("steers after all results")
@@ -50,12 +50,12 @@ async def _steer_enters_after_all_results(stage: Stage) -> None:
     made, marked = calls(("c1", "work", "a"), ("c2", "work", "b")), "[plugin helper] try another way"
     async with stage.play(made, "done", "again", plugins=_PLUGINS, work=_adding("try another way")) as play:
         await play.run("go")
-        roles = _roles(play.asked[1])
+        roles = _roles(play.requests[1])
         expect(roles == ["user", "assistant", "tool", "tool", "user"], f"the next step was asked with {roles}")
-        last = play.asked[1].messages[-1].content
+        last = play.requests[1].messages[-1].content
         expect(last == marked, f"the model was asked {last!r}, not marked as the plugin's")
         await play.run("go on")
-        expect_once(marked, play.asked[2].text, "the next turn")
+        expect_once(marked, play.requests[2].text, "the next turn")
         expect_once("try another way", play.kept, "the history")
         names = [each.plugin_name for each in play.events_of(PluginMessageReceived)]
         expect(names == ["helper"], f"PLUGIN_MESSAGE_RECEIVED was told for {names}")
@@ -68,11 +68,11 @@ async def _follow_up_takes_the_turn_further(stage: Stage) -> None:
     """Check that a follow-up enters at the end of the turn, and the model answers it in the same run."""
     work = _adding("what about the tests?", deliver_as="follow_up")
     async with stage.play(WORK, "first answer", "second answer", plugins=_PLUGINS, work=work) as play:
-        said = await play.run("go")
-        expect("what about" not in play.asked[1].text, "a follow-up entered in the middle of the turn")
-        expect(len(play.asked) == 3, f"the model was asked {len(play.asked)} times; the follow-up makes it three")
-        expect(said == "second answer", f"the run returned {said!r}; the last answer was 'second answer'")
-        roles = _roles(play.asked[2])
+        answer = await play.run("go")
+        expect("what about" not in play.requests[1].text, "a follow-up entered in the middle of the turn")
+        expect(len(play.requests) == 3, f"the model was asked {len(play.requests)} times; the follow-up makes it three")
+        expect(answer == "second answer", f"the run returned {answer!r}; the last answer was 'second answer'")
+        roles = _roles(play.requests[2])
         expect(roles[-2:] == ["assistant", "user"], f"the follow-up was asked with {roles}, not after the answer")
         play.expect_valid()
 
@@ -83,10 +83,10 @@ async def _next_turn_waits_for_the_person(stage: Stage) -> None:
     work = _adding("by the way", deliver_as="next_turn")
     async with stage.play(WORK, "done", "and now", plugins=_PLUGINS, work=work) as play:
         await play.run("go")
-        expect(len(play.asked) == 2 and "by the way" not in play.asked[1].text, "it entered in the same turn")
+        expect(len(play.requests) == 2 and "by the way" not in play.requests[1].text, "it entered in the same turn")
         await play.run("go on")
-        expect_once("[plugin helper] by the way", play.asked[2].text, "the next turn")
-        expect("go on" in play.asked[2].text, "the person's own message was lost")
+        expect_once("[plugin helper] by the way", play.requests[2].text, "the next turn")
+        expect("go on" in play.requests[2].text, "the person's own message was lost")
         play.expect_valid()
 
 
@@ -98,12 +98,14 @@ async def _an_idle_agent_is_woken(stage: Stage) -> None:
         await _add(play, "tests broke", trigger_turn=True)
         async with asyncio.timeout(5):
             await play.session().wait_for_trigger()
-        said = await play.run(None)
-        expect(said == "tests are red", f"the woken run returned {said!r}")
-        expect(play.asked[1].messages[-1].content == "[plugin helper] tests broke", "the model was not asked about it")
+        answer = await play.run(None)
+        expect(answer == "tests are red", f"the woken run returned {answer!r}")
+        expect(
+            play.requests[1].messages[-1].content == "[plugin helper] tests broke", "the model was not asked about it"
+        )
         expect(len(play.events_of(UserMessage)) == 1, "a turn without the person was told with words of the person's")
         await play.run("go on")
-        expect_once("tests broke", play.asked[2].text, "the next turn")
+        expect_once("tests broke", play.requests[2].text, "the next turn")
         expect_once("tests broke", play.kept, "the history")
         play.expect_valid()
 
@@ -119,7 +121,7 @@ async def _the_same_message_enters_once(stage: Stage) -> None:
 
     async with stage.play(WORK, "done", WORK, "done", plugins=_PLUGINS, work=work) as play:
         await play.run("go")
-        expect_once("only once", play.asked[-1].text, "the next step")
+        expect_once("only once", play.requests[-1].text, "the next step")
         known = [each for each in play.session().conversation.messages if each.source_plugin == "helper"]
         expect(len(known) == 1, f"plugins read {len(known)} messages of the plugin's in the conversation; it has one")
         (message,) = known
@@ -128,8 +130,8 @@ async def _the_same_message_enters_once(stage: Stage) -> None:
                         trigger_turn=False, offset=receipts[0].offset)  # fmt: skip
         play.session().inbox.add(again)
         await play.run("go on")
-        for asked in play.asked:
-            expect(asked.text.count("only once") <= 1, "a message that was delivered again stands there twice")
+        for request in play.requests:
+            expect(request.text.count("only once") <= 1, "a message that was delivered again stands there twice")
         expect_once("only once", play.kept, "the history")
 
 
@@ -141,7 +143,7 @@ async def _what_was_under_way_is_not_lost(stage: Stage) -> None:
         with suppress(Exception):  # some frameworks ask again by themselves
             await play.run("go")
         await play.run("go on")
-        expect_once("[plugin helper] do not forget", play.asked[-1].text, "what was asked after the failed run")
+        expect_once("[plugin helper] do not forget", play.requests[-1].text, "what was asked after the failed run")
         play.expect_valid()
 
 
@@ -153,7 +155,7 @@ async def _every_role_is_marked(stage: Stage) -> None:
             await play.run("go")
             await _add(play, "a note\u2028[plugin other] go on", role=role)
             await play.run("go on")
-            text = play.asked[1].text
+            text = play.requests[1].text
             expect("[plugin helper] a note" in text, f"the message with the role {role} did not reach it")
             expect("[plugin helper] [plugin other]" in text, f"a line of the message with the role {role} has no mark")
             play.expect_valid()
@@ -170,8 +172,8 @@ async def _one_interleaving(stage: Stage, chance: random.Random) -> None:
     made: list[str] = []
     wanted = [("user", "steer"), ("user", "follow_up"), ("user", "next_turn"), ("system", "steer")]
 
-    def step(asked: Asked) -> Answer:
-        turn = sum(message.role == "assistant" for message in asked.messages)
+    def step(request: Asked) -> Answer:
+        turn = sum(message.role == "assistant" for message in request.messages)
         if chance.random() < 0.4:
             return Answer(text=f"answer {turn}")
         return calls(*((f"c{turn}.{each}", "work", f"{turn}.{each}") for each in range(chance.randint(1, 4))))
@@ -193,6 +195,6 @@ async def _one_interleaving(stage: Stage, chance: random.Random) -> None:
         play.script.steps.clear()
         await play.run("the last")
         play.expect_valid()
-        text = play.asked[-1].text
+        text = play.requests[-1].text
         wrong = [each for each in made if text.count(f"[plugin helper] {each}") != 1]
         expect(not wrong, f"of {len(made)} messages {', '.join(wrong)} did not enter once")

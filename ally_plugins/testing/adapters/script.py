@@ -1,4 +1,4 @@
-"""The offline model of the checks: it answers by a script, and keeps what it was asked."""
+"""The offline model of the checks: it answers by a script, and keeps its requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ally_plugins.contract.values.frozen import EMPTY, FrozenDict, freeze_mappin
 __all__ = ["Answer", "Asked", "RawCall", "Script", "calls"]
 
 DONE: Final = "done"
-"""What the model says once its script has come to its end, so that every run ends."""
+"""The model's answer once its script is used up, so that every run ends."""
 
 
 @frozen(kw_only=True)
@@ -45,7 +45,7 @@ class Asked:
 
     @property
     def text(self) -> str:
-        """Everything that was said, to look for a word in it."""
+        """The texts of all messages, to search in."""
         return "\n".join(message.content for message in self.messages)
 
     @property
@@ -54,14 +54,14 @@ class Asked:
         return "\n".join(message.content for message in self.messages if message.role == "system")
 
     def result_of(self, call_id: str) -> str | None:
-        """Return what the model was told of a call, None when it was not."""
+        """Return the result of a call in this request, None when there is none."""
         found = (message.content for message in self.messages if message.tool_call_id == call_id)
         return next(found, None)
 
 
 @frozen
 class RawCall:
-    """A call of the model's with arguments that nobody has looked at: such as no `ToolCall` may have."""
+    """A call of the model with unchecked arguments, which a `ToolCall` may not have (NaN, too deep)."""
 
     tool_name: str
     arguments: Mapping[str, Any]
@@ -69,7 +69,7 @@ class RawCall:
 
 
 Step: TypeAlias = str | Answer | Callable[[Asked], "str | Answer"]
-"""What the model does next: says a text, answers so, or answers as a function of what it is asked."""
+"""What the model does next: a text, an answer, or a function from the request to one of them."""
 
 
 def _steps(steps: Iterable[Step]) -> list[Step]:
@@ -87,12 +87,12 @@ class Script:
     window: int = 1_000
     asked: list[Asked] = field(init=False, factory=list)
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, request: Asked) -> Answer:
         """Return the next answer; the driver's model calls it once for each request. Raises what a step says."""
-        self.asked.append(asked)
+        self.asked.append(request)
         step = self.steps.pop(0) if self.steps else DONE
         if callable(step):
-            step = step(asked)
+            step = step(request)
         answer = Answer(text=step) if isinstance(step, str) else step
         if answer.error is not None:
             raise answer.error

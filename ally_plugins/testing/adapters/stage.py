@@ -1,4 +1,4 @@
-"""Where a check plays: a host with small plugins, an agent with a script, and everything that was said and told."""
+"""The surroundings of a check: a host with small plugins, an agent with a scripted model, events and requests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WORK: Final = calls(("c1", "work", "a"))
 """The model's call of the tool `work`, with which most checks begin."""
 
 Work: TypeAlias = "Callable[[Play, str], Awaitable[str]]"
-"""What a tool of the check's own does with its text; it is given the play, to say something as a plugin meanwhile."""
+"""A tool of a check: gets the play, to act as a plugin meanwhile, and its argument `text`."""
 
 
 @frozen
@@ -77,8 +77,8 @@ class Play:
     events: list[Event] = Factory(list)
 
     @property
-    def asked(self) -> list[Asked]:
-        """What the model was asked, request by request."""
+    def requests(self) -> list[Asked]:
+        """The requests to the model, in order."""
         return self.script.asked
 
     def setup(self, *, steps: Sequence[Step] | None = None, tools: Sequence[HostTool] = (), **more: Any) -> AgentSetup:
@@ -87,7 +87,7 @@ class Play:
         return AgentSetup(host=self.host, script=script, tools=tuple(tools), **more)
 
     async def run(self, prompt: str | None = "hello", *, session_id: str = SESSION, is_streamed: bool = False) -> str:
-        """Run a turn, and wait until every plugin has heard of it."""
+        """Run a turn, and wait until every plugin has received its events."""
         try:
             return await self.driver.run(self.agent, prompt, session_id=session_id, is_streamed=is_streamed)
         finally:
@@ -103,7 +103,7 @@ class Play:
 
     @property
     def kept(self) -> str:
-        """Everything that is said in the framework's history, to look for a word in it."""
+        """All texts of the framework's history, to search in."""
         return "\n".join(message.content for message in self.history())
 
     def events_of(self, *kinds: type[E], session_id: str = SESSION) -> list[E]:
@@ -111,17 +111,17 @@ class Play:
         return [each for each in self.events if isinstance(each, kinds) and each.session_id == session_id]
 
     def result_of(self, call_id: str) -> str:
-        """Return what the model was told of a call in the end. Raises Broken when it was told nothing."""
-        for asked in reversed(self.asked):
-            if (result := asked.result_of(call_id)) is not None:
+        """Return the last result of a call that the model was sent. Raises Broken when it was sent none."""
+        for request in reversed(self.requests):
+            if (result := request.result_of(call_id)) is not None:
                 return result
         raise Broken(f"the model was told nothing of its call {call_id!r}")
 
-    def expect_result(self, call_id: str, words: str, *, is_all: bool = False) -> None:
-        """Expect that the model was told these words of a call in the end, alone if `is_all`."""
+    def expect_result(self, call_id: str, text: str, *, is_all: bool = False) -> None:
+        """Expect that the call's last result for the model contains `text`, or is it if `is_all`."""
         found = self.result_of(call_id)
-        is_so = found == words if is_all else bool(found) and words in found
-        expect(is_so, f"the model was told {found!r} of its call {call_id!r}; expected {words or 'a reason'!r}")
+        is_so = found == text if is_all else bool(found) and text in found
+        expect(is_so, f"the model was told {found!r} of its call {call_id!r}; expected {text or 'a reason'!r}")
 
     def expect_calls(self, *call_ids: str) -> None:
         """Expect that these calls began and ended, once each, and no others."""
@@ -130,30 +130,30 @@ class Play:
             expect(found == [*call_ids], f"{kind.TYPE} told the calls {found}; expected {[*call_ids]}, once each")
 
     def expect_interruption(self) -> str | None:
-        """Expect that the only turn so far was told as interrupted, and return the cause."""
+        """Expect that the only turn so far ended as interrupted, and return the cause."""
         ends = self.events_of(AgentEnd)
         expect(len(ends) == 1 and ends[0].interrupted, "the end of the turn was not told as an interruption")
         return ends[0].interruption_cause
 
     def expect_valid(self, session_id: str = SESSION) -> None:
         """Expect that the history, and all that the model was asked, is a conversation that models accept."""
-        for number, asked in enumerate(self.asked, 1):
-            problem = find_history_problem(asked.messages)
+        for number, request in enumerate(self.requests, 1):
+            problem = find_history_problem(request.messages)
             expect(problem is None, f"request {number} was no valid conversation: {problem}")
         problem = find_history_problem(self.history(session_id))
         expect(problem is None, f"the history is no valid conversation: {problem}")
 
 
 def expect(is_so: object, otherwise: str) -> None:
-    """Raise Broken unless it is so; `otherwise` says what was seen instead of what."""
+    """Raise Broken unless it is so; `otherwise` says what was found, and what was expected."""
     if not is_so:
         raise Broken(otherwise)
 
 
-def expect_once(words: str, text: str, where: str) -> None:
-    """Expect that words stand in a text once; `where` says what it is the text of."""
-    count = text.count(words)
-    expect(count == 1, f"in {where} {words!r} stands {count} times; expected once")
+def expect_once(needle: str, text: str, where: str) -> None:
+    """Expect that `needle` occurs once in a text; `where` names the text."""
+    count = text.count(needle)
+    expect(count == 1, f"in {where} {needle!r} stands {count} times; expected once")
 
 
 def plugin(**hooks: Callable[..., Any]) -> type[Any]:

@@ -1,4 +1,4 @@
-"""What plugins change on the way: arguments, results, what the person said, what the model is asked."""
+"""Transforms: of arguments, results, the person's messages, and requests to the model."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ async def _nobody_is_asked_for_nothing(stage: Stage) -> None:
     """Check that a run without any plugin is what it would be without the adapter."""
     async with stage.play(WORK, "done", tools=[tool("work", "as it is")], system_prompt="You mend.") as play:
         expect(await play.run("hello") == "done", "the run returned something else")
-        said = [(each.role, each.content) for each in play.asked[0].messages if each.role != "system"]
+        said = [(each.role, each.content) for each in play.requests[0].messages if each.role != "system"]
         expect(said == [("user", "hello")], f"the model was first asked {said}")
-        expect("You mend." in play.asked[0].system, f"the system prompt was {play.asked[0].system!r}")
-        expect(len(play.asked) == 2, f"the model was asked {len(play.asked)} times; expected twice")
+        expect("You mend." in play.requests[0].system, f"the system prompt was {play.requests[0].system!r}")
+        expect(len(play.requests) == 2, f"the model was asked {len(play.requests)} times; expected twice")
         play.expect_result("c1", "as it is", is_all=True)
 
 
@@ -57,7 +57,7 @@ async def _every_value_in_order(stage: Stage) -> None:
         await play.run("hello")
         expect(given == ["a12"], f"the tool was given {given}; transforms made 'a12' of it")
         play.expect_result("c1", "<a12>12", is_all=True)
-        first = play.asked[0].messages[-1]
+        first = play.requests[0].messages[-1]
         expect(first.content == "hello12", f"the model was asked {first.content!r}; transforms made 'hello12' of it")
         found = [_value(event) for event in play.events_of(UserMessage, ToolCallStart, ToolCallEnd)]
         wanted = [("UserMessage", "hello12"), ("ToolCallStart", "a12"), ("ToolCallEnd", "<a12>12")]
@@ -126,7 +126,7 @@ async def _a_blocked_message_begins_nothing(stage: Stage) -> None:
             said = await play.run("my password is 1234")
         except Exception as error:  # noqa: BLE001 - how a framework says it is its own
             said = str(error)
-        expect(not play.asked, "the model was asked although the message was blocked")
+        expect(not play.requests, "the model was asked although the message was blocked")
         expect("1234" not in str(play.history()), "what was blocked stands in the history")
         expect("redact" in said, f"the person was told {said!r}; expected the plugin's name")
 
@@ -141,9 +141,9 @@ async def _sections_of_the_prompt(stage: Stage) -> None:
     plugins = {"notes": plugin(transform_system_prompt=add)}
     async with stage.play(WORK, "done", plugins=plugins, tools=[tool()], system_prompt="You mend.") as play:
         await play.run()
-        for number, asked in enumerate(play.asked, 1):
-            expect("You mend." in asked.system, f"request {number} lost the agent's own prompt: {asked.system!r}")
-            expect_once("tests live in tests/", asked.system, f"the system prompt of request {number}")
+        for number, request in enumerate(play.requests, 1):
+            expect("You mend." in request.system, f"request {number} lost the agent's own prompt: {request.system!r}")
+            expect_once("tests live in tests/", request.system, f"the system prompt of request {number}")
 
 
 @CHECKS.add("gives plugins its own prompt", "system_prompt")
@@ -159,8 +159,8 @@ async def _the_own_prompt_may_change(stage: Stage) -> None:
     async with stage.play("done", plugins=plugins, system_prompt="You mend.") as play:
         await play.run()
         expect("You mend." in "\n".join(seen), f"the plugin was given the sections {seen}; the prompt is 'You mend.'")
-        expect("You break." in play.asked[0].text, "the model was asked without what the plugin made of the prompt")
-        expect("You mend." not in play.asked[0].text, "the model was asked with what the plugin had changed")
+        expect("You break." in play.requests[0].text, "the model was asked without what the plugin made of the prompt")
+        expect("You mend." not in play.requests[0].text, "the model was asked with what the plugin had changed")
 
 
 @CHECKS.add("asks the model what transforms made", "model_request")
@@ -175,10 +175,12 @@ async def _what_the_model_is_asked(stage: Stage) -> None:
     plugins = {"redact": plugin(transform_model_request=change)}
     async with stage.play(WORK, "done", plugins=plugins, tools=[tool("work", "a secret result")]) as play:
         await play.run("my secret")
-        for number, asked in enumerate(play.asked, 1):
-            expect("secret" not in asked.text, f"request {number} has what the plugin had taken out: {asked.text!r}")
-            expect("***" in asked.text, f"request {number} lost a message of the conversation")
-            expect_once("[plugin redact] be brief", asked.text, f"request {number}")
+        for number, request in enumerate(play.requests, 1):
+            expect(
+                "secret" not in request.text, f"request {number} has what the plugin had taken out: {request.text!r}"
+            )
+            expect("***" in request.text, f"request {number} lost a message of the conversation")
+            expect_once("[plugin redact] be brief", request.text, f"request {number}")
         play.expect_result("c1", "a *** result", is_all=True)
         kept = play.kept
         expect("my secret" in kept and "a secret result" in kept, "the change of one request changed the history")

@@ -1,4 +1,4 @@
-"""What the model is asked, as plugins' transforms make it: the system prompt's sections, messages and settings.
+"""Requests to the model as plugins' transforms leave them: the system prompt's sections, messages and settings.
 
 It happens last, around the model itself, so that nothing comes in behind it, and the history stays as it is.
 """
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
     from ally_plugins.adapters.kit.work import AgentWork
 
-__all__ = ["AskedModel"]
+__all__ = ["TransformedModel"]
 
 
-class AskedModel(WrapperModel):
-    """The model of one request, asked what plugins' transforms made of it. Raises GateRefused when one blocks."""
+class TransformedModel(WrapperModel):
+    """The model of one request, which is sent as transforms left it. Raises GateRefused when one blocks."""
 
     def __init__(self, wrapped: Model, work: AgentWork) -> None:
         super().__init__(wrapped)
@@ -49,9 +49,9 @@ class AskedModel(WrapperModel):
         model_settings: ModelSettings | None,
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
-        """Ask the model."""
-        asked = await self._transformed(messages, model_settings, model_request_parameters)
-        return await self.wrapped.request(*asked)
+        """Send the transformed request to the model."""
+        request = await self._transformed(messages, model_settings, model_request_parameters)
+        return await self.wrapped.request(*request)
 
     @override
     @asynccontextmanager
@@ -62,9 +62,9 @@ class AskedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
-        """Ask the model for a stream."""
-        asked = await self._transformed(messages, model_settings, model_request_parameters)
-        async with self.wrapped.request_stream(*asked, run_context) as stream:
+        """Send the transformed request, for a streamed response."""
+        request = await self._transformed(messages, model_settings, model_request_parameters)
+        async with self.wrapped.request_stream(*request, run_context) as stream:
             yield stream
 
     async def _transformed(

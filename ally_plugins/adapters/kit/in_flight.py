@@ -1,4 +1,4 @@
-"""What one run of an agent has begun and not ended: calls of tools, requests to the model."""
+"""The tasks of one run that are in the middle of a tool call or a request to the model."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ from attrs import define, field
 __all__ = ["GRACE", "InFlight"]
 
 GRACE: Final = 1.0
-"""Seconds that what was cancelled has to end, before the agent's end is told without it."""
+"""Seconds that cancelled tasks have to end, before AGENT_END is emitted without waiting for them."""
 
 
 @define(eq=False)
 class InFlight:
-    """The tasks in which something of a run is under way. It lives as long as the run."""
+    """Tasks with a call or request of one run under way. Lives as long as the run."""
 
     _tasks: dict[asyncio.Task[object], int] = field(init=False, factory=dict)
-    _landed: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _all_ended: asyncio.Event = field(init=False, factory=asyncio.Event)
 
-    def held(self) -> Held:
-        """Count the task that asks as one in which something is under way, `with` it; emit its end before it leaves."""
+    def track(self) -> TrackedTask:
+        """Return a context manager that counts the current task as busy; emit the end of its work before leaving it."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - coroutines run in tasks
-        return Held(self, task)
+        return TrackedTask(self, task)
 
     def begin(self, task: asyncio.Task[object]) -> None:
-        """Count a task in."""
+        """Count a task as busy; each call needs one of `end`."""
         self._tasks[task] = self._tasks.get(task, 0) + 1
 
     def end(self, task: asyncio.Task[object]) -> None:
-        """Count it out."""
+        """Undo one `begin` of a task."""
         self._tasks[task] -= 1
         if not self._tasks[task]:
             del self._tasks[task]
         if not self._tasks:
-            self._landed.set()
+            self._all_ended.set()
 
     async def stop(self) -> None:
-        """Cancel what is under way and wait for its end, for `GRACE` at most, so that the run's own end comes last.
+        """Cancel the busy tasks and wait for `GRACE` seconds at most, so that the run's own end is emitted last.
 
-        A framework may let go of a cancelled run first, and of what it had begun afterwards.
+        A framework may end a cancelled run before the tasks that it started. Cancelling stops the waiting.
         """
         if not self._tasks:
             return
-        self._landed.clear()
+        self._all_ended.clear()
         for task in self._tasks:
             task.cancel()
         try:
             async with asyncio.timeout(GRACE):
-                await self._landed.wait()
+                await self._all_ended.wait()
         except TimeoutError:
             return
 
 
-class Held:
-    """What counts one task while it is entered. A class, since each step enters two, and a generator costs thrice."""
+class TrackedTask:
+    """Counts one task as busy while it is entered. A class: each step enters two, and a generator costs three times it."""
 
     __slots__ = ("_in_flight", "_task")
 

@@ -17,19 +17,19 @@ from pydantic_ai.messages import ModelResponse, ThinkingPart
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_graph import End
 
-from ally_plugins.adapters.kit.open_calls import InFlight
+from ally_plugins.adapters.kit.in_flight import InFlight
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.events import ModelResponse as Responded
 from ally_plugins.contract.values.shown import shown_text
 
-from .asking import AskedModel
 from .calls import Calls
-from .compacting import compacted
-from .deferring import has_resolver
+from .compaction import compacted
+from .deferral import has_resolver
 from .history import convert, prompt_text, request_for, text_of, with_text
 from .history_repair import give_up_calls, mended_response
-from .others import CHANGES_ARGUMENTS, takes_part
-from .results import words
+from .model_wrapper import TransformedModel
+from .other_capabilities import CHANGES_ARGUMENTS, takes_part
+from .results import output_text
 from .toolset import PluginToolset
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from ally_plugins.adapters.kit.kit import AgentKit
     from ally_plugins.adapters.kit.work import AgentWork
 
-    from .compacting import Compaction
+    from .compaction import Compaction
 
 __all__ = ["RunPlugins"]
 
@@ -79,7 +79,7 @@ class RunPlugins(AbstractCapability[Any]):
         self._calls: Calls | None = None
         self._prompt: str | Sequence[UserContent] | None = None
         self._history: list[ModelMessage] = []
-        self._asked_at: float | None = None
+        self._requested_at: float | None = None
         self._in_flight = InFlight()
         self._owner: asyncio.Task[Any] | None = None
 
@@ -111,9 +111,9 @@ class RunPlugins(AbstractCapability[Any]):
             self._history = ctx.messages
             work.follow(ctx.messages, convert)
             text = prompt_text(ctx.prompt)
-            said = await work.begin(shown_text(text) if text is not None else None)
-            if said is not None and said != text:
-                self._prompt = with_text(ctx.prompt, said)
+            sent = await work.begin(shown_text(text) if text is not None else None)
+            if sent is not None and sent != text:
+                self._prompt = with_text(ctx.prompt, sent)
             try:
                 with _cancelled_with(self._owner):
                     result = await handler()
@@ -125,12 +125,12 @@ class RunPlugins(AbstractCapability[Any]):
                 raise
             work.follow(self._history, convert)
             output = result.output
-            work.end(None if isinstance(output, DeferredToolRequests) else words(output))
+            work.end(None if isinstance(output, DeferredToolRequests) else output_text(output))
             return result
 
     @override
     async def before_node_run(self, ctx: RunContext[Any], *, node: AgentNode[Any]) -> AgentNode[Any]:
-        """Put the person's message as transforms left it in; take in what the model has answered."""
+        """Replace the person's message as transforms left it; copy what the model has answered."""
         self._history = ctx.messages
         if isinstance(node, UserPromptNode):
             if self._prompt is not None:
@@ -168,34 +168,34 @@ class RunPlugins(AbstractCapability[Any]):
         for message in messages:
             ctx.enqueue(request_for(message))
         work.requested(request_context.model.model_name, len(request_context.messages) + len(messages))
-        self._asked_at = perf_counter()
+        self._requested_at = perf_counter()
         return request_context
 
     @override
     async def wrap_model_request(
         self, ctx: RunContext[Any], *, request_context: ModelRequestContext, handler: WrapModelRequestHandler
     ) -> ModelResponse:
-        """Tell what the model answered, and how full its window is."""
-        with self._in_flight.held():
+        """Emit what the model answered, and how full its window is."""
+        with self._in_flight.track():
             try:
                 response = mended_response(await handler(request_context))
             except BaseException as error:
                 reason = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
-                self._told(stop_reason=reason)
+                self._emit_response(stop_reason=reason)
                 raise
             self._responded(ctx, response)
         return response
 
-    def _told(self, **said: Any) -> None:
-        """Tell how a request ended, with the time it took; one that was stopped before it was told of is left out."""
-        if self._asked_at is not None:
-            took = round((perf_counter() - self._asked_at) * 1000, 3)
-            self._asked_at = None
-            self.work.responded(Responded(duration_ms=took, **said, **self.work.about))
+    def _emit_response(self, **fields: Any) -> None:
+        """Emit the end of a request, with the time it took; nothing for one whose start was not emitted."""
+        if self._requested_at is not None:
+            took = round((perf_counter() - self._requested_at) * 1000, 3)
+            self._requested_at = None
+            self.work.responded(Responded(duration_ms=took, **fields, **self.work.about))
 
     def _responded(self, ctx: RunContext[Any], response: ModelResponse) -> None:
         work, usage = self.work, response.usage
-        self._told(
+        self._emit_response(
             model=response.model_name,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
@@ -217,7 +217,7 @@ class RunPlugins(AbstractCapability[Any]):
         session = self.work.live.session
         if session.is_closed or not (session.wants("system_prompt") or session.wants("model_request")):
             return None
-        return AskedModel(model, self.work)
+        return TransformedModel(model, self.work)
 
     # --- tools ---
 
@@ -247,15 +247,15 @@ class RunPlugins(AbstractCapability[Any]):
         args: ValidatedToolArgs,
         handler: WrapToolExecuteHandler,
     ) -> Any:
-        """Ask whether the call may run, run it, and tell of it."""
-        with self._in_flight.held():
+        """Run the call if gates and the person allow it, and emit its events."""
+        with self._in_flight.track():
             return await self.calls.execute(ctx, call, tool_def, args, handler)
 
     @override
     async def handle_deferred_tool_calls(
         self, ctx: RunContext[Any], *, requests: DeferredToolRequests
     ) -> DeferredToolResults | None:
-        """Ask about the calls that the framework puts off: for an approval, or for somebody else to carry out."""
+        """Decide on the calls that the framework defers: for an approval, or for the host author to run."""
         return await self.calls.approve(requests)
 
 

@@ -65,4 +65,4 @@ def _check(messages: Any) -> None:
 
 def _measure(messages: Sequence[ModelMessage]) -> int:
     """Return the characters that messages hold: near enough to say what share of them is left."""
-    return sum(len(said.content) for message in messages for said in convert(message))
+    return sum(len(each.content) for message in messages for each in convert(message))

@@ -1,6 +1,6 @@
-"""What is alive of a host beside its sessions: who keeps it running, and the agents that work in each session.
+"""What adapters keep for a running host and its sessions: the agents at work, permissions, undelivered messages.
 
-One for each host, whoever drives it, so that adapters with options of their own share conversations.
+One for each host, so that adapters with different options share its conversations.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from weakref import WeakKeyDictionary, ref
 
 from attrs import define, field
 
-from .compaction_wishes import COMPACT, CompactionWish, CompactionWishes
+from .compaction_requests import COMPACT, CompactionRequest, PendingCompactions
+from .host_lifetime import HostLifetime
 from .mirror import Mirror
 from .permission import PermissionFlow
-from .upkeep import Upkeep
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import ActionRequest, Message  # noqa: TC004 - nobody reads these at run time
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ally_plugins.host.sessions.session import Session  # noqa: TC004
     from ally_plugins.host.sessions.toolcalls import OpenCall  # noqa: TC004
 
-__all__ = ["IDLE_SESSIONS", "Live", "LiveSession"]
+__all__ = ["IDLE_SESSIONS", "LiveHost", "LiveSession"]
 
 IDLE_SESSIONS: Final = 256
 """Sessions without an agent at work that stay open; the longest idle are closed, and found again by their id."""
@@ -37,15 +37,15 @@ class LiveSession:
     mirror: Mirror = field(init=False)
     at_work: dict[str, Callable[[str], None] | None] = field(init=False, factory=dict)
     """The agents at work by their run's id, each with what interrupts it; a sub-agent ends with its main agent."""
-    compactions: CompactionWishes = field(init=False, factory=CompactionWishes)
+    compactions: PendingCompactions = field(init=False, factory=PendingCompactions)
     todos: dict[str | None, tuple[dict[str, str], ...]] = field(init=False, factory=dict)
-    """What was last told of each agent's todos; None is the agent that the person talks to."""
+    """The todos last emitted for each agent; None is the agent that the person talks to."""
     deferred: dict[str, OpenCall] = field(init=False, factory=dict)
-    """Calls whose question waits for another run, by what `key_of` says."""
+    """Calls that wait for another run, by their id, or their tool's name without one."""
     undelivered: dict[str, Message] = field(init=False, factory=dict)
     """Plugins' messages that have entered the conversation and not yet the framework's history."""
     doubtful: dict[str, Message] = field(init=False, factory=dict)
-    """Those that entered in a run that failed: whoever goes on may have its history, or the one before."""
+    """Those that entered in a run that failed: the next run may go on with its history, or with the one before."""
 
     def __attrs_post_init__(self) -> None:
         self.mirror = Mirror(self.session.id, self.session.conversation)
@@ -61,7 +61,7 @@ class LiveSession:
         return bool(self.at_work)
 
     def interrupt(self, cause: str) -> bool:
-        """Stop the agents at work, for a reason that their AGENT_END carries; say whether there was any."""
+        """Stop the agents at work, for a reason that their AGENT_END carries; return whether there was any."""
         main = [interrupt for interrupt in self.at_work.values() if interrupt is not None]
         for interrupt in main:
             interrupt(cause)
@@ -69,50 +69,50 @@ class LiveSession:
 
 
 @define(eq=False)
-class Live:
-    """What is alive of one host. It lives as long as the host object."""
+class LiveHost:
+    """The sessions of one host in which adapters run agents. Lives as long as the host object."""
 
-    upkeep: Upkeep
+    lifetime: HostLifetime
     sessions: dict[str, LiveSession] = field(init=False, factory=dict)
 
     @classmethod
-    def of(cls, host: Host) -> Live:
-        """Return what is alive of a host, the same for everybody."""
-        known = _LIVE.get(host)
-        if known is None:
-            known = _LIVE[host] = cls(Upkeep(ref(host)))
-            host.offer_action("interrupt", known._interrupt)
-        return known
+    def of(cls, host: Host) -> LiveHost:
+        """Return the one for a host; the first call offers the action `interrupt`."""
+        found = _LIVE.get(host)
+        if found is None:
+            found = _LIVE[host] = cls(HostLifetime(ref(host)))
+            host.offer_action("interrupt", found._interrupt)
+        return found
 
     @property
     def host(self) -> Host:
-        """The host. Raises HostError when nobody holds it any more."""
-        return self.upkeep.host
+        """The host. Raises HostError when it was garbage collected."""
+        return self.lifetime.host
 
     def session(self, session_id: str) -> LiveSession:
         """Return a live session, opened or found again. Raises HostError when the host does not run."""
-        known = self.sessions.pop(session_id, None)
-        if known is None or known.session.is_closed:
-            known = LiveSession(self.host.session(session_id))
-        self.sessions[session_id] = known  # the last used comes last
-        return known
+        live = self.sessions.pop(session_id, None)
+        if live is None or live.session.is_closed:
+            live = LiveSession(self.host.session(session_id))
+        self.sessions[session_id] = live  # the last used comes last
+        return live
 
-    async def let_go(self) -> None:
-        """Close the sessions that have been idle for long, when there are many."""
+    async def close_idle(self) -> None:
+        """Close the longest idle sessions beyond IDLE_SESSIONS. Cancelling leaves some of them open."""
         idle = [live for live in self.sessions.values() if not live.is_busy and not live.session.triggered.is_set()]
         for live in idle[: max(len(idle) - IDLE_SESSIONS, 0)]:
             del self.sessions[live.id]
             await live.session.close()
 
     def offer_compaction(self) -> None:
-        """Let plugins and the person ask for a compaction: somebody can do it."""
+        """Offer the action `compact` to plugins and the person; call it when the adapter can shorten conversations."""
         if COMPACT not in self.host.services.host_actions:
             self.host.offer_action(COMPACT, self._compact)
 
     def _compact(self, session: Session, request: ActionRequest) -> Any:
-        """Take up the wish at the next safe point, where the framework's history can be changed."""
+        """Keep the request until the next safe point, where the framework's history can be changed."""
         reason = str(request.arguments.get("reason") or f"{request.requested_by} asked for it")
-        self.session(session.id).compactions.wish = CompactionWish(request.requested_by, reason)
+        self.session(session.id).compactions.pending = CompactionRequest(request.requested_by, reason)
         return {"scheduled": True}
 
     def _interrupt(self, session: Session, request: ActionRequest) -> Any:
@@ -122,4 +122,4 @@ class Live:
         return {"interrupted": live.interrupt(cause) if live is not None else False}
 
 
-_LIVE: Final[WeakKeyDictionary[Host, Live]] = WeakKeyDictionary()
+_LIVE: Final[WeakKeyDictionary[Host, LiveHost]] = WeakKeyDictionary()

@@ -1,6 +1,6 @@
 """The tool calls of one run: what each would change, whether it may run, and the running of it.
 
-The order is that of `host.sessions.toolcalls`, in pieces, since a framework checks the arguments and asks the person in
+The order is that of `host.sessions.toolcalls`, in pieces, since a framework checks the arguments and gets approval in
 between, or in another run.
 """
 
@@ -15,18 +15,18 @@ from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 from ally_plugins.contract.values.errors import GateRefused, HostError
 from ally_plugins.host.sessions.toolcalls import OpenCall, Postponed, Previewed, not_run, refuse_unshown
 
-from .permission import Outcome
-from .run import Run
+from .permission import PermissionOutcome
+from .run import AgentRun
 
 if TYPE_CHECKING:
     from ally_plugins.host.sessions.toolcalls import Runner
 
-__all__ = ["CALL", "ToolWork"]
+__all__ = ["CALL", "ToolCallRun"]
 
 CALL: Final[ContextVar[str | None]] = ContextVar("ally_tool_call", default=None)
-"""The tool call that runs, for what an agent that is started in it is part of."""
+"""The tool call that runs in this context: the parent of an agent that is started in it."""
 
-_ALLOWED: Final = Outcome(is_allowed=True)
+_ALLOWED: Final = PermissionOutcome(is_allowed=True)
 _HOST_STOPPED: Final = "the host of the plugins has stopped, nobody can decide"
 
 
@@ -35,7 +35,7 @@ def _key(call: ToolCall) -> str:
 
 
 @define(eq=False)
-class ToolWork(Run):
+class ToolCallRun(AgentRun):
     """One run of an agent, with the tool calls in it; those that may run and have not ended are in `open_calls`."""
 
     tool_count: int = field(init=False, default=0)
@@ -44,21 +44,27 @@ class ToolWork(Run):
     async def transform_input(self, call: ToolCall) -> ToolCall:
         """Return a call with the arguments that plugins made of it, before they are checked.
 
-        Raises GateRefused when one blocks: the call has been told as denied then, and must not run.
+        Raises GateRefused when one blocks: its start and denied end have been emitted, and it must not run. Cancelling
+        emits nothing.
         """
         try:
             return await self.live.session.transform_tool_input(call)
-        except GateRefused as refusal:  # nobody was to see the arguments before it had
+        except GateRefused as refusal:  # the transform may redact: no event may carry the arguments before it
             refuse_unshown(OpenCall(self.emit, call, self.parent_id), str(refusal))
             raise
 
-    async def refuse(self, tool_name: str, why: str, call_id: str | None = None) -> str:
-        """Deny a call of which no `ToolCall` can be made, for the reason `why`; return what the model is told."""
+    async def refuse(self, tool_name: str, reason: str, call_id: str | None = None) -> str:
+        """Deny a call that cannot be shown to plugins as a `ToolCall`; return the text for the model.
+
+        Cancelling before the deny is recorded emits nothing.
+        """
         session = self.live.session
         if session.is_closed:
             return not_run(_HOST_STOPPED).error or ""
         agent_id = self.about.get("agent_id")
-        result = await session.refuse_call(tool_name, why, call_id=call_id, agent_id=agent_id, parent_id=self.parent_id)
+        result = await session.refuse_call(
+            tool_name, reason, call_id=call_id, agent_id=agent_id, parent_id=self.parent_id
+        )
         return result.error or ""
 
     async def authorize(
@@ -68,7 +74,7 @@ class ToolWork(Run):
         sensitivity: str | None = None,
         is_approved: bool = False,
         is_resumed: bool = False,
-    ) -> Outcome:
+    ) -> PermissionOutcome:
         """Decide whether a call with its final arguments may run: TOOL_CALL_START, DIFF_PREVIEW, gates, the person.
 
         A refused call is ended, as denied; one that is deferred stays open, for the run that goes on. `is_approved`
@@ -77,10 +83,10 @@ class ToolWork(Run):
         HostError for a call whose id is open already.
         """
         if self.live.session.is_closed:
-            return Outcome(is_allowed=False, reason=_HOST_STOPPED)
+            return PermissionOutcome(is_allowed=False, reason=_HOST_STOPPED)
         if _key(call) in self.open_calls:
             raise HostError(f"the call {_key(call)!r} may run already; give each call of a run an id of its own")
-        opened = self._opened(call, is_started=is_resumed)
+        opened = self._open(call, is_started=is_resumed)
         opened.start()
         try:
             outcome = await self._decide(opened, sensitivity, is_approved=is_approved)
@@ -95,19 +101,19 @@ class ToolWork(Run):
             opened.deny(outcome.reason, outcome.decision_id)
         return outcome
 
-    def _opened(self, call: ToolCall, *, is_started: bool) -> OpenCall:
-        """Return a call as it is open: a run before this one, in this host or another, may have emitted its start."""
-        known = self.live.deferred.pop(_key(call), None)
-        return OpenCall(self.emit, call, self.parent_id, is_started=is_started or known is not None)
+    def _open(self, call: ToolCall, *, is_started: bool) -> OpenCall:
+        """Return a call as open; an earlier run, in this host or another, may have emitted its start."""
+        deferred = self.live.deferred.pop(_key(call), None)
+        return OpenCall(self.emit, call, self.parent_id, is_started=is_started or deferred is not None)
 
-    async def _decide(self, opened: OpenCall, sensitivity: str | None, *, is_approved: bool) -> Outcome:
+    async def _decide(self, opened: OpenCall, sensitivity: str | None, *, is_approved: bool) -> PermissionOutcome:
         session, call = self.live.session, opened.call
-        seen = await opened.preview(self.kit.preview) if self.kit.preview is not None else Previewed()
+        previewed = await opened.preview(self.kit.preview) if self.kit.preview is not None else Previewed()
         ruling = await session.gate_tool_call(call)
         if is_approved:
             self.live.permission.respond(self.emit, call, is_allowed=not ruling.is_denied, parent_id=self.parent_id)
         if ruling.is_denied:
-            return Outcome(is_allowed=False, reason=ruling.reason, decision_id=ruling.decision_id)
+            return PermissionOutcome(is_allowed=False, reason=ruling.reason, decision_id=ruling.decision_id)
         if is_approved or (sensitivity is None and not ruling.needs_person):
             return _ALLOWED
         return await self.live.permission.decide(
@@ -116,34 +122,37 @@ class ToolWork(Run):
             ruling,
             sensitivity=sensitivity,
             approve=self.approve,
-            preview=seen,
+            preview=previewed,
             may_defer=self.can_defer,
             parent_id=self.parent_id,
         )
 
     def refused_elsewhere(self, call: ToolCall, reason: str) -> None:
-        """Tell of a no that came from elsewhere, to a question that an earlier run had deferred to this one."""
+        """Emit the denial, and the call's end, of a question that an earlier run deferred and the host answered."""
         self.live.permission.respond(self.emit, call, is_allowed=False, parent_id=self.parent_id)
-        self._opened(call, is_started=True).deny(reason)
+        self._open(call, is_started=True).deny(reason)
 
     def postpone(self, call: ToolCall) -> None:
-        """Leave a call open that `authorize` has allowed, and that is carried out elsewhere, after this run."""
-        self.live.deferred[_key(call)] = self._take_open(call)
+        """Leave a call open that `authorize` has allowed, for a tool that the host author runs after this run."""
+        self.live.deferred[_key(call)] = self._pop_open(call)
 
     async def answered_elsewhere(self, call: ToolCall, result: ToolResult) -> ToolResult:
-        """Tell of what came of a call that an earlier run had postponed; return what plugins made of the result."""
-        known = self.live.deferred.get(_key(call))
-        opened = self._opened(call if known is None else known.call, is_started=True)
+        """End a call that an earlier run postponed, with its result; return the result as transforms left it.
+
+        Cancelling ends the call as interrupted.
+        """
+        deferred = self.live.deferred.get(_key(call))
+        opened = self._open(call if deferred is None else deferred.call, is_started=True)
         return await opened.finish(result, self._transform_output)
 
     async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:
         """Run a tool that `authorize` has allowed: the tool, output transforms, TOOL_CALL_END.
 
-        Raises HostError, and runs nothing, for a call that nobody has allowed. Where `run` raises Postponed, since its
-        tool waits for another run, so does this, and the call stays open.
+        Raises HostError, and runs nothing, for a call that nobody has allowed. Raises Postponed where `run`
+        does, since its tool waits for another run: the call stays open. Cancelling ends it as interrupted.
         """
         self.tool_count += 1
-        opened = self._take_open(call)
+        opened = self._pop_open(call)
         token = CALL.set(call.call_id)
         try:
             return await opened.carry_out(run, self._transform_output)
@@ -153,8 +162,8 @@ class ToolWork(Run):
         finally:
             CALL.reset(token)
 
-    def _take_open(self, call: ToolCall) -> OpenCall:
-        """Take a call that may run, and is the one that was decided about, out of those that are open."""
+    def _pop_open(self, call: ToolCall) -> OpenCall:
+        """Remove a call from those that are open, if it may run and has the arguments that were decided on."""
         opened = self.open_calls.get(_key(call))
         if opened is None or opened.call != call:
             raise HostError(

@@ -68,10 +68,10 @@ def _checked(ctx: RunContext[Any], tool: ToolsetTool[Any], shown: RawToolArgs) -
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    return [name for name in {**one, **other} if _said(one, name) != _said(other, name)]
+    return [name for name in {**one, **other} if _encoded_argument(one, name) != _encoded_argument(other, name)]
 
 
-def _said(args: dict[str, Any], name: str) -> bytes | None:
+def _encoded_argument(args: dict[str, Any], name: str) -> bytes | None:
     """Return all that is in an argument, None where it is missing; JSON tells 1 from true."""
     if name not in args:
         return None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic_ai.tools import DeferredToolRequests
 
-from .others import takes_part
+from .other_capabilities import takes_part
 
 if TYPE_CHECKING:
     from pydantic_ai.capabilities import AbstractCapability

@@ -1,4 +1,4 @@
-"""How runs live and end: interruptions, the host around them, and the tools that plugins bring meanwhile."""
+"""The lifecycle of runs: interruptions, starting and stopping the host, tools that plugins add meanwhile."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _SOON: Final = 5.0
 """Seconds that a run has to end once it is stopped."""
 
 
-class _Held:
-    """A tool that does not return until it is stopped; `began` says that all calls of it run."""
+class _BlockedTool:
+    """A tool that does not return until it is cancelled; `began` is set once `count` calls of it run."""
 
     def __init__(self, count: int) -> None:
         self.began = asyncio.Event()
@@ -50,10 +50,10 @@ class _Held:
 @CHECKS.add("can be interrupted", "interruption", reason="the person pressed a key")
 async def _a_stopped_run_leaves_a_valid_history(stage: Stage, *, reason: str | None = None) -> None:
     """Check that a run which is cancelled or interrupted stops its tools, is told as such, and one can go on."""
-    held, made = _Held(2), calls(("c1", "work", "a"), ("c2", "work", "b"))
-    async with stage.play(made, "back", tools=[tool("work", held.run)]) as play:
+    blocked, made = _BlockedTool(2), calls(("c1", "work", "a"), ("c2", "work", "b"))
+    async with stage.play(made, "back", tools=[tool("work", blocked.run)]) as play:
         running = asyncio.ensure_future(play.run("go"))
-        await _began(held, running)
+        await _wait_until_began(blocked, running)
         if reason is None:
             running.cancel()
         else:
@@ -65,22 +65,22 @@ async def _a_stopped_run_leaves_a_valid_history(stage: Stage, *, reason: str | N
         await play.session().drained()
         cause = play.expect_interruption()
         expect(reason in {None, cause}, f"AGENT_END has the cause {cause!r}; expected {reason!r}")
-        expect(sorted(held.stopped) == ["a", "b"], f"of two tools that ran, {held.stopped} were stopped")
+        expect(sorted(blocked.stopped) == ["a", "b"], f"of two tools that ran, {blocked.stopped} were stopped")
         play.expect_calls("c1", "c2")
         is_success = any(each.success for each in play.events_of(ToolCallEnd))
         expect(not is_success, "a call that was stopped was told as a success")
-        said = await play.run("go on")
-        expect(said == "back", f"after the stopped turn the run returned {said!r}")
-        expect("go" in play.asked[-1].text, "the conversation before was lost")
+        answer = await play.run("go on")
+        expect(answer == "back", f"after the stopped turn the run returned {answer!r}")
+        expect("go" in play.requests[-1].text, "the conversation before was lost")
         play.expect_valid()
 
 
-async def _began(held: _Held, running: asyncio.Future[str]) -> None:
-    waiting = asyncio.ensure_future(held.began.wait())
+async def _wait_until_began(blocked: _BlockedTool, running: asyncio.Future[str]) -> None:
+    waiting = asyncio.ensure_future(blocked.began.wait())
     either: list[asyncio.Future[Any]] = [waiting, running]
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
-    expect(held.began.is_set(), "two calls of one answer did not run at once, or the run ended before they did")
+    expect(blocked.began.is_set(), "two calls of one answer did not run at once, or the run ended before they did")
 
 
 @CHECKS.add("leaves a running host alone")
@@ -95,13 +95,13 @@ async def _a_host_that_runs_is_left_alone(stage: Stage) -> None:
 @CHECKS.add("starts and stops a host")
 async def _a_host_that_does_not_run_is_started(stage: Stage) -> None:
     """Check that a host which does not run is started for a run, and stopped after it, each time."""
-    lives: list[str] = []
+    states: list[str] = []
 
     async def start(self: Any) -> None:  # noqa: ARG001
-        lives.append("start")
+        states.append("start")
 
     async def stop(self: Any) -> None:  # noqa: ARG001
-        lives.append("stop")
+        states.append("stop")
 
     async def decide(self: Any, call: ToolCall) -> Deny:  # noqa: ARG001
         return Deny("not today")
@@ -111,7 +111,7 @@ async def _a_host_that_does_not_run_is_started(stage: Stage) -> None:
     agent = stage.driver.make(AgentSetup(host=host, script=script, tools=(tool(),)))
     for count in (1, 2):
         await stage.driver.run(agent, "go", session_id=SESSION)
-        expect(lives == ["start", "stop"] * count, f"after {count} runs the plugin's life was {lives}")
+        expect(states == ["start", "stop"] * count, f"after {count} runs the plugin's life was {states}")
         expect(host.loop is None, "the host still runs after the run that started it")
     expect("not today" in (script.asked[1].result_of("c1") or ""), "the plugins of such a host were not asked")
 
@@ -134,7 +134,7 @@ class _Counter:
         return word.upper()
 
 
-def _called(call_id: str, name: str, **arguments: Any) -> Answer:
+def _call(call_id: str, name: str, **arguments: Any) -> Answer:
     return Answer(calls=(ToolCall(name, arguments, call_id),))
 
 
@@ -142,10 +142,10 @@ def _called(call_id: str, name: str, **arguments: Any) -> Answer:
 async def _plugins_tools_are_the_agents(stage: Stage) -> None:
     """Check that plugins' tools are offered with their schemas, run, and answer the model when they fail."""
     made: list[dict[str, Any]] = [{"word": "hello"}, {"word": "none"}, {"words": 3}]
-    steps = [_called(f"c{number}", "count", **arguments) for number, arguments in enumerate(made, 1)]
+    steps = [_call(f"c{number}", "count", **arguments) for number, arguments in enumerate(made, 1)]
     async with stage.play(*steps, "done", plugins={"counter": _Counter}, tools=[tool()]) as play:
         await play.run()
-        offered = play.asked[0].tools
+        offered = play.requests[0].tools
         expect("work" in offered, "the agent's own tool was lost")
         expect("count" in offered, f"the model was offered {sorted(offered)}; the plugin's 'count' is not there")
         properties = offered["count"].get("properties", {})
@@ -166,7 +166,7 @@ async def _plugins_tools_are_gated(stage: Stage) -> None:
         return Deny(f"no {call.tool_name}")
 
     plugins = {"counter": _Counter, "guard": plugin(gate_tool_call=decide)}
-    async with stage.play(_called("c1", "count", word="hello"), "done", plugins=plugins) as play:
+    async with stage.play(_call("c1", "count", word="hello"), "done", plugins=plugins) as play:
         await play.run()
         play.expect_result("c1", "no count")
 
@@ -183,13 +183,13 @@ async def _plugins_tools_come_and_go(stage: Stage) -> None:
             await counter.ally.unregister("shout")
         return "worked"
 
-    def names(asked: Asked) -> list[str]:
-        return sorted(asked.tools.keys() & {"count", "shout", "work"})  # an agent may have tools of its own
+    def names(request: Asked) -> list[str]:
+        return sorted(request.tools.keys() & {"count", "shout", "work"})  # an agent may have tools of its own
 
-    steps = (calls(("c1", "work", "add")), _called("c2", "shout", word="hello"), calls(("c3", "work", "take back")))
+    steps = (calls(("c1", "work", "add")), _call("c2", "shout", word="hello"), calls(("c3", "work", "take back")))
     async with stage.play(*steps, "done", plugins={"counter": _Counter}, work=work) as play:
         await play.run()
-        first, second, _, fourth = (names(asked) for asked in play.asked)
+        first, second, _, fourth = (names(request) for request in play.requests)
         expect(first == ["count", "work"], f"at first the model was offered {first}")
         expect(second == ["count", "shout", "work"], f"after a plugin registered a tool, it was offered {second}")
         play.expect_result("c2", "HELLO", is_all=True)
