@@ -157,7 +157,8 @@ class PluginHarness(HarnessResults):
     async def start(self) -> None:
         """Start the host and open a session; entering the harness does it.
 
-        Raises PluginLoadError when the plugin does not start, unless `must_start=False`. Cancelling is as for `Host.start`.
+        Raises PluginLoadError when the plugin does not start, unless `must_start=False`. When
+        cancelled, nothing is left running.
         """
         self.host.stream.subscribe("*", self.events.append)
         await self.host.start()
@@ -233,7 +234,7 @@ class PluginHarness(HarnessResults):
         return message
 
     async def gate(self, call: ToolCall | str, arguments: Mapping[str, Any] | None = None) -> Ruling:
-        """Run the gates of a tool call, or of a tool's name and arguments. Cancelling is as for `Session.gate_tool_call`."""
+        """Run the gates of a tool call, or of a tool's name and arguments; cancelling cancels the gates."""
         return await self.session.gate_tool_call(as_call(call, arguments))
 
     async def gate_permission(self, request: PermissionRequest) -> Ruling:
@@ -278,7 +279,10 @@ class PluginHarness(HarnessResults):
         return final
 
     async def safe_point(self, kind: SafePoint = "step") -> tuple[Message, ...]:
-        """Let due messages enter the conversation, and return those that did; what has entered when this is cancelled, the next returns."""
+        """Let due messages enter the conversation, and return those that did.
+
+        What has entered when this is cancelled is returned by the next call.
+        """
         delivered = await self.session.safe_point(kind)
         await self.settle()
         return delivered

@@ -56,7 +56,10 @@ class InFlight:
 
 
 class TrackedTask:
-    """Counts one task as busy while it is entered. A class: each step enters two, and a generator costs three times it."""
+    """Counts one task as busy while entered.
+
+    A class, since each step enters two, and a generator-based context manager costs three times as much.
+    """
 
     __slots__ = ("_in_flight", "_task")
 

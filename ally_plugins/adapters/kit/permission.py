@@ -102,7 +102,7 @@ class PermissionFlow:
         may_defer: bool = False,
         parent_id: str | None = None,
     ) -> PermissionOutcome:
-        """Get permission for a call for which a gate or its sensitivity requires it; emit PERMISSION_REQUEST and answer.
+        """Get permission for a call where a gate or its sensitivity requires it; emit the request and the answer.
 
         Plugins' permission gates come first: a deny ends it, a granted waiver answers the host's own question. Then
         `approve` asks the person. Without it a call that `may_defer` waits for the run that continues the conversation,
