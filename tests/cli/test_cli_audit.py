@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.cli.shell.reading import summary
+from ally_plugins.cli.shell.journal_rows import summary
 from ally_plugins.cli.shell.times import parse_since
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.journal.export import export

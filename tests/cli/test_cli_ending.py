@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ally_plugins.cli.shell.ending import ENDS, run, signals_handled
+from ally_plugins.cli.shell.signals import ENDS, run, signals_handled
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without telling it")
 

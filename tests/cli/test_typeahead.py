@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.cli.shell.asking import offered, understood
+from ally_plugins.cli.shell.questions import answer_choices, parse_answer
 from ally_plugins.cli.shell.typeahead import discard, pauses
 from ally_plugins.contract.values.errors import ConsentError
 
@@ -112,9 +112,9 @@ def test_at_a_terminal_that_is_gone_no_question_is_put(line: Line) -> None:
 def test_a_text_is_an_answer_only_when_it_is_a_word_that_is_offered_or_its_letter(text: str) -> None:
     said = text.strip().lower()
     wanted = {"n": "no", "no": "no", "y": "yes", "yes": "yes", "a": "always", "always": "always"}
-    assert understood(text, ANSWERS) == wanted.get(said)
-    assert understood(text, ("no", "yes")) in {None, wanted.get(said)}
+    assert parse_answer(text, ANSWERS) == wanted.get(said)
+    assert parse_answer(text, ("no", "yes")) in {None, wanted.get(said)}
 
 
 def test_the_letters_that_count_are_those_that_are_shown() -> None:
-    assert offered(ANSWERS) == "[n]o / [y]es / [a]lways"
+    assert answer_choices(ANSWERS) == "[n]o / [y]es / [a]lways"

@@ -13,7 +13,7 @@ import pytest
 from ally_plugins import Host, ToolCall, ToolCallEnd
 from ally_plugins.catalog.home.config import edit_config
 from ally_plugins.catalog.home.failed_starts import failed_starts
-from ally_plugins.cli.shell.reading import reading_of
+from ally_plugins.cli.shell.journal_rows import reading_of
 from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused
 from ally_plugins.host.control.client import HostAnswer, call, hosts_of
 from tests.kit.waiting import go, until

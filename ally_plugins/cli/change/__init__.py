@@ -1,4 +1,4 @@
 """The commands that change something: consent, grants, settings, placement, packages, tasks, old records.
 
-Showing how things stand is left to `cli.look`.
+Showing the current state is left to `cli.look`.
 """

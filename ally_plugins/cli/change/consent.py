@@ -1,4 +1,4 @@
-"""`review` and `enable`: what a plugin asks for, shown whole, and the operator's answer."""
+"""`review` and `enable`: the requests of a plugin, shown uncut, and the operator's consent."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ally_plugins.cli.shell.asking import require_consent
-from ally_plugins.cli.shell.live import Effect, tell_hosts
+from ally_plugins.cli.shell.questions import require_consent
 from ally_plugins.cli.shell.recorder import recorder
 from ally_plugins.cli.shell.requests import plan_data, plan_lines
+from ally_plugins.cli.shell.running_hosts import Effect, notify_hosts
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, paint, print_json
 from ally_plugins.contract.values.errors import ConsentError
@@ -44,7 +44,7 @@ def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  
     registry = state.registry
     plan = registry.plan(registry.qualified_name(name), only or None)
     if _is_settled(plan) and not only:
-        _tell(state, plan, plan.record, None)
+        _report(state, plan, plan.record, None)
         return
     if not state.as_json:
         _show(plan)
@@ -60,8 +60,8 @@ def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  
     )
     with recorder(registry) as writing:
         writing.change(lambda it: it.enable(plan, "--yes" if yes else "person"))
-    effect = tell_hosts(state.home, "apply", plan.record.name)
-    _tell(state, plan, registry.get(plan.record.name), effect)
+    effect = notify_hosts(state.home, "apply", plan.record.name)
+    _report(state, plan, registry.get(plan.record.name), effect)
     effect.exit()
 
 
@@ -82,8 +82,8 @@ def _show(plan: Plan, *, to_stderr: bool = False) -> None:
     echo(to_stderr=to_stderr)
 
 
-def _tell(state: State, plan: Plan, record: PluginRecord, effect: Effect | None) -> None:
-    """Say what was done; without `effect` there was nothing to do."""
+def _report(state: State, plan: Plan, record: PluginRecord, effect: Effect | None) -> None:
+    """Print what was done; without `effect` there was nothing to do."""
     if state.as_json:
         about = {**plan_data(plan), "state": record.state, "reason": record.reason, "changed": effect is not None}
         print_json({**about, "hosts": effect.data() if effect is not None else []})

@@ -1,6 +1,6 @@
-"""`grant`, `revoke`, `shadow`, `disable` and `release`: the operator's word on one plugin, one thing at a time.
+"""`grant`, `revoke`, `shadow`, `disable` and `release`: the operator's decisions on one plugin, one at a time.
 
-Each is written down first, and then told to the hosts that run.
+Each is recorded first; then the running hosts are notified.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ally_plugins.cli.shell.live import look, tell_hosts
 from ally_plugins.cli.shell.recorder import recorder
+from ally_plugins.cli.shell.running_hosts import hosts_status, notify_hosts
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, print_json
 from ally_plugins.contract.values.errors import ConsentError
@@ -98,13 +98,13 @@ def release(state: State, name: str) -> None:
     Example:
       ally-plugins release loop-warner
     """
-    is_live = any(each.state == "quarantined" for each in look(state.home).plugin(name))
+    is_live = any(each.state == "quarantined" for each in hosts_status(state.home).plugin(name))
     done = [f"{name} is out of quarantine"]
     _apply(state, name, [lambda it: _release(it, name, is_live=is_live)], done, "release")
 
 
 def _release(registry: Registry, name: str, *, is_live: bool) -> OperatorChange:
-    """End the quarantine that is written down; one of a plugin that an agent gives by code is in its host only."""
+    """End the quarantine on disk. That of a plugin which an agent gives by code is in its host only: no error then."""
     from ally_plugins.catalog.registry import OperatorChange
 
     try:
@@ -122,9 +122,9 @@ def _apply(
     lines: Sequence[str],
     method: str = "apply",
 ) -> None:
-    """Make changes one after the other and say what each did, then what became of them in the hosts that run.
+    """Make changes one after the other and print each, then notify the running hosts and print the effect.
 
-    The first that fails ends it; those before it stand, and take effect.
+    The first that fails ends it; those before it are kept, and take effect.
     """
     changes: list[OperatorChange] = []
     try:
@@ -135,9 +135,9 @@ def _apply(
                     echo(line)
     except BaseException:
         if changes:
-            tell_hosts(state.home, method, name)
+            notify_hosts(state.home, method, name)
         raise
-    effect = tell_hosts(state.home, method, name)
+    effect = notify_hosts(state.home, method, name)
     if state.as_json:
         done = [{"kind": change.kind, "plugin": change.plugin, **change.data} for change in changes]
         print_json({"changes": done, "hosts": effect.data()})

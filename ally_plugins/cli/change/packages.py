@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ally_plugins.cli.shell.asking import require_consent
-from ally_plugins.cli.shell.live import tell_hosts
+from ally_plugins.cli.shell.questions import require_consent
 from ally_plugins.cli.shell.recorder import recorder
+from ally_plugins.cli.shell.running_hosts import notify_hosts
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json
 from ally_plugins.contract.values.errors import ConfigError, OperatorError
@@ -63,7 +63,7 @@ def uninstall(state: State, names: tuple[str, ...], yes: bool) -> None:  # noqa:
     from ally_plugins.catalog.environments import installer as installing
 
     registry = state.registry
-    distributions, plugins = _whose(registry, names)
+    distributions, plugins = _distributions_of(registry, names)
     question = f"Uninstall {', '.join(distributions)}, with the plugins {', '.join(plugins) or '(none)'}?"
     require_consent(state, inert(question), is_agreed=yes, refused="nothing is uninstalled", way_out="add --yes")
     with recorder(registry) as writing:
@@ -72,7 +72,7 @@ def uninstall(state: State, names: tuple[str, ...], yes: bool) -> None:  # noqa:
         writing.note("uninstall", None, _record(done))
         _forget(writing, done.disappeared)
     for name in done.disappeared:  # a host that runs has its code loaded: it stops it
-        effect = tell_hosts(state.home, "apply", name)
+        effect = notify_hosts(state.home, "apply", name)
         for line in effect.lines() if effect.answers else ():
             echo(f"{name}: {line}", to_stderr=state.as_json)
     _finish(state, done)
@@ -83,12 +83,12 @@ def _forget(writing: Recorder, names: Sequence[str] | dict[str, str]) -> None:
         writing.change(lambda it, name=name: it.forget(name))  # type: ignore[misc]
 
 
-def _whose(registry: Registry, names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the distributions that are meant, and all the plugins that go with them."""
+def _distributions_of(registry: Registry, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the distributions of these plugins or distributions, and all the plugins that go with them."""
     records = [record for record in registry.load() if record.origin == "package"]
     by_name = {record.name: record.distribution for record in records}
-    known = {record.distribution for record in records}
-    if unknown := [name for name in names if name not in by_name and name not in known]:
+    installed = {record.distribution for record in records}
+    if unknown := [name for name in names if name not in by_name and name not in installed]:
         from ally_plugins.contract.wording import describe, suggest
 
         others = {each.name: each for each in registry.load() if each.origin not in {None, "package"}}
@@ -100,12 +100,12 @@ def _whose(registry: Registry, names: Sequence[str]) -> tuple[list[str], list[st
     return distributions, [name for name, owner in by_name.items() if owner in distributions]
 
 
-def _show_command(state: State, words: Sequence[str]) -> None:
-    echo(f"$ {inert(shlex.join(words))}", to_stderr=state.as_json)
+def _show_command(state: State, command_line: Sequence[str]) -> None:
+    echo(f"$ {inert(shlex.join(command_line))}", to_stderr=state.as_json)
 
 
 def _pass_on(state: State, line: str) -> None:
-    """Show a line of the installer's: build backends are strangers too."""
+    """Show a line of the installer's output, made inert: build backends are strangers too."""
     echo(f"  {inert(line.rstrip())}", to_stderr=state.as_json)
 
 

@@ -1,4 +1,4 @@
-"""`config`: a plugin's settings, typed; secrets are asked for, never shown and never taken from the command line."""
+"""`config`: a plugin's settings, typed; secrets are read from a prompt, never shown and never from the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ally_plugins.cli.shell.asking import read_secret
+from ally_plugins.cli.shell.questions import read_secret
 from ally_plugins.cli.shell.recorder import Recorder, recorder
 from ally_plugins.cli.shell.setting_rows import setting_rows, shown_settings
 from ally_plugins.cli.shell.state import command
@@ -50,11 +50,11 @@ def config(state: State, name: str, assignment: str | None, unset: str | None) -
     key, text = (unset or "", None) if unset is not None else _assigned(state, record, assignment or "")
     with recorder(registry) as writing:
         change = _set(writing, record, key, text)
-    _tell(state, change)
+    _report(state, change)
 
 
 def _assigned(state: State, record: PluginRecord, assignment: str) -> tuple[str, str]:
-    """Return key and value; a secret's is asked for. What stands after `=` is in no error text."""
+    """Return key and value; a secret's is read from a prompt. The text after `=` is in no error: it may be a secret."""
     key, equals, text = assignment.partition("=")
     setting = record.manifest.settings.get(key)
     command_line = f"ally-plugins config {record.name} {key}"
@@ -76,7 +76,7 @@ def _set(writing: Recorder, record: PluginRecord, key: str, text: str | None) ->
 
 
 def _undo_secret(registry: Registry, plugin: str, key: str) -> Callable[[], None]:
-    """Return what puts a secret back as it is now."""
+    """Return a function that restores a secret as it is now."""
     before = registry.secrets.get(plugin, key)
 
     def undo() -> None:
@@ -89,7 +89,7 @@ def _undo_secret(registry: Registry, plugin: str, key: str) -> Callable[[], None
     return undo
 
 
-def _tell(state: State, change: OperatorChange) -> None:
+def _report(state: State, change: OperatorChange) -> None:
     if state.as_json:
         print_json({"plugin": change.plugin, **change.data})
         return

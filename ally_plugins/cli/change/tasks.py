@@ -1,4 +1,4 @@
-"""`tasks`: what plugins do in the background of the running hosts, and an end to it."""
+"""`tasks`: the background tasks of plugins in the running hosts, and cancelling one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ally_plugins.cli.shell.exits import DONE, REFUSED
-from ally_plugins.cli.shell.live import PATIENCE
+from ally_plugins.cli.shell.running_hosts import ANSWER_TIMEOUT
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo, inert, preview, print_json, when
 from ally_plugins.contract.values.errors import NotFoundRefused
@@ -42,7 +42,7 @@ def tasks(state: State, task_id: str | None, with_ended: bool) -> None:  # noqa:
     if task_id is not None:
         _cancel(state, task_id)
         return
-    found = call_all(hosts_of(state.home), "tasks", None, PATIENCE)
+    found = call_all(hosts_of(state.home), "tasks", None, ANSWER_TIMEOUT)
     shown = [{"pid": each.host.pid, **task} for each in found for task in _tasks(each) if with_ended or _runs(task)]
     silent = [each.host.pid for each in found if each.result is None]
     if state.as_json:
@@ -55,8 +55,8 @@ def tasks(state: State, task_id: str | None, with_ended: bool) -> None:  # noqa:
 
 
 def _tasks(answer: HostAnswer) -> Sequence[Mapping[str, Any]]:
-    told: Sequence[Mapping[str, Any]] = (answer.result or {}).get("tasks", ())
-    return told
+    found: Sequence[Mapping[str, Any]] = (answer.result or {}).get("tasks", ())
+    return found
 
 
 def _runs(task: Mapping[str, Any]) -> bool:
@@ -71,14 +71,14 @@ def _row(task: Mapping[str, Any]) -> tuple[str, ...]:
     progress = task.get("progress")
     part = f" {progress:.0%}" if isinstance(progress, (int, float)) else ""
     state = f"{inert(task.get('state'))}{part if _runs(task) else ''}"
-    says = task.get("reason") or task.get("message") or "-"
+    text = task.get("reason") or task.get("message") or "-"
     return (inert(task.get("id")), inert(task.get("plugin")), inert(task.get("name")), state,
-            when(task.get("started")), preview(says))  # fmt: skip
+            when(task.get("started")), preview(text))  # fmt: skip
 
 
 def _cancel(state: State, task_id: str) -> None:
     hosts = hosts_of(state.home)
-    answers = call_all(hosts, "cancel_task", {"task": task_id}, PATIENCE)
+    answers = call_all(hosts, "cancel_task", {"task": task_id}, ANSWER_TIMEOUT)
     found = next((each for each in answers if each.result is not None), None)
     if found is None or found.result is None:
         raise NotFoundRefused(_why_not(task_id, answers))

@@ -9,7 +9,7 @@ import threading
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Final
 
-from ally_plugins.cli.shell.ending import signals_handled
+from ally_plugins.cli.shell.signals import signals_handled
 from ally_plugins.cli.shell.text import inert
 from ally_plugins.contract.values import events
 from ally_plugins.contract.values.compat import override

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ally_plugins.cli.shell.ending import run as run_loop
 from ally_plugins.cli.shell.exits import INTERRUPTED
+from ally_plugins.cli.shell.signals import run as run_loop
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, preview, print_json, when
 from ally_plugins.contract.values.errors import ConfigError, OperatorError
@@ -207,7 +207,7 @@ def sessions(state: State) -> None:
       ally-plugins sessions
       ally-plugins chat --resume s-5f0c9a1b2d-1
     """
-    from ally_plugins.cli.shell.reading import reading_of
+    from ally_plugins.cli.shell.journal_rows import reading_of
     from ally_plugins.journal.histories import saved_sessions
 
     with reading_of(state.home) as reading:

@@ -11,9 +11,9 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.catalog.registry import Registry
-from ally_plugins.cli.shell.live import tell_hosts
 from ally_plugins.cli.shell.recorder import recorder
 from ally_plugins.cli.shell.requests import plan_lines
+from ally_plugins.cli.shell.running_hosts import notify_hosts
 from ally_plugins.cli.shell.text import inert, paint
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ async def _change(
     def write() -> list[str]:
         with recorder(registry) as writing:
             writing.change(make)
-        return tell_hosts(registry.home, "apply", name).lines()
+        return notify_hosts(registry.home, "apply", name).lines()
 
     lines = await asyncio.to_thread(write)
     chat.screen.note(done)

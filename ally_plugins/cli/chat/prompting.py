@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ally_plugins.cli.shell.asking import DISCARDED, offered, understood, wrong_answer
+from ally_plugins.cli.shell.questions import DISCARDED, answer_choices, parse_answer, wrong_answer_text
 from ally_plugins.cli.shell.text import is_terminal
 from ally_plugins.cli.shell.typeahead import discard, pauses
 from ally_plugins.contract.values.errors import ConfigError
@@ -149,13 +149,13 @@ class TerminalInput:
             before += f"({DISCARDED})\n" if was_typed else ""
             try:
                 given = await _prompt(
-                    session, f"{before}{question} {offered(answers)} ", pre_run=partial(discard, keys.fileno())
+                    session, f"{before}{question} {answer_choices(answers)} ", pre_run=partial(discard, keys.fileno())
                 )
             except EOFError:
                 return answers[0]
-            if (answer := understood(given, answers)) is not None:
+            if (answer := parse_answer(given, answers)) is not None:
                 return answer
-            before = f"{wrong_answer(given, answers)}\n"
+            before = f"{wrong_answer_text(given, answers)}\n"
 
 
 async def _prompt(session: PromptSession[str], text: str, **options: Any) -> str:

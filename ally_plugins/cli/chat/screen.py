@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.text import Text
 
-from ally_plugins.cli.shell.ending import ENDS, signals_handled
+from ally_plugins.cli.shell.signals import ENDS, signals_handled
 from ally_plugins.cli.shell.text import inert
 
 from .lines import BAD, PLUGIN, QUIET, event_lines, thought_lines

@@ -9,8 +9,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from ally_plugins.cli.shell.ending import ENDS, signals_handled
 from ally_plugins.cli.shell.exits import DONE, FAILED, INTERRUPTED, REFUSED
+from ally_plugins.cli.shell.signals import ENDS, signals_handled
 from ally_plugins.contract.values import events
 
 from .talking import Turn

@@ -1,4 +1,4 @@
-"""The commands that only look: plugins, hosts, the journal, logs, and what `doctor` checks.
+"""The commands that only read: plugins, hosts, the journal, logs, and what `doctor` checks.
 
 Changing anything is left to `cli.change`.
 """

@@ -1,4 +1,4 @@
-"""`audit`: what was recorded, filtered or as it comes; and `audit verify`, whether the chain holds."""
+"""`audit`: the recorded entries, filtered or followed live; and `audit verify`: whether the chain holds."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ally_plugins.cli.shell.command_group import LazyGroup
 from ally_plugins.cli.shell.exits import REFUSED
-from ally_plugins.cli.shell.lazy import LazyGroup
-from ally_plugins.cli.shell.reading import reading_of, record_data, record_row
+from ally_plugins.cli.shell.journal_rows import reading_of, record_data, record_row
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command, options, with_state
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json
@@ -129,7 +129,7 @@ def verify(state: State) -> None:
 
 
 def verified(journal: Path, head: Path) -> AuditReport | None:
-    """Check a journal; None when there never was one. A journal that is gone while its head is there was removed."""
+    """Check a journal; None when there never was one. A journal missing while its head exists was removed."""
     from ally_plugins.journal.audit import AuditReport, Problem
     from ally_plugins.journal.audit import verify as check
 
@@ -142,7 +142,7 @@ def verified(journal: Path, head: Path) -> AuditReport | None:
 
 
 def report_data(report: AuditReport | None) -> dict[str, Any]:
-    """Return what the check found, as data."""
+    """Return the result of the check as JSON values."""
     if report is None:
         return {"ok": True, "records": 0, "pruned": 0, "lag": 0, "problem": None}
     problem = report.problem

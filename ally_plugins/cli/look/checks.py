@@ -1,4 +1,4 @@
-"""What `doctor` checks, one function a topic; each yields what it found and never raises."""
+"""The checks of `doctor`, one function a topic; each yields its results, and `run_checks` turns errors into results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.catalog.home.config import read_config
-from ally_plugins.cli.shell.findings import Finding, Level
+from ally_plugins.cli.shell.check_results import CheckResult, Level
 from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE
 from ally_plugins.contract.values.errors import AllyError, OrderError
 from ally_plugins.journal.owned_files import acting_as, check_folder
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.cli.shell.state import State
 
-__all__ = ["Finding", "run_checks"]
+__all__ = ["CheckResult", "run_checks"]
 
 _NEWEST: Final = (3, 15)
 """The newest Python that this version is made for."""
@@ -47,9 +47,9 @@ _LINUX_ONLY: Final = (
 )
 
 
-def run_checks(state: State) -> list[Finding]:
-    """Run every check; what fails in one of them is a finding and stops no other."""
-    checks: tuple[Callable[[State], Iterator[Finding]], ...] = (
+def run_checks(state: State) -> list[CheckResult]:
+    """Run every check; an error in one of them becomes a problem and stops no other. Blocks on files."""
+    checks: tuple[Callable[[State], Iterator[CheckResult]], ...] = (
         _check_python,
         _check_platform,
         _check_home,
@@ -57,58 +57,58 @@ def run_checks(state: State) -> list[Finding]:
         _check_journal,
         _check_keyring,
     )
-    findings: list[Finding] = []
+    findings: list[CheckResult] = []
     for check in checks:
         topic = check.__name__.removeprefix("_check_")
         try:
             findings += check(state)
         except (AllyError, OSError) as error:
-            findings.append(Finding("problem", topic, str(error)))
+            findings.append(CheckResult("problem", topic, str(error)))
     return findings
 
 
-def _check_python(_: State) -> Iterator[Finding]:
+def _check_python(_: State) -> Iterator[CheckResult]:
     import sqlite3
 
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] > _NEWEST:
-        yield Finding(
+        yield CheckResult(
             "warning",
             "python",
             f"{version} is newer than what this version was made for (3.11 to 3.15)",
             "upgrade ally-plugins, or use an older Python",
         )
     else:
-        yield Finding("ok", "python", f"{version} at {sys.executable}")
+        yield CheckResult("ok", "python", f"{version} at {sys.executable}")
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-        yield Finding(
+        yield CheckResult(
             "warning",
             "python",
             f"its SQLite is {sqlite3.sqlite_version}, the journal is tested from 3.34 on",
             "use a Python with a newer SQLite",
         )
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        yield Finding(
+        yield CheckResult(
             "warning", "python", "this is a free-threaded build, on which nothing was tested", "use the ordinary build"
         )
 
 
-def _check_platform(_: State) -> Iterator[Finding]:
-    yield Finding("note", "platform", f"a plugin with the placement inline {INLINE}")
-    yield Finding("note", "platform", f"a plugin with the placement process {IN_PROCESS}")
+def _check_platform(_: State) -> Iterator[CheckResult]:
+    yield CheckResult("note", "platform", f"a plugin with the placement inline {INLINE}")
+    yield CheckResult("note", "platform", f"a plugin with the placement process {IN_PROCESS}")
     weaker = [text for platform, text in _LINUX_ONLY if sys.platform == platform]
     if sys.platform == "linux":
-        yield Finding("ok", "platform", "Linux, where everything is tested")
+        yield CheckResult("ok", "platform", "Linux, where everything is tested")
     else:
-        yield Finding("note", "platform", f"{sys.platform}: tested on Linux only")
+        yield CheckResult("note", "platform", f"{sys.platform}: tested on Linux only")
     for text in (*weaker, *platform_weaknesses(sys.platform)):
-        yield Finding("note", "platform", text)
+        yield CheckResult("note", "platform", text)
 
 
-def _check_home(state: State) -> Iterator[Finding]:
+def _check_home(state: State) -> Iterator[CheckResult]:
     home = state.home
     if not home.path.exists():
-        yield Finding("ok", "home", f"{home.path} is not there yet; it is made when it is needed")
+        yield CheckResult("ok", "home", f"{home.path} is not there yet; it is made when it is needed")
         return
     linked = (home.config_file, home.journal_file)
     others = (home.audit_head_file, home.consent_file, home.quarantine_file, home.secrets_file)
@@ -116,89 +116,89 @@ def _check_home(state: State) -> Iterator[Finding]:
     problems += [finding for file in (*linked, *others) for finding in _file(file, follow=file in linked)]
     yield from problems
     if not os.access(home.path, os.W_OK | os.X_OK):
-        yield Finding(
+        yield CheckResult(
             "problem", "home", f"{home.path} cannot be written", "give it back to this user, or set ALLY_HOME"
         )
     elif not problems:
-        yield Finding("ok", "home", str(home.path))
+        yield CheckResult("ok", "home", str(home.path))
 
 
-def _folder(path: Path) -> Iterator[Finding]:
-    """Find what is wrong with the home, or a folder in it."""
+def _folder(path: Path) -> Iterator[CheckResult]:
+    """Check the home, or a folder in it."""
     with suppress(FileNotFoundError):
         yield from _state(path, path.stat(), 0o700, is_folder=True)
 
 
-def _file(path: Path, *, follow: bool) -> Iterator[Finding]:
-    """Find what is wrong with a file of the home; one that only this program writes is no link."""
+def _file(path: Path, *, follow: bool) -> Iterator[CheckResult]:
+    """Check a file of the home; a link is followed only for a file that the operator may edit."""
     with suppress(FileNotFoundError):
         yield from _state(path, path.stat() if follow else path.lstat(), 0o600, is_folder=False)
 
 
-def _state(path: Path, found: os.stat_result, wanted: int, *, is_folder: bool) -> Iterator[Finding]:
-    """Find what is not used, and what others may read or write, where the platform has modes."""
+def _state(path: Path, found: os.stat_result, expected_mode: int, *, is_folder: bool) -> Iterator[CheckResult]:
+    """Check owner and mode: what the host would refuse to use, and what others may read or write."""
     mode, fault = stat.S_IMODE(found.st_mode), fault_of(str(path), found, acting_as(), is_folder=is_folder)
     shared = shared_with(str(path), found, acting_as())
     if fault and not (shared and fault.endswith(shared)):  # its mode alone would be mended by one command
-        yield Finding("problem", "home", f"{path} is not used: {fault}")
+        yield CheckResult("problem", "home", f"{path} is not used: {fault}")
     elif fault or (os.name == "posix" and mode & _OTHERS and path.name != _EDITED):
         may = "change" if mode & _OTHERS_WRITE else "read"
         level: Level = "warning" if may == "read" and path.name != _SECRETS else "problem"
         then = " and it is not used" if fault else ""
         text = f"{path} has mode {mode:04o}, so others may {may} it{then}"
-        yield Finding(level, "home", text, f"chmod {wanted:o} {path}")
+        yield CheckResult(level, "home", text, f"chmod {expected_mode:o} {path}")
 
 
-def _check_plugins(state: State) -> Iterator[Finding]:
+def _check_plugins(state: State) -> Iterator[CheckResult]:
     try:
         check_folder(state.home.path)
     except OSError:
-        yield Finding("note", "plugins", f"no plugin runs until {state.home.path} is mended")
+        yield CheckResult("note", "plugins", f"no plugin runs until {state.home.path} is mended")
         return
     registry = state.registry
     records = registry.load()
     for problem in registry.problems:
-        yield Finding("problem", "discovery", problem)
+        yield CheckResult("problem", "discovery", problem)
     for source in read_config(state.home).sources:
         names = [record.label for record in records if record.found_by == source]
-        yield Finding("ok", f"source {source}", f"found {', '.join(names) or 'nothing'}")
+        yield CheckResult("ok", f"source {source}", f"found {', '.join(names) or 'nothing'}")
     findings = [finding for record in records for finding in _plugin(record)]
     findings += _order([record for record in records if record.is_enabled])
-    findings += _unheard(records)
+    findings += _orphan_subscriptions(records)
     findings += _conflicts([record for record in records if record.is_enabled])
     findings += [finding for record in records for finding in check_process(record)]
     yield from findings
     yield from check_environments(state.home, records)
     if not findings:
         enabled = sum(record.is_enabled for record in records)
-        yield Finding("ok", "plugins", f"{len(records)} installed, {enabled} of them enabled")
+        yield CheckResult("ok", "plugins", f"{len(records)} installed, {enabled} of them enabled")
 
 
-def _plugin(record: PluginRecord) -> Iterator[Finding]:
+def _plugin(record: PluginRecord) -> Iterator[CheckResult]:
     if record.state in {"broken", "not installed", "quarantined", "not configured"}:
         level: Level = "problem" if record.config.enabled else "warning"
-        yield Finding(level, f"plugin {record.name}", f"{record.state}: {record.reason}")
+        yield CheckResult(level, f"plugin {record.name}", f"{record.state}: {record.reason}")
         if record.config.enabled and any(text.startswith("gate:") for text in record.config.grants.texts()):
-            yield Finding(
+            yield CheckResult(
                 "warning",
                 f"plugin {record.name}",
                 "its granted gates deny until it runs",
                 f"mend it, or: ally-plugins disable {record.name}",
             )
     elif record.state == "left out":
-        yield Finding("note", f"plugin {record.name}", f"left out: {record.reason}")
+        yield CheckResult("note", f"plugin {record.name}", f"left out: {record.reason}")
     elif record.state == "waiting for consent":
         level = "warning" if record.config.enabled else "note"
-        yield Finding(level, f"plugin {record.name}", record.reason)
+        yield CheckResult(level, f"plugin {record.name}", record.reason)
     elif record.failure:
-        yield Finding("problem", f"plugin {record.name}", record.reason)
+        yield CheckResult("problem", f"plugin {record.name}", record.reason)
     for warning in record.warnings:
-        yield Finding("warning", f"plugin {record.name}", warning)
+        yield CheckResult("warning", f"plugin {record.name}", warning)
     if record.is_enabled and record.has_changed_code and not record.failure:
-        yield Finding("warning", f"plugin {record.name}", record.reason)
+        yield CheckResult("warning", f"plugin {record.name}", record.reason)
 
 
-def _order(records: Sequence[PluginRecord]) -> Iterator[Finding]:
+def _order(records: Sequence[PluginRecord]) -> Iterator[CheckResult]:
     from ally_plugins.policy.ordering import Orderable, find_missing, order
 
     plugins = [
@@ -207,26 +207,26 @@ def _order(records: Sequence[PluginRecord]) -> Iterator[Finding]:
     try:
         order(plugins)
     except OrderError as error:
-        yield Finding("problem", "order", str(error), f"ally-plugins disable {error.cycle[-1]}")
+        yield CheckResult("problem", "order", str(error), f"ally-plugins disable {error.cycle[-1]}")
     for line in find_missing(plugins):
-        yield Finding(
+        yield CheckResult(
             "note", "order", f"{line.replace('not installed', 'not enabled')}; without it, this has no effect"
         )
 
 
-def _unheard(records: Sequence[PluginRecord]) -> Iterator[Finding]:
-    """Find subscriptions to events of plugins that are not there to emit them."""
+def _orphan_subscriptions(records: Sequence[PluginRecord]) -> Iterator[CheckResult]:
+    """Find subscriptions to events of plugins that are not installed."""
     names = {record.name for record in records}
     for record in records:
         for topic in record.manifest.subscribe if record.is_enabled else ():
             source, colon, _ = topic.partition(":")
             if colon and source not in names:
-                yield Finding(
+                yield CheckResult(
                     "note", f"plugin {record.name}", f"it listens to {topic!r}, and no plugin {source!r} is installed"
                 )
 
 
-def _conflicts(records: Sequence[PluginRecord]) -> Iterator[Finding]:
+def _conflicts(records: Sequence[PluginRecord]) -> Iterator[CheckResult]:
     """Find what several enabled plugins may transform: the last in order wins."""
     by_grant: defaultdict[str, list[str]] = defaultdict(list)
     for record in records:
@@ -235,7 +235,7 @@ def _conflicts(records: Sequence[PluginRecord]) -> Iterator[Finding]:
                 by_grant[text].append(record.name)
     for text, names in sorted(by_grant.items()):
         if len(names) > 1:
-            yield Finding(
+            yield CheckResult(
                 "note",
                 "conflicts",
                 f"{' and '.join(names)} may all change the same: {text}; the last one wins",
@@ -243,7 +243,7 @@ def _conflicts(records: Sequence[PluginRecord]) -> Iterator[Finding]:
             )
 
 
-def _check_journal(state: State) -> Iterator[Finding]:
+def _check_journal(state: State) -> Iterator[CheckResult]:
     from ally_plugins.journal.journal import Journal
     from ally_plugins.journal.schema import check_files
 
@@ -251,32 +251,32 @@ def _check_journal(state: State) -> Iterator[Finding]:
 
     home = state.home
     try:
-        check_files(home.journal_file)  # before SQLite has it, which gives another user's to root
+        check_files(home.journal_file)  # before SQLite opens it, which as root would take over files of another user
     except AllyError as error:
-        yield Finding("problem", "journal", str(error), _UNRECORDED)
+        yield CheckResult("problem", "journal", str(error), _UNRECORDED)
         return
     report = verified(home.journal_file, home.audit_head_file)
     if report is None:
-        yield Finding("ok", "journal", "nothing is recorded yet")
+        yield CheckResult("ok", "journal", "nothing is recorded yet")
         return
     if report.problem is not None:
-        yield Finding(
+        yield CheckResult(
             "problem",
             "journal",
             report.problem.text,
             "copy journal.db and audit.head away as evidence, then restore them or move them away",
         )
         return
-    yield Finding("ok", "journal", f"{report.records} records, and their chain holds")
+    yield CheckResult("ok", "journal", f"{report.records} records, and their chain holds")
     try:
         Journal.open(home.journal_file, head=home.audit_head_file).close_blocking()
     except AllyError as error:
-        yield Finding("problem", "journal", str(error), _UNRECORDED)
+        yield CheckResult("problem", "journal", str(error), _UNRECORDED)
 
 
-def _check_keyring(state: State) -> Iterator[Finding]:
+def _check_keyring(state: State) -> Iterator[CheckResult]:
     place = state.registry.secrets.place
-    yield Finding(
+    yield CheckResult(
         "ok" if "keyring" in place else "note",
         "secrets",
         f"new ones are kept in {place}",

@@ -1,4 +1,4 @@
-"""`doctor`: runs the checks and shows what each found, with the remedy."""
+"""`doctor`: runs the checks and shows their results, each with the remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ally_plugins.cli.shell.text import echo, inert, paint, print_json
 if TYPE_CHECKING:
     from ally_plugins.cli.shell.state import State
 
-    from .checks import Finding
+    from .checks import CheckResult
 
 __all__ = ["doctor"]
 
@@ -47,7 +47,7 @@ def doctor(state: State) -> None:
         raise click.exceptions.Exit(REFUSED)
 
 
-def _show(finding: Finding) -> None:
+def _show(finding: CheckResult) -> None:
     word, colour = _MARKS[finding.level]
     echo(f"{paint(f'{word:<7}', fg=colour)}  {finding.topic}: {inert(finding.text)}")
     if finding.remedy:

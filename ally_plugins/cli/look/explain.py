@@ -1,4 +1,4 @@
-"""`explain`: everything that led to one message, decision, event, action or task, as a story in order."""
+"""`explain`: everything that led to one message, decision, event, action or task, in order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ally_plugins.cli.shell.reading import reading_of, record_data, record_row, summary
+from ally_plugins.cli.shell.journal_rows import reading_of, record_data, record_row, summary
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, preview, print_json, when
 from ally_plugins.contract.values.errors import NotFoundRefused
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["explain", "explain_lines"]
 
 _MANY_EVENTS: Final = 200_000
-"""Events of a session that are looked through for those of one tool call; some 0.2 s."""
+"""Events of a session that are searched for those of one tool call; some 0.2 s."""
 
 
 @command("explain")
@@ -54,7 +54,7 @@ def explain(state: State, id_: str) -> None:
 
 
 def explain_lines(reading: JournalReader, id_: str, session_id: str) -> list[str] | None:
-    """Return what led to one thing of a session as lines for people, None when the journal knows nothing of it."""
+    """Return what led to one thing of a session as lines for people, None when the journal does not have it."""
     from ally_plugins.journal import explanation
 
     found = explanation.explain(reading, id_, session_id=session_id)
@@ -169,10 +169,10 @@ def _event_row(event: StoredEvent) -> tuple[str, ...]:
     value = event.value()
     data = value.get("event_data", value) if isinstance(value, dict) else value
     chain = f"  ({inert(event.origin)})" if event.origin else ""
-    return (inert(event.id), when(event.at), inert(event.type) + chain, preview(_said(data), 200))
+    return (inert(event.id), when(event.at), inert(event.type) + chain, preview(_json(data), 200))
 
 
-def _said(data: Any) -> str:
+def _json(data: Any) -> str:
     import json
 
     return json.dumps(data, ensure_ascii=False)

@@ -1,11 +1,11 @@
-"""`hosts`: which hosts run on this home, and how their plugins are."""
+"""`hosts`: which hosts run on this home, and the states of their plugins."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ally_plugins.cli.shell.live import PATIENCE, look
+from ally_plugins.cli.shell.running_hosts import ANSWER_TIMEOUT, hosts_status
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo, inert, print_json, when
 
@@ -27,7 +27,7 @@ def hosts(state: State) -> None:
     Example:
       ally-plugins hosts
     """
-    found = look(state.home, PATIENCE)
+    found = hosts_status(state.home, ANSWER_TIMEOUT)
     if state.as_json:
         print_json({"hosts": found.hosts, "silent": found.silent})
         return

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ally_plugins.cli.shell.live import look, offers_of
+from ally_plugins.cli.shell.journal_rows import reading_of, record_data, summary
 from ally_plugins.cli.shell.processes import process_rows, trust
-from ally_plugins.cli.shell.reading import reading_of, record_data, summary
 from ally_plugins.cli.shell.requests import changes_of, meaning, record_facts
+from ally_plugins.cli.shell.running_hosts import hosts_status, offers_of
 from ally_plugins.cli.shell.setting_rows import setting_rows, shown_settings
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, preview, print_json, when
@@ -47,12 +47,12 @@ def info(state: State, name: str) -> None:
     record = registry.get(name)
     order = _order(record, registry.load())
     trouble = _trouble(state.home, record.name)
-    live, offers = look(state.home), offers_of(state.home, record.name)
+    live, offers = hosts_status(state.home), offers_of(state.home, record.name)
     if state.as_json:
         more = {"settings": shown_settings(registry, record), "live": live.data(record.name), "offers": offers}
         print_json(_data(record, order, trouble) | more)
         return
-    for line in (*_head(record), *_asked(record)):
+    for line in (*_head(record), *_requests(record)):
         echo(line)
     _section("now", live.lines(record.name))
     _section("offers", _offer_lines(offers))
@@ -107,7 +107,7 @@ def _shadow(value: bool | frozenset[str]) -> str:  # noqa: FBT001 - a value here
     return ("yes" if value else "no") if isinstance(value, bool) else ", ".join(sorted(value))
 
 
-def _asked(record: PluginRecord) -> list[str]:
+def _requests(record: PluginRecord) -> list[str]:
     rows = [
         (f"    {'granted' if _is_granted(record, i) else 'not granted'}", inert(request.grant.text),
          meaning(request.grant), inert(request.reason))
@@ -127,12 +127,12 @@ def _order(record: PluginRecord, records: Sequence[PluginRecord]) -> dict[str, A
     from ally_plugins.policy.ordering import Orderable, order
 
     manifest = record.manifest
-    taking_part = [
+    compared = [
         each for each in records if each.label == record.label or (each.is_enabled and each.name != record.name)
     ]
     try:
         names = order(Orderable(each.name, each.manifest.before, each.manifest.after, each.config.mandatory)
-                      for each in taking_part)  # fmt: skip
+                      for each in compared)  # fmt: skip
     except AllyError as error:
         return {"before": manifest.before, "after": manifest.after, "order": [], "lines": [inert(error)]}
     at = names.index(record.name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.cli.shell.live import Look, look, warn_of_silent
 from ally_plugins.cli.shell.processes import trust
+from ally_plugins.cli.shell.running_hosts import HostsStatus, hosts_status, warn_of_silent_hosts
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json
 
@@ -36,12 +36,12 @@ def list_(state: State) -> None:
     """
     registry = state.registry
     records = registry.load()
-    live = look(state.home)
+    live = hosts_status(state.home)
     if state.as_json:
         plugins = [_data(record) | {"live": live.data(_live_name(record))} for record in records]
         print_json({"plugins": plugins, "problems": registry.problems, "silent_hosts": live.silent})
         return
-    warn_of_silent(live)
+    warn_of_silent_hosts(live)
     rows = [_row(record, live) for record in records]
     for line in columns(rows) or ["no plugin is installed; to get one: ally-plugins install NAME"]:
         echo(line)
@@ -55,20 +55,20 @@ def list_(state: State) -> None:
 
 
 def _trust(records: Sequence[PluginRecord]) -> list[str]:
-    """Say what the placements in use are worth."""
+    """Return a line for each placement in use: what it protects from and what not."""
     used = {record.placement: record for record in records if record.is_enabled}
     return [f"{placement}: such a plugin {trust(used[placement])}" for placement in sorted(used)]
 
 
-def _row(record: PluginRecord, live: Look) -> tuple[str, ...]:
-    words, why = live.words(_live_name(record))
-    now = (paint_state(words or "-"),) if live.hosts else ()
+def _row(record: PluginRecord, live: HostsStatus) -> tuple[str, ...]:
+    state, why = live.summary(_live_name(record))
+    now = (paint_state(state or "-"),) if live.hosts else ()
     return (inert(record.label), paint_state(_state(record)), *now, record.placement, inert(record.source),
             why or _reason(record))  # fmt: skip
 
 
 def _live_name(record: PluginRecord) -> str:
-    """Return the name by which hosts know it; none has one that is set aside."""
+    """Return a plugin's name in hosts; empty for one that is set aside, which no host loads."""
     return "" if record.is_set_aside else record.name
 
 

@@ -1,4 +1,4 @@
-"""`logs`: what a daemon wrote to its standard error, the last lines or as it comes.
+"""`logs`: what a daemon wrote to its standard error, the last lines or followed live.
 
 The files are written and rotated by the host: NAME.log, and NAME.log.1 before it; a line each, `TIME TEXT`.
 """
@@ -60,7 +60,7 @@ def logs(state: State, name: str, lines: int, follow: bool) -> None:  # noqa: FB
                 for line in log.lines():
                     _show(state, line)
         except KeyboardInterrupt:
-            click.get_current_context().exit(INTERRUPTED)  # how following ends; there is nothing to say about it
+            click.get_current_context().exit(INTERRUPTED)  # the usual end of `--follow`: no message
 
 
 def _log_of(state: State, name: str) -> Path:
@@ -88,7 +88,7 @@ class _Log:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._open: IO[bytes] | None = None
-        self._begun = b""
+        self._partial = b""
         self._is_first = True
 
     def lines(self) -> Iterator[str]:
@@ -99,25 +99,25 @@ class _Log:
             if before is not None:
                 with before:
                     yield from self._rest(before)
-        yield from self._so_far()
+        yield from self._new_lines()
         if self._is_replaced():
-            yield from self._so_far()  # what came to the old one in between
+            yield from self._new_lines()  # lines that the old file got between the two reads
             self.close()
-            yield from self._so_far()
+            yield from self._new_lines()
 
-    def _so_far(self) -> Iterator[str]:
+    def _new_lines(self) -> Iterator[str]:
         if self._open is None:
-            self._open, self._begun = _opened(self._file), b""
+            self._open, self._partial = _opened(self._file), b""
         if self._open is not None:
             yield from self._rest(self._open)
 
     def _rest(self, file: IO[bytes]) -> Iterator[str]:
         while chunk := file.read(_CHUNK):
-            *whole, self._begun = (self._begun + chunk).split(b"\n")
+            *whole, self._partial = (self._partial + chunk).split(b"\n")
             yield from (line.decode("utf-8", "replace") for line in whole)
-            if len(self._begun) > _LONGEST:
-                yield self._begun.decode("utf-8", "replace")
-                self._begun = b""
+            if len(self._partial) > _LONGEST:
+                yield self._partial.decode("utf-8", "replace")
+                self._partial = b""
 
     def _is_replaced(self) -> bool:
         """Say whether the host has begun a new file."""
@@ -131,7 +131,7 @@ class _Log:
         return (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._open is not None:
             self._open.close()
             self._open = None

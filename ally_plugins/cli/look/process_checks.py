@@ -1,4 +1,4 @@
-"""What `doctor` checks of plugins that run in processes: programs, Pythons, environments, and what a platform lacks."""
+"""The checks of `doctor` for plugins in processes: programs, Pythons, environments, and what a platform lacks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ally_plugins.cli.shell.findings import Finding
+from ally_plugins.cli.shell.check_results import CheckResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,11 +32,11 @@ _WEAKER: Final = (
 
 def platform_weaknesses(platform: str) -> list[str]:
     """Return what is weaker for daemons on a platform than on Linux."""
-    known = [text for name, text in _WEAKER if name == platform]
-    return known or ([] if platform == "linux" else [_NO_GUARDIAN])
+    weaknesses = [text for name, text in _WEAKER if name == platform]
+    return weaknesses or ([] if platform == "linux" else [_NO_GUARDIAN])
 
 
-def check_process(record: PluginRecord) -> Iterator[Finding]:
+def check_process(record: PluginRecord) -> Iterator[CheckResult]:
     """Find what would keep an enabled plugin's process from starting."""
     daemon = record.daemon
     if not record.is_enabled or daemon is None:
@@ -45,23 +45,23 @@ def check_process(record: PluginRecord) -> Iterator[Finding]:
     topic = f"plugin {record.name}"
     path = Path(daemon.cwd, program) if "/" in program else None
     if path is None and shutil.which(program) is None:
-        yield Finding("problem", topic, f"its program {program!r} is not on PATH", f"install {program}")
+        yield CheckResult("problem", topic, f"its program {program!r} is not on PATH", f"install {program}")
     elif path is not None and not path.is_file():
-        yield Finding("problem", topic, f"its program {str(path)!r} is not there", "install or build it again")
+        yield CheckResult("problem", topic, f"its program {str(path)!r} is not there", "install or build it again")
     elif path is not None and not os.access(path, os.X_OK):
-        yield Finding("problem", topic, f"its program {str(path)!r} may not be run", f"chmod u+x {path}")
+        yield CheckResult("problem", topic, f"its program {str(path)!r} may not be run", f"chmod u+x {path}")
     if daemon.transport == "socket" and sys.platform == "win32":
-        yield Finding("problem", topic, "it listens on a Unix socket, which Windows has none of")
+        yield CheckResult("problem", topic, "it listens on a Unix socket, which Windows has none of")
 
 
-def check_environments(home: Home, records: Sequence[PluginRecord]) -> Iterator[Finding]:
+def check_environments(home: Home, records: Sequence[PluginRecord]) -> Iterator[CheckResult]:
     """Find environments that cannot be used; one that no plugin uses is only a note."""
     from ally_plugins.catalog.environments.build import environments
 
     used = {record.config.environment for record in records}
     for environment in environments(home):
         if not environment.problem:
-            yield Finding("ok", "environments", f"{environment.name} at {environment.path}")
+            yield CheckResult("ok", "environments", f"{environment.name} at {environment.path}")
         elif environment.name not in used:  # of one in use, its plugin says so
-            yield Finding("note", "environments", f"{environment.problem}; no plugin uses it",
+            yield CheckResult("note", "environments", f"{environment.problem}; no plugin uses it",
                           f"ally-plugins env {environment.name} --remove")  # fmt: skip

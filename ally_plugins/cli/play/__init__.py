@@ -1,4 +1,4 @@
-"""The commands that run plugins by themselves: recordings, the demo, and one tool called by hand.
+"""The commands that run plugins without an agent: recordings, the demo, and one tool called by hand.
 
 Reading and playing recordings is left to `replay`.
 """

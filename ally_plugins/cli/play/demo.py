@@ -1,6 +1,6 @@
-"""`demo`: the sample session through the contrib plugins, in a home that is gone afterwards.
+"""`demo`: the sample session through the contrib plugins, in a temporary home that is removed afterwards.
 
-One of them runs in a process of its own, which is killed at the end; that is `killing`'s.
+One of them runs in a process of its own, which `process_kill` kills at the end.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import partial
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.cli.shell.ending import run
 from ally_plugins.cli.shell.exits import INTERRUPTED
+from ally_plugins.cli.shell.signals import run
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from ally_plugins.host.sessions.session import Session
     from ally_plugins.replay.report import PluginCounts, ReplayReport
 
-    from .killing import Killed
+    from .process_kill import KillReport
 
 __all__ = ["Demo", "demo", "screen"]
 
 _DISTRIBUTION: Final = "ally-plugins-contrib"
 _PLAYED: Final = ("conversation-monitor", "loop-guard", "secret-guard")
-"""The plugins that have something to say of a recording; others watch files, or tell a live model."""
+"""The plugins that act on a recording; others watch files, or need a live model."""
 _ACTION: Final = "conversation-monitor:report"
 _KILLED: Final = "secret-guard"
 _WIDTH: Final = 100
@@ -77,7 +77,7 @@ def demo(state: State) -> None:
 
 
 class Demo:
-    """One run of the demo: what it is to show is collected while the session is played."""
+    """One run of the demo: collects what the screen shows while the session is played."""
 
     def __init__(self, app: str, folder: str) -> None:
         from pathlib import Path
@@ -92,11 +92,11 @@ class Demo:
         self.refusals: list[dict[str, Any]] = []
         self.redacted: list[dict[str, str]] = []
         self.answer: Any = None
-        self.killed: Killed | None = None
+        self.killed: KillReport | None = None
         self._is_killing = False
 
     async def run(self) -> None:
-        """Play the sample session. Raises what a replay raises."""
+        """Play the sample session. Raises as `Player.run`. Cancelling stops the replay and the host."""
         from ally_plugins.host.host import Host
         from ally_plugins.replay.pacing import ReplayClock
         from ally_plugins.replay.player import Player
@@ -105,9 +105,9 @@ class Demo:
         from ally_plugins.replay.sample import sample_path
 
         host = Host(self.home.app, home=self.home, clock=ReplayClock(), has_person=True)
-        host.registry = ReplayRegistry(self.home, only=self.plugins)  # whatever ALLY_PLUGINS says
+        host.registry = ReplayRegistry(self.home, only=self.plugins)  # also where ALLY_PLUGINS names others
         with sample_path() as path:
-            player = Player(host, [open_recording(path)], on_event=self._see, before_end=partial(self._end, host))
+            player = Player(host, [open_recording(path)], on_event=self._collect, before_end=partial(self._end, host))
             self.report = player.report
             with _quiet_about_kills():
                 await player.run()
@@ -125,37 +125,37 @@ class Demo:
         }
 
     async def _end(self, host: Host, session: Session) -> None:
-        """Ask for the statistics, as a person at the host's own keyboard would, and kill a process."""
-        from .killing import kill_and_watch
+        """Request the statistics, as a person at the host's own keyboard would, and kill a process."""
+        from .process_kill import kill_and_watch
 
         self.answer = await session.request_action(_ACTION)
         self._is_killing = True
         self.killed = await kill_and_watch(host, session, _KILLED)
 
-    def _see(self, event: Event) -> None:
+    def _collect(self, event: Event) -> None:
         from ally_plugins.contract.values.events import Decision, PluginMessageReceived, ToolCallEnd, ToolCallStart
 
         if isinstance(event, PluginMessageReceived):
             message = event.message
-            said = {"plugin": event.plugin_name, "role": str(message["role"]), "content": str(message["content"])}
-            self.messages.append(said)
+            row = {"plugin": event.plugin_name, "role": str(message["role"]), "content": str(message["content"])}
+            self.messages.append(row)
         elif isinstance(event, Decision) and event.verdict == "deny" and not self._is_killing:
             by = list(event.decided_by)
             self.refusals.append({"plugins": by, "subject": event.subject, "reason": event.reason})
         elif isinstance(event, ToolCallStart):
-            self._look(event.type, event.tool_name, str(event.arguments))
+            self._note_redactions(event.type, event.tool_name, str(event.arguments))
         elif isinstance(event, ToolCallEnd):
-            self._look(event.type, event.tool_name, event.output or "")
+            self._note_redactions(event.type, event.tool_name, event.output or "")
 
-    def _look(self, event_type: str, tool: str, text: str) -> None:
-        """Note what secret-guard left of a credential, on its way to every other plugin and the journal."""
+    def _note_redactions(self, event_type: str, tool: str, text: str) -> None:
+        """Collect the credentials that secret-guard redacted before any other plugin or the journal saw them."""
         self.redacted += [
             {"event": event_type, "tool": tool, "text": found.group()} for found in _REDACTED.finditer(text)
         ]
 
 
 def _enable_all(home: Home) -> tuple[str, ...]:
-    """Agree to all that the demo's plugins ask for, in this home. Raises OperatorError when they are not installed."""
+    """Agree to all requests of the demo's plugins, in this home. Raises OperatorError when they are not installed."""
     from ally_plugins.catalog.registry import Registry
     from ally_plugins.contract.values.errors import OperatorError
 
@@ -173,7 +173,7 @@ def _enable_all(home: Home) -> tuple[str, ...]:
 
 @contextmanager
 def _quiet_about_kills() -> Generator[None]:
-    """Keep from stderr that a process was killed: the screen says it."""
+    """Keep the warning of the killed process off stderr: the screen shows it."""
     logger = logging.getLogger("ally_plugins.host.plugins.audit")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -217,11 +217,11 @@ def _others(report: ReplayReport) -> int:
 
 
 def _plugins(report: ReplayReport) -> Iterator[str]:
-    rows = [(inert(name), _did(counts)) for name, counts in sorted(report.plugins.items())]
+    rows = [(inert(name), _activity(counts)) for name, counts in sorted(report.plugins.items())]
     return (f"  {line}" for line in columns(rows))
 
 
-def _did(counts: PluginCounts) -> str:
+def _activity(counts: PluginCounts) -> str:
     if not counts.delivered:
         return "hears no events: it is asked about calls, results and messages"
     messages, events = _some(counts.messages, "message"), _some(counts.emitted, "event")
@@ -244,7 +244,7 @@ def _redacted(shown: Demo) -> list[str]:
     return [f"secret-guard in {one['event']} of {inert(one['tool'])}: {inert(one['text'])}" for one in shown.redacted]
 
 
-def _kill(killed: Killed | None) -> Iterator[str]:
+def _kill(killed: KillReport | None) -> Iterator[str]:
     if killed is None or killed.noticed_after is None:
         yield f"  it does not run: {inert(killed.reason) if killed is not None else 'the session had no end'}"
         return
@@ -276,5 +276,5 @@ def _wrapped(text: str, lines: int = 2) -> Iterator[str]:
 
 
 def _answer(answer: Any) -> Iterator[str]:
-    told = answer.get("message") if hasattr(answer, "get") else answer
-    return _wrapped(inert(told))
+    text = answer.get("message") if hasattr(answer, "get") else answer
+    return _wrapped(inert(text))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
-from ally_plugins.cli.shell.ending import run
 from ally_plugins.cli.shell.exits import INTERRUPTED
+from ally_plugins.cli.shell.signals import run
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, print_json
 
@@ -81,8 +81,8 @@ def play(host: Host, recordings: Sequence[Recording], *, speed: float | None, ou
     from .timeline import LogLines, Timeline
 
     timeline = Timeline(sum(recording.size for recording in recordings))
-    see = timeline.show if timeline.is_shown else None
-    player = Player(host, recordings, speed=speed, out=out, on_event=see, on_progress=timeline.advance)
+    on_event = timeline.show if timeline.is_shown else None
+    player = Player(host, recordings, speed=speed, out=out, on_event=on_event, on_progress=timeline.advance)
     with timeline, logs_to(LogLines(timeline)):
         try:
             run(player.run())
@@ -103,7 +103,7 @@ def show_report(report: ReplayReport, *, as_json: bool) -> None:
 
 
 def _open_all(files: Sequence[str], session_id: str | None, context_window: int | None) -> list[Recording]:
-    """Open every file before anything runs: half a replay helps nobody."""
+    """Open every file before anything runs, so that a wrong one stops no replay halfway. Raises UsageError."""
     from ally_plugins.contract.values.errors import RecordingError
     from ally_plugins.replay.recording import open_recording
 
@@ -134,7 +134,7 @@ def _host(state: State, plugins: Sequence[str]) -> Host:
 
 @contextmanager
 def _writing(out: str | None, files: Sequence[str]) -> Generator[BinaryIO | None]:
-    """Open `--out` before anything runs, and say so in words when it cannot be written, be it at the end."""
+    """Open `--out` before anything runs. Raises UsageError when it cannot be written, then or at the end."""
     if out is None:
         yield None
         return

@@ -1,4 +1,4 @@
-"""The summary of a replay as plain text: a few lines, whatever the recordings hold."""
+"""The summary of a replay as plain text: a few lines, however long the recordings are."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a person sees while a recording is played: a bar of the bytes that were read, and a line for what matters.
+"""The progress of a replay on the terminal: a bar of the bytes that were read, and a line for each notable event.
 
-It goes to standard error, and only to a terminal; the summary on standard output is `summary`'s.
+It goes to standard error, and only to a terminal; the summary on standard output is in `summary`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LogLines", "Timeline", "line_of"]
 
-_MAX_LINES: Final = 500  # a screen that scrolls for minutes tells nobody anything; the summary has the counts
+_MAX_LINES: Final = 500  # more would scroll for minutes and not be read; the summary has the counts
 _UPDATE_S: Final = 0.1
 _TEXT: Final = 100
 
@@ -41,14 +41,14 @@ Line = tuple[str, str]
 
 
 def line_of(event: Event) -> Line | None:
-    """Return what a timeline says of an event; None for what is not worth a line."""
+    """Return the line for an event; None for an event that gets none."""
     describe = _LINES.get(event.__class__)
     return None if describe is None else describe(event)
 
 
 def _message(event: Any) -> Line:
-    said = preview(event.message.get("content", ""), _TEXT)
-    return "cyan", f"{event.plugin_name} says as {inert(event.message.get('role'))}: {said}"
+    text = preview(event.message.get("content", ""), _TEXT)
+    return "cyan", f"{event.plugin_name} says as {inert(event.message.get('role'))}: {text}"
 
 
 def _decision(event: Any) -> Line | None:
@@ -129,7 +129,7 @@ class Timeline:
             self._progress.stop()
 
     def show(self, event: Event) -> None:
-        """Add a line for an event that deserves one."""
+        """Add the line of an event, if it gets one."""
         if self._progress is not None and (line := line_of(event)) is not None:
             at = time.strftime("%H:%M:%S", time.localtime(event.timestamp / 1000))
             self.write(f"{at}  {line[1]}", line[0])
@@ -146,7 +146,7 @@ class Timeline:
         self._progress.console.print(Text(text, style), soft_wrap=True)
 
     def advance(self, position: int) -> None:
-        """Move the bar to so many bytes."""
+        """Move the bar to a position in bytes; redrawn at most every `_UPDATE_S`."""
         if self._progress is None:
             return
         now = time.monotonic()
@@ -156,20 +156,20 @@ class Timeline:
 
 
 class LogLines(logging.Handler):
-    """Shows what the host warns of as single inert lines, each different one once; ALLY_DEBUG=1 adds tracebacks."""
+    """Shows the host's warnings as inert lines, each different one once; ALLY_DEBUG=1 adds tracebacks."""
 
     def __init__(self, timeline: Timeline) -> None:
         super().__init__(logging.WARNING)
         self._timeline = timeline
-        self._said: set[str] = set()
+        self._shown: set[str] = set()
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
         text = log_line(record)
-        if text in self._said or len(self._said) >= _MAX_LINES:
+        if text in self._shown or len(self._shown) >= _MAX_LINES:
             return
-        self._said.add(text)
+        self._shown.add(text)
         if self._timeline.is_shown:
             self._timeline.write(text, "red" if record.levelno >= logging.ERROR else "yellow")
         else:

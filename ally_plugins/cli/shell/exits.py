@@ -1,4 +1,4 @@
-"""What a command's exit code says, and which error ends with which code.
+"""The exit codes of commands, and which error ends with which code.
 
 0    done
 1    refused, or a problem was found: no consent, a failed tool, a broken audit chain, a failed check

@@ -8,8 +8,8 @@ from typing import Final
 
 import click
 
-from .ending import end_in_order
-from .lazy import LazyGroup
+from .command_group import LazyGroup
+from .signals import end_in_order
 from .state import options
 
 __all__ = ["cli", "main"]
@@ -30,8 +30,8 @@ _SECTIONS: Final = {
         "install": (f"{_HERE}.change.packages:install", "Install plugins with pip or uv; enables nothing."),
         "uninstall": (f"{_HERE}.change.packages:uninstall", "Uninstall plugins and forget what was agreed to."),
         "config": (f"{_HERE}.change.settings:config", "Show or change a plugin's settings."),
-        "place": (f"{_HERE}.change.placing:place", "Run a plugin in a process of its own, or inline."),
-        "env": (f"{_HERE}.change.placing:env", "Build a virtual environment for one plugin."),
+        "place": (f"{_HERE}.change.placement:place", "Run a plugin in a process of its own, or inline."),
+        "env": (f"{_HERE}.change.placement:env", "Build a virtual environment for one plugin."),
     },
     "Consent": {
         "review": (f"{_HERE}.change.consent:review", "Show everything that waits for you, on one screen."),
@@ -45,17 +45,17 @@ _SECTIONS: Final = {
     "Run": {
         "hosts": (f"{_HERE}.look.hosts:hosts", "Show the running hosts, and how their plugins are."),
         "tasks": (f"{_HERE}.change.tasks:tasks", "Show what plugins do in the background, or end it."),
-        "restart": (f"{_HERE}.change.restarting:restart", "Stop a plugin and start it again, in every running host."),
+        "restart": (f"{_HERE}.change.restart:restart", "Stop a plugin and start it again, in every running host."),
         "logs": (f"{_HERE}.look.logs:logs", "Show what a daemon wrote to its standard error."),
         "demo": (f"{_HERE}.play.demo:demo", "See it work on a sample session, without set-up."),
         "replay": (f"{_HERE}.play.replay:replay", "Run the enabled plugins on a recorded session."),
-        "call": (f"{_HERE}.play.calling:call", "Call a tool of one plugin."),
+        "call": (f"{_HERE}.play.call:call", "Call a tool of one plugin."),
     },
     "Journal": {
         "audit": (f"{_HERE}.look.audit:audit", "Show or verify what was recorded."),
         "explain": (f"{_HERE}.look.explain:explain", "Show everything that led to one message or decision."),
-        "export": (f"{_HERE}.change.keeping:export", "Write one session as JSON lines, which replay reads."),
-        "prune": (f"{_HERE}.change.keeping:prune", "Remove old content; the audit chain stays whole."),
+        "export": (f"{_HERE}.change.export_and_prune:export", "Write one session as JSON lines, which replay reads."),
+        "prune": (f"{_HERE}.change.export_and_prune:prune", "Remove old content; the audit chain stays whole."),
         "doctor": (f"{_HERE}.look.doctor:doctor", "Check everything, and say what to do."),
     },
 }

@@ -1,4 +1,4 @@
-"""What the package logs while a command runs: who gets it, and the inert line that each record is."""
+"""The package's log while a command runs: the handler that gets it, and each record as one inert line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.compat import override
 
-from .lazy import DEBUG_VARIABLE
+from .command_group import DEBUG_VARIABLE
 from .text import inert
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class _Plain(logging.Formatter):
 
 @contextmanager
 def logs_to(handler: logging.Handler, *, alone: bool = True) -> Generator[None]:
-    """Give a handler what the package logs meanwhile, the plugins' own among it; nobody else gets it if `alone`."""
+    """Give a handler the package's log meanwhile, plugins' records included; with `alone`, no other handler gets it."""
     logger = logging.getLogger(_NAME)
     before = logger.propagate
     logger.addHandler(handler)
@@ -53,7 +53,7 @@ def logs_to(handler: logging.Handler, *, alone: bool = True) -> Generator[None]:
 def plain_logs(level: int = logging.WARNING, *, errors_of: str | None = None) -> Generator[None]:
     """Send the package's log to stderr as plain lines meanwhile.
 
-    With `errors_of`, a plugin, the host's errors are left out: the command ends with them anyway.
+    With `errors_of`, the name of a plugin, errors of the host are omitted: the command ends with them anyway.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_Plain())

@@ -1,6 +1,6 @@
-"""How a plugin runs, in words and as data: placement, command, transport, limits, variables, downloads.
+"""How a plugin runs, as text and as data: placement, command, transport, limits, variables, downloads.
 
-Nothing is left out and nothing is cut: what the operator reads here is what would be run.
+Nothing is omitted and nothing is cut: what the operator reads here is what would be run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MEGA: Final = "MiB"
 
 
 def trust(record: PluginRecord) -> str:
-    """Return what its placement is worth, honestly, to follow 'it'."""
+    """Return what a plugin's placement protects from and what not, as a phrase that follows the word 'it'."""
     if record.placement != "process":
         return INLINE
     is_strangers = record.bridge is not None and record.found_by not in DEFAULT_SOURCES
@@ -42,7 +42,7 @@ def trust(record: PluginRecord) -> str:
 def process_rows(record: PluginRecord, grants: GrantSet | None = None) -> list[tuple[str, str]]:
     """Return what would be run for it, each with its heading; all of it inert.
 
-    `grants` are those that it would have, by default those that it has.
+    `grants` are those that it would get, by default those that it has.
     """
     daemon = record.daemon
     rows: list[tuple[str, str]] = [("runs", record.placement)]
@@ -60,8 +60,8 @@ def process_rows(record: PluginRecord, grants: GrantSet | None = None) -> list[t
     return [*rows, *((inert(heading), inert(text)) for heading, text in (bridge.rows() if bridge is not None else ()))]
 
 
-def _command(words: tuple[str, ...]) -> str:
-    return inert(shlex.join(words))
+def _command(command: tuple[str, ...]) -> str:
+    return inert(shlex.join(command))
 
 
 def _transport(daemon: Daemon) -> str:
@@ -73,13 +73,13 @@ def _transport(daemon: Daemon) -> str:
 
 def _limits(daemon: Daemon) -> str:
     limits = daemon.limits
-    known = [
+    limited = [
         (limits.memory_mb, f"memory {limits.memory_mb} {_MEGA}"),
         (limits.cpu_seconds, f"processor {limits.cpu_seconds} s"),
         (limits.file_mb, f"a file {limits.file_mb} {_MEGA}"),
         (limits.descriptors, f"open files {limits.descriptors}"),
     ]
-    return ", ".join(text for value, text in known if value is not None) or "none"
+    return ", ".join(text for value, text in limited if value is not None) or "none"
 
 
 def _timing(daemon: Daemon) -> str:
@@ -91,11 +91,11 @@ def _timing(daemon: Daemon) -> str:
 
 
 def _variables(record: PluginRecord, grants: GrantSet) -> str:
-    asked = [request.grant for request in record.manifest.requests if request.grant.kind == "env"]
-    if not asked:
+    requested = [request.grant for request in record.manifest.requests if request.grant.kind == "env"]
+    if not requested:
         return "the usual ones (PATH, HOME, ...), and no other"
-    words = [f"{inert(each.topic)} ({'passed on' if grants.covers(each) else 'not granted'})" for each in asked]
-    return f"the usual ones (PATH, HOME, ...), and {', '.join(words)}"
+    texts = [f"{inert(each.topic)} ({'passed on' if grants.covers(each) else 'not granted'})" for each in requested]
+    return f"the usual ones (PATH, HOME, ...), and {', '.join(texts)}"
 
 
 def process_data(record: PluginRecord) -> dict[str, Any]:

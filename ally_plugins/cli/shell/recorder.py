@@ -1,6 +1,6 @@
-"""Changes that an operator makes, each written down before it is called done: no audit, no change.
+"""Changes that an operator makes, each recorded in the journal or undone: no audit, no change.
 
-What a change is, and what it needs, is the registry's business.
+What a change does to the files is left to `catalog.registry`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def recorder(registry: Registry) -> Generator[Recorder]:
 
 
 class Recorder:
-    """Makes changes and writes them down; lives as long as one command."""
+    """Makes changes and records them; lives as long as one command."""
 
     def __init__(self, registry: Registry, journal: Journal) -> None:
         self.registry: Final = registry

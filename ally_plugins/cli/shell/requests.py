@@ -1,4 +1,4 @@
-"""What a plugin asks for, in words and as data: what the operator sees before agreeing."""
+"""The requests of a plugin, as text and as data: what the operator sees before agreeing."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _MEANINGS: Final = {
 
 def meaning(grant: Grant) -> str:
     """Return what a grant lets a plugin do, in a few words."""
-    words = _MEANINGS.get(f"{grant.kind}:{grant.topic}") or _MEANINGS[grant.kind]
-    text = words.format(topic=grant.topic.replace("_", " ") if grant.kind in ("gate", "transform") else grant.topic)
+    template = _MEANINGS.get(f"{grant.kind}:{grant.topic}") or _MEANINGS[grant.kind]
+    text = template.format(topic=grant.topic.replace("_", " ") if grant.kind in ("gate", "transform") else grant.topic)
     return f"{text} of {grant.target}" if grant.target else text
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """Return everything that enabling would agree to, nothing left out, all of it inert."""
+    """Return everything that enabling would agree to, nothing omitted or cut, all of it inert."""
     record = plan.record
     lines = [*_identity(plan), "", *_requests(plan)]
     if changes := changes_of(record):
@@ -88,7 +88,7 @@ def _new(plan: Plan, request: Request) -> str:
 
 
 def changes_of(record: PluginRecord) -> list[str]:
-    """Return what is different from what was agreed to last; nothing for a plugin that is new."""
+    """Return what has changed since the last agreement, as lines; nothing for a new plugin."""
     agreement = record.agreement
     if agreement is None:
         return []

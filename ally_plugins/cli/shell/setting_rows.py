@@ -1,4 +1,4 @@
-"""A plugin's settings as rows and as data: value, source, type. Secrets are said to be set or not, and never shown."""
+"""A plugin's settings as rows and as data: value, source, type. Secrets are shown as set or not set."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What reaches the terminal: columns, colours, times, and JSON.
+"""Text for the terminal: columns, colours, times, and JSON.
 
-Everything that a plugin, a manifest or a recording says passes `inert` before it is printed.
+Everything that a plugin, a manifest or a recording contributes passes `inert` before it is printed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def quoted(text: object) -> str:
 
 
 def preview(text: object, length: int = PREVIEW) -> str:
-    """Return the beginning of a text as one inert line; what is left out is said."""
+    """Return the beginning of a text as one inert line, with a note where it was cut; `length` is in characters."""
     return inert(shortened(str(text), length))
 
 
 def paint(text: str, **style: Any) -> str:
-    """Return text in a colour, unless NO_COLOR is set or the terminal is dumb; `echo` takes it away for a file."""
+    """Return text in a colour, unless NO_COLOR is set or the terminal is dumb; `echo` removes it for a file."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return click.style(text, **style)

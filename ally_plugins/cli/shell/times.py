@@ -1,4 +1,4 @@
-"""Times as an operator writes them: an age such as 3d, or ISO 8601. Printing them is the business of `text`."""
+"""Times as an operator writes them: an age such as 3d, or ISO 8601. Printing them is left to `text`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was typed before a question was shown: it is thrown away, since nobody can have meant it as the answer."""
+"""Discards what was typed before a question was shown, since it cannot be meant as the answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def pauses(fd: int) -> Generator[float]:
     """Discard what was typed until nothing more comes; yield the seconds to wait before each further look, often none.
 
     Meanwhile the terminal keeps keys, without echo, and not lines, so that a line that was only begun is seen too.
-    Close it when it is not exhausted. Raises ConsentError when the input never rests or cannot be discarded.
+    Close the generator when it is not exhausted: that restores the terminal. Raises ConsentError when the input never
+    rests or cannot be discarded.
     """
     with _single_keys(fd):
         for _ in range(_LOOKS):

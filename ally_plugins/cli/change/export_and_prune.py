@@ -1,4 +1,4 @@
-"""`export` and `prune`: a session out of the journal, and old content out of it."""
+"""`export` and `prune`: one session of the journal as a file, and removing old content from the journal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ally_plugins.cli.shell.asking import require_consent
-from ally_plugins.cli.shell.reading import reading_of
+from ally_plugins.cli.shell.journal_rows import reading_of
+from ally_plugins.cli.shell.questions import require_consent
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json, when
@@ -53,9 +53,9 @@ def export(state: State, session: str, out: str | None) -> None:
 def _lines(reading: JournalReader | None, session: str) -> Iterator[bytes]:
     from ally_plugins.journal.export import export as lines_of
 
-    known = [] if reading is None else [summary.id for summary in reading.sessions()]
-    if reading is None or session not in known:
-        latest = f"the latest are {', '.join(known[-5:])}" if known else "it has none"
+    session_ids = [] if reading is None else [summary.id for summary in reading.sessions()]
+    if reading is None or session not in session_ids:
+        latest = f"the latest are {', '.join(session_ids[-5:])}" if session_ids else "it has none"
         raise NotFoundRefused(f"the journal has no session {session!r}; {latest}")
     return lines_of(reading, session)
 

@@ -1,4 +1,4 @@
-"""The journal for commands that only look: opened if there is one, and a record as one line of words."""
+"""The journal for commands that only read: opened if there is one, and a record as a row or one line of text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRUNED_TEXT: Final = "(its content was pruned)"
 
 @contextmanager
 def reading_of(home: Home) -> Generator[JournalReader | None]:
-    """Open the journal of a home for reading; None when nothing was ever recorded there."""
+    """Open the journal of a home for reading; None when nothing was ever recorded there. Raises JournalError."""
     if not home.journal_file.exists():
         yield None
         return
@@ -33,7 +33,7 @@ def reading_of(home: Home) -> Generator[JournalReader | None]:
 
 
 def record_row(record: StoredRecord) -> tuple[str, ...]:
-    """Return a record as cells: number, time, kind, plugin, what it says."""
+    """Return a record as cells: number, time, kind, plugin, summary."""
     return (str(record.n), when(record.at), inert(record.kind), inert(record.plugin or "-"), summary(record))
 
 
@@ -53,11 +53,11 @@ def record_data(record: StoredRecord) -> dict[str, Any]:
 
 
 def summary(record: StoredRecord) -> str:
-    """Return what a record says, in one inert line."""
+    """Return the content of a record as one inert line."""
     if record.data is None:
         return PRUNED_TEXT
     try:
-        text = _WORDS.get(record.kind, _plain)(record.data)
+        text = _SUMMARIES.get(record.kind, _plain)(record.data)
     except (KeyError, TypeError, AttributeError):  # written by another version, or damaged
         text = _plain(record.data)
     count = record.data.get("count")
@@ -119,7 +119,7 @@ def _state(data: dict[str, Any]) -> str:
     return f"{data['state']}{': ' if data.get('reason') else ''}{data.get('reason') or ''}"
 
 
-_WORDS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+_SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "message": _message,
     "message_state": lambda data: f"{data['state']}: {', '.join(data['ids'])}",
     "decision": _decision,

@@ -1,6 +1,6 @@
-"""How a command ends before its time: SIGTERM and a terminal that is closed are taken for Ctrl-C.
+"""Signals that end a command early: SIGTERM, and SIGHUP of a closed terminal, are handled as Ctrl-C is.
 
-Daemons are told to stop, and temporary folders are removed, whichever of them it is.
+So daemons are stopped and temporary folders removed, whichever of them it is.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["ENDS", "end_in_order", "run", "signals_handled"]
 
 ENDS: Final = tuple(each for each in signal.Signals if each.name in {"SIGTERM", "SIGHUP"})  # Windows has no SIGHUP
-"""What ends a program from outside."""
+"""The signals by which others end a program."""
 
 T = TypeVar("T")
 
 
 def end_in_order() -> None:
-    """Take the signals for Ctrl-C from here on, but for those that are ignored, as under nohup."""
+    """Handle SIGTERM and SIGHUP as Ctrl-C from here on; one that is ignored, as under nohup, stays ignored."""
     for number in ENDS:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _interrupt)
@@ -37,44 +37,45 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on a loop of its own; the signals cancel it, and then raise KeyboardInterrupt.
 
-    In a script's background job, where Ctrl-C is ignored, they would otherwise strike wherever the loop is at that
-    moment, amid a plugin's task too.
+    In a script's background job, where Ctrl-C is ignored, `_interrupt` would otherwise raise KeyboardInterrupt wherever
+    the loop is at that moment, inside a plugin's task too.
     """
     import asyncio  # a command without a loop does not pay for it
 
-    async def told() -> T:
+    async def run_until_signal() -> T:
         task = asyncio.current_task()
         with signals_handled(lambda _: task is not None and task.cancel(), *ENDS):
             return await main
 
     try:
-        return asyncio.run(told())
+        return asyncio.run(run_until_signal())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
 
 @contextmanager
 def signals_handled(handle: Callable[[signal.Signals], object], *numbers: signal.Signals) -> Generator[None]:
-    """Have the running loop call `handle` with each of these signals that comes; afterwards all is as it was before.
+    """Have the running loop call `handle` with each of these signals; afterwards the former handlers are back.
 
-    Whoever is within another's comes first. What is ignored stays ignored, as under nohup and in a script's background
-    job, and in a thread other than the main one nothing is handled.
+    Nested uses are allowed: the inner one handles the signal. A signal that is ignored stays ignored, as under nohup
+    and in a script's background job. In a thread other than the main one nothing is handled.
     """
     import asyncio
 
-    loop, context = asyncio.get_running_loop(), copy_context()  # not that of the task which a signal finds at work
+    # A context of its own, since a signal handler runs in the context of whichever task it interrupts.
+    loop, context = asyncio.get_running_loop(), copy_context()
 
-    def come(number: int, _: FrameType | None) -> None:
+    def handle_signal(number: int, _: FrameType | None) -> None:
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(handle, signal.Signals(number), context=context)
 
-    # Not the loop's own `add_signal_handler`: it forgets who was there before, and Windows has none.
+    # Not the loop's own `add_signal_handler`: it does not restore the former handler, and Windows has none.
     before: dict[signal.Signals, Any] = {}
     try:
         with suppress(ValueError):  # not the main thread
             for number in numbers:
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None is a handler that is not Python's
-                    before[number] = signal.signal(number, come)
+                    before[number] = signal.signal(number, handle_signal)
         yield
     finally:
         for number, handler in before.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from ally_plugins.cli.shell.exits import DONE, REFUSED
-from ally_plugins.cli.shell.live import Effect, tell_hosts
+from ally_plugins.cli.shell.running_hosts import Effect, notify_hosts
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json
 from ally_plugins.contract.values.errors import NotFoundRefused
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["restart"]
 
-_PATIENCE: Final = 60.0
+_RESTART_TIMEOUT: Final = 60.0
 """Seconds: the deadlines of `ally_stop` (5) and `ally_start` (30), and a program that starts slowly."""
 
 _NOT_THERE: Final = "this host has no plugin"
@@ -36,17 +36,17 @@ def restart(state: State, name: str) -> None:
     Example:
       ally-plugins restart loop-warner
     """
-    effect = tell_hosts(state.home, "restart", name, _PATIENCE)
-    having = [each for each in effect.answers if not each.error.startswith(_NOT_THERE)]
-    if not having:
+    effect = notify_hosts(state.home, "restart", name, _RESTART_TIMEOUT)
+    answers = [each for each in effect.answers if not each.error.startswith(_NOT_THERE)]
+    if not answers:
         hosts = "no host runs" if not effect.answers else "no running host has it"
         raise NotFoundRefused(f"{name!r} cannot be restarted: {hosts}; to see what runs: ally-plugins hosts")
     if state.as_json:
-        print_json({"plugin": name, "hosts": Effect(having).data()})
+        print_json({"plugin": name, "hosts": Effect(answers).data()})
     else:
-        for each in having:
+        for each in answers:
             echo(_line(name, each))
-    click.get_current_context().exit(DONE if all(_is_running(each) for each in having) else REFUSED)
+    click.get_current_context().exit(DONE if all(_is_running(each) for each in answers) else REFUSED)
 
 
 def _is_running(answer: HostAnswer) -> bool:

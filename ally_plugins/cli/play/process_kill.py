@@ -1,4 +1,4 @@
-"""The demo's other half: a plugin in a process of its own is killed, and what the host makes of it is watched."""
+"""The kill in the demo: a plugin's process gets SIGKILL, and the host's reaction and restart are measured."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from ally_plugins.host.host import Host
     from ally_plugins.host.sessions.session import Session
 
-__all__ = ["Killed", "kill_and_watch"]
+__all__ = ["KillReport", "kill_and_watch"]
 
-PATIENCE: Final = 30.0
-"""Seconds that a restart may take; one that takes longer is told as one that did not come."""
+RESTART_TIMEOUT: Final = 30.0
+"""Seconds that a restart may take; one that takes longer is reported as one that did not happen."""
 
 
 @define
-class Killed:
-    """What was seen. Times are in seconds from the signal on; what did not happen is None or empty."""
+class KillReport:
+    """What was observed. Times are in seconds from the signal on; what did not happen is None or empty."""
 
     plugin: str
     reason: str = ""
@@ -37,22 +37,26 @@ class Killed:
         return {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(self).items()}
 
 
-async def kill_and_watch(host: Host, session: Session, name: str) -> Killed:
-    """Kill a plugin's process, ask its gate while it is away, wait until it runs again, and ask once more."""
-    plugin, seen = host.plugins[name], Killed(name)
+async def kill_and_watch(host: Host, session: Session, name: str) -> KillReport:
+    """Kill a plugin's process, call its gate while it is gone, wait until it runs again, and call the gate once more.
+
+    Takes at most `RESTART_TIMEOUT`; what did not happen by then is missing in the report. Cancelling stops watching;
+    the host restarts the process all the same.
+    """
+    plugin, seen = host.plugins[name], KillReport(name)
     process = plugin.supervisor.process if plugin.supervisor is not None else None
     if process is None:
         seen.reason = plugin.reason
         return seen
-    watch = _Watch(name)
-    unsubscribe = host.stream.subscribe("PLUGIN_STATE", watch.see)
+    watch = _StateWatch(name)
+    unsubscribe = host.stream.subscribe("PLUGIN_STATE", watch.on_event)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(RESTART_TIMEOUT):
             os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has one way only
             seen.noticed_after, seen.reason = await watch.gone
-            seen.answer_meanwhile = await _ask(session)
+            seen.answer_meanwhile = await _gate_answer(session)
             seen.running_after, _ = await watch.back
-            seen.answer_afterwards = await _ask(session)
+            seen.answer_afterwards = await _gate_answer(session)
     except TimeoutError:
         seen.reason = seen.reason or "nobody noticed"
     finally:
@@ -60,8 +64,8 @@ async def kill_and_watch(host: Host, session: Session, name: str) -> Killed:
     return seen
 
 
-class _Watch:
-    """Notes when one plugin's state tells that it is gone, and that it runs again. Made right before the signal."""
+class _StateWatch:
+    """Measures when one plugin's state leaves `running`, and when it is back. To be made right before the signal."""
 
     def __init__(self, plugin: str) -> None:
         loop = asyncio.get_running_loop()
@@ -70,8 +74,8 @@ class _Watch:
         self._plugin = plugin
         self._began = time.perf_counter()
 
-    def see(self, event: Event) -> None:
-        """Take a change of any plugin's state."""
+    def on_event(self, event: Event) -> None:
+        """Receive a change of any plugin's state."""
         from ally_plugins.contract.values.events import PluginState
 
         if not isinstance(event, PluginState) or event.plugin_name != self._plugin:
@@ -81,8 +85,8 @@ class _Watch:
             future.set_result((time.perf_counter() - self._began, event.reason))
 
 
-async def _ask(session: Session) -> str:
-    """Return what the gates say of a harmless call: `allow`, or why not."""
+async def _gate_answer(session: Session) -> str:
+    """Return the ruling of the gates on a harmless call: `allow`, or the reason of the denial."""
     from ally_plugins.contract.values.conversation import ToolCall
 
     ruling = await session.gate_tool_call(ToolCall("Bash", {"command": "git status"}))

@@ -1,6 +1,6 @@
 """A group of commands that imports a command's module when it runs, and ends every error as one line.
 
-The texts of the list in `--help` stand in the table, so that showing it imports nothing.
+The lines of the list in `--help` are in the table, so that showing it imports no command.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PROGRAM: Final = "ally-plugins"
 
 
 class LazyCommands(MutableMapping[str, click.Command]):
-    """The commands by name; one is imported when it is asked for. `table` has "module:attribute" and a line of help."""
+    """The commands by name; one is imported when it is looked up. `table` has "module:attribute" and a line of help."""
 
     def __init__(self, table: Mapping[str, tuple[str, str]]) -> None:
         self.table: Final = table
@@ -105,13 +105,13 @@ class LazyGroup(click.Group):
         **extra: Any,
     ) -> Any:
         """Run the program and exit with a code of `exits`; without `standalone_mode`, as click does."""
-        words = list(sys.argv[1:] if args is None else args)
+        arguments = list(sys.argv[1:] if args is None else args)
         prog_name = prog_name or _PROGRAM
         if not standalone_mode:
-            return super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
+            return super().main(arguments, prog_name, complete_var, standalone_mode=False, **extra)
         state = extra.setdefault("obj", State())
         try:
-            result = super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
+            result = super().main(arguments, prog_name, complete_var, standalone_mode=False, **extra)
             sys.stdout.flush()
         except BrokenPipeError:
             _leave_broken_pipe()
@@ -119,12 +119,12 @@ class LazyGroup(click.Group):
             echo(f"{_PROGRAM}: interrupted", to_stderr=True)
             sys.exit(INTERRUPTED)
         except Exception as error:  # noqa: BLE001 - the one place where every error ends
-            sys.exit(_report(error, as_json=state.as_json or "--json" in words))
+            sys.exit(_report(error, as_json=state.as_json or "--json" in arguments))
         sys.exit(result if isinstance(result, int) else DONE)
 
     @override
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; its writing to a closed pipe is told apart, since click would end with 1."""
+        """Run a command. A closed pipe is caught here, since click would catch it further out and exit with 1."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -132,7 +132,7 @@ class LazyGroup(click.Group):
 
 
 def _leave_broken_pipe() -> NoReturn:
-    """End quietly: what is still buffered goes nowhere, since the interpreter flushes once more at its end."""
+    """End quietly: stdout becomes /dev/null, since the interpreter flushes its buffer once more at its end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, sys.stdout.fileno())
@@ -142,19 +142,19 @@ def _leave_broken_pipe() -> NoReturn:
 
 
 def _report(error: Exception, *, as_json: bool) -> int:
-    """Tell an error in one line (and as an object with --json), and return the exit code."""
+    """Print an error in one line (and as an object with --json), and return the exit code."""
     if os.environ.get(DEBUG_VARIABLE) == "1":
         import traceback
 
         traceback.print_exception(error)
-    text, code, about = _told(error)
+    text, code, about = _described(error)
     echo(f"{_PROGRAM}: {text}", to_stderr=True)
     if as_json:
         print_json({"error": {"type": type(error).__name__, "message": text, "exit_code": code, **about}})
     return code
 
 
-def _told(error: Exception) -> tuple[str, int, dict[str, Any]]:
+def _described(error: Exception) -> tuple[str, int, dict[str, Any]]:
     from ally_plugins.contract.values.errors import AllyError
 
     if isinstance(error, AllyError):

@@ -1,7 +1,7 @@
-"""Asking the person: which words are an answer, and that nobody's silence, haste or typing error is a yes.
+"""Questions to the person: what counts as an answer, so that silence, haste or a typing error is never a yes.
 
-A question counts as asked where the person sees it, and an answer where it was typed afterwards. Every question of the
-command line and of the chat is asked with what stands here.
+A question is put only where the person can see it, and an answer counts only when it was typed afterwards. Every
+question of the command line and of the chat goes through here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from .typeahead import discard, discard_until_rest
 if TYPE_CHECKING:
     from .state import State
 
-__all__ = ["DISCARDED", "LONGEST_SECRET", "offered", "read_secret", "require_consent", "understood", "wrong_answer"]
+__all__ = [
+    "DISCARDED",
+    "LONGEST_SECRET",
+    "answer_choices",
+    "parse_answer",
+    "read_secret",
+    "require_consent",
+    "wrong_answer_text",
+]
 
 LONGEST_SECRET: Final = 64 * 1024
 """Characters of one secret; a private key with its chain has 10,000."""
@@ -34,37 +42,38 @@ _SHOWN: Final = 40
 """Characters of a wrong answer that are repeated: enough to recognise it by."""
 
 
-def understood(text: str, answers: Sequence[str]) -> str | None:
-    """Return the answer that a text is: the whole word or its first letter, in either case. None for all else."""
-    said = text.strip().lower()
-    return next((answer for answer in answers if said in {answer, answer[0]}), None)
+def parse_answer(text: str, answers: Sequence[str]) -> str | None:
+    """Return which of the answers a text is: the whole word or its first letter, in any case. None for all else."""
+    typed = text.strip().lower()
+    return next((answer for answer in answers if typed in {answer, answer[0]}), None)
 
 
-def offered(answers: Sequence[str]) -> str:
+def answer_choices(answers: Sequence[str]) -> str:
     """Return the answers as a question shows them."""
     return " / ".join(f"[{answer[0]}]{answer[1:]}" for answer in answers)
 
 
-def wrong_answer(text: str, answers: Sequence[str]) -> str:
-    """Return what is said to a text that is none of the answers."""
-    return f"{preview(repr(text.strip()), _SHOWN)} is no answer, expected {offered(answers)}: the word or its letter"
+def wrong_answer_text(text: str, answers: Sequence[str]) -> str:
+    """Return the message for a text that is none of the answers."""
+    found = preview(repr(text.strip()), _SHOWN)
+    return f"{found} is no answer, expected {answer_choices(answers)}: the word or its letter"
 
 
 def require_consent(state: State, question: str, *, is_agreed: bool, refused: str, way_out: str) -> None:
-    """Ask for a yes; everything else, and the end of the input, is a no. `is_agreed` is `--yes`.
+    """Ask for a yes; everything else, and the end of the input, is a no. `is_agreed` is `--yes`: then nobody is asked.
 
-    With --json the question goes to stderr. Raises ConsentError, which begins with `refused`: when the person does not
-    agree, and, with the `way_out`, when nobody can be asked.
+    Blocks until the person answers. With --json the question goes to stderr. Raises ConsentError, whose text begins
+    with `refused`: when the person does not agree, and, with the `way_out`, when there is no terminal.
     """
     if is_agreed:
         return
     if unseen := _no_terminal(state):
         raise ConsentError(f"{refused}: consent needs a person, and {unseen} is no terminal; {way_out}")
-    answer = _answer(state, f"{question} [y/N] ")
-    meant = understood(answer, _YES_OR_NO) if answer.strip() else "no"
-    if meant == "yes":
+    answer = _prompt_line(state, f"{question} [y/N] ")
+    parsed = parse_answer(answer, _YES_OR_NO) if answer.strip() else "no"
+    if parsed == "yes":
         return
-    wrong = f"; {wrong_answer(answer, _YES_OR_NO)}" if meant is None else ""
+    wrong = f"; {wrong_answer_text(answer, _YES_OR_NO)}" if parsed is None else ""
     raise ConsentError(f"{refused}: you did not agree{wrong}")
 
 
@@ -74,12 +83,12 @@ def _no_terminal(state: State) -> str | None:
     return next((_STREAMS[name] for name in ("stdin", shown_on) if not is_terminal(name)), None)
 
 
-def _answer(state: State, question: str) -> str:
+def _prompt_line(state: State, question: str) -> str:
     """Show a question and return the line that is typed afterwards, empty where it was not finished with Enter."""
     fd = sys.stdin.fileno()
     if discard_until_rest(fd):
         echo(f"({DISCARDED})", to_stderr=state.as_json)
-    discard(fd)  # before and not after: who answers at once has seen it, however slow this program is
+    discard(fd)  # before it is shown and not after: an answer typed at once is kept, however slow this program is
     click.echo(question, nl=False, err=state.as_json)
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):  # the terminal was closed, or Ctrl-D
@@ -91,7 +100,7 @@ def _answer(state: State, question: str) -> str:
 def read_secret(state: State, name: str) -> str:
     """Ask for a secret without showing it; without a terminal, read it from standard input, without its last newline.
 
-    Raises ConfigError when there is none.
+    Blocks. Raises ConfigError when there is none, or one longer than `LONGEST_SECRET`.
     """
     if is_terminal("stdin"):
         # getpass discards what was typed before it asks

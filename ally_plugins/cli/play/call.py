@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ally_plugins.cli.shell.ending import run
 from ally_plugins.cli.shell.exits import REFUSED
 from ally_plugins.cli.shell.recorder import now_ms
+from ally_plugins.cli.shell.signals import run
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, paint, print_json
 from ally_plugins.contract.values.errors import ConfigError, ConsentError, PluginLoadError
@@ -90,7 +90,7 @@ async def _call(
 
 
 def _host(state: State, name: str) -> Host:
-    """Return a host that knows one plugin only. Raises ConsentError when that one may not run."""
+    """Return a host that loads one plugin only. Raises ConsentError when that one may not run."""
     from ally_plugins.catalog.registry import Registry
     from ally_plugins.contract.values.compat import override
     from ally_plugins.host.host import Host

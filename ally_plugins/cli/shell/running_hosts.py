@@ -1,6 +1,6 @@
-"""Running hosts, as commands see them: told of a change, asked for their state, and what became of it in words.
+"""Running hosts, as commands see them: notified of a change, queried for their state, and the result as text.
 
-How a host is reached is `control.client`'s business.
+How a host is reached is left to `host.control.client`.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from .text import echo, inert, when
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
 
-__all__ = ["Effect", "LivePlugin", "Look", "look", "offers_of", "tell_hosts", "warn_of_silent"]
+__all__ = ["Effect", "HostsStatus", "LivePlugin", "hosts_status", "notify_hosts", "offers_of", "warn_of_silent_hosts"]
 
-PATIENCE: Final = 2.0
-"""Seconds to wait for the word of all hosts on a change; a host that is well says it within one."""
+ANSWER_TIMEOUT: Final = 2.0
+"""Seconds to wait for the answers of all hosts to a change; a healthy host answers within one."""
 
-GLANCE: Final = 0.3
-"""Seconds to wait for the state of all hosts, which is nice to have in a list; they say it within milliseconds."""
+STATUS_TIMEOUT: Final = 0.3
+"""Seconds to wait for the state of all hosts, which a list can do without; they answer within milliseconds."""
 
 
 @frozen
 class Effect:
-    """What became of a change in the hosts that run."""
+    """The effect of a change in the running hosts, as they answered."""
 
     answers: Sequence[HostAnswer]
 
     def lines(self) -> list[str]:
-        """Return it in words: where the change is in effect, and each host where it is not."""
+        """Return it as lines: in how many hosts the change is in effect, and each host where it is not."""
         if not self.answers:
             return ["it takes effect at the next start: no host runs"]
         results = [answer.result for answer in self.answers if answer.result is not None]
@@ -52,7 +52,7 @@ class Effect:
                 for each in self.answers]  # fmt: skip
 
     def exit(self) -> None:
-        """End the command; with 1 when a host may still go on as before."""
+        """Exit the command; with 1 when a host may still go on as before. Does not return."""
         is_certain = not any(answer.error for answer in self.answers)
         click.get_current_context().exit(DONE if is_certain else REFUSED)
 
@@ -74,16 +74,19 @@ def _trouble(answer: HostAnswer) -> list[str]:
 _BAD: Final = frozenset({"failed", "quarantined", "waiting", "backoff"})
 
 
-def tell_hosts(home: Home, method: str, plugin: str, timeout: float = PATIENCE) -> Effect:
-    """Ask every running host for something about a plugin; `timeout` is in seconds. Raises nothing."""
+def notify_hosts(home: Home, method: str, plugin: str, timeout: float = ANSWER_TIMEOUT) -> Effect:
+    """Call a control method with a plugin on every running host and wait for the answers; `timeout` is in seconds.
+
+    Raises nothing: a host that fails or does not answer is in the Effect.
+    """
     hosts = hosts_of(home)
-    name = plugin.rpartition(":")[2]  # `folder:NAME` says which one of the registry's is meant; a host has one
+    name = plugin.rpartition(":")[2]  # `folder:NAME` chooses among the registry's; a host has one of each name
     return Effect(call_all(hosts, method, {"plugin": name}, timeout) if hosts else [])
 
 
 @frozen
 class LivePlugin:
-    """One plugin in one host, as that host says."""
+    """One plugin in one host, as that host reports it."""
 
     pid: int
     app: str
@@ -96,8 +99,8 @@ class LivePlugin:
 
 
 @frozen
-class Look:
-    """What the running hosts say of themselves; `silent` are the processes of those that said nothing in time."""
+class HostsStatus:
+    """What the running hosts report; `silent` are the process ids of those that did not answer in time."""
 
     hosts: Sequence[Mapping[str, Any]] = ()
     silent: Sequence[int] = ()
@@ -111,8 +114,8 @@ class Look:
             if facts.get("name") == name
         ]
 
-    def words(self, name: str) -> tuple[str, str]:
-        """Return a plugin's live state in a few words, and why it is not running where it is not; "" for neither."""
+    def summary(self, name: str) -> tuple[str, str]:
+        """Return a plugin's live state, counted over the hosts, and why it is not running; "" where there is none."""
         found = self.plugin(name)
         counts = Counter(inert(each.state) for each in found)
         is_one = len(self.hosts) == 1
@@ -121,15 +124,15 @@ class Look:
 
     def lines(self, name: str) -> list[str]:
         """Return a plugin's state in each host as a line, and the hosts that did not answer."""
-        said = [f"host {each.pid} ({inert(each.app)}): {_told(each)}" for each in self.plugin(name)]
-        return [*said, *(f"host {pid} does not answer" for pid in self.silent)]
+        found = [f"host {each.pid} ({inert(each.app)}): {_live_text(each)}" for each in self.plugin(name)]
+        return [*found, *(f"host {pid} does not answer" for pid in self.silent)]
 
     def data(self, name: str) -> list[dict[str, Any]]:
         """Return a plugin as each host has it, as JSON values."""
         return [{"pid": each.pid, "app": each.app, **each.facts} for each in self.plugin(name)]
 
 
-def _told(each: LivePlugin) -> str:
+def _live_text(each: LivePlugin) -> str:
     facts = each.facts
     counts = ", ".join(f"{facts[key]} {key}" for key in _COUNTS if facts.get(key))
     reason = f": {inert(facts['reason'])}" if facts.get("reason") else ""
@@ -143,23 +146,23 @@ def _reasons(found: Iterable[LivePlugin]) -> list[str]:
     return [f"in host {each.pid}: {inert(each.facts['reason'])}" for each in found if each.facts.get("reason")]
 
 
-def look(home: Home, timeout: float = GLANCE) -> Look:
-    """Ask every running host for its state; `timeout` is in seconds. Raises nothing."""
+def hosts_status(home: Home, timeout: float = STATUS_TIMEOUT) -> HostsStatus:
+    """Return the state of every running host that answers within `timeout` seconds. Raises nothing."""
     hosts = hosts_of(home)
     answers = call_all(hosts, "status", None, timeout) if hosts else []
-    said = [answer.result for answer in answers if answer.result is not None]
-    return Look(said, [answer.host.pid for answer in answers if answer.is_silent])
+    found = [answer.result for answer in answers if answer.result is not None]
+    return HostsStatus(found, [answer.host.pid for answer in answers if answer.is_silent])
 
 
 def offers_of(home: Home, plugin: str) -> list[dict[str, Any]]:
     """Return what a plugin offers in the running hosts: tools and actions, each once. Raises nothing."""
     hosts = hosts_of(home)
-    answers = call_all(hosts, "offers", {"plugin": plugin}, GLANCE) if hosts else []
+    answers = call_all(hosts, "offers", {"plugin": plugin}, STATUS_TIMEOUT) if hosts else []
     found = [offer for each in answers if each.result is not None for offer in each.result.get("offers", ())]
     return list({(offer.get("kind"), offer.get("name")): offer for offer in found}.values())
 
 
-def warn_of_silent(found: Look) -> None:
-    """Name the hosts that did not answer."""
+def warn_of_silent_hosts(found: HostsStatus) -> None:
+    """Print on stderr which hosts did not answer."""
     for pid in found.silent:
         echo(f"host {pid} does not answer", to_stderr=True)

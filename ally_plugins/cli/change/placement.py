@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ally_plugins.cli.shell.asking import require_consent
-from ally_plugins.cli.shell.live import tell_hosts
 from ally_plugins.cli.shell.processes import process_data, process_rows, trust
+from ally_plugins.cli.shell.questions import require_consent
 from ally_plugins.cli.shell.recorder import recorder
+from ally_plugins.cli.shell.running_hosts import notify_hosts
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo, inert, print_json
 from ally_plugins.contract.values.errors import ConfigError
@@ -55,7 +55,7 @@ def place(state: State, name: str, placement: Placement, interpreter: str | None
         writing.change(lambda it: it.place(name, placement, interpreter=python, environment=environment))
     record = registry.get(name)
     warnings = _warnings(record)
-    effect = tell_hosts(state.home, "apply", record.name)
+    effect = notify_hosts(state.home, "apply", record.name)
     if state.as_json:
         about = {"name": record.name, "state": record.state, "reason": record.reason, "warnings": warnings}
         print_json({**about, **process_data(record), "hosts": effect.data()})
@@ -71,20 +71,20 @@ def place(state: State, name: str, placement: Placement, interpreter: str | None
 
 
 def _warnings(record: PluginRecord) -> list[str]:
-    """Ask the Python that was named whether it has what is to be run: otherwise it would be known at the start only."""
+    """Check that the named Python has the modules to be run; otherwise that would show only when the plugin starts."""
     from ally_plugins.catalog.environments.build import missing_modules
 
     daemon = record.daemon
     if daemon is None or not (record.config.interpreter or record.config.environment) or not record.entry_point:
         return [*record.warnings]
-    wanted = ("ally_plugins", record.entry_point.partition(":")[0].partition(".")[0].strip())
-    missing = missing_modules(daemon.command[0], wanted)
+    modules = ("ally_plugins", record.entry_point.partition(":")[0].partition(".")[0].strip())
+    missing = missing_modules(daemon.command[0], modules)
     lines = [f"{daemon.command[0]} does not find the module {module!r}; install it there" for module in missing]
     return [*record.warnings, *lines]
 
 
 def _absolute(interpreter: str) -> str:
-    """Return where a Python is, that may be named as in a shell."""
+    """Return the absolute path of a Python that is named as in a shell. Raises ConfigError when PATH has none."""
     path = Path(interpreter).expanduser()
     if path.is_absolute():
         return str(path)
@@ -127,8 +127,8 @@ def _build(state: State, name: str, python: str | None, *, yes: bool) -> None:
     building = _planned(state, record, python)
     for line in record.bridge.downloads() if record.bridge is not None else ():
         echo(f"downloads: {inert(line)}", to_stderr=state.as_json)
-    for words in building.commands:
-        echo(f"$ {inert(shlex.join(words))}", to_stderr=state.as_json)
+    for command_line in building.commands:
+        echo(f"$ {inert(shlex.join(command_line))}", to_stderr=state.as_json)
     way_out = f"to run what is shown: ally-plugins env {name} --yes"
     question = f"Run this, and put it at {building.path}?"
     require_consent(state, question, is_agreed=yes, refused="nothing is built", way_out=way_out)
@@ -136,7 +136,7 @@ def _build(state: State, name: str, python: str | None, *, yes: bool) -> None:
         writing.note("env", record.name, {"environment": building.name, "is_begun": True})
         environments.build(state.home, building, partial(_pass_on, state))
         writing.note("env", record.name, {"environment": building.name, "path": str(building.path)})
-    _tell_built(state, record, building)
+    _report_built(state, record, building)
 
 
 def _planned(state: State, record: PluginRecord, python: str | None) -> Building:
@@ -154,11 +154,11 @@ def _planned(state: State, record: PluginRecord, python: str | None) -> Building
 
 
 def _pass_on(state: State, line: str) -> None:
-    """Show a line of the installer's: build backends are strangers too."""
+    """Show a line of the installer's output, made inert: build backends are strangers too."""
     echo(f"  {inert(line.rstrip())}", to_stderr=state.as_json)
 
 
-def _tell_built(state: State, record: PluginRecord, building: Building) -> None:
+def _report_built(state: State, record: PluginRecord, building: Building) -> None:
     in_use = record.bridge is not None or record.config.environment == building.name
     if state.as_json:
         print_json({"environment": building.name, "path": str(building.path), "in_use": in_use,
