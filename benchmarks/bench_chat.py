@@ -42,7 +42,7 @@ def _saved_step(messages: int) -> float:
     from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, UserPromptPart
 
     from ally_plugins.cli.chat.keys import Keys
-    from ally_plugins.cli.chat.saving import Saver
+    from ally_plugins.cli.chat.saved_history import Saver
     from ally_plugins.journal.journal import Journal
 
     def step(number: int) -> list[ModelMessage]:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from ally_plugins.adapters.kit.permission import PermissionQuestion
-from ally_plugins.cli.chat.lines import diff_lines, event_lines, question_lines, said_line
+from ally_plugins.cli.chat.event_lines import diff_lines, event_lines, history_line, question_lines
 from ally_plugins.cli.chat.screen import Screen
 from ally_plugins.contract.values import events
 from ally_plugins.contract.values.conversation import ToolCall
@@ -88,7 +88,7 @@ def test_a_question_says_who_asks_and_why() -> None:
     assert agents[0].startswith("? the agent asks: because \\x1b]0;owned")
     assert plugins[0].startswith("? the plugin guard, \\x1b]0;owned")
     assert all(line.isprintable() for line in (*agents, *plugins))
-    assert said_line(HOSTILE, HOSTILE).plain.isprintable()
+    assert history_line(HOSTILE, HOSTILE).plain.isprintable()
 
 
 def test_a_question_shows_the_end_of_a_long_command_and_says_of_a_huge_one_that_it_is_cut() -> None:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from ally_plugins.catalog.home.chat_settings import ChatSettings
+from ally_plugins.cli.chat.error_texts import error_text
 from ally_plugins.cli.chat.keys import MASK, Keys
 from ally_plugins.cli.chat.models import NO_KEY, ModelChoice, build_model, choose_model
-from ally_plugins.cli.chat.troubles import words_of
 from ally_plugins.contract.values.errors import ConfigError
 
 KEY = "sk-live-0123456789"
@@ -134,11 +134,11 @@ def test_errors_of_the_model_are_sentences_with_a_way_out() -> None:
     wrong_key = e.ModelHTTPError.for_category(
         e.ModelAuthenticationError, status_code=401, model_name="m", body={"error": {"message": "no such key"}}
     )
-    assert "does not take the key (no such key)" in words_of(wrong_key)
+    assert "does not take the key (no such key)" in error_text(wrong_key)
     busy = e.ModelHTTPError.for_category(e.ModelRateLimitError, status_code=429, model_name="m", retry_after=7)
-    assert "try again in 7 s" in words_of(busy)
-    assert "answered 500 (oops)" in words_of(e.ModelHTTPError(500, "m", "oops\nTraceback"))
-    assert "cannot be reached" in words_of(e.ModelConnectionError("m", "Connection error."))
-    assert "answered what nobody can use" in words_of(e.UnexpectedModelBehavior("garbage"))
-    assert words_of(RuntimeError("boom")) == "an error in this turn: RuntimeError: boom; the conversation can go on"
-    assert words_of(RuntimeError()) == "an error in this turn: RuntimeError; the conversation can go on"
+    assert "try again in 7 s" in error_text(busy)
+    assert "answered 500 (oops)" in error_text(e.ModelHTTPError(500, "m", "oops\nTraceback"))
+    assert "cannot be reached" in error_text(e.ModelConnectionError("m", "Connection error."))
+    assert "answered what nobody can use" in error_text(e.UnexpectedModelBehavior("garbage"))
+    assert error_text(RuntimeError("boom")) == "an error in this turn: RuntimeError: boom; the conversation can go on"
+    assert error_text(RuntimeError()) == "an error in this turn: RuntimeError; the conversation can go on"

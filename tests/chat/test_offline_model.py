@@ -184,15 +184,15 @@ def test_without_tools_it_summarises_as_well_as_it_can() -> None:
 
 
 def test_an_interrupted_call_is_no_success() -> None:
-    from ally_plugins.cli.chat.offline.looking import look_at
+    from ally_plugins.cli.chat.offline.history_view import view_history
 
     history: list[ModelMessage] = [
         ModelRequest(parts=[UserPromptPart("run a\nrun b")]),
         ModelResponse(parts=[ToolCallPart("run_command", {}, "call-1")]),
         ModelRequest(parts=[ToolReturnPart("run_command", "stopped", "call-1", outcome="interrupted")]),
     ]
-    look = look_at(history)
+    look = view_history(history)
     assert (look.person, look.steps_done, look.is_over) == ("run a\nrun b", 1, False)
     assert [result.is_good for result in look.results] == [False]
-    over = look_at([*history, ModelResponse(parts=[TextPart("I stop here")])])
+    over = view_history([*history, ModelResponse(parts=[TextPart("I stop here")])])
     assert over.is_over

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.cli.chat.offline.requests import HELP, Known, read_requests
+from ally_plugins.cli.chat.offline.requests import HELP, RequestContext, read_requests
 
 if TYPE_CHECKING:
-    from ally_plugins.cli.chat.offline.requests import Plan
+    from ally_plugins.cli.chat.offline.requests import RequestPlan
 
 TEXT = {"properties": {"key": {"type": "integer"}, "text": {"type": "string"}}, "required": ["text"]}
 TOOLS: dict[str, dict[str, Any]] = {
@@ -21,8 +21,8 @@ TOOLS: dict[str, dict[str, Any]] = {
 } | {"remember": TEXT, "recall": TEXT}
 
 
-def read(text: str, todos: list[dict[str, Any]] | None = None) -> Plan:
-    return read_requests(text, Known(TOOLS, todos or ()))
+def read(text: str, todos: list[dict[str, Any]] | None = None) -> RequestPlan:
+    return read_requests(text, RequestContext(TOOLS, todos or ()))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_is_not_understood_is_said_and_never_guessed(line: str, why: str) -
 
 
 def test_a_tool_that_no_plugin_offers_is_not_called() -> None:
-    plan = read_requests("remember this", Known({"read_file": {}}))
+    plan = read_requests("remember this", RequestContext({"read_file": {}}))
     assert plan.steps == ()
     assert "there is no tool 'remember' here" in plan.unknown[0]
 
@@ -83,7 +83,7 @@ def test_a_tool_that_no_plugin_offers_is_not_called() -> None:
 def test_lines_are_steps_and_also_joins_a_line_to_the_one_before() -> None:
     plan = read("read a\nalso read b\n\nrun make\nsay done\nhelp")
     assert [[call.line for call in step] for step in plan.steps] == [["read a", "read b"], ["run make"]]
-    assert plan.words == ("done",)
+    assert plan.texts == ("done",)
     assert plan.wants_help
 
 

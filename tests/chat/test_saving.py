@@ -14,9 +14,9 @@ from pydantic_ai.messages import (
 )
 
 from ally_plugins.catalog.home.folder import Home
+from ally_plugins.cli.chat.chat_options import find_saved
 from ally_plugins.cli.chat.keys import Keys
-from ally_plugins.cli.chat.saving import Saver, SessionLock, load_history
-from ally_plugins.cli.chat.wanted import find_saved
+from ally_plugins.cli.chat.saved_history import Saver, SessionLock, load_history
 from ally_plugins.contract.values.errors import ConfigError, HostError, JournalError, NotFoundRefused
 from ally_plugins.journal.histories import history_added, history_begun
 from ally_plugins.journal.journal import Journal

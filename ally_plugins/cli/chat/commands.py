@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
     from ally_plugins.journal.histories import SavedSession
 
-    from .talking import Turn
-    from .wanted import Options
+    from .chat_options import Options
+    from .turns import Turn
 
 __all__ = ["chat", "run", "sessions"]
 
@@ -35,7 +35,7 @@ _RESULT: Final = "RESULT"
 
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what `chat` and `run` have in common."""
+    """Add the options that `chat` and `run` have in common."""
     for option in (_ALLOW, _FOLDER, _BASE_URL, _MODEL):
         function = option(function)
     return function
@@ -64,7 +64,7 @@ def chat(
     base_url: str | None,
     folder: Path | None,
     allow: tuple[str, ...],
-    goes_on: bool,  # noqa: FBT001 - click's way
+    continues: bool,  # noqa: FBT001 - click's way
     resume: str | None,
 ) -> None:
     """Talk with a small coding agent that lives with your plugins: the reference agent.
@@ -81,7 +81,7 @@ def chat(
     """
     if state.as_json:
         raise click.UsageError("a chat has no --json; `ally-plugins run --json TASK` streams events")
-    options, saved = _chosen(state, model, base_url, folder, allow, goes_on=goes_on, resume=resume)
+    options, saved = _chosen(state, model, base_url, folder, allow, continues=continues, resume=resume)
     echo(paint("ally-plugins chat", bold=True) + f": {_about_model(options)}")
     echo(paint(f"in {inert(options.folder)}{_about_session(saved)}; /help shows the commands", fg="bright_black"))
     sys.stdout.flush()
@@ -90,28 +90,28 @@ def chat(
     with _framework():
         from ally_plugins.cli.shell.plain_logs import logs_to
 
-        from .chatting import Chat, ScreenLog
+        from .chat_loop import Chat, ScreenLog
         from .dialogue import Dialogue
-        from .opening import opened
-        from .prompting import make_input
+        from .opened_chat import open_chat
+        from .person_input import make_input
         from .screen import Screen
-        from .slash import WORDS
+        from .slash_commands import WORDS
     source = make_input(options.home.path, WORDS)
     screen = Screen()
     dialogue = Dialogue(screen, source)
-    talking = Chat(dialogue)
+    chat_loop = Chat(dialogue)
     approve = dialogue.approve if source.is_terminal else None
 
     async def main() -> None:
         with logs_to(ScreenLog(screen)), screen.until_hung_up(asyncio.current_task()):
-            async with opened(
+            async with open_chat(
                 options,
                 approve=approve,
-                on_host=talking.listen,
+                on_host=chat_loop.listen,
                 on_text=screen.stream,
                 on_thought=screen.thought,
             ) as it:
-                await talking.run(it)
+                await chat_loop.run(it)
         screen.note(f"to go on: ally-plugins chat --resume {it.session.id}")
 
     try:
@@ -150,13 +150,13 @@ def run(
       ally-plugins run "read README.md"
       ally-plugins run --allow run_command --json "run pytest -q"
     """
-    options, _ = _chosen(state, model, base_url, folder, allow, goes_on=False, resume=resume)
+    options, _ = _chosen(state, model, base_url, folder, allow, continues=False, resume=resume)
     text = sys.stdin.read() if task == "-" else task
     if not text.strip():
         raise click.UsageError("the task is empty; say what is to be done")
     with _framework():
-        from .single import CODES, Single
-    single = Single(_print_event if state.as_json else _event_to_stderr())
+        from .single_task import CODES, SingleTask
+    single = SingleTask(_print_event if state.as_json else _event_to_stderr())
     turn, session_id = run_loop(_run_once(single, options, text, as_json=state.as_json))
     code = CODES[turn.ending]
     if state.as_json:
@@ -167,10 +167,10 @@ def run(
 
 
 async def _run_once(single: Any, options: Options, task: str, *, as_json: bool) -> tuple[Turn, str]:
-    from .opening import opened
+    from .opened_chat import open_chat
 
     on_text = (lambda _: None) if as_json else _print_text
-    async with opened(options, approve=None, on_text=on_text, on_host=single.listen) as it:
+    async with open_chat(options, approve=None, on_text=on_text, on_host=single.listen) as it:
         turn = await single.run(it, task)
     if turn.text and not as_json:
         echo()
@@ -230,7 +230,7 @@ def _session_data(saved: SavedSession) -> dict[str, Any]:
     return {"id": saved.id, "first_at": saved.first_at, "last_at": saved.last_at, **saved.about}
 
 
-# --- what is meant
+# --- options
 
 
 def _chosen(
@@ -240,22 +240,25 @@ def _chosen(
     folder: Path | None,
     allow: tuple[str, ...],
     *,
-    goes_on: bool,
+    continues: bool,
     resume: str | None,
 ) -> tuple[Options, SavedSession | None]:
-    """Return what the command line, the environment and the configuration come to. Raises OperatorError."""
+    """Return the options from command line, environment and configuration, and the session to resume.
+
+    Raises ConfigError and NotFoundRefused.
+    """
     from ally_plugins.catalog.home.config import read_config
 
+    from .chat_options import Options, find_saved
     from .models import choose_model
-    from .wanted import Options, find_saved
 
-    if goes_on and resume is not None:
+    if continues and resume is not None:
         raise click.UsageError("--continue and --resume are two sessions; give one of them")
     home = state.home
     settings = read_config(home).chat
-    saved = find_saved(home, resume) if goes_on or resume is not None else None
-    was_in = saved.about.get("folder") if saved is not None else None
-    where = folder if folder is not None else Path(was_in) if was_in else Path.cwd()
+    saved = find_saved(home, resume) if continues or resume is not None else None
+    last_folder = saved.about.get("folder") if saved is not None else None
+    where = folder if folder is not None else Path(last_folder) if last_folder else Path.cwd()
     if not where.is_dir():
         raise ConfigError(f"the folder of this session, {str(where)!r}, is gone; name another one with --folder")
     used = saved.about.get("model") if saved is not None else None
@@ -278,7 +281,7 @@ def _about_session(saved: SavedSession | None) -> str:
 
 @contextmanager
 def _framework() -> Generator[None]:
-    """Say which extra is missing where the framework is. Raises OperatorError."""
+    """Import the framework, and what is imported meanwhile. Raises OperatorError, which names the missing extra."""
     os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # it would stand in the middle of the conversation
     try:
         for name in _NEEDED:

@@ -1,6 +1,6 @@
-"""One person and one open conversation: what is shown and asked, and what the person may have done to it.
+"""One person and one open chat: the questions to the person, and what slash commands do to the chat.
 
-The slash commands work on it. What runs turns and listens to events is `chatting`.
+Turns are run and events received in `chat_loop`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.errors import ConsentError
 
-from .lines import question_lines
-from .prompting import LineInput, Stopped, TerminalInput
+from .event_lines import question_lines
+from .person_input import LineInput, Stopped, TerminalInput
 
 if TYPE_CHECKING:
     from ally_plugins.adapters.kit.permission import PermissionQuestion
 
-    from .opening import Opened
+    from .opened_chat import OpenedChat
     from .screen import Screen
 
 __all__ = ["Dialogue"]
@@ -33,32 +33,35 @@ class Dialogue:
         self.last_of_plugin: str | None = None
         """The id of the last thing that a plugin did, for `/why`."""
         self.is_left = False
-        """Whether the person wants to leave; the chat ends after what it is doing."""
-        self._opened: Opened | None = None
+        """Whether the person wants to leave; the chat ends after the current turn or command."""
+        self._opened: OpenedChat | None = None
 
     @property
-    def opened(self) -> Opened:
+    def opened(self) -> OpenedChat:
         """The conversation, once it is open."""
         if self._opened is None:
             raise RuntimeError("the chat has not begun")
         return self._opened
 
-    def begin(self, opened: Opened) -> None:
-        """Take the conversation that is open now."""
+    def begin(self, opened: OpenedChat) -> None:
+        """Set the chat, now that it is open."""
         self._opened = opened
 
     def leave(self) -> None:
-        """End the chat after what it is doing."""
+        """End the chat after the current turn or command."""
         self.is_left = True
 
     def interrupt(self) -> bool:
-        """Stop the turn that runs; say whether there was one to stop."""
+        """Interrupt the turn that runs; return whether there was one."""
         opened = self.opened
         is_stopped = opened.plugins.interrupt(opened.session.id, "the person pressed Ctrl-C")
-        return opened.talk.interrupt() or is_stopped
+        return opened.turns.interrupt() or is_stopped
 
     async def ask(self, question: str, answers: Sequence[str]) -> str:
-        """Ask the person; the first answer counts where there is none, and after Ctrl-C."""
+        """Ask the person. The first answer is the default, without a person and after Ctrl-C.
+
+        Raises ConsentError when the question could not be put. Cancelling takes the question away.
+        """
         self.screen.end_stream()
         try:
             with self.screen.held():
@@ -67,8 +70,12 @@ class Dialogue:
             return answers[0]
 
     async def approve(self, question: PermissionQuestion) -> str:
-        """Ask about a call that needs permission: shown are who asks, why, and what exactly would happen."""
-        self.screen.show_said(question_lines(question))
+        """Ask about a call that needs permission, and show who asks, why, and the arguments or the diff.
+
+        Returns `allow`, `deny` or `always`; Ctrl-C is a `deny` that also interrupts the turn. Cancelling takes the
+        question away.
+        """
+        self.screen.show_folded(question_lines(question))
         try:
             with self.screen.held():
                 return _ANSWERS[await self.input.ask("may it?", tuple(_ANSWERS))]
@@ -80,8 +87,11 @@ class Dialogue:
             return "deny"
 
     async def compact(self, focus: str | None) -> None:
-        """Have the conversation shortened with the next request to the model. Raises AllyError."""
+        """Have the conversation compacted with the next request to the model. Raises AllyError.
+
+        `focus` is what the summary should keep. After cancelling, the request may stand all the same.
+        """
         opened = self.opened
-        opened.shortening.focus = focus
+        opened.compaction.focus = focus
         await opened.session.request_action("compact", {"reason": focus} if focus else None)
         self.screen.note("the conversation is shortened before the model is asked next")

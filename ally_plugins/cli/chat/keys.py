@@ -1,4 +1,4 @@
-"""The keys in this process's environment, and their masking in whatever is shown, emitted or written down."""
+"""The keys in this process's environment, and their masking in what is shown, emitted or recorded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHORTEST: Final = 8
 _NAMES: Final = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)(_|$)", re.IGNORECASE)
 
 _PLACES: Final = ("_DIR", "_FILE", "_PATH")
-"""Names that say where a key lies; what they hold is none."""
+"""Ends of names that hold the path of a key, and no key."""
 
 T = TypeVar("T")
 
@@ -24,26 +24,26 @@ def _is_key(name: str) -> bool:
 
 
 class Keys:
-    """The values that must not get out; they are taken from the environment once, and live as long as the program."""
+    """The secret values. Read from the environment once; they live as long as the program."""
 
     def __init__(self, environ: Mapping[str, str], also: Iterable[str] = ()) -> None:
-        """Take what is named like a key, and the variables `also`."""
-        wanted = set(also)
-        found = {value for name, value in environ.items() if name in wanted or _is_key(name)}
+        """Take the variables that are named like a key, and those of the names `also`."""
+        variables = set(also)
+        found = {value for name, value in environ.items() if name in variables or _is_key(name)}
         values = sorted((value for value in found if len(value) >= _SHORTEST), key=len, reverse=True)
         self._values: Final = values
         self._pattern: Final = re.compile("|".join(map(re.escape, values))) if values else None
 
     def masked(self, text: str) -> str:
-        """Return a text without any of them."""
+        """Return a text with every key replaced by `MASK`."""
         return self._pattern.sub(MASK, text) if self._pattern is not None else text
 
     def stream(self) -> MaskedStream:
-        """Return what masks a text that comes in pieces."""
+        """Return a masking for one text that comes in pieces."""
         return MaskedStream(self)
 
     def begun(self, text: str) -> int:
-        """Return how many characters at the end of a text may be the beginning of one of them."""
+        """Return how many characters at the end of a text may be the beginning of a key."""
         lengths = (
             length
             for value in self._values
@@ -53,7 +53,7 @@ class Keys:
         return max(lengths, default=0)
 
     def masked_value(self, value: T) -> T:
-        """Return a JSON value, or a value that holds texts in lists and tables, without any of them."""
+        """Return a JSON value, or nested lists and tables of texts, with every key replaced by `MASK`."""
         if self._pattern is None:
             return value
         masked: T = self._masked(value)
@@ -70,20 +70,20 @@ class Keys:
 
 
 class MaskedStream:
-    """Masks a text that comes in pieces: what may be the beginning of a key waits for what follows."""
+    """Masks a text that comes in pieces: what may be the beginning of a key is held back until the next piece."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys: Final = keys
         self._held = ""
 
     def feed(self, piece: str) -> str:
-        """Return what can be shown now."""
+        """Return the part of the text that can be shown now; call `rest` at the end."""
         text = self._keys.masked(self._held + piece)
         shown = len(text) - self._keys.begun(text)
         self._held = text[shown:]
         return text[:shown]
 
     def rest(self) -> str:
-        """Return what waits, at the end of the text."""
+        """Return what was held back, at the end of the text."""
         held, self._held = self._held, ""
         return held

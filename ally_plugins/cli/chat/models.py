@@ -1,4 +1,4 @@
-"""From what the person, the environment and `config.toml` say to a model of the framework, or one clear sentence."""
+"""Choosing the model from options, environment and `config.toml`, and building it; errors are one sentence."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ MODEL_VARIABLE: Final = "ALLY_MODEL"
 BASE_URL_VARIABLE: Final = "ALLY_BASE_URL"
 OFFLINE: Final = "offline"
 OLLAMA_URL: Final = "http://localhost:11434/v1"
-"""Where Ollama listens unless it is told otherwise."""
+"""Where Ollama listens by default."""
 NO_KEY: Final = "no-key"
-"""What a server at an address of one's own is sent for a key, unless one is named: never that of another provider."""
+"""The key for a server at an address of one's own, unless one is named: it never gets the key of another provider."""
 _OPENAI: Final = ("openai", "openai-chat", "")
 _WAY_OUT: Final = "`--model offline` needs no key and no network"
 _KEY_VARIABLE: Final = re.compile(r"`([A-Z][A-Z0-9_]*(?:KEY|TOKEN|PROFILE))`")
@@ -55,9 +55,9 @@ def choose_model(
     base_url: str | None = None,
     last: str | None = None,
 ) -> ModelChoice:
-    """Choose by option, then what a resumed session had `last`, environment and configuration; at last offline.
+    """Choose by option, else what a resumed session used `last`, else environment, configuration, offline.
 
-    Raises ConfigError.
+    Raises ConfigError for a base url that is no address. Whether the model exists is found out by `build_model`.
     """
     url = base_url or environ.get(BASE_URL_VARIABLE) or settings.base_url
     if url and not is_server_url(url):
@@ -88,7 +88,7 @@ def build_model(choice: ModelChoice, environ: Mapping[str, str]) -> Model[Any]:
         install = extra[1] if extra is not None else "the provider's package"
         raise ConfigError(f"the model {choice.name!r} needs an extra: pip install '{install}'; {_WAY_OUT}") from error
     except UserError as error:
-        raise ConfigError(_in_words(choice, str(error))) from error
+        raise ConfigError(_user_error_text(choice, str(error))) from error
     except ValueError as error:
         raise ConfigError(f"the model {choice.name!r} cannot be used: {error}; {_WAY_OUT}") from error
 
@@ -97,7 +97,7 @@ def _is(choice: ModelChoice, provider: str) -> bool:
     return choice.name.partition(":")[0] == provider
 
 
-def _in_words(choice: ModelChoice, text: str) -> str:
+def _user_error_text(choice: ModelChoice, text: str) -> str:
     if variables := _KEY_VARIABLE.findall(text):
         return (
             f"the model {choice.name!r} has no key: set {variables[0]}, or name another variable in [chat]; {_WAY_OUT}"
@@ -124,8 +124,8 @@ def _served(choice: ModelChoice, key: str | None) -> Model[Any]:
 
         return OllamaModel(name, provider=OllamaProvider(base_url=choice.base_url or OLLAMA_URL, api_key=key))
     if provider not in _OPENAI:
-        known = "openai-chat:NAME, ollama:NAME or just NAME"
-        raise ConfigError(f"the model {choice.name!r} has an address of its own; expected {known} with one")
+        forms = "openai-chat:NAME, ollama:NAME or just NAME"
+        raise ConfigError(f"the model {choice.name!r} has an address of its own; expected {forms} with one")
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.openai import OpenAIProvider
 

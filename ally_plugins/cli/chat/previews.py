@@ -1,4 +1,4 @@
-"""What a call of the file tools would change, read from the folder before it happens."""
+"""Diffs of what a call of the file tools would change, made before it runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["Previews"]
 
 _LARGEST: Final = 1024 * 1024
-"""Bytes of a file that is shown as a diff: more than anybody reads before saying yes."""
+"""Bytes of a file that is shown as a diff: more than anybody reads before agreeing."""
 
 
 class Previews:
-    """Previews of edits below one folder; it reads only."""
+    """Makes the previews of edits below one folder; reads files and writes none."""
 
     def __init__(self, folder: Path) -> None:
         self._folder: Final = folder
@@ -63,7 +63,7 @@ def _written(arguments: Mapping[str, Any]) -> str | None:
 
 
 def _edited(old: str, arguments: Mapping[str, Any]) -> str | None:
-    """Return the text after the edit; the old one where the edit does not fit, since the tool will say so."""
+    """Return the text after the edit; the old one where the edit does not fit, since the tool will fail then."""
     new = old
     for before, after in _replacements(arguments):
         if new.count(before) != 1:

@@ -1,6 +1,6 @@
-"""What the person sees: the model's text as it streams, and between it the lines that events make.
+"""The output to the person: the model's text as it streams, and lines for events in between.
 
-Only it writes to standard output while a chat runs. Colours reach a terminal only, and NO_COLOR takes them away.
+Nothing else writes to standard output while a chat runs. Colours reach a terminal only, and NO_COLOR removes them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rich.text import Text
 from ally_plugins.cli.shell.signals import ENDS, signals_handled
 from ally_plugins.cli.shell.text import inert
 
-from .lines import BAD, PLUGIN, QUIET, event_lines, thought_lines
+from .event_lines import BAD, PLUGIN, QUIET, event_lines, thought_lines
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,7 +31,7 @@ __all__ = ["Screen", "make_console"]
 _GUTTER: Final = "  | "
 
 _MAX_HELD: Final = 1000
-"""Lines, or pieces of them, that wait while a question is open: some screens; the journal has it all."""
+"""Lines, or pieces of them, that wait while a question is open: some screens; the journal has all events."""
 
 
 class Screen:
@@ -62,18 +62,18 @@ class Screen:
             self.end_stream()
             self._print(line if isinstance(line, Text) else Text(line))
 
-    def show_said(self, lines: Iterable[Text]) -> None:
-        """Show whole lines with words of plugins in them: one that is longer than the terminal goes on behind a bar."""
+    def show_folded(self, lines: Iterable[Text]) -> None:
+        """Show whole lines with texts of plugins: one longer than the terminal continues behind a bar."""
         if self.console.is_terminal:
             lines = [part for line in lines for part in _folded(line, self.console)]
         self.show(lines)
 
     def event(self, event: Event) -> None:
-        """Show what an event says."""
-        self.show_said(event_lines(event))
+        """Show the lines of an event."""
+        self.show_folded(event_lines(event))
 
     def thought(self, text: str) -> None:
-        """Show what the model thought."""
+        """Show the model's thinking."""
         self.show(thought_lines(text))
 
     def painted(self, lines: Iterable[str]) -> None:
@@ -81,16 +81,16 @@ class Screen:
         self.show(Text.from_ansi(line) for line in lines)
 
     def note(self, text: str) -> None:
-        """Show a word of the program's own."""
+        """Show a remark of this program."""
         self.show([Text(inert(text), QUIET)])
 
     def error(self, text: str) -> None:
-        """Show what went wrong."""
+        """Show an error."""
         self.show([Text(inert(text), BAD)])
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """Show what comes meanwhile afterwards, so that a question stays right below what it is about."""
+        """Hold back output until the end of the context, so that a question stays right below what it is about."""
         held = self._held = deque(maxlen=_MAX_HELD)
         try:
             yield
@@ -102,7 +102,7 @@ class Screen:
                 self._print(text, end)
 
     def _print(self, text: Text, end: str = "\n") -> None:
-        """Print, unless the terminal has gone: then what happens is in the journal."""
+        """Print, unless the terminal is gone: then events are in the journal only."""
         if self._held is not None:
             self._held.append((text, end))
             return
@@ -118,7 +118,7 @@ class Screen:
 
     @contextmanager
     def until_hung_up(self, task: asyncio.Task[Any] | None) -> Generator[None]:
-        """End the task, and print no more, when the terminal is closed or somebody wants the program to end."""
+        """Cancel the task, and print no more, on SIGHUP (the terminal is closed) and SIGTERM."""
 
         def hang_up(_: signal.Signals) -> None:
             self._is_gone = True

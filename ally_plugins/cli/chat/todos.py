@@ -1,4 +1,4 @@
-"""The agent's todos: kept for the session by the framework's harness, told as TODO_UPDATE whenever they change."""
+"""The agent's todos: kept for the session by the framework's harness, and emitted as TODO_UPDATE on each change."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _STATUSES: Final = {"in_progress": "in_progress", "completed": "completed", "can
 
 
 class Todos(InMemoryPlanStore):
-    """The todos of one session; `tell` emits the event. Lives as long as the session is open."""
+    """The todos of one session; `emit` emits the event. Lives as long as the session is open."""
 
-    def __init__(self, tell: Callable[[TodoUpdate], object]) -> None:
+    def __init__(self, emit: Callable[[TodoUpdate], object]) -> None:
         super().__init__()
-        self._tell = tell
+        self._emit = emit
 
     async def restore(self, todos: Sequence[TodoItem]) -> None:
-        """Take up what was there when the session was left."""
+        """Set the todos of a resumed session, without an event."""
         items = [PlanItem(id=todo.id, content=todo.task, status=todo.status) for todo in todos]  # type: ignore[arg-type]
         await super().set_items(items)
 
@@ -58,7 +58,7 @@ class Todos(InMemoryPlanStore):
         return was_there
 
     async def _changed(self) -> None:
-        self._tell(TodoUpdate(todos=tuple(_todo(item) for item in await self.get_items())))
+        self._emit(TodoUpdate(todos=tuple(_todo(item) for item in await self.get_items())))
 
 
 def _todo(item: PlanItem) -> dict[str, Any]:

@@ -178,10 +178,6 @@ def _json(data: Any) -> str:
     return json.dumps(data, ensure_ascii=False)
 
 
-def _record_row(record: StoredRecord) -> tuple[str, ...]:
-    return (str(record.n), when(record.at), inert(record.kind), inert(record.plugin or "-"), summary(record))
-
-
 def _data(found: Explanation, calls: list[StoredEvent]) -> dict[str, Any]:
     import attrs
 

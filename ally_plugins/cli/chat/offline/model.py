@@ -1,4 +1,4 @@
-"""The offline model as the agent framework wants a model: requests in, responses out, streamed word by word."""
+"""The offline model as a Model of pydantic-ai: requests in, responses out, streamed word by word."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from pydantic_ai.usage import RequestUsage
 
 from ally_plugins.contract.values.compat import override
 
-from .looking import Look, call_numbers, look_at, text_of
-from .requests import HELP, Call, Known, Plan, read_requests
+from .history_view import HistoryView, call_numbers, text_of, view_history
+from .requests import HELP, RequestContext, RequestedCall, RequestPlan, read_requests
 
 if TYPE_CHECKING:
     from pydantic_ai.settings import ModelSettings
@@ -42,7 +42,7 @@ DEFAULT_WINDOW: Final = 32_000
 """Tokens: small beside hosted models, so that a long try-out comes to see a threshold."""
 _CHARS_PER_TOKEN: Final = 4  # the estimate that most tools use for English and code
 _TRIES: Final = 8
-"""How often it insists."""
+"""How often `insist` tries again after the first failure."""
 _SHOWN_LINES: Final = 3
 _SHOWN_CHARS: Final = 200
 _PIECES: Final = re.compile(r"\S*\s*")
@@ -107,20 +107,20 @@ class OfflineModel(Model):
 
     def _answer(self, messages: Sequence[ModelMessage], parameters: ModelRequestParameters) -> ModelResponse:
         tools = {tool.name: tool.parameters_json_schema for tool in parameters.function_tools}
-        look = look_at(messages)
+        view = view_history(messages)
         if not tools:
-            return _response([TextPart(_summary(look.person))])
-        plan = read_requests(look.person, Known(tools, look.todos))
-        step = _next_step(look, plan)
+            return _response([TextPart(_summary(view.person))])
+        plan = read_requests(view.person, RequestContext(tools, view.todos))
+        step = _next_step(view, plan)
         if step is not None:
-            words = [*_heard(look), *(_told(look) if look.steps_done else ())]
-            said = [TextPart("\n".join(words))] if words else []
+            texts = [*_plugin_lines(view), *(_result_lines(view) if view.steps_done else ())]
+            text_parts = [TextPart("\n".join(texts))] if texts else []
             calls = [ToolCallPart(call.tool, dict(call.arguments), self._call_id(messages)) for call in step]
-            return _response([ThinkingPart(_thought(step, look, plan)), *said, *calls])
+            return _response([ThinkingPart(_thought(step, view, plan)), *text_parts, *calls])
         return _response(
             [
-                ThinkingPart(_last_thought(look)),
-                TextPart("\n".join(_last_words(look, plan)) or "There is nothing to do."),
+                ThinkingPart(_last_thought(view)),
+                TextPart("\n".join(_last_lines(view, plan)) or "There is nothing to do."),
             ]
         )
 
@@ -130,14 +130,14 @@ class OfflineModel(Model):
         return f"call-{next(self._calls)}"
 
 
-def _next_step(look: Look, plan: Plan) -> Sequence[Call] | None:
+def _next_step(view: HistoryView, plan: RequestPlan) -> Sequence[RequestedCall] | None:
     """Return the calls to make now; None when the answer ends."""
-    if look.is_over or not plan.steps:
+    if view.is_over or not plan.steps:
         return None
-    if all(result.is_good for result in look.results):
-        return plan.steps[look.steps_done] if look.steps_done < len(plan.steps) else None
-    is_refused = any(result.is_refused for result in look.results)
-    tries = look.steps_done - len(plan.steps) + 1
+    if all(result.is_good for result in view.results):
+        return plan.steps[view.steps_done] if view.steps_done < len(plan.steps) else None
+    is_refused = any(result.is_refused for result in view.results)
+    tries = view.steps_done - len(plan.steps) + 1
     return plan.steps[-1] if plan.insists and 1 <= tries < _TRIES and not is_refused else None
 
 
@@ -145,45 +145,45 @@ def _response(parts: list[Any]) -> ModelResponse:
     return ModelResponse(parts=parts, model_name=NAME, provider_name=NAME)
 
 
-def _thought(step: Sequence[Call], look: Look, plan: Plan) -> str:
+def _thought(step: Sequence[RequestedCall], view: HistoryView, plan: RequestPlan) -> str:
     wanted = " and ".join(f"{call.line[:80]!r}" for call in step)
     tools = ", ".join(dict.fromkeys(call.tool for call in step))
-    if look.steps_done >= len(plan.steps):
+    if view.steps_done >= len(plan.steps):
         return f"That did not work. I insist: {wanted}."
-    return f"Step {look.steps_done + 1} of {len(plan.steps)}: {wanted}. For that there is {tools}."
+    return f"Step {view.steps_done + 1} of {len(plan.steps)}: {wanted}. For that there is {tools}."
 
 
-def _last_thought(look: Look) -> str:
-    if look.results and not all(result.is_good for result in look.results):
+def _last_thought(view: HistoryView) -> str:
+    if view.results and not all(result.is_good for result in view.results):
         return "That did not work, so I stop here and say why."
-    if look.results:
+    if view.results:
         return "That was the last step; I say what came of it."
-    if look.plugin_words:
+    if view.plugin_texts:
         return "A plugin has said something; I say what I take from it."
     return "There is no tool to call for that."
 
 
-def _last_words(look: Look, plan: Plan) -> Iterator[str]:
-    yield from _heard(look)
-    yield from _told(look)
-    if look.is_over:  # a plugin woke us: what the person said was answered before
+def _last_lines(view: HistoryView, plan: RequestPlan) -> Iterator[str]:
+    yield from _plugin_lines(view)
+    yield from _result_lines(view)
+    if view.is_over:  # a plugin woke us: what the person said was answered before
         return
-    left = len(plan.steps) - look.steps_done
-    if left > 0 and look.results:
+    left = len(plan.steps) - view.steps_done
+    if left > 0 and view.results:
         yield f"I stop here; {left} more {'step is' if left == 1 else 'steps are'} left undone."
-    yield from plan.words
+    yield from plan.texts
     yield from plan.unknown
-    if plan.wants_help or (look.is_fresh and not (plan.words or plan.unknown)):
+    if plan.wants_help or (view.is_fresh and not (plan.texts or plan.unknown)):
         yield HELP
 
 
-def _heard(look: Look) -> Iterator[str]:
-    for name, text in look.plugin_words:
+def _plugin_lines(view: HistoryView) -> Iterator[str]:
+    for name, text in view.plugin_texts:
         yield f"The plugin {name} tells me: {_shortened(text)} I take that into account."
 
 
-def _told(look: Look) -> Iterator[str]:
-    for result in look.results:
+def _result_lines(view: HistoryView) -> Iterator[str]:
+    for result in view.results:
         verb = "gave" if result.is_good else "did not work:"
         yield f"{result.tool} {verb} {_shortened(result.text)}"
 
@@ -196,7 +196,7 @@ def _shortened(text: str) -> str:
 
 
 def _summary(text: str) -> str:
-    """Say what a conversation without tools is about: nobody calls this model so but to have something summarised."""
+    """Return a summary: only the compaction calls this model without tools."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     begin = "\n".join(line[:_SHOWN_CHARS] for line in lines[:_SHOWN_LINES])
     return f"(the offline model cannot summarise; of {len(lines)} lines the first are)\n{begin}"
@@ -220,7 +220,7 @@ def _input_tokens(messages: Sequence[ModelMessage], parameters: ModelRequestPara
 
 @dataclass
 class _Stream(StreamedResponse):
-    """A response that is there already, given out piece by piece."""
+    """A finished response, streamed piece by piece."""
 
     answer: ModelResponse
     input_tokens: int
@@ -246,7 +246,7 @@ class _Stream(StreamedResponse):
                 else self._parts_manager.handle_text_delta
             )
             for piece in _PIECES.findall(getattr(part, "content", "")):
-                await asyncio.sleep(0)  # so that whoever wants to stop us comes to it
+                await asyncio.sleep(0)  # a point for cancellation between two pieces
                 for event in handle(vendor_part_id=index, content=piece):
                     yield event
         self._usage = RequestUsage(input_tokens=self.input_tokens, output_tokens=_tokens(text_of(self.answer)))

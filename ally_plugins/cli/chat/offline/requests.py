@@ -1,4 +1,4 @@
-r"""The requests that the offline model understands, and the tool calls that they mean. Knows no framework.
+r"""The requests that the offline model understands, and the tool calls they become. Imports no framework.
 
 A request is a line; lines are done one after the other. A line that begins with `also` is done together with the line
 before it. `\n` and `\t` in the texts of `write` and `edit` mean a new line and a tab.
@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from attrs import field, frozen
 
-__all__ = ["HELP", "Call", "Known", "Plan", "read_requests"]
+__all__ = ["HELP", "RequestContext", "RequestPlan", "RequestedCall", "read_requests"]
 
 _ALSO: Final = re.compile(r"also\s+", re.IGNORECASE)
 _INSIST: Final = re.compile(r"insist\s+", re.IGNORECASE)
@@ -39,7 +39,7 @@ A line that begins with "also" is done together with the one before it."""
 
 
 @frozen
-class Call:
+class RequestedCall:
     """One tool call that a line asks for."""
 
     line: str
@@ -48,11 +48,11 @@ class Call:
 
 
 @frozen
-class Plan:
-    """What a message asks for: steps of calls that go together, what to say, and lines that mean nothing to us."""
+class RequestPlan:
+    """What a message requests: steps of calls that are made together, texts to say, and errors for other lines."""
 
-    steps: tuple[tuple[Call, ...], ...] = ()
-    words: tuple[str, ...] = ()
+    steps: tuple[tuple[RequestedCall, ...], ...] = ()
+    texts: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     wants_help: bool = False
     insists: bool = False
@@ -60,25 +60,25 @@ class Plan:
 
 
 @frozen
-class Known:
-    """What reading a request needs to know: the tools with their JSON schemas, and the todos as they were last kept."""
+class RequestContext:
+    """What reading a request depends on: the tools with their JSON schemas, and the todos as last written."""
 
     tools: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     todos: Sequence[Mapping[str, Any]] = ()
 
 
-_Reader: TypeAlias = Callable[[str, Known], tuple[str, dict[str, Any]]]
-"""What reads the rest of a line: the tool's name and arguments, or _NotUnderstoodError."""
+_Reader: TypeAlias = Callable[[str, RequestContext], tuple[str, dict[str, Any]]]
+"""Reads the rest of a line into a tool's name and arguments. Raises _NotUnderstoodError."""
 
 
 class _NotUnderstoodError(Exception):
-    """A line that has a verb of ours and no sense."""
+    """The rest of a line does not fit its verb; the text is the reason."""
 
 
-def read_requests(text: str, known: Known) -> Plan:
+def read_requests(text: str, context: RequestContext) -> RequestPlan:
     """Read a person's message; what is not understood is kept, and never guessed at."""
-    steps: list[list[Call]] = []
-    words: list[str] = []
+    steps: list[list[RequestedCall]] = []
+    texts: list[str] = []
     unknown: list[str] = []
     wants_help = insists = False
     for raw in text.splitlines():
@@ -95,33 +95,33 @@ def read_requests(text: str, known: Known) -> Plan:
             case "help":
                 wants_help = True
             case "say":
-                words.append(_unescaped(rest.strip()))
+                texts.append(_unescaped(rest.strip()))
             case name:
-                call = _call_or_reason(name, rest.strip(), line, known)
+                call = _call_or_reason(name, rest.strip(), line, context)
                 if isinstance(call, str):
                     unknown.append(call)
                 elif also and steps:
                     steps[-1].append(call)
                 else:
                     steps.append([call])
-    return Plan(tuple(map(tuple, steps)), tuple(words), tuple(unknown), wants_help, insists and bool(steps))
+    return RequestPlan(tuple(map(tuple, steps)), tuple(texts), tuple(unknown), wants_help, insists and bool(steps))
 
 
-def _call_or_reason(verb: str, rest: str, line: str, known: Known) -> Call | str:
+def _call_or_reason(verb: str, rest: str, line: str, context: RequestContext) -> RequestedCall | str:
     reader = _READERS.get(verb)
     if reader is None:
         return f"I do not understand {line[:80]!r}; say help for what I do"
     try:
-        tool, arguments = reader(rest, known)
+        tool, arguments = reader(rest, context)
     except _NotUnderstoodError as problem:
         return f"{line[:80]!r}: {problem}"
-    if tool not in known.tools:
-        return f"{line[:80]!r}: there is no tool {tool!r} here; there are {', '.join(sorted(known.tools)) or 'none'}"
-    return Call(line, tool, arguments)
+    if tool not in context.tools:
+        return f"{line[:80]!r}: there is no tool {tool!r} here; there are {', '.join(sorted(context.tools)) or 'none'}"
+    return RequestedCall(line, tool, arguments)
 
 
 def _one(tool: str, name: str, default: str | None = None) -> _Reader:
-    def read(rest: str, _: Known) -> tuple[str, dict[str, Any]]:
+    def read(rest: str, _: RequestContext) -> tuple[str, dict[str, Any]]:
         if not rest and default is None:
             raise _NotUnderstoodError(f"expected a {name} after it")
         return tool, {name: rest or default}
@@ -129,20 +129,20 @@ def _one(tool: str, name: str, default: str | None = None) -> _Reader:
     return read
 
 
-def _search(rest: str, _: Known) -> tuple[str, dict[str, Any]]:
+def _search(rest: str, _: RequestContext) -> tuple[str, dict[str, Any]]:
     if not rest:
         raise _NotUnderstoodError("expected the text to look for")
     return "search_files", {"pattern": re.escape(rest)}
 
 
-def _write(rest: str, _: Known) -> tuple[str, dict[str, Any]]:
+def _write(rest: str, _: RequestContext) -> tuple[str, dict[str, Any]]:
     path, _sep, content = rest.partition(" ")
     if not path:
         raise _NotUnderstoodError("expected a path and a text")
     return "write_file", {"path": path, "content": _unescaped(content)}
 
 
-def _edit(rest: str, _: Known) -> tuple[str, dict[str, Any]]:
+def _edit(rest: str, _: RequestContext) -> tuple[str, dict[str, Any]]:
     path, _sep, change = rest.partition(" ")
     old, *new = _ARROW.split(change, maxsplit=1)
     if not path or not old or not new:
@@ -150,7 +150,7 @@ def _edit(rest: str, _: Known) -> tuple[str, dict[str, Any]]:
     return "edit_file", {"path": path, "old_text": _unescaped(old), "new_text": _unescaped(new[0])}
 
 
-def _plan(rest: str, _: Known) -> tuple[str, dict[str, Any]]:
+def _plan(rest: str, _: RequestContext) -> tuple[str, dict[str, Any]]:
     todos = [part.strip() for part in rest.split(";") if part.strip()]
     if not todos:
         raise _NotUnderstoodError("expected todos with ; between them")
@@ -158,8 +158,8 @@ def _plan(rest: str, _: Known) -> tuple[str, dict[str, Any]]:
     return "write_plan", {"items": items}
 
 
-def _done(rest: str, known: Known) -> tuple[str, dict[str, Any]]:
-    items = [dict(todo) for todo in known.todos]
+def _done(rest: str, context: RequestContext) -> tuple[str, dict[str, Any]]:
+    items = [dict(todo) for todo in context.todos]
     done = next((item for item in items if str(item.get("content", "")).lower() == rest.lower()), None)
     if done is None:
         there = ", ".join(repr(item.get("content")) for item in items) or "none"
@@ -171,7 +171,7 @@ def _done(rest: str, known: Known) -> tuple[str, dict[str, Any]]:
     return "write_plan", {"items": items}
 
 
-def _delegate(rest: str, _: Known) -> tuple[str, dict[str, Any]]:
+def _delegate(rest: str, _: RequestContext) -> tuple[str, dict[str, Any]]:
     if not rest:
         raise _NotUnderstoodError("expected a task after it")
     return "delegate_task", {"agent_name": "self", "task": rest}
@@ -180,13 +180,13 @@ def _delegate(rest: str, _: Known) -> tuple[str, dict[str, Any]]:
 def _plugin_tool(name: str) -> _Reader:
     """Return what reads `NAME TEXT` as a call of the tool NAME, whose first required text gets TEXT."""
 
-    def read(rest: str, known: Known) -> tuple[str, dict[str, Any]]:
-        schema = known.tools.get(name, {})
+    def read(rest: str, context: RequestContext) -> tuple[str, dict[str, Any]]:
+        schema = context.tools.get(name, {})
         properties = schema.get("properties", {})
         names = [*schema.get("required", ()), *properties]
         text = next((key for key in names if properties.get(key, {}).get("type") == "string"), None)
         if text is None:
-            if name in known.tools and not rest:
+            if name in context.tools and not rest:
                 return name, {}
             raise _NotUnderstoodError(f"there is no tool {name!r} here that takes a text")
         return name, {text: rest}
@@ -194,7 +194,7 @@ def _plugin_tool(name: str) -> _Reader:
     return read
 
 
-def _any_tool(rest: str, _: Known) -> tuple[str, dict[str, Any]]:
+def _any_tool(rest: str, _: RequestContext) -> tuple[str, dict[str, Any]]:
     tool, _sep, text = rest.partition(" ")
     try:
         arguments = json.loads(text) if text.strip() else {}

@@ -1,4 +1,4 @@
-"""The commands that a person gives in a chat, beginning with a slash; those about plugins are in `plugin_words`."""
+"""The commands that begin with a slash in a chat; those about plugins are in `plugin_commands`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.text import Text
 from ally_plugins.cli.shell.text import columns, inert, paint
 from ally_plugins.contract.values.errors import AllyError
 
-from .lines import todo_lines
-from .plugin_words import disable, enable, plugin_rows
+from .event_lines import todo_lines
+from .plugin_commands import disable, enable, plugin_rows
 
 if TYPE_CHECKING:
     from ally_plugins.journal.reader import JournalReader
@@ -24,7 +24,7 @@ __all__ = ["WORDS", "run_slash"]
 
 
 async def run_slash(chat: Dialogue, text: str) -> None:
-    """Run a line that begins with a slash; what goes wrong is shown, and the chat goes on."""
+    """Run a line that begins with a slash. Errors are shown and not raised. Cancelling cancels the command."""
     name, _, rest = text[1:].strip().partition(" ")
     entry = _COMMANDS.get(name.lower())
     if entry is None:
@@ -65,11 +65,11 @@ async def _actions(chat: Dialogue, rest: str) -> None:
         chat.screen.error(f"the arguments of {name!r} are no JSON object; expected /actions NAME {{...}}")
         return
     answer = await session.request_action(name, arguments)
-    chat.screen.show_said(_said(answer))
+    chat.screen.show_folded(_answer_lines(answer))
 
 
-def _said(answer: Any) -> list[Text]:
-    """Return an answer as lines that cannot pass for what somebody else says."""
+def _answer_lines(answer: Any) -> list[Text]:
+    """Return the answer of an action as marked lines, which cannot pass for another speaker's."""
     if answer is None:
         return [Text("done")]
     text = answer if isinstance(answer, str) else json.dumps(answer, default=str, ensure_ascii=False)
@@ -88,7 +88,7 @@ async def _context(chat: Dialogue, _: str) -> None:
     size = f" of {window:,} tokens" if window else ""
     rows = [
         ("  context", f"{full}{size}"),
-        ("  messages", f"{len(opened.talk.history)}"),
+        ("  messages", f"{len(opened.turns.history)}"),
         ("  model", inert(opened.options.choice.name)),
         ("  session", inert(opened.session.id)),
         ("  folder", inert(opened.options.folder)),
@@ -102,29 +102,29 @@ async def _why(chat: Dialogue, rest: str) -> None:
     journal = chat.opened.host.journal
     await journal.flush()
     session_id = chat.opened.session.id
-    wanted = rest or _last_of_plugins(journal.reader, session_id, chat.last_of_plugin)
-    if wanted is None:
+    id_ = rest or _last_of_plugins(journal.reader, session_id, chat.last_of_plugin)
+    if id_ is None:
         chat.screen.note("no plugin has done anything in this session yet")
         return
-    found = explain_lines(journal.reader, wanted, session_id)
+    found = explain_lines(journal.reader, id_, session_id)
     if found is None:
-        chat.screen.error(
-            f"the journal knows nothing of {wanted!r}; expected an id such as m-..., d-..., a-... or t-..."
-        )
+        chat.screen.error(f"the journal knows nothing of {id_!r}; expected an id such as m-..., d-..., a-... or t-...")
         return
     chat.screen.painted(found)
 
 
-def _last_of_plugins(reading: JournalReader, session_id: str, told: str | None) -> str | None:
-    """Return the id of what plugins did last: what an event has `told` of, or a change of a call or its result later.
+def _last_of_plugins(reading: JournalReader, session_id: str, shown: str | None) -> str | None:
+    """Return the id of what plugins did last: `shown` from an event, or a later change of a call or its result.
 
     Changes are in the journal alone. Raises JournalError.
     """
     changes = [each for each in reading.last_records(1, session_id=session_id, kind="transform") if each.ref]
     if not changes:
-        return told
-    known = (*reading.last_records(1, session_id=session_id, ref=told), reading.event(told)) if told is not None else ()
-    return told if any(each is not None and each.n > changes[0].n for each in known) else changes[0].ref
+        return shown
+    stored = (
+        (*reading.last_records(1, session_id=session_id, ref=shown), reading.event(shown)) if shown is not None else ()
+    )
+    return shown if any(each is not None and each.n > changes[0].n for each in stored) else changes[0].ref
 
 
 async def _compact(chat: Dialogue, rest: str) -> None:

@@ -1,4 +1,4 @@
-"""The chat: it reads what the person says, runs turns and shows what happens. What it asks is in `dialogue`."""
+"""The loop of a chat: reads the person's messages, runs turns and shows events. Questions are in `dialogue`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ally_plugins.cli.shell.text import inert
 from ally_plugins.contract.values import events
 from ally_plugins.contract.values.compat import override
 
-from .lines import said_line
-from .plugin_words import switch
-from .prompting import Leave, Stopped, Woken
-from .slash import run_slash
+from .event_lines import history_line
+from .person_input import Leave, Stopped, Woken
+from .plugin_commands import switch
+from .slash_commands import run_slash
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
     from ally_plugins.host.host import Host
 
     from .dialogue import Dialogue
-    from .opening import Opened
+    from .opened_chat import OpenedChat
     from .screen import Screen
-    from .talking import Turn
+    from .turns import Turn
 
 __all__ = ["Chat", "ScreenLog"]
 
@@ -48,23 +48,27 @@ class Chat:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def listen(self, host: Host) -> None:
-        """Show what the host's sessions tell."""
+        """Show the events of the host's sessions from now on. Call it on the running loop, before the host starts."""
         self._loop = asyncio.get_running_loop()
-        host.stream.subscribe("*", self._hear)
+        host.stream.subscribe("*", self._receive)
 
-    async def run(self, opened: Opened) -> None:
-        """Talk until the person leaves."""
+    async def run(self, opened: OpenedChat) -> None:
+        """Read messages and run turns until the person leaves.
+
+        Cancelling it cancels the turn that runs and leaves the terminal in order. Raises ConfigError for a history file
+        that cannot be used.
+        """
         self._dialogue.begin(opened)
         if opened.is_resumed:
             self._show_old()
         async with self._input.open():
             with self._interruptible():
-                await self._talk(opened)
+                await self._read_and_run(opened)
 
-    async def _talk(self, opened: Opened) -> None:
+    async def _read_and_run(self, opened: OpenedChat) -> None:
         while not self._dialogue.is_left:
             try:
-                text = await self._input.read(opened.talk.wait_for_wake())
+                text = await self._input.read(opened.turns.wait_for_wake())
             except Woken:
                 await self._turn(None)
             except Stopped as stopped:
@@ -76,7 +80,7 @@ class Chat:
                 await self._take(text)
 
     def _show_old(self) -> None:
-        self._screen.show(said_line(who, text) for who, text in self._dialogue.opened.talk.recent(_SHOWN_OF_OLD))
+        self._screen.show(history_line(who, text) for who, text in self._dialogue.opened.turns.recent(_SHOWN_OF_OLD))
 
     def _stopped(self, stopped: Stopped) -> None:
         if not stopped.was_empty:
@@ -108,14 +112,14 @@ class Chat:
 
     async def _turn(self, prompt: str | None) -> None:
         """Run a turn; Ctrl-C stops it, and the chat goes on."""
-        talk = self._dialogue.opened.talk
+        turns = self._dialogue.opened.turns
         self._dialogue.opened.title(prompt)
-        self._turning, self._presses = asyncio.ensure_future(talk.turn(prompt)), 0
+        self._turning, self._presses = asyncio.ensure_future(turns.run(prompt)), 0
         try:
             turn = await self._turning
         except asyncio.CancelledError:
             program = asyncio.current_task()
-            if program is not None and program.cancelling():  # it is the program that ends
+            if program is not None and program.cancelling():  # the whole chat is cancelled, not only the turn
                 self._turning.cancel()
                 raise
             self._screen.note("stopped")
@@ -134,7 +138,7 @@ class Chat:
             self._screen.error(turn.reason)
 
     def _interruptible(self) -> AbstractContextManager[None]:
-        """Have Ctrl-C stop the turn, the second time whatever it is doing; it never ends the program at a terminal.
+        """Have Ctrl-C interrupt the turn, and the second one cancel it; it never ends the program at a terminal.
 
         At the prompt it is a key, which the line editor reads. Over a pipe it ends the program between turns.
         """
@@ -151,7 +155,7 @@ class Chat:
 
     # --- showing ---
 
-    def _hear(self, event: Event) -> None:
+    def _receive(self, event: Event) -> None:
         """Show an event; they may come from any thread."""
         if threading.get_ident() == self._thread:
             self._show(event)
@@ -166,7 +170,7 @@ class Chat:
 
 
 def _plugin_thing(event: Event) -> str | None:
-    """Return the id under which the journal explains what a plugin has done, None when it has done nothing."""
+    """Return the id by which `explain` finds what a plugin did, None for events that no plugin caused."""
     if isinstance(event, events.Decision):
         return event.decision_id if event.decided_by else None
     if isinstance(event, events.PluginMessageReceived):
@@ -179,7 +183,7 @@ def _plugin_thing(event: Event) -> str | None:
 
 
 class ScreenLog(logging.Handler):
-    """Shows what the package logs as lines of the chat, so that they do not tear the prompt apart."""
+    """Shows the package's log as lines of the chat: written to stderr they would overwrite the prompt."""
 
     def __init__(self, screen: Screen) -> None:
         super().__init__(logging.WARNING)

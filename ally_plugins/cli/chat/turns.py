@@ -1,6 +1,6 @@
-"""One conversation with the agent: turns, their interruption, what plugins start, and what is kept of it.
+"""The turns of one conversation with the agent: running, interrupting, and saving them.
 
-What is shown of it, and who is asked, is the business of who made it.
+Showing them and asking the person is left to the callbacks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pydantic_ai.messages import (
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import GateRefused
 
-from .troubles import words_of
+from .error_texts import error_text
 
 if TYPE_CHECKING:
     from pydantic_ai import Agent
@@ -38,23 +38,23 @@ if TYPE_CHECKING:
     from ally_plugins.host.sessions.session import Session
 
     from .keys import Keys, MaskedStream
-    from .saving import Saver
+    from .saved_history import Saver
 
-__all__ = ["Ending", "Keeping", "Talk", "Turn"]
+__all__ = ["AgentTurns", "Ending", "HistoryWriter", "Turn"]
 
 Ending: TypeAlias = Literal["done", "refused", "failed", "interrupted"]
 
 
 @frozen
 class Turn:
-    """How a turn ended: with the agent's words, or with the reason why there are none."""
+    """How a turn ended: with the agent's text, or with the reason why there is none."""
 
     ending: Ending
     text: str = ""
     reason: str = ""
 
 
-class Keeping(AbstractCapability[Any]):
+class HistoryWriter(AbstractCapability[Any]):
     """Has the history written after every step of the conversation, so that a crash loses a step at most."""
 
     def __init__(self, session_id: str, follow: Callable[[list[ModelMessage]], None]) -> None:
@@ -70,8 +70,8 @@ class Keeping(AbstractCapability[Any]):
         return result
 
 
-class Talk:
-    """A conversation. It lives as long as its session is open, on the host's loop; one turn runs at a time."""
+class AgentTurns:
+    """The turns of a conversation. Lives as long as its session is open, on the host's loop; one turn at a time."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Talk:
         self.history: list[ModelMessage] = history or []
         self._saver: Final = saver
         self._keys: Final = keys
-        self._keeping: Final = Keeping(session.id, saver.follow)
+        self._writer: Final = HistoryWriter(session.id, saver.follow)
         self._on_text = on_text
         self._on_thought = on_thought
         self._running: CancellationToken | None = None
@@ -100,22 +100,22 @@ class Talk:
         return self._running is not None
 
     def recent(self, count: int) -> list[tuple[str, str]]:
-        """Return the last texts of the conversation, each with who said it: user or assistant."""
+        """Return the last texts of the conversation, each with its speaker: user or assistant."""
         found: list[tuple[str, str]] = []
         for message in reversed(self.history):
             who = "assistant" if isinstance(message, ModelResponse) else "user"
-            spoken = [part for part in reversed(message.parts) if isinstance(part, (TextPart, UserPromptPart))]
-            found += [(who, text) for part in spoken if (text := text_of_content(part.content))]
+            texts = [part for part in reversed(message.parts) if isinstance(part, (TextPart, UserPromptPart))]
+            found += [(who, text) for part in texts if (text := text_of_content(part.content))]
             if len(found) >= count:
                 break
         return found[count - 1 :: -1] if len(found) >= count else found[::-1]
 
     async def wait_for_wake(self) -> None:
-        """Wait until a plugin that may wants a turn; then call `turn(None)`."""
+        """Wait until a plugin with the grant triggers a turn; then call `run(None)`. Cancelling loses no trigger."""
         await self.session.wait_for_trigger()
 
-    async def turn(self, prompt: str | None) -> Turn:
-        """Run a turn: the person's words, or None when a plugin has woken the agent. Raises nothing but cancellation.
+    async def run(self, prompt: str | None) -> Turn:
+        """Run a turn with the person's message, or None when a plugin triggered it. Raises nothing but CancelledError.
 
         Cancelling it, or `interrupt`, stops tools and leaves a history that the model accepts.
         """
@@ -129,7 +129,7 @@ class Talk:
                     conversation_id=self.session.id,
                     event_stream_handler=self._stream,
                     cancellation_token=token,
-                    capabilities=[self._keeping],
+                    capabilities=[self._writer],
                 )
             except RunCancelled as stopped:
                 self._keep(stopped.all_messages() or self.history)
@@ -142,7 +142,7 @@ class Talk:
                 return Turn("refused", reason=self._keys.masked(str(refused)))
             except Exception as error:  # noqa: BLE001 - whatever the model, the network or a tool did
                 self._keep(captured or self.history)
-                return Turn("failed", reason=self._keys.masked(words_of(error)))
+                return Turn("failed", reason=self._keys.masked(error_text(error)))
             else:
                 self._keep(result.all_messages())
                 return Turn("done", text=result.output)
@@ -158,7 +158,7 @@ class Talk:
         self._saver.follow(messages)
 
     def interrupt(self) -> bool:
-        """Stop the turn that runs; say whether there was one."""
+        """Stop the turn that runs, which then ends as `interrupted`; return whether there was one."""
         if self._running is None:
             return False
         self._running.cancel()
@@ -187,7 +187,7 @@ class Talk:
 
 
 def text_of_content(content: Any) -> str:
-    """Return the text of a part's content; what is not text is left out."""
+    """Return the text of a part's content, without images and other media."""
     if isinstance(content, str):
         return content
     texts = (item if isinstance(item, str) else getattr(item, "content", "") for item in content)

@@ -1,4 +1,4 @@
-"""All that a conversation needs, opened in order and closed in turn: host, session, model, agent, saved history."""
+"""All that a chat needs, opened in order and closed in reverse: host, session, model, agent, saved history."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ if TYPE_CHECKING:
     from ally_plugins.host.sessions.session import Session  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.journal.reader import JournalReader
 
-    from .saving import Saver  # noqa: TC004 - nobody reads these annotations at run time
-    from .shortening import Shortening  # noqa: TC004
-    from .talking import Talk  # noqa: TC004 - nobody reads these annotations at run time
-    from .wanted import Options  # noqa: TC004
+    from .chat_options import Options  # noqa: TC004
+    from .compaction import ChatCompaction  # noqa: TC004
+    from .saved_history import Saver  # noqa: TC004 - nobody reads these annotations at run time
+    from .turns import AgentTurns  # noqa: TC004 - nobody reads these annotations at run time
 
-__all__ = ["Opened", "opened"]
+__all__ = ["OpenedChat", "open_chat"]
 
 _TITLE: Final = 80
 
 
 @define(kw_only=True, eq=False)
-class Opened:
-    """A conversation that is open. Lives as long as the context in which it was made."""
+class OpenedChat:
+    """A chat that is open. Lives as long as the context of `open_chat`."""
 
     host: Host
     session: Session
     plugins: AllyPlugins
     model: Model[Any]
-    talk: Talk
+    turns: AgentTurns
     saver: Saver
-    shortening: Shortening
+    compaction: ChatCompaction
     keys: Keys
     options: Options
     is_resumed: bool
     _is_titled: bool = field(init=False, default=False)
 
     def title(self, prompt: str | None) -> None:
-        """Save what the session is about, with the first thing that the person says in it."""
+        """Save title, folder and model with the first message of a new session; later calls do nothing."""
         if not self._is_titled and prompt:
             self._is_titled = True
             if not self.is_resumed:
@@ -61,28 +61,29 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(
+async def open_chat(
     options: Options,
     *,
     approve: Approver | None,
     on_host: Callable[[Host], object],
     on_text: Callable[[str], None],
     on_thought: Callable[[str], None] = lambda _: None,
-) -> AsyncGenerator[Opened]:
-    """Open a conversation, a new one or a saved one. `on_host` is told of the host before it starts.
+) -> AsyncGenerator[OpenedChat]:
+    """Open a chat, a new one or a saved one. `on_host` is called with the host before it starts.
 
-    Raises ConfigError, HostError, JournalError and NotFoundRefused, each in words; nothing is left open then.
+    Raises ConfigError, HostError, JournalError and NotFoundRefused, each with a text for the person. Nothing is left
+    open then, or when it is cancelled.
     """
     from ally_plugins.adapters.pydantic_ai import AllyPlugins
 
-    from .assembling import make_agent, sensitive_tools
-    from .background import Background
+    from .agent import make_agent, sensitive_tools
+    from .background_commands import BackgroundCommands
+    from .compaction import ChatCompaction
     from .models import build_model
     from .previews import Previews
-    from .saving import Saver, SessionLock, load_history
-    from .shortening import Shortening
-    from .talking import Talk
+    from .saved_history import Saver, SessionLock, load_history
     from .todos import Todos
+    from .turns import AgentTurns
 
     model = build_model(options.choice, options.environ)
     keys = Keys(options.environ, [options.choice.api_key_env] if options.choice.api_key_env else ())
@@ -93,14 +94,14 @@ async def opened(
     try:
         async with host:
             history = load_history(host.journal, session_id) if options.resume else []
-            shortening = Shortening()
+            compaction = ChatCompaction()
             plugins = AllyPlugins(
                 host,
                 approve=approve,
                 sensitive=sensitive_tools(options.allow),
                 preview=Previews(options.folder.resolve()),
                 context_window=options.choice.context_window,
-                compact=shortening,
+                compact=compaction,
             )
             session = host.session(session_id, focus=str(options.folder))
             todos = Todos(session.emit)
@@ -108,7 +109,7 @@ async def opened(
                 await todos.restore(_last_todos(host.journal.reader, session_id))
             saver = Saver(host.journal, session_id, keys)
             saver.adopt(history)
-            background = Background(options.folder)
+            background = BackgroundCommands(options.folder)
             agent = make_agent(
                 model,
                 folder=options.folder,
@@ -119,15 +120,15 @@ async def opened(
                 keys=keys,
             )
             async with agent, background:  # the agent closes the connections of the model
-                talk = Talk(agent, session, saver, keys, history=history, on_text=on_text, on_thought=on_thought)
-                yield Opened(
+                turns = AgentTurns(agent, session, saver, keys, history=history, on_text=on_text, on_thought=on_thought)
+                yield OpenedChat(
                     host=host,
                     session=session,
                     plugins=plugins,
                     model=model,
-                    talk=talk,
+                    turns=turns,
                     saver=saver,
-                    shortening=shortening,
+                    compaction=compaction,
                     keys=keys,
                     options=options,
                     is_resumed=options.resume is not None,
@@ -137,7 +138,7 @@ async def opened(
 
 
 def _last_todos(reading: JournalReader, session_id: str) -> tuple[TodoItem, ...]:
-    """Return the todos as the session's events last told them."""
+    """Return the todos of the last TODO_UPDATE of a session."""
     from ally_plugins.contract.values.events import TodoUpdate
     from ally_plugins.host.sessions.memory import Conversation
 

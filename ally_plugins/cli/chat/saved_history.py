@@ -1,4 +1,4 @@
-"""One session's history in the journal: read when it is gone on with, and added to after every step."""
+"""One session's history in the journal: read when the session is resumed, and extended after every step."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Saver", "SessionLock", "load_history"]
 
-_DIGEST_BYTES: Final = 8  # tells messages of one session apart that have become other objects
+_DIGEST_BYTES: Final = 8  # recognises the messages of one session in other objects
 
 
 def load_history(journal: Journal, session_id: str) -> list[ModelMessage]:
-    """Return what was saved of a session, so that the model accepts it.
+    """Return the saved messages of a session, in a form that the model accepts.
 
     Raises NotFoundRefused when its content was pruned, JournalError when it cannot be read.
     """
@@ -49,7 +49,7 @@ def _has_calls(response: ModelResponse) -> bool:
 
 
 class Saver:
-    """Writes what is new in a history. It lives as long as the session is open, and belongs to the host's loop."""
+    """Writes new messages of a history. It lives as long as the session is open; for the host's loop only."""
 
     def __init__(self, journal: Journal, session_id: str, keys: Keys) -> None:
         self._journal: Final = journal
@@ -59,17 +59,17 @@ class Saver:
         self._last: ModelMessage | None = None
 
     def begin(self, about: Mapping[str, Any]) -> None:
-        """Say what the session is: title, folder, model."""
+        """Write title, folder and model of the session. Never waits."""
         self._journal.append_soon(history_begun(self._session_id, _now_ms(), self._keys.masked_value(dict(about))))
 
     def adopt(self, messages: Sequence[ModelMessage]) -> None:
-        """Take a history as written already."""
+        """Take a history that is in the journal already, so that `follow` writes only what comes after it."""
         self._remember(messages, list(map(_digest, self._dump(messages))))
 
     def follow(self, messages: Sequence[ModelMessage]) -> None:
-        """Write what is new: more messages, or a history that takes the place of the one before. Never waits.
+        """Write what is new: added messages, or a history that replaces the one before. Never waits.
 
-        What was seen before is not read again, as long as the framework hands on the same objects.
+        Earlier messages are not serialised again, as long as the framework passes on the same objects.
         """
         seen = len(self._digests)
         if len(messages) >= seen and (not seen or messages[seen - 1] is self._last):
@@ -102,7 +102,7 @@ class Saver:
 
 
 def _dumped(message: ModelMessage) -> Any:
-    """Return a message as JSON that can be read again: what a server said of it that is nonsense is left out."""
+    """Return a message as JSON that can be read again; invalid details of a server's response are dropped."""
     try:
         (dumped,) = ModelMessagesTypeAdapter.dump_python([message], mode="json", warnings="error")
         ModelMessagesTypeAdapter.validate_python([dumped])
@@ -125,10 +125,10 @@ def _now_ms() -> int:
 
 
 class SessionLock:
-    """Keeps a session to one program; the system lets go of it when that one ends, however it ends."""
+    """Keeps a session to one program; the system releases it when that one ends, however it ends."""
 
     def __init__(self, home: Home, session_id: str) -> None:
-        """Take it. Raises HostError when another program has the session open, ConfigError without a lock."""
+        """Take the lock. Raises HostError when another program holds it, ConfigError when it cannot be opened."""
         home.prepare()
         name = hashlib.blake2b(session_id.encode(), digest_size=_DIGEST_BYTES).hexdigest()
         file = f"session-{name}.lock"
@@ -143,7 +143,7 @@ class SessionLock:
             raise HostError(text)
 
     def release(self) -> None:
-        """Let go of it."""
+        """Release the lock; a second call does nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

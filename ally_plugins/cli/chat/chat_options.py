@@ -1,6 +1,6 @@
-"""What the command line asks for: which model, which folder, which saved session. Imports next to nothing.
+"""The options of `chat` and `run`: model, folder, saved session. Imports next to nothing.
 
-The first line of a chat is shown when it is known, before the host and the framework are imported.
+So the first line of a chat is shown before the host and the framework are imported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Options", "find_saved"]
 
 @frozen(kw_only=True)
 class Options:
-    """What the command line says."""
+    """The options of one run of `chat` or `run`."""
 
     home: Home
     choice: ModelChoice
@@ -36,10 +36,10 @@ class Options:
     environ: Mapping[str, str] = field(factory=lambda: dict(os.environ))
 
 
-def find_saved(home: Home, wanted: str | None) -> SavedSession:
-    """Return the saved session that a person means: an id or its beginning, or with None the last one.
+def find_saved(home: Home, prefix: str | None) -> SavedSession:
+    """Return a saved session by its id or the beginning of that, or with None the last one.
 
-    Raises NotFoundRefused when there is none, ConfigError when several begin so.
+    Raises NotFoundRefused when there is none, ConfigError when several ids begin so.
     """
     saved: list[SavedSession] = []
     if home.journal_file.exists():
@@ -50,13 +50,13 @@ def find_saved(home: Home, wanted: str | None) -> SavedSession:
             saved = saved_sessions(reading)
     if not saved:
         raise NotFoundRefused("no session is saved yet; start one with `ally-plugins chat`")
-    if wanted is None:
+    if prefix is None:
         return saved[-1]
-    found = [each for each in saved if each.id == wanted] or [each for each in saved if each.id.startswith(wanted)]
+    found = [each for each in saved if each.id == prefix] or [each for each in saved if each.id.startswith(prefix)]
     if not found:
-        raise NotFoundRefused(f"no session {wanted!r} is saved; `ally-plugins sessions` shows those that are")
+        raise NotFoundRefused(f"no session {prefix!r} is saved; `ally-plugins sessions` shows those that are")
     if len(found) > 1:
         raise ConfigError(
-            f"{len(found)} sessions begin with {wanted!r}; name one whole: {', '.join(s.id for s in found)}"
+            f"{len(found)} sessions begin with {prefix!r}; name one whole: {', '.join(s.id for s in found)}"
         )
     return found[0]

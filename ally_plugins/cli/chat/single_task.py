@@ -1,4 +1,4 @@
-"""One task without a person: what happens is told as lines, and how it ended as an exit code."""
+"""One task without a person: its events are passed on, and its ending becomes an exit code."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ally_plugins.cli.shell.exits import DONE, FAILED, INTERRUPTED, REFUSED
 from ally_plugins.cli.shell.signals import ENDS, signals_handled
 from ally_plugins.contract.values import events
 
-from .talking import Turn
+from .turns import Turn
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
     from ally_plugins.host.host import Host
 
-    from .opening import Opened
+    from .opened_chat import OpenedChat
 
-__all__ = ["CODES", "Single"]
+__all__ = ["CODES", "SingleTask"]
 
 CODES: Final = {"done": DONE, "refused": REFUSED, "failed": FAILED, "interrupted": INTERRUPTED}
 """The exit code of each ending; `done` with a refusal on the way is `refused` too."""
@@ -30,46 +30,49 @@ _WAKES: Final = 8
 """Turns that plugins may start after the task's own: as many as a chain of plugins may have links."""
 
 
-class Single:
-    """One run. `tell` is given each event as it happens, in the loop's thread."""
+class SingleTask:
+    """One run. `emit` is called with each event as it happens, in the loop's thread."""
 
-    def __init__(self, tell: Callable[[Event], None]) -> None:
-        self._tell: Final = tell
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        self._emit: Final = emit
         self._thread: Final = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.refusals: Final[list[str]] = []
-        """What was refused to the agent, and why."""
+        """The denied calls of the agent, each with the reason."""
 
     def listen(self, host: Host) -> None:
-        """Take what the host's sessions tell."""
+        """Receive the events of the host's sessions. To be called on the running loop, before the host starts."""
         self._loop = asyncio.get_running_loop()
-        host.stream.subscribe("*", self._hear)
+        host.stream.subscribe("*", self._receive)
 
-    async def run(self, opened: Opened, task: str) -> Turn:
-        """Do the task, and what plugins want to follow at once; return how it ended, with the last words."""
+    async def run(self, opened: OpenedChat, task: str) -> Turn:
+        """Run the task, and turns that plugins trigger right after it; return the last turn.
+
+        Ctrl-C, SIGTERM and SIGHUP interrupt the turn, which is then the result. Cancelling stops turn and tools.
+        """
         opened.title(task)
         with self._interruptible(opened):
-            turn = await opened.talk.turn(task)
+            turn = await opened.turns.run(task)
             for _ in range(_WAKES):
                 if turn.ending != "done" or not opened.session.triggered.is_set():
                     break
-                turn = await opened.talk.turn(None)
+                turn = await opened.turns.run(None)
         if turn.ending == "done" and self.refusals:
             return Turn("refused", text=turn.text, reason=self.refusals[0])
         return turn
 
     @contextmanager
-    def _interruptible(self, opened: Opened) -> Generator[None]:
+    def _interruptible(self, opened: OpenedChat) -> Generator[None]:
         """Have Ctrl-C, and the end of the terminal, stop the agent and its tools."""
 
         def stop(number: signal.Signals) -> None:
             opened.plugins.interrupt(opened.session.id, f"the program got {number.name}")
-            opened.talk.interrupt()
+            opened.turns.interrupt()
 
         with signals_handled(stop, signal.SIGINT, *ENDS):
             yield
 
-    def _hear(self, event: Event) -> None:
+    def _receive(self, event: Event) -> None:
         if threading.get_ident() == self._thread:
             self._take(event)
         elif self._loop is not None:
@@ -79,11 +82,11 @@ class Single:
     def _take(self, event: Event) -> None:
         if (why := _refusal(event)) is not None:
             self.refusals.append(why)
-        self._tell(event)
+        self._emit(event)
 
 
 def _refusal(event: Event) -> str | None:
-    """Return what an event says was refused to the agent; what was refused to plugins is theirs."""
+    """Return what an event denied to the agent, None otherwise; refusals to plugins are not the agent's."""
     if isinstance(event, events.Decision) and event.verdict == "deny" and event.kind in {"tool_call", "permission"}:
         return f"{event.subject}: {event.reason}"
     if isinstance(event, events.PermissionResponse) and event.choice == "deny":

@@ -39,11 +39,11 @@ SENSITIVE: Final = {
     "run_command": "high",
     "start_command": "high",
 }
-"""The tools that change something, and ask first."""
+"""The tools that change something, with their level; the person is asked before each call."""
 
 _RETRIES: Final = 5
 """Mistakes of the model in a row, each of which it can correct from the error's text."""
-_DEPTH: Final = 2  # the agent and its sub-agents: theirs would be seen by nobody
+_DEPTH: Final = 2  # the agent and its sub-agents; the screen shows no deeper ones
 
 _INSTRUCTIONS: Final = """\
 You are a coding agent that works with a person at a terminal, in one folder. Use the tools to read, search, edit and
@@ -64,7 +64,7 @@ def make_agent(
     session_id: str,
     keys: Keys,
 ) -> Agent[None, str]:
-    """Put the agent together. Its tools reach `folder` and what is below; commands reach everything."""
+    """Return the agent. Its file tools reach `folder` and what is below; its commands reach everything."""
 
     def plan_of(ctx: RunContext[Any]) -> PlanStore:
         return todos if ctx.conversation_id == session_id else InMemoryPlanStore()  # a sub-agent keeps its own
@@ -90,16 +90,16 @@ def make_agent(
 
 
 def sensitive_tools(allowed: Iterable[str]) -> dict[str, str]:
-    """Return the tools that ask first, without those that the person has allowed beforehand."""
+    """Return the tools that need the person's permission, without those that were allowed beforehand."""
     names = set(allowed)
     return {tool: level for tool, level in SENSITIVE.items() if tool not in names}
 
 
 class Masking(AbstractCapability[Any]):
-    """Keeps the keys of this process's environment out of what tools return, the model says, and errors tell.
+    """Masks the keys of this process's environment in tools' results, the model's answers and error texts.
 
-    A command can read them from the system, and a server may repeat what it was sent. It stands last, so that it is
-    the first to see a result.
+    A command can read them from the system, and a server may repeat what it was sent. It is the last capability, so
+    that it is the first to see a result.
     """
 
     def __init__(self, masked: Callable[[Any], Any]) -> None:
@@ -116,7 +116,7 @@ class Masking(AbstractCapability[Any]):
         args: dict[str, Any],
         result: Any,
     ) -> Any:
-        """Mask what a tool has returned."""
+        """Mask the result of a tool."""
         if isinstance(result, ToolReturn):
             result.return_value = self._masked(result.return_value)
             return result
@@ -132,7 +132,7 @@ class Masking(AbstractCapability[Any]):
         args: dict[str, Any],
         error: Exception,
     ) -> Any:
-        """Mask why a tool failed."""
+        """Mask the error of a tool, and raise it."""
         self._mask_error(error)
         raise error
 
@@ -140,7 +140,7 @@ class Masking(AbstractCapability[Any]):
     async def after_model_request(
         self, ctx: RunContext[Any], *, request_context: ModelRequestContext, response: ModelResponse
     ) -> ModelResponse:
-        """Mask what the model has said."""
+        """Mask the answer of the model."""
         parts = list(map(self._masked_part, response.parts))
         return response if parts == list(response.parts) else replace(response, parts=parts)
 
@@ -153,7 +153,7 @@ class Masking(AbstractCapability[Any]):
 
     @override
     async def wrap_run(self, ctx: RunContext[Any], *, handler: WrapRunHandler) -> AgentRunResult[Any]:
-        """Mask what the framework and the server say of an error, which events and the journal repeat."""
+        """Mask the texts of an error, which events and the journal repeat. Raises what the run raises."""
         try:
             return await handler()
         except Exception as error:

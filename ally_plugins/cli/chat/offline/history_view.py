@@ -1,4 +1,4 @@
-"""What the offline model sees in a history: what the person asked for, how far it is, and what came back since."""
+"""A message history as the offline model needs it: the person's request, the steps done, the results since."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-__all__ = ["Look", "Result", "call_numbers", "look_at", "text_of"]
+__all__ = ["HistoryView", "Result", "call_numbers", "text_of", "view_history"]
 
 CALL_ID: Final = re.compile(r"call-(\d{1,9})\Z")
 _PLUGIN: Final = re.compile(r"\[plugin ([a-z0-9_-]{1,128})\](?: |\n|\Z)")
@@ -29,22 +29,22 @@ _NOT_DONE: Final = (*_NOT_RUN, "Path not found:")
 
 @frozen
 class Result:
-    """What a tool call came to."""
+    """The result of a tool call."""
 
     tool: str
     text: str
     is_good: bool
     is_refused: bool = False
-    """Whether somebody did not want it to run: trying again is no use."""
+    """Whether the call was denied: trying again is no use."""
 
 
 @frozen
-class Look:
-    """One look at a history.
+class HistoryView:
+    """What matters of a history, for one answer.
 
-    `steps_done` counts the steps of the person's last message that were called, `is_fresh` says that nothing was
-    answered to it yet, `is_over` that the answer has ended. `results` and `plugin_words` (name and text) are what came
-    since the model last spoke.
+    `steps_done` counts the steps of the person's last message that were called, `is_fresh` is whether nothing was
+    answered to it yet, `is_over` whether the answer has ended. `results` and `plugin_texts` (name and text) are new
+    since the last response.
     """
 
     person: str = ""
@@ -52,50 +52,50 @@ class Look:
     is_fresh: bool = False
     is_over: bool = False
     results: tuple[Result, ...] = ()
-    plugin_words: tuple[tuple[str, str], ...] = ()
+    plugin_texts: tuple[tuple[str, str], ...] = ()
     todos: tuple[Mapping[str, Any], ...] = field(default=())
 
 
-def look_at(messages: Sequence[ModelMessage]) -> Look:
-    """Look at a history from its end, as far as the person's last message."""
+def view_history(messages: Sequence[ModelMessage]) -> HistoryView:
+    """Return the view of a history, read from its end back to the person's last message."""
     person: str | None = None
     steps = 0
     results: list[Result] = []
-    words: list[tuple[str, str]] = []
+    plugin_texts: list[tuple[str, str]] = []
     is_new, is_over = True, False
     for message in reversed(messages):
         if isinstance(message, ModelResponse):
             has_calls = any(isinstance(part, ToolCallPart) for part in message.parts)
             is_new, is_over, steps = False, is_over or not has_calls, steps + has_calls
             continue
-        said, heard, came = _read(message)
+        text, from_plugins, returned = _read(message)
         if is_new:
-            results[:0] = came if said is None else ()  # a new message of the person's: what came before it is over
-            words[:0] = heard
-        if said is not None:
-            person = said
+            results[:0] = returned if text is None else ()  # results before a new message of the person are done with
+            plugin_texts[:0] = from_plugins
+        if text is not None:
+            person = text
             break
-    return Look(
+    return HistoryView(
         person or "",
         steps,
         is_fresh=is_new and person is not None,
         is_over=is_over,
         results=tuple(results),
-        plugin_words=tuple(words),
+        plugin_texts=tuple(plugin_texts),
         todos=tuple(_todos(messages)),
     )
 
 
 def _read(message: ModelRequest) -> tuple[str | None, list[tuple[str, str]], list[Result]]:
-    """Return what one request holds: the person's words, plugins' words, results."""
-    said: list[str] = []
-    heard: list[tuple[str, str]] = []
-    came: list[Result] = []
+    """Return the parts of one request: the person's text, texts of plugins by name, results of tools."""
+    person: list[str] = []
+    plugins: list[tuple[str, str]] = []
+    results: list[Result] = []
     for part in message.parts:
         if isinstance(part, ToolReturnPart):
             text = part.model_response_str()
             is_good = part.outcome == "success" and not text.startswith(_NOT_DONE)
-            came.append(Result(part.tool_name, text, is_good, part.outcome == "denied" or text.startswith(_NOT_RUN)))
+            results.append(Result(part.tool_name, text, is_good, part.outcome == "denied" or text.startswith(_NOT_RUN)))
         elif isinstance(part, (UserPromptPart, SystemPromptPart)):
             texts = list(_texts(part.content))
             if _REMINDER.match("".join(texts).strip()):
@@ -104,10 +104,10 @@ def _read(message: ModelRequest) -> tuple[str | None, list[tuple[str, str]], lis
                 if marked := _PLUGIN.match(text):
                     mark = f"[plugin {marked[1]}]"
                     lines = (line.removeprefix(mark).removeprefix(" ") for line in text.split("\n"))
-                    heard.append((marked[1], "\n".join(lines)))
+                    plugins.append((marked[1], "\n".join(lines)))
                 elif isinstance(part, UserPromptPart):
-                    said.append(text)
-    return "\n".join(said) if said else None, heard, came
+                    person.append(text)
+    return "\n".join(person) if person else None, plugins, results
 
 
 def _texts(content: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Events as lines for the person: what each says, in which colour. Everything that others wrote is made inert here."""
+"""Events as coloured lines for the person. Everything that others wrote is made inert here."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     from ally_plugins.adapters.kit.permission import PermissionQuestion
     from ally_plugins.contract.values.events import Event
 
-__all__ = ["diff_lines", "event_lines", "question_lines", "said_line", "thought_lines", "todo_lines"]
+__all__ = ["diff_lines", "event_lines", "history_line", "question_lines", "thought_lines", "todo_lines"]
 
 _RESULT_LINES: Final = 8
 """Lines of a tool's output that are shown; the model sees all of it."""
 _RESULT_CHARS: Final = 1000
 _ARGUMENT_CHARS: Final = 120
-_ASKED_CHARS: Final = 20_000
-"""Characters of an argument in a question: nobody agrees to the end of a command that was cut. Above, it is said."""
+_QUESTION_CHARS: Final = 20_000
+"""Characters of an argument in a question: nobody can agree to the end of a command that was cut. A longer one is cut,
+with a note."""
 _OLD_CHARS: Final = 200
 _DIFF_LINES: Final = 60
-"""Lines of a diff that are shown at once: about a screen; what is left out is said."""
+"""Lines of a diff that are shown at once: about a screen; the rest is counted."""
 _MAX_DIFFED: Final = 400_000
 """Characters on both sides together: above, finding the lines that differ takes seconds."""
 
@@ -38,12 +39,12 @@ WARN: Final = "yellow"
 
 
 def event_lines(event: Event) -> list[Text]:
-    """Return what an event says to the person; nothing for most."""
-    say = _SAYERS.get(type(event))
-    if say is None:
+    """Return the lines of an event; none for most types."""
+    format_ = _FORMATTERS.get(type(event))
+    if format_ is None:
         return _own(event) if isinstance(event, events.PluginEvent) else []
     indent = "  " if event.agent_id is not None and event.parent_id is not None else ""
-    return [Text(indent) + line if indent else line for line in say(event)]
+    return [Text(indent) + line if indent else line for line in format_(event)]
 
 
 def _line(*parts: str | tuple[str, str]) -> Text:
@@ -70,7 +71,7 @@ def _tool_end(event: events.ToolCallEnd) -> Iterator[Text]:
     took = f" ({event.duration_ms:.0f} ms)" if event.duration_ms is not None else ""
     tool = inert(event.tool_name)
     if event.denied:
-        if event.decision_id is None:  # else the decision, or the person's own answer, has said so
+        if event.decision_id is None:  # otherwise the decision was shown, or the person denied it
             yield _line((f"  {tool} did not run: ", WARN), inert((event.error or "").removeprefix("not run: ")))
         return
     if not event.success:
@@ -114,7 +115,7 @@ def question_lines(question: PermissionQuestion) -> list[Text]:
     reason, *more = question.reason.splitlines() or [""]
     lines = [_line(("? ", WARN), (f"{who} asks: ", WARN), inert(reason))]
     lines += [_line(("  | ", WARN), inert(each)) for each in more]
-    longest = _ARGUMENT_CHARS if question.diff is not None else _ASKED_CHARS  # the diff shows what they come to
+    longest = _ARGUMENT_CHARS if question.diff is not None else _QUESTION_CHARS  # the diff shows what they come to
     lines.append(_line("  ", (inert(call.tool_name), "bold"), " ", arguments_line(call.arguments, longest)))
     if question.no_preview:
         lines.append(_line("  what it would change is not known: ", (inert(question.no_preview), QUIET)))
@@ -151,7 +152,7 @@ def _thought(event: events.ThoughtComplete) -> Iterator[Text]:
 
 
 def thought_lines(thinking: str) -> Iterator[Text]:
-    """Return what the model thought."""
+    """Return the model's thinking as lines."""
     for line in thinking.strip().splitlines():
         yield Text(f"  {inert(line)}", f"italic {QUIET}")
 
@@ -217,12 +218,12 @@ def _dropped(event: events.EventsDropped) -> Iterator[Text]:
     yield Text(f"! the plugin {inert(event.plugin_name)} fell behind and lost {event.count} events", WARN)
 
 
-def said_line(who: str, text: str) -> Text:
-    """Return what was said in a resumed conversation, in one line."""
+def history_line(who: str, text: str) -> Text:
+    """Return a message of a resumed conversation as one line."""
     return _line((f"{inert(who)}: ", QUIET), preview(text, _OLD_CHARS))
 
 
-_SAYERS: Final[dict[type[events.Event], Callable[[Any], Iterator[Text]]]] = {
+_FORMATTERS: Final[dict[type[events.Event], Callable[[Any], Iterator[Text]]]] = {
     events.AgentEnd: _agent_end,
     events.AgentStart: _agent_start,
     events.CompactionComplete: _compacted,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic_ai.messages import ToolCallPart
     from pydantic_ai.tools import RunContext, ToolDefinition
 
-__all__ = ["Background"]
+__all__ = ["BackgroundCommands"]
 
 _STARTER: Final = "start_command"
 _ID: Final = re.compile(r"^ID: ([0-9a-f]+)$", re.MULTILINE)
@@ -33,10 +33,10 @@ GRACE_S: Final = 1.0
 _LOOK_S: Final = 0.02
 
 
-class Background(AbstractCapability[Any]):
-    """Remembers what was started, and ends it at its own end. A context: as long as the conversation is open.
+class BackgroundCommands(AbstractCapability[Any]):
+    """Remembers the commands that were started, and ends them when its context exits, with the conversation.
 
-    What a program that was killed has left behind goes on; the agent finds it again with `check_command`.
+    After a `kill -9` of this program they go on; the agent finds them again with `check_command`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,7 +54,7 @@ class Background(AbstractCapability[Any]):
         args: dict[str, Any],
         result: Any,
     ) -> Any:
-        """Remember what was started."""
+        """Remember a command that was started."""
         if call.tool_name == _STARTER and isinstance(result, str) and (found := _ID.search(result)):
             self._started.add(found[1])
         return result
@@ -66,17 +66,20 @@ class Background(AbstractCapability[Any]):
         await self.stop()
 
     async def stop(self) -> None:
-        """End what still runs: SIGTERM to all of it, and SIGKILL to what takes longer than `GRACE_S`."""
+        """End what still runs: SIGTERM to every process group, and SIGKILL to what takes longer than `GRACE_S`.
+
+        Cancelling it skips the SIGKILL.
+        """
         if not hasattr(os, "killpg") or not self._signal(signal.SIGTERM):
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
-                while any(map(self._process, self._started)):  # noqa: ASYNC110 - processes of others tell nobody
+                while any(map(self._process, self._started)):  # noqa: ASYNC110 - no children of ours: nothing to wait on
                     await asyncio.sleep(_LOOK_S)
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> bool:
-        """Send a signal to the groups of what runs; say whether anything does."""
+        """Send a signal to the process groups of what runs; return whether anything does."""
         processes = [process for name in self._started if (process := self._process(name))]
         for process in processes:
             with suppress(ProcessLookupError, PermissionError):

@@ -1,4 +1,4 @@
-"""What went wrong in a turn, in one sentence with the way out. The framework's own words may quote keys: mask after."""
+"""The error of a turn as one sentence with the way out. The framework's texts may quote keys: mask the result."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any, Final
 
 from pydantic_ai import exceptions
 
-__all__ = ["words_of"]
+__all__ = ["error_text"]
 
 _CHARS: Final = 300
 _READERS: Final = ("pydantic_ai.models.", "openai.", "anthropic.", "google.")
-"""Modules that read answers: the framework's models, and the clients of providers that are used most."""
+"""Modules that parse answers: the framework's models, and the clients of the most used providers."""
 _ANOTHER: Final = "or use another model (--model offline needs none)"
 
 
-def words_of(error: BaseException) -> str:
-    """Say what an error of a run means for the person."""
-    for kind, say in _KINDS:
+def error_text(error: BaseException) -> str:
+    """Return what an error of a run means for the person, as one line."""
+    for kind, describe in _KINDS:
         if isinstance(error, kind):
-            return say(error)
+            return describe(error)
     named = f"{type(error).__name__}: {_first_line(str(error))}".removesuffix(": ")
     if _comes_from_reading(error):
         return f"the model server answered what cannot be read ({named}); try again, {_ANOTHER}"
@@ -27,7 +27,7 @@ def words_of(error: BaseException) -> str:
 
 
 def _comes_from_reading(error: BaseException) -> bool:
-    """Say whether the code that reads what servers answer has raised it: JSON of another shape than theirs."""
+    """Say whether the code that parses answers of servers raised it: JSON of an unexpected shape."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
@@ -39,7 +39,7 @@ def _first_line(text: str) -> str:
 
 
 def _detail(error: exceptions.ModelAPIError) -> str:
-    """Return what the server itself said."""
+    """Return the message of the server, in brackets, "" without one."""
     found = _message_in(error.body)
     if found is None:
         found = error.body if isinstance(error.body, str) else ""

@@ -1,4 +1,4 @@
-"""Where the person's words come from: a terminal with a line editor, or lines of a pipe."""
+"""The person's input: a terminal with a line editor, or lines of a pipe."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _LONGEST: Final = 1024 * 1024
 
 
 class Woken(Exception):
-    """A plugin has woken the agent while the prompt was open."""
+    """A plugin woke the agent while the prompt was open: run a turn without a message, then read again."""
 
 
 class Stopped(Exception):
-    """Ctrl-C; `was_empty` says that there was nothing on the line."""
+    """Ctrl-C; `was_empty` is whether there was nothing on the line."""
 
     def __init__(self, *, was_empty: bool) -> None:
         super().__init__("Ctrl-C")
@@ -44,18 +44,21 @@ class Leave(Exception):
 
 
 class PersonInput(Protocol):
-    """What asks the person."""
+    """The interface of an input. `is_terminal` is whether a person can answer questions."""
 
     is_terminal: bool
 
     async def read(self, woken: Awaitable[object]) -> str:
-        """Return the person's next message. Raises Woken when `woken` comes first, Stopped and Leave."""
+        """Return the person's next message. Raises Woken when `woken` is done first, Stopped and Leave.
+
+        Cancelling keeps nothing of a line in a terminal; a line of a pipe is returned by the next call.
+        """
         ...
 
     async def ask(self, question: str, answers: Sequence[str]) -> str:
-        """Return one of the answers: the word or its first letter. The first of them is what silence means.
+        """Return one of the answers: the word or its first letter. The first is the default at the end of input.
 
-        Raises Stopped, and ConsentError when the question could not be put.
+        Raises Stopped, and ConsentError when the question could not be put. Cancelling takes the question away.
         """
         ...
 
@@ -65,7 +68,7 @@ class PersonInput(Protocol):
 
     @property
     def draft(self) -> str:
-        """What the person had typed when they were woken."""
+        """What the person had typed when `read` raised Woken; the next prompt begins with it."""
         ...
 
 
@@ -110,7 +113,7 @@ class TerminalInput:
         )
 
     async def read(self, woken: Awaitable[object]) -> str:
-        """Return what the person typed; a draft is kept when a plugin wakes the agent meanwhile."""
+        """Return what the person typed; when a plugin wakes the agent meanwhile, it is kept as the draft."""
         session = self._session
         if session is None:
             raise Leave
@@ -159,7 +162,7 @@ class TerminalInput:
 
 
 async def _prompt(session: PromptSession[str], text: str, **options: Any) -> str:
-    """Ask for a line; what is printed meanwhile comes above it. Not around turns: it would hold back half lines."""
+    """Read a line; what is printed meanwhile appears above it. Not for a whole turn: it holds back incomplete lines."""
     from prompt_toolkit.patch_stdout import patch_stdout
 
     with patch_stdout(raw=True):
@@ -189,7 +192,7 @@ class LineInput:
     draft = ""
 
     def __init__(self) -> None:
-        self._worker: Final = Worker("ally-chat-input")  # a daemon thread: a pipe that stays open holds nobody up
+        self._worker: Final = Worker("ally-chat-input")  # a daemon thread: an open pipe does not keep the program alive
         self._reading: asyncio.Future[str] | None = None
         self._kept: list[str] = []
 
@@ -234,7 +237,7 @@ class LineInput:
 
 
 def make_input(home_path: Path, words: Sequence[str]) -> TerminalInput | LineInput:
-    """Return what fits: an editor where both ends are a terminal."""
+    """Return a line editor where stdin and stdout are terminals, else the lines of stdin."""
     if is_terminal("stdin") and is_terminal("stdout"):
         return TerminalInput(home_path / "chat-history", words)
     return LineInput()

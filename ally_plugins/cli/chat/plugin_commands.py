@@ -1,7 +1,7 @@
-"""What the person says about plugins in a chat: which there are, and which are to be on.
+"""The chat's commands about plugins: listing, enabling, disabling, and the tags `+name` and `-name`.
 
-Consent is the same as in `ally-plugins enable`: all that a plugin asks for is shown first, and the answer is written
-down before it counts.
+Consent is the same as in `ally-plugins enable`: all requests of a plugin are shown first, and the consent is recorded
+before it takes effect.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ async def plugin_rows(chat: Dialogue) -> list[tuple[str, ...]]:
 
 
 async def enable(chat: Dialogue, name: str) -> None:
-    """Show what a plugin asks for, ask the person, and have it started. Raises AllyError."""
+    """Show the requests of a plugin, ask the person, and have it started. Raises AllyError.
+
+    Cancelling during the question enables nothing; after it, the change may be made all the same.
+    """
     if not name:
         chat.screen.error("expected the name of a plugin: /enable NAME; /plugins shows them")
         return
@@ -69,7 +72,10 @@ async def enable(chat: Dialogue, name: str) -> None:
 
 
 async def disable(chat: Dialogue, name: str) -> None:
-    """Stop a plugin, here and in every other host of this home. Raises AllyError."""
+    """Disable a plugin, here and in every other host of this home. Raises AllyError.
+
+    After cancelling, the change may be made all the same.
+    """
     if not name:
         chat.screen.error("expected the name of a plugin: /disable NAME; /plugins shows them")
         return
@@ -80,7 +86,7 @@ async def disable(chat: Dialogue, name: str) -> None:
 async def _change(
     chat: Dialogue, registry: Registry, name: str, make: Callable[[Registry], OperatorChange], done: str
 ) -> None:
-    """Write a change down and tell the hosts; in a thread, since this program's own host has to answer."""
+    """Record a change and notify the hosts; in a thread, since this program's own host answers on the loop."""
 
     def write() -> list[str]:
         with recorder(registry) as writing:
@@ -94,10 +100,10 @@ async def _change(
 
 
 def switch(chat: Dialogue, text: str) -> bool:
-    """Take a message that is nothing but `+name` and `-name`; say whether it was one."""
+    """Apply a message that is nothing but `+name` and `-name`; return whether it was one."""
     words = text.split()
-    known = chat.opened.host.plugins
-    if not words or not all(_TAG.fullmatch(word) and word[1:] in known for word in words):
+    plugins = chat.opened.host.plugins
+    if not words or not all(_TAG.fullmatch(word) and word[1:] in plugins for word in words):
         return False
     host, session = chat.opened.host, chat.opened.session
     host.services.receive_person_message(session.id, text, session.ring.head)

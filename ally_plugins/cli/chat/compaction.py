@@ -1,4 +1,4 @@
-"""How a conversation becomes shorter: older messages are summarised by the model, or left out where it cannot."""
+"""Compaction of a conversation: older messages are summarised by the model, or dropped where that fails."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage
     from pydantic_ai.tools import RunContext
 
-__all__ = ["Shortening"]
+__all__ = ["ChatCompaction"]
 
 _KEPT: Final = 8
 """Messages at the end that stay as they are: two or three steps of work."""
 
 
-class Shortening:
-    """A strategy for the adapter. `focus` is what matters to the person; it counts once."""
+class ChatCompaction:
+    """A compaction strategy for the adapter. `focus` is what the summary should keep; it is used once."""
 
     def __init__(self) -> None:
         self.focus: str | None = None
@@ -29,7 +29,10 @@ class Shortening:
         self._strategy: Final = FallbackCompaction[Any](chain)
 
     async def compact(self, messages: list[ModelMessage], ctx: RunContext[Any]) -> list[ModelMessage]:
-        """Return the messages, shortened; the same where there is nothing old enough."""
+        """Return the messages, compacted; the same where none is old enough.
+
+        Cancelling it cancels the request to the model; the history is unchanged.
+        """
         focus, self.focus = self.focus, None
         strategy = self._strategy.with_focus(focus) if focus is not None else self._strategy
         return await strategy.compact(messages, ctx)
