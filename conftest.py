@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser, SkipParser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # `tests.kit` is imported by this name, from both folders of tests. The checkout cannot be on the path for it: the
 # package lies there too, and what is tested is the installed one. pytest makes its own modules below this one.
@@ -37,6 +43,34 @@ with contextlib.suppress(ImportError):
     import ally_plugins_contrib  # noqa: F401
 
 
+@pytest.fixture(scope="session")
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the folder for temporary files of all these tests and what they start, short enough for sockets."""
+    tmp_path_factory.getbasetemp()  # that of pytest is made first, in the system's folder
+    folder = Path(tempfile.mkdtemp(prefix="at-"))
+    folder.chmod(0o711)  # some tests are of two users
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def no_litter(temporary_folder: Path) -> Iterator[None]:
+    """Fail a test that leaves something in the folder for temporary files, be it by a process that it has killed."""
+    before = _files_in(temporary_folder)
+    yield
+    if left := _files_in(temporary_folder) - before:
+        pytest.fail(f"the test has left {sorted(left)} in the folder for temporary files")
+
+
+def _files_in(folder: Path) -> set[str]:
+    """Return what lies there, but for the claims on sockets: such a file is never removed, or two could hold it."""
+    return {str(file) for file in folder.rglob("*") if file.suffix != ".claim" and file.name != f"ally-{os.geteuid()}"}
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty ALLY_HOME of this test's own; the operator's real one is never read or written."""
@@ -49,7 +83,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     patterns=["README.md", "docs/*.md", "docs/*/*.md", "docs/*/*/*.md"],  # `**` is one folder to some Pythons
-    fixtures=["home"],
+    fixtures=["home", "no_litter"],
 ).pytest()
 
 

@@ -27,7 +27,7 @@ _ALIKE = (
     (re.compile(r"(s-5f0c9a1b2d-1):\d+"), r"\1:12"),
     (re.compile(r"\d+\.\d % full"), "14.1 % full"),
     (re.compile(r"\(\d+ ms([,)])"), r"(3 ms\1"),
-    (re.compile(r"\d+(\.\d+)? ms"), "3 ms"),
+    (re.compile(r"\d+(\.\d+)? ms( {2,})?"), lambda found: "3 ms  " if found[2] else "3 ms"),  # and a column's blanks
     (re.compile(r"as record \d+"), "as record 42"),
     (re.compile(r"\n  \| (folder=~)"), r" \1"),  # the folder is longer where it was recorded
 )
@@ -51,7 +51,13 @@ def record() -> str:
         raw = chat.raw.decode().replace(str(folder), "~/greeter").replace(str(home), "~/.local/state/ally-plugins")
     screen = ScreenText(COLUMNS)
     screen.feed(raw)
-    return _alike("\n".join(screen.lines()))
+    lines = _alike("\n".join(screen.lines())).split("\n")
+    return "".join(f"{row}\n" for line in lines for row in _rows(line))
+
+
+def _rows(line: str) -> list[str]:
+    """Return the rows of a terminal that a line takes: where it breaks must not depend on how long a number was."""
+    return [line[at : at + COLUMNS].rstrip() for at in range(0, max(len(line), 1), COLUMNS)]
 
 
 def _talk(chat: Terminal) -> None:
@@ -78,7 +84,7 @@ def _talk(chat: Terminal) -> None:
 def _alike(text: str) -> str:
     for pattern, word in _ALIKE:
         text = pattern.sub(word, text)
-    return text + "\n"
+    return text
 
 
 if __name__ == "__main__":

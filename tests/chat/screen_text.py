@@ -13,6 +13,8 @@ class ScreenText:
     def __init__(self, columns: int) -> None:
         self.columns = columns
         self.rows: list[list[str]] = [[]]
+        self.run_over: set[int] = set()
+        """The rows that go on where the one above had no more room."""
         self.row = self.column = 0
 
     def feed(self, text: str) -> None:
@@ -34,6 +36,7 @@ class ScreenText:
             if self.column >= self.columns:
                 self.column = 0
                 self._down(1)
+                self.run_over.add(self.row)
             row = self.rows[self.row]
             row.extend(" " * (self.column + 1 - len(row)))
             row[self.column] = char
@@ -59,10 +62,18 @@ class ScreenText:
         elif letter == "J":
             del self.rows[self.row][self.column :]
             del self.rows[self.row + 1 :]
+            self.run_over = {row for row in self.run_over if row <= self.row}
 
     def lines(self) -> list[str]:
-        """Return the rows, without blanks at their ends and without empty rows at the end."""
-        found = ["".join(row).rstrip() for row in self.rows]
+        """Return what was written as lines, however wide the terminal, without blanks at their ends."""
+        found: list[str] = []
+        for number, row in enumerate(self.rows):
+            text = "".join(row)
+            if number in self.run_over:
+                found[-1] += text
+            else:
+                found.append(text)
+        found = [line.rstrip() for line in found]
         while found and not found[-1]:
             found.pop()
         return found

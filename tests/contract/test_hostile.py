@@ -305,10 +305,12 @@ def test_a_thread_that_emits_after_the_loop_is_gone_hurts_nobody(plugin: Make, n
     async def main() -> None:
         host = new_host({"p": plugin(ally_tool_call_start=note)})
         await host.start()
-        kept.append(host.session())
+        kept.extend([host, host.session()])
 
     go(main())
-    kept[0].emit(start())
+    host, session = kept
+    session.emit(start())
+    host.journal.close_blocking()  # the end of a program does it
 
 
 # --- nothing stays ---

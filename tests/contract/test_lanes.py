@@ -570,6 +570,7 @@ def test_a_program_that_forgets_to_stop_its_host_ends_all_the_same_and_nobody_is
     go(main())
     assert [p.state for p in hosts[0].plugins.values()] == ["running", "running"]
     assert [p.counts.crashes for p in hosts[0].plugins.values()] == [0, 0]
+    hosts[0].journal.close_blocking()  # the end of a program does it
 
 
 def test_a_program_ends_while_an_interrupted_hook_still_cleans_up(

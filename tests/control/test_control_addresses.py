@@ -16,8 +16,6 @@ from ally_plugins.host.control.addresses import LONGEST_PATH, addresses, bind
 from ally_plugins.host.control.client import call, hosts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ally_plugins.catalog.home.folder import Home
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs local sockets")
@@ -29,20 +27,6 @@ def dead() -> int:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait(60)
     return process.pid
-
-
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return the directory for short paths, which must be empty again at the end."""
-    folder = Path("/tmp") / f"ally-test-{os.getpid()}-{tmp_path.name[-8:]}"  # noqa: S108 - short, and made private here
-    folder.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-    yield folder
-    left = [path.name for path in folder.rglob("*")]
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    folder.rmdir()
-    assert left == []
 
 
 def test_a_socket_is_its_owners_only(ready: Home) -> None:
@@ -62,11 +46,13 @@ def test_a_socket_is_its_owners_only(ready: Home) -> None:
     assert addresses(ready.run_dir) == []
 
 
-def test_in_a_home_with_a_long_path_the_socket_lies_elsewhere_and_is_found(long_home: Home, temporary: Path) -> None:
+def test_in_a_home_with_a_long_path_the_socket_lies_elsewhere_and_is_found(
+    long_home: Home, temporary_folder: Path
+) -> None:
     listening, address = bind(long_home.run_dir, os.getpid())
     with listening:
         assert len(os.fsencode(address.path)) <= LONGEST_PATH
-        assert temporary in address.path.parents
+        assert temporary_folder in address.path.parents
         assert stat.S_IMODE(address.path.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(address.path.stat().st_mode) == 0o600
         assert stat.S_IMODE(address.entry.stat().st_mode) == 0o600
@@ -95,13 +81,30 @@ def test_what_a_dead_host_left_is_removed_by_whoever_looks(ready: Home, dead: in
     assert not address.path.exists()
 
 
-def test_what_a_dead_host_left_elsewhere_is_removed_too(long_home: Home, temporary: Path, dead: int) -> None:
+def test_what_a_dead_host_left_elsewhere_is_removed_too(long_home: Home, temporary_folder: Path, dead: int) -> None:
     listening, address = bind(long_home.run_dir, dead)
     listening.close()
-    assert temporary in address.path.parents
+    assert temporary_folder in address.path.parents
     assert hosts_of(long_home) == []
     assert not address.entry.exists()
     assert not address.path.parent.exists()
+
+
+@pytest.mark.parametrize("where", ["ready", "long_home"])
+def test_what_a_dead_host_left_is_removed_by_the_next_one_and_what_listens_is_not(
+    where: str, dead: int, request: pytest.FixtureRequest
+) -> None:
+    home: Home = request.getfixturevalue(where)
+    listening, left = bind(home.run_dir, dead)
+    listening.close()
+    second, other = bind(home.run_dir, dead)
+    third, own = bind(home.run_dir, os.getpid())
+    with second, third:
+        assert not left.entry.exists()
+        assert not left.path.exists()
+        assert {address.path for address in addresses(home.run_dir)} == {other.path, own.path}
+    other.remove()
+    own.remove()
 
 
 def test_the_socket_of_a_live_process_stays_though_nobody_listens_yet(ready: Home) -> None:
@@ -142,9 +145,9 @@ def test_a_pointer_that_leads_elsewhere_is_not_followed(ready: Home, content: by
 
 
 def test_a_pointer_into_a_directory_that_others_may_enter_is_not_followed(
-    ready: Home, temporary: Path, dead: int
+    ready: Home, temporary_folder: Path, dead: int
 ) -> None:
-    folder = temporary / "ally-open"
+    folder = temporary_folder / "ally-open"
     folder.mkdir()
     folder.chmod(0o755)
     victim = folder / "host.sock"
@@ -157,11 +160,11 @@ def test_a_pointer_into_a_directory_that_others_may_enter_is_not_followed(
 
 
 def test_a_link_in_the_place_of_the_short_directory_is_not_followed(
-    ready: Home, temporary: Path, tmp_path: Path
+    ready: Home, temporary_folder: Path, tmp_path: Path
 ) -> None:
     real = tmp_path / "real"
     real.mkdir(mode=0o700)
-    link = temporary / "ally-link"
+    link = temporary_folder / "ally-link"
     link.symlink_to(real)
     (ready.run_dir / f"host-{os.getpid()}-00000000.path").write_bytes(os.fsencode(link / "host.sock"))
     assert addresses(ready.run_dir) == []

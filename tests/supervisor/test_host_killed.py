@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from ally_plugins.catalog.home.folder import Home
+from ally_plugins.host.control.client import hosts_of
 from tests.kit.daemons import notes_in, write_daemon
 from tests.kit.processes import below, is_alive
 from tests.kit.waiting import wait_until
@@ -87,6 +89,7 @@ def test_nothing_survives_the_host(host: Any, tmp_path: Path, number: signal.Sig
     took = wait_until(lambda: not any(map(is_alive, pids)), "the end of all")
     print_times(all_gone=took)
     assert took < 5
+    assert hosts_of(Home("test", tmp_path / "home")) == []  # who looks removes the socket that nothing listens on
 
 
 def test_a_terminal_that_interrupts_the_host_ends_its_daemons_in_order(host: Any, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 from attrs import frozen
 
 from ally_plugins.catalog.home.folder import read_capped, write_atomically
-from ally_plugins.runtime.processes.unixsocket import listening_socket
+from ally_plugins.runtime.processes.unixsocket import listening_socket, who_listens
 
 __all__ = ["Address", "addresses", "bind", "is_supported"]
 
@@ -66,9 +66,15 @@ class Address:
 def bind(run_dir: Path, pid: int) -> tuple[socket.socket, Address]:
     """Return a listening socket that only its owner may connect to, and its address. Raises OSError.
 
-    `run_dir` is there and private. The caller closes the socket and removes the address.
+    `run_dir` is there and private. The caller closes the socket and removes the address. What hosts of this home left
+    that were killed goes first: where no command ever looks, nobody else would remove it.
     """
     run_dir = run_dir.absolute()
+    for left in addresses(run_dir):
+        if (
+            not _is_alive(left.pid) and who_listens(str(left.path)) is None
+        ):  # a host may have the pid of another machine
+            left.remove()
     name = f"host-{pid}-{os.urandom(4).hex()}"
     path = run_dir / f"{name}.sock"
     if _fits(path):
