@@ -207,6 +207,8 @@ class Host:
         services = self.services
         services.check_loop("stop", self)
         try:
+            # Outside in: no command may change what is being stopped, plugins get the last events while they still run,
+            # daemons acknowledge before their feeds end, and the journal, which all of them write to, closes last.
             if self._control is not None:
                 await self._control.close()
             if self._live is not None:
@@ -314,7 +316,7 @@ class Host:
         if session_id is not None:
             session.load_pending()
         self.services.sessions[name] = session
-        for lane in self.services.lanes():
+        for lane in self.services.lanes():  # before the first event, which every plugin is to get
             lane.attach(name, session.ring)
         session.emit(SessionStart(focus=focus, resumed=True if last else None))
         return session

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused
-from ally_plugins.host.control.client import HostAnswer, LiveHost, call, call_all, hosts_of
+from ally_plugins.host.control.client import HostAnswer, ListeningHost, call, call_all, hosts_of
 from ally_plugins.host.control.server import CONNECTIONS, FRAME_BYTES, ControlServer
 from tests.kit.waiting import go
 
@@ -438,7 +438,7 @@ def test_closing_what_was_never_started_or_is_closed_does_nothing(ready: Home) -
 
 
 def test_a_host_that_ended_in_between_is_no_answer(ready: Home) -> None:
-    async def main() -> LiveHost:
+    async def main() -> ListeningHost:
         async with serving(ready):
             [host] = await asyncio.to_thread(hosts_of, ready)
         return host

@@ -115,7 +115,7 @@ class PluginMessageBus(MessageCalls):
         plugin.budget.check_tools(host.tools.count(plugin.name) + host.actions.count(plugin.name))
         spec = call.make_spec()
         plugin.budget.check_size("schema_bytes", len(check_event_data(dict(spec.schema), CONTENT_LIMIT)))
-        kept.add(plugin, spec)
+        kept.add(plugin, spec)  # before the record: of two calls with one name, the second is refused at once
         try:
             data = {"kind": call.KIND, "name": spec.name, "description": spec.description, "schema": spec.schema}
             offset = await host.records.write("registration", plugin.name, None, f"{plugin.name}:{spec.name}", data)

@@ -51,7 +51,7 @@ class MessageCalls(BusSteps):
             self._permit(plugin, plugin.grants.may_trigger_turn(), "add_message:trigger_turn")
         session = self._services.session_for(plugin.name, call.session_id)
         fingerprint = None
-        if key is not None:
+        if key is not None:  # before the budget: a call that is repeated until it is answered must not use it up
             fingerprint = _fingerprint(role, content, call.deliver_as, session.id)
             if (earlier := await self._find_receipt(plugin, scope, check_key(key), fingerprint)) is not None:
                 return earlier

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.wire.connection import Connection
 
-__all__ = ["HostAnswer", "LiveHost", "call", "call_all", "hosts_of"]
+__all__ = ["HostAnswer", "ListeningHost", "call", "call_all", "hosts_of"]
 
 _CHUNK: Final = 64 * 1024
 _SILENT: Final = "it does not answer"
 
 
 @frozen
-class LiveHost:
+class ListeningHost:
     """A host that listens, by the id of its process."""
 
     pid: int
@@ -40,13 +40,13 @@ class LiveHost:
 class HostAnswer:
     """The answer of one host: its result, or in `error` why there is none; `is_silent` when none came in time."""
 
-    host: LiveHost
+    host: ListeningHost
     result: Mapping[str, Any] | None = None
     error: str = ""
     is_silent: bool = False
 
 
-def hosts_of(home: Home) -> list[LiveHost]:
+def hosts_of(home: Home) -> list[ListeningHost]:
     """Return the hosts that run on a home; what dead ones have left there is removed. Raises nothing."""
     if not is_supported():
         return []
@@ -55,17 +55,17 @@ def hosts_of(home: Home) -> list[LiveHost]:
         connection = _connect(address)
         if connection is not None:
             connection.close()
-            found.append(LiveHost(address.pid, address))
+            found.append(ListeningHost(address.pid, address))
     return found
 
 
-def call(host: LiveHost, method: str, params: Mapping[str, Any] | None = None, timeout: float = 1.0) -> HostAnswer:
+def call(host: ListeningHost, method: str, params: Mapping[str, Any] | None = None, timeout: float = 1.0) -> HostAnswer:
     """Send a request to one host and return its answer; `timeout` is in seconds. Raises nothing."""
     return call_all([host], method, params, timeout)[0]
 
 
 def call_all(
-    hosts: Iterable[LiveHost], method: str, params: Mapping[str, Any] | None = None, timeout: float = 1.0
+    hosts: Iterable[ListeningHost], method: str, params: Mapping[str, Any] | None = None, timeout: float = 1.0
 ) -> list[HostAnswer]:
     """Send a request to all hosts at once and return their answers, in order. Raises nothing.
 
@@ -90,7 +90,7 @@ def call_all(
 class _HostCall:
     """A request to one host, until it is answered."""
 
-    def __init__(self, host: LiveHost) -> None:
+    def __init__(self, host: ListeningHost) -> None:
         self.host: Final = host
         self.answer = HostAnswer(host, error=_SILENT, is_silent=True)
         self._connection: socket.socket | None = None

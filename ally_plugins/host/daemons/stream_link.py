@@ -264,6 +264,7 @@ class StreamLink(asyncio.Protocol):
             self._loop.call_soon(work.cancel)
         self._working.clear()
         if self._transport is not None:
+            # `close` waits until all is written, which a daemon that does not read would delay for ever.
             self._transport.abort() if self._is_paused else self._transport.close()
         self._on_lost(reason)
 

@@ -292,7 +292,7 @@ class Supervisor:
         """
         timing, missed = self.timing, 0
         while True:
-            await asyncio.sleep(timing.ping_interval if not missed else 0)
+            await asyncio.sleep(timing.ping_interval if not missed else 0)  # a timeout was wait enough
             link = self._link
             assert link is not None  # noqa: S101 - it runs
             self.opener.has_read(link)

@@ -221,7 +221,7 @@ class Feed:
                 reported, self._is_behind, self._has_failed = str(error), False, True  # until the next `wake`
             except Exception:  # noqa: BLE001 - whatever it is, the events are still there
                 _log.exception("the durable subscription of %r failed; this is a fault of ours", self._name)
-                await asyncio.sleep(1)
+                await asyncio.sleep(1)  # a bug that comes again must not fill the log
 
     async def _step(self) -> None:
         if not await self._until(self._has_work):
@@ -239,7 +239,7 @@ class Feed:
         await self._deliver(found)
         if self._walk is None and self._is_idle():
             self._skip_irrelevant()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # an inline portion without a hook to call would not yield to the loop at all
 
     def _has_work(self) -> bool:
         return self._can_deliver() and (self._walk is not None or self._is_behind)

@@ -146,7 +146,7 @@ class PluginSet:
         for member in members:
             if member.record.is_enabled:
                 self._load(member)
-        self.replan()
+        self.replan()  # by the hooks that their code has
         loaded = [member for member in members if member.plugin.state == RunState.LOADED]
         await asyncio.gather(*(self._start(member, sessions) for member in loaded))
         self.replan()

@@ -35,7 +35,7 @@ MARK_VARIABLE: Final = "ALLY_DAEMON_MARK"
 GRACE: Final = 5.0  # seconds from SIGTERM to SIGKILL for an orphan, as for a daemon of this host
 
 _START_TIME: Final = 19  # field 22 of /proc/PID/stat, counted from the state, which is what follows the name
-_LOCK_TRIES: Final = 10
+_LOCK_TRIES: Final = 10  # a sweep, or a host that is about to end, may hold the lock for a moment
 _LOCK_WAIT: Final = 0.01  # seconds between them: a sweep holds a lock for less
 _STALE: Final = 60.0  # seconds after which an unlocked claim is that of a dead host
 

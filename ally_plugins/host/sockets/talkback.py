@@ -50,7 +50,7 @@ _LIMITS: Final = WireLimits(frame_bytes=16 * 1024, depth=8, nodes=200, malformed
 _GREETING_MOST: Final = 64  # connections at once without a first frame
 _OF_ONE_PROCESS: Final = 4  # of these for one process, so that it cannot keep the others out
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 2.0  # seconds until a wrong token is answered: it doubles with each
-_LONGEST_TOKEN: Final = 256
+_LONGEST_TOKEN: Final = 256  # characters that are compared; ours have 43
 _NAME: Final = "talk-"
 
 
