@@ -75,7 +75,7 @@ _TASK_GRACE: Final = 2.0  # seconds that tasks of plugins get when a recording e
 
 
 @define(eq=False)
-class _PendingCall:
+class _RecordedCall:
     """A tool call without its result, as transforms left it; `withheld` is why its arguments may not be shown."""
 
     call: ToolCall
@@ -100,8 +100,8 @@ class SessionPlayer:
     file: str
     position: Callable[[], int]
     before_end: Callable[[Session], Awaitable[object]] | None = None
-    _calls: dict[str, _PendingCall] = field(init=False, factory=dict)
-    _ungated: _PendingCall | None = field(init=False, default=None)
+    _calls: dict[str, _RecordedCall] = field(init=False, factory=dict)
+    _ungated: _RecordedCall | None = field(init=False, default=None)
     _parents: dict[str, str | None] = field(init=False, factory=dict)
     _plugins: object = field(init=False, default=None)
     _participation: dict[tuple[str, str | None], bool] = field(init=False, factory=dict)
@@ -301,7 +301,7 @@ class SessionPlayer:
         if played.withheld is None:
             self._ungated = played
 
-    async def _prepare(self, step: ToolCalled | PermissionRequested) -> _PendingCall:
+    async def _prepare(self, step: ToolCalled | PermissionRequested) -> _RecordedCall:
         """Return a call with its arguments transformed; one that cannot be shown is denied, as in a live host."""
         unshown = step.unshown if isinstance(step, ToolCalled) else None
         try:
@@ -310,16 +310,16 @@ class SessionPlayer:
             self.report.count_broken(self.file, 0, str(error))
             ruling = await self.session.gates.deny_unshown(step.tool_name, step.call_id, str(error), ())
             call = ToolCall(step.tool_name, EMPTY, step.call_id, step.agent_id)
-            return _PendingCall(call, is_changed=True, withheld=ruling.reason, decision_id=ruling.decision_id)
+            return _RecordedCall(call, is_changed=True, withheld=ruling.reason, decision_id=ruling.decision_id)
         if unshown is not None:  # the recording has no arguments for it
-            return _PendingCall(call, is_changed=True, withheld=unshown)
+            return _RecordedCall(call, is_changed=True, withheld=unshown)
         if not self._has_participants("ally_transform_tool_input", call.tool_name):
-            return _PendingCall(call)
+            return _RecordedCall(call)
         try:
             changed = await self.session.transform_tool_input(call)
         except GateRefused as refusal:
-            return _PendingCall(evolve(call, arguments=EMPTY), is_changed=True, withheld=str(refusal))
-        return _PendingCall(changed, is_changed=changed.arguments != call.arguments)
+            return _RecordedCall(evolve(call, arguments=EMPTY), is_changed=True, withheld=str(refusal))
+        return _RecordedCall(changed, is_changed=changed.arguments != call.arguments)
 
     async def _diff_made(self, step: DiffMade) -> None:
         diff = step.diff
@@ -331,7 +331,7 @@ class SessionPlayer:
             diff = found
         self.session.emit(diff_preview(step.tool_name, diff, self._envelope(step) | {"call_id": step.call_id}))
 
-    async def _gate_ungated(self, played: _PendingCall) -> None:
+    async def _gate_ungated(self, played: _RecordedCall) -> None:
         """Run the gates of a call, once the preview that may follow it has been emitted."""
         self._ungated = None
         if self._has_participants("ally_gate_tool_call", played.call.tool_name):

@@ -1,6 +1,6 @@
 """The checks themselves: what every plugin should keep to, whatever it does.
 
-Each is a coroutine that is given a trial, raises `Broken` with what is wrong in words, and returns remarks that are no
+Each is a coroutine that is given a trial, raises `Broken` with what is wrong, and returns remarks that are no
 faults. How a plugin is fed lies in `exercise`.
 """
 

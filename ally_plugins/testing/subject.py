@@ -23,7 +23,7 @@ from ally_plugins.policy.permissions import GrantSet
 
 __all__ = ["Subject", "find_manifest", "plugin_name"]
 
-_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD_BOUNDARIES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 PluginLike = Callable[[Ally], Any] | str
 ManifestLike = Manifest | Mapping[str, Any] | str | Path
@@ -102,8 +102,8 @@ def plugin_name(plugin: PluginLike) -> str:
     """Return the name that a class would have as a plugin: `LoopGuard` is `loop-guard`; a name is itself."""
     if isinstance(plugin, str):
         return plugin
-    words = _WORDS.sub("-", getattr(plugin, "__name__", "") or type(plugin).__name__)
-    return re.sub(r"[^a-z0-9_-]+", "-", words.lower()).strip("-") or "plugin"
+    name = _WORD_BOUNDARIES.sub("-", getattr(plugin, "__name__", "") or type(plugin).__name__)
+    return re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-") or "plugin"
 
 
 def find_manifest(plugin: Callable[..., Any], name: str | None = None) -> Manifest | None:

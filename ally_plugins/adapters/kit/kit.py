@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
-from .live_sessions import LiveHost
+from .live_sessions import HostSessions
 from .options import KitOptions
 from .tool_calls import CALL
 from .work import AgentWork
@@ -26,12 +26,12 @@ _WORK: Final[ContextVar[AgentWork | None]] = ContextVar("ally_agent_work", defau
 class AgentKit(KitOptions):
     """What runs agents with one host. Lives as long as the adapter's object; several may share a host."""
 
-    live_host: LiveHost = field(init=False)
+    host_sessions: HostSessions = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.live_host = LiveHost.of(self.host)
+        self.host_sessions = HostSessions.of(self.host)
         if self.can_compact:
-            self.live_host.offer_compaction()
+            self.host_sessions.offer_compaction()
 
     @asynccontextmanager
     async def work(
@@ -43,8 +43,8 @@ class AgentKit(KitOptions):
         the host's start does.
         """
         parent = current_work(self)
-        async with self.live_host.lifetime.running():
-            live = parent.live if parent is not None else self.live_host.session(session_id)
+        async with self.host_sessions.lifetime.running():
+            live = parent.live if parent is not None else self.host_sessions.session(session_id)
             work = AgentWork(self, live, run_id, name, parent, CALL.get() if parent is not None else None, model)
             token = _WORK.set(work)
             try:
@@ -52,11 +52,11 @@ class AgentKit(KitOptions):
             finally:
                 _WORK.reset(token)
                 work.end()
-                await self.live_host.close_idle()
+                await self.host_sessions.close_idle()
 
     def session(self, session_id: str) -> LiveSession:
         """Return a live session. Raises HostError when the host does not run."""
-        return self.live_host.session(session_id)
+        return self.host_sessions.session(session_id)
 
 
 def current_work(kit: AgentKit) -> AgentWork | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ally_plugins.host.sessions.session import Session  # noqa: TC004
     from ally_plugins.host.sessions.toolcalls import OpenCall  # noqa: TC004
 
-__all__ = ["IDLE_SESSIONS", "LiveHost", "LiveSession"]
+__all__ = ["IDLE_SESSIONS", "HostSessions", "LiveSession"]
 
 IDLE_SESSIONS: Final = 256
 """Sessions without an agent at work that stay open; the longest idle are closed, and found again by their id."""
@@ -69,14 +69,14 @@ class LiveSession:
 
 
 @define(eq=False)
-class LiveHost:
+class HostSessions:
     """The sessions of one host in which adapters run agents. Lives as long as the host object."""
 
     lifetime: HostLifetime
     sessions: dict[str, LiveSession] = field(init=False, factory=dict)
 
     @classmethod
-    def of(cls, host: Host) -> LiveHost:
+    def of(cls, host: Host) -> HostSessions:
         """Return the one for a host; the first call offers the action `interrupt`."""
         found = _LIVE.get(host)
         if found is None:
@@ -122,4 +122,4 @@ class LiveHost:
         return {"interrupted": live.interrupt(cause) if live is not None else False}
 
 
-_LIVE: Final[WeakKeyDictionary[Host, LiveHost]] = WeakKeyDictionary()
+_LIVE: Final[WeakKeyDictionary[Host, HostSessions]] = WeakKeyDictionary()

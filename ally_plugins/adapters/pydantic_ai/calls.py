@@ -102,7 +102,7 @@ class Calls:
         """
         try:
             prepared = self._prepared.get(call.tool_call_id) or self._as_given(call)
-        except (ValueError, AssertionError, EventError) as error:  # the framework's check took what nobody was shown
+        except (ValueError, AssertionError, EventError) as error:  # the framework took what cannot be shown
             return ToolDenied(await self._work.refuse(call.tool_name, str(error), call.tool_call_id))
         final = prepared.final
         agreed = self._approved.pop(call.tool_call_id, None)
@@ -155,7 +155,7 @@ class Calls:
                 value = skipped.result
             except (ApprovalRequired, CallDeferred) as error:
                 raise Postponed from error
-            except Exception as error:  # noqa: BLE001 - raised again below, once it has been told
+            except Exception as error:  # noqa: BLE001 - raised again below, once its end is emitted
                 return answer.failed(error)
             return answer.returned(value, judged)
 
@@ -168,19 +168,22 @@ class Calls:
         return self._restore(answer, after)
 
     def _restore(self, answer: ToolOutcome, after: ToolResult) -> Any:
-        """Return what the model is to read, or raise it; what is told of the run's end says no more than that."""
+        """Return what the model is to read, or raise it; AGENT_END then has the error's text as transforms left it."""
         if answer.failure is not None:
             self._work.failed(answer.failure, after.error or "")
         return answer.restored(after)
 
     async def approve(self, requests: DeferredToolRequests) -> DeferredToolResults | None:
-        """Ask about each call that needs approval, and answer what could be decided; None when nothing could."""
+        """Decide on each call that needs approval; return the answers, None when nothing could be decided.
+
+        Cancelling leaves the remaining calls undecided.
+        """
         results = DeferredToolResults()
         self._show_final(requests.approvals)
         self._show_final(requests.calls)
         for call in requests.approvals:
             if requests.metadata.get(call.tool_call_id, {}).get("by") == "ally_plugins":
-                continue  # asked about already, and nobody was there
+                continue  # decided on already: it waits for the person
             sensitivity = self._work.kit.sensitivity(call.tool_name) or _NEEDS_APPROVAL
             outcome = await self._decide(call, sensitivity)
             if outcome.is_allowed:
@@ -194,28 +197,28 @@ class Calls:
             outcome = await self._decide(call, self._work.kit.sensitivity(call.tool_name))
             if outcome.is_allowed:
                 self._work.postpone(self._prepared[call.tool_call_id].final)
-            else:  # whoever runs it would not ask again
+            else:  # the framework runs it without asking again
                 results.calls[call.tool_call_id] = ToolDenied(f"not run: {outcome.reason}")
         return results if results.approvals or results.calls else None
 
     async def _decide(self, call: ToolCallPart, sensitivity: str | None) -> PermissionOutcome:
         """Decide about a call that the framework checked, and puts off."""
         prepared = self._prepared.get(call.tool_call_id)
-        if prepared is None:  # nobody was shown this one
+        if prepared is None:  # its arguments were never shown to plugins
             why = await self._work.refuse(call.tool_name, "its arguments are no JSON object", call.tool_call_id)
             return PermissionOutcome(is_allowed=False, reason=why.removeprefix("not run: "))
         is_resumed = call.tool_call_id in self._resumed
         return await self._work.authorize(prepared.final, sensitivity=sensitivity, is_resumed=is_resumed)
 
     def _show_final(self, calls: list[ToolCallPart]) -> None:
-        """Put the final arguments into requests: who agrees, and who runs a call elsewhere, goes by them."""
+        """Put the final arguments into requests, for who approves them or runs the call after this run."""
         for index, call in enumerate(calls):
             prepared = self._prepared.get(call.tool_call_id)
             if prepared is not None and not _is_same(prepared.given, prepared.final):
                 calls[index] = dataclasses.replace(call, args=prepared.args)
 
     async def answered_elsewhere(self, answers: dict[str, Any], response: ModelResponse) -> None:
-        """Take in how what an earlier run had put off was answered: a no is told, a result is shown to plugins."""
+        """End the calls that an earlier run deferred by their answers: emit a denial, show a result to transforms."""
         calls = {call.tool_call_id: call for call in response.tool_calls}
         for call_id, answer in answers.items():
             if answer == "skip" or call_id not in calls:

@@ -107,7 +107,7 @@ class AllyPlugins(AbstractCapability[Any]):
 
         The run ends with `RunCancelled`, whose `all_messages()` is a history that the model accepts.
         """
-        live = self.kit.live_host.sessions.get(session_id)
+        live = self.kit.host_sessions.sessions.get(session_id)
         return live.interrupt(cause) if live is not None else False
 
     def compact(self, session_id: str, reason: str = "the person asked for it") -> None:

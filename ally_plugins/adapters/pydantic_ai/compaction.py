@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["COMPACT_AT", "Compaction", "compacted"]
 
 COMPACT_AT: Final = 85.0
-"""Percent of the context window: below the last threshold that plugins hear of, with room for the summary itself."""
+"""Percent of the context window: below the last CONTEXT_THRESHOLD, with room for the summary itself."""
 
 
 class Strategy(Protocol):
@@ -38,7 +38,10 @@ Compaction: TypeAlias = "Shorten | Strategy"
 async def compacted(
     work: AgentWork, ctx: RunContext[Any], request_context: ModelRequestContext, compaction: Compaction
 ) -> ModelRequestContext:
-    """Shorten the history and the request that is about to be sent, if that is due."""
+    """Shorten the history and the request that is about to be sent, if that is due.
+
+    Cancelling leaves the history as it was. Raises nothing that the compaction raises: that is logged.
+    """
     method = getattr(compaction, "compact", None)
 
     async def compact(messages: list[ModelMessage]) -> Sequence[ModelMessage]:

@@ -1,4 +1,4 @@
-"""Whether a question that nobody answers now can become one of the framework's deferred approvals."""
+"""Whether a permission question can become one of the framework's deferred approvals."""
 
 from __future__ import annotations
 

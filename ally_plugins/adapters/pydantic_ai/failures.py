@@ -1,4 +1,4 @@
-"""Failures that the framework's harness returns as text: plugins are told a failure, the model reads the text."""
+"""Failures that the framework's harness returns as text: plugins get a failed result, the model reads the text."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _NO_FILE: Final = "Path not found: "
 
 
 def with_failure(ctx: RunContext[Any], tool: ToolDefinition, result: ToolResult) -> ToolResult:
-    """Return a result as the failure that it tells of: a command that ended with another code than 0, a missing file.
+    """Return a result as the failure that its text reports: a command with an exit code other than 0, a missing file.
 
-    Of tools that are not the harness's nothing is known, and theirs stays as it is.
+    Results of other tools are returned as they are.
     """
     owner = ctx.capabilities.get(tool.capability_id) if tool.capability_id is not None else None
     if owner is None or not result.success or not isinstance(result.output, str):

@@ -49,7 +49,7 @@ def request_for(message: Message) -> ModelRequest:
 
 
 def convert(message: ModelMessage) -> Iterable[Message]:
-    """Return what one message of the framework's says, as messages without ids; a plugin's have theirs."""
+    """Return the messages that one of the framework's holds, without ids but those of plugins' messages."""
     if isinstance(message, ModelResponse):
         calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
         text = text_of(message)
@@ -68,13 +68,13 @@ def text_of(response: ModelResponse) -> str:
 
 
 def call_of_part(call: ToolCallPart) -> ToolCall:
-    """Return a call as whoever reads the conversation sees it; one without arguments has none."""
+    """Return a call as plugins read it in the conversation."""
     return recorded_call(call.tool_name, call.args or {}, call.tool_call_id)
 
 
 @singledispatch
 def messages_of_part(_part: object) -> Iterable[Message]:
-    """Return the message that a part of a request is, none for what says nothing to anybody."""
+    """Return the message that a part of a request is; none for a part without content."""
     return ()
 
 
@@ -125,7 +125,7 @@ def _kept(kept: Any) -> Message | None:
 
 
 def prompt_text(prompt: str | Sequence[UserContent] | None) -> str | None:
-    """Return the words of a prompt, None when there is none; what is not text (an image) is named only."""
+    """Return the text of a prompt, None when there is none; what is not text (an image) is described by a line."""
     return prompt if prompt is None or isinstance(prompt, str) else _joined(prompt)
 
 
@@ -134,7 +134,7 @@ def _joined(items: Sequence[UserContent]) -> str:
 
 
 def item_text(item: Any) -> str:
-    """Return the words of one piece of content; what is not text (an image) as JSON says what it is."""
+    """Return the text of one piece of content; what is not text (an image) is described as JSON."""
     if isinstance(item, str):
         return item
     return item.content if isinstance(item, TextContent) else encode(media_of(item)).decode()
@@ -158,14 +158,14 @@ def _names(item: Any, *names: str) -> dict[str, str]:
 def _media_type(item: Any) -> str | None:
     try:
         return str(item.media_type)
-    except (AttributeError, ValueError):  # an address does not always tell
+    except (AttributeError, ValueError):  # a URL need not show its media type
         return None
 
 
 def with_text(prompt: str | Sequence[UserContent] | None, text: str) -> str | list[UserContent]:
-    """Return a prompt with other words: they stand in for all of its text, what is not text is kept.
+    """Return a prompt with another text in place of all of its own; what is not text is kept.
 
-    The lines that tell of what is not text are for plugins, and not for the model.
+    The lines that describe what is not text are for plugins only, and are left out.
     """
     if prompt is None or isinstance(prompt, str):
         return text

@@ -1,4 +1,4 @@
-"""What a model or a tool said, or a run left behind, that no later request could carry, mended in the history.
+"""Repairs of a history: what a model, a tool or a stopped run left in it that no later request could carry.
 
 A lone surrogate (a file name that is no UTF-8 has them, a careless server's JSON too), or two calls with one id: each
 later request would fail with it, and the conversation could not go on.
@@ -26,7 +26,7 @@ def mended_response(response: ModelResponse) -> ModelResponse:
 
 
 def give_up_calls(history: list[ModelMessage]) -> None:
-    """Leave a history that can be gone on with: its last response is mended, calls nobody runs are given up.
+    """Make a history valid to continue: mend its last response, and give up calls that will not run.
 
     The framework answers them when the conversation goes on, once they are marked as interrupted; it does so itself
     where a tool had begun, and refuses the next prompt where none had.

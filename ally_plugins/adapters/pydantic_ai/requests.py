@@ -33,7 +33,7 @@ __all__ = ["RequestView"]
 
 
 class RequestView:
-    """What one request says, without the system prompt and what no message can say (changes of tools and the like).
+    """The messages of one request, without the system prompt and parts that are no message (changes of tools).
 
     Raises GateRefused for a request with a call that is too large to be shown.
     """
@@ -80,13 +80,13 @@ class _HistoryEditor:
     """Puts what was changed and added into the framework's messages, in one pass."""
 
     def __init__(self, messages: dict[int, Message], after: Iterable[Message]) -> None:
-        known = {message.id for message in messages.values()}
+        original = {message.id for message in messages.values()}
         self._messages = messages
         self._kept: dict[str, Message] = {}
         self._added: defaultdict[str, list[ModelRequestPart]] = defaultdict(list)
         anchor = ""
         for message in after:
-            if message.id in known:
+            if message.id in original:
                 self._kept[message.id] = message
                 anchor = message.id
             else:

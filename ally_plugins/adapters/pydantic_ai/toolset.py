@@ -1,4 +1,4 @@
-"""Plugins' tools beside the agent's own: asked for anew at each step, since plugins come and go meanwhile."""
+"""Plugins' tools beside the agent's own: listed anew at each step, since plugins come and go meanwhile."""
 
 from __future__ import annotations
 
@@ -63,9 +63,10 @@ class PluginToolset(WrapperToolset[Any]):
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
     ) -> Any:
-        """Call the agent's own tool, or a plugin's; what goes wrong there is told the model. Raises ToolFailed.
+        """Call the agent's own tool, or a plugin's; errors are texts for the model.
 
-        That is raised for arguments that plugins were not shown too, ModelRetry for some that do not fit the schema.
+        Raises ToolFailed when the tool fails, and for arguments that plugins were not shown; ModelRetry for arguments
+        that do not fit the schema. Cancelling cancels the tool.
         """
         self.check(ctx, tool, tool_args)
         work, offered = self.work(), self._offered.get(name)

@@ -199,8 +199,8 @@ async def _many_conversations(stage: Stage) -> None:
         return f"worked for {text}"
 
     async with stage.play(*[answer] * (2 * len(names)), tools=[tool("work", work)]) as play:
-        said = await asyncio.gather(*(play.run(f"this is {name}", session_id=name) for name in names))
-        expect(list(said) == [f"done in {name}" for name in names], f"the runs returned {said}")
+        answers = await asyncio.gather(*(play.run(f"this is {name}", session_id=name) for name in names))
+        expect(list(answers) == [f"done in {name}" for name in names], f"the runs returned {answers}")
         for name in names:
             kinds: tuple[type[Event], ...] = (UserMessage, ToolCallStart, AssistantMessage, AgentEnd)
             found = play.events_of(*kinds, session_id=name)
@@ -214,9 +214,9 @@ async def _the_session_is_the_conversation(stage: Stage) -> None:
     async with stage.play(WORK, "one", "two", tools=[tool()]) as play:
         await play.run("first")
         await play.run("second")
-        said = play.events_of(UserMessage)
-        expect({event.session_id for event in said} == {SESSION}, "a turn had another session")
-        expect(len({event.turn_id for event in said}) == 2, "two turns have one turn id")
+        prompts = play.events_of(UserMessage)
+        expect({event.session_id for event in prompts} == {SESSION}, "a turn had another session")
+        expect(len({event.turn_id for event in prompts}) == 2, "two turns have one turn id")
         messages = play.session().conversation.messages
         kept = [(each.role, each.content) for each in messages if each.role != "system"]
         wanted = [(each.role, each.content) for each in play.history() if each.role != "system"]

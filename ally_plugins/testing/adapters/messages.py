@@ -122,9 +122,9 @@ async def _the_same_message_enters_once(stage: Stage) -> None:
     async with stage.play(WORK, "done", WORK, "done", plugins=_PLUGINS, work=work) as play:
         await play.run("go")
         expect_once("only once", play.requests[-1].text, "the next step")
-        known = [each for each in play.session().conversation.messages if each.source_plugin == "helper"]
-        expect(len(known) == 1, f"plugins read {len(known)} messages of the plugin's in the conversation; it has one")
-        (message,) = known
+        read = [each for each in play.session().conversation.messages if each.source_plugin == "helper"]
+        expect(len(read) == 1, f"plugins read {len(read)} messages of the plugin's in the conversation; it has one")
+        (message,) = read
         again = Waiting(id=message.id, role=message.role, content=message.content, metadata=message.metadata,
                         timestamp=message.timestamp, plugin="helper", origin=("helper",), deliver_as="steer",
                         trigger_turn=False, offset=receipts[0].offset)  # fmt: skip

@@ -21,8 +21,8 @@ async def _nobody_is_asked_for_nothing(stage: Stage) -> None:
     """Check that a run without any plugin is what it would be without the adapter."""
     async with stage.play(WORK, "done", tools=[tool("work", "as it is")], system_prompt="You mend.") as play:
         expect(await play.run("hello") == "done", "the run returned something else")
-        said = [(each.role, each.content) for each in play.requests[0].messages if each.role != "system"]
-        expect(said == [("user", "hello")], f"the model was first asked {said}")
+        messages = [(each.role, each.content) for each in play.requests[0].messages if each.role != "system"]
+        expect(messages == [("user", "hello")], f"the model was first asked {messages}")
         expect("You mend." in play.requests[0].system, f"the system prompt was {play.requests[0].system!r}")
         expect(len(play.requests) == 2, f"the model was asked {len(play.requests)} times; expected twice")
         play.expect_result("c1", "as it is", is_all=True)
@@ -37,10 +37,10 @@ def _adding(text: str) -> type[Any]:
     async def output(self: Any, result: ToolResult) -> Replace[ToolResult]:  # noqa: ARG001
         return Replace(evolve(result, output=f"{result.output}{text}"))
 
-    async def words(self: Any, message: Message) -> Replace[Message]:  # noqa: ARG001
+    async def content(self: Any, message: Message) -> Replace[Message]:  # noqa: ARG001
         return Replace(evolve(message, content=f"{message.content}{text}"))
 
-    return plugin(transform_tool_input=arguments, transform_tool_output=output, transform_user_message=words)
+    return plugin(transform_tool_input=arguments, transform_tool_output=output, transform_user_message=content)
 
 
 @CHECKS.add("runs transforms in order")
@@ -121,14 +121,14 @@ async def _a_blocked_message_begins_nothing(stage: Stage) -> None:
     record = PluginRecord.by_code("redact", None, grants=everything, config=config)
     plugins = {"redact": (plugin(transform_user_message=fail), record)}
     async with stage.play("done", plugins=plugins) as play:
-        said = ""
+        answer = ""
         try:
-            said = await play.run("my password is 1234")
+            answer = await play.run("my password is 1234")
         except Exception as error:  # noqa: BLE001 - how a framework says it is its own
-            said = str(error)
+            answer = str(error)
         expect(not play.requests, "the model was asked although the message was blocked")
         expect("1234" not in str(play.history()), "what was blocked stands in the history")
-        expect("redact" in said, f"the person was told {said!r}; expected the plugin's name")
+        expect("redact" in answer, f"the person was told {answer!r}; expected the plugin's name")
 
 
 @CHECKS.add("adds plugins' sections", "system_prompt")
