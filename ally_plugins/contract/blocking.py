@@ -1,6 +1,6 @@
 """Façades whose calls block: the methods of another class, as plain methods with the same arguments.
 
-A façade names what it passes on, `add_message = blocking(Ally.add_message)`, and says how a coroutine is run from
+A façade names what it passes on, `add_message = blocking(Ally.add_message)`, and defines how a coroutine is run from
 another thread. Types, names of arguments and docstrings are those of the class behind it.
 """
 

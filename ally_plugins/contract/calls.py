@@ -1,8 +1,8 @@
-"""What a plugin asks of its host: one value for each call, from the handle to the bus.
+"""A plugin's calls to its host: one value for each call, from the handle to the bus.
 
 `Ally` builds it, `Outbound.call` sends it, the wire writes and reads it by the described fields, the bus takes it. A
 field without a description (a handler, a coroutine) never leaves the process. Only types are checked where a call is
-read; what it may say and whether it is granted is the bus's.
+read; its content and the grant are checked by the bus.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Task(Protocol):
         ...
 
     def cancel(self) -> bool:
-        """Ask it to end; say whether it was still running."""
+        """Cancel it; return whether it was still running. Returns before it has ended: await `result` for that."""
         ...
 
     async def result(self) -> Any:
@@ -78,7 +78,7 @@ class PluginCall(Generic[R]):
     """One call, which returns an R: where it belongs, and what it reacts to.
 
     It is made for one call and handed on, never kept or changed. (To freeze it would cost a microsecond each.) `cause`
-    is what a daemon says; in process the running hook's scope says it, and this stays None.
+    is sent by a daemon; in process it is taken from the running hook's scope, and this stays None.
     """
 
     METHOD: ClassVar[str]
@@ -190,17 +190,17 @@ class RequestAction(PluginCall[Any]):
 
 @define(kw_only=True)
 class StartTask(PluginCall[Task]):
-    """Start a task: work that goes on in the background. The host then asks for it with `run_task`."""
+    """Start a task: work that goes on in the background. The host of a daemon then sends `run_task` to begin it."""
 
     METHOD: ClassVar[str] = "start_task"
     name: str = field(metadata=holds(TEXT, "1 to 64 letters, digits, '_' and '-'"))
     work: Coroutine[Any, Any, Any] | None = None
-    """What runs; a daemon keeps its own, and its host runs one that asks for it."""
+    """What runs; a daemon keeps it until `run_task`, and its host runs a coroutine that sends that."""
 
 
 @define(kw_only=True)
 class ReportProgress(PluginCall[None]):
-    """Say how far a running task is."""
+    """Report how far a running task is."""
 
     METHOD: ClassVar[str] = "task_progress"
     task_id: str = field(metadata=holds(TEXT, "the identity that `start_task` gave"))

@@ -1,8 +1,8 @@
 """Documents that a person or an author wrote: the shapes of their values, and reading one to its end.
 
-Every mistake is told at once, with its path, what was found (quoted: they know what they wrote), what was expected, and
-the nearest right word. A part that is wrong counts as absent, so that the rest is read all the same. What the values
-mean is left to the manifest, the configuration and the like.
+All mistakes are reported together, each with its path, what was found (quoted: the reader wrote it), what was expected,
+and the nearest valid name. A part that is wrong counts as absent, so that the rest is read all the same. What the
+values mean is left to the manifest, the configuration and the like.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = [
     "LONGEST_TEXT",
     "Document",
     "checked",
+    "choices",
     "count",
     "line",
     "lines",
     "named_tables",
     "table",
-    "words",
 ]
 
 LONGEST_TEXT: Final = 1000
@@ -38,7 +38,7 @@ LONGEST_TEXT: Final = 1000
 _INT64: Final = 2**63
 
 Problem = Callable[[str], str | None]
-"""What says in words why a text is wrong, None when it is right."""
+"""Returns why a text is wrong, None when it is right."""
 
 
 class Document(Mistakes):
@@ -49,7 +49,7 @@ class Document(Mistakes):
 
     @override
     def refuse(self, path: str, problem: str) -> Any:
-        """Take a mistake in words."""
+        """Collect a mistake."""
         self.problems.append(f"{path}: {problem}")
         return WRONG
 
@@ -61,23 +61,23 @@ class Document(Mistakes):
         return self.refuse(path, f"{text}, expected {expected}")
 
     @override
-    def wrong_word(self, path: str, found: str, hint: str) -> Any:
-        """Take a word that is none of those that may stand there."""
+    def wrong_choice(self, path: str, found: str, hint: str) -> Any:
+        """Collect a text that is none of the valid choices."""
         return self.refuse(path, f"found {describe(found)}, {hint}")
 
     @override
     def missing(self, path: str, key: str, expected: str) -> Any:
-        """Take the lack of a key."""
+        """Collect that a required key is missing."""
         return self.refuse(inside(path, key), f"missing, expected {expected}")
 
     @override
-    def unknown(self, path: str, key: str, known: tuple[str, ...]) -> Any:
-        """Take a key that the table does not have."""
+    def unknown_key(self, path: str, key: str, valid: tuple[str, ...]) -> Any:
+        """Collect a key that the table does not define."""
         at = inside(path, key) if is_plain_text(key) else f"{path or 'the top level'}: {key!r}"
-        return self.refuse(at, f"unknown key, {suggest(key, known)}")
+        return self.refuse(at, f"unknown key, {suggest(key, valid)}")
 
     def describe(self, found: object) -> str:
-        """Return a short word for what was found."""
+        """Return a short description of what was found."""
         return describe(found)
 
 
@@ -117,7 +117,7 @@ def line(problem: Problem, *, is_shown: bool = True) -> Shape:
 
 
 def lines(problem: Problem | None = None, *, at_least_one: bool = False) -> Shape:
-    """Return the shape of a list of lines, each once and not empty; what is wrong with one is told of the list."""
+    """Return the shape of a list of lines, each once and not empty; mistakes in a line carry the path of the list."""
 
     def convert(value: Iterable[Any], path: str, mistakes: Mistakes) -> tuple[str, ...]:
         if at_least_one and not value:
@@ -143,18 +143,18 @@ def _read_arguments(value: Iterable[Any], path: str, mistakes: Mistakes) -> Any:
 
 
 ARGUMENTS: Final = Shape((list, tuple), "a list of texts", {"type": "array", "items": LINE.schema}, _read_arguments)
-"""The words of a command: repeated and empty ones too."""
+"""A program and its arguments; repeated and empty ones are kept."""
 
 
-def words(*options: str, at_least_one: bool = False) -> Shape:
-    """Return the shape of a list of words out of `options`, each once; others are told, and left out."""
+def choices(*options: str, at_least_one: bool = False) -> Shape:
+    """Return the shape of a list of texts out of `options`, each once; others are reported, and dropped."""
     listed = lines(at_least_one=at_least_one)
 
     def convert(value: Iterable[Any], path: str, mistakes: Mistakes) -> tuple[str, ...]:
         found: tuple[str, ...] = listed.read(value, path, mistakes)
         for each in found:
             if each not in options:
-                mistakes.wrong_word(path, each, suggest(each, options))
+                mistakes.wrong_choice(path, each, suggest(each, options))
         return tuple(each for each in found if each in options)
 
     return attrs.evolve(listed, schema={"type": "array", "items": {"enum": list(options)}}, convert=convert)
@@ -182,7 +182,7 @@ def table(expected: str, needs: Iterable[str] = (), /, **shapes: Shape) -> Shape
 
 
 def named_tables(of: Shape, is_name: Callable[[str], bool], expected: str, what: str = "a table") -> Shape:
-    """Return the shape of tables by names that their writer chose; `expected` says what a name is made of."""
+    """Return the shape of tables by names that their writer chose; `expected` describes a valid name."""
 
     def convert(value: Mapping[str, Any], path: str, mistakes: Mistakes) -> dict[str, Any]:
         read = {}

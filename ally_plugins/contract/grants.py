@@ -1,4 +1,4 @@
-"""Grants: the words for what a plugin may do, the same in manifests, commands, `config.toml`, the audit and errors.
+"""Grants: the names of what a plugin may do, the same in manifests, commands, `config.toml`, the audit and errors.
 
     add_message:user|system|assistant|trigger_turn    emit_event    get_context:PART    tools    actions    tasks
     gate:tool_call[:TOOL]|message|permission|waive    transform:tool_input[:TOOL]|tool_output[:TOOL]|user_message|...

@@ -117,11 +117,11 @@ class PluginHooks:
 
     @hookspec
     def ally_user_message(self, event: events.UserMessage) -> None:
-        """The person has said something."""
+        """The person has sent a message."""
 
     @hookspec
     def ally_assistant_message(self, event: events.AssistantMessage) -> None:
-        """The model has said something to the person."""
+        """The model has answered the person."""
 
     @hookspec
     def ally_model_request(self, event: events.ModelRequest) -> None:
@@ -133,7 +133,7 @@ class PluginHooks:
 
     @hookspec
     def ally_context_threshold(self, event: events.ContextThreshold) -> None:
-        """Context usage has passed `threshold` (50, 75 or 90 percent); said once, then again once it fell below."""
+        """Context usage has passed `threshold` (50, 75 or 90 percent); once, and again after it fell below."""
 
     @hookspec
     def ally_plugin_state(self, event: events.PluginState) -> None:
@@ -151,7 +151,7 @@ class PluginHooks:
     def ally_events_dropped(self, event: events.EventsDropped) -> None:
         """A plugin fell behind and lost `count` events; `ranges` holds `[first, last]` sequence numbers, both lost."""
 
-    # Gate: asked before something happens. Every plugin at once, under one deadline; fails closed.
+    # Gate: called before something happens, in all plugins concurrently, each under its own deadline; fails closed.
 
     @hookspec
     def ally_gate_tool_call(self, call: ToolCall, context: Context) -> Verdict:
@@ -177,7 +177,7 @@ class PluginHooks:
 
     @hookspec
     def ally_transform_user_message(self, message: Message) -> Replace[Any] | None:
-        """Change what the person said, before the model sees it: `Replace(Message)`."""
+        """Change the person's message, before the model sees it: `Replace(Message)`."""
 
     @hookspec
     def ally_transform_plugin_message(self, message: Message) -> Replace[Any] | None:
@@ -185,11 +185,11 @@ class PluginHooks:
 
     @hookspec
     def ally_transform_system_prompt(self, sections: tuple[PromptSection, ...]) -> Replace[Any] | None:
-        """Change, drop or add sections of the system prompt, before the model is asked: `Replace((*sections, ...))`."""
+        """Change, drop or add sections of the system prompt before a model request: `Replace((*sections, ...))`."""
 
     @hookspec
     def ally_transform_model_request(self, request: ModelInput) -> Replace[Any] | None:
-        """Change texts, drop or add messages, change settings of what the model is asked: `Replace(ModelInput)`."""
+        """Change texts, drop or add messages, change settings of a request to the model: `Replace(ModelInput)`."""
 
 
 class HostHooks:
@@ -220,7 +220,7 @@ class HostHooks:
 
 @frozen
 class HookInfo:
-    """What is known of one hook: its kind, its arguments, and for observers the event type."""
+    """One hook: its kind, its arguments, and for observers the event type."""
 
     name: str
     kind: HookKind

@@ -77,7 +77,7 @@ def _find(name: str, instance: Any) -> dict[str, tuple[Callable[..., Any], Mappi
 
 
 def _check_own(name: str, own: Mapping[str, Any]) -> None:
-    """Refuse hooks that are set on the instance: what a method of the class is called with is known, theirs is not."""
+    """Refuse hooks that are set on the instance: only how a method of the class is called can be checked."""
     for attribute, value in own.items():
         options = _options(value) if isinstance(value, (FunctionType, partial)) else None  # not an alias of a method
         hook = attribute if options is None else options.get("specname") or attribute
@@ -134,7 +134,7 @@ def _is_like(name: str, prefix: str) -> bool:
 
 
 def _unmarked(cls: type, attribute: str, raw: Any) -> str:
-    """Return in words what stands on a class in place of a hook."""
+    """Describe what stands on a class in place of a hook, for the error text."""
     function = raw.__func__ if isinstance(raw, (staticmethod, classmethod)) else raw
     marks = getattr(function, "__dict__", None) or {}
     others = [key[:-5] for key, mark in marks.items() if key.endswith("_impl") and isinstance(mark, dict)]
@@ -204,7 +204,7 @@ def _check_parameters(name: str, info: HookInfo, function: Callable[..., Any]) -
             raise PluginLoadError(f"{label} is no argument of that hook; {hint}", plugin=name)
 
 
-def _closest(word: str, known: Mapping[str, Any] | tuple[str, ...], alike: float = 0.5) -> str | None:
+def _closest(word: str, valid: Mapping[str, Any] | tuple[str, ...], alike: float = 0.5) -> str | None:
     from difflib import get_close_matches  # only for what is wrong: a daemon must start fast
 
-    return next(iter(get_close_matches(word, known, 1, alike)), None)
+    return next(iter(get_close_matches(word, valid, 1, alike)), None)

@@ -1,7 +1,7 @@
-"""The manifest: what a plugin says of itself before any of its code runs.
+"""The manifest: what a plugin declares before any of its code runs.
 
 Reading is strict and complete: every mistake is named at once, with its path and the nearest right word. Where the file
-lies is `discovery`'s business; what the operator makes of the requests is the registry's.
+lies is left to `catalog.discovery`; what the operator grants of the requests, to `catalog.registry`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from attrs import frozen
 
-from .documents import FILLED, LINE, LINES, Document, checked, line, lines, table, words
+from .documents import FILLED, LINE, LINES, Document, checked, choices, line, lines, table
 from .grants import (
     ANY,
     CONTEXT_PARTS,
@@ -39,8 +39,8 @@ __all__ = [
     "MANIFEST_NAME",
     "MAX_MANIFEST_BYTES",
     "Activation",
+    "GrantRequest",
     "Manifest",
-    "Request",
     "Setting",
     "manifest_line",
 ]
@@ -75,7 +75,7 @@ _BY_TOOL: Final = frozenset({"tool_call", "tool_input", "tool_output"})
 
 
 @frozen
-class Request:
+class GrantRequest:
     """One grant that a plugin asks for, and why. Subscriptions are requests too."""
 
     grant: Grant
@@ -93,7 +93,7 @@ class Manifest:
     subscribe: tuple[str, ...] = ()
     durable: tuple[str, ...] = ()
     """Subscriptions that are read from the journal, from the last acknowledged event, across restarts."""
-    requests: tuple[Request, ...] = ()
+    requests: tuple[GrantRequest, ...] = ()
     settings: Mapping[str, Setting] = FrozenDict()
     daemon: Daemon | None = None
     """How it runs in a process of its own, paths as written; None for a class."""
@@ -173,9 +173,9 @@ def _read(document: Document, written: Mapping[str, Any], plugin: str | None) ->
             document.refuse(key, f"names the plugin {plugin!r} itself, expected another one")
     events = given.get("events", {})
     subscribe: tuple[str, ...] = events.get("subscribe", ())
-    listening = [Request(Grant("events", name), events.get("reason", "to listen")) for name in subscribe]
+    listening = [GrantRequest(Grant("events", name), events.get("reason", "to listen")) for name in subscribe]
     asking = [
-        Request(grant, permission.get("reason", ""))
+        GrantRequest(grant, permission.get("reason", ""))
         for kind, permission in given.get("permissions", {}).items()
         for grant in _grants(kind, permission)
     ]
@@ -242,11 +242,11 @@ def _permission(kind: str, **shapes: Shape) -> Shape:
 
 _TOOLS: Final = lines(_tool_problem, at_least_one=True)
 _PERMISSIONS: Final = {
-    "add_message": _permission("add_message", roles=words(*ROLES, at_least_one=True), trigger_turn=FLAG),
+    "add_message": _permission("add_message", roles=choices(*ROLES, at_least_one=True), trigger_turn=FLAG),
     "emit_event": _permission("emit_event"),
-    "get_context": _permission("get_context", parts=words(*CONTEXT_PARTS, at_least_one=True)),
-    "gate": _permission("gate", on=words(*GATES, at_least_one=True), tools=_TOOLS, waive=FLAG),
-    "transform": _permission("transform", on=words(*TRANSFORMS, at_least_one=True), tools=_TOOLS),
+    "get_context": _permission("get_context", parts=choices(*CONTEXT_PARTS, at_least_one=True)),
+    "gate": _permission("gate", on=choices(*GATES, at_least_one=True), tools=_TOOLS, waive=FLAG),
+    "transform": _permission("transform", on=choices(*TRANSFORMS, at_least_one=True), tools=_TOOLS),
     "tools": _permission("tools"),
     "actions": _permission("actions"),
     "tasks": _permission("tasks"),

@@ -1,7 +1,7 @@
 """How a plugin runs in a process of its own: the command, the transport, what limits it, and how long it is waited for.
 
 Plain facts, and the table `[daemon]` of a manifest that they are read from. Starting the process is left to `runtime`;
-which interpreter, limits and environment the operator has settled is joined with them in `placing`.
+the interpreter, limits and environment that the operator has set are joined with them in `catalog`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Settings: the values that a plugin takes from the operator, declared in its manifest with a type each.
 
-Where the values are kept (and that secrets are kept elsewhere) is the registry's business.
+Where the values are kept (and that secrets are kept elsewhere) is left to `catalog`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a JSON or TOML value may hold, as one fact for all its uses: reading it, its JSON schema, its words in an error.
+"""What a JSON or TOML value may hold, described once for all uses: reading it, its JSON schema, the texts of errors.
 
 A `Shape` is one kind of value; a `Table` has the keys of an object, each with its shape. A class describes its own keys
-in its fields (`holds`). Reading is strict: nothing is coerced. `Mistakes` says what becomes of one: here, for what the
-wire brings, the first is raised, and texts are not quoted, since they may be secret. What a person wrote is read to
-its end (`documents`); what is wrong in a tool's arguments is said in the model's words (`tools.schemas`).
+in its fields (`holds`). Reading is strict: nothing is coerced. `Mistakes` decides what a mistake leads to: here, for
+what comes over the wire, the first is raised, and texts are not quoted, since they may be secret. `documents` collects
+all mistakes of a file that a person wrote; `tools.schemas` words those in a tool's arguments for the model.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class WrongShape(Exception):
 
 
 class Mistakes:
-    """What becomes of the mistakes in a value: this one raises WrongShape for the first, in words that quote nothing.
+    """What mistakes in a value lead to: this one raises WrongShape for the first, with a text that quotes no value.
 
     Each method returns WRONG where it does not raise. With `passes_unknown`, an unknown key is no mistake.
     """
@@ -82,32 +82,32 @@ class Mistakes:
     passes_unknown: ClassVar[bool] = False
 
     def refuse(self, path: str, problem: str) -> Any:
-        """Take a mistake in words. Raises WrongShape."""
+        """Report a mistake. Raises WrongShape."""
         raise WrongShape(path, problem)
 
     def warn(self, path: str, text: str) -> None:
-        """Take what is odd and keeps nothing from running; here nobody is told."""
+        """Report what is odd and keeps nothing from running; ignored here."""
 
     def wrong(self, path: str, found: object, expected: str) -> Any:
-        """Take a value of a wrong kind."""
+        """Report a value of a wrong kind."""
         return self.refuse(path, f"is {described_json(found)}; expected {expected}")
 
-    def wrong_word(self, path: str, found: str, hint: str) -> Any:
-        """Take a word that is none of those that may stand there; `hint` is what `suggest` says."""
+    def wrong_choice(self, path: str, found: str, hint: str) -> Any:
+        """Report a text that is none of the valid choices; `hint` is what `suggest` returns for it."""
         return self.refuse(path, f"is {found[:SHOWN]!r}; {hint}")
 
     def missing(self, path: str, key: str, expected: str) -> Any:
-        """Take the lack of a key in the object at `path`."""
+        """Report that the object at `path` lacks a required key."""
         return self.refuse(inside(path, key), f"is missing; expected {expected}")
 
-    def unknown(self, path: str, key: str, known: tuple[str, ...]) -> Any:
-        """Take a key of the object at `path` that it does not have."""
+    def unknown_key(self, path: str, key: str, valid: tuple[str, ...]) -> Any:
+        """Report a key that the object at `path` does not define."""
         at = inside(path, key[:SHOWN])
-        return self.refuse(at if at.isprintable() else repr(at), f"is unknown; {suggest(key, known)}")
+        return self.refuse(at if at.isprintable() else repr(at), f"is unknown; {suggest(key, valid)}")
 
 
 class _Lenient(Mistakes):
-    """Passes over unknown keys: a newer peer may say more."""
+    """Ignores unknown keys: a newer peer may send more."""
 
     passes_unknown = True
 
@@ -160,7 +160,7 @@ SECONDS: Final = Shape((float, int), "a number above 0", {"type": "number", "exc
 
 
 def ref(name: str) -> Shape:
-    """Return the shape of one of our values, whose schema stands under that name; `values` reads it."""
+    """Return the shape of a value of ours by the name of its schema; `wire.values` reads the value."""
     return Shape((dict,), "an object", {"$ref": f"#/components/schemas/{name}"})
 
 
@@ -191,17 +191,17 @@ def _shown(name: str) -> str:
     return name if name.isprintable() and len(name) <= _LONGEST_NAME else repr(name[:SHOWN])
 
 
-def one_of(*words: str) -> Shape:
-    """Return the shape of a choice."""
+def one_of(*choices: str) -> Shape:
+    """Return the shape of a string that is one of `choices`."""
 
     def convert(value: str, path: str, mistakes: Mistakes) -> Any:
-        return str(value) if value in words else mistakes.wrong_word(path, value, suggest(value, words))
+        return str(value) if value in choices else mistakes.wrong_choice(path, value, suggest(value, choices))
 
-    return Shape((str,), f"one of {', '.join(words)}", {"type": "string", "enum": list(words)}, convert)
+    return Shape((str,), f"one of {', '.join(choices)}", {"type": "string", "enum": list(choices)}, convert)
 
 
 def or_null(of: Shape, instead: Any = None) -> Shape:
-    """Return the shape of what may be null as well, which is read as `instead`."""
+    """Return the same shape, but null is allowed too and read as `instead`."""
     inner = of.convert
 
     def convert(value: Any, path: str, mistakes: Mistakes) -> Any:
@@ -231,7 +231,7 @@ class Key:
     shape: Shape
     name: str
     is_required: bool = False
-    words: str = ""
+    description: str = ""
 
 
 _Row: TypeAlias = tuple[str, str, tuple[type, ...], Convert | None, Shape]
@@ -298,7 +298,7 @@ class Table:
             values[self._rest] = rest
             return
         for key in rest:
-            mistakes.unknown(path, key, self._names)
+            mistakes.unknown_key(path, key, self._names)
 
     def schema(self, *, is_strict: bool) -> dict[str, Any]:
         """Return the JSON schema; a strict one lets no other keys stand there."""
@@ -310,7 +310,7 @@ class Table:
         return schema
 
     def _of(self, each: Key) -> dict[str, Any]:
-        schema = {**each.shape.schema, "description": each.words} if each.words else dict(each.shape.schema)
+        schema = {**each.shape.schema, "description": each.description} if each.description else dict(each.shape.schema)
         return _or_null(schema) if self._takes_null and not each.is_required else schema
 
 
@@ -340,8 +340,8 @@ _BY_TYPE: Final[Mapping[str, Shape]] = {
 def keys_of(cls: type[Any], key_of: Callable[[str], str] = str, /, **shapes: Shape | None) -> list[Key]:
     """Return the keys of a value's class: each field has the shape given here, or else that of its type.
 
-    `key_of` makes a key of a field's name; a field whose shape is None has none. Raises KeyError for a type that says
-    too little.
+    `key_of` makes a key of a field's name; a field whose shape is None has none. Raises KeyError for a type that has no
+    shape in `_BY_TYPE` and was given none.
     """
     return [
         Key(key_of(name), shape, name, field.default is attrs.NOTHING)
@@ -356,9 +356,9 @@ def object_of(keys: Table | type[Any], expected: str = "an object", *, is_strict
     return Shape((dict,), expected, table.schema(is_strict=is_strict), table.read)
 
 
-def holds(shape: Shape, words: str = "") -> dict[str, Any]:
-    """Return the metadata of a field: what it may hold, and what it means."""
-    return {"shape": shape, "words": words}
+def holds(shape: Shape, description: str = "") -> dict[str, Any]:
+    """Return the metadata of an attrs field: the shape of its value, and the description in its JSON schema."""
+    return {"shape": shape, "description": description}
 
 
 def described_fields(cls: type[Any]) -> tuple[attrs.Attribute[Any], ...]:
@@ -375,7 +375,7 @@ def table_of(cls: type[Any]) -> Table:
     if table is None:
         table = _TABLES[cls] = Table(
             [
-                Key(a.name, a.metadata["shape"], a.name, a.default is attrs.NOTHING, a.metadata["words"])
+                Key(a.name, a.metadata["shape"], a.name, a.default is attrs.NOTHING, a.metadata["description"])
                 for a in described_fields(cls)
             ],
             cls,

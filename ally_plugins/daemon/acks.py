@@ -25,13 +25,13 @@ class Acks:
         self._sending: asyncio.Task[None] | None = None
 
     def handled(self, offset: str) -> None:
-        """Take an offset whose event has been handled, like all before it."""
+        """Take the offset of an event that has been handled, as all before it have. Must be called on the loop."""
         self._latest = offset
         if self._sending is None:
             self._sending = asyncio.get_running_loop().create_task(self._send_all(), name="ally-acks")
 
     async def finished(self, timeout: float) -> None:
-        """Wait until what was handled is acknowledged, `timeout` seconds at most."""
+        """Wait until what was handled is acknowledged, `timeout` seconds at most; cancelling ends the waiting only."""
         if self._sending is not None:
             await asyncio.wait([self._sending], timeout=timeout)
 
@@ -40,7 +40,7 @@ class Acks:
             while (offset := self._latest) is not None:
                 self._latest = None
                 await self._send(offset)
-        except AllyError as error:  # it will come with the next one
+        except AllyError as error:  # the next acknowledgement covers this offset too
             self._on_error(error)
         finally:
             self._sending = None

@@ -92,6 +92,7 @@ class Backlog:
                 lost.setdefault(item["session_id"], _Lost()).add(item["seq"], item["timestamp"], len(kept))
             else:
                 kept.append(item)
+        # From the back, so that an insertion does not move the places in front of it.
         for session_id, each in sorted(lost.items(), key=lambda found: -found[1].place):
             kept.insert(each.place, each.as_event(self._plugin, session_id))
         self._items = deque(kept)

@@ -27,12 +27,14 @@ class Handlers:
         self._workers = Workers(f"ally-{plugin}-handler")
 
     def keep(self, specs: Iterable[ToolSpec]) -> None:
-        """Take on what decorators offer."""
+        """Add what decorators offer."""
         for spec in specs:
             self._kept[spec.kind][spec.name] = spec
 
     def add(self, spec: ToolSpec) -> Callable[[], None]:
-        """Take one on before the host is asked, which may call it at once; return what takes it back.
+        """Add a tool or action, and return a function that removes it again.
+
+        To be called before the host is asked to register it: the host may call it before its answer is read.
 
         One of the same name stays as it is: the host will refuse the second.
         """
@@ -57,7 +59,8 @@ class Handlers:
     async def run(self, spec: ToolSpec, arguments: Mapping[str, Any]) -> Any:
         """Run a handler with arguments that the host has checked, and return what it gives, as the wire has it.
 
-        Raises ArgumentsError for what its types do not take, and whatever the handler raises.
+        Raises ArgumentsError for what its types do not take, and whatever the handler raises. Cancelling it cancels an
+        `async def` handler; a `def` one goes on to its end in its thread, and its result is dropped.
         """
         values = spec.read_arguments(arguments)
         if spec.is_async:
@@ -77,7 +80,7 @@ class Handlers:
 
 
 def _checked(result: Any) -> Any:
-    """Return a tool's result when it is one inline too: the encoder alone would also say dates, sets and dataclasses.
+    """Return a tool's result when it is one inline too: the encoder alone would also take dates, sets and dataclasses.
 
     Raises EventError.
     """

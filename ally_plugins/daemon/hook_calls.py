@@ -1,4 +1,4 @@
-"""Gates and transforms: from the host's request to a question for the lane, and its answer as the wire has it."""
+"""Gates and transforms: from the host's request to the hook and its arguments, and from its result to the answer."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _SUBJECTS: Final[Mapping[str, str]] = {
 
 @frozen
 class ReceivedHookCall:
-    """A gate or transform to be called; `encode` makes what it returned into the answer."""
+    """A gate or transform to be called; `encode` makes the answer of what it returned. `deadline` is in seconds."""
 
     hook: Hook
     arguments: tuple[Any, ...]
@@ -57,7 +57,10 @@ class ReceivedHookCall:
 
 
 def read_hook_call(loaded: Loaded, kind: str, params: Mapping[str, Any]) -> ReceivedHookCall:
-    """Read a `gate` or `transform` request. Raises NotFoundRefused for a hook that there is not, EventError."""
+    """Read a `gate` or `transform` request.
+
+    Raises NotFoundRefused for a hook that the plugin lacks, EventError for a field of a wrong type.
+    """
     topic = params.get("on")
     hook = loaded.hooks.get(f"ally_{kind}_{topic}")
     if hook is None:

@@ -14,7 +14,7 @@ from ally_plugins.contract.values.frozen import EMPTY, freeze_mapping
 __all__ = ["DEADLINES", "Initialization"]
 
 DEADLINES: Final[Mapping[str, float]] = {"gate": 15.0, "transform": 15.0, "observe": 30.0, "start": 30.0, "stop": 5.0}
-"""Seconds for each kind of hook, where the host does not say."""
+"""Seconds for each kind of hook, where the host names none."""
 
 # Not the class that `wire.host_params` has of them, which takes its forty neighbours along: 25 ms of a daemon's start.
 _PARAMS: Final = keys(

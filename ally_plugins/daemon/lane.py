@@ -62,7 +62,7 @@ class AnsweredRequest(HookRequest):
         return self._is_over
 
     def take_back(self) -> None:
-        """Say that nobody waits for the answer any more."""
+        """Drop the answer: the host has cancelled the request."""
         self._is_over = True
 
     @override
@@ -76,7 +76,7 @@ class AnsweredRequest(HookRequest):
 class ProcessLane:
     """The lane of the plugin in this process; it lives as long as the plugin, and belongs to one loop.
 
-    `hooks_of` gives the hooks that hear an event of a type.
+    `hooks_of` returns the hooks for an event type. `on_handled` is called with the offset of each durable event.
     """
 
     def __init__(
@@ -126,7 +126,10 @@ class ProcessLane:
         self._runner.take_back(request)
 
     async def close(self) -> None:
-        """Call nothing any more. A hook that runs is cancelled and has `GRACE` seconds to end."""
+        """Call nothing any more. A hook that runs is cancelled and has `GRACE` seconds to end.
+
+        Cancelling it only ends the waiting.
+        """
         await self._runner.close()
         self._watchdog.close()
 

@@ -55,7 +55,7 @@ class Loaded:
     observers: Mapping[str, tuple[tuple[str, Callable[..., Any], bool], ...]]
 
     def handlers(self, event_type: str) -> tuple[tuple[str, Callable[..., Any], bool], ...]:
-        """Return the hooks that hear an event of a type, first the one of its own: name, function, asynchronous."""
+        """Return the hooks for an event type, its own before `ally_event`: (name, function, is it asynchronous)."""
         found = self.observers.get(event_type)
         return found if found is not None else self.observers["*"]
 
@@ -119,7 +119,7 @@ def _offers(instance: Any) -> tuple[tuple[ToolSpec, ...], tuple[ToolSpec, ...]]:
 
 
 def _observers(hooks: Mapping[str, Hook]) -> dict[str, tuple[tuple[str, Callable[..., Any], bool], ...]]:
-    """Return the handlers of each event type; under `*` those of plugins' own events, which only `ally_event` hears."""
+    """Return the handlers of each event type; under `*` those of plugins' own events, which only `ally_event` gets."""
     general = hooks.get("ally_event")
     by_type = {event_type: (hooks.get(hook_name(event_type)), general) for event_type in EVENT_TYPES}
     by_type["*"] = (None, general)

@@ -37,9 +37,9 @@ class HostHandler(logging.Handler):
 
 
 def write_stderr(text: str) -> None:
-    """Write to stderr, whatever it is; a plugin may have closed it."""
+    """Write to stderr; what a plugin that has closed it would get is lost."""
     try:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is where a daemon's words go
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the host keeps a daemon's stderr as its log
     except (OSError, ValueError, AttributeError):
         return
 

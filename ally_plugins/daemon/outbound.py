@@ -1,6 +1,6 @@
 """The way from a plugin's handle to its host in another process; implements `handle.Outbound`.
 
-Who the plugin is, the host knows by the descriptor. What a call reacts to (session, cause) is said for it, from the
+Who the plugin is, the host knows by the descriptor. What a call reacts to (session, cause) is added to it, from the
 scope that its code runs in.
 """
 
@@ -76,7 +76,7 @@ class WireOutbound(LoopCalls):
         return answer_from_wire(call.METHOD, await self._request(call.METHOD, _written(call)))
 
     async def _register(self, call: Register) -> Any:
-        """Take the handler on before the host is asked, which may call it at once."""
+        """Keep the handler before the host is asked: it may call it before its answer is read."""
         from ally_plugins.wire.offers import ToolOffer
 
         spec = call.make_spec()
@@ -93,7 +93,7 @@ class WireOutbound(LoopCalls):
         self._handlers.remove(call.name)
 
     async def _start_task(self, call: StartTask) -> Task:
-        """Keep the coroutine until the host asks for it; it is closed when the host does not agree."""
+        """Keep the coroutine until the host sends `run_task`; it is closed when the host refuses the task."""
         work = call.work
         started: list[DaemonTask] = []
 
@@ -148,7 +148,7 @@ def _written(call: PluginCall[Any]) -> dict[str, Any]:
     """
     for field in described_fields(type(call)):
         value, shape = getattr(call, field.name), field.metadata["shape"]
-        if shape is TEXT and value is not None and not _is_sayable(value):
+        if shape is TEXT and value is not None and not _is_encodable(value):
             from ally_plugins.policy.validation import find_text_problem  # only where something is wrong
 
             raise ValidationRefused(f"{field.name} {find_text_problem(value, 2**31)}", field=field.name)
@@ -159,8 +159,8 @@ def _written(call: PluginCall[Any]) -> dict[str, Any]:
     return write_object(call)
 
 
-def _is_sayable(value: object) -> bool:
-    """Say whether a value arrives as what it is."""
+def _is_encodable(value: object) -> bool:
+    """Return whether a value arrives as what it is: text with lone surrogates and other types than JSON's do not."""
     if type(value) is str:
         try:
             value.encode()

@@ -24,7 +24,7 @@ __all__ = ["Handler", "Peer"]
 
 
 class Handler(Protocol):
-    """What the daemon makes of what its host sends; called from the loop, one after the other, and never waits."""
+    """Takes what the host sends; called from the loop, one after the other, and never waits."""
 
     def request(self, message: Request) -> None:
         """Take a request; it is to be answered with `Peer.respond`, `Peer.refuse` or `Peer.fail`."""
@@ -36,7 +36,7 @@ class Handler(Protocol):
         """Stop working on a request, which has been answered."""
 
     def ended(self, why: str) -> None:
-        """Take the end of the connection: the host has closed it (`why` is empty), or speaks no protocol."""
+        """Take the end of the connection: the host has closed it (`why` is empty), or broke the protocol."""
 
 
 _Waiting = tuple["asyncio.Future[Any]", Callable[[Any], None] | None]
@@ -65,16 +65,16 @@ class Peer:
 
     @property
     def is_open(self) -> bool:
-        """Whether the host can be asked."""
+        """Whether requests can be sent to the host."""
         return self._channel is not None and not self._channel.is_closed and not self.connection.is_closed
 
     # --- to the host ---
 
     async def call(self, method: str, params: Mapping[str, Any], *, then: Callable[[Any], None] | None = None) -> Any:
-        """Ask the host and return its result; `then` gets it first, before anything else of the host's is read.
+        """Send a request to the host and return its result; `then` gets it first, before the next message is read.
 
         Raises what the same call raises in a host, and UnavailableRefused when there is no connection any more.
-        Cancelling takes the request back.
+        Cancelling it cancels the request at the host.
         """
         channel = self._channel
         if channel is None or not self.is_open:
@@ -92,14 +92,14 @@ class Peer:
             raise
 
     def notify(self, method: str, params: Mapping[str, Any], *, may_drop: bool = False) -> None:
-        """Tell the host; with `may_drop` not while it does not read."""
+        """Send a notification; with `may_drop` it is dropped while the host does not read."""
         if self.is_open and self._channel is not None and not (may_drop and self._channel.is_full):
             with suppress(BudgetRefused):  # longer than the host takes: it has nobody to answer to
                 self.connection.notify(method, params)
             self._flush()
 
     def respond(self, request_id: int | str, result: Any) -> None:
-        """Answer a request. Raises EncodeError for a result that JSON cannot say; it is not answered then."""
+        """Answer a request. Raises EncodeError for a result that JSON cannot represent; nothing is sent then."""
         self.connection.respond(request_id, result)
         self._flush()
 
@@ -109,7 +109,7 @@ class Peer:
         self.fail(request_id, answer.code, answer.message, answer.data)
 
     def fail(self, request_id: int | str, code: int, text: str, data: Mapping[str, Any] | None = None) -> None:
-        """Answer a request with an error of our own words."""
+        """Answer a request with an error."""
         self.connection.fail(request_id, code, text, data)
         self._flush()
 

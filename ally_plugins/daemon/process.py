@@ -54,7 +54,7 @@ EXIT_HUNG: Final = 70  # a hook ignored its interruption; sysexits calls it an i
 EXIT_PROTOCOL: Final = 76  # the host speaks no protocol; sysexits' number
 
 LEEWAY: Final = 0.1
-"""Seconds that a host has, after a question's deadline, to decide without us and take it back, as it should."""
+"""Seconds after a hook's deadline in which the host, which decides without us then, is to cancel its request."""
 
 STOP_ALONE: Final = 1.0
 """Seconds for `ally_stop` when nobody waits for it: the host is gone, or sent SIGTERM and will soon send SIGKILL."""
@@ -91,7 +91,10 @@ class PluginProcess:
         self._shutdown_requests: list[int | str] = []
 
     async def serve(self, descriptors: Descriptors) -> int:
-        """Serve the host at these descriptors until the end, and return the exit code."""
+        """Serve the host at these descriptors until the end, and return the exit code.
+
+        Cancelling it closes the connection and calls no `ally_stop`.
+        """
         self._peer.open(descriptors)
         with suppress(NotImplementedError, ValueError, RuntimeError):  # Windows; not the main thread
             import signal
@@ -194,7 +197,7 @@ class PluginProcess:
     def _forward_log(self, name: str) -> None:
         self._logger = logger = logging.getLogger(f"ally_plugins.plugin.{name}")
         if logger.level == logging.NOTSET:
-            logger.setLevel(logging.INFO)  # what a host shows is the host's to say
+            logger.setLevel(logging.INFO)  # the host decides what it shows
         logger.addHandler(self._handler)
 
     def _log(self, level: str, text: str) -> None:

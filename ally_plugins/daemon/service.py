@@ -1,4 +1,4 @@
-"""What the host asks for outside the lane: tools, actions and tasks, each in a task of its own, concurrently."""
+"""The host's requests that run outside the lane: tools, actions and tasks, each in a task of its own, concurrently."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Id = int | str
 
 
 class Service:
-    """The work of one plugin that runs now, by the request that asked for it; it lives as long as the connection."""
+    """What runs now for the host's requests, by the request's id; it lives as long as the connection."""
 
     def __init__(self, plugin: str, peer: Peer) -> None:
         self.plugin = plugin
@@ -37,7 +37,7 @@ class Service:
         self._working: dict[Id, asyncio.Task[None]] = {}
 
     def request(self, message: Request) -> None:
-        """Begin what the host asks for. Raises NotFoundRefused, EventError."""
+        """Start the work of a request, in a task that answers it. Raises NotFoundRefused, EventError."""
         match message.method:
             case "call_tool":
                 self._call("tool", message)
@@ -59,7 +59,7 @@ class Service:
             asyncio.get_running_loop().call_soon(task.cancel)
 
     async def stop(self, grace: float) -> None:
-        """Cancel everything, and give it `grace` seconds to end."""
+        """Cancel everything, and give it `grace` seconds to end. Cancelling it only ends the waiting."""
         self.tasks.close()
         await asyncio.sleep(0)  # so that each has begun, and answers
         left = list(self._working.values())
@@ -113,7 +113,7 @@ class Service:
 
 
 def scope_of(plugin: str, params: dict[str, Any], *, task_id: str | None = None, held: Iterable[str] = ()) -> Scope:
-    """Return what code runs for that a request asks for. Raises EventError for a wrong type."""
+    """Return the scope for the code that a request runs. Raises EventError for a wrong type."""
     for name in ("session_id", "cause"):
         if not isinstance(params.get(name), str | None):
             raise EventError(f"{name} is no text", path=name)

@@ -25,7 +25,7 @@ class DaemonTask:
         self._thread = threading.get_ident()
 
     def cancel(self) -> bool:
-        """Ask the task to end; say whether it was still running. From any thread."""
+        """Cancel the task; return whether it was still running. May be called from any thread."""
         if self.state != "running":
             return False
         if threading.get_ident() != self._thread:
@@ -42,7 +42,10 @@ class DaemonTask:
         return await asyncio.shield(self._ended)
 
     async def run(self) -> None:
-        """Run it to its end, within the task of the request that told to. Raises what the coroutine raises."""
+        """Run the coroutine to its end, in the asyncio task of the `run_task` request.
+
+        Raises what it raises. Cancelling it cancels the coroutine.
+        """
         work, self._work = self._work, None
         if work is None:
             raise asyncio.CancelledError
@@ -89,7 +92,7 @@ class DaemonTasks:
         self._waiting: dict[str, DaemonTask] = {}
 
     def add(self, task_id: str, name: str, work: Coroutine[Any, Any, Any]) -> DaemonTask:
-        """Keep a coroutine until the host says `run_task`."""
+        """Keep a coroutine until the host sends `run_task`."""
         task = DaemonTask(task_id, name, work)
         self._waiting[task_id] = task
         return task

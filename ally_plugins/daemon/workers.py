@@ -20,12 +20,15 @@ class Workers:
         self._is_closed = False
 
     async def run(self, function: Callable[[], Any]) -> Any:
-        """Run a function in a thread of its own, as `Worker.run` does."""
+        """Run a function in a thread of its own, and return what it returns.
+
+        Raises what it raises, as `Worker.run` does. Cancelling it stops the waiting; the function goes on to its end.
+        """
         worker = self._idle.pop() if self._idle else Worker(self._name)
         try:
             result = await worker.run(function)
         except asyncio.CancelledError:
-            worker.close()  # once it has ended what nobody waits for any more
+            worker.close()  # it is not idle: it ends after the function that nobody waits for any more
             raise
         except BaseException:
             self._keep(worker)

@@ -1,7 +1,7 @@
-"""Which plugins are active in a session: `always`, or `tagged`, which `+name` in the person's words turns on.
+"""Which plugins are active in a session: `always`, or `tagged`, which `+name` in the person's message turns on.
 
-The words themselves go on to the model as they are. What an inactive plugin is not given is left to the host: its tools
-and events. Gates and transforms are not turned off by words in a message.
+The message itself goes on to the model unchanged. What an inactive plugin is not given is left to the host: its tools
+and events. Gates and transforms are not turned off by a tag in a message.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ class Tag:
 
 def find_tags(text: str, plugins: Iterable[str]) -> tuple[Tag, ...]:
     """Return the tags in a person's message that name one of `plugins`, in order; all else is just text."""
-    known = frozenset(plugins)
-    return tuple(Tag(name, sign == "+") for sign, name in _TAG.findall(text) if name in known)
+    names = frozenset(plugins)
+    return tuple(Tag(name, sign == "+") for sign, name in _TAG.findall(text) if name in names)
 
 
 @define
 class Activations:
     """What is active in one session; it lives as long as the session, and is kept with it (`to_data`).
 
-    `modes` are those of the installed plugins. What the person said last holds, for a plugin that is always active too.
+    `modes` are those of the installed plugins. The person's last tag holds, for a plugin that is always active too.
     """
 
     modes: Mapping[str, Activation]
-    _said: dict[str, bool] = field(init=False, factory=dict)
+    _chosen: dict[str, bool] = field(init=False, factory=dict)
 
     def read_message(self, text: str) -> tuple[Tag, ...]:
         """Take the person's message, and return the tags that changed something. Never give it a plugin's message."""
@@ -50,13 +50,13 @@ class Activations:
         for tag in find_tags(text, self.modes):
             if self.is_active(tag.plugin) != tag.is_on:
                 changed.append(tag)
-            self._said[tag.plugin] = tag.is_on
+            self._chosen[tag.plugin] = tag.is_on
         return tuple(changed)
 
     def is_active(self, plugin: str) -> bool:
         """Say whether a plugin is active; a plugin without a mode is none of ours, and always is."""
-        said = self._said.get(plugin)
-        return self.modes.get(plugin, "always") == "always" if said is None else said
+        chosen = self._chosen.get(plugin)
+        return self.modes.get(plugin, "always") == "always" if chosen is None else chosen
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -64,9 +64,9 @@ class Activations:
         return tuple(sorted(name for name in self.modes if self.is_active(name)))
 
     def to_data(self) -> dict[str, bool]:
-        """Return what the person has said, to be kept with the session."""
-        return dict(self._said)
+        """Return the person's tags as `{plugin: is on}`, to be kept with the session and given to `restore`."""
+        return dict(self._chosen)
 
     def restore(self, data: Mapping[str, Any]) -> None:
-        """Take what was kept; plugins that are not installed now keep their word for later."""
-        self._said.update({name: on for name, on in data.items() if isinstance(on, bool)})
+        """Take what was kept; tags of plugins that are not installed now are kept for later."""
+        self._chosen.update({name: on for name, on in data.items() if isinstance(on, bool)})

@@ -49,7 +49,7 @@ class ArgumentChecker:
     max_bytes: int = MAX_SCHEMA_BYTES
     _validator: Any = field(default=None, init=False, repr=False)
     _plain: Mapping[str, type] | None = field(default=None, init=False, repr=False)
-    """The types of the arguments, for a schema that says no more than that: most do, and jsonschema takes 20 µs."""
+    """The types of the arguments, for a schema that demands no more than that: most do, and jsonschema takes 20 µs."""
 
     def __attrs_post_init__(self) -> None:
         if not self.spec.is_derived:
@@ -94,7 +94,7 @@ _ABOUT: Final = frozenset({"title", "description"})
 
 
 def _plain_types(schema: dict[str, Any]) -> Mapping[str, type] | None:
-    """Return the type of each property when a schema wants an object with exactly these and says nothing else."""
+    """Return the type of each property when a schema wants an object with exactly these and demands nothing else."""
     properties = schema.get("properties", {})
     if (
         set(schema) - _ABOUT - {"properties", "required"} != {"type", "additionalProperties"}
@@ -113,7 +113,7 @@ def _plain_types(schema: dict[str, Any]) -> Mapping[str, type] | None:
 
 
 def _fits(arguments: Mapping[str, Any], types: Mapping[str, type]) -> bool:
-    """Say whether there is exactly one argument of the right type for each; False says nothing yet."""
+    """Return whether there is exactly one argument of the right type for each; False proves nothing."""
     return len(arguments) == len(types) and all(types.get(name) is type(it) for name, it in arguments.items())
 
 
@@ -204,7 +204,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield from _explain(one)
         return
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:40]}" for part in error.absolute_path)
-    yield f"arguments{path}: {_say(error)}"
+    yield f"arguments{path}: {_describe_error(error)}"
 
 
 def _meant_arm(error: ValidationError) -> list[ValidationError]:
@@ -216,7 +216,7 @@ def _meant_arm(error: ValidationError) -> list[ValidationError]:
     return right[0] if len(right) == 1 else []
 
 
-def _say(error: ValidationError) -> str:
+def _describe_error(error: ValidationError) -> str:
     """Say what is expected, from the schema alone: jsonschema's own messages repeat the value."""
     expected: Any = error.validator_value
     if error.validator == "type":

@@ -1,7 +1,7 @@
-"""What a transform may make of what the model is asked: change texts and settings, drop messages, add its own.
+"""How a transform may change a request to the model: change texts and settings, drop messages, add its own.
 
 The history stays valid: a tool call and its results stay together and in order, and the last word is not the model's.
-What is private is not shown, and stays. Each check raises PluginError, which says what was found and what is expected;
+What is private is not shown, and stays. Each check raises PluginError, which names what was found and what is expected;
 such an answer is nonsense, and the transform counts as failed.
 """
 
@@ -110,35 +110,35 @@ def _take_all(given: object, shown: dict[str, Message], plugin: str, origin: tup
     for index, message in enumerate(given):
         if type(message) is not Message:
             raise PluginError(f"messages[{index}] is {describe_answer(message)}; expected a Message")
-        known = shown.get(message.id) if type(message.id) is str else None
-        if known is None:
+        original = shown.get(message.id) if type(message.id) is str else None
+        if original is None:
             taken.append(_take_new(message, index, plugin, origin))
             continue
-        if places[known.id] <= last:
-            raise PluginError(f"the message {known.id!r} stands behind what followed it, or twice; leave the order")
-        last = places[known.id]
-        taken.append(_take_known(known, message))
+        if places[original.id] <= last:
+            raise PluginError(f"the message {original.id!r} stands behind what followed it, or twice; leave the order")
+        last = places[original.id]
+        taken.append(_take_changed(original, message))
     added = sum(message.id not in shown for message in taken)
     if added > MAX_ADDED:
         raise PluginError(f"the transform added {added} messages; expected {MAX_ADDED} at most")
     return taken
 
 
-def _take_known(known: Message, message: Message) -> Message:
+def _take_changed(original: Message, message: Message) -> Message:
     """Return a message that was there, with the new text; nothing else of it may change, as elsewhere."""
     text = message.content
-    if message is known or text == known.content:
-        return known
-    where = f"the content of the message {known.id!r}"
+    if message is original or text == original.content:
+        return original
+    where = f"the content of the message {original.id!r}"
     if type(text) is not str:
         raise PluginError(f"{where} is {type(text).__name__}; expected a string")
     if len(text) > MAX_CONTENT_CHARS:
         raise PluginError(f"{where} has {len(text)} characters; expected {MAX_CONTENT_CHARS} at most")
     if _SURROGATE.search(text):
         raise PluginError(f"{where} has a lone surrogate, which no UTF-8 can say")
-    if not text and known.role != "tool" and not known.tool_calls:
+    if not text and original.role != "tool" and not original.tool_calls:
         raise PluginError(f"{where} is empty, which models refuse; drop the message instead")
-    return attrs.evolve(known, content=text)
+    return attrs.evolve(original, content=text)
 
 
 def _take_new(message: Message, index: int, plugin: str, origin: tuple[str, ...]) -> Message:

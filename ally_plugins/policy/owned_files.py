@@ -1,4 +1,4 @@
-"""What a file of the home must be to be trusted, from what the system says of it; and the words when it is not.
+"""What a file of the home must be to be trusted, judged by its `os.stat_result`; and the error text when it is not.
 
 A regular file or a folder, of this user or root, that nobody else can write. Who looks and opens is in
 `journal.owned_files`.
@@ -30,7 +30,7 @@ _SHARED: Final = "can be written by everybody"
 
 
 class FileStatus(Protocol):
-    """What the system says of a file: an `os.stat_result`."""
+    """The part of an `os.stat_result` that is looked at."""
 
     @property
     def st_mode(self) -> int:
@@ -55,7 +55,7 @@ def fault_of(path: str, found: FileStatus, me: Me | None, *, is_folder: bool = F
     """
     is_right = stat.S_ISDIR if is_folder else stat.S_ISREG
     if not is_right(found.st_mode):
-        kind = next((words for is_kind, words in _KINDS if is_kind(found.st_mode)), "something else")
+        kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), "something else")
         return f"it is {kind} {_NO_FOLDER if is_folder else _NO_FILE}; {way_out_of(path)}"
     if me is not None and is_foreign(found, me):
         whose = f"it belongs to the user {found.st_uid}, expected the user {me[0]} or root"

@@ -1,7 +1,7 @@
 """What a transform may make of the system prompt's sections: change texts, drop sections, add sections of its own.
 
-Whose a section is, the host says: the one who added it. Each check raises PluginError, which names the section, what
-was found and what is expected; such an answer is nonsense, and the transform counts as failed.
+The source of a section is set by the host: it is whoever added it. Each check raises PluginError, which names the
+section, what was found and what is expected; such an answer is nonsense, and the transform counts as failed.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ def check_sections(
 
 
 def _take(section: PromptSection, before: dict[str, PromptSection], plugin: str) -> PromptSection:
-    known = before.get(section.name) if type(section.name) is str else None
-    if known is section:
+    existing = before.get(section.name) if type(section.name) is str else None
+    if existing is section:
         return section
-    owner = known.source if known is not None else plugin
+    owner = existing.source if existing is not None else plugin
     if section.source not in {None, owner}:
         text = f"the section {section.name!r} names another source than {owner!r}; leave `source` to the host"
         raise PluginError(text)
-    if known is None:
+    if existing is None:
         _check_new(section)
         return PromptSection(section.name, section.text, plugin)
-    if section.text != known.text:
-        limit = max(MAX_TEXT_BYTES, len(known.text.encode("utf-8", "replace")))  # the host's own may be longer
+    if section.text != existing.text:
+        limit = max(MAX_TEXT_BYTES, len(existing.text.encode("utf-8", "replace")))  # the host's own may be longer
         if problem := find_text_problem(section.text, limit):
             raise PluginError(f"the text of the section {section.name!r} {problem}")
-    return PromptSection(known.name, section.text, known.source)
+    return PromptSection(existing.name, section.text, existing.source)
 
 
 def _check_new(section: PromptSection) -> None:

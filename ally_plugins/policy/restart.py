@@ -33,7 +33,7 @@ class CrashCounter:
     _times: deque[float] = field(init=False, factory=deque)
 
     def crashed(self, now: float) -> bool:
-        """Count a crash at `now`, in seconds, and say whether the plugin belongs in quarantine.
+        """Count a crash at `now`, in seconds, and return whether the plugin belongs in quarantine.
 
         A clock that was set back by less than the window counts as if it had not been; by more, as another clock.
         """

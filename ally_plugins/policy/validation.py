@@ -62,7 +62,7 @@ def check_deliver_as(deliver_as: object) -> str:
 
 
 def check_text(text: object, max_bytes: int = MAX_TEXT_BYTES, *, field: str = "content") -> int:
-    """Check what a plugin wants to say and return its size in bytes of UTF-8.
+    """Check the text of a plugin's message and return its size in bytes of UTF-8.
 
     It must be a string that is not empty, of `max_bytes` at most, without control characters other than newline and tab
     and without lone surrogates.
@@ -148,7 +148,7 @@ def check_event_type(plugin: str, event_type: object) -> str:
 
 
 def check_event_data(data: object, max_bytes: int = MAX_DATA_BYTES, *, field: str = "data") -> bytes:
-    """Check that `data` is an object that JSON can say, and return it as JSON.
+    """Check that `data` is an object that JSON can represent, and return it as JSON.
 
     Depth, number of values and size in bytes are limited. Tuples count as lists.
     """

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_REASON_CHARS",
     "Cause",
+    "GateOutcome",
     "OnError",
-    "Outcome",
     "Vote",
     "combine",
     "read_replacement",
@@ -64,12 +64,12 @@ _FAILURES: Final[dict[str, tuple[str, str, str]]] = {
     "restarting": ("it has a gate and is starting again", "try again soon or see", "info {plugin}"),
     "waiting": ("it has a gate and waits for consent", "give it with", "review"),
 }
-"""What is said of each failure, what helps, and the command for it."""
+"""The text for each failure, what helps, and the command for it."""
 
 
 @frozen(kw_only=True)
 class Vote:
-    """What one plugin's gate came to. `verdict` None is an abstention; `elapsed_ms` is in milliseconds.
+    """The result of one plugin's gate. `verdict` None is an abstention; `elapsed_ms` is in milliseconds.
 
     A `shadow` vote is recorded and not counted. `waives` says that the operator lets an allow of this plugin stand in
     for the host's own question. `detail` describes a failure for the record.
@@ -85,8 +85,8 @@ class Vote:
 
 
 @frozen
-class Outcome:
-    """What all votes together came to. `reason` is empty for an allow; `decided_by` names plugins in hook order.
+class GateOutcome:
+    """What all votes together decide. `reason` is empty for an allow; `decided_by` names plugins in hook order.
 
     `waived` says that the host need not ask its own question.
     """
@@ -97,7 +97,7 @@ class Outcome:
     waived: bool = False
 
 
-def combine(votes: Iterable[Vote], *, person_present: bool) -> Outcome:
+def combine(votes: Iterable[Vote], *, person_present: bool) -> GateOutcome:
     """Combine votes, given in hook order: deny beats ask beats allow, and ask with no person present is deny.
 
     An allow that is not the plugin's own verdict (`on_error = "allow"`) never waives anything. Without votes the
@@ -110,7 +110,7 @@ def combine(votes: Iterable[Vote], *, person_present: bool) -> Outcome:
         return _ask(asks) if person_present else _refuse(asks, ", and no person is present to agree")
     allows = [vote for vote in counted if isinstance(vote.verdict, Allow)]
     waived = any(vote.waives and vote.cause == "verdict" for vote in allows)
-    return Outcome(Allow(), "", _names(allows), waived)
+    return GateOutcome(Allow(), "", _names(allows), waived)
 
 
 def vote_from_failure(
@@ -131,16 +131,16 @@ def vote_from_failure(
 
 
 def _failure(plugin: str, cause: Cause, detail: str) -> str:
-    what, help_, words = _FAILURES[cause]
-    command = f"ally-plugins {words.format(plugin=plugin)}"
-    told = f"{what} ({detail})" if detail else what
-    return told if command in detail else f"{told}; {help_} `{command}`"  # why a plugin is out often names it
+    what, help_, command = _FAILURES[cause]
+    command = f"ally-plugins {command.format(plugin=plugin)}"
+    text = f"{what} ({detail})" if detail else what
+    return text if command in detail else f"{text}; {help_} `{command}`"  # why a plugin is out often names it
 
 
 def read_verdict(value: Any) -> Verdict | None:
     """Return what a gate answered when it is a verdict with a clean reason, or None for an abstention.
 
-    Raises PluginError, which says what was found and what is expected; such an answer counts as `nonsense`.
+    Raises PluginError, which names what was found and what is expected; such an answer counts as `nonsense`.
     """
     if value is None or type(value) is Allow:
         return value
@@ -173,14 +173,14 @@ def _check_reason(verdict: Ask | Deny) -> None:
         )
 
 
-def _ask(asks: list[Vote]) -> Outcome:
+def _ask(asks: list[Vote]) -> GateOutcome:
     reason = _reasons(asks)
-    return Outcome(Ask(reason), reason, _names(asks))
+    return GateOutcome(Ask(reason), reason, _names(asks))
 
 
-def _refuse(votes: list[Vote], why: str = "") -> Outcome:
+def _refuse(votes: list[Vote], why: str = "") -> GateOutcome:
     reason = _reasons(votes) + why
-    return Outcome(Deny(reason), reason, _names(votes))
+    return GateOutcome(Deny(reason), reason, _names(votes))
 
 
 def _names(votes: list[Vote]) -> tuple[str, ...]:
@@ -188,12 +188,12 @@ def _names(votes: list[Vote]) -> tuple[str, ...]:
 
 
 def _reasons(votes: list[Vote]) -> str:
-    """Return who says what. No line, and no part of one, can pass for another plugin's reason."""
-    said = [_said(vote.plugin, vote.verdict.reason) for vote in votes if isinstance(vote.verdict, (Ask, Deny))]
-    return ("; " if all(len(lines) == 1 for lines in said) else "\n").join("\n".join(lines) for lines in said)
+    """Join the reasons, each behind its plugin's name. No part of a line can pass for another plugin's reason."""
+    reasons = [_attributed(vote.plugin, vote.verdict.reason) for vote in votes if isinstance(vote.verdict, (Ask, Deny))]
+    return ("; " if all(len(lines) == 1 for lines in reasons) else "\n").join("\n".join(lines) for lines in reasons)
 
 
-def _said(plugin: str, reason: str) -> list[str]:
+def _attributed(plugin: str, reason: str) -> list[str]:
     if _NEXT_REASON.search(reason):
         reason = '"' + reason.replace('"', "'") + '"'
     return marked_lines(f"{inert(plugin)}:", reason)

@@ -1,8 +1,8 @@
 """What gates and transforms answer, as JSON and back: `null`, `{verdict, reason?}`, `{replace: {changed fields}}`.
 
-Each end fails closed: what the code of a plugin returned and JSON cannot say is sent as `{nonsense: what it was}`, and
-what is no answer is a PluginError at the host, in the words that an inline plugin's would get. Whether the changed
-fields may change is left to `judging`.
+Each end fails closed: what a plugin returned and JSON cannot represent is sent as `{nonsense: what it was}`, and what
+is no answer is a PluginError at the host, with the text that an inline plugin's would get. Whether the changed fields
+may change is left to `policy.arguments`, `policy.model_input` and `policy.prompt_sections`.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def replacement_from_wire(old: V, value: Any) -> Replace[V] | None:
     if not isinstance(value, dict):
         raise PluginError(f"the transform returned {described_json(value)}; {_EXPECTED_REPLACEMENT}")
     if "replace" in value and "nonsense" in value:
-        raise PluginError(_wrong_kind(old, _word(value["nonsense"])))
+        raise PluginError(_wrong_kind(old, _nonsense_text(value["nonsense"])))
     _refuse_nonsense(value, "transform", _EXPECTED_REPLACEMENT)
     _refuse_unknown(value, ("replace",), "the transform's answer")
     fields = value.get("replace")
@@ -161,13 +161,13 @@ def _has_surrogate(text: str) -> bool:
 
 def _refuse_nonsense(value: dict[str, Any], kind: str, expected: str) -> None:
     if "nonsense" in value:
-        raise PluginError(f"the {kind} returned {_word(value['nonsense'])}; {expected}")
+        raise PluginError(f"the {kind} returned {_nonsense_text(value['nonsense'])}; {expected}")
 
 
-def _refuse_unknown(value: dict[str, Any], known: tuple[str, ...], what: str) -> None:
+def _refuse_unknown(value: dict[str, Any], valid: tuple[str, ...], what: str) -> None:
     for key in value:
-        if key not in known:
-            raise PluginError(f"{what} has {key[:40]!r}, {suggest(key, known)}")
+        if key not in valid:
+            raise PluginError(f"{what} has {key[:40]!r}, {suggest(key, valid)}")
 
 
 def _wrong_kind(old: object, found: str) -> str:
@@ -176,8 +176,8 @@ def _wrong_kind(old: object, found: str) -> str:
     return f"the transform replaced a {type(old).__name__} by {found}; use evolve(value, field=...)"
 
 
-def _word(value: object) -> str:
-    """Return a daemon's own word for its nonsense, as far as it is one line."""
+def _nonsense_text(value: object) -> str:
+    """Return a daemon's own description of its nonsense, as far as it is one line."""
     if isinstance(value, str) and value.isprintable():
         return value[:_LONGEST_WORD]
     return "something else"

@@ -107,7 +107,7 @@ _ATTRIBUTES: Final = (
 
 @frozen
 class WireAnswer:
-    """What an error response says."""
+    """The content of an error response."""
 
     code: int
     message: str

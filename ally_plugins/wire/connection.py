@@ -1,7 +1,7 @@
 """The state machine of one connection: bytes in, messages out, and the other way round. Both ends use it.
 
-It owns ids, what is in flight either way, the defined answer to what is malformed, and the counts of what went astray.
-Who waits for an answer, how long, and what a method means is for others; so is the transport.
+It owns ids, the requests in flight both ways, the defined answer to malformed frames, and the counts of stray ones. Who
+waits for an answer, how long, and what a method means is left to others; so is the transport.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class WireCounts:
     double: int = 0
     """Responses to requests that had been answered."""
     unknown: int = 0
-    """Responses to nothing that was ever asked."""
+    """Responses to ids that were never sent."""
     malformed: int = 0
     """Frames that are no message."""
     busy: int = 0
@@ -85,7 +85,7 @@ class Connection:
         self.limits: Final = limits
         self.counts: Final = WireCounts()
         self.send_limit = limits.frame_bytes
-        """The longest line that the peer takes, in bytes; set it when the peer says another one."""
+        """The longest line that the peer takes, in bytes; set it when the handshake names another limit."""
         self._framer: Final = LineFramer(limits.frame_bytes)
         self._output: Final[list[bytes]] = []
         self._outgoing: Final[dict[Any, str]] = {}
@@ -102,7 +102,7 @@ class Connection:
 
     @property
     def is_closed(self) -> bool:
-        """Tell whether the connection has ended, by the end of the stream or by a ProtocolError."""
+        """Whether the connection has ended, by the end of the stream or by a ProtocolError."""
         return bool(self._closed)
 
     # ------------------------------------------------------------------------------------------------ from the peer
@@ -141,7 +141,7 @@ class Connection:
 
     # -------------------------------------------------------------------------------------------------- to the peer
     def request(self, method: str, params: Mapping[str, Any] | None = None) -> int:
-        """Ask the peer and return the id of the request.
+        """Queue a request to the peer and return its id; send what `data_to_send` returns next.
 
         Raises BudgetRefused when the line is longer than the peer takes, EncodeError when `params` is not JSON.
         """
@@ -152,7 +152,7 @@ class Connection:
         return id_
 
     def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
-        """Tell the peer. Raises what `request` does."""
+        """Queue a notification to the peer. Raises what `request` does."""
         self.write(self._fitting(encode_notification(method, params), method))
 
     def respond(self, id_: MessageId, result: Any) -> None:
@@ -188,7 +188,7 @@ class Connection:
         self._output.append(line)
 
     def cancel(self, id_: int) -> None:
-        """Want no answer to a request of ours any more; nothing happens when it has ended."""
+        """Cancel a request of ours: its answer, which may still come, is dropped. Does nothing when it has ended."""
         if self._closed or self._outgoing.pop(id_, None) is None:
             return
         if len(self._cancelled) >= self.limits.in_flight:  # a peer that never answers must not make us remember it all
@@ -197,7 +197,7 @@ class Connection:
         self._output.append(encode_notification("$/cancel", {"id": id_}))
 
     def progress(self, id_: MessageId, progress: float | None = None, message: str | None = None) -> None:
-        """Tell how far a request of the peer's is, `progress` from 0 to 1; for one that has ended it is dropped."""
+        """Report how far a request of the peer's is, `progress` from 0 to 1; for one that has ended it is dropped."""
         if id_ not in self._incoming or self._closed:
             self.counts.dropped += 1
             return
@@ -211,7 +211,7 @@ class Connection:
         self._output.append(prepared)
 
     def data_to_send(self) -> bytes:
-        """Return everything that is to be sent, and forget it; after a ProtocolError the last of it says why."""
+        """Return everything that is to be sent, and forget it; after a ProtocolError its last line names the reason."""
         if not self._output:
             return b""
         data = b"".join(self._output)
@@ -233,7 +233,7 @@ class Connection:
             messages.append(message)
 
     def _is_expected(self, cls: type, message: Any, messages: list[Message]) -> bool:
-        """Do the books about a message; tell whether it is anything to anyone."""
+        """Update what is in flight by a message; return whether the message is to be handed on."""
         if cls is Response or cls is ErrorResponse:
             return self._outgoing.pop(message.id, None) is not None or self._count_astray(message.id)
         if cls is Request:

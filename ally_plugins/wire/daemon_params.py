@@ -29,7 +29,7 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 @frozen(kw_only=True)
 class _Frame:
-    """What each of them may say: where it belongs, and what it reacts to."""
+    """What each of them may carry: where it belongs, and what it reacts to."""
 
     session_id: str | None = field(default=None, metadata=SESSION)
     cause: str | None = field(default=None, metadata=CAUSE)
@@ -70,7 +70,7 @@ class Log(_Frame):
 
 @frozen(kw_only=True)
 class ReportCrash(_Frame):
-    """A hook of the daemon's failed on an event, which has no answer that could say so. It is counted as a crash."""
+    """A hook of the daemon's failed on an event, which has no answer that could report it. It is counted as a crash."""
 
     hook: str = field(metadata=holds(TEXT, "the hook"))
     error: str = field(metadata=holds(TEXT, "the name of the error's type, and nothing else"))

@@ -1,4 +1,4 @@
-"""Versions of the protocol, and what may be said before both sides have agreed on one.
+"""Versions of the protocol, and what may be sent before both ends have agreed on one.
 
 The host offers all the versions that it speaks, the daemon answers with the one it takes; `initialize` comes first.
 """
@@ -13,24 +13,24 @@ from ally_plugins.contract.values.errors import VersionError
 __all__ = ["PROTOCOL", "PROTOCOLS", "check_protocol", "choose", "find_early_problem"]
 
 PROTOCOLS: Final = ("1",)
-"""The versions that this side speaks, the newest first."""
+"""The versions that this end speaks, the newest first."""
 PROTOCOL: Final = PROTOCOLS[0]
 
 SHOWN: Final = 40  # characters of a peer's version in a text; ours have one
 
 
-def choose(offered: Iterable[str], known: Iterable[str] = PROTOCOLS) -> str:
+def choose(offered: Iterable[str], supported: Iterable[str] = PROTOCOLS) -> str:
     """Return the newest version that both sides speak. Raises VersionError when there is none."""
-    theirs, ours = tuple(offered), tuple(known)
+    theirs, ours = tuple(offered), tuple(supported)
     for version in ours:
         if version in theirs:
             return version
     raise _refuse(theirs, ours)
 
 
-def check_protocol(answered: object, known: Iterable[str] = PROTOCOLS) -> str:
+def check_protocol(answered: object, supported: Iterable[str] = PROTOCOLS) -> str:
     """Return the version that a peer answered with, when it is one that was offered. Raises VersionError."""
-    ours = tuple(known)
+    ours = tuple(supported)
     if isinstance(answered, str) and answered in ours:
         return answered
     raise _refuse((answered,) if isinstance(answered, str) else (), ours)

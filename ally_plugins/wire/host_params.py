@@ -1,6 +1,6 @@
 """What a host sends to a daemon: one class for the params of each message, and the daemon's answer to `initialize`.
 
-Daemons read these leniently, so that a newer host may say more; the host reads the answer strictly.
+Daemons read these leniently, so that a newer host may send more; the host reads the answer strictly.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
     "HOST_PARAMS",
     "TRANSFORM_TOPICS",
     "CallTool",
-    "Cancel",
+    "CancelParams",
     "Drain",
     "Gate",
     "HostInfo",
@@ -40,7 +40,7 @@ __all__ = [
     "InitializeResult",
     "OnEvent",
     "Ping",
-    "Progress",
+    "ProgressParams",
     "RunAction",
     "RunTask",
     "Shutdown",
@@ -170,7 +170,7 @@ class OnEvent:
 
 
 @frozen(kw_only=True)
-class _Question:
+class _HookParams:
     session_id: str = field(metadata=_SESSION)
     cause: str | None = field(default=None, metadata=_CAUSE)
     origin: tuple[str, ...] = field(default=(), metadata=_ORIGIN)
@@ -180,7 +180,7 @@ class _Question:
 
 
 @frozen(kw_only=True)
-class Gate(_Question):
+class Gate(_HookParams):
     """May this happen? Without a clear answer within the deadline it may not."""
 
     on: Literal["tool_call", "message", "permission"] = field(
@@ -198,7 +198,7 @@ class Gate(_Question):
 
 
 @frozen(kw_only=True)
-class Transform(_Question):
+class Transform(_HookParams):
     """What shall become of this value? Each transform is given what the one before made of it."""
 
     on: TransformTopic = field(
@@ -256,14 +256,14 @@ class RunTask:
 
 
 @frozen(kw_only=True)
-class Cancel:
+class CancelParams:
     """The sender no longer wants the answer to its own request; it is answered with `cancelled` all the same."""
 
     id: int | str = field(metadata=holds(ID, "the id of that request"))
 
 
 @frozen(kw_only=True)
-class Progress:
+class ProgressParams:
     """How far the answer to the other side's request is."""
 
     id: int | str = field(metadata=holds(ID, "the id of that request"))
@@ -283,8 +283,8 @@ HOST_PARAMS: Final[dict[str, type[Any]]] = {
     "call_tool": CallTool,
     "run_action": RunAction,
     "run_task": RunTask,
-    "$/cancel": Cancel,
-    "$/progress": Progress,
+    "$/cancel": CancelParams,
+    "$/progress": ProgressParams,
 }
 """The class of each message that a host sends."""
 

@@ -40,24 +40,24 @@ def sections_from_changes(changes: dict[str, Any]) -> tuple[PromptSection, ...]:
 
 
 def input_changes(old: ModelInput, new: ModelInput, differ: Differ) -> dict[str, Any]:
-    """Return the fields of a model's input that differ. Raises TypeError, AttributeError for what JSON cannot say."""
+    """Return the fields of a model's input that differ. Raises TypeError, AttributeError for what JSON lacks."""
     before, after = ({"model": each.model, "settings": each.settings} for each in (old, new))
     changes: dict[str, Any] = {key: after[key] for key in before if differ(before, after, key)}
     if len(old.messages) != len(new.messages) or any(map(is_not, old.messages, new.messages)):
-        known = {message.id: message for message in old.messages}
-        changes["messages"] = [_message_changes(known.get(message.id), message, differ) for message in new.messages]
+        by_id = {message.id: message for message in old.messages}
+        changes["messages"] = [_message_changes(by_id.get(message.id), message, differ) for message in new.messages]
     encode(changes)
     return changes
 
 
-def _message_changes(known: Message | None, message: Message, differ: Differ) -> dict[str, Any]:
-    if known is not None and known is message:
-        return {"id": known.id}
+def _message_changes(old: Message | None, message: Message, differ: Differ) -> dict[str, Any]:
+    if old is not None and old is message:
+        return {"id": old.id}
     after = message_to_wire(message)
-    if known is None:
+    if old is None:
         return after
-    before = message_to_wire(known)
-    return {"id": known.id} | {key: after.get(key) for key in {**before, **after} if differ(before, after, key)}
+    before = message_to_wire(old)
+    return {"id": old.id} | {key: after.get(key) for key in {**before, **after} if differ(before, after, key)}
 
 
 def input_from_changes(old: ModelInput, changes: dict[str, Any]) -> ModelInput:
@@ -71,13 +71,13 @@ def input_from_changes(old: ModelInput, changes: dict[str, Any]) -> ModelInput:
 def _messages(old: ModelInput, given: Any) -> tuple[Message, ...]:
     if not isinstance(given, list):
         raise EventError(f"messages is {described_json(given)}; expected a list", path="messages")
-    known = {message.id: message for message in old.messages}
-    return tuple([_message(known, item, f"messages[{index}]") for index, item in enumerate(given)])
+    by_id = {message.id: message for message in old.messages}
+    return tuple([_message(by_id, item, f"messages[{index}]") for index, item in enumerate(given)])
 
 
-def _message(known: dict[str, Message], item: Any, path: str) -> Message:
+def _message(by_id: dict[str, Message], item: Any, path: str) -> Message:
     name = item.get("id") if isinstance(item, dict) else None
-    message = known.get(name) if isinstance(name, str) else None
+    message = by_id.get(name) if isinstance(name, str) else None
     if message is None:
         return message_from_wire(item, path)
     if "content" not in item:

@@ -14,7 +14,7 @@ DEPTH: Final = 64  # event data may have 32 (MAX_DATA_DEPTH); the codec itself w
 # How long one frame may hold up the loop: 100,000 values that mean harm (lists in lists, as many keys) took 10 to 40 ms
 # here, 1 MiB of text 3. A thread would not help: the codec holds the interpreter's lock.
 NODES: Final = 100_000
-MALFORMED: Final = 100  # a peer with a mistake in one message is told of it each time; one that sends noise is cut off
+MALFORMED: Final = 100  # each is answered with an error, so that a mistake is seen; a peer that sends noise is cut off
 IN_FLIGHT: Final = 1_024  # far above every plugin's budget of calls in flight (32), which answers first
 
 

@@ -79,7 +79,7 @@ class Response:
 
 @frozen
 class ErrorResponse:
-    """The failure of a request of ours. `method` is the request's; `message` and `data` are the peer's words."""
+    """The failure of a request of ours. `method` is the request's; do not trust `message` and `data`."""
 
     id: int
     method: str
@@ -110,7 +110,7 @@ Message: TypeAlias = Request | Notification | Response | ErrorResponse | Cancel 
 class Malformed(Exception):
     """One frame is no message; the connection turns this into an answer, or a ProtocolError.
 
-    `id` is the request's where it can be told; `is_answered` is False for responses and notifications.
+    `id` is the request's where it can be read; `is_answered` is False for responses and notifications.
     """
 
     def __init__(self, code: int, text: str, *, id: MessageId | None = None, is_answered: bool = True) -> None:  # noqa: A002

@@ -26,7 +26,7 @@ from ally_plugins.contract.values.errors import ValidationRefused
 from ally_plugins.contract.wording import suggest
 
 from .daemon_params import AckEvents, ConnectParams, Log, RegisterActionParams, RegisterToolParams, ReportCrash
-from .host_params import HOST_PARAMS, Cancel, InitializeResult, Progress, read_host_params
+from .host_params import HOST_PARAMS, CancelParams, InitializeResult, ProgressParams, read_host_params
 
 __all__ = [
     "COMMON_ERRORS",
@@ -50,7 +50,7 @@ _GRANTED: Final = (*_CALL, "permission", "budget", "not_found")
 
 @frozen(kw_only=True)
 class Method:
-    """One message. `result` says in words what it is answered; a notification has none."""
+    """One message. `result` describes what it is answered with; a notification has none."""
 
     name: str
     sender: Literal["host", "plugin"]
@@ -124,8 +124,8 @@ _FROM_PLUGIN: Final = (
     _plugin("ack_events", AckEvents, "null once it is on disk", (*_CALL, "not_found")),
     _plugin("log", Log),
     _plugin("report_crash", ReportCrash),
-    _plugin("$/cancel", Cancel),
-    _plugin("$/progress", Progress),
+    _plugin("$/cancel", CancelParams),
+    _plugin("$/progress", ProgressParams),
 )
 
 HOST_METHODS: Final[Mapping[str, Method]] = {method.name: method for method in _FROM_HOST}
@@ -149,13 +149,13 @@ def read_params(method: str, params: dict[str, Any], plugin: str | None = None) 
 def read_initialize_result(result: Any, plugin: str | None = None) -> InitializeResult:
     """Return what a daemon answered to `initialize`; each of its hooks has the arguments that it wants.
 
-    Raises ValidationRefused, which says where, what was found and what was expected, and the nearest right name.
+    Raises ValidationRefused, which names where, what was found and what was expected, and the nearest right name.
     """
     return read_object(InitializeResult, result, "the answer to initialize", plugin=plugin, part="it")
 
 
 def unknown_method(name: str) -> ValidationRefused:
-    """Return the words for a method that a daemon called and that there is not."""
+    """Return the error for a method that a daemon called and that does not exist."""
     return ValidationRefused(f"there is no method {name[:40]!r}; {suggest(name, PLUGIN_METHODS)}", field="method")
 
 

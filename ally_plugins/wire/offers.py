@@ -1,4 +1,4 @@
-"""What a daemon says that it has: hooks, by name or with details, and tools or actions."""
+"""What a daemon offers: hooks, by name or with details, and tools or actions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["HookOffer", "ToolOffer", "offered_hooks", "offered_tools"]
 
 @frozen(kw_only=True)
 class ToolOffer:
-    """A tool or an action, as a daemon describes it. What the words may be is checked when it is taken on."""
+    """A tool or an action, as a daemon describes it. Its texts are checked when it is registered."""
 
     name: str = field(metadata=holds(TEXT, "1 to 64 letters, digits, '_' and '-'"))
     description: str | None = field(default=None, metadata=holds(TEXT, "what it does, for the model"))
@@ -66,7 +66,7 @@ class ToolOffer:
 
     @property
     def described(self) -> dict[str, Any]:
-        """What it describes, as `tools.make_spec` takes it; without a schema, that of any object."""
+        """What it describes, as `contract.tools.declared.make_spec` takes it; without a schema, that of any object."""
         given = {key: item for key, item in write_object(self).items() if key not in ("session_id", "cause")}
         return {"description": "", "schema": {"type": "object"}, **given, "agent": self.agent is True}
 
@@ -90,7 +90,7 @@ class HookOffer:
     )
 
     def to_wire(self) -> str | dict[str, Any]:
-        """Return it as it is sent: the name alone where that says everything."""
+        """Return it as it is sent: the name alone where there is nothing else to send."""
         is_plain = self.arguments is None and self.placement is None and self.optional is None
         return self.name if is_plain else write_object(self)
 
@@ -101,7 +101,7 @@ _HOOK: Final = object_of(HookOffer, is_strict=True)
 def _read_hook(value: Any, path: str, mistakes: Mistakes) -> HookOffer:
     """Read one hook, and give it the arguments that a name alone stands for. Raises WrongShape."""
     offer: HookOffer = HookOffer(name=value) if type(value) is str else _HOOK.read(value, path, mistakes)
-    info = _known_hook(offer.name, path if type(value) is str else f"{path}.name", is_optional=offer.optional is True)
+    info = _find_hook(offer.name, path if type(value) is str else f"{path}.name", is_optional=offer.optional is True)
     if info is None:
         return offer
     if offer.arguments is None:
@@ -114,8 +114,8 @@ def _read_hook(value: Any, path: str, mistakes: Mistakes) -> HookOffer:
     return offer
 
 
-def _known_hook(name: str, path: str, *, is_optional: bool) -> HookInfo | None:
-    """Return what is known of a hook, None for an optional one of newer hosts. Raises WrongShape."""
+def _find_hook(name: str, path: str, *, is_optional: bool) -> HookInfo | None:
+    """Return a hook's specification, None for an optional one of newer hosts. Raises WrongShape."""
     from ally_plugins.contract.hookspecs import HOOKS  # it takes pluggy along, which daemons do without
 
     info = HOOKS.get(name)

@@ -22,11 +22,11 @@ from .offers import HookOffer, ToolOffer
 from .samples import SAMPLES
 from .values import SCHEMAS
 
-__all__ = ["ERROR_WORDS", "components", "openrpc", "result_schema"]
+__all__ = ["ERROR_DESCRIPTIONS", "components", "openrpc", "result_schema"]
 
 OPENRPC: Final = "1.3.2"
 
-ERROR_WORDS: Final = {
+ERROR_DESCRIPTIONS: Final = {
     "parse": "the line is no strict JSON (NaN, a lone surrogate, invalid UTF-8); answered with the id null",
     "invalid_request": "the frame is no JSON-RPC 2.0 message, or a batch, or its id is in use already",
     "method_not_found": "there is no such method; the text names the nearest one",
@@ -111,8 +111,8 @@ def _params(method: Method) -> list[dict[str, Any]]:
     required = schema.get("required", ())
     params = []
     for name, each in schema["properties"].items():
-        words = each.pop("description")
-        params.append({"name": name, "description": words, "required": name in required, "schema": each})
+        description = each.pop("description")
+        params.append({"name": name, "description": description, "required": name in required, "schema": each})
     return sorted(params, key=lambda param: not param["required"])  # as OpenRPC has it
 
 
@@ -128,7 +128,7 @@ def _example(method: Method) -> dict[str, Any]:
 
 
 def _error(reason: str) -> dict[str, Any]:
-    return {"code": CODES[reason], "message": ERROR_WORDS[reason], "data": {"reason": reason}}
+    return {"code": CODES[reason], "message": ERROR_DESCRIPTIONS[reason], "data": {"reason": reason}}
 
 
 _JSON_TYPES: Final = {"str": "string", "bool": "boolean", "int": "integer", "float": "number", "FrozenDict": "object"}

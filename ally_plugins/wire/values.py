@@ -1,8 +1,8 @@
 """Our values as JSON, and JSON as our values: messages, calls, results, contexts, receipts; for both ends of the wire.
 
 A value's own fields are camelCase, as in Code-Ally; optional fields that are None are left out. Reading is strict about
-types and says the path; what a newer host adds is passed over. Verdicts and replacements are in `answers`, events in
-the contract's `eventjson`; what a value may say at all is `policy`'s.
+types and names the path; what a newer host adds is passed over. Verdicts and replacements are in `answers`, events in
+the contract's `eventjson`; limits on the values are left to `policy`.
 """
 
 from __future__ import annotations
@@ -147,14 +147,14 @@ def sections_from_wire(value: Any, path: str = "sections") -> tuple[PromptSectio
 
 
 def model_input_to_wire(request: ModelInput) -> dict[str, Any]:
-    """Return what the model is about to be asked."""
+    """Return a request to the model as it is sent."""
     messages = [message_to_wire(message) for message in request.messages]
     wire: dict[str, Any] = {"messages": messages, "settings": request.settings}
     return wire if request.model is None else {"model": request.model, **wire}
 
 
 def model_input_from_wire(value: Any, path: str = "request") -> ModelInput:
-    """Return what the model is about to be asked. Raises EventError, which names the path."""
+    """Return a request to the model. Raises EventError, which names the path."""
     request: ModelInput = _read(_MODEL_INPUT, value, path)
     return request
 
@@ -168,8 +168,9 @@ def tool_value(value: Any) -> Any:
     if isinstance(value, ToolResult):
         return result_to_wire(value)
     if isinstance(value, Mapping) and isinstance(value.get("success"), bool):
-        said = value.get("message")
-        return {"success": True, "output": said if isinstance(said, str) else encode(value).decode(), "data": value}
+        message = value.get("message")
+        output = message if isinstance(message, str) else encode(value).decode()
+        return {"success": True, "output": output, "data": value}
     return value
 
 
@@ -218,7 +219,7 @@ def answer_from_wire(method: str, value: Any) -> Any:
 
 
 def request_to_wire(request: PermissionRequest) -> dict[str, Any]:
-    """Return a permission request as a gate is asked about it: the event's data, and the ids of its envelope."""
+    """Return a permission request as a gate gets it: the event's data, and the ids of its envelope."""
     ids = {key: value for key, name in _REQUEST_IDS.items() if (value := getattr(request, name)) is not None}
     return {**event_data(request), **ids}
 

@@ -175,9 +175,9 @@ def _shape(field: attrs.Attribute[Any]) -> str:
 def wire_errors() -> str:
     """Return the table of the codes."""
     from ally_plugins.wire.codes import CODES
-    from ally_plugins.wire.schema import ERROR_WORDS
+    from ally_plugins.wire.schema import ERROR_DESCRIPTIONS
 
-    rows = [f"| `{code}` | `{reason}` | {ERROR_WORDS[reason]} |" for reason, code in CODES.items()]
+    rows = [f"| `{code}` | `{reason}` | {ERROR_DESCRIPTIONS[reason]} |" for reason, code in CODES.items()]
     return "\n".join(["| code | `data.reason` | meaning |", "|---|---|---|", *rows])
 
 

@@ -17,12 +17,12 @@ from ally_plugins.contract.documents import (
     LONGEST_TEXT,
     Document,
     checked,
+    choices,
     count,
     line,
     lines,
     named_tables,
     table,
-    words,
 )
 from ally_plugins.contract.shapes import FLAG, SECONDS, keys, one_of
 from ally_plugins.contract.values.frozen import FrozenDict
@@ -38,7 +38,7 @@ DOCUMENT = keys(
     seconds=SECONDS,
     tries=count(1),
     mode=one_of("warn", "deny"),
-    parts=words("todos", "focus"),
+    parts=choices("todos", "focus"),
     inner=table("a table such as { is_on = true }", is_on=FLAG),
     settings=named_tables(table("a table", ("type",), type=LINE), str.isidentifier, "letters and digits"),
     secret=line(lambda text: None if text.isupper() else "expected capital letters", is_shown=False),

@@ -15,8 +15,8 @@ from ally_plugins.contract.values.errors import PluginError
 from ally_plugins.contract.values.verdicts import Allow, Ask, Deny, Replace, Verdict
 from ally_plugins.policy.verdicts import (
     Cause,
+    GateOutcome,
     OnError,
-    Outcome,
     Vote,
     combine,
     read_replacement,
@@ -52,13 +52,13 @@ votes = st.lists(
 
 
 def test_nobody_who_votes_is_an_allow_that_waives_nothing() -> None:
-    assert combine([], person_present=False) == Outcome(Allow(), "", (), waived=False)
-    assert combine([vote("a", None)], person_present=False) == Outcome(Allow())
+    assert combine([], person_present=False) == GateOutcome(Allow(), "", (), waived=False)
+    assert combine([vote("a", None)], person_present=False) == GateOutcome(Allow())
 
 
 def test_one_deny_outweighs_every_allow_and_its_reason_names_the_plugin() -> None:
     outcome = combine([vote("a", Allow(), waives=True), vote("guard", Deny("no secrets"))], person_present=True)
-    assert outcome == Outcome(Deny("guard: no secrets"), "guard: no secrets", ("guard",), waived=False)
+    assert outcome == GateOutcome(Deny("guard: no secrets"), "guard: no secrets", ("guard",), waived=False)
 
 
 def test_every_plugin_that_denied_is_named_in_hook_order() -> None:
@@ -69,7 +69,7 @@ def test_every_plugin_that_denied_is_named_in_hook_order() -> None:
 
 def test_an_ask_reaches_the_person_who_is_present() -> None:
     outcome = combine([vote("a", Allow()), vote("b", Ask("really?"))], person_present=True)
-    assert outcome == Outcome(Ask("b: really?"), "b: really?", ("b",))
+    assert outcome == GateOutcome(Ask("b: really?"), "b: really?", ("b",))
 
 
 def test_an_ask_with_no_person_present_is_a_deny() -> None:
@@ -124,7 +124,7 @@ def test_a_command_that_the_detail_names_already_is_not_named_again(cause: Cause
 @pytest.mark.parametrize("cause", FAILURES)
 def test_where_the_operator_set_on_error_to_allow_a_failure_allows_and_never_waives(cause: Cause) -> None:
     failed = attrs.evolve(vote_from_failure("guard", cause, on_error="allow"), waives=True)
-    assert combine([failed], person_present=False) == Outcome(Allow(), "", ("guard",), waived=False)
+    assert combine([failed], person_present=False) == GateOutcome(Allow(), "", ("guard",), waived=False)
 
 
 def test_any_other_on_error_denies() -> None:
@@ -244,15 +244,15 @@ def test_a_transform_replaces_or_leaves_and_everything_else_is_nonsense() -> Non
 )
 def test_no_part_of_a_reason_can_pass_for_what_another_plugin_says(kind: Any, reason: str) -> None:
     votes = [vote("bad", kind(reason)), vote("other", kind("why not"))]
-    told = combine(votes, person_present=True).reason
-    lines = told.splitlines()
+    text = combine(votes, person_present=True).reason
+    lines = text.splitlines()
     assert [line for line in lines if not line.startswith(("bad:", "other:"))] == []
-    assert "other: why not" in told
+    assert "other: why not" in text
     assert not any(line.startswith("guard") for line in lines)
-    outside = re.sub(r'"[^"]*"', "", told)
-    assert "guard:" not in outside or "\nbad: guard:" in told
+    outside = re.sub(r'"[^"]*"', "", text)
+    assert "guard:" not in outside or "\nbad: guard:" in text
 
 
 def test_a_reason_is_inert_and_keeps_its_lines() -> None:
-    told = combine([vote("p", Deny("a\u202eb\n\U000e0041c"))], person_present=False).reason
-    assert told == "p: a\\u202eb\np: \\U000e0041c"
+    text = combine([vote("p", Deny("a\u202eb\n\U000e0041c"))], person_present=False).reason
+    assert text == "p: a\\u202eb\np: \\U000e0041c"

@@ -159,10 +159,10 @@ class Theatre:
 
 
 def _requests(texts: Iterable[str]) -> tuple[Any, ...]:
-    from ally_plugins.contract.manifest import Request
+    from ally_plugins.contract.manifest import GrantRequest
     from ally_plugins.policy.permissions import Grant
 
-    return tuple(Request(Grant.parse(text), "") for text in texts)
+    return tuple(GrantRequest(Grant.parse(text), "") for text in texts)
 
 
 def print_times(**seconds: float) -> None:

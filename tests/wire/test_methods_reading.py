@@ -202,7 +202,7 @@ def test_both_sides_know_every_message_of_theirs_and_each_says_what_it_means() -
     for method in METHODS:
         assert method.doc.endswith("."), method.name
         for field in described_fields(method.params):
-            assert field.metadata["words"], f"{method.name}.{field.name} says nothing"
+            assert field.metadata["description"], f"{method.name}.{field.name} says nothing"
 
 
 def test_a_token_is_not_shown() -> None:

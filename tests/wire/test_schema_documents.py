@@ -17,7 +17,7 @@ from ally_plugins.contract.values.events import EVENT_TYPES
 from ally_plugins.wire.codes import CODES
 from ally_plugins.wire.methods import COMMON_ERRORS, METHODS, read_host_params, read_initialize_result, read_params
 from ally_plugins.wire.samples import SAMPLES
-from ally_plugins.wire.schema import ERROR_WORDS, components, openrpc, result_schema
+from ally_plugins.wire.schema import ERROR_DESCRIPTIONS, components, openrpc, result_schema
 
 if TYPE_CHECKING:
     from ally_plugins.wire.methods import Method
@@ -92,7 +92,7 @@ def test_each_document_has_unique_names_and_no_reference_that_leads_nowhere(serv
 
 
 def test_every_error_code_has_its_words_and_every_error_of_a_method_its_code() -> None:
-    assert set(ERROR_WORDS) == set(CODES)
+    assert set(ERROR_DESCRIPTIONS) == set(CODES)
     named = {reason for method in METHODS for reason in method.errors} | set(COMMON_ERRORS)
     assert named <= set(CODES)
 

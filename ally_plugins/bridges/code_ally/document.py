@@ -31,10 +31,10 @@ class PluginJson(Document):
         self.warnings.append(f"{path}: {text}")
 
     @override
-    def unknown(self, path: str, key: str, known: tuple[str, ...]) -> Any:
+    def unknown_key(self, path: str, key: str, valid: tuple[str, ...]) -> Any:
         """Warn of an unknown key, with the nearest right one."""
         shown = key if key.isprintable() else repr(key)
-        self.warn(inside(path, shown[:60]), f"unknown key, {suggest(key, known)}")
+        self.warn(inside(path, shown[:60]), f"unknown key, {suggest(key, valid)}")
 
     @override
     def describe(self, found: object) -> str:

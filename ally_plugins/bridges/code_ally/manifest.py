@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from ally_plugins.contract.documents import LINE, LINES, count, line, table
 from ally_plugins.contract.grants import LONGEST_NAME, is_plugin_name
-from ally_plugins.contract.manifest import Activation, Manifest, Request
+from ally_plugins.contract.manifest import Activation, GrantRequest, Manifest
 from ally_plugins.contract.process_spec import path_problem
 from ally_plugins.contract.shapes import ANY, FLAG, OBJECT, SECONDS, WRONG, Mistakes, Shape, Table, keys, one_of
 from ally_plugins.contract.values.codec import decode
@@ -137,7 +137,7 @@ def _file_problem(path: str) -> str | None:
     return None if is_inside else f"found {describe(path)}, expected a file in the plugin's folder"
 
 
-def _permissions(value: Any, name: str, document: PluginJson) -> tuple[Request, ...]:
+def _permissions(value: Any, name: str, document: PluginJson) -> tuple[GrantRequest, ...]:
     """Read `permissions`, which has the form and the checks of the one in `ally-plugin.toml`."""
     if value is None:
         return ()

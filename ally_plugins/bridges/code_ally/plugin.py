@@ -12,7 +12,7 @@ from typing import Final, Literal
 from attrs import field, frozen
 
 from ally_plugins.contract.grants import Grant
-from ally_plugins.contract.manifest import Activation, Manifest, Request
+from ally_plugins.contract.manifest import Activation, GrantRequest, Manifest
 from ally_plugins.contract.process_spec import Daemon, Restarts, Timing, path_problem
 from ally_plugins.contract.settings import Setting
 from ally_plugins.contract.values.errors import ManifestError
@@ -141,7 +141,7 @@ class CodeAllyPlugin:
     tools: tuple[CodeAllyTool, ...] = ()
     background: CodeAllyDaemon | None = None
     settings: Mapping[str, Setting] = field(factory=dict)
-    more: tuple[Request, ...] = ()
+    more: tuple[GrantRequest, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -208,10 +208,10 @@ class CodeAllyPlugin:
             restarts=Restarts(delay=numbers.RESTART_DELAY, most=numbers.MAX_RESTARTS),
         )
 
-    def _requests(self) -> list[Request]:
+    def _requests(self) -> list[GrantRequest]:
         events = self.background.events if self.background is not None else ()
-        requests = [Request(Grant("events", event), "its daemon listens to it (plugin.json)") for event in events]
+        requests = [GrantRequest(Grant("events", event), "its daemon listens to it (plugin.json)") for event in events]
         if self.tools:
             names = ", ".join(tool.name for tool in self.tools)
-            requests.append(Request(Grant("tools"), f"to offer {names} (plugin.json)"))
+            requests.append(GrantRequest(Grant("tools"), f"to offer {names} (plugin.json)"))
         return requests

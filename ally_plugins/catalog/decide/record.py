@@ -15,7 +15,7 @@ from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.catalog.home.consent import Agreement, file_changes, listing_of
 from ally_plugins.catalog.home.files import drop_bytecode
 from ally_plugins.catalog.home.setting_values import resolve_settings
-from ally_plugins.contract.manifest import Manifest, Request
+from ally_plugins.contract.manifest import GrantRequest, Manifest
 from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.frozen import FrozenDict
@@ -61,7 +61,7 @@ class PluginRecord:
     manifest: Manifest = _NO_MANIFEST
     granted: GrantSet = _NO_GRANTS
     """What it may do; while it is not enabled, what it was granted, so that its missing gates deny."""
-    pending: tuple[Request, ...] = ()
+    pending: tuple[GrantRequest, ...] = ()
     """What it asks for and nobody has agreed to."""
     config: PluginConfig = _NO_CONFIG
     settings: Mapping[str, Any] = field(default=FrozenDict(), repr=False)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ally_plugins.contract.grants import Grant
-    from ally_plugins.contract.manifest import Request
+    from ally_plugins.contract.manifest import GrantRequest
 
 __all__ = ["Facts", "judge"]
 
@@ -189,7 +189,7 @@ def _granted(facts: Facts, requested: GrantSet, state: State) -> GrantSet:
     return facts.config.grants.intersection(requested).intersection(facts.agreement.grants)
 
 
-def _pending(facts: Facts, manifest: Manifest | None) -> tuple[Request, ...]:
+def _pending(facts: Facts, manifest: Manifest | None) -> tuple[GrantRequest, ...]:
     if manifest is None:
         return ()
     agreement = facts.agreement

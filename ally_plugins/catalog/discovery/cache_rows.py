@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 
 from ally_plugins.contract.grants import Grant
-from ally_plugins.contract.manifest import Manifest, Request
+from ally_plugins.contract.manifest import GrantRequest, Manifest
 from ally_plugins.contract.process_spec import Daemon, ProcessLimits, Restarts, Timing
 from ally_plugins.contract.settings import Setting
 from ally_plugins.contract.shapes import (
@@ -42,7 +42,7 @@ def to_rows(discovery: Discovery) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):  # attrs looks into no other mapping than a dict
         return dict(value)
-    if isinstance(value, tuple) and value and isinstance(value[0], Request):  # most of the rows, so the shortest
+    if isinstance(value, tuple) and value and isinstance(value[0], GrantRequest):  # most of the rows, so the shortest
         return [(*attrs.astuple(request.grant), request.reason) for request in value]
     return value
 
@@ -70,7 +70,7 @@ def _row(cls: type[Any], **shapes: Shape) -> Shape:
 def _read_request(value: list[Any], path: str, mistakes: Mistakes) -> Any:
     if len(value) != _COLUMNS or not all(type(each) is str for each in value):
         return mistakes.wrong(path, value, "kind, topic, target and reason")
-    return Request(Grant(*value[:3]), value[3])
+    return GrantRequest(Grant(*value[:3]), value[3])
 
 
 _COLUMNS: Final = 4

@@ -20,12 +20,12 @@ from ally_plugins.contract.documents import (
     LINES,
     Document,
     checked,
+    choices,
     count,
     line,
     lines,
     named_tables,
     table,
-    words,
 )
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.hookspecs import HOOKS
@@ -162,7 +162,7 @@ def _read(document: Document, written: Mapping[str, Any]) -> Config:
     plugins = {name: _plugin(table, default) for name, table in given.get("plugins", {}).items()}
     for name, plugin in plugins.items():
         if plugin.origin is not None and plugin.origin not in origins:
-            document.wrong_word(f"plugins.{name}.source", plugin.origin, _origin_hint(plugin.origin, origins))
+            document.wrong_choice(f"plugins.{name}.source", plugin.origin, _origin_hint(plugin.origin, origins))
     chat = given.get("chat", _DEFAULT_CHAT)
     return Config(plugins=MappingProxyType(plugins), default=default, chat=chat, sources=sources)
 
@@ -256,7 +256,7 @@ def _read_shadow(value: Any, path: str, mistakes: Mistakes) -> bool | frozenset[
     return frozenset(_TOPICS.get(each, each) for each in found)
 
 
-_HOOK_WORDS: Final = words(*_TOPICS, *_TOPICS.values())
+_HOOK_WORDS: Final = choices(*_TOPICS, *_TOPICS.values())
 _HOOKS: Final = [name for name, info in HOOKS.items() if info.kind != "capability"]
 _SHARED: Final = {
     "limits": table("a table such as { messages_per_minute = 30 }", **dict.fromkeys(fields_dict(Limits), count())),

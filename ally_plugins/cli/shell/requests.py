@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.registry import Plan
     from ally_plugins.contract.grants import Grant
-    from ally_plugins.contract.manifest import Request
+    from ally_plugins.contract.manifest import GrantRequest
 
 __all__ = ["changes_of", "meaning", "plan_data", "plan_lines", "record_facts"]
 
@@ -78,11 +78,11 @@ def _requests(plan: Plan) -> list[str]:
     return [*lines, f"  and would get, narrower than it asks: {', '.join(narrowed)}"] if narrowed else lines
 
 
-def _mark(plan: Plan, request: Request) -> str:
+def _mark(plan: Plan, request: GrantRequest) -> str:
     return "+" if plan.grants.covers(request.grant) else "-"
 
 
-def _new(plan: Plan, request: Request) -> str:
+def _new(plan: Plan, request: GrantRequest) -> str:
     is_new = plan.record.agreement is not None and request in plan.record.pending
     return paint("  (new)", fg="yellow") if is_new else ""
 

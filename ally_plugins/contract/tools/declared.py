@@ -1,7 +1,7 @@
 """What a plugin offers: `@tool` and `@action` on its methods, and the `ToolSpec` that each becomes.
 
 The decorators only mark; names, schemas and types are checked when the plugin is loaded (`collect_tools`) or registers
-at run time (`make_spec`). Checking a call's arguments against the schema is left to `arguments`.
+at run time (`make_spec`). Checking a call's arguments against the schema is left to `policy.arguments`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MARKS: Final[dict[Kind, str]] = {"tool": "_ally_tool", "action": "_ally_action"
 
 @frozen(kw_only=True)
 class _Offer:
-    """What a decorator was told; None is to be read from the function."""
+    """The arguments of a decorator; None is to be read from the function."""
 
     name: str | None = None
     description: str | None = None
@@ -54,8 +54,8 @@ class ToolSpec:
 
     `timeout` is in seconds. `visible_to` names the agents that see it; empty is all. `agent` says whether the agent is
     offered it as a tool: always true for a tool, by choice for an action. With `requires_confirmation` the person is
-    asked before the agent's each call. `is_derived` tells a schema that was made
-    from the signature from one that the plugin wrote.
+    asked before each call of the agent's. `is_derived` is true of a schema that was made from the signature, and
+    false of one that the plugin wrote.
     """
 
     kind: Kind

@@ -67,7 +67,7 @@ def has_nested_repeat(pattern: str) -> bool:
 
 @define
 class _Group:
-    """What is known of a group: of the branch that is being read, and of those before it."""
+    """What was read of a group: of the branch that is being read, and of those before it."""
 
     endless: bool = False
     fixed: bool = False  # the branch has a part that each round needs once

@@ -1,7 +1,7 @@
 """Types as JSON sees them: the shape of each (its schema in draft 2020-12, and how a value of the type is made).
 
 It looks at types only. Reading a function's signature and docstring is left to `signature`, checking arguments against
-a schema to `policy.arguments`. What is wrong is said in the words of JSON Schema, since a model reads it.
+a schema to `policy.arguments`. Errors use the terms of JSON Schema, since a model reads them.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class _InArguments(Mistakes):
         return self.refuse(path, f"lacks {key!r}, expected {expected}")
 
     @override
-    def unknown(self, path: str, key: str, known: tuple[str, ...]) -> Any:
-        return self.refuse(path, f"has the unknown {key!r}, {suggest(key, known)}")
+    def unknown_key(self, path: str, key: str, valid: tuple[str, ...]) -> Any:
+        return self.refuse(path, f"has the unknown {key!r}, {suggest(key, valid)}")
 
 
 ARGUMENTS: Final = _InArguments()
@@ -62,7 +62,7 @@ class _Site:
 def shape_of(hint: Any, where: str) -> Shape:
     """Return the shape of a type; `where` stands at the start of an error's text.
 
-    Raises ValidationRefused, which says to pass `schema=`, for a type that JSON has no word for.
+    Raises ValidationRefused, which says to pass `schema=`, for a type that JSON Schema cannot describe.
     """
     return _find_shape(hint, _Site(where))
 
@@ -82,7 +82,7 @@ def refuse(where: str, problem: str) -> ValidationRefused:
 
 
 def key_of(key: str, shape: Shape, default: Any, none: Any) -> Key:
-    """Return a key that may be left out where it has a default, which its schema shows where JSON can say it."""
+    """Return a key that may be left out where it has a default, which its schema shows where JSON can represent it."""
     if default is none:
         return Key(key, shape, key, is_required=True)
     value = default.value if isinstance(default, Enum) else default

@@ -31,7 +31,7 @@ def derive_table(function: Callable[..., Any], name: str, docs: Mapping[str, str
     """Return the table of the parameters of `function`, a bound method or a plain function, in order.
 
     `docs` describes parameters, where no `Annotated[..., "text"]` does. Raises ValidationRefused, which says to pass
-    `schema=`, for parameters that cannot be filled by name and for types that JSON has no word for.
+    `schema=`, for parameters that cannot be filled by name and for types that JSON Schema cannot describe.
     """
     keys: list[Key] = []
     for parameter in _parameters(function, name):
@@ -48,13 +48,13 @@ def derive_table(function: Callable[..., Any], name: str, docs: Mapping[str, str
 
 
 def read_docs(doc: str | None) -> tuple[str, dict[str, str]]:
-    """Return the first paragraph of a docstring on one line, and what it says of parameters (`Args:`, `:param x:`)."""
+    """Return the first paragraph of a docstring on one line, and its texts on parameters (`Args:`, `:param x:`)."""
     text = inspect.cleandoc(doc or "")
     section = _SECTION.search(text)
     body = re.split(r"\n(?=\S)", text[section.end() :], maxsplit=1)[0] if section else ""
-    found = [(name, words) for _, name, words in _GOOGLE.findall(body)] + _SPHINX.findall(text)
+    found = [(name, text) for _, name, text in _GOOGLE.findall(body)] + _SPHINX.findall(text)
     first = "" if text.startswith(":param") else text.split("\n\n", 1)[0]
-    return " ".join(first.split()), {name: " ".join(words.split()) for name, words in found}
+    return " ".join(first.split()), {name: " ".join(text.split()) for name, text in found}
 
 
 def _parameters(function: Callable[..., Any], name: str) -> Iterable[inspect.Parameter]:

@@ -1,6 +1,6 @@
 """Values to JSON and back: the one JSON codec.
 
-snake_case here is camelCase in JSON. What an event says is `eventjson`'s; what other values are read by is `shapes`'.
+snake_case here is camelCase in JSON. The JSON form of an event is in `eventjson`; reading other values is in `shapes`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["decode", "encode", "encoded", "shown_text", "unstructure", "walk"]
 
 _MAX_INT: Final = 2**63 - 1  # orjson writes 64-bit integers; larger ones are written as text
 _DEEP: Final = 254  # containers within containers that orjson writes; ours are refused long before
-_SAID: Final = (str, float, int, Mapping, list, tuple, set, frozenset)
+_ENCODABLE: Final = (str, float, int, Mapping, list, tuple, set, frozenset)
 
 
 def encode(value: Any) -> bytes:
@@ -50,7 +50,7 @@ def encoded(event: Event) -> bytes:
     text: bytes | None = getattr(event, "kept_json", None)
     if text is None:
         text = encode(event_params(event))
-        if event.seq:  # what was not emitted will be stamped, and then says something else
+        if event.seq:  # an event that was not emitted will be stamped, which changes its JSON
             keep_json(event, text)
     return text
 
@@ -92,7 +92,7 @@ def walk(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[Any, str,
 
 
 def shown_text(text: str) -> str:
-    """Return a text as whoever reads it gets it: a lone surrogate, which no UTF-8 can say, is U+FFFD."""
+    """Return a text as whoever reads it gets it: a lone surrogate, which UTF-8 cannot encode, is U+FFFD."""
     if not isinstance(text, str) or text.isascii():
         return text
     try:
@@ -103,12 +103,12 @@ def shown_text(text: str) -> str:
 
 
 def _encode_error(value: Any, error: Exception) -> EncodeError:
-    """Return the error for a value that could not be encoded: where the first thing is that JSON cannot say, and what.
+    """Return the error for a value that could not be encoded: the path and kind of the first thing that JSON lacks.
 
     It is never quoted, since it may be secret.
     """
     try:
-        wrong = ((path, _why_unsayable(held, depth)) for held, path, depth in walk(value))
+        wrong = ((path, _unencodable(held, depth)) for held, path, depth in walk(value))
         path, found = next((each for each in wrong if each[1]), ("", ""))
     except Exception:  # noqa: BLE001 - an object in it raises when it is looked at
         path, found = "", ""
@@ -116,7 +116,7 @@ def _encode_error(value: Any, error: Exception) -> EncodeError:
     return EncodeError(f"{path[:160] or 'the value'} {problem}, which cannot be said in JSON", path=path, found=found)
 
 
-def _why_unsayable(value: Any, depth: int) -> str:
+def _unencodable(value: Any, depth: int) -> str:
     if depth > _DEEP:
         return f"nested deeper than {_DEEP} levels"
     if isinstance(value, int):
@@ -124,8 +124,8 @@ def _why_unsayable(value: Any, depth: int) -> str:
             str(value)
         except ValueError:  # Python makes no text of more than 4,300 digits
             return f"an integer of {value.bit_length()} bits"
-    is_said = value is None or isinstance(value, _SAID) or hasattr(type(value), "__attrs_attrs__")
-    return "" if is_said else f"of the type {type(value).__name__}"
+    is_encodable = value is None or isinstance(value, _ENCODABLE) or hasattr(type(value), "__attrs_attrs__")
+    return "" if is_encodable else f"of the type {type(value).__name__}"
 
 
 def _repaired(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of JSON

@@ -123,7 +123,7 @@ class ToolResult:
 class PromptSection:
     """A named part of the system prompt; `source` is the plugin that added it, None for the host's own.
 
-    Names are unique within a prompt. The host says the source: what a plugin gives there is never believed.
+    Names are unique within a prompt. The host sets the source; what a plugin gives there is ignored.
     """
 
     name: str
@@ -137,7 +137,7 @@ def _messages(messages: Iterable[Message]) -> tuple[Message, ...]:
 
 @frozen
 class ModelInput:
-    """What the model is about to be asked: the messages without the system prompt, and the settings of the request.
+    """The next request to the model: the messages without the system prompt, and the settings of the request.
 
     `settings` are the framework's own words (temperature, max_tokens, ...). A tool's result is a message of the role
     `tool` whose `tool_call_id` names the call; it follows the assistant's message that made the call.

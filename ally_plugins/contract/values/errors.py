@@ -18,8 +18,8 @@ AllyError
 │       ├── NotFoundRefused      no such session, action, tool or task
 │       └── UnavailableRefused   the host cannot do it now (stopping, or the journal fails)
 ├── HostError                 the host author's fault
-│   ├── EventError            an event or value is not what its type says
-│   │   └── EncodeError       a value cannot be said in JSON
+│   ├── EventError            an event or value does not fit its type
+│   │   └── EncodeError       a value cannot be represented in JSON
 │   ├── SessionError          a session is closed or unknown
 │   └── ToolCallError         a tool call cannot be carried out, or failed
 │       └── ArgumentsError    the arguments do not fit the tool's schema
@@ -234,7 +234,7 @@ class EventError(HostError):
 
 
 class EncodeError(EventError, TypeError):
-    """A value cannot be said in JSON, whatever the encoder or an object in it raised; it is a TypeError too."""
+    """A value cannot be represented in JSON, whatever the encoder or an object in it raised; it is a TypeError too."""
 
 
 class SessionError(HostError):
@@ -327,7 +327,7 @@ class VersionError(ProtocolError):
 class RemoteError(WireError):
     """The peer answered a call with an error that is none of ours.
 
-    `code` is its number, `data` what it said about it; both are its own words, as the text is.
+    `code` is its number, `data` the details that it sent; both are the peer's, as the text is.
     """
 
     def __init__(self, message: str, *, code: int, data: Mapping[str, Any]) -> None:

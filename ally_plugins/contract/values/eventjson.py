@@ -78,7 +78,7 @@ def event_data(event: Event) -> dict[str, Any]:
 
 
 def check_ids(event: Event) -> None:
-    """Raise EncodeError for an id that is no text: `event_from_params` would refuse the event, and nobody would hear.
+    """Raise EncodeError for an id that is no text: `event_from_params` would refuse the event, unnoticed by anybody.
 
     The journal keeps such an event as it is.
     """
@@ -139,10 +139,10 @@ def event_from_params(params: dict[str, Any]) -> Event | None:
 
 
 def _built(cls: type[Event], event_type: str, data: dict[str, Any], ids: dict[str, Any]) -> Event:
-    known = _NAMES.get(cls) or _names(cls)
-    values = {known[key]: value for key, value in data.items() if key in known}
+    names = _NAMES.get(cls) or _names(cls)
+    values = {names[key]: value for key, value in data.items() if key in names}
     if len(values) < len(data):
-        values["extra"] = {key: value for key, value in data.items() if key not in known}
+        values["extra"] = {key: value for key, value in data.items() if key not in names}
     try:
         return cls(**(values | ids))
     except TypeError:
@@ -157,8 +157,8 @@ _NAMES: Final[dict[type[Event], dict[str, str]]] = {}
 
 
 def _names(cls: type[Event]) -> dict[str, str]:
-    known = _NAMES[cls] = {json_name(field): field.name for field in _own_fields(cls)}
-    return known
+    names = _NAMES[cls] = {json_name(field): field.name for field in _own_fields(cls)}
+    return names
 
 
 def _checked(params: dict[str, Any], name: str, kind: type) -> Any:

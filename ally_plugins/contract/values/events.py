@@ -141,7 +141,7 @@ def _getter(cls: Any) -> Callable[[object], tuple[Any, ...]]:
 
 @frozen(eq=False, repr=False)
 class ToolCallStart(Event):
-    """The agent wants to run a tool, with its final arguments; the gates and the person are asked after it.
+    """The agent wants to run a tool, with its final arguments; the gates and the person decide after it.
 
     For a group of calls, `group_execution` is true and `tools` lists them. Where the arguments could not be shown,
     `arguments` is empty and `unshown` says why: such a call has been denied.
@@ -362,7 +362,7 @@ class SessionEnd(Event):
 
 @frozen(eq=False, repr=False)
 class UserMessage(Event):
-    """The person has said something."""
+    """The person has sent a message."""
 
     TYPE = "USER_MESSAGE"
 
@@ -372,7 +372,7 @@ class UserMessage(Event):
 
 @frozen(eq=False, repr=False)
 class AssistantMessage(Event):
-    """The model has said something to the person."""
+    """The model has answered the person."""
 
     TYPE = "ASSISTANT_MESSAGE"
 
@@ -407,7 +407,7 @@ class ModelResponse(Event):
 
 @frozen(eq=False, repr=False)
 class ContextThreshold(Event):
-    """Context usage has passed `threshold` (50, 75 or 90 percent); said once, and again after it has fallen below."""
+    """Context usage has passed `threshold` (50, 75 or 90 percent); once, and again after it fell below."""
 
     TYPE = "CONTEXT_THRESHOLD"
 
@@ -579,11 +579,11 @@ def keep_json(event: Event, text: bytes) -> None:
 
 
 def dropped_in_place(event: Event) -> EventsDropped:
-    """Return what stands for one event that cannot be told as it is: the word, in its place, that it is missing."""
+    """Return the EVENTS_DROPPED that stands for one event that cannot be encoded, with its number and time."""
     missing = EventsDropped(plugin_name="", count=1, ranges=((event.seq, event.seq),))
-    turn_id = event.turn_id  # of the host author's making, so it may be just what cannot be told
-    is_told = isinstance(turn_id, str) and len(turn_id) <= _LONGEST_ID
-    stamp(missing, event.seq, event.timestamp, event.session_id, event.origin, turn_id if is_told else None)
+    turn_id = event.turn_id  # of the host author's making, so it may be just what cannot be encoded
+    is_valid = isinstance(turn_id, str) and len(turn_id) <= _LONGEST_ID
+    stamp(missing, event.seq, event.timestamp, event.session_id, event.origin, turn_id if is_valid else None)
     return missing
 
 

@@ -69,7 +69,7 @@ def trusted(values: Mapping[str, Any]) -> FrozenDict:
 def freeze(value: Any, path: str = "", depth: int = 0) -> Any:
     """Return `value` with every dict and list in it replaced by a frozen copy.
 
-    Raises EventError, which names the path, for anything that JSON cannot say: other types, keys that are not strings,
+    Raises EventError, which names the path, for anything that JSON lacks: other types, keys that are not strings,
     numbers that are not finite, nesting deeper than `MAX_DEPTH`, and objects that raise when they are looked at.
     """
     try:

@@ -51,12 +51,12 @@ def marked_lines(mark: str, text: str) -> list[str]:
 
 
 def plugin_mark(name: str) -> str:
-    """Return the mark of a plugin's words; of a name, only what cannot end the mark stays as it is."""
+    """Return the mark in front of a plugin's text; what could end the mark is escaped in the name."""
     return f"[plugin {''.join(char if char in _NAME else f'u+{ord(char):04x}' for char in name)}]"
 
 
 def shortened(text: str, longest: int) -> str:
-    """Return the first `longest` characters of a text; when some are left out, how many it has is said behind them."""
+    """Return the first `longest` characters of a text; when some are cut off, how many it has follows them."""
     return text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
 
 

@@ -1,7 +1,7 @@
 """What a plugin's code is running for: the event, session and chain of plugins behind a call.
 
 The host sets it around every hook, tool, action and task; tasks that the plugin creates inherit it with the context.
-The bus reads it, so that no plugin has to say (or could misstate) what caused its call.
+The bus reads it, so that no plugin has to state, or could misstate, what caused its call.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What counts as shown to a gate or a transform: one table, the same inline and on the wire.
 
 A value within it reaches a plugin as it is, in every placement. One outside of it is never shown as something else:
-the call is denied, the output withheld. What is not JSON (an image) is shown as what can be said of it.
+the call is denied, the output withheld. What is not JSON (an image) is shown as its type, size and digest.
 
 | what | limit |
 |---|---|
@@ -57,7 +57,7 @@ def shown_data(value: Any) -> Any:
     They may be of any size, which counts where a plugin is asked about the result.
     """
     frozen = freeze(value)
-    if frozen is not None and (why := _find_unsayable(frozen, "data")) is not None:
+    if frozen is not None and (why := _find_unencodable(frozen, "data")) is not None:
         raise EventError(why, path="data")
     return frozen
 
@@ -79,15 +79,15 @@ def find_unshown(value: Any, name: str = "value") -> str | None:
 
     Nesting, and numbers that are not finite, were refused when it was frozen.
     """
-    return _find_unsayable(value, name, MAX_SHOWN_BYTES)
+    return _find_unencodable(value, name, MAX_SHOWN_BYTES)
 
 
-def _find_unsayable(value: Any, name: str, most: int | None = None) -> str | None:
+def _find_unencodable(value: Any, name: str, most: int | None = None) -> str | None:
     try:
         size = len(orjson.dumps(value, default=unstructure))
     except Exception:  # noqa: BLE001 - a class of somebody's own may raise anything; orjson does not name the place
         try:
-            wrong = (f"{path} {why}" for held, path, _ in walk(value, name) if (why := _why_unsayable(held)))
+            wrong = (f"{path} {why}" for held, path, _ in walk(value, name) if (why := _unencodable(held)))
             return next(wrong, f"{name} is no JSON value")
         except Exception as error:  # noqa: BLE001 - as above; or it holds itself
             return f"{name} raises {type(error).__name__} when it is looked at"
@@ -96,8 +96,8 @@ def _find_unsayable(value: Any, name: str, most: int | None = None) -> str | Non
     return None
 
 
-def _why_unsayable(value: Any) -> str:
-    """Return what JSON cannot say of a value, and what was expected; empty when it can."""
+def _unencodable(value: Any) -> str:
+    """Return why JSON cannot represent a value, and what was expected; empty when it can."""
     if isinstance(value, str) and shown_text(value) is not value:
         return "has a lone surrogate, which no UTF-8 can say"
     if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @frozen
 class Allow:
-    """This plugin has nothing against it. The host's own question to the person is still asked."""
+    """This plugin does not object. The host still asks the person what it would ask without plugins."""
 
 
 @frozen

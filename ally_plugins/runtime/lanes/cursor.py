@@ -53,7 +53,7 @@ class Cursor:
         for event in events:
             if event.origin:
                 chains[event.seq] = event.origin
-        while len(chains) > CHAINS:
+        while len(chains) > CHAINS:  # a dict keeps its order, so the first key is the oldest event
             oldest = next(iter(chains))
             del chains[oldest]
             self._chains_from = oldest + 1

@@ -17,6 +17,7 @@ class Waits:
     """The waits of one host's plugins, as they are now."""
 
     def __init__(self) -> None:
+        # Counted, since a plugin may wait for another one in several calls at once, which end one by one.
         self._waits: Final[Counter[tuple[str, str]]] = Counter()
 
     def begin(self, held: Iterable[str], plugin: str) -> None:

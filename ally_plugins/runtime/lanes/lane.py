@@ -142,6 +142,7 @@ class Lane:
         later than that. Cancelling it takes the request back, and interrupts the function if it runs already.
         """
         cursor = self._cursors.get(session_id) if session_id is not None else None
+        # The head as it is now: the hook comes after what was emitted before this call, and waits for nothing later.
         request = FutureRequest(
             hook, function, arguments, is_async, scope or Scope(self.plugin, session_id, held=self._held),
             asyncio.get_running_loop().create_future(),

@@ -38,7 +38,7 @@ class LoopCalls:
         future = self._submit(call)
         try:
             return future.result(timeout)
-        except BaseException:
+        except BaseException:  # TimeoutError and KeyboardInterrupt leave the call running otherwise
             future.cancel()
             if self._loop.is_closed() and inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
                 call.close()  # the loop ended before it came to the call

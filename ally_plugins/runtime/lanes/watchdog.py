@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 __all__ = ["Watchdog"]
 
-LONGEST_TICK: Final = 1.0
-SHORTEST_TICK: Final = 0.01
+LONGEST_TICK: Final = 1.0  # seconds, as below
+SHORTEST_TICK: Final = 0.01  # a look costs some microseconds for each busy lane
 
 
 class Watched(Protocol):

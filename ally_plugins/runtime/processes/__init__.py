@@ -1,4 +1,4 @@
 """Starting, watching and ending processes so that none outlives its host.
 
-What is said to them is left to `host.daemons`.
+What is sent to them is left to `host.daemons`.
 """

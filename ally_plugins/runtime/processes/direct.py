@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["GAPS", "Child", "DirectLauncher", "DirectProcess"]
 
 POLL: Final = 0.02
-"""Seconds between two looks whether a process group is empty; only while it is ending, there is no word of it."""
+"""Seconds between two looks whether an ending process group is empty: the kernel does not report that."""
 
 GAPS: Final = (
     "a daemon that ignores the end of its input outlives a host that is killed",
@@ -91,7 +91,7 @@ class DirectProcess(Process):
             if loop.time() >= self._deadline:
                 self._signal("SIGKILL")
             await asyncio.sleep(POLL)
-        self.note_death()  # the thread's own word may still be on its way
+        self.note_death()  # the callback of the thread may still be on its way
         self.note_gone()
 
     def _is_there(self) -> bool:
@@ -112,7 +112,7 @@ class DirectProcess(Process):
         if sys.platform != "win32":
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.Signals[name])
-        elif name == "SIGKILL":  # Windows has no other word; until then the end of its input must do
+        elif name == "SIGKILL":  # Windows has no other signal; until then the end of its input must do
             with contextlib.suppress(ProcessLookupError):
                 self._child.kill()
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["cannot_execute", "check_command"]
 
 _PASSING: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ETXTBSY, errno.EINTR})
-"""What the machine may not say again."""
+"""Errors of a moment: another try may succeed."""
 
 _FIRST_LINE: Final = 256  # what the kernel reads of a script's first line (BINPRM_BUF_SIZE)
 

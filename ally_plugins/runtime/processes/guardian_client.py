@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["GuardedLauncher"]
 
 REPORT_WAIT: Final = 1.0
-"""Seconds between a death, which the pidfd tells, and the guardian's word how; then it counts as unseen."""
+"""Seconds from a death, which the pidfd reports, to the guardian's message how; without one it counts as unseen."""
 
 SWEEP_PAUSE: Final = 0.02
 SWEEPS: Final = 100

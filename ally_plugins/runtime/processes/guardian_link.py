@@ -130,7 +130,7 @@ class LifeLine:
     def _ended(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        while self._receive():  # what it said before it died
+        while self._receive():  # what it sent before it died
             pass
         self.close()  # a child that it was forking may hold its end open for a moment
         if self._process is not None:
@@ -153,7 +153,7 @@ class LifeLine:
         except BlockingIOError:
             return False
         except (BrokenPipeError, ConnectionError):
-            pass  # it has died, which the pidfd tells
+            pass  # it has died; the pidfd reports that
         except OSError:
             close_all(copies)
             raise
@@ -173,7 +173,7 @@ class LifeLine:
 def kill_marked(token: str) -> int:
     """Kill every process that carries a guardian's marker, and return how many there were.
 
-    For the orphans of daemons whose guardian was killed itself: they went to init, so only the marker tells them.
+    For the orphans of daemons whose guardian was killed itself: they went to init, so only the marker identifies them.
     """
     wanted = f"\0{MARKER}={token}.".encode()
     found = [pid for pid in _processes() if wanted in _environment(pid)]

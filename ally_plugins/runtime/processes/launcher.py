@@ -29,7 +29,7 @@ class Launcher(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Make ready; called by `launch` itself when it was not."""
+        """Make ready; `launch` calls it itself where it must. Cancelling it only ends the waiting."""
 
     async def launch(
         self,
@@ -66,4 +66,7 @@ class Launcher(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Kill everything that was launched and let go of every descriptor. May be called twice."""
+        """Kill everything that was launched and close every descriptor. May be called twice.
+
+        Whoever was cancelled in here calls it again: nothing may have been killed yet.
+        """

@@ -36,7 +36,7 @@ class PipePair(asyncio.Transport):
         self._protocol = protocol
         self._is_lost = False
 
-    # --- what the process's pipes say ---
+    # --- events of the process's pipes ---
 
     def receive(self, data: bytes) -> None:
         """Hand on what came from its standard output."""
@@ -79,7 +79,7 @@ class PipePair(asyncio.Transport):
 
     @override
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Set when the protocol is told to pause."""
+        """Set the sizes at which the protocol is paused and resumed."""
         self._input.set_write_buffer_limits(high, low)
 
     @override
@@ -150,7 +150,7 @@ class PipedStderr:
 
 
 class _Watcher(asyncio.SubprocessProtocol):
-    """What asyncio says about one process."""
+    """Receives asyncio's callbacks for one process."""
 
     def __init__(self) -> None:
         self.process: DirectProcess | None = None

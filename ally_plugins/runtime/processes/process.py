@@ -29,7 +29,7 @@ _TURNS: Final = 3
 
 LIMITS: Final = (
     ("memory_mb", "RLIMIT_AS", 1 << 20, 0),
-    ("cpu_seconds", "RLIMIT_CPU", 1, 2),  # SIGXCPU first, whose name tells more; SIGKILL two seconds later
+    ("cpu_seconds", "RLIMIT_CPU", 1, 2),  # SIGXCPU first, whose name gives the reason; SIGKILL two seconds later
     ("file_mb", "RLIMIT_FSIZE", 1 << 20, 0),
     ("descriptors", "RLIMIT_NOFILE", 1, 0),
 )
@@ -60,7 +60,7 @@ class Exit:
 
     @property
     def description(self) -> str:
-        """What the operator reads."""
+        """How it ended, as a text for the operator."""
         if self.code is not None:
             return f"exited with code {self.code}"
         if self.signal is None:
@@ -131,7 +131,7 @@ class Process(ABC):
         return self.gone.done()
 
     def kill(self) -> None:
-        """Kill the whole tree at once; `exited` tells when it is dead. May be called at any time."""
+        """Kill the whole tree at once; `exited` is done when it is dead. May be called at any time."""
         if not self.gone.done():
             self._end(0.0)
 
@@ -149,14 +149,14 @@ class Process(ABC):
             _after_turns(self._settle)
 
     def note_exit(self, how: Exit) -> None:
-        """Say how the main process ended; only the first word counts."""
+        """Record how the main process ended; only the first report counts."""
         if self._exit is None:
             self._exit = how
             if self._is_attached:
                 _after_turns(self._settle)
 
     def note_gone(self) -> None:
-        """Say that nothing of the tree is left: what it wrote is read, then everything is closed."""
+        """Record that nothing of the tree is left: what it wrote is read, then everything is closed."""
         if not self._is_ending:
             self._is_ending = True
             _after_turns(self._finish)

@@ -40,7 +40,7 @@ async def run_program(
     """Run a program until it ends, `timeout` seconds at most, and end everything that it has started.
 
     Raises TimeoutError after SIGTERM, `grace` seconds and SIGKILL; CannotExecute when it cannot be started. What it
-    writes beyond `max_output` bytes is read and left out.
+    writes beyond `max_output` bytes is read and left out. Cancelling it ends the program by the same signals.
     """
     stderr = _Tail(_STDERR_KEPT)
     protocol = _ProgramProtocol(stdin, max_output)

@@ -1,7 +1,7 @@
 """What a plugin's process writes to its stderr: a bounded file of inert lines, and the last ones in memory.
 
 One record a line: the time (ISO 8601, UTC), a space, and the text with every control, direction and invisible character
-escaped. The file has one predecessor and both are capped; what comes faster than the rate is dropped, counted, and said
+escaped. The file has one predecessor and both are capped; what comes faster than the rate is dropped, and counted
 in a line of the log's own (in square brackets). Who reads the file is left to the commands.
 
 Bytes are written on the loop: at most `RATE` a second, into the page cache, so that a flood costs the counting of its

@@ -109,7 +109,10 @@ class Ends:
     async def connect(
         self, factory: Callable[[], asyncio.Protocol] | None, on_stderr: Callable[[bytes], None]
     ) -> tuple[asyncio.Protocol | None, asyncio.Transport | None, StderrReader]:
-        """Put the host's ends on the running loop and hand them on; what the factory raises goes through."""
+        """Put the host's ends on the running loop and hand them on.
+
+        Raises what the factory raises. Cancelling it closes the reader of stderr; the caller closes the rest.
+        """
         protocol = None if factory is None or self.host_stdio is None else factory()
         stderr = StderrReader(self.host_stderr, on_stderr)
         self.host_stderr = -1

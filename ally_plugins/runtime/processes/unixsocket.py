@@ -21,14 +21,14 @@ _UCRED: Final = struct.Struct("3i")  # pid, uid, gid: `struct ucred` of Linux
 
 
 class OtherEnd(NamedTuple):
-    """The process at the other end of a connection; `pid` is 0 where the system tells the user only."""
+    """The process at the other end of a connection; `pid` is 0 where the system gives the user only."""
 
     pid: int
     uid: int
 
 
 def other_end(connection: Any) -> OtherEnd | None:
-    """Return who is at the other end of a connected socket, None where the system does not tell. Raises OSError."""
+    """Return who is at the other end of a connected socket, None where the system hides it. Raises OSError."""
     if sys.platform == "linux":
         pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         return OtherEnd(pid, uid)
@@ -39,7 +39,7 @@ def other_end(connection: Any) -> OtherEnd | None:
 def is_own(connection: Any) -> bool:
     """Say whether a connected socket leads to a process of this one's user. Raises OSError when it is gone already.
 
-    Where the system does not tell, the private directory that the socket lies in has kept others out.
+    Where the system does not report it, the private directory that the socket lies in has kept others out.
     """
     found = other_end(connection)
     return found is None or found.uid == os.geteuid()

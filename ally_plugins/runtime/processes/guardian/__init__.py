@@ -11,7 +11,7 @@ the host.
                        {"exited": N, code, signal}   {"ended": N}: nothing of the tree is left
 
 What belongs to a daemon's tree: its main process and all its descendants. What lost its parent (a double fork) becomes
-the guardian's child, and is told by its session, by the marker variable in the environment that it was started with,
+the guardian's child, and is recognised by its session, by the marker variable in the environment that it started with,
 or by being left over when there is only one tree. A process that starts a session of its own, loses its parent and
 wipes its environment hides from the end of its tree, not from the guardian's: whatever it does, it stays below. Only
 what runs as another user (a setuid program) cannot be killed.

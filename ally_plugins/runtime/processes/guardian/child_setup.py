@@ -34,7 +34,10 @@ def prctl(option: int, value: int) -> None:
 def exec_program(
     request: dict[str, Any], descriptors: tuple[int, ...], writer: int, foreign: Iterable[int]
 ) -> NoReturn:
-    """Turn the forked child into the program, or write `STAGE ERRNO` and exit. `foreign` are the guardian's own."""
+    """Turn the forked child into the program, or write `STAGE ERRNO` and exit.
+
+    `foreign` are descriptors of the guardian's own, which are closed. Never returns.
+    """
     stage = "start"
     try:
         os.setsid()

@@ -1,4 +1,4 @@
-"""Processes: who is below whom, and how they are told, killed and reaped."""
+"""The process tree: who is below whom, and how processes are signalled, killed and reaped."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def reap() -> Iterable[tuple[int, int]]:
 
 
 def has_children() -> bool:
-    """Reap what has ended, and say whether anything is left: whatever is below is below a child."""
+    """Reap what has ended, and return whether anything is left: whatever is below is below a child."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

@@ -158,7 +158,7 @@ class Guardian:
             raise
 
     def _settle(self, tree: Tree) -> None:
-        """Say whether the program was executed, as soon as it is known."""
+        """Report to the host whether the program was executed, once the pipe to the child is at its end."""
         try:
             report = os.read(tree.pipe, 100)
         except BlockingIOError:
@@ -199,7 +199,7 @@ class Guardian:
         if tree.deadline is None and grace > 0:
             members = self._members(tree, self._orphans())
             send_signal(members, signal.SIGTERM)
-            send_signal(members, signal.SIGCONT)  # a stopped process is told only when it runs again
+            send_signal(members, signal.SIGCONT)  # a stopped process gets SIGTERM only once it runs again
         tree.deadline = deadline if tree.deadline is None else min(tree.deadline, deadline)
 
     def _check_ending(self) -> None:
