@@ -1,4 +1,4 @@
-"""The lane of a daemon: events and questions go out in order, as lines that all daemons share.
+"""The lane of a daemon: events and requests go out in order, as lines that all daemons share.
 
 There is no task for each daemon: the fan-out wakes the lanes, each picks what its daemon subscribes to from the run of
 events, and writes it at once. An event is encoded once for all daemons; those with the same subscriptions share the
@@ -49,7 +49,7 @@ _numbers: Final = count(1)
 
 
 @define(eq=False)
-class _PendingQuestion:
+class _PendingRequest:
     """A gate, transform or drain without an answer yet; the daemon names `cause` in the calls that it makes for it."""
 
     request: FutureRequest
@@ -72,8 +72,8 @@ class RemoteLane:
         """Whether events may flow: the daemon has answered `initialize`."""
         self._cursors: dict[str, Cursor] = {}
         self._confirmed: dict[str, int] = {}
-        self._unsent: deque[_PendingQuestion] = deque()
-        self._pending: dict[str, _PendingQuestion] = {}
+        self._unsent: deque[_PendingRequest] = deque()
+        self._pending: dict[str, _PendingRequest] = {}
         self._scopes: dict[str, Scope] = {}
         self._is_open = False
         self._drains = True
@@ -122,8 +122,8 @@ class RemoteLane:
         return () if cursor is None else cursor.recent_origin
 
     def is_at(self, scope: Scope) -> bool:
-        """Say whether the scope is that of a pending question."""
-        return any(question.request.scope is scope for question in self._pending.values())
+        """Say whether the scope is that of a pending request."""
+        return any(pending.request.scope is scope for pending in self._pending.values())
 
     def wake(self) -> None:
         """Write what is due in all sessions, while the daemon reads."""
@@ -162,7 +162,7 @@ class RemoteLane:
         """Send a hook to the daemon after the events emitted so far in a session; None waits until those are handled.
 
         The future gets the answer, TimedOut after `deadline` seconds, DaemonGone, or NotSent. Cancelling it withdraws
-        the question and sends the daemon a `$/cancel`.
+        the request and sends the daemon a `$/cancel`.
         """
         loop = asyncio.get_running_loop()
         cursor = self._cursors.get(session_id) if session_id is not None else None
@@ -177,19 +177,19 @@ class RemoteLane:
         if function is None and (cursor is None or self._needs_no_confirmation(session_id or "", cursor)):
             request.settle()
             return request.future
-        question = _PendingQuestion(request, f"q{next(_numbers)}")
+        pending = _PendingRequest(request, f"q{next(_numbers)}")
         if function is None:
             request.timer = loop.call_later(DRAIN_LIMIT, self._give_up_draining, request)
         elif deadline is not None:
-            request.timer = loop.call_later(deadline, self._expire, question, deadline)
-        request.future.add_done_callback(partial(self._forget_question, question))
+            request.timer = loop.call_later(deadline, self._expire, pending, deadline)
+        request.future.add_done_callback(partial(self._forget_pending, pending))
         if function is not None and not isinstance(function, RemoteHook):
-            self._answer_in_host(question, function)
+            self._answer_in_host(pending, function)
         elif function is not None and self.link is None and self._end_reason:
             # The process has just ended; its plugin's state, which the dispatcher looks at first, is about to change.
             request.settle(error=DaemonGone(self._end_reason, plugin=self.plugin))
         else:
-            self._unsent.append(question)
+            self._unsent.append(pending)
             self.wake()
         return request.future
 
@@ -209,7 +209,7 @@ class RemoteLane:
         self.link, self.is_ready, self._drains = link, False, True
 
     def disconnect(self, reason: str) -> None:
-        """Forget the link; pending questions get DaemonGone, events wait for the next process."""
+        """Forget the link; pending requests get DaemonGone, events wait for the next process."""
         self.link, self.is_ready = None, False
         self._end_reason = f"the process of {self.plugin!r} {reason}"
         self._fail_all(DaemonGone(self._end_reason, plugin=self.plugin))
@@ -236,16 +236,16 @@ class RemoteLane:
         """Return the scope that a call of the daemon is made in, by the cause that it names.
 
         Without a cause, or with an unknown one, the call may react to anything that was delivered lately: the longest
-        chain of origin is assumed, and the plugins of all pending questions are held.
+        chain of origin is assumed, and the plugins of all pending requests are held.
         """
         if cause is not None:
-            if (question := self._pending.get(cause)) is not None:
-                return question.request.scope
+            if (pending := self._pending.get(cause)) is not None:
+                return pending.request.scope
             if (scope := self._scopes.get(cause)) is not None:
                 return scope
             if (scope := self._scope_of_event(cause)) is not None:
                 return scope
-        held = frozenset[str]().union(*(question.request.scope.held for question in self._pending.values()))
+        held = frozenset[str]().union(*(pending.request.scope.held for pending in self._pending.values()))
         return Scope(self.plugin, session_id, self.recent_origin(session_id or ""), held)
 
     def was_delivered(self, event_id: str) -> bool:
@@ -319,46 +319,46 @@ class RemoteLane:
         self.wake()
         return self.has_handled(session_id, cursor.ring.head)
 
-    # --- questions ---
+    # --- requests ---
 
-    def _may_send(self, link: Link, question: _PendingQuestion) -> bool:
-        """Say whether the events before a question have been written, and more may be."""
-        request = question.request
+    def _may_send(self, link: Link, pending: _PendingRequest) -> bool:
+        """Say whether the events before a request have been written, and more may be."""
+        request = pending.request
         cursor = self._cursors.get(request.scope.session_id or "")
         return link.can_write and (
             cursor is None or cursor.ring is not request.ring or cursor.position >= request.after
         )
 
-    def _send(self, link: Link, question: _PendingQuestion) -> None:
-        request = question.request
+    def _send(self, link: Link, pending: _PendingRequest) -> None:
+        request = pending.request
         if request.is_over:
             return
         hook = request.function
         if hook is None:
-            call_when_done(link.request("drain", {}), partial(self._drained, question))
+            call_when_done(link.request("drain", {}), partial(self._drained, pending))
             return
         assert isinstance(hook, RemoteHook)  # noqa: S101 - anything else is answered here
         cursor = self._cursors.get(request.scope.session_id or "")
         if cursor is not None:
             cursor.remember_origin(request.scope.origin)
         try:
-            params = hook.params(request.arguments) | _question_params(question)
-        except Exception as error:  # noqa: BLE001 - values may be anything, and the other questions have to be sent
+            params = hook.params(request.arguments) | _request_params(pending)
+        except Exception as error:  # noqa: BLE001 - values may be anything, and the other requests have to be sent
             text = f"{request.hook} of {self.plugin!r} cannot be asked: {type(error).__name__} while it was written"
             request.settle(error=NotSent(text, plugin=self.plugin))
             return
-        self._pending[question.cause] = question
-        question.future = future = link.request(hook.method, params)
-        call_when_done(future, partial(self._answered, question))
+        self._pending[pending.cause] = pending
+        pending.future = future = link.request(hook.method, params)
+        call_when_done(future, partial(self._answered, pending))
 
-    def _answer_in_host(self, question: _PendingQuestion, function: Callable[..., Any]) -> None:
+    def _answer_in_host(self, pending: _PendingRequest, function: Callable[..., Any]) -> None:
         """Run the host's own code for a hook, for a plugin whose daemon has no hooks (see `bridge_services`)."""
-        question.future = work = asyncio.ensure_future(function(*question.request.arguments))
-        work.add_done_callback(partial(self._answered, question))
+        pending.future = work = asyncio.ensure_future(function(*pending.request.arguments))
+        work.add_done_callback(partial(self._answered, pending))
 
-    def _answered(self, question: _PendingQuestion, future: asyncio.Future[Any]) -> None:
-        self._pending.pop(question.cause, None)
-        request = question.request
+    def _answered(self, pending: _PendingRequest, future: asyncio.Future[Any]) -> None:
+        self._pending.pop(pending.cause, None)
+        request = pending.request
         if future.cancelled():
             request.settle(error=DaemonGone(f"{request.hook} was cancelled", plugin=self.plugin))
         elif (error := future.exception()) is not None:
@@ -371,9 +371,9 @@ class RemoteLane:
             except Exception as error:  # noqa: BLE001 - whatever the daemon answered must not harm the loop
                 request.settle(error=error)
 
-    def _drained(self, question: _PendingQuestion, future: asyncio.Future[Any]) -> None:
+    def _drained(self, pending: _PendingRequest, future: asyncio.Future[Any]) -> None:
         """Settle a drain, whatever the answer: one that has no `drain` has still read the events before it."""
-        request = question.request
+        request = pending.request
         if not future.cancelled():
             future.exception()
         session_id = request.scope.session_id or ""
@@ -386,26 +386,26 @@ class RemoteLane:
         self._drains = False
         request.settle()
 
-    def _expire(self, question: _PendingQuestion, deadline: float) -> None:
-        question.request.settle(error=TimedOut(f"{question.request.hook} did not answer within {deadline:g} s"))
+    def _expire(self, pending: _PendingRequest, deadline: float) -> None:
+        pending.request.settle(error=TimedOut(f"{pending.request.hook} did not answer within {deadline:g} s"))
 
-    def _forget_question(self, question: _PendingQuestion, _: asyncio.Future[Any]) -> None:
-        """Forget a question that is settled or cancelled; a request that is still on its way is cancelled too."""
-        self._pending.pop(question.cause, None)
-        if question.future is not None and not question.future.done():
-            question.future.cancel()
+    def _forget_pending(self, pending: _PendingRequest, _: asyncio.Future[Any]) -> None:
+        """Forget a request that is settled or cancelled; one without an answer is cancelled there too."""
+        self._pending.pop(pending.cause, None)
+        if pending.future is not None and not pending.future.done():
+            pending.future.cancel()
 
     def _fail_all(self, error: Exception) -> None:
         unsent, self._unsent = self._unsent, deque()
-        for question in [*unsent, *self._pending.values()]:
-            question.request.settle(error=error)
+        for pending in [*unsent, *self._pending.values()]:
+            pending.request.settle(error=error)
         self._pending.clear()
         self._scopes.clear()
 
 
-def _question_params(question: _PendingQuestion) -> dict[str, Any]:
-    scope, timer = question.request.scope, question.request.timer
-    params: dict[str, Any] = {"session_id": scope.session_id, "cause": question.cause, "origin": scope.origin}
+def _request_params(pending: _PendingRequest) -> dict[str, Any]:
+    scope, timer = pending.request.scope, pending.request.timer
+    params: dict[str, Any] = {"session_id": scope.session_id, "cause": pending.cause, "origin": scope.origin}
     if timer is not None:
         params["deadline"] = round(max(0.0, timer.when() - asyncio.get_running_loop().time()), 3)
     return params

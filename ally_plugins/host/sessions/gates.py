@@ -112,20 +112,20 @@ class SessionGates:
         """Ask the plugins whether a tool may run with these arguments."""
         if not self._dispatcher.has_any("ally_gate_tool_call"):
             return _ALLOWED
-        question = self._question("ally_gate_tool_call", tool=call.tool_name, origin=origin, cause=call.call_id)
-        return await self._ask_gates(question, call, call.tool_name)
+        hook_call = self._hook_call("ally_gate_tool_call", tool=call.tool_name, origin=origin, cause=call.call_id)
+        return await self._ask_gates(hook_call, call, call.tool_name)
 
     async def gate_permission(self, request: PermissionRequest, origin: tuple[str, ...]) -> Ruling:
         """Ask the plugins about a permission question of the host's own."""
-        question = self._question(
+        hook_call = self._hook_call(
             "ally_gate_permission", tool=request.tool_name, origin=origin, cause=request.request_id
         )
-        return await self._ask_gates(question, request, request.tool_name)
+        return await self._ask_gates(hook_call, request, request.tool_name)
 
     async def gate_message(self, message: Message, plugin: str, origin: tuple[str, ...]) -> Ruling:
         """Ask the plugins, but for its author, whether a plugin's message may enter the conversation."""
-        question = self._question("ally_gate_message", caused_by=plugin, origin=origin, cause=message.id)
-        return await self._ask_gates(question, message, f"a {message.role} message of {plugin}")
+        hook_call = self._hook_call("ally_gate_message", caused_by=plugin, origin=origin, cause=message.id)
+        return await self._ask_gates(hook_call, message, f"a {message.role} message of {plugin}")
 
     async def transform_tool_input(self, call: ToolCall, origin: tuple[str, ...]) -> Transformed[ToolCall]:
         """Run the chain over a call's arguments."""
@@ -177,70 +177,70 @@ class SessionGates:
         """Say whether any plugin takes part in a gate or transform, which costs next to nothing to find out."""
         return self._dispatcher.has_participants(hook)
 
-    def _question(self, hook: str, **about: Any) -> HookCall:
+    def _hook_call(self, hook: str, **about: Any) -> HookCall:
         return HookCall(hook=hook, session_id=self._session_id, **about)
 
-    async def _ask_gates(self, question: HookCall, value: Any, subject: str) -> Ruling:
-        plugins = self._dispatcher.participants(question)
+    async def _ask_gates(self, hook_call: HookCall, value: Any, subject: str) -> Ruling:
+        plugins = self._dispatcher.participants(hook_call)
         if not plugins:
             return _ALLOWED
-        if (why := _why_unshown(value)) is not None and _is_enforced(question, plugins):
-            return await self._deny_unshown(question, subject, why)
+        if (why := _why_unshown(value)) is not None and _is_enforced(hook_call, plugins):
+            return await self._deny_unshown(hook_call, subject, why)
         contexts = {
             plugin.name: await self._context_for(plugin)
             for plugin in plugins
-            if plugin.why_unavailable(question.hook) is None
-            and "context" in plugin.implementations[question.hook].arguments
+            if plugin.why_unavailable(hook_call.hook) is None
+            and "context" in plugin.implementations[hook_call.hook].arguments
         }
-        votes = await self._dispatcher.ask(question, plugins, lambda plugin: (value, contexts.get(plugin.name)))
+        votes = await self._dispatcher.ask(hook_call, plugins, lambda plugin: (value, contexts.get(plugin.name)))
         outcome = combine(votes, person_present=self._has_person())
         ruling = Ruling(outcome.verdict, outcome.reason, outcome.decided_by, outcome.waived, new_id("d"), tuple(votes))
-        return await self._record_decision(question, subject, ruling)
+        return await self._record_decision(hook_call, subject, ruling)
 
     async def deny_unshown(self, tool: str, call_id: str | None, why: str, origin: tuple[str, ...]) -> Ruling:
         """Deny a call of which no `ToolCall` can be made; the decision is recorded and emitted as any other."""
-        question = self._question("ally_gate_tool_call", tool=tool, origin=origin, cause=call_id)
-        return await self._deny_unshown(question, tool, why)
+        hook_call = self._hook_call("ally_gate_tool_call", tool=tool, origin=origin, cause=call_id)
+        return await self._deny_unshown(hook_call, tool, why)
 
-    async def _deny_unshown(self, question: HookCall, subject: str, why: str) -> Ruling:
+    async def _deny_unshown(self, hook_call: HookCall, subject: str, why: str) -> Ruling:
         text = f"it cannot be shown to gates as it is: {why}"
-        return await self._record_decision(question, subject, Ruling(Deny(text), text, decision_id=new_id("d")))
+        return await self._record_decision(hook_call, subject, Ruling(Deny(text), text, decision_id=new_id("d")))
 
-    async def _record_decision(self, question: HookCall, subject: str, ruling: Ruling) -> Ruling:
+    async def _record_decision(self, hook_call: HookCall, subject: str, ruling: Ruling) -> Ruling:
         """Record a decision, then emit and return it; one that cannot be recorded becomes a deny."""
         try:
-            await self._journal.append(self._decision_record(question, subject, ruling))
+            await self._journal.append(self._decision_record(hook_call, subject, ruling))
         except JournalError as error:
             text = f"the decision cannot be recorded: {error}"
             ruling = attrs.evolve(ruling, verdict=Deny(text), reason=text, decided_by=(), waived=False)
-        self._announce(question, subject, ruling)
+        self._announce(hook_call, subject, ruling)
         return ruling
 
-    def _decision_record(self, question: HookCall, subject: str, ruling: Ruling) -> Record:
+    def _decision_record(self, hook_call: HookCall, subject: str, ruling: Ruling) -> Record:
         data = {
-            "kind": question.topic,
+            "kind": hook_call.topic,
             "subject": subject,
             "verdict": verdict_name(ruling.verdict),
             "reason": ruling.reason,
             "decided_by": ruling.decided_by,
             "waived": ruling.waived,
-            "origin": question.origin,
-            "cause": question.cause,
+            "origin": hook_call.origin,
+            "cause": hook_call.cause,
             "votes": [_vote_data(vote) for vote in ruling.votes],
         }
-        return Record("decision", self._now_ms(), question.caused_by, self._session_id, ruling.decision_id, data)
+        return Record("decision", self._now_ms(), hook_call.caused_by, self._session_id, ruling.decision_id, data)
 
-    def _announce(self, question: HookCall, subject: str, ruling: Ruling) -> None:
+    def _announce(self, hook_call: HookCall, subject: str, ruling: Ruling) -> None:
         event = Decision(
             decision_id=ruling.decision_id or "",
-            kind=question.topic,
+            kind=hook_call.topic,
             subject=subject,
             verdict=verdict_name(ruling.verdict),
             reason=ruling.reason,
             decided_by=ruling.decided_by,
-            call_id=question.cause if question.topic == "tool_call" else None,
+            call_id=hook_call.cause if hook_call.topic == "tool_call" else None,
         )
-        self._emit(event, question.origin)
+        self._emit(event, hook_call.origin)
 
     async def _transform(
         self,
@@ -252,28 +252,28 @@ class SessionGates:
     ) -> Transformed[Any]:
         if not self._dispatcher.has_any(hook):
             return Transformed(value)
-        question = self._question(hook, **about)
+        hook_call = self._hook_call(hook, **about)
         why = _why_unshown(value)
-        if why is not None and _is_enforced(question, self._dispatcher.participants(question)):
+        if why is not None and _is_enforced(hook_call, self._dispatcher.participants(hook_call)):
             done = Transformed(value, blocked_by="", reason=f"it cannot be shown to plugins as it is: {why}")
         else:
-            done = await self._dispatcher.transform(question, value, arguments, _refuse_unshown(check))
+            done = await self._dispatcher.transform(hook_call, value, arguments, _refuse_unshown(check))
         if done.changes or done.blocked_by is not None:
-            self._journal.append_soon(self._transform_record(question, done))
+            self._journal.append_soon(self._transform_record(hook_call, done))
             for name, plugins in done.conflicts.items():
-                _log.warning("%s: %s all changed %r; the last one won", question.hook, ", ".join(plugins), name)
+                _log.warning("%s: %s all changed %r; the last one won", hook_call.hook, ", ".join(plugins), name)
         return done
 
-    def _transform_record(self, question: HookCall, done: Transformed[Any]) -> Record:
+    def _transform_record(self, hook_call: HookCall, done: Transformed[Any]) -> Record:
         data = {
-            "hook": question.hook,
-            "cause": question.cause,
+            "hook": hook_call.hook,
+            "cause": hook_call.cause,
             "changes": [attrs.asdict(change) for change in done.changes],
             "conflicts": done.conflicts,
             "blocked_by": done.blocked_by,
             "reason": done.reason,
         }
-        return Record("transform", self._now_ms(), question.caused_by, self._session_id, question.cause, data)
+        return Record("transform", self._now_ms(), hook_call.caused_by, self._session_id, hook_call.cause, data)
 
 
 def _why_unshown(value: Any) -> str | None:
@@ -285,9 +285,9 @@ def _why_unshown(value: Any) -> str | None:
     return (isinstance(value, ToolResult) and value.unshown) or find_unshown(value, "it")
 
 
-def _is_enforced(question: HookCall, plugins: Iterable[Plugin]) -> bool:
+def _is_enforced(hook_call: HookCall, plugins: Iterable[Plugin]) -> bool:
     """Say whether the answer of any of these plugins counts, rather than being recorded only (shadow mode)."""
-    return any(not plugin.is_shadowed(question.hook, question.topic) for plugin in plugins)
+    return any(not plugin.is_shadowed(hook_call.hook, hook_call.topic) for plugin in plugins)
 
 
 def _refuse_unshown(
