@@ -20,7 +20,7 @@ CHECKS: Final = Checks()
 
 @CHECKS.add("tells and survives a compaction", "compaction")
 async def _a_compaction_is_told_and_survived(stage: Stage) -> None:
-    """Check that a compaction is told, what a plugin adds meanwhile survives it, and plugins are told to read anew."""
+    """Check that a compaction is reported, what a plugin adds meanwhile survives it, and plugins learn that they must read anew."""
 
     async def keep(self: Any) -> None:
         await self.ally.add_message("user", "the port is 8080")
@@ -37,7 +37,7 @@ async def _a_compaction_is_told_and_survived(stage: Stage) -> None:
         expect("second" in text, "the compaction dropped the person's last message")
         expect_once("[plugin keeper] the port is 8080", text, "the request after the compaction")
         kinds = [type(event) for event in play.events_of(CompactionStart, CompactionComplete)]
-        expect(kinds == [CompactionStart, CompactionComplete], f"of the compaction {kinds} was told")
+        expect(kinds == [CompactionStart, CompactionComplete], f"for the compaction {kinds} was emitted")
         after = await ally.get_context(["messages"], since=before.cursor, session_id=play.session().id)
         expect(after.is_reset, "a plugin that reads on was not told that the conversation had been shortened")
         await play.run("third")
@@ -48,7 +48,7 @@ async def _a_compaction_is_told_and_survived(stage: Stage) -> None:
 
 @CHECKS.add("lets gates stop a compaction", "compaction")
 async def _a_compaction_can_be_stopped(stage: Stage) -> None:
-    """Check that a permission gate can stop a compaction, and nothing is told of one."""
+    """Check that a permission gate can stop a compaction, and no event of one is emitted."""
 
     async def decide(self: Any, request: PermissionRequest) -> Deny:  # noqa: ARG001
         return Deny(f"not now: {request.tool_name}")
@@ -60,5 +60,5 @@ async def _a_compaction_can_be_stopped(stage: Stage) -> None:
         await play.run("second")
         expect("old words" in play.requests[1].text, "the conversation was shortened although a gate had denied it")
         events = play.events_of(CompactionStart, CompactionComplete)
-        expect(not events, f"{events} was told of a compaction that a gate had denied")
+        expect(not events, f"{events} was emitted for a compaction that a gate had denied")
         play.expect_valid()

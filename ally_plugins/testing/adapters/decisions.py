@@ -122,7 +122,7 @@ async def _what_nobody_allows(stage: Stage, *, cases: Sequence[Mapping[str, Any]
 async def _deny_reaches_the_model(stage: Stage) -> None:
     """Check that a denied call does not run, and the model is told why, as the call's result."""
     async with _nothing_runs(stage, _gate(Deny("not on a Sunday")), "not on a Sunday") as play:
-        expect([each.verdict for each in play.events_of(Decision)] == ["deny"], "the decision was not told")
+        expect([each.verdict for each in play.events_of(Decision)] == ["deny"], "the decision was not emitted")
         play.expect_calls("c1")
         _expect_denied(play, "c1", "not on a Sunday", play.events_of(Decision)[0].decision_id)
         play.expect_valid()
@@ -144,18 +144,20 @@ async def _gates_before_the_person(stage: Stage) -> None:
 
 @CHECKS.add("denies what cannot be shown")
 async def _what_cannot_be_shown(stage: Stage) -> None:
-    """Check that a call whose arguments cannot be shown to a gate does not run, and is told as that."""
+    """Check that a call whose arguments cannot be shown to a gate does not run, and is reported as that."""
     for value in (float("nan"), float("inf"), 2**70, _nested(100)):
         seen: list[Any] = []
         made = Answer(calls=(RawCall("work", {"text": "a", "more": value}, "c1"),))
         async with _nothing_runs(stage, _gate(lambda call, seen=seen: seen.append(call)), "more", made=made) as play:
             expect(not seen, f"a gate was shown {seen} in the place of arguments that cannot be shown")
             starts = play.events_of(ToolCallStart)
-            expect([dict(each.arguments) for each in starts] == [{}], "the call was not told as begun, without them")
+            expect(
+                [dict(each.arguments) for each in starts] == [{}], "the call was not reported as begun, without them"
+            )
             expect(bool(starts[0].unshown), "the start does not say why it has no arguments")
             decision = play.events_of(Decision)
             is_first = bool(decision) and decision[0].seq < starts[0].seq
-            expect(is_first, "the call was told as begun before it was denied")
+            expect(is_first, "the call was reported as begun before it was denied")
             _expect_denied(play, "c1", "more", decision[0].decision_id)
             play.expect_valid()
 
@@ -211,7 +213,7 @@ async def _the_denied_is_told_once(stage: Stage) -> None:
         await play.run()
         play.expect_calls("c1", "c2")
         denied = [each.call_id for each in play.events_of(ToolCallEnd) if each.denied]
-        expect(denied == ["c1"], f"the calls {denied} were told as denied; only 'c1' was")
+        expect(denied == ["c1"], f"the calls {denied} were reported as denied; only 'c1' was")
 
 
 @CHECKS.add("asks the person", "approval")
@@ -240,9 +242,11 @@ async def _a_sensitive_tool_asks(stage: Stage) -> None:
         expect(ran.texts == ["a", "b"], f"the tool ran with {ran.texts}; the person allowed it always")
         expect(len(person.questions) == 1, f"the person was asked {len(person.questions)} times after 'always'")
         requests = play.events_of(PermissionRequest)
-        expect(bool(requests) and requests[0].call_id == "c1", "PERMISSION_REQUEST was not told, or without its call")
+        expect(
+            bool(requests) and requests[0].call_id == "c1", "PERMISSION_REQUEST was not emitted, or without its call"
+        )
         answer = play.events_of(PermissionResponse)[0]
-        expect((answer.call_id, answer.choice) == ("c1", "always"), "PERMISSION_RESPONSE tells another answer")
+        expect((answer.call_id, answer.choice) == ("c1", "always"), "PERMISSION_RESPONSE has another answer")
         start, end = play.events_of(ToolCallStart)[0], play.events_of(ToolCallEnd)[0]
         expect(start.seq < requests[0].seq, "the person was asked about a call that had not begun")
         expect(answer.seq < end.seq, "a call ended before the person had answered")
@@ -282,10 +286,10 @@ def _expect_denied(play: Play, call_id: str, reason: str, decision_id: str) -> N
     ends = [each for each in play.events_of(ToolCallEnd) if each.call_id == call_id]
     expect(len(ends) == 1, f"the call {call_id!r} ended {len(ends)} times; expected once")
     end = ends[0]
-    expect(end.denied and not end.success, f"the denied call {call_id!r} was told as one that ran")
+    expect(end.denied and not end.success, f"the denied call {call_id!r} was reported as one that ran")
     expect(reason in (end.error or ""), f"its end says {end.error!r}; expected the reason {reason!r}")
     expect(end.decision_id == decision_id, f"its end names the decision {end.decision_id!r}; it was {decision_id!r}")
-    expect(end.duration_ms is None, "a call that did not run was told to have taken time")
+    expect(end.duration_ms is None, "the end of a call that did not run has a duration")
 
 
 def _expect_answers(play: Play, wanted: list[tuple[str, str]]) -> None:
@@ -295,4 +299,4 @@ def _expect_answers(play: Play, wanted: list[tuple[str, str]]) -> None:
         request = requests.get(answer.request_id)
         expect(request is not None, f"PERMISSION_RESPONSE answers {answer.request_id!r}, which nobody asked")
         found.append((request.call_id if request is not None else "", answer.choice))
-    expect(found == wanted, f"the answers {found} were told; expected {wanted}")
+    expect(found == wanted, f"the answers {found} were emitted; expected {wanted}")

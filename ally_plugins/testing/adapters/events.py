@@ -38,7 +38,7 @@ _TURN: Final = [*_STEP, "ToolCallStart", "ToolCallEnd", *_STEP, "AssistantMessag
 @CHECKS.add("tells a turn in order", is_streamed=False)
 @CHECKS.add("tells a streamed turn in order", "streaming", is_streamed=True)
 async def _a_turn_in_order(stage: Stage, *, is_streamed: bool) -> None:
-    """Check that a turn with a tool call, streamed or not, is told in the order in which it happens."""
+    """Check that a turn with a tool call, streamed or not, is reported in the order in which it happens."""
     async with stage.play(WORK, "all done", tools=[tool()]) as play:
         answer = await play.run("go", is_streamed=is_streamed)
         expect(answer == "all done", f"the run returned {answer!r}; the model said 'all done'")
@@ -46,7 +46,7 @@ async def _a_turn_in_order(stage: Stage, *, is_streamed: bool) -> None:
                                AssistantMessage, AgentEnd)  # fmt: skip
         kinds = [type(event).__name__ for event in found]
         core = [each for each in kinds if each not in {"UserMessage", "AgentStart"}]
-        expect(core == _TURN, f"it told {', '.join(kinds) or 'nothing'}; expected {', '.join(_TURN)}")
+        expect(core == _TURN, f"it emitted {', '.join(kinds) or 'nothing'}; expected {', '.join(_TURN)}")
         expect({*kinds[:2]} == {"UserMessage", "AgentStart"}, f"a turn began with {', '.join(kinds[:2])}")
         turns = {event.turn_id for event in found}
         expect(len(turns) == 1 and None not in turns, f"the events of one turn have the turn ids {turns}")
@@ -93,21 +93,21 @@ async def _events_with_their_fields(
     runs: int = 1,
     is_timed: bool = False,
 ) -> None:
-    """Check that what happens is told with its words and numbers as they are, each once."""
+    """Check that each event is emitted once, with its texts and numbers as they are."""
     async with stage.play(*steps, tools=[tool()]) as play:
         for _ in range(runs):
             await play.run()
         for (kind, field), wanted in fields.items():
             found = [getattr(event, field) for event in play.events_of(kind)]
-            expect(found == wanted, f"{kind.TYPE} told the {field} {found}; expected {wanted}")
+            expect(found == wanted, f"{kind.TYPE} had the {field} {found}; expected {wanted}")
         durations = [event.duration_ms for event in play.events_of(ModelResponse)]
         is_right = not is_timed or all(each is not None and each >= 0 for each in durations)
-        expect(is_right, f"MODEL_RESPONSE told the durations {durations}; expected milliseconds")
+        expect(is_right, f"MODEL_RESPONSE had the durations {durations}; expected milliseconds")
 
 
 @CHECKS.add("tells calls with their results")
 async def _calls_with_their_results(stage: Stage) -> None:
-    """Check that calls are told with id, arguments, result and duration, also when several run at once."""
+    """Check that calls are reported with id, arguments, result and duration, also when several run at once."""
     made = calls(("c1", "work", "a"), ("c2", "work", "b"))
     async with stage.play(made, "done", tools=[tool("work", lambda text: f"made {text}")]) as play:
         await play.run()
@@ -116,8 +116,10 @@ async def _calls_with_their_results(stage: Stage) -> None:
         ends = {each.call_id: each for each in play.events_of(ToolCallEnd)}
         for call_id, text in (("c1", "a"), ("c2", "b")):
             start, end = starts[call_id], ends[call_id]
-            expect((start.tool_name, end.tool_name) == ("work", "work"), f"the tool of {call_id} is told as another")
-            expect(start.arguments == {"text": text}, f"{call_id} was told with {dict(start.arguments)}")
+            expect(
+                (start.tool_name, end.tool_name) == ("work", "work"), f"the tool of {call_id} is reported as another"
+            )
+            expect(start.arguments == {"text": text}, f"{call_id} was reported with {dict(start.arguments)}")
             expect(end.success and f"made {text}" in (end.output or ""), f"{call_id} ended with {end.output!r}")
         play.expect_result("c1", "made a", is_all=True)
         second = play.events_of(ModelRequest)[1].seq
@@ -127,7 +129,7 @@ async def _calls_with_their_results(stage: Stage) -> None:
 
 @CHECKS.add("tells of a tool that fails")
 async def _a_tool_that_fails(stage: Stage) -> None:
-    """Check that a tool's error is told, reaches the model, and ends nothing."""
+    """Check that a tool's error is reported, reaches the model, and ends nothing."""
 
     def fail(_: str) -> str:
         raise RuntimeError("the disk is full")
@@ -135,21 +137,21 @@ async def _a_tool_that_fails(stage: Stage) -> None:
     async with stage.play(WORK, "I see", tools=[tool("work", fail)]) as play:
         try:
             await play.run()
-        except Exception as error:  # noqa: BLE001 - some frameworks end the run; then the end must be told
+        except Exception as error:  # noqa: BLE001 - some frameworks end the run; AGENT_END must be emitted then
             expect("the disk is full" in str(error), f"the run raised {error!r}, not what the tool raised")
         else:
             play.expect_result("c1", "the disk is full")
         play.expect_calls("c1")
         (end,) = play.events_of(ToolCallEnd)
-        expect(not end.success, "a tool that fails was told as a success")
+        expect(not end.success, "a tool that fails was reported as a success")
         expect("the disk is full" in (end.error or ""), f"TOOL_CALL_END has the error {end.error!r}")
-        expect(len(play.events_of(AgentEnd)) == 1, "the turn's end was not told")
+        expect(len(play.events_of(AgentEnd)) == 1, "the turn's end was not emitted")
         play.expect_valid()
 
 
 @CHECKS.add("tells of a model that fails")
 async def _a_model_that_fails(stage: Stage) -> None:
-    """Check that an error of the model ends the turn, is told, and the next turn goes on."""
+    """Check that an error of the model ends the turn, is reported, and the next turn goes on."""
     async with stage.play(WORK, Answer(error=RuntimeError("no connection")), "back again", tools=[tool()]) as play:
         try:
             await play.run("one")
@@ -165,7 +167,7 @@ async def _a_model_that_fails(stage: Stage) -> None:
 
 @CHECKS.add("tells sub-agents", "sub_agents")
 async def _sub_agents(stage: Stage) -> None:
-    """Check that an agent in a tool of another one is told as its sub-agent, in the same session."""
+    """Check that an agent in a tool of another one is reported as its sub-agent, in the same session."""
 
     async def delegate(play: Play, text: str) -> str:
         inner = stage.driver.make(play.setup(name="helper", steps=["found it"]))
@@ -174,13 +176,15 @@ async def _sub_agents(stage: Stage) -> None:
     async with stage.play(calls(("c1", "work", "look")), "done", work=delegate) as play:
         await play.run("go")
         names = [event.agent_name for event in play.events_of(AgentStart)]
-        expect(names == ["agent", "helper"], f"the agents {names} were told in the session; expected agent and helper")
+        expect(
+            names == ["agent", "helper"], f"the agents {names} were emitted in the session; expected agent and helper"
+        )
         start = play.events_of(AgentStart)[1]
-        expect(start.is_specialized_agent, "the sub-agent was not told as one")
+        expect(start.is_specialized_agent, "the sub-agent was not reported as one")
         expect(start.task_prompt == "look", f"the sub-agent's task is {start.task_prompt!r}; it was given 'look'")
         expect(start.parent_id == "c1", f"the sub-agent follows from {start.parent_id!r}; the call was 'c1'")
         play.expect_result("c1", "found it", is_all=True)
-        expect(len(play.events_of(UserMessage)) == 1, "the sub-agent's task was told as the person's words")
+        expect(len(play.events_of(UserMessage)) == 1, "the sub-agent's task was reported as the person's words")
 
 
 @CHECKS.add("keeps conversations apart")
@@ -204,8 +208,10 @@ async def _many_conversations(stage: Stage) -> None:
         for name in names:
             kinds: tuple[type[Event], ...] = (UserMessage, ToolCallStart, AssistantMessage, AgentEnd)
             found = play.events_of(*kinds, session_id=name)
-            expect(len(found) == len(kinds), f"of {name} {len(found)} events were told in its session; expected 4")
-            expect(all(name in repr(event) for event in found), f"an event of another conversation was told in {name}")
+            expect(len(found) == len(kinds), f"of {name} {len(found)} events were emitted in its session; expected 4")
+            expect(
+                all(name in repr(event) for event in found), f"an event of another conversation was emitted in {name}"
+            )
 
 
 @CHECKS.add("gives plugins the history")

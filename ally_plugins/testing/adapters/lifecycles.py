@@ -49,7 +49,7 @@ class _BlockedTool:
 @CHECKS.add("ends a cancelled run well")
 @CHECKS.add("can be interrupted", "interruption", reason="the person pressed a key")
 async def _a_stopped_run_leaves_a_valid_history(stage: Stage, *, reason: str | None = None) -> None:
-    """Check that a run which is cancelled or interrupted stops its tools, is told as such, and one can go on."""
+    """Check that a run which is cancelled or interrupted stops its tools, is reported as such, and one can go on."""
     blocked, made = _BlockedTool(2), calls(("c1", "work", "a"), ("c2", "work", "b"))
     async with stage.play(made, "back", tools=[tool("work", blocked.run)]) as play:
         running = asyncio.ensure_future(play.run("go"))
@@ -68,7 +68,7 @@ async def _a_stopped_run_leaves_a_valid_history(stage: Stage, *, reason: str | N
         expect(sorted(blocked.stopped) == ["a", "b"], f"of two tools that ran, {blocked.stopped} were stopped")
         play.expect_calls("c1", "c2")
         is_success = any(each.success for each in play.events_of(ToolCallEnd))
-        expect(not is_success, "a call that was stopped was told as a success")
+        expect(not is_success, "a call that was stopped was reported as a success")
         answer = await play.run("go on")
         expect(answer == "back", f"after the stopped turn the run returned {answer!r}")
         expect("go" in play.requests[-1].text, "the conversation before was lost")

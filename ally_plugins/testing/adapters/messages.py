@@ -58,8 +58,8 @@ async def _steer_enters_after_all_results(stage: Stage) -> None:
         expect_once(marked, play.requests[2].text, "the next turn")
         expect_once("try another way", play.kept, "the history")
         names = [each.plugin_name for each in play.events_of(PluginMessageReceived)]
-        expect(names == ["helper"], f"PLUGIN_MESSAGE_RECEIVED was told for {names}")
-        expect(len(play.events_of(UserMessage)) == 2, "the plugin's message was told as the person's")
+        expect(names == ["helper"], f"PLUGIN_MESSAGE_RECEIVED was emitted for {names}")
+        expect(len(play.events_of(UserMessage)) == 2, "the plugin's message was reported as the person's")
         play.expect_valid()
 
 

@@ -127,12 +127,15 @@ class Play:
         """Expect that these calls began and ended, once each, and no others."""
         for kind in (ToolCallStart, ToolCallEnd):
             found = sorted(str(event.call_id) for event in self.events_of(kind))
-            expect(found == [*call_ids], f"{kind.TYPE} told the calls {found}; expected {[*call_ids]}, once each")
+            expect(
+                found == [*call_ids],
+                f"{kind.TYPE} was emitted for the calls {found}; expected {[*call_ids]}, once each",
+            )
 
     def expect_interruption(self) -> str | None:
         """Expect that the only turn so far ended as interrupted, and return the cause."""
         ends = self.events_of(AgentEnd)
-        expect(len(ends) == 1 and ends[0].interrupted, "the end of the turn was not told as an interruption")
+        expect(len(ends) == 1 and ends[0].interrupted, "the end of the turn was not reported as an interruption")
         return ends[0].interruption_cause
 
     def expect_valid(self, session_id: str = SESSION) -> None:

@@ -61,7 +61,7 @@ async def _every_value_in_order(stage: Stage) -> None:
         expect(first.content == "hello12", f"the model was asked {first.content!r}; transforms made 'hello12' of it")
         found = [_value(event) for event in play.events_of(UserMessage, ToolCallStart, ToolCallEnd)]
         wanted = [("UserMessage", "hello12"), ("ToolCallStart", "a12"), ("ToolCallEnd", "<a12>12")]
-        expect(found == wanted, f"the events tell {found}; expected {wanted}")
+        expect(found == wanted, f"the events have {found}; expected {wanted}")
         expect("hello12" in play.kept, "the history has not what was made of it")
 
 
