@@ -19,8 +19,8 @@ CHECKS: Final = Checks()
 
 
 @CHECKS.add("tells and survives a compaction", "compaction")
-async def _a_compaction_is_told_and_survived(stage: Stage) -> None:
-    """Check that a compaction is reported, what a plugin adds meanwhile survives it, and plugins learn that they must read anew."""
+async def _a_compaction_is_reported_and_survived(stage: Stage) -> None:
+    """Check that a compaction is reported, what a plugin adds survives it, and plugins learn to read anew."""
 
     async def keep(self: Any) -> None:
         await self.ally.add_message("user", "the port is 8080")

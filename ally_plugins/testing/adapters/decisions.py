@@ -205,7 +205,7 @@ async def _one_of_two_is_denied(stage: Stage) -> None:
 
 
 @CHECKS.add("tells each call once")
-async def _the_denied_is_told_once(stage: Stage) -> None:
+async def _each_call_is_reported_once(stage: Stage) -> None:
     """Check that each call has one start and one end, whatever was decided."""
     gates = _gate(lambda call: Deny("no") if call.arguments["text"] == "a" else None)
     made = calls(("c1", "work", "a"), ("c2", "work", "b"))

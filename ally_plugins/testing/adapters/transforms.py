@@ -17,7 +17,7 @@ CHECKS: Final = Checks()
 
 
 @CHECKS.add("changes nothing by itself")
-async def _nobody_is_asked_for_nothing(stage: Stage) -> None:
+async def _nothing_changes_without_plugins(stage: Stage) -> None:
     """Check that a run without any plugin is what it would be without the adapter."""
     async with stage.play(WORK, "done", tools=[tool("work", "as it is")], system_prompt="You mend.") as play:
         expect(await play.run("hello") == "done", "the run returned something else")
@@ -164,7 +164,7 @@ async def _the_own_prompt_may_change(stage: Stage) -> None:
 
 
 @CHECKS.add("asks the model what transforms made", "model_request")
-async def _what_the_model_is_asked(stage: Stage) -> None:
+async def _requests_may_change(stage: Stage) -> None:
     """Check that texts may be changed and messages added for one request, and the history stays as it was."""
 
     async def change(self: Any, request: ModelInput) -> Replace[ModelInput]:  # noqa: ARG001
