@@ -82,7 +82,7 @@ class PluginCall(Generic[R]):
     """
 
     METHOD: ClassVar[str]
-    """The call's name: `Ally`'s method, the wire's method, and the word in records."""
+    """The call's name: `Ally`'s method, the wire's method, and its name in records."""
     session_id: str | None = field(default=None, metadata=SESSION)
     cause: str | None = field(default=None, metadata=CAUSE)
 

@@ -75,12 +75,12 @@ RESERVED_NAMES: Final = frozenset({"none", "host"})
 
 
 def is_plugin_name(name: str) -> bool:
-    """Say whether a plugin may be called so: lower-case letters, digits, `_` and `-`, not starting with `-`."""
+    """Return whether a plugin may be called so: lower-case letters, digits, `_` and `-`, not starting with `-`."""
     return len(name) <= LONGEST_NAME and _PLUGIN_NAME.match(name) is not None and name not in RESERVED_NAMES
 
 
 def is_target_name(name: str) -> bool:
-    """Say whether a grant may name a tool or an action so."""
+    """Return whether a grant may name a tool or an action so."""
     return 0 < len(name) <= LONGEST_NAME and is_plain_text(name) and " " not in name
 
 
@@ -149,7 +149,7 @@ class Grant:
         return cls(kind, rest)
 
     def covers(self, other: Grant) -> bool:
-        """Say whether who has this grant has the other one too."""
+        """Return whether who has this grant has the other one too."""
         if self.kind != other.kind:
             return False
         if self.topic != other.topic:

@@ -227,7 +227,7 @@ class HookInfo:
     arguments: tuple[str, ...]
     event_type: str | None = None
     topic: str | None = None
-    """For gates and transforms, the word that manifests and grants use: `tool_call`, `user_message`, ..."""
+    """For gates and transforms, the name that manifests and grants use: `tool_call`, `user_message`, ..."""
 
 
 def _infos() -> dict[str, HookInfo]:

@@ -112,13 +112,13 @@ def _options(raw: Any) -> dict[str, Any] | None:
 
 
 def _is_hook(name: str) -> bool:
-    """Say whether a plugin may implement a hook of this name."""
+    """Return whether a plugin may implement a hook of this name."""
     info = HOOKS.get(name)
     return info is not None and info.kind != "capability"
 
 
 def _is_meant(name: str, value: Any) -> bool:
-    """Say whether an attribute would be a hook if it were marked; a time that is kept under such a name is none.
+    """Return whether an attribute would be a hook if it were marked; a time that is kept under such a name is none.
 
     Under a name that is only like a hook's, a function is; a helper, a property or a class is not.
     """

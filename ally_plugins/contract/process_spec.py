@@ -116,7 +116,8 @@ class Daemon:
     def python(cls, target: str, interpreter: str | None = None, **more: Any) -> Self:
         """Return the daemon that runs a class, named as MODULE:CLASS, by an interpreter: by default the running one.
 
-        The interpreter must have ally_plugins and the class's module installed. `more` are fields of the daemon.
+        The interpreter must have ally_plugins and the class's module installed. `more` are fields of the
+        daemon. Raises ConfigError for a name of another form, and what `Daemon` raises.
         """
         module, colon, name = target.partition(":")
         if not (module and colon and name):

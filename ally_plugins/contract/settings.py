@@ -61,11 +61,11 @@ class Setting:
 
     @property
     def expected(self) -> str:
-        """What a value must be, in words."""
+        """What a value must be, for error texts."""
         return f"one of {', '.join(self.choices)}" if self.kind == "choice" else _EXPECTED[self.kind]
 
     def accepts(self, value: object) -> bool:
-        """Say whether a value has the setting's type; true and false are no numbers."""
+        """Return whether a value has the setting's type; true and false are no numbers."""
         if isinstance(value, bool) or self.kind == "boolean":
             return isinstance(value, bool) and self.kind == "boolean"
         if self.kind in ("string", "choice"):

@@ -32,7 +32,7 @@ def suggest(word: str, options: Collection[str]) -> str:
 
 
 def is_plain_text(text: str) -> bool:
-    """Say whether `text` is one line that a terminal shows as it is: no control or direction characters."""
+    """Return whether `text` is one line that a terminal shows as it is: no control or direction characters."""
     return text.isprintable()
 
 

@@ -57,7 +57,7 @@ class WireOutbound(LoopCalls):
         return name in self._capabilities
 
     def may_log(self) -> bool:
-        """Say whether one more log record may be sent now, and count it."""
+        """Return whether one more log record may be sent now, and count it."""
         now = time.monotonic()
         gained = (now - self._logged_at) * LOGS_PER_MINUTE / 60
         self._logged_at = now

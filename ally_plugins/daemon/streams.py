@@ -21,7 +21,7 @@ class Descriptors(NamedTuple):
 
 
 def is_terminal() -> bool:
-    """Say whether a person has started this by hand: then nobody speaks the protocol at the other end."""
+    """Return whether a person has started this by hand: then nobody speaks the protocol at the other end."""
     return os.isatty(0)
 
 

@@ -54,7 +54,7 @@ class Activations:
         return tuple(changed)
 
     def is_active(self, plugin: str) -> bool:
-        """Say whether a plugin is active; a plugin without a mode is none of ours, and always is."""
+        """Return whether a plugin is active; a plugin without a mode is none of ours, and always is."""
         chosen = self._chosen.get(plugin)
         return self.modes.get(plugin, "always") == "always" if chosen is None else chosen
 

@@ -174,7 +174,7 @@ class PluginBudget:
         self._take("tasks_per_minute", now)
 
     def begin_call(self) -> None:
-        """Count a call as in flight; whoever began it calls `end_call` exactly once, however it ends."""
+        """Count a call as in flight. The caller calls `end_call` exactly once, however it ends, unless this raises."""
         if self.in_flight >= self.limits.calls_in_flight:
             raise self._refuse_count("calls_in_flight", self.in_flight, "wait for one to return")
         self.in_flight += 1

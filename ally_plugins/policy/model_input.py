@@ -57,7 +57,7 @@ def check_model_input(
     """Take what a plugin made of what it was shown of `old`; return the whole, and the names of what differs.
 
     `origin` is the chain of plugins that led to the request. Messages whose ids the input does not have are new ones,
-    and the plugin's.
+    and the plugin's. Raises PluginError, which names the field, for whatever a transform may not change.
     """
     if type(new) is not ModelInput:
         text = f"the transform replaced a ModelInput by {type(new).__name__}; use evolve(value, field=...)"

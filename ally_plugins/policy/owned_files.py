@@ -65,12 +65,12 @@ def fault_of(path: str, found: FileStatus, me: Me | None, *, is_folder: bool = F
 
 
 def is_foreign(found: FileStatus, me: Me | None) -> bool:
-    """Say whether something belongs to neither this user nor root."""
+    """Return whether something belongs to neither this user nor root."""
     return me is not None and found.st_uid not in {me[0], 0}
 
 
 def shared_with(path: str, found: FileStatus, me: Me | None) -> str:
-    """Say who can write something besides its owner, and the way out; empty when nobody can.
+    """Return who can write something besides its owner, and the way out; empty when nobody can.
 
     A group may where it is the user's own: on systems where each user has one, that is how editors leave files.
     """

@@ -75,7 +75,7 @@ class GrantSet:
         return tuple(sorted(grant.text for grant in self.grants))
 
     def covers(self, grant: Grant | str) -> bool:
-        """Say whether a grant, or one that covers it, is in the set. Raises ConfigError for a text that is none."""
+        """Return whether a grant, or one that covers it, is in the set. Raises ConfigError for a text that is none."""
         wanted = Grant.parse(grant) if isinstance(grant, str) else grant
         return wanted in self.grants or any(own.covers(wanted) for own in self.grants)
 
@@ -91,35 +91,35 @@ class GrantSet:
         return tuple(sorted(missing, key=lambda grant: grant.text))
 
     def may(self, kind: str) -> bool:
-        """Say whether a permission without narrower forms is granted: emit_event, tools, actions or tasks."""
+        """Return whether a permission without narrower forms is granted: emit_event, tools, actions or tasks."""
         return (kind, "") in self._topics
 
     def may_add_message(self, role: str) -> bool:
-        """Say whether the plugin may add messages of this role."""
+        """Return whether the plugin may add messages of this role."""
         return role in self.roles
 
     def may_trigger_turn(self) -> bool:
-        """Say whether its messages may wake an idle agent."""
+        """Return whether its messages may wake an idle agent."""
         return ("add_message", "trigger_turn") in self._topics
 
     def may_emit_event(self) -> bool:
-        """Say whether it may emit events under its own name."""
+        """Return whether it may emit events under its own name."""
         return ("emit_event", "") in self._topics
 
     def may_request_action(self, name: str) -> bool:
-        """Say whether it may ask the host, or another plugin, to carry out this action."""
+        """Return whether it may ask the host, or another plugin, to carry out this action."""
         return ("request_action", name) in self._topics or ("request_action", ANY) in self._topics
 
     def may_waive(self) -> bool:
-        """Say whether its `Allow` may stand in for the host's own question to the person."""
+        """Return whether its `Allow` may stand in for the host's own question to the person."""
         return ("gate", "waive") in self._topics
 
     def gates(self, topic: str, tool: str | None = None) -> bool:
-        """Say whether it gates this topic; without `tool`, whether it does so for any tool at all."""
+        """Return whether it gates this topic; without `tool`, whether it does so for any tool at all."""
         return self._has("gate", topic, tool)
 
     def transforms(self, topic: str, tool: str | None = None) -> bool:
-        """Say whether it transforms this topic; without `tool`, whether it does so for any tool at all."""
+        """Return whether it transforms this topic; without `tool`, whether it does so for any tool at all."""
         return self._has("transform", topic, tool)
 
     def _has(self, kind: str, topic: str, tool: str | None) -> bool:
@@ -127,7 +127,7 @@ class GrantSet:
         return targets is not None and (tool is None or _EVERY_TOOL in targets or tool in targets)
 
     def receives(self, event_type: str) -> bool:
-        """Say whether it may see events of this type (`TYPE` or `plugin:type`)."""
+        """Return whether it may see events of this type (`TYPE` or `plugin:type`)."""
         topics = self._topics
         if ("events", event_type) in topics or ("events", ANY) in topics:
             return True

@@ -33,7 +33,10 @@ def refuse_doubles(sections: Iterable[PromptSection]) -> None:
 def check_sections(
     old: tuple[PromptSection, ...], new: Any, plugin: str
 ) -> tuple[tuple[PromptSection, ...], tuple[str, ...]]:
-    """Take the sections that a plugin made of `old`; return them, with their sources, and the names of what differs."""
+    """Take the sections that a plugin made of `old`; return them, with their sources, and the names of what differs.
+
+    Raises PluginError for what is no section, two of one name, and a text or a source that a plugin may not give.
+    """
     if type(new) is not tuple and type(new) is not list:
         found = type(new).__name__
         text = f"the transform replaced the sections by {found}; use Replace((*sections, PromptSection(...)))"

@@ -142,7 +142,7 @@ def replacement_from_wire(old: V, value: Any) -> Replace[V] | None:
 
 
 def _differ(before: dict[str, Any], after: dict[str, Any], key: str) -> bool:
-    """Say whether a field was changed, be it from 1 to true, which Python calls equal."""
+    """Return whether a field was changed, be it from 1 to true, which Python calls equal."""
     old, new = before.get(key), after.get(key)
     if old is new:
         return False

@@ -205,7 +205,10 @@ class Connection:
         self.notify("$/progress", {name: value for name, value in params.items() if value is not None})
 
     def write(self, prepared: bytes) -> None:
-        """Send whole lines that were encoded before, newlines included: one event for many peers is encoded once."""
+        """Queue whole lines that were encoded before, newlines included, so that many peers share one encoding.
+
+        Raises ProtocolError once the connection is closed.
+        """
         if self._closed:
             raise ProtocolError(self._closed)
         self._output.append(prepared)

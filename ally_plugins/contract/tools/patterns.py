@@ -42,7 +42,7 @@ def find_pattern_problem(pattern: str) -> str | None:
 
 
 def has_nested_repeat(pattern: str) -> bool:
-    r"""Say whether an endless repeat stands within another with nothing fixed beside it, as in `(a+)*`.
+    r"""Return whether an endless repeat stands within another with nothing fixed beside it, as in `(a+)*`.
 
     Such a pattern takes exponential time on some texts. `(\w+\.)*` is well, since each round needs its dot. It is a
     rule of thumb: overlapping alternatives (`(a|a)*`) and fixed parts that the repeat also matches (`(\w+a)*`) pass.

@@ -540,7 +540,7 @@ def hook_name(event_type: str) -> str:
 
 
 def is_event_type(name: str) -> bool:
-    """Say whether `name` is a built-in type, or has the form of a plugin's own (`<plugin>:<type>`)."""
+    """Return whether `name` is a built-in type, or has the form of a plugin's own (`<plugin>:<type>`)."""
     return name in EVENT_TYPES or _PLUGIN_EVENT.match(name) is not None
 
 

@@ -23,5 +23,5 @@ def new_id(prefix: str) -> str:
 
 
 def is_replayed(session_id: str) -> bool:
-    """Say whether a session is one of a replay's, which has happened already and is nobody's work."""
+    """Return whether a session is one of a replay's, which has happened already and is nobody's work."""
     return session_id.startswith("replay-") and REPLAYED.match(session_id) is not None

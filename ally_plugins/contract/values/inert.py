@@ -1,4 +1,4 @@
-"""Strangers' text made safe: to show, to give to a model, and to stand beside what others say.
+"""Strangers' text made safe: to show, to give to a model, and to stand beside texts of others.
 
 What a terminal would act upon, or nobody would see, becomes an escape; every line of a speaker's gets the speaker's
 mark. Where a text is shown, and how much of it, is left to whoever shows it.

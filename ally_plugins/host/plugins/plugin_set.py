@@ -39,7 +39,7 @@ from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState, d
 from ally_plugins.runtime.lanes.protocol import AnyLane
 from ally_plugins.runtime.lanes.requests import Crash
 from ally_plugins.runtime.lanes.tables import without_durable
-from ally_plugins.runtime.lanes.teardown import put_down_all
+from ally_plugins.runtime.lanes.teardown import end_tasks
 from ally_plugins.runtime.lanes.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ class PluginSet:
             await asyncio.wait([future])
             if (error := future.exception()) is not None:
                 _log.warning("ally_stop of %r failed: %s", plugin.name, plugin.masked(describe(error)))
-        await asyncio.gather(lane.close(), put_down_all(plugin.working, runner.GRACE))
+        await asyncio.gather(lane.close(), end_tasks(plugin.working, runner.GRACE))
         self._lanes = tuple(each for each in self._lanes if each is not lane)
 
     def _state_changed(self, plugin: Plugin) -> None:

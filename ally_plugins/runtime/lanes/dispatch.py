@@ -53,7 +53,7 @@ class HookCall:
 
     @property
     def topic(self) -> str:
-        """The word that grants use for it."""
+        """The name that grants use for it."""
         return HOOKS[self.hook].topic or ""
 
 
@@ -112,7 +112,7 @@ class Dispatcher:
                 names = order_for_hook(every, members, mandatory_last=info.kind == "transform")
                 orders[info.name] = tuple(known[name] for name in names)
         self.plugins, self._orders = known, orders
-        # The quick way out on the busiest path: mostly nobody gates or transforms the messages of others.
+        # Looked at for every message: mostly no plugin gates or transforms those of others, and the bus skips both.
         self.has_message_hooks = bool(orders["ally_gate_message"] or orders["ally_transform_plugin_message"])
 
     def has_any(self, hook: str) -> bool:
@@ -286,7 +286,7 @@ class _Poll:
         future.add_done_callback(partial(self._note, name))
 
     async def wait(self) -> None:
-        """Wait until all are done."""
+        """Wait until all are done; cancelling it leaves them as they are, for `cancel`."""
         if len(self._ends) < len(self.waiting):
             self._all = self._loop.create_future()
             await self._all

@@ -100,7 +100,7 @@ class Lane:
         return () if cursor is None else cursor.recent_origin
 
     def is_at(self, scope: Scope) -> bool:
-        """Say whether the hook that the scope belongs to is the one that runs now."""
+        """Return whether the hook that the scope belongs to is the one that runs now."""
         return scope is self._runner.scope
 
     def notify(self, session_id: str) -> bool:
@@ -185,7 +185,10 @@ class Lane:
         self._runner.abandon()
 
     async def close(self) -> None:
-        """End the lane's task; what waits is answered with TimedOut. Waits `GRACE` for a hook, and a tenth more."""
+        """End the lane's task; what waits is answered with TimedOut.
+
+        Waits `GRACE` seconds for the running hook, and a tenth of a second more. Cancelling it only ends the waiting.
+        """
         await self._runner.close()
 
     def _drop(self) -> None:
@@ -207,7 +210,7 @@ class Lane:
         self._since_pause = 0
 
     async def _deliver_waiting(self) -> bool:
-        """Deliver one batch of each session that has events; say whether there is more to do."""
+        """Deliver one batch of each session that has events; return whether there is more to do."""
         for session_id in list(self._pending_sessions):
             self._pending_sessions.pop(session_id, None)
             cursor = self._cursors.get(session_id)

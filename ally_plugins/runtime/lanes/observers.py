@@ -30,7 +30,7 @@ _SELF_CAUSED: Final = frozenset(
 
 
 def is_own(event: Event, plugin: str) -> bool:
-    """Say whether a plugin's own call has caused an event at once; such a one it does not receive.
+    """Return whether a plugin's own call has caused an event at once; such a one it does not receive.
 
     What the agent does afterwards is no plugin's own, though its `origin` names the plugins that led there.
     """

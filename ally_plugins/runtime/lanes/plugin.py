@@ -156,7 +156,7 @@ class Plugin:
         return self.state is RunState.RUNNING and self.lane is not None and self.lane.is_open
 
     def lacks(self, hook: str) -> bool:
-        """Say whether a gate or transform was granted by name and is not there."""
+        """Return whether a gate or transform was granted by name and is not there."""
         return hook in self.options.required and hook not in self.implementations
 
     def why_unavailable(self, hook: str) -> tuple[Cause, str] | None:

@@ -52,7 +52,7 @@ class AnyLane(Watched, Protocol):
         ...
 
     def is_at(self, scope: Scope) -> bool:
-        """Say whether the hook that the scope belongs to is the one that runs now."""
+        """Return whether the hook that the scope belongs to is the one that runs now."""
         ...
 
     def notify(self, session_id: str) -> bool:

@@ -18,7 +18,7 @@ from ally_plugins.contract.values.errors import PluginError, TimedOut
 from ally_plugins.contract.values.scope import SCOPE, Scope
 
 from .requests import Crash, HookCancelled, HookRequest, TakenBack
-from .teardown import is_at_work, is_torn_down, put_down
+from .teardown import is_at_work, is_torn_down, kill_task
 from .thread import HookExit, Worker
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Runner:
             self._task.cancel()
 
     async def close(self) -> None:
-        """Abandon, wait `GRACE` seconds for the running hook to end, and a tenth more to put it down.
+        """Abandon, wait `GRACE` seconds for the running hook to end, and a tenth of a second more to kill its task.
 
         Cancelling it only ends the waiting.
         """
@@ -116,7 +116,7 @@ class Runner:
         if task is not None and task is not asyncio.current_task():
             await asyncio.wait([task], timeout=GRACE)
             if not task.done():
-                await put_down(task)
+                await kill_task(task)
 
     async def _run(self) -> None:
         try:
@@ -161,8 +161,8 @@ class Runner:
     async def observe(self, events: Iterable[tuple[Event, Hooks]]) -> None:
         """Call the hooks of each event, one after the other, for the scope that was entered last.
 
-        `events` gives the next one when the hooks of the one before have ended. What they raise is reported. Raises
-        what is meant for the task itself.
+        `events` gives the next one when the hooks of the one before have ended. What they raise is reported. Cancelling
+        the task cancels the hook that runs. Raises what is meant for the task itself.
         """
         for event, hooks in events:
             for hook, function, is_async in hooks:
@@ -205,7 +205,10 @@ class Runner:
             self._is_in_thread = False
 
     async def serve(self, request: HookRequest) -> None:
-        """Call the hook of a request and settle it, unless nobody waits for it. Raises what is meant for the task."""
+        """Call the hook of a request and settle it, unless it is over.
+
+        Cancelling the task cancels the hook. Raises what is meant for the task itself.
+        """
         if request.is_over or request.function is None:
             self._expected.pop(request, None)
             request.settle()

@@ -7,22 +7,23 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
-__all__ = ["is_at_work", "is_torn_down", "put_down", "put_down_all"]
+__all__ = ["end_tasks", "is_at_work", "is_torn_down", "kill_task"]
 
-_LAST_WORDS: Final = 0.1
+_LAST_STEP: Final = 0.1
 """Seconds that a closed task has to leave the loop; one step of the loop is enough, unless it is very busy."""
 
 
-async def put_down(task: asyncio.Task[Any]) -> None:
+async def kill_task(task: asyncio.Task[Any]) -> None:
     """End a task that swallows its cancellation, or make the loop forget it; without this `asyncio.run` never returns.
 
     Closing the coroutine raises GeneratorExit where it waits, which few who swallow CancelledError swallow too.
+    Waits a tenth of a second at most; cancelling it only ends the waiting.
     """
     with suppress(RuntimeError, ValueError):  # it ignores that as well, or runs just now
         coroutine: Any = task.get_coro()
         coroutine.close()
     task.cancel()
-    await asyncio.wait([task], timeout=_LAST_WORDS)
+    await asyncio.wait([task], timeout=_LAST_STEP)
     if not task.done():
         # Documented for makers of loops ("Extending asyncio"): no longer among the tasks that are waited for.
         asyncio.tasks._unregister_task(task)  # noqa: SLF001
@@ -30,18 +31,21 @@ async def put_down(task: asyncio.Task[Any]) -> None:
         task.exception()  # "cannot reuse already awaited coroutine": expected, and seen
 
 
-async def put_down_all(tasks: Iterable[asyncio.Task[Any]], grace: float) -> None:
-    """Cancel tasks, give them `grace` seconds to end, and put down those that do not."""
+async def end_tasks(tasks: Iterable[asyncio.Task[Any]], grace: float) -> None:
+    """Cancel tasks, give them `grace` seconds to end, and kill those that do not.
+
+    Cancelling it leaves those that still run cancelled, and not killed.
+    """
     left = list(tasks)
     for task in left:
         task.cancel()
     if left:
         await asyncio.wait(left, timeout=grace)
-        await asyncio.gather(*(put_down(task) for task in left if not task.done()))
+        await asyncio.gather(*(kill_task(task) for task in left if not task.done()))
 
 
 def is_at_work(task: asyncio.Task[Any] | None) -> bool:
-    """Say whether this is the task that runs now; if not, a GeneratorExit in it means that it is being closed."""
+    """Return whether this is the task that runs now; if not, a GeneratorExit in it means that it is being closed."""
     try:
         return asyncio.current_task() is task
     except RuntimeError:  # no loop runs in this thread
@@ -49,5 +53,5 @@ def is_at_work(task: asyncio.Task[Any] | None) -> bool:
 
 
 def is_torn_down() -> bool:
-    """Say whether everything on the loop is being cancelled, as `asyncio.run` does at its end."""
+    """Return whether everything on the loop is being cancelled, as `asyncio.run` does at its end."""
     return all(task.cancelling() or task.done() for task in asyncio.all_tasks())

@@ -179,7 +179,7 @@ class DirectLauncher(Launcher):
 
     @override
     async def close(self) -> None:
-        """Kill every child with its group."""
+        """Kill every child with its group, and wait until nothing is left; cancelling it only ends the waiting."""
         processes = list(self._processes)
         for process in processes:
             process.kill()

@@ -46,7 +46,7 @@ class GuardedProcess(Process):
         self._pidfd = pidfd
         self._loop = asyncio.get_running_loop()
         self._unseen: asyncio.TimerHandle | None = None
-        if pidfd >= 0:  # the host may have no descriptor free: then the guardian's word must do
+        if pidfd >= 0:  # the host may have no descriptor free: then only the guardian reports its death
             self._loop.add_reader(pidfd, self._died)
 
     def kill_main(self) -> None:
@@ -94,12 +94,18 @@ class GuardedLauncher(Launcher):
 
     @override
     async def start(self) -> None:
-        """Start the guardian, so that the first launch need not wait for it. Raises CannotExecute."""
+        """Start the guardian, so that the first launch need not wait for it. Raises CannotExecute.
+
+        Cancelling it only ends the waiting: a guardian that is starting stays for the next call.
+        """
         await self._start()
 
     @override
     async def close(self) -> None:
-        """End the guardian, and with it everything that it started."""
+        """End the guardian, and with it everything that it started.
+
+        Whoever was cancelled in here calls it again: it waits for a start under way before it ends anything.
+        """
         async with self._starting:
             line, self._line = self._line, None
             if line is not None:

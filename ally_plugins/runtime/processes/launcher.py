@@ -25,7 +25,7 @@ class Launcher(ABC):
     """What starts processes for one host on one loop, from `start` to `close`."""
 
     gaps: tuple[str, ...] = ()
-    """What this way of starting cannot give, in words for `doctor`."""
+    """What this way of starting cannot give, as sentences for `doctor`."""
 
     @abstractmethod
     async def start(self) -> None:

@@ -13,7 +13,7 @@ __all__ = ["is_guardian_possible", "make_launcher"]
 
 
 def is_guardian_possible() -> bool:
-    """Say whether this machine has what a guardian needs: Linux 5.3 with pidfds, /proc, and an interpreter to run."""
+    """Return whether this machine has what a guardian needs: Linux 5.3 with pidfds, /proc, and an interpreter."""
     if sys.platform != "linux" or not sys.executable:
         return False
     try:

@@ -94,12 +94,12 @@ class PipePair(asyncio.Transport):
 
     @override
     def is_reading(self) -> bool:
-        """Say whether it reads."""
+        """Return whether it reads."""
         return self._output.is_reading()
 
     @override
     def is_closing(self) -> bool:
-        """Say whether it is closed."""
+        """Return whether it is closed."""
         return self._is_lost
 
     @override
@@ -215,7 +215,7 @@ class PipedLauncher(DirectLauncher):
         protocol_factory: Callable[[], asyncio.Protocol] | None,
         on_stderr: Callable[[bytes], None],
     ) -> Process:
-        """Start a child."""
+        """Start a child, as `Launcher.launch`."""
         check_command(spec)
         owner, watcher = await _start(spec)
         process = watcher.process = self._adopt(owner, spec)

@@ -37,7 +37,7 @@ def other_end(connection: Any) -> OtherEnd | None:
 
 
 def is_own(connection: Any) -> bool:
-    """Say whether a connected socket leads to a process of this one's user. Raises OSError when it is gone already.
+    """Return whether a connected socket leads to a process of this one's user. Raises OSError when it is gone already.
 
     Where the system does not report it, the private directory that the socket lies in has kept others out.
     """
@@ -79,7 +79,7 @@ def listening_socket(path: Path | str) -> socket.socket:
 
 
 def who_listens(path: str) -> str | None:
-    """Return who listens, in words; None only when the kernel says that nobody does."""
+    """Return a description of who listens; None only when the kernel reports that nobody does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)  # noqa: FBT003 - takes no name
         try:

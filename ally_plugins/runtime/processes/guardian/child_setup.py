@@ -51,7 +51,7 @@ def exec_program(
         stage = "folder"
         os.chdir(request["cwd"].encode("latin-1"))
         stage = "limits"
-        _give_way()
+        _lower_priority()
         argv = [argument.encode("latin-1") for argument in request["argv"]]
         environment = {name.encode("latin-1"): text.encode("latin-1") for name, text in request["env"].items()}
         for name, soft, hard in request["limits"]:
@@ -75,7 +75,7 @@ def _take(descriptors: tuple[int, ...], *, has_stdio: bool) -> None:
     os.dup2(stderr, 2)
 
 
-def _give_way() -> None:
+def _lower_priority() -> None:
     """Let the host and the person's programs go first."""
     with contextlib.suppress(OSError):  # a batch of work is not woken at once: fan-out to 50 is a third faster
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
