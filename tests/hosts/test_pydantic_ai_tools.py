@@ -211,7 +211,9 @@ def test_a_daemon_gates_transforms_steers_and_offers_tools_in_a_live_run() -> No
             found = returns_of(result.all_messages())
             assert places == ["attic"]
             assert found["c2"].content == "not run: keeper: never"
-            assert found["c3"].content == '{"tools":["remove","look"],"enough":true}'  # a call that is denied ends too
+            told = json.loads(str(found["c3"].content))
+            assert sorted(told["tools"]) == ["look", "remove"]  # a call that is denied ends too; they ran at once
+            assert told["enough"] is True
             assert all("a keeper watches" in (info.instructions or "") for info in steps.infos)
             assert "[plugin keeper] you have looked" in steps.texts()
 
