@@ -147,6 +147,7 @@ class Connection:
         """
         id_ = self._last_id + 1
         self.write(self._fitting(encode_request(id_, method, params), method))
+        # Counted only now: what could not be encoded or is too long was no request, and uses no id.
         self._last_id = id_
         self._outgoing[id_] = method
         return id_

@@ -26,7 +26,7 @@ class LineFramer:
         """Return the lines that `data` finishes, without their newlines, up to one that is too long."""
         if self.is_overflowed:
             return []
-        lines = data.split(b"\n")
+        lines = data.split(b"\n")  # in C; the last item is what follows the last newline, perhaps nothing
         # Where the whole chunk is small, so is each line in it: one comparison instead of one a line.
         if len(self._tail) + len(data) > self._limit:
             lines = lines[: self._count_fitting(lines)]

@@ -210,6 +210,7 @@ def _read_call(value: dict[str, Any], method: str) -> Request | Notification | C
         raise _refuse(value, "'params' is not an object", INVALID_PARAMS)
     if id_ is not _ABSENT:
         return Request(id_, method, params)
+    # Only as notifications: with an id they are requests of an unknown method, and answered as such.
     if method == "$/cancel":
         return _read_cancel(value, params)
     if method == "$/progress":
@@ -248,6 +249,7 @@ def _read_answer(value: dict[str, Any], outgoing: Mapping[Any, str]) -> Response
 
 
 def _is_id(id_: Any) -> bool:
+    # By class: `isinstance` would take True for 1. No float: 1 and 1.0 would be one id here and two elsewhere.
     return id_.__class__ is int or (id_.__class__ is str and len(id_) <= ID_CHARS)
 
 

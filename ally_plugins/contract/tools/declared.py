@@ -203,7 +203,7 @@ def _marker(kind: Kind, offer: _Offer) -> Callable[[F], F]:
         target: object = function
         if not isinstance(target, _MARKABLE):
             raise ValidationRefused(f"@{kind} marks functions and methods, found {function!r}", field=kind)
-        setattr(target, _MARKS[kind], offer)
+        setattr(target, _MARKS[kind], offer)  # read at load: only then the whole class, and its overrides, are there
         return function
 
     return mark
@@ -222,6 +222,7 @@ def _collect(plugin: object, kind: Kind) -> tuple[ToolSpec, ...]:
 def _find_offers(plugin: object, mark: str) -> Iterable[tuple[str, _Offer]]:
     """Find marks without running any property of the plugin; an override without a mark is no offer."""
     is_module = isinstance(plugin, types.ModuleType)
+    # Base classes first, so that an override replaces what it overrides and keeps its place in the order.
     places = [vars(plugin)] if is_module else [vars(cls) for cls in reversed(type(plugin).__mro__)]
     found: dict[str, Any] = {}
     for place in places:

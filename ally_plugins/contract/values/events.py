@@ -569,7 +569,7 @@ def stamp(
     _set_session(event, session_id)
     if origin:
         _set_origin(event, origin)
-    if turn_id is not None and event.turn_id is None:
+    if turn_id is not None and event.turn_id is None:  # what the host author gave wins over the session's
         _set_turn(event, turn_id)
 
 

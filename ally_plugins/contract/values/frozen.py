@@ -81,6 +81,7 @@ def freeze(value: Any, path: str = "", depth: int = 0) -> Any:
 
 
 def _freeze(value: Any, path: str, depth: int) -> Any:
+    # The plain types first, by identity: `isinstance` of each value of an event would cost more than the rest.
     kind = value.__class__
     if kind is str or kind is int or kind is bool or value is None:
         return value
@@ -139,6 +140,7 @@ def _unreadable(error: Exception, path: str) -> EventError:
 
 def _freeze_scalar(value: Any, path: str) -> Any:
     if isinstance(value, float) and isfinite(value):
+        # By the base class's own method: a subclass may answer what it likes, and may change it later.
         return float.__float__(value)
     if isinstance(value, (str, int)):  # an enum member, or another subclass: kept as the plain value
         return str.__str__(value) if isinstance(value, str) else int.__int__(value)
