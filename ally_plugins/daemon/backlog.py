@@ -43,7 +43,7 @@ class Backlog:
         self._items.append(params)
         self._events += 1
         if self._events > self._capacity:
-            self._let_go()
+            self._drop_oldest()
 
     def add_request(self, request: HookRequest, *, is_first: bool = False) -> None:
         """Take a request; its turn comes after what came before it, or with `is_first` before everything."""
@@ -77,7 +77,7 @@ class Backlog:
         self._events = 0
         return left
 
-    def _let_go(self) -> None:
+    def _drop_oldest(self) -> None:
         """Let the oldest quarter of the events go, so that the cost is spread."""
         kept: list[Params | EventsDropped | HookRequest] = []
         lost: dict[str, _Lost] = {}

@@ -71,7 +71,10 @@ class TalkBack:
         self._keeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Connect. Raises OSError when there is nobody, RemoteError when the host does not take the token."""
+        """Connect. Raises OSError when no host listens, RemoteError when it refuses the token.
+
+        Cancelling it closes the connection that it was making.
+        """
         await self._connect()
         self._keeper = asyncio.create_task(self._keep(), name="ally-talk-back")
         return self
@@ -132,9 +135,9 @@ class TalkBack:
             peer.close()
             raise
         peer.name = initialization.plugin
-        self._take_on(initialization, peer)
+        self._adopt(initialization, peer)
 
-    def _take_on(self, initialization: Initialization, peer: Peer) -> None:
+    def _adopt(self, initialization: Initialization, peer: Peer) -> None:
         peer.connection.send_limit = initialization.frame_bytes or DEFAULT_LIMITS.frame_bytes
         if self._service is None or self._outbound is None:
             self._service = service = Service(initialization.plugin, peer)

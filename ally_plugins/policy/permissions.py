@@ -1,6 +1,6 @@
 """What a set of grants allows: the predicates that the bus, the lanes and the gates ask on every call.
 
-The grammar of one grant is in `grants`; who grants what is decided by the operator and kept by the registry.
+The grammar of one grant is in `grants`; who grants what is decided by the operator and kept by `catalog`.
 """
 
 from __future__ import annotations

@@ -51,5 +51,6 @@ DEFAULT_LIMITS: Final = WireLimits()
 FROM_HOST: Final = WireLimits(frame_bytes=16 * FRAME_BYTES, depth=DEPTH + 16, nodes=8_000_000)
 """What a daemon of ours takes of its host, which it trusts: a tool's whole output, and arguments as deep as values go.
 
-No larger than what a host sends (`runtime.peer.LONGEST_OUT`), and room for the envelope around the deepest value.
+No larger than what a host sends (`host.daemons.stream_link.LONGEST_OUT`), and room for the envelope around the deepest
+value.
 """

@@ -102,7 +102,7 @@ class Runner:
 
     def abandon(self) -> None:
         """Run nothing any more, whatever the running hook does; what waits is answered."""
-        self._let_go()
+        self._shut_down()
         if self._task is not None:
             self._task.cancel()
 
@@ -128,7 +128,7 @@ class Runner:
                 else:
                     await self._sleep()
         finally:
-            self._let_go()  # whatever ended it: nobody may wait for a lane that is no more
+            self._shut_down()  # whatever ended it: nobody may wait for a lane that is no more
 
     async def _sleep(self) -> None:
         if self.is_abandoned:
@@ -139,7 +139,7 @@ class Runner:
         finally:
             self._sleeper = None
 
-    def _let_go(self) -> None:
+    def _shut_down(self) -> None:
         self.is_abandoned = True
         self._drop()
         self._expected.clear()

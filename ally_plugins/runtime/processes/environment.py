@@ -1,6 +1,6 @@
 """What a daemon sees of the host's environment: names on a list, what the operator granted, what was set for it.
 
-A pure function; who granted what is left to the registry.
+A pure function; who granted what is left to `catalog`.
 """
 
 from __future__ import annotations

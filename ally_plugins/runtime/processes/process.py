@@ -1,7 +1,7 @@
 """A daemon's process as the supervisor sees it: what is started, how it is watched and stopped, how it ended.
 
-Who starts one is left to `launcher`. When a daemon is started again, and what its bytes mean, is left to the supervisor
-and the peer.
+Who starts one is left to `launcher`. When a daemon is started again, and what its bytes mean, is left to
+`host.daemons` (`supervisor` and `stream_link`).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ escaped. The file has one predecessor and both are capped; what comes faster tha
 in a line of the log's own (in square brackets). Who reads the file is left to the commands.
 
 Bytes are written on the loop: at most `RATE` a second, into the page cache, so that a flood costs the counting of its
-line feeds only. Two hosts that share a home share the file; whichever fills it turns it.
+line feeds only. Two hosts that share a home share the file; whichever fills it rotates it.
 """
 
 from __future__ import annotations
@@ -174,18 +174,18 @@ class StderrLog:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._descriptor = open_file(self._path, _FLAGS, is_own=False)
         if self._is_too_much(len(data)):
-            self._turn()
+            self._rotate()
         os.write(self._descriptor, data[: self._file_bytes])
 
     def _is_too_much(self, count: int) -> bool:
         size = os.fstat(self._descriptor).st_size
         return size > 0 and size + count > self._file_bytes
 
-    def _turn(self) -> None:
+    def _rotate(self) -> None:
         assert self._path is not None  # noqa: S101 - there is a file
         number = os.fstat(self._descriptor).st_ino
         self._close()
-        if self._path.stat().st_ino == number:  # else another host has turned it already
+        if self._path.stat().st_ino == number:  # else another host has rotated it already
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))
         self._descriptor = open_file(self._path, _FLAGS, is_own=False)
 
