@@ -12,8 +12,9 @@ import pytest
 
 from ally_plugins import Allow, Ask, Decision, Deny, Event, Message, PermissionRequest, ToolCall, ToolCallStart
 from ally_plugins.contract.values.errors import JournalError
+from tests.kit.hosts import make_plugin, new_host, setup
+from tests.kit.waiting import go
 
-Make = Any
 CALL = ToolCall("bash", {"command": "ls"}, "c1")
 REQUEST = PermissionRequest(request_id="r1", tool_name="bash")
 
@@ -61,9 +62,6 @@ def test_a_gate_that_raises_denies_with_what_it_raised(
     raised: BaseException,
     words: str,
     is_async: bool,  # noqa: FBT001
-    plugin: Make,
-    new_host: Make,
-    go: Make,
 ) -> None:
     def fail(self: Any, call: ToolCall) -> Any:  # noqa: ARG001
         raise raised
@@ -72,7 +70,7 @@ def test_a_gate_that_raises_denies_with_what_it_raised(
         raise raised
 
     async def main() -> Any:
-        host = new_host({"p": plugin(ally_gate_tool_call=fail_async if is_async else fail)})
+        host = new_host({"p": make_plugin(ally_gate_tool_call=fail_async if is_async else fail)})
         async with host:
             session = host.session()
             ruling = await session.gate_tool_call(CALL)
@@ -88,14 +86,12 @@ def test_a_gate_that_raises_denies_with_what_it_raised(
     assert crashes == 2
 
 
-def test_keyboard_interrupt_in_a_gate_is_the_persons_and_ends_the_program(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_keyboard_interrupt_in_a_gate_is_the_persons_and_ends_the_program() -> None:
     async def interrupt(self: Any, call: ToolCall) -> Any:  # noqa: ARG001
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        go(rule(new_host({"p": plugin(ally_gate_tool_call=interrupt)})))
+        go(rule(new_host({"p": make_plugin(ally_gate_tool_call=interrupt)})))
 
 
 async def later() -> None: ...
@@ -105,15 +101,13 @@ NONSENSE = [True, False, "allow", 0, Allow, Deny, {"verdict": "allow"}, object()
 
 
 @pytest.mark.parametrize("answer", NONSENSE, ids=lambda answer: repr(answer).partition(" at 0x")[0])
-def test_nonsense_denies_and_is_recorded_as_such(answer: Any, plugin: Make, new_host: Make, go: Make) -> None:
-    ruling = go(rule(new_host({"p": plugin(ally_gate_tool_call=says(answer))})))
+def test_nonsense_denies_and_is_recorded_as_such(answer: Any) -> None:
+    ruling = go(rule(new_host({"p": make_plugin(ally_gate_tool_call=says(answer))})))
     assert ruling.is_denied
     assert ruling.votes[0].cause in {"nonsense", "verdict" if answer == Deny("") else "nonsense"}
 
 
-def test_a_gate_past_its_deadline_denies_then_and_nobody_waits_for_it(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_gate_past_its_deadline_denies_then_and_nobody_waits_for_it() -> None:
     release = threading.Event()
 
     async def swallow(self: Any, call: ToolCall) -> Any:  # noqa: ARG001
@@ -130,8 +124,8 @@ def test_a_gate_past_its_deadline_denies_then_and_nobody_waits_for_it(
 
     async def main() -> None:
         given = {
-            "swallow": setup(plugin(ally_gate_tool_call=swallow), deadlines={"gate": 0.05}),
-            "block": setup(plugin(ally_gate_tool_call=block), deadlines={"ally_gate_tool_call": 0.05}),
+            "swallow": setup(make_plugin(ally_gate_tool_call=swallow), deadlines={"gate": 0.05}),
+            "block": setup(make_plugin(ally_gate_tool_call=block), deadlines={"ally_gate_tool_call": 0.05}),
         }
         async with new_host(given) as host:
             session = host.session()
@@ -153,15 +147,13 @@ def test_a_gate_past_its_deadline_denies_then_and_nobody_waits_for_it(
         release.set()
 
 
-def test_a_gate_behind_a_stuck_observer_of_its_plugin_denies_at_its_deadline(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_gate_behind_a_stuck_observer_of_its_plugin_denies_at_its_deadline() -> None:
     async def stuck(self: Any, event: Event) -> None:  # noqa: ARG001
         await asyncio.sleep(3600)
 
     async def main() -> Any:
         one = setup(
-            plugin(ally_tool_call_start=stuck, ally_gate_tool_call=says(Allow())),
+            make_plugin(ally_tool_call_start=stuck, ally_gate_tool_call=says(Allow())),
             deadlines={"gate": 0.05, "observe": 0.2},
         )
         async with new_host({"p": one}) as host:
@@ -177,13 +169,11 @@ def test_a_gate_behind_a_stuck_observer_of_its_plugin_denies_at_its_deadline(
     assert second.is_allowed
 
 
-def test_on_error_allow_is_the_operators_to_set_and_waives_nothing(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_on_error_allow_is_the_operators_to_set_and_waives_nothing() -> None:
     async def fail(self: Any, call: ToolCall) -> Any:  # noqa: ARG001
         raise ValueError("broken")
 
-    ruling = go(rule(new_host({"p": setup(plugin(ally_gate_tool_call=fail), gate_on_error="allow")})))
+    ruling = go(rule(new_host({"p": setup(make_plugin(ally_gate_tool_call=fail), gate_on_error="allow")})))
     assert ruling.is_allowed
     assert not ruling.waived
     assert ruling.votes[0].cause == "crash"
@@ -192,9 +182,7 @@ def test_on_error_allow_is_the_operators_to_set_and_waives_nothing(
 # --- plugins that do not run ---
 
 
-def test_a_plugin_that_could_not_start_denies_where_it_has_a_gate_and_names_the_command(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_plugin_that_could_not_start_denies_where_it_has_a_gate_and_names_the_command() -> None:
     async def fail(self: Any) -> None:  # noqa: ARG001
         raise OSError("no such device")
 
@@ -202,7 +190,7 @@ def test_a_plugin_that_could_not_start_denies_where_it_has_a_gate_and_names_the_
         def __init__(self, ally: Any) -> None:  # noqa: ARG002
             raise OSError("no such device")
 
-    for broken in (plugin(ally_start=fail, ally_gate_tool_call=says(Allow())), Unbuildable):
+    for broken in (make_plugin(ally_start=fail, ally_gate_tool_call=says(Allow())), Unbuildable):
         ruling = go(rule(new_host({"p": setup(broken, ["gate:tool_call"])})))
         assert ruling.is_denied
         assert ruling.votes[0].cause == "failed"
@@ -210,24 +198,22 @@ def test_a_plugin_that_could_not_start_denies_where_it_has_a_gate_and_names_the_
         assert "ally-plugins info p" in ruling.reason
 
 
-def test_a_plugin_that_could_not_start_denies_nothing_that_it_does_not_gate(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_plugin_that_could_not_start_denies_nothing_that_it_does_not_gate() -> None:
     async def fail(self: Any) -> None:  # noqa: ARG001
         raise OSError("no such device")
 
-    ungranted = setup(plugin(ally_start=fail, ally_gate_tool_call=says(Deny("no"))), ["events:*"])
-    without = plugin(ally_start=fail)  # it has everything, and no gate
-    narrowed = setup(plugin(ally_start=fail, ally_gate_tool_call=says(Deny("no"))), ["gate:tool_call:python"])
+    ungranted = setup(make_plugin(ally_start=fail, ally_gate_tool_call=says(Deny("no"))), ["events:*"])
+    without = make_plugin(ally_start=fail)  # it has everything, and no gate
+    narrowed = setup(make_plugin(ally_start=fail, ally_gate_tool_call=says(Deny("no"))), ["gate:tool_call:python"])
     assert go(rule(new_host({"a": ungranted, "b": without, "c": narrowed}))).is_allowed
 
 
-def test_a_quarantined_plugin_denies_and_names_release(plugin: Make, setup: Make, new_host: Make, go: Make) -> None:  # noqa: ARG001
+def test_a_quarantined_plugin_denies_and_names_release() -> None:
     def fail(self: Any, event: Event) -> None:  # noqa: ARG001
         raise ValueError("broken")
 
     async def main() -> Any:
-        given = {"p": plugin(ally_tool_call_start=fail, ally_gate_tool_call=says(Allow()))}
+        given = {"p": make_plugin(ally_tool_call_start=fail, ally_gate_tool_call=says(Allow()))}
         async with new_host(given) as host:
             session = host.session()
             for _ in range(5):
@@ -242,11 +228,9 @@ def test_a_quarantined_plugin_denies_and_names_release(plugin: Make, setup: Make
     assert ruling.reason.count("ally-plugins release p") == 1
 
 
-def test_a_plugin_that_waits_for_consent_denies_and_names_review(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_plugin_that_waits_for_consent_denies_and_names_review() -> None:
     waiting = setup(
-        plugin(ally_gate_tool_call=says(Allow())),
+        make_plugin(ally_gate_tool_call=says(Allow())),
         ["gate:tool_call"],
         state="waiting for consent",
         reason="it asks more",
@@ -257,14 +241,14 @@ def test_a_plugin_that_waits_for_consent_denies_and_names_review(
     assert "ally-plugins review" in ruling.reason
 
 
-def test_a_plugin_that_is_starting_denies_until_it_runs(plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_plugin_that_is_starting_denies_until_it_runs() -> None:
     async def main() -> Any:
         ready = asyncio.Event()
 
         async def starting(self: Any) -> None:  # noqa: ARG001
             await ready.wait()
 
-        host = new_host({"p": plugin(ally_start=starting, ally_gate_tool_call=says(Allow()))})
+        host = new_host({"p": make_plugin(ally_start=starting, ally_gate_tool_call=says(Allow()))})
         starts = asyncio.ensure_future(host.start())
         while not host.plugins or host.plugins["p"].state != "starting":  # noqa: ASYNC110 - that is no event
             await asyncio.sleep(0)
@@ -299,15 +283,12 @@ def test_deny_beats_ask_beats_allow_and_ask_without_a_person_is_deny(
     answers: list[Any],
     person: bool,  # noqa: FBT001
     expected: Any,
-    plugin: Make,
-    new_host: Make,
-    go: Make,
 ) -> None:
-    given = {name: plugin(ally_gate_tool_call=says(answer)) for name, answer in zip("ab", answers, strict=True)}
+    given = {name: make_plugin(ally_gate_tool_call=says(answer)) for name, answer in zip("ab", answers, strict=True)}
     assert go(rule(new_host(given, has_person=person))).verdict == expected
 
 
-def test_gates_are_asked_at_the_same_time(plugin: Make, new_host: Make, go: Make) -> None:
+def test_gates_are_asked_at_the_same_time() -> None:
     async def main() -> Any:
         everybody, count = asyncio.Event(), [0]
 
@@ -318,31 +299,31 @@ def test_gates_are_asked_at_the_same_time(plugin: Make, new_host: Make, go: Make
             await everybody.wait()  # no gate answers before all have been asked
             return Allow()
 
-        return await rule(new_host({name: plugin(ally_gate_tool_call=gate) for name in "abc"}))
+        return await rule(new_host({name: make_plugin(ally_gate_tool_call=gate) for name in "abc"}))
 
     assert go(main()).is_allowed
 
 
-def test_a_vote_says_how_long_it_took(plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_vote_says_how_long_it_took() -> None:
     async def slow(self: Any, call: ToolCall) -> Allow:  # noqa: ARG001
         await asyncio.sleep(0.2)
         return Allow()
 
     async def main() -> Any:
-        async with new_host({name: plugin(ally_gate_tool_call=slow) for name in "ab"}) as host:
+        async with new_host({name: make_plugin(ally_gate_tool_call=slow) for name in "ab"}) as host:
             return await host.session().gate_tool_call(CALL)
 
     ruling = go(main())
     assert all(vote.elapsed_ms > 150 for vote in ruling.votes)
 
 
-def test_votes_stand_in_hook_order_whoever_answers_first(plugin: Make, setup: Make, new_host: Make, go: Make) -> None:
+def test_votes_stand_in_hook_order_whoever_answers_first() -> None:
     def after(delay: float) -> Any:
         async def gate(self: Any, call: ToolCall) -> Deny:  # noqa: ARG001
             await asyncio.sleep(delay)
             return Deny(str(delay))
 
-        return plugin(ally_gate_tool_call=gate)
+        return make_plugin(ally_gate_tool_call=gate)
 
     given = {
         "a": setup(after(0), after=["b"]),
@@ -355,14 +336,12 @@ def test_votes_stand_in_hook_order_whoever_answers_first(plugin: Make, setup: Ma
     assert ruling.decided_by == ("z", "b", "a", "c")
 
 
-def test_a_shadow_gate_is_asked_and_recorded_and_decides_nothing(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_shadow_gate_is_asked_and_recorded_and_decides_nothing() -> None:
     given = {
-        "all": setup(plugin(ally_gate_tool_call=says(Deny("no"))), shadow=True),
-        "hook": setup(plugin(ally_gate_tool_call=says(Deny("no"))), shadow=frozenset({"ally_gate_tool_call"})),
-        "topic": setup(plugin(ally_gate_tool_call=says(5)), shadow=frozenset({"tool_call"})),
-        "other": setup(plugin(ally_gate_tool_call=says(Allow())), shadow=frozenset({"message"})),
+        "all": setup(make_plugin(ally_gate_tool_call=says(Deny("no"))), shadow=True),
+        "hook": setup(make_plugin(ally_gate_tool_call=says(Deny("no"))), shadow=frozenset({"ally_gate_tool_call"})),
+        "topic": setup(make_plugin(ally_gate_tool_call=says(5)), shadow=frozenset({"tool_call"})),
+        "other": setup(make_plugin(ally_gate_tool_call=says(Allow())), shadow=frozenset({"message"})),
     }
     ruling = go(rule(new_host(given)))
     assert ruling.is_allowed
@@ -378,16 +357,12 @@ def test_a_shadow_gate_is_asked_and_recorded_and_decides_nothing(
 def test_an_allow_waives_the_hosts_own_question_only_where_that_was_granted(
     grants: list[str],
     waived: bool,  # noqa: FBT001
-    plugin: Make,
-    setup: Make,
-    new_host: Make,
-    go: Make,
 ) -> None:
     async def gate(self: Any, request: PermissionRequest) -> Allow:  # noqa: ARG001
         return Allow()
 
     async def main() -> Any:
-        async with new_host({"p": setup(plugin(ally_gate_permission=gate), grants)}) as host:
+        async with new_host({"p": setup(make_plugin(ally_gate_permission=gate), grants)}) as host:
             return await host.session().gate_permission(REQUEST)
 
     ruling = go(main())
@@ -395,11 +370,9 @@ def test_an_allow_waives_the_hosts_own_question_only_where_that_was_granted(
     assert ruling.waived is waived
 
 
-def test_a_gate_that_is_granted_for_one_tool_is_not_asked_about_another(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_gate_that_is_granted_for_one_tool_is_not_asked_about_another() -> None:
     async def main() -> Any:
-        given = {"p": setup(plugin(ally_gate_tool_call=says(Deny("no"))), ["gate:tool_call:bash"])}
+        given = {"p": setup(make_plugin(ally_gate_tool_call=says(Deny("no"))), ["gate:tool_call:bash"])}
         async with new_host(given) as host:
             session = host.session()
             return [
@@ -409,17 +382,15 @@ def test_a_gate_that_is_granted_for_one_tool_is_not_asked_about_another(
     assert go(main()) == [True, False, False, False]
 
 
-def test_a_gate_sees_of_the_context_only_what_it_was_granted(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_gate_sees_of_the_context_only_what_it_was_granted() -> None:
     async def gate(self: Any, call: ToolCall, context: Any) -> Allow:  # noqa: ARG001
         self.seen.append(context)
         return Allow()
 
     async def main() -> None:
         given = {
-            "some": setup(plugin(ally_gate_tool_call=gate), ["gate:tool_call", "get_context:focus"]),
-            "none": setup(plugin(ally_gate_tool_call=gate), ["gate:tool_call"]),
+            "some": setup(make_plugin(ally_gate_tool_call=gate), ["gate:tool_call", "get_context:focus"]),
+            "none": setup(make_plugin(ally_gate_tool_call=gate), ["gate:tool_call"]),
         }
         async with new_host(given) as host:
             session = host.session(focus="/project")
@@ -434,18 +405,18 @@ def test_a_gate_sees_of_the_context_only_what_it_was_granted(
     go(main())
 
 
-def test_a_gate_may_name_its_arguments_in_any_order(plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_gate_may_name_its_arguments_in_any_order() -> None:
     async def gate(self: Any, context: Any, call: ToolCall) -> Deny:  # noqa: ARG001
         return Deny(f"{call.tool_name} in {context.session_id}")
 
     async def main() -> Any:
-        async with new_host({"p": plugin(ally_gate_tool_call=gate)}) as host:
+        async with new_host({"p": make_plugin(ally_gate_tool_call=gate)}) as host:
             return await host.session("s1").gate_tool_call(CALL)
 
     assert go(main()).reason == "p: bash in s1"
 
 
-def test_nobody_gates_its_own_message_and_others_do(plugin: Make, new_host: Make, go: Make) -> None:
+def test_nobody_gates_its_own_message_and_others_do() -> None:
     async def gate(self: Any, message: Message) -> Allow:
         self.seen.append(message.source_plugin)
         return Allow()
@@ -455,8 +426,8 @@ def test_nobody_gates_its_own_message_and_others_do(plugin: Make, new_host: Make
 
     async def main() -> None:
         given = {
-            "author": plugin(ally_gate_message=gate, ally_tool_call_start=speak),
-            "reader": plugin(ally_gate_message=gate),
+            "author": make_plugin(ally_gate_message=gate, ally_tool_call_start=speak),
+            "reader": make_plugin(ally_gate_message=gate),
         }
         async with new_host(given) as host:
             session = host.session()
@@ -489,7 +460,7 @@ class Watched:
         return number
 
 
-def test_a_decision_is_recorded_before_it_is_given_and_then_announced(plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_decision_is_recorded_before_it_is_given_and_then_announced() -> None:
     from ally_plugins.journal.journal import Journal
 
     log: list[str] = []
@@ -497,7 +468,7 @@ def test_a_decision_is_recorded_before_it_is_given_and_then_announced(plugin: Ma
     async def main() -> Any:
         journal = Journal.in_memory()
         watched = Watched(journal, log)
-        async with new_host({"p": plugin(ally_gate_tool_call=says(Deny("no")))}, journal=watched) as host:
+        async with new_host({"p": make_plugin(ally_gate_tool_call=says(Deny("no")))}, journal=watched) as host:
             host.stream.subscribe("DECISION", lambda event: log.append(f"announced {event.seq > 0}"))
             heard: list[Any] = []
             host.stream.subscribe("DECISION", heard.append)
@@ -514,13 +485,13 @@ def test_a_decision_is_recorded_before_it_is_given_and_then_announced(plugin: Ma
     assert (event.decision_id, event.call_id) == (ruling.decision_id, "c1")
 
 
-def test_a_decision_that_cannot_be_recorded_is_a_deny(plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_decision_that_cannot_be_recorded_is_a_deny() -> None:
     from ally_plugins.journal.journal import Journal
 
     async def main() -> Any:
         journal = Journal.in_memory()
         watched = Watched(journal, [], fails=True)
-        ruling = await rule(new_host({"p": plugin(ally_gate_tool_call=says(Allow()))}, journal=watched))
+        ruling = await rule(new_host({"p": make_plugin(ally_gate_tool_call=says(Allow()))}, journal=watched))
         await journal.close()
         return ruling
 
@@ -529,7 +500,7 @@ def test_a_decision_that_cannot_be_recorded_is_a_deny(plugin: Make, new_host: Ma
     assert "disk full" in ruling.reason
 
 
-def test_without_gates_a_call_is_allowed_and_nothing_is_recorded(plugin: Make, new_host: Make, go: Make) -> None:
-    ruling = go(rule(new_host({"p": plugin()})))
+def test_without_gates_a_call_is_allowed_and_nothing_is_recorded() -> None:
+    ruling = go(rule(new_host({"p": make_plugin()})))
     assert ruling.is_allowed
     assert ruling.decision_id is None

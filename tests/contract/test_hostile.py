@@ -22,8 +22,9 @@ from ally_plugins.contract.values.errors import (
     SessionError,
     ToolCallError,
 )
+from tests.kit.hosts import make_plugin, new_host, setup
+from tests.kit.waiting import go
 
-Make = Any
 CALL = ToolCall("bash", {"command": "ls"}, "c1")
 
 
@@ -100,14 +101,12 @@ WORST = [
 
 @pytest.mark.usefixtures("short_grace")
 @pytest.mark.parametrize("worst", WORST, ids=lambda function: function.__name__)
-def test_others_hear_every_event_within_a_few_turns_of_the_loop_whatever_one_does(
-    worst: Any, plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_others_hear_every_event_within_a_few_turns_of_the_loop_whatever_one_does(worst: Any) -> None:
     RELEASE.clear()
 
     async def main() -> int:
-        bad = setup(plugin(ally_tool_call_start=worst), deadlines={"observe": 0.1, "stop": 0.1})
-        given = {"bad": bad, "good": plugin(ally_tool_call_start=note)}
+        bad = setup(make_plugin(ally_tool_call_start=worst), deadlines={"observe": 0.1, "stop": 0.1})
+        given = {"bad": bad, "good": make_plugin(ally_tool_call_start=note)}
         async with new_host(given) as host:
             session = host.session()
             good = host.plugins["good"].instance
@@ -129,15 +128,13 @@ def test_others_hear_every_event_within_a_few_turns_of_the_loop_whatever_one_doe
         RELEASE.set()
 
 
-def test_a_flood_is_refused_beyond_its_budget_and_does_not_count_as_crashes(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_flood_is_refused_beyond_its_budget_and_does_not_count_as_crashes() -> None:
     async def flood(self: Any, event: Event) -> None:  # noqa: ARG001
         for _ in range(50):
             await self.ally.add_message("user", "noise")
 
     async def main() -> None:
-        async with new_host({"p": setup(plugin(ally_tool_call_start=flood))}) as host:
+        async with new_host({"p": setup(make_plugin(ally_tool_call_start=flood))}) as host:
             session = host.session()
             for number in range(10):
                 session.emit(start(number))
@@ -149,9 +146,7 @@ def test_a_flood_is_refused_beyond_its_budget_and_does_not_count_as_crashes(
     go(main())
 
 
-def test_two_plugins_that_set_each_other_off_are_stopped_by_the_length_of_the_chain(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_two_plugins_that_set_each_other_off_are_stopped_by_the_length_of_the_chain() -> None:
     refused: Counter[str] = Counter()
 
     async def echo(self: Any, event: Any) -> None:
@@ -163,7 +158,7 @@ def test_two_plugins_that_set_each_other_off_are_stopped_by_the_length_of_the_ch
 
     async def main() -> list[int]:
         hooks = {"ally_plugin_event_emitted": echo, "ally_tool_call_start": echo}
-        async with new_host({"ping": plugin(**hooks), "pong": plugin(**hooks)}) as host:
+        async with new_host({"ping": make_plugin(**hooks), "pong": make_plugin(**hooks)}) as host:
             session = host.session()
             session.emit(start())
             for _ in range(20):
@@ -175,7 +170,7 @@ def test_two_plugins_that_set_each_other_off_are_stopped_by_the_length_of_the_ch
     assert sum(refused.values()) > 0
 
 
-def test_nobody_receives_what_its_own_call_caused_and_others_do(plugin: Make, new_host: Make, go: Make) -> None:
+def test_nobody_receives_what_its_own_call_caused_and_others_do() -> None:
     async def speak(self: Any, event: Event) -> None:  # noqa: ARG001
         await self.ally.emit_event("said", {"n": 1})
 
@@ -184,8 +179,8 @@ def test_nobody_receives_what_its_own_call_caused_and_others_do(plugin: Make, ne
 
     async def main() -> Any:
         given = {
-            "author": plugin(ally_tool_call_start=speak, ally_plugin_event_emitted=hear, ally_event=hear),
-            "other": plugin(ally_event=hear),
+            "author": make_plugin(ally_tool_call_start=speak, ally_plugin_event_emitted=hear, ally_event=hear),
+            "other": make_plugin(ally_event=hear),
         }
         async with new_host(given) as host:
             session = host.session()
@@ -200,7 +195,7 @@ def test_nobody_receives_what_its_own_call_caused_and_others_do(plugin: Make, ne
     assert ("PLUGIN_EVENT_EMITTED", ("author",)) in other
 
 
-def test_a_hook_whose_gate_would_wait_for_itself_is_refused_at_once(plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_hook_whose_gate_would_wait_for_itself_is_refused_at_once() -> None:
     async def gate(self: Any, message: Any) -> None:  # noqa: ARG001
         await self.ally.add_message("user", "and I say")  # which asks the other gate, whose hook waits for this one
 
@@ -209,8 +204,8 @@ def test_a_hook_whose_gate_would_wait_for_itself_is_refused_at_once(plugin: Make
 
     async def main() -> Any:
         given = {
-            "a": plugin(ally_tool_call_start=speak, ally_gate_message=gate),
-            "b": plugin(ally_gate_message=gate),
+            "a": make_plugin(ally_tool_call_start=speak, ally_gate_message=gate),
+            "b": make_plugin(ally_gate_message=gate),
         }
         async with new_host(given) as host:
             session = host.session()
@@ -227,9 +222,7 @@ def test_a_hook_whose_gate_would_wait_for_itself_is_refused_at_once(plugin: Make
 
 @pytest.mark.usefixtures("short_grace")
 @pytest.mark.parametrize("kind", ["tool", "task"])
-def test_a_tool_or_task_that_swallows_cancellation_does_not_keep_the_program_from_ending(
-    kind: str, plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_a_tool_or_task_that_swallows_cancellation_does_not_keep_the_program_from_ending(kind: str) -> None:
     @tool
     async def stubborn(self: Any) -> None:
         """Never end."""
@@ -239,7 +232,7 @@ def test_a_tool_or_task_that_swallows_cancellation_does_not_keep_the_program_fro
         await self.ally.start_task("stubborn", swallows(self, event))
 
     async def main() -> None:
-        async with new_host({"p": plugin(stubborn=stubborn, ally_tool_call_start=starts_stubborn)}) as host:
+        async with new_host({"p": make_plugin(stubborn=stubborn, ally_tool_call_start=starts_stubborn)}) as host:
             session = host.session()
             if kind == "tool":
                 with pytest.raises(ToolCallError, match="did not return within"):
@@ -256,9 +249,7 @@ def test_a_tool_or_task_that_swallows_cancellation_does_not_keep_the_program_fro
 # --- emit ---
 
 
-def test_an_event_may_be_emitted_in_any_thread_and_in_a_plugins_own_hook(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_an_event_may_be_emitted_in_any_thread_and_in_a_plugins_own_hook() -> None:
     async def main() -> None:
         sessions: list[Any] = []
 
@@ -269,9 +260,9 @@ def test_an_event_may_be_emitted_in_any_thread_and_in_a_plugins_own_hook(
             sessions[0].emit(ThoughtComplete(thinking="from a thread"))
 
         given = {
-            "a": plugin(ally_tool_call_start=emit_more),
-            "b": plugin(ally_tool_call_start=emit_in_thread),
-            "c": plugin(ally_thought_complete=note),
+            "a": make_plugin(ally_tool_call_start=emit_more),
+            "b": make_plugin(ally_tool_call_start=emit_in_thread),
+            "c": make_plugin(ally_thought_complete=note),
         }
         async with new_host(given) as host:
             sessions.append(host.session())
@@ -283,11 +274,9 @@ def test_an_event_may_be_emitted_in_any_thread_and_in_a_plugins_own_hook(
     go(main())
 
 
-def test_emit_after_close_is_an_error_of_the_host_author_and_reaches_nobody(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_emit_after_close_is_an_error_of_the_host_author_and_reaches_nobody() -> None:
     async def main() -> None:
-        async with new_host({"p": plugin(ally_tool_call_start=note)}) as host:
+        async with new_host({"p": make_plugin(ally_tool_call_start=note)}) as host:
             session = host.session("s1")
             await session.close()
             with pytest.raises(SessionError, match="'s1' is closed"):
@@ -299,11 +288,11 @@ def test_emit_after_close_is_an_error_of_the_host_author_and_reaches_nobody(
     go(main())
 
 
-def test_a_thread_that_emits_after_the_loop_is_gone_hurts_nobody(plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_thread_that_emits_after_the_loop_is_gone_hurts_nobody() -> None:
     kept: list[Any] = []
 
     async def main() -> None:
-        host = new_host({"p": plugin(ally_tool_call_start=note)})
+        host = new_host({"p": make_plugin(ally_tool_call_start=note)})
         await host.start()
         kept.extend([host, host.session()])
 
@@ -322,9 +311,7 @@ def descriptors() -> set[str]:
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_a_host_that_has_ended_leaves_no_task_thread_or_descriptor(
-    plugin: Make, setup: Make, new_host: Make, go: Make, tmp_path: Path
-) -> None:
+def test_a_host_that_has_ended_leaves_no_task_thread_or_descriptor(tmp_path: Path) -> None:
     @tool
     def answer(self: Any) -> str:  # noqa: ARG001
         """Answer."""
@@ -336,10 +323,10 @@ def test_a_host_that_has_ended_leaves_no_task_thread_or_descriptor(
         tasks = asyncio.all_tasks()
         hooks = {"ally_tool_call_start": lambda self, event: None, "ally_gate_tool_call": gate}  # noqa: ARG005
         given = {
-            "sync": plugin(**hooks, answer=answer),
-            "async": plugin(ally_tool_call_start=note),
-            "slow": setup(plugin(ally_tool_call_start=sleeps), deadlines={"observe": 0.05}),
-            "tasks": plugin(ally_tool_call_start=makes_tasks),
+            "sync": make_plugin(**hooks, answer=answer),
+            "async": make_plugin(ally_tool_call_start=note),
+            "slow": setup(make_plugin(ally_tool_call_start=sleeps), deadlines={"observe": 0.05}),
+            "tasks": make_plugin(ally_tool_call_start=makes_tasks),
         }
         async with new_host(given, home=tmp_path) as host:
             session = host.session()
@@ -358,10 +345,10 @@ def test_a_host_that_has_ended_leaves_no_task_thread_or_descriptor(
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.soak)])
-def test_hosts_one_after_the_other_leave_nothing_behind(count: int, plugin: Make, new_host: Make, go: Make) -> None:
+def test_hosts_one_after_the_other_leave_nothing_behind(count: int) -> None:
     hosts: weakref.WeakSet[Any] = weakref.WeakSet()
     instances: weakref.WeakSet[Any] = weakref.WeakSet()
-    sync, loop_hook = plugin(ally_tool_call_start=lambda self, event: None), plugin(ally_tool_call_start=note)  # noqa: ARG005
+    sync, loop_hook = make_plugin(ally_tool_call_start=lambda self, event: None), make_plugin(ally_tool_call_start=note)  # noqa: ARG005
 
     async def one() -> None:
         async with new_host({"a": sync, "b": loop_hook}) as host:
@@ -378,6 +365,7 @@ def test_hosts_one_after_the_other_leave_nothing_behind(count: int, plugin: Make
 
     before, open_before = threading.active_count(), len(descriptors())
     go(main(), 60)
+    del sync.ally, loop_hook.ally  # the last handle, which such a class keeps for tests
     gc.collect()
     assert (len(hosts), len(instances)) == (0, 0)
     assert len(descriptors()) <= open_before

@@ -13,8 +13,9 @@ import pytest
 
 from ally_plugins import Allow, Event, Replace, ThoughtComplete, ToolCall, ToolCallStart, tool
 from ally_plugins.runtime.lanes.requests import HookCancelled
+from tests.kit.hosts import make_plugin, new_host, setup
+from tests.kit.waiting import go
 
-Make = Any
 CALL = ToolCall("bash", {"command": "ls"}, "c1")
 
 
@@ -79,9 +80,7 @@ class Overlap:
 
 
 @pytest.mark.parametrize("kinds", ["async", "sync", "mixed"])
-def test_hooks_of_one_plugin_never_overlap_and_come_in_order_of_seq(
-    kinds: str, plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_hooks_of_one_plugin_never_overlap_and_come_in_order_of_seq(kinds: str) -> None:
     overlap = Overlap()
 
     async def slowly(self: Any, event: Event) -> None:
@@ -104,7 +103,7 @@ def test_hooks_of_one_plugin_never_overlap_and_come_in_order_of_seq(
     hooks = {"ally_tool_call_start": first, "ally_thought_complete": second, "ally_gate_tool_call": gate}
 
     async def main() -> None:
-        async with new_host({"p": plugin(**hooks)}) as host:
+        async with new_host({"p": make_plugin(**hooks)}) as host:
             sessions = [host.session(name) for name in ("one", "two", "three")]
             asked = []
             for number in range(60):
@@ -125,9 +124,7 @@ def test_hooks_of_one_plugin_never_overlap_and_come_in_order_of_seq(
     go(main())
 
 
-def test_a_gate_and_a_transform_come_after_the_events_that_were_emitted_before_them(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_a_gate_and_a_transform_come_after_the_events_that_were_emitted_before_them() -> None:
     async def observe(self: Any, event: Event) -> None:
         await asyncio.sleep(0.001)
         self.seen.append(event.seq)
@@ -139,10 +136,10 @@ def test_a_gate_and_a_transform_come_after_the_events_that_were_emitted_before_t
     def transform(self: Any, call: ToolCall) -> None:  # noqa: ARG001
         self.seen.append("transform")
 
-    hooks = {"ally_tool_call_start": observe, "ally_gate_tool_call": gate, "ally_transform_tool_input": transform}
+    puppet = make_plugin(ally_tool_call_start=observe, ally_gate_tool_call=gate, ally_transform_tool_input=transform)
 
     async def main() -> list[Any]:
-        async with new_host({"p": plugin(**hooks)}) as host:
+        async with new_host({"p": puppet}) as host:
             session = host.session()
             for number in range(3):
                 session.emit(start(number))
@@ -161,7 +158,7 @@ def test_a_gate_and_a_transform_come_after_the_events_that_were_emitted_before_t
     assert len([n for n in seen if isinstance(n, int)]) >= 5
 
 
-def test_different_plugins_run_at_the_same_time(plugin: Make, new_host: Make, go: Make) -> None:
+def test_different_plugins_run_at_the_same_time() -> None:
     met = threading.Barrier(2)
 
     def meet(self: Any, event: Event) -> None:  # noqa: ARG001
@@ -169,7 +166,7 @@ def test_different_plugins_run_at_the_same_time(plugin: Make, new_host: Make, go
 
     async def main() -> None:
         hooks = {"ally_tool_call_start": meet}
-        async with new_host({"a": plugin(**hooks), "b": plugin(**hooks)}) as host:
+        async with new_host({"a": make_plugin(**hooks), "b": make_plugin(**hooks)}) as host:
             session = host.session()
             session.emit(start())
             await session.drained()
@@ -178,7 +175,7 @@ def test_different_plugins_run_at_the_same_time(plugin: Make, new_host: Make, go
     go(main())
 
 
-def test_a_tool_and_a_task_run_while_a_hook_of_their_plugin_runs(plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_tool_and_a_task_run_while_a_hook_of_their_plugin_runs() -> None:
     async def main() -> None:
         entered, leave, in_task = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -195,7 +192,7 @@ def test_a_tool_and_a_task_run_while_a_hook_of_their_plugin_runs(plugin: Make, n
             entered.set()
             await leave.wait()
 
-        async with new_host({"p": plugin(answer=answer, ally_tool_call_start=hook)}) as host:
+        async with new_host({"p": make_plugin(answer=answer, ally_tool_call_start=hook)}) as host:
             session = host.session()
             session.emit(start())
             await entered.wait()
@@ -211,17 +208,15 @@ def test_a_tool_and_a_task_run_while_a_hook_of_their_plugin_runs(plugin: Make, n
 # --- deadlines ---
 
 
-def test_an_observer_past_its_deadline_is_interrupted_and_the_next_events_go_on(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_an_observer_past_its_deadline_is_interrupted_and_the_next_events_go_on() -> None:
     async def hang_first(self: Any, event: Event) -> None:
         self.seen.append(event.seq)
         if len(self.seen) == 1:
             await asyncio.sleep(3600)
 
     async def main() -> None:
-        slow = setup(plugin(ally_tool_call_start=hang_first), deadlines={"observe": 0.05})
-        async with new_host({"slow": slow, "other": plugin(ally_tool_call_start=note)}) as host:
+        slow = setup(make_plugin(ally_tool_call_start=hang_first), deadlines={"observe": 0.05})
+        async with new_host({"slow": slow, "other": make_plugin(ally_tool_call_start=note)}) as host:
             session = host.session()
             for number in range(5):
                 session.emit(start(number))
@@ -233,16 +228,14 @@ def test_an_observer_past_its_deadline_is_interrupted_and_the_next_events_go_on(
     go(main())
 
 
-def test_a_deadline_may_be_set_for_one_hook_and_leaves_the_others_theirs(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_deadline_may_be_set_for_one_hook_and_leaves_the_others_theirs() -> None:
     async def a_while(self: Any, event: Event) -> None:
         await asyncio.sleep(0.15)
         self.seen.append(event.type)
 
     async def main() -> None:
         hooks = {"ally_tool_call_start": a_while, "ally_thought_complete": a_while}
-        one = setup(plugin(**hooks), deadlines={"ally_tool_call_start": 0.02})
+        one = setup(make_plugin(**hooks), deadlines={"ally_tool_call_start": 0.02})
         async with new_host({"p": one}) as host:
             session = host.session()
             session.emit(start())
@@ -254,11 +247,9 @@ def test_a_deadline_may_be_set_for_one_hook_and_leaves_the_others_theirs(
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_what_swallows_its_interruption_and_ends_in_time_goes_on_and_is_one_crash(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_what_swallows_its_interruption_and_ends_in_time_goes_on_and_is_one_crash() -> None:
     async def main() -> None:
-        one = setup(plugin(ally_tool_call_start=swallow_once), deadlines={"observe": 0.02})
+        one = setup(make_plugin(ally_tool_call_start=swallow_once), deadlines={"observe": 0.02})
         async with new_host({"p": one}) as host:
             session = host.session()
             for number in range(3):
@@ -273,9 +264,7 @@ def test_what_swallows_its_interruption_and_ends_in_time_goes_on_and_is_one_cras
     go(main())
 
 
-def test_an_interruption_that_is_turned_into_another_error_is_one_crash_and_not_two(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_an_interruption_that_is_turned_into_another_error_is_one_crash_and_not_two() -> None:
     async def complain(self: Any, event: Event) -> None:
         self.seen.append(event.seq)
         if len(self.seen) == 1:
@@ -285,7 +274,7 @@ def test_an_interruption_that_is_turned_into_another_error_is_one_crash_and_not_
                 raise ValueError("not now") from None
 
     async def main() -> None:
-        one = setup(plugin(ally_tool_call_start=complain), deadlines={"observe": 0.02})
+        one = setup(make_plugin(ally_tool_call_start=complain), deadlines={"observe": 0.02})
         async with new_host({"p": one}) as host:
             session = host.session()
             session.emit(start())
@@ -297,9 +286,7 @@ def test_an_interruption_that_is_turned_into_another_error_is_one_crash_and_not_
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_a_second_slow_hook_after_one_that_swallowed_its_interruption_gets_its_own_grace(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_second_slow_hook_after_one_that_swallowed_its_interruption_gets_its_own_grace() -> None:
     async def swallow_then_obey(self: Any, event: Event) -> None:
         self.seen.append(event.seq)
         try:
@@ -309,7 +296,7 @@ def test_a_second_slow_hook_after_one_that_swallowed_its_interruption_gets_its_o
                 raise
 
     async def main() -> None:
-        one = setup(plugin(ally_tool_call_start=swallow_then_obey), deadlines={"observe": 0.02})
+        one = setup(make_plugin(ally_tool_call_start=swallow_then_obey), deadlines={"observe": 0.02})
         async with new_host({"p": one}) as host:
             session = host.session()
             session.emit(start())
@@ -321,9 +308,7 @@ def test_a_second_slow_hook_after_one_that_swallowed_its_interruption_gets_its_o
     go(main())
 
 
-def test_timeouts_of_a_hooks_own_work_after_an_interruption(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_timeouts_of_a_hooks_own_work_after_an_interruption() -> None:
     async def hook(self: Any, event: Event) -> None:
         if event.seq == 2:
             await asyncio.sleep(3600)
@@ -334,7 +319,7 @@ def test_timeouts_of_a_hooks_own_work_after_an_interruption(
             self.seen.append(event.seq)
 
     async def main() -> None:
-        one = setup(plugin(ally_tool_call_start=hook), deadlines={"observe": 0.1})
+        one = setup(make_plugin(ally_tool_call_start=hook), deadlines={"observe": 0.1})
         async with new_host({"p": one}) as host:
             session = host.session()
             session.emit(start())
@@ -348,13 +333,11 @@ def test_timeouts_of_a_hooks_own_work_after_an_interruption(
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # "coroutine ignored GeneratorExit"
 @pytest.mark.usefixtures("short_grace")
 @pytest.mark.parametrize("stubborn", [swallow_forever, ignore_everything])
-def test_what_ignores_its_interruption_is_abandoned_and_quarantined_and_the_program_still_ends(
-    stubborn: Any, plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_what_ignores_its_interruption_is_abandoned_and_quarantined_and_the_program_still_ends(stubborn: Any) -> None:
     async def main() -> tuple[Any, ...]:
-        one = setup(plugin(ally_tool_call_start=stubborn), deadlines={"observe": 0.05})
-        watcher = plugin(ally_plugin_state=lambda self, event: self.seen.append(event))
-        async with new_host({"p": one, "watcher": watcher, "other": plugin(ally_tool_call_start=note)}) as host:
+        one = setup(make_plugin(ally_tool_call_start=stubborn), deadlines={"observe": 0.05})
+        watcher = make_plugin(ally_plugin_state=lambda self, event: self.seen.append(event))
+        async with new_host({"p": one, "watcher": watcher, "other": make_plugin(ally_tool_call_start=note)}) as host:
             session = host.session()
             for number in range(3):
                 session.emit(start(number))
@@ -374,17 +357,15 @@ def test_what_ignores_its_interruption_is_abandoned_and_quarantined_and_the_prog
     assert ("p", "quarantined", reason) in states
 
 
-def test_a_plugin_that_blocks_its_thread_is_given_up_and_delays_nobody(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_plugin_that_blocks_its_thread_is_given_up_and_delays_nobody() -> None:
     release = threading.Event()
 
     async def main() -> None:
         blocked = setup(
-            plugin(ally_tool_call_start=lambda self, event: release.wait(10)),  # noqa: ARG005
+            make_plugin(ally_tool_call_start=lambda self, event: release.wait(10)),  # noqa: ARG005
             deadlines={"observe": 0.05},
         )
-        async with new_host({"p": blocked, "other": plugin(ally_tool_call_start=note)}) as host:
+        async with new_host({"p": blocked, "other": make_plugin(ally_tool_call_start=note)}) as host:
             session = host.session()
             before = time.monotonic()
             for number in range(3):
@@ -400,9 +381,7 @@ def test_a_plugin_that_blocks_its_thread_is_given_up_and_delays_nobody(
         release.set()
 
 
-def test_a_question_that_is_taken_back_interrupts_the_hook_and_the_lane_goes_on(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_a_question_that_is_taken_back_interrupts_the_hook_and_the_lane_goes_on() -> None:
     async def main() -> None:
         entered, ended = asyncio.Event(), asyncio.Event()
 
@@ -413,7 +392,7 @@ def test_a_question_that_is_taken_back_interrupts_the_hook_and_the_lane_goes_on(
             finally:
                 ended.set()
 
-        async with new_host({"p": plugin(ally_gate_tool_call=gate, ally_tool_call_start=note)}) as host:
+        async with new_host({"p": make_plugin(ally_gate_tool_call=gate, ally_tool_call_start=note)}) as host:
             session = host.session()
             asking = asyncio.ensure_future(session.gate_tool_call(CALL))
             await entered.wait()
@@ -427,11 +406,9 @@ def test_a_question_that_is_taken_back_interrupts_the_hook_and_the_lane_goes_on(
     go(main())
 
 
-def test_nobody_is_told_of_an_answer_that_nobody_waits_for_any_more(
-    plugin: Make, setup: Make, new_host: Make, go: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nobody_is_told_of_an_answer_that_nobody_waits_for_any_more(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        one = setup(plugin(ally_tool_call_start=hang), deadlines={"stop": 0.05})
+        one = setup(make_plugin(ally_tool_call_start=hang), deadlines={"stop": 0.05})
         async with new_host({"p": one}) as host:
             session = host.session()
             session.emit(start())
@@ -468,9 +445,6 @@ RAISED: list[BaseException] = [
 def test_whatever_a_hook_raises_is_its_crash_and_the_next_event_comes(
     raised: BaseException,
     is_async: bool,  # noqa: FBT001
-    plugin: Make,
-    new_host: Make,
-    go: Make,
 ) -> None:
     def fail(self: Any, event: Event) -> None:
         self.seen.append(event.seq)
@@ -482,7 +456,7 @@ def test_whatever_a_hook_raises_is_its_crash_and_the_next_event_comes(
 
     async def main() -> None:
         hook = fail_async if is_async else fail
-        async with new_host({"p": plugin(ally_tool_call_start=hook)}) as host:
+        async with new_host({"p": make_plugin(ally_tool_call_start=hook)}) as host:
             session = host.session()
             session.emit(start())
             session.emit(start())
@@ -495,12 +469,12 @@ def test_whatever_a_hook_raises_is_its_crash_and_the_next_event_comes(
     go(main())
 
 
-def test_keyboard_interrupt_is_the_persons_and_ends_the_program(plugin: Make, new_host: Make, go: Make) -> None:
+def test_keyboard_interrupt_is_the_persons_and_ends_the_program() -> None:
     async def interrupt(self: Any, event: Event) -> None:  # noqa: ARG001
         raise KeyboardInterrupt
 
     async def main() -> None:
-        async with new_host({"p": plugin(ally_tool_call_start=interrupt)}) as host:
+        async with new_host({"p": make_plugin(ally_tool_call_start=interrupt)}) as host:
             session = host.session()
             session.emit(start())
             await session.drained()
@@ -510,14 +484,12 @@ def test_keyboard_interrupt_is_the_persons_and_ends_the_program(plugin: Make, ne
         go(main())
 
 
-def test_keyboard_interrupt_in_a_plugins_thread_is_the_plugins_and_a_crash(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_keyboard_interrupt_in_a_plugins_thread_is_the_plugins_and_a_crash() -> None:
     def interrupt(self: Any, event: Event) -> None:  # noqa: ARG001
         raise KeyboardInterrupt
 
     async def main() -> None:
-        async with new_host({"p": plugin(ally_tool_call_start=interrupt)}) as host:
+        async with new_host({"p": make_plugin(ally_tool_call_start=interrupt)}) as host:
             session = host.session()
             session.emit(start())
             await session.drained()
@@ -527,9 +499,7 @@ def test_keyboard_interrupt_in_a_plugins_thread_is_the_plugins_and_a_crash(
     go(main())
 
 
-def test_a_hook_that_cancels_the_task_it_runs_in_ends_only_its_own_plugin(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_a_hook_that_cancels_the_task_it_runs_in_ends_only_its_own_plugin() -> None:
     async def cancel(self: Any, event: Event) -> None:  # noqa: ARG001
         task = asyncio.current_task()
         assert task is not None
@@ -538,7 +508,7 @@ def test_a_hook_that_cancels_the_task_it_runs_in_ends_only_its_own_plugin(
 
     async def main() -> None:
         async with new_host(
-            {"p": plugin(ally_tool_call_start=cancel), "other": plugin(ally_tool_call_start=note)}
+            {"p": make_plugin(ally_tool_call_start=cancel), "other": make_plugin(ally_tool_call_start=note)}
         ) as host:
             session = host.session()
             session.emit(start())
@@ -552,13 +522,13 @@ def test_a_hook_that_cancels_the_task_it_runs_in_ends_only_its_own_plugin(
     go(main())
 
 
-def test_a_program_that_forgets_to_stop_its_host_ends_all_the_same_and_nobody_is_blamed(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_a_program_that_forgets_to_stop_its_host_ends_all_the_same_and_nobody_is_blamed() -> None:
     hosts = []
 
     async def main() -> None:
-        host = new_host({"p": plugin(ally_tool_call_start=hang), "q": plugin(ally_gate_tool_call=hang_in_gate)})
+        host = new_host(
+            {"p": make_plugin(ally_tool_call_start=hang), "q": make_plugin(ally_gate_tool_call=hang_in_gate)}
+        )
         hosts.append(host)
         await host.start()
         session = host.session()
@@ -573,9 +543,9 @@ def test_a_program_that_forgets_to_stop_its_host_ends_all_the_same_and_nobody_is
     hosts[0].journal.close_blocking()  # the end of a program does it
 
 
-def test_a_program_ends_while_an_interrupted_hook_still_cleans_up(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_program_ends_while_an_interrupted_hook_still_cleans_up() -> None:
+    hosts = []
+
     async def main() -> None:
         cleans_up = asyncio.Event()
 
@@ -586,7 +556,8 @@ def test_a_program_ends_while_an_interrupted_hook_still_cleans_up(
                 cleans_up.set()
                 await asyncio.sleep(3600)
 
-        host = new_host({"p": setup(plugin(ally_tool_call_start=hook), deadlines={"observe": 0.05})})
+        host = new_host({"p": setup(make_plugin(ally_tool_call_start=hook), deadlines={"observe": 0.05})})
+        hosts.append(host)
         await host.start()
         host.session().emit(start())
         await cleans_up.wait()
@@ -594,16 +565,15 @@ def test_a_program_ends_while_an_interrupted_hook_still_cleans_up(
     before = time.monotonic()
     go(main())
     assert time.monotonic() - before < 10  # else its lane waits for ever
+    hosts[0].journal.close_blocking()  # the end of a program does it
 
 
-def test_a_def_hook_that_returns_a_coroutine_is_told_so(
-    plugin: Make, new_host: Make, go: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_def_hook_that_returns_a_coroutine_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
     async def later() -> None: ...
 
     async def main() -> None:
         hooks = {"ally_tool_call_start": lambda self, event: later()}  # noqa: ARG005
-        async with new_host({"p": plugin(**hooks)}) as host:
+        async with new_host({"p": make_plugin(**hooks)}) as host:
             session = host.session()
             session.emit(start())
             await session.drained()
@@ -620,9 +590,6 @@ def test_a_def_hook_that_returns_a_coroutine_is_told_so(
 @pytest.mark.parametrize("is_async", [True, False])
 def test_the_fifth_crash_in_a_minute_is_quarantine_and_hooks_are_called_no_more(
     is_async: bool,  # noqa: FBT001
-    plugin: Make,
-    new_host: Make,
-    go: Make,
 ) -> None:
     def fail(self: Any, event: Event) -> None:
         self.seen.append(event.seq)
@@ -633,8 +600,8 @@ def test_the_fifth_crash_in_a_minute_is_quarantine_and_hooks_are_called_no_more(
 
     async def main() -> None:
         hooks = {"ally_tool_call_start": fail_async if is_async else fail}
-        watcher = plugin(ally_plugin_state=lambda self, event: self.seen.append((event.plugin_name, event.state)))
-        async with new_host({"p": plugin(**hooks), "watcher": watcher}) as host:
+        watcher = make_plugin(ally_plugin_state=lambda self, event: self.seen.append((event.plugin_name, event.state)))
+        async with new_host({"p": make_plugin(**hooks), "watcher": watcher}) as host:
             session = host.session()
             for number in range(9):
                 session.emit(start(number))
@@ -648,7 +615,7 @@ def test_the_fifth_crash_in_a_minute_is_quarantine_and_hooks_are_called_no_more(
     go(main())
 
 
-def test_a_refusal_that_is_not_caught_is_no_crash(plugin: Make, setup: Make, new_host: Make, go: Make) -> None:
+def test_a_refusal_that_is_not_caught_is_no_crash() -> None:
     async def ask_too_much(self: Any, event: Event) -> None:
         self.seen.append(event.seq)
         await self.ally.add_message("system", "obey")
@@ -660,8 +627,8 @@ def test_a_refusal_that_is_not_caught_is_no_crash(plugin: Make, setup: Make, new
     async def main() -> None:
         granted = ["events:*"]
         given = {
-            "p": setup(plugin(ally_tool_call_start=ask_too_much), granted),
-            "q": setup(plugin(ally_tool_call_start=ask_too_much_in_thread), granted),
+            "p": setup(make_plugin(ally_tool_call_start=ask_too_much), granted),
+            "q": setup(make_plugin(ally_tool_call_start=ask_too_much_in_thread), granted),
         }
         async with new_host(given) as host:
             session = host.session()
@@ -676,9 +643,7 @@ def test_a_refusal_that_is_not_caught_is_no_crash(plugin: Make, setup: Make, new
     go(main())
 
 
-def test_a_plugin_that_crashes_into_quarantine_while_it_starts_does_not_come_out_as_running(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_a_plugin_that_crashes_into_quarantine_while_it_starts_does_not_come_out_as_running() -> None:
     async def main() -> None:
         opened = asyncio.Event()
 
@@ -688,7 +653,7 @@ def test_a_plugin_that_crashes_into_quarantine_while_it_starts_does_not_come_out
         async def fail(self: Any, event: Event) -> None:  # noqa: ARG001
             raise ValueError("broken")
 
-        host = new_host({"p": plugin(ally_start=starting, ally_tool_call_start=fail)})
+        host = new_host({"p": make_plugin(ally_start=starting, ally_tool_call_start=fail)})
         starts = asyncio.ensure_future(host.start())
         while not host.plugins or host.plugins["p"].state != "starting":  # noqa: ASYNC110 - that is no event
             await asyncio.sleep(0)
@@ -704,12 +669,12 @@ def test_a_plugin_that_crashes_into_quarantine_while_it_starts_does_not_come_out
     go(main())
 
 
-def test_a_replacement_is_given_even_when_events_never_stop(plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_replacement_is_given_even_when_events_never_stop() -> None:
     async def transform(self: Any, call: ToolCall) -> Replace[ToolCall]:  # noqa: ARG001
         return Replace(ToolCall(call.tool_name, {"command": "pwd"}))
 
     async def main() -> None:
-        async with new_host({"p": plugin(ally_tool_call_start=note, ally_transform_tool_input=transform)}) as host:
+        async with new_host({"p": make_plugin(ally_tool_call_start=note, ally_transform_tool_input=transform)}) as host:
             session = host.session()
             flooding = True
 

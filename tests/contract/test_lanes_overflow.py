@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from ally_plugins import Event, EventsDropped, ThoughtComplete, ToolCall, ToolCallStart
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.runtime.lanes.ring import Ring
+from tests.kit.hosts import make_plugin, new_host
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-
-Make = Any
 
 
 def start(number: int = 0) -> ToolCallStart:
@@ -49,9 +49,7 @@ def lost(seen: Iterable[Any]) -> list[int]:
     return found
 
 
-def test_who_falls_behind_is_told_exactly_what_it_lost_and_others_lose_nothing(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_who_falls_behind_is_told_exactly_what_it_lost_and_others_lose_nothing() -> None:
     async def main() -> None:
         release, stuck = asyncio.Event(), asyncio.Event()
 
@@ -61,8 +59,8 @@ def test_who_falls_behind_is_told_exactly_what_it_lost_and_others_lose_nothing(
             await release.wait()
 
         given = {
-            "slow": plugin(ally_tool_call_start=slow, ally_events_dropped=note_lost),
-            "fast": plugin(ally_tool_call_start=note, ally_events_dropped=note_lost),
+            "slow": make_plugin(ally_tool_call_start=slow, ally_events_dropped=note_lost),
+            "fast": make_plugin(ally_tool_call_start=note, ally_events_dropped=note_lost),
         }
         async with new_host(given) as host:
             session = host.session()
@@ -81,6 +79,7 @@ def test_who_falls_behind_is_told_exactly_what_it_lost_and_others_lose_nothing(
             assert received(slow_one.seen) == sorted(received(slow_one.seen))
             assert len(lost(slow_one.seen)) > 150
             lane = host.plugins["slow"].lane
+            assert lane is not None
             assert lane.dropped == len(lost(slow_one.seen))
             notice = next(each for each in slow_one.seen if isinstance(each, EventsDropped))
             assert notice.session_id == session.id
@@ -89,9 +88,7 @@ def test_who_falls_behind_is_told_exactly_what_it_lost_and_others_lose_nothing(
     go(main())
 
 
-def test_a_plugin_that_loses_events_while_it_is_told_of_a_loss_is_told_of_that_too(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_a_plugin_that_loses_events_while_it_is_told_of_a_loss_is_told_of_that_too() -> None:
     async def main() -> None:
         host = new_host({})
         sessions: list[Any] = []
@@ -103,7 +100,7 @@ def test_a_plugin_that_loses_events_while_it_is_told_of_a_loss_is_told_of_that_t
                 for number in range(100):
                     sessions[0].emit(start(number))
 
-        host = new_host({"p": plugin(ally_tool_call_start=note, ally_events_dropped=lose_more)})
+        host = new_host({"p": make_plugin(ally_tool_call_start=note, ally_events_dropped=lose_more)})
         async with host:
             sessions.append(host.session())
             sessions[0].ring.capacity = 8
@@ -130,12 +127,12 @@ def nervous_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("nervous_threads")
-def test_threads_that_emit_while_events_are_lost_confuse_nobody(plugin: Make, new_host: Make, go: Make) -> None:
+def test_threads_that_emit_while_events_are_lost_confuse_nobody() -> None:
     each, threads = 3000, 4
 
     async def main() -> None:
         hooks = {"ally_tool_call_start": note, "ally_events_dropped": note_lost}
-        async with new_host({"p": plugin(**hooks), "q": plugin(**hooks)}) as host:
+        async with new_host({"p": make_plugin(**hooks), "q": make_plugin(**hooks)}) as host:
             session = host.session()
             session.ring.capacity = 64
 
@@ -155,11 +152,9 @@ def test_threads_that_emit_while_events_are_lost_confuse_nobody(plugin: Make, ne
 
 
 @pytest.mark.usefixtures("nervous_threads")
-def test_nothing_that_threads_emit_is_missing_from_the_journal(
-    plugin: Make, new_host: Make, go: Make, tmp_path: Path
-) -> None:
+def test_nothing_that_threads_emit_is_missing_from_the_journal(tmp_path: Path) -> None:
     async def main() -> None:
-        async with new_host({"p": plugin(ally_tool_call_start=note)}, home=tmp_path) as host:
+        async with new_host({"p": make_plugin(ally_tool_call_start=note)}, home=tmp_path) as host:
             session = host.session("s")
 
             def emit() -> None:
@@ -175,7 +170,7 @@ def test_nothing_that_threads_emit_is_missing_from_the_journal(
         assert [event.seq for event in journal.events("s")][:2001] == list(range(1, 2002))
 
 
-def test_emit_never_waits_for_a_stuck_plugin(plugin: Make, new_host: Make, go: Make) -> None:
+def test_emit_never_waits_for_a_stuck_plugin() -> None:
     begun, release = threading.Event(), threading.Event()
     left: list[Event] = []
 
@@ -185,7 +180,7 @@ def test_emit_never_waits_for_a_stuck_plugin(plugin: Make, new_host: Make, go: M
         left.append(event)
 
     async def main() -> None:
-        async with new_host({"stuck": plugin(ally_tool_call_start=wait)}) as host:
+        async with new_host({"stuck": make_plugin(ally_tool_call_start=wait)}) as host:
             session = host.session()
             session.emit(start())
             while not begun.is_set():  # noqa: ASYNC110 - the loop is to turn
@@ -226,9 +221,6 @@ OPERATIONS = st.lists(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OPERATIONS, st.booleans(), st.sampled_from([8, 64, 8192]))
 def test_whatever_happens_in_whatever_order_hooks_are_in_order_and_alone(  # noqa: C901, PLR0915 - one scene
-    plugin: Make,
-    new_host: Make,
-    go: Make,
     operations: list[str],
     is_mixed: bool,  # noqa: FBT001 - Hypothesis gives it
     capacity: int,
@@ -262,7 +254,7 @@ def test_whatever_happens_in_whatever_order_hooks_are_in_order_and_alone(  # noq
         hooks: dict[str, Any] = {"ally_tool_call_start": hook, "ally_thought_complete": second}
         hooks["ally_events_dropped"] = note_lost
         hooks |= {"ally_gate_tool_call": answer, "ally_transform_tool_input": answer}
-        async with new_host({"p": plugin(**hooks)}) as host:
+        async with new_host({"p": make_plugin(**hooks)}) as host:
             sessions = [host.session("a"), host.session("b")]
             for session in sessions:
                 session.ring.capacity = capacity
@@ -321,10 +313,10 @@ def _check_order(seen: list[Any], sessions: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 511, 512, 513, 1500])
-def test_runs_of_any_length_arrive_whole(count: int, plugin: Make, new_host: Make, go: Make) -> None:
+def test_runs_of_any_length_arrive_whole(count: int) -> None:
     async def main() -> None:
         hooks = {"ally_tool_call_start": note}
-        async with new_host({"p": plugin(**hooks)}) as host:
+        async with new_host({"p": make_plugin(**hooks)}) as host:
             session = host.session()
             for number in range(count):
                 session.emit(start(number))
@@ -334,11 +326,9 @@ def test_runs_of_any_length_arrive_whole(count: int, plugin: Make, new_host: Mak
     go(main())
 
 
-def test_a_burst_that_the_ring_cannot_hold_is_in_the_journal_all_the_same(
-    plugin: Make, new_host: Make, go: Make, tmp_path: Path
-) -> None:
+def test_a_burst_that_the_ring_cannot_hold_is_in_the_journal_all_the_same(tmp_path: Path) -> None:
     async def main() -> None:
-        async with new_host({"p": plugin(ally_tool_call_start=note)}, home=tmp_path) as host:
+        async with new_host({"p": make_plugin(ally_tool_call_start=note)}, home=tmp_path) as host:
             session = host.session("s")
             session.ring.capacity = 32
             for number in range(1000):

@@ -12,11 +12,11 @@ import pytest
 from ally_plugins import PluginRecord, ToolCallStart, hookimpl, tool
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.policy.permissions import GrantSet
+from tests.kit.hosts import make_plugin, new_host, setup
+from tests.kit.waiting import go
 
-Make = Any
 
-
-def reason_of(bad: Any, new_host: Make, go: Make) -> str:
+def reason_of(bad: Any) -> str:
     """Start a host with a good and a bad plugin; return why the bad one is not running."""
     heard: list[int] = []
 
@@ -106,19 +106,17 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("bad", "words"), WRONG, ids=range(len(WRONG)))
-def test_a_wrong_hook_is_named_with_what_is_right_and_the_others_load(
-    bad: Any, words: list[str], new_host: Make, go: Make
-) -> None:
-    reason = reason_of(bad, new_host, go)
+def test_a_wrong_hook_is_named_with_what_is_right_and_the_others_load(bad: Any, words: list[str]) -> None:
+    reason = reason_of(bad)
     assert "bad" in reason
     for word in words:
         assert word in reason
 
 
-def test_one_hook_implemented_twice_is_an_error_and_not_half_ignored(new_host: Make, go: Make) -> None:
+def test_one_hook_implemented_twice_is_an_error_and_not_half_ignored() -> None:
     bad = with_hook("ally_tool_call_end", observer)
     bad.other = with_hook("other", observer, specname="ally_tool_call_end").other
-    reason = reason_of(bad, new_host, go)
+    reason = reason_of(bad)
     assert "twice" in reason
     assert "'other'" in reason
 
@@ -204,21 +202,19 @@ class HasAWrongTool(StartFails):
         (lambda: None, "TypeError"),
     ],
 )
-def test_a_plugin_whose_making_or_start_fails_is_marked_and_the_others_load(
-    bad: Any, words: str, new_host: Make, go: Make
-) -> None:
-    assert words in reason_of(bad, new_host, go)
+def test_a_plugin_whose_making_or_start_fails_is_marked_and_the_others_load(bad: Any, words: str) -> None:
+    assert words in reason_of(bad)
 
 
-def test_a_plugin_that_takes_too_long_to_start_is_marked(setup: Make, plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_plugin_that_takes_too_long_to_start_is_marked() -> None:
     async def start(self: Any) -> None:  # noqa: ARG001
         await asyncio.sleep(3600)
 
-    slow = setup(plugin(ally_start=start), deadlines={"start": 0.05})
-    assert "did not answer within 0.05 s" in reason_of(slow, new_host, go)
+    slow = setup(make_plugin(ally_start=start), deadlines={"start": 0.05})
+    assert "did not answer within 0.05 s" in reason_of(slow)
 
 
-def test_properties_and_attributes_of_a_plugin_are_left_alone(new_host: Make, go: Make) -> None:
+def test_properties_and_attributes_of_a_plugin_are_left_alone() -> None:
     touched: list[str] = []
 
     class Shy:
@@ -250,7 +246,7 @@ def test_properties_and_attributes_of_a_plugin_are_left_alone(new_host: Make, go
     assert touched == []
 
 
-def test_static_and_class_methods_and_specnames_are_hooks_too(new_host: Make, go: Make) -> None:
+def test_static_and_class_methods_and_specnames_are_hooks_too() -> None:
     heard: list[str] = []
 
     class Odd:
@@ -304,7 +300,7 @@ gate = { on = ["message"], reason = "to look" }
     ],
 )
 def test_a_hook_that_the_manifest_does_not_declare_is_an_error_with_the_line_to_add(
-    hook: str, line: str | None, new_host: Make, go: Make
+    hook: str, line: str | None
 ) -> None:
     from ally_plugins.contract.hookspecs import HOOKS
 
@@ -323,12 +319,12 @@ def test_a_hook_that_the_manifest_does_not_declare_is_an_error_with_the_line_to_
 
         assert go(main()) == "running"
     else:
-        reason = reason_of(pair, new_host, go)
+        reason = reason_of(pair)
         assert f"{hook!r}, which its manifest does not declare; add: " in reason
         assert line in reason
 
 
-def test_an_empty_manifest_given_by_code_declares_nothing_and_asks_for_nothing(new_host: Make, go: Make) -> None:
+def test_an_empty_manifest_given_by_code_declares_nothing_and_asks_for_nothing() -> None:
     record = PluginRecord.by_code("p", Manifest(), grants=GrantSet.of(["events:*"]))
 
     async def main() -> Any:

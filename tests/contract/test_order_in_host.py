@@ -8,8 +8,9 @@ import pytest
 
 from ally_plugins import Deny, HostError, ToolCall, hookimpl
 from ally_plugins.contract.values.errors import OrderError
+from tests.kit.hosts import make_plugin, new_host, setup
+from tests.kit.waiting import go
 
-Make = Any
 CALL = ToolCall("bash", {}, "c1")
 
 
@@ -34,7 +35,7 @@ class Last(Plain):
         return Deny(call.tool_name)
 
 
-def order_of(given: dict[str, Any], new_host: Make, go: Make) -> list[str]:
+def order_of(given: dict[str, Any]) -> list[str]:
     async def main() -> list[str]:
         async with new_host(given) as host:
             ruling = await host.session().gate_tool_call(CALL)
@@ -44,24 +45,24 @@ def order_of(given: dict[str, Any], new_host: Make, go: Make) -> list[str]:
     return found
 
 
-def test_names_decide_where_nothing_else_does_however_plugins_are_given(new_host: Make, go: Make) -> None:
-    assert order_of({"b": Plain, "c": Plain, "a": Plain}, new_host, go) == ["a", "b", "c"]
+def test_names_decide_where_nothing_else_does_however_plugins_are_given() -> None:
+    assert order_of({"b": Plain, "c": Plain, "a": Plain}) == ["a", "b", "c"]
 
 
-def test_tryfirst_and_trylast_come_before_names(new_host: Make, go: Make) -> None:
-    assert order_of({"a": Last, "b": Plain, "c": First}, new_host, go) == ["c", "b", "a"]
+def test_tryfirst_and_trylast_come_before_names() -> None:
+    assert order_of({"a": Last, "b": Plain, "c": First}) == ["c", "b", "a"]
 
 
-def test_mandatory_comes_before_tryfirst(setup: Make, new_host: Make, go: Make) -> None:
-    assert order_of({"a": First, "z": setup(Last, mandatory=True)}, new_host, go) == ["z", "a"]
+def test_mandatory_comes_before_tryfirst() -> None:
+    assert order_of({"a": First, "z": setup(Last, mandatory=True)}) == ["z", "a"]
 
 
-def test_edges_of_manifests_come_before_everything(setup: Make, new_host: Make, go: Make) -> None:
+def test_edges_of_manifests_come_before_everything() -> None:
     given = {"a": setup(First, after=["m"], mandatory=True), "m": Plain, "z": setup(Last, before=["m", "gone"])}
-    assert order_of(given, new_host, go) == ["z", "m", "a"]
+    assert order_of(given) == ["z", "m", "a"]
 
 
-def test_a_cycle_stops_the_start_and_names_its_members(setup: Make, new_host: Make, go: Make) -> None:
+def test_a_cycle_stops_the_start_and_names_its_members() -> None:
     given = {"a": setup(Plain, after=["b"]), "b": setup(Plain, after=["c"]), "c": setup(Plain, after=["a"]), "d": Plain}
 
     async def main() -> None:
@@ -74,9 +75,7 @@ def test_a_cycle_stops_the_start_and_names_its_members(setup: Make, new_host: Ma
     assert "ally-plugins disable" in str(caught.value)
 
 
-def test_a_mandatory_plugin_that_cannot_start_stops_the_start_and_leaves_nothing_running(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_mandatory_plugin_that_cannot_start_stops_the_start_and_leaves_nothing_running() -> None:
     stopped: list[str] = []
 
     async def fail(self: Any) -> None:  # noqa: ARG001
@@ -86,7 +85,9 @@ def test_a_mandatory_plugin_that_cannot_start_stops_the_start_and_leaves_nothing
         stopped.append(self.ally.name)
 
     async def main() -> None:
-        async with new_host({"good": plugin(ally_stop=stop), "must": setup(plugin(ally_start=fail), mandatory=True)}):
+        async with new_host(
+            {"good": make_plugin(ally_stop=stop), "must": setup(make_plugin(ally_start=fail), mandatory=True)}
+        ):
             pytest.fail("it started")
 
     with pytest.raises(HostError, match="mandatory plugin 'must' is failed: .*no device.*ally-plugins info must"):  # noqa: RUF043

@@ -29,8 +29,8 @@ from ally_plugins import (
 from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.shown import MAX_DEPTH, MAX_INTEGER, MAX_SHOWN_BYTES, MIN_INTEGER, media
-
-Make = Any
+from tests.kit.hosts import make_plugin, new_host, setup
+from tests.kit.waiting import go
 
 SECRET = "SECRET123"  # noqa: S105 - what a redactor would look for
 
@@ -121,10 +121,10 @@ def test_media_are_shown_as_what_they_are_and_not_as_their_bytes() -> None:
 # --- what a host does with a value that it cannot show ---
 
 
-def watcher(plugin: Make, *hooks: str) -> tuple[Any, list[Any]]:
+def watcher(*hooks: str) -> tuple[Any, list[Any]]:
     """Return a plugin with these hooks, and what it was shown."""
     seen: list[Any] = []
-    return plugin(**_noting(hooks, seen)), seen
+    return make_plugin(**_noting(hooks, seen)), seen
 
 
 def _noting(hooks: tuple[str, ...], seen: list[Any]) -> dict[str, Any]:
@@ -150,8 +150,8 @@ def _noting(hooks: tuple[str, ...], seen: list[Any]) -> dict[str, Any]:
     return {hook: kinds[hook] for hook in hooks}
 
 
-def test_a_question_that_cannot_be_shown_is_a_deny_and_no_gate_is_asked(plugin: Make, new_host: Make, go: Make) -> None:
-    guard, seen = watcher(plugin, "ally_gate_permission")
+def test_a_question_that_cannot_be_shown_is_a_deny_and_no_gate_is_asked() -> None:
+    guard, seen = watcher("ally_gate_permission")
     request = PermissionRequest(request_id="r", tool_name="bash", arguments={"n": 2**70, "command": "rm"})
 
     async def main() -> None:
@@ -161,6 +161,7 @@ def test_a_question_that_cannot_be_shown_is_a_deny_and_no_gate_is_asked(plugin: 
             assert "71 bits" in ruling.reason
             await host.journal.flush()
             (record,) = host.journal.reader.records(kind="decision")
+            assert record.data is not None
             assert record.data["verdict"] == "deny"
 
     go(main())
@@ -201,10 +202,8 @@ def test_arguments_that_cannot_even_be_read_are_an_error_of_ours_whatever_they_r
     ],
     ids=["unshown", "large", "large in all", "no text", "a key that has none", "holds itself"],
 )
-def test_an_output_that_cannot_be_shown_is_withheld_and_no_transform_is_asked(
-    result: ToolResult, plugin: Make, new_host: Make, go: Make
-) -> None:
-    redactor, seen = watcher(plugin, "ally_transform_tool_output")
+def test_an_output_that_cannot_be_shown_is_withheld_and_no_transform_is_asked(result: ToolResult) -> None:
+    redactor, seen = watcher("ally_transform_tool_output")
     ends: list[Any] = []
 
     async def run(_: ToolCall) -> ToolResult:
@@ -225,11 +224,11 @@ def test_an_output_that_cannot_be_shown_is_withheld_and_no_transform_is_asked(
     assert [(each.success, each.denied, each.output) for each in ends] == [(False, False, "")]
 
 
-def test_a_host_s_own_kind_of_result_is_withheld_as_any_other(plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_host_s_own_kind_of_result_is_withheld_as_any_other() -> None:
     class Measured(ToolResult):
         pass
 
-    redactor, seen = watcher(plugin, "ally_transform_tool_output")
+    redactor, seen = watcher("ally_transform_tool_output")
 
     async def main() -> None:
         async with new_host({"redactor": redactor}) as host:
@@ -252,9 +251,9 @@ def test_a_number_is_shown_as_the_number_that_it_is_and_not_as_what_it_says() ->
     assert ToolCall("pay", {"sum": Small(1_000_000), "rate": Low(9.5)}).arguments == {"sum": 1_000_000, "rate": 9.5}
 
 
-def test_an_output_that_nobody_transforms_passes_as_it_is(plugin: Make, new_host: Make, go: Make) -> None:
+def test_an_output_that_nobody_transforms_passes_as_it_is() -> None:
     result = ToolResult(success=True, output="x" * (MAX_SHOWN_BYTES + 1), unshown="whatever")
-    guard, _ = watcher(plugin, "ally_gate_tool_call")
+    guard, _ = watcher("ally_gate_tool_call")
 
     async def run(_: ToolCall) -> ToolResult:
         return result
@@ -266,8 +265,8 @@ def test_an_output_that_nobody_transforms_passes_as_it_is(plugin: Make, new_host
     go(main())
 
 
-def test_a_shadow_is_no_reason_to_withhold_anything(plugin: Make, setup: Make, new_host: Make, go: Make) -> None:
-    redactor, _ = watcher(plugin, "ally_transform_tool_output")
+def test_a_shadow_is_no_reason_to_withhold_anything() -> None:
+    redactor, _ = watcher("ally_transform_tool_output")
     result = ToolResult(success=True, output="text", unshown="whatever")
 
     async def main() -> None:
@@ -277,14 +276,14 @@ def test_a_shadow_is_no_reason_to_withhold_anything(plugin: Make, setup: Make, n
     go(main())
 
 
-def test_a_transform_may_not_make_what_the_next_one_cannot_be_shown(plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_transform_may_not_make_what_the_next_one_cannot_be_shown() -> None:
     def swell(self: Any, result: ToolResult) -> Any:
         return Replace(attrs.evolve(result, output="x" * MAX_SHOWN_BYTES))
 
-    last, seen = watcher(plugin, "ally_transform_tool_output")
+    last, seen = watcher("ally_transform_tool_output")
 
     async def main() -> None:
-        async with new_host({"a": plugin(ally_transform_tool_output=swell), "b": last}) as host:
+        async with new_host({"a": make_plugin(ally_transform_tool_output=swell), "b": last}) as host:
             result = ToolResult(success=True, output="small")
             assert await host.session().transform_tool_output(ToolCall("bash"), result) == result
             assert host.plugins["a"].counts.crashes == 1
@@ -294,10 +293,8 @@ def test_a_transform_may_not_make_what_the_next_one_cannot_be_shown(plugin: Make
 
 
 @pytest.mark.parametrize("content", ["a\ud800", "x" * MAX_SHOWN_BYTES], ids=["surrogate", "large"])
-def test_words_of_the_person_that_cannot_be_shown_go_no_further(
-    content: str, plugin: Make, new_host: Make, go: Make
-) -> None:
-    watching, seen = watcher(plugin, "ally_transform_user_message", "ally_transform_model_request")
+def test_words_of_the_person_that_cannot_be_shown_go_no_further(content: str) -> None:
+    watching, seen = watcher("ally_transform_user_message", "ally_transform_model_request")
     message = Message(role="user", content=content, id="m1")
 
     async def main() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from ally_plugins import AgentStart, Event, ThoughtComplete, ToolCallStart
 from ally_plugins.contract.values.errors import SessionError
-
-Make = Any
+from tests.kit.hosts import make_plugin, new_host
+from tests.kit.waiting import go
 
 
 def start() -> ToolCallStart:
@@ -20,9 +20,9 @@ async def note(self: Any, event: Event) -> None:
     self.seen.append((event.id, event.parent_id))
 
 
-def test_listeners_hear_what_a_session_emits_once_and_stamped(plugin: Make, new_host: Make, go: Make) -> None:
+def test_listeners_hear_what_a_session_emits_once_and_stamped() -> None:
     async def main() -> None:
-        async with new_host({"p": plugin(ally_tool_call_start=note)}) as host:
+        async with new_host({"p": make_plugin(ally_tool_call_start=note)}) as host:
             by_type: list[Any] = []
             every: list[Any] = []
             host.stream.subscribe("TOOL_CALL_START", lambda event: by_type.append((event.id, event.timestamp > 0)))
@@ -39,11 +39,9 @@ def test_listeners_hear_what_a_session_emits_once_and_stamped(plugin: Make, new_
     go(main())
 
 
-def test_what_the_host_author_emits_on_the_stream_goes_through_the_only_session_once(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_what_the_host_author_emits_on_the_stream_goes_through_the_only_session_once() -> None:
     async def main() -> None:
-        async with new_host({"p": plugin(ally_tool_call_start=note)}) as host:
+        async with new_host({"p": make_plugin(ally_tool_call_start=note)}) as host:
             heard: list[Any] = []
             host.stream.subscribe("TOOL_CALL_START", lambda event: heard.append((event.id, event.session_id)))
             session = host.session("one")
@@ -56,9 +54,7 @@ def test_what_the_host_author_emits_on_the_stream_goes_through_the_only_session_
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_an_event_on_the_stream_that_belongs_to_no_clear_session_is_an_error(
-    count: int, new_host: Make, go: Make
-) -> None:
+def test_an_event_on_the_stream_that_belongs_to_no_clear_session_is_an_error(count: int) -> None:
     async def main() -> None:
         async with new_host() as host:
             heard: list[Any] = []
@@ -72,9 +68,9 @@ def test_an_event_on_the_stream_that_belongs_to_no_clear_session_is_an_error(
     go(main())
 
 
-def test_an_event_that_was_emitted_before_is_emitted_again_as_another(plugin: Make, new_host: Make, go: Make) -> None:
+def test_an_event_that_was_emitted_before_is_emitted_again_as_another() -> None:
     async def main() -> None:
-        async with new_host({"p": plugin(ally_tool_call_start=note)}) as host:
+        async with new_host({"p": make_plugin(ally_tool_call_start=note)}) as host:
             session, event = host.session("one"), start()
             session.emit(event)
             session.emit(event)
@@ -86,11 +82,9 @@ def test_an_event_that_was_emitted_before_is_emitted_again_as_another(plugin: Ma
     go(main())
 
 
-def test_a_scope_of_a_session_stamps_the_parent_and_its_listeners_hear_the_events_place(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_a_scope_of_a_session_stamps_the_parent_and_its_listeners_hear_the_events_place() -> None:
     async def main() -> None:
-        async with new_host({"p": plugin(ally_tool_call_start=note)}) as host:
+        async with new_host({"p": make_plugin(ally_tool_call_start=note)}) as host:
             session, other = host.session("one"), host.session("two")
             scoped = session.scoped("c7")
             in_scope: list[Any] = []
@@ -109,9 +103,9 @@ def test_a_scope_of_a_session_stamps_the_parent_and_its_listeners_hear_the_event
     go(main())
 
 
-def test_a_scope_of_the_hosts_stream_ends_in_the_only_session(plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_scope_of_the_hosts_stream_ends_in_the_only_session() -> None:
     async def main() -> None:
-        async with new_host({"p": plugin(ally_agent_start=note)}) as host:
+        async with new_host({"p": make_plugin(ally_agent_start=note)}) as host:
             session = host.session("one")
             scoped = host.stream.create_scoped("c7")
             heard: list[Any] = []
@@ -124,7 +118,7 @@ def test_a_scope_of_the_hosts_stream_ends_in_the_only_session(plugin: Make, new_
     go(main())
 
 
-def test_a_scope_of_a_session_that_is_closed_says_so(new_host: Make, go: Make) -> None:
+def test_a_scope_of_a_session_that_is_closed_says_so() -> None:
     async def main() -> None:
         async with new_host() as host:
             session = host.session("one")
@@ -136,14 +130,12 @@ def test_a_scope_of_a_session_that_is_closed_says_so(new_host: Make, go: Make) -
     go(main())
 
 
-def test_a_listener_that_fails_keeps_the_event_from_nobody(
-    plugin: Make, new_host: Make, go: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_listener_that_fails_keeps_the_event_from_nobody(caplog: pytest.LogCaptureFixture) -> None:
     def fail(event: Event) -> None:
         raise ValueError(f"cannot take {event.type}")
 
     async def main() -> None:
-        async with new_host({"p": plugin(ally_tool_call_start=note)}) as host:
+        async with new_host({"p": make_plugin(ally_tool_call_start=note)}) as host:
             heard: list[Event] = []
             host.stream.subscribe("TOOL_CALL_START", fail)
             host.stream.subscribe("*", fail)
@@ -158,9 +150,9 @@ def test_a_listener_that_fails_keeps_the_event_from_nobody(
     assert "cannot take TOOL_CALL_START" in caplog.text
 
 
-def test_a_listener_may_emit_in_its_turn(plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_listener_may_emit_in_its_turn() -> None:
     async def main() -> None:
-        async with new_host({"p": plugin(ally_tool_call_start=note, ally_thought_complete=note)}) as host:
+        async with new_host({"p": make_plugin(ally_tool_call_start=note, ally_thought_complete=note)}) as host:
             session = host.session("one")
             host.stream.subscribe("TOOL_CALL_START", lambda _: session.emit(ThoughtComplete(thinking="hm")))
             session.emit(start())

@@ -9,8 +9,9 @@ import attrs
 import pytest
 
 from ally_plugins import GateRefused, Message, Replace, ToolCall, ToolResult
+from tests.kit.hosts import make_plugin, new_host, setup
+from tests.kit.waiting import go
 
-Make = Any
 CALL = ToolCall("bash", {"command": "ls", "cwd": "/"}, "c1", "agent-1")
 RESULT = ToolResult(True, "out", data={"lines": 1})  # noqa: FBT003
 
@@ -30,13 +31,11 @@ def answers(value: Any) -> Any:
     return transform
 
 
-def test_each_sees_what_the_one_before_made_and_mandatory_plugins_come_last(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_each_sees_what_the_one_before_made_and_mandatory_plugins_come_last() -> None:
     given = {
-        "a": setup(plugin(ally_transform_tool_input=with_command(" a")), mandatory=True),
-        "b": plugin(ally_transform_tool_input=with_command(" b")),
-        "c": setup(plugin(ally_transform_tool_input=with_command(" c")), before=["b"]),
+        "a": setup(make_plugin(ally_transform_tool_input=with_command(" a")), mandatory=True),
+        "b": make_plugin(ally_transform_tool_input=with_command(" b")),
+        "c": setup(make_plugin(ally_transform_tool_input=with_command(" c")), before=["b"]),
     }
 
     async def main() -> Any:
@@ -50,7 +49,7 @@ def test_each_sees_what_the_one_before_made_and_mandatory_plugins_come_last(
     assert CALL.arguments == {"command": "ls", "cwd": "/"}
 
 
-def test_a_value_cannot_be_changed_in_place(plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_value_cannot_be_changed_in_place() -> None:
     def spoil(self: Any, call: ToolCall) -> None:
         with pytest.raises(TypeError):
             call.arguments["command"] = "rm"
@@ -61,7 +60,7 @@ def test_a_value_cannot_be_changed_in_place(plugin: Make, new_host: Make, go: Ma
         self.seen.append("tried")
 
     async def main() -> Any:
-        async with new_host({"p": plugin(ally_transform_tool_input=spoil)}) as host:
+        async with new_host({"p": make_plugin(ally_transform_tool_input=spoil)}) as host:
             return await host.session().transform_tool_input(CALL), host.plugins["p"].instance.seen
 
     assert go(main()) == (CALL, ["tried"])
@@ -78,11 +77,11 @@ BAD_CALLS = [
 
 @pytest.mark.parametrize(("value", "words"), BAD_CALLS)
 def test_what_is_no_valid_call_is_left_out_and_the_chain_goes_on(
-    value: Any, words: str, plugin: Make, new_host: Make, go: Make, caplog: pytest.LogCaptureFixture
+    value: Any, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     given = {
-        "a": plugin(ally_transform_tool_input=answers(Replace(value))),
-        "b": plugin(ally_transform_tool_input=with_command(" b")),
+        "a": make_plugin(ally_transform_tool_input=answers(Replace(value))),
+        "b": make_plugin(ally_transform_tool_input=with_command(" b")),
     }
 
     async def main() -> Any:
@@ -97,19 +96,19 @@ def test_what_is_no_valid_call_is_left_out_and_the_chain_goes_on(
 
 
 @pytest.mark.parametrize("value", [CALL, True, "ls", {"command": "ls"}, Replace])
-def test_what_is_no_replace_is_left_out(value: Any, plugin: Make, new_host: Make, go: Make) -> None:
+def test_what_is_no_replace_is_left_out(value: Any) -> None:
     async def main() -> Any:
-        async with new_host({"a": plugin(ally_transform_tool_input=answers(value))}) as host:
+        async with new_host({"a": make_plugin(ally_transform_tool_input=answers(value))}) as host:
             return await host.session().transform_tool_input(CALL), host.plugins["a"].counts.crashes
 
     assert go(main()) == (CALL, 1)
 
 
-def test_who_made_a_call_and_which_one_it_is_cannot_be_changed(plugin: Make, new_host: Make, go: Make) -> None:
+def test_who_made_a_call_and_which_one_it_is_cannot_be_changed() -> None:
     forged = Replace(attrs.evolve(CALL, call_id="c9", agent_id="other", arguments={"command": "pwd"}))
 
     async def main() -> Any:
-        async with new_host({"a": plugin(ally_transform_tool_input=answers(forged))}) as host:
+        async with new_host({"a": make_plugin(ally_transform_tool_input=answers(forged))}) as host:
             return await host.session().transform_tool_input(CALL)
 
     assert go(main()) == attrs.evolve(CALL, arguments={"command": "pwd"})
@@ -124,53 +123,51 @@ BAD_RESULTS = [
 
 
 @pytest.mark.parametrize(("value", "words"), BAD_RESULTS)
-def test_what_is_no_valid_result_is_left_out(
-    value: Any, words: str, plugin: Make, new_host: Make, go: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_no_valid_result_is_left_out(value: Any, words: str, caplog: pytest.LogCaptureFixture) -> None:
     def transform(self: Any, result: ToolResult) -> Any:  # noqa: ARG001
         return Replace(value)
 
     async def main() -> Any:
-        async with new_host({"a": plugin(ally_transform_tool_output=transform)}) as host:
+        async with new_host({"a": make_plugin(ally_transform_tool_output=transform)}) as host:
             return await host.session().transform_tool_output(CALL, RESULT)
 
     assert go(main()) == RESULT
     assert words in caplog.text
 
 
-def test_output_and_data_of_a_result_may_be_changed(plugin: Make, new_host: Make, go: Make) -> None:
+def test_output_and_data_of_a_result_may_be_changed() -> None:
     def transform(self: Any, call: ToolCall, result: ToolResult) -> Any:  # noqa: ARG001
         return Replace(attrs.evolve(result, output=f"{call.tool_name}: \x1b[1mred\x1b[0m", data={"lines": [2]}))
 
     async def main() -> Any:
-        async with new_host({"a": plugin(ally_transform_tool_output=transform)}) as host:
+        async with new_host({"a": make_plugin(ally_transform_tool_output=transform)}) as host:
             return await host.session().transform_tool_output(CALL, RESULT)
 
     assert go(main()) == ToolResult(True, "bash: \x1b[1mred\x1b[0m", data={"lines": [2]})  # noqa: FBT003
 
 
 @pytest.mark.parametrize("content", ["a\x00b", "a\ud800b", 5, None])
-def test_a_message_with_text_that_is_none_is_left_out(content: Any, plugin: Make, new_host: Make, go: Make) -> None:
+def test_a_message_with_text_that_is_none_is_left_out(content: Any) -> None:
     message = Message(role="user", content="hello", id="m1")
 
     def transform(self: Any, message: Message) -> Any:  # noqa: ARG001
         return Replace(attrs.evolve(message, content=content))
 
     async def main() -> Any:
-        async with new_host({"a": plugin(ally_transform_user_message=transform)}) as host:
+        async with new_host({"a": make_plugin(ally_transform_user_message=transform)}) as host:
             return await host.session().transform_user_message(message), host.plugins["a"].counts.crashes
 
     assert go(main()) == (message, 1)
 
 
-def test_only_the_content_of_a_message_may_be_changed(plugin: Make, new_host: Make, go: Make) -> None:
+def test_only_the_content_of_a_message_may_be_changed() -> None:
     message = Message(role="user", content="hello", id="m1")
 
     def transform(self: Any, message: Message) -> Any:  # noqa: ARG001
         return Replace(attrs.evolve(message, content="HELLO", role="system", id="m2", metadata={"a": 1}))
 
     async def main() -> Any:
-        async with new_host({"a": plugin(ally_transform_user_message=transform)}) as host:
+        async with new_host({"a": make_plugin(ally_transform_user_message=transform)}) as host:
             return await host.session().transform_user_message(message)
 
     assert go(main()) == attrs.evolve(message, content="HELLO")
@@ -186,9 +183,6 @@ def test_only_the_content_of_a_message_may_be_changed(plugin: Make, new_host: Ma
 def test_a_transform_that_raises_is_left_out_by_default(
     raised: BaseException,
     is_async: bool,  # noqa: FBT001
-    plugin: Make,
-    new_host: Make,
-    go: Make,
 ) -> None:
     def fail(self: Any, call: ToolCall) -> Any:  # noqa: ARG001
         raise raised
@@ -197,8 +191,8 @@ def test_a_transform_that_raises_is_left_out_by_default(
         raise raised
 
     given = {
-        "a": plugin(ally_transform_tool_input=fail_async if is_async else fail),
-        "b": plugin(ally_transform_tool_input=with_command(" b")),
+        "a": make_plugin(ally_transform_tool_input=fail_async if is_async else fail),
+        "b": make_plugin(ally_transform_tool_input=with_command(" b")),
     }
 
     async def main() -> Any:
@@ -209,9 +203,7 @@ def test_a_transform_that_raises_is_left_out_by_default(
     assert go(main()) == ("ls b", 1)
 
 
-def test_a_transform_set_to_block_stops_what_it_could_not_check(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_transform_set_to_block_stops_what_it_could_not_check() -> None:
     async def hang(self: Any, call: ToolCall) -> Any:  # noqa: ARG001
         await asyncio.sleep(3600)
 
@@ -230,8 +222,8 @@ def test_a_transform_set_to_block_stops_what_it_could_not_check(
 
         async def main(hooks: Any = hooks) -> Any:
             given = {
-                "guard": setup(plugin(**hooks), transform_on_error="block", deadlines={"transform": 0.05}),
-                "later": plugin(ally_transform_tool_input=with_command(" later")),
+                "guard": setup(make_plugin(**hooks), transform_on_error="block", deadlines={"transform": 0.05}),
+                "later": make_plugin(ally_transform_tool_input=with_command(" later")),
             }
             async with new_host(given) as host:
                 ran: list[Any] = []
@@ -251,16 +243,14 @@ def test_a_transform_set_to_block_stops_what_it_could_not_check(
         assert words in go(main())
 
 
-def test_a_shadow_transform_is_asked_and_changes_and_blocks_nothing(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
+def test_a_shadow_transform_is_asked_and_changes_and_blocks_nothing() -> None:
     def crash(self: Any, call: ToolCall) -> Any:  # noqa: ARG001
         raise ValueError("broken")
 
     given = {
-        "a": setup(plugin(ally_transform_tool_input=with_command(" a")), shadow=True),
-        "b": setup(plugin(ally_transform_tool_input=crash), shadow=True, transform_on_error="block"),
-        "c": plugin(ally_transform_tool_input=with_command(" c")),
+        "a": setup(make_plugin(ally_transform_tool_input=with_command(" a")), shadow=True),
+        "b": setup(make_plugin(ally_transform_tool_input=crash), shadow=True, transform_on_error="block"),
+        "c": make_plugin(ally_transform_tool_input=with_command(" c")),
     }
 
     async def main() -> Any:
@@ -271,16 +261,14 @@ def test_a_shadow_transform_is_asked_and_changes_and_blocks_nothing(
     assert go(main()) == ("ls c", ["ls"], ["ls"])
 
 
-def test_two_that_change_one_field_are_reported_and_the_last_one_wins(
-    plugin: Make, new_host: Make, go: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_two_that_change_one_field_are_reported_and_the_last_one_wins(caplog: pytest.LogCaptureFixture) -> None:
     async def other_field(self: Any, call: ToolCall) -> Any:  # noqa: ARG001
         return Replace(attrs.evolve(call, arguments={**call.arguments, "cwd": "/tmp"}))  # noqa: S108
 
     given = {
-        "a": plugin(ally_transform_tool_input=with_command(" a")),
-        "b": plugin(ally_transform_tool_input=with_command(" b")),
-        "c": plugin(ally_transform_tool_input=other_field),
+        "a": make_plugin(ally_transform_tool_input=with_command(" a")),
+        "b": make_plugin(ally_transform_tool_input=with_command(" b")),
+        "c": make_plugin(ally_transform_tool_input=other_field),
     }
 
     async def main() -> Any:
@@ -297,10 +285,8 @@ def test_two_that_change_one_field_are_reported_and_the_last_one_wins(
     assert "a, b all changed 'command'; the last one won" in caplog.text
 
 
-def test_a_transform_that_is_granted_for_one_tool_is_not_asked_about_another(
-    plugin: Make, setup: Make, new_host: Make, go: Make
-) -> None:
-    given = {"p": setup(plugin(ally_transform_tool_input=with_command("!")), ["transform:tool_input:bash"])}
+def test_a_transform_that_is_granted_for_one_tool_is_not_asked_about_another() -> None:
+    given = {"p": setup(make_plugin(ally_transform_tool_input=with_command("!")), ["transform:tool_input:bash"])}
 
     async def main() -> Any:
         async with new_host(given) as host:
@@ -311,7 +297,7 @@ def test_a_transform_that_is_granted_for_one_tool_is_not_asked_about_another(
     assert go(main()) == ["ls!", "ls"]
 
 
-def test_nobody_transforms_its_own_message_and_others_do(plugin: Make, new_host: Make, go: Make) -> None:
+def test_nobody_transforms_its_own_message_and_others_do() -> None:
     def shout(self: Any, message: Message) -> Any:
         self.seen.append(message.content)
         return Replace(attrs.evolve(message, content=message.content + "!"))
@@ -321,8 +307,8 @@ def test_nobody_transforms_its_own_message_and_others_do(plugin: Make, new_host:
 
     async def main() -> Any:
         given = {
-            "author": plugin(ally_transform_plugin_message=shout, ally_session_start=speak),
-            "editor": plugin(ally_transform_plugin_message=shout),
+            "author": make_plugin(ally_transform_plugin_message=shout, ally_session_start=speak),
+            "editor": make_plugin(ally_transform_plugin_message=shout),
         }
         async with new_host(given) as host:
             session = host.session()
@@ -333,9 +319,7 @@ def test_nobody_transforms_its_own_message_and_others_do(plugin: Make, new_host:
     assert go(main()) == (["hello!"], [[], ["hello"]])
 
 
-def test_one_call_takes_its_steps_in_order_and_events_carry_the_transformed_values(
-    plugin: Make, new_host: Make, go: Make
-) -> None:
+def test_one_call_takes_its_steps_in_order_and_events_carry_the_transformed_values() -> None:
     log: list[Any] = []
 
     def redact(self: Any, result: ToolResult) -> Any:  # noqa: ARG001
@@ -351,7 +335,7 @@ def test_one_call_takes_its_steps_in_order_and_events_carry_the_transformed_valu
     async def main() -> Any:
         hooks: dict[str, Any] = {"ally_transform_tool_input": with_command(" -l"), "ally_gate_tool_call": gate}
         hooks |= {"ally_transform_tool_output": redact, "ally_tool_call_start": observe, "ally_tool_call_end": observe}
-        async with new_host({"p": plugin(**hooks)}) as host:
+        async with new_host({"p": make_plugin(**hooks)}) as host:
             session = host.session()
 
             async def run(call: ToolCall) -> ToolResult:
