@@ -56,7 +56,7 @@ _ALLOW = click.option("--allow", multiple=True, metavar="TOOL", help="Run this t
 
 @command("chat")
 @_options
-@click.option("--continue", "goes_on", is_flag=True, help="Go on with the last session.")
+@click.option("--continue", "continues", is_flag=True, help="Go on with the last session.")
 @click.option("--resume", metavar="ID", help="Go on with this session: an id that `sessions` shows, or its beginning.")
 def chat(
     state: State,
