@@ -12,6 +12,8 @@ import pytest
 
 from ally_plugins.contract.values.errors import NotFoundRefused
 from ally_plugins.journal.audit import verify
+from tests.durable.rig import Heard, ends
+from tests.kit.waiting import go
 
 CHILD = Path(__file__).with_name("durable_child.py")
 
@@ -106,30 +108,26 @@ def test_after_the_kill_of_a_host_an_inline_plugin_hears_the_last_ones_again_and
     assert said(lines_until(third, "heard s2:1")) == ["s2:1"]
 
 
-def test_one_host_at_a_time_feeds_a_plugin_and_another_takes_over_when_that_ends(
-    start: Start, rig: Any, heard: Any, some: Any, within: Any
-) -> None:
+def test_one_host_at_a_time_feeds_a_plugin_and_another_takes_over_when_that_ends(start: Start, rig: Any) -> None:
     first = start("process", "s0", 30)
     lines_until(first, "done s0:30")
 
     async def main() -> None:
-        ear = heard()
+        ear = Heard()
         async with rig() as host:
             await host.inline(ally_tool_call_end=ear.hook)
-            host.emit(*some(20), session="mine")
+            host.emit(*ends(20), session="mine")
             await asyncio.to_thread(lines_until, first, "done mine:20")  # the other hears what this one emits
             assert ear.ids == []
             kill(first)
-            host.emit(*some(5), session="mine")
+            host.emit(*ends(5), session="mine")
             await ear.take(5)
             assert ear.ids == [f"mine:{number}" for number in range(21, 26)]
 
-    within(main())
+    go(main())
 
 
-def test_a_host_that_waits_for_another_to_end_knows_no_offset_of_its_events(
-    start: Start, rig: Any, within: Any, kept: Any
-) -> None:
+def test_a_host_that_waits_for_another_to_end_knows_no_offset_of_its_events(start: Start, rig: Any, kept: Any) -> None:
     first = start("process", "s0", 3)
     lines_until(first, "done s0:3")
     before = kept()
@@ -143,12 +141,12 @@ def test_a_host_that_waits_for_another_to_end_knows_no_offset_of_its_events(
             assert link.written == []
         assert kept() == before
 
-    within(main())
+    go(main())
 
 
-def test_a_plugin_in_quarantine_in_one_host_is_fed_in_another(rig: Any, heard: Any, some: Any, within: Any) -> None:
+def test_a_plugin_in_quarantine_in_one_host_is_fed_in_another(rig: Any) -> None:
     async def main() -> None:
-        ear = heard()
+        ear = Heard()
 
         async def bad(event: Any) -> None:
             raise ValueError(event.id)
@@ -156,25 +154,25 @@ def test_a_plugin_in_quarantine_in_one_host_is_fed_in_another(rig: Any, heard: A
         async with rig() as first, rig() as second:
             plugin = await first.inline(ally_tool_call_end=bad)
             await second.inline(ally_tool_call_end=ear.hook)
-            first.emit(*some(20))
+            first.emit(*ends(20))
             await ear.take(20 - plugin.crashes.limit)
             assert plugin.state == "quarantined"
             assert ear.ids == [f"s:{number}" for number in range(plugin.crashes.limit + 1, 21)]
 
-    within(main())
+    go(main())
 
 
-def test_two_hosts_in_one_process_take_turns_too(rig: Any, heard: Any, some: Any, within: Any) -> None:
+def test_two_hosts_in_one_process_take_turns_too(rig: Any) -> None:
     async def main() -> None:
-        one, two = heard(), heard()
+        one, two = Heard(), Heard()
         async with rig() as second:
             async with rig() as first:
                 await first.inline(ally_tool_call_end=one.hook)
                 await second.inline(ally_tool_call_end=two.hook)
-                first.emit(*some(5))
+                first.emit(*ends(5))
                 await one.take(5)
-            second.emit(*some(5))
+            second.emit(*ends(5))
             await two.take(5)
             assert one.ids + two.ids == [f"s:{number}" for number in range(1, 11)]
 
-    within(main())
+    go(main())

@@ -13,6 +13,7 @@ from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.runtime.lanes.observers import Implementation, Observers
 from ally_plugins.runtime.lanes.tables import without_durable
+from tests.durable.rig import Heard, ends
 from tests.kit.waiting import go
 
 
@@ -22,35 +23,33 @@ def put(home: Path, place: str) -> None:
 
 
 def test_pruned_events_are_skipped_with_a_warning_and_the_rest_comes(
-    rig: Any, heard: Any, some: Any, within: Any, caplog: pytest.LogCaptureFixture
+    rig: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        ear = heard()
+        ear = Heard()
         async with rig() as host:
             await host.inline(ally_tool_call_end=ear.hook)
-            host.emit(*some(3))
+            host.emit(*ends(3))
             await ear.take(3)
         async with rig() as host:
-            host.emit(*some(4))
+            host.emit(*ends(4))
             await host.journal.flush()
             await host.journal.prune(1_000_008)
-            host.emit(*some(2))
+            host.emit(*ends(2))
             await host.inline(ally_tool_call_end=ear.hook)
             await ear.take(2)
             assert ear.ids == ["s:1", "s:2", "s:3", "s:8", "s:9"]
         assert "4 events were pruned before 'p' had acknowledged them" in caplog.text
 
-    within(main())
+    go(main())
 
 
-def test_how_far_a_plugin_is_survives_pruning_and_the_chain_stays_whole(
-    rig: Any, heard: Any, some: Any, within: Any, kept: Any, tmp_path: Path
-) -> None:
+def test_how_far_a_plugin_is_survives_pruning_and_the_chain_stays_whole(rig: Any, kept: Any, tmp_path: Path) -> None:
     async def main() -> None:
-        ear = heard()
+        ear = Heard()
         async with rig() as host:
             await host.inline(ally_tool_call_end=ear.hook)
-            host.emit(*some(3))
+            host.emit(*ends(3))
             await ear.take(3)
         before = kept()
         async with rig() as host:
@@ -59,42 +58,40 @@ def test_how_far_a_plugin_is_survives_pruning_and_the_chain_stays_whole(
         assert verify(tmp_path / "home" / "journal.db").ok
         async with rig() as host:
             await host.inline(ally_tool_call_end=ear.hook)
-            host.emit(*some(1))
+            host.emit(*ends(1))
             await ear.take(1)
             assert ear.ids == ["s:1", "s:2", "s:3", "s:4"]
 
-    within(main())
+    go(main())
 
 
 @pytest.mark.parametrize("place", ["nonsense", "99999999.0", ""])
 def test_a_place_that_the_journal_does_not_have_is_told_and_begins_at_its_end(
-    rig: Any, heard: Any, some: Any, within: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str
+    rig: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:
     async def main() -> None:
-        ear = heard()
+        ear = Heard()
         async with rig() as host:
             await host.inline(ally_tool_call_end=ear.hook)
         put(tmp_path / "home", place)
         async with rig() as host:
-            host.emit(*some(2))
+            host.emit(*ends(2))
             await host.journal.flush()
             await host.inline(ally_tool_call_end=ear.hook)
-            host.emit(*some(1))
+            host.emit(*ends(1))
             await ear.take(1)
             assert ear.ids == ["s:3"]
         assert f"the journal has no place {place!r}" in caplog.text
 
-    within(main())
+    go(main())
 
 
-def test_events_that_cannot_be_read_are_told_and_the_others_come(
-    rig: Any, heard: Any, some: Any, within: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_events_that_cannot_be_read_are_told_and_the_others_come(rig: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        ear = heard()
+        ear = Heard()
         async with rig() as host:
             await host.inline(ally_tool_call_end=ear.hook, ally_tool_call_start=ear.hook, types=["*"])
-            host.emit(*some(1))
+            host.emit(*ends(1))
             bodies = (
                 b"{}", b"not json", b"[]", b'{"event_type":"TOOL_CALL_END","event_data":7,"origin":[]}',
                 b'{"id":"s:6","type":"TOOL_CALL_END","data":7,"origin":[]}', b'{"id":7}', b'{"id":no json',
@@ -111,7 +108,7 @@ def test_events_that_cannot_be_read_are_told_and_the_others_come(
             assert ear.events[1].extra == {"isNew": True}
         assert caplog.text.count("cannot be read") == len(bodies)
 
-    within(main())
+    go(main())
 
 
 def test_a_new_journal_has_no_row_for_any_bookmark(tmp_path: Path) -> None:

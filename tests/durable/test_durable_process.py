@@ -9,6 +9,8 @@ from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefu
 from ally_plugins.contract.values.eventjson import event_from_params
 from ally_plugins.contract.values.events import TodoUpdate, ToolCallEnd
 from ally_plugins.host.durable.process import WINDOW
+from tests.durable.rig import Heard, ends
+from tests.kit.waiting import go
 
 
 def ids(params: list[dict[str, Any]]) -> list[str]:
@@ -19,7 +21,7 @@ def numbered(first: int, last: int) -> list[str]:
     return [f"s:{number}" for number in range(first, last + 1)]
 
 
-def test_a_daemon_gets_its_events_with_offsets_as_they_were_emitted(rig: Any, within: Any) -> None:
+def test_a_daemon_gets_its_events_with_offsets_as_they_were_emitted(rig: Any) -> None:
     async def main() -> None:
         async with rig() as host:
             await host.daemon()
@@ -36,15 +38,15 @@ def test_a_daemon_gets_its_events_with_offsets_as_they_were_emitted(rig: Any, wi
             await host.feeds.acknowledge("p", params["offset"])
             assert host.lanes["p"].scope_of("s:1", None).cause is None  # what it has done with is forgotten
 
-    within(main())
+    go(main())
 
 
-def test_at_most_a_window_is_sent_beyond_what_was_acknowledged(rig: Any, some: Any, within: Any) -> None:
+def test_at_most_a_window_is_sent_beyond_what_was_acknowledged(rig: Any) -> None:
     async def main() -> None:
         async with rig() as host:
             await host.daemon()
             link = host.connect()
-            host.emit(*some(3 * WINDOW))
+            host.emit(*ends(3 * WINDOW))
             first = await link.take(WINDOW)
             for _ in range(50):
                 host.feeds.wake()
@@ -57,111 +59,105 @@ def test_at_most_a_window_is_sent_beyond_what_was_acknowledged(rig: Any, some: A
             await link.take(WINDOW)
             assert ids(link.written) == numbered(1, 2 * WINDOW + 10)
 
-    within(main())
+    go(main())
 
 
-def test_an_acknowledgement_is_on_disk_when_it_is_answered(rig: Any, some: Any, kept: Any, within: Any) -> None:
+def test_an_acknowledgement_is_on_disk_when_it_is_answered(rig: Any, kept: Any) -> None:
     async def main() -> None:
         async with rig() as host:
             await host.daemon()
             begun = kept()
             assert begun is not None
             link = host.connect()
-            host.emit(*some(3))
+            host.emit(*ends(3))
             params = await link.take(3)
             assert kept() == begun
             for one in params:
                 await host.feeds.acknowledge("p", one["offset"])
                 assert kept() == one["offset"]
 
-    within(main())
+    go(main())
 
 
-def test_after_a_restart_of_the_daemon_everything_after_its_last_word_comes_again(
-    rig: Any, some: Any, within: Any
-) -> None:
+def test_after_a_restart_of_the_daemon_everything_after_its_last_word_comes_again(rig: Any) -> None:
     async def main() -> None:
         async with rig() as host:
             await host.daemon()
             link = host.connect()
-            host.emit(*some(10))
+            host.emit(*ends(10))
             params = await link.take(10)
             await host.feeds.acknowledge("p", params[3]["offset"])
             host.disconnect()
-            host.emit(*some(2))
+            host.emit(*ends(2))
             again = host.connect()
             assert ids(await again.take(8)) == numbered(5, 12)
             assert [one["offset"] for one in again.written[:6]] == [one["offset"] for one in params[4:]]
 
-    within(main())
+    go(main())
 
 
-def test_a_daemon_that_came_again_unnoticed_is_begun_anew_as_well(rig: Any, some: Any, within: Any) -> None:
+def test_a_daemon_that_came_again_unnoticed_is_begun_anew_as_well(rig: Any) -> None:
     async def main() -> None:
         async with rig() as host:
             await host.daemon()
-            host.emit(*some(2))
+            host.emit(*ends(2))
             await host.connect().take(2)
             again = host.connect()  # nobody said that the first was gone
             assert ids(await again.take(2)) == ["s:1", "s:2"]
 
-    within(main())
+    go(main())
 
 
-def test_after_a_restart_of_the_host_everything_after_the_last_word_comes_again(
-    rig: Any, some: Any, within: Any
-) -> None:
+def test_after_a_restart_of_the_host_everything_after_the_last_word_comes_again(rig: Any) -> None:
     async def main() -> None:
         async with rig() as host:
             await host.daemon()
             link = host.connect()
-            host.emit(*some(300))
+            host.emit(*ends(300))
             params = await link.take(WINDOW)
             await host.feeds.acknowledge("p", params[99]["offset"])
         async with rig() as host:
-            host.emit(*some(2))
+            host.emit(*ends(2))
             await host.daemon()
             link = host.connect()
             assert ids(await link.take(202)) == numbered(101, 302)
 
-    within(main())
+    go(main())
 
 
-def test_what_a_daemon_of_before_has_done_can_still_be_said(rig: Any, some: Any, within: Any) -> None:
+def test_what_a_daemon_of_before_has_done_can_still_be_said(rig: Any) -> None:
     async def main() -> None:
         async with rig() as host:
             await host.daemon()
-            host.emit(*some(5))
+            host.emit(*ends(5))
             params = await host.connect().take(5)
             host.disconnect()
             await host.feeds.acknowledge("p", params[2]["offset"])
             link = host.connect()
             assert ids(await link.take(2)) == ["s:4", "s:5"]
 
-    within(main())
+    go(main())
 
 
 @pytest.mark.parametrize(
     "offset", ["", "x", "1", "1.2.3", "-1.0", "1.-2", "1e3.0", "\u0663.\u0661", " 1.1", "9" * 40, None, 7, {}]
 )
-def test_garbage_is_refused_as_an_offset_and_changes_nothing(rig: Any, within: Any, offset: Any) -> None:
+def test_garbage_is_refused_as_an_offset_and_changes_nothing(rig: Any, offset: Any) -> None:
     async def main() -> None:
         async with rig() as host:
             await host.daemon()
             with pytest.raises(ValidationRefused, match="expected the `offset` of an event"):
                 await host.feeds.acknowledge("p", offset)
 
-    within(main())
+    go(main())
 
 
-def test_an_offset_that_was_never_sent_is_refused_and_an_old_one_changes_nothing(
-    rig: Any, some: Any, kept: Any, within: Any
-) -> None:
+def test_an_offset_that_was_never_sent_is_refused_and_an_old_one_changes_nothing(rig: Any, kept: Any) -> None:
     async def main() -> None:
         async with rig() as host:
             await host.daemon()
             link = host.connect()
-            host.emit(*some(3))
+            host.emit(*ends(3))
             first, second, third = await link.take(3)
             await host.feeds.acknowledge("p", second["offset"])
             for offset in (first["offset"], second["offset"], "0.0"):
@@ -174,17 +170,15 @@ def test_an_offset_that_was_never_sent_is_refused_and_an_old_one_changes_nothing
             with pytest.raises(NotFoundRefused, match="has no durable subscription"):
                 await host.feeds.acknowledge("q", third["offset"])
 
-    within(main())
+    go(main())
 
 
-def test_an_acknowledgement_that_cannot_be_written_is_refused_and_can_be_said_again(
-    rig: Any, some: Any, within: Any
-) -> None:
+def test_an_acknowledgement_that_cannot_be_written_is_refused_and_can_be_said_again(rig: Any) -> None:
     async def main() -> None:
         async with rig() as host:
             await host.daemon()
             link = host.connect()
-            host.emit(*some(1))
+            host.emit(*ends(1))
             (params,) = await link.take(1)
             place = host.home.journal_file
             place.rename(place.with_suffix(".away"))
@@ -199,20 +193,18 @@ def test_an_acknowledgement_that_cannot_be_written_is_refused_and_can_be_said_ag
                 else:
                     return
 
-    within(main())
+    go(main())
 
 
-def test_a_daemon_that_does_not_read_holds_up_nobody_and_gets_all_of_it_later(
-    rig: Any, heard: Any, some: Any, within: Any
-) -> None:
+def test_a_daemon_that_does_not_read_holds_up_nobody_and_gets_all_of_it_later(rig: Any) -> None:
     async def main() -> None:
         async with rig() as host:
-            ear = heard()
+            ear = Heard()
             await host.daemon()
             await host.inline(name="other", ally_tool_call_end=ear.hook)
             link = host.connect()
             link.can_write = False
-            host.emit(*some(1000))
+            host.emit(*ends(1000))
             await ear.take(1000)
             assert link.written == []
             link.can_write = True
@@ -222,30 +214,30 @@ def test_a_daemon_that_does_not_read_holds_up_nobody_and_gets_all_of_it_later(
                 await host.feeds.acknowledge("p", params[-1]["offset"])
             assert ids(link.written) == numbered(1, 1000)
 
-    within(main())
+    go(main())
 
 
-def test_a_link_that_can_write_again_is_noticed_by_itself(rig_in_memory: Any, some: Any, within: Any) -> None:
+def test_a_link_that_can_write_again_is_noticed_by_itself(rig_in_memory: Any) -> None:
     async def main() -> None:
         async with rig_in_memory() as host:
             await host.daemon()
             link = host.connect()
             link.can_write = False
-            host.emit(*some(1))
+            host.emit(*ends(1))
             await asyncio.sleep(0)
             link.can_write = True  # and nobody tells
             assert ids(await link.take(1)) == ["s:1"]
 
-    within(main())
+    go(main())
 
 
-def test_ten_thousand_events_survive_a_daemon_that_ends_again_and_again(rig: Any, some: Any, within: Any) -> None:
+def test_ten_thousand_events_survive_a_daemon_that_ends_again_and_again(rig: Any) -> None:
     async def main() -> None:
         done: list[str] = []
         async with rig() as host:
             await host.daemon()
             for start in range(0, 10_000, 1000):
-                host.emit(*some(1000, start))
+                host.emit(*ends(1000, start))
             lives = 0
             while len(done) < 10_000:
                 lives += 1
@@ -260,37 +252,33 @@ def test_ten_thousand_events_survive_a_daemon_that_ends_again_and_again(rig: Any
                 host.disconnect()
         assert done == numbered(1, 10_000)
 
-    within(main())
+    go(main())
 
 
-def test_an_event_that_no_daemon_can_read_is_passed_over(
-    rig: Any, some: Any, within: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_event_that_no_daemon_can_read_is_passed_over(rig: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with rig() as host:
             await host.daemon()
             link = host.connect()
-            host.emit(*some(1), ToolCallEnd(tool_name="large", output="x" * 1_100_000), *some(1))
+            host.emit(*ends(1), ToolCallEnd(tool_name="large", output="x" * 1_100_000), *ends(1))
             assert ids(await link.take(2)) == ["s:1", "s:3"]
         assert "'p' does not get it" in caplog.text
 
-    within(main())
+    go(main())
 
 
-def test_events_that_do_not_concern_it_are_passed_and_not_looked_at_again(
-    rig: Any, some: Any, kept: Any, within: Any
-) -> None:
+def test_events_that_do_not_concern_it_are_passed_and_not_looked_at_again(rig: Any, kept: Any) -> None:
     async def main() -> None:
         async with rig() as host:
             await host.daemon(types={"TODO_UPDATE"})
             before = kept()
             link = host.connect()
-            host.emit(*some(100), TodoUpdate(todos=()), *some(100))
+            host.emit(*ends(100), TodoUpdate(todos=()), *ends(100))
             (params,) = await link.take(1)
             await host.feeds.acknowledge("p", params["offset"])
             assert before != kept() == params["offset"]
         async with rig() as host:
-            host.emit(*some(100))
+            host.emit(*ends(100))
             await host.journal.flush()
             feed = host.feeds._owned
             await host.daemon(types={"TODO_UPDATE"})
@@ -300,17 +288,15 @@ def test_events_that_do_not_concern_it_are_passed_and_not_looked_at_again(
                 await asyncio.sleep(0.001)  # nobody is told of what does not concern the plugin
         assert kept() == f"{end}.0"
 
-    within(main())
+    go(main())
 
 
-def test_a_daemon_that_acknowledges_without_waiting_has_at_most_a_window_of_them_on_the_way(
-    rig: Any, some: Any, within: Any
-) -> None:
+def test_a_daemon_that_acknowledges_without_waiting_has_at_most_a_window_of_them_on_the_way(rig: Any) -> None:
     async def main() -> None:
         async with rig() as host:
             await host.daemon()
             link = host.connect()
-            host.emit(*some(1000))
+            host.emit(*ends(1000))
             asked: set[asyncio.Task[None]] = set()
             for _ in range(1000):
                 (params,) = await link.take(1)
@@ -321,17 +307,17 @@ def test_a_daemon_that_acknowledges_without_waiting_has_at_most_a_window_of_them
             await asyncio.gather(*asked)
             assert ids(link.written) == numbered(1, 1000)
 
-    within(main())
+    go(main())
 
 
 def test_an_acknowledgement_that_could_not_be_written_is_written_later_though_nobody_says_it_again(
-    rig: Any, some: Any, kept: Any, within: Any
+    rig: Any, kept: Any
 ) -> None:
     async def main() -> None:
         async with rig() as host:
             await host.daemon()
             link = host.connect()
-            host.emit(*some(2 * WINDOW))
+            host.emit(*ends(2 * WINDOW))
             params = await link.take(WINDOW)
             place = host.home.journal_file
             place.rename(place.with_suffix(".away"))
@@ -341,4 +327,4 @@ def test_an_acknowledgement_that_could_not_be_written_is_written_later_though_no
             await link.take(WINDOW)  # the window moves on by itself
             assert kept() == params[-1]["offset"]
 
-    within(main())
+    go(main())
