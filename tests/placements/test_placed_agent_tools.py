@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from placed_plugins.offers import HIDDEN  # type: ignore[import-not-found]  # conftest.py knows where
 
 from ally_plugins import ArgumentsError, NotFoundRefused, ToolCall, ToolCallError
 from ally_plugins.runtime.lanes.plugin import RunState
-
-Fixture = Any
+from tests.kit.placements import Placed, collect_events, records_of
+from tests.kit.waiting import go
+from tests.placements.placed_plugins.offers import HIDDEN
 
 
 def names(session: Any, agent: str = "main", **options: Any) -> list[str]:
@@ -22,7 +22,7 @@ def listed(session: Any, name: str) -> Any:
     return found
 
 
-def test_an_action_is_the_agents_only_where_its_plugin_says_so(placed: Fixture, go: Fixture) -> None:
+def test_an_action_is_the_agents_only_where_its_plugin_says_so(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Agents")}) as host:
             session = host.session()
@@ -38,7 +38,7 @@ def test_an_action_is_the_agents_only_where_its_plugin_says_so(placed: Fixture, 
     go(main())
 
 
-def test_no_word_of_a_tool_reaches_the_model_that_nobody_sees(placed: Fixture, go: Fixture) -> None:
+def test_no_word_of_a_tool_reaches_the_model_that_nobody_sees(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Hides")}) as host:
             found = listed(host.session(), "hide")
@@ -55,27 +55,25 @@ def test_no_word_of_a_tool_reaches_the_model_that_nobody_sees(placed: Fixture, g
     go(main())
 
 
-def test_an_action_that_runs_for_the_agent_is_announced_and_recorded_as_its_own(
-    placed: Fixture, go: Fixture, told: Fixture, records: Fixture
-) -> None:
+def test_an_action_that_runs_for_the_agent_is_announced_and_recorded_as_its_own(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Agents")}) as host:
-            events = told(host)
+            events = collect_events(host)
             session = host.session("s")
             result = await session.call_agent_tool(listed(session, "rebuild"), {"target": "docs"})
             assert (result.success, result.output) == (True, "built docs")
             assert result.data["state"] == "pending"
             [asked] = [event for event in events if event.type == "PLUGIN_ACTION_REQUESTED"]
             assert (asked.action, asked.requested_by, asked.plugin_name) == ("p:rebuild", "agent", "p")
-            [record] = await records(host, "action")
+            [record] = await records_of(host, "action")
             assert (record.data["requested_by"], record.data["arguments"]) == ("agent", {"target": "docs"})
             assert (await session.call_agent_tool(listed(session, "look"))).output == "[]"
-            assert len(await records(host, "action")) == 1
+            assert len(await records_of(host, "action")) == 1
 
     go(main())
 
 
-def test_what_goes_wrong_is_an_error_that_a_tool_call_makes_a_result_of(placed: Fixture, go: Fixture) -> None:
+def test_what_goes_wrong_is_an_error_that_a_tool_call_makes_a_result_of(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Agents")}) as host:
             session = host.session()
@@ -88,12 +86,12 @@ def test_what_goes_wrong_is_an_error_that_a_tool_call_makes_a_result_of(placed: 
                 ToolCall("breaks", {}, "c1"), lambda call: session.call_agent_tool(breaks, call.arguments)
             )
             assert not result.success
-            assert "'breaks' of 'p' failed" in result.error
+            assert "'breaks' of 'p' failed" in str(result.error)
 
     go(main())
 
 
-def test_without_the_grant_for_tools_an_action_stays_the_persons(placed: Fixture, go: Fixture) -> None:
+def test_without_the_grant_for_tools_an_action_stays_the_persons(placed: Placed) -> None:
     manifest = '[permissions]\ntools = { reason = "r" }\nactions = { reason = "r" }'
 
     async def main() -> None:
@@ -105,7 +103,7 @@ def test_without_the_grant_for_tools_an_action_stays_the_persons(placed: Fixture
     go(main())
 
 
-def test_a_name_that_two_plugins_have_is_told_apart_whichever_came_first(placed: Fixture, go: Fixture) -> None:
+def test_a_name_that_two_plugins_have_is_told_apart_whichever_came_first(placed: Placed) -> None:
     async def main() -> None:
         plugins = {name: placed("offers:Agents") for name in ("zebra", "ant")}
         async with placed.host(plugins) as host:
@@ -129,7 +127,7 @@ def mark(full_name: str) -> str:
     return blake2b(full_name.encode(), digest_size=4).hexdigest()
 
 
-def test_a_name_of_the_hosts_own_tools_is_no_plugins(placed: Fixture, go: Fixture) -> None:
+def test_a_name_of_the_hosts_own_tools_is_no_plugins(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Agents")}) as host:
             assert names(host.session(), taken={"look"}) == ["breaks", "p__look", "rebuild"]
@@ -137,7 +135,7 @@ def test_a_name_of_the_hosts_own_tools_is_no_plugins(placed: Fixture, go: Fixtur
     go(main())
 
 
-def test_no_name_is_longer_than_model_providers_accept(placed: Fixture, go: Fixture) -> None:
+def test_no_name_is_longer_than_model_providers_accept(placed: Placed) -> None:
     async def main() -> None:
         long = ["a" * 63 + end for end in "bc"]
         async with placed.host({name: placed("offers:Agents") for name in long}) as host:
@@ -148,7 +146,7 @@ def test_no_name_is_longer_than_model_providers_accept(placed: Fixture, go: Fixt
     go(main())
 
 
-def test_what_a_tool_does_after_a_plugins_message_carries_that_plugins_chain(placed: Fixture, go: Fixture) -> None:
+def test_what_a_tool_does_after_a_plugins_message_carries_that_plugins_chain(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Agents"), "q": placed("offers:Agents")}) as host:
             session = host.session()
@@ -163,7 +161,7 @@ def test_what_a_tool_does_after_a_plugins_message_carries_that_plugins_chain(pla
     go(main())
 
 
-def test_a_description_hides_nothing_from_who_reads_it(placed: Fixture, go: Fixture) -> None:
+def test_a_description_hides_nothing_from_who_reads_it(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Agents")}) as host:
             session = host.session()

@@ -9,18 +9,16 @@ import pytest
 
 from ally_plugins import ArgumentsError, NotFoundRefused, ToolCallError, hookimpl
 from ally_plugins.policy.budget import Limits
+from tests.kit.placements import Placed, call, collect_events, records_of
+from tests.kit.waiting import go
 
-Fixture = Any
 
-
-def test_an_event_of_its_own_is_emitted_under_its_name(
-    placed: Fixture, go: Fixture, call: Fixture, told: Fixture
-) -> None:
+def test_an_event_of_its_own_is_emitted_under_its_name(placed: Placed) -> None:
     data = {"a": [1, None, True, 0.5, {"ünï": "\n"}], "b": {}}
 
     async def main() -> None:
         async with placed.host({"p": placed("calls:Caller")}) as host:
-            events = told(host)
+            events = collect_events(host)
             host.session("s")
             receipt = await call(host, "emit_event", "news", data)
             await call(host, "emit_event", "p:bare")
@@ -50,7 +48,7 @@ def test_an_event_of_its_own_is_emitted_under_its_name(
     ],
 )
 def test_an_event_that_is_not_acceptable_is_refused(
-    arguments: list[Any], field: str | None, words: str, placed: Fixture, go: Fixture, call: Fixture
+    arguments: list[Any], field: str | None, words: str, placed: Placed
 ) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("calls:Caller")}) as host:
@@ -63,7 +61,7 @@ def test_an_event_that_is_not_acceptable_is_refused(
     go(main())
 
 
-def test_what_json_cannot_say_is_refused_in_the_same_words(placed: Fixture, go: Fixture) -> None:
+def test_what_json_cannot_say_is_refused_in_the_same_words(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("calls:Odd")}) as host:
             host.session()
@@ -84,9 +82,7 @@ def test_what_json_cannot_say_is_refused_in_the_same_words(placed: Fixture, go: 
     go(main())
 
 
-def test_nothing_is_granted_by_default_and_each_refusal_names_the_grant_and_the_command(
-    placed: Fixture, go: Fixture, call: Fixture, records: Fixture
-) -> None:
+def test_nothing_is_granted_by_default_and_each_refusal_names_the_grant_and_the_command(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("calls:Caller", ["tools"])}) as host:
             host.session("s")
@@ -114,12 +110,12 @@ def test_nothing_is_granted_by_default_and_each_refusal_names_the_grant_and_the_
                     "command": f"ally-plugins grant p {permission}",
                 }
             assert host.plugins["p"].counts.refused == {"permission": len(wanted)}
-            assert {r.data["permission"] for r in await records(host, "refusal")} == set(wanted.values())
+            assert {r.data["permission"] for r in await records_of(host, "refusal")} == set(wanted.values())
 
     go(main())
 
 
-def test_what_is_declared_and_not_granted_is_left_out_and_the_rest_works(placed: Fixture, go: Fixture) -> None:
+def test_what_is_declared_and_not_granted_is_left_out_and_the_rest_works(placed: Placed) -> None:
     manifest = """
         [permissions]
         tools = { reason = "r" }
@@ -148,9 +144,7 @@ def test_what_is_declared_and_not_granted_is_left_out_and_the_rest_works(placed:
     go(main())
 
 
-def test_tools_and_actions_are_offered_taken_back_and_described_alike(
-    placed: Fixture, go: Fixture, records: Fixture
-) -> None:
+def test_tools_and_actions_are_offered_taken_back_and_described_alike(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Offers")}) as host:
             host.session()
@@ -185,14 +179,16 @@ def test_tools_and_actions_are_offered_taken_back_and_described_alike(
             )  # fmt: skip
             for wrong in (await host.call_tool("add_wrong")).data:
                 assert wrong["raised"] == "ValidationRefused"
-            kept = [(r.kind, r.ref) for kind in ("registration", "unregistration") for r in await records(host, kind)]
+            kept = [
+                (r.kind, r.ref) for kind in ("registration", "unregistration") for r in await records_of(host, kind)
+            ]
             assert ("registration", "p:later") in kept
             assert ("unregistration", "p:later") in kept
 
     go(main())
 
 
-def test_arguments_are_checked_before_anything_runs(placed: Fixture, go: Fixture) -> None:
+def test_arguments_are_checked_before_anything_runs(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Offers")}) as host:
             session = host.session()
@@ -213,7 +209,7 @@ def test_arguments_are_checked_before_anything_runs(placed: Fixture, go: Fixture
     go(main())
 
 
-def test_a_tool_returns_text_data_a_result_or_nothing(placed: Fixture, go: Fixture) -> None:
+def test_a_tool_returns_text_data_a_result_or_nothing(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Returns")}) as host:
 
@@ -242,7 +238,7 @@ WAYS_TO_FAIL = {
 }
 
 
-def test_a_tool_that_fails_says_what_it_may_and_is_counted(placed: Fixture, go: Fixture, records: Fixture) -> None:
+def test_a_tool_that_fails_says_what_it_may_and_is_counted(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Returns")}) as host:
             for how, words in WAYS_TO_FAIL.items():
@@ -254,7 +250,7 @@ def test_a_tool_that_fails_says_what_it_may_and_is_counted(placed: Fixture, go: 
                 else:
                     assert str(failed.value).startswith(f"'give' of 'p' failed with {placed.raised(words)}")
             assert host.plugins["p"].counts.crashes == 3  # a refusal is none
-            assert [r.data["hook"] for r in await records(host, "crash")] == ["give"] * 3
+            assert [r.data["hook"] for r in await records_of(host, "crash")] == ["give"] * 3
 
     go(main())
 
@@ -273,14 +269,12 @@ class HostActions:
         )
 
 
-def test_actions_of_the_host_and_of_other_plugins_are_carried_out(
-    placed: Fixture, go: Fixture, call: Fixture, told: Fixture, records: Fixture
-) -> None:
+def test_actions_of_the_host_and_of_other_plugins_are_carried_out(placed: Placed) -> None:
     async def main() -> None:
         plugins = {"p": placed("calls:Caller"), "other": placed("offers:Acts")}
         options = {"actions": ["compact", "fail"], "implementation": HostActions()}
         async with placed.host(plugins, **options) as host:
-            events = told(host)
+            events = collect_events(host)
             session = host.session("s")
             own = await call(host, "request_action", "compact", {"n": [1]})
             assert own == {"returned": {"did": "compact", "by": "p", "n": [1]}}
@@ -308,13 +302,13 @@ def test_actions_of_the_host_and_of_other_plugins_are_carried_out(
             assert [(e.plugin_name, e.action, e.requested_by, e.origin) for e in asked[:3]] == [
                 ("host", "compact", "p", ("p",)), ("other", "other:act", "p", ("p",)), ("other", "act", "person", ()),
             ]  # fmt: skip
-            ends = [r.data["state"] for r in await records(host, "action_end")]
+            ends = [r.data["state"] for r in await records_of(host, "action_end")]
             assert ends == ["done", "done", "done", *["failed"] * (len(ends) - 3)]
 
     go(main())
 
 
-def test_calls_in_flight_are_bounded(placed: Fixture, go: Fixture) -> None:
+def test_calls_in_flight_are_bounded(placed: Placed) -> None:
     async def main() -> None:
         limits = Limits(calls_in_flight=2)
         plugins = {"p": placed("calls:Odd", limits=limits), "other": placed("offers:Acts")}
@@ -327,7 +321,7 @@ def test_calls_in_flight_are_bounded(placed: Fixture, go: Fixture) -> None:
     go(main())
 
 
-def test_def_hooks_and_tools_make_the_same_calls_by_blocking(placed: Fixture, go: Fixture, call: Fixture) -> None:
+def test_def_hooks_and_tools_make_the_same_calls_by_blocking(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host(
             {"p": placed("calls:Caller", ["tools", "add_message:user", "get_context:focus"])}

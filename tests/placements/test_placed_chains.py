@@ -10,8 +10,8 @@ import pytest
 
 from ally_plugins import ThoughtComplete, ToolCall, ToolCallEnd, ToolCallStart, UserMessage, hookimpl
 from ally_plugins.journal.explanation import explain
-
-Fixture = Any
+from tests.kit.placements import Placed, call, collect_events, look, records_of
+from tests.kit.waiting import go
 
 
 async def settle(session: Any, rounds: int = 40) -> None:
@@ -21,13 +21,11 @@ async def settle(session: Any, rounds: int = 40) -> None:
 
 
 @pytest.mark.parametrize("plugin", ["Echoes", "EchoesInThread"])
-def test_two_plugins_that_answer_each_other_stop_at_eight(
-    plugin: str, placed: Fixture, go: Fixture, look: Fixture, told: Fixture
-) -> None:
+def test_two_plugins_that_answer_each_other_stop_at_eight(plugin: str, placed: Placed) -> None:
     async def main() -> None:
         plugins = {name: placed(f"chains:{plugin}") for name in "ab"}
         async with placed.host(plugins) as host:
-            events = told(host)
+            events = collect_events(host)
             session = host.session("s")
             session.emit(ToolCallStart(tool_name="bash"))
             await settle(session)
@@ -57,13 +55,11 @@ async def spoken(host: Any, session: Any) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def test_what_a_plugin_does_carries_its_cause_and_the_chain_that_led_there(
-    placed: Fixture, go: Fixture, call: Fixture, told: Fixture, records: Fixture
-) -> None:
+def test_what_a_plugin_does_carries_its_cause_and_the_chain_that_led_there(placed: Placed) -> None:
     async def main() -> None:
         plugins = {"speaks": placed("chains:Speaks"), "p": placed("calls:Caller")}
         async with placed.host(plugins) as host:
-            events = told(host)
+            events = collect_events(host)
             session = host.session("s")
             end, start, thought = (
                 ToolCallEnd(tool_name="x"),
@@ -82,7 +78,7 @@ def test_what_a_plugin_does_carries_its_cause_and_the_chain_that_led_there(
             assert {origin for origin, _ in found.values()} == {("speaks",)}
             causes = {text.removeprefix("from a").strip("n "): cause for text, (_, cause) in found.items()}
             (task,) = host.tasks
-            (asked,) = await records(host, "action")
+            (asked,) = await records_of(host, "action")
             assert causes.pop("tool").startswith("c")
             assert causes == {
                 "observer": end.id, "thread": start.id, "child": thought.id, "gate": "c1", "transform": "c2",
@@ -114,9 +110,7 @@ def test_what_a_plugin_does_carries_its_cause_and_the_chain_that_led_there(
     go(main())
 
 
-def test_what_outlives_its_hook_is_taken_to_react_to_it_or_to_what_came_with_it(
-    placed: Fixture, go: Fixture, look: Fixture
-) -> None:
+def test_what_outlives_its_hook_is_taken_to_react_to_it_or_to_what_came_with_it(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("chains:Lingers")}) as host:
             session = host.session("s")
@@ -133,7 +127,7 @@ def test_what_outlives_its_hook_is_taken_to_react_to_it_or_to_what_came_with_it(
     go(main())
 
 
-def test_a_message_can_be_explained_back_to_what_led_to_it(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_a_message_can_be_explained_back_to_what_led_to_it(placed: Placed) -> None:
     async def main() -> None:
         plugins = {"p": placed("chains:SpeaksOnCall"), "judge": placed("hooks:Judges")}
         async with placed.host(plugins) as host:
@@ -169,9 +163,7 @@ class Runs:
         return {"is_allowed": ruling.is_allowed}
 
 
-def test_a_call_that_would_wait_for_the_hook_that_makes_it_is_refused(
-    placed: Fixture, go: Fixture, look: Fixture, call: Fixture
-) -> None:
+def test_a_call_that_would_wait_for_the_hook_that_makes_it_is_refused(placed: Placed) -> None:
     async def main() -> None:
         plugins = {"w": placed("chains:Waits"), "p": placed("calls:Caller")}
         async with placed.host(plugins, actions=["run"], implementation=Runs()) as host:
@@ -195,9 +187,7 @@ def test_a_call_that_would_wait_for_the_hook_that_makes_it_is_refused(
     go(main())
 
 
-def test_a_gate_is_not_asked_while_its_own_message_waits_for_what_asks_it(
-    placed: Fixture, go: Fixture, look: Fixture
-) -> None:
+def test_a_gate_is_not_asked_while_its_own_message_waits_for_what_asks_it(placed: Placed) -> None:
     """A's hook speaks; B's gate is asked, and speaks too; A's gate would have to be asked, and A is busy."""
 
     async def main() -> None:
@@ -217,7 +207,7 @@ def test_a_gate_is_not_asked_while_its_own_message_waits_for_what_asks_it(
     go(main())
 
 
-def test_an_action_does_not_come_back_to_the_hook_that_asks_for_it(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_an_action_does_not_come_back_to_the_hook_that_asks_for_it(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("chains:Judged"), "b": placed("chains:Judges")}) as host:
             session = host.session("s")
@@ -243,9 +233,7 @@ class Meeting:
         return {}
 
 
-def test_of_two_gates_that_each_speak_one_is_refused_and_neither_waits_for_the_other(
-    placed: Fixture, go: Fixture, look: Fixture, call: Fixture
-) -> None:
+def test_of_two_gates_that_each_speak_one_is_refused_and_neither_waits_for_the_other(placed: Placed) -> None:
     async def main() -> None:
         plugins = {"a": placed("chains:Meets"), "b": placed("chains:Meets"), "p": placed("calls:Caller")}
         async with placed.host(plugins, actions=["meet"], implementation=Meeting()) as host:
@@ -265,9 +253,7 @@ def test_of_two_gates_that_each_speak_one_is_refused_and_neither_waits_for_the_o
     go(main())
 
 
-def test_two_calls_under_one_key_do_not_wait_for_each_other_through_a_gate(
-    placed: Fixture, go: Fixture, look: Fixture
-) -> None:
+def test_two_calls_under_one_key_do_not_wait_for_each_other_through_a_gate(placed: Placed) -> None:
     """A's message waits for B's gate, which speaks; A's gate is asked, and speaks under the key that is on its way."""
 
     async def main() -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import attrs
 import pytest
 
 from ally_plugins import GateRefused, ToolCall, ToolCallEnd, ToolCallError
-
-Fixture = Any
+from tests.kit.placements import Placed, look, look_until, records_of
+from tests.kit.waiting import go, until
 
 CALL = ToolCall("hang", {"command": "ls"})
 
@@ -19,9 +18,7 @@ def end(name: str) -> ToolCallEnd:
     return ToolCallEnd(tool_name=name)
 
 
-def test_what_is_past_its_deadline_is_interrupted_and_the_plugin_goes_on(
-    placed: Fixture, go: Fixture, look: Fixture, records: Fixture
-) -> None:
+def test_what_is_past_its_deadline_is_interrupted_and_the_plugin_goes_on(placed: Placed) -> None:
     async def main() -> None:
         deadlines = {"gate": 0.4, "transform": 0.4, "ally_tool_call_end": 0.4}
         one = placed("lives:Slow", deadlines=deadlines, transform_on_error="block")
@@ -40,7 +37,7 @@ def test_what_is_past_its_deadline_is_interrupted_and_the_plugin_goes_on(
             ]  # fmt: skip
             assert plugin.counts.crashes == 3
             assert plugin.state == "running"
-            crashes = [(r.data["hook"], r.data["event"], r.data["error"]) for r in await records(host, "crash")]
+            crashes = [(r.data["hook"], r.data["event"], r.data["error"]) for r in await records_of(host, "crash")]
             assert [hook for hook, _, _ in crashes] == [
                 "ally_gate_tool_call", "ally_transform_tool_input", "ally_tool_call_end",
             ]  # fmt: skip
@@ -50,7 +47,7 @@ def test_what_is_past_its_deadline_is_interrupted_and_the_plugin_goes_on(
     go(main())
 
 
-def test_a_gate_behind_a_stuck_observer_denies_at_its_deadline(placed: Fixture, go: Fixture) -> None:
+def test_a_gate_behind_a_stuck_observer_denies_at_its_deadline(placed: Placed) -> None:
     async def main() -> None:
         one = placed("lives:Slow", deadlines={"gate": 0.3, "observe": 1.0})
         async with placed.host({"p": one}) as host:
@@ -65,7 +62,7 @@ def test_a_gate_behind_a_stuck_observer_denies_at_its_deadline(placed: Fixture, 
     go(main())
 
 
-def test_tools_and_actions_have_timeouts_of_their_own(placed: Fixture, go: Fixture, shows: Fixture) -> None:
+def test_tools_and_actions_have_timeouts_of_their_own(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("lives:Slow")}) as host:
             session = host.session()
@@ -79,11 +76,11 @@ def test_tools_and_actions_have_timeouts_of_their_own(placed: Fixture, go: Fixtu
             with pytest.raises(ToolCallError, match=r"'wait_long' of 'p' did not return within 0.2 s"):
                 await host.call_tool("wait_long", timeout=0.2)
             calling = asyncio.ensure_future(host.call_tool("wait_long"))
-            await shows(host, lambda seen: seen.count("waits") == 2)
+            await look_until(host, lambda seen: seen.count("waits") == 2)
             calling.cancel()
             await asyncio.wait([calling])
-            seen = await shows(host, lambda seen: seen.count("wait_long was interrupted") == 2)
-            await shows(host, lambda seen: "block has ended" in seen)
+            seen = await look_until(host, lambda seen: seen.count("wait_long was interrupted") == 2)
+            await look_until(host, lambda seen: "block has ended" in seen)
             assert {"wait was interrupted", "action was interrupted"} <= set(seen)
             assert host.plugins["p"].counts.crashes == 4  # what its caller took back is none
 
@@ -91,9 +88,7 @@ def test_tools_and_actions_have_timeouts_of_their_own(placed: Fixture, go: Fixtu
 
 
 @pytest.mark.parametrize("plugin", ["Swallows", "Blocks"])
-def test_a_gate_that_nothing_interrupts_is_the_end_of_its_plugin_or_of_its_process(
-    plugin: str, placed: Fixture, go: Fixture, until: Fixture
-) -> None:
+def test_a_gate_that_nothing_interrupts_is_the_end_of_its_plugin_or_of_its_process(plugin: str, placed: Placed) -> None:
     async def main() -> None:
         one = placed(f"hooks:{plugin}", deadlines={"gate": 0.3})
         async with placed.host({"p": one}) as host:
@@ -117,7 +112,7 @@ def test_a_gate_that_nothing_interrupts_is_the_end_of_its_plugin_or_of_its_proce
     go(main())
 
 
-def test_an_observer_that_nothing_interrupts_too(placed: Fixture, go: Fixture, until: Fixture) -> None:
+def test_an_observer_that_nothing_interrupts_too(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:Swallows", deadlines={"observe": 0.3})}) as host:
             session, p = host.session(), host.plugins["p"]
@@ -134,7 +129,7 @@ def test_an_observer_that_nothing_interrupts_too(placed: Fixture, go: Fixture, u
     go(main())
 
 
-def test_what_swallows_its_interruption_and_ends_goes_on(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_what_swallows_its_interruption_and_ends_goes_on(placed: Placed) -> None:
     async def main() -> None:
         deadlines = {"gate": 0.3, "observe": 0.3}
         async with placed.host({"p": placed("hooks:Swallows", deadlines=deadlines)}) as host:
@@ -151,14 +146,12 @@ def test_what_swallows_its_interruption_and_ends_goes_on(placed: Fixture, go: Fi
     go(main())
 
 
-def test_a_question_that_is_taken_back_interrupts_the_hook_and_is_no_crash(
-    placed: Fixture, go: Fixture, look: Fixture, shows: Fixture
-) -> None:
+def test_a_question_that_is_taken_back_interrupts_the_hook_and_is_no_crash(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("lives:Slow")}) as host:
             session = host.session()
             asking = asyncio.ensure_future(session.gate_tool_call(attrs.evolve(CALL, tool_name="note")))
-            await shows(host, lambda seen: seen == ["asked"])
+            await look_until(host, lambda seen: seen == ["asked"])
             asking.cancel()
             await asyncio.wait([asking])
             assert (await session.gate_tool_call(attrs.evolve(CALL, tool_name="bash"))).is_allowed

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ally_plugins import Allow, Ask, Deny, Message, PermissionRequest, TodoUpdate, ToolCall
-
-Fixture = Any
+from tests.kit.placements import Placed, call, look, records_of
+from tests.kit.waiting import go
 
 WAYS_TO_FAIL = {
     "error": "ValueError: a broken thing",
@@ -36,9 +36,7 @@ def request(name: str) -> PermissionRequest:
 
 
 @pytest.mark.parametrize("plugin", ["Judges", "JudgesInThread"])
-def test_every_gate_may_allow_ask_deny_or_abstain(
-    plugin: str, placed: Fixture, go: Fixture, call: Fixture, records: Fixture
-) -> None:
+def test_every_gate_may_allow_ask_deny_or_abstain(plugin: str, placed: Placed) -> None:
     async def main() -> None:
         plugins = {"judge": placed(f"hooks:{plugin}"), "p": placed("calls:Caller")}
         async with placed.host(plugins) as host:
@@ -60,7 +58,7 @@ def test_every_gate_may_allow_ask_deny_or_abstain(
                 else:
                     assert message["raised"] == "GateRefused"
                     assert message["text"].endswith(tool.reason)
-                    (decision,) = await records(host, "decision", ref=message["decision_id"])
+                    (decision,) = await records_of(host, "decision", ref=message["decision_id"])
                     assert decision.data["kind"] == "message"
                     assert decision.data["votes"][0]["plugin"] == "judge"
             session.has_person = True
@@ -70,9 +68,7 @@ def test_every_gate_may_allow_ask_deny_or_abstain(
     go(main())
 
 
-def test_a_gate_is_shown_equal_values_and_of_the_context_what_it_was_granted(
-    placed: Fixture, go: Fixture, look: Fixture, call: Fixture
-) -> None:
+def test_a_gate_is_shown_equal_values_and_of_the_context_what_it_was_granted(placed: Placed) -> None:
     deep = {"a": [1, None, True, 0.5, {"ünï": "\n"}], "b": {}}
 
     async def main() -> None:
@@ -115,7 +111,7 @@ def test_a_gate_is_shown_equal_values_and_of_the_context_what_it_was_granted(
 
 
 @pytest.mark.parametrize("plugin", ["Judges", "JudgesInThread"])
-def test_a_gate_that_raises_denies_and_names_what_it_raised(plugin: str, placed: Fixture, go: Fixture) -> None:
+def test_a_gate_that_raises_denies_and_names_what_it_raised(plugin: str, placed: Placed) -> None:
     async def main() -> None:
         plugins = {how: placed(f"hooks:{plugin}") for how in ("p", "q")}
         async with placed.host(plugins) as host:
@@ -134,7 +130,7 @@ def test_a_gate_that_raises_denies_and_names_what_it_raised(plugin: str, placed:
     go(main())
 
 
-def test_other_ways_to_raise_in_a_gate_deny_too(placed: Fixture, go: Fixture) -> None:
+def test_other_ways_to_raise_in_a_gate_deny_too(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:Judges")}) as host:
             session = host.session()
@@ -151,7 +147,7 @@ def test_other_ways_to_raise_in_a_gate_deny_too(placed: Fixture, go: Fixture) ->
 
 
 @pytest.mark.parametrize("half", [0, 1])
-def test_nonsense_denies_and_is_told_in_the_same_words(half: int, placed: Fixture, go: Fixture) -> None:
+def test_nonsense_denies_and_is_told_in_the_same_words(half: int, placed: Placed) -> None:
     hows = list(NONSENSE)[half * 4 : half * 4 + 4]
 
     async def main() -> None:
@@ -168,7 +164,7 @@ def test_nonsense_denies_and_is_told_in_the_same_words(half: int, placed: Fixtur
     go(main())
 
 
-def test_a_refusal_that_a_gate_does_not_catch_denies_and_is_no_crash(placed: Fixture, go: Fixture) -> None:
+def test_a_refusal_that_a_gate_does_not_catch_denies_and_is_no_crash(placed: Placed) -> None:
     async def main() -> None:
         grants = ["gate:tool_call"]
         plugins = {
@@ -187,7 +183,7 @@ def test_a_refusal_that_a_gate_does_not_catch_denies_and_is_no_crash(placed: Fix
     go(main())
 
 
-def test_a_gate_past_its_deadline_denies_and_answers_the_next_question(placed: Fixture, go: Fixture) -> None:
+def test_a_gate_past_its_deadline_denies_and_answers_the_next_question(placed: Placed) -> None:
     async def main() -> None:
         plugins = {"p": placed("hooks:Judges", deadlines={"gate": 0.4})}
         async with placed.host(plugins) as host:
@@ -203,7 +199,7 @@ def test_a_gate_past_its_deadline_denies_and_answers_the_next_question(placed: F
     go(main())
 
 
-def test_on_error_allow_and_shadow_are_the_operators_to_set(placed: Fixture, go: Fixture) -> None:
+def test_on_error_allow_and_shadow_are_the_operators_to_set(placed: Placed) -> None:
     async def main() -> None:
         plugins = {
             "allows": placed("hooks:Judges", gate_on_error="allow"),
@@ -225,7 +221,7 @@ def test_on_error_allow_and_shadow_are_the_operators_to_set(placed: Fixture, go:
     go(main())
 
 
-def test_votes_stand_in_hook_order(placed: Fixture, go: Fixture) -> None:
+def test_votes_stand_in_hook_order(placed: Placed) -> None:
     async def main() -> None:
         plugins = {
             "a": placed("hooks:Judges", manifest='after = ["d"]'),
@@ -241,7 +237,7 @@ def test_votes_stand_in_hook_order(placed: Fixture, go: Fixture) -> None:
     go(main())
 
 
-def test_a_gate_is_asked_only_about_what_it_was_granted(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_a_gate_is_asked_only_about_what_it_was_granted(placed: Placed) -> None:
     async def main() -> None:
         plugins = {
             "bash": placed("hooks:Judges", ["tools", "gate:tool_call:deny"]),
@@ -258,7 +254,7 @@ def test_a_gate_is_asked_only_about_what_it_was_granted(placed: Fixture, go: Fix
     go(main())
 
 
-def test_nobody_gates_its_own_message(placed: Fixture, go: Fixture, call: Fixture, look: Fixture) -> None:
+def test_nobody_gates_its_own_message(placed: Placed) -> None:
     async def main() -> None:
         plugins = {"p": placed("calls:GatesAll"), "other": placed("hooks:Judges")}
         async with placed.host(plugins) as host:

@@ -8,8 +8,8 @@ import attrs
 import pytest
 
 from ally_plugins import GateRefused, Message, ModelInput, PromptSection, ToolCall
-
-Fixture = Any
+from tests.kit.placements import Placed, look, records_of
+from tests.kit.waiting import go
 
 HOST = PromptSection("identity", "You help.")
 NOTES = PromptSection("notes", "Tests live in tests/.", "notes-plugin")
@@ -33,9 +33,7 @@ def asked(how: str) -> ModelInput:
 # --- the system prompt ---
 
 
-def test_sections_go_through_a_chain_and_the_host_says_whose_they_are(
-    placed: Fixture, go: Fixture, look: Fixture
-) -> None:
+def test_sections_go_through_a_chain_and_the_host_says_whose_they_are(placed: Placed) -> None:
     async def main() -> None:
         plugins = {"a": placed("inputs:ChangesInput"), "b": placed("inputs:ChangesInput", mandatory=True)}
         async with placed.host(plugins) as host:
@@ -49,7 +47,7 @@ def test_sections_go_through_a_chain_and_the_host_says_whose_they_are(
     go(main())
 
 
-def test_a_section_may_be_left_out_and_no_source_is_lost_when_none_is_given(placed: Fixture, go: Fixture) -> None:
+def test_a_section_may_be_left_out_and_no_source_is_lost_when_none_is_given(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("inputs:ChangesInput")}) as host:
             session = host.session()
@@ -85,7 +83,7 @@ PARTS = range(4)
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_sections_that_nobody_may_make_are_left_out(part: int, placed: Fixture, go: Fixture, records: Fixture) -> None:
+def test_sections_that_nobody_may_make_are_left_out(part: int, placed: Placed) -> None:
     ways = dict(list(ILLEGAL_SECTIONS.items())[part::4])
 
     async def main() -> None:
@@ -95,14 +93,14 @@ def test_sections_that_nobody_may_make_are_left_out(part: int, placed: Fixture, 
                 sections = (attrs.evolve(HOST, text=how), NOTES)
                 assert await session.transform_system_prompt(sections) == sections
                 assert host.plugins["a"].counts.crashes == number
-            found = [record.data["changes"][0]["error"] for record in await records(host, "transform")]
+            found = [record.data["changes"][0]["error"] for record in await records_of(host, "transform")]
             for words, error in zip(ways.values(), found, strict=True):
                 assert words in error
 
     go(main())
 
 
-def test_one_that_fails_can_stop_the_request(placed: Fixture, go: Fixture) -> None:
+def test_one_that_fails_can_stop_the_request(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("inputs:ChangesInput", transform_on_error="block")}) as host:
             session = host.session()
@@ -117,7 +115,7 @@ def test_one_that_fails_can_stop_the_request(placed: Fixture, go: Fixture) -> No
 # --- what the model is asked ---
 
 
-def test_nobody_is_shown_what_is_private_and_it_stays(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_nobody_is_shown_what_is_private_and_it_stays(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("inputs:ChangesInput")}) as host:
             session = host.session("s")
@@ -136,7 +134,7 @@ def test_nobody_is_shown_what_is_private_and_it_stays(placed: Fixture, go: Fixtu
     go(main())
 
 
-def test_of_a_message_only_the_text_may_change(placed: Fixture, go: Fixture) -> None:
+def test_of_a_message_only_the_text_may_change(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("inputs:ChangesInput")}) as host:
             session = host.session()
@@ -149,7 +147,7 @@ def test_of_a_message_only_the_text_may_change(placed: Fixture, go: Fixture) -> 
     go(main())
 
 
-def test_new_messages_are_stamped_with_their_plugin(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_new_messages_are_stamped_with_their_plugin(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("inputs:ChangesInput"), "b": placed("inputs:ChangesInput")}) as host:
             session = host.session()
@@ -167,7 +165,7 @@ def test_new_messages_are_stamped_with_their_plugin(placed: Fixture, go: Fixture
     go(main())
 
 
-def test_no_message_passes_as_another_plugins_or_as_private(placed: Fixture, go: Fixture) -> None:
+def test_no_message_passes_as_another_plugins_or_as_private(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("inputs:ChangesInput")}) as host:
             session = host.session()
@@ -180,7 +178,7 @@ def test_no_message_passes_as_another_plugins_or_as_private(placed: Fixture, go:
 
 
 def test_settings_may_change_and_two_that_change_one_are_reported(
-    placed: Fixture, go: Fixture, caplog: pytest.LogCaptureFixture
+    placed: Placed, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("inputs:ChangesInput"), "b": placed("inputs:ChangesInput")}) as host:
@@ -222,7 +220,7 @@ ILLEGAL_INPUTS = {
 
 
 @pytest.mark.parametrize("part", range(6))
-def test_an_input_that_nobody_may_make_is_left_out(part: int, placed: Fixture, go: Fixture, records: Fixture) -> None:
+def test_an_input_that_nobody_may_make_is_left_out(part: int, placed: Placed) -> None:
     ways = dict(list(ILLEGAL_INPUTS.items())[part::6])
 
     async def main() -> None:
@@ -231,14 +229,14 @@ def test_an_input_that_nobody_may_make_is_left_out(part: int, placed: Fixture, g
             for number, how in enumerate(ways, 1):
                 assert await session.transform_model_request(asked(how)) == asked(how)
                 assert host.plugins["a"].counts.crashes == number
-            found = [record.data["changes"][0]["error"] for record in await records(host, "transform")]
+            found = [record.data["changes"][0]["error"] for record in await records_of(host, "transform")]
             for words, error in zip(ways.values(), found, strict=True):
                 assert words in error
 
     go(main())
 
 
-def test_an_input_without_ids_is_given_some_and_doubles_are_the_hosts_error(placed: Fixture, go: Fixture) -> None:
+def test_an_input_without_ids_is_given_some_and_doubles_are_the_hosts_error(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("inputs:ChangesInput")}) as host:
             session = host.session()
@@ -254,9 +252,7 @@ def test_an_input_without_ids_is_given_some_and_doubles_are_the_hosts_error(plac
     go(main())
 
 
-def test_only_who_is_granted_it_is_asked_and_the_session_says_whether_anybody_is(
-    placed: Fixture, go: Fixture, look: Fixture
-) -> None:
+def test_only_who_is_granted_it_is_asked_and_the_session_says_whether_anybody_is(placed: Placed) -> None:
     async def main() -> None:
         plugins = {
             "a": placed("inputs:ChangesInput", ["tools", "transform:system_prompt"]),
@@ -281,7 +277,7 @@ def test_only_who_is_granted_it_is_asked_and_the_session_says_whether_anybody_is
     go(main())
 
 
-def test_a_long_conversation_comes_back_whole(placed: Fixture, go: Fixture) -> None:
+def test_a_long_conversation_comes_back_whole(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("inputs:ChangesInput")}) as host:
             session = host.session()

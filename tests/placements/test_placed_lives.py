@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -13,11 +12,11 @@ from ally_plugins import Host, ToolCall, ToolCallError
 from ally_plugins.contract.settings import Secret
 from ally_plugins.journal.journal import Journal
 from ally_plugins.policy.budget import Limits
+from tests.kit.placements import Placed, look, records_of
+from tests.kit.waiting import go, until
 
-Fixture = Any
 
-
-def test_calls_may_be_made_from_ally_start_on_to_ally_stop(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_calls_may_be_made_from_ally_start_on_to_ally_stop(placed: Placed) -> None:
     async def main() -> None:
         plugins = {"p": placed("lives:Lives"), "q": placed("lives:LivesInThread")}
         journal = Journal.in_memory()
@@ -37,7 +36,7 @@ def test_calls_may_be_made_from_ally_start_on_to_ally_stop(placed: Fixture, go: 
 
 
 @pytest.mark.parametrize("how", ["error", "exit", "refused"])
-def test_a_start_that_fails_is_final_and_its_gates_deny(how: str, placed: Fixture, go: Fixture) -> None:
+def test_a_start_that_fails_is_final_and_its_gates_deny(how: str, placed: Placed) -> None:
     words = {
         "error": "ValueError: a broken thing",
         "exit": "SystemExit: 3",
@@ -64,7 +63,7 @@ def test_a_start_that_fails_is_final_and_its_gates_deny(how: str, placed: Fixtur
     go(main())
 
 
-def test_a_start_past_its_deadline_is_given_up(placed: Fixture, go: Fixture) -> None:
+def test_a_start_past_its_deadline_is_given_up(placed: Placed) -> None:
     async def main() -> None:
         deadlines = {"ally_start": 0.3}
         plugins = {"p": placed("lives:Lives", settings={"start": "hang"}, deadlines=deadlines)}
@@ -81,7 +80,7 @@ def test_a_start_past_its_deadline_is_given_up(placed: Fixture, go: Fixture) -> 
 
 @pytest.mark.parametrize("how", ["error", "exit", "hang"])
 def test_a_stop_that_goes_wrong_is_logged_and_holds_nothing_up(
-    how: str, placed: Fixture, go: Fixture, caplog: pytest.LogCaptureFixture
+    how: str, placed: Placed, caplog: pytest.LogCaptureFixture
 ) -> None:
     words = {
         "error": "ValueError: a broken thing",
@@ -122,13 +121,14 @@ secret = true
 """
 
 
-def test_a_plugin_is_told_the_same_of_itself_and_its_host(placed: Fixture, go: Fixture, tmp_path: Path) -> None:
+def test_a_plugin_is_told_the_same_of_itself_and_its_host(placed: Placed, tmp_path: Path) -> None:
     async def main() -> None:
         settings = {"ratio": 0.5, "token": Secret("s3cr3t-value")}
         plugins = {"p": placed("lives:Told", manifest=MANIFEST, settings=settings)}
         options = {"actions": ["compact"], "emits": ["TOOL_CALL_END"], "home": tmp_path / "home"}
         async with placed.host(plugins, **options) as host:
             told = (await host.call_tool("told")).data
+            assert host.home is not None
             assert orjson.loads(orjson.dumps(told)) == {
                 "name": "p",
                 "repr": "<Ally of 'p'>",
@@ -149,7 +149,7 @@ def test_a_plugin_is_told_the_same_of_itself_and_its_host(placed: Fixture, go: F
     go(main())
 
 
-def test_a_secret_stays_one(placed: Fixture, go: Fixture, records: Fixture, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_secret_stays_one(placed: Placed, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         plugins = {"p": placed("lives:Told", manifest=MANIFEST, settings={"token": Secret("s3cr3t-value")})}
         async with placed.host(plugins, actions=["compact"]) as host:
@@ -161,16 +161,14 @@ def test_a_secret_stays_one(placed: Fixture, go: Fixture, records: Fixture, capl
             with pytest.raises(ToolCallError) as failed:
                 await host.call_tool("raise_it")
             assert "s3cr3t-value" not in str(failed.value)
-            texts = [str(r.data) for kind in ("crash", "refusal") for r in await records(host, kind)]
+            texts = [str(r.data) for kind in ("crash", "refusal") for r in await records_of(host, kind)]
             assert texts
             assert "s3cr3t-value" not in "".join(texts) + caplog.text
 
     go(main())
 
 
-def test_the_log_is_the_hosts_and_bounded(
-    placed: Fixture, go: Fixture, until: Fixture, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_is_the_hosts_and_bounded(placed: Placed, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 
     def written() -> list[tuple[str, str]]:

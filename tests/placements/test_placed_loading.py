@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ally_plugins import HostError, ToolCall
+from tests.kit.waiting import go
 
-Fixture = Any
+if TYPE_CHECKING:
+    from tests.kit.placements import Placed
 
 WRONG = {
     "UnknownHook": "plugin 'p' implements 'ally_tool_cal_end', which is no hook; did you mean 'ally_tool_call_end'?",
@@ -27,7 +29,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("half", [0, 1])
-def test_a_load_error_says_what_is_wrong_and_the_nearest_right_name(half: int, placed: Fixture, go: Fixture) -> None:
+def test_a_load_error_says_what_is_wrong_and_the_nearest_right_name(half: int, placed: Placed) -> None:
     names = list(WRONG)[half * 5 : half * 5 + 5]
 
     async def main() -> None:
@@ -62,7 +64,7 @@ UNDECLARED_FOR_THE_AGENT = (
 )
 
 
-def test_what_the_manifest_does_not_declare_is_a_load_error_with_the_line_to_add(placed: Fixture, go: Fixture) -> None:
+def test_what_the_manifest_does_not_declare_is_a_load_error_with_the_line_to_add(placed: Placed) -> None:
     async def main() -> None:
         manifest = '[permissions]\nemit_event = { reason = "to tell" }'
         plugins = {name.lower(): placed(f"lives:{name}", manifest=manifest) for name in UNDECLARED}
@@ -75,7 +77,7 @@ def test_what_the_manifest_does_not_declare_is_a_load_error_with_the_line_to_add
     go(main())
 
 
-def test_an_action_that_the_agent_may_call_is_declared_as_a_tool_too(placed: Fixture, go: Fixture) -> None:
+def test_an_action_that_the_agent_may_call_is_declared_as_a_tool_too(placed: Placed) -> None:
     async def main() -> None:
         manifest = '[permissions]\nactions = { reason = "to work" }'
         both = f'{manifest}\ntools = {{ reason = "to let the agent work" }}'
@@ -91,7 +93,7 @@ def test_an_action_that_the_agent_may_call_is_declared_as_a_tool_too(placed: Fix
     go(main())
 
 
-def test_what_cannot_be_built_fails_and_its_gates_deny(placed: Fixture, go: Fixture) -> None:
+def test_what_cannot_be_built_fails_and_its_gates_deny(placed: Placed) -> None:
     async def main() -> None:
         grants = ["gate:tool_call"]
         plugins = {
@@ -117,7 +119,7 @@ def test_what_cannot_be_built_fails_and_its_gates_deny(placed: Fixture, go: Fixt
     go(main())
 
 
-def test_a_mandatory_plugin_that_cannot_start_stops_the_hosts_start(placed: Fixture, go: Fixture) -> None:
+def test_a_mandatory_plugin_that_cannot_start_stops_the_hosts_start(placed: Placed) -> None:
     async def main() -> None:
         plugins = {"p": placed("lives:UnknownHook", mandatory=True)}
         with pytest.raises(HostError, match=r"the mandatory plugin 'p' is failed: .*did you mean 'ally_tool_call_end'"):

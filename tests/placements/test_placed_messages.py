@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ally_plugins import AgentStart, ContextUsageUpdate, Message, TodoUpdate, ToolCall
 from ally_plugins.policy.budget import Limits
+from tests.kit.placements import Placed, call, collect_events, records_of
+from tests.kit.waiting import go
 
-Fixture = Any
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.conversation import SafePoint
 
 CALLS: Any = (ToolCall("bash", {"a": [1]}, "c1"),)
 DEEP = {"a": [1, None, True, 0.5, {"ünï": "\n"}], "b": {}}
 
 
-def test_a_message_enters_at_the_safe_point_that_it_names_with_its_metadata(
-    placed: Fixture, go: Fixture, call: Fixture, told: Fixture, records: Fixture
-) -> None:
+def test_a_message_enters_at_the_safe_point_that_it_names_with_its_metadata(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("calls:Caller")}) as host:
-            events = told(host)
+            events = collect_events(host)
             session = host.session("s")
             texts = {"steer": "now", "follow_up": "at the end", "next_turn": "next"}
             ids = {}
@@ -27,7 +28,7 @@ def test_a_message_enters_at_the_safe_point_that_it_names_with_its_metadata(
                 receipt = answer["returned"]
                 assert receipt["state"] == "pending"
                 ids[receipt["id"]] = deliver_as
-            points = {"step": "steer", "turn_end": "follow_up", "turn_start": "next_turn"}
+            points: dict[SafePoint, str] = {"step": "steer", "turn_end": "follow_up", "turn_start": "next_turn"}
             for kind, deliver_as in points.items():
                 (message,) = await session.safe_point(kind)
                 assert ids[message.id] == deliver_as
@@ -38,14 +39,14 @@ def test_a_message_enters_at_the_safe_point_that_it_names_with_its_metadata(
             received = [event for event in events if event.type == "PLUGIN_MESSAGE_RECEIVED"]
             assert [event.plugin_name for event in received] == ["p", "p", "p"]
             assert {event.origin for event in received} == {("p",)}
-            accepted = await records(host, "message")
+            accepted = await records_of(host, "message")
             assert [r.ref for r in accepted] == list(ids)
             assert host.plugins["p"].counts.messages == 3
 
     go(main())
 
 
-def test_roles_and_waking_the_agent_are_grants_of_their_own(placed: Fixture, go: Fixture, call: Fixture) -> None:
+def test_roles_and_waking_the_agent_are_grants_of_their_own(placed: Placed) -> None:
     async def main() -> None:
         some = placed("calls:Caller", ["tools", "add_message:user", "add_message:system"])
         async with placed.host({"p": some}) as host:
@@ -72,9 +73,7 @@ def test_roles_and_waking_the_agent_are_grants_of_their_own(placed: Fixture, go:
     go(main())
 
 
-def test_a_key_gives_the_same_receipt_again_and_refuses_other_content(
-    placed: Fixture, go: Fixture, call: Fixture
-) -> None:
+def test_a_key_gives_the_same_receipt_again_and_refuses_other_content(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("calls:Caller"), "q": placed("calls:Caller")}) as host:
             session = host.session("s")
@@ -111,9 +110,7 @@ WRONG: dict[str, tuple[list[Any], dict[str, Any], str, str]] = {
 }
 
 
-def test_what_is_not_acceptable_is_refused_with_the_name_of_the_field(
-    placed: Fixture, go: Fixture, call: Fixture
-) -> None:
+def test_what_is_not_acceptable_is_refused_with_the_name_of_the_field(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("calls:Caller")}) as host:
             session = host.session()
@@ -129,7 +126,7 @@ def test_what_is_not_acceptable_is_refused_with_the_name_of_the_field(
     go(main())
 
 
-def test_budgets_refuse_with_their_name_and_when_to_try_again(placed: Fixture, go: Fixture, call: Fixture) -> None:
+def test_budgets_refuse_with_their_name_and_when_to_try_again(placed: Placed) -> None:
     async def main() -> None:
         limits = Limits(messages_per_minute=1, events_per_minute=1, context_reads_per_minute=1, message_bytes=100)
         async with placed.host({"p": placed("calls:Caller", limits=limits)}) as host:
@@ -158,7 +155,7 @@ def test_budgets_refuse_with_their_name_and_when_to_try_again(placed: Fixture, g
     go(main())
 
 
-def test_outside_an_event_a_session_is_named_when_several_are_open(placed: Fixture, go: Fixture, call: Fixture) -> None:
+def test_outside_an_event_a_session_is_named_when_several_are_open(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("calls:Caller")}) as host:
             none = await call(host, "add_message", "user", "x")
@@ -180,7 +177,7 @@ def test_outside_an_event_a_session_is_named_when_several_are_open(placed: Fixtu
     go(main())
 
 
-def test_the_context_is_the_same_picture_part_by_part(placed: Fixture, go: Fixture, call: Fixture) -> None:
+def test_the_context_is_the_same_picture_part_by_part(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("calls:Caller")}) as host:
             session = host.session("s", focus="/home")
@@ -214,7 +211,7 @@ def test_the_context_is_the_same_picture_part_by_part(placed: Fixture, go: Fixtu
     go(main())
 
 
-def test_a_part_that_is_not_granted_or_not_there_is_refused(placed: Fixture, go: Fixture, call: Fixture) -> None:
+def test_a_part_that_is_not_granted_or_not_there_is_refused(placed: Placed) -> None:
     async def main() -> None:
         plugins = {"p": placed("calls:Caller", ["tools", "get_context:focus"])}
         async with placed.host(plugins) as host:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ally_plugins import HostError, ToolCall, ToolResult
 from ally_plugins.contract.hookspecs import HOOKS
+from tests.kit.waiting import go
 
-Fixture = Any
+if TYPE_CHECKING:
+    from tests.kit.placements import Placed
 
 REMOVE = ToolCall("bash", {"command": "rm"}, "c1")
 READ = ToolCall("bash", {"command": "ls"}, "c2")
@@ -59,9 +61,7 @@ LOOKS_LIKE_A_HOOK = {
 
 
 @pytest.mark.parametrize("third", [0, 1, 2])
-def test_what_looks_like_a_hook_and_is_none_fails_and_denies_whatever_was_granted(
-    third: int, placed: Fixture, go: Fixture
-) -> None:
+def test_what_looks_like_a_hook_and_is_none_fails_and_denies_whatever_was_granted(third: int, placed: Placed) -> None:
     names = list(LOOKS_LIKE_A_HOOK)[third::3]
 
     async def main() -> None:
@@ -84,7 +84,7 @@ NOTHING_LOOKS_LIKE_IT = ("ByGetattr", "OnTheMetaclass", "WithoutThePrefix", "OfA
 @pytest.mark.parametrize("name", NOTHING_LOOKS_LIKE_IT)
 @pytest.mark.parametrize("grant", ["gate:tool_call", "gate:tool_call:bash"])
 def test_a_granted_gate_without_its_hook_is_a_load_error_and_nothing_runs(
-    name: str, grant: str, placed: Fixture, go: Fixture
+    name: str, grant: str, placed: Placed
 ) -> None:
     async def main() -> None:
         async with placed.host({"guard": placed(f"missing:{name}", [grant, "gate:message", "tools"])}) as host:
@@ -100,7 +100,7 @@ def test_a_granted_gate_without_its_hook_is_a_load_error_and_nothing_runs(
     go(main())
 
 
-def test_the_error_says_what_the_plugin_has_and_what_its_author_is_to_write(placed: Fixture, go: Fixture) -> None:
+def test_the_error_says_what_the_plugin_has_and_what_its_author_is_to_write(placed: Placed) -> None:
     manifest = (
         '[permissions]\ngate = { on = ["tool_call", "message"], reason = "to guard" }\ntools = { reason = "to tell" }'
     )
@@ -118,7 +118,7 @@ def test_the_error_says_what_the_plugin_has_and_what_its_author_is_to_write(plac
     go(main())
 
 
-def test_every_gate_and_transform_that_is_granted_must_have_its_hook(placed: Fixture, go: Fixture) -> None:
+def test_every_gate_and_transform_that_is_granted_must_have_its_hook(placed: Placed) -> None:
     protections = [info for info in HOOKS.values() if info.kind in {"gate", "transform"}]
 
     async def main() -> None:
@@ -135,7 +135,7 @@ def test_every_gate_and_transform_that_is_granted_must_have_its_hook(placed: Fix
     go(main())
 
 
-def test_a_transform_that_is_not_there_withholds_what_it_was_to_redact(placed: Fixture, go: Fixture) -> None:
+def test_a_transform_that_is_not_there_withholds_what_it_was_to_redact(placed: Placed) -> None:
     async def main() -> None:
         plugins = {"redact": placed("hooks:Plain", ["transform:tool_output"], transform_on_error="block")}
         async with placed.host(plugins) as host:
@@ -151,7 +151,7 @@ def test_a_transform_that_is_not_there_withholds_what_it_was_to_redact(placed: F
     go(main())
 
 
-def test_a_mandatory_guard_without_its_gate_stops_the_hosts_start(placed: Fixture, go: Fixture) -> None:
+def test_a_mandatory_guard_without_its_gate_stops_the_hosts_start(placed: Placed) -> None:
     async def main() -> None:
         plugins = {"guard": placed("missing:WithoutThePrefix", ["gate:tool_call"], mandatory=True)}
         with pytest.raises(HostError, match=r"the mandatory plugin 'guard' is failed: .*lacks the hook 'ally_"):
@@ -161,9 +161,7 @@ def test_a_mandatory_guard_without_its_gate_stops_the_hosts_start(placed: Fixtur
     go(main())
 
 
-def test_a_gate_in_shadow_that_is_not_there_is_a_load_error_too_and_denies_nothing(
-    placed: Fixture, go: Fixture
-) -> None:
+def test_a_gate_in_shadow_that_is_not_there_is_a_load_error_too_and_denies_nothing(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"guard": placed("hooks:Plain", ["gate:tool_call"], shadow=True)}) as host:
             assert host.plugins["guard"].state == "failed"
@@ -172,7 +170,7 @@ def test_a_gate_in_shadow_that_is_not_there_is_a_load_error_too_and_denies_nothi
     go(main())
 
 
-def test_a_plugin_that_was_granted_everything_need_not_have_every_gate(placed: Fixture, go: Fixture) -> None:
+def test_a_plugin_that_was_granted_everything_need_not_have_every_gate(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:Plain")}) as host:
             assert host.plugins["p"].state == "running"
@@ -182,7 +180,7 @@ def test_a_plugin_that_was_granted_everything_need_not_have_every_gate(placed: F
 
 
 @pytest.mark.parametrize("name", ["MarkedOutside", "Newer", "KeepsATime", "HasNamesOfItsOwn", "KeepsDataInSlots"])
-def test_a_hook_that_is_there_judges_however_it_is_marked(name: str, placed: Fixture, go: Fixture) -> None:
+def test_a_hook_that_is_there_judges_however_it_is_marked(name: str, placed: Placed) -> None:
     async def main() -> None:
         grants = ["gate:tool_call", "tools", *(["gate:message"] if name == "MarkedOutside" else [])]
         async with placed.host({"p": placed(f"missing:{name}", grants)}) as host:
@@ -193,7 +191,7 @@ def test_a_hook_that_is_there_judges_however_it_is_marked(name: str, placed: Fix
     go(main())
 
 
-def test_a_guard_denies_to_the_end_while_its_host_stops(placed: Fixture, go: Fixture) -> None:
+def test_a_guard_denies_to_the_end_while_its_host_stops(placed: Placed) -> None:
     async def main() -> None:
         plugins = {
             "guard": placed("missing:Works", ["gate:tool_call", "tools"]),

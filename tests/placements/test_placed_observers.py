@@ -11,15 +11,16 @@ import pytest
 from ally_plugins import ToolCall, ToolCallEnd, ToolCallStart, UserMessage
 from ally_plugins.contract.values.events import EVENT_TYPES, PluginEvent, hook_name
 from ally_plugins.testing.samples import sample_events
-
-Fixture = Any
+from tests.kit.placements import Placed, call, collect_events, look, records_of
+from tests.kit.waiting import go, until
+from tests.placements.placed_plugins.hooks import describe
 
 
 def end(name: str = "bash") -> ToolCallEnd:
     return ToolCallEnd(tool_name=name)
 
 
-def expected(events: list[Any], describe: Any) -> list[Any]:
+def expected(events: list[Any]) -> list[Any]:
     """Return what a plugin with every observe hook is to note: for each event its own hook, then the general one."""
     notes = []
     for event in events:
@@ -30,12 +31,10 @@ def expected(events: list[Any], describe: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("plugin", ["Hears", "HearsInThread"])
-def test_every_hook_hears_its_events_with_equal_values_and_stamps(
-    plugin: str, placed: Fixture, go: Fixture, look: Fixture, told: Fixture, describe: Fixture
-) -> None:
+def test_every_hook_hears_its_events_with_equal_values_and_stamps(plugin: str, placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed(f"hooks:{plugin}")}) as host:
-            events = told(host)
+            events = collect_events(host)
             session, other = host.session("s", focus="/home"), host.session("two words")
             await session.safe_point("turn_start")
             for event in sample_events():
@@ -47,12 +46,12 @@ def test_every_hook_hears_its_events_with_equal_values_and_stamps(
             assert {note[0] for note in seen} == {"ally_event", *map(hook_name, EVENT_TYPES)}
             for name in (session.id, other.id):
                 of_session = [event for event in events if event.session_id == name]
-                assert [note for note in seen if note[2] == name] == expected(of_session, describe)
+                assert [note for note in seen if note[2] == name] == expected(of_session)
 
     go(main())
 
 
-def test_a_hook_need_not_take_the_event(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_a_hook_need_not_take_the_event(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:HearsNothingOfIt")}) as host:
             session = host.session()
@@ -64,7 +63,7 @@ def test_a_hook_need_not_take_the_event(placed: Fixture, go: Fixture, look: Fixt
     go(main())
 
 
-def test_only_granted_events_are_delivered(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_only_granted_events_are_delivered(placed: Placed) -> None:
     async def main() -> None:
         plugins = {
             "none": placed("hooks:HearsAll", ["tools"]),
@@ -89,9 +88,7 @@ def test_only_granted_events_are_delivered(placed: Fixture, go: Fixture, look: F
     go(main())
 
 
-def test_a_plugin_does_not_hear_its_own_event_and_others_do(
-    placed: Fixture, go: Fixture, look: Fixture, call: Fixture
-) -> None:
+def test_a_plugin_does_not_hear_its_own_event_and_others_do(placed: Placed) -> None:
     async def main() -> None:
         plugins = {"p": placed("calls:Caller"), "other": placed("hooks:HearsAll")}
         async with placed.host(plugins) as host:
@@ -105,7 +102,7 @@ def test_a_plugin_does_not_hear_its_own_event_and_others_do(
     go(main())
 
 
-def test_what_was_lost_is_told_with_its_exact_numbers(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_what_was_lost_is_told_with_its_exact_numbers(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:HearsDrops")}) as host:
             session = host.session()
@@ -121,14 +118,14 @@ def test_what_was_lost_is_told_with_its_exact_numbers(placed: Fixture, go: Fixtu
             assert seen[0] == told  # before what came after
             assert told == ["p", kept[0] - first, [[first, kept[0] - 1]]]
             assert kept == list(range(kept[0], first + 100))
-            assert host.plugins["p"].lane.dropped == kept[0] - first
+            lane = host.plugins["p"].lane
+            assert lane is not None
+            assert lane.dropped == kept[0] - first
 
     go(main())
 
 
-def test_a_crash_is_counted_and_recorded_with_its_event_and_the_next_event_is_heard(
-    placed: Fixture, go: Fixture, look: Fixture, records: Fixture
-) -> None:
+def test_a_crash_is_counted_and_recorded_with_its_event_and_the_next_event_is_heard(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:Observes")}) as host:
             session = host.session("s")
@@ -140,7 +137,7 @@ def test_a_crash_is_counted_and_recorded_with_its_event_and_the_next_event_is_he
             assert await look(host) == ["error", "exit", "cancelled", "error in thread", "fine"]
             assert host.plugins["p"].counts.crashes == 4
             assert host.plugins["p"].state == "running"
-            crashes = await records(host, "crash")
+            crashes = await records_of(host, "crash")
             assert [(r.plugin, r.session_id, r.data["hook"], r.data["event"]) for r in crashes] == [
                 ("p", "s", "ally_tool_call_end", "s:2"),
                 ("p", "s", "ally_tool_call_end", "s:3"),
@@ -155,9 +152,7 @@ def test_a_crash_is_counted_and_recorded_with_its_event_and_the_next_event_is_he
     go(main())
 
 
-def test_a_refusal_that_an_observer_does_not_catch_is_no_crash(
-    placed: Fixture, go: Fixture, look: Fixture, records: Fixture
-) -> None:
+def test_a_refusal_that_an_observer_does_not_catch_is_no_crash(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:Observes", ["tools", "events:*"])}) as host:
             session = host.session("s")
@@ -168,17 +163,15 @@ def test_a_refusal_that_an_observer_does_not_catch_is_no_crash(
             assert await look(host) == ["refused", "refused in thread", "fine"]
             assert host.plugins["p"].counts.crashes == 0
             assert host.plugins["p"].counts.refused == {"permission": 2}
-            assert {r.data["permission"] for r in await records(host, "refusal")} == {"add_message:system"}
+            assert {r.data["permission"] for r in await records_of(host, "refusal")} == {"add_message:system"}
 
     go(main())
 
 
-def test_five_crashes_in_a_minute_are_the_end_and_everybody_is_told(
-    placed: Fixture, go: Fixture, until: Fixture, told: Fixture, records: Fixture
-) -> None:
+def test_five_crashes_in_a_minute_are_the_end_and_everybody_is_told(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:Observes")}) as host:
-            events = told(host)
+            events = collect_events(host)
             session = host.session("s")
             for _ in range(4):
                 session.emit(end("error"))
@@ -198,15 +191,13 @@ def test_five_crashes_in_a_minute_are_the_end_and_everybody_is_told(
             assert ("p", "quarantined") in states
             session.emit(end())
             await session.drained()  # nobody waits for it any more
-            recorded = [r.data["state"] for r in await records(host, "plugin_state", plugin="p")]
+            recorded = [r.data["state"] for r in await records_of(host, "plugin_state", plugin="p")]
             assert recorded[-1] == "quarantined"
 
     go(main())
 
 
-def test_hooks_never_overlap_and_questions_come_after_the_events_before_them(
-    placed: Fixture, go: Fixture, look: Fixture
-) -> None:
+def test_hooks_never_overlap_and_questions_come_after_the_events_before_them(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:Overlaps")}) as host:
             session = host.session()
@@ -230,7 +221,7 @@ def test_hooks_never_overlap_and_questions_come_after_the_events_before_them(
     go(main())
 
 
-def test_a_session_that_is_closed_is_heard_to_its_end(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_a_session_that_is_closed_is_heard_to_its_end(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:HearsAll")}) as host:
             session = host.session("s")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ally_plugins import ToolCall, hookimpl
-
-Fixture = Any
+from tests.kit.placements import Placed, call, records_of
+from tests.kit.waiting import go
 
 BASH = ToolCall("bash")
 
@@ -25,7 +25,7 @@ class Unwilling:
         raise OSError("the host's own trouble")
 
 
-def test_a_host_that_does_not_take_or_fails_is_unavailable(placed: Fixture, go: Fixture, call: Fixture) -> None:
+def test_a_host_that_does_not_take_or_fails_is_unavailable(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("calls:Caller")}, implementation=Unwilling()) as host:
             host.session("s")
@@ -42,9 +42,7 @@ def test_a_host_that_does_not_take_or_fails_is_unavailable(placed: Fixture, go: 
     go(main())
 
 
-def test_a_gate_or_a_blocking_transform_of_another_plugin_refuses_with_the_decision(
-    placed: Fixture, go: Fixture, call: Fixture, records: Fixture
-) -> None:
+def test_a_gate_or_a_blocking_transform_of_another_plugin_refuses_with_the_decision(placed: Placed) -> None:
     async def main() -> None:
         plugins = {
             "p": placed("calls:Caller"),
@@ -54,7 +52,7 @@ def test_a_gate_or_a_blocking_transform_of_another_plugin_refuses_with_the_decis
         async with placed.host(plugins) as host:
             session = host.session("s")
             denied = await call(host, "add_message", "user", "deny")
-            (decision,) = await records(host, "decision")
+            (decision,) = await records_of(host, "decision")
             assert denied == {
                 "raised": "GateRefused",
                 "text": "the message was not accepted: judge: not today",
@@ -73,7 +71,7 @@ def test_a_gate_or_a_blocking_transform_of_another_plugin_refuses_with_the_decis
     go(main())
 
 
-def test_a_session_that_is_closed_is_not_found(placed: Fixture, go: Fixture, call: Fixture) -> None:
+def test_a_session_that_is_closed_is_not_found(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("calls:Caller")}) as host:
             session = host.session("s")
@@ -99,7 +97,7 @@ async def call_in(host: Any, method: str, arguments: list[Any], session_id: str)
     return (await host.call_tool("call", given, plugin="p")).data
 
 
-def test_a_call_of_one_that_was_put_into_quarantine_is_refused_or_never_made(placed: Fixture, go: Fixture) -> None:
+def test_a_call_of_one_that_was_put_into_quarantine_is_refused_or_never_made(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("chains:SpeaksAfterCrashes")}) as host:
             session = host.session("s")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from placed_plugins.shown import digest  # type: ignore[import-not-found]  # conftest.py knows where
 
 from ally_plugins import GateRefused, PermissionRequest, ToolCall, ToolResult
 from ally_plugins.contract.values.shown import MAX_DEPTH, MAX_INTEGER, MAX_SHOWN_BYTES, MIN_INTEGER
+from tests.kit.waiting import go
+from tests.placements.placed_plugins.shown import digest
 
-Fixture = Any
+if TYPE_CHECKING:
+    from tests.kit.placements import Placed
 
 
 def nested(depth: int) -> Any:
@@ -33,7 +35,7 @@ MOST = pytest.param([1] * (MAX_SHOWN_BYTES // 2 - 1000), id="most", marks=pytest
 
 
 @pytest.mark.parametrize("value", [*(pytest.param(value, id=name) for name, value in WITHIN.items()), MOST])
-def test_up_to_the_edge_of_the_table_it_is_the_value_itself(value: Any, placed: Fixture, go: Fixture) -> None:
+def test_up_to_the_edge_of_the_table_it_is_the_value_itself(value: Any, placed: Placed) -> None:
     arguments = {"v": value}
 
     async def main() -> None:
@@ -51,7 +53,7 @@ def test_up_to_the_edge_of_the_table_it_is_the_value_itself(value: Any, placed: 
     go(main())
 
 
-def test_beyond_it_the_answer_is_no_and_nobody_is_asked(placed: Fixture, go: Fixture) -> None:
+def test_beyond_it_the_answer_is_no_and_nobody_is_asked(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("shown:Digests")}) as host:
             session = host.session()

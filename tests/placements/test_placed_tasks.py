@@ -11,8 +11,8 @@ import pytest
 
 from ally_plugins import ToolCallError
 from ally_plugins.policy.budget import Limits
-
-Fixture = Any
+from tests.kit.placements import Placed, collect_events, records_of
+from tests.kit.waiting import go, until
 
 ENDS = {
     "done": ("done", None),
@@ -23,24 +23,22 @@ ENDS = {
 }
 
 
-async def ended(host: Any, until: Any) -> Any:
+async def ended(host: Any) -> Any:
     """Wait for the last task's end, and return it."""
     (*_, task) = host.tasks
     await until(lambda: task.state != "running")
     return task
 
 
-def test_a_task_tells_how_far_it_is_and_how_it_ended(
-    placed: Fixture, go: Fixture, until: Fixture, told: Fixture, records: Fixture
-) -> None:
+def test_a_task_tells_how_far_it_is_and_how_it_ended(placed: Placed) -> None:
     async def main() -> None:
         grants = ["tools", "tasks", "add_message:user", "events:*"]
         async with placed.host({"p": placed("tasks:Works", grants)}) as host:
-            events = told(host)
+            events = collect_events(host)
             host.session("s")
             for number, (how, (state, reason)) in enumerate(ENDS.items(), 1):
                 started = await host.call_tool("start", {"how": how}, plugin="p", session_id="s")
-                task = await ended(host, until)
+                task = await ended(host)
                 assert (how, task.state) == (how, state)
                 assert task.id == started.output
                 own = [e for e in events if e.type == "TASK_PROGRESS" and e.task_id == task.id]
@@ -60,11 +58,11 @@ def test_a_task_tells_how_far_it_is_and_how_it_ended(
                 elif how == "cancels itself":
                     assert result["raised"] == "CancelledError"
                 else:
-                    assert placed.raised(reason) in own[2].message
+                    assert placed.raised(str(reason)) in own[2].message
                     assert result["raised"] == {"error": "ValueError", "exit": "RuntimeError"}[how]
-                done = await records(host, "task_end", ref=task.id)
+                done = await records_of(host, "task_end", ref=task.id)
                 assert [r.data["state"] for r in done] == [state]
-                assert [r.data["name"] for r in await records(host, "task", ref=task.id)] == ["indexing"]
+                assert [r.data["name"] for r in await records_of(host, "task", ref=task.id)] == ["indexing"]
                 assert number
             assert host.plugins["p"].counts.crashes == 2
 
@@ -72,14 +70,14 @@ def test_a_task_tells_how_far_it_is_and_how_it_ended(
 
 
 @pytest.mark.parametrize("how", ["cancel", "cancel_from_thread"])
-def test_a_plugin_may_cancel_its_task(how: str, placed: Fixture, go: Fixture, until: Fixture) -> None:
+def test_a_plugin_may_cancel_its_task(how: str, placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("tasks:Works")}) as host:
             session = host.session()
             await host.call_tool("start", {"how": "wait"}, plugin="p")
             await host.call_tool("heard", {"what": "waits"}, plugin="p")
             assert (await host.call_tool(how, plugin="p")).data is True
-            task = await ended(host, until)
+            task = await ended(host)
             assert task.state == "cancelled"
             assert (await host.call_tool("result", plugin="p")).data["state"] == "cancelled"
             assert (await host.call_tool(how, plugin="p")).data is False
@@ -89,12 +87,10 @@ def test_a_plugin_may_cancel_its_task(how: str, placed: Fixture, go: Fixture, un
     go(main())
 
 
-def test_the_operator_ends_a_task_which_cleans_up_and_says_who_ended_it(
-    placed: Fixture, go: Fixture, told: Fixture, records: Fixture, until: Fixture
-) -> None:
+def test_the_operator_ends_a_task_which_cleans_up_and_says_who_ended_it(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("tasks:Works")}) as host:
-            events = told(host)
+            events = collect_events(host)
             session = host.session()
             await host.call_tool("start", {"how": "wait"}, plugin="p")
             await host.call_tool("heard", {"what": "waits"}, plugin="p")
@@ -103,10 +99,11 @@ def test_the_operator_ends_a_task_which_cleans_up_and_says_who_ended_it(
             assert host.tasks.cancel(task.id) is task
             assert await task.wait(20)
             assert (task.state, task.reason) == ("cancelled", "cancelled by the operator")
+            assert task.ended is not None
             assert task.started <= task.ended
             [end] = [e for e in events if e.type == "TASK_PROGRESS" and e.state == "cancelled"]
             assert end.message == "cancelled by the operator"
-            [record] = await records(host, "task_end")
+            [record] = await records_of(host, "task_end")
             assert record.data["reason"] == "cancelled by the operator"
             assert (await host.call_tool("result", plugin="p")).data["state"] == "cancelled"
             await until(lambda: session.inbox)
@@ -118,14 +115,12 @@ def test_the_operator_ends_a_task_which_cleans_up_and_says_who_ended_it(
     go(main())
 
 
-def test_a_task_goes_on_across_turns_and_reports_its_result_as_a_message(
-    placed: Fixture, go: Fixture, until: Fixture
-) -> None:
+def test_a_task_goes_on_across_turns_and_reports_its_result_as_a_message(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("tasks:Works")}) as host:
             session, other = host.session("s"), host.session("other")
             await host.call_tool("start", {"how": "report"}, plugin="p", session_id="s")
-            assert (await ended(host, until)).state == "done"
+            assert (await ended(host)).state == "done"
             assert await session.safe_point("step") == ()
             [message] = await session.safe_point("turn_end")
             assert message.content == "indexed 3 files"
@@ -135,12 +130,10 @@ def test_a_task_goes_on_across_turns_and_reports_its_result_as_a_message(
     go(main())
 
 
-def test_a_plugin_that_crashes_too_often_takes_its_tasks_along_with_a_reason(
-    placed: Fixture, go: Fixture, told: Fixture, until: Fixture
-) -> None:
+def test_a_plugin_that_crashes_too_often_takes_its_tasks_along_with_a_reason(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("tasks:Works")}) as host:
-            events = told(host)
+            events = collect_events(host)
             host.session("s")
             await host.call_tool("start", {"how": "wait"}, plugin="p", session_id="s")
             await host.call_tool("heard", {"what": "waits"}, plugin="p")
@@ -148,7 +141,7 @@ def test_a_plugin_that_crashes_too_often_takes_its_tasks_along_with_a_reason(
                 with pytest.raises(ToolCallError):
                     await host.call_tool("crash", plugin="p")
             await until(lambda: host.plugins["p"].state == "quarantined")
-            task = await ended(host, until)
+            task = await ended(host)
             assert (task.state, task.reason) == ("cancelled", "its plugin is quarantined")
             (end,) = [e for e in events if e.type == "TASK_PROGRESS" and e.task_id == task.id and e.state != "running"]
             assert end.message == "its plugin is quarantined"
@@ -156,15 +149,13 @@ def test_a_plugin_that_crashes_too_often_takes_its_tasks_along_with_a_reason(
     go(main())
 
 
-def test_a_process_that_dies_ends_its_tasks_with_a_reason_and_comes_back_without_them(
-    placed: Fixture, go: Fixture, told: Fixture, until: Fixture
-) -> None:
+def test_a_process_that_dies_ends_its_tasks_with_a_reason_and_comes_back_without_them(placed: Placed) -> None:
     if placed.placement.shares_the_hosts_loop:
         pytest.skip("an inline plugin dies with its host")
 
     async def main() -> None:
         async with placed.host({"p": placed("tasks:Works")}) as host:
-            events = told(host)
+            events = collect_events(host)
             host.session("s")
             await host.call_tool("start", {"how": "wait"}, plugin="p", session_id="s")
             await host.call_tool("heard", {"what": "waits"}, plugin="p")
@@ -173,7 +164,7 @@ def test_a_process_that_dies_ends_its_tasks_with_a_reason_and_comes_back_without
             started = supervisor.started
             with suppress(ToolCallError):
                 os.kill((await host.call_tool("pid", plugin="p")).data, signal.SIGKILL)
-            task = await ended(host, until)
+            task = await ended(host)
             assert task.state == "failed"
             assert "process of 'p'" in task.reason
             assert [e.message for e in events if e.type == "TASK_PROGRESS"][-1] == task.reason
@@ -181,15 +172,15 @@ def test_a_process_that_dies_ends_its_tasks_with_a_reason_and_comes_back_without
             await until(lambda: supervisor.started > started and host.plugins["p"].is_running)
             assert host.tasks.running("p") == 0
             await host.call_tool("start", {"how": "done"}, plugin="p", session_id="s")
-            assert (await ended(host, until)).state == "done"
+            assert (await ended(host)).state == "done"
 
     go(main())
 
 
-def test_a_task_ends_with_its_host(placed: Fixture, go: Fixture, told: Fixture) -> None:
+def test_a_task_ends_with_its_host(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("tasks:Works")}) as host:
-            events = told(host)
+            events = collect_events(host)
             host.session()
             await host.call_tool("start", {"how": "wait"}, plugin="p")
             await host.call_tool("heard", {"what": "waits"}, plugin="p")
@@ -199,7 +190,7 @@ def test_a_task_ends_with_its_host(placed: Fixture, go: Fixture, told: Fixture) 
     go(main())
 
 
-def test_what_a_task_may_not_be_is_refused(placed: Fixture, go: Fixture) -> None:
+def test_what_a_task_may_not_be_is_refused(placed: Placed) -> None:
     async def main() -> None:
         limits = Limits(running_tasks=1)
         async with placed.host({"p": placed("tasks:Works", limits=limits)}) as host:

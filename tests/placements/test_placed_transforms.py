@@ -8,8 +8,8 @@ import attrs
 import pytest
 
 from ally_plugins import GateRefused, Message, ToolCall, ToolResult
-
-Fixture = Any
+from tests.kit.placements import Placed, call, look, records_of
+from tests.kit.waiting import go
 
 CALL = ToolCall("bash", {"command": "ls", "deep": {"a": [1, None, 0.5]}}, "c1", "agent-1")
 RESULT = ToolResult(True, "out", data={"lines": [1]})  # noqa: FBT003
@@ -23,9 +23,7 @@ def how(way: str) -> ToolCall:
     return attrs.evolve(CALL, arguments={"command": "ls", "number": 1, "how": way})
 
 
-def test_every_transform_is_a_chain_in_hook_order_and_sees_equal_values(
-    placed: Fixture, go: Fixture, look: Fixture, call: Fixture
-) -> None:
+def test_every_transform_is_a_chain_in_hook_order_and_sees_equal_values(placed: Placed) -> None:
     async def main() -> None:
         plugins = {
             "a": placed("hooks:Changes", mandatory=True),
@@ -73,7 +71,7 @@ ILLEGAL_CALLS = {
 
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_illegal_changes_and_nonsense_are_left_out_and_the_chain_goes_on(
-    part: int, placed: Fixture, go: Fixture, caplog: pytest.LogCaptureFixture
+    part: int, placed: Placed, caplog: pytest.LogCaptureFixture
 ) -> None:
     ways = dict(list(ILLEGAL_CALLS.items())[part * 3 : part * 3 + 3])
 
@@ -91,7 +89,7 @@ def test_illegal_changes_and_nonsense_are_left_out_and_the_chain_goes_on(
     go(main())
 
 
-def test_who_made_a_call_and_which_one_it_is_cannot_be_changed(placed: Fixture, go: Fixture) -> None:
+def test_who_made_a_call_and_which_one_it_is_cannot_be_changed(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("hooks:Changes")}) as host:
             session = host.session()
@@ -113,7 +111,7 @@ ILLEGAL_RESULTS = {
 }
 
 
-def test_what_is_no_valid_result_is_left_out(placed: Fixture, go: Fixture, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_no_valid_result_is_left_out(placed: Placed, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("hooks:Changes")}) as host:
             session = host.session()
@@ -124,7 +122,7 @@ def test_what_is_no_valid_result_is_left_out(placed: Fixture, go: Fixture, caplo
     go(main())
 
 
-def test_output_error_and_data_of_a_result_may_be_changed(placed: Fixture, go: Fixture) -> None:
+def test_output_error_and_data_of_a_result_may_be_changed(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("hooks:Changes")}) as host:
             session = host.session()
@@ -141,7 +139,7 @@ def test_output_error_and_data_of_a_result_may_be_changed(placed: Fixture, go: F
     go(main())
 
 
-def test_a_message_with_text_that_is_none_is_left_out(placed: Fixture, go: Fixture) -> None:
+def test_a_message_with_text_that_is_none_is_left_out(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("hooks:Changes")}) as host:
             session = host.session()
@@ -153,9 +151,7 @@ def test_a_message_with_text_that_is_none_is_left_out(placed: Fixture, go: Fixtu
     go(main())
 
 
-def test_one_that_raises_is_left_out_or_blocks_as_the_operator_has_set(
-    placed: Fixture, go: Fixture, records: Fixture
-) -> None:
+def test_one_that_raises_is_left_out_or_blocks_as_the_operator_has_set(placed: Placed) -> None:
     async def main() -> None:
         plugins = {
             "drops": placed("hooks:Changes", ["transform:tool_input:bash"], deadlines={"transform": 0.4}),
@@ -175,7 +171,7 @@ def test_one_that_raises_is_left_out_or_blocks_as_the_operator_has_set(
                 await session.transform_tool_input(attrs.evolve(how("error"), tool_name="other"))
             assert placed.raised("ValueError: a broken thing") in str(blocked.value)
             assert blocked.value.plugin == "blocks"
-            done = await records(host, "transform")
+            done = await records_of(host, "transform")
             assert [[change["plugin"] for change in r.data["changes"]] for r in done] == [
                 *[["drops", "later"]] * 5, ["blocks"],
             ]  # fmt: skip
@@ -188,9 +184,7 @@ def test_one_that_raises_is_left_out_or_blocks_as_the_operator_has_set(
     go(main())
 
 
-def test_a_shadow_transform_is_asked_and_changes_nothing(
-    placed: Fixture, go: Fixture, look: Fixture, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_shadow_transform_is_asked_and_changes_nothing(placed: Placed, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         plugins = {
             "a": placed("hooks:Changes", shadow=True, transform_on_error="block"),
@@ -209,9 +203,7 @@ def test_a_shadow_transform_is_asked_and_changes_nothing(
     go(main())
 
 
-def test_it_is_asked_only_about_what_it_was_granted_and_never_about_its_own_message(
-    placed: Fixture, go: Fixture, look: Fixture, call: Fixture
-) -> None:
+def test_it_is_asked_only_about_what_it_was_granted_and_never_about_its_own_message(placed: Placed) -> None:
     async def main() -> None:
         plugins = {
             "p": placed("calls:ChangesAll"),
@@ -229,7 +221,7 @@ def test_it_is_asked_only_about_what_it_was_granted_and_never_about_its_own_mess
     go(main())
 
 
-def test_one_tool_call_takes_its_steps_in_order(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_one_tool_call_takes_its_steps_in_order(placed: Placed) -> None:
     async def run(call: ToolCall) -> ToolResult:
         return ToolResult(True, f"ran {call.arguments['command']}")  # noqa: FBT003
 

@@ -22,8 +22,8 @@ from ally_plugins import (
     hookimpl,
 )
 from ally_plugins.contract.values.frozen import trusted
-
-Fixture = Any
+from tests.kit.placements import Placed, call, look
+from tests.kit.waiting import go
 
 
 class Hostile:
@@ -67,7 +67,7 @@ UNSAYABLE: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("what", UNSAYABLE)
 def test_an_event_that_cannot_be_said_is_told_as_missing_and_the_others_arrive(
-    what: str, placed: Fixture, go: Fixture, look: Fixture, caplog: pytest.LogCaptureFixture
+    what: str, placed: Placed, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:HearsDrops"), "q": placed("hooks:HearsDrops")}) as host:
@@ -101,9 +101,7 @@ def test_an_event_that_cannot_be_said_is_told_as_missing_and_the_others_arrive(
 
 @pytest.mark.parametrize("value", [10**4400, ["t"], "t" * 17_000_000], ids=["integer", "list", "too long"])
 @pytest.mark.parametrize("field", ["turn_id", "call_id", "agent_id", "parent_id"])
-def test_an_id_that_cannot_be_said_takes_no_event_along_but_its_own(
-    field: str, value: Any, placed: Fixture, go: Fixture, look: Fixture
-) -> None:
+def test_an_id_that_cannot_be_said_takes_no_event_along_but_its_own(field: str, value: Any, placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:HearsDrops")}) as host:
             session = host.session("s1")
@@ -140,9 +138,7 @@ def _runs(ran: list[str]) -> Callable[[ToolCall], Any]:
 
 
 @pytest.mark.parametrize("on_error", ["deny", "allow"])
-def test_a_gate_that_cannot_be_shown_the_call_denies_and_nobody_is_blamed(
-    on_error: str, placed: Fixture, go: Fixture
-) -> None:
+def test_a_gate_that_cannot_be_shown_the_call_denies_and_nobody_is_blamed(on_error: str, placed: Placed) -> None:
     if placed.placement.shares_the_hosts_loop:
         pytest.skip("inline, a gate is shown the value itself")
 
@@ -175,7 +171,7 @@ def test_a_gate_that_cannot_be_shown_the_call_denies_and_nobody_is_blamed(
     go(main())
 
 
-def test_a_transform_that_cannot_be_shown_a_value_withholds_it(placed: Fixture, go: Fixture) -> None:
+def test_a_transform_that_cannot_be_shown_a_value_withholds_it(placed: Placed) -> None:
     if placed.placement.shares_the_hosts_loop:
         pytest.skip("inline, a transform is shown the value itself")
 
@@ -208,7 +204,7 @@ async def _error_of(session: Session, call: ToolCall, run: Any) -> str:
     return result.error or ""
 
 
-def test_a_tool_that_cannot_be_given_its_arguments_is_not_run_and_not_blamed(placed: Fixture, go: Fixture) -> None:
+def test_a_tool_that_cannot_be_given_its_arguments_is_not_run_and_not_blamed(placed: Placed) -> None:
     if placed.placement.shares_the_hosts_loop:
         pytest.skip("inline, a tool is given the value itself")
 
@@ -236,9 +232,7 @@ class Answers:
         return {"it": Hostile()}
 
 
-def test_an_answer_that_cannot_be_said_is_an_error_and_the_next_one_comes(
-    placed: Fixture, go: Fixture, call: Fixture
-) -> None:
+def test_an_answer_that_cannot_be_said_is_an_error_and_the_next_one_comes(placed: Placed) -> None:
     if placed.placement.shares_the_hosts_loop:
         pytest.skip("inline, a plugin is given the value itself")
 
@@ -254,7 +248,7 @@ def test_an_answer_that_cannot_be_said_is_an_error_and_the_next_one_comes(
     go(main())
 
 
-def test_a_call_whose_very_name_cannot_be_recorded_is_denied(placed: Fixture, go: Fixture) -> None:
+def test_a_call_whose_very_name_cannot_be_recorded_is_denied(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:Judges"), "q": placed("hooks:Changes")}) as host:
             session = host.session()

@@ -18,16 +18,14 @@ from ally_plugins import (
     ToolResult,
 )
 from ally_plugins.contract.values.errors import EventError
-
-Fixture = Any
+from tests.kit.placements import Placed, collect_events, look, look_until
+from tests.kit.waiting import go
 
 CALL = ToolCall("bash", {"command": "ls"}, "c1")
 MEGABYTES = 2 * 1024 * 1024
 
 
-def test_a_plugin_hears_large_events_and_gives_and_takes_large_values(
-    placed: Fixture, go: Fixture, look: Fixture
-) -> None:
+def test_a_plugin_hears_large_events_and_gives_and_takes_large_values(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Large")}) as host:
             session = host.session()
@@ -50,7 +48,7 @@ def test_a_plugin_hears_large_events_and_gives_and_takes_large_values(
     go(main())
 
 
-def test_what_a_plugin_says_is_bounded_by_its_placement(placed: Fixture, go: Fixture) -> None:
+def test_what_a_plugin_says_is_bounded_by_its_placement(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Large")}) as host:
             session = host.session()
@@ -71,7 +69,7 @@ def test_what_a_plugin_says_is_bounded_by_its_placement(placed: Fixture, go: Fix
 
 
 @pytest.mark.parametrize("characters", [100_000, MEGABYTES])
-def test_a_call_with_too_much_is_refused(characters: int, placed: Fixture, go: Fixture) -> None:
+def test_a_call_with_too_much_is_refused(characters: int, placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Large")}, actions=["compact"]) as host:
             host.session()
@@ -88,7 +86,7 @@ def test_a_call_with_too_much_is_refused(characters: int, placed: Fixture, go: F
 
 
 @pytest.mark.parametrize("how", ["object", "bytes", "nan", "keys", "set"])
-def test_what_json_cannot_say_is_no_result(how: str, placed: Fixture, go: Fixture) -> None:
+def test_what_json_cannot_say_is_no_result(how: str, placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Large")}) as host:
             error = EventError if placed.placement.keeps_python_values else ToolCallError
@@ -100,7 +98,7 @@ def test_what_json_cannot_say_is_no_result(how: str, placed: Fixture, go: Fixtur
     go(main())
 
 
-def test_numbers_and_text_that_the_wire_cannot_carry(placed: Fixture, go: Fixture) -> None:
+def test_numbers_and_text_that_the_wire_cannot_carry(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Large")}) as host:
             number = (await host.call_tool("take", {"value": 2**70})).data
@@ -114,7 +112,7 @@ def test_numbers_and_text_that_the_wire_cannot_carry(placed: Fixture, go: Fixtur
     go(main())
 
 
-def test_what_a_plugin_is_shown_cannot_be_changed(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_what_a_plugin_is_shown_cannot_be_changed(placed: Placed) -> None:
     data = {"list": [1], "dict": {}}
 
     async def main() -> None:
@@ -134,7 +132,7 @@ def test_what_a_plugin_is_shown_cannot_be_changed(placed: Fixture, go: Fixture, 
     go(main())
 
 
-def test_without_a_grant_a_gate_sees_an_empty_context(placed: Fixture, go: Fixture, look: Fixture) -> None:
+def test_without_a_grant_a_gate_sees_an_empty_context(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:Judges", ["tools", "gate:tool_call"])}) as host:
             await host.session("s", focus="/home").gate_tool_call(CALL)
@@ -144,13 +142,13 @@ def test_without_a_grant_a_gate_sees_an_empty_context(placed: Fixture, go: Fixtu
 
 
 @pytest.mark.parametrize("how", ["give_up", "give_up_in_thread"])
-def test_a_call_that_its_plugin_gives_up_is_taken_back(how: str, placed: Fixture, go: Fixture, shows: Fixture) -> None:
+def test_a_call_that_its_plugin_gives_up_is_taken_back(how: str, placed: Placed) -> None:
     async def main() -> None:
         plugins = {"p": placed("calls:GivesUp"), "judge": placed("calls:HangsOnMessages")}
         async with placed.host(plugins) as host:
             host.session("s")
             assert (await host.call_tool(how)).output == "gave up"
-            await shows(host, lambda seen: seen == ["asked", "interrupted"], "judge")
+            await look_until(host, lambda seen: seen == ["asked", "interrupted"], "judge")
             assert host.journal.pending("s") == []
             assert host.plugins["p"].budget.in_flight == 0
             assert {plugin.counts.crashes for plugin in host.plugins.values()} == {0}
@@ -158,7 +156,7 @@ def test_a_call_that_its_plugin_gives_up_is_taken_back(how: str, placed: Fixture
     go(main())
 
 
-def test_tools_run_at_once_and_outside_the_lane(placed: Fixture, go: Fixture) -> None:
+def test_tools_run_at_once_and_outside_the_lane(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Meets")}) as host:
             session = host.session()
@@ -172,7 +170,7 @@ def test_tools_run_at_once_and_outside_the_lane(placed: Fixture, go: Fixture) ->
     go(main())
 
 
-def test_the_persons_interruption_is_no_plugins_to_make(placed: Fixture, go: Fixture) -> None:
+def test_the_persons_interruption_is_no_plugins_to_make(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("calls:Interrupts")}) as host:
             ruling = await host.session().gate_tool_call(CALL)
@@ -187,10 +185,10 @@ def test_the_persons_interruption_is_no_plugins_to_make(placed: Fixture, go: Fix
         go(main())
 
 
-def test_the_states_of_a_life(placed: Fixture, go: Fixture, told: Fixture) -> None:
+def test_the_states_of_a_life(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:HearsAll", ["tools"])}) as host:
-            events = told(host)
+            events = collect_events(host)
             host.session("s")
         states = [event.state for event in events if event.type == "PLUGIN_STATE"]
         assert states == (["stopped"] if placed.placement.shares_the_hosts_loop else ["stopping", "stopped"])

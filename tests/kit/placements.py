@@ -1,0 +1,180 @@
+"""The placements that one contract is tested in, and hosts with plugins in one of them.
+
+A test takes `placed` and runs once in each placement, with the same body. The plugins are classes of the package
+`placed_plugins` in tests/placements; `placed("hooks:Judges")` names one. What may differ is a fact of the placement,
+and a row of the table in docs/explanation/placements.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from functools import reduce
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import orjson
+from attrs import frozen
+
+from ally_plugins import Host, PluginRecord
+from ally_plugins.contract.manifest import Manifest
+from ally_plugins.contract.process_spec import Daemon, Timing
+from tests.kit.hosts import make_record, new_host
+from tests.kit.waiting import PATIENCE
+
+FOLDER = str(Path(__file__).parents[1] / "placements")
+if FOLDER not in sys.path:
+    sys.path.append(FOLDER)  # a plugin's process finds its code there too, under the same name
+
+PLUGINS = "placed_plugins"
+
+
+@frozen(kw_only=True)
+class Placement:
+    """One way to run a plugin: `plugin` makes of MODULE:CLASS and a record what `Host(plugins=...)` takes.
+
+    The other fields are the differences between placements, each with its reason in docs/explanation/placements.md.
+    """
+
+    name: str
+    plugin: Callable[[str, PluginRecord], Any]
+    tells_what_was_raised: bool
+    """Whether reasons and records quote the text of what a plugin's code raised; its type always stands there."""
+    starts_again: bool
+    """Whether a plugin that cannot be interrupted, or is too slow to start, starts again instead of being out."""
+    keeps_python_values: bool
+    """Whether values that are no JSON, such as tuples, stay what they are between plugin and host."""
+    sends_anything: bool
+    """Whether arguments that JSON cannot say reach the bus, which counts and records their refusal."""
+    imports_late: bool
+    """Whether the host, not whoever gives it the class, has the plugin's module imported."""
+    bounds_what_is_said: bool
+    """Whether everything that a plugin says at once has a limit in bytes, that of a frame, before any budget."""
+    makes_logs_one_line: bool
+    """Whether a record of the plugin's log is one line, with what a terminal would obey written out."""
+    remembers_each_event: bool
+    """Whether code that outlives its hook is known by the very event of that hook, not by the last of its burst."""
+    shares_the_hosts_loop: bool
+    """Whether the plugin's code runs in the host's own process."""
+
+
+def _inline(target: str, record: PluginRecord) -> Any:
+    module, _, name = target.partition(":")
+    return reduce(getattr, name.split("."), import_module(module)), record
+
+
+def _process(target: str, record: PluginRecord) -> Any:
+    # Patient with a busy machine: what is slow here is no finding.
+    return Daemon.python(target, env={"PYTHONPATH": FOLDER}, timing=Timing(startup_timeout=PATIENCE)), record
+
+
+PLACEMENTS = (
+    Placement(
+        name="inline",
+        plugin=_inline,
+        tells_what_was_raised=True,
+        starts_again=False,
+        keeps_python_values=True,
+        sends_anything=True,
+        imports_late=False,
+        bounds_what_is_said=False,
+        makes_logs_one_line=False,
+        remembers_each_event=False,
+        shares_the_hosts_loop=True,
+    ),
+    Placement(
+        name="process",
+        plugin=_process,
+        tells_what_was_raised=False,
+        starts_again=True,
+        keeps_python_values=False,
+        sends_anything=False,
+        imports_late=True,
+        bounds_what_is_said=True,
+        makes_logs_one_line=True,
+        remembers_each_event=True,
+        shares_the_hosts_loop=False,
+    ),
+)
+
+
+@frozen
+class PlacedSetup:
+    """A plugin with what its operator has settled, in a placement."""
+
+    placement: Placement
+    target: str
+    options: Mapping[str, Any]
+
+    def under(self, name: str) -> Any:
+        """Return what a host takes under a name."""
+        return self.placement.plugin(self.target, make_record(name, **self.options))
+
+
+@frozen
+class Placed:
+    """Makes plugins and hosts in one placement."""
+
+    placement: Placement
+
+    def __call__(
+        self,
+        target: str,
+        grants: Iterable[str] | None = None,
+        *,
+        manifest: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        **config: Any,
+    ) -> PlacedSetup:
+        """Set a plugin up; `manifest` is TOML, `config` what `[plugins.NAME]` may have."""
+        read = Manifest.from_text(manifest) if manifest is not None else None
+        options = {"manifest": read, "grants": grants, "settings": settings, **config}
+        return PlacedSetup(self.placement, f"{PLUGINS}.{target}", options)
+
+    @asynccontextmanager
+    async def host(self, plugins: Mapping[str, PlacedSetup | Any], **options: Any) -> AsyncIterator[Host]:
+        """Run a host that keeps nothing and discovers nothing."""
+        given = {name: each.under(name) if isinstance(each, PlacedSetup) else each for name, each in plugins.items()}
+        async with new_host(given, **options) as host:
+            yield host
+
+    def raised(self, words: str) -> str:
+        """Return what a reason says of something that was raised: `words`, or of a placement that hides it the type."""
+        return words if self.placement.tells_what_was_raised else words.partition(":")[0]
+
+
+async def look(host: Host, name: str = "p") -> list[Any]:
+    """Return what a plugin has noted in `seen`."""
+    result = await host.call_tool("look", plugin=name)
+    seen: list[Any] = orjson.loads(orjson.dumps(result.data))
+    return seen
+
+
+async def look_until(host: Host, is_so: Callable[[list[Any]], bool], name: str = "p") -> list[Any]:
+    """Look at what a plugin has noted until it is so, and return it."""
+    while not is_so(seen := await look(host, name)):  # noqa: ASYNC110 - the host tells no event of it
+        await asyncio.sleep(0.01)
+    return seen
+
+
+async def call(host: Host, method: str, *arguments: Any, session_id: str | None = None, **keywords: Any) -> Any:
+    """Let the plugin `p` make an outbound call from a tool; return what came of it, as `calls.outcome` says."""
+    given = {"method": method, "arguments": list(arguments), "keywords": keywords}
+    result = await host.call_tool("call", given, plugin="p", session_id=session_id)
+    return orjson.loads(orjson.dumps(result.data))
+
+
+async def records_of(host: Host, kind: str, **filters: Any) -> list[Any]:
+    """Return what stands in the journal, with what was to be written soon."""
+    await host.journal.flush()
+    return list(host.journal.reader.records(kind=kind, **filters))
+
+
+def collect_events(host: Host) -> list[Any]:
+    """Return a list into which every event of a host comes."""
+    events: list[Any] = []
+    host.stream.subscribe("*", events.append)
+    return events
