@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused
+from ally_plugins.host.control.answers import answer_problem
 from ally_plugins.host.control.client import HostAnswer, ListeningHost, call, call_all, hosts_of
 from ally_plugins.host.control.server import CONNECTIONS, FRAME_BYTES, ControlServer
 from tests.kit.waiting import go
@@ -339,6 +340,36 @@ def test_two_hosts_on_one_home_answer_side_by_side_and_a_silent_one_does_not_hol
             path.unlink()
 
     go(main())
+
+
+@pytest.mark.parametrize(
+    ("method", "result", "problem"),
+    [
+        ("status", [1], "it is a list; expected an object"),
+        ("status", {"app": "x"}, "pid is missing; expected an integer"),
+        ("status", {"app": 5, "pid": 1}, "app is the number 5; expected a string"),
+        ("status", {"app": "x", "pid": 1, "plugins": 5}, "plugins is the number 5; expected a list"),
+        (
+            "status",
+            {"app": "x", "pid": 1, "plugins": ["p"]},
+            "plugins[0] is a string of 1 characters; expected an obje",
+        ),
+        ("status", {"app": "x", "pid": 1, "plugins": [{"name": "p", "state": 1}]}, "plugins[0].state is the number 1"),
+        ("apply", {"did": "changed"}, "state is missing; expected a string"),
+        ("apply", {"state": "running", "in_effect": "yes"}, "in_effect is a string of 3 characters; expected true or"),
+        ("offers", {"offers": [{"kind": "tool"}]}, "offers[0].name is missing; expected a string"),
+        ("tasks", {"tasks": [{"id": "t", "state": "running", "progress": "half"}]}, "tasks[0].progress is a string"),
+        ("cancel_task", {"id": None, "state": "x"}, "id is null; expected a string"),
+    ],
+)
+def test_an_answer_of_another_shape_is_nonsense_that_no_command_uses(method: str, result: Any, problem: str) -> None:
+    assert (answer_problem(method, result) or "").startswith(problem)
+
+
+def test_what_a_newer_host_adds_to_an_answer_is_passed_over() -> None:
+    status = {"app": "x", "pid": 1, "mood": 1, "plugins": [{"name": "p", "state": "new", "mood": 2, "pid": None}]}
+    assert answer_problem("status", status) is None
+    assert answer_problem("a newer method", {}) is None
 
 
 @pytest.mark.parametrize(

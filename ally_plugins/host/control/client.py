@@ -17,6 +17,7 @@ from attrs import frozen
 from ally_plugins.runtime.processes.unixsocket import is_own
 
 from .addresses import Address, addresses, is_supported
+from .answers import answer_problem
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
@@ -95,11 +96,13 @@ class _HostCall:
         self.answer = HostAnswer(host, error=_SILENT, is_silent=True)
         self._connection: socket.socket | None = None
         self._wire: Connection | None = None
+        self._method = ""
 
     def send(self, method: str, params: Mapping[str, Any]) -> socket.socket | None:
         """Send the request; return what to wait for, None when there is nothing to wait for."""
         from ally_plugins.wire.connection import Connection
 
+        self._method = method
         self._connection = connection = _connect(self.host.address)
         if connection is None:
             self.answer = HostAnswer(self.host, error="it has ended")
@@ -127,10 +130,14 @@ class _HostCall:
         except (OSError, ProtocolError):
             data, messages = b"", []
         for message in messages:
-            if isinstance(message, Response) and isinstance(message.result, dict):
+            if isinstance(message, ErrorResponse):
+                self.answer = HostAnswer(self.host, error=message.message)
+            elif (
+                isinstance(message, Response) and (problem := answer_problem(self._method, message.result)) is not None
+            ):
+                self.answer = HostAnswer(self.host, error=f"it answers nonsense: {problem}")
+            elif isinstance(message, Response):
                 self.answer = HostAnswer(self.host, message.result)
-            elif isinstance(message, (Response, ErrorResponse)):
-                self.answer = HostAnswer(self.host, error=getattr(message, "message", "it answers nonsense"))
         return not data or not self.answer.is_silent
 
     def close(self) -> None:
