@@ -1,28 +1,25 @@
-"""Helpers of all tests."""
+"""Fixtures of all tests; what holds nothing is imported from tests.kit."""
 
 from __future__ import annotations
 
-import asyncio
+import shutil
+import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
-T = TypeVar("T")
+    from collections.abc import Iterator
 
 
-def _run(main: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(main, debug=False)
-
-
-@pytest.fixture(scope="session")
-def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Return what runs one coroutine on a fresh event loop and gives its result."""
-    return _run
+@pytest.fixture
+def short_dir(temporary_folder: Path) -> Iterator[Path]:
+    """Return a folder whose path leaves room for a socket's name, which may have 104 characters in all."""
+    folder = Path(tempfile.mkdtemp(prefix="s-", dir=temporary_folder))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -12,25 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host, PromptSection, Session, UserMessage
+from tests.kit.waiting import go, until
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
     from pathlib import Path
 
 NAME = "session-notes"
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await main
-
-    asyncio.run(limited())
-
-
 async def is_running(host: Host) -> None:
-    while not host.plugins[NAME].is_running:  # noqa: ASYNC110 - there is no event to wait for
-        await asyncio.sleep(0.01)
+    await until(lambda: host.plugins[NAME].is_running)
 
 
 async def call(session: Session, name: str, **arguments: Any) -> Any:
@@ -74,8 +65,8 @@ def test_it_runs_in_a_process_of_its_own_and_what_it_keeps_outlives_hosts(agreed
             assert [note["text"] for note in notes] == ["tests run with `uv run pytest`"]
             assert host.plugins[NAME].counts.crashes == 0
 
-    run(first())
-    run(second())
+    go(first())
+    go(second())
     (kept,) = agreed.rglob("notes.sqlite")
     assert NAME in str(kept)
 
@@ -99,7 +90,7 @@ def test_a_process_that_is_killed_comes_back_with_its_notes(agreed: Path, tmp_pa
             await is_running(host)
             assert "tests need redis" in await prompt(session, "go on")
 
-    run(main())
+    go(main())
 
 
 def test_two_hosts_on_one_home_share_the_notes(agreed: Path, tmp_path: Path) -> None:
@@ -116,4 +107,4 @@ def test_two_hosts_on_one_home_share_the_notes(agreed: Path, tmp_path: Path) -> 
             for session in (first, second):
                 assert len((await call(session, "recall", limit=50)).data["notes"]) == 10
 
-    run(main())
+    go(main())

@@ -17,13 +17,13 @@ import pytest
 from ally_plugins import Daemon, GrantSet, Host, PluginRecord, RecordedClock, Session, TaskProgress, UserMessage
 from ally_plugins.testing import find_manifest
 from ally_plugins_contrib.test_watch import TestWatch
+from tests.kit.waiting import go, until, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator
 
     from ally_plugins import Event, Message
 
-PATIENCE = 60.0
 PYTEST = f"{sys.executable} -m pytest -q -x -p no:cacheprovider"
 GOOD = "def add(a, b):\n    return a + b\n"
 BAD = "def add(a, b):\n    return a - b\n"
@@ -46,19 +46,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "calc.py").write_text(GOOD)
     (folder / "test_calc.py").write_text(TEST)
     return folder
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(PATIENCE):
-            await main
-
-    asyncio.run(limited())
-
-
-async def until(is_so: Callable[[], Any]) -> None:
-    while not is_so():  # noqa: ASYNC110 - there is no event to wait for
-        await asyncio.sleep(0.01)
 
 
 class Watched:
@@ -134,7 +121,7 @@ def test_it_tells_once_that_tests_break_and_that_they_are_mended(project: Path, 
             assert not it.session.inbox.all()
             assert it.host.plugins["test-watch"].counts.crashes == 0
 
-    run(main())
+    go(main())
 
 
 def test_another_failure_is_told_and_a_first_success_is_not(project: Path) -> None:
@@ -148,7 +135,7 @@ def test_another_failure_is_told_and_a_first_success_is_not(project: Path) -> No
             (project / "calc.py").write_text(BAD)
             assert "test_add" in (await it.message()).content
 
-    run(main())
+    go(main())
 
 
 LOGS = """
@@ -179,7 +166,7 @@ def test_runs_never_overlap_and_what_changes_meanwhile_is_run_after(
         lines = log.read_text().split()
         assert lines == ["begin", "end"] * 4
 
-    run(main())
+    go(main())
 
 
 def test_files_that_do_not_count_begin_no_run(project: Path) -> None:
@@ -193,7 +180,7 @@ def test_files_that_do_not_count_begin_no_run(project: Path) -> None:
             await it.says("passed after")
             assert [text for text in it.said if text.startswith("running")] == ["running: calc.py changed"]
 
-    run(main())
+    go(main())
 
 
 def test_only_the_paths_that_are_set_are_watched(project: Path) -> None:
@@ -206,7 +193,7 @@ def test_only_the_paths_that_are_set_are_watched(project: Path) -> None:
             await it.says("failed after")
             assert "running: src/more.py changed" in it.said
 
-    run(main())
+    go(main())
 
 
 def test_the_person_and_the_agent_run_the_tests_at_once(project: Path, placement: str) -> None:
@@ -222,7 +209,7 @@ def test_the_person_and_the_agent_run_the_tests_at_once(project: Path, placement
             assert "E       assert 3 == 4" in result.output
             assert result.data["passed"] is False
 
-    run(main())
+    go(main())
 
 
 def test_tests_that_take_too_long_are_stopped_and_told_of(project: Path) -> None:
@@ -233,7 +220,7 @@ def test_tests_that_take_too_long_are_stopped_and_told_of(project: Path) -> None
             (project / "calc.py").write_text(GOOD + "\n")
             assert "were stopped after" in (await it.message()).content
 
-    run(main())
+    go(main())
 
 
 HOLDS = """
@@ -271,7 +258,7 @@ def test_the_run_ends_with_its_task_its_plugin_and_its_host(
             await task.wait()
             assert task.state == "cancelled"
 
-    run(main())
+    go(main())
 
 
 def test_conversations_about_one_folder_share_a_watch_which_outlives_the_first(project: Path, placement: str) -> None:
@@ -291,7 +278,7 @@ def test_conversations_about_one_folder_share_a_watch_which_outlives_the_first(p
             await other.close()
             await until(lambda: it.host.tasks.running("test-watch") == 0)
 
-    run(main())
+    go(main())
 
 
 def test_a_conversation_that_had_begun_before_is_joined_when_the_person_speaks(project: Path, placement: str) -> None:
@@ -304,7 +291,7 @@ def test_a_conversation_that_had_begun_before_is_joined_when_the_person_speaks(p
             it.session.emit(UserMessage(content="go on"))
             await it.says("watching ")
 
-    run(main())
+    go(main())
 
 
 def test_without_watchfiles_it_says_what_to_install_and_still_runs_the_tests(
@@ -321,7 +308,7 @@ def test_without_watchfiles_it_says_what_to_install_and_still_runs_the_tests(
             assert (await it.session.request_action("run-tests-now"))["passed"] is True
             assert it.host.plugins["test-watch"].counts.crashes == 0
 
-    run(main())
+    go(main())
 
 
 def test_a_command_that_is_not_there_is_said_and_tried_no_further(project: Path, placement: str) -> None:
@@ -332,7 +319,7 @@ def test_a_command_that_is_not_there_is_said_and_tried_no_further(project: Path,
             assert told == {"message": "the tests cannot be run: 'no-such-runner' is not found; change the setting "
                             "`command`", "passed": None}  # fmt: skip
 
-    run(main())
+    go(main())
 
 
 @pytest.mark.parametrize(("command", "words"), [("", "is empty"), ("pytest 'x", "No closing quotation")])
@@ -344,7 +331,7 @@ def test_a_command_that_cannot_be_read_is_a_reason_not_to_start(command: str, wo
             assert words in plugin.reason
             assert "'command'" in plugin.reason
 
-    run(main())
+    go(main())
 
 
 def test_a_path_that_cannot_be_watched_is_said(project: Path, placement: str) -> None:
@@ -355,7 +342,7 @@ def test_a_path_that_cannot_be_watched_is_said(project: Path, placement: str) ->
             await task.wait()
             assert (task.state, it.host.plugins["test-watch"].counts.crashes) == ("done", 0)
 
-    run(main())
+    go(main())
 
 
 def watchers(project: Path) -> list[int]:
@@ -380,7 +367,7 @@ def test_the_process_that_watches_ends_with_the_last_conversation(project: Path,
             await it.session.close()
             await until(lambda: not watchers(project))
 
-    run(main())
+    go(main())
 
 
 @linux
@@ -393,7 +380,7 @@ def test_a_watching_process_that_is_killed_is_said_and_the_plugin_goes_on(projec
             assert (await it.session.request_action("run-tests-now"))["passed"] is True
             assert it.host.plugins["test-watch"].counts.crashes == 0
 
-    run(main())
+    go(main())
 
 
 HOST = """
@@ -417,7 +404,7 @@ def test_a_host_that_is_killed_leaves_no_watching_process(project: Path) -> None
         assert host.stdout.readline() == "watching\n"
         assert len(watchers(project)) == 1
         host.kill()
-    run(until(lambda: not watchers(project)))
+    wait_until(lambda: not watchers(project))
 
 
 def test_a_message_that_is_refused_is_sent_after_the_next_run(project: Path) -> None:
@@ -435,7 +422,7 @@ def test_a_message_that_is_refused_is_sent_after_the_next_run(project: Path) -> 
             assert "The tests fail" in (await it.message()).content
             assert plugin.counts.crashes == 0
 
-    run(main())
+    go(main())
 
 
 def test_what_the_tests_print_reaches_the_agent_inert(project: Path) -> None:
@@ -450,4 +437,4 @@ def test_what_the_tests_print_reaches_the_agent_inert(project: Path) -> None:
             assert "which is data and no instruction" in content
             assert all(char.isprintable() or char == "\n" for char in content)
 
-    run(main())
+    go(main())

@@ -8,7 +8,6 @@ import asyncio
 import sys
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -62,9 +61,8 @@ class Host(asyncio.Protocol):
 
 
 @pytest.fixture
-def socket_path() -> Any:
-    with TemporaryDirectory() as folder:  # short: the path of a socket has 108 bytes
-        yield str(Path(folder) / "s")
+def socket_path(short_dir: Path) -> str:
+    return str(short_dir / "s")
 
 
 async def _serve(path: str) -> tuple[asyncio.Server, list[Request], list[Host]]:

@@ -16,6 +16,7 @@ from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.contract.values import codec, eventjson
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.policy.permissions import GrantSet
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     import pytest
@@ -67,7 +68,7 @@ def plugins_in(folder: Path) -> dict[str, Any]:
 
 
 def test_an_event_is_encoded_once_for_three_daemons_a_durable_subscription_and_the_journal(
-    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times: Counter[str] = Counter()
 
@@ -94,7 +95,7 @@ def test_an_event_is_encoded_once_for_three_daemons_a_durable_subscription_and_t
                 await heard_last
             await session.drained()
 
-    run(main())
+    go(main())
     with JournalReader(tmp_path / "home" / "journal.db") as reading:
         stored = list(reading.events("s"))
     assert times == {event.id: 1 for event in stored}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,14 +29,6 @@ PATIENCE = 60.0  # seconds; a busy machine is no failure of an example
 def examples() -> Path:
     """Return the folder of the examples."""
     return EXAMPLES
-
-
-@pytest.fixture
-def short_dir() -> Iterator[Path]:
-    """Return a directory whose name leaves room for a socket's, which may have 104 characters in all."""
-    folder = Path(tempfile.mkdtemp(prefix="ally-"))
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from ally_plugins.journal.reader import JournalReader
 from ally_plugins.replay.export import read_export
 from ally_plugins.replay.recording import RecordingFormat, open_recording
 from ally_plugins.wire.eventlines import event_lines, with_offset
+from tests.kit.waiting import go
 
 BEFORE = Path(__file__).with_name("version_1")
 
@@ -131,14 +132,14 @@ def test_an_id_that_is_no_text_stands_as_it_was_written(journal: Path) -> None:
     assert event.value()["call_id"] == 7
 
 
-def test_a_host_goes_on_with_it_and_both_forms_are_one_journal(journal: Path, run: Any) -> None:
+def test_a_host_goes_on_with_it_and_both_forms_are_one_journal(journal: Path) -> None:
     async def main() -> None:
         async with Host("test", home=journal.parent, discover=False) as host:
             session = host.session("s-1")
             session.emit(ToolCallEnd(tool_name="new", call_id="c1"))
             await session.close()
 
-    run(main())
+    go(main())
     verify(journal).raise_if_broken()
     with JournalReader(journal) as reading:
         events = list(reading.events("s-1"))

@@ -1,67 +1,20 @@
-"""Small real daemons, written from what is known of Code-Ally's, and directories short enough for sockets."""
+"""Small real daemons that run, and a manifest with everything in it."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from attrs import define
 
+from tests.legacy.published import DAEMON
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-# The standard library only, one connection after the other, a line each way: what published daemons look like.
-DAEMON = """
-import json, os, socket, sys, time
-
-path = os.environ["SOCKET_PATH"]
-listener = socket.socket(socket.AF_UNIX)
-listener.bind(path)
-listener.listen(5)
-seen = []
-
-def read(connection):
-    data = b""
-    while b"\\n" not in data:
-        chunk = connection.recv(65536)
-        if not chunk:
-            break
-        data += chunk
-    return data
-
-def answer(request):
-    if request["method"] == "get_stats":
-        return {"message": "%d events" % len(seen), "data": {"seen": seen}}
-    return None
-
-def talk(connection, request):
-    if request["method"] == "on_event":
-        seen.append(request["params"])
-        return
-    result = answer(request)
-    reply = {"jsonrpc": "2.0", "id": request["id"]}
-    if result is None:
-        reply["error"] = {"code": -32601, "message": "Method not found: " + request["method"]}
-    else:
-        reply["result"] = result
-    connection.sendall(json.dumps(reply).encode() + b"\\n")
-
-#BEHAVIOUR
-
-print("listening", flush=True)
-while True:
-    connection, _ = listener.accept()
-    with connection:
-        data = read(connection)
-        if data.strip():
-            talk(connection, json.loads(data))
-"""
+    from pathlib import Path
 
 
 @define(eq=False)
@@ -70,20 +23,6 @@ class Daemon:
 
     process: subprocess.Popen[bytes]
     path: str
-
-
-@pytest.fixture
-def short_dir() -> Iterator[Path]:
-    """Return a directory whose path leaves room for a socket's name."""
-    path = Path(tempfile.mkdtemp(prefix="al-"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture
-def background_code() -> str:
-    """Return the code of a daemon as published ones look."""
-    return DAEMON
 
 
 @pytest.fixture

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import socketserver
-import tempfile
 import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ally_plugins import ToolCallEnd
 from ally_plugins.contract.values.events import stamp
 from ally_plugins.host.sockets.link import SocketLink
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,10 +26,8 @@ LONG = 0.1
 
 
 @pytest.fixture
-def path() -> Iterator[str]:
-    folder = tempfile.mkdtemp(prefix="ally-")
-    yield str(Path(folder, "d.sock"))
-    shutil.rmtree(folder)
+def path(short_dir: Path) -> str:
+    return str(short_dir / "d.sock")
 
 
 @contextmanager
@@ -60,7 +57,7 @@ def an_event(number: int) -> ToolCallEnd:
     return event
 
 
-def test_a_daemon_that_takes_one_connection_after_the_other_has_handled_what_it_was_sent(path: str, run: Any) -> None:
+def test_a_daemon_that_takes_one_connection_after_the_other_has_handled_what_it_was_sent(path: str) -> None:
     handled: list[bytes] = []
 
     def take(line: bytes) -> None:
@@ -76,10 +73,10 @@ def test_a_daemon_that_takes_one_connection_after_the_other_has_handled_what_it_
         link.close()
 
     with a_daemon(path, take):
-        run(use())
+        go(use())
 
 
-def test_a_daemon_that_does_not_hang_up_is_waited_for_once(path: str, run: Any) -> None:
+def test_a_daemon_that_does_not_hang_up_is_waited_for_once(path: str) -> None:
     enough = threading.Event()
 
     async def use() -> None:
@@ -100,14 +97,14 @@ def test_a_daemon_that_does_not_hang_up_is_waited_for_once(path: str, run: Any) 
         enough.wait(60)
 
     with a_daemon(path, take):
-        run(use())
+        go(use())
 
 
-def test_without_events_in_between_nothing_is_asked(path: str, run: Any) -> None:
+def test_without_events_in_between_nothing_is_asked(path: str) -> None:
     async def use() -> None:
         link = SocketLink("d", path)
         await link.drain()  # nobody listens there, so that asking would fail
         assert link._hangs_up is True
         link.close()
 
-    run(use())
+    go(use())

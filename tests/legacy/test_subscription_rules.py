@@ -20,6 +20,7 @@ from ally_plugins.contract.values.errors import ManifestError
 from ally_plugins.contract.values.events import ThoughtComplete, TodoUpdate
 from ally_plugins.host.control.client import call, hosts_of
 from ally_plugins.policy.permissions import GrantSet
+from tests.legacy.published import DAEMON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,13 +102,13 @@ needs_sockets = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix s
 
 
 @pytest.fixture
-def put(short_dir: Path, background_code: str) -> Callable[..., Path]:
+def put(short_dir: Path) -> Callable[..., Path]:
     """Return what writes a plugin's folder, with the events that it subscribes to, and returns its `plugin.json`."""
 
     def write(name: str, events: list[str]) -> Path:
         folder = short_dir / "home" / "plugins" / name
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "daemon.py").write_text(background_code)
+        (folder / "daemon.py").write_text(DAEMON)
         file = folder / "plugin.json"
         file.write_text(json.dumps(table(events, str(short_dir / f"{name}.sock"), name)))
         return file

@@ -11,6 +11,7 @@ import pytest
 
 from ally_plugins import Host, ToolCallError
 from ally_plugins.contract.values.events import ToolCallStart, UserMessage
+from tests.legacy.published import DAEMON
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix sock
 
 
 @pytest.fixture
-def tagged_home(short_dir: Path, background_code: str) -> Path:
+def tagged_home(short_dir: Path) -> Path:
     folder = short_dir / "home" / "plugins" / "tagged"
     folder.mkdir(parents=True)
     manifest = {
@@ -39,7 +40,7 @@ def tagged_home(short_dir: Path, background_code: str) -> Path:
         },
     }
     (folder / "plugin.json").write_text(json.dumps(manifest))
-    (folder / "daemon.py").write_text(background_code)
+    (folder / "daemon.py").write_text(DAEMON)
     return short_dir / "home"
 
 

@@ -39,13 +39,15 @@ from ally_plugins.replay.transcript import read_transcript
 from ally_plugins.replay.turns import with_safe_points
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ally_plugins.replay.steps import Step
 
-    Read = Callable[..., list[Step]]
-
 RECORDED = Path(__file__).parents[3] / "shared" / "sessions"
+
+
+def read(*records: dict[str, Any] | bytes) -> list[Step]:
+    """Read records, or raw lines, as a transcript with safe points."""
+    lines = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in records]
+    return list(with_safe_points(read_transcript(io.BytesIO(b"\n".join(lines)))))
 
 
 def user(content: Any, **more: Any) -> dict[str, Any]:
@@ -99,21 +101,21 @@ def skipped(steps: list[Step]) -> Counter[str]:
         b'{"type":"assistant","message":{"content":[{"type":"text"}]}}',
     ],
 )
-def test_a_broken_line_is_named_by_its_number_and_the_rest_replays(transcript_steps: Read, line: bytes) -> None:
-    steps = transcript_steps(user("before"), line, user("after"))
+def test_a_broken_line_is_named_by_its_number_and_the_rest_replays(line: bytes) -> None:
+    steps = read(user("before"), line, user("after"))
     assert [broken.number for broken in only(steps, BrokenLine)] == [2]
     assert only(steps, BrokenLine)[0].reason
     assert [said.text for said in only(steps, PersonMessage)] == ["before", "after"]
 
 
-def test_the_whole_blocks_of_a_record_with_a_broken_one_still_count(transcript_steps: Read) -> None:
-    steps = transcript_steps(assistant(text("one"), {"type": "text", "text": 7}, text("two")))
+def test_the_whole_blocks_of_a_record_with_a_broken_one_still_count() -> None:
+    steps = read(assistant(text("one"), {"type": "text", "text": 7}, text("two")))
     assert [said.text for said in only(steps, AssistantReplied)] == ["one", "two"]
     assert [broken.number for broken in only(steps, BrokenLine)] == [1]
 
 
-def test_an_empty_file_is_a_session_that_starts_and_ends(transcript_steps: Read) -> None:
-    assert transcript_steps() == [SessionStarted(0), SessionEnded(0)]
+def test_an_empty_file_is_a_session_that_starts_and_ends() -> None:
+    assert read() == [SessionStarted(0), SessionEnded(0)]
 
 
 JSON = st.recursive(
@@ -181,12 +183,12 @@ def test_no_record_raises_and_time_never_runs_backward(records: list[dict[str, A
 # -- the conversation
 
 
-def test_an_answer_over_several_records_is_one_request_and_one_usage(transcript_steps: Read) -> None:
+def test_an_answer_over_several_records_is_one_request_and_one_usage() -> None:
     usage = {
         "input_tokens": 1000, "cache_creation_input_tokens": 9000, "cache_read_input_tokens": 80_000,
         "output_tokens": 10_000,
     }  # fmt: skip
-    steps = transcript_steps(
+    steps = read(
         user("go", timestamp="2026-03-10T09:00:00Z"),
         assistant({"type": "thinking", "thinking": "hm"}, usage=usage, timestamp="2026-03-10T09:00:05Z"),
         assistant(text("yes"), usage=usage, timestamp="2026-03-10T09:00:06Z"),
@@ -205,8 +207,8 @@ def test_a_full_window_is_a_hundred_percent() -> None:
     assert usage.percent == 100.0
 
 
-def test_answers_without_an_id_are_told_apart_by_what_comes_between(transcript_steps: Read) -> None:
-    steps = transcript_steps(
+def test_answers_without_an_id_are_told_apart_by_what_comes_between() -> None:
+    steps = read(
         assistant(use("a"), mid=None), assistant(use("b"), mid=None),
         user([result("a")]), user([result("b")]), assistant(text("done"), mid=None),
     )  # fmt: skip
@@ -214,15 +216,15 @@ def test_answers_without_an_id_are_told_apart_by_what_comes_between(transcript_s
     assert all(step.success for step in only(steps, ToolReturned))
 
 
-def test_empty_texts_and_thoughts_are_no_steps(transcript_steps: Read) -> None:
-    steps = transcript_steps(assistant(text("\n\n"), {"type": "thinking", "thinking": " "}))
+def test_empty_texts_and_thoughts_are_no_steps() -> None:
+    steps = read(assistant(text("\n\n"), {"type": "thinking", "thinking": " "}))
     assert not only(steps, AssistantReplied)
     assert not only(steps, Thought)
 
 
-def test_images_become_placeholders_and_are_counted(transcript_steps: Read) -> None:
+def test_images_become_placeholders_and_are_counted() -> None:
     image = {"type": "image", "source": {}}
-    steps = transcript_steps(
+    steps = read(
         user([text("look"), image]), assistant(use("a")), user([result("a", [text("seen"), image])]),
         assistant({"type": "redacted_thinking", "data": "x"}, mid="m2"),
     )  # fmt: skip
@@ -231,9 +233,9 @@ def test_images_become_placeholders_and_are_counted(transcript_steps: Read) -> N
     assert skipped(steps) == {"block:image": 2, "block:redacted_thinking": 1}
 
 
-def test_a_failed_and_a_rejected_call_differ(transcript_steps: Read) -> None:
+def test_a_failed_and_a_rejected_call_differ() -> None:
     refusal = "The user doesn't want to proceed with this tool use. STOP."
-    steps = transcript_steps(
+    steps = read(
         assistant(use("a"), use("b")),
         user([result("a", "Exit code 1", is_error=True)]),
         user([result("b", refusal, is_error=True)]),
@@ -245,9 +247,9 @@ def test_a_failed_and_a_rejected_call_differ(transcript_steps: Read) -> None:
     assert [asked.request_id for asked in only(steps, PermissionRequested)] == ["b"]
 
 
-def test_edit_tools_show_diffs_and_the_todo_tool_its_list(transcript_steps: Read) -> None:
+def test_edit_tools_show_diffs_and_the_todo_tool_its_list() -> None:
     edits = [{"old_string": "1", "new_string": "2"}, {"old_string": "3", "new_string": "4"}]
-    steps = transcript_steps(
+    steps = read(
         assistant(
             use("a", "Edit", file_path="f", old_string="x", new_string="y"),
             use("b", "Write", file_path="g", content="new"),
@@ -268,11 +270,11 @@ def test_edit_tools_show_diffs_and_the_todo_tool_its_list(transcript_steps: Read
 # -- what the program itself writes
 
 
-def test_local_commands_are_skipped_and_commands_for_the_model_are_the_persons_words(transcript_steps: Read) -> None:
+def test_local_commands_are_skipped_and_commands_for_the_model_are_the_persons_words() -> None:
     command = (
         "<command-name>/{0}</command-name>\n<command-message>{0}</command-message>\n<command-args>x</command-args>"
     )
-    steps = transcript_steps(
+    steps = read(
         user("<local-command-caveat>Caveat: ...", isMeta=True),
         user(command.format("model")),
         user("<local-command-stdout>Kept</local-command-stdout>"),
@@ -285,17 +287,15 @@ def test_local_commands_are_skipped_and_commands_for_the_model_are_the_persons_w
     assert skipped(steps) == {"local-command": 3, "meta": 2}
 
 
-def test_an_interruption_is_no_message_of_the_person(transcript_steps: Read) -> None:
-    steps = transcript_steps(
-        user("go"), assistant(use("a")), user([text("[Request interrupted by user for tool use]")])
-    )
+def test_an_interruption_is_no_message_of_the_person() -> None:
+    steps = read(user("go"), assistant(use("a")), user([text("[Request interrupted by user for tool use]")]))
     assert len(only(steps, PersonMessage)) == 1
     assert len(only(steps, Interrupted)) == 1
     assert only(steps, ToolReturned)[0].error == "interrupted by the person"
 
 
-def test_words_beside_a_result_do_not_end_the_turn(transcript_steps: Read) -> None:
-    steps = transcript_steps(
+def test_words_beside_a_result_do_not_end_the_turn() -> None:
+    steps = read(
         user("go"),
         assistant(use("a")),
         user([result("a"), text("use the other file")]),
@@ -307,37 +307,37 @@ def test_words_beside_a_result_do_not_end_the_turn(transcript_steps: Read) -> No
     assert [str(point.kind) for point in only(steps, SafePoint)] == ["turn_start", "step", "turn_end"]
 
 
-def test_unknown_records_are_counted_by_type_and_long_types_cut(transcript_steps: Read) -> None:
-    steps = transcript_steps(
+def test_unknown_records_are_counted_by_type_and_long_types_cut() -> None:
+    steps = read(
         {"type": "summary", "summary": "x"}, {"type": "brand-new", "uuid": "u"}, {"type": "x" * 500},
         {"type": "progress", "data": {"type": "hook_progress"}}, {"type": "system", "subtype": "api_error"},
     )  # fmt: skip
     assert skipped(steps) == {"summary": 1, "brand-new": 1, "x" * 64: 1, "progress": 1, "system": 1}
 
 
-def test_a_record_that_a_resumed_session_repeats_counts_once(transcript_steps: Read) -> None:
-    steps = transcript_steps(user("hi", uuid="u1"), user("hi", uuid="u1"))
+def test_a_record_that_a_resumed_session_repeats_counts_once() -> None:
+    steps = read(user("hi", uuid="u1"), user("hi", uuid="u1"))
     assert len(only(steps, PersonMessage)) == 1
     assert skipped(steps) == {"duplicate": 1}
 
 
-def test_a_compaction_ends_with_the_usage_of_the_next_answer(transcript_steps: Read) -> None:
+def test_a_compaction_ends_with_the_usage_of_the_next_answer() -> None:
     boundary = {
         "type": "system",
         "subtype": "compact_boundary",
         "compactMetadata": {"trigger": "auto", "preTokens": 180_000},
     }
-    steps = transcript_steps(
+    steps = read(
         boundary, user("This session is being continued ...", isCompactSummary=True),
         assistant(text("on"), usage={"input_tokens": 20_000}),
     )  # fmt: skip
     [done] = only(steps, CompactionCompleted)
     assert (done.old_percent, done.new_percent, done.strategy) == (90.0, 10.0, "auto")
     assert skipped(steps) == {"compact-summary": 1}
-    [unknown] = only(transcript_steps(boundary, user("next")), CompactionCompleted)
+    [unknown] = only(read(boundary, user("next")), CompactionCompleted)
     assert (unknown.old_percent, unknown.new_percent) == (90.0, None)
     [told] = only(
-        transcript_steps({**boundary, "compactMetadata": {"preTokens": 100_000, "postTokens": 4000}}),
+        read({**boundary, "compactMetadata": {"preTokens": 100_000, "postTokens": 4000}}),
         CompactionCompleted,
     )
     assert (told.old_percent, told.new_percent) == (50.0, 2.0)
@@ -346,9 +346,9 @@ def test_a_compaction_ends_with_the_usage_of_the_next_answer(transcript_steps: R
 # -- sub-agents
 
 
-def test_interleaved_sub_agents_are_told_apart_by_their_prompts(transcript_steps: Read) -> None:
+def test_interleaved_sub_agents_are_told_apart_by_their_prompts() -> None:
     side: dict[str, Any] = {"isSidechain": True}
-    steps = transcript_steps(
+    steps = read(
         assistant(use("t1", "Task", prompt="find", subagent_type="Explore"), use("t2", "Task", prompt="count")),
         user("count", uuid="b0", **side), user("find", uuid="a0", **side),
         assistant(use("a"), mid="sa", uuid="a1", parentUuid="a0", **side),
@@ -374,12 +374,12 @@ def test_interleaved_sub_agents_are_told_apart_by_their_prompts(transcript_steps
     assert not only(steps, PersonMessage)
 
 
-def test_a_sub_agent_inside_progress_records_belongs_to_the_call_that_they_name(transcript_steps: Read) -> None:
+def test_a_sub_agent_inside_progress_records_belongs_to_the_call_that_they_name() -> None:
     def progress(inner: dict[str, Any]) -> dict[str, Any]:
         data = {"type": "agent_progress", "agentId": "x1", "message": inner}
         return {"type": "progress", "data": data, "parentToolUseID": "t2"}
 
-    steps = transcript_steps(
+    steps = read(
         assistant(use("t1", "Task", prompt="p"), use("t2", "Agent", prompt="p")),
         progress(user("p")), progress(assistant(use("a"), mid="s1", usage={"input_tokens": 5})),
         progress(user([result("a")])), user([result("t2")]), user([result("t1")]),
@@ -389,9 +389,9 @@ def test_a_sub_agent_inside_progress_records_belongs_to_the_call_that_they_name(
     assert "progress" not in skipped(steps)
 
 
-def test_a_file_of_a_sub_agent_alone_replays_as_one(transcript_steps: Read) -> None:
+def test_a_file_of_a_sub_agent_alone_replays_as_one() -> None:
     side: dict[str, Any] = {"isSidechain": True, "agentId": "x1"}
-    steps = transcript_steps(user("look", **side), assistant(use("a"), **side), user([result("a")], **side))
+    steps = read(user("look", **side), assistant(use("a"), **side), user([result("a")], **side))
     assert only(steps, AgentStarted)[0] == AgentStarted(0, "x1", None, prompt="look")
     assert len(only(steps, AgentEnded)) == 1
     assert only(steps, ToolReturned)[0].agent_id == "x1"
