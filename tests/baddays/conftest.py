@@ -77,4 +77,4 @@ def go(client: Client) -> Callable[..., Any]:
 
 
 # The person of the reference agent's tests has bad days too.
-from ..chat.conftest import person  # noqa: E402, F401, TID252
+from tests.chat.conftest import person  # noqa: E402, F401

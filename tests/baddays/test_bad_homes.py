@@ -25,7 +25,7 @@ from .conversing import GATE_KEEPER, Conversation, agent_with, daemon, plugin_te
 from .model_server import ModelServer, Reply
 
 if TYPE_CHECKING:
-    from ..chat.conftest import Person  # noqa: TID252
+    from tests.chat.conftest import Person
 
 Models = Callable[..., Any]
 

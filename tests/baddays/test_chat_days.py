@@ -21,7 +21,7 @@ from ..chat.terminal import CTRL_C, CTRL_D, ENTER, Terminal  # noqa: TID252 - te
 from .model_server import PATIENCE, ModelServer, Reply
 
 if TYPE_CHECKING:
-    from ..chat.conftest import Person  # noqa: TID252
+    from tests.chat.conftest import Person
 
 pytestmark = [
     pytest.mark.slow,  # whole programs, most at a terminal

@@ -50,7 +50,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 @define
-class ScriptedHost:
+class AnsweringHost:
     """One end of a connection. `answers` holds what each method of the daemon's is answered: a value, or (code, text).
 
     `calls` are the daemon's calls, read strictly; `notices` its notifications.
@@ -112,10 +112,10 @@ class ScriptedHost:
 
 
 @pytest.fixture
-def host_of() -> Callable[..., ScriptedHost]:
+def host_of() -> Callable[..., AnsweringHost]:
     """Return what makes the host of a process over its pipes."""
 
-    def make(process: subprocess.Popen[bytes], **answers: Any) -> ScriptedHost:
+    def make(process: subprocess.Popen[bytes], **answers: Any) -> AnsweringHost:
         stdin, stdout = process.stdin, process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -124,22 +124,22 @@ def host_of() -> Callable[..., ScriptedHost]:
             stdin.write(data)
             stdin.flush()
 
-        return ScriptedHost(lambda: os.read(stdout.fileno(), 65_536), write, answers)
+        return AnsweringHost(lambda: os.read(stdout.fileno(), 65_536), write, answers)
 
     return make
 
 
 @pytest.fixture
-def accepted() -> Iterator[Callable[..., ScriptedHost]]:
+def accepted() -> Iterator[Callable[..., AnsweringHost]]:
     """Return what waits for a connection on a listening socket and makes the host of it."""
     kept: list[socket.socket] = []
 
-    def accept(listener: socket.socket, **answers: Any) -> ScriptedHost:
+    def accept(listener: socket.socket, **answers: Any) -> AnsweringHost:
         listener.settimeout(PATIENCE)
         connection, _ = listener.accept()
         connection.settimeout(PATIENCE)
         kept.append(connection)
-        return ScriptedHost(lambda: connection.recv(65_536), connection.sendall, answers)
+        return AnsweringHost(lambda: connection.recv(65_536), connection.sendall, answers)
 
     yield accept
     for each in kept:
