@@ -51,9 +51,7 @@ def test_a_listener_that_raises_is_logged_and_stops_neither_the_others_nor_the_p
     stream.subscribe("*", heard.append)
     stream.emit(START)
     assert heard == forwarded == [START]
-    assert [(record.name, record.levelname) for record in caplog.records] == [
-        ("ally_plugins.host.sessions.stream", "ERROR")
-    ]
+    assert [(record.name, record.levelname) for record in caplog.records] == [(ActivityStream.__module__, "ERROR")]
     assert "TOOL_CALL_START" in caplog.text
     assert broken.__name__ in caplog.text
 

@@ -21,6 +21,10 @@ import packaging.specifiers  # noqa: F401  # likewise
 import pytest
 import tomlkit  # noqa: F401  # likewise
 
+import ally_plugins.catalog.environments.installer  # likewise
+import ally_plugins.cli.look.checks  # likewise
+import ally_plugins.host.host  # likewise
+import ally_plugins.journal.journal  # noqa: F401  # likewise
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.cli.shell.main import cli
 from tests.kit.commands import NO_KEYRING, PROGRAM, end, environment_for, run_command
@@ -226,13 +230,6 @@ def _load_everything() -> None:
     context = click.Context(cli)
     for name in cli.list_commands(context):
         cli.get_command(context, name)
-    for module in (
-        "ally_plugins.journal",
-        "ally_plugins.host.host",
-        "ally_plugins.cli.look.checks",
-        "ally_plugins.catalog.environments.installer",
-    ):
-        importlib.import_module(module)
 
 
 @pytest.fixture

@@ -13,12 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ally_plugins import journal, replay
+from ally_plugins.catalog import registry
 from ally_plugins.cli.shell import exits
 from ally_plugins.cli.shell.exits import exit_code_of
 from ally_plugins.cli.shell.main import cli
 from ally_plugins.cli.shell.plain_logs import plain_logs
 from ally_plugins.cli.shell.text import columns, inert, preview
 from ally_plugins.contract.values import errors
+from ally_plugins.host import host
+from ally_plugins.journal import owned_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,8 +59,8 @@ def test_the_help_lists_every_command_with_what_it_does(operator: Operator) -> N
 @pytest.mark.parametrize(
     ("args", "more"),
     [
-        (["--help"], {"attrs", "orjson", "ally_plugins.catalog.registry", "ally_plugins.contract.values.errors"}),
-        (["list"], {"ally_plugins.host.host"}),
+        (["--help"], {"attrs", "orjson", registry.__name__, errors.__name__}),
+        (["list"], {host.__name__}),
     ],
 )
 def test_a_command_loads_nothing_that_it_does_not_need(operator: Operator, args: list[str], more: set[str]) -> None:
@@ -67,9 +71,9 @@ def test_a_command_loads_nothing_that_it_does_not_need(operator: Operator, args:
     command, env = [sys.executable, "-c", code, *args], operator.environment()
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     loaded = set(done.stderr.split())
-    assert (HEAVY | more | {"ally_plugins.replay"}) & loaded == set()
-    journal = {name for name in loaded if name.startswith("ally_plugins.journal.")}
-    assert journal <= {"ally_plugins.journal.owned_files"}  # what opens the home's files as well
+    assert (HEAVY | more | {replay.__name__}) & loaded == set()
+    of_the_journal = {name for name in loaded if name.startswith(f"{journal.__name__}.")}
+    assert of_the_journal <= {owned_files.__name__}  # what opens the home's files as well
 
 
 def test_an_unknown_command_is_wrong_usage_and_the_nearest_is_named(operator: Operator) -> None:
