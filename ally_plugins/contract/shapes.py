@@ -4,6 +4,10 @@ A `Shape` is one kind of value; a `Table` has the keys of an object, each with i
 in its fields (`holds`). Reading is strict: nothing is coerced. `Mistakes` decides what a mistake leads to: here, for
 what comes over the wire, the first is raised, and texts are not quoted, since they may be secret. `documents` collects
 all mistakes of a file that a person wrote; `tools.schemas` words those in a tool's arguments for the model.
+
+This is the one way to read typed data. It is not cattrs, which with strict hooks adds 27 modules and 61 ms to the 187
+of a daemon's start, 18 more for the hooks of a host's messages (tables 0.4), and 55 ms to the 236 of a command that
+reads the registry (processor time, medians of 20 starts), and reads a message no faster: 2.6 µs, and 2.3 here.
 """
 
 from __future__ import annotations
