@@ -155,7 +155,7 @@ def _message(method: Method) -> str:
     where = " on the host's socket" if method.name == "initialize" and method.sender == "plugin" else ""
     parts = [f"### `{method.name}`{where}", method.doc]
     if fields := described_fields(method.params):
-        rows = [f"| `{a.name}` | {_shape(a)} | {a.metadata['words']} |" for a in fields]
+        rows = [f"| `{a.name}` | {_shape(a)} | {a.metadata['description']} |" for a in fields]
         parts.append("\n".join(["| params | type | meaning |", "|---|---|---|", *rows]))
     frames = sample_frames(method.sender, method.name, is_request=method.is_request)
     parts += [f"```json\n{json.dumps(frame, ensure_ascii=False)}\n```" for frame in frames]

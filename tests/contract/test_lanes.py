@@ -13,6 +13,7 @@ import pytest
 
 from ally_plugins import Allow, Event, Replace, ThoughtComplete, ToolCall, ToolCallStart, tool
 from ally_plugins.runtime.lanes.requests import HookCancelled
+from ally_plugins.runtime.lanes.runner import Runner
 from tests.kit.hosts import make_plugin, new_host, setup
 from tests.kit.waiting import go
 
@@ -688,5 +689,28 @@ def test_a_replacement_is_given_even_when_events_never_stop() -> None:
                 assert (await session.transform_tool_input(CALL)).arguments == {"command": "pwd"}
             flooding = False
             await task
+
+    go(main())
+
+
+def test_a_lane_that_was_woken_counts_as_busy_before_its_next_turn() -> None:
+    # A watchdog that looked in between would stop watching, and what the lane is about to run would have no deadline.
+
+    async def main() -> None:
+        ran = asyncio.Event()
+
+        async def work() -> None:
+            ran.set()
+
+        def drop() -> None: ...
+
+        runner = Runner("p", work, drop, on_crash=lambda _: None, deadline=lambda _: 1.0, passes_on=())
+        runner.start()
+        await ran.wait()
+        await asyncio.sleep(0)
+        assert not runner.is_busy
+        runner.wake()
+        assert runner.is_busy
+        await runner.close()
 
     go(main())

@@ -93,7 +93,8 @@ class Runner:
     @property
     def is_busy(self) -> bool:
         """Whether there is, or may be, something to do."""
-        return self._sleeper is None
+        # One that was woken sleeps until its next turn; a watchdog that looks in between must not stop watching.
+        return self._sleeper is None or self._sleeper.done()
 
     def wake(self) -> None:
         """Say that there is work."""
