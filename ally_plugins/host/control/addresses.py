@@ -71,9 +71,8 @@ def bind(run_dir: Path, pid: int) -> tuple[socket.socket, Address]:
     """
     run_dir = run_dir.absolute()
     for left in addresses(run_dir):
-        if (
-            not _is_alive(left.pid) and who_listens(str(left.path)) is None
-        ):  # a host may have the pid of another machine
+        # Both: in a home that several machines or containers share, the pid of a live host may be nobody's here.
+        if not _is_alive(left.pid) and who_listens(str(left.path)) is None:
             left.remove()
     name = f"host-{pid}-{os.urandom(4).hex()}"
     path = run_dir / f"{name}.sock"
