@@ -8,7 +8,7 @@ read; its content and the grant are checked by the bus.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from attrs import define, field
 
@@ -18,10 +18,11 @@ from .values.errors import ValidationRefused
 from .values.frozen import EMPTY
 
 if TYPE_CHECKING:
-    from .tools.declared import ToolSpec  # noqa: TC004 - nobody reads this annotation at run time
+    from .tools.declared import Kind, ToolSpec  # noqa: TC004 - nobody reads these annotations at run time
 
 __all__ = [
     "CAUSE",
+    "REGISTER",
     "SESSION",
     "AddMessage",
     "EmitEvent",
@@ -137,10 +138,15 @@ class Register(PluginCall[Receipt]):
     `spec` is what a decorator has made of them already.
     """
 
-    KIND: ClassVar[Literal["tool", "action"]]
+    KIND: ClassVar[Kind]
     handler: Callable[..., Any]
     options: Mapping[str, Any] = EMPTY
     spec: ToolSpec | None = None
+
+    @staticmethod
+    def of(spec: ToolSpec) -> Register:
+        """Return the registration of what a decorator offers."""
+        return REGISTER[spec.kind](handler=spec.handler, spec=spec)
 
     def make_spec(self) -> ToolSpec:
         """Return what is offered. Raises ValidationRefused for options that do not fit the handler."""
@@ -159,7 +165,7 @@ class RegisterTool(Register):
     """Offer a tool from now on, until it is unregistered or the plugin ends."""
 
     METHOD: ClassVar[str] = "register_tool"
-    KIND: ClassVar[Literal["tool", "action"]] = "tool"
+    KIND: ClassVar[Kind] = "tool"
 
 
 @define(kw_only=True)
@@ -167,7 +173,11 @@ class RegisterAction(Register):
     """Offer an action from now on, until it is unregistered or the plugin ends."""
 
     METHOD: ClassVar[str] = "register_action"
-    KIND: ClassVar[Literal["tool", "action"]] = "action"
+    KIND: ClassVar[Kind] = "action"
+
+
+REGISTER: Final[Mapping[Kind, type[Register]]] = {"tool": RegisterTool, "action": RegisterAction}
+"""The call that registers a tool or an action, by kind."""
 
 
 @define(kw_only=True)

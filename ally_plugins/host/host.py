@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ally_plugins.catalog.decide.record import given_records
 from ally_plugins.catalog.home.failed_starts import remember_starts
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
     from .control.server import ControlServer
 
 __all__ = ["Host"]
-
-_log: Final = logging.getLogger(__name__)
 
 
 class Host:

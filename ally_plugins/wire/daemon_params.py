@@ -36,19 +36,21 @@ class _Frame:
 
 
 @frozen(kw_only=True)
-class RegisterToolParams(ToolOffer):
-    """Offer a tool from now on, until it is unregistered or the daemon ends."""
+class _Registration(ToolOffer):
+    """The same for an offer, since a class with slots can have one base with fields only."""
 
     session_id: str | None = field(default=None, metadata=SESSION)
     cause: str | None = field(default=None, metadata=CAUSE)
 
 
 @frozen(kw_only=True)
-class RegisterActionParams(ToolOffer):
-    """Offer an action from now on, until it is unregistered or the daemon ends."""
+class RegisterToolParams(_Registration):
+    """Offer a tool from now on, until it is unregistered or the daemon ends."""
 
-    session_id: str | None = field(default=None, metadata=SESSION)
-    cause: str | None = field(default=None, metadata=CAUSE)
+
+@frozen(kw_only=True)
+class RegisterActionParams(_Registration):
+    """Offer an action from now on, until it is unregistered or the daemon ends."""
 
 
 @frozen(kw_only=True)

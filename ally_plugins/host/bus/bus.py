@@ -36,7 +36,7 @@ from ally_plugins.contract.values.errors import (
 from ally_plugins.contract.values.events import PluginEvent, PluginEventEmitted
 from ally_plugins.contract.values.frozen import freeze_mapping
 from ally_plugins.policy.validation import check_event_data, check_event_type, check_name, check_text
-from ally_plugins.runtime.lanes.plugin import Plugin, describe
+from ally_plugins.runtime.lanes.plugin import Plugin
 
 from .actions import announce
 from .messages import MessageCalls
@@ -44,7 +44,6 @@ from .steps import CONTENT_LIMIT, begin_call, cause_of, chain_of
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.scope import Scope
-    from ally_plugins.host.sessions.session import Session
 
     from .tasks import PluginTask
 
@@ -75,6 +74,17 @@ class PluginMessageBus(MessageCalls):
             raise
         return result
 
+    async def offer(self, plugin: Plugin, call: Register) -> None:
+        """Register what a plugin offers from its start on; what is refused is skipped, and logged.
+
+        Cancelling withdraws it, as `call` says.
+        """
+        name = call.spec.name if call.spec is not None else call.options.get("name")
+        try:
+            await self.call(plugin, call)
+        except RefusedError as refusal:
+            _log.info("the %s %r of %r is not offered: %s", call.KIND, name, plugin.name, refusal)
+
     async def _emit_event(self, plugin: Plugin, scope: Scope | None, call: EmitEvent) -> Receipt:
         self._permit(plugin, plugin.grants.may_emit_event(), "emit_event")
         plugin.budget.take_event(self._services.clock.steady())
@@ -83,7 +93,8 @@ class PluginMessageBus(MessageCalls):
         session = self._services.session_for(plugin.name, call.session_id)
         chain = chain_of(plugin, scope, session.id)
         event = PluginEvent(event_type=full_name, data=freeze_mapping(call.data), parent_id=cause_of(scope))
-        taken = await self._call_capability("ally_emit_event", session=session, event=event)
+        answer = self._services.capability("ally_emit_event", session=session, event=event)
+        taken = await self._implemented("ally_emit_event", answer)
         if taken is False:
             raise UnavailableRefused(f"the host did not take the event {full_name!r}", plugin=plugin.name)
         announce(plugin.name, session, event, chain)
@@ -101,7 +112,7 @@ class PluginMessageBus(MessageCalls):
         since = call.since
         if since is not None and not isinstance(since, str):
             raise ValidationRefused(f"since is {type(since).__name__}; expected a cursor", field="since")
-        context = await self._context(session, wanted, since)
+        context = await self._implemented("ally_get_context", session.context(wanted, since))
         # Folded: a plugin that reads at every event leaves one line a second.
         self._services.records.write_soon("context_read", plugin.name, session.id, None, {"parts": wanted}, fold=wanted)
         return context
@@ -207,15 +218,6 @@ class PluginMessageBus(MessageCalls):
                 raise ValidationRefused(f"there is no part {part!r:.60}; expected some of {names}", field="parts")
             self._permit(plugin, part in granted, f"get_context:{part}")
         return tuple(parts)
-
-    async def _context(self, session: Session, parts: tuple[str, ...], since: str | None) -> Context:
-        try:
-            return await session.context(parts, since)
-        except RefusedError:
-            raise
-        except Exception as error:
-            _log.exception("the host's implementation of ally_get_context failed")
-            raise UnavailableRefused(f"the host failed in ally_get_context: {describe(error)}") from error
 
 
 def _coroutine(work: object) -> Coroutine[Any, Any, Any]:

@@ -92,9 +92,13 @@ class HostServices:
         if self.loop is not None:  # else nothing of it waits anywhere
             self.loop.check(call, owner)
 
+    def supported(self) -> frozenset[str]:
+        """Return the event types that the host emits, its capabilities and the actions that it has by now."""
+        return self.emits | CAPABILITIES | self.host_actions
+
     def supports(self, name: str) -> bool:
         """Say whether the host emits an event type, or has a capability or an action of this name."""
-        return name in self.emits or name in CAPABILITIES or name in self.host_actions
+        return name in self.supported()
 
     def session_for(self, plugin: str, session_id: str | None) -> Session:
         """Return the session of a plugin's call: the named one, that of its running hook, or the only one.

@@ -6,9 +6,8 @@ What each kind of call does between them is in `messages` and `bus`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ally_plugins.contract.values.errors import (
     BudgetRefused,
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["CONTENT_LIMIT", "BusSteps", "begin_call", "cause_of", "chain_of"]
 
 _log: Final = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _MAY_CALL: Final = frozenset({RunState.STARTING, RunState.RUNNING, RunState.STOPPING})
 """The states in which hooks run: `ally_stop` does while a process is `stopping`."""
@@ -54,10 +55,10 @@ class BusSteps:
             text = f"{plugin.name!r} is not granted {permission!r}; the operator grants it with `{command}`"
             raise PermissionRefused(text, plugin=plugin.name, permission=permission, command=command)
 
-    async def _call_capability(self, hook: str, **arguments: Any) -> Any:
-        """Call a capability hook; an error of the host's implementation is a refusal, not the plugin's crash."""
+    async def _implemented(self, hook: str, answer: Awaitable[T]) -> T:
+        """Return the answer of a capability hook; an error of the host's implementation is a refusal, and no crash."""
         try:
-            return await self._services.capability(hook, **arguments)
+            return await answer
         except RefusedError:
             raise
         except Exception as error:
@@ -82,10 +83,10 @@ class BusSteps:
 
     def _session_of(self, plugin: Plugin, session_id: str | None) -> str | None:
         """Return the session that a refused call is recorded under: the one it names, its hook's, or the only one."""
-        for named in (session_id, None):  # a call may name a session that is not open
-            with suppress(RefusedError):
-                return self._services.session_for(plugin.name, named).id
-        return None
+        try:
+            return self._services.session_for(plugin.name, session_id).id
+        except RefusedError:  # of a call that names a session which is not open, or of one that could mean several
+            return self._session_of(plugin, None) if session_id is not None else None
 
 
 def begin_call(plugin: Plugin, take: Callable[[float], None], now: float) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import define, field
 
 from ally_plugins.contract.calls import RegisterTool
-from ally_plugins.contract.values.errors import CannotExecute, PluginError, PluginLoadError, RefusedError, ToolCallError
+from ally_plugins.contract.values.errors import CannotExecute, PluginError, PluginLoadError, ToolCallError
 from ally_plugins.contract.values.verdicts import Ask
 from ally_plugins.host.bus.bus import PluginMessageBus
 from ally_plugins.host.sockets.link import SocketLink
@@ -100,10 +100,7 @@ class BridgeServices:
 
     async def offer_tool(self, handler: Callable[..., Awaitable[ToolResult]], described: Mapping[str, Any]) -> None:
         """Register a tool; one that is not granted is skipped and logged, as any plugin's. Cancelling withdraws it."""
-        try:
-            await self.bus.call(self.remote.plugin, RegisterTool(handler=handler, options=described))
-        except RefusedError as refusal:
-            _log.info("the tool %r of %r is not offered: %s", described.get("name"), self.name, refusal)
+        await self.bus.offer(self.remote.plugin, RegisterTool(handler=handler, options=described))
 
     def ask_before(self, tools: Collection[str]) -> None:
         """Gate these tools with an `Ask`, so that the person confirms each call; replaces those named before."""

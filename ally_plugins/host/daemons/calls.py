@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import evolve
 
 from ally_plugins.contract.calls import (
+    REGISTER,
     PluginCall,
     Register,
-    RegisterAction,
-    RegisterTool,
     ReportProgress,
     StartTask,
     Unregister,
@@ -46,6 +45,7 @@ from ally_plugins.wire.values import answer_to_wire, tool_result_from
 from .stream_link import StreamLink
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.tools.declared import Kind
     from ally_plugins.host.bus.bus import PluginMessageBus
     from ally_plugins.runtime.lanes.link import Link
     from ally_plugins.runtime.lanes.plugin import Plugin
@@ -160,12 +160,11 @@ class DaemonCalls:
         call: PluginCall[Any] = params
         return call
 
-    def _registration(self, kind: str, offer: ToolOffer) -> Register:
+    def _registration(self, kind: Kind, offer: ToolOffer) -> Register:
         described = offer.described
         if kind == "tool":
             described.pop("agent", None)
-        register = RegisterTool if kind == "tool" else RegisterAction
-        return register(handler=self._handler(kind, offer.name), options=described)
+        return REGISTER[kind](handler=self._handler(kind, offer.name), options=described)
 
     def forget_link(self, link: Link) -> None:
         """Stop using a connection for talking back that has ended."""
@@ -196,7 +195,7 @@ class DaemonCalls:
 
     # --- what the daemon offers ---
 
-    async def offer(self, kind: str, offer: ToolOffer) -> bool:
+    async def offer(self, kind: Kind, offer: ToolOffer) -> bool:
         """Register what `initialize` offers, and say whether it was; what is not granted is skipped, as for decorators.
 
         Raises RefusedError for any other reason. Cancelling withdraws it.

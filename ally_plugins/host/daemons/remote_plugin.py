@@ -23,6 +23,7 @@ from ally_plugins.contract.settings import Secret
 from ally_plugins.runtime.lanes.loading import check_declared, check_offered, check_required
 from ally_plugins.runtime.lanes.observers import Observers
 from ally_plugins.runtime.lanes.plugin import DEADLINES, Plugin
+from ally_plugins.runtime.lanes.tables import without_durable
 from ally_plugins.runtime.processes.environment import child_environment
 from ally_plugins.wire.handshake import PROTOCOL, PROTOCOLS
 from ally_plugins.wire.host_params import HostInfo, InitializeParams, InitializeResult
@@ -31,15 +32,14 @@ from ally_plugins.wire.methods import write_params
 
 from .calls import DaemonCalls
 from .hooks import remote_implementations, remote_observers
+from .interface import DaemonServices
 from .lane import RemoteLane
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.tools.declared import Kind  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.host.bus.bus import PluginMessageBus
-    from ally_plugins.runtime.processes.stderrlog import StderrLog  # noqa: TC004 - nobody reads this annotation at run time
-
-from ally_plugins.runtime.lanes.tables import without_durable
-
-from .interface import DaemonServices
+    from ally_plugins.runtime.processes.stderrlog import StderrLog  # noqa: TC004
+    from ally_plugins.wire.offers import ToolOffer  # noqa: TC004
 
 __all__ = ["DaemonOffers", "RemotePlugin", "new_remote"]
 
@@ -113,7 +113,7 @@ class DaemonOffers:
 
     remote: RemotePlugin
     wanted: tuple[str, ...] | None = None
-    _tools: dict[tuple[str, str], Any] = field(factory=dict)
+    _tools: dict[tuple[Kind, str], ToolOffer] = field(factory=dict)
 
     async def accept(self, result: InitializeResult) -> None:
         """Check an answer to `initialize` against the manifest and use it: hooks, events, tools, actions.
@@ -140,7 +140,7 @@ class DaemonOffers:
         await self._register_contributions(result)
 
     async def _register_contributions(self, result: InitializeResult) -> None:
-        offered = {("tool", offer.name): offer for offer in result.tools}
+        offered: dict[tuple[Kind, str], ToolOffer] = {("tool", offer.name): offer for offer in result.tools}
         offered |= {("action", offer.name): offer for offer in result.actions}
         for (kind, name), old in list(self._tools.items()):
             if offered.get((kind, name)) != old:

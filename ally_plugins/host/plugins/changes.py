@@ -7,12 +7,12 @@ disabled. Whether a change is called for is decided in `control.live`, and who m
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Final
 
 import attrs
 from attrs import define, field
 
+from ally_plugins.contract.calls import Register
 from ally_plugins.contract.tools.declared import collect_actions, collect_tools
 from ally_plugins.contract.values.errors import NotFoundRefused, OrderError
 from ally_plugins.host.bus.services import HostServices
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.protocol import AnyLane
 
 __all__ = ["PluginChanges"]
-
-_log: Final = logging.getLogger(__name__)
 
 
 @define(eq=False)
@@ -208,7 +206,7 @@ class PluginChanges:
             return
         for kind in new:
             for spec in _OFFERED[kind](plugin.instance):
-                await self.plugin_set.offer(plugin, spec)
+                await self.plugin_set.bus.offer(plugin, Register.of(spec))
 
     async def _register_daemon_offers(self, plugin: Plugin, remote: RemotePlugin) -> None:
         """Register all that a daemon offered in its answer to `initialize`."""

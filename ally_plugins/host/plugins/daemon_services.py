@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from ally_plugins.contract.values.errors import NotFoundRefused
-from ally_plugins.host.bus.capabilities import CAPABILITIES
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
@@ -53,12 +52,7 @@ class HostDaemonServices:
     @property
     def capabilities(self) -> tuple[str, ...]:
         """The names for which `supports` is true, sent to daemons that start now; actions may be added later."""
-        return tuple(sorted({*self._services.emits, *CAPABILITIES, *self._services.host_actions}))
-
-    @property
-    def has_started(self) -> bool:
-        """Whether there was anything to start."""
-        return self._launcher is not None
+        return tuple(sorted(self._services.supported()))
 
     async def talk_back_server(self) -> TalkBackServer:
         """Return the host's own socket for daemons that talk back; it listens from the first call on.

@@ -16,10 +16,10 @@ from attrs import define, evolve, field
 
 from ally_plugins.catalog.decide.record import PluginRecord
 from ally_plugins.catalog.registry import load_class
-from ally_plugins.contract.calls import RegisterAction, RegisterTool
+from ally_plugins.contract.calls import Register
 from ally_plugins.contract.handle import Ally
 from ally_plugins.contract.settings import Secret
-from ally_plugins.contract.tools.declared import ToolSpec, collect_actions, collect_tools
+from ally_plugins.contract.tools.declared import collect_actions, collect_tools
 from ally_plugins.contract.values.errors import AllyError, PluginError, PluginLoadError, RefusedError, TimedOut
 from ally_plugins.host.bus.bus import PluginMessageBus
 from ally_plugins.host.bus.outbound import BusOutbound
@@ -273,15 +273,7 @@ class PluginSet:
             if member.is_declared:
                 check_offered(plugin.name, kind, specs, member.record.manifest)
             for spec in specs:
-                await self.offer(plugin, spec)
-
-    async def offer(self, plugin: Plugin, spec: ToolSpec) -> None:
-        """Register what a decorator offers; what is refused is skipped, and logged. Cancelling withdraws it."""
-        register = RegisterTool if spec.kind == "tool" else RegisterAction
-        try:
-            await self.bus.call(plugin, register(handler=spec.handler, spec=spec))
-        except RefusedError as refusal:
-            _log.info("the %s %r of %r is not offered: %s", spec.kind, spec.name, plugin.name, refusal)
+                await self.bus.offer(plugin, Register.of(spec))
 
     def _fail(self, plugin: Plugin, reason: str) -> None:
         hint = f"see `ally-plugins info {plugin.name}`"

@@ -6,7 +6,6 @@ its tools are not run for it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from ally_plugins.policy.activation import Activations
 
 __all__ = ["SessionActivations"]
-
-_log: Final = logging.getLogger(__name__)
 
 KIND: Final = "activation"
 
