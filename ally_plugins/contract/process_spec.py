@@ -45,16 +45,21 @@ _NONE: Final = "none"
 
 @frozen(kw_only=True)
 class ProcessLimits:
-    """What the kernel holds one process of a daemon to; None is not limited."""
+    """What the kernel holds one process of a plugin to; None is not limited."""
 
     memory_mb: int | None = 4096
-    """Address space. Node reserves 0.7 GiB of it at its start and Python 0.02, so it is no measure of what is used."""
+    """Memory of its own that it may write to. Not address space: WebAssembly reserves 10 GiB of that and uses little,
+    as the `fetch` of Node does."""
     cpu_seconds: int | None = None
     """Processor time over the whole life of a process; a daemon lives for days, so none by default."""
     file_mb: int | None = 1024
     """The largest file it may write: a log that runs away ends before the disk does."""
     descriptors: int | None = 1024
     """Files and sockets open at once; the usual soft limit of Linux."""
+
+    def with_settled(self, settled: Mapping[str, Any]) -> ProcessLimits:
+        """Return them with those that the operator has settled in `[plugins.NAME.process]`."""
+        return evolve(self, **{key: value for key, value in settled.items() if key in _LIMIT_KEYS})
 
 
 @frozen(kw_only=True)
@@ -133,9 +138,8 @@ class Daemon:
 
     def with_process(self, settled: Mapping[str, Any]) -> Daemon:
         """Return it with the limits and times that the operator has settled in `[plugins.NAME.process]`."""
-        limits = {key: value for key, value in settled.items() if key in _LIMIT_KEYS}
         timing = {key: value for key, value in settled.items() if key in _TIMING_KEYS}
-        return evolve(self, limits=evolve(self.limits, **limits), timing=evolve(self.timing, **timing))
+        return evolve(self, limits=self.limits.with_settled(settled), timing=evolve(self.timing, **timing))
 
 
 def _is_in_folder(program: str) -> bool:

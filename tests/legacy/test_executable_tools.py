@@ -158,6 +158,16 @@ def test_anything_but_one_object_is_an_error_that_shows_what_came(
     assert len(result.error) < 10_000
 
 
+def test_of_a_long_stderr_the_end_is_shown_where_the_reason_stands(run_tool: Callable[..., ToolResult]) -> None:
+    noisy = "import sys; sys.stderr.write('a warning\\n' * 2000 + 'the disk is full')"
+    for code in (f"{noisy}; sys.exit(4)", f"{noisy}; print('{{}}'); sys.exit(4)"):
+        result = run_tool(code)
+        assert result.error is not None
+        assert result.error.endswith("a warning\nthe disk is full")
+        assert "(20016 characters) ..." in result.error
+        assert len(result.error) < 10_000
+
+
 def test_what_a_program_prints_is_read_though_it_ends_at_once_and_reads_nothing(
     run_tool: Callable[..., ToolResult],
 ) -> None:

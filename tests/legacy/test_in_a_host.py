@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +114,73 @@ def test_it_runs_unchanged(host_home: Path, monkeypatch: pytest.MonkeyPatch) -> 
             turned = await host.call_tool("reverse", {"text": "abc"})
             assert (turned.success, turned.output) == (True, "cba")
         assert not (host_home.parent / "monitor.sock").exists()
+
+    asyncio.run(main())
+
+
+def add_program(host_home: Path, name: str, *command: str) -> None:
+    """Write a plugin without a daemon, whose one tool runs a command."""
+    tool = {"name": f"{name}-tool", "description": "runs", "command": command[0], "args": command[1:]}
+    folder = host_home / "plugins" / name
+    folder.mkdir()
+    manifest = {"name": name, "version": "1", "description": "runs", "tools": [tool]}
+    (folder / "plugin.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits are Linux's")
+def test_programs_are_held_to_the_limits_that_the_operator_has_settled(host_home: Path) -> None:
+    shown = "import resource as r; print([r.getrlimit(x)[1] for x in (r.RLIMIT_DATA, r.RLIMIT_FSIZE, r.RLIMIT_NOFILE)])"
+    for name in ("usual", "settled"):
+        add_program(host_home, name, sys.executable, "-c", f"print(0, end=''); {shown}")
+    (host_home / "plugins" / "it" / "tool.py").write_text(shown)
+    limits = '.process]\nmemory_mb = 300\nfile_mb = "none"\ndescriptors = 70\n'
+    (host_home / "config.toml").write_text(f"[plugins.settled{limits}[plugins.monitor{limits}")
+    own = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+
+    async def main() -> None:
+        async with Host("test", home=host_home, consent=lambda _: True) as host:
+            for tool, expected in (
+                ("usual-tool", [4096 << 20, 1024 << 20, 1024]),
+                ("settled-tool", [300 << 20, own, 70]),
+                ("reverse", [300 << 20, own, 70]),
+            ):
+                error = (await host.call_tool(tool, {"text": ""} if tool == "reverse" else {})).error
+                assert f"output: {'' if tool == 'reverse' else '0'}{expected}" in str(error), tool
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node on PATH")
+def test_a_node_program_fetches_under_the_usual_limits(host_home: Path) -> None:
+    code = """
+        require("http").createServer((_, answer) => answer.end("fetched")).listen(0, "127.0.0.1", async function () {
+            const memory = new WebAssembly.Memory({ initial: 1, maximum: 65536 });
+            const answer = await fetch("http://127.0.0.1:" + this.address().port);
+            console.log(JSON.stringify({ message: await answer.text(), data: memory.buffer.byteLength }));
+            process.exit();
+        });
+    """
+    add_program(host_home, "fetcher", "node", "-e", code)
+
+    async def main() -> None:
+        async with Host("test", home=host_home, consent=lambda _: True) as host:
+            result = await host.call_tool("fetcher-tool", {})
+            assert (result.output, result.data, result.error) == ("fetched", 65536, None)
+
+    asyncio.run(main())
+
+
+def test_the_python_that_the_operator_names_runs_the_programs_too(host_home: Path) -> None:
+    add_program(host_home, "mover", "python3", "-c", "import json, os; print(json.dumps({'data': os.environ['SEEN']}))")
+    named = host_home / "python"
+    named.write_text(f'#!/bin/sh\nSEEN=named exec {sys.executable} "$@"\n')
+    named.chmod(0o755)
+    (host_home / "config.toml").write_text(f'[plugins.mover]\ninterpreter = "{named}"\n')
+
+    async def main() -> None:
+        async with Host("test", home=host_home, consent=lambda _: True) as host:
+            result = await host.call_tool("mover-tool", {})
+            assert (result.data, result.error) == ("named", None)
 
     asyncio.run(main())
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class At:
     """The place of a plugin whose daemon is at the other end of a link, or nowhere."""
 
-    name, settings, home = "it", FrozenDict(), None
+    name, python, settings, home = "it", "", FrozenDict(), None
 
     def __init__(self, link: SocketLink | None, state: str) -> None:
         self.link, self.state = link, state

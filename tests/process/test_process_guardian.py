@@ -41,7 +41,7 @@ Strong = pytest.mark.skipif(not is_guardian_possible(), reason="no guardian on t
 @Ways
 def test_limits_hold(way: str, tmp_path: Path) -> None:
     limits = ProcessLimits(memory_mb=512, cpu_seconds=50, file_mb=2, descriptors=64)
-    names = "r.RLIMIT_AS, r.RLIMIT_CPU, r.RLIMIT_FSIZE, r.RLIMIT_NOFILE, r.RLIMIT_CORE"
+    names = "r.RLIMIT_DATA, r.RLIMIT_CPU, r.RLIMIT_FSIZE, r.RLIMIT_NOFILE, r.RLIMIT_CORE"
     code = f"import resource as r; input(); print(*[r.getrlimit(name)[0] for name in ({names})])"
 
     async def main() -> None:
@@ -75,6 +75,18 @@ def test_a_daemon_that_passes_a_limit_ends_and_says_why(
             assert await end_of(process) == end
             assert await process.stop(0)
             assert end.code is None or b"Error" in b"".join(heard)
+
+    asyncio.run(main())
+
+
+@Strong
+def test_address_space_that_is_only_reserved_is_no_memory() -> None:
+    reserve = "import mmap; mmap.mmap(-1, 1 << 34, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)"
+
+    async def main() -> None:
+        async with launching("guardian") as launcher:
+            process = await launch(launcher, python(reserve, limits=ProcessLimits(memory_mb=256)))
+            assert await end_of(process) == Exit(0, None)
 
     asyncio.run(main())
 

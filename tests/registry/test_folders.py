@@ -570,6 +570,20 @@ def test_limits_and_times_of_the_operator_win(folders: Folders) -> None:
     assert (record.daemon.timing.ping_retries, record.daemon.timing.startup_timeout) == (8, 2.0)
 
 
+def test_limits_for_a_plugin_that_runs_inline_are_said_to_be_of_no_use(folders: Folders, site: Site) -> None:
+    site.plugin("mover")
+    folders.enable("mover")
+    text = folders.home.config_file.read_text()
+    folders.home.config_file.write_text(f"{text}\n[plugins.mover.process]\nmemory_mb = 7\n")
+    assert "config.toml has process for it, of no use" in folders.registry.get("mover").warnings[0]
+
+
+def test_what_is_settled_before_the_first_consent_stays(folders: Folders) -> None:
+    folders.add()
+    folders.home.config_file.write_text("[plugins.counter.process]\nmemory_mb = 77\n")
+    assert folders.enable().limits.memory_mb == 77
+
+
 def test_a_named_python_takes_the_place_of_a_folders_own(folders: Folders) -> None:
     folders.add(toml='[daemon]\ncommand = ["python3", "d.py"]')
     folders.enable()

@@ -103,7 +103,7 @@ class _Opened(BridgedPlugin):
         if any(tool.kind == "executable" for tool in plugin.tools):
             installed = self._installed()
             variables = {**self._variables(installed), **NO_BYTECODE}
-            self._programs = Programs(host.run, plugin.folder, variables, installed.python)
+            self._programs = Programs(host.run, plugin.folder, variables, host.python or installed.python)
         for handler, described in tool_handlers(plugin, host, self._programs):
             await host.offer_tool(handler, described)
 

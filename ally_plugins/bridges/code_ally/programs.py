@@ -25,7 +25,7 @@ __all__ = ["Programs"]
 
 @frozen
 class Programs:
-    """How, where and with what one plugin's programs run. `python` is the one of its own environment."""
+    """How, where and with what one plugin's programs run. `python` is the operator's, or that of its environment."""
 
     run_once: Callable[[Program], Awaitable[Ran]]
     folder: str
@@ -33,7 +33,7 @@ class Programs:
     python: str = ""
 
     def command(self, arguments: Sequence[str]) -> tuple[str, ...]:
-        """Return a command as it is run: `python3` and `python` are the environment's own."""
+        """Return a command as it is run: `python3` and `python` are that one, where there is one."""
         program, *rest = arguments
         own = self.python if self.python and program in {"python", "python3"} else program
         return (own, *rest)

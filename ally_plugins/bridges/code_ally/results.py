@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.inert import ending, inert
 from ally_plugins.host.sockets.messages import MAX_VALUES, has_too_many, quotable
 
 from .limits import MAX_OUTPUT
@@ -42,7 +43,7 @@ def executable_result(tool: str, ran: Ran) -> ToolResult:
     """Return what a program printed: `success: false` or a truthy `error` means failure.
 
     So does an exit code other than 0, unless the object has `success: true`. `data` (or else everything) is the data.
-    Anything but one JSON object is an error that shows the raw output and stderr, both cut.
+    Anything but one JSON object is an error that shows the beginning of the raw output and the end of stderr.
     """
     value, problem = _object(ran)
     if value is None:
@@ -50,7 +51,7 @@ def executable_result(tool: str, ran: Ran) -> ToolResult:
     has_failed = value.get("success") is False or bool(value.get("error"))
     try:
         if ran.ended and not has_failed and value.get("success") is not True:
-            shown = f"; its stderr: {_text(ran.stderr)}" if ran.stderr.strip() else ""
+            shown = f"; its stderr: {_last(ran.stderr)}" if ran.stderr.strip() else ""
             return ToolResult(success=False, error=f"{tool!r} {ran.ended}{shown}", data=value)
         return _object_result(value, is_failed=has_failed)
     except EventError as error:
@@ -93,12 +94,17 @@ def _raw(tool: str, ran: Ran, problem: str) -> str:
         note = f" [truncated at {MAX_OUTPUT} bytes]" if ran.is_cut else ""
         parts.append(f"output: {_text(ran.stdout)}{note}")
     if ran.stderr.strip():
-        parts.append(f"stderr: {_text(ran.stderr)}")
+        parts.append(f"stderr: {_last(ran.stderr)}")
     return "; ".join(parts)
 
 
 def _text(data: bytes) -> str:
     return quotable(data.strip().decode("utf-8", "replace"), _SHOWN)
+
+
+def _last(data: bytes) -> str:
+    """Return the end of what a program wrote to stderr: the reason stands there, and its complaints before it."""
+    return inert(ending(data.strip().decode("utf-8", "replace"), _SHOWN), keep_lines=True)
 
 
 def _json(value: Any) -> str:

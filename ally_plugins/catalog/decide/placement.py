@@ -50,6 +50,8 @@ class Placed:
     daemon: Daemon | None = None
     problem: str = ""
     warnings: tuple[str, ...] = field(default=())
+    python: str = ""
+    """The Python that the operator named, for the programs of a plugin without a daemon too; empty for none."""
 
 
 def place(name: str, found: Found, config: PluginConfig, interpreter: Interpreter) -> Placed:
@@ -62,7 +64,7 @@ def place(name: str, found: Found, config: PluginConfig, interpreter: Interprete
     if config.placement == "inline":
         return Placed(problem=f"it ships a program and no class, so it cannot run inline: {_command(name)}")
     if found.daemon is None:
-        return Placed(problem=interpreter.problem)
+        return Placed(problem=interpreter.problem, python=interpreter.path)
     return _shipped(found, found.daemon, config, interpreter)
 
 
@@ -75,7 +77,8 @@ def _shipped(found: Found, daemon: Daemon, config: PluginConfig, interpreter: In
         daemon = evolve(daemon, command=(python, *arguments))
     if found.origin == "package":
         daemon = evolve(daemon, env={**daemon.env, **_bytecode(config)})
-    return Placed(daemon=daemon.with_process(config.process), problem=interpreter.problem, warnings=warnings)
+    settled = daemon.with_process(config.process)
+    return Placed(daemon=settled, problem=interpreter.problem, warnings=warnings, python=interpreter.path)
 
 
 def _own_python(found: Found, program: str) -> str:
@@ -85,7 +88,7 @@ def _own_python(found: Found, program: str) -> str:
 
 def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpreter) -> Placed:
     if config.placement != "process":
-        without_use = [key for key in ("interpreter", "environment") if getattr(config, key)]
+        without_use = [key for key in ("interpreter", "environment", "process") if getattr(config, key)]
         use = f"config.toml has {' and '.join(without_use)} for it, of no use while it runs inline: {_command(name)}"
         return Placed(warnings=(use,) if without_use else ())
     target = found.entry_point.partition("[")[0].replace(" ", "")

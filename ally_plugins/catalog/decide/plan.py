@@ -63,12 +63,14 @@ def agreed_facts(record: PluginRecord) -> tuple[Any, ...]:
 def source_keys(record: PluginRecord, before: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of `[plugins.NAME]` that choose this plugin among several of one name.
 
-    Where another one was chosen before, its placement is removed with it: it describes how that one runs. Every source
-    but "package" is always written down, so that a package of that name that is installed later changes nothing.
+    Where another one was chosen before, its placement is removed with it: it describes how that one runs. What was
+    settled for the only one of a name before anybody has agreed to it stays. Every source but "package" is always
+    written down, so that a package of that name that is installed later changes nothing.
     """
     if record.origin == "package" and "source" not in before:
         return {}
-    moved = {} if before.get("source", "package") == record.origin else dict.fromkeys(_PLACEMENT)
+    usual = "package" if record.is_set_aside or "enabled" in before else record.origin
+    moved = {} if before.get("source", usual) == record.origin else dict.fromkeys(_PLACEMENT)
     return {**moved, "source": record.origin}
 
 

@@ -16,7 +16,7 @@ from ally_plugins.catalog.home.consent import Agreement, file_changes, listing_o
 from ally_plugins.catalog.home.files import drop_bytecode
 from ally_plugins.catalog.home.setting_values import resolve_settings
 from ally_plugins.contract.manifest import GrantRequest, Manifest
-from ally_plugins.contract.process_spec import Daemon
+from ally_plugins.contract.process_spec import Daemon, ProcessLimits
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.policy.permissions import GrantSet
@@ -74,6 +74,8 @@ class PluginRecord:
     found: Found | None = None
     daemon: Daemon | None = None
     """How it runs in a process of its own, all settled and ready to start; None for one that runs inline."""
+    python: str = ""
+    """The Python that the operator named for what runs outside of the host; empty for none."""
     label: str = field(default=Factory(lambda self: self.name, takes_self=True))
     """What commands and lists call it: the name, or `folder:NAME` where a package has the name too."""
     is_set_aside: bool = False
@@ -114,6 +116,11 @@ class PluginRecord:
     def variables(self) -> tuple[str, ...]:
         """The environment variables of the host that its process is given: those granted, sorted."""
         return tuple(sorted(grant.topic for grant in self.granted.grants if grant.kind == "env"))
+
+    @property
+    def limits(self) -> ProcessLimits:
+        """What each of its processes is held to: that of its daemon, and those that are run for one call."""
+        return self.daemon.limits if self.daemon is not None else ProcessLimits().with_settled(self.config.process)
 
     def make_ready(self) -> str:
         """Return why its files must not be run now, empty when they may. Reads all of them, and removes compiled code.
@@ -220,7 +227,7 @@ def given_records(
     for name, value in plugins.items():
         what, record = value if isinstance(value, tuple) else (value, _given(name, grants.get(name)))
         if isinstance(what, Daemon):
-            given.append((evolve(record, daemon=what), None))
+            given.append((evolve(record, daemon=what.with_process(record.config.process)), None))
         else:
             given.append((record, what))
     if unknown := sorted(set(grants) - set(plugins)):

@@ -96,6 +96,7 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
         failure=failure,
         found=found,
         daemon=placed.daemon,
+        python=placed.python,
         label=facts.label or facts.name,
         is_set_aside=bool(facts.set_aside),
     )

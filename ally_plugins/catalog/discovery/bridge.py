@@ -105,6 +105,11 @@ class BridgeHost(Protocol):
         ...
 
     @property
+    def python(self) -> str:
+        """The Python that the operator named for its programs, a path; empty for none."""
+        ...
+
+    @property
     def state(self) -> str:
         """The name of the plugin's state, such as `running` or `backoff`."""
         ...

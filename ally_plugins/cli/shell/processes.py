@@ -14,7 +14,7 @@ from .text import inert
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
-    from ally_plugins.contract.process_spec import Daemon
+    from ally_plugins.contract.process_spec import Daemon, ProcessLimits
     from ally_plugins.policy.permissions import GrantSet
 
 __all__ = ["INLINE", "IN_PROCESS", "process_data", "process_rows", "trust"]
@@ -51,10 +51,10 @@ def process_rows(record: PluginRecord, grants: GrantSet | None = None) -> list[t
             ("command", _command(daemon.command)),
             ("in", inert(daemon.cwd) or "(a folder of the host's choice)"),
             ("speaks over", _transport(daemon)),
-            ("limits", _limits(daemon)),
             ("waits", _timing(daemon)),
         ]
     if record.placement == "process":
+        rows.append(("limits", _limits(record.limits)))
         rows.append(("variables", _variables(record, record.granted if grants is None else grants)))
     bridge = record.bridge
     return [*rows, *((inert(heading), inert(text)) for heading, text in (bridge.rows() if bridge is not None else ()))]
@@ -71,8 +71,7 @@ def _transport(daemon: Daemon) -> str:
     return f"socket {inert(daemon.socket)}, on which it listens; it {back}"
 
 
-def _limits(daemon: Daemon) -> str:
-    limits = daemon.limits
+def _limits(limits: ProcessLimits) -> str:
     limited = [
         (limits.memory_mb, f"memory {limits.memory_mb} {_MEGA}"),
         (limits.cpu_seconds, f"processor {limits.cpu_seconds} s"),
@@ -100,6 +99,8 @@ def _variables(record: PluginRecord, grants: GrantSet) -> str:
 
 def process_data(record: PluginRecord) -> dict[str, Any]:
     """Return the same as data; `daemon` is null for what runs inline."""
+    from attrs import asdict
+
     daemon = record.daemon
     return {
         "placement": record.placement,
@@ -108,6 +109,7 @@ def process_data(record: PluginRecord) -> dict[str, Any]:
         "label": record.label,
         "trust": f"it {trust(record)}",
         "variables": record.variables,
+        "limits": asdict(record.limits) if record.placement == "process" else None,
         "daemon": None if daemon is None else _daemon_data(daemon),
         "bridge": None if record.bridge is None else dict(record.bridge.data()),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["for_model", "inert", "marked_lines", "plugin_mark", "shortened"]
+__all__ = ["ending", "for_model", "inert", "marked_lines", "plugin_mark", "shortened"]
 
 _BLANK: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
@@ -58,6 +58,11 @@ def plugin_mark(name: str) -> str:
 def shortened(text: str, longest: int) -> str:
     """Return the first `longest` characters of a text; when some are cut off, how many it has follows them."""
     return text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
+
+
+def ending(text: str, longest: int) -> str:
+    """Return the last `longest` characters of a text; when some are cut off, how many it has stands before them."""
+    return text if len(text) <= longest else f"({len(text)} characters) ...{text[-longest:]}"
 
 
 def _model_line(line: str) -> str:

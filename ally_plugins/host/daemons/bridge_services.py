@@ -78,6 +78,11 @@ class BridgeServices:
         return self.remote.services.home
 
     @property
+    def python(self) -> str:
+        """The Python that the operator named for it, empty for none."""
+        return self.remote.record.python
+
+    @property
     def state(self) -> str:
         """The plugin's state, as the value of `RunState`."""
         return self.remote.plugin.state.value
@@ -128,5 +133,6 @@ class BridgeServices:
             argv=program.command,
             cwd=program.cwd,
             env=remote.environment(program.variables),
+            limits=remote.record.limits,
         )
         return await run_program(remote.services.launcher, spec, program.given, program.timeout)

@@ -28,7 +28,7 @@ _TURNS: Final = 3
 """Turns of the loop in which what a dead process has written is read: one to look, one to call, one to spare."""
 
 LIMITS: Final = (
-    ("memory_mb", "RLIMIT_AS", 1 << 20, 0),
+    ("memory_mb", "RLIMIT_DATA", 1 << 20, 0),  # since Linux 4.7 all private memory that may be written, mmap's too
     ("cpu_seconds", "RLIMIT_CPU", 1, 2),  # SIGXCPU first, whose name gives the reason; SIGKILL two seconds later
     ("file_mb", "RLIMIT_FSIZE", 1 << 20, 0),
     ("descriptors", "RLIMIT_NOFILE", 1, 0),
