@@ -145,12 +145,12 @@ class Ally:
 
         `role` is user, assistant or system, a grant each (`add_message:user`). `deliver_as` is `steer` (the next step),
         `follow_up` (the end of the turn) or `next_turn` (with the person's next message). `trigger_turn` wakes an idle
-        agent and is a grant of its own. The same `key` gives the same receipt again.
+        agent and is a grant of its own. The same `key` in the same session gives the same receipt again.
 
         Raises GateRefused when another plugin's gate or transform refuses it (`decision_id` is for `explain`),
         ReentryRefused when one that would be asked waits for the hook that calls, and KeyConflictRefused when the key
-        was used with other content. A cancelled call may have been accepted all the same, if it was on its way to the
-        disk: give a `key` and call again to find out.
+        was used in this session with other content. A cancelled call may have been accepted all the same, if it was on
+        its way to the disk: give a `key` and call again to find out.
         """
         return await self._outbound.call(
             calls.AddMessage(

@@ -125,7 +125,7 @@ class Journal:
 
         Cancelling the future does not take the message back. Raises JournalError, here or in the future, when it cannot
         be written (a disk that fails amid a commit may keep it all the same: use a key to try again safely);
-        DuplicateKeyError in the future when this plugin's key was there before (with the earlier message),
+        DuplicateKeyError in the future when this plugin's key was in the session before (with the earlier message),
         be it in the same batch or from another process.
         """
         return self._put(_message_row(message))
@@ -198,9 +198,9 @@ class Journal:
 
     # --- what the bus looks up
 
-    def find_key(self, plugin: str, key: str) -> StoredMessage | None:
-        """Find the message that a plugin sent under an idempotency key. Some 15 µs. Raises JournalError."""
-        return self.reader.find_key(plugin, key)
+    def find_key(self, plugin: str, session_id: str, key: str) -> StoredMessage | None:
+        """Find the message that a plugin sent to a session under a key. Some 15 µs. Raises JournalError."""
+        return self.reader.find_key(plugin, session_id, key)
 
     def pending(self, session_id: str) -> list[StoredMessage]:
         """Return the messages of a session that are still pending, in order. Raises JournalError."""

@@ -197,9 +197,9 @@ class JournalReader:
         found = self._messages("ref = ? AND kind = ?", (message_id, ACCEPTED))
         return found[0] if found else None
 
-    def find_key(self, plugin: str, key: str) -> StoredMessage | None:
-        """Return the message that a plugin sent under an idempotency key."""
-        found = self._messages("plugin = ? AND key = ?", (plugin, key))
+    def find_key(self, plugin: str, session_id: str, key: str) -> StoredMessage | None:
+        """Return the message that a plugin sent to a session under an idempotency key."""
+        found = self._messages("plugin = ? AND session_id = ? AND key = ?", (plugin, session_id, key))
         return found[0] if found else None
 
     def pending(self, session_id: str) -> list[StoredMessage]:

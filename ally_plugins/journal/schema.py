@@ -33,13 +33,16 @@ _TABLES: Final = (
         n INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, plugin TEXT, session_id TEXT, ref TEXT,
         key TEXT, data, digest BLOB NOT NULL, hash BLOB NOT NULL, state TEXT, settled_at INTEGER)""",
     "CREATE INDEX records_by_ref ON records(ref) WHERE ref IS NOT NULL",
-    "CREATE UNIQUE INDEX messages_by_key ON records(plugin, key) WHERE key IS NOT NULL",
     "CREATE INDEX messages_pending ON records(session_id, n) WHERE state = 'pending'",
     "CREATE INDEX events_by_session ON records(session_id, n) WHERE kind = 'events'",
 )
 # What a later version added without changing what a row means: older ones read and write such a journal as before.
 _ADDED: Final = (
     "CREATE INDEX IF NOT EXISTS history_by_session ON records(session_id, n, ref, at) WHERE kind = 'history'",
+    # A key was a plugin's for all its sessions; what held for all of them holds for each.
+    "DROP INDEX IF EXISTS messages_by_key",
+    """CREATE UNIQUE INDEX IF NOT EXISTS messages_by_session_key
+        ON records(plugin, session_id, key) WHERE key IS NOT NULL""",
 )
 
 

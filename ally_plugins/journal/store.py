@@ -190,20 +190,20 @@ class Store:
 
     def _find_duplicates(self, rows: Sequence[Row]) -> dict[int, StoredMessage | int]:
         """Find rows whose key is taken, by position: the message that has it, or the position of the earlier row."""
-        keyed = [(i, (row[2], row[5])) for i, row in enumerate(rows) if row[5] is not None]
-        seen: dict[tuple[str | None, str | None], StoredMessage | int] = {}
+        keyed = [(i, (row[2], row[3], row[5])) for i, row in enumerate(rows) if row[5] is not None]
+        seen: dict[tuple[str | None, ...], StoredMessage | int] = {}
         duplicates: dict[int, StoredMessage | int] = {}
-        for i, pair in keyed:
-            stored = seen[pair] if pair in seen else self.find_key(*pair)
+        for i, place in keyed:
+            stored = seen[place] if place in seen else self.find_key(*place)
             if stored is not None:
                 duplicates[i] = stored
-            seen.setdefault(pair, i if stored is None else stored)
+            seen.setdefault(place, i if stored is None else stored)
         return duplicates
 
-    def find_key(self, plugin: str | None, key: str | None) -> StoredMessage | None:
-        """Find the message that a plugin sent under a key."""
-        query = f"SELECT {MESSAGE_COLUMNS} FROM records WHERE plugin = ? AND key = ?"  # noqa: S608 - constants
-        row = self._db.execute(query, (plugin, key)).fetchone()
+    def find_key(self, plugin: str | None, session_id: str | None, key: str | None) -> StoredMessage | None:
+        """Find the message that a plugin sent to a session under a key."""
+        query = f"SELECT {MESSAGE_COLUMNS} FROM records WHERE plugin = ? AND session_id = ? AND key = ?"  # noqa: S608
+        row = self._db.execute(query, (plugin, session_id, key)).fetchone()
         return row and message_from_row(row)
 
     def message(self, n: int) -> StoredMessage:

@@ -74,8 +74,8 @@ class PendingMessage(NamedTuple):
     """A message that passed the gates and is not yet on disk. A named tuple, the cheapest to make: one a message.
 
     `body` is what the conversation gets (role, content, metadata), after transforms. `key` is the plugin's idempotency
-    key; `fingerprint` is a digest of the request under it, before transforms, so that a retry can be distinguished from
-    another message under the same key. `cause` is the id of the event whose hook sent it.
+    key in the session; `fingerprint` is a digest of the request under it, before transforms, so that a retry can be
+    distinguished from another message under the same key. `cause` is the id of the event whose hook sent it.
     """
 
     id: str
@@ -154,10 +154,13 @@ class StoredEvent:
 
 
 class DuplicateKeyError(JournalError):
-    """A message with this plugin and idempotency key is already there: `stored` is the earlier one."""
+    """The session has a message with this plugin and idempotency key: `stored` is the earlier one."""
 
     def __init__(self, stored: StoredMessage) -> None:
-        super().__init__(f"plugin {stored.plugin!r} used the key {stored.key!r} before, for message {stored.id!r}")
+        super().__init__(
+            f"plugin {stored.plugin!r} used the key {stored.key!r} in session {stored.session_id!r} before, "
+            f"for message {stored.id!r}"
+        )
         self.stored: Final = stored
 
 

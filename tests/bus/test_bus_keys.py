@@ -59,23 +59,55 @@ def test_a_key_is_a_plugin_s_own() -> None:
 
 
 def test_the_same_key_with_other_content_is_refused() -> None:
-    others: list[tuple[str, str, dict[str, Any]]] = [
-        ("user", "other", {}),
-        ("system", "hello", {}),
-        ("user", "hello", {"deliver_as": "next_turn"}),
-        ("user", "hello", {"session_id": "t"}),
+    others: list[tuple[str, str, dict[str, Any], str]] = [
+        ("user", "other", {}, "with other content"),
+        ("system", "hello", {}, "with the role 'user', now it is 'system'"),
+        ("user", "hello", {"deliver_as": "next_turn"}, "with deliver_as 'steer', now it is 'next_turn'"),
     ]
 
     async def main() -> None:
         plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             host.session("s")
-            host.session("t")
-            await plugin.ally.add_message("user", "hello", key="k", session_id="s")
-            for role, content, options in others:
-                with pytest.raises(KeyConflictRefused, match="'k'"):
-                    await plugin.ally.add_message(role, content, key="k", **{"session_id": "s", **options})
+            await plugin.ally.add_message("user", "hello", key="k")
+            for role, content, options, difference in others:
+                with pytest.raises(KeyConflictRefused, match=f"'k' was used for the message .* {difference}"):
+                    await plugin.ally.add_message(role, content, key="k", **options)
             assert host.plugins["p"].counts.refused == {"key_conflict": len(others)}
+
+    go(main())
+
+
+def test_a_key_gives_a_message_of_its_own_in_each_session_whatever_its_content() -> None:
+    async def main() -> None:
+        plugin = make_plugin()
+        async with new_host(plugins={"p": plugin}) as host:
+            sessions = [host.session(f"s{i}") for i in range(3)]
+            texts = ["mind the budget", "mind the budget", "mind the clock"]
+
+            async def add(i: int) -> Any:
+                return await plugin.ally.add_message("user", texts[i], key="reminder", session_id=f"s{i}")
+
+            receipts = await asyncio.gather(*map(add, range(3)))  # in one batch of the journal, then one by one
+            assert [await add(i) for i in range(3)] == receipts
+            entered = [await session.safe_point() for session in sessions]
+            assert [[(message.id, message.content) for message in messages] for messages in entered] == [
+                [(receipt.id, text)] for receipt, text in zip(receipts, texts, strict=True)
+            ]
+
+    go(main())
+
+
+def test_a_key_whose_message_was_pruned_is_refused_for_that_reason(tmp_path: Path) -> None:
+    async def main() -> None:
+        plugin = make_plugin()
+        async with Host("test", home=tmp_path, discover=False, plugins={"p": plugin}) as host:
+            session = host.session("s")
+            await plugin.ally.add_message("user", "hello", key="k")
+            await session.safe_point()
+            await host.journal.prune(host.clock.time_ms() + 1_000)
+            with pytest.raises(KeyConflictRefused, match="pruned and cannot be compared"):
+                await plugin.ally.add_message("user", "hello", key="k")
 
     go(main())
 

@@ -52,7 +52,7 @@ def test_after_closing_every_call_says_so(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="closed"):
         journal.flush_blocking()
     with pytest.raises(JournalError, match="closed"):
-        journal.find_key("p", "k")
+        journal.find_key("p", "s", "k")
     with pytest.raises(JournalError, match="closed"):
         journal.prune_blocking(1)
     journal.append_soon(Record("x", 1))

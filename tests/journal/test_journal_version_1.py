@@ -27,6 +27,7 @@ from ally_plugins.journal.explanation import explain
 from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
+from ally_plugins.journal.values import PendingMessage
 from ally_plugins.replay.export import read_export
 from ally_plugins.replay.recording import RecordingFormat, open_recording
 from ally_plugins.wire.eventlines import event_lines, with_offset
@@ -55,6 +56,25 @@ def journal(tmp_path: Path) -> Path:
         shutil.copyfile(BEFORE / name, tmp_path / name)
         (tmp_path / name).chmod(0o600)
     return tmp_path / "journal.db"
+
+
+def test_a_key_of_the_journal_is_free_in_other_sessions(journal: Path) -> None:
+    with closing(sqlite3.connect(journal)) as db:
+        plugin, session_id, key = db.execute(
+            "SELECT plugin, session_id, key FROM records WHERE key IS NOT NULL"
+        ).fetchone()
+    opened = Journal.open(journal)
+    try:
+        assert opened.find_key(plugin, session_id, key) is not None
+        assert opened.find_key(plugin, "another", key) is None
+        accepted = PendingMessage("m-new", "another", plugin, 1, "user", "steer", trigger_turn=False, body={}, key=key)
+        assert go(_accept(opened, accepted)) > 0
+    finally:
+        opened.close_blocking()
+
+
+async def _accept(opened: Journal, message: PendingMessage) -> int:
+    return await opened.accept(message)
 
 
 def test_the_journal_verifies(journal: Path) -> None:

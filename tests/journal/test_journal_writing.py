@@ -143,11 +143,12 @@ def test_a_key_that_comes_again_brings_the_earlier_message(journal: Journal) -> 
         assert (caught.value.stored.id, caught.value.stored.fingerprint) == ("m1", "f")
 
     asyncio.run(main())
-    found = journal.find_key("p", "k")
+    found = journal.find_key("p", "s", "k")
     assert found is not None
     assert found.id == "m1"
-    assert journal.find_key("p", "other") is None
-    assert journal.find_key("q", "k") is None
+    assert journal.find_key("p", "s", "other") is None
+    assert journal.find_key("q", "s", "k") is None
+    assert journal.find_key("p", "t", "k") is None
 
 
 def test_a_key_that_comes_twice_in_one_batch_is_accepted_once_and_its_neighbours_are_numbered_right(

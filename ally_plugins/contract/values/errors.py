@@ -177,7 +177,7 @@ class ValidationRefused(RefusedError):
 
 
 class KeyConflictRefused(RefusedError):
-    """An idempotency key was used before with other content."""
+    """An idempotency key was used in the session before, with other content."""
 
     reason: ClassVar[str] = "key_conflict"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ally_plugins.contract.values.conversation import Receipt, plugin_metadata
 from ally_plugins.contract.values.errors import (
@@ -31,18 +31,21 @@ if TYPE_CHECKING:
 
 __all__ = ["MessageCalls"]
 
+_Place: TypeAlias = tuple[str, str, str]
+"""Where an idempotency key holds, and the key: plugin, session, key."""
+
 
 class MessageCalls(BusSteps):
     """Carries out `add_message`. `_keyed` has the messages with a key that are on their way to the disk."""
 
     def __init__(self, services: HostServices) -> None:
         super().__init__(services)
-        self._keyed: dict[tuple[str, str], asyncio.Future[Receipt | None]] = {}
+        self._keyed: dict[_Place, asyncio.Future[Receipt | None]] = {}
 
     async def _add_message(self, plugin: Plugin, scope: Scope | None, call: AddMessage) -> Receipt:
         """Accept a message for the conversation: it is on disk as pending when this returns.
 
-        A message whose `key` the plugin has used gives the earlier receipt.
+        A message whose `key` the plugin has used in the session gives the earlier receipt.
         """
         role, content, key = call.role, call.content, call.key
         if type(role) is not str or role not in plugin.grants.roles:
@@ -50,13 +53,14 @@ class MessageCalls(BusSteps):
         if call.trigger_turn:
             self._permit(plugin, plugin.grants.may_trigger_turn(), "add_message:trigger_turn")
         session = self._services.session_for(plugin.name, call.session_id)
-        fingerprint = None
+        place = fingerprint = None
         if key is not None:  # before the budget: a call that is repeated until it is answered must not use it up
+            place = plugin.name, session.id, check_key(key)
             fingerprint = _fingerprint(role, content, call.deliver_as, session.id)
-            if (earlier := await self._find_receipt(plugin, scope, check_key(key), fingerprint)) is not None:
-                return earlier
+            if (stored := await self._find_keyed(place, scope)) is not None:
+                return _receipt_of(stored, fingerprint, call)
         begin_call(plugin, plugin.budget.take_message, self._services.clock.steady())
-        answer = self._claim_key(plugin, key)
+        answer = self._claim_key(place)
         receipt = None
         try:
             check_deliver_as(call.deliver_as)
@@ -73,41 +77,40 @@ class MessageCalls(BusSteps):
             has_gates = self._services.dispatcher.has_message_hooks
             decision = await self._transform_and_gate(session, plugin, waiting) if has_gates else None
             pending = _pending(session, waiting, key, fingerprint, cause_of(scope), decision)
-            receipt = await self._record_message(session, plugin, waiting, pending)
+            receipt = await self._record_message(session, plugin, waiting, pending, call)
             return receipt
         finally:
             plugin.budget.end_call()
             if answer is not None:
-                self._settle_key(plugin, key, answer, receipt)
+                self._settle_key(place, answer, receipt)
 
-    def _claim_key(self, plugin: Plugin, key: str | None) -> asyncio.Future[Receipt | None] | None:
+    def _claim_key(self, place: _Place | None) -> asyncio.Future[Receipt | None] | None:
         """Make calls with the same key wait for this one; None without a key, or when one is on its way already."""
-        if key is None or (plugin.name, key) in self._keyed:
+        if place is None or place in self._keyed:
             return None
-        self._keyed[plugin.name, key] = answer = asyncio.get_running_loop().create_future()
+        self._keyed[place] = answer = asyncio.get_running_loop().create_future()
         return answer
 
     def _settle_key(
-        self, plugin: Plugin, key: str | None, answer: asyncio.Future[Receipt | None], receipt: Receipt | None
+        self, place: _Place | None, answer: asyncio.Future[Receipt | None], receipt: Receipt | None
     ) -> None:
         """Wake the calls that wait with the same key; `receipt` is None when the message was not accepted."""
-        if key is not None:
-            del self._keyed[plugin.name, key]
+        if place is not None:
+            del self._keyed[place]
         answer.set_result(receipt)
 
-    async def _find_receipt(self, plugin: Plugin, scope: Scope | None, key: str, fingerprint: str) -> Receipt | None:
-        """Return the receipt of an earlier message with this key, waiting for one on its way; None if there is none.
+    async def _find_keyed(self, place: _Place, scope: Scope | None) -> StoredMessage | None:
+        """Return the earlier message with this key, waiting for one on its way; None if there is none.
 
         Within a gate it does not wait: the message on its way could itself be waiting for that gate.
         """
-        may_wait = scope is None or scope.held <= {plugin.name}
-        while may_wait and (answer := self._keyed.get((plugin.name, key))) is not None:
+        may_wait = scope is None or scope.held <= {place[0]}
+        while may_wait and (answer := self._keyed.get(place)) is not None:
             await asyncio.shield(answer)
         try:
-            stored = self._services.records.opened().find_key(plugin.name, key)
+            return self._services.records.opened().find_key(*place)
         except JournalError as error:
-            raise UnavailableRefused(f"the journal cannot be read: {error}", plugin=plugin.name) from error
-        return None if stored is None else _receipt_of(plugin, stored, fingerprint)
+            raise UnavailableRefused(f"the journal cannot be read: {error}", plugin=place[0]) from error
 
     async def _transform_and_gate(self, session: Session, plugin: Plugin, waiting: Waiting) -> str | None:
         """Run the transforms and gates of other plugins over the message; return the decision's id.
@@ -127,13 +130,13 @@ class MessageCalls(BusSteps):
         return ruling.decision_id
 
     async def _record_message(
-        self, session: Session, plugin: Plugin, waiting: Waiting, pending: PendingMessage
+        self, session: Session, plugin: Plugin, waiting: Waiting, pending: PendingMessage, call: AddMessage
     ) -> Receipt:
         """Record the message as pending, and queue it for its safe point."""
         try:
             offset = await self._services.records.opened().accept(pending)
         except DuplicateKeyError as duplicate:
-            return _receipt_of(plugin, duplicate.stored, pending.fingerprint or "")
+            return _receipt_of(duplicate.stored, pending.fingerprint, call)
         except JournalError as error:
             raise unrecorded(plugin.name, error) from error
         except asyncio.CancelledError:
@@ -179,11 +182,20 @@ def _pending(
     )
 
 
-def _receipt_of(plugin: Plugin, stored: StoredMessage, fingerprint: str) -> Receipt:
-    if stored.fingerprint != fingerprint:
-        text = f"the key {stored.key!r} was used for the message {stored.id!r} with other content; use another key"
-        raise KeyConflictRefused(text, plugin=plugin.name)
-    return Receipt(stored.id, stored.n, stored.state)
+def _receipt_of(stored: StoredMessage, fingerprint: str | None, call: AddMessage) -> Receipt:
+    """Return the receipt of an earlier message under the key of a call. Raises KeyConflictRefused for another call."""
+    if stored.fingerprint == fingerprint:
+        return Receipt(stored.id, stored.n, stored.state)
+    if stored.body is None:
+        found = "whose content was pruned and cannot be compared"
+    elif stored.role != call.role:
+        found = f"with the role {stored.role!r}, now it is {call.role!r}"
+    elif stored.deliver_as != call.deliver_as:
+        found = f"with deliver_as {stored.deliver_as!r}, now it is {call.deliver_as!r:.80}"
+    else:
+        found = "with other content"
+    text = f"the key {stored.key!r} was used for the message {stored.id!r} {found}; use another key"
+    raise KeyConflictRefused(text, plugin=stored.plugin)
 
 
 def _fingerprint(role: str, content: object, deliver_as: object, session_id: str) -> str:
