@@ -40,7 +40,9 @@ class BlockingOwner:
         self.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._loop.is_elsewhere:
+            return  # a fork that ends amid the block: what it raises counts, and the owner is not its to stop
         self.stop()
 
     def start(self) -> None:
@@ -48,11 +50,11 @@ class BlockingOwner:
         self._loop.start(self._behind.start(), self.wait if self._limits_life else None)
 
     def stop(self) -> None:
-        """Stop what runs on the loop, and its thread; safe to call twice."""
+        """Stop what runs on the loop, and its thread; safe to call twice. Raises HostError in a fork."""
         self._loop.stop(self._behind.stop(), self.wait if self._limits_life else None)
 
     def run(self, call: Coroutine[Any, Any, R], /) -> R:
-        """Run a coroutine on the loop and wait for it. Raises RuntimeError on the loop's own thread."""
+        """Run a coroutine on the loop and wait for it. Raises RuntimeError on its own thread, HostError in a fork."""
         return self._loop.run(call, self.wait)
 
     _run = run

@@ -58,8 +58,8 @@ class Host:
     `consent` is called at start for each installed plugin that waits for consent, with what it would get; true agrees
     to exactly that, on the host author's responsibility, and is recorded so. Without it, the answer is no.
 
-    A host belongs to the event loop that it was started on: its coroutines, and those of its sessions, raise HostError
-    at once when they are awaited on another one.
+    A host belongs to the process and the event loop that it was started on: its coroutines, and those of its sessions,
+    raise HostError at once when they are awaited on another loop, and every call does in a fork of the process.
     """
 
     def __init__(  # noqa: PLR0913 - all but one by name, each an option of its own
@@ -112,7 +112,9 @@ class Host:
         await self.start()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self.services.is_elsewhere:
+            return  # a fork that ends amid the block: what it raises counts, and the host is not its to stop
         await self.stop()
 
     async def start(self) -> None:
@@ -199,7 +201,7 @@ class Host:
         Plugins receive what was emitted, SESSION_END of every open session last. Safe to call twice. No plugin can hold
         it up longer than its deadline for `ally_stop` and a second. Cancelling ends the host
         without waiting for what is left: the journal is closed, plugins that have not stopped are abandoned. Raises
-        HostError on another loop than its own.
+        HostError on another loop than its own, and in a fork of its process.
         """
         services = self.services
         services.check_loop("stop", self)
@@ -299,8 +301,10 @@ class Host:
         """Return the session with this id, opened or found again; without an id, a new one.
 
         A session found again in the journal goes on counting where it was, and its pending messages wait again. Raises
-        HostError when the host does not run, JournalError when the journal cannot be read.
+        HostError when the host does not run, or runs in another process, and JournalError when the journal cannot be
+        read.
         """
+        self.services.check_process("session", self)
         if session_id is not None and (open_session := self.sessions.get(session_id)) is not None:
             return open_session
         if self._plugin_set is None:
@@ -351,6 +355,7 @@ class Host:
         An implementation of `ally_request_action` comes first; one that has no answer (None) leaves it to the handler.
         Daemons that run already may ask for it, though `supports` says no. Raises HostError for a name that is taken.
         """
+        self.services.check_process("offer_action", self)
         actions = self.services.capabilities.actions
         if name in actions:
             raise HostError(f"the action {name!r} is offered already; name it otherwise")
@@ -359,6 +364,7 @@ class Host:
 
     def supports(self, name: str) -> bool:
         """Say whether this host emits an event type, or has a capability or an action of this name."""
+        self.services.check_process("supports", self)
         return self.services.supports(name)
 
 

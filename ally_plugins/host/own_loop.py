@@ -1,4 +1,4 @@
-"""The event loop that a host and its sessions belong to, and the refusal of calls that come from another one.
+"""The event loop that a host and its sessions belong to, and the refusal of calls from another one or from a fork.
 
 Without the check a call on another loop would not fail: it would wait for a future that is never set on its loop, until
 some deadline, or for ever.
@@ -12,6 +12,7 @@ from threading import get_ident
 from typing import Final
 
 from ally_plugins.contract.values.errors import HostError
+from ally_plugins.runtime.lanes.forks import OwnProcess
 
 __all__ = ["OwnLoop"]
 
@@ -19,10 +20,11 @@ __all__ = ["OwnLoop"]
 class OwnLoop:
     """The loop that runs where this is made. Its owner calls `check` first in each public coroutine."""
 
-    __slots__ = ("_thread", "_thread_name", "loop")
+    __slots__ = ("_thread", "_thread_name", "loop", "process")
 
     def __init__(self) -> None:
         self.loop: Final = asyncio.get_running_loop()
+        self.process: Final = OwnProcess()
         self._thread: Final = get_ident()
         self._thread_name: Final = threading.current_thread().name
 
@@ -30,7 +32,7 @@ class OwnLoop:
     def is_here(self) -> bool:
         """Whether the caller runs on this loop."""
         # A thread runs one loop at a time. This is a fifth of `get_running_loop`, which asks for the process's id.
-        return get_ident() == self._thread and self.loop.is_running()
+        return get_ident() == self._thread and self.loop.is_running() and self.process.is_here
 
     def check(self, call: str, owner: object) -> None:
         """Return when the caller runs on this loop.
@@ -38,6 +40,7 @@ class OwnLoop:
         Raises HostError, which names the call, its owner, both loops and the ways out; a gate that raises has not
         allowed anything.
         """
+        self.process.check(call, owner)  # first: the main thread of a fork looks like the loop's own
         if get_ident() != self._thread or not self.loop.is_running():
             raise HostError(f"{call}() was called {self._found()}, but {owner!r} belongs to {self._expected()}")
 

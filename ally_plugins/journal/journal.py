@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import shutil
 import sqlite3
 from asyncio import Future as LoopFuture
 from collections.abc import Callable, Hashable, Sequence
@@ -33,8 +34,6 @@ from .waiters import BlockingWaiter
 from .writer import Writer
 
 if TYPE_CHECKING:
-    from tempfile import TemporaryDirectory
-
     from .entries import Item
 
 __all__ = ["HEAD_NAME", "JOURNAL_NAME", "Journal"]
@@ -55,7 +54,7 @@ class Journal:
         """Use `open` or `in_memory`."""
         self.path: Final = path
         self.head_path: Final = head
-        self._folder: TemporaryDirectory[str] | None = None
+        self._folder: str | None = None
 
         def open_store(*, create: bool = False) -> Store:
             return Store(path, head, create=create, durable=durable)
@@ -84,8 +83,9 @@ class Journal:
         """Open a journal that ends with the process: a file in a temporary folder, never waiting for the disk."""
         import tempfile  # here, since the import takes 10 ms and only tests and hosts without a home need it
 
-        folder = tempfile.TemporaryDirectory(prefix="ally-journal-")
-        journal = cls(Path(folder.name) / JOURNAL_NAME, Path(folder.name) / HEAD_NAME, durable=False)
+        # No TemporaryDirectory: a fork that ends would remove it, while its parent goes on writing.
+        folder = tempfile.mkdtemp(prefix="ally-journal-")
+        journal = cls(Path(folder) / JOURNAL_NAME, Path(folder) / HEAD_NAME, durable=False)
         journal._folder = folder
         return journal
 
@@ -235,14 +235,16 @@ class Journal:
         await asyncio.to_thread(self.close_blocking)
 
     def close_blocking(self) -> None:
-        """Do what `close` does, for a thread that runs no loop."""
+        """Do what `close` does, for a thread that runs no loop. In a fork of the process it does nothing."""
+        if self._writer.is_elsewhere:
+            return
         # First: the last connection folds the write-ahead log in, and this one, read-only, could not.
         self.reader.close()
         self._writer.close()
         self._writer.join()
         atexit.unregister(self.close_blocking)
         if self._folder is not None:
-            self._folder.cleanup()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _checked_row(record: Record) -> Row:

@@ -5,6 +5,7 @@ Reads in pages: a long read transaction would keep SQLite from folding the write
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from ally_plugins.contract.values.errors import JournalError
 
 from .chain import decode_block
 from .rows import MESSAGE_COLUMNS, RECORD_COLUMNS, message_from_row, record_from_row
-from .schema import BOOKMARK, connect_read_only, describe_error
+from .schema import BOOKMARK, IN_FORK, connect_read_only, describe_error
 from .values import (
     ACCEPTED,
     EVENTS,
@@ -71,7 +72,8 @@ class EventBlock:
 class JournalReader:
     """Reads one journal file. Lives until `close`; may be used by any thread, one query at a time.
 
-    Every method raises JournalError, with what the operator can do, when the file cannot be read or was closed.
+    Every method raises JournalError, with what the operator can do, when the file cannot be read or was closed, and
+    in a fork of the process that made the reader.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,6 +81,7 @@ class JournalReader:
         self.path: Final = path
         self._lock: Final = threading.Lock()
         self._db: sqlite3.Connection | None = None
+        self._pid: Final = os.getpid()
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -90,7 +93,9 @@ class JournalReader:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file; a fork leaves that to the process that has opened it."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             self._is_closed = True
             if self._db is not None:
@@ -101,6 +106,8 @@ class JournalReader:
         return self._read(lambda db: db.execute(query, params).fetchall())
 
     def _read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        if os.getpid() != self._pid:  # SQLite: a connection must not be used in a fork; and the lock may be held
+            raise JournalError(IN_FORK.format(str(self.path)))
         with self._lock:
             if self._is_closed:
                 raise JournalError("the journal is closed")

@@ -14,7 +14,16 @@ from ally_plugins.contract.values.errors import JournalError
 
 from .owned_files import check_file
 
-__all__ = ["BOOKMARK", "BUSY_TIMEOUT_S", "VERSION", "connect", "connect_read_only", "describe_error", "read_chain_id"]
+__all__ = [
+    "BOOKMARK",
+    "BUSY_TIMEOUT_S",
+    "IN_FORK",
+    "VERSION",
+    "connect",
+    "connect_read_only",
+    "describe_error",
+    "read_chain_id",
+]
 
 # 2: events have the names of `on_event`. Older journals are read as they are; a program of version 1 would not
 # find the names that it looks for in new events, and skip them for durable subscriptions: it must refuse the file.
@@ -22,6 +31,7 @@ VERSION: Final = 2
 # How long a writer waits for another host's batch; SQLite's own default in Python, and what most programs use.
 BUSY_TIMEOUT_S: Final = 5.0
 BOOKMARK: Final = "bookmark:"  # before the name of a bookmark in `meta`; older versions leave such rows alone
+IN_FORK: Final = "the journal {!r} was opened by the process of which this one is a fork; open it anew here"
 _APPLICATION_ID: Final = 0x416C6C79  # "Ally": file(1) and `connect` tell a journal from other SQLite files
 _STATEMENT_CACHE: Final = 64
 _BESIDE: Final = ("-wal", "-shm", "-journal")

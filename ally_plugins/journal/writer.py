@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sqlite3
 import threading
 import time
@@ -25,7 +26,7 @@ from .entries import Entry, Item, batch_of, count_of
 from .folds import Folds
 from .rows import Row, row_of, size_of
 from .salvage import is_disk_failure, write_one_by_one
-from .schema import describe_error
+from .schema import IN_FORK, describe_error
 from .store import Store, now_ms
 from .values import JOURNAL, Record
 from .waiters import BlockingWaiter, Waiter, pair_outcomes, resolve
@@ -50,6 +51,7 @@ class Writer:
     def __init__(self, store: Store, reopen: Callable[[], Store]) -> None:
         self._store: Store | None = store
         self._path: Final = store.path
+        self._pid: Final = os.getpid()
         self._reopen: Final = reopen
         self._queue: Final[deque[Entry]] = deque()
         self._chores: Final[deque[tuple[Iterator[int], BlockingWaiter, list[int]]]] = deque()
@@ -76,10 +78,9 @@ class Writer:
     def put(self, item: Item, waiter: Waiter) -> None:
         """Queue what somebody waits for; `waiter` gets its result.
 
-        Raises JournalError at once while the disk fails, and after `close`.
+        Raises JournalError at once while the disk fails, after `close`, and in a fork of the process.
         """
-        if self.reason is not None:
-            raise JournalError(self.reason)
+        self._check()
         self._queue.append((item, waiter, 0))
         if self._has_ended:
             self._fail_remaining()
@@ -88,8 +89,22 @@ class Writer:
             self._urgent = True
             self._wake.set()
 
+    def _check(self) -> None:
+        if self.is_elsewhere:
+            raise JournalError(IN_FORK.format(str(self._path)))
+        if self.reason is not None:
+            raise JournalError(self.reason)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether this is a fork of the process that writes: the thread is not here, and its locks may be held."""
+        return os.getpid() != self._pid
+
     def put_soon(self, item: Item, size: int) -> None:
-        """Queue what nobody waits for. Never raises; what does not fit is lost and counted."""
+        """Queue what nobody waits for. Never raises; what does not fit, or comes from a fork, is lost and counted."""
+        if self.is_elsewhere:
+            self.lost += count_of(item)
+            return
         with self._lock:
             if self._closing or self._soon_bytes + size > _SOON_BYTES:
                 self.lost += count_of(item)
@@ -104,6 +119,9 @@ class Writer:
 
     def put_folded(self, record: Record, fold: Hashable) -> None:
         """Queue a record that may repeat; see `Folds`."""
+        if self.is_elsewhere:
+            self.lost += 1
+            return
         with self._lock:
             is_first = self._folds.due_at is None
             is_full = self._folds.add(record, fold, time.monotonic())
@@ -133,10 +151,9 @@ class Writer:
     def put_chore(self, steps: Callable[[Store], Iterator[int]]) -> BlockingWaiter:
         """Run a generator on the writing thread, one step between two batches; the result is the sum of what it yields.
 
-        Raises JournalError at once while the disk fails, and after `close`.
+        Raises JournalError at once while the disk fails, after `close`, and in a fork of the process.
         """
-        if self.reason is not None:
-            raise JournalError(self.reason)
+        self._check()
         waiter = BlockingWaiter()
         self._chores.append((self._steps(steps), waiter, [0]))
         if self._has_ended:

@@ -88,9 +88,19 @@ class HostServices:
         return self.loop
 
     def check_loop(self, call: str, owner: object) -> None:
-        """Refuse a call from another loop than that of a running host. Raises HostError."""
+        """Refuse a call from another loop or process than that of a running host. Raises HostError."""
         if self.loop is not None:  # else nothing of it waits anywhere
             self.loop.check(call, owner)
+
+    def check_process(self, call: str, owner: object) -> None:
+        """Refuse a call from a fork of the process that the host runs in. Raises HostError."""
+        if self.loop is not None:
+            self.loop.process.check(call, owner)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the host runs in the process of which this one is a fork."""
+        return self.loop is not None and not self.loop.process.is_here
 
     def supported(self) -> frozenset[str]:
         """Return the event types that the host emits, its capabilities and the actions that it has by now."""

@@ -1,8 +1,8 @@
 """One conversation: its events, its gates and transforms, and the safe points at which plugins' messages enter.
 
 `emit` may be called from any thread and never waits; everything else belongs to the host's loop, and a coroutine that
-is awaited on another one raises HostError at once. What the session shares with others (plugins, journal, clock) comes
-from the host.
+is awaited on another one raises HostError at once. So does every call in a fork of the host's process. What the session
+shares with others (plugins, journal, clock) comes from the host.
 """
 
 from __future__ import annotations
@@ -159,6 +159,7 @@ class Session:
         self.has_person = host.has_person
         self._host = host
         self._own_loop = host.own_loop
+        self._process = host.own_loop.process
         self._lock = self.ring.lock
         self._now_ms = host.clock.time_ms
         self._stream = host.stream
@@ -197,7 +198,7 @@ class Session:
 
         Never blocks and never raises because of a plugin; may be called from any thread. The event's `origin` is the
         chain of plugins that led to what the agent does now. Raises SessionError once the session is closed, EventError
-        for what is no event.
+        for what is no event, HostError in a fork of the host's process.
         """
         self._emit(event, None)
 
@@ -212,10 +213,12 @@ class Session:
 
     def scoped(self, parent_id: str) -> ActivityStream:
         """Return a stream whose events come into this session with `parent_id`, where they have none."""
+        self._process.check("scoped", self)
         return HostStream(self.emit).create_scoped(parent_id)
 
     def _emit(self, event: Event, origin: tuple[str, ...] | None) -> None:
-        if self.is_closed:
+        if self.is_closed or not self._process.is_here:
+            self._process.check("emit", self)
             self._check_open()
         kind = event.__class__
         if kind is UserMessage:
@@ -401,6 +404,7 @@ class Session:
         go. Raises ValueError for another topic.
         """
         hook = _HOOKS_OF_TOPICS.get(topic)
+        self._process.check("wants", self)
         if hook is None:
             raise ValueError(f"topic is {topic!r}; {suggest(topic, _HOOKS_OF_TOPICS)}")
         return self.gates.has_participants(hook)
@@ -559,6 +563,7 @@ class Session:
         Ask before each model request, since plugins come and go. `agent` is the name that `visible_to` may have;
         `taken` are the names of the host's own tools, which no plugin's gets. The order depends on the names only.
         """
+        self._process.check("agent_tools", self)
         return self._host.agent_tools(self.id, agent, taken)
 
     async def call_agent_tool(
@@ -591,6 +596,7 @@ class Session:
 
     def end(self, reason: str) -> None:
         """Emit SESSION_END if nobody has yet; the session stays open."""
+        self._process.check("end", self)
         if not self._has_ended and not self.is_closed:
             self._emit(SessionEnd(reason=reason), ())
 

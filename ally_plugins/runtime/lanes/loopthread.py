@@ -9,7 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import HostError
+
+from .forks import OwnProcess
 
 __all__ = ["LoopThread"]
 
@@ -31,13 +34,14 @@ class LoopThread:
         self._usage = usage
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._process = OwnProcess()
 
     def start(self, first: Coroutine[Any, Any, T], wait: float | None) -> T:
         """Start the thread and run its first call. Raises what that raises, and nothing is left running then."""
         if self._thread is not None:
             first.close()
             raise HostError(f"this {self._word} runs already; make another one")
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._process = asyncio.new_event_loop(), OwnProcess()
         self._thread = threading.Thread(target=_run, args=(self._loop,), name=f"ally-{self._word}", daemon=True)
         self._thread.start()
         try:
@@ -47,10 +51,11 @@ class LoopThread:
             raise
 
     def stop(self, last: Coroutine[Any, Any, object], wait: float | None) -> None:
-        """Run the last call, then end the thread; safe to call twice."""
+        """Run the last call, then end the thread; safe to call twice. Raises HostError in a fork."""
         if self._thread is None:
             last.close()
             return
+        self._check_process("stop", last)
         try:
             self.run(last, wait)
         finally:
@@ -59,10 +64,12 @@ class LoopThread:
     def run(self, call: Coroutine[Any, Any, T], wait: float | None) -> T:
         """Run a coroutine on the loop and wait for it, `wait` seconds at most (None for ever).
 
-        When the time is up, it is cancelled and TimeoutError raised. Raises HostError before `start` and after `stop`,
-        and RuntimeError on the loop's own thread.
+        When the time is up, it is cancelled and TimeoutError raised. Raises HostError before `start`, after `stop` and
+        in a fork, and RuntimeError on the loop's own thread.
         """
         loop = self._loop
+        if loop is not None:
+            self._check_process(getattr(call, "__name__", "run"), call)
         if loop is None or threading.current_thread() is self._thread:
             call.close()
             if loop is None:
@@ -75,6 +82,22 @@ class LoopThread:
         except BaseException:
             future.cancel()
             raise
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it runs in the process of which this one is a fork."""
+        return self._thread is not None and not self._process.is_here
+
+    def _check_process(self, name: str, call: Coroutine[Any, Any, Any]) -> None:
+        try:
+            self._process.check(name, self)
+        except HostError:
+            call.close()
+            raise
+
+    @override
+    def __repr__(self) -> str:
+        return f"<the {self._word}'s loop>"
 
     def _end(self) -> None:
         loop, thread = self._loop, self._thread

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ally_plugins.contract.values.errors import UnavailableRefused
 
+from .forks import OwnProcess
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -25,13 +27,14 @@ class LoopCalls:
         self._name = plugin
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._process = OwnProcess()
 
     def run_blocking(self, call: Coroutine[Any, Any, R], timeout: float | None) -> R:
         """Run a call on the loop from another thread, and wait for it; `timeout` is in seconds.
 
         Raises what the call raises, RuntimeError on the loop's own thread, and TimeoutError, which cancels the call.
         """
-        if threading.get_ident() == self._thread:
+        if threading.get_ident() == self._thread and self._process.is_here:
             call.close()
             message = "a blocking call on the loop's own thread would wait for itself; use `await ally...` there"
             raise RuntimeError(message)
@@ -49,12 +52,17 @@ class LoopCalls:
 
         No coroutine of its own in between where none is needed: each costs as much as a step of the bus.
         """
-        return call if threading.get_ident() == self._thread else self._carry_over(call)
+        is_own = threading.get_ident() == self._thread and self._process.is_here
+        return call if is_own else self._carry_over(call)
 
     async def _carry_over(self, call: Coroutine[Any, Any, R]) -> R:
         return await asyncio.wrap_future(self._submit(call))
 
     def _submit(self, call: Coroutine[Any, Any, R]) -> Future[R]:
+        if not self._process.is_here:
+            call.close()
+            text = f"the host of {self._name!r} runs in the process of which this one is a fork; call it there"
+            raise UnavailableRefused(text, plugin=self._name)
         try:
             return asyncio.run_coroutine_threadsafe(call, self._loop)
         except RuntimeError as error:  # the loop is closed
