@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 import orjson
 
-from ally_plugins.contract.values.errors import AuditError, JournalError
+from ally_plugins.contract.values.errors import AuditError, JournalError, JournalVersionError
 
 from .audit_head import read_head
 from .chain import Head, digest_of, genesis, link
@@ -32,8 +32,14 @@ _QUERY: Final = "SELECT n, at, kind, plugin, session_id, ref, key, data, digest,
 # A changed byte may also turn a text into a blob of the same bytes, which the hashes cannot tell.
 _MISTYPED: Final = (
     "SELECT n FROM records WHERE typeof(at) != 'integer' OR typeof(kind) != 'text' OR typeof(plugin) = 'blob' "
-    "OR typeof(session_id) = 'blob' OR typeof(ref) = 'blob' OR typeof(key) = 'blob' "
+    "OR typeof(session_id) = 'blob' OR typeof(ref) = 'blob' OR typeof(key) = 'blob' OR typeof(state) = 'blob' "
+    "OR typeof(settled_at) NOT IN ('null', 'integer') "
     "OR typeof(data) NOT IN ('null', CASE kind WHEN 'events' THEN 'blob' ELSE 'text' END) ORDER BY n LIMIT 1"
+)
+# What is no message has no state, and a message that is pending was not settled: nothing records such a change.
+_MISPLACED: Final = (
+    f"SELECT n FROM records WHERE settled_at IS NOT NULL AND (kind IS NOT '{ACCEPTED}' OR state IS 'pending') "  # noqa: S608
+    f"OR state IS NOT NULL AND kind IS NOT '{ACCEPTED}' ORDER BY n LIMIT 1"
 )
 _Row: TypeAlias = tuple[Any, ...]
 
@@ -83,7 +89,7 @@ def verify(path: Path, head_path: Path | None = None) -> AuditReport:
     """Check the whole chain of a journal, which may be written meanwhile. Takes some 5 µs a record, and blocks.
 
     `head_path` is `audit.head` beside the journal if not given. What is wrong is returned as the report's `problem`;
-    raises JournalError only when there is no journal.
+    raises JournalError only when there is no journal, and JournalVersionError for one that this program cannot read.
     """
     head_path = head_path or path.with_name("audit.head")
     if not path.exists():
@@ -95,6 +101,8 @@ def verify(path: Path, head_path: Path | None = None) -> AuditReport:
             check.run(db)
     except _BrokenError as broken:
         return check.report(broken.problem)
+    except JournalVersionError:
+        raise
     except (sqlite3.Error, JournalError, ValueError) as error:  # ValueError: SQLite's own message is not UTF-8
         return check.report(Problem("unreadable", check.n + 1, describe_error(error, path)))
     return check.report(None)
@@ -129,6 +137,7 @@ class _Check:
             for row in rows:
                 self.check_record(row, db)
         self.check_types(db)
+        self.check_misplaced(db)
         self.check_end()
         self.check_pruned(db)
         self.check_settled_count(db)
@@ -195,6 +204,12 @@ class _Check:
         n = db.execute(query).fetchone()[0]
         text = f"the state of message record {n} was altered: no record says that it was settled"
         raise _BrokenError("state", n, text)
+
+    def check_misplaced(self, db: sqlite3.Connection) -> None:
+        found = db.execute(_MISPLACED).fetchone()
+        if found is not None:
+            text = f"the state of record {found[0]} was altered: no record says that it was settled"
+            raise _BrokenError("state", found[0], text)
 
     def check_end(self) -> None:
         if self.head is None and self.n:

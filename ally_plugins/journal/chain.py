@@ -1,8 +1,9 @@
 """The audit chain: what is hashed, and the form of its head. No input or output.
 
 A record's hash covers the hash before it, the digest of its content, and n, at, kind, plugin, session_id, ref and key.
-The content itself is covered by the digest only, so that it can be pruned and the chain stays whole. A message's
-`state` and `settled_at` are not covered: each change of them is a record of its own, which `verify` compares.
+The content itself is covered by the digest only, so that it can be pruned and the chain stays whole. `state` and
+`settled_at` follow from the records that are hashed: a message's change is a record of its own, which `verify`
+compares, and what is no message has neither.
 Events are covered a block at a time.
 """
 

@@ -12,22 +12,19 @@ from typing import Final
 
 from ally_plugins.contract.values.errors import JournalError
 
+from .migrations import VERSION, check_version, migrate, run_steps, version_of
 from .owned_files import check_file
 
 __all__ = [
     "BOOKMARK",
     "BUSY_TIMEOUT_S",
     "IN_FORK",
-    "VERSION",
     "connect",
     "connect_read_only",
     "describe_error",
     "read_chain_id",
 ]
 
-# 2: events have the names of `on_event`. Older journals are read as they are; a program of version 1 would not
-# find the names that it looks for in new events, and skip them for durable subscriptions: it must refuse the file.
-VERSION: Final = 2
 # How long a writer waits for another host's batch; SQLite's own default in Python, and what most programs use.
 BUSY_TIMEOUT_S: Final = 5.0
 BOOKMARK: Final = "bookmark:"  # before the name of a bookmark in `meta`; older versions leave such rows alone
@@ -36,7 +33,8 @@ _APPLICATION_ID: Final = 0x416C6C79  # "Ally": file(1) and `connect` tell a jour
 _STATEMENT_CACHE: Final = 64
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 
-# No STRICT, no RETURNING: Python 3.11 is found with SQLite 3.34. `state` is NULL for what is not a message.
+# Those of version 1; what came later is in `migrations`. No STRICT, no RETURNING: Python 3.11 is found with SQLite
+# 3.34. `state` is NULL for what is not a message.
 _TABLES: Final = (
     "CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE records(
@@ -46,29 +44,32 @@ _TABLES: Final = (
     "CREATE INDEX messages_pending ON records(session_id, n) WHERE state = 'pending'",
     "CREATE INDEX events_by_session ON records(session_id, n) WHERE kind = 'events'",
 )
-# What a later version added without changing what a row means: older ones read and write such a journal as before.
-_ADDED: Final = (
-    "CREATE INDEX IF NOT EXISTS history_by_session ON records(session_id, n, ref, at) WHERE kind = 'history'",
-    # A key was a plugin's for all its sessions; what held for all of them holds for each.
-    "DROP INDEX IF EXISTS messages_by_key",
-    """CREATE UNIQUE INDEX IF NOT EXISTS messages_by_session_key
-        ON records(plugin, session_id, key) WHERE key IS NOT NULL""",
-)
 
 
 def connect(path: Path, *, create: bool, durable: bool = True) -> sqlite3.Connection:
     """Open the journal for writing. Creates it, readable by its owner only, when it is not there and `create` says so.
 
-    Raises sqlite3.Error or OSError as they come (see `describe_error`), JournalError when the file is no journal.
+    One of an older version is brought to today's first. Raises sqlite3.Error or OSError as they come (see
+    `describe_error`), JournalError when the file is no journal, or one that this program cannot write.
     """
     check_files(path)
     if create:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):  # one that is there stays closed: its locks would go with the descriptor
             os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    mode = f"{path.absolute().as_uri()}?mode=rw"
+    connection = _try_connect(path, durable=durable, create=create)
+    if connection is None:
+        migrate(path, BUSY_TIMEOUT_S)
+        connection = _try_connect(path, durable=durable, create=False)
+    if connection is None:
+        raise JournalError(f"the journal {str(path)!r} was replaced while it was migrated; try again")
+    return connection
+
+
+def _try_connect(path: Path, *, durable: bool, create: bool) -> sqlite3.Connection | None:
+    """Open the journal for writing; None when it is of an older version."""
     connection = sqlite3.connect(
-        mode,
+        f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
         timeout=BUSY_TIMEOUT_S,
         isolation_level=None,
@@ -76,11 +77,13 @@ def connect(path: Path, *, create: bool, durable: bool = True) -> sqlite3.Connec
         cached_statements=_STATEMENT_CACHE,
     )
     try:
-        _prepare(connection, path, durable=durable, create=create)
+        if _prepare(connection, path, durable=durable, create=create):
+            return connection
     except BaseException:
         connection.close()
         raise
-    return connection
+    connection.close()
+    return None
 
 
 def check_files(path: Path, *, is_own: bool = True) -> None:
@@ -97,18 +100,20 @@ def check_files(path: Path, *, is_own: bool = True) -> None:
             raise JournalError(f"the journal's file {str(file)!r} cannot be used: {reason}") from error
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, *, durable: bool, create: bool) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, *, durable: bool, create: bool) -> bool:
+    """Set up a connection and the tables of a new journal; return False when the journal is of an older version."""
     _switch_to_wal(connection)
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
     connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        _create_or_check(connection, path, create=create)
+        version = _create_or_check(connection, path, create=create)
     except BaseException:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+    return version == VERSION
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
@@ -125,40 +130,29 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             return
 
 
-def _create_or_check(connection: sqlite3.Connection, path: Path, *, create: bool) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+def _create_or_check(connection: sqlite3.Connection, path: Path, *, create: bool) -> int:
+    """Create the tables where there are none; return the version."""
+    if version_of(connection) == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
         if not create:
             raise JournalError(f"the journal {str(path)!r} was emptied while it was in use; restore it")
         _create(connection)
-        return
-    _check_application(connection, path)
-    if version > VERSION:
-        raise JournalError(
-            f"the journal {str(path)!r} has version {version}, written by a newer ally-plugins; this one knows "
-            f"{VERSION}: upgrade with `pip install -U ally-plugins`"
-        )
-    _add_missing(connection)
-    if version < VERSION:
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-
-
-def _add_missing(connection: sqlite3.Connection) -> None:
-    for statement in _ADDED:
-        connection.execute(statement)
+    _check_kind(connection, path)
+    return version_of(connection)
 
 
 def _create(connection: sqlite3.Connection) -> None:
     for statement in _TABLES:
         connection.execute(statement)
-    _add_missing(connection)
+    run_steps(connection, 1)
     connection.execute("INSERT INTO meta VALUES ('chain', ?)", (secrets.token_hex(16),))
     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Open the journal for reading only; another process may write it meanwhile. Raises JournalError."""
+    """Open the journal for reading only; another process may write it meanwhile.
+
+    One of an older version is read as it is. Raises JournalError.
+    """
     check_files(path, is_own=False)
     uri = path.absolute().as_uri()
     try:
@@ -176,16 +170,18 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 def _try_read_only(uri: str, path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
-        _check_application(connection, path)
+        _check_kind(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _check_application(connection: sqlite3.Connection, path: Path) -> None:
+def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise JournalError unless the file is a journal of a version that is known."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
         raise JournalError(f"{str(path)!r} is an SQLite file, but not a journal; move it away")
+    check_version(version_of(connection), path)
 
 
 def read_chain_id(connection: sqlite3.Connection) -> str:

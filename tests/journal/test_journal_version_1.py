@@ -26,6 +26,7 @@ from ally_plugins.journal.audit import verify
 from ally_plugins.journal.explanation import explain
 from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.migrations import VERSION
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import PendingMessage
 from ally_plugins.replay.export import read_export
@@ -179,4 +180,4 @@ def test_a_program_that_knows_only_version_1_opens_it_no_more_once_todays_has(jo
         assert len(reading.sessions()) == 4
     assert version() == 1  # who only looks changes nothing
     Journal.open(journal).close_blocking()
-    assert version() == 2
+    assert version() == VERSION

@@ -28,6 +28,7 @@ AllyError
 │   ├── ConsentError          something waits for the operator's consent
 │   ├── OrderError            before/after edges form a cycle
 │   └── JournalError          the journal cannot be opened, read or written
+│       ├── JournalVersionError  a newer ally-plugins has written it, or none that is known
 │       └── AuditError        the audit chain is broken
 ├── WireError                 the fault of whoever stands at the other end of a daemon's connection
 │   ├── ProtocolError         it does not keep to the protocol; the connection is over
@@ -57,6 +58,7 @@ __all__ = [
     "HopLimitRefused",
     "HostError",
     "JournalError",
+    "JournalVersionError",
     "KeyConflictRefused",
     "ManifestError",
     "NotFoundRefused",
@@ -289,6 +291,10 @@ class OrderError(OperatorError):
 
 class JournalError(OperatorError):
     """The journal cannot be opened, read or written."""
+
+
+class JournalVersionError(JournalError):
+    """The journal has a version that this program cannot read; the text says what helps."""
 
 
 class AuditError(JournalError):
