@@ -41,8 +41,8 @@ def _saved_step(messages: int) -> float:
     """Return the microseconds that it takes to save one step of a conversation that has so many messages."""
     from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, UserPromptPart
 
-    from ally_plugins.cli.chat.keys import Keys
     from ally_plugins.cli.chat.saved_history import Saver
+    from ally_plugins.contract.values.masking import Secrets
     from ally_plugins.journal.journal import Journal
 
     def step(number: int) -> list[ModelMessage]:
@@ -50,7 +50,7 @@ def _saved_step(messages: int) -> float:
 
     async def main() -> float:
         journal = Journal.in_memory()
-        saver = Saver(journal, "s", Keys({}))
+        saver = Saver(journal, "s", Secrets())
         history = [message for number in range(messages // 2) for message in step(number)]
         saver.follow(history)
         await journal.flush()

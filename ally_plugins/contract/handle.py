@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -15,6 +16,7 @@ from .blocking import blocking
 from .values.compat import override
 from .values.errors import NotFoundRefused, RefusedError
 from .values.frozen import EMPTY
+from .values.masking import Secrets
 from .values.scope import current_scope
 
 if TYPE_CHECKING:
@@ -43,17 +45,44 @@ R = TypeVar("R")
 
 
 class PluginLog(logging.LoggerAdapter[logging.Logger]):
-    """A plugin's logger, `ally_plugins.plugin.NAME`; records beyond the plugin's budget are dropped and counted."""
+    """A plugin's logger, `ally_plugins.plugin.NAME`; records beyond the plugin's budget are dropped and counted.
 
-    def __init__(self, logger: logging.Logger, may_log: Callable[[], bool]) -> None:
+    The values of its secret settings are masked, in tracebacks too.
+    """
+
+    def __init__(self, logger: logging.Logger, may_log: Callable[[], bool], secrets: Secrets) -> None:
         super().__init__(logger, {})
         self._may_log = may_log
+        self._secrets = secrets
 
     @override
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log a record, if its level is on and the budget allows it."""
         if self.isEnabledFor(level) and self._may_log():
+            if self._secrets:
+                msg, args = self._masked(msg, args, kwargs), ()
             self.logger.log(level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 2})
+
+    def _masked(self, msg: object, args: tuple[object, ...], kwargs: dict[str, Any]) -> str:
+        """Return the record's text; a traceback that quotes a secret is part of it, and no longer in `kwargs`."""
+        try:
+            text = logging.LogRecord("", 0, "", 0, msg, args, None).getMessage()
+        except (KeyError, TypeError, ValueError):  # a format that does not fit: `logging` would print all of it
+            text = f"{msg} {args}"
+        if shown := kwargs.get("exc_info"):
+            found = shown if isinstance(shown, tuple) else (None, shown, None)
+            error = found[1] if isinstance(found[1], BaseException) else sys.exc_info()[1]
+            trace = _traceback_of(error) if error is not None else ""
+            if trace != self._secrets.masked(trace):
+                del kwargs["exc_info"]
+                text = f"{text}\n{trace.rstrip()}"
+        return self._secrets.masked(text)
+
+
+def _traceback_of(error: BaseException) -> str:
+    from traceback import format_exception  # a daemon starts with this module
+
+    return "".join(format_exception(error))
 
 
 class Outbound(Protocol):
@@ -99,7 +128,8 @@ class Ally:
     ) -> None:
         self.name = name
         self.settings = settings
-        self.log = PluginLog(logging.getLogger(f"ally_plugins.plugin.{name}"), outbound.may_log)
+        secrets = Secrets.of_settings(settings)
+        self.log = PluginLog(logging.getLogger(f"ally_plugins.plugin.{name}"), outbound.may_log, secrets)
         self.blocking = BlockingAlly(self)
         self._outbound = outbound
         self._data_dir = data_dir

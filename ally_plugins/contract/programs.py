@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .values.frozen import FrozenDict
 
@@ -18,10 +18,10 @@ class Program:
     name: str
     command: tuple[str, ...]
     cwd: str
-    given: bytes = b""
+    given: bytes = field(default=b"", repr=False)
     """What it reads on its standard input."""
     timeout: float
-    variables: Mapping[str, str] = FrozenDict()
+    variables: Mapping[str, str] = field(default=FrozenDict(), repr=False)
     """What is set for it beside the variables of every plugin's process. Values may be secret: never show them."""
 
 

@@ -15,10 +15,9 @@ from attrs import frozen
 
 from .documents import LINE, LINES, checked, named_tables, table
 from .shapes import ANY, FLAG, one_of
-from .values.compat import override
 from .wording import describe
 
-__all__ = ["SETTINGS", "Kind", "Secret", "Setting", "Value", "settings_of"]
+__all__ = ["SETTINGS", "Kind", "Setting", "Value", "settings_of"]
 
 Kind = Literal["string", "integer", "number", "boolean", "choice"]
 Value = str | int | float | bool
@@ -32,19 +31,6 @@ _EXPECTED: Final[dict[str, str]] = {
     "boolean": "true or false",
 }
 _INT64: Final = 2**63
-
-
-class Secret(str):
-    """The value of a secret setting: a string whose `repr` hides it, so that showing all settings shows no secret.
-
-    Being no plain string, it is refused as event data and as arguments, which are written to the journal.
-    """
-
-    __slots__ = ()
-
-    @override
-    def __repr__(self) -> str:
-        return "'[secret]'"
 
 
 @frozen(kw_only=True)

@@ -69,6 +69,6 @@ def _settings(given: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, 
     secrets = [name for name in names if isinstance(settings.get(name), str)]
     if not secrets:
         return settings
-    from ally_plugins.contract.settings import Secret
+    from ally_plugins.contract.values.masking import Secret
 
     return MappingProxyType({**settings, **{name: Secret(settings[name]) for name in secrets}})

@@ -6,9 +6,9 @@ import pytest
 
 from ally_plugins.catalog.home.chat_settings import ChatSettings
 from ally_plugins.cli.chat.error_texts import error_text
-from ally_plugins.cli.chat.keys import MASK, Keys
 from ally_plugins.cli.chat.models import NO_KEY, ModelChoice, build_model, choose_model
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.contract.values.masking import MASK, Secrets, keys_of
 
 KEY = "sk-live-0123456789"
 
@@ -109,19 +109,19 @@ def test_a_named_variable_gives_a_hosted_provider_its_key() -> None:
 
 def test_every_variable_that_is_named_like_a_key_is_masked_and_short_words_are_not() -> None:
     others = {"KEYBOARD": "de-nodeadkeys", "X_KEY": "short", "PASSWORD_STORE_DIR": "/home/me/passwords"}
-    keys = Keys({"OPENAI_API_KEY": KEY, "GH_TOKEN": "ghp_abcdefgh", **others})
+    keys = Secrets(keys_of({"OPENAI_API_KEY": KEY, "GH_TOKEN": "ghp_abcdefgh", **others}))
     assert keys.masked(f"{KEY} ghp_abcdefgh") == f"{MASK} {MASK}"
     assert keys.masked(" ".join(others.values())) == " ".join(others.values())
     assert keys.masked_value({"a": [KEY, 1, None], KEY: ("x" + KEY,)}) == {"a": [MASK, 1, None], MASK: (f"x{MASK}",)}
 
 
 def test_a_variable_that_is_named_in_the_configuration_is_masked_whatever_its_name() -> None:
-    assert Keys({"MINE": KEY}, ["MINE"]).masked(KEY) == MASK
-    assert Keys({"MINE": KEY}).masked(KEY) == KEY
+    assert Secrets(keys_of({"MINE": KEY}, ["MINE"])).masked(KEY) == MASK
+    assert Secrets(keys_of({"MINE": KEY})).masked(KEY) == KEY
 
 
 def test_of_two_keys_of_which_one_begins_the_other_nothing_is_left() -> None:
-    keys = Keys({"A_KEY": "abcdefgh", "B_KEY": "abcdefgh-and-more"})
+    keys = Secrets(keys_of({"A_KEY": "abcdefgh", "B_KEY": "abcdefgh-and-more"}))
     assert keys.masked("abcdefgh-and-more abcdefgh") == f"{MASK} {MASK}"
 
 

@@ -15,9 +15,9 @@ from pydantic_ai.messages import (
 
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.cli.chat.chat_options import find_saved
-from ally_plugins.cli.chat.keys import Keys
 from ally_plugins.cli.chat.saved_history import Saver, SessionLock, load_history
 from ally_plugins.contract.values.errors import ConfigError, HostError, JournalError, NotFoundRefused
+from ally_plugins.contract.values.masking import Secrets
 from ally_plugins.journal.histories import history_added, history_begun
 from ally_plugins.journal.journal import Journal
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-KEYS = Keys({"A_KEY": "top-secret-key"})
+KEYS = Secrets(["top-secret-key"])
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from ally_plugins import Host, ToolCall, ToolCallError
-from ally_plugins.contract.settings import Secret
+from ally_plugins.contract.values.masking import Secret
 from ally_plugins.journal.journal import Journal
 from ally_plugins.policy.budget import Limits
 from tests.kit.placements import Placed, look, records_of

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ally_plugins.contract.values.masking import Secrets
 from ally_plugins.runtime.processes.stderrlog import BURST, FILE_BYTES, LINE_BYTES, RATE, StderrLog, log_file
 
 RECORD = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z .*\Z")
@@ -190,3 +191,37 @@ def test_no_two_plugins_share_a_file_and_none_leaves_the_folder(tmp_path: Path) 
     files = [log_file(tmp_path, name) for name in names]
     assert len(set(files)) == len(names)
     assert all(file.parent == tmp_path and ":" not in file.name for file in files)
+
+
+TOKEN = "tok-" + "é" * 300
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+def test_a_secret_is_on_no_line_and_in_no_end_whatever_pieces_it_came_in(tmp_path: Path, size: int) -> None:
+    log = _log(tmp_path)
+    log.hide(Secrets([TOKEN]))
+    data = f"{'x' * (LINE_BYTES - 100)}{TOKEN} behind\nkey={TOKEN}\nto".encode()
+    for begin in range(0, len(data), size):
+        log.write(data[begin : begin + size])
+    log.note(f"it said {TOKEN}")
+    log.close()
+    written = (tmp_path / "x.log").read_text("utf-8") + "".join(log.tail)
+    assert "é" not in written
+    assert _texts(tmp_path)[1:] == ["key=[secret]", "[it said [secret]]", "to"]
+
+
+def test_a_secret_that_was_changed_is_masked_with_the_new_one(tmp_path: Path) -> None:
+    log = _log(tmp_path)
+    for secret in ("old-one", "new-one"):
+        log.hide(Secrets([secret]))
+    log.write(b"old-one new-one\n")
+    assert _texts(tmp_path) == ["[secret] [secret]"]
+    log.close()
+
+
+def test_a_line_of_a_private_key_is_masked_by_itself(tmp_path: Path) -> None:
+    log = _log(tmp_path)
+    log.hide(Secrets(["-----BEGIN KEY-----\nMIIEvQIBADAN\n-----END KEY-----\n"]))
+    log.write(b"cannot read\n  MIIEvQIBADAN\n")
+    assert _texts(tmp_path) == ["cannot read", "  [secret]"]
+    log.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import UserMessage
-from ally_plugins.contract.settings import Secret
+from ally_plugins.contract.values.masking import Secret
 from ally_plugins.journal.reader import JournalReader
 from tests.kit.daemons import write_daemon
 from tests.kit.waiting import go
@@ -267,6 +267,32 @@ def test_its_secrets_stand_in_no_reason_and_in_no_log_of_the_host(
     caplog.set_level(logging.DEBUG)
     go(main())
     assert "x" * 8 not in caplog.text
+
+
+def test_what_it_was_given_as_a_secret_or_a_key_stands_in_no_line_that_is_kept_of_its_stderr(
+    theatre: Theatre, tmp_path: Path
+) -> None:
+    body = """
+def talk():
+    for part in ("it does not take %s nor %s\\n" % (KEY, os.environ["API_TOKEN"])).partition("-xx"):
+        print(part, end="", file=sys.stderr, flush=True)
+        time.sleep(0.05)
+    print("KeyError: %r" % KEY, file=sys.stderr, flush=True)
+    note("done")
+serve(then=talk)
+"""
+    daemon = write_daemon(tmp_path, f"KEY = {SECRET!r}\n{body}", env={"API_TOKEN": "token-of-the-api"})
+
+    async def main() -> None:
+        async with theatre(daemon=daemon, settings={"key": Secret(SECRET)}, home=tmp_path / "home") as stage:
+            await stage.noted()
+
+    go(main())
+    kept = (tmp_path / "home" / "logs" / "bad.log").read_text("utf-8")
+    assert "it does not take [secret] nor [secret]" in kept
+    assert "KeyError: '[secret]'" in kept
+    assert "xxxx" not in kept
+    assert "token-of" not in kept
 
 
 def test_what_it_logs_and_reports_reaches_a_terminal_as_one_line_without_escape_codes(

@@ -19,6 +19,7 @@ from ally_plugins.contract.manifest import GrantRequest, Manifest
 from ally_plugins.contract.process_spec import Daemon, ProcessLimits
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.frozen import FrozenDict
+from ally_plugins.contract.values.masking import Secret
 from ally_plugins.policy.permissions import GrantSet
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class PluginRecord:
             manifest=declared,
             granted=granted,
             config=config or PluginConfig(enabled=True, is_decided=True, grants=granted),
-            settings=_defaults(declared) | dict(settings or {}),
+            settings=_defaults(declared) | _given_settings(declared, settings or {}),
             agreement=Agreement(requests=requested.texts(), distribution="", by="code"),
             daemon=daemon,
         )
@@ -214,6 +215,14 @@ class PluginRecord:
 
 def _defaults(manifest: Manifest) -> dict[str, Any]:
     return {name: setting.default for name, setting in manifest.settings.items()}
+
+
+def _given_settings(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings given by code; those that the manifest calls secret hide themselves, as installed ones do."""
+    hidden = {name for name, setting in manifest.settings.items() if setting.secret}
+    return {
+        name: Secret(value) if name in hidden and isinstance(value, str) else value for name, value in given.items()
+    }
 
 
 def given_records(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ally_plugins.contract.settings import Secret
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.values.frozen import trusted
+from ally_plugins.contract.values.masking import Secret
 from ally_plugins.contract.wording import suggest
 
 if TYPE_CHECKING:

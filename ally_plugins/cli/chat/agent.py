@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pydantic_ai.tools import RunContext, ToolDefinition
     from pydantic_ai_harness.planning import PlanStore
 
-    from .keys import Keys
+    from ally_plugins.contract.values.masking import Secrets
 
 __all__ = ["AGENT_NAME", "SENSITIVE", "make_agent", "sensitive_tools"]
 
@@ -62,7 +62,7 @@ def make_agent(
     todos: PlanStore,
     background: AbstractCapability[Any],
     session_id: str,
-    keys: Keys,
+    keys: Secrets,
 ) -> Agent[None, str]:
     """Return the agent. Its file tools reach `folder` and what is below; its commands reach everything."""
 

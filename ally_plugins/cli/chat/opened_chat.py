@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import define, field
 
 from ally_plugins.contract.values.ids import new_id
+from ally_plugins.contract.values.masking import Secrets, keys_of
 from ally_plugins.host.host import Host
-
-from .keys import Keys
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model  # noqa: TC004 - nobody reads these annotations at run time
@@ -43,7 +42,7 @@ class OpenedChat:
     turns: AgentTurns
     saver: Saver
     compaction: ChatCompaction
-    keys: Keys
+    keys: Secrets
     options: Options
     is_resumed: bool
     _is_titled: bool = field(init=False, default=False)
@@ -86,7 +85,7 @@ async def open_chat(
     from .turns import AgentTurns
 
     model = build_model(options.choice, options.environ)
-    keys = Keys(options.environ, [options.choice.api_key_env] if options.choice.api_key_env else ())
+    keys = Secrets(keys_of(options.environ, [options.choice.api_key_env] if options.choice.api_key_env else ()))
     host = Host(options.home.app, home=options.home, has_person=approve is not None)
     on_host(host)
     session_id = options.resume or new_id("s")

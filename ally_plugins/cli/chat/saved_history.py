@@ -16,9 +16,8 @@ from ally_plugins.contract.values.errors import ConfigError, HostError, JournalE
 from ally_plugins.journal.histories import history_added, history_begun, history_replaced, read_history
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.values.masking import Secrets
     from ally_plugins.journal.journal import Journal
-
-    from .keys import Keys
 
 __all__ = ["Saver", "SessionLock", "load_history"]
 
@@ -51,7 +50,7 @@ def _has_calls(response: ModelResponse) -> bool:
 class Saver:
     """Writes new messages of a history. It lives as long as the session is open; for the host's loop only."""
 
-    def __init__(self, journal: Journal, session_id: str, keys: Keys) -> None:
+    def __init__(self, journal: Journal, session_id: str, keys: Secrets) -> None:
         self._journal: Final = journal
         self._session_id: Final = session_id
         self._keys: Final = keys

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from pydantic_ai.messages import AgentStreamEvent
     from pydantic_ai.tools import RunContext
 
+    from ally_plugins.contract.values.masking import MaskedStream, Secrets
     from ally_plugins.host.sessions.session import Session
 
-    from .keys import Keys, MaskedStream
     from .saved_history import Saver
 
 __all__ = ["AgentTurns", "Ending", "HistoryWriter", "Turn"]
@@ -78,7 +78,7 @@ class AgentTurns:
         agent: Agent[None, str],
         session: Session,
         saver: Saver,
-        keys: Keys,
+        keys: Secrets,
         *,
         history: list[ModelMessage] | None = None,
         on_text: Callable[[str], None],

@@ -28,6 +28,7 @@ from .records import Records
 if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import ActionRequest
     from ally_plugins.host.sessions.session import Session
+    from ally_plugins.runtime.lanes.plugin import Plugin
 
 __all__ = ["ActionRunner", "announce"]
 
@@ -44,23 +45,31 @@ class ActionRunner:
     records: Records
 
     async def run(
-        self, session: Session, request: ActionRequest, timeout: float = DEFAULT_TIMEOUT, plugin: str | None = None
+        self,
+        session: Session,
+        request: ActionRequest,
+        timeout: float = DEFAULT_TIMEOUT,
+        requested_by: Plugin | None = None,
     ) -> Any:
-        """Carry out an action and return its result; `plugin` is the plugin that requests it, if one does.
+        """Carry out an action and return its result; `requested_by` is the plugin that requests it, if one does.
+
+        Its secrets are masked in what is recorded and announced; the action gets them.
 
         `timeout` is in seconds. Raises NotFoundRefused, ArgumentsError before anything runs, ToolCallError when the
         action fails, and UnavailableRefused when it cannot be recorded. Cancelling cancels the action, whose end is
         recorded as such.
         """
-        owner = self._owner(request.action)
+        owner, plugin, arguments = self._owner(request.action), None, request.arguments
+        if requested_by is not None:
+            plugin, arguments = requested_by.name, requested_by.secrets.masked_value(arguments)
         request_id, scope = new_id("a"), SCOPE.get()
-        data = {"action": request.action, "arguments": request.arguments, "requested_by": request.requested_by,
+        data = {"action": request.action, "arguments": arguments, "requested_by": request.requested_by,
                 "origin": request.origin, "cause": scope.cause_id if scope is not None else None}  # fmt: skip
         await self.records.write("action", plugin, session.id, request_id, data)
         announced = PluginActionRequested(
             plugin_name=owner.plugin.name if owner is not None else "host",
             action=request.action,
-            arguments=request.arguments,
+            arguments=arguments,
             requested_by=request.requested_by,
         )
         announce(plugin, session, announced, request.origin)

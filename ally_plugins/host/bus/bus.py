@@ -92,7 +92,8 @@ class PluginMessageBus(MessageCalls):
         plugin.budget.check_size("event_bytes", len(check_event_data(call.data, CONTENT_LIMIT)))
         session = self._services.session_for(plugin.name, call.session_id)
         chain = chain_of(plugin, scope, session.id)
-        event = PluginEvent(event_type=full_name, data=freeze_mapping(call.data), parent_id=cause_of(scope))
+        data = freeze_mapping(plugin.secrets.masked_value(call.data))
+        event = PluginEvent(event_type=full_name, data=data, parent_id=cause_of(scope))
         answer = self._services.capability("ally_emit_event", session=session, event=event)
         taken = await self._implemented("ally_emit_event", answer)
         if taken is False:
@@ -158,7 +159,7 @@ class PluginMessageBus(MessageCalls):
             session = self._services.session_for(plugin.name, call.session_id)
             chain = chain_of(plugin, scope, session.id)
             request = ActionRequest(action, call.arguments, plugin.name, origin=chain)
-            return await self._services.action_runner.run(session, request, timeout, plugin.name)
+            return await self._services.action_runner.run(session, request, timeout, plugin)
         finally:
             plugin.budget.end_call()
 
@@ -193,7 +194,7 @@ class PluginMessageBus(MessageCalls):
         if message is not None:
             check_text(message, 2_000, field="message")
         plugin.budget.take_event(self._services.clock.steady())
-        self._services.tasks.report(task, progress, message)
+        self._services.tasks.report(task, progress, None if message is None else plugin.masked(message))
 
     def may_log(self, plugin: Plugin) -> bool:
         """Count one log record against the plugin's budget, and say whether it may be written."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import ToolResult
@@ -14,7 +14,7 @@ from ally_plugins.contract.values.errors import ArgumentsError, NotFoundRefused,
 from ally_plugins.contract.values.frozen import freeze
 from ally_plugins.contract.values.scope import SCOPE, Scope
 from ally_plugins.policy.arguments import ArgumentChecker
-from ally_plugins.runtime.lanes.plugin import Plugin, describe
+from ally_plugins.runtime.lanes.plugin import Plugin
 from ally_plugins.runtime.lanes.requests import Crash
 from ally_plugins.runtime.lanes.thread import Worker
 
@@ -56,7 +56,7 @@ class Contribution:
         values = self.spec.read_arguments(arguments)
         limit = self.spec.timeout if timeout is None else min(timeout, self.spec.timeout)
         if getattr(self.spec.handler, "is_remote", False):  # `host.daemons.calls` marks those so
-            return await self._call_daemon(values, scope, limit)
+            return self._masked(await self._call_daemon(values, scope, limit))
         task = asyncio.get_running_loop().create_task(self._call(values, scope), name=f"ally-{self.full_name}")
         self.plugin.watch(task)
         try:
@@ -78,9 +78,9 @@ class Contribution:
         except TimeoutError as error:
             if timer.expired():
                 raise self._too_slow(limit) from None
-            raise self._failed(error) from error
-        except Exception as error:
-            raise self._failed(error) from error
+            raise self._failed(error) from self.plugin.cause_to_show(error)
+        except Exception as error:  # noqa: BLE001 - raised as what the caller understands
+            raise self._failed(error) from self.plugin.cause_to_show(error)
         finally:
             SCOPE.reset(token)
 
@@ -105,8 +105,14 @@ class Contribution:
             raise ToolCallError(f"{name!r} of {plugin!r} was cancelled", tool=name, plugin=plugin)
         outcome = task.result()
         if isinstance(outcome, _Returned):
-            return outcome.value
-        raise self._failed(outcome.error) from outcome.error
+            return self._masked(outcome.value)
+        raise self._failed(outcome.error) from self.plugin.cause_to_show(outcome.error)
+
+    def _masked(self, result: Any) -> Any:
+        """Return a result without secrets in its error, which is often an exception's text; the output is as it is."""
+        if not self.plugin.secrets or not isinstance(result, ToolResult) or not isinstance(result.error, str):
+            return result
+        return evolve(result, error=self.plugin.masked(result.error))
 
     def _too_slow(self, limit: float) -> ToolCallError:
         name, plugin = self.spec.name, self.plugin.name
@@ -119,7 +125,7 @@ class Contribution:
         if isinstance(error, ArgumentsError) and error.tool == name:
             return error  # its types take less than its schema, which a process finds out by itself
         self.plugin.crashed(Crash(plugin, name, error))
-        why = self.plugin.masked(describe(error))
+        why = self.plugin.describe(error)
         return ToolCallError(f"{name!r} of {plugin!r} failed with {why}", tool=name, plugin=plugin)
 
 

@@ -65,10 +65,11 @@ class MessageCalls(BusSteps):
         try:
             check_deliver_as(call.deliver_as)
             plugin.budget.check_size("message_bytes", check_text(content, CONTENT_LIMIT))
+            content = plugin.masked(content)
             if call.metadata is not None:
                 check_event_data(call.metadata, field="metadata")
             chain = chain_of(plugin, scope, session.id)
-            about = plugin_metadata(plugin.name, chain, call.metadata)
+            about = plugin_metadata(plugin.name, chain, plugin.secrets.masked_value(call.metadata))
             now = self._services.clock.time_ms()
             waiting = Waiting(
                 new_id("m"), role, content, about, now, plugin.name, chain, call.deliver_as, call.trigger_turn

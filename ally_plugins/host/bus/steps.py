@@ -69,7 +69,7 @@ class BusSteps:
         """Count a refusal and queue its record, folded with those like it of the same second."""
         plugin.counts.refused[refusal.reason] += 1
         permission = getattr(refusal, "permission", None)
-        data = {"call": what, "reason": refusal.reason, "permission": permission, "text": describe(refusal)}
+        data = {"call": what, "reason": refusal.reason, "permission": permission, "text": plugin.describe(refusal)}
         # By the kind of permission only: a plugin may invent a new action name for each call, and flood the journal.
         kind = permission.partition(":")[0] if isinstance(permission, str) and what == "request_action" else permission
         self._services.records.write_soon(

@@ -175,7 +175,7 @@ class Tasks:
         task._result.cancel()  # noqa: SLF001
 
     def _failed(self, task: PluginTask, error: BaseException) -> None:
-        self._end(task, "failed", task.plugin.masked(describe(error)))
+        self._end(task, "failed", task.plugin.describe(error))
         carried = error if isinstance(error, Exception) and not isinstance(error, StopIteration) else None
         task._result.set_exception(carried or RuntimeError(describe(error)))  # noqa: SLF001
         task._result.exception()  # noqa: SLF001 - else asyncio logs it when `result` is never awaited

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ally_plugins.contract.calls import RegisterTool
 from ally_plugins.contract.values.errors import CannotExecute, PluginError, PluginLoadError, ToolCallError
@@ -18,7 +18,6 @@ from ally_plugins.contract.values.verdicts import Ask
 from ally_plugins.host.bus.bus import PluginMessageBus
 from ally_plugins.host.sockets.link import SocketLink
 from ally_plugins.runtime.lanes.observers import Implementation
-from ally_plugins.runtime.lanes.plugin import describe
 from ally_plugins.runtime.processes.process import ProcessSpec
 from ally_plugins.runtime.processes.programs import run_program
 
@@ -51,7 +50,7 @@ async def open_bridge(remote: RemotePlugin, bridge: Bridge, bus: PluginMessageBu
     except TimeoutError:
         raise PluginLoadError(f"its bridge did not start it within {limit:g} s", plugin=plugin.name) from None
     except Exception as error:  # the source's code may raise anything
-        raise PluginLoadError(f"its bridge failed: {describe(error)}", plugin=plugin.name) from error
+        raise PluginLoadError(f"its bridge failed: {plugin.describe(error)}", plugin=plugin.name) from error
 
 
 @define(eq=False)
@@ -135,4 +134,8 @@ class BridgeServices:
             env=remote.environment(program.variables),
             limits=remote.record.limits,
         )
-        return await run_program(remote.services.launcher, spec, program.given, program.timeout)
+        ran = await run_program(remote.services.launcher, spec, program.given, program.timeout)
+        if not remote.plugin.secrets:
+            return ran
+        # For errors only, which are recorded and shown; what it printed is its result, as any tool's.
+        return evolve(ran, stderr=remote.plugin.masked(ran.stderr.decode("utf-8", "replace")).encode())

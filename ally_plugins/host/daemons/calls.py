@@ -174,7 +174,9 @@ class DaemonCalls:
     def _log(self, params: Any) -> None:
         if self._bus.may_log(self._plugin):
             logger = logging.getLogger(f"ally_plugins.plugin.{self._plugin.name}")
-            text = inert(self._plugin.masked(params.message[:LONGEST_LOG]))  # one line, which a terminal only shows
+            is_cut = len(params.message) >= LONGEST_LOG  # here, or by the daemon, which has the same limit
+            text = self._plugin.secrets.masked(params.message, is_cut=is_cut)
+            text = inert(text[:LONGEST_LOG])  # one line, which a terminal only shows
             logger.log(_LEVELS.get(params.level, logging.INFO), "%s", text)
 
     def _report_crash(self, params: Any) -> None:

@@ -19,7 +19,7 @@ from ally_plugins.catalog.discovery.bridge import BridgedPlugin
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.manifest import HOST_API
 from ally_plugins.contract.process_spec import Daemon
-from ally_plugins.contract.settings import Secret
+from ally_plugins.contract.values.masking import Secret
 from ally_plugins.runtime.lanes.loading import check_declared, check_offered, check_required
 from ally_plugins.runtime.lanes.observers import Observers
 from ally_plugins.runtime.lanes.plugin import DEADLINES, Plugin
@@ -165,4 +165,5 @@ def new_remote(
         lane.was_active = partial(services.activations.was_active, plugin.name)
     calls = DaemonCalls(plugin, bus, lane, services.acknowledge)
     log = services.stderr_log(plugin.name)
+    log.hide(plugin.secrets)
     return RemotePlugin(plugin, record, record.daemon, is_declared, services, lane, calls, log)

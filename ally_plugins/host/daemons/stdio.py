@@ -15,17 +15,17 @@ from attrs import define, field
 from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.contract.values.errors import PluginError, RefusedError, RemoteError, TimedOut, VersionError
 from ally_plugins.runtime.lanes.link import DaemonGone, Link, RemoteCrash
-from ally_plugins.runtime.lanes.plugin import describe
 from ally_plugins.runtime.processes.process import Process, ProcessSpec
 from ally_plugins.wire.codes import UNSUPPORTED_PROTOCOL
 from ally_plugins.wire.handshake import PROTOCOLS, check_protocol
 from ally_plugins.wire.limits import DEFAULT_LIMITS
 from ally_plugins.wire.methods import read_initialize_result
 
-from .stream_link import StreamLink
+from .stream_link import FIRST_BYTES, StreamLink
 from .supervisor import StartFailed
 
 if TYPE_CHECKING:
+    from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.wire.host_params import InitializeResult
 
 from .remote_plugin import RemotePlugin
@@ -145,7 +145,7 @@ async def handshake(remote: RemotePlugin, link: StreamLink) -> None:
         result = read_initialize_result(answer, remote.plugin.name)
         check_protocol(result.protocol)
     except DaemonGone as error:
-        if (problem := _describe_nonsense(link)) is not None:
+        if (problem := _describe_nonsense(remote.plugin, link)) is not None:
             raise StartFailed(problem, is_final=True) from None
         raise StartFailed(str(error)) from None
     except VersionError as error:
@@ -167,7 +167,7 @@ async def handshake(remote: RemotePlugin, link: StreamLink) -> None:
 def stderr_tail(remote: RemotePlugin) -> str:
     """Return the end of what a daemon wrote to stderr, as one line; empty when that is nothing."""
     lines = [line.strip() for line in remote.log.tail if line.strip(" ^~")]  # Python marks places below its lines
-    return remote.plugin.masked(" / ".join(lines[-LAST_LINES:]))[-LAST_CHARS:]  # half a secret would not be found
+    return " / ".join(lines[-LAST_LINES:])[-LAST_CHARS:]
 
 
 def _stderr_suffix(remote: RemotePlugin) -> str:
@@ -175,11 +175,12 @@ def _stderr_suffix(remote: RemotePlugin) -> str:
     return f", stderr ends: {tail}" if tail else ""
 
 
-def _describe_nonsense(link: StreamLink) -> str | None:
+def _describe_nonsense(plugin: Plugin, link: StreamLink) -> str | None:
     """Return a sentence with its first line when its output was not the protocol, else None."""
     if not link.is_nonsense:
         return None
-    line = link.first_bytes.split(b"\n")[0][:80].decode("utf-8", "replace")
+    begun = link.first_bytes.decode("utf-8", "replace")
+    line = plugin.secrets.masked(begun, is_cut=len(link.first_bytes) >= FIRST_BYTES).partition("\n")[0][:80]
     return f"spoke no protocol: its first line was {line!r}, expected an answer to `initialize`; {_PROTOCOL_HINT}"
 
 
@@ -224,5 +225,5 @@ async def request_shutdown(remote: RemotePlugin, link: Link, reason: str) -> Non
     except TimeoutError:
         _log.warning("%r did not answer `shutdown` within %g s", remote.plugin.name, limit)
     except (RemoteCrash, RemoteError, RefusedError, TimedOut) as error:
-        why = remote.plugin.masked(describe(error))
+        why = remote.plugin.describe(error)
         _log.warning("ally_stop of %r failed: %s", remote.plugin.name, why)

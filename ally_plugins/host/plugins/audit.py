@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from traceback import format_exception
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.values.events import Event, PluginState, TaskProgress
 from ally_plugins.runtime.lanes.link import DaemonError
-from ally_plugins.runtime.lanes.plugin import Plugin, RunState, describe
+from ally_plugins.runtime.lanes.plugin import Plugin, RunState
 
 if TYPE_CHECKING:
     from ally_plugins.host.bus.services import HostServices
@@ -61,7 +60,7 @@ class PluginAudit:
 
     def crashed(self, plugin: Plugin, crash: Crash) -> None:
         """Log and record what went wrong in a hook or handler."""
-        why = plugin.masked(describe(crash.error))
+        why = plugin.describe(crash.error)
         _log.error("%s of the plugin %r failed: %s", crash.hook, plugin.name, why,
                    exc_info=crash.error if _may_be_shown(plugin, crash.error) else None)  # fmt: skip
         event_id = crash.event.id if crash.event is not None else crash.event_id
@@ -96,5 +95,4 @@ def _may_be_shown(plugin: Plugin, error: BaseException) -> bool:
     """Say whether an error has a traceback to show, and one that quotes no secret."""
     if not isinstance(error, Exception) or isinstance(error, DaemonError) or error.__traceback__ is None:
         return False
-    text = "".join(format_exception(error)) if plugin.secrets else ""
-    return plugin.masked(text) == text
+    return plugin.cause_to_show(error) is not None

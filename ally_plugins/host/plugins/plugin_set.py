@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,9 +19,9 @@ from ally_plugins.catalog.decide.record import PluginRecord
 from ally_plugins.catalog.registry import load_class
 from ally_plugins.contract.calls import Register
 from ally_plugins.contract.handle import Ally
-from ally_plugins.contract.settings import Secret
 from ally_plugins.contract.tools.declared import collect_actions, collect_tools
 from ally_plugins.contract.values.errors import AllyError, PluginError, PluginLoadError, RefusedError, TimedOut
+from ally_plugins.contract.values.masking import Secrets, keys_of
 from ally_plugins.host.bus.bus import PluginMessageBus
 from ally_plugins.host.bus.outbound import BusOutbound
 from ally_plugins.host.bus.services import HostServices
@@ -35,7 +36,7 @@ from ally_plugins.runtime.lanes.loading import (
     required_hooks,
 )
 from ally_plugins.runtime.lanes.observers import Observers
-from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState, describe
+from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState
 from ally_plugins.runtime.lanes.protocol import AnyLane
 from ally_plugins.runtime.lanes.requests import Crash
 from ally_plugins.runtime.lanes.tables import without_durable
@@ -47,12 +48,10 @@ if TYPE_CHECKING:
     from ally_plugins.host.daemons.remote_plugin import RemotePlugin  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.host.sessions.session import Session
 
-__all__ = ["PluginMember", "PluginSet", "options_of"]
+__all__ = ["PluginMember", "PluginSet", "options_of", "secrets_of"]
 
 _log: Final = logging.getLogger(__name__)
 
-_SHORTEST_SECRET: Final = 4
-"""Characters of a secret that is looked for in what a plugin raises."""
 _STATES: Final = {"waiting for consent": RunState.WAITING, "quarantined": RunState.QUARANTINED}
 
 
@@ -125,7 +124,7 @@ class PluginSet:
             before=record.manifest.before,
             after=record.manifest.after,
             version=record.version,
-            secrets=_secrets(record),
+            secrets=secrets_of(record),
         )
         if not record.is_enabled:
             plugin.state, plugin.reason = _STATES.get(record.state, RunState.FAILED), record.reason
@@ -185,7 +184,7 @@ class PluginSet:
         except (KeyboardInterrupt, asyncio.CancelledError):
             raise
         except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
-            self._fail(plugin, plugin.masked(describe(error)))
+            self._fail(plugin, plugin.describe(error))
 
     async def _start(self, member: PluginMember, sessions: Iterable[Session]) -> None:
         plugin = member.plugin
@@ -215,7 +214,9 @@ class PluginSet:
         except (KeyboardInterrupt, asyncio.CancelledError):
             raise
         except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
-            reason = str(error) if isinstance(error, (PluginLoadError, RefusedError, TimedOut)) else describe(error)
+            reason = (
+                str(error) if isinstance(error, (PluginLoadError, RefusedError, TimedOut)) else plugin.describe(error)
+            )
             self._fail(plugin, f"it could not start: {reason}")
             await lane.close()
             return
@@ -315,7 +316,7 @@ class PluginSet:
             )
             await asyncio.wait([future])
             if (error := future.exception()) is not None:
-                _log.warning("ally_stop of %r failed: %s", plugin.name, plugin.masked(describe(error)))
+                _log.warning("ally_stop of %r failed: %s", plugin.name, plugin.describe(error))
         await asyncio.gather(lane.close(), end_tasks(plugin.working, runner.GRACE))
         self._lanes = tuple(each for each in self._lanes if each is not lane)
 
@@ -354,7 +355,8 @@ def options_of(record: PluginRecord) -> PluginOptions:
     )
 
 
-def _secrets(record: PluginRecord) -> tuple[str, ...]:
-    """Return the values to keep out of texts; of very short ones every text would be full."""
-    values = [value for value in record.settings.values() if isinstance(value, Secret)]
-    return tuple(str(value) for value in values if len(value) >= _SHORTEST_SECRET)
+def secrets_of(record: PluginRecord) -> Secrets:
+    """Return what a plugin is given and must not be read in texts: secret settings, and keys in its environment."""
+    granted = {name: os.environ[name] for name in record.variables if name in os.environ}
+    added = record.daemon.env if record.daemon is not None else {}
+    return Secrets.of_settings(record.settings) | Secrets(keys_of(granted) | keys_of(added))

@@ -11,20 +11,23 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, evolve, frozen
 
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.values.errors import BudgetRefused, PluginError, ReentryRefused, TimedOut
 from ally_plugins.contract.values.scope import SCOPE, Scope
+from ally_plugins.contract.values.verdicts import Ask, Deny
 from ally_plugins.policy.ordering import Placement, order_for_hook
 from ally_plugins.policy.verdicts import Cause, OnError, Vote, read_replacement, read_verdict, vote_from_failure
 
 from .deadlocks import Waits
 from .link import NonsenseAnswer, NotSent
-from .plugin import Plugin, describe, orderables
+from .plugin import Plugin, orderables
 from .requests import Crash
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.values.verdicts import Verdict
+
     from .observers import Implementation
 
 __all__ = ["Dispatcher", "HookCall", "TransformChange", "Transformed"]
@@ -225,7 +228,7 @@ class Dispatcher:
             new, fields = check(value, replacement.value, plugin.name)
         except Exception as error:
             _count(plugin, call.hook, error)
-            raise _TransformFailed(plugin.masked(describe(error)), shadow, error) from error
+            raise _TransformFailed(plugin.describe(error), shadow, error) from error
         return new, TransformChange(plugin.name, fields, shadow=shadow) if fields else None
 
     def _refuse_reentry(self, call: HookCall, plugins: Iterable[Plugin]) -> frozenset[str]:
@@ -349,7 +352,7 @@ def _vote(plugin: Plugin, call: HookCall, future: asyncio.Future[Any] | None, el
     error = future.exception()
     if error is None:
         try:
-            verdict = read_verdict(future.result())
+            verdict = _masked(plugin, read_verdict(future.result()))
         except PluginError as problem:
             error = problem
         else:
@@ -366,8 +369,15 @@ def _vote(plugin: Plugin, call: HookCall, future: asyncio.Future[Any] | None, el
         if cause == "unshown":  # the setting is for a gate that fails; here whoever makes the call would choose
             on_error = "deny"
     _count(plugin, call.hook, error)
-    why = plugin.masked(describe(error))
+    why = plugin.describe(error)
     return vote_from_failure(plugin.name, cause, why, on_error, shadow=shadow, elapsed_ms=elapsed_ms)
+
+
+def _masked(plugin: Plugin, verdict: Verdict | None) -> Verdict | None:
+    """Return a verdict whose reason, which is recorded and shown to person and model, holds no secret of its plugin."""
+    if not plugin.secrets or not isinstance(verdict, (Ask, Deny)):
+        return verdict
+    return evolve(verdict, reason=plugin.masked(verdict.reason))
 
 
 def _count(plugin: Plugin, hook: str, error: BaseException) -> None:

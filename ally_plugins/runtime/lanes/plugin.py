@@ -10,12 +10,15 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
+from traceback import format_exception
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import Factory, define, field, frozen
 
+from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import RefusedError, TimedOut
 from ally_plugins.contract.values.inert import inert
+from ally_plugins.contract.values.masking import Secrets
 from ally_plugins.policy.budget import Limits, PluginBudget
 from ally_plugins.policy.ordering import Orderable
 from ally_plugins.policy.permissions import GrantSet
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.processes.process import Process
 
 __all__ = ["DEADLINES", "Counts", "Plugin", "PluginOptions", "RunState"]
+
+_NO_SECRETS: Final = Secrets()
 
 DEADLINES: Final[Mapping[str, float]] = {"gate": 15.0, "transform": 15.0, "observe": 30.0, "start": 30.0, "stop": 5.0}
 """Seconds that each kind of hook may take (design.md, section 3); the operator may change them by plugin and hook."""
@@ -104,11 +109,11 @@ class ProcessKeeper(Protocol):
         """End the process and start it again at once; returns before that is done."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Plugin:
     """A plugin that the host knows; `implementations` is empty until its code has been loaded.
 
-    `reason` says in words why it is in its state.
+    `reason` says in words why it is in its state. The `repr` is name and state: what it was built with holds secrets.
     """
 
     name: str
@@ -135,8 +140,8 @@ class Plugin:
     """Its own tools, for which its gate is called whatever it was granted: it can only make them stricter."""
     is_disabled: bool = False
     """Whether the operator has disabled it, so that its gates are not called. In a host that stops they deny."""
-    secrets: tuple[str, ...] = ()
-    """Values of its secret settings, which must not get into reasons, records and logs."""
+    secrets: Secrets = _NO_SECRETS
+    """What it was given that must not get into reasons, records and logs: secret settings, keys of the environment."""
     changed_at: float = field(init=False)
     """When it came into its state, in seconds of `now`."""
     _last_timeout: TimedOut | None = None
@@ -144,6 +149,10 @@ class Plugin:
     def __attrs_post_init__(self) -> None:
         self.budget = PluginBudget(self.name, self.options.limits)
         self.changed_at = self.now()
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Plugin {self.name!r}: {self.state.value}>"
 
     @property
     def grants(self) -> GrantSet:
@@ -201,9 +210,17 @@ class Plugin:
 
     def masked(self, text: str) -> str:
         """Return a text of the plugin's without its secrets: what it raised may quote them."""
-        for secret in self.secrets:
-            text = text.replace(secret, "[secret]")
-        return text
+        return self.secrets.masked(text)
+
+    def describe(self, error: BaseException) -> str:
+        """Return an error as `describe` does, without the plugin's secrets; of one that is cut nothing is left."""
+        return describe(error, self.secrets)
+
+    def cause_to_show(self, error: BaseException) -> BaseException | None:
+        """Return an error of the plugin's code for a traceback, None when that would quote a secret."""
+        if not self.secrets:
+            return error
+        return error if (text := "".join(format_exception(error))) == self.masked(text) else None
 
     def crashed(self, crash: Crash) -> None:
         """Count what went wrong in a hook or handler; a refusal that was not caught is no crash, nor what was not sent.
@@ -220,10 +237,10 @@ class Plugin:
         if self.state in {RunState.QUARANTINED, RunState.STOPPED}:
             return
         if crash.is_final:
-            self._quarantine(f"{crash.hook} ignored its interruption and was abandoned ({describe(crash.error)})")
+            self._quarantine(f"{crash.hook} ignored its interruption and was abandoned ({self.describe(crash.error)})")
         elif not is_known and self.crashes.crashed(self.now()):
             self._quarantine(
-                f"{self.crashes.limit} crashes in {self.crashes.window:g} s, last: {describe(crash.error)}"
+                f"{self.crashes.limit} crashes in {self.crashes.window:g} s, last: {self.describe(crash.error)}"
             )
 
     def _quarantine(self, why: str) -> None:
@@ -232,12 +249,15 @@ class Plugin:
             self.lane.abandon()
 
 
-def describe(error: BaseException) -> str:
-    """Return an error as one inert line for people: its type and the first line of its text, cut to 300 characters."""
+def describe(error: BaseException, secrets: Secrets = _NO_SECRETS) -> str:
+    """Return an error as one inert line for people: its type and the first line of its text, cut to 300 characters.
+
+    The `secrets` are masked before anything is cut or escaped: half of one would not be found.
+    """
     if isinstance(error, HookExit):
         error = error.raised
     try:
-        text = str(error).strip().partition("\n")[0]
+        text = secrets.masked(str(error)).strip().partition("\n")[0]
     except Exception:  # noqa: BLE001 - a plugin's own class of errors may do anything
         text = "its text cannot be read"
     kind = "" if isinstance(error, DaemonError) else type(error).__name__

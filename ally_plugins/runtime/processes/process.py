@@ -46,7 +46,7 @@ class ProcessSpec:
     name: str
     argv: tuple[str, ...]
     cwd: str
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     limits: ProcessLimits = field(factory=ProcessLimits)
     stdio: bool = True
 

@@ -1,8 +1,9 @@
 """What a plugin's process writes to its stderr: a bounded file of inert lines, and the last ones in memory.
 
-One record a line: the time (ISO 8601, UTC), a space, and the text with every control, direction and invisible character
-escaped. The file has one predecessor and both are capped; what comes faster than the rate is dropped, and counted
-in a line of the log's own (in square brackets). Who reads the file is left to the commands.
+One record a line: the time (ISO 8601, UTC), a space, and the text, in which the plugin's secrets are masked and every
+control, direction and invisible character is escaped. The file has one predecessor and both are capped; what comes
+faster than the rate is dropped, and counted in a line of the log's own (in square brackets). Who reads the file is left
+to the commands.
 
 Bytes are written on the loop: at most `RATE` a second, into the page cache, so that a flood costs the counting of its
 line feeds only. Two hosts that share a home share the file; whichever fills it rotates it.
@@ -10,6 +11,7 @@ line feeds only. Two hosts that share a home share the file; whichever fills it 
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import time
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from ally_plugins.contract.values.inert import inert
+from ally_plugins.contract.values.masking import MaskedStream, Secrets
 from ally_plugins.journal.owned_files import open_file
 from ally_plugins.policy.budget import TokenBucket
 
@@ -61,6 +64,8 @@ class StderrLog:
         self._cut = 0
         self._is_midway = False
         self._last = b""
+        self._masking = MaskedStream(Secrets())
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._descriptor = -1
         self.lines = 0
         """Records that were written."""
@@ -68,8 +73,16 @@ class StderrLog:
         """Lines that were dropped since the beginning, because they came too fast or the file could not be written."""
         self._unreported_lines = self._unreported_bytes = 0
 
+    def hide(self, secrets: Secrets) -> None:
+        """Mask these from now on, with those before: a process that was given the old ones may still run."""
+        self._masking.secrets |= secrets
+
     def write(self, data: bytes) -> None:
         """Take what was read from stderr; never waits and never raises."""
+        # First of all, since a secret that was cut, by a limit or by the pipe, would not be found.
+        self._take(self._masking.feed(self._decoder.decode(data)).encode() if self._masking.secrets else data)
+
+    def _take(self, data: bytes) -> None:
         self._last = (self._last + data)[-TAIL_BYTES:]
         cost = len(data) + RECORD_BYTES * data.count(b"\n")
         if not self._is_affordable(cost):
@@ -85,6 +98,8 @@ class StderrLog:
 
     def end(self) -> None:
         """Write the line that a process left unfinished, and what was dropped; call it when the process is gone."""
+        if rest := self._masking.rest() + self._decoder.decode(b"", final=True):
+            self._take(rest.encode())
         records = self._drop_notice()
         if self._partial:
             records.append(self._line(b""))
@@ -93,7 +108,7 @@ class StderrLog:
 
     def note(self, text: str) -> None:
         """Write a line of the host's own, in square brackets: that the process started, or how it ended."""
-        self._write_records([*self._drop_notice(), f"[{inert(text)}]"])
+        self._write_records([*self._drop_notice(), f"[{inert(self._masking.secrets.masked(text))}]"])
 
     def forget_tail(self) -> None:
         """Begin `tail` anew, for the next process."""
