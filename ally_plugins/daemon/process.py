@@ -39,6 +39,7 @@ from .loading import Factory, Loaded, load, load_factory
 from .logs import HostHandler, write_failure, write_stderr
 from .outbound import WireOutbound
 from .peer import Peer
+from .service import METHODS as SERVICE_METHODS
 from .service import Service, scope_of
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ STOP_ALONE: Final = 1.0
 """Seconds for `ally_stop` when nobody waits for it: the host is gone, or sent SIGTERM and will soon send SIGKILL."""
 
 
+METHODS: Final = SERVICE_METHODS | {"initialize", "start", "shutdown", "drain", "gate", "transform"}
+"""What a host may call."""
+
+
 class PluginProcess:
     """The plugin of this process; `serve` is its life. `factory` is a class, or MODULE:CLASS to be imported."""
 
@@ -75,7 +80,7 @@ class PluginProcess:
         self._end_within = end_within
         self._handler = HostHandler(self._log)
         self._logger: logging.Logger | None = None
-        self._peer = Peer(Connection(limits=FROM_HOST), self)
+        self._peer = Peer(Connection(limits=FROM_HOST, methods=METHODS), self)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._exit: asyncio.Future[int] = self._loop.create_future()

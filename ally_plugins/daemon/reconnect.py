@@ -27,7 +27,7 @@ from .init_params import Initialization
 from .logs import write_stderr
 from .outbound import WireOutbound
 from .peer import Peer
-from .service import Service, scope_of
+from .service import METHODS, Service, scope_of
 from .streams import Descriptors
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class TalkBack:
 
     async def _connect(self) -> None:
         self._broken.clear()
-        self._peer = peer = Peer(Connection(limits=FROM_HOST), self, self._name or "")
+        self._peer = peer = Peer(Connection(limits=FROM_HOST, methods=METHODS), self, self._name or "")
         peer.open(await self._open_socket())
         own = {"name": self._name} if self._name is not None else {}
         try:

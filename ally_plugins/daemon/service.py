@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.values.errors import EventError, RefusedError, ToolCallError
 from ally_plugins.contract.values.scope import SCOPE, Scope
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["Service", "scope_of"]
 
 Id = int | str
+
+METHODS: Final = frozenset({"call_tool", "run_action", "run_task", "ping"})
+"""What `Service.request` answers."""
 
 
 class Service:

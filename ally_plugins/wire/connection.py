@@ -6,7 +6,7 @@ waits for an answer, how long, and what a method means is left to others; so is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from types import MappingProxyType
@@ -77,12 +77,15 @@ class Connection:
         "_output",
         "counts",
         "limits",
+        "methods",
         "outgoing",
         "send_limit",
     )
 
-    def __init__(self, *, limits: WireLimits = DEFAULT_LIMITS) -> None:
+    def __init__(self, *, limits: WireLimits = DEFAULT_LIMITS, methods: Container[str] | None = None) -> None:
         self.limits: Final = limits
+        self.methods: Final = methods
+        """The requests that this end answers; with them a call of another one is answered so, whatever its params."""
         self.counts: Final = WireCounts()
         self.send_limit = limits.frame_bytes
         """The longest line that the peer takes, in bytes; set it when the handshake names another limit."""
@@ -227,7 +230,7 @@ class Connection:
         if len(frame) < _SHORT and not frame.strip(_BLANK):
             return
         try:
-            message = parse(frame, self.limits, self._outgoing)
+            message = parse(frame, self.limits, self._outgoing, self.methods)
         except Malformed as malformed:
             if frame.strip(_BLANK):
                 self._answer_malformed(malformed, messages)

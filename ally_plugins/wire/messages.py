@@ -6,7 +6,7 @@ mean is `methods`'.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -14,7 +14,7 @@ from attrs import frozen
 
 from ally_plugins.contract.values.codec import encode
 
-from .codes import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR
+from .codes import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR
 from .limits import DEFAULT_LIMITS, WireLimits
 
 __all__ = [
@@ -121,11 +121,18 @@ class Malformed(Exception):
         self.is_answered: Final = is_answered
 
 
-def parse(frame: bytes, limits: WireLimits = DEFAULT_LIMITS, outgoing: Mapping[Any, str] = _NOTHING) -> Message:
+def parse(
+    frame: bytes,
+    limits: WireLimits = DEFAULT_LIMITS,
+    outgoing: Mapping[Any, str] = _NOTHING,
+    methods: Container[str] | None = None,
+) -> Message:
     """Return the message of one line; `outgoing` gives the method of a response's request, else it is "".
 
-    Of duplicate keys the last wins; members that the protocol does not know are ignored. The id of a response is not
-    checked here: it may be anything that an id may be, and None for an error. Raises Malformed and nothing else.
+    `methods` are those that may be called, where that is known: a call of another one is refused as such, and not for
+    the form of its params. Of duplicate keys the last wins; members that the protocol does not know are ignored. The id
+    of a response is not checked here: it may be anything that an id may be, and None for an error. Raises Malformed and
+    nothing else.
     """
     value = _decode(frame, limits)
     if value.__class__ is not dict:
@@ -138,7 +145,7 @@ def parse(frame: bytes, limits: WireLimits = DEFAULT_LIMITS, outgoing: Mapping[A
     method = value.get("method")
     if method.__class__ is not str or not 0 < len(method) <= METHOD_CHARS:
         raise _refuse(value, f"'method' is missing or no text of 1 to {METHOD_CHARS} characters")
-    return _read_call(value, method)
+    return _read_call(value, method, methods)
 
 
 def encode_request(id_: int, method: str, params: Mapping[str, Any] | None) -> bytes:
@@ -199,7 +206,9 @@ def _check_shape(frame: bytes, limits: WireLimits) -> None:
         raise Malformed(INVALID_REQUEST, f"the message is nested deeper than {limits.depth} levels")
 
 
-def _read_call(value: dict[str, Any], method: str) -> Request | Notification | Cancel | Progress:
+def _read_call(
+    value: dict[str, Any], method: str, methods: Container[str] | None
+) -> Request | Notification | Cancel | Progress:
     params = value.get("params", _ABSENT)
     id_ = value.get("id", _ABSENT)
     if id_ is not _ABSENT and not _is_id(id_):
@@ -207,6 +216,8 @@ def _read_call(value: dict[str, Any], method: str) -> Request | Notification | C
     if params is _ABSENT:
         params = {}
     elif params.__class__ is not dict:
+        if methods is not None and method not in methods:
+            raise _refuse(value, f"there is no method {method!r}", METHOD_NOT_FOUND)
         raise _refuse(value, "'params' is not an object", INVALID_PARAMS)
     if id_ is not _ABSENT:
         return Request(id_, method, params)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from ally_plugins.daemon.process import METHODS
 from ally_plugins.wire.messages import Cancel, ErrorResponse
+from ally_plugins.wire.methods import HOST_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,8 +138,18 @@ def test_a_wrong_call_is_an_error(daemon: Start, params: dict[str, Any], code: i
 
 
 def test_an_unknown_method_is_answered_as_such(daemon: Start) -> None:
-    answer = daemon("Plain").ask("make_coffee")
+    host = daemon("Plain")
+    answer = host.ask("make_coffee")
     assert (answer.code, answer.data["reason"]) == (-32601, "method_not_found")
+    for method, code in (("make_coffee", -32601), ("add_message", -32601), ("call_tool", -32602), ("drain", -32602)):
+        request_id = host.connection.request(method, cast("Any", ["by", "position"]))
+        host.flush()
+        assert host.answer(request_id).code == code
+    assert host.ask("ping") == "pong"
+
+
+def test_a_daemon_knows_what_a_host_may_call() -> None:
+    assert {name for name, method in HOST_METHODS.items() if method.is_request} == METHODS
 
 
 # --- outbound calls ---

@@ -6,13 +6,17 @@ import os
 import signal
 import socket
 import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ally_plugins.contract.values.errors import PluginError, ToolCallError
 from ally_plugins.contract.values.events import EventsDropped, TodoUpdate, ToolCallEnd, ToolCallStart
 from ally_plugins.host.sockets.link import QUEUE, SocketLink
+from ally_plugins.host.sockets.messages import Answer
 from ally_plugins.runtime.lanes.link import DaemonGone, NotSent
 
 if TYPE_CHECKING:
@@ -76,6 +80,11 @@ def test_many_calls_at_once_each_get_their_own_answer(start_daemon: Callable[...
         ('b\'{"jsonrpc":"2.0","id":1.0,"result":1}\\n\'', "answered with the id 1.0; expected 1"),
         ('b\'{"jsonrpc":"2.0","result":1}\\n\'', "answered with the id None; expected 1"),
         ('b\'{"jsonrpc":"2.0","id":%d}\\n\' % number', "neither a result nor an error"),
+        ('b\'{"id":%d,"result":1}\\n\' % number', "answered with the jsonrpc None; expected '2.0'"),
+        ('b\'{"jsonrpc":"1.0","id":%d,"result":1}\\n\' % number', "answered with the jsonrpc '1.0'; expected '2.0'"),
+        ('b\'{"jsonrpc":2.0,"id":%d,"result":1}\\n\' % number', "answered with the jsonrpc 2.0; expected '2.0'"),
+        ('b\'{"jsonrpc":"1.0","id":null,"error":{"code":1,"message":"x"}}\\n\'', "the jsonrpc '1.0'"),
+        ('b\'{"jsonrpc":"2.0",\\n"id":1,\'', "answered what is not JSON"),
         ("b'[1, 2]\\n'", "answered with a list"),
         ("b'hello there\\n'", "answered what is not JSON: hello there"),
         ("b'\\xff\\xfe\\n'", "answered what is not JSON"),
@@ -122,21 +131,66 @@ def talk(connection, request):
         "connection.sendall(b'\\r\\n\\n' + reply + b'\\r\\n')",
         "[connection.sendall(reply[i:i+1]) for i in range(len(reply))]",
         "connection.sendall(reply + b'\\ngarbage that nobody reads')",
+        "connection.sendall(reply + b'\\n{\"a second answer\": [')",
+        "connection.sendall(reply); connection.recv(1)",  # no newline, and it waits for the other end to hang up
+        "connection.sendall(b'\\xef\\xbb\\xbf' + reply)",
+        "connection.sendall(json.dumps(json.loads(reply), indent='\\t').encode()); connection.recv(1)",
+        "connection.sendall(reply.replace(b',', b'\\r\\n\\r\\n,') + b'\\r\\n')",
     ],
 )
-def test_an_answer_may_come_without_a_newline_or_in_pieces(start_daemon: Callable[..., Any], code: str) -> None:
+def test_an_answer_may_come_without_a_newline_in_pieces_or_over_several_lines(
+    start_daemon: Callable[..., Any], code: str
+) -> None:
     daemon = start_daemon(
         f"""
 def talk(connection, request):
-    reply = json.dumps({{"jsonrpc": "2.0", "id": request["id"], "result": "fine", "error": None}}).encode()
+    result = 'fi"]}}}}\\n{{{{['
+    reply = json.dumps({{"jsonrpc": "2.0", "id": request["id"], "result": result, "error": None}}).encode()
     {code}
 """
     )
 
     async def main() -> None:
-        assert await SocketLink("me", daemon.path).call("go", {}) == "fine"
+        assert await SocketLink("me", daemon.path).call("go", {}) == 'fi"]}}\n{{['
 
     asyncio.run(main())
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+)
+
+
+@given(
+    value=st.dictionaries(st.text(), VALUES) | st.lists(VALUES),
+    indent=st.sampled_from([None, 0, 2]),
+    cuts=st.lists(st.integers(0, 200)),
+)
+def test_an_answer_ends_with_its_value_wherever_it_is_cut(value: Any, indent: int | None, cuts: list[int]) -> None:
+    text = json.dumps(value, indent=indent).encode()
+    edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    answer = Answer()
+    wholes = [answer.receive_data(text[start:end]) for start, end in pairwise(edges)]
+    assert wholes == [False] * (len(wholes) - 1) + [True]
+    assert json.loads(answer.data) == value
+
+
+def test_an_answer_that_is_never_finished_is_shown_when_the_time_is_up(start_daemon: Callable[..., Any]) -> None:
+    daemon = start_daemon("def talk(connection, request): connection.sendall(b'{\"jsonrpc\":\\n'); connection.recv(1)")
+
+    async def main() -> None:
+        with pytest.raises(ToolCallError, match=r'did not answer within 0\.3 s to its end: \{"jsonrpc":'):
+            await SocketLink("me", daemon.path).call("go", {}, 0.3)
+
+    asyncio.run(main())
+
+
+def test_a_flood_of_brackets_or_quotes_is_not_read_to_its_end() -> None:
+    for flood in (b"[" * 70_000, b'{"":' * 70_000):
+        answer = Answer()
+        chunks = next(count for count in range(1, 1000) if answer.receive_data(flood))
+        assert chunks < 20
 
 
 def test_an_answer_over_the_limit_is_refused_and_one_of_that_size_taken(start_daemon: Callable[..., Any]) -> None:
@@ -219,7 +273,7 @@ def test_a_full_queue_of_connections_is_waited_for_and_not_taken_for_connected(s
             listener.setblocking(False)  # noqa: FBT003
             with (await loop.sock_accept(listener))[0], (await loop.sock_accept(listener))[0] as second:
                 assert json.loads(await loop.sock_recv(second, 1000))["method"] == "go"
-                await loop.sock_sendall(second, b'{"id":2,"result":7}\n')
+                await loop.sock_sendall(second, b'{"jsonrpc":"2.0","id":2,"result":7}\n')
                 assert await call == 7
 
     asyncio.run(main())
@@ -263,7 +317,7 @@ def talk(connection, request):
     if request["method"] == "wait":
         ended.append(connection.recv(1))
     else:
-        connection.sendall(json.dumps({"id": request["id"], "result": len(ended)}).encode())
+        connection.sendall(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": len(ended)}).encode())
 """
     )
 

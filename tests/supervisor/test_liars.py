@@ -119,6 +119,23 @@ def test_it_cannot_play_the_host(theatre: Theatre, method: str) -> None:
     go(main())
 
 
+def test_a_call_by_position_is_answered_for_its_method_first(theatre: Theatre) -> None:
+    body = """
+def by_position(method):
+    send(id=method, method=method, params=["user", "hello"])
+    return reply()["error"]["code"]
+
+serve(then=lambda: note([by_position(method) for method in ("speak", "gate", "add_message")]))
+"""
+
+    async def main() -> None:
+        async with theatre(body, grants=("add_message:user",)) as stage:
+            assert await stage.noted() == [[-32601, -32601, -32602]]
+            await stage.others_answer()
+
+    go(main())
+
+
 @pytest.mark.parametrize("cause", ["s:1", "s:99999999999999999999", "good:1", "x", "", "q1", "s:-1", "s:\uff11"])
 def test_an_invented_cause_is_no_cause(theatre: Theatre, cause: str) -> None:
     body = f"""

@@ -17,6 +17,7 @@ from ally_plugins.wire.codes import (
     CANCELLED,
     INVALID_PARAMS,
     INVALID_REQUEST,
+    METHOD_NOT_FOUND,
     PARSE_ERROR,
     TOO_LARGE,
     UNAVAILABLE,
@@ -61,6 +62,26 @@ def test_what_is_malformed_is_answered_and_counted_and_the_rest_is_read(line: by
     assert _errors(connection) == [answer]
     assert connection.counts == WireCounts(malformed=1)
     assert not connection.incoming
+
+
+@pytest.mark.parametrize("params", [[], [1, {"a": 2}], "x", 7, None])
+def test_a_method_that_does_not_exist_is_answered_so_whatever_its_params_are(params: Any) -> None:
+    connection = Connection(methods={"known"})
+    unknown = _line(id=1, method="Known", params=params)
+    notified = _line(method="Known", params=params)
+    assert connection.receive_data(unknown + notified + _line(id=2, method="known", params=params)) == []
+    assert _errors(connection) == [(1, METHOD_NOT_FOUND), (2, INVALID_PARAMS)]
+    assert connection.receive_data(_line(id=3, method="Known", params={})) == [Request(3, "Known", {})]
+
+
+@pytest.mark.parametrize("version", [None, "1.0", 2.0, "2", ["2.0"]])
+def test_a_request_of_another_version_is_refused_with_its_id(version: Any) -> None:
+    connection = Connection()
+    message = {"jsonrpc": version, "id": "a", "method": "x", "params": [1]}
+    assert connection.receive_data(json.dumps(message).encode() + b"\n") == []
+    del message["jsonrpc"]
+    assert connection.receive_data(json.dumps(message).encode() + b"\n") == []
+    assert _errors(connection) == [("a", INVALID_REQUEST)] * 2
 
 
 @pytest.mark.parametrize(

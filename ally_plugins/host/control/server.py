@@ -158,7 +158,7 @@ class _Peer(asyncio.Protocol):
             "tasks": lambda _: _immediate(controls.tasks()),
             "cancel_task": lambda params: controls.cancel_task(_text(params, "task", "a task's id")),
         }
-        self._connection = Connection(limits=_LIMITS)
+        self._connection = Connection(limits=_LIMITS, methods=self._methods)
         self._connection.send_limit = ANSWER_BYTES
         self._requests: deque[Request] = deque()
         self._transport: asyncio.Transport | None = None

@@ -21,6 +21,7 @@ from ally_plugins.wire.handshake import PROTOCOLS, check_protocol
 from ally_plugins.wire.limits import DEFAULT_LIMITS
 from ally_plugins.wire.methods import read_initialize_result
 
+from .calls import REQUESTS
 from .stream_link import FIRST_BYTES, StreamLink
 from .supervisor import StartFailed
 
@@ -129,7 +130,12 @@ def new_link(remote: RemotePlugin, lost: Callable[[str], None]) -> StreamLink:
     """Return a fresh connection for a daemon."""
     calls = remote.calls
     link = StreamLink(
-        remote.plugin.name, DEFAULT_LIMITS, on_request=calls.on_request, on_notice=calls.on_notice, on_lost=lost
+        remote.plugin.name,
+        DEFAULT_LIMITS,
+        methods=REQUESTS,
+        on_request=calls.on_request,
+        on_notice=calls.on_notice,
+        on_lost=lost,
     )
     link.on_writable = remote.notify_readable  # type: ignore[method-assign]
     return link

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -57,7 +57,8 @@ class StreamLink(asyncio.Protocol):
     """One connection to one daemon; it lives as long as that connection.
 
     `on_request` starts to answer a request and returns a future to cancel that by; it answers with `respond` or `fail`.
-    `on_notice` gets notifications; `on_lost` is called once, with a sentence on why the connection ended.
+    It knows `methods`. `on_notice` gets notifications; `on_lost` is called once, with a sentence on why the connection
+    ended.
     """
 
     takes_lines = True
@@ -67,12 +68,13 @@ class StreamLink(asyncio.Protocol):
         name: str,
         limits: WireLimits,
         *,
+        methods: Container[str],
         on_request: Callable[[StreamLink, Request], asyncio.Future[Any] | None],
         on_notice: Callable[[StreamLink, Notification], None],
         on_lost: Callable[[str], None],
     ) -> None:
         self.name = name
-        self.connection = Connection(limits=limits)
+        self.connection = Connection(limits=limits, methods=methods)
         self.connection.send_limit = LONGEST_OUT
         self.first_bytes = b""
         self.is_initialized = False

@@ -23,7 +23,7 @@ from ally_plugins.contract.values.events import Event, EventsDropped
 from ally_plugins.runtime.lanes.link import DaemonGone, NotSent
 from ally_plugins.runtime.processes.unixsocket import other_end
 
-from .messages import call_message, event_message, read_answer
+from .messages import Answer, beginning, call_message, event_message, read_answer
 
 __all__ = ["LinkCounts", "SocketLink", "connect"]
 
@@ -38,7 +38,7 @@ QUEUE: Final = 1024
 """Events that wait for one daemon; the oldest are dropped. Its lane stops at half of it, so that few ever are."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.005, 0.1  # seconds between two attempts to connect
-_CHUNK: Final = 256 * 1024
+_CHUNK: Final = 64 * 1024  # bytes that are looked at before others have a turn
 
 
 async def connect(path: str) -> socket.socket:
@@ -124,30 +124,34 @@ class SocketLink:
         Cancelling closes the connection.
         """
         self._number += 1
-        number = self._number
+        number, answer = self._number, Answer()
         try:
             message = call_message(number, method, params)
         except EncodeError as error:
             raise NotSent(f"{method!r} was not sent to {self.plugin!r}: {error}", plugin=self.plugin) from None
         try:
             async with asyncio.timeout(timeout):
-                line = await self._exchange(message)
+                await self._exchange(message, answer)
         except TimeoutError:
-            raise self._failed(method, f"did not answer within {timeout:g} s") from None
+            begun = f" to its end: {beginning(answer.data)}" if answer.data else ""
+            raise self._failed(method, f"did not answer within {timeout:g} s{begun}") from None
         except OSError as error:
             raise self._failed(method, f"cannot be reached on {self.path!r}: {error.strerror or error}") from None
-        if len(line) > self.max_response:
+        if len(answer.data) > self.max_response:
             raise self._failed(method, f"answered with more than {self.max_response} bytes")
-        return read_answer(line, number, method=method, plugin=self.plugin)
+        return read_answer(bytes(answer.data), number, method=method, plugin=self.plugin)
 
     def _failed(self, method: str, text: str) -> ToolCallError:
         return ToolCallError(f"{method!r} of {self.plugin!r} {text}", tool=method, plugin=self.plugin)
 
-    async def _exchange(self, message: bytes) -> bytes:
+    async def _exchange(self, message: bytes, answer: Answer) -> None:
+        """Send a message and read its answer: to its end, that of the connection, or over the limit."""
         loop = asyncio.get_running_loop()
         async with _connection(self.path) as sock:
             await loop.sock_sendall(sock, message)
-            return await _read_line(sock, self.max_response)
+            while len(answer.data) <= self.max_response and (data := await loop.sock_recv(sock, _CHUNK)):
+                if answer.receive_data(data):
+                    return
 
     def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:  # noqa: ARG002 - any link's
         """Answer the requests of any link by Code-Ally's means, for a daemon that does not speak our protocol.
@@ -345,22 +349,6 @@ async def _connection(path: str) -> AsyncGenerator[socket.socket]:
         yield sock
     finally:
         sock.close()
-
-
-async def _read_line(sock: socket.socket, limit: int) -> bytes:
-    """Return what comes before a newline or the end of the connection; more than `limit` bytes end it too."""
-    loop, data = asyncio.get_running_loop(), bytearray()
-    while len(data) <= limit:
-        chunk = await loop.sock_recv(sock, _CHUNK)
-        if not chunk:
-            break
-        if not data:
-            chunk = chunk.lstrip(b"\r\n")
-        head, newline, _ = chunk.partition(b"\n")
-        data += head
-        if newline:
-            break
-    return bytes(data)
 
 
 async def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""The messages on one connection to a daemon that listens: one line of JSON each way.
+"""The messages on one connection to a daemon that listens: one JSON text each way.
 
 Pure: bytes in, values out; opening the connection is left to `link`.
 """
@@ -6,8 +6,10 @@ Pure: bytes in, values out; opening the connection is left to `link`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, field
 
 from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.contract.values.errors import EventError, ToolCallError
@@ -18,7 +20,16 @@ from ally_plugins.contract.values.inert import inert, shortened
 if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
 
-__all__ = ["MAX_VALUES", "call_message", "event_message", "has_too_many", "quotable", "read_answer"]
+__all__ = [
+    "MAX_VALUES",
+    "Answer",
+    "beginning",
+    "call_message",
+    "event_message",
+    "has_too_many",
+    "quotable",
+    "read_answer",
+]
 
 MAX_VALUES: Final = 250_000
 """Values in one answer. Code-Ally bounds only the bytes; ten megabytes of `[]` would block the loop for seconds."""
@@ -26,9 +37,16 @@ MAX_VALUES: Final = 250_000
 _EVENT: Final = (
     b'{"jsonrpc":"2.0","method":"on_event","params":{"event_type":%b,"event_data":%b,"type":%b,"data":%b,%b}\n'
 )
+_SHOWN: Final = 200  # bytes of what is no answer that an error shows
 _LONGEST_ERROR: Final = 2_000  # characters of a daemon's own error that a failed call repeats
 _TEXTS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _SEPARATORS: Final = (b",", b"[", b"{")
+
+_MOST_MARKS: Final = 4 * MAX_VALUES  # a value has two brackets or a quote at most, and its key another one
+_BLANK: Final = b" \t\r\n"
+_BOM: Final = b"\xef\xbb\xbf"  # JavaScript trims it, so Code-Ally reads an answer behind it
+_MARKS: Final = re.compile(rb'["\[\]{}]')
+_REST_OF_TEXT: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
 
 def event_message(event: Event) -> bytes:
@@ -47,6 +65,61 @@ def call_message(number: int, method: str, params: Mapping[str, Any]) -> bytes:
     return encode({"jsonrpc": "2.0", "method": method, "params": params, "id": number}) + b"\n"
 
 
+@define(eq=False)
+class Answer:
+    """One answer as it arrives; it lives as long as its connection.
+
+    As Code-Ally does, it is read up to the end of its JSON value: it may have several lines, and no newline at its end.
+    What begins neither an object nor a list ends with its line. Each byte is looked at once.
+    """
+
+    data: bytearray = field(init=False, factory=bytearray)
+    _at: int = field(init=False, default=0)
+    _depth: int = field(init=False, default=0)
+    _seen: int = field(init=False, default=0)
+    _is_in_text: bool = field(init=False, default=False)
+
+    def receive_data(self, data: bytes) -> bool:
+        """Take what has come; return whether the answer is whole, or has more values than are read."""
+        self.data += data
+        if not self._at:
+            self.data = self.data.lstrip(_BLANK).removeprefix(_BOM).lstrip(_BLANK)
+            if _BOM.startswith(self.data):  # nothing, or half of the mark
+                return False
+        is_whole = self._has_value_ended() if self.data.startswith((b"{", b"[")) else self._has_line_ended()
+        if is_whole and (end := self.data.find(b"\n", self._at)) >= 0:
+            del self.data[end:]
+        return is_whole
+
+    def _has_line_ended(self) -> bool:
+        end = self.data.find(b"\n", self._at)
+        self._at = len(self.data) if end < 0 else end
+        return end >= 0
+
+    def _has_value_ended(self) -> bool:
+        while mark := self._next_mark():
+            self._seen += 1
+            if mark == b'"':
+                self._is_in_text = True
+            else:
+                self._depth += 1 if mark in b"[{" else -1
+            if self._depth <= 0 or self._seen > _MOST_MARKS:
+                return True
+        return False
+
+    def _next_mark(self) -> bytes:
+        """Return the next quote or bracket outside of texts, b"" when more has to come first."""
+        if self._is_in_text:
+            rest = _REST_OF_TEXT.match(self.data, self._at)
+            self._at = rest.end() if rest is not None else self._at
+            if self.data[self._at : self._at + 1] != b'"':  # all that came belongs to it, or the half of an escape
+                return b""
+            self._at, self._is_in_text = self._at + 1, False
+        found = _MARKS.search(self.data, self._at)
+        self._at = found.end() if found is not None else len(self.data)
+        return found[0] if found is not None else b""
+
+
 def read_answer(line: bytes, number: int, *, method: str, plugin: str) -> Any:
     """Return the frozen result of an answer.
 
@@ -56,16 +129,7 @@ def read_answer(line: bytes, number: int, *, method: str, plugin: str) -> Any:
     def failed(text: str) -> ToolCallError:
         return ToolCallError(f"{method!r} of {plugin!r} {text}", tool=method, plugin=plugin)
 
-    if not line.strip():
-        raise failed("closed the connection without an answer")
-    if has_too_many(line):
-        raise failed(f"answered with more than {MAX_VALUES} values")
-    try:
-        answer = decode(line)
-    except ValueError:
-        raise failed(f"answered what is not JSON: {quotable(line[:200].decode('utf-8', 'replace'))}") from None
-    if not isinstance(answer, dict):
-        raise failed(f"answered with a {type(answer).__name__}; expected a JSON-RPC object")
+    answer = _read_object(line, failed)
     error, found = answer.get("error"), answer.get("id")
     if (type(found) is not int or found != number) and not (found is None and error):
         raise failed(f"answered with the id {quotable(repr(found))}; expected {number}")
@@ -77,6 +141,27 @@ def read_answer(line: bytes, number: int, *, method: str, plugin: str) -> Any:
         return freeze(answer["result"])
     except EventError as problem:
         raise failed(f"answered what cannot be kept: {problem}") from None
+
+
+def _read_object(line: bytes, failed: Callable[[str], ToolCallError]) -> dict[str, Any]:
+    if not line.strip():
+        raise failed("closed the connection without an answer")
+    if has_too_many(line):
+        raise failed(f"answered with more than {MAX_VALUES} values")
+    try:
+        answer = decode(line)
+    except ValueError:
+        raise failed(f"answered what is not JSON: {beginning(line)}") from None
+    if not isinstance(answer, dict):
+        raise failed(f"answered with a {type(answer).__name__}; expected a JSON-RPC object")
+    if (version := answer.get("jsonrpc")) != "2.0":
+        raise failed(f"answered with the jsonrpc {quotable(repr(version))}; expected '2.0'")
+    return answer
+
+
+def beginning(data: bytes | bytearray) -> str:
+    """Return the first bytes of what a daemon has sent, in one line that may be shown."""
+    return inert(data[:_SHOWN].decode("utf-8", "replace"))
 
 
 def _failure(error: object) -> str:

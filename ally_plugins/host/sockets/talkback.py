@@ -25,6 +25,8 @@ from ally_plugins.runtime.processes.unixsocket import listening_socket, other_en
 from ally_plugins.wire.codes import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
     NOT_INITIALIZED,
     UNAUTHORIZED,
     UNSUPPORTED_PROTOCOL,
@@ -52,6 +54,8 @@ _OF_ONE_PROCESS: Final = 4  # of these for one process, so that it cannot keep t
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 2.0  # seconds until a wrong token is answered: it doubles with each
 _LONGEST_TOKEN: Final = 256  # characters that are compared; ours have 43
 _NAME: Final = "talk-"
+_FROM_STRANGERS: Final = frozenset({INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, NOT_INITIALIZED})
+"""Answers to a first frame that is not `initialize`, or not of its form."""
 
 
 @define
@@ -248,9 +252,9 @@ class _Greeting(asyncio.Protocol):
 
     def _check_first_frame(self, line: bytes, rest: bytes) -> None:
         try:
-            request = parse(line, _LIMITS)
+            request = parse(line, _LIMITS, methods=("initialize",))
         except Malformed as error:
-            self._refuse(None, error.code, "the first message is not one", 0.0)
+            self._refuse(error.id, error.code, f"the first message is not one: {error.text}", 0.0)
             return
         if not isinstance(request, Request) or request.method != "initialize":
             number = request.id if isinstance(request, Request) else None
@@ -300,7 +304,7 @@ class _Greeting(asyncio.Protocol):
 
     def _refuse(self, number: MessageId | None, code: int, text: str, delay: float) -> None:
         """Answer with an error and close, after a delay in which nothing more is read."""
-        if code in {NOT_INITIALIZED, INVALID_PARAMS} or number is None:
+        if number is None or code in _FROM_STRANGERS:
             self._server.counts.strangers += 1
         self._cancel_timer()
         self._timer = asyncio.get_running_loop().call_later(
