@@ -277,6 +277,17 @@ def test_one_that_ignores_everything_is_killed_when_the_host_stops(theatre: Thea
     assert not is_alive(go(main()))
 
 
+def test_one_that_ends_instead_of_answering_is_not_waited_for(theatre: Theatre) -> None:
+    async def main() -> float:
+        async with theatre("serve(shutdown=lambda _: os._exit(0))", config={"deadlines": {"ally_stop": 30.0}}) as stage:
+            began = time.monotonic()
+            stage.bad.supervisor.restart("the operator wants it")
+            await stage.bad.supervisor.settled()
+            return time.monotonic() - began
+
+    assert go(main()) < 10
+
+
 def test_one_that_is_stopped_by_a_signal_still_ends_with_the_host(theatre: Theatre) -> None:
     async def main() -> int:
         async with theatre("serve()") as stage:

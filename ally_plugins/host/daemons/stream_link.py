@@ -14,7 +14,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Container, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ally_plugins.contract.values.compat import override
@@ -22,13 +21,13 @@ from ally_plugins.contract.values.errors import AllyError, ProtocolError
 from ally_plugins.runtime.lanes.link import BROKE_PROTOCOL, DaemonGone, NotSent, PendingAnswer, RemoteCrash
 from ally_plugins.wire.codes import INTERNAL_ERROR, read_error
 from ally_plugins.wire.connection import Connection
+from ally_plugins.wire.limits import DEFAULT_LIMITS, WireLimits
 from ally_plugins.wire.messages import Cancel, ErrorResponse, Notification, Progress, Request, Response
 
 from .unread import Unread
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
-    from ally_plugins.wire.limits import WireLimits
 
 __all__ = ["StreamLink"]
 
@@ -48,6 +47,13 @@ MOST_WAITING: Final = 8 * 1024 * 1024
 
 JOINED: Final = 20e-6
 """Seconds after a write within which the next one waits for a turn: that costs as much as a write."""
+
+MOST_UNANSWERED: Final = DEFAULT_LIMITS.in_flight - 64
+"""Requests that a daemon may have before it at once; what comes after them waits here, where nobody refuses it. The
+daemon's own limit is a little higher: there is always room for `UNQUEUED`."""
+
+UNQUEUED: Final = frozenset({"ping", "shutdown"})
+"""What is never kept waiting: whether it lives, and its end."""
 
 FIRST_BYTES: Final = 200
 """Bytes that are kept of a daemon's first output, to show it when it is not the protocol."""
@@ -86,8 +92,8 @@ class StreamLink(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._answers: dict[int, PendingAnswer] = {}
         self._unsent: list[PendingAnswer] = []
+        self._queued: dict[PendingAnswer, tuple[str, Mapping[str, Any]]] = {}
         self._working: dict[int | str, asyncio.Future[Any]] = {}
-        self._progress_callbacks: dict[int | str, Callable[[Progress], None]] = {}
         self._arrived: deque[Any] = deque()
         self._is_flushing = False
         self._written_at = 0.0
@@ -95,6 +101,7 @@ class StreamLink(asyncio.Protocol):
         self._is_paused = False
         self._is_lost = False
         self._is_suspended = False
+        self._is_ending = False
         self._has_too_much_unread = False
         self._is_reading = True
         self._is_scheduled = False
@@ -192,23 +199,39 @@ class StreamLink(asyncio.Protocol):
             if not self.reason_follows:
                 self._fail_unanswered("is gone")
             return unsent
-        try:
-            number = self.connection.request(method, params)
-        except AllyError as error:  # larger than the daemon takes, or nothing that JSON can say
-            refused = PendingAnswer(_nothing)
-            refused.set_exception(NotSent(f"{method!r} was not sent to {self.name!r}: {error}", plugin=self.name))
-            refused.exception()
-            return refused
-        answer = self._answers[number] = PendingAnswer(partial(self._cancel_request, number))
-        self._flush_soon()
+        answer = PendingAnswer(self._take_back)
+        if len(self._answers) >= MOST_UNANSWERED and method not in UNQUEUED:
+            self._queued[answer] = method, params
+        else:
+            self._send(answer, method, params)
         return answer
+
+    def _send(self, answer: PendingAnswer, method: str, params: Mapping[str, Any]) -> None:
+        try:
+            answer.number = number = self.connection.request(method, params)
+        except AllyError as error:  # larger than the daemon takes, or nothing that JSON can say
+            answer.set_exception(NotSent(f"{method!r} was not sent to {self.name!r}: {error}", plugin=self.name))
+            answer.exception()
+            if answer.on_done is not None:  # it has waited
+                self._loop.call_soon(answer.on_done, answer)
+            return
+        self._answers[number] = answer
+        self._is_ending = self._is_ending or method == "shutdown"
+        self._flush_soon()
+
+    def _send_queued(self) -> None:
+        """Send what waits, oldest first, as far as the daemon has room for it, and not to one that is to end.
+
+        That would break the pipe of a daemon that has answered everything, and what it wrote last would be lost.
+        """
+        while self._queued and len(self._answers) < MOST_UNANSWERED and not (self._is_over or self._is_ending):
+            answer = next(iter(self._queued))
+            self._send(answer, *self._queued.pop(answer))
 
     def watch(self, future: asyncio.Future[Any], on_progress: Callable[[Progress], None]) -> None:
         """Call `on_progress` with each `$/progress` of a request, until it is answered."""
-        number = next((number for number, waiting in self._answers.items() if waiting is future), None)
-        if number is not None:
-            self._progress_callbacks[number] = on_progress
-            future.add_done_callback(lambda _: self._progress_callbacks.pop(number, None))
+        if isinstance(future, PendingAnswer):
+            future.on_progress = on_progress
 
     def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification."""
@@ -271,8 +294,9 @@ class StreamLink(asyncio.Protocol):
         self._on_lost(reason)
 
     def _fail_unanswered(self, reason: str) -> None:
-        waiting = [*self._answers.values(), *self._unsent]
+        waiting = [*self._answers.values(), *self._queued, *self._unsent]
         self._answers.clear()
+        self._queued.clear()
         self._unsent.clear()
         for answer in waiting:
             if not answer.done():
@@ -332,12 +356,16 @@ class StreamLink(asyncio.Protocol):
         elif cls is Cancel:
             if (work := self._working.pop(message.id, None)) is not None:
                 self._loop.call_soon(work.cancel)  # after its first step, so that its `finally` runs and counts it out
-        elif cls is Progress and (on_progress := self._progress_callbacks.get(message.id)) is not None:
-            on_progress(message)
+        elif cls is Progress:
+            answer = self._answers.get(message.id)
+            if answer is not None and answer.on_progress is not None:
+                answer.on_progress(message)
 
     def _settle(self, message: Response | ErrorResponse) -> None:
         answer = self._answers.pop(message.id, None)
         self._is_suspended = self._is_suspended or message.method == "initialize"
+        if self._queued:
+            self._send_queued()
         if answer is None or answer.done():
             return
         if isinstance(message, Response):
@@ -357,10 +385,13 @@ class StreamLink(asyncio.Protocol):
         text = f"{what} in its {message.method}; the traceback is in `ally-plugins logs {self.name}`"
         return RemoteCrash(text, plugin=self.name)
 
-    def _cancel_request(self, number: int) -> None:
-        if self._answers.pop(number, None) is not None and not self._is_lost:
-            self.connection.cancel(number)
+    def _take_back(self, answer: PendingAnswer) -> None:
+        if self._queued.pop(answer, None) is not None or self._answers.pop(answer.number, None) is None:
+            return
+        if not self._is_lost:
+            self.connection.cancel(answer.number)
             self._schedule_flush()
+            self._send_queued()
 
     # --- out ---
 
@@ -390,5 +421,5 @@ class StreamLink(asyncio.Protocol):
                 self._update_reading()
 
 
-def _nothing() -> None:
+def _nothing(_: PendingAnswer) -> None:
     """Do nothing: the request was never sent."""

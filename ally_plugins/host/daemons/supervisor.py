@@ -319,8 +319,7 @@ class Supervisor:
         asks_first = link is not None and graceful and not self._is_shutdown_requested and not process.exited.done()
         if link is not None and asks_first:
             self._is_shutdown_requested = True  # only once: `stop` may come here again after a cancelled restart
-            with suppress(Exception):
-                await self.opener.request_shutdown(link, reason)
+            await self._request_shutdown(link, process, reason)
         self.lane.disconnect(reason)
         self.on_gone()
         if link is not None:
@@ -330,6 +329,17 @@ class Supervisor:
         await process.stop(self.timing.shutdown_grace if graceful else 0.0)
         self.process = self._link = None
         self.opener.release()
+
+    async def _request_shutdown(self, link: Link, process: Process, reason: str) -> None:
+        """Ask it to end, and wait for its answer, or until it has ended without one."""
+        request = asyncio.ensure_future(self.opener.request_shutdown(link, reason))
+        try:
+            await asyncio.wait([request, process.exited], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([request], timeout=EXIT_DELAY)  # its answer may still be in the pipe
+        finally:
+            request.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await request
 
     def _describe_exit(self, end: Exit, began: float, when: str = "") -> str:
         seconds = asyncio.get_running_loop().time() - began

@@ -61,9 +61,13 @@ class PendingAnswer(asyncio.Future[Any]):
     Neither that nor `on_done` is a future's callback, which would come a turn of the loop later.
     """
 
-    def __init__(self, take_back: Callable[[], None]) -> None:
+    def __init__(self, take_back: Callable[[PendingAnswer], None]) -> None:
         super().__init__()
+        self.number = 0
+        """The request's id on the wire; 0 while it has not been sent."""
         self.on_done: Callable[[asyncio.Future[Any]], None] | None = None
+        self.on_progress: Callable[[Any], None] | None = None
+        """Called with each `$/progress` of the request, until it is answered."""
         self._take_back = take_back
 
     @override
@@ -71,7 +75,7 @@ class PendingAnswer(asyncio.Future[Any]):
         """Take the request back, unless it has been answered."""
         is_cancelled = super().cancel(msg)
         if is_cancelled:
-            self._take_back()
+            self._take_back(self)
             if self.on_done is not None:
                 self.get_loop().call_soon(self.on_done, self)
         return is_cancelled

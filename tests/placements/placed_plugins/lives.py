@@ -52,6 +52,32 @@ class Lives(Caller):
         return Allow()
 
 
+class StartsSlowly(Caller):
+    """Is so long at its first gate, and at the end of its first session, that whatever else there is has come."""
+
+    def __init__(self, ally: Ally) -> None:
+        super().__init__(ally)
+        self.first = {"gate", "end"}
+
+    async def _linger(self, what: str, seconds: float) -> None:
+        if what in self.first:
+            self.first.remove(what)
+            await asyncio.sleep(seconds)
+
+    @hookimpl
+    async def ally_gate_tool_call(self, call: Any) -> Allow:
+        await self._linger("gate", 0.4)
+        return Allow()
+
+    @hookimpl
+    async def ally_session_end(self, event: Any) -> None:
+        await self._linger("end", 1.2)
+
+    @hookimpl
+    async def ally_stop(self) -> None:
+        await self.ally.add_message("user", "stops", session_id="s0")
+
+
 class LivesInThread(Plain):
     @hookimpl
     def ally_start(self) -> None:
