@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from ally_plugins import ThoughtComplete, ToolCall, ToolCallEnd, ToolCallStart, UserMessage, hookimpl
+from ally_plugins import (
+    ThoughtComplete,
+    ToolCall,
+    ToolCallEnd,
+    ToolCallError,
+    ToolCallStart,
+    UserMessage,
+    hookimpl,
+)
 from ally_plugins.journal.explanation import explain
 from tests.kit.placements import Placed, call, collect_events, look, records_of
 from tests.kit.waiting import go
@@ -269,3 +278,48 @@ def test_two_calls_under_one_key_do_not_wait_for_each_other_through_a_gate(place
             assert {p.counts.crashes for p in host.plugins.values()} == {0}
 
     go(main())
+
+
+def relays(placed: Placed, **following: str | None) -> dict[str, Any]:
+    return {
+        name: placed("chains:Relays", settings={} if after is None else {"next": after})
+        for name, after in following.items()
+    }
+
+
+def test_a_circle_of_actions_is_logged_in_one_line_and_is_nobody_s_crash(
+    placed: Placed, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with placed.host(relays(placed, a="b", b="c", c="a")) as host:
+            session = host.session("s")
+            for first in "aba":
+                with pytest.raises(ToolCallError) as raised:
+                    await session.request_action(f"{first}:relay", {})
+                assert str(raised.value).count("failed") == 1
+                assert "a → b → c → a" in str(raised.value)
+            assert {p.counts.crashes for p in host.plugins.values()} == {0}
+            assert {p.state for p in host.plugins.values()} == {"running"}
+
+    caplog.set_level(logging.WARNING)
+    go(main())
+    (line,) = caplog.messages
+    assert line.startswith("request_action of the plugin 'c' was refused: a → b → c → a → b → c → a → b → c would")
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_what_an_action_fails_with_is_the_crash_of_its_plugin_alone(
+    placed: Placed, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with placed.host(relays(placed, a="b", b="c", c=None)) as host:
+            with pytest.raises(ToolCallError) as raised:
+                await host.session("s").request_action("a:relay", {})
+            assert str(raised.value).startswith(f"'relay' of 'c' failed with {placed.raised('ValueError: a broken')}")
+            assert raised.value.plugin == "c"
+            assert {name: plugin.counts.crashes for name, plugin in host.plugins.items()} == {"a": 0, "b": 0, "c": 1}
+
+    caplog.set_level(logging.ERROR)
+    go(main())
+    (line,) = caplog.messages
+    assert line.startswith("relay of the plugin 'c' failed: ")

@@ -80,6 +80,8 @@ class Contribution:
                 raise self._too_slow(limit) from None
             raise self._failed(error) from self.plugin.cause_to_show(error)
         except Exception as error:  # noqa: BLE001 - raised as what the caller understands
+            if (passed_on := self._passed_on(error)) is not None:
+                raise passed_on from None
             raise self._failed(error) from self.plugin.cause_to_show(error)
         finally:
             SCOPE.reset(token)
@@ -106,6 +108,8 @@ class Contribution:
         outcome = task.result()
         if isinstance(outcome, _Returned):
             return self._masked(outcome.value)
+        if (passed_on := self._passed_on(outcome.error)) is not None:
+            raise passed_on from None
         raise self._failed(outcome.error) from self.plugin.cause_to_show(outcome.error)
 
     def _masked(self, result: Any) -> Any:
@@ -119,6 +123,16 @@ class Contribution:
         text = f"{name!r} of {plugin!r} did not return within {limit:g} s"
         self.plugin.crashed(Crash(plugin, name, TimeoutError(text)))
         return ToolCallError(text, tool=name, plugin=plugin)
+
+    def _passed_on(self, error: BaseException) -> ToolCallError | None:
+        """Return what a plugin's action has failed with that the handler had requested, None for anything else.
+
+        That was counted and logged where it failed. In a circle of actions each hop would do it again, and wrap the
+        text of the one before.
+        """
+        if not isinstance(error, ToolCallError) or isinstance(error, ArgumentsError) or error.plugin is None:
+            return None
+        return ToolCallError(self.plugin.masked(str(error)), tool=error.tool, plugin=error.plugin)
 
     def _failed(self, error: BaseException) -> ToolCallError | ArgumentsError:
         name, plugin = self.spec.name, self.plugin.name

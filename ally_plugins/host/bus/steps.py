@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from ally_plugins.contract.values.errors import (
     BudgetRefused,
+    HopLimitRefused,
     PermissionRefused,
     RefusedError,
     UnavailableRefused,
@@ -36,11 +37,16 @@ CONTENT_LIMIT: Final = 2**31
 """No limit in effect: the size is the budget's (`message_bytes`), validation checks the characters only."""
 
 
+CIRCLE_PAUSE: Final = 60.0
+"""Seconds in which one circle of plugins is logged once: events can go round it hundreds of times a minute."""
+
+
 class BusSteps:
     """The shared steps. Only for the loop's thread."""
 
     def __init__(self, services: HostServices) -> None:
         self._services = services
+        self._circles: dict[frozenset[str], float] = {}
 
     def _identify(self, plugin: Plugin) -> Scope | None:
         if plugin.state not in _MAY_CALL:
@@ -80,6 +86,15 @@ class BusSteps:
             data,
             fold=(what, refusal.reason, kind),
         )
+        if isinstance(refusal, HopLimitRefused):
+            self._log_circle(plugin, what, refusal)
+
+    def _log_circle(self, plugin: Plugin, what: str, refusal: HopLimitRefused) -> None:
+        """Log plugins that set each other off, which only their operator can end."""
+        now, circle = self._services.clock.steady(), frozenset(refusal.chain)
+        if now - self._circles.get(circle, -CIRCLE_PAUSE) >= CIRCLE_PAUSE:
+            self._circles[circle] = now
+            _log.warning("%s of the plugin %r was refused: %s", what, plugin.name, refusal)
 
     def _session_of(self, plugin: Plugin, session_id: str | None) -> str | None:
         """Return the session that a refused call is recorded under: the one it names, its hook's, or the only one."""

@@ -241,3 +241,13 @@ class Spoils(Plain):
     @hookimpl
     async def ally_gate_permission(self, request: Any) -> None:
         self.seen.append(["request", *_spoil(request, "arguments")])
+
+
+class Relays(Plain):
+    """Has an action that requests the one of the plugin in its setting `next`; without one, it fails."""
+
+    @action
+    async def relay(self) -> Any:
+        if (following := self.ally.settings.get("next")) is None:
+            raise ValueError("a broken thing")
+        return await self.ally.request_action(f"{following}:relay", {})
