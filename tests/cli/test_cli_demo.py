@@ -68,6 +68,9 @@ def test_one_screen_shows_events_messages_a_refusal_and_what_to_try_next(
 def test_json_counts_all_twelve_event_types_and_the_three_of_plugins(tmp_path: Path) -> None:
     import json
 
+    killed = tmp_path / "ally-demo-9999999-left"  # no system gives such a process id
+    killed.mkdir(mode=0o700)
+    (killed / "journal.db").write_text("")
     found = json.loads(_run("--json").stdout)
     assert all(found["events"][name] > 0 for name in (*CODE_ALLY_TYPES, *PLUGIN_TYPES))
     assert found["decisions"]["deny"] == 2  # loop-guard's, and the one of a gate whose process is away

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins.contract.values.codec import decode, encode
-from ally_plugins.host.sockets import claims
 from ally_plugins.host.sockets.claims import MARK_VARIABLE, SocketTaken, claim_in_thread, claim_socket
 from ally_plugins.host.sockets.directories import private_directory, short_directory
+from ally_plugins.host.sockets.leftovers import start_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -227,7 +227,7 @@ def test_an_orphan_that_is_provably_ours_is_ended(short_dir: Path) -> None:
 def test_a_strangers_process_with_the_same_number_is_left_alone(short_dir: Path, lie: str) -> None:
     path = str(short_dir / "it.sock")
     with sleeper(**{MARK_VARIABLE: "right"}) as stranger:
-        about: dict[str, Any] = {"pid": stranger.pid, "started": claims._start_time(stranger.pid), "mark": "right"}
+        about: dict[str, Any] = {"pid": stranger.pid, "started": start_ticks(stranger.pid), "mark": "right"}
         about |= {"mark": "wrong"} if lie == "mark" else {"started": 7} if lie == "started" else {"mark": ""}
         leave(short_dir, path, about)
         claim_socket(path, "me", short_dir).release()
@@ -255,7 +255,7 @@ def test_what_is_written_of_a_daemon_says_when_it_started(short_dir: Path) -> No
     claim.write(os.getpid())
     claim.write(os.getpid())
     about = decode(claim.file.read_bytes())
-    assert about["started"] == claims._start_time(os.getpid())
+    assert about["started"] == start_ticks(os.getpid())
     assert about["mark"] == claim.mark
     claim.release()
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import pytest
 from attrs import define, field
 
 from ally_plugins.contract.values.errors import UnavailableRefused, VersionError
-from ally_plugins.host.sockets import directories, talkback
+from ally_plugins.host.sockets import talkback
 from ally_plugins.host.sockets.talkback import TalkBackServer
 
 if TYPE_CHECKING:
@@ -457,11 +458,10 @@ def test_closing_lets_every_connection_go(short_dir: Path) -> None:
     asyncio.run(main())
 
 
-def test_what_a_killed_host_left_is_removed_and_a_living_ones_is_not(
-    short_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(directories, "_STALE", -1.0)
-    dead, foreign = short_dir / "talk-dead.sock", short_dir / "other.sock"
+def test_what_a_killed_host_left_is_removed_and_a_living_ones_is_not(short_dir: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait(60)
+    dead, foreign = short_dir / f"talk-{process.pid}-dead.sock", short_dir / "other.sock"
     for path in (dead, foreign):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(str(path))

@@ -61,9 +61,14 @@ def demo(state: State) -> None:
       ally-plugins demo
       ally-plugins demo --json
     """
-    from ally_plugins.cli.shell.plain_logs import plain_logs
+    from shutil import rmtree
 
-    with plain_logs(), TemporaryDirectory(prefix="ally-demo-") as folder:
+    from ally_plugins.cli.shell.plain_logs import plain_logs
+    from ally_plugins.host.sockets.leftovers import folder_prefix, left_folders
+
+    for left in left_folders("demo-"):  # of a demo that was killed
+        rmtree(left, ignore_errors=True)
+    with plain_logs(), TemporaryDirectory(prefix=folder_prefix("demo-")) as folder:
         shown = Demo(state.app, folder)
         try:
             run(shown.run())

@@ -17,9 +17,10 @@ from typing import Final
 from attrs import frozen
 
 from ally_plugins.catalog.home.folder import read_capped, write_atomically
+from ally_plugins.host.sockets.leftovers import folder_prefix, is_gone
 from ally_plugins.runtime.processes.unixsocket import listening_socket, who_listens
 
-__all__ = ["Address", "addresses", "bind", "is_supported"]
+__all__ = ["Address", "addresses", "bind", "is_supported", "temporary_folders"]
 
 LONGEST_PATH: Final = 103
 """Bytes of a socket's path: macOS has 104 with the NUL at the end, Linux 108."""
@@ -57,10 +58,14 @@ class Address:
 
         The socket of a live process stays: it may be about to listen.
         """
-        if _is_alive(self.pid):
+        if not self.is_dead():
             return False
         self.remove()
         return True
+
+    def is_dead(self) -> bool:
+        """Say whether the process that made it has ended."""
+        return _is_dead(self.entry, self.pid)
 
 
 def bind(run_dir: Path, pid: int) -> tuple[socket.socket, Address]:
@@ -72,13 +77,13 @@ def bind(run_dir: Path, pid: int) -> tuple[socket.socket, Address]:
     run_dir = run_dir.absolute()
     for left in addresses(run_dir):
         # Both: in a home that several machines or containers share, the pid of a live host may be nobody's here.
-        if not _is_alive(left.pid) and who_listens(str(left.path)) is None:
+        if left.is_dead() and who_listens(str(left.path)) is None:
             left.remove()
     name = f"host-{pid}-{os.urandom(4).hex()}"
     path = run_dir / f"{name}.sock"
     if _fits(path):
         return listening_socket(path), Address(pid, path, path)
-    address = Address(pid, run_dir / f"{name}.path", _short_directory() / _SHORT_NAME)
+    address = Address(pid, run_dir / f"{name}.path", _short_directory(pid) / _SHORT_NAME)
     try:
         listening = listening_socket(address.path)
         try:
@@ -116,7 +121,7 @@ def _address(entry: Path, pid: int, *, is_pointer: bool) -> Address | None:
             return Address(pid, entry, path)
     except (OSError, ValueError):
         pass
-    if not _is_alive(pid):  # whatever it named is gone, or never was a host's
+    if _is_dead(entry, pid):  # whatever it named is gone, or never was a host's
         with suppress(OSError):
             entry.unlink()
     return None
@@ -135,23 +140,28 @@ def _fits(path: Path) -> bool:
     return len(os.fsencode(path)) <= LONGEST_PATH
 
 
-def _short_directory() -> Path:
-    """Make a directory that only its owner may enter, whose name leaves room for a socket. Raises OSError."""
+def temporary_folders() -> list[Path]:
+    """Return the folders in which a socket may lie that a home has no room for, those that are there."""
     import tempfile  # hardly any home needs it
 
-    for parent in (os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp"):  # noqa: S108 - a private directory in there
-        base = Path(parent)
-        if base.is_absolute() and _fits(base / f"{_SHORT_PREFIX}xxxxxxxx" / _SHORT_NAME):
+    names = dict.fromkeys((os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp"))  # noqa: S108 - a private directory in there
+    return [path for path in map(Path, names) if path.is_absolute()]
+
+
+def _short_directory(pid: int) -> Path:
+    """Make a directory that only its owner may enter, whose name leaves room for a socket. Raises OSError."""
+    import tempfile
+
+    prefix = folder_prefix(pid=pid)
+    for base in temporary_folders():
+        if _fits(base / f"{prefix}xxxxxxxx" / _SHORT_NAME):
             with suppress(OSError):
-                return Path(tempfile.mkdtemp(prefix=_SHORT_PREFIX, dir=base))
+                return Path(tempfile.mkdtemp(prefix=prefix, dir=base))
     raise OSError(None, f"no directory for temporary files has a path short enough for a socket ({LONGEST_PATH} bytes)")
 
 
-def _is_alive(pid: int) -> bool:
+def _is_dead(entry: Path, pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # somebody else's process by now, or a host in another user's name
-        return True
-    return True
+        return is_gone(pid, entry.lstat().st_mtime)
+    except OSError:
+        return False  # it is being removed

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import AllyError, NotFoundRefused, ProtocolError, UnavailableRefused
+from ally_plugins.host.sockets.leftovers import remove_left_folders, remove_left_sockets
 from ally_plugins.runtime.processes.unixsocket import is_own
 from ally_plugins.wire import codes
 from ally_plugins.wire.connection import Connection
@@ -77,6 +78,7 @@ class ControlServer:
             return
         try:
             self._home.prepare()
+            await asyncio.to_thread(_sweep, self._home)
             listening, self._address = addresses.bind(self._home.run_dir, os.getpid())
         except (OSError, AllyError) as error:
             _log.warning(
@@ -273,6 +275,13 @@ class _Peer(asyncio.Protocol):
         """Close the connection now."""
         if self._transport is not None:
             self._transport.abort()
+
+
+def _sweep(home: Home) -> None:
+    """Remove what killed hosts have left in the home and in the system's temporary folders."""
+    for folder in (home.path, home.run_dir):
+        remove_left_sockets(folder)
+    remove_left_folders(addresses.temporary_folders())
 
 
 class _WrongParamsError(Exception):

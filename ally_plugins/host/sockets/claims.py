@@ -26,6 +26,7 @@ from ally_plugins.contract.values.errors import PluginError
 from ally_plugins.runtime.processes.unixsocket import who_listens
 
 from .directories import private_directory, short_directory
+from .leftovers import start_ticks
 
 __all__ = ["MARK_VARIABLE", "SocketClaim", "SocketTaken", "claim_in_thread", "claim_socket", "is_running_mark"]
 
@@ -34,7 +35,6 @@ MARK_VARIABLE: Final = "ALLY_DAEMON_MARK"
 
 GRACE: Final = 5.0  # seconds from SIGTERM to SIGKILL for an orphan, as for a daemon of this host
 
-_START_TIME: Final = 19  # field 22 of /proc/PID/stat, counted from the state, which is what follows the name
 _LOCK_TRIES: Final = 10  # a sweep, or a host that is about to end, may hold the lock for a moment
 _LOCK_WAIT: Final = 0.01  # seconds between them: a sweep holds a lock for less
 _STALE: Final = 60.0  # seconds after which an unlocked claim is that of a dead host
@@ -109,7 +109,7 @@ class SocketClaim:
 
     def write(self, pid: int) -> None:
         """Write the daemon's process to the claim, so that another host can end it should this one be killed."""
-        about = {"pid": pid, "started": _start_time(pid), "mark": self.mark, "path": self.path, "plugin": self.plugin}
+        about = {"pid": pid, "started": start_ticks(pid), "mark": self.mark, "path": self.path, "plugin": self.plugin}
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, encode(about), 0)
 
@@ -216,7 +216,7 @@ def is_running_mark(pid: int, started: int | None, mark: str) -> bool:
 
     Only Linux can prove it; elsewhere the answer is no.
     """
-    if not sys.platform.startswith("linux") or not mark or started is None or _start_time(pid) != started:
+    if not sys.platform.startswith("linux") or not mark or started is None or start_ticks(pid) != started:
         return False
     try:
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -258,14 +258,4 @@ def _has_ended(descriptor: int, pid: int, within: float) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     end = time.monotonic() + within
-    return bool(poll.poll(max(0.0, end - time.monotonic()) * 1000)) or _start_time(pid) is None
-
-
-def _start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot; None when that cannot be known."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return int(fields[_START_TIME]) if len(fields) > _START_TIME else None
+    return bool(poll.poll(max(0.0, end - time.monotonic()) * 1000)) or start_ticks(pid) is None

@@ -1,24 +1,19 @@
-"""Directories for sockets and claims: only their owner can enter, and their names are short enough for a socket.
-
-Removes the sockets of dead hosts, too.
-"""
+"""Directories for sockets and claims: only their owner can enter, and their names are short enough for a socket."""
 
 from __future__ import annotations
 
 import os
 import stat
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ally_plugins.runtime.processes.unixsocket import who_listens
+from .leftovers import folder_prefix
 
-__all__ = ["private_directory", "remove_stale", "short_directory", "unlink"]
+__all__ = ["private_directory", "short_directory", "unlink"]
 
 _PRIVATE: Final = 0o700
-_STALE: Final = 60.0  # seconds after which a socket that nobody listens on is that of a dead host
 
 
 def private_directory(path: Path) -> Path:
@@ -42,18 +37,10 @@ def short_directory() -> Path:
     try:
         return private_directory(base / f"ally-{os.geteuid()}")
     except OSError:  # another user made it first, or we may not write there
-        return Path(tempfile.mkdtemp(prefix="ally-"))
+        return Path(tempfile.mkdtemp(prefix=folder_prefix()))
 
 
 def unlink(path: str) -> None:
     """Remove a file, if it is there."""
     with suppress(OSError):
         Path(path).unlink()
-
-
-def remove_stale(directory: Path, pattern: str) -> None:
-    """Remove the sockets that killed hosts have left, of the names that match a glob pattern."""
-    for path in directory.glob(pattern):
-        with suppress(OSError):
-            if time.time() - path.lstat().st_mtime > _STALE and who_listens(str(path)) is None:
-                path.unlink()

@@ -36,7 +36,8 @@ from ally_plugins.wire.handshake import check_protocol
 from ally_plugins.wire.limits import WireLimits
 from ally_plugins.wire.messages import Malformed, MessageId, Request, encode_error, encode_response, parse
 
-from .directories import private_directory, remove_stale, short_directory, unlink
+from .directories import private_directory, short_directory, unlink
+from .leftovers import remove_left_sockets
 
 __all__ = ["SOCKET_VARIABLE", "TOKEN_VARIABLE", "TalkBackCounts", "TalkBackServer"]
 
@@ -53,7 +54,6 @@ _GREETING_MOST: Final = 64  # connections at once without a first frame
 _OF_ONE_PROCESS: Final = 4  # of these for one process, so that it cannot keep the others out
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 2.0  # seconds until a wrong token is answered: it doubles with each
 _LONGEST_TOKEN: Final = 256  # characters that are compared; ours have 43
-_NAME: Final = "talk-"
 _FROM_STRANGERS: Final = frozenset({INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, NOT_INITIALIZED})
 """Answers to a first frame that is not `initialize`, or not of its form."""
 
@@ -113,11 +113,11 @@ class TalkBackServer:
             raise
 
     def _choose_path(self) -> str:
-        name = f"{_NAME}{secrets.token_hex(6)}.sock"
+        name = f"talk-{os.getpid()}-{secrets.token_hex(6)}.sock"
         directory = private_directory(self.directory)
         if len(os.fsencode(directory / name)) > LONGEST_SOCKET_PATH:
             directory = short_directory()
-        remove_stale(directory, f"{_NAME}*.sock")
+        remove_left_sockets(directory)
         return str(directory / name)
 
     async def close(self) -> None:

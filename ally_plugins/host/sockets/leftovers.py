@@ -1,0 +1,106 @@
+"""What killed hosts have left: sockets, and folders in the system's temporary one. Removed when that is proved.
+
+Names have the id of the process that made them. It is gone when there is no such process, or one that has started
+later; and nobody may listen on the socket, since a live host of another container has an id that is nobody's here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from ally_plugins.runtime.processes.unixsocket import who_listens
+
+__all__ = ["folder_prefix", "is_gone", "left_folders", "remove_left_folders", "remove_left_sockets", "start_ticks"]
+
+_SOCKET: Final = re.compile(r"(?:host|talk)-([0-9]{1,10})-[0-9a-f]+\.sock\Z")
+_SOCKETS: Final = re.compile(r"(?:host|(?:host|talk)-[0-9]{1,10}-[0-9a-f]+)\.sock\Z")
+_UNFINISHED: Final = re.compile(r"\..+\.([0-9]{1,10})\.[0-9]+\.tmp\Z")
+"""A file that was to replace another one, as `catalog.home` writes them."""
+
+_START_TIME: Final = 19  # field 22 of /proc/PID/stat, counted from the state, which is what follows the name
+_LEEWAY: Final = 2.0  # seconds by which clocks, file systems and ticks may differ
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None when that cannot be known."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return int(fields[_START_TIME]) if len(fields) > _START_TIME else None
+
+
+def is_gone(pid: int, made: float) -> bool:
+    """Say whether the process that made a file at a time (Unix seconds) has ended; its id may be another's by now."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # somebody else's process by now, or a host in another user's name
+        pass
+    ticks = start_ticks(pid)
+    if ticks is None or not sys.platform.startswith("linux"):
+        return False
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - age > made + _LEEWAY
+
+
+def remove_left_sockets(directory: Path) -> None:
+    """Remove the sockets, and the half-written files, of hosts that are gone. Raises nothing."""
+    with suppress(OSError):
+        for name in os.listdir(directory):  # noqa: PTH208 - at each start of a host; pathlib costs as much as the call
+            match = _SOCKET.match(name) or _UNFINISHED.match(name)
+            if match is not None:
+                with suppress(OSError):
+                    _remove(directory / name, int(match[1]))
+
+
+def _remove(path: Path, pid: int) -> None:
+    found = path.lstat()
+    if is_gone(pid, found.st_mtime) and (stat.S_ISREG(found.st_mode) or who_listens(str(path)) is None):
+        path.unlink()
+
+
+def folder_prefix(kind: str = "", pid: int | None = None) -> str:
+    """Return how the name of a temporary folder begins that `left_folders` finds once its process is gone."""
+    return f"ally-{kind}{os.getpid() if pid is None else pid}-"
+
+
+def left_folders(kind: str = "", parent: Path | None = None) -> Iterator[Path]:
+    """Yield the temporary folders of this user, made with a `folder_prefix`, whose process is gone. Raises nothing."""
+    pattern = re.compile(rf"ally-{kind}([0-9]{{1,10}})-[a-z0-9_]+\Z")
+    base = parent if parent is not None else Path(tempfile.gettempdir())
+    with suppress(OSError):
+        for name in os.listdir(base):  # noqa: PTH208
+            if (match := pattern.match(name)) is not None and _is_left(base / name, int(match[1])):
+                yield base / name
+
+
+def _is_left(folder: Path, pid: int) -> bool:
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    if not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid != os.geteuid():
+        return False
+    return is_gone(pid, found.st_ctime)
+
+
+def remove_left_folders(parents: Iterable[Path]) -> None:
+    """Remove the folders that hold a host's socket, with no other file than that, and not while somebody listens."""
+    for folder in [each for parent in parents for each in left_folders("", parent)]:
+        with suppress(OSError):
+            for path in folder.iterdir():
+                if _SOCKETS.match(path.name) and who_listens(str(path)) is None:
+                    path.unlink()
+            folder.rmdir()
