@@ -65,10 +65,10 @@ def test_one_screen_shows_events_messages_a_refusal_and_what_to_try_next(
 
 
 @pytest.mark.usefixtures("contrib", "home")
-def test_json_counts_all_twelve_event_types_and_the_three_of_plugins(tmp_path: Path) -> None:
+def test_json_counts_all_twelve_event_types_and_the_three_of_plugins(temporary_folder: Path) -> None:
     import json
 
-    killed = tmp_path / "ally-demo-9999999-left"  # no system gives such a process id
+    killed = temporary_folder / "ally-demo-9999999-left"  # no system gives such a process id
     killed.mkdir(mode=0o700)
     (killed / "journal.db").write_text("")
     found = json.loads(_run("--json").stdout)
@@ -77,7 +77,7 @@ def test_json_counts_all_twelve_event_types_and_the_three_of_plugins(tmp_path: P
     assert found["broken_lines"] == 0
     assert found["action"]["result"]["tool_calls"]["total"] == found["events"]["TOOL_CALL_START"]
     assert {one["plugin"] for one in found["messages"]} == {"conversation-monitor", "loop-guard"}
-    assert not list(tmp_path.glob("ally-demo-*"))
+    assert not list(temporary_folder.glob("ally-demo-*"))
 
 
 @pytest.mark.usefixtures("contrib", "home")
