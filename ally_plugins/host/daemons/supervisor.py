@@ -334,7 +334,8 @@ class Supervisor:
         """Ask it to end, and wait for its answer, or until it has ended without one."""
         request = asyncio.ensure_future(self.opener.request_shutdown(link, reason))
         try:
-            await asyncio.wait([request, process.exited], return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Future[Any]] = [request, process.exited]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait([request], timeout=EXIT_DELAY)  # its answer may still be in the pipe
         finally:
             request.cancel()
