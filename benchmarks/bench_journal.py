@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.open_files import OpenFiles
 from ally_plugins.journal.schema import connect
 from ally_plugins.journal.values import PendingMessage
 
@@ -134,6 +135,29 @@ async def _alone(folder: Path, count: int) -> dict[str, Any]:
     )
 
 
+def _files_checked(folder: Path, count: int) -> dict[str, Any]:
+    """Compare what it costs to look at the journal's files, before and after a commit, with a commit itself."""
+    db = connect(folder / "checked.db", create=True)
+    files = OpenFiles(folder / "checked.db")
+    checks, commits = [], []
+    for i in range(count):
+        start = time.perf_counter()
+        files.check()
+        files.check()
+        middle = time.perf_counter()
+        _commit_one(db, i)
+        checks.append(middle - start)
+        commits.append(time.perf_counter() - middle)
+    db.close()
+    return _line(
+        "journal: its files looked at, of a commit",
+        statistics.median(checks) * 1e6,
+        statistics.median(commits) * 1e6,
+        "µs",
+        "<= 0.2",
+    )
+
+
 def _commit_one(db: sqlite3.Connection, i: int) -> None:
     db.execute("BEGIN IMMEDIATE")
     db.execute(_INSERT, BareWriter._row(i + 1, f"m{i}", orjson.dumps(_BODY).decode()))  # noqa: SLF001 - the same row
@@ -164,6 +188,7 @@ def run() -> list[dict[str, Any]]:
         folder = Path(name)
         return [
             asyncio.run(_alone(folder, 500)),
+            _files_checked(folder, 500),
             asyncio.run(_messages(folder, 64, 50)),
             asyncio.run(_messages(folder, 256, 25)),
             asyncio.run(_events(folder, 100_000)),

@@ -56,14 +56,16 @@ class Journal:
         self.head_path: Final = head
         self._folder: str | None = None
 
+        self.reader: Final = JournalReader(path)
+        self._readers: Final = [self.reader]
+
         def open_store(*, create: bool = False) -> Store:
-            return Store(path, head, create=create, durable=durable)
+            return Store(path, head, create=create, durable=durable, before_close=self._release_readers)
 
         self.before_durable: Final[list[Callable[[], object]]] = []
         """Functions that queue what they hold back (emitted events), called before something durable is queued, so that
         the journal has both in the order in which they happened."""
         self._writer: Final = Writer(open_store(create=True), open_store)
-        self.reader: Final = JournalReader(path)
         atexit.register(self.close_blocking)
 
     @classmethod
@@ -195,6 +197,16 @@ class Journal:
         """
         if rows:
             self._writer.put_soon(list(rows), sum(len(row[5]) + _EVENT_BYTES for row in rows))
+
+    def new_reader(self) -> JournalReader:
+        """Return a further reader, for another thread or long walks, to be closed before the journal is."""
+        reader = JournalReader(self.path)
+        self._readers.append(reader)
+        return reader
+
+    def _release_readers(self) -> None:
+        for reader in self._readers:
+            reader.release()
 
     # --- what the bus looks up
 

@@ -98,9 +98,19 @@ class JournalReader:
             return
         with self._lock:
             self._is_closed = True
-            if self._db is not None:
-                self._db.close()
-                self._db = None
+            self._disconnect()
+
+    def release(self) -> None:
+        """Let go of the file until it is read again."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
 
     def _rows(self, query: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._read(lambda db: db.execute(query, params).fetchall())

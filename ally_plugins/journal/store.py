@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from itertools import chain as flatten
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +18,9 @@ from ally_plugins.contract.values.errors import JournalError
 
 from .audit_head import check_head, read_head, write_head
 from .chain import Head, digest_of, encode_block, genesis, link
+from .open_files import OpenFiles
 from .rows import MESSAGE_COLUMNS, Row, message_from_row, problem_of
-from .schema import BOOKMARK, connect, read_chain_id
+from .schema import BOOKMARK, connect, connect_read_only, read_chain_id
 from .values import EVENTS, JOURNAL, NEVER_PRUNED, PRUNED, SETTLED, EventRow, StoredMessage, encode
 
 __all__ = ["Batch", "Bookmark", "Mark", "Store", "Written", "now_ms"]
@@ -95,16 +95,28 @@ _INSERTS: Final = {count: _insert(count) for count in _SIZES}
 
 
 class Store:
-    """Writes one journal file. Lives until `close`; used by one thread."""
+    """Writes one journal file. Lives until `close`; used by one thread.
 
-    def __init__(self, path: Path, head_path: Path, *, create: bool, durable: bool = True) -> None:
+    `before_close` has this process's readers let go of the file: what they would go on reading may not be it any more.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        head_path: Path,
+        *,
+        create: bool,
+        durable: bool = True,
+        before_close: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._before_close: Final = before_close
         self.path: Final = path
         self.head_path: Final = head_path
         recorded = read_head(head_path)  # before the journal's own head, which another host may advance meanwhile
         self._db: Final = connect(path, create=create, durable=durable)
         try:
             self._chain: Final = read_chain_id(self._db)
-            self._identity: Final = _identity(path)
+            self._files: Final = OpenFiles(path)
             self.head: Head = self._read_head()
             check_head(head_path, recorded, self._hash_at, self.head)
             if recorded is None:
@@ -121,7 +133,14 @@ class Store:
         write_head(self.head_path, self.head, sync=True)
 
     def close(self) -> None:
-        """Close the connection; the last one to close folds the WAL into the file."""
+        """Close the connection; the last one to close folds the WAL into the file.
+
+        A WAL that was removed is folded in by all means: this process still has it open, and nobody else could read it.
+        """
+        self._before_close()
+        if self._files.lacks_wal():
+            with suppress(sqlite3.Error):  # what is missing then shows when the journal is opened anew (`check_head`)
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._db.close()
 
     def write(self, batch: Batch) -> Written:
@@ -133,6 +152,11 @@ class Store:
         which has to win the GIL back from the loop's thread.
         """
         self._check_in_place()
+        written = self._write_batch(batch)
+        self._check_in_place()  # they may have gone meanwhile: what nobody will find again was not accepted
+        return written
+
+    def _write_batch(self, batch: Batch) -> Written:
         rows = [*batch.rows, *_blocks(batch.events)]
         if len(rows) <= _CHUNK and not batch.marks and not batch.bookmarks:
             with suppress(sqlite3.IntegrityError):
@@ -250,6 +274,7 @@ class Store:
             "UPDATE records SET data = NULL WHERE n > ? AND n <= ? AND at < ? AND data IS NOT NULL "
             "AND kind NOT IN (?, ?, ?) AND (state IS NULL OR state <> 'pending')"
         )
+        self._check_in_place()
         return self._db.execute(query, (start, end, before, *NEVER_PRUNED)).rowcount
 
     def _read_head(self) -> Head:
@@ -261,25 +286,18 @@ class Store:
         return bytes(row[0]) if row else None
 
     def _check_in_place(self) -> None:
-        # On POSIX a deleted file can be written on without an error, and all of it would be lost.
-        try:
-            in_place = _identity(self.path) == self._identity
-        except OSError:
-            in_place = False
-        if not in_place:
-            raise JournalError(
-                f"the journal {str(self.path)!r} was removed or replaced while it was in use; put it back, or restart"
-            )
+        """Raise JournalError when a file of the journal was removed, replaced or cut off."""
+        if self._files.check():
+            return
+        with closing(connect_read_only(self.path)) as fresh:
+            row = fresh.execute("SELECT hash FROM records WHERE n = ?", (self.head.n,)).fetchone()
+        if self.head.n and (row is None or row[0] != self.head.hash):
+            raise JournalError(f"the journal {str(self.path)!r} was cut off while it was in use; restore it")
 
 
 def now_ms() -> int:
     """Return the time in Unix ms."""
     return time.time_ns() // 1_000_000
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    found = os.stat(path)  # noqa: PTH116 - once a batch, and half the price of Path.stat
-    return found.st_dev, found.st_ino
 
 
 def _statement(params: list[tuple[Any, ...]]) -> tuple[str, list[Any]]:

@@ -20,7 +20,6 @@ from attrs import define, field
 from ally_plugins.catalog.home.folder import try_lock
 from ally_plugins.contract.values.errors import JournalError, NotFoundRefused
 from ally_plugins.journal.owned_files import open_file
-from ally_plugins.journal.reader import JournalReader
 from ally_plugins.runtime.lanes.lane import Lane
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ class Feeds:
     def __init__(self, journal: Journal, home: Home | None) -> None:
         self._journal: Final = journal
         self._home: Final = home
-        self._reading: Final = JournalReader(journal.path)  # not the journal's, which the loop itself reads with
+        self._reading: Final = journal.new_reader()  # not the journal's own, which the loop itself reads with
         self._owned: Final[dict[str, _OwnedFeed]] = {}
         self._ending: Final[dict[str, asyncio.Task[None]]] = {}
         self._wake_event: Final = asyncio.Event()

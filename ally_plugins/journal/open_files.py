@@ -1,0 +1,69 @@
+"""Whether the files that SQLite has open for a journal are still those that the next program will find.
+
+On POSIX a file that was removed can be written on without an error, and all of it is lost with the process. Opening
+and closing them is left to SQLite: a descriptor of our own that is closed would let go of its locks.
+"""
+
+from __future__ import annotations
+
+# Strings and `os`, no pathlib: it runs twice a batch, and Path.stat takes twice as long.
+# ruff: noqa: PTH116
+import os
+from typing import TYPE_CHECKING, Final
+
+from ally_plugins.contract.values.errors import JournalError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["OpenFiles"]
+
+_COMPANIONS: Final = ("-wal", "-shm")
+
+
+class OpenFiles:
+    """The journal's file and those that SQLite keeps beside it. Made when they are open, lives as long as that."""
+
+    def __init__(self, path: Path) -> None:
+        """Remember what they are. Raises OSError when one is not there."""
+        real = os.path.realpath(path)
+        self._paths: Final = (real, *(real + suffix for suffix in _COMPANIONS))
+        self._given: Final = str(path)
+        found = [os.stat(each) for each in self._paths]
+        self._identities: Final = [(each.st_dev, each.st_ino) for each in found]
+        self._size = found[0].st_size
+        self._wal_size = found[1].st_size
+
+    def check(self) -> bool:
+        """Raise JournalError when one was removed, replaced or cut off.
+
+        Returns whether the write-ahead log is as long as before: a shorter one was folded into the journal's file, or
+        cut off, which only a reader that has seen nothing yet can tell.
+        """
+        database, wal, _ = (self._found(position) for position in range(3))
+        if database.st_size < self._size:
+            raise JournalError(f"the journal {self._given!r} was cut off while it was in use; restore it")
+        self._size = database.st_size
+        is_whole = wal.st_size >= self._wal_size
+        self._wal_size = wal.st_size
+        return is_whole
+
+    def _found(self, position: int) -> os.stat_result:
+        path = self._paths[position]
+        try:
+            found = os.stat(path)
+        except OSError:
+            pass
+        else:
+            if (found.st_dev, found.st_ino) == self._identities[position]:
+                return found
+        way_out = "put it back, or restart" if position == 0 else "nothing is accepted until it is opened anew"
+        raise JournalError(f"the journal's file {path!r} was removed or replaced while it was in use; {way_out}")
+
+    def lacks_wal(self) -> bool:
+        """Say whether the journal's file is in place and nothing lies where its write-ahead log was."""
+        try:
+            self._found(0)
+        except JournalError:
+            return False
+        return not os.path.lexists(self._paths[1])
