@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from ally_plugins.catalog.home import system_keyring
 
 if TYPE_CHECKING:
     from .conftest import Operator
@@ -51,6 +56,35 @@ def test_secrets_that_others_may_read_are_a_problem(enabled: Operator) -> None:
     found = only(enabled)
     assert found["remedy"] == f"chmod 600 {enabled.home.secrets_file}"
     assert "hunter2" not in json.dumps(found)
+
+
+def test_a_keyring_that_is_installed_is_not_advised_but_what_it_lacks_is(
+    enabled: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = SimpleNamespace(priority=0.5)  # as keyrings.alt has them
+    monkeypatch.setitem(sys.modules, "keyring", SimpleNamespace(get_keyring=lambda: plain))
+    monkeypatch.delenv("PYTHON_KEYRING_BACKEND")
+    (found,) = [each for each in findings(enabled, "note", 0) if each["topic"] == "secrets"]
+    assert "the package keyring is installed and" in found["text"]
+    assert "pip install" not in found["remedy"]
+    assert "keyring diagnose" in found["remedy"]
+
+
+def test_a_keyring_that_does_not_answer_is_a_problem_and_stops_no_other_check(
+    enabled: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = threading.Event()
+    monkeypatch.setattr(system_keyring, "KEYRING_TIMEOUT", 0.05)
+    monkeypatch.setattr(system_keyring, "_bounded", system_keyring._Bounded())
+    monkeypatch.setattr(system_keyring, "_found", opened.wait)
+    monkeypatch.delenv("PYTHON_KEYRING_BACKEND")
+    try:
+        problems = findings(enabled, "problem", 1)
+        assert [each["text"] for each in problems if "did not answer within 0.05 s" not in each["text"]] == []
+        assert {each["topic"] for each in problems} == {"plugin loop-warner", "secrets"}
+        assert "their chain holds" in enabled.run("doctor", code=1).stdout
+    finally:
+        opened.set()
 
 
 def test_an_enabled_plugin_that_is_broken_is_a_problem_and_its_gates_are_named(enabled: Operator) -> None:

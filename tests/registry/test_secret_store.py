@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.catalog.home import secret_store
+from ally_plugins.catalog.home import secret_store, system_keyring
+from ally_plugins.catalog.home.folder import Home
 from ally_plugins.catalog.home.secret_store import SecretStore
+from ally_plugins.catalog.home.system_keyring import FoundKeyring, find_keyring
 from ally_plugins.contract.values.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ally_plugins.catalog.home.folder import Home
+    from collections.abc import Callable, Iterator
 
 
 class Keyring:
@@ -42,13 +47,13 @@ class Keyring:
 @pytest.fixture
 def keyring(monkeypatch: pytest.MonkeyPatch) -> Keyring:
     made = Keyring()
-    monkeypatch.setattr(secret_store, "_real_keyring", lambda: made)
+    monkeypatch.setattr(secret_store, "find_keyring", lambda: FoundKeyring(made))
     return made
 
 
 @pytest.fixture
 def in_file(home: Home, monkeypatch: pytest.MonkeyPatch) -> SecretStore:
-    monkeypatch.setattr(secret_store, "_real_keyring", lambda: None)
+    monkeypatch.setattr(secret_store, "find_keyring", FoundKeyring)
     home.prepare()
     return SecretStore(home)
 
@@ -108,7 +113,7 @@ def test_a_secret_moves_from_the_file_to_the_keyring(
 ) -> None:
     in_file.set("p", "k", "old")
     made = Keyring()
-    monkeypatch.setattr(secret_store, "_real_keyring", lambda: made)
+    monkeypatch.setattr(secret_store, "find_keyring", lambda: FoundKeyring(made))
     store = SecretStore(home)
     assert store.get("p", "k") == "old"
     store.set("p", "k", "new")
@@ -148,11 +153,162 @@ def test_a_keyring_that_protects_nothing_is_not_used(monkeypatch: pytest.MonkeyP
     weak.priority = priority  # type: ignore[assignment]
     monkeypatch.setattr(keyring, "get_keyring", lambda: weak)
     monkeypatch.delenv("PYTHON_KEYRING_BACKEND", raising=False)
-    assert secret_store._real_keyring() is None
+    found = find_keyring()
+    assert found.backend is None
+    assert "is installed and has found none that this system protects (only " in found.problem
+    assert "Weak" in found.problem
     weak.priority = 1
-    assert secret_store._real_keyring() is weak
+    assert find_keyring().backend is weak
 
 
-def test_a_keyring_that_fails_to_load_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "keyring", None)
-    assert secret_store._real_keyring() is None
+@pytest.mark.parametrize(
+    ("error", "problem", "remedy"),
+    [
+        (ModuleNotFoundError("no module", name="keyring"), "is not installed", "pip install 'ally-plugins[keyring]'"),
+        (ModuleNotFoundError("no jeepney", name="jeepney"), "installed and cannot be imported", "keyring diagnose"),
+        (OSError("no bus"), "installed and cannot be imported", "keyring diagnose"),
+    ],
+)
+def test_why_no_keyring_is_used_and_what_helps_follow_from_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, problem: str, remedy: str
+) -> None:
+    class Broken:
+        def find_spec(self, name: str, *_: Any) -> None:
+            if name == "keyring":
+                raise error
+
+    monkeypatch.delenv("PYTHON_KEYRING_BACKEND", raising=False)
+    monkeypatch.delitem(sys.modules, "keyring", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    found = find_keyring()
+    assert found.backend is None
+    assert problem in found.problem
+    assert remedy in found.remedy
+
+
+def test_a_keyring_that_is_turned_off_is_no_fault_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
+    assert find_keyring() == FoundKeyring(problem="PYTHON_KEYRING_BACKEND turns the system's keyring off")
+
+
+class Locked(Keyring):
+    """It waits for a prompt that nobody sees, until the test opens it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = threading.Event()
+
+    def _check(self) -> None:
+        self.opened.wait()
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Locked]:
+    made = Locked()
+    monkeypatch.setattr(system_keyring, "KEYRING_TIMEOUT", 0.05)
+    monkeypatch.setattr(system_keyring, "_bounded", system_keyring._Bounded())
+    monkeypatch.setattr(secret_store, "find_keyring", lambda: FoundKeyring(made))
+    yield made
+    made.opened.set()
+
+
+def test_a_keyring_that_waits_for_a_prompt_is_waited_for_once_and_asked_again_when_it_is_open(
+    locked: Locked, home: Home
+) -> None:
+    home.prepare()
+    locked.kept["ally-plugins:" + f"{home.app}:{home.path}", "p/k"] = "hunter2"
+    begin = time.monotonic()
+    for store in [SecretStore(home)] * 20:
+        with pytest.raises(ConfigError, match=r"did not answer within \S+ s for p/k; unlock it"):
+            store.get("p", "k")
+        with pytest.raises(ConfigError, match="did not answer"):
+            store.set("p", "k", "v")
+    assert time.monotonic() - begin < 1  # 40 calls of 0.05 s would take 2 s
+    assert not home.secrets_file.exists()
+    late = system_keyring._bounded._late
+    assert late is not None
+    locked.opened.set()
+    late.join()
+    assert SecretStore(home).get("p", "k") == "hunter2"
+
+
+def test_a_keyring_that_cannot_even_be_looked_for_is_not_taken_for_none(
+    monkeypatch: pytest.MonkeyPatch, home: Home
+) -> None:
+    opened = threading.Event()
+    monkeypatch.setattr(system_keyring, "KEYRING_TIMEOUT", 0.05)
+    monkeypatch.setattr(system_keyring, "_bounded", system_keyring._Bounded())
+    monkeypatch.setattr(system_keyring, "_found", lambda: opened.wait() and FoundKeyring())
+    monkeypatch.delenv("PYTHON_KEYRING_BACKEND", raising=False)
+    home.prepare()
+    store = SecretStore(home)
+    try:
+        for method, arguments in ((store.set, ("p", "k", "v")), (store.get, ("p", "k")), (store.delete, ("p", "k"))):
+            with pytest.raises(ConfigError, match="did not answer"):
+                method(*arguments)
+        assert not home.secrets_file.exists()
+        assert store.place == "the system keyring"
+    finally:
+        opened.set()
+
+
+# --- whose entries they are
+
+
+@pytest.mark.parametrize("spelling", ["link", "other/../home", "./home/"])
+def test_a_home_has_its_secrets_by_whatever_name_and_app_it_is_used(
+    keyring: Keyring, tmp_path: Path, spelling: str
+) -> None:
+    home = Home("mine", tmp_path / "home")
+    home.prepare()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to("home")
+    SecretStore(home).set("p", "k", "hunter2")
+    again = SecretStore(Home("yours", Path(f"{tmp_path}/{spelling}")))
+    assert again.get("p", "k") == "hunter2"
+    again.set("p", "k", "hunter3")
+    assert SecretStore(home).get("p", "k") == "hunter3"
+    assert len(keyring.kept) == 1
+    assert home.keyring_id_file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("app", ["mine", "ally-plugins"])
+def test_an_entry_of_before_there_were_ids_is_found_and_goes_with_the_next_change(
+    keyring: Keyring, tmp_path: Path, app: str
+) -> None:
+    home = Home("mine", tmp_path / "home")
+    home.prepare()
+    (tmp_path / "link").symlink_to("home")
+    old = {(f"ally-plugins:{app}:{home.path}", f"p/{key}"): f"old-{key}" for key in "ab"}
+    keyring.kept |= old
+    store = SecretStore(Home("mine", tmp_path / "link"))
+    assert [store.get("p", key) for key in "ab"] == ["old-a", "old-b"]
+    store.set("p", "a", "new-a")
+    store.delete("p", "b")
+    assert [store.get("p", key) for key in "ab"] == ["new-a", None]
+    assert list(keyring.kept.values()) == ["new-a"]
+
+
+@pytest.mark.parametrize("content", [b"", b"../../other\n", b"a" * 31, b"\xff" * 32])
+def test_a_damaged_id_is_told_and_never_replaced(keyring: Keyring, home: Home, content: bytes) -> None:
+    home.prepare()
+    home.keyring_id_file.write_bytes(content)
+    home.keyring_id_file.chmod(0o600)
+    store = SecretStore(home)
+    calls: list[Callable[[], object]] = [lambda: store.get("p", "k"), lambda: store.set("p", "k", "v")]
+    for call in calls:
+        with pytest.raises(ConfigError, match=r"keyring\.id holds no id of 32 hexadecimal digits"):
+            call()
+    assert home.keyring_id_file.read_bytes() == content
+    assert keyring.kept == {}
+
+
+def test_what_was_set_in_the_file_counts_over_an_older_entry_of_a_keyring(
+    keyring: Keyring, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.prepare()
+    SecretStore(home).set("p", "k", "older")
+    monkeypatch.setattr(secret_store, "find_keyring", FoundKeyring)
+    SecretStore(home).set("p", "k", "newer")
+    monkeypatch.setattr(secret_store, "find_keyring", lambda: FoundKeyring(keyring))
+    assert SecretStore(home).get("p", "k") == "newer"

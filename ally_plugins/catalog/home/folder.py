@@ -77,6 +77,11 @@ class Home:
         return self.path / "secrets.json"
 
     @property
+    def keyring_id_file(self) -> Path:
+        """The id by which this home's secrets go in the system's keyring, made with the first of them."""
+        return self.path / "keyring.id"
+
+    @property
     def quarantine_file(self) -> Path:
         """Which plugins stay stopped until they are released."""
         return self.path / "quarantine.json"

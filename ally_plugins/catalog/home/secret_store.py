@@ -1,28 +1,36 @@
 """Where secrets are kept: the system's keyring, or a file that only its owner may read. Never in `config.toml`.
 
-Which settings are secrets is the manifests' business.
+A home's entries in the keyring go by a random id, which the home keeps: it stays the same however the home's path is
+spelt and whichever app uses it. Which settings are secrets is the manifests' business.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.contract.values.masking import Secret
+
+from .system_keyring import USE_A_FILE, FoundKeyring, call_keyring, describe_silence, find_keyring
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from .folder import Home
 
 __all__ = ["SecretStore"]
 
 _MAX_BYTES: Final = 1024 * 1024
+_ID: Final = re.compile(rb"([0-9a-f]{32})\n?\Z")
 
-_REAL: Final = 1
-"""The least priority of a keyring that the system protects; the null, failing and plain-text ones have less."""
-
-_WAY_OUT: Final = "unlock it, or set PYTHON_KEYRING_BACKEND=keyring.backends.null.Keyring to use a file instead"
+_OLD_APP: Final = "ally-plugins"
+"""The command's own app, under whose name entries were kept before there were ids."""
 
 
 class SecretStore:
@@ -30,55 +38,114 @@ class SecretStore:
 
     def __init__(self, home: Home) -> None:
         self._home: Final = home
-        self._service: Final = f"ally-plugins:{home.app}:{home.path}"
-        self._keyring: Any = None
-        self._is_looked_up = False
+        self._found: FoundKeyring | None = None
+
+    @property
+    def keyring(self) -> FoundKeyring:
+        """The keyring in which the next secret would be kept, or why that would be a file."""
+        if self._found is None:
+            self._found = find_keyring()
+        return self._found
 
     @property
     def place(self) -> str:
         """Where the next secret would be kept, as text: the system keyring or the path of the file."""
-        return "the system keyring" if self._backend() is not None else str(self._home.secrets_file)
+        found = self.keyring
+        return "the system keyring" if found.backend or found.is_silent else str(self._home.secrets_file)
 
-    def get(self, plugin: str, key: str) -> str | None:
-        """Return a secret, None when there is none. Raises ConfigError when the place cannot be read."""
-        backend = self._backend()
-        if backend is not None:
-            value = self._call_keyring(backend.get_password, plugin, key)
-            if isinstance(value, str):
-                return value
+    def get(self, plugin: str, key: str) -> Secret | None:
+        """Return a secret, None when there is none. Raises ConfigError when the place cannot be read.
+
+        The file is read first: what stands there was set after whatever a keyring has.
+        """
         value = self._read().get(plugin, {}).get(key)
-        return value if isinstance(value, str) else None
+        if isinstance(value, str):
+            return Secret(value)
+        if (backend := self._backend(plugin, key)) is not None:
+            for service in self._services():
+                value = self._call(backend.get_password, service, plugin, key)
+                if isinstance(value, str):
+                    return Secret(value)
+        return None
 
     def set(self, plugin: str, key: str, value: str) -> None:
         """Keep a secret. The caller holds `home.locked()`. Raises ConfigError when it cannot be kept."""
-        backend = self._backend()
+        backend = self._backend(plugin, key)
         if backend is not None:
-            self._call_keyring(backend.set_password, plugin, key, value)
+            service = _service(self._id() or self._new_id())
+            self._call(backend.set_password, service, plugin, key, value)
             self._write(plugin, key, None)
+            with suppress(ConfigError):  # it is kept; an old one counts for nothing as long as this one is there
+                self._delete_entries(backend, self._old_services(), plugin, key)
         else:
             self._write(plugin, key, value)
 
     def delete(self, plugin: str, key: str) -> None:
         """Delete a secret, wherever it is. The caller holds `home.locked()`. Raises ConfigError when that fails."""
-        backend = self._backend()
-        if backend is not None and self._call_keyring(backend.get_password, plugin, key) is not None:
-            self._call_keyring(backend.delete_password, plugin, key)
+        backend = self._backend(plugin, key)
+        if backend is not None:
+            self._delete_entries(backend, self._services(), plugin, key)
         self._write(plugin, key, None)
 
-    def _backend(self) -> Any:
-        if not self._is_looked_up:
-            self._is_looked_up = True
-            self._keyring = _real_keyring()
-        return self._keyring
+    # --- the keyring ---
 
-    def _call_keyring(self, method: Any, plugin: str, key: str, *value: str) -> Any:
+    def _backend(self, plugin: str, key: str) -> Any:
+        """Return the keyring's backend, None when there is none. Raises ConfigError when it does not answer."""
+        if self.keyring.is_silent:
+            self._found = None  # it may answer the next time
+            raise _silent(plugin, key)
+        return self.keyring.backend
+
+    def _services(self) -> Iterator[str]:
+        """Yield the names under which this home's entries may stand, the one of today first."""
+        if (own := self._id()) is not None:
+            yield _service(own)
+        yield from self._old_services()
+
+    def _old_services(self) -> Iterator[str]:
+        """Yield the names of before there were ids: of the app, and of the home's path as it was spelt."""
+        for app in dict.fromkeys((self._home.app, _OLD_APP)):
+            for path in dict.fromkeys((str(self._home.path), os.path.realpath(self._home.path))):
+                yield _service(f"{app}:{path}")
+
+    def _delete_entries(self, backend: Any, services: Iterator[str], plugin: str, key: str) -> None:
+        for service in services:
+            if self._call(backend.get_password, service, plugin, key) is not None:
+                self._call(backend.delete_password, service, plugin, key)
+
+    def _call(self, method: Callable[..., Any], service: str, plugin: str, key: str, *value: str) -> Any:
         try:
-            return method(self._service, f"{plugin}/{key}", *value)
-        except Exception as error:  # noqa: BLE001  # backends raise what their systems raise
-            message = f"the system keyring does not answer for {plugin}/{key}: {type(error).__name__}; {_WAY_OUT}"
-            raise ConfigError(
-                message, path=f"plugins.{plugin}.settings.{key}"
-            ) from None  # the cause may quote the secret
+            return call_keyring(method, service, f"{plugin}/{key}", *value)
+        except TimeoutError:
+            raise _silent(plugin, key) from None
+        except Exception as error:  # noqa: BLE001 - backends raise what their systems raise
+            message = f"the system keyring does not answer for {plugin}/{key}: {type(error).__name__}; {USE_A_FILE}"
+            path = f"plugins.{plugin}.settings.{key}"
+            raise ConfigError(message, path=path) from None  # the cause may quote the secret
+
+    def _id(self) -> str | None:
+        """Return the home's id, None while it has none. Raises ConfigError when the file cannot be read."""
+        file = self._home.keyring_id_file
+        try:
+            content = self._home.read(file, _MAX_BYTES)
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read: {error.strerror or error}", file=str(file)) from None
+        if content is None:
+            return None
+        if (found := _ID.match(content)) is None:
+            text = f"{file} holds no id of 32 hexadecimal digits; restore it, or remove it and set the secrets again"
+            raise ConfigError(text, file=str(file))
+        return found[1].decode()
+
+    def _new_id(self) -> str:
+        file, made = self._home.keyring_id_file, secrets.token_hex(16)
+        try:
+            self._home.write(file, f"{made}\n".encode(), private=True)
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be written: {error.strerror or error}", file=str(file)) from None
+        return made
+
+    # --- the file ---
 
     def _read(self) -> dict[str, dict[str, Any]]:
         file = self._home.secrets_file
@@ -111,14 +178,10 @@ class SecretStore:
             raise ConfigError(f"a secret of {plugin!r} cannot be kept in {file}: {reason}", file=str(file)) from None
 
 
-def _real_keyring() -> Any:
-    if os.environ.get("PYTHON_KEYRING_BACKEND", "").endswith("null.Keyring"):
-        return None
-    try:
-        import keyring  # an optional dependency; 100 ms, and only for plugins with secrets
+def _service(name: str) -> str:
+    return f"ally-plugins:{name}"
 
-        backend = keyring.get_keyring()
-        is_real = backend.priority >= _REAL
-    except Exception:  # noqa: BLE001  # backends call the desktop, D-Bus and others, and fail in ways of their own
-        return None
-    return backend if is_real else None
+
+def _silent(plugin: str, key: str) -> ConfigError:
+    text = f"{describe_silence()} for {plugin}/{key}; {USE_A_FILE}"
+    return ConfigError(text, path=f"plugins.{plugin}.settings.{key}")

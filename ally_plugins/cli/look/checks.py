@@ -111,7 +111,9 @@ def _check_home(state: State) -> Iterator[CheckResult]:
         yield CheckResult("ok", "home", f"{home.path} is not there yet; it is made when it is needed")
         return
     linked = (home.config_file, home.journal_file)
-    others = (home.audit_head_file, home.consent_file, home.quarantine_file, home.secrets_file)
+    others = (
+        home.audit_head_file, home.consent_file, home.quarantine_file, home.secrets_file, home.keyring_id_file
+    )  # fmt: skip
     problems = [finding for folder in (home.path, home.run_dir) for finding in _folder(folder)]
     problems += [finding for file in (*linked, *others) for finding in _file(file, follow=file in linked)]
     yield from problems
@@ -275,10 +277,14 @@ def _check_journal(state: State) -> Iterator[CheckResult]:
 
 
 def _check_keyring(state: State) -> Iterator[CheckResult]:
-    place = state.registry.secrets.place
-    yield CheckResult(
-        "ok" if "keyring" in place else "note",
-        "secrets",
-        f"new ones are kept in {place}",
-        "" if "keyring" in place else "for the system's keyring: pip install 'ally-plugins[keyring]'",
-    )
+    secrets = state.registry.secrets
+    found = secrets.keyring
+    if found.is_silent:
+        yield CheckResult(
+            "problem", "secrets", f"{found.problem}; plugins with a secret in it do not run", found.remedy
+        )
+    elif found.backend is None:
+        text = f"new ones are kept in {secrets.place}, since {found.problem}"
+        yield CheckResult("note", "secrets", text, found.remedy)
+    else:
+        yield CheckResult("ok", "secrets", f"new ones are kept in {secrets.place}")
