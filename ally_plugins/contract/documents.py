@@ -7,6 +7,7 @@ values mean is left to the manifest, the configuration and the like.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ __all__ = [
     "lines",
     "named_tables",
     "table",
+    "text_of",
 ]
 
 LONGEST_TEXT: Final = 1000
@@ -37,8 +39,22 @@ LONGEST_TEXT: Final = 1000
 
 _INT64: Final = 2**63
 
+_MARKS: Final = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+
 Problem = Callable[[str], str | None]
 """Returns why a text is wrong, None when it is right."""
+
+
+def text_of(content: bytes) -> str:
+    """Return the text of a file that a person wrote: UTF-8, or what the mark of byte order before it says.
+
+    Editors and shells of Windows put such a mark there, where nobody sees it. Raises UnicodeDecodeError, also for a
+    mark of UTF-16 alone: the rest was cut off.
+    """
+    for mark, encoding in _MARKS.items():
+        if content.startswith(mark) and content != mark:
+            return content.removeprefix(mark).decode(encoding)
+    return content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
 
 
 class Document(Mistakes):

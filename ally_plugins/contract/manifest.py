@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from attrs import frozen
 
-from .documents import FILLED, LINE, LINES, Document, checked, choices, line, lines, table
+from .documents import FILLED, LINE, LINES, Document, checked, choices, line, lines, table, text_of
 from .grants import (
     ANY,
     CONTEXT_PARTS,
@@ -106,7 +106,7 @@ class Manifest:
         if len(content) > MAX_MANIFEST_BYTES:
             raise _error([f"the file has more than {MAX_MANIFEST_BYTES} bytes, expected a short TOML file"], plugin)
         try:
-            return tomllib.loads(content.decode("utf-8"))
+            return tomllib.loads(text_of(content))
         except UnicodeDecodeError as error:
             raise _error([f"the file is not UTF-8 (byte {error.start})"], plugin) from None
         except RecursionError:

@@ -204,6 +204,10 @@ def test_more_values_than_can_be_kept_are_refused() -> None:
     assert executable_result("it", text).success
 
 
+def test_a_mark_of_byte_order_before_the_object_is_passed_over(run_tool: Callable[..., ToolResult]) -> None:
+    assert run_tool("import sys; sys.stdout.buffer.write(b'\\xef\\xbb\\xbf{\"data\": 1}')").data == 1
+
+
 def test_a_program_that_reads_nothing_is_not_disturbed(run_tool: Callable[..., ToolResult]) -> None:
     assert run_tool("print('{\"data\": 1}')", {"text": "x" * 60_000}).data == 1
 

@@ -83,7 +83,9 @@ def test_what_would_be_run_and_from_which_lines_is_told_whole(plugin: Callable[.
     command = "pip install -r requirements.txt && ./build 'x y'"
     own = plugin(runtime="python3", dependencies={"file": "requirements.txt", "install_command": command})
     assert command in downloads(own)[1].replace("'\"'\"'", "'")
-    node = plugin({"package.json": "{}"}, runtime="node", dependencies={"file": "package.json"})
+    node = plugin(
+        {"package.json": '{"dependencies": {"x": "1"}}'}, runtime="node", dependencies={"file": "package.json"}
+    )
     assert downloads(node)[1] == "npm install --prefix ENVIRONMENT"
 
 
@@ -95,10 +97,36 @@ def test_a_dependency_file_that_is_not_there_is_named(state: Home, plugin: Calla
 def test_until_it_is_installed_the_problem_names_the_command(
     state: Home, plugin: Callable[..., CodeAllyPlugin]
 ) -> None:
-    it = plugin({"r.txt": ""}, runtime="python3", dependencies={"file": "r.txt"})
+    it = plugin({"r.txt": "x"}, runtime="python3", dependencies={"file": "r.txt"})
     assert find_dependencies(state, it).problem == (
         "its dependencies are not installed; to install them: ally-plugins env it"
     )
+
+
+@pytest.mark.parametrize(
+    ("runtime", "file", "content", "is_needed"),
+    [
+        ("python3", "r.txt", b"", False),
+        ("python3", "r.txt", b"# only the standard library\r\n\r\n   \t# really\r\n", False),
+        ("python3", "r.txt", b"\xef\xbb\xbf# none", False),
+        ("python3", "r.txt", b"# one\nrequests # not a comment\n", True),
+        ("python3", "r.txt", b"-r other.txt", True),
+        ("node", "package.json", b'\xef\xbb\xbf{"name": "it", "type": "module", "dependencies": {}}', False),
+        ("node", "package.json", b'{"name": "it", "scripts": {"postinstall": "./build"}}', True),
+        ("node", "package.json", b'{"devDependencies": {"a": "1"}}', True),
+        ("node", "package.json", b"{", True),
+    ],
+)
+def test_a_file_that_names_nothing_to_install_needs_no_environment(
+    state: Home, plugin: Callable[..., CodeAllyPlugin], *, runtime: str, file: str, content: bytes, is_needed: bool
+) -> None:
+    it = plugin(runtime=runtime, dependencies={"file": file})
+    (Path(it.folder) / file).write_bytes(content)
+    assert bool(find_dependencies(state, it).problem) == is_needed
+    assert bool(downloads(it)) == is_needed
+    assert (plan_install(state, it) is not None) == is_needed
+    own = plugin(runtime=runtime, dependencies={"file": file, "install_command": "make"})
+    assert find_dependencies(state, own).problem
 
 
 @pytest.mark.slow
@@ -125,9 +153,13 @@ def test_an_own_command_finds_the_environments_pip_and_python(
 
 @pytest.mark.slow
 def test_a_requirements_file_is_installed_once_until_it_changes(
-    state: Home, plugin: Callable[..., CodeAllyPlugin]
+    state: Home, plugin: Callable[..., CodeAllyPlugin], tmp_path: Path
 ) -> None:
-    it = plugin({"r.txt": "# nothing\n"}, runtime="python3", dependencies={"file": "r.txt"})
+    wheel = tmp_path / "greeter-1-py3-none-any.whl"
+    backend: dict[str, Any] = {}
+    exec(PROJECT["backend.py"], backend)  # noqa: S102 - it is ours
+    backend["build_wheel"](str(tmp_path))
+    it = plugin({"r.txt": f"{wheel}\n"}, runtime="python3", dependencies={"file": "r.txt"})
     lines: list[str] = []
     first = install(state, it, lines.append)
     assert first.problem == ""
@@ -135,7 +167,7 @@ def test_a_requirements_file_is_installed_once_until_it_changes(
     lines.clear()
     assert install(state, it, lines.append) == first
     assert lines == []
-    changed = plugin({"r.txt": "# nothing else\n"}, runtime="python3", dependencies={"file": "r.txt"})
+    changed = plugin({"r.txt": f"# changed\n{wheel}\n"}, runtime="python3", dependencies={"file": "r.txt"})
     assert "have changed since" in find_dependencies(state, changed).problem
     other = plugin(runtime="python3", dependencies={"file": "r.txt", "install_command": "true"})
     assert "have changed since" in find_dependencies(state, other).problem
@@ -176,7 +208,7 @@ def test_node_modules_are_below_the_home_and_found_by_node_path(
 
 @pytest.mark.parametrize("marker", [b"", b"{}", b"[]", b'{"requirements": 7}', b"garbage"])
 def test_a_damaged_marker_is_no_installation(state: Home, plugin: Callable[..., CodeAllyPlugin], marker: bytes) -> None:
-    it = plugin({"r.txt": ""}, runtime="python3", dependencies={"file": "r.txt"})
+    it = plugin({"r.txt": "x"}, runtime="python3", dependencies={"file": "r.txt"})
     place = state.envs_dir / "it"
     place.mkdir(parents=True)
     (place / ".complete").write_bytes(marker)

@@ -127,6 +127,13 @@ def test_a_full_manifest_is_read_as_it_is_written(full: dict[str, Any]) -> None:
     assert found.warnings == ()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_mark_of_byte_order_is_passed_over(full: dict[str, Any], encoding: str) -> None:
+    full["description"] = "zählt"
+    content = json.dumps(full, indent=2, ensure_ascii=False).encode(encoding)
+    assert read_plugin_json(content, "/it").description == "zählt"
+
+
 def test_settings_keep_their_types_and_secrets(full: dict[str, Any]) -> None:
     settings = read(full).settings
     assert {name: (each.kind, each.default) for name, each in settings.items()} == {

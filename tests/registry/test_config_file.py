@@ -154,6 +154,16 @@ def test_a_new_plugin_is_added_at_the_end(home: Home) -> None:
     assert read_config(home).of("third").grants == GrantSet.of(["tools"])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_mark_of_byte_order_is_passed_over_and_goes_with_the_next_edit(home: Home, encoding: str) -> None:
+    home.prepare()
+    home.config_file.write_bytes("# für mich\n[limits]\nmessages_per_minute = 5\n".encode(encoding))
+    assert read_config(home).of("p").limits.messages_per_minute == 5
+    edit_config(home, "p", lambda _: {"enabled": True})
+    assert home.config_file.read_text("utf-8").startswith("# für mich\n[limits]\nmessages_per_minute = 5\n")
+    assert read_config(home).of("p").enabled
+
+
 def test_an_edit_sees_what_stands_there_and_may_remove_it(home: Home) -> None:
     write(home, FULL)
     seen: list[dict[str, Any]] = []

@@ -78,13 +78,22 @@ def read(make: Callable[[], Manifest]) -> Manifest | ManifestError:
         b"a = " + b"[" * 20_000,
         b"[" + b"a." * 20_000 + b"b]",
         b"a = " + b"9" * 6_000,
-        b"\xef\xbb\xbfdescription = 'a mark of byte order'",
+        b"\xef\xbb\xbf\xef\xbb\xbfdescription = 'two marks of byte order'",
+        b"\xef\xbb",
         b"#" * (MAX_MANIFEST_BYTES + 1),
     ],
     ids=lambda content: repr(content[:12]),
 )
 def test_what_is_not_a_manifest_is_one_problem(content: bytes) -> None:
     assert len(problems_of(content)) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_mark_of_byte_order_says_how_it_is_encoded(encoding: str) -> None:
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    content = f'{mark}description = "für alle"\r\n'.encode(encoding)
+    assert Manifest.from_mapping(Manifest.table_of(content)).description == "für alle"
+    assert Manifest.from_text('\ufeffdescription = "y"').description == "y"
 
 
 @given(st.binary(max_size=200))

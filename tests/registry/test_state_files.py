@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import re
 import shlex
@@ -348,6 +349,20 @@ def test_a_run_folder_that_is_a_link_is_not_used(registry: Registry, home: Home,
     home.run_dir.rename(tmp_path / "elsewhere")
     home.run_dir.symlink_to(tmp_path / "elsewhere")
     assert "is a link, expected a folder" in asked(home)
+
+
+def test_files_of_the_home_that_an_editor_has_marked_mean_what_they_say(registry: Registry, home: Home) -> None:
+    registry.quarantine("guard", "it crashed")
+    registry.secrets.set("guard", "key", "s")
+    for file in (home.consent_file, home.quarantine_file, home.secrets_file):
+        if file.exists():
+            file.write_bytes(codecs.BOM_UTF8 + file.read_bytes())
+    record = Registry(home).get("guard")
+    assert record.state == "quarantined"
+    assert record.agreement is not None
+    assert Registry(home).secrets.get("guard", "key") == "s"
+    Registry(home).release("guard")
+    assert Registry(home).get("guard").is_enabled
 
 
 def test_what_was_opened_is_what_was_looked_at(tmp_path: Path) -> None:

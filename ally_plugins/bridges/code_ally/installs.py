@@ -20,10 +20,12 @@ from attrs import evolve, frozen
 from ally_plugins.catalog.discovery.bridge import Building
 from ally_plugins.catalog.environments import build as environments
 from ally_plugins.catalog.home.folder import Home, read_capped
+from ally_plugins.contract.documents import text_of
+from ally_plugins.contract.values.codec import decode
 from ally_plugins.contract.values.errors import OperatorError
 
 if TYPE_CHECKING:
-    from .plugin import CodeAllyPlugin
+    from .plugin import CodeAllyPlugin, Dependencies
 
 __all__ = ["InstalledDependencies", "downloads", "find_dependencies", "install", "plan_install"]
 
@@ -31,6 +33,11 @@ _MAX_FILE: Final = 1024 * 1024
 _MARKER: Final = ".complete"
 _IN_FOLDER: Final = 'cd "$1" && PATH="$2:$PATH" exec /bin/sh -c "$3"'
 """Runs a command of the author's in a folder, with the programs of its environment first."""
+
+_INSTALLED: Final = (
+    "dependencies", "devDependencies", "optionalDependencies", "peerDependencies", "workspaces", "scripts",
+)  # fmt: skip
+"""Keys of a `package.json` for which `npm install` does something."""
 
 _COPY: Final = 'mkdir -p "$1/bin" && cp "$2" "$1/package.json" && { [ ! -f "$3" ] || cp "$3" "$1/package-lock.json"; }'
 
@@ -51,21 +58,21 @@ class InstalledDependencies:
 
 def downloads(plugin: CodeAllyPlugin) -> tuple[str, ...]:
     """Return for the operator, uncut, what installing would run and from which lines; nothing without dependencies."""
-    dependencies = plugin.dependencies
-    if dependencies is None or plugin.runtime is None:
+    dependencies = _needed(plugin)
+    if dependencies is None:
         return ()
     if plugin.runtime == "python3":
         first, usual = "python3 -m venv ENVIRONMENT", f"ENVIRONMENT/bin/python -m pip install -r {dependencies.file}"
     else:
         first, usual = f"cp {dependencies.file or 'package.json'} ENVIRONMENT", "npm install --prefix ENVIRONMENT"
     command = f"sh -c {shlex.quote(dependencies.install_command)}" if dependencies.install_command else usual
-    lines = _content(plugin).decode("utf-8", "replace").splitlines()
+    lines = _lines(_content(plugin) or b"")
     return (first, command, *(f"{dependencies.file}: {line}" for line in lines if line.strip()))
 
 
 def find_dependencies(home: Home, plugin: CodeAllyPlugin) -> InstalledDependencies:
     """Return what is installed for a plugin; its `problem` is why that cannot be used. Raises nothing."""
-    if plugin.dependencies is None or plugin.runtime is None:
+    if _needed(plugin) is None:
         return InstalledDependencies()
     place = _place(home, plugin)
     try:
@@ -88,8 +95,8 @@ def plan_install(home: Home, plugin: CodeAllyPlugin) -> Building | None:
 
     Raises OperatorError when the dependency file cannot be read, or there is no Python to build with.
     """
-    dependencies = plugin.dependencies
-    if dependencies is None or plugin.runtime is None:
+    dependencies = _needed(plugin)
+    if dependencies is None:
         return None
     if dependencies.file and not (Path(plugin.folder) / dependencies.file).is_file():
         raise OperatorError(f"{plugin.name!r} has no file {dependencies.file!r}, which its plugin.json names")
@@ -149,15 +156,47 @@ def _place(home: Home, plugin: CodeAllyPlugin) -> Path:
 
 def _bound_to(plugin: CodeAllyPlugin) -> tuple[str, ...]:
     command = plugin.dependencies.install_command if plugin.dependencies is not None else ""
-    digest = hashlib.sha256(_content(plugin) + b"\0" + command.encode()).hexdigest()
+    digest = hashlib.sha256((_content(plugin) or b"") + b"\0" + command.encode()).hexdigest()
     return ("plugin.json", f"sha256:{digest}")
 
 
-def _content(plugin: CodeAllyPlugin) -> bytes:
+def _content(plugin: CodeAllyPlugin) -> bytes | None:
+    """Return what stands in its dependency file; None when there is none, or it cannot be read."""
     file = plugin.dependencies.file if plugin.dependencies is not None else ""
     if not file:
         return b""
     try:
-        return read_capped(str(Path(plugin.folder) / file), _MAX_FILE) or b""
+        return read_capped(str(Path(plugin.folder) / file), _MAX_FILE)
     except OSError:
-        return b""
+        return None
+
+
+def _needed(plugin: CodeAllyPlugin) -> Dependencies | None:
+    """Return its dependencies, None where they install nothing: many authors ship a file of comments."""
+    dependencies = plugin.dependencies
+    if dependencies is None or plugin.runtime is None:
+        return None
+    content = None if dependencies.install_command else _content(plugin)
+    if content is None:
+        return dependencies
+    is_something = _names_packages(content) if plugin.runtime == "node" else _names_requirements(content)
+    return dependencies if is_something else None
+
+
+def _names_requirements(content: bytes) -> bool:
+    return any(line.strip() and not line.lstrip().startswith("#") for line in _lines(content))
+
+
+def _names_packages(content: bytes) -> bool:
+    try:
+        package = decode(text_of(content))
+    except ValueError:
+        return True  # npm says what is wrong with it
+    return not isinstance(package, dict) or any(package.get(key) for key in _INSTALLED)
+
+
+def _lines(content: bytes) -> list[str]:
+    try:
+        return text_of(content).splitlines()
+    except UnicodeDecodeError:
+        return content.decode("utf-8", "replace").splitlines()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from ally_plugins.contract.documents import LINE, LINES, count, line, table
+from ally_plugins.contract.documents import LINE, LINES, count, line, table, text_of
 from ally_plugins.contract.grants import LONGEST_NAME, is_plugin_name
 from ally_plugins.contract.manifest import Activation, GrantRequest, Manifest
 from ally_plugins.contract.process_spec import path_problem
@@ -62,7 +62,7 @@ def _object_of(content: bytes, folder: str) -> Mapping[str, Any]:
     if len(content) > MAX_PLUGIN_JSON_BYTES:
         raise _error([f"the file has more than {MAX_PLUGIN_JSON_BYTES} bytes, expected a short JSON file"], folder)
     try:
-        table = decode(content)
+        table = decode(text_of(content))
     except ValueError as error:
         raise _error([f"not JSON: {error}"], folder) from None
     if not isinstance(table, dict):

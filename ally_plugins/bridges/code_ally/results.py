@@ -5,6 +5,7 @@ Pure: calling the method and running the program is left to the host.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -72,7 +73,7 @@ def _object_result(value: Mapping[str, Any], *, is_failed: bool) -> ToolResult:
 
 
 def _object(ran: Ran) -> tuple[dict[str, Any] | None, str]:
-    text = ran.stdout.strip()
+    text = ran.stdout.strip().removeprefix(codecs.BOM_UTF8)
     if not text:
         return None, "printed nothing"
     if has_too_many(text):

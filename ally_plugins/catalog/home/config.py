@@ -26,6 +26,7 @@ from ally_plugins.contract.documents import (
     lines,
     named_tables,
     table,
+    text_of,
 )
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.hookspecs import HOOKS
@@ -146,7 +147,7 @@ def _checked(table: dict[str, Any], file: str) -> Config:
 def _read_text(home: Home) -> str:
     file = home.config_file
     try:
-        return (home.read(file, MAX_CONFIG_BYTES, follow=True) or b"").decode("utf-8")
+        return text_of(home.read(file, MAX_CONFIG_BYTES, follow=True) or b"")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not UTF-8 (byte {error.start})", file=str(file)) from None
     except OSError as error:

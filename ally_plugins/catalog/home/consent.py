@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import asdict, frozen
 
-from ally_plugins.contract.documents import LINE, LINES, LONGEST_TEXT, Document, lines, table
+from ally_plugins.contract.documents import LINE, LINES, LONGEST_TEXT, Document, lines, table, text_of
 from ally_plugins.contract.shapes import ANY, WRONG, named
 from ally_plugins.contract.values.errors import ConfigError, ConsentError
 from ally_plugins.contract.values.frozen import FrozenDict
@@ -97,7 +97,7 @@ def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
         text = f"{file} cannot be read: {reason}; what is missing then is to be agreed to again: {_REVIEW}"
         raise ConsentError(text, command=_REVIEW) from error
     try:
-        written = tomllib.loads((b"" if content is None else content).decode("utf-8"))
+        written = tomllib.loads(text_of(b"" if content is None else content))
         reason = "" if content is None or "plugins" in written else "it is empty, or was cut off before [plugins]"
     except (ValueError, RecursionError) as error:
         written, reason = {}, str(error)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from attrs import frozen
 
+from ally_plugins.contract.documents import text_of
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.values.frozen import FrozenDict
 
@@ -43,7 +44,7 @@ def read_quarantine(home: Home) -> Quarantine:
     file, content = home.quarantine_file, None
     try:
         content = home.read(file, _MAX_BYTES)
-        kept = {} if content is None else orjson.loads(content)
+        kept = {} if content is None else orjson.loads(text_of(content))
     except OSError as error:
         return Quarantine(damage=f"{file} cannot be read: {error.strerror or error}")
     except ValueError:

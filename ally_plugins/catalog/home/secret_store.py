@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from ally_plugins.contract.documents import text_of
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.values.masking import Secret
 
@@ -151,7 +152,7 @@ class SecretStore:
         file = self._home.secrets_file
         try:
             content = self._home.read(file, _MAX_BYTES)
-            kept = orjson.loads(b"{}" if content is None else content)
+            kept = orjson.loads(text_of(b"{}" if content is None else content))
         except OSError as error:
             reason = error.strerror or str(error)
             raise ConfigError(f"{file} cannot be read: {reason}", file=str(file)) from None

@@ -60,7 +60,7 @@ def call(state: State, name: str, tool: str, arguments: str, timeout: float | No
 def _parsed(text: str) -> dict[str, Any]:
     import orjson
 
-    given = sys.stdin.read(_MAX_CHARACTERS) if text == "-" else text
+    given = (sys.stdin.read(_MAX_CHARACTERS) if text == "-" else text).removeprefix("\ufeff")  # PowerShell's pipes
     try:
         value = orjson.loads(given)
     except ValueError as error:

@@ -6,6 +6,7 @@ Pure: bytes in, values out; opening the connection is left to `link`.
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,7 +45,6 @@ _SEPARATORS: Final = (b",", b"[", b"{")
 
 _MOST_MARKS: Final = 4 * MAX_VALUES  # a value has two brackets or a quote at most, and its key another one
 _BLANK: Final = b" \t\r\n"
-_BOM: Final = b"\xef\xbb\xbf"  # JavaScript trims it, so Code-Ally reads an answer behind it
 _MARKS: Final = re.compile(rb'["\[\]{}]')
 _REST_OF_TEXT: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
@@ -83,8 +83,8 @@ class Answer:
         """Take what has come; return whether the answer is whole, or has more values than are read."""
         self.data += data
         if not self._at:
-            self.data = self.data.lstrip(_BLANK).removeprefix(_BOM).lstrip(_BLANK)
-            if _BOM.startswith(self.data):  # nothing, or half of the mark
+            self.data = self.data.lstrip(_BLANK).removeprefix(BOM_UTF8).lstrip(_BLANK)
+            if BOM_UTF8.startswith(self.data):  # nothing, or half of the mark, which Code-Ally passes over
                 return False
         is_whole = self._has_value_ended() if self.data.startswith((b"{", b"[")) else self._has_line_ended()
         if is_whole and (end := self.data.find(b"\n", self._at)) >= 0:
