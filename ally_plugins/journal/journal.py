@@ -82,11 +82,18 @@ class Journal:
 
     @classmethod
     def in_memory(cls) -> Self:
-        """Open a journal that ends with the process: a file in a temporary folder, never waiting for the disk."""
+        """Open a journal that ends with the process: a file in a temporary folder, never waiting for the disk.
+
+        Raises JournalError where no temporary folder can be used.
+        """
         import tempfile  # here, since the import takes 10 ms and only tests and hosts without a home need it
 
         # No TemporaryDirectory: a fork that ends would remove it, while its parent goes on writing.
-        folder = tempfile.mkdtemp(prefix="ally-journal-")
+        try:
+            folder = tempfile.mkdtemp(prefix="ally-journal-")
+        except OSError as error:
+            text = f"a journal in memory needs a temporary folder: {error.strerror or error}; set TMPDIR to one"
+            raise JournalError(text) from error
         journal = cls(Path(folder) / JOURNAL_NAME, Path(folder) / HEAD_NAME, durable=False)
         journal._folder = folder
         return journal

@@ -19,6 +19,8 @@ from tests.kit.sites import Site
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+importlib.import_module("zipp")  # likewise: importlib_metadata looks into zips with it
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:

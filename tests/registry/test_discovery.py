@@ -1,17 +1,16 @@
 from __future__ import annotations
 
+import importlib
 import os
+import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from ally_plugins.catalog.discovery.packages import Found, discover
 from ally_plugins.contract.manifest import MAX_MANIFEST_BYTES
-
-if TYPE_CHECKING:
-    from tests.kit.sites import Site
+from tests.kit.sites import Site
 
 GOOD = 'description = "good"\n[permissions]\ntools = { reason = "to offer" }\n'
 
@@ -54,6 +53,21 @@ def test_a_wrong_manifest_is_one_line_and_the_others_are_found(site: Site, manif
 def test_a_missing_manifest_says_where_it_was_expected(site: Site) -> None:
     site.add("bad", {"bad": "bad:Plugin"}, {"bad/__init__.py": ""})
     assert f"expected {site.path / 'bad' / 'ally-plugin.toml'}" in (only("bad").problem or "")
+
+
+@pytest.mark.parametrize("value", ["a:C", "p:C", "p.inner.deep:C", "space.part:C"])
+@pytest.mark.usefixtures("site")
+def test_a_plugin_inside_a_zip_is_said_to_be_one(tmp_path: Path, value: str) -> None:
+    zipped = Site(tmp_path / "zipped")
+    zipped.add("a", {"a": value}, {"a.py": "", "a.ally-plugin.toml": "", "p/__init__.py": "", "p/ally-plugin.toml": "",
+                                 "p/inner/deep.py": "", "space/part/ally-plugin.toml": "",
+                                 "space/part/__init__.py": ""})  # fmt: skip
+    archive = shutil.make_archive(str(tmp_path / "app"), "zip", zipped.path)
+    sys.path.append(archive)
+    importlib.invalidate_caches()
+    assert only("a").problem == (
+        f"its code lies in {archive!r}, and plugins inside a zip are not supported; install 'a' into a folder"
+    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="making links needs a privilege there")

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ally_plugins import Host
+from ally_plugins.catalog.environments.build import plan as plan_environment
 from ally_plugins.catalog.home import folder as home_module
 from ally_plugins.catalog.home.folder import Home, read_capped, write_atomically
+from ally_plugins.cli.shell.main import cli
 from ally_plugins.contract.values.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pwd = pytest.importorskip("pwd") if sys.platform != "win32" else None
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes and links mean something else there")
 
 
@@ -40,6 +44,66 @@ def test_ally_home_overrides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     home = Home("one")
     monkeypatch.chdir("/")
     assert home.path == tmp_path / "relative"
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a user without HOME and without an entry in passwd, as in a container that runs under any number."""
+
+    def find(who: object) -> None:
+        raise KeyError(who)
+
+    for name in ("HOME", "ALLY_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("getpwuid", "getpwnam"):
+        monkeypatch.setattr(pwd, name, find)
+
+
+@posix
+@pytest.mark.usefixtures("homeless")
+def test_where_no_home_directory_is_known_the_way_out_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for make in (Home, Host):
+        with pytest.raises(ConfigError, match=r"HOME is not set\); set ALLY_HOME to a folder for the state of 'one'"):
+            make("one")
+    for command in (["list"], ["doctor", "--json"], ["enable", "x", "--yes"]):
+        with pytest.raises(SystemExit):
+            cli.main(command)
+        shown = capsys.readouterr()
+        assert "ALLY_HOME" in shown.err + shown.out
+        assert "error in this program" not in shown.err
+
+
+@posix
+@pytest.mark.usefixtures("homeless")
+def test_with_ally_home_no_home_directory_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ALLY_HOME", str(tmp_path))
+    assert Host("one").home == Home("one", tmp_path)
+    assert plan_environment(Home("one"), "it", ["x"]).commands
+
+
+@posix
+@pytest.mark.usefixtures("homeless")
+@pytest.mark.parametrize("home", ["", "here"])
+def test_a_home_that_is_no_absolute_path_is_none(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    monkeypatch.setenv("HOME", home)
+    with pytest.raises(ConfigError, match=rf"HOME is '{home}'\); set ALLY_HOME"):
+        Home("one")
+
+
+@posix
+@pytest.mark.parametrize("named", ["~nobody-of-this-name/x", "gone"])
+def test_a_path_that_leads_nowhere_is_an_operators_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], named: str
+) -> None:
+    (tmp_path / "was").mkdir()
+    monkeypatch.chdir(tmp_path / "was")
+    (tmp_path / "was").rmdir()
+    with pytest.raises(SystemExit):
+        cli.main(["list", "--home", named])
+    assert f"--home: '{named}' " in capsys.readouterr().err
+    monkeypatch.setenv("ALLY_HOME", named)
+    with pytest.raises(ConfigError, match=r"ALLY_HOME: .* expected an absolute path"):
+        Home("one")
 
 
 @posix

@@ -45,7 +45,10 @@ def key() -> str:
     To be taken before the scan: that imports importlib_metadata, which adds a finder to `sys.meta_path`.
     """
     finders = [f"{type(f).__module__}.{getattr(f, '__name__', type(f).__name__)}" for f in sys.meta_path]
-    here = os.getcwd() if any(not os.path.isabs(entry) for entry in sys.path) else ""  # noqa: PTH109, PTH117
+    here = ""
+    if any(not os.path.isabs(entry) for entry in sys.path):  # noqa: PTH117
+        with suppress(OSError):  # it was removed, and nothing is found in it
+            here = os.getcwd()  # noqa: PTH109
     return "\n".join([str(_FORMAT), HOST_API, sys.version, sys.prefix, here, *sys.path, "", *finders])
 
 

@@ -158,6 +158,12 @@ class _Scan:
 
     def _with_files(self, found: Found, dist: Distribution, module: str) -> Found:
         located = locating.locate(module)
+        if located is None or located.manifest is None:
+            archive = locating.archive_of(module)
+            if archive is not None:
+                self._watch(archive)
+                reason = f"its code lies in {archive!r}, and plugins inside a zip are not supported"
+                return evolve(found, problem=f"{reason}; install {found.distribution!r} into a folder")
         if located is None:
             advice = f"install {found.distribution!r} again, or uninstall it"
             return evolve(found, problem=f"module {module!r} is not there; {advice}")

@@ -171,7 +171,7 @@ def _is_pip_configured() -> bool:
     """Say whether the operator has configured pip, an index for one: uv reads none of that."""
     if any(key.startswith("PIP_") and key != "PIP_DISABLE_PIP_VERSION_CHECK" for key in os.environ):
         return True
-    own = Path.home()
+    own = Path(os.path.expanduser("~"))  # noqa: PTH111 - a user who has none has configured nothing there either
     files = (own / ".config/pip/pip.conf", own / ".pip/pip.conf", Path("/etc/pip.conf"), Path(sys.prefix, "pip.conf"))
     return any(file.is_file() for file in files)
 

@@ -34,6 +34,7 @@ __all__ = [
     "UNREAD_BYTECODE",
     "Located",
     "Stamp",
+    "archive_of",
     "content_digest",
     "drop_bytecode",
     "folder_digest",
@@ -102,6 +103,22 @@ def locate(module: str) -> Located | None:
     root = place.packages[0] if place.packages else place.file or ""
     searched = tuple(dict.fromkeys([os.path.dirname(path) for path in candidates] + list(place.namespaces)))
     return Located(root, manifest, candidates[0], searched)
+
+
+def archive_of(module: str) -> str | None:
+    """Return the file that holds a module's code with that of others, such as a zip; None when it is in a folder."""
+    try:
+        spec = importlib.util.find_spec(module.partition(".")[0])
+    except Exception:  # noqa: BLE001  # anybody's finder
+        return None
+    places: list[str] = [spec.origin or "", *(spec.submodule_search_locations or ())] if spec is not None else []
+    for place in places:
+        there = place
+        while there and not os.path.lexists(there):
+            there = os.path.dirname(there)
+        if there != place and os.path.isfile(there):
+            return there
+    return None
 
 
 def _candidates(place: _Place, name: str) -> Iterator[str]:

@@ -24,7 +24,7 @@ from ally_plugins.policy.owned_files import way_out_of
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["HOME_VARIABLE", "Home", "read_capped", "try_lock", "write_atomically"]
+__all__ = ["HOME_VARIABLE", "Home", "absolute_path", "read_capped", "try_lock", "write_atomically"]
 
 HOME_VARIABLE: Final = "ALLY_HOME"
 
@@ -41,10 +41,32 @@ def _default_path(app: str) -> Path:
         raise ConfigError(f"app {describe(app)} is not a name, expected letters, digits, '.', '_' and '-'", path="app")
     named = os.environ.get(HOME_VARIABLE)
     if named:
-        return Path(named).expanduser().absolute()
+        return absolute_path(named, HOME_VARIABLE)
     import platformdirs  # only where no home is given
 
-    return Path(platformdirs.user_state_path(app, appauthor=False))
+    try:
+        path = Path(platformdirs.user_state_path(app, appauthor=False))
+    except RuntimeError:
+        path = Path()
+    if not path.is_absolute():  # a container's user, who has no HOME and no entry in passwd
+        found = f"HOME is {describe(os.environ['HOME'])}" if "HOME" in os.environ else "HOME is not set"
+        way_out = f"set {HOME_VARIABLE} to a folder for the state of {app!r}"
+        raise ConfigError(f"this user's home directory is not known ({found}); {way_out}", path=HOME_VARIABLE)
+    return path
+
+
+def absolute_path(text: str, named_by: str) -> Path:
+    """Return the absolute path of what a person named, where `~` is a home directory.
+
+    Raises ConfigError, which names `named_by`, when that home or the working directory is not there.
+    """
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        problem = "begins with a home directory that is not known"
+    except OSError as error:
+        problem = f"is relative, and the working directory cannot be found: {error.strerror or error}"
+    raise ConfigError(f"{named_by}: {describe(text)} {problem}; expected an absolute path", path=named_by)
 
 
 @frozen
@@ -52,7 +74,8 @@ class Home:
     """Where one app keeps its state: ALLY_HOME, or the platform's directory for the app's name.
 
     Apps of other names have other directories; with ALLY_HOME set, whoever sets it decides which app is meant.
-    Raises ConfigError for an app's name that could lead out of its directory, unless a path is given.
+    Without a path, raises ConfigError for an app's name that could lead out of its directory, and where neither
+    ALLY_HOME nor the user's home directory is known.
     """
 
     app: str

@@ -85,10 +85,10 @@ def _warnings(record: PluginRecord) -> list[str]:
 
 def _absolute(interpreter: str) -> str:
     """Return the absolute path of a Python that is named as in a shell. Raises ConfigError when PATH has none."""
-    path = Path(interpreter).expanduser()
-    if path.is_absolute():
-        return str(path)
-    found = str(path.absolute()) if len(path.parts) > 1 else shutil.which(interpreter)
+    from ally_plugins.catalog.home.folder import absolute_path
+
+    is_path = len(Path(interpreter).parts) > 1 or interpreter.startswith("~")
+    found = str(absolute_path(interpreter, "interpreter")) if is_path else shutil.which(interpreter)
     if found is None:
         raise ConfigError(f"no program {interpreter!r} on PATH, expected the path of a Python", path="interpreter")
     return found

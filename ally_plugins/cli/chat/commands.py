@@ -248,6 +248,7 @@ def _chosen(
     Raises ConfigError and NotFoundRefused.
     """
     from ally_plugins.catalog.home.config import read_config
+    from ally_plugins.catalog.home.folder import absolute_path
 
     from .chat_options import Options, find_saved
     from .models import choose_model
@@ -258,7 +259,7 @@ def _chosen(
     settings = read_config(home).chat
     saved = find_saved(home, resume) if continues or resume is not None else None
     last_folder = saved.about.get("folder") if saved is not None else None
-    where = folder if folder is not None else Path(last_folder) if last_folder else Path.cwd()
+    where = absolute_path(str(folder or last_folder or "."), "--folder")
     if not where.is_dir():
         raise ConfigError(f"the folder of this session, {str(where)!r}, is gone; name another one with --folder")
     used = saved.about.get("model") if saved is not None else None

@@ -31,12 +31,14 @@ class State:
 
     @property
     def home(self) -> Home:
-        """The app's home. Raises ConfigError when the app's name is none."""
-        from pathlib import Path
+        """The app's home. Raises ConfigError when the app's name is none, or it is not known where the home is."""
+        import os
 
-        from ally_plugins.catalog.home.folder import Home
+        from ally_plugins.catalog.home.folder import Home, absolute_path
 
-        return Home(self.app) if self.home_path is None else Home(self.app, Path(self.home_path).expanduser().resolve())
+        if self.home_path is None:
+            return Home(self.app)
+        return Home(self.app, os.path.realpath(absolute_path(self.home_path, "--home")))
 
     @property
     def registry(self) -> Registry:

@@ -7,6 +7,7 @@ somebody else's text: a few lines of it are told, made inert and marked as data.
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import shutil
 import time
@@ -105,8 +106,10 @@ class TestWatch:
 
     def _folder(self, focus: str | None) -> Path | None:
         chosen = str(self.ally.settings.get("folder", "")) or focus
-        folder = Path(chosen).expanduser().resolve() if chosen else None
-        return folder if folder is not None and folder.is_dir() else None
+        if not chosen:
+            return None
+        folder = Path(os.path.realpath(os.path.expanduser(chosen)))  # noqa: PTH111 - `~` of nobody is no crash here
+        return folder if folder.is_dir() else None
 
     def _project_of(self, session_id: str | None) -> Project | None:
         return next((each for each in self._projects.values() if session_id in each.told), None)
