@@ -60,11 +60,13 @@ FOUND = [version for version in PYTHONS if shutil.which(f"python{version}")] or 
 OLDEST, NEWEST = FOUND[0], FOUND[-1]
 nox.options.sessions = ["lint", "typing", f"tests-{NEWEST}", "docs"]
 
-# The newest Python runs all tests. The oldest leaves out contrib's plugins, the command line and recordings: what a
-# Python could change there (asyncio, signals, processes, SQLite, metadata, annotations) has tests of its own in the
-# other folders. Those between run what computes, the contract in every placement, the bus and what is installed, which
-# is also what old dependencies could change.
-ABOVE = tuple(f"tests/{name}" for name in ("baddays", "chat", "cli", "examples", "replay"))
+# The newest Python runs all tests. The oldest has the oldest dependencies too, since nothing may need newer ones than
+# pyproject.toml says, and leaves out contrib's plugins, the command line, bridges and recordings: what a Python could
+# change there (asyncio, signals, processes, SQLite, metadata, annotations) has tests of its own in the other folders.
+# Those between run what computes, the contract in every placement, the bus and what is installed.
+ABOVE = tuple(
+    f"tests/{name}" for name in ("baddays", "chat", "cli", "control", "examples", "legacy", "replay", "testing")
+)
 SMOKE = tuple(f"tests/{name}" for name in ("bus", "contract", "packaging", "placements", "policy", "wire"))
 
 
@@ -96,6 +98,15 @@ def _pytest(session: nox.Session, *args: str, env: dict[str, str] | None = None)
     session.run("python", "-m", "pytest", f"--junit-xml={results}", *args, env=safe)
 
 
+def _install_minimums(session: nox.Session) -> None:
+    """Install the oldest direct dependencies that pyproject.toml allows."""
+    session.install("uv")  # only uv resolves downwards, so the session has its own whatever the backend
+    project = PYPROJECT["project"]
+    # Given by name: to uv, what a wheel asks for is indirect.
+    direct = [*project["dependencies"], *project["optional-dependencies"]["pydantic-ai"]]
+    session.run("uv", "pip", "install", "--quiet", "--resolution=lowest-direct", *direct)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and the direction of imports."""
@@ -111,8 +122,9 @@ def typing(session: nox.Session) -> None:
     # pyright needs node: the machine's, or the one that PyPI carries.
     node = () if shutil.which("node") else ("pyright[nodejs]",)
     session.install(*_group("typing", "test", "docs"), *node, *PYPROJECT["project"]["dependencies"])
-    session.run("mypy")
-    session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"))
+    # Both take half as long on two cores.
+    session.run("mypy", "--num-workers=2")
+    session.run("pyright", "--threads", "2", "--pythonpath", str(Path(session.bin) / "python"))
 
 
 @nox.session(default=False)
@@ -128,7 +140,9 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS, requires=["wheels"])
 def tests(session: nox.Session) -> None:
-    """Run the tests on the built wheels: all on the newest Python, which measures coverage, fewer on others."""
+    """Run the tests on the built wheels: all on the newest Python, fewer on others; the oldest has old dependencies."""
+    if session.python == OLDEST != NEWEST:
+        _install_minimums(session)
     session.install(*_wheels(), *_group("test"))
     if session.posargs:
         _pytest(session, *session.posargs)
@@ -144,7 +158,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(requires=["wheels"], default=False)
 def slow(session: nox.Session) -> None:
     """Run the tests that take seconds each: whole programs at terminals, real builds and installations, floods."""
-    # Once, on whatever Python runs nox: in CI the oldest, which has none of the whole programs otherwise.
+    # Once, on whatever Python runs nox: in CI the oldest, where `tests` has no whole programs and no new dependencies.
     session.install(*_wheels(), *_group("test"))
     _pytest(session, "-m", "slow and not e2e and not soak", *WORKERS, *session.posargs)
 
@@ -156,18 +170,6 @@ def coverage(session: nox.Session) -> None:
     env = {"COVERAGE_FILE": str(COVERAGE / "joined")}
     session.run("coverage", "combine", "--keep", str(COVERAGE / "data"), env=env)
     session.run("coverage", "report", env=env)
-
-
-@nox.session(python=PYTHONS[0], requires=["wheels"])
-def minimums(session: nox.Session) -> None:
-    """Run the tests with the oldest direct dependencies that pyproject.toml allows."""
-    session.install("uv")  # only uv resolves downwards, so this session has its own whatever the backend
-    project = PYPROJECT["project"]
-    # Given by name: to uv, what a wheel asks for is indirect.
-    direct = [*project["dependencies"], *project["optional-dependencies"]["pydantic-ai"]]
-    session.run("uv", "pip", "install", "--quiet", "--resolution=lowest-direct", *direct)
-    session.install(*_wheels(), *_group("test"))
-    _pytest(session, "-m", FAST, *WORKERS, *SMOKE, "tests/registry", *session.posargs)
 
 
 @nox.session(requires=["wheels"], default=False)
