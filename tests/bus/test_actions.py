@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -148,16 +147,15 @@ def test_a_handler_that_is_too_slow_is_an_error_and_a_crash(is_async: bool) -> N
             ended.append("cancelled")
 
     def slow_def() -> None:
-        released.wait(5)
+        released.wait()
+        ended.append("returned")
 
     async def main() -> None:
         plugin = make_plugin()
         async with new_host(plugins={"p": plugin}) as host:
             await plugin.ally.register_tool(slow if is_async else slow_def, name="slow", timeout=0.02)
-            start = time.monotonic()
             with pytest.raises(ToolCallError, match=r"did not return within 0.02 s"):
                 await host.call_tool("slow")
-            assert time.monotonic() - start < 4  # the slower one takes five
             await asyncio.sleep(0)
             assert ended == (["cancelled"] if is_async else [])
             assert host.plugins["p"].counts.crashes == 1

@@ -113,13 +113,13 @@ def test_a_gate_past_its_deadline_denies_then_and_nobody_waits_for_it() -> None:
     async def swallow(self: Any, call: ToolCall) -> Any:  # noqa: ARG001
         for _ in range(3):
             try:
-                await asyncio.sleep(0.7)
+                await asyncio.sleep(20)
             except asyncio.CancelledError:
                 continue
         return Allow()
 
     def block(self: Any, call: ToolCall) -> Any:  # noqa: ARG001
-        release.wait(10)
+        release.wait(60)
         return Allow()
 
     async def main() -> None:
@@ -131,7 +131,7 @@ def test_a_gate_past_its_deadline_denies_then_and_nobody_waits_for_it() -> None:
             session = host.session()
             before = time.monotonic()
             ruling = await session.gate_tool_call(CALL)
-            assert 0.04 < time.monotonic() - before < 2  # they would take two seconds, and ten
+            assert 0.04 < time.monotonic() - before < 20  # they would take a minute
             assert [(vote.plugin, vote.cause) for vote in ruling.votes] == [
                 ("block", "timeout"),
                 ("swallow", "timeout"),

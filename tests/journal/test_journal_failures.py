@@ -356,22 +356,18 @@ def test_a_read_only_journal_is_an_error_in_words(tmp_path: Path) -> None:
 
 
 def test_a_slow_disk_does_not_hold_up_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "BUSY_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(schema, "BUSY_TIMEOUT_S", 20.0)
 
-    async def main() -> float:
+    async def main() -> None:
         journal = Journal.open(tmp_path / "journal.db")
         with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             future = journal.accept(message(1))
-            longest, last = 0.0, time.monotonic()
             for _ in range(100):
                 journal.append_soon(Record("x", 1))
                 await asyncio.sleep(0)
-                now = time.monotonic()
-                longest, last = max(longest, now - last), now
-            other.execute("ROLLBACK")
+            other.execute("ROLLBACK")  # a loop that waits for the disk comes here after the patience of the write
         await future
         await journal.close()
-        return longest
 
-    assert asyncio.run(main()) < 0.25
+    asyncio.run(main())
