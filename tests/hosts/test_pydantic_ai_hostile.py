@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from typing import Any
 
 import pytest
@@ -23,7 +22,6 @@ from ally_plugins import (
     Context,
     GateRefused,
     Host,
-    HostError,
     PermissionResponse,
     Replace,
     ToolCallEnd,
@@ -69,23 +67,6 @@ def test_a_host_that_stops_in_the_middle_refuses_and_the_run_ends() -> None:
         assert found["c2"].content == "not run: the host of the plugins has stopped, nobody can decide"
 
     go(main())
-
-
-def test_a_host_of_another_loop_is_refused_with_the_way_out() -> None:
-    host = Host(home=None, discover=False)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(host.start(), loop).result(30)
-        agent = Agent(Script("never").model, capabilities=[AllyPlugins(host)])
-        with pytest.raises(HostError, match="runs on another event loop"):
-            go(agent.run("go"))
-    finally:
-        asyncio.run_coroutine_threadsafe(host.stop(), loop).result(30)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 def test_two_runs_of_one_conversation_each_have_an_end() -> None:

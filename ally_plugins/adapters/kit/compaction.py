@@ -58,7 +58,7 @@ async def shorten(
     run.emit(CompactionStart(**run.about))
     with suppress(TimeoutError):
         async with asyncio.timeout(SURVIVE_WAIT):
-            await run.live.session.drained()
+            await run.live.session.own_loop.run(run.live.session.drained())
     details: dict[str, Any] = {"old_context_usage": usage, "threshold": run.kit.compact_at, "strategy": strategy}
     try:
         made = compact(messages)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -11,6 +14,9 @@ from weakref import ref
 from attrs import define, field
 
 from ally_plugins.contract.values.errors import HostError
+from ally_plugins.runtime.lanes.loopthread import LoopThread
+
+from .turns import Turns
 
 if TYPE_CHECKING:
     from ally_plugins.host.host import Host  # noqa: TC004 - nobody reads it at run time
@@ -20,13 +26,21 @@ __all__ = ["HostLifetime"]
 
 @define(eq=False)
 class HostLifetime:
-    """Whether one host was started here, and its users. Lives as long as the host object, over any number of starts."""
+    """Whether one host was started here, and its users. Lives as long as the host object, over any number of starts.
+
+    Users may run on any loop. A host that the main thread starts runs on its loop there. Another thread may be a web
+    server's, whose loop ends with the request that it serves: a host that is started there has a thread of its own.
+    """
 
     _host: ref[Host]
-    _users: int = field(init=False, default=0)
     _is_owned: bool = field(init=False, default=False)  # from the beginning of its start to the end of its stop
-    _changing: asyncio.Lock = field(init=False, factory=asyncio.Lock)
-    _loop: asyncio.AbstractEventLoop | None = field(init=False, default=None)  # the one that the lock belongs to
+    _home: asyncio.AbstractEventLoop | None = field(init=False, default=None)
+    """The loop that it was started on, None in a thread of its own."""
+    _thread: LoopThread | None = field(init=False, default=None)
+    _users: Counter[asyncio.AbstractEventLoop] = field(init=False, factory=Counter)
+    _others_left: Future[None] | None = field(init=False, default=None)
+    _lock: threading.Lock = field(init=False, factory=threading.Lock)  # for the users
+    _changing: Turns = field(init=False, factory=Turns)
 
     @property
     def host(self) -> Host:
@@ -40,8 +54,9 @@ class HostLifetime:
     async def running(self) -> AsyncGenerator[None]:
         """Keep the host running while entered: starts one that does not run, and stops that one with its last user.
 
-        Entering while it starts or stops waits for that. A cancellation while it stops is raised once it has stopped.
-        Raises HostError for a host that runs on another event loop, and what its start raises.
+        Entering while it starts or stops waits for that. The last to leave on the loop that the host was started on
+        waits for those that use it from other loops. A cancellation while it stops is raised once it has stopped.
+        Raises what the host's start raises.
         """
         is_used = await self._enter()
         try:
@@ -52,52 +67,69 @@ class HostLifetime:
 
     async def _enter(self) -> bool:
         """Return whether this user is counted: the host was started here, and stops with the last of them."""
-        host, loop = self.host, asyncio.get_running_loop()
-        if self._is_owned:
-            self._check_loop(self._loop, loop)
-        elif host.loop is not None:
-            self._check_loop(host.loop, loop)
+        if not self._is_owned and self.host.loop is not None:
             return False
-        elif self._loop is not loop:
-            self._changing, self._loop = asyncio.Lock(), loop
         async with self._changing:
-            if host.loop is None:
-                await self._start(host)
-            if not self._is_owned:  # the host author started it meanwhile
-                self._check_loop(host.loop, loop)
+            if self.host.loop is None:
+                await self._start(self.host)
+            elif not self._is_owned:  # the host author started it meanwhile
                 return False
-            self._users += 1
+            with self._lock:
+                self._users[asyncio.get_running_loop()] += 1
         return True
 
     async def _start(self, host: Host) -> None:
         self._is_owned = True
         try:
-            await host.start()
+            if threading.current_thread() is threading.main_thread():
+                self._home = asyncio.get_running_loop()
+                await host.start()
+            else:
+                self._home, self._thread = None, LoopThread("host", "async with Host(...) as host:")
+                await _finish(asyncio.to_thread(self._thread.start, host.start(), None))
         except BaseException:
-            self._is_owned = False
+            await self._stop(host)
             raise
 
-    async def _leave(self) -> None:
-        self._users -= 1
-        if self._users:
-            return
-        async with self._changing:
-            if not self._users and self._is_owned:
-                try:
-                    await _finish(self.host.stop())
-                finally:
-                    self._is_owned = False
+    async def _stop(self, host: Host) -> None:
+        try:
+            if self._thread is None:
+                await host.stop()
+            else:
+                await asyncio.to_thread(self._thread.stop, host.stop(), None)
+        finally:
+            self._is_owned, self._home, self._thread = False, None, None
 
-    def _check_loop(self, its: object, loop: asyncio.AbstractEventLoop) -> None:
-        if its is not loop:
-            raise HostError(
-                f"the host {self.host.app!r} runs on another event loop; run the agent on that one, or give it a host"
-                " of its own"
-            )
+    async def _leave(self) -> None:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._users[loop] -= 1
+            if not self._users[loop]:
+                del self._users[loop]
+            if self._others_left is not None and not self._users:
+                self._others_left.set_result(None)
+            if not self._is_last(loop):
+                return
+        async with self._changing:
+            with self._lock:
+                if not (self._is_owned and self._is_last(loop)):  # others came, or have stopped it, meanwhile
+                    return
+                others = self._others_left = Future() if self._users else None
+            await _finish(self._stop_after(others))
+
+    def _is_last(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Return whether it is for this loop to stop the host."""
+        return not self._users if self._home is None else loop is self._home and not self._users[loop]
+
+    async def _stop_after(self, others: Future[None] | None) -> None:
+        if others is not None:
+            await asyncio.wrap_future(others)
+            self._others_left = None
+        await self._stop(self.host)
 
 
 async def _finish(ending: Coroutine[Any, Any, None]) -> None:
-    """Await a stop to its end; a cancellation is raised only then."""
+    """Await a change to its end; a cancellation is raised only then."""
     task = asyncio.ensure_future(ending)
     try:
         await asyncio.shield(task)

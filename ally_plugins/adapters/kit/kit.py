@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
@@ -39,18 +39,19 @@ class AgentKit(KitOptions):
     ) -> AsyncGenerator[AgentWork]:
         """Enter one run of an agent: starts the host if needed; a run within another one joins that one's session.
 
-        Leaving ends the run, also when it is cancelled, and stops a host that was started for it. Raises HostError as
-        the host's start does.
+        Leaving ends the run, also when it is cancelled, and stops a host that was started for it; it may happen in
+        another task than entering. Raises HostError as the host's start does.
         """
         parent = current_work(self)
         async with self.host_sessions.lifetime.running():
-            live = parent.live if parent is not None else self.host_sessions.session(session_id)
+            live = parent.live if parent is not None else await self.host_sessions.open(session_id)
             work = AgentWork(self, live, run_id, name, parent, CALL.get() if parent is not None else None, model)
             token = _WORK.set(work)
             try:
                 yield work
             finally:
-                _WORK.reset(token)
+                with suppress(ValueError):  # left in another context: the one that entered ends with its task
+                    _WORK.reset(token)
                 work.end()
                 await self.host_sessions.close_idle()
 

@@ -62,7 +62,7 @@ class LiveSession:
 
     def interrupt(self, cause: str) -> bool:
         """Stop the agents at work, for a reason that their AGENT_END carries; return whether there was any."""
-        main = [interrupt for interrupt in self.at_work.values() if interrupt is not None]
+        main = [interrupt for interrupt in list(self.at_work.values()) if interrupt is not None]  # another thread's
         for interrupt in main:
             interrupt(cause)
         return bool(main)
@@ -89,8 +89,19 @@ class HostSessions:
         """The host. Raises HostError when it was garbage collected."""
         return self.lifetime.host
 
+    async def open(self, session_id: str) -> LiveSession:
+        """Return a live session, on whatever loop the caller runs. Raises HostError when the host does not run."""
+
+        async def session() -> LiveSession:
+            return self.session(session_id)
+
+        return await self.host.services.own_loop.run(session())
+
     def session(self, session_id: str) -> LiveSession:
-        """Return a live session, opened or found again. Raises HostError when the host does not run."""
+        """Return a live session, opened or found again; call it on the host's loop.
+
+        Raises HostError when the host does not run.
+        """
         live = self.sessions.pop(session_id, None)
         if live is None or live.session.is_closed:
             live = LiveSession(self.host.session(session_id))
@@ -99,6 +110,11 @@ class HostSessions:
 
     async def close_idle(self) -> None:
         """Close the longest idle sessions beyond IDLE_SESSIONS. Cancelling leaves some of them open."""
+        own_loop = self.host.services.loop
+        if own_loop is not None and len(self.sessions) > IDLE_SESSIONS:
+            await own_loop.run(self._close_idle())
+
+    async def _close_idle(self) -> None:
         idle = [live for live in self.sessions.values() if not live.is_busy and not live.session.triggered.is_set()]
         for live in idle[: max(len(idle) - IDLE_SESSIONS, 0)]:
             del self.sessions[live.id]

@@ -39,7 +39,7 @@ def _no_messages(_: Any) -> Iterable[Message]:
 
 @define(eq=False)
 class Mirror:
-    """The mirror of one session's history."""
+    """The mirror of one session's history, for any thread: it has the conversation's lock."""
 
     session_id: str
     conversation: Conversation
@@ -58,26 +58,29 @@ class Mirror:
     @property
     def next_id(self) -> str:
         """The id that the next message gets that is no plugin's and no system prompt."""
-        self._read()
-        return self._next_id("m", self._count + 1)
+        with self.conversation.lock:
+            self._read()
+            return self._next_id("m", self._count + 1)
 
     @property
     def plugin_ids(self) -> AbstractSet[str]:
         """Plugins' messages that the framework's history holds."""
-        self._read()
-        return self._plugin_ids
+        with self.conversation.lock:
+            self._read()
+            return self._plugin_ids
 
     def follow(self, history: Sequence[Any], convert: Convert) -> bool:
         """Copy what is new in a history; return whether it replaces the one before, as after a compaction."""
-        followed, count = self._followed, len(history)
-        if followed and not (count >= followed and history[followed - 1] is self._last):
-            return self._start_over(history, convert)
-        if count > followed:
-            self._followed, self._last = count, history[-1]
-            self._unread += history[followed:] if followed else history
-            self._convert = convert
-            self.conversation.catch_up = self._read
-        return False
+        with self.conversation.lock:
+            followed, count = self._followed, len(history)
+            if followed and not (count >= followed and history[followed - 1] is self._last):
+                return self._start_over(history, convert)
+            if count > followed:
+                self._followed, self._last = count, history[-1]
+                self._unread += history[followed:] if followed else history
+                self._convert = convert
+                self.conversation.catch_up = self._read
+            return False
 
     def _read(self) -> None:
         """Convert what is queued."""

@@ -6,7 +6,6 @@ is the approver's business; without one the answer is deny.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -16,6 +15,8 @@ from attrs import define, evolve, field, frozen
 from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.events import DiffPreview, PermissionRequest, PermissionResponse
 from ally_plugins.host.sessions.toolcalls import Previewed
+
+from .turns import Turns
 
 if TYPE_CHECKING:
     from ally_plugins.host.sessions.gates import Ruling
@@ -88,7 +89,7 @@ class PermissionFlow:
     """The questions of one session, and what the person has answered for good. It lives as long as the session."""
 
     _always: set[tuple[str, tuple[str, ...]]] = field(init=False, factory=set)
-    _asking: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+    _asking: Turns = field(init=False, factory=Turns)
 
     async def decide(
         self,
@@ -110,7 +111,7 @@ class PermissionFlow:
         """
         request = permission_request(call, sensitivity or NORMAL, parent_id)
         session.emit(request)
-        answer = await session.gate_permission(request)
+        answer = await session.own_loop.run(session.gate_permission(request))
         if answer.is_denied:
             return self._answered(session, request, _refused(answer))
         question = _question(request, call, (ruling, answer), preview)
@@ -127,7 +128,7 @@ class PermissionFlow:
         Cancelling while the person is asked emits a deny.
         """
         request = permission_request(call, NORMAL)
-        answer = await session.gate_permission(request)
+        answer = await session.own_loop.run(session.gate_permission(request))
         if not answer.needs_person:
             return _ALLOWED if answer.is_allowed else _refused(answer)
         session.emit(request)

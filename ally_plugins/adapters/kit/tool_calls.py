@@ -48,7 +48,7 @@ class ToolCallRun(AgentRun):
         emits nothing.
         """
         try:
-            return await self.live.session.transform_tool_input(call)
+            return await self.live.session.own_loop.run(self.live.session.transform_tool_input(call))
         except GateRefused as refusal:  # the transform may redact: no event may carry the arguments before it
             refuse_unshown(OpenCall(self.emit, call, self.parent_id), str(refusal))
             raise
@@ -62,8 +62,8 @@ class ToolCallRun(AgentRun):
         if session.is_closed:
             return not_run(_HOST_STOPPED).error or ""
         agent_id = self.about.get("agent_id")
-        result = await session.refuse_call(
-            tool_name, reason, call_id=call_id, agent_id=agent_id, parent_id=self.parent_id
+        result = await session.own_loop.run(
+            session.refuse_call(tool_name, reason, call_id=call_id, agent_id=agent_id, parent_id=self.parent_id)
         )
         return result.error or ""
 
@@ -109,7 +109,7 @@ class ToolCallRun(AgentRun):
     async def _decide(self, opened: OpenCall, sensitivity: str | None, *, is_approved: bool) -> PermissionOutcome:
         session, call = self.live.session, opened.call
         previewed = await opened.preview(self.kit.preview) if self.kit.preview is not None else Previewed()
-        ruling = await session.gate_tool_call(call)
+        ruling = await session.own_loop.run(session.gate_tool_call(call))
         if is_approved:
             self.live.permission.respond(self.emit, call, is_allowed=not ruling.is_denied, parent_id=self.parent_id)
         if ruling.is_denied:
@@ -175,7 +175,7 @@ class ToolCallRun(AgentRun):
         session = self.live.session
         if session.is_closed:
             raise GateRefused("the host of the plugins has stopped", plugin=None)
-        return await session.transform_tool_output(call, result)
+        return await session.own_loop.run(session.transform_tool_output(call, result))
 
     def end_open_calls(self) -> None:
         """Emit the end of the calls that may have run and never did, since their run has ended."""

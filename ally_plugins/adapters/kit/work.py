@@ -67,7 +67,7 @@ class AgentWork(ToolCallRun):
         await self._safe_point("turn_start")
         if prompt is not None:
             message = Message(role="user", content=prompt, id=self.live.mirror.next_id)
-            message = await session.transform_user_message(message)
+            message = await session.own_loop.run(session.transform_user_message(message))
             prompt = message.content
             self.emit(UserMessage(content=prompt, message_id=message.id))
         self.live.at_work[self.id] = self.interrupt
@@ -200,7 +200,7 @@ class AgentWork(ToolCallRun):
 
     async def _safe_point(self, kind: SafePoint) -> None:
         live = self.live
-        for message in await live.session.safe_point(kind):
+        for message in await live.session.own_loop.run(live.session.safe_point(kind)):
             if message.id not in live.mirror.plugin_ids:  # delivered again after a crash: the history has it
                 live.undelivered[message.id] = message
 

@@ -1,9 +1,17 @@
-"""`AllyPlugins`, what a host author adds to an agent: configuration shared by all runs, and a copy for each run."""
+"""`AllyPlugins`, what a host author adds to an agent: configuration shared by all runs, and the runs by their id.
+
+One object stands in each run: a copy for each would make the framework choose the model again, and then it does not
+take off the wrapper that reports its requests, so that telemetry shows each of them twice.
+"""
+
+# ruff: noqa: ARG002 - the framework gives every hook all of its arguments, by name
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AsyncExitStack
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_ai.capabilities import AbstractCapability
 
@@ -13,11 +21,25 @@ from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import HostError
 
 from .compaction import COMPACT_AT
-from .deferral import allows_deferral
-from .run_capability import RunPlugins
+from .deferral import allows_deferral, has_resolver
+from .plugin_run import PluginRun
+from .toolset import PluginToolset
 
 if TYPE_CHECKING:
-    from pydantic_ai.tools import RunContext
+    from pydantic_ai.capabilities.abstract import (
+        AgentNode,
+        NodeResult,
+        RawToolArgs,
+        ValidatedToolArgs,
+        WrapModelRequestHandler,
+        WrapRunHandler,
+        WrapToolExecuteHandler,
+    )
+    from pydantic_ai.messages import ModelResponse, ToolCallPart
+    from pydantic_ai.models import Model, ModelRequestContext
+    from pydantic_ai.run import AgentRunResult
+    from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
+    from pydantic_ai.toolsets import AbstractToolset
 
     from ally_plugins.adapters.kit.live_sessions import LiveSession
     from ally_plugins.adapters.kit.options import Preview
@@ -27,6 +49,9 @@ if TYPE_CHECKING:
     from .compaction import Compaction
 
 __all__ = ["AllyPlugins"]
+
+_REQUESTING: Final[ContextVar[str | None]] = ContextVar("ally_requesting", default=None)
+"""The id of the run that is about to ask the model: the framework wraps the model behind that, and names no run."""
 
 
 class AllyPlugins(AbstractCapability[Any]):
@@ -72,6 +97,7 @@ class AllyPlugins(AbstractCapability[Any]):
             compact_at=compact_at if compact is not None else None,
             can_compact=compact is not None,
         )
+        self._runs: dict[str, PluginRun] = {}
 
     @property
     def host(self) -> Host:
@@ -89,12 +115,6 @@ class AllyPlugins(AbstractCapability[Any]):
     def combine(cls, capabilities: Sequence[AbstractCapability[Any]]) -> AbstractCapability[Any]:
         """Let the last of several in one list stand for all, so that no call is gated twice."""
         return capabilities[-1]
-
-    @override
-    async def for_run(self, ctx: RunContext[Any]) -> AbstractCapability[Any]:
-        """Return the copy that follows one run."""
-        may_defer = self.defer if self.defer is not None else allows_deferral(ctx)
-        return RunPlugins(self.kit, self.id or "ally-plugins", may_defer=may_defer, compaction=self.compaction)
 
     # --- between runs ---
 
@@ -121,4 +141,101 @@ class AllyPlugins(AbstractCapability[Any]):
 
         Raises HostError when the host does not run. Cancelling stops the waiting and nothing else.
         """
-        await self.kit.session(session_id).session.wait_for_trigger()
+        session = (await self.kit.host_sessions.open(session_id)).session
+        await session.own_loop.run(session.wait_for_trigger())
+
+    # --- the framework's hooks ---
+
+    def _run(self, ctx: RunContext[Any]) -> PluginRun:
+        """Return the run that a hook belongs to. Raises RuntimeError for one that no `wrap_run` was called for."""
+        run = self._runs.get(ctx.run_id or "")
+        if run is None:
+            message = "the framework called a hook before wrap_run; is another capability answering runs by itself?"
+            raise RuntimeError(message)
+        return run
+
+    @override
+    async def wrap_run(self, ctx: RunContext[Any], *, handler: WrapRunHandler) -> AgentRunResult[Any]:
+        """Join the session of the conversation, or of the agent that this one works for."""
+        run_id = ctx.run_id or ""
+        if run_id in self._runs:
+            raise HostError(f"a run with the id {run_id!r} is under way; give each run an id of its own")
+        name = (ctx.agent.name if ctx.agent is not None else None) or "agent"
+        kept = AsyncExitStack()
+        work = await kept.enter_async_context(
+            self.kit.work(ctx.conversation_id or "", run_id, name, model=ctx.model.model_name)
+        )
+        work.stop = ctx.cancel
+        may_defer = self.defer if self.defer is not None else allows_deferral(ctx)
+        work.can_defer = may_defer or has_resolver(ctx, self)
+        self._runs[run_id] = run = PluginRun(work, self, kept, self.compaction)
+        kept.callback(self._runs.pop, run_id)
+        return await run.drive(ctx, handler)
+
+    @override
+    async def before_node_run(self, ctx: RunContext[Any], *, node: AgentNode[Any]) -> AgentNode[Any]:
+        """Replace the person's message as transforms left it."""
+        return await self._run(ctx).before_node(ctx, node)
+
+    @override
+    async def after_node_run(
+        self, ctx: RunContext[Any], *, node: AgentNode[Any], result: NodeResult[Any]
+    ) -> NodeResult[Any]:
+        """Let follow-ups of plugins take the run further."""
+        return await self._run(ctx).after_node(ctx, result)
+
+    @override
+    async def before_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        """Let plugins' messages enter."""
+        _REQUESTING.set(ctx.run_id)
+        return await self._run(ctx).before_request(ctx, request_context)
+
+    @override
+    async def wrap_model_request(
+        self, ctx: RunContext[Any], *, request_context: ModelRequestContext, handler: WrapModelRequestHandler
+    ) -> ModelResponse:
+        """Emit what the model answered."""
+        return await self._run(ctx).request(ctx, request_context, handler)
+
+    @override
+    def get_wrapper_model(self, model: Model) -> Model | None:
+        """Let plugins change what the model is asked. Raises RuntimeError outside of a request."""
+        run = self._runs.get(_REQUESTING.get() or "")
+        if run is None:
+            message = "the framework wraps a model for no run; plugins could not see what it is asked"
+            raise RuntimeError(message)
+        return run.wrapped_model(model)
+
+    @override
+    def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
+        """Add plugins' tools to the agent's own."""
+        return PluginToolset(toolset, runs=self._runs)
+
+    @override
+    async def before_tool_validate(
+        self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: RawToolArgs
+    ) -> RawToolArgs:
+        """Let plugins change the arguments, before they are checked."""
+        return await self._run(ctx).calls.prepare(ctx, call, args)
+
+    @override
+    async def wrap_tool_execute(
+        self,
+        ctx: RunContext[Any],
+        *,
+        call: ToolCallPart,
+        tool_def: ToolDefinition,
+        args: ValidatedToolArgs,
+        handler: WrapToolExecuteHandler,
+    ) -> Any:
+        """Run the call if gates and the person allow it."""
+        return await self._run(ctx).execute(ctx, call, tool_def, args, handler)
+
+    @override
+    async def handle_deferred_tool_calls(
+        self, ctx: RunContext[Any], *, requests: DeferredToolRequests
+    ) -> DeferredToolResults | None:
+        """Decide on the calls that the framework defers: for an approval, or for the host author to run."""
+        return await self._run(ctx).calls.approve(requests)

@@ -73,7 +73,7 @@ class TransformedModel(WrapperModel):
         session = self._work.live.session
         if session.wants("system_prompt"):
             prompt = _Prompt(messages, parameters.instruction_parts or ())
-            after = await session.transform_system_prompt(prompt.sections)
+            after = await session.own_loop.run(session.transform_system_prompt(prompt.sections))
             if after != prompt.sections:
                 messages = prompt.messages_with(after)
                 parameters = dataclasses.replace(parameters, instruction_parts=prompt.parts_with(after))
@@ -81,7 +81,7 @@ class TransformedModel(WrapperModel):
             view = RequestView(messages, self._work.live.id)
             shown = {name: value for name, value in (settings or {}).items() if _is_plain(name, value)}
             before = ModelInput(self.wrapped.model_name, view.messages, freeze(shown))
-            made = await session.transform_model_request(before)
+            made = await session.own_loop.run(session.transform_model_request(before))
             if made.messages != before.messages:
                 messages = view.with_messages(made.messages)
             if made.settings != before.settings:

@@ -18,12 +18,13 @@ from ally_plugins.contract.values.errors import ArgumentsError, NotFoundRefused,
 from .history import MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from pydantic_ai.tools import RunContext
 
-    from ally_plugins.adapters.kit.work import AgentWork
     from ally_plugins.contract.tools.agent_tool import AgentTool
+
+    from .plugin_run import PluginRun
 
 __all__ = ["PluginToolset"]
 
@@ -33,21 +34,19 @@ _ANY_OBJECT: Final = SchemaValidator(core_schema.dict_schema(core_schema.str_sch
 
 @dataclass
 class PluginToolset(WrapperToolset[Any]):
-    """The agent's tools and those of plugins, for one run."""
+    """The agent's tools and those of plugins; `runs` has those that are under way, by their id."""
 
-    work: Callable[[], AgentWork | None] = field(kw_only=True)
-    check: Callable[[RunContext[Any], ToolsetTool[Any], dict[str, Any]], None] = field(kw_only=True)
-    _offered: dict[str, AgentTool] = field(default_factory=dict, kw_only=True, repr=False)
+    runs: Mapping[str, PluginRun] = field(kw_only=True, repr=False)
 
     @override
     async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
         """Return the agent's own tools and what plugins offer now; the agent's own keep their names."""
         tools = await self.wrapped.get_tools(ctx)
-        work = self.work()
-        offered = work.offered(taken=tools) if work is not None else ()
-        if not offered:
+        run = self.runs.get(ctx.run_id or "")
+        offered = run.work.offered(taken=tools) if run is not None else ()
+        if run is None or not offered:
             return tools
-        self._offered.update((tool.name, tool) for tool in offered)
+        run.offered.update((tool.name, tool) for tool in offered)
         return {**tools, **{tool.name: self._tool(ctx, tool) for tool in offered}}
 
     def _tool(self, ctx: RunContext[Any], tool: AgentTool) -> ToolsetTool[Any]:
@@ -68,12 +67,15 @@ class PluginToolset(WrapperToolset[Any]):
         Raises ToolFailed when the tool fails, and for arguments that plugins were not shown; ModelRetry for arguments
         that do not fit the schema. Cancelling cancels the tool.
         """
-        self.check(ctx, tool, tool_args)
-        work, offered = self.work(), self._offered.get(name)
-        if tool.toolset is not self or work is None or offered is None:
+        run = self.runs.get(ctx.run_id or "")
+        if run is None:
+            raise ToolFailed("not run: plugins know of no run that makes this call")
+        run.check(ctx, tool, tool_args)
+        offered = run.offered.get(name)
+        if tool.toolset is not self or offered is None:
             return await self.wrapped.call_tool(name, tool_args, ctx, tool)
         try:
-            result = await work.live.session.call_agent_tool(offered, tool_args)
+            result = await run.work.live.session.own_loop.run(run.work.live.session.call_agent_tool(offered, tool_args))
         except ArgumentsError as error:
             raise ModelRetry(str(error)) from error
         except (ToolCallError, NotFoundRefused, RefusedError) as error:

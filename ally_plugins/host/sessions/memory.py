@@ -6,6 +6,7 @@ It follows the state that events carry: todos, context usage, agents.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import RLock
 from typing import Any, Final
 
 from attrs import define, evolve, field
@@ -30,10 +31,10 @@ _STATUSES: Final = ("pending", "in_progress", "completed")
 
 @define(eq=False)
 class Conversation:
-    """The messages of one session and the state of its agent. Messages belong to the loop's thread.
+    """The messages of one session and the state of its agent, for any thread.
 
     With `is_mirror` it copies a history that the agent framework keeps, from which plugins' messages come too. While
-    the copy is behind, `catch_up` is set; it is called once, before messages are read or added.
+    the copy is behind, `catch_up` is set; it is called once, with `lock`, before messages are read or added.
     """
 
     focus: str | None = None
@@ -42,6 +43,8 @@ class Conversation:
     is_processing: bool = False
     is_mirror: bool = False
     catch_up: Callable[[], object] | None = None
+    lock: RLock = field(factory=RLock)
+    """Held while messages are read or changed: an agent may run on another loop than the host."""
     _messages: list[Message] = field(factory=list)
     _agents: dict[str, AgentState] = field(factory=dict)
     _ids: set[str] = field(factory=set)
@@ -57,8 +60,9 @@ class Conversation:
     @property
     def messages(self) -> list[Message]:
         """The messages, oldest first; `add` and `replace` change them."""
-        self._catch_up()
-        return self._messages
+        with self.lock:
+            self._catch_up()
+            return self._messages
 
     def _catch_up(self) -> None:
         if self.catch_up is not None:
@@ -67,27 +71,29 @@ class Conversation:
 
     def add(self, message: Message) -> bool:
         """Append a message and say whether it was; one whose id was added before is skipped."""
-        self._catch_up()
-        if message.id and message.id in self._ids:
-            return False
-        if message.id:
-            self._ids.add(message.id)
-        self._messages.append(message)
-        if not message.private:
-            self._visible.append(message)
-        return True
+        with self.lock:
+            self._catch_up()
+            if message.id and message.id in self._ids:
+                return False
+            if message.id:
+                self._ids.add(message.id)
+            self._messages.append(message)
+            if not message.private:
+                self._visible.append(message)
+            return True
 
     def replace(self, messages: Iterable[Message]) -> None:
         """Replace all messages, as a compaction does; cursors start anew.
 
         The ids of those that are gone are remembered, so that a second delivery of one is still skipped.
         """
-        self._catch_up()
-        self._messages, self._visible = [], []
-        self._epoch = new_id("e")
-        for message in messages:
-            self._ids.discard(message.id)
-            self.add(message)
+        with self.lock:
+            self._catch_up()
+            self._messages, self._visible = [], []
+            self._epoch = new_id("e")
+            for message in messages:
+                self._ids.discard(message.id)
+                self.add(message)
 
     def follow(self, event: Event) -> None:
         """Update the agent's state from an event; cheap for types that carry none."""
@@ -97,18 +103,20 @@ class Conversation:
 
     def snapshot(self, session_id: str, parts: Sequence[str], since: str | None) -> Context:
         """Return the named parts; of the messages those after the cursor `since` (None: all), without private ones."""
-        self._catch_up()
-        start, is_reset = self._position(since)
-        visible = self._visible
+        with self.lock:
+            self._catch_up()
+            start, is_reset = self._position(since)
+            messages = tuple(self._visible[start:] if start else self._visible) if "messages" in parts else None
+            cursor = f"{self._epoch}:{len(self._visible)}" if "messages" in parts else ""
         return Context(
             session_id=session_id,
-            messages=tuple(visible[start:] if start else visible) if "messages" in parts else None,
+            messages=messages,
             focus=self.focus if "focus" in parts else None,
             token_usage=self.token_usage if "token_usage" in parts else None,
             todos=self.todos if "todos" in parts else None,
             agents=self.agents if "agents" in parts else None,
             is_processing=self.is_processing if "is_processing" in parts else None,
-            cursor=f"{self._epoch}:{len(visible)}" if "messages" in parts else "",
+            cursor=cursor,
             is_reset=is_reset and "messages" in parts,
         )
 

@@ -187,6 +187,11 @@ class Session:
         return f"<Session {self.id!r}>"
 
     @property
+    def own_loop(self) -> OwnLoop:
+        """The loop that the session belongs to; its `run` carries a call there from another one."""
+        return self._own_loop
+
+    @property
     def origin(self) -> tuple[str, ...]:
         """The chain of plugins that led to what the agent does now; empty when it follows the person alone."""
         return self._origin

@@ -1,0 +1,209 @@
+"""One run of an agent with plugins: what the framework's hooks tell of it, translated into what the agent kit does."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from anyio import CancelScope
+from pydantic_ai.agent import CallToolsNode, UserPromptNode
+from pydantic_ai.messages import ModelResponse, ThinkingPart
+from pydantic_ai.tools import DeferredToolRequests
+from pydantic_graph import End
+
+from ally_plugins.adapters.kit.under_way import UnderWay
+from ally_plugins.contract.values.events import ModelResponse as Responded
+from ally_plugins.contract.values.shown import shown_text
+
+from .calls import Calls
+from .compaction import compacted
+from .history import convert, prompt_text, request_for, text_of, with_text
+from .history_repair import give_up_calls, mended_response
+from .model_wrapper import TransformedModel
+from .other_capabilities import CHANGES_ARGUMENTS, takes_part
+from .results import output_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AsyncExitStack
+
+    from pydantic_ai.capabilities import AbstractCapability
+    from pydantic_ai.capabilities.abstract import (
+        AgentNode,
+        NodeResult,
+        ValidatedToolArgs,
+        WrapModelRequestHandler,
+        WrapRunHandler,
+        WrapToolExecuteHandler,
+    )
+    from pydantic_ai.messages import ModelMessage, ToolCallPart, UserContent
+    from pydantic_ai.models import Model, ModelRequestContext
+    from pydantic_ai.run import AgentRunResult
+    from pydantic_ai.tools import RunContext, ToolDefinition
+    from pydantic_ai.toolsets import ToolsetTool
+
+    from ally_plugins.adapters.kit.work import AgentWork
+    from ally_plugins.contract.tools.agent_tool import AgentTool
+
+    from .compaction import Compaction
+
+__all__ = ["PluginRun"]
+
+
+class PluginRun:
+    """What follows one run for one capability; it lives until the run, and each call that it made, has ended.
+
+    `resources` is what to close then: the agent kit's work, and the host where it was started for this run.
+    """
+
+    def __init__(
+        self,
+        work: AgentWork,
+        capability: AbstractCapability[Any],
+        resources: AsyncExitStack,
+        compaction: Compaction | None,
+    ) -> None:
+        self.work = work
+        self.calls = Calls(work)
+        self.offered: dict[str, AgentTool] = {}
+        """Plugins' tools that the model was offered, by name."""
+        self._capability = capability
+        self._resources = resources
+        self._compaction = compaction
+        self._prompt: str | Sequence[UserContent] | None = None
+        self._history: list[ModelMessage] = []
+        self._requested_at: float | None = None
+        self._under_way = UnderWay(self._end)
+        self._outcome: Callable[[], None] = work.end
+
+    # --- the run ---
+
+    async def drive(self, ctx: RunContext[Any], handler: WrapRunHandler) -> AgentRunResult[Any]:
+        """Follow the run from its turn's start to its end, which comes behind that of each call that it made."""
+        work = self.work
+        async with self._under_way:
+            self._history = ctx.messages
+            work.follow(ctx.messages, convert)
+            text = prompt_text(ctx.prompt)
+            sent = await work.begin(shown_text(text) if text is not None else None)
+            if sent is not None and sent != text:
+                self._prompt = with_text(ctx.prompt, sent)
+            try:
+                result = await handler()
+            except BaseException as error:
+                if self._under_way.count == 1:  # else the framework gives up the calls that have begun
+                    give_up_calls(self._history)
+                self._outcome = partial(work.end, error=error)
+                raise
+            output = result.output
+            content = None if isinstance(output, DeferredToolRequests) else output_text(output)
+            self._outcome = partial(work.end, content)
+            return result
+
+    async def _end(self) -> None:
+        self.work.follow(self._history, convert)
+        self._outcome()
+        with CancelScope(shield=True):  # the framework's own scope cancels at each await, once the run is cancelled
+            await self._resources.aclose()
+
+    async def before_node(self, ctx: RunContext[Any], node: AgentNode[Any]) -> AgentNode[Any]:
+        """Replace the person's message as transforms left it; copy what the model has answered."""
+        self._history = ctx.messages
+        if isinstance(node, UserPromptNode):
+            if self._prompt is not None:
+                return dataclasses.replace(node, user_prompt=self._prompt)
+        elif isinstance(node, CallToolsNode):
+            self.work.follow(ctx.messages, convert)
+            if node.tool_call_results:
+                await self.calls.answered_elsewhere(node.tool_call_results, node.model_response)
+        return node
+
+    async def after_node(self, ctx: RunContext[Any], result: NodeResult[Any]) -> NodeResult[Any]:
+        """At the end of a turn, let follow-ups take the run further; never between calls and their results."""
+        if isinstance(result, End) and not isinstance(result.data.output, DeferredToolRequests):
+            self.work.follow(ctx.messages, convert)
+            for message in await self.work.safe_point("turn_end"):
+                ctx.enqueue(request_for(message))
+        return result
+
+    # --- the model ---
+
+    async def before_request(self, ctx: RunContext[Any], request_context: ModelRequestContext) -> ModelRequestContext:
+        """Let plugins' messages enter: all results of the step are in."""
+        work = self.work
+        self._history = ctx.messages
+        work.follow(ctx.messages, convert)
+        if self._compaction is not None:
+            request_context = await compacted(work, ctx, request_context, self._compaction)
+        messages = await work.safe_point("step")
+        for message in messages:
+            ctx.enqueue(request_for(message))
+        work.requested(request_context.model.model_name, len(request_context.messages) + len(messages))
+        self._requested_at = perf_counter()
+        return request_context
+
+    async def request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext, handler: WrapModelRequestHandler
+    ) -> ModelResponse:
+        """Emit what the model answered, and how full its window is."""
+        async with self._under_way:
+            try:
+                response = mended_response(await handler(request_context))
+            except BaseException as error:
+                reason = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
+                self._emit_response(stop_reason=reason)
+                raise
+            self._responded(ctx, response)
+        return response
+
+    def _emit_response(self, **fields: Any) -> None:
+        """Emit the end of a request, with the time it took; nothing for one whose start was not emitted."""
+        if self._requested_at is not None:
+            took = round((perf_counter() - self._requested_at) * 1000, 3)
+            self._requested_at = None
+            self.work.responded(Responded(duration_ms=took, **fields, **self.work.about))
+
+    def _responded(self, ctx: RunContext[Any], response: ModelResponse) -> None:
+        work, usage = self.work, response.usage
+        self._emit_response(
+            model=response.model_name,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=usage.cache_read_tokens or None,
+            cache_creation_tokens=usage.cache_write_tokens or None,
+            stop_reason=response.finish_reason,
+        )
+        for part in response.parts:
+            if isinstance(part, ThinkingPart) and part.content:
+                work.thought(part.content)
+        if text := text_of(response):
+            work.said(text)
+        window = work.kit.context_window or ctx.model.context_window
+        work.used(usage.input_tokens + usage.output_tokens, window)
+
+    def wrapped_model(self, model: Model) -> Model | None:
+        """Let plugins change what the model is asked, where any of them wants to."""
+        session = self.work.live.session
+        if session.is_closed or not (session.wants("system_prompt") or session.wants("model_request")):
+            return None
+        return TransformedModel(model, self.work)
+
+    # --- tools ---
+
+    def check(self, ctx: RunContext[Any], tool: ToolsetTool[Any], args: dict[str, Any]) -> None:
+        """Raise ToolFailed unless a tool is about to be called with what plugins were shown."""
+        self.calls.check(ctx, tool, args, may_differ=takes_part(ctx, self._capability, *CHANGES_ARGUMENTS))
+
+    async def execute(
+        self,
+        ctx: RunContext[Any],
+        call: ToolCallPart,
+        tool: ToolDefinition,
+        args: ValidatedToolArgs,
+        handler: WrapToolExecuteHandler,
+    ) -> Any:
+        """Run the call if gates and the person allow it, and emit its events."""
+        async with self._under_way:
+            return await self.calls.execute(ctx, call, tool, args, handler)
