@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.contract.values.errors import EventError, RefusedError, ToolCallError
+from ally_plugins.contract.values.errors import EncodeError, EventError, RefusedError, ToolCallError
 from ally_plugins.contract.values.scope import SCOPE, Scope
 from ally_plugins.runtime.lanes.thread import HookExit
-from ally_plugins.wire.codes import CANCELLED, METHOD_NOT_FOUND, REASONS
+from ally_plugins.wire.codes import CANCELLED, METHOD_NOT_FOUND, PARSE_ERROR, REASONS
 
 from .handlers import Handlers
-from .logs import write_failure
+from .logs import write_failure, write_stderr
 from .tasks import DaemonTasks
 
 if TYPE_CHECKING:
@@ -110,6 +110,11 @@ class Service:
     def failed(self, request_id: Id, error: BaseException, what: str) -> None:
         """Answer a request with what the plugin's code raised; what is no answer on purpose goes to stderr as well."""
         raised = error.raised if isinstance(error, HookExit) else error
+        if isinstance(raised, EncodeError):  # its text is ours, and names the place of what JSON cannot say
+            write_stderr(f"{what} failed: {raised}")
+            text = f"what it returned cannot be sent: {raised}"
+            self.peer.fail(request_id, PARSE_ERROR, text, {"reason": REASONS[PARSE_ERROR]})
+            return
         if not isinstance(raised, (RefusedError, ToolCallError)):
             write_failure(what, raised)
         self.peer.refuse(request_id, raised)

@@ -281,10 +281,10 @@ class Connection:
         return False
 
     def _answer_malformed(self, malformed: Malformed, messages: list[Message]) -> None:
-        self.counts.malformed += 1
+        self.counts.malformed += malformed.is_broken
         if malformed.is_answered:
             self._output.append(_error(malformed.id, malformed.code, malformed.text))
-        if self.counts.malformed >= self.limits.malformed:
+        if malformed.is_broken and self.counts.malformed >= self.limits.malformed:
             self._break(f"{self.counts.malformed} malformed messages came; the last: {malformed.text}", messages)
 
     def _break(self, text: str, messages: list[Message]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 from attrs import frozen
 
-from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.codec import encode_exactly, find_long_integer
 
 from .codes import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR
 from .limits import DEFAULT_LIMITS, WireLimits
@@ -47,6 +47,8 @@ _NOT_BRACKETS: Final = bytes(sorted(set(range(256)) - set(_BRACKETS)))
 _AS_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
 _NOTHING: Final[Mapping[Any, str]] = {}
 _ABSENT: Final = object()
+_UNREAD: Final = object()
+_SHORTEST_LONG: Final = 53  # bytes of a message with 19 digits in its result
 
 
 # Frozen attrs, not named tuples: those are equal to each other across types when their fields are, which hides
@@ -110,15 +112,25 @@ Message: TypeAlias = Request | Notification | Response | ErrorResponse | Cancel 
 class Malformed(Exception):
     """One frame is no message; the connection turns this into an answer, or a ProtocolError.
 
-    `id` is the request's where it can be read; `is_answered` is False for responses and notifications.
+    `id` is the request's where it can be read; `is_answered` is False for responses and notifications. `is_broken` is
+    False where the frame is fine and one value in it is not, so that the peer needs not be cut off for many of them.
     """
 
-    def __init__(self, code: int, text: str, *, id: MessageId | None = None, is_answered: bool = True) -> None:  # noqa: A002
+    def __init__(
+        self,
+        code: int,
+        text: str,
+        *,
+        id: MessageId | None = None,  # noqa: A002 - JSON-RPC's name for it
+        is_answered: bool = True,
+        is_broken: bool = True,
+    ) -> None:
         super().__init__(text)
         self.code: Final = code
         self.text: Final = text
         self.id: Final = id
         self.is_answered: Final = is_answered
+        self.is_broken: Final = is_broken
 
 
 def parse(
@@ -131,10 +143,20 @@ def parse(
 
     `methods` are those that may be called, where that is known: a call of another one is refused as such, and not for
     the form of its params. Of duplicate keys the last wins; members that the protocol does not know are ignored. The id
-    of a response is not checked here: it may be anything that an id may be, and None for an error. Raises Malformed and
+    of a response is not checked here: it may be anything that an id may be, and None for an error. A result with an
+    integer of more than 64 bits is an ErrorResponse, since whoever waits for it is to be told. Raises Malformed and
     nothing else.
     """
     value = _decode(frame, limits)
+    found = find_long_integer(frame) if value is _UNREAD or len(frame) >= _SHORTEST_LONG else None
+    if found is not None:
+        return _refuse_long(_read(found[0], outgoing, methods), found[1])
+    if value is _UNREAD:
+        raise Malformed(PARSE_ERROR, "the line is not JSON in UTF-8")
+    return _read(value, outgoing, methods)
+
+
+def _read(value: Any, outgoing: Mapping[Any, str], methods: Container[str] | None) -> Message:
     if value.__class__ is not dict:
         what = "a batch; send one message a line" if value.__class__ is list else "not an object"
         raise Malformed(INVALID_REQUEST, f"the message is {what}")
@@ -148,23 +170,38 @@ def parse(
     return _read_call(value, method, methods)
 
 
+def _refuse_long(message: Message, problem: str) -> ErrorResponse:
+    """Return what an answer with too long an integer is instead; raise Malformed for a call."""
+    if isinstance(message, Response):
+        text = f"the answer to {message.method!r} cannot be read: {problem}"
+        return ErrorResponse(message.id, message.method, PARSE_ERROR, text)
+    if isinstance(message, ErrorResponse):
+        return ErrorResponse(message.id, message.method, message.code, message.message)
+    id_ = message.id if isinstance(message, Request) else None
+    raise Malformed(INVALID_PARAMS, problem, id=id_, is_answered=id_ is not None, is_broken=False)
+
+
 def encode_request(id_: int, method: str, params: Mapping[str, Any] | None) -> bytes:
-    """Return the line of a request. Raises EncodeError when `params` holds something that is no JSON value."""
+    """Return the line of a request. Raises EncodeError when `params` holds something that is no JSON value.
+
+    The context that a gate is given may hold what JSON cannot say, as an event may: it is written as `encode` does.
+    """
     if params is None:
-        return encode({"jsonrpc": "2.0", "id": id_, "method": method}) + b"\n"
-    return encode({"jsonrpc": "2.0", "id": id_, "method": method, "params": params}) + b"\n"
+        return encode_exactly({"jsonrpc": "2.0", "id": id_, "method": method}) + b"\n"
+    message = {"jsonrpc": "2.0", "id": id_, "method": method, "params": params}
+    return encode_exactly(message, may_change="params.context.") + b"\n"
 
 
 def encode_notification(method: str, params: Mapping[str, Any] | None = None) -> bytes:
     """Return the line of a notification. Raises EncodeError when `params` holds something that is no JSON value."""
     if params is None:
-        return encode({"jsonrpc": "2.0", "method": method}) + b"\n"
-    return encode({"jsonrpc": "2.0", "method": method, "params": params}) + b"\n"
+        return encode_exactly({"jsonrpc": "2.0", "method": method}) + b"\n"
+    return encode_exactly({"jsonrpc": "2.0", "method": method, "params": params}) + b"\n"
 
 
 def encode_response(id_: MessageId, result: Any) -> bytes:
     """Return the line of a result. Raises EncodeError when `result` is no JSON value."""
-    return encode({"jsonrpc": "2.0", "id": id_, "result": result}) + b"\n"
+    return encode_exactly({"jsonrpc": "2.0", "id": id_, "result": result}) + b"\n"
 
 
 def encode_error(id_: MessageId | None, code: int, message: str, data: Any = None) -> bytes:
@@ -172,7 +209,7 @@ def encode_error(id_: MessageId | None, code: int, message: str, data: Any = Non
     error = {"code": code, "message": message}
     if data is not None:
         error["data"] = data
-    return encode({"jsonrpc": "2.0", "id": id_, "error": error}) + b"\n"
+    return encode_exactly({"jsonrpc": "2.0", "id": id_, "error": error}) + b"\n"
 
 
 def _decode(frame: bytes, limits: WireLimits) -> Any:
@@ -184,7 +221,7 @@ def _decode(frame: bytes, limits: WireLimits) -> Any:
     try:
         return orjson.loads(frame)
     except ValueError:  # its text quotes the frame
-        raise Malformed(PARSE_ERROR, "the line is not JSON in UTF-8") from None
+        return _UNREAD
 
 
 def _check_shape(frame: bytes, limits: WireLimits) -> None:

@@ -34,6 +34,11 @@ def test_wrong_arguments_are_named_before_anything_runs(enabled: Operator) -> No
     assert "'text'" in enabled.run("call", "loop-warner", "shout", "--args", '{"txt": 1}', code=2).stderr
     assert "is not JSON" in enabled.run("call", "loop-warner", "shout", "--args", "{text", code=2).stderr
     assert "a JSON object" in enabled.run("call", "loop-warner", "shout", "--args", "[]", code=2).stderr
+    long = '{"text": [1, 18446744073709551616]}'
+    assert (
+        "text[1] is an integer of 20 digits"
+        in enabled.run("call", "loop-warner", "shout", "--args", long, code=2).stderr
+    )
 
 
 def test_an_unknown_tool_names_those_there_are(enabled: Operator) -> None:

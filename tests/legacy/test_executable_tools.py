@@ -145,6 +145,10 @@ def test_success_false_or_a_truthy_error_is_a_failure(
         ("1/0", ["exited with code 1", "ZeroDivisionError"]),
         ("print('y' * 100000)", ["yyyy", "(100000 characters)"]),
         ("print('{\"a\":' + '[' * 100 + ']' * 100 + '}')", ["cannot be kept"]),
+        (
+            'print(\'{"a": {"ids": [1, 36893488147419103232]}}\')',
+            ["cannot be kept", "a.ids[1] is an integer of 20 digits"],
+        ),
     ],
 )
 def test_anything_but_one_object_is_an_error_that_shows_what_came(

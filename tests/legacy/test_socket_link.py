@@ -87,6 +87,7 @@ def test_many_calls_at_once_each_get_their_own_answer(start_daemon: Callable[...
         ('b\'{"jsonrpc":"2.0",\\n"id":1,\'', "answered what is not JSON"),
         ("b'[1, 2]\\n'", "answered with a list"),
         ("b'hello there\\n'", "answered what is not JSON: hello there"),
+        ('b\'{"jsonrpc":"2.0","id":1,"result":[-9223372036854775809]}\\n\'', r"result\[0\] is an integer of 19 digits"),
         ("b'\\xff\\xfe\\n'", "answered what is not JSON"),
         ("b'\\x1b[2Jboo\\n'", r"not JSON: \\x1b\[2Jboo"),
         ("b''", "closed the connection without an answer"),
@@ -370,6 +371,8 @@ def test_an_event_that_cannot_be_said_is_dropped_and_the_others_come(start_daemo
         assert (link.counts.sent, link.counts.dropped, link.counts.lost) == (2, 1, 0)
         with pytest.raises(NotSent, match=r"params\.n is an integer of 16610 bits"):
             await link.call("stats", {"n": 10**5000})
+        with pytest.raises(NotSent, match=r"params\.n is an integer of 65 bits"):
+            await link.call("stats", {"n": 2**64})
 
     asyncio.run(main())
 

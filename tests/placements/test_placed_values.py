@@ -18,7 +18,7 @@ from ally_plugins import (
     ToolResult,
 )
 from ally_plugins.contract.values.errors import EventError
-from tests.kit.placements import Placed, collect_events, look, look_until
+from tests.kit.placements import Placed, call, collect_events, look, look_until
 from tests.kit.waiting import go
 
 CALL = ToolCall("bash", {"command": "ls"}, "c1")
@@ -101,13 +101,47 @@ def test_what_json_cannot_say_is_no_result(how: str, placed: Placed) -> None:
 def test_numbers_and_text_that_the_wire_cannot_carry(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("offers:Large")}) as host:
-            number = (await host.call_tool("take", {"value": 2**70})).data
             text = (await host.call_tool("take", {"value": "a\ud800b"})).data
             if placed.placement.keeps_python_values:
+                number = (await host.call_tool("take", {"value": 2**70})).data
                 assert (number["type"], text["repr"]) == ("int", "'a\\ud800b'")
+                assert number["length"] == len(str(2**70))
             else:
-                assert (number["type"], text["repr"]) == ("str", "'a?b'")
-            assert number["length"] == len(str(2**70))
+                assert text["repr"] == "'a?b'"
+                with pytest.raises(
+                    ToolCallError, match=r"arguments\.value is an integer of 71 bits; expected 64 at most"
+                ):
+                    await host.call_tool("take", {"value": 2**70})
+            assert host.plugins["p"].counts.crashes == 0
+            for number in (2**64 - 1, -(2**63)):
+                assert (await host.call_tool("take", {"value": number})).data["repr"] == str(number)
+
+
+def test_an_integer_over_64_bits_in_what_a_plugin_returns_is_refused_with_its_place(placed: Placed) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("offers:Large")}) as host:
+            if placed.placement.keeps_python_values:
+                with pytest.raises(EventError, match="data is a whole number of 71 bits"):
+                    await host.call_tool("give_odd", {"how": "big"})
+            else:
+                with pytest.raises(ToolCallError, match="cannot be sent: result is an integer of 71 bits"):
+                    await host.call_tool("give_odd", {"how": "big"})
+            assert host.plugins["p"].state == "running"
+
+    go(main())
+
+
+def test_a_conversation_with_such_an_integer_neither_stops_the_gates_nor_those_who_read_it(placed: Placed) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("calls:Caller"), "judge": placed("hooks:Judges")}) as host:
+            session = host.session("s")
+            session.conversation.add(Message(role="user", content="hello", metadata={"n": 2**70}))
+            ruling = await session.gate_tool_call(ToolCall("allow"))
+            assert [vote.cause for vote in ruling.votes] == ["verdict"]
+            read = await call(host, "get_context", ["messages"], session_id="s")
+            assert str(2**70) in read["returned"]["value"]
+
+    go(main())
 
     go(main())
 

@@ -430,3 +430,15 @@ def test_garbage_raises_a_protocol_error_and_nothing_else(chunks: list[bytes]) -
     connection.receive_eof()
     for line in connection.data_to_send().splitlines():
         assert json.loads(line)["error"]["code"] in {PARSE_ERROR, INVALID_REQUEST}
+
+
+def test_integers_that_cannot_be_read_cut_nobody_off() -> None:
+    connection = _connection(malformed=2)
+    for number in range(5):
+        assert connection.receive_data(_line(id=number, method="x", params={"n": 2**64})) == []
+    assert _errors(connection) == [(number, INVALID_PARAMS) for number in range(5)]
+    assert connection.receive_data(_line(method="x", params={"n": 2**64})) == []
+    assert connection.counts == WireCounts()
+    id_ = connection.request("gate", {})
+    assert [type(message) for message in connection.receive_data(_line(id=id_, result=2**64))] == [ErrorResponse]
+    assert not connection.outgoing

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ally_plugins.contract.values.errors import EncodeError
 from ally_plugins.wire.codes import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR
 from ally_plugins.wire.limits import WireLimits
 from ally_plugins.wire.messages import (
@@ -267,7 +268,8 @@ def test_an_object_of_any_members_is_a_message_or_malformed_and_nothing_else(mes
 
 
 TEXTS = st.text(st.characters(), max_size=20)  # lone surrogates too
-PARAMS = st.dictionaries(TEXTS, TEXTS | st.integers() | st.lists(TEXTS, max_size=3), max_size=4)
+INTEGERS = st.integers(-(2**63), 2**64 - 1)
+PARAMS = st.dictionaries(TEXTS, TEXTS | INTEGERS | st.lists(TEXTS, max_size=3), max_size=4)
 
 
 @given(text=TEXTS, params=PARAMS, id_=st.integers(0, 2**63 - 1))
@@ -286,3 +288,49 @@ def test_whatever_is_encoded_is_one_line_that_parses(text: str, params: dict[str
         assert line.count(b"\n") == 1
         assert line.endswith(b"\n")
         assert isinstance(parse(line[:-1]), kind)
+
+
+@given(number=st.integers(-(2**66), 2**66) | st.sampled_from([2**64, 2**64 - 1, -(2**63), -(2**63) - 1, 10**5000]))
+def test_an_integer_crosses_as_it_is_or_is_refused_with_its_place(number: int) -> None:
+    params = {"arguments": {"list": [1.5, "1" * 30, {"n": number}]}}
+    if -(2**63) <= number <= 2**64 - 1:
+        read = parse(encode_request(1, "call_tool", params)[:-1])
+        assert isinstance(read, Request)
+        assert read.params == params
+        assert type(read.params["arguments"]["list"][2]["n"]) is int
+    else:
+        with pytest.raises(EncodeError) as raised:
+            encode_request(1, "call_tool", params)
+        assert str(raised.value).startswith("params.arguments.list[2].n is an integer of ")
+        assert raised.value.path == "params.arguments.list[2].n"
+
+
+@pytest.mark.parametrize("number", ["18446744073709551616", "-9223372036854775809", "1" * 5000])
+def test_an_integer_that_would_become_a_float_is_refused_where_it_is_read(number: str) -> None:
+    line = '{"jsonrpc":"2.0",%s:{"a":"\\"[1","list":[0,{"n":' + number + "}]}}"
+    for members, id_ in (('"id":7,"method":"x","params"', 7), ('"method":"x","params"', None)):
+        with pytest.raises(Malformed) as raised:
+            parse((line % members).encode())
+        found = raised.value
+        text = f"params.list[1].n is an integer of {len(number.lstrip('-'))} digits; expected 64 bits at most, or text"
+        assert (found.code, found.text, found.id, found.is_answered) == (INVALID_PARAMS, text, id_, id_ is not None)
+        assert not found.is_broken
+    answer = parse((line % '"id":7,"result"').encode(), outgoing={7: "gate"})
+    assert isinstance(answer, ErrorResponse)
+    assert answer.method == "gate"
+    assert answer.message.startswith("the answer to 'gate' cannot be read: result.list[1].n is an integer of ")
+    failure = parse((line % '"id":7,"error":{"code":-1,"message":"m","data"').encode() + b"}")
+    assert failure == ErrorResponse(7, "", -1, "m")
+
+
+@pytest.mark.parametrize("value", ['"18446744073709551616"', "18446744073709551616.0", "1e300", "18446744073709551615"])
+def test_other_numbers_and_texts_of_many_digits_are_read(value: str) -> None:
+    read = parse(f'{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"n":{value}}}}}'.encode())
+    assert isinstance(read, Request)
+    assert read.params == json.loads(f'{{"n":{value}}}')
+
+
+def test_of_a_long_message_the_place_of_such_an_integer_is_not_looked_for() -> None:
+    value = "[" + "1," * 40_000 + "1" * 30 + "]"
+    with pytest.raises(Malformed, match=r"^a value is an integer of 30 digits"):
+        parse(f'{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"n":{value}}}}}'.encode())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from ally_plugins.contract.programs import Program, Ran
-from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.codec import encode_exactly
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import CannotExecute, EncodeError
 
@@ -45,7 +45,7 @@ class Programs:
                 name=tool.name,
                 command=self.command((tool.command, *tool.args)),
                 cwd=f"{self.folder}/{tool.cwd}" if tool.cwd else self.folder,
-                given=encode(arguments) + b"\n",
+                given=encode_exactly(arguments) + b"\n",
                 timeout=tool.timeout,
                 variables=self.variables,
             )

@@ -9,7 +9,7 @@ import codecs
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.contract.values.codec import decode, encode
+from ally_plugins.contract.values.codec import LongInteger, decode, encode
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.inert import ending, inert
@@ -80,6 +80,8 @@ def _object(ran: Ran) -> tuple[dict[str, Any] | None, str]:
         return None, f"printed more than {MAX_VALUES} values"
     try:
         value = decode(text)
+    except LongInteger as problem:
+        return None, f"printed what cannot be kept: {problem}"
     except ValueError:
         return None, "printed what is not JSON"
     if not isinstance(value, dict):

@@ -58,11 +58,13 @@ def call(state: State, name: str, tool: str, arguments: str, timeout: float | No
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    import orjson
+    from ally_plugins.contract.values.codec import LongInteger, decode
 
     given = (sys.stdin.read(_MAX_CHARACTERS) if text == "-" else text).removeprefix("\ufeff")  # PowerShell's pipes
     try:
-        value = orjson.loads(given)
+        value = decode(given)
+    except LongInteger as error:
+        raise ConfigError(f"--args cannot be passed on: {error}", path="--args") from None
     except ValueError as error:
         raise ConfigError(f"--args is not JSON: {error}", path="--args") from None
     if not isinstance(value, dict):

@@ -14,9 +14,28 @@ from .errors import EncodeError
 from .eventjson import camel, event_params
 from .events import Event, keep_json
 
-__all__ = ["decode", "encode", "encoded", "shown_text", "unstructure", "walk"]
+__all__ = [
+    "MAX_INTEGER",
+    "MIN_INTEGER",
+    "LongInteger",
+    "decode",
+    "encode",
+    "encode_exactly",
+    "encoded",
+    "find_long_integer",
+    "shown_text",
+    "unstructure",
+    "walk",
+]
 
-_MAX_INT: Final = 2**63 - 1  # orjson writes 64-bit integers; larger ones are written as text
+MIN_INTEGER: Final = -(2**63)
+MAX_INTEGER: Final = 2**64 - 1
+"""What 64 bits hold, signed or not; larger ones are no number any more to most readers of JSON: orjson makes them text
+where it writes, and floats, which are other numbers, where it reads."""
+
+_ALL_DIGITS_ZERO: Final = bytes.maketrans(b"123456789", b"0" * 9)
+_LONG: Final = b"0" * 19
+"""Digits of the first numbers that 64 bits may not hold."""
 _DEEP: Final = 254  # containers within containers that orjson writes; ours are refused long before
 _ENCODABLE: Final = (str, float, int, Mapping, list, tuple, set, frozenset)
 
@@ -30,7 +49,22 @@ def encode(value: Any) -> bytes:
     try:
         return orjson.dumps(value, default=unstructure)
     except TypeError:
-        pass
+        return _encode_repaired(value)
+
+
+def encode_exactly(value: Any, may_change: str = "") -> bytes:
+    """Do the same for values that others calculate with: an integer over 64 bits is an EncodeError, not a text.
+
+    What stands at the path `may_change` is written as `encode` does it.
+    """
+    try:
+        return orjson.dumps(value, default=unstructure)
+    except TypeError:
+        _refuse_long_integers(value, may_change)
+        return _encode_repaired(value)
+
+
+def _encode_repaired(value: Any) -> bytes:
     try:
         return orjson.dumps(_repaired(value), default=unstructure)
     except Exception as error:  # noqa: BLE001 - an object in it may raise anything
@@ -38,8 +72,64 @@ def encode(value: Any) -> bytes:
 
 
 def decode(data: bytes | str) -> Any:
-    """Return the value of a JSON text; of duplicate keys the last wins. Raises ValueError when it is not JSON."""
-    return orjson.loads(data)
+    """Return the value of a JSON text; of duplicate keys the last wins.
+
+    Raises ValueError when it is not JSON, LongInteger for what would become another number.
+    """
+    try:
+        return orjson.loads(data)
+    finally:
+        if (found := find_long_integer(data)) is not None:
+            raise LongInteger(found[1])
+
+
+class LongInteger(ValueError):
+    """A JSON text holds an integer of more than 64 bits; its text names the place."""
+
+
+def find_long_integer(data: bytes | str) -> tuple[Any, str] | None:
+    """Look for an integer of more than 64 bits in a JSON text, which the codec reads as a float, or not at all.
+
+    Return the value of the text, with some object in the place of each such integer, and a sentence with the place of
+    the first and what was expected. None for a text without one, which costs a third of decoding, and for what is no
+    JSON.
+    """
+    text = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    if _LONG not in text.translate(_ALL_DIGITS_ZERO) or _LONG not in _outside_texts(text).translate(_ALL_DIGITS_ZERO):
+        return None
+    import json  # hardly any text has such numbers
+
+    found: list[int] = []
+
+    def read(digits: str) -> Any:
+        if len(digits) <= len(str(MIN_INTEGER)) and _fits(int(digits)):
+            return int(digits)
+        found.append(len(digits.lstrip("-")))
+        return _TOO_LONG
+
+    try:
+        value = json.loads(text, parse_int=read)
+    except (ValueError, RecursionError):  # no JSON, which is the reader's to say, or nested deeper than a call stack
+        return None
+    if not found:
+        return None
+    place = "a value" if len(text) > _PLACES_NAMED else next(path for held, path, _ in walk(value) if held is _TOO_LONG)
+    return value, f"{place or 'the value'} is an integer of {found[0]} digits; expected 64 bits at most, or text"
+
+
+_TOO_LONG: Final = object()
+_PLACES_NAMED: Final = 64 * 1024
+"""Bytes of a text in which the place of a value is looked for: it takes a hundred times as long as decoding."""
+
+
+def _outside_texts(text: bytes) -> bytes:
+    """Return a JSON text without the texts in it."""
+    # A backslash stands in texts only, so without its pairs every quote left is one that opens or closes.
+    return b" ".join(text.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
+
+
+def _fits(value: int) -> bool:
+    return MIN_INTEGER <= value <= MAX_INTEGER
 
 
 def encoded(event: Event) -> bytes:
@@ -116,6 +206,22 @@ def _encode_error(value: Any, error: Exception) -> EncodeError:
     return EncodeError(f"{path[:160] or 'the value'} {problem}, which cannot be said in JSON", path=path, found=found)
 
 
+def _refuse_long_integers(value: Any, may_change: str) -> None:
+    """Raise EncodeError for the first integer that 64 bits do not hold, but for those below the path `may_change`."""
+    try:
+        for held, path, _ in walk(value):
+            is_kept = not may_change or not path.startswith(may_change)
+            if isinstance(held, int) and is_kept and not _fits(held):
+                break
+        else:
+            return
+    except Exception:  # noqa: BLE001 - an object in it raises when it is looked at: `_encode_error` says which
+        return
+    found = f"an integer of {held.bit_length()} bits"
+    text = f"{path[:160] or 'the value'} is {found}; expected 64 at most, or text"
+    raise EncodeError(text, path=path, found=found)
+
+
 def _unencodable(value: Any, depth: int) -> str:
     if depth > _DEEP:
         return f"nested deeper than {_DEEP} levels"
@@ -134,7 +240,7 @@ def _repaired(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of JSON
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int):
-        return value if -_MAX_INT <= value <= _MAX_INT else str(value)
+        return value if _fits(value) else str(value)
     if isinstance(value, Mapping):
         return {_repaired(str(key)): _repaired(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

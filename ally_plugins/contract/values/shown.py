@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import orjson
 
-from .codec import shown_text, unstructure, walk
+from .codec import MAX_INTEGER, MIN_INTEGER, shown_text, unstructure, walk
 from .errors import EventError
 from .frozen import EMPTY, MAX_DEPTH, FrozenDict, freeze, freeze_mapping
 
@@ -37,10 +37,6 @@ __all__ = [
 
 MAX_SHOWN_BYTES: Final = 6 * 1024 * 1024
 """A call and its result fit, with a conversation beside them, into the 16 MiB that a daemon reads at once."""
-
-MIN_INTEGER: Final = -(2**63)
-MAX_INTEGER: Final = 2**64 - 1
-"""What 64 bits hold, signed or not; larger ones are no number any more to most readers of JSON."""
 
 
 def shown_arguments(value: Mapping[str, Any] | None) -> FrozenDict:

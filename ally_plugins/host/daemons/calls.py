@@ -22,6 +22,7 @@ from ally_plugins.contract.calls import (
     StartTask,
     Unregister,
 )
+from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.contract.values.errors import (
     EncodeError,
     PermissionRefused,
@@ -130,10 +131,7 @@ class DaemonCalls:
             _log.exception("%s of the daemon %r failed", request.method, self._plugin.name)
             link.fail(request.id, INTERNAL_ERROR, "internal error")
         else:
-            try:
-                link.respond(request.id, result)
-            except EncodeError:
-                link.fail(request.id, INTERNAL_ERROR, "internal error: the result cannot be said in JSON")
+            _respond(link, request, result)
         finally:
             self._in_flight -= _is_counted(request)
 
@@ -264,6 +262,19 @@ class DaemonCalls:
         with suppress(RefusedError):  # counted and written down; a notification has no answer
             call = ReportProgress(task_id=scope.task_id or "", progress=progress.progress, message=progress.message)
             await self._bus.call(self._plugin, call)
+
+
+def _respond(link: StreamLink, request: Request, result: Any) -> None:
+    try:
+        try:
+            link.respond(request.id, result)
+        except EncodeError:
+            if request.method != "get_context":
+                raise
+            # A conversation may hold integers of more than 64 bits, which are text then, as in events.
+            link.respond(request.id, decode(encode(result)))
+    except EncodeError as error:
+        link.fail(request.id, INTERNAL_ERROR, f"the result cannot be sent: {error}")
 
 
 def _is_counted(request: Request) -> bool:

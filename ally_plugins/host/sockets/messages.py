@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
-from ally_plugins.contract.values.codec import decode, encode
+from ally_plugins.contract.values.codec import LongInteger, decode, encode, encode_exactly
 from ally_plugins.contract.values.errors import EventError, ToolCallError
 from ally_plugins.contract.values.eventjson import event_data
 from ally_plugins.contract.values.frozen import freeze
@@ -62,7 +62,7 @@ def event_message(event: Event) -> bytes:
 
 def call_message(number: int, method: str, params: Mapping[str, Any]) -> bytes:
     """Return a request with its newline."""
-    return encode({"jsonrpc": "2.0", "method": method, "params": params, "id": number}) + b"\n"
+    return encode_exactly({"jsonrpc": "2.0", "method": method, "params": params, "id": number}) + b"\n"
 
 
 @define(eq=False)
@@ -150,6 +150,8 @@ def _read_object(line: bytes, failed: Callable[[str], ToolCallError]) -> dict[st
         raise failed(f"answered with more than {MAX_VALUES} values")
     try:
         answer = decode(line)
+    except LongInteger as problem:
+        raise failed(f"answered what cannot be kept: {problem}") from None
     except ValueError:
         raise failed(f"answered what is not JSON: {beginning(line)}") from None
     if not isinstance(answer, dict):
