@@ -8,12 +8,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
 from contextlib import contextmanager, nullcontext
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from ally_plugins.contract.values.errors import PluginLoadError
+from ally_plugins.contract.values.raised import describe_raised
 from ally_plugins.contract.wording import describe
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def load_class(record: PluginRecord) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise _failed(record, _reason(error)) from error
+        raise _failed(record, describe_raised(error)) from error
 
 
 @contextmanager
@@ -64,25 +64,3 @@ def _sources_only() -> Generator[None]:
 def _failed(record: PluginRecord, reason: str) -> PluginLoadError:
     message = f"plugin {record.name!r} cannot be imported from {record.entry_point!r}: {reason}"
     return PluginLoadError(message, plugin=record.name)
-
-
-def _reason(error: BaseException) -> str:
-    """Return one line: the error, and the last line of the plugin's code that led to it."""
-    try:
-        text = str(error).splitlines()[0] if str(error) else ""
-    except Exception:  # noqa: BLE001  # even the text of an error is the plugin's code
-        text = "its text cannot be shown"
-    kind = type(error).__name__
-    place = _place(error)
-    return f"{kind}: {text}{place}" if text else f"{kind}{place}"
-
-
-def _place(error: BaseException) -> str:
-    if isinstance(error, SyntaxError):  # its text names the line already
-        return ""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-
-
-def _is_machinery(filename: str) -> bool:
-    return filename.startswith("<frozen") or filename in (__file__, importlib.__file__)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -16,6 +15,7 @@ from .blocking import blocking
 from .values.compat import override
 from .values.errors import NotFoundRefused, RefusedError
 from .values.frozen import EMPTY
+from .values.inert import inert
 from .values.masking import Secrets
 from .values.scope import current_scope
 
@@ -47,7 +47,7 @@ R = TypeVar("R")
 class PluginLog(logging.LoggerAdapter[logging.Logger]):
     """A plugin's logger, `ally_plugins.plugin.NAME`; records beyond the plugin's budget are dropped and counted.
 
-    The values of its secret settings are masked, in tracebacks too.
+    The values of its secret settings are masked, and what would act on a terminal is escaped, in tracebacks too.
     """
 
     def __init__(self, logger: logging.Logger, may_log: Callable[[], bool], secrets: Secrets) -> None:
@@ -59,30 +59,34 @@ class PluginLog(logging.LoggerAdapter[logging.Logger]):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log a record, if its level is on and the budget allows it."""
         if self.isEnabledFor(level) and self._may_log():
-            if self._secrets:
-                msg, args = self._masked(msg, args, kwargs), ()
-            self.logger.log(level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 2})
+            if (text := self._changed(msg, args, kwargs)) is not None:
+                msg, args = text, ()
+            self.logger.log(level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 1})
 
-    def _masked(self, msg: object, args: tuple[object, ...], kwargs: dict[str, Any]) -> str:
-        """Return the record's text; a traceback that quotes a secret is part of it, and no longer in `kwargs`."""
+    def _changed(self, msg: object, args: tuple[object, ...], kwargs: dict[str, Any]) -> str | None:
+        """Return the record's text where it may not be written as it is; such a traceback moves from `kwargs` to it."""
         try:
             text = logging.LogRecord("", 0, "", 0, msg, args, None).getMessage()
         except (KeyError, TypeError, ValueError):  # a format that does not fit: `logging` would print all of it
-            text = f"{msg} {args}"
-        if shown := kwargs.get("exc_info"):
-            found = shown if isinstance(shown, tuple) else (None, shown, None)
-            error = found[1] if isinstance(found[1], BaseException) else sys.exc_info()[1]
-            trace = _traceback_of(error) if error is not None else ""
-            if trace != self._secrets.masked(trace):
-                del kwargs["exc_info"]
-                text = f"{text}\n{trace.rstrip()}"
-        return self._secrets.masked(text)
+            text = None
+        shown = self._harmless(f"{msg!r} {args!r}" if text is None else text)
+        trace = _traceback_of(kwargs["exc_info"]) if kwargs.get("exc_info") else ""
+        if (shown_trace := self._harmless(trace)) != trace:
+            del kwargs["exc_info"]
+            return f"{shown}\n{shown_trace.rstrip()}"
+        return shown if shown != text else None
+
+    def _harmless(self, text: str) -> str:
+        return inert(self._secrets.masked(text), keep_lines=True)
 
 
-def _traceback_of(error: BaseException) -> str:
-    from traceback import format_exception  # a daemon starts with this module
+def _traceback_of(given: object) -> str:
+    """Return the traceback that `exc_info` stands for, as `logging` understands it."""
+    import sys  # what a daemon does not need at its start
+    from traceback import format_exception
 
-    return "".join(format_exception(error))
+    error = given[1] if isinstance(given, tuple) else given if isinstance(given, BaseException) else sys.exc_info()[1]
+    return "".join(format_exception(error)) if isinstance(error, BaseException) else ""
 
 
 class Outbound(Protocol):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.events import EVENT_TYPES
+from ally_plugins.contract.values.inert import inert
 from ally_plugins.journal.values import Record
 
 if TYPE_CHECKING:
@@ -62,5 +63,5 @@ def wanted_records(registry: Registry, given: Collection[str]) -> list[PluginRec
         if record.name not in given and (record.is_enabled or record.is_missed):
             wanted.append(record)
     for problem in registry.problems:
-        _log.warning("%s", problem)
+        _log.warning("%s", inert(problem))
     return wanted

@@ -8,7 +8,8 @@ The first line is `{"format": "ally-journal", "version": 2, "session_id": ...}`.
   "settled_at", "key", "cause", "body"}`.
 
 Lines are in order of time (`timestamp` and `at`, Unix ms), events by `seq`, messages by `offset`. What was pruned is
-left out. Version 1, which `replay` reads too, had other names for events.
+left out. They are ASCII, and everything else in them is a JSON escape: on a terminal they show what is there, and
+nothing acts. Version 1, which `replay` reads too, had other names for events.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import orjson
+
+from ally_plugins.contract.values.codec import ascii_json
 
 if TYPE_CHECKING:
     from .reader import JournalReader
@@ -34,9 +37,9 @@ _Timed = tuple[int, int, int, bytes]  # at, events before messages, seq or offse
 
 def export(reader: JournalReader, session_id: str) -> Iterator[bytes]:
     """Yield the lines of a session, each with its newline, in constant memory. Raises JournalError."""
-    yield _line({"format": FORMAT, "version": VERSION, "session_id": session_id})
+    yield ascii_json(_line({"format": FORMAT, "version": VERSION, "session_id": session_id}))
     for _, _, _, line in merge(_events(reader, session_id), _messages(reader, session_id)):
-        yield line
+        yield ascii_json(line)
 
 
 def _events(reader: JournalReader, session_id: str) -> Iterator[_Timed]:

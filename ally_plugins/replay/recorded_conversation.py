@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, Final
 
 from attrs import define, field
 
-from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.codec import ascii_json, encode
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import Message
 from ally_plugins.host.sessions.memory import Conversation
@@ -36,7 +36,7 @@ def message_line(message: Message, recorded_id: str, state: str | None = None) -
         line["tool_call_id"] = message.tool_call_id
     if state is not None:
         line["state"] = state
-    return encode(line) + b"\n"
+    return ascii_json(encode(line)) + b"\n"
 
 
 @define(eq=False)

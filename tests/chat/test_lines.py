@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from ally_plugins.adapters.kit.permission import PermissionQuestion
 from ally_plugins.cli.chat.event_lines import diff_lines, event_lines, history_line, question_lines
@@ -115,6 +116,14 @@ def test_what_happens_while_a_question_is_open_is_shown_after_its_answer() -> No
             screen.note(str(number))
     assert "only the last 1000 pieces" in file.getvalue()
     assert file.getvalue().endswith("2998\n2999\n")
+
+
+def test_a_line_that_somebody_forgot_to_make_inert_does_not_act_on_the_terminal() -> None:
+    file = io.StringIO()
+    screen = Screen(Console(file=file, width=80, color_system=None))
+    screen.show(["a" + HOSTILE, Text("b\x1b[2J\x9b\u202e", "red")])
+    assert file.getvalue().replace("\n", "").isprintable()
+    assert r"b\x1b[2J\x9b\u202e" in file.getvalue()
 
 
 def test_streamed_text_stays_on_its_line_and_whole_lines_come_below_it() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ally_plugins import Ally, Host, ToolCallStart, UserMessage, hookimpl
 from ally_plugins.cli.shell.journal_rows import summary
 from ally_plugins.cli.shell.times import parse_since
 from ally_plugins.contract.values.errors import ConfigError
@@ -196,6 +198,39 @@ def test_export_writes_what_the_journal_has(spoken: Operator) -> None:
     assert done["lines"] == len(out.read_bytes().splitlines())
     assert out.stat().st_mode & 0o077 == 0
     assert spoken.process("export", session).stdout.encode() == out.read_bytes()
+
+
+class Speaks:
+    def __init__(self, ally: Ally) -> None:
+        self.ally = ally
+
+    @hookimpl
+    async def ally_user_message(self) -> None:
+        await self.ally.add_message("user", "\u202e\u2028\u4e2d")
+
+
+def test_an_export_shows_everything_that_strangers_wrote_as_escapes(operator: Operator) -> None:
+    hostile = "\x9b31m\u202e\u2028\x7f\x1b]0;x\x07\U000e0041\u4e2d"
+
+    async def main() -> None:
+        async with Host("t", home=operator.home.path, discover=False, plugins={"p": Speaks}) as host:
+            session = host.session("s\u4e2d")
+            session.emit(ToolCallStart(tool_name=hostile, arguments={hostile: hostile}, call_id="c"))
+            session.emit(UserMessage(content=hostile))
+            await session.drained()
+
+    asyncio.run(main())
+    out = operator.site / "out.jsonl"
+    operator.run("export", "s\u4e2d", "--out", str(out))
+    shown = operator.process("export", "s\u4e2d").stdout
+    assert shown.isascii()
+    assert shown.replace("\n", "").isprintable()
+    assert shown == out.read_text("ascii")
+    lines = [json.loads(line) for line in shown.splitlines()]
+    (call,) = [line["event_data"] for line in lines if line.get("event_type") == "TOOL_CALL_START"]
+    assert call["arguments"] == {hostile: hostile}
+    (said,) = [line["body"]["content"] for line in lines if line.get("kind") == "message"]
+    assert said == "\u202e\u2028\u4e2d"
 
 
 def test_export_of_an_unknown_session_names_those_there_are_and_writes_nothing(spoken: Operator) -> None:

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from ally_plugins import journal, replay
 from ally_plugins.catalog import registry
+from ally_plugins.catalog.registry import Registry
 from ally_plugins.cli.shell import exits
 from ally_plugins.cli.shell.exits import exit_code_of
 from ally_plugins.cli.shell.main import cli
 from ally_plugins.cli.shell.plain_logs import plain_logs
-from ally_plugins.cli.shell.text import columns, inert, preview
+from ally_plugins.cli.shell.text import columns, harmless, inert, paint, preview
 from ally_plugins.contract.values import errors
 from ally_plugins.host import host
 from ally_plugins.journal import owned_files
@@ -110,7 +111,7 @@ def test_an_app_whose_name_leads_elsewhere_is_refused(operator: Operator, monkey
 def test_every_error_has_its_exit_code() -> None:
     codes = {name: exit_code_of(_made(getattr(errors, name))) for name in errors.__all__}
     assert {name for name, code in codes.items() if code == 2} == {"ConfigError", "ArgumentsError"}
-    assert {name for name, code in codes.items() if code == 3} == {"JournalError"}
+    assert {name for name, code in codes.items() if code == 3} == {"JournalError", "JournalVersionError"}
     assert exit_code_of(RuntimeError()) == 3
 
 
@@ -199,6 +200,28 @@ def test_inert_text_is_printable_and_plain_text_is_itself(text: str) -> None:
 def test_what_acts_on_a_terminal_or_a_reader_is_escaped(char: str) -> None:
     assert inert(f"a{char}b").isascii()
     assert inert(f"a{char}\nb", keep_lines=True).count("\n") == 1
+
+
+@given(st.lists(st.text() | st.sampled_from(["\x1b[", "\x1b[8m", "\x1b[30m", "\x1b[31m", "m", "31", "\n", "\x9b2J"])))
+def test_nothing_that_was_not_made_inert_gets_past_the_door_to_the_terminal(pieces: list[str]) -> None:
+    shown = harmless("".join(pieces))
+    rest = re.sub("\x1b\\[(0|1|2|3[1-7]|9[0-7])m", "", shown)
+    assert rest.replace("\n", "").replace("\t", "").isprintable()
+    ours = paint("a", fg="bright_black", bold=True, dim=True)
+    assert harmless(ours) == ours
+
+
+def test_an_error_of_the_program_shows_its_traceback_without_what_a_stranger_wrote_into_it(
+    monkeypatch: pytest.MonkeyPatch, operator: Operator
+) -> None:
+    def fail(_: Any) -> Any:
+        raise RuntimeError("\x1b]0;owned\x07\u202e")
+
+    monkeypatch.setenv("ALLY_DEBUG", "1")
+    monkeypatch.setattr(Registry, "load", fail)
+    shown = operator.run("list", code=3).stderr
+    assert "Traceback" in shown
+    assert shown.replace("\n", "").isprintable()
 
 
 def test_a_preview_says_how_much_is_left_out() -> None:

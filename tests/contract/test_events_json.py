@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ally_plugins import CODE_ALLY_TYPES, EVENT_TYPES, Event, PluginEvent
 from ally_plugins.contract.values import events
-from ally_plugins.contract.values.codec import decode, encode, encoded
+from ally_plugins.contract.values.codec import ascii_json, decode, encode, encoded
 from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.eventjson import camel, event_data, event_from_params, event_params
 
@@ -208,3 +208,12 @@ def test_an_events_data_and_envelope_cannot_be_set() -> None:
     with pytest.raises(TypeError):
         event.arguments["a"] = 2
     assert event.arguments["a"] == (1,)
+
+
+@given(JSON)
+def test_json_in_ascii_has_the_same_values_and_nothing_that_a_terminal_acts_on(value: Any) -> None:
+    plain = encode(value)
+    shown = ascii_json(plain)
+    assert shown.decode("ascii").isprintable()
+    assert decode(shown) == decode(plain)
+    assert ascii_json(b'["a b"]\n') == b'["a b"]\n'

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.events import CompactionComplete, CompactionStart
 from ally_plugins.contract.values.ids import new_id
+from ally_plugins.contract.values.inert import inert
 
 from .compaction_requests import COMPACT
 
@@ -83,5 +84,5 @@ async def _is_allowed(run: AgentRun, request: CompactionRequest, usage: float | 
     call = ToolCall(COMPACT, arguments, new_id("c"))
     outcome = await run.live.permission.veto(run.live.session, call, run.approve)
     if not outcome.is_allowed:
-        _log.info("session %r is not compacted: %s", run.live.id, outcome.reason)
+        _log.info("session %r is not compacted: %s", run.live.id, inert(outcome.reason))
     return outcome.is_allowed

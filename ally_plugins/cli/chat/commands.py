@@ -178,7 +178,7 @@ async def _run_once(single: Any, options: Options, task: str, *, as_json: bool) 
 
 
 def _print_text(text: str) -> None:
-    click.echo(inert(text, keep_lines=True), nl=False)
+    echo(inert(text, keep_lines=True), ends_line=False)
 
 
 def _print_event(event: Event) -> None:

@@ -102,7 +102,12 @@ class Screen:
                 self._print(text, end)
 
     def _print(self, text: Text, end: str = "\n") -> None:
-        """Print, unless the terminal is gone: then events are in the journal only."""
+        """Print, unless the terminal is gone: then events are in the journal only.
+
+        Whoever made the text, nothing in it acts on the terminal; rich takes out five control characters only.
+        """
+        if (plain := inert(text.plain, keep_lines=True)) != text.plain:
+            text = Text(plain, text.style)
         if self._held is not None:
             self._held.append((text, end))
             return

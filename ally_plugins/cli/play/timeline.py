@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.cli.shell.plain_logs import log_line
-from ally_plugins.cli.shell.text import inert, preview
+from ally_plugins.cli.shell.text import echo, inert, preview
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.events import (
     CompactionComplete,
@@ -143,7 +143,7 @@ class Timeline:
 
         if self._lines == _MAX_LINES:
             text, style = "... more follows; the summary counts it", "dim"
-        self._progress.console.print(Text(text, style), soft_wrap=True)
+        self._progress.console.print(Text(inert(text, keep_lines=True), style), soft_wrap=True)
 
     def advance(self, position: int) -> None:
         """Move the bar to a position in bytes; redrawn at most every `_UPDATE_S`."""
@@ -173,4 +173,4 @@ class LogLines(logging.Handler):
         if self._timeline.is_shown:
             self._timeline.write(text, "red" if record.levelno >= logging.ERROR else "yellow")
         else:
-            print(text, file=sys.stderr)  # noqa: T201 - standard error is where a program's warnings go
+            echo(text, to_stderr=True)

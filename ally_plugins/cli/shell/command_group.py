@@ -146,7 +146,7 @@ def _report(error: Exception, *, as_json: bool) -> int:
     if os.environ.get(DEBUG_VARIABLE) == "1":
         import traceback
 
-        traceback.print_exception(error)
+        echo("".join(traceback.format_exception(error)), ends_line=False, to_stderr=True)
     text, code, about = _described(error)
     echo(f"{_PROGRAM}: {text}", to_stderr=True)
     if as_json:

@@ -11,6 +11,7 @@ import click
 from .command_group import LazyGroup
 from .signals import end_in_order
 from .state import options
+from .text import echo
 
 __all__ = ["cli", "main"]
 
@@ -86,7 +87,7 @@ def cli(ctx: click.Context) -> None:
     and ALLY_DEBUG=1 (show where an error comes from) are read from the environment.
     """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        echo(ctx.get_help())
 
 
 def main() -> None:

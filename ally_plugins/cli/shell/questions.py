@@ -89,7 +89,7 @@ def _prompt_line(state: State, question: str) -> str:
     if discard_until_rest(fd):
         echo(f"({DISCARDED})", to_stderr=state.as_json)
     discard(fd)  # before it is shown and not after: an answer typed at once is kept, however slow this program is
-    click.echo(question, nl=False, err=state.as_json)
+    echo(question, ends_line=False, to_stderr=state.as_json)
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):  # the terminal was closed, or Ctrl-D
         echo(to_stderr=state.as_json)

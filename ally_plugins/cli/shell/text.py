@@ -1,12 +1,15 @@
 """Text for the terminal: columns, colours, times, and JSON.
 
-Everything that a plugin, a manifest or a recording contributes passes `inert` before it is printed.
+Everything that a plugin, a manifest or a recording contributes passes `inert` before it is printed, since a line feed
+in it would begin a line of ours. Nothing but `echo` and `print_json` writes to a terminal here, and neither lets
+anything through that a terminal would act upon, but the colours of `paint`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -16,7 +19,10 @@ import click
 
 from ally_plugins.contract.values.inert import inert, shortened
 
-__all__ = ["columns", "echo", "inert", "is_terminal", "paint", "preview", "print_json", "quoted", "when"]
+__all__ = ["columns", "echo", "harmless", "inert", "is_terminal", "paint", "preview", "print_json", "quoted", "when"]
+
+_COLOURS: Final = re.compile(r"(\x1b\[(?:0|1|2|3[1-7]|9[0-7])m)")
+"""What `paint` writes: bold, dim, the colours but black, and the end of all. None of these hides a text."""
 
 PREVIEW: Final = 160
 """Characters of a message that a table shows; `explain` shows all of it."""
@@ -39,9 +45,15 @@ def paint(text: str, **style: Any) -> str:
     return click.style(text, **style)
 
 
-def echo(line: str = "", *, to_stderr: bool = False) -> None:
-    """Print a line; colours only reach a terminal."""
-    click.echo(line, err=to_stderr)
+def echo(line: str = "", *, to_stderr: bool = False, ends_line: bool = True) -> None:
+    """Print a text, with its lines; colours only reach a terminal, and what would act on one otherwise is escaped."""
+    click.echo(harmless(line), nl=ends_line, err=to_stderr)  # noqa: TID251 - the one door
+
+
+def harmless(text: str) -> str:
+    """Return a text with its lines and our colours, and nothing else that a terminal acts upon."""
+    parts = enumerate(_COLOURS.split(text))
+    return "".join(part if number % 2 else inert(part, keep_lines=True) for number, part in parts)
 
 
 def columns(rows: Sequence[Sequence[str]], gap: str = "  ") -> list[str]:
@@ -71,7 +83,7 @@ def when(at_ms: int | None) -> str:
 
 def print_json(value: Any) -> None:
     """Print one JSON value on a line of its own, in ASCII, so that nothing in it acts on a terminal."""
-    click.echo(json.dumps(value, default=_plain, ensure_ascii=True).replace("\x7f", "\\u007f"))
+    echo(json.dumps(value, default=_plain, ensure_ascii=True).replace("\x7f", "\\u007f"))
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ snake_case here is camelCase in JSON. The JSON form of an event is in `eventjson
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ __all__ = [
     "MAX_INTEGER",
     "MIN_INTEGER",
     "LongInteger",
+    "ascii_json",
     "decode",
     "encode",
     "encode_exactly",
@@ -38,6 +40,10 @@ _LONG: Final = b"0" * 19
 """Digits of the first numbers that 64 bits may not hold."""
 _DEEP: Final = 254  # containers within containers that orjson writes; ours are refused long before
 _ENCODABLE: Final = (str, float, int, Mapping, list, tuple, set, frozenset)
+
+
+_NOT_ASCII: Final = re.compile("[^\0-\x7e]")
+"""Outside of strings there is none, and in strings the other control characters are escaped already."""
 
 
 def encode(value: Any) -> bytes:
@@ -69,6 +75,21 @@ def _encode_repaired(value: Any) -> bytes:
         return orjson.dumps(_repaired(value), default=unstructure)
     except Exception as error:  # noqa: BLE001 - an object in it may raise anything
         raise _encode_error(value, error) from None
+
+
+def ascii_json(text: bytes) -> bytes:
+    """Return a JSON text of `encode` in printable ASCII, everything else as escapes: the same values.
+
+    For files that people look at, since nothing in it acts on a terminal.
+    """
+    if text.isascii() and b"\x7f" not in text:
+        return text
+    return _NOT_ASCII.sub(_escape, text.decode()).encode("ascii")
+
+
+def _escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be")  # two for what has a number over 16 bits
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def decode(data: bytes | str) -> Any:

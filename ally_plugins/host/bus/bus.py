@@ -83,7 +83,7 @@ class PluginMessageBus(MessageCalls):
         try:
             await self.call(plugin, call)
         except RefusedError as refusal:
-            _log.info("the %s %r of %r is not offered: %s", call.KIND, name, plugin.name, refusal)
+            _log.info("the %s %r of %r is not offered: %s", call.KIND, name, plugin.name, plugin.describe(refusal))
 
     async def _emit_event(self, plugin: Plugin, scope: Scope | None, call: EmitEvent) -> Receipt:
         self._permit(plugin, plugin.grants.may_emit_event(), "emit_event")

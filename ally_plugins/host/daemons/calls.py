@@ -203,7 +203,8 @@ class DaemonCalls:
         try:
             await self._bus.call(self._plugin, self._registration(kind, offer))
         except PermissionRefused as refusal:
-            _log.info("the %s %r of %r is not offered: %s", kind, offer.name, self._plugin.name, refusal)
+            why = self._plugin.describe(refusal)
+            _log.info("the %s %r of %r is not offered: %s", kind, offer.name, self._plugin.name, why)
             return False
         return True
 

@@ -16,6 +16,7 @@ from attrs import define, field
 
 from ally_plugins.contract.process_spec import Timing
 from ally_plugins.contract.values.errors import CannotExecute, PluginError
+from ally_plugins.contract.values.inert import inert
 from ally_plugins.runtime.lanes.link import BROKE_PROTOCOL, DaemonError, Link
 from ally_plugins.runtime.lanes.plugin import Plugin, RunState
 from ally_plugins.runtime.lanes.requests import Crash
@@ -193,7 +194,7 @@ class Supervisor:
         plugin = self.plugin
         if isinstance(failure, StartFailed) and failure.is_final:
             plugin.set_state(RunState.FAILED, f"{failure}; see `ally-plugins info {plugin.name}`")
-            _log.error("the plugin %r did not start: %s", plugin.name, plugin.masked(str(failure)))
+            _log.error("the plugin %r did not start: %s", plugin.name, inert(plugin.masked(str(failure))))
             return None
         plugin.crashed(Crash(plugin.name, "process", failure))
         if plugin.state == RunState.QUARANTINED:

@@ -61,8 +61,8 @@ class PluginAudit:
     def crashed(self, plugin: Plugin, crash: Crash) -> None:
         """Log and record what went wrong in a hook or handler."""
         why = plugin.describe(crash.error)
-        _log.error("%s of the plugin %r failed: %s", crash.hook, plugin.name, why,
-                   exc_info=crash.error if _may_be_shown(plugin, crash.error) else None)  # fmt: skip
+        error, trace = _traceback(plugin, crash.error)
+        _log.error("%s of the plugin %r failed: %s%s", crash.hook, plugin.name, why, trace, exc_info=error)
         event_id = crash.event.id if crash.event is not None else crash.event_id
         data = {"hook": crash.hook, "error": why, "event": event_id}
         session_id = event_id.rpartition(":")[0] if event_id is not None else None
@@ -91,8 +91,9 @@ class PluginAudit:
                 session.emit_caused(make(), ())
 
 
-def _may_be_shown(plugin: Plugin, error: BaseException) -> bool:
-    """Say whether an error has a traceback to show, and one that quotes no secret."""
+def _traceback(plugin: Plugin, error: BaseException) -> tuple[BaseException | None, str]:
+    """Return an error whose traceback may be logged as it is, else that traceback as text: masked and inert."""
     if not isinstance(error, Exception) or isinstance(error, DaemonError) or error.__traceback__ is None:
-        return False
-    return plugin.cause_to_show(error) is not None
+        return None, ""
+    shown = plugin.traceback_of(error)
+    return (error, "") if shown is None else (None, f"\n{shown.rstrip()}")

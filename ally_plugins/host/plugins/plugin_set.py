@@ -21,7 +21,9 @@ from ally_plugins.contract.calls import Register
 from ally_plugins.contract.handle import Ally
 from ally_plugins.contract.tools.declared import collect_actions, collect_tools
 from ally_plugins.contract.values.errors import AllyError, PluginError, PluginLoadError, RefusedError, TimedOut
+from ally_plugins.contract.values.inert import inert
 from ally_plugins.contract.values.masking import Secrets, keys_of
+from ally_plugins.contract.values.raised import describe_raised
 from ally_plugins.host.bus.bus import PluginMessageBus
 from ally_plugins.host.bus.outbound import BusOutbound
 from ally_plugins.host.bus.services import HostServices
@@ -214,9 +216,8 @@ class PluginSet:
         except (KeyboardInterrupt, asyncio.CancelledError):
             raise
         except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
-            reason = (
-                str(error) if isinstance(error, (PluginLoadError, RefusedError, TimedOut)) else plugin.describe(error)
-            )
+            is_sentence = isinstance(error, (PluginLoadError, RefusedError, TimedOut))
+            reason = str(error) if is_sentence else describe_raised(error)
             self._fail(plugin, f"it could not start: {reason}")
             await lane.close()
             return
@@ -279,7 +280,7 @@ class PluginSet:
     def _fail(self, plugin: Plugin, reason: str) -> None:
         hint = f"see `ally-plugins info {plugin.name}`"
         plugin.set_state(RunState.FAILED, reason if "ally-plugins" in reason else f"{reason}; {hint}")
-        _log.error("the plugin %r did not start: %s", plugin.name, plugin.masked(reason))
+        _log.error("the plugin %r did not start: %s", plugin.name, inert(plugin.masked(reason)))
 
     async def stop(self) -> None:
         """Stop every plugin, all at once; those that have failed or are in quarantine keep that state.

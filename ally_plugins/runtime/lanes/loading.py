@@ -17,6 +17,7 @@ from ally_plugins.contract.manifest import Manifest, manifest_line
 from ally_plugins.contract.markers import PROJECT
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import PluginLoadError, UndeclaredError
+from ally_plugins.contract.values.raised import describe_raised
 from ally_plugins.policy.permissions import Grant, GrantSet
 
 from .observers import Implementation
@@ -68,7 +69,7 @@ def build(factory: Callable[[Ally], Any], ally: Ally) -> Any:
         raise
     except BaseException as error:
         hint = "; a plugin is built with one argument, its Ally handle" if isinstance(error, TypeError) else ""
-        message = f"building the plugin {ally.name!r} failed with {type(error).__name__}: {error}{hint}"
+        message = f"building the plugin {ally.name!r} failed with {describe_raised(error)}{hint}"
         raise PluginLoadError(message, plugin=ally.name) from error
 
 

@@ -201,8 +201,11 @@ class Plugin:
         task.add_done_callback(self.working.discard)
 
     def set_state(self, state: RunState, reason: str = "") -> None:
-        """Change the state, and call `on_state` if it is another one or has another reason."""
-        reason = self.masked(reason)
+        """Change the state, and call `on_state` if it is another one or has another reason.
+
+        The reason, which may quote the plugin, becomes one inert line without its secrets.
+        """
+        reason = inert(self.masked(reason))
         if (state, reason) != (self.state, self.reason):
             self.state, self.reason = state, reason
             self.changed_at = self.now()
@@ -217,10 +220,17 @@ class Plugin:
         return describe(error, self.secrets)
 
     def cause_to_show(self, error: BaseException) -> BaseException | None:
-        """Return an error of the plugin's code for a traceback, None when that would quote a secret."""
-        if not self.secrets:
-            return error
-        return error if (text := "".join(format_exception(error))) == self.masked(text) else None
+        """Return an error of the plugin's code for a traceback, None when that may not be shown as it is.
+
+        It would quote a secret, or act on a terminal.
+        """
+        return error if self.traceback_of(error) is None else None
+
+    def traceback_of(self, error: BaseException) -> str | None:
+        """Return an error's traceback, masked and inert, where it differs from what Python would print."""
+        raw = "".join(format_exception(error))
+        shown = inert(self.masked(raw), keep_lines=True)
+        return None if shown == raw else shown
 
     def crashed(self, crash: Crash) -> None:
         """Count what went wrong in a hook or handler; a refusal that was not caught is no crash, nor what was not sent.
