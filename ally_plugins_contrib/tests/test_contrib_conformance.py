@@ -45,7 +45,7 @@ def test_each_request_has_a_reason_of_its_own(plugin: Any) -> None:
         (
             SecretGuard,
             {"gate:message", "gate:tool_call"}
-            | {"transform:plugin_message", "transform:tool_input", "transform:tool_output"},
+            | {"transform:plugin_message", "transform:tool_input", "transform:tool_output", "transform:user_message"},
         ),
         (SessionNotes, {"actions", "emit_event", "get_context:focus", "tools", "transform:system_prompt"}),
         (TestWatch, {"actions", "add_message:user", "get_context:focus", "tasks", "tools"}),

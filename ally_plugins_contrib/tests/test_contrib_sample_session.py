@@ -28,7 +28,7 @@ def test_loop_guard_speaks_after_three_failures_and_refuses_the_sixth_try() -> N
 def test_secret_guard_lets_no_credential_into_any_event_and_refuses_nothing() -> None:
     played = replay_recording(SecretGuard)
     seen = str(played.events)
-    assert "AKIA" + "IOSFODNN7EXAMPLE" not in seen
+    assert "AKIA" + "Y34FZKBOKMUTVV7A" not in seen
     assert "ghp" + "_EXAMPLE" not in seen
     assert seen.count("[redacted:aws-access-key]") == 1
     assert "[redacted:github-token]" in seen

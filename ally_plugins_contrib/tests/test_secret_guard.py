@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import json
+import runpy
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,11 +28,14 @@ if TYPE_CHECKING:
 
     Start = Callable[..., BlockingHarness]
 
-AWS = "AKIA" + "IOSFODNN7EXAMPLE"
+AWS = "AKIA" + "Y34FZKBOKMUTVV7A"
 GITHUB = "ghp_" + "EXAMPLEexampleEXAMPLEexample00000000"
 B64 = "MIIEpAIBAAKCAQEA7bq0Zk3x9dJ2vYw1"
 PEM = f"-----BEGIN RSA PRIVATE KEY-----\n{B64}\n{B64[::-1]}\n-----END RSA PRIVATE KEY-----"
 JWT = "eyJhbGciOiJIUzI1NiJ9" + ".eyJzdWIiOiIxMjM0NTY3ODkwIn0" + ".dozjgNryP4J3jVmNHl0w5N"
+
+UPPER, DIGITS, HEX = "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L", "8675309142", "9f86d081884c7d659a2feaa0c55ad015"
+MIXED = "aB3dE5gH7jK9mN1pQ3sT5vX7zC2fR4uW6yA8eD0hL"
 
 CREDENTIALS = {
     "aws": ("aws-access-key", AWS),
@@ -45,6 +50,30 @@ CREDENTIALS = {
     "google": ("google-api-key", "AIza" + "SyD3mo-_k3y" + "0123456789abcdefghijklmn"),
     "jwt": ("jwt", JWT),
     "pem": ("private-key", PEM),
+    "gitlab": ("gitlab-token", "glpat-" + MIXED[:20]),
+    "gitlab with a route": ("gitlab-token", "glpat-" + MIXED[:27] + ".01." + "1a2b3c4d5"),
+    "gitlab deploy": ("gitlab-token", "gldt-" + MIXED[:20]),
+    "slack app": ("slack-token", "xapp-1-A02-" + DIGITS + "-" + HEX * 2),
+    "stripe restricted": ("api-key", "rk_" + "live_" + MIXED[:24]),
+    "npm": ("npm-access-token", "npm_" + MIXED[:36]),
+    "pypi": ("pypi-token", "pypi-AgEIcHlwaS5vcmc" + MIXED * 3),
+    "test pypi": ("pypi-token", "pypi-AgENdGVzdC5weXBpLm9yZw" + MIXED * 3),
+    "hugging face": ("huggingface-token", "hf_" + MIXED[:34]),
+    "twilio": ("twilio-api-key", "SK" + HEX),
+    "sendgrid": ("sendgrid-api-token", "SG." + MIXED[:22] + "." + (MIXED * 2)[5:48]),
+    "telegram": ("telegram-bot-token", DIGITS + ":AA" + MIXED[:33]),
+    "vault": ("vault-token", "hvs." + MIXED[:24]),
+    "vault, long": ("vault-token", "hvs.CAESI" + MIXED * 2),
+    "digitalocean": ("digitalocean-pat", "dop_v1_" + HEX * 2),
+    "age": ("age-secret-key", "AGE-SECRET-KEY-1" + (UPPER * 2)[:58]),
+    "databricks": ("databricks-api-token", "dapi" + HEX),
+    "docker": ("docker-token", "dckr_pat_" + MIXED[:27]),
+    "newrelic": ("newrelic-key", "NRAK-" + UPPER[:27]),
+    "azure client": ("azure-client-secret", "aB3" + "8Q~" + MIXED[:34]),
+    "mailchimp": ("mailchimp-key", HEX + "-us12"),
+    "shopify": ("shopify-access-token", "shpat_" + HEX),
+    "terraform": ("hashicorp-tf-api-token", MIXED[:14] + ".atlasv1." + (MIXED * 2)[:67]),
+    "dynatrace": ("dynatrace-api-token", "dt0c01." + UPPER[:24] + "." + UPPER * 2),
 }
 ASSIGNED = [
     ('password = "c0rrect-h0rse"', "c0rrect-h0rse"),
@@ -57,6 +86,28 @@ ASSIGNED = [
     ("Authorization: Basic dXNlcjpwYXNzd29yZA==", "dXNlcjpwYXNzd29yZA=="),
     ("postgres://app:s3cr3t@db:5432/x", "s3cr3t"),
     ("git clone https://x-access-token:a8f3k2l9@github.com/a/b", "a8f3k2l9"),
+    (f"https://hooks.slack.com/services/T02ABCD12/B02ABCD34/{MIXED[:24]}", f"T02ABCD12/B02ABCD34/{MIXED[:24]}"),
+    (f"AccountName=a;AccountKey={MIXED}{MIXED}==;EndpointSuffix=core.windows.net", f"{MIXED}{MIXED}=="),
+    (f"Endpoint=sb://a.example;SharedAccessKeyName=k;SharedAccessKey={MIXED}+/=", f"{MIXED}+/="),
+    ("curl -sS -u deploy:Tr0ub4dor https://ci.acme.io", "Tr0ub4dor"),
+    ("curl -X POST \\\n  --user 'deploy:Tr0ub4dor&3' \\\n  https://ci.acme.io", "Tr0ub4dor&3"),
+    ("mysql -h db -u root -pTr0ub4dor shop", "Tr0ub4dor"),
+    ("docker exec db mysqldump -uroot -p'Tr0ub4dor&3' shop", "Tr0ub4dor&3"),
+    ("mysql --user=root --password=Tr0ub4dor shop", "Tr0ub4dor"),
+    ("sshpass -p Tr0ub4dor ssh dana@build", "Tr0ub4dor"),
+    ("redis-cli -h cache -a Tr0ub4dor ping", "Tr0ub4dor"),
+    ("docker login -u robot -p Tr0ub4dor ghcr.io", "Tr0ub4dor"),
+    ("deploy --db-password Tr0ub4dor now", "Tr0ub4dor"),
+    ('{"auths": {"ghcr.io": {"auth": "cm9ib3Q6VHIwdWI0ZG9y"}}}', "cm9ib3Q6VHIwdWI0ZG9y"),
+    ("//registry.npmjs.org/:_auth=cm9ib3Q6VHIwdWI0ZG9y", "cm9ib3Q6VHIwdWI0ZG9y"),
+    ("machine ci.acme.io\n  login robot\n  password Tr0ub4dor", "Tr0ub4dor"),
+    ("db:5432:shop:app:Tr0ub4dor", "Tr0ub4dor"),
+    ("database:\n  password: Tr0ub4dor&3\n", "Tr0ub4dor&3"),
+    ("my password is Tr0ub4dor&3.", "Tr0ub4dor&3"),
+    ('password = "correct-horse!battery"', "correct-horse!battery"),
+    ("CREATE USER a PASSWORD 'Tr0ub4dor';", "Tr0ub4dor"),
+    ("<password>Tr0ub4dor</password>", "Tr0ub4dor"),
+    ("DB_PASS=Tr0ub4dor", "Tr0ub4dor"),
 ]
 INNOCENT = [
     "the token is passed in the Authorization header",
@@ -81,6 +132,34 @@ INNOCENT = [
     "AKIA is the prefix, ghp_ too, xoxb- as well",
     "/home/dana/projects/tidewater/src/tidewater/feed.py:31",
     "keys = ['a', 'b']; api_key_name = 'production'",
+    "AWS_ACCESS_KEY_ID=" + "AKIAI44QH8DHB" + "EXAMPLE",
+    "aws_secret_access_key = je7MtGbClwBF/2Zp9Utk/h3yCo8nvb" + "EXAMPLEKEY",
+    "mscorlib, Version=2.0.0.0, Culture=neutral, PublicKeyToken=b77a5c561934e089",
+    "token: OAuth2AccessTokenProvider",
+    'secret = "Pbkdf2SecretKeyFactory"',
+    "app.secret=com.acme.auth.Aes256Secret",
+    'password = "Your password must have 8 characters"',
+    "GITHUB_TOKEN=<your-token>",
+    "api_key: YOUR_API_KEY_1",
+    "token = 'ghp_" + "x" * 36 + "'",
+    "glpat-" + "X" * 20,
+    "sk_" + "live_" + "x" * 24,
+    "pk_" + "live_" + MIXED[:24],
+    f"account AC{HEX}",
+    f'md5: {HEX}, etag: W/"{HEX}"',
+    f'"integrity": "sha512-{MIXED * 2}=="',
+    f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{MIXED} dana@laptop",
+    "npm_config_registry_mirror_timeout_2=30 npm_lifecycle_event=test",
+    "hf_hub_download_with_retries_and_backoff_v2(repo)",
+    "napi_get_value_string_latin1(env, value)",
+    "mysql -u root -p shop2024",
+    "curl -u deploy https://ci.acme.io && docker run -u 1000:1000 -p 8080:8080 nginx",
+    'curl -u "$USER:$PASS" https://ci.acme.io; ssh -p 2222 dana@build1',
+    'curl -u "<user>:<password>" https://ci.acme.io',
+    "password: ********",
+    "password: vault:secret/data/db1#password",
+    "postgres://user:password@localhost/db",
+    "bypass = 'abc12345'",
 ]
 
 
@@ -166,6 +245,64 @@ def test_tool_input_is_redacted_before_the_tool_and_the_events_see_it(ally_harne
     call = harness.transform_input("bash", {"command": command})
     assert call.arguments["command"] == command.replace(GITHUB, "[redacted:github-token]")
     assert harness.gate(call).is_allowed
+
+
+WRITTEN = [
+    ("write_file", {"path": ".env", "content": f"A=1\nTOKEN={GITHUB}\n"}),
+    ("Edit", {"file_path": "config.py", "old_string": "x = 1", "new_string": f"key = '{AWS}'"}),
+    ("MultiEdit", {"file_path": "a.py", "edits": [{"old_string": "x", "new_string": AWS}]}),
+    ("apply_patch", {"patch": f"+TOKEN={GITHUB}"}),
+    ("files", {"filename": "a.json", "document": {"keys": [AWS]}}),
+    ("bash", {"command": f"echo TOKEN={GITHUB} >> .env"}),
+    ("bash", {"command": f"cat > .env <<EOF\nTOKEN={GITHUB}\nEOF"}),
+    ("bash", {"command": f"echo {AWS} | tee -a keys"}),
+    ("bash", {"command": f"sed -i s/TOKEN=.*/TOKEN={GITHUB}/ .env"}),
+    ("bash", {"command": f'python3 -c \'open(".env", "w").write("{GITHUB}")\''}),
+    ("run", {"argv": ["gh", "secret", "set", "TOKEN", "--body", GITHUB]}),
+]
+SENT = [
+    ("bash", {"command": f"curl -s -H 'Authorization: Bearer {GITHUB}' https://api.github.com 2>/dev/null"}),
+    ("bash", {"command": f"git log -S {GITHUB} 2>&1 | head"}),
+    ("fetch", {"url": "https://x.example", "headers": {"Authorization": f"Bearer {GITHUB}"}}),
+    ("edit_file", {"path": ".env", "old_text": f"TOKEN={GITHUB}", "new_text": "TOKEN=${TOKEN}"}),
+    ("search", {"pattern": GITHUB, "path": "."}),
+    ("TodoWrite", {"todos": [{"content": f"rotate {GITHUB}"}]}),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments"), WRITTEN)
+def test_a_call_that_would_write_a_mark_is_denied_and_told_the_way_out(
+    ally_harness: Start, tool: str, arguments: dict[str, Any]
+) -> None:
+    harness = ally_harness(SecretGuard)
+    ruling = harness.gate(harness.transform_input(tool, arguments))
+    assert ruling.is_denied
+    assert "an environment variable" in ruling.reason
+    assert GITHUB not in ruling.reason
+
+
+@pytest.mark.parametrize(("tool", "arguments"), SENT)
+def test_a_call_that_only_sends_or_seeks_a_mark_runs(ally_harness: Start, tool: str, arguments: dict[str, Any]) -> None:
+    harness = ally_harness(SecretGuard)
+    call = harness.transform_input(tool, arguments)
+    assert "[redacted:" in str(call.arguments)
+    assert harness.gate(call).is_allowed
+
+
+def test_a_mark_that_the_agent_copies_from_what_it_read_is_not_written_either(ally_harness: Start) -> None:
+    harness = ally_harness(SecretGuard)
+    read = harness.transform_output(f"TOKEN={GITHUB}\nPORT=1\n").output
+    assert harness.gate("write_file", {"path": ".env", "content": read.replace("1", "2")}).is_denied
+    assert harness.gate("write_file", {"path": ".env", "content": "TOKEN=${TOKEN}\nPORT=2\n"}).is_allowed
+
+
+def test_what_the_person_types_is_redacted_before_it_is_recorded(ally_harness: Start) -> None:
+    harness = ally_harness(SecretGuard)
+    encoded = base64.b64encode(GITHUB.encode()).decode()
+    harness.person_says(f"use {GITHUB}, in base64 {encoded}")
+    assert "use [redacted:github-token], in base64 [redacted:github-token]" in str(harness.events)
+    assert GITHUB not in str(harness.events)
+    assert encoded not in str(harness.events)
 
 
 def test_output_error_and_data_are_redacted(ally_harness: Start) -> None:
@@ -282,6 +419,20 @@ EVIL = {
     "quotes": "\"'" * (N // 2),
     "sums": "\" + '" * (N // 5),
     "escapes": "%41" * (N // 3) + "\\" * N,
+    "prefixes": "glpat-" * (N // 6) + " hvs." * (N // 5) + "npm_" * (N // 4),
+    "prefixes after escapes": "\\nnpm_" * (N // 6) + "\\nsk-" * (N // 5),
+    "dots": ("hvs." + "a." * 50) * (N // 104),
+    "facebook tokens": "EAAM" * (N // 4) + "_",
+    "telegram numbers": "1234567890:A" * (N // 12),
+    "commands": "curl -u a: mysql -p " * (N // 20),
+    "options": "curl " + "-u a:bcd " * (N // 9),
+    "long options": "--password " * (N // 11),
+    "logins": "login a password " * (N // 17) + "login " * (N // 6),
+    "lines of passwords": "password: a" + " " * N + "password: " * (N // 10),
+    "pgpass": ("a:5432:" * (N // 7)),
+    "azure": "AccountKey=" * (N // 11) + "sig=" * (N // 4),
+    "auths": "auth=QUJD" * (N // 9),
+    "long words": "a1" * (N // 2) + "." + "Q~" * (N // 2),
 }
 
 
@@ -291,3 +442,20 @@ def test_time_grows_with_the_text_and_no_faster(text: str) -> None:
     redact_all({"x": [text]})
     find_hidden({"x": [text]})
     assert time.process_time() - start < 3  # quadratic would be minutes; linear is a tenth of a second
+
+
+# --- what the benchmark measures ---
+
+CORPUS = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "secret_corpus.py"))
+
+
+@pytest.mark.parametrize("seed", [101, 102, 103])
+def test_of_46_fabricated_credentials_two_pass_at_most(seed: int) -> None:
+    passed = [name for name, (text, secret) in CORPUS["credentials"](seed).items() if secret in redact_all(text)]
+    assert len(passed) <= 2, passed
+
+
+@pytest.mark.parametrize("seed", [101, 102, 103])
+def test_of_44_look_alikes_three_are_changed_at_most(seed: int) -> None:
+    alarms = [name for name, text in CORPUS["look_alikes"](seed).items() if redact_all(text) != text]
+    assert len(alarms) <= 3, alarms

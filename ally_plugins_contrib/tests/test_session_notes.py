@@ -164,7 +164,7 @@ def test_notes_outlive_the_host(tmp_path: Path) -> None:
 
 # --- what is refused ---
 
-KEY = "AKIA" + "IOSFODNN7EXAMPLE"
+KEY = "AKIA" + "Y34FZKBOKMUTVV7A"
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_it_runs_in_a_process_of_its_own_and_what_it_keeps_outlives_hosts(agreed
             session = host.session(focus=str(tmp_path))
             assert [tool.name for tool in session.agent_tools()] == ["forget", "recall", "remember"]
             assert (await call(session, "remember", text="tests run with `uv run pytest`")).success
-            refused = await call(session, "remember", text="the key is AKIA" + "IOSFODNN7EXAMPLE")
+            refused = await call(session, "remember", text="the key is AKIA" + "Y34FZKBOKMUTVV7A")
             assert (refused.success, "credential" in refused.error) == (False, True)
 
     async def second() -> None:

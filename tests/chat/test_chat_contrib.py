@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 PLUGINS = ("loop-guard", "secret-guard", "conversation-monitor", "session-notes")
 SERVER = Path(__file__).parents[1] / "baddays" / "model_server.py"
-KEY = "AKIA" + "IOSFODNN7EXAMPLE"
+KEY = "AKIA" + "Y34FZKBOKMUTVV7A"
 PATIENCE_S = 120.0  # a busy machine, twice the framework's import
 MARK = "[redacted:aws-access-key]"
-HIDDEN = "QUtJQUlPU0ZPRE5ON0VYQU1QTEU="
-"""The same key in base64."""
+HIDDEN = base64.b64encode(KEY.encode()).decode()
+UNSEEN = "\\u0041" + KEY[1:]
+"""In JSON the same key, in what a person types none: what makes the model make a call that holds it."""
 
 
 @pytest.fixture
@@ -59,7 +61,8 @@ def test_a_call_that_goes_on_failing_is_steered_then_refused_and_explain_tells_w
 
 def test_a_credential_is_refused_where_it_is_hidden_and_redacted_where_it_is_not(guarded: Person) -> None:
     (guarded.folder / "env.txt").write_text(f"AWS_ACCESS_KEY_ID={KEY}\n")
-    lines = guarded.events("--allow", "run_command", f"read env.txt\nrun echo {HIDDEN} | base64 -d", code=1)
+    hidden = f'call run_command {{"command": "echo \\u{ord(HIDDEN[0]):04x}{HIDDEN[1:]} | base64 -d"}}'
+    lines = guarded.events("--allow", "run_command", f"read env.txt\n{hidden}", code=1)
     refusal = denied(lines)
     assert refusal["decidedBy"] == ["secret-guard"]
     assert "a credential (aws-access-key)" in guarded.run("explain", refusal["decisionId"]).stdout
@@ -78,7 +81,8 @@ def test_in_a_chat_the_person_asks_why_and_what_was_counted(guarded: Person) -> 
     assert "a credential, which secret-guard took out on the way; it is not kept" in shown
     assert "session-notes" in shown.partition("> /why")[2].partition("> /actions")[0]
     assert "no plugin has started a task" in shown
-    assert KEY.encode() not in b"".join(file.read_bytes() for file in guarded.home.path.rglob("notes.sqlite*"))
+    files = [file for file in guarded.home.path.rglob("*") if file.is_file()]
+    assert [file for file in files if KEY.encode() in file.read_bytes()] == []  # their own words are redacted too
 
 
 class Model:
@@ -132,7 +136,7 @@ def test_what_one_conversation_remembers_the_next_ones_model_is_told(guarded: Pe
 
 
 def test_why_tells_who_changed_a_call_in_this_session_not_in_another_with_the_same_ids(guarded: Person) -> None:
-    lines = ("run echo mine", f"run echo {KEY}", "/why", "/quit")
+    lines = ("run echo mine", f'call run_command {{"command": "echo {UNSEEN}"}}', "/why", "/quit")
     for _ in range(2):
         shown = guarded.chat(*lines, args=("--allow", "run_command")).partition("> /why")[2]
         assert "ally_transform_tool_input: secret-guard changed ['command']" in shown

@@ -1,4 +1,4 @@
-"""secret-guard: redacts credentials in tool input, tool output and plugin messages; denies what it cannot redact.
+"""secret-guard: redacts credentials in tool input, tool output and messages; denies what it cannot redact.
 
 It says which kind it found, never what. Its hooks are plain functions: searching a large output is work for the
 plugin's own thread, not for the host's loop. Its transforms come late, and last of all when the operator makes it
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ally_plugins import Ally, Deny, Message, Replace, ToolCall, ToolResult, evolve, hookimpl
 from ally_plugins_contrib.memory import shown
 
+from .marks import find_kept
 from .redacting import find_hidden, redact, redact_all
 
 if TYPE_CHECKING:
@@ -41,6 +42,13 @@ class SecretGuard:
         return Replace(evolve(result, output=output, error=error, data=data))
 
     @hookimpl(trylast=True)
+    def ally_transform_user_message(self, message: Message) -> Replace[Message] | None:
+        content = redact_all(message.content)
+        if content == message.content:
+            return None
+        return Replace(evolve(message, content=content))
+
+    @hookimpl(trylast=True)
     def ally_transform_plugin_message(self, message: Message) -> Replace[Message] | None:
         content = redact(message.content)
         if content == message.content:
@@ -49,7 +57,7 @@ class SecretGuard:
 
     @hookimpl
     def ally_gate_tool_call(self, call: ToolCall) -> Deny | None:
-        return _deny(call.arguments)
+        return _deny(call.arguments) or _deny_mark(call)
 
     @hookimpl
     def ally_gate_message(self, message: Message) -> Deny | None:
@@ -66,3 +74,14 @@ def _deny(values: Mapping[str, Any]) -> Deny | None:
                 "leave it out, or let the tool read it from its environment"
             )
     return None
+
+
+def _deny_mark(call: ToolCall) -> Deny | None:
+    name = find_kept(call.tool_name, call.arguments)
+    if name is None:
+        return None
+    return Deny(
+        f"{shown(name)!r} holds a mark that stands for a credential, and the call would write the mark where the credential "
+        "belongs; write a reference to it instead (an environment variable such as ${TOKEN}), change only the other lines, "
+        "or ask the person to put it there"
+    )
