@@ -1,7 +1,7 @@
 """secret-guard on fabricated credentials and on what only looks like one, beside detect-secrets, and its speed.
 
-detect-secrets is asked as it is by default, a file for each text. It tells where credentials stand in code; secret-guard
-replaces them in what tools print. A credential counts as found when secret-guard leaves nothing of it, and
+detect-secrets is asked as it is by default, a file for each text. It tells where credentials stand in code, while
+secret-guard replaces them in what tools print. A credential counts as found when secret-guard leaves nothing of it, and
 when detect-secrets says anything about its text. A false alarm is a text without one that is changed, or spoken of.
 """
 

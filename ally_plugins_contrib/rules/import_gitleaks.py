@@ -19,11 +19,11 @@ NAMED: Final = r"[\w.-]{0,50}?"
 """How each rule begins that goes by a name before a value."""
 
 OWN: Final = (
-    "age-", "anthropic-", "aws-access-token", "azure-ad-", "curl-", "gcp-api-key", "github-", "gitlab-", "huggingface-", "jwt",
-    "openai-", "private-key", "pypi-", "sentry-", "slack-", "square-", "stripe-", "twilio-", "vault-",
+    "age-", "anthropic-", "aws-access-token", "azure-ad-", "curl-", "gcp-api-key", "github-", "gitlab-", "huggingface-",
+    "jwt", "openai-", "private-key", "pypi-", "sentry-", "slack-", "square-", "stripe-", "twilio-", "vault-",
 )  # fmt: skip
 UNSURE: Final = ("authress-", "flutterwave-public-key", "sidekiq-", "sourcegraph-", "facebook-access-token")
-"""A word such as `ext_` before dots, public, a password of any URL, any forty hexadecimal digits, any number before a bar."""
+"""A word such as `ext_` before dots, public, any URL's password, any forty hexadecimal digits, a number and a bar."""
 
 HINTS: Final = {"airtable-personnal-access-token": ["pat"], "cloudflare-origin-ca-key": ["v1.0-"]}
 """Where a rule's own keywords are names that stand somewhere near: what is in the credential itself."""
@@ -42,7 +42,7 @@ _MOST_ENTROPY: Final = 3.0
 
 
 def rewrite(go: str) -> list[str]:
-    """Return the lines of a rule that say how the credential looks, in Python's syntax and without what is behind it."""
+    """Return the lines of a rule that say how the credential looks, in Python's syntax, without what is behind it."""
     body = go.removeprefix("(?i)")
     begins = body.startswith(r"\b")
     body, ends = _STOP.subn("", body.removeprefix(r"\b"))

@@ -81,7 +81,7 @@ def _deny_mark(call: ToolCall) -> Deny | None:
     if name is None:
         return None
     return Deny(
-        f"{shown(name)!r} holds a mark that stands for a credential, and the call would write the mark where the credential "
-        "belongs; write a reference to it instead (an environment variable such as ${TOKEN}), change only the other lines, "
-        "or ask the person to put it there"
+        f"{shown(name)!r} holds a mark that stands for a credential, and the call would write the mark where the "
+        "credential belongs; write a reference to it instead (an environment variable such as ${TOKEN}), change only "
+        "the other lines, or ask the person to put it there"
     )

@@ -118,7 +118,7 @@ _PROGRAMS: Final = {
     "u": r"curl|wget",
     "user": r"curl|wget",
     "a": r"redis-cli",
-    "p": r"mysql\w*|mariadb[\w-]*|sshpass|mongo\w*|(?:docker|podman|helm|az|oc|buildah|skopeo|npm|cf|heroku)\b.*\blogin|7z|sqlcmd",
+    "p": r"mysql\w*|mariadb[\w-]*|sshpass|mongo\w*|7z|sqlcmd|(?:docker|podman|helm|az|oc|buildah|skopeo|cf)\b.*\blogin",
     "P": r"zip|unzip|sqlcmd|bcp|osql",
     "w": r"ldap\w+",
     "U": r"curl|smbclient|rpcclient",

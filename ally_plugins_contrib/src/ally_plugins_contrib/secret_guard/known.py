@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from .looks import entropy, is_mixed, is_placeholder, is_random
-from .pattern import END, Check, Pattern
+from .pattern import END, Check, Kinds, Pattern
 
 __all__ = ["CERTAIN", "FIXED"]
 
@@ -164,12 +164,12 @@ def _patterns(rule: dict[str, Any]) -> tuple[Pattern, ...]:
 
 _RULES: Final = _rules()
 
-CERTAIN: Final = (*_OURS, *_RULES)
+CERTAIN: Final = Kinds((*_OURS, *_RULES))
 """Kinds that are known by their own look, wherever they stand."""
 
 _FIXED: Final = {
     "aws-access-key", "github-token", "gitlab-token", "slack-token", "google-api-key", "age-secret-key", "vault-token",
     "pypi-token", "huggingface-token", "docker-token",
 }  # fmt: skip
-FIXED: Final = (*(pattern for pattern in _OURS if pattern.kind in _FIXED), *_RULES)
+FIXED: Final = Kinds((*(pattern for pattern in _OURS if pattern.kind in _FIXED), *_RULES))
 """Kinds that no text takes on by chance when quotes are taken out of it, or parts of it are joined."""

@@ -9,11 +9,11 @@ long word, as most tokens are, the hint is only looked for in long words, of whi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["END", "MARK", "Pattern", "Searched"]
+__all__ = ["END", "MARK", "Kinds", "Pattern"]
 
 _BEFORE_WORD: Final = re.compile(r"(?s)(?:.*[^A-Za-z0-9_-]|.*\\[nrt]|)\Z")
 """Where a word begins: also after an escaped line end, since much of what tools print is JSON."""
@@ -26,23 +26,6 @@ MARK: Final = re.compile(r"\[redacted:[a-z0-9-]+\]")
 _LONG_WORD: Final = re.compile(r"[A-Za-z0-9_.:/=+~%-]{20,}")
 
 Check = Callable[[re.Match[str]], bool]
-
-
-class Searched:
-    """A text as hints are looked for in it."""
-
-    def __init__(self, text: str) -> None:
-        self.text, self.folded = text, text.lower()
-        self.words = "\n".join(_LONG_WORD.findall(text))
-        self.folded_words = self.words.lower()
-
-    def has(self, pattern: Pattern) -> bool:
-        """Say whether the text is worth searching for a kind of credential."""
-        if pattern.is_word:
-            where = self.folded_words if pattern.folds_case else self.words
-        else:
-            where = self.folded if pattern.folds_case else self.text
-        return any(hint in where for hint in pattern.hints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +65,26 @@ class Pattern:
         start, end = match.span("secret")
         whole, offset = match.group(), match.start()
         return whole[: start - offset] + mark + whole[end - offset :]
+
+
+class Kinds:
+    """Patterns in an order, and which of them a text is worth searching for."""
+
+    def __init__(self, patterns: tuple[Pattern, ...]) -> None:
+        self.patterns = patterns
+        self._others = tuple(pattern for pattern in patterns if not pattern.is_word)
+
+    def worth_searching(self, text: str) -> Iterator[Pattern]:
+        """Yield the patterns whose hints are in the text, which may be changed meanwhile by those yielded before."""
+        folded = text.lower()
+        words = "\n".join(_LONG_WORD.findall(text))
+        folded_words = words.lower()
+        for pattern in self.patterns if words else self._others:
+            if pattern.is_word:
+                where = folded_words if pattern.folds_case else words
+            else:
+                where = folded if pattern.folds_case else text
+            for hint in pattern.hints:
+                if hint in where:
+                    yield pattern
+                    break

@@ -6,33 +6,28 @@ from typing import Final
 
 from .beside import BESIDE, NAMED
 from .known import CERTAIN, FIXED
-from .pattern import Pattern, Searched
+from .pattern import Kinds
 
 __all__ = ["CERTAIN", "FIXED", "PATTERNS", "find_kind", "find_named", "redact_text"]
 
 _LONGEST_VALUE: Final = 256
 _SHORTEST_VALUE: Final = 6
 
-PATTERNS: Final = (*CERTAIN, *BESIDE)
+PATTERNS: Final = Kinds((*CERTAIN.patterns, *BESIDE))
 """All kinds, the certain ones first: their marks say more."""
 
 
 def redact_text(text: str) -> str:
     """Return the text with every credential that is known by its look replaced by `[redacted:KIND]`."""
-    searched = Searched(text)
-    for pattern in PATTERNS:
-        if searched.has(pattern):
-            text = pattern.replace(text)
+    for pattern in PATTERNS.worth_searching(text):
+        text = pattern.replace(text)
     return text
 
 
-def find_kind(text: str, patterns: tuple[Pattern, ...] | None = None) -> str | None:
+def find_kind(text: str, kinds: Kinds = PATTERNS) -> str | None:
     """Return the kind of the first credential that is found, None for a clean text."""
-    searched = Searched(text)
-    for pattern in patterns if patterns is not None else PATTERNS:
-        if searched.has(pattern) and pattern.is_in(text):
-            return pattern.kind
-    return None
+    found = (pattern.kind for pattern in kinds.worth_searching(text) if pattern.is_in(text))
+    return next(found, None)
 
 
 def find_named(name: str, value: str) -> str | None:
