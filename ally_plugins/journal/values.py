@@ -17,6 +17,7 @@ from .version_1 import upgrade_event
 
 __all__ = [
     "ACCEPTED",
+    "DECISION",
     "EVENTS",
     "HISTORY",
     "HISTORY_BEGIN",
@@ -44,6 +45,7 @@ EVENTS: Final = "events"  # a block of events of one session; `ref` is "first-la
 HISTORY: Final = "history"  # a part of a saved conversation; see `histories`
 HISTORY_BEGIN: Final = "history:begin"  # the `ref` of the part that says what the session is
 HISTORY_REPLACE: Final = "history:replace"  # the `ref` of one that replaces all before it
+DECISION: Final = "decision"  # of gates; `ref` is its id
 PRUNED: Final = "pruned"  # content older than `before` was removed
 JOURNAL: Final = "journal"  # the journal about itself: it failed for a time, and what was lost meanwhile
 # Written by the journal alone, so that nobody can forge what `verify` relies on.

@@ -27,6 +27,7 @@ __all__ = [
     "OnError",
     "Vote",
     "combine",
+    "is_sensitive",
     "read_replacement",
     "read_verdict",
     "vote_from_failure",
@@ -180,7 +181,12 @@ def _ask(asks: list[Vote]) -> GateOutcome:
 
 def _refuse(votes: list[Vote], why: str = "") -> GateOutcome:
     reason = _reasons(votes) + why
-    return GateOutcome(Deny(reason), reason, _names(votes))
+    return GateOutcome(Deny(reason, sensitive=is_sensitive(votes)), reason, _names(votes))
+
+
+def is_sensitive(votes: Iterable[Vote]) -> bool:
+    """Say whether any plugin, be it one that is only watched, denies what is not to be kept."""
+    return any(isinstance(vote.verdict, Deny) and vote.verdict.sensitive for vote in votes)
 
 
 def _names(votes: list[Vote]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from ally_plugins.contract.shapes import Table, keys_of
 from ally_plugins.contract.values.eventjson import camel
 from ally_plugins.contract.values.events import EVENT_TYPES, Event
 from ally_plugins.journal.export import FORMAT, VERSION
+from ally_plugins.journal.values import DECISION
 
 from .clock import TimestampClock
 from .content import Notes, text_of
@@ -129,6 +130,8 @@ class _Export:
         kind = record.get("kind")
         if kind != "event":
             if kind is None and record.get("format") == FORMAT:
+                return
+            if kind == DECISION:  # the event DECISION says so too, and counts
                 return
             if type(kind) is str:
                 yield Skipped(self.clock.now, kind[:_MAX_NAME])

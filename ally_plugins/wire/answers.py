@@ -1,4 +1,6 @@
-"""What gates and transforms answer, as JSON and back: `null`, `{verdict, reason?}`, `{replace: {changed fields}}`.
+"""What gates and transforms answer, as JSON and back.
+
+They are `null`, `{verdict, reason?, sensitive?}` and `{replace: {changed fields}}`.
 
 Each end fails closed: what a plugin returned and JSON cannot represent is sent as `{nonsense: what it was}`, and what
 is no answer is a PluginError at the host, with the text that an inline plugin's would get. Whether the changed fields
@@ -27,7 +29,6 @@ __all__ = ["replacement_from_wire", "replacement_to_wire", "verdict_from_wire", 
 
 V = TypeVar("V", Message, ToolCall, ToolResult, ModelInput, tuple[PromptSection, ...])
 
-_VERDICTS: Final[dict[str, type[Ask | Deny]]] = {"ask": Ask, "deny": Deny}
 _WRITERS: Final[dict[type, Any]] = {Message: message_to_wire, ToolCall: call_to_wire, ToolResult: result_to_wire}
 _LONGEST_WORD: Final = 200  # characters of a daemon's own description of its nonsense
 _EXPECTED_VERDICT: Final = "expected Allow(), Ask(reason), Deny(reason) or None"
@@ -44,11 +45,15 @@ def verdict_to_wire(value: Any) -> dict[str, Any] | None:
         reason = value.reason
         kind = type(value).__name__
         if type(reason) is str and not _has_surrogate(reason):
-            return {"verdict": kind.lower(), "reason": reason}
+            return {"verdict": kind.lower(), "reason": reason, **_sensitivity(value)}
         if type(reason) is str:
             return {"nonsense": f"{kind} with a reason that has a lone surrogate, which no UTF-8 can say"}
         return {"nonsense": f"{kind} with a reason of the type {type(reason).__name__}"}
     return {"nonsense": describe_answer(value)}
+
+
+def _sensitivity(value: Ask | Deny) -> dict[str, bool]:
+    return {"sensitive": True} if type(value) is Deny and value.sensitive else {}
 
 
 def verdict_from_wire(value: Any) -> Verdict | None:
@@ -62,12 +67,18 @@ def verdict_from_wire(value: Any) -> Verdict | None:
     if not isinstance(value, dict):
         raise PluginError(f"the gate returned {described_json(value)}; {_EXPECTED_VERDICT}")
     _refuse_nonsense(value, "gate", _EXPECTED_VERDICT)
-    _refuse_unknown(value, ("verdict", "reason"), "the gate's answer")
-    word = value.get("verdict")
+    _refuse_unknown(value, ("verdict", "reason", "sensitive"), "the gate's answer")
+    word, sensitive = value.get("verdict"), value.get("sensitive", False)
+    if type(sensitive) is not bool or (sensitive and word != "deny"):
+        raise PluginError(
+            f"the gate's sensitive is {described_json(sensitive)}; expected true, with the verdict 'deny'"
+        )
+    if word == "deny":
+        return Deny(value.get("reason"), sensitive=sensitive)  # type: ignore[arg-type]  # as below
     if word == "allow":
         return Allow()
-    if isinstance(word, str) and word in _VERDICTS:
-        return _VERDICTS[word](value.get("reason"))  # type: ignore[arg-type]  # `read_verdict` says what is wrong
+    if word == "ask":
+        return Ask(value.get("reason"))  # type: ignore[arg-type]  # `read_verdict` says what is wrong
     found = repr(word[:20]) if isinstance(word, str) else described_json(word)
     raise PluginError(f"the gate's verdict is {found}; expected 'allow', 'ask', 'deny', or null for the answer")
 

@@ -86,7 +86,7 @@ _FROM_HOST: Final = (
     _host("ping", '`"pong"`, or anything else'),
     _host("drain", "null; an error of `method_not_found` counts as well"),
     _host("on_event"),
-    _host("gate", 'null to abstain, or `{verdict: "allow" | "ask" | "deny", reason?}`', ("deadline",)),
+    _host("gate", 'null to abstain, or `{verdict: "allow" | "ask" | "deny", reason?, sensitive?}`', ("deadline",)),
     _host("transform", "null for no change, or `{replace: {the fields that change}}`", ("deadline",)),
     _host("call_tool", "any value; with a boolean `success`, a full tool result", ("tool_failed",)),
     _host("run_action", "any value, as it is", ("tool_failed",)),

@@ -168,8 +168,9 @@ _VERDICT: Final = {
     "oneOf": [
         {"type": "null"},
         {**_object("verdict", verdict={"const": "allow"}), "additionalProperties": False},
+        {**_object("verdict reason", verdict={"const": "ask"}, reason=_TEXT), "additionalProperties": False},
         {
-            **_object("verdict reason", verdict={"enum": ["ask", "deny"]}, reason=_TEXT),
+            **_object("verdict reason", verdict={"const": "deny"}, reason=_TEXT, sensitive={"type": "boolean"}),
             "additionalProperties": False,
         },
     ]

@@ -263,3 +263,36 @@ def test_nobody_gates_its_own_message(placed: Placed) -> None:
             assert [note[0] for note in await look(host, "other")] == ["message"]
 
     go(main())
+
+
+def test_what_was_decided_on_is_in_the_record_and_of_what_is_sensitive_a_digest_and_the_shape(placed: Placed) -> None:
+    async def main() -> None:
+        plugins = {"judge": placed("hooks:Judges"), "p": placed("calls:Caller")}
+        async with placed.host(plugins) as host:
+            session = host.session()
+            for how in ("allow", "deny", "ask", "error", "sensitive"):
+                await session.gate_tool_call(ToolCall(how, {"command": f"open {how} sesame"}, "c1"))
+                asked = PermissionRequest(request_id="r1", tool_name=how, command=f"open {how} sesame")
+                await session.gate_permission(asked)
+                await call(host, "add_message", "user", f"{how} open sesame")
+            for record in await records_of(host, "decision"):
+                kept = record.data["decided_on"]
+                if "sensitive" not in record.data["subject"] and "it holds a key" not in record.data["reason"]:
+                    assert set(kept) == {"value"}
+                    assert "sesame" in str(kept["value"])
+                else:
+                    assert set(kept) == {"sensitive", "salt", "digest", "shape"}
+                    assert "sesame" not in str(record.data)
+
+    go(main())
+
+
+def test_a_gate_that_is_only_watched_keeps_what_is_sensitive_out_of_the_record(placed: Placed) -> None:
+    async def main() -> None:
+        async with placed.host({"judge": placed("hooks:Judges", shadow=True)}) as host:
+            ruling = await host.session().gate_tool_call(ToolCall("sensitive", {"command": "open sesame"}, "c1"))
+            assert ruling.is_allowed
+            (record,) = await records_of(host, "decision")
+            assert record.data["decided_on"]["shape"] == {"arguments": {"command": "text of 11 characters"}}
+
+    go(main())

@@ -81,7 +81,7 @@ def test_a_reason_that_is_no_text_is_nonsense(reason: Any) -> None:
         _verdict_over_the_wire(Deny(reason))
 
 
-@pytest.mark.parametrize("value", [None, Allow(), Ask("sure?"), Deny("no")], ids=repr)
+@pytest.mark.parametrize("value", [None, Allow(), Ask("sure?"), Deny("no"), Deny("no", sensitive=True)], ids=repr)
 def test_a_verdict_comes_out_as_it_went_in(value: Any) -> None:
     assert _verdict_over_the_wire(value) == value
 
@@ -98,6 +98,11 @@ def test_a_verdict_comes_out_as_it_went_in(value: Any) -> None:
         ({"verdict": "deny"}, "the reason of Deny is None; expected a string"),
         ({"verdict": "deny", "reason": 5}, "the reason of Deny is of the type int; expected a string"),
         ({"verdict": "deny", "reasn": "x"}, "the gate's answer has 'reasn', did you mean 'reason'?"),
+        ({"verdict": "deny", "reason": "x", "sensitive": 1}, "the gate's sensitive is the number 1; expected true"),
+        (
+            {"verdict": "allow", "sensitive": True},
+            "the gate's sensitive is true; expected true, with the verdict 'deny'",
+        ),
         ({"nonsense": "\x1b[2J" * 100}, "the gate returned something else; expected"),
         ({"nonsense": "x" * 5000}, "the gate returned xxx"),
     ],
@@ -113,7 +118,7 @@ def test_what_is_no_verdict_is_never_an_allow(answer: Any, text: str) -> None:
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),
         lambda inner: (
-            st.dictionaries(st.sampled_from(["verdict", "reason", "replace", "nonsense"]), inner)
+            st.dictionaries(st.sampled_from(["verdict", "reason", "sensitive", "replace", "nonsense"]), inner)
             | st.lists(inner, max_size=2)
         ),
         max_leaves=5,

@@ -152,8 +152,22 @@ def _decisions(found: Explanation) -> Iterator[StoredRecord]:
 def _decision(record: StoredRecord) -> Iterator[str]:
     data = record.data or {}
     yield f"{when(record.at)}  {summary(record)}"
+    yield from (f"    {line}" for line in _decided_on(data.get("decided_on")))
     rows = [_vote(vote) for vote in data.get("votes", ()) if isinstance(vote, dict)]
     yield from (f"    {line}" for line in columns(rows))
+
+
+def _decided_on(kept: Any) -> Iterator[str]:
+    """Yield the value that was decided on, or what is kept of it."""
+    if not isinstance(kept, dict):
+        return
+    for name, title in (("value", "decided on"), ("shape", "its shape"), ("unshown", "it cannot be shown")):
+        if name in kept:
+            yield inert(f"{title}: {preview(kept[name] if isinstance(kept[name], str) else _json(kept[name]), 4000)}")
+    if kept.get("sensitive"):
+        yield inert(f"sensitive, so not kept; digest of salt and JSON: {kept.get('digest')}, salt {kept.get('salt')}")
+    elif "sha256" in kept:
+        yield inert(f"shortened: it had {kept.get('bytes')} bytes of JSON, sha256 {kept['sha256']}")
 
 
 def _vote(vote: dict[str, Any]) -> tuple[str, ...]:

@@ -28,9 +28,14 @@ class Ask:
 
 @frozen
 class Deny:
-    """It must not happen; `reason` is what the agent and the operator read."""
+    """It must not happen; `reason` is what the agent and the operator read.
+
+    `sensitive` says that what was denied is nothing to be kept, such as a credential: its record then holds a salted
+    digest and the shape of the value in its place.
+    """
 
     reason: str
+    sensitive: bool = field(default=False, converter=bool, repr=False)  # what is meant as true is never false
 
 
 @frozen

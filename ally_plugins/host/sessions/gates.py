@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,11 +21,12 @@ from ally_plugins.contract.values.events import Decision, PermissionRequest
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.shown import find_unshown
 from ally_plugins.contract.values.verdicts import Allow, Ask, Deny, Verdict
-from ally_plugins.journal.values import Record
+from ally_plugins.journal.values import DECISION, Record
+from ally_plugins.policy.decided_values import decided_value
 from ally_plugins.policy.model_input import check_model_input, shown_to_plugins
 from ally_plugins.policy.prompt_sections import check_sections
 from ally_plugins.policy.validation import check_text
-from ally_plugins.policy.verdicts import Vote, combine
+from ally_plugins.policy.verdicts import Vote, combine, is_sensitive
 from ally_plugins.runtime.lanes.dispatch import Dispatcher, HookCall, Transformed
 
 if TYPE_CHECKING:
@@ -195,7 +197,7 @@ class SessionGates:
         votes = await self._dispatcher.ask(hook_call, plugins, lambda plugin: (value, contexts.get(plugin.name)))
         outcome = combine(votes, person_present=self._has_person())
         ruling = Ruling(outcome.verdict, outcome.reason, outcome.decided_by, outcome.waived, new_id("d"), tuple(votes))
-        return await self._record_decision(hook_call, subject, ruling)
+        return await self._record_decision(hook_call, subject, ruling, value)
 
     async def deny_unshown(self, tool: str, call_id: str | None, why: str, origin: tuple[str, ...]) -> Ruling:
         """Deny a call of which no `ToolCall` can be made; the decision is recorded and emitted as any other."""
@@ -206,20 +208,25 @@ class SessionGates:
         text = f"it cannot be shown to gates as it is: {why}"
         return await self._record_decision(hook_call, subject, Ruling(Deny(text), text, decision_id=new_id("d")))
 
-    async def _record_decision(self, hook_call: HookCall, subject: str, ruling: Ruling) -> Ruling:
-        """Record a decision, then emit and return it; one that cannot be recorded becomes a deny."""
+    async def _record_decision(self, hook_call: HookCall, subject: str, ruling: Ruling, value: object = None) -> Ruling:
+        """Record a decision, then emit and return it; one that cannot be recorded becomes a deny.
+
+        `value` is what was decided on, None where nobody can be shown it.
+        """
         try:
-            await self._journal.append(self._decision_record(hook_call, subject, ruling))
+            await self._journal.append(self._decision_record(hook_call, subject, ruling, value))
         except JournalError as error:
             text = f"the decision cannot be recorded: {error}"
             ruling = attrs.evolve(ruling, verdict=Deny(text), reason=text, decided_by=(), waived=False)
         self._announce(hook_call, subject, ruling)
         return ruling
 
-    def _decision_record(self, hook_call: HookCall, subject: str, ruling: Ruling) -> Record:
+    def _decision_record(self, hook_call: HookCall, subject: str, ruling: Ruling, value: object) -> Record:
+        salt = secrets.token_bytes(16) if is_sensitive(ruling.votes) else None
         data = {
             "kind": hook_call.topic,
             "subject": subject,
+            "decided_on": None if value is None else decided_value(value, salt=salt),
             "verdict": verdict_name(ruling.verdict),
             "reason": ruling.reason,
             "decided_by": ruling.decided_by,
@@ -228,7 +235,7 @@ class SessionGates:
             "cause": hook_call.cause,
             "votes": [_vote_data(vote) for vote in ruling.votes],
         }
-        return Record("decision", self._now_ms(), hook_call.caused_by, self._session_id, ruling.decision_id, data)
+        return Record(DECISION, self._now_ms(), hook_call.caused_by, self._session_id, ruling.decision_id, data)
 
     def _announce(self, hook_call: HookCall, subject: str, ruling: Ruling) -> None:
         event = Decision(

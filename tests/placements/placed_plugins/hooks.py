@@ -164,6 +164,8 @@ class Judges(Plain):
                 return Ask("are you sure?")
             case "deny":
                 return Deny("not today")
+            case "sensitive":
+                return Deny("it holds a key", sensitive=True)
             case "nonsense":
                 return _NONSENSE[how.partition(" ")[2]]()
             case _:

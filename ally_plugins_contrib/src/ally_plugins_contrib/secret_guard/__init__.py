@@ -71,7 +71,8 @@ def _deny(values: Mapping[str, Any]) -> Deny | None:
             where = f"{shown(name)!r} holds" if find_hidden(name) is None else "the name of an argument is"
             return Deny(
                 f"{where} a credential ({kind}) that cannot be redacted without changing what it means; "
-                "leave it out, or let the tool read it from its environment"
+                "leave it out, or let the tool read it from its environment",
+                sensitive=True,
             )
     return None
 
