@@ -57,7 +57,7 @@ _HOMES: Final = {
     "contract.handle": "Ally",
     "contract.manifest": "HOST_API Manifest",
     "contract.markers": "hookimpl",
-    "contract.process_spec": "Daemon ProcessLimits Restarts Timing",
+    "contract.process_spec": "Daemon ProcessLimits Restarts running_python Timing",
     "contract.programs": "Program Ran",
     "contract.tools.agent_tool": "AgentTool MAIN_AGENT",
     "contract.tools.declared": "action tool ToolSpec",

@@ -29,6 +29,7 @@ from .contract.process_spec import Daemon as Daemon
 from .contract.process_spec import ProcessLimits as ProcessLimits
 from .contract.process_spec import Restarts as Restarts
 from .contract.process_spec import Timing as Timing
+from .contract.process_spec import running_python as running_python
 from .contract.programs import Program as Program
 from .contract.programs import Ran as Ran
 from .contract.tools.agent_tool import MAIN_AGENT as MAIN_AGENT

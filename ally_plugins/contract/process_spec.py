@@ -6,6 +6,7 @@ the interpreter, limits and environment that the operator has set are joined wit
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, Self
@@ -29,6 +30,7 @@ __all__ = [
     "Transport",
     "daemon_of",
     "path_problem",
+    "running_python",
 ]
 
 Transport = Literal["stdio", "socket"]
@@ -39,8 +41,22 @@ LONGEST_SOCKET_PATH: Final = 104
 SDK_MODULE: Final = "ally_plugins.daemon"
 """What runs a Python class as a daemon: `python -m ally_plugins.daemon MODULE:CLASS`."""
 
+_PYTHON_NAME: Final = re.compile(r"python|pypy|graalpy", re.IGNORECASE)
 _TRANSPORTS: Final = ("stdio", "socket")
 _NONE: Final = "none"
+
+
+def running_python() -> str:
+    """Return the path of the Python that runs, "" where the program is none.
+
+    A program that was frozen into a file (PyInstaller, Nuitka), or a server that embeds Python, stands in
+    `sys.executable` all the same. Started with Python's options it would start itself, and that one itself again; so
+    nothing is run to find out.
+    """
+    program = sys.executable or ""
+    is_frozen = getattr(sys, "frozen", False) or hasattr(sys.modules.get("__main__"), "__compiled__")
+    name = program.replace("\\", "/").rpartition("/")[2]
+    return "" if is_frozen or not _PYTHON_NAME.search(name) else program
 
 
 @frozen(kw_only=True)
@@ -122,12 +138,17 @@ class Daemon:
         """Return the daemon that runs a class, named as MODULE:CLASS, by an interpreter: by default the running one.
 
         The interpreter must have ally_plugins and the class's module installed. `more` are fields of the
-        daemon. Raises ConfigError for a name of another form, and what `Daemon` raises.
+        daemon. Raises ConfigError for a name of another form, where the program that runs is no Python and no
+        interpreter is given, and what `Daemon` raises.
         """
         module, colon, name = target.partition(":")
         if not (module and colon and name):
             raise ConfigError(f"found {target!r}, expected MODULE:CLASS", path="command")
-        return cls((interpreter or sys.executable, "-m", SDK_MODULE, target), **more)
+        python = interpreter or running_python()
+        if not python:
+            text = f"the program that runs, {sys.executable!r}, is no Python that could run {target!r}"
+            raise ConfigError(f"{text}; give the path of one that has it as the interpreter", path="interpreter")
+        return cls((python, "-m", SDK_MODULE, target), **more)
 
     def at(self, folder: str) -> Daemon:
         """Return it with its paths in a folder: a relative program with a slash, and the working directory."""

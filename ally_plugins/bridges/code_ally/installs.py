@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,6 +20,7 @@ from ally_plugins.catalog.discovery.bridge import Building
 from ally_plugins.catalog.environments import build as environments
 from ally_plugins.catalog.home.folder import Home, read_capped
 from ally_plugins.contract.documents import text_of
+from ally_plugins.contract.process_spec import running_python
 from ally_plugins.contract.values.codec import decode
 from ally_plugins.contract.values.errors import OperatorError
 
@@ -145,7 +145,7 @@ def _own_commands(plugin: CodeAllyPlugin, building: Building) -> tuple[tuple[str
     programs = str(environments.python_in(building.beside).parent)
     if plugin.runtime == "node":
         return building.commands[0], ("/bin/sh", "-c", _IN_FOLDER, "sh", str(building.beside), programs, command)
-    create = (sys.executable, "-m", "venv", str(building.beside))
+    create = (running_python(), "-m", "venv", str(building.beside))
     return create, ("/bin/sh", "-c", _IN_FOLDER, "sh", plugin.folder, programs, command)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import evolve, field, frozen
 
 from ally_plugins.catalog.home.files import UNREAD_BYTECODE
-from ally_plugins.contract.process_spec import Daemon
+from ally_plugins.contract.process_spec import Daemon, running_python
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +73,11 @@ def _shipped(found: Found, daemon: Daemon, config: PluginConfig, interpreter: In
     warnings: tuple[str, ...] = ()
     if interpreter.path and not _PYTHON.match(program.rpartition("/")[2]):
         warnings = (f"config.toml names a Python for it, and it starts {program!r}: {_command(found.name)}",)
-    elif python := interpreter.path or _own_python(found, program):
+    elif interpreter.path:
+        daemon = evolve(daemon, command=(interpreter.path, *arguments))
+    elif found.origin == "package" and _PYTHON.match(program):  # it is installed in the environment of this one
+        if not (python := running_python()):
+            return Placed(daemon=daemon, problem=_no_python(found.name), python=interpreter.path)
         daemon = evolve(daemon, command=(python, *arguments))
     if found.origin == "package":
         daemon = evolve(daemon, env={**daemon.env, **_bytecode(config)})
@@ -81,9 +85,9 @@ def _shipped(found: Found, daemon: Daemon, config: PluginConfig, interpreter: In
     return Placed(daemon=settled, problem=interpreter.problem, warnings=warnings, python=interpreter.path)
 
 
-def _own_python(found: Found, program: str) -> str:
-    """Return the running Python where a package says `python3`: it is installed in this one's environment."""
-    return sys.executable if found.origin == "package" and _PYTHON.match(program) else ""
+def _no_python(name: str) -> str:
+    problem = f"this program, {sys.executable!r}, is no Python that could run it in a process"
+    return f"{problem}; name one that has it and ally_plugins: {_command(name)} --interpreter PYTHON"
 
 
 def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpreter) -> Placed:
@@ -94,7 +98,10 @@ def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpret
     target = found.entry_point.partition("[")[0].replace(" ", "")
     search = {"PYTHONPATH": interpreter.search} if interpreter.search else {}
     bytecode = UNREAD_BYTECODE if found.files else _bytecode(config)
-    daemon = Daemon.python(target, interpreter.path or None, env={_SAFE_PATH: "1", **search, **bytecode})
+    python = interpreter.path or running_python()
+    if not python:
+        return Placed(problem=interpreter.problem or _no_python(name))
+    daemon = Daemon.python(target, python, env={_SAFE_PATH: "1", **search, **bytecode})
     return Placed(daemon=daemon.with_process(config.process), problem=interpreter.problem)
 
 

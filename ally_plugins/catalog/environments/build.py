@@ -24,6 +24,7 @@ from ally_plugins.catalog.decide.placement import Interpreter
 from ally_plugins.catalog.discovery.bridge import Building
 from ally_plugins.catalog.home.folder import read_capped, write_atomically
 from ally_plugins.contract.grants import is_plugin_name
+from ally_plugins.contract.process_spec import running_python
 from ally_plugins.contract.values.errors import ConfigError, OperatorError
 from ally_plugins.contract.wording import describe
 
@@ -101,6 +102,8 @@ def _look(home: Home, name: str) -> Environment:
 
 
 def _python_problem(path: Path) -> str:
+    if not running_python() and sys.executable and path.resolve() == Path(sys.executable).resolve():
+        return f"{str(path)!r} is this program, which is no Python"
     if not path.is_file():
         return f"there is no Python at {str(path)!r}"
     return "" if os.access(path, os.X_OK) else f"{str(path)!r} is no program"
@@ -136,11 +139,13 @@ def plan(home: Home, name: str, requirements: Sequence[str], python: str | None 
     """Return what building would run: uv's commands where it is there, and pip's otherwise.
 
     `python` is the interpreter to build with, by default the running one. Raises ConfigError for a bad name, and
-    OperatorError when that interpreter is not there.
+    OperatorError when that interpreter is not there, or what runs is none.
     """
     if not is_plugin_name(name):
         raise ConfigError(f"{describe(name)} cannot be an environment, expected the name of a plugin", path="env")
-    base = python or sys.executable
+    if not (base := python or running_python()):
+        text = f"the environment {name!r} cannot be built: this program, {sys.executable!r}, is no Python"
+        raise OperatorError(f"{text}; use the ally-plugins of one, or name one with --python")
     if not Path(base).is_absolute():
         base = shutil.which(base) or base
     if problem := _python_problem(Path(base)):

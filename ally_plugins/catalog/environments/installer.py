@@ -17,6 +17,7 @@ from urllib.request import url2pathname
 import orjson
 from attrs import frozen
 
+from ally_plugins.contract.process_spec import running_python
 from ally_plugins.contract.values.errors import ConfigError, OperatorError
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ class InstallReport:
 def install_command(requirements: Sequence[str]) -> tuple[str, ...]:
     """Return the command that would install these; options of the installer may be among them.
 
-    Raises ConfigError when nothing is named, and OperatorError when there is no installer.
+    Raises ConfigError when nothing is named, and OperatorError when there is no installer, or no Python to install for.
     """
     if not requirements:
         raise ConfigError("nothing to install, expected the name of a distribution, a path or a URL")
-    return (*_installer(), "install", *_for_uv("--python", sys.executable), *requirements)
+    return (*_installer(), "install", *_for_uv("--python", _python()), *requirements)
 
 
 def uninstall_command(distributions: Sequence[str]) -> tuple[str, ...]:
@@ -64,7 +65,7 @@ def uninstall_command(distributions: Sequence[str]) -> tuple[str, ...]:
     if not distributions or any(name.startswith("-") for name in distributions):
         raise ConfigError("nothing to uninstall, expected the name of a distribution")
     yes = () if _is_uv() else ("--yes",)
-    return (*_installer(), "uninstall", *yes, *_for_uv("--python", sys.executable), *distributions)
+    return (*_installer(), "uninstall", *yes, *_for_uv("--python", _python()), *distributions)
 
 
 def requirement_of(distribution: str) -> tuple[str, ...]:
@@ -118,12 +119,20 @@ def _is_uv() -> bool:
     return not _has_pip()
 
 
+def _python() -> str:
+    if not (python := running_python()):
+        text = f"this program, {sys.executable!r}, is no Python that something could be installed for"
+        raise OperatorError(f"{text}; build it anew with what it is to have, or use the ally-plugins of a Python")
+    return python
+
+
 def _installer() -> tuple[str, ...]:
+    python = _python()
     if not _is_uv():
-        return (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
+        return (python, "-m", "pip", "--disable-pip-version-check", "--no-input")
     uv = shutil.which("uv")
     if uv is None:
-        advice = f"{sys.executable} -m ensurepip"
+        advice = f"{python} -m ensurepip"
         raise OperatorError(f"neither pip nor uv is there to install with; to get pip: {advice}")
     return (uv, "pip")
 
@@ -161,12 +170,12 @@ def _look() -> dict[str, str] | None:
 
     None when that fails, as after uninstalling this package itself.
     """
-    command = (sys.executable, "-P", "-c", _LOOK)
     try:
+        command = (_python(), "-P", "-c", _LOOK)
         result = subprocess.run(  # noqa: S603  # our own interpreter and our own lines
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LOOK_TIMEOUT, check=True
         )
         seen = orjson.loads(result.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
+    except (OSError, subprocess.SubprocessError, ValueError, OperatorError):
         return None
     return {str(name): str(source) for name, source in seen.items()}

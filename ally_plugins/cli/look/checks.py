@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from ally_plugins.catalog.home.config import read_config
 from ally_plugins.cli.shell.check_results import CheckResult, Level
 from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE
+from ally_plugins.contract.process_spec import running_python
 from ally_plugins.contract.values.errors import AllyError, OrderError
 from ally_plugins.journal.owned_files import acting_as, check_folder
 from ally_plugins.policy.owned_files import fault_of, shared_with
@@ -80,6 +81,13 @@ def _check_python(_: State) -> Iterator[CheckResult]:
         )
     else:
         yield CheckResult("ok", "python", f"{version} at {sys.executable}")
+    if not running_python():
+        yield CheckResult(
+            "warning",
+            "python",
+            f"this program, {sys.executable!r}, is no Python: it has no guardian, and runs no class in a process",
+            "name a Python for each such plugin: ally-plugins place NAME process --interpreter PYTHON",
+        )
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         yield CheckResult(
             "warning",

@@ -14,6 +14,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from ally_plugins.contract.process_spec import running_python
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import CannotExecute
 
@@ -77,8 +78,8 @@ class GuardedProcess(Process):
 class GuardedLauncher(Launcher):
     """Launches through one guardian, which is started with the first process, and again when it was killed."""
 
-    def __init__(self, python: str = sys.executable) -> None:
-        self._python = python
+    def __init__(self, python: str = "") -> None:
+        self._python = python or running_python()
         self._line: LifeLine | None = None
         self._ready: asyncio.Future[None] | None = None
         self._starting = asyncio.Lock()
@@ -131,6 +132,8 @@ class GuardedLauncher(Launcher):
             return line
 
     def _open(self) -> tuple[LifeLine, asyncio.Future[None]]:
+        if not self._python:
+            raise _no_guardian(sys.executable, "it is no Python")
         line = LifeLine(self._receive, self._lose)
         try:
             line.open(self._python)

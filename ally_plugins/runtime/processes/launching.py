@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Literal
 
+from ally_plugins.contract.process_spec import running_python
+
 if TYPE_CHECKING:
     from .launcher import Launcher
 
@@ -13,8 +15,8 @@ __all__ = ["is_guardian_possible", "make_launcher"]
 
 
 def is_guardian_possible() -> bool:
-    """Return whether this machine has what a guardian needs: Linux 5.3 with pidfds, /proc, and an interpreter."""
-    if sys.platform != "linux" or not sys.executable:
+    """Return whether there is what a guardian needs: Linux 5.3 with pidfds, /proc, and a Python that can be started."""
+    if sys.platform != "linux" or not running_python():
         return False
     try:
         os.close(os.pidfd_open(os.getpid()))

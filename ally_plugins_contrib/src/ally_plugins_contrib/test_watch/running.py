@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -13,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+from ally_plugins import running_python
 
 from . import keeper
 
@@ -117,10 +118,12 @@ class _Child:
 
 
 def _kept(command: Sequence[str]) -> list[str]:
-    """Return the command below a keeper; Windows has none, and there only the command itself is ended."""
-    if os.name != "posix" or not sys.executable:
-        return list(command)
-    return [sys.executable, "-I", "-S", str(Path(keeper.__file__)), *command]
+    """Return the command below a keeper.
+
+    Windows has none, nor has a program that is no Python: there only the command itself is ended.
+    """
+    python = running_python()
+    return [python, "-I", "-S", str(Path(keeper.__file__)), *command] if os.name == "posix" and python else [*command]
 
 
 def _end_of_output(process: subprocess.Popen[bytes]) -> str:

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from ally_plugins import running_python
+
 from . import watcher
 
 __all__ = ["MISSING", "changes_below", "is_available"]
@@ -59,7 +61,7 @@ class _Process:
     """The process that watches; `run` belongs to a thread, `end` may be called from any."""
 
     def __init__(self, asked: str, tell: Callable[[Told], None]) -> None:
-        self._command = [sys.executable, "-P", str(Path(watcher.__file__)), asked]
+        self._asked = asked
         self._tell = tell
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
@@ -85,8 +87,11 @@ class _Process:
             self._tell(OSError(f"the process that watches ended with {process.returncode}{words}"))
 
     def _start(self) -> subprocess.Popen[str]:
+        if not (python := running_python()):
+            raise OSError(f"this program, {sys.executable!r}, is no Python that could watch files")
         return subprocess.Popen(  # noqa: S603 - our own script, by the running interpreter
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [python, "-P", str(Path(watcher.__file__)), self._asked],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             encoding="utf-8", errors="replace", start_new_session=True,
         )  # fmt: skip
 
