@@ -197,7 +197,8 @@ class Registry:
             # Before the consent: an agreement that config.toml does not mention looks as if that file had been emptied.
             edit_config(self.home, name, lambda before: grants | source_keys(record, before), settled.config)
             write_consent(self.home, {**settled.agreements, name: agreement})
-        data = {"grants": plan.grants.texts(), "requests": agreement.requests, "by": by, "code": agreement.code}
+        data = {"grants": plan.grants.texts(), "requests": agreement.requests, "durable": agreement.durable or (),
+                "by": by, "code": agreement.code}  # fmt: skip
         return _change("enable", name, **data, distribution=record.distribution, version=record.version)
 
     def _agreement(self, record: PluginRecord, by: str) -> Agreement:
@@ -212,6 +213,7 @@ class Registry:
             at=datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="seconds"),
             by=by,
             listing=listing_of(found.files) if found is not None else (),
+            durable=record.durable,
         )
 
     def disable(self, name: str) -> OperatorChange:

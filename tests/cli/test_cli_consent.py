@@ -160,6 +160,56 @@ def test_larger_requests_wait_and_the_difference_is_shown(enabled: Operator) -> 
     assert "add_message:system" in enabled.ask("list")["plugins"][0]["grants"]
 
 
+DURABLE = """
+after = ["secret-guard"]
+before = ["last"]
+[events]
+subscribe = ["TOOL_CALL_END", "USER_MESSAGE"]
+durable = ["USER_MESSAGE"]
+"""
+
+
+def test_what_is_read_from_the_journal_and_where_it_stands_is_shown_before_it_is_agreed_to(operator: Operator) -> None:
+    operator.install(manifest=DURABLE)
+    for command in (("enable", "loop-warner", "--yes"), ("info", "loop-warner")):
+        lines = operator.run(*command).stdout.splitlines()
+        shown = {line.split("events:")[1].split()[0]: line for line in lines if " events:" in line}
+        assert "sees USER_MESSAGE, and from the journal what it missed" in shown["USER_MESSAGE"]
+        assert "missed" not in shown["TOOL_CALL_END"]
+        text = "\n".join(lines)
+        assert "before last" in text
+        assert "after secret-guard" in text
+    about = operator.ask("enable", "loop-warner", "--yes")
+    assert [each["durable"] for each in about["requests"]] == [False, True]
+    assert (about["after"], about["settings"]) == (["secret-guard"], [])
+    (record,) = operator.records("enable")
+    assert record["data"]["durable"] == ["USER_MESSAGE"]
+
+
+def test_a_subscription_that_becomes_durable_waits_for_consent_and_the_difference_is_shown(operator: Operator) -> None:
+    subscribes = '[events]\nsubscribe = ["TOOL_CALL_END", "USER_MESSAGE"]\n'
+    operator.install(manifest=f'{subscribes}durable = ["TOOL_CALL_END"]\n')
+    operator.run("enable", "loop-warner", "--yes")
+    operator.install(manifest=f'{subscribes}durable = ["TOOL_CALL_END", "USER_MESSAGE"]\n')
+    (found,) = operator.ask("list")["plugins"]
+    assert found["state"] == "waiting for consent"
+    assert "asks for what it missed of USER_MESSAGE too" in found["reason"]
+    assert "asks newly for what it missed of USER_MESSAGE" in operator.run("review").stdout
+    operator.run("enable", "loop-warner", "--yes")
+    assert operator.ask("list")["plugins"][0]["state"] == "enabled"
+
+
+def test_an_agreement_of_before_durable_subscriptions_were_shown_still_holds(operator: Operator) -> None:
+    operator.install(manifest='[events]\nsubscribe = ["USER_MESSAGE"]\ndurable = ["USER_MESSAGE"]\n')
+    operator.run("enable", "loop-warner", "--yes")
+    file = operator.home.consent_file
+    file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if "durable" not in line))
+    assert operator.ask("list")["plugins"][0]["state"] == "enabled"
+    operator.run("disable", "loop-warner")
+    operator.run("enable", "loop-warner", "--yes")
+    assert 'durable = ["USER_MESSAGE"]' in file.read_text()
+
+
 def test_enabling_again_what_is_agreed_to_changes_and_records_nothing(enabled: Operator) -> None:
     before = files_of(enabled.home.path)
     assert "enabled already" in enabled.run("enable", "loop-warner").stdout

@@ -155,6 +155,8 @@ def _missing_consent(facts: Facts, found: Found, manifest: Manifest) -> str | No
     more = GrantSet(manifest.grants).difference(agreement.grants)
     if more:
         return f"it asks for more than was agreed to: {', '.join(grant.text for grant in more)}"
+    if found.bridge is None and (missed := agreement.new_durable(manifest.durable)):
+        return f"it asks for what it missed of {', '.join(missed)} too, which was not agreed to"
     return _files_problem(facts, agreement, found)
 
 

@@ -49,11 +49,17 @@ class Agreement:
     by: str = "person"
     listing: tuple[str, ...] = ()
     """A folder's files, each as its hash, shortened, and its path: to show which of them have changed."""
+    durable: tuple[str, ...] | None = None
+    """The event types that it gets from the journal; None for an agreement from before these were shown."""
 
     @property
     def grants(self) -> GrantSet:
         """The requests as a set."""
         return GrantSet.of(self.requests)
+
+    def new_durable(self, durable: Iterable[str]) -> tuple[str, ...]:
+        """Return which of these event types were not agreed to as durable."""
+        return () if self.durable is None else tuple(name for name in durable if name not in self.durable)
 
 
 def listing_of(files: Mapping[str, str]) -> tuple[str, ...]:
@@ -136,6 +142,7 @@ _AGREEMENT: Final = table(
     requests=lines(_grant_problem),
     **dict.fromkeys(("distribution", "version", "code", "files", "at", "by"), LINE),
     listing=LINES,
+    durable=LINES,
 )
 
 
@@ -147,6 +154,9 @@ def write_consent(home: Home, agreements: Mapping[str, Agreement]) -> None:
     for entry in plugins.values():
         entry["requests"] = list(entry["requests"])
         entry["listing"] = list(entry["listing"])
+        durable = entry.pop("durable")
+        if durable is not None:
+            entry["durable"] = list(durable)
     content = _HEADER + tomlkit.dumps({"plugins": plugins})
     try:
         home.write(home.consent_file, content.encode(), private=True)

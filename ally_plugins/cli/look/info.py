@@ -110,7 +110,7 @@ def _shadow(value: bool | frozenset[str]) -> str:  # noqa: FBT001 - a value here
 def _requests(record: PluginRecord) -> list[str]:
     rows = [
         (f"    {'granted' if _is_granted(record, i) else 'not granted'}", inert(request.grant.text),
-         meaning(request.grant), inert(request.reason))
+         meaning(record, request.grant), inert(request.reason))
         for i, request in enumerate(record.manifest.requests)
     ]  # fmt: skip
     narrower = [text for text in record.granted.texts() if text not in {request[1].strip() for request in rows}]

@@ -32,8 +32,10 @@ _MEANINGS: Final = {
 }
 
 
-def meaning(grant: Grant) -> str:
+def meaning(record: PluginRecord, grant: Grant) -> str:
     """Return what a grant lets a plugin do, in a few words."""
+    if grant.kind == "events" and grant.topic in record.durable:
+        return f"sees {grant.topic}, and from the journal what it missed"
     template = _MEANINGS.get(f"{grant.kind}:{grant.topic}") or _MEANINGS[grant.kind]
     text = template.format(topic=grant.topic.replace("_", " ") if grant.kind in ("gate", "transform") else grant.topic)
     return f"{text} of {grant.target}" if grant.target else text
@@ -42,7 +44,7 @@ def meaning(grant: Grant) -> str:
 def plan_lines(plan: Plan) -> list[str]:
     """Return everything that enabling would agree to, nothing omitted or cut, all of it inert."""
     record = plan.record
-    lines = [*_identity(plan), "", *_requests(plan)]
+    lines = [*_identity(plan), "", *_requests(plan), *_order(record)]
     if changes := changes_of(record):
         lines += ["", f"  {paint('changed since you agreed', bold=True)}:", *(f"    {line}" for line in changes)]
     if record.manifest.settings:
@@ -66,16 +68,24 @@ def _identity(plan: Plan) -> list[str]:
 
 
 def _requests(plan: Plan) -> list[str]:
-    requests = plan.record.manifest.requests
+    record, requests = plan.record, plan.record.manifest.requests
     if not requests:
         return ["  it asks for nothing"]
-    rows = [(f"    {_mark(plan, request)}", inert(request.grant.text), meaning(request.grant),
+    rows = [(f"    {_mark(plan, request)}", inert(request.grant.text), meaning(record, request.grant),
              f"{inert(request.reason)}{_new(plan, request)}") for request in requests]  # fmt: skip
     withheld = [request for request in requests if not plan.grants.covers(request.grant)]
     note = "; what is marked - it would not get" if withheld else ""
     lines = [f"  it asks for, each with its reason{note}:", *columns(rows)]
     narrowed = [text for text in plan.grants.texts() if text not in {request.grant.text for request in requests}]
     return [*lines, f"  and would get, narrower than it asks: {', '.join(narrowed)}"] if narrowed else lines
+
+
+def _order(record: PluginRecord) -> list[str]:
+    """Return with whom it claims a place: what comes before a gate or transform decides what that sees."""
+    manifest = record.manifest
+    edges = [f"{word} {', '.join(map(inert, names))}"
+             for word, names in (("before", manifest.before), ("after", manifest.after)) if names]  # fmt: skip
+    return ["", f"  it comes {' and '.join(edges)}"] if edges else []
 
 
 def _mark(plan: Plan, request: GrantRequest) -> str:
@@ -103,6 +113,7 @@ def changes_of(record: PluginRecord) -> list[str]:
         lines.append("its code has changed, its version has not")
     lines += [inert(f"file {change}") for change in record.changed_files]
     lines += [f"asks newly for {inert(request.grant.text)}" for request in record.pending]
+    lines += [f"asks newly for what it missed of {inert(name)}" for name in agreement.new_durable(record.durable)]
     lines += [f"asks no more for {inert(grant.text)}" for grant in agreement.grants.difference(record.requested)]
     return lines if len(lines) > 1 else []
 
@@ -141,12 +152,25 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "requests": [
             {
                 "grant": request.grant.text,
-                "meaning": meaning(request.grant),
+                "meaning": meaning(record, request.grant),
+                "durable": request.grant.kind == "events" and request.grant.topic in record.durable,
                 "reason": request.reason,
                 "granted": plan.grants.covers(request.grant),
                 "new": request in record.pending,
             }
             for request in record.manifest.requests
+        ],
+        "before": record.manifest.before,
+        "after": record.manifest.after,
+        "settings": [
+            {
+                "name": setting.name,
+                "type": "secret" if setting.secret else setting.kind,
+                "required": setting.required,
+                "default": setting.default,
+                "description": setting.description,
+            }
+            for setting in record.manifest.settings.values()
         ],
         "grants": plan.grants.texts(),
     }
