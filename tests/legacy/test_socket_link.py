@@ -71,6 +71,33 @@ def test_many_calls_at_once_each_get_their_own_answer(start_daemon: Callable[...
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_an_answer_to_half_of_a_request_is_read_before_the_connection_is_called_broken(
+    short_dir: Path,
+    is_answered: bool,  # noqa: FBT001
+) -> None:
+    path = str(short_dir / "hasty.sock")
+
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(10)
+            if is_answered:
+                connection.sendall(b'{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"too much"}}\n')
+
+    async def main() -> None:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path)
+            listening.listen()
+            serving = asyncio.create_task(asyncio.to_thread(serve, listening))
+            problem = "failed: too much" if is_answered else "cannot be reached on"
+            with pytest.raises(ToolCallError, match=problem):
+                await SocketLink("me", path).call("go", {"text": "x" * 5_000_000})
+            await serving
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     ("reply", "problem"),
     [

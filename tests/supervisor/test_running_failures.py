@@ -451,3 +451,35 @@ def test_an_event_goes_on_to_the_others_while_a_daemon_is_dead(theatre: Theatre)
             await stage.restarted()
 
     go(main())
+
+
+LAST_WORDS = """
+while True:
+    message = read()
+    method, number = message.get("method"), message.get("id")
+    if method == "initialize":
+        send(id=number, result={"protocol": "1", "tools": [{"name": "last"}]})
+    elif method == "call_tool":
+        for each in range(100):
+            send(method="log", params={"level": "info", "message": "m"})
+        send(id=number, result="answered")
+        os._exit(3)
+    elif number is not None:
+        send(id=number, result=None)
+"""
+
+
+def test_what_one_answered_before_it_ended_is_read_though_writing_to_it_fails_first(theatre: Theatre) -> None:
+    async def main() -> None:
+        async with theatre(LAST_WORDS, grants=("events:*", "tools")) as stage:
+            pid = stage.pid
+            call = asyncio.ensure_future(stage.host.call_tool("last"))
+            for _ in range(5):  # so that the request is written
+                await asyncio.sleep(0)
+            while is_alive(pid):  # without a turn of the loop, which would read the answer
+                time.sleep(0.002)  # noqa: ASYNC251 - as above
+            stage.bad.lane.link.request("ping", {})  # this breaks the pipe before anything is read
+            assert (await call).output == "answered"
+            assert "exited with code 3" in await stage.reached("backoff")
+
+    go(main())

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import AllyError, ProtocolError
 from ally_plugins.runtime.lanes.link import BROKE_PROTOCOL, DaemonGone, NotSent, PendingAnswer, RemoteCrash
+from ally_plugins.runtime.processes.stdio import unread
 from ally_plugins.wire.codes import INTERNAL_ERROR, read_error
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.limits import DEFAULT_LIMITS, WireLimits
@@ -157,7 +158,18 @@ class StreamLink(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and not self._is_lost:
+            self._read_last_words()
         self.lose("closed its connection" if exc is None else f"broke its connection ({type(exc).__name__})")
+
+    def _read_last_words(self) -> None:
+        """Process what the daemon wrote before it ended: that it reads nothing any more was seen by writing to it."""
+        for data in unread(self._transport):
+            self.data_received(data)
+            if self._is_lost:
+                return
+        while self._arrived and not self._is_suspended:
+            self._process(self._arrived.popleft())
 
     @override
     def pause_writing(self) -> None:

@@ -145,13 +145,24 @@ class SocketLink:
         return ToolCallError(f"{method!r} of {self.plugin!r} {text}", tool=method, plugin=self.plugin)
 
     async def _exchange(self, message: bytes, answer: Answer) -> None:
-        """Send a message and read its answer: to its end, that of the connection, or over the limit."""
-        loop = asyncio.get_running_loop()
+        """Send a message and read its answer: to its end, that of the connection, or over the limit.
+
+        A daemon that has heard enough may answer and close: writing fails then, and its answer is there all the same.
+        """
+        loop, broken = asyncio.get_running_loop(), None
         async with _connection(self.path) as sock:
-            await loop.sock_sendall(sock, message)
-            while len(answer.data) <= self.max_response and (data := await loop.sock_recv(sock, _CHUNK)):
-                if answer.receive_data(data):
-                    return
+            try:
+                await loop.sock_sendall(sock, message)
+            except ConnectionError as error:
+                broken = error
+            try:
+                while len(answer.data) <= self.max_response and (data := await loop.sock_recv(sock, _CHUNK)):
+                    if answer.receive_data(data):
+                        return
+            except ConnectionError as error:
+                broken = error
+        if broken is not None and not answer.data:
+            raise broken
 
     def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:  # noqa: ARG002 - any link's
         """Answer the requests of any link by Code-Ally's means, for a daemon that does not speak our protocol.

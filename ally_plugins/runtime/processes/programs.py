@@ -6,8 +6,6 @@ Which program, and what its output means, is left to whoever runs it; ending its
 from __future__ import annotations
 
 import asyncio
-import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast
 
 from attrs import define, field
@@ -15,7 +13,7 @@ from attrs import define, field
 from ally_plugins.contract.programs import Ran
 from ally_plugins.contract.values.compat import override
 
-from .stdio import CHUNK
+from .stdio import unread
 
 if TYPE_CHECKING:
     from .launcher import Launcher
@@ -25,6 +23,9 @@ __all__ = ["run_program"]
 
 GRACE: Final = 5.0  # seconds from SIGTERM to SIGKILL; Code-Ally's number, as is the next
 MAX_OUTPUT: Final = 10 * 1024 * 1024  # bytes; the rest is read, so that the program can end, and left out
+PIPE_WAIT: Final = 0.5
+"""Seconds from a program's end to that of its output where that is a pipe, which the loop reads on its own: what it
+has started may hold it open for longer, and is ended then."""
 _STDERR_KEPT: Final = 64 * 1024  # the end of it, which says why it failed
 
 
@@ -49,6 +50,8 @@ async def run_program(
         async with asyncio.timeout(timeout):
             how = await asyncio.shield(process.exited)
         protocol.drain()
+        if process.transport is not None and process.transport.get_extra_info("socket") is None:
+            await asyncio.wait([protocol.ended], timeout=PIPE_WAIT)
     except BaseException:
         await _end(process, grace)
         raise
@@ -85,6 +88,8 @@ class _ProgramProtocol(asyncio.Protocol):
     def __init__(self, stdin: bytes, limit: int) -> None:
         self.output: Final = bytearray()
         self.is_cut = False
+        self.ended: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
+        """Done when the other end of its output is closed, by the program and all that has inherited it."""
         self._transport: asyncio.WriteTransport | None = None
         self._stdin = stdin
         self._limit = limit
@@ -103,22 +108,22 @@ class _ProgramProtocol(asyncio.Protocol):
 
     @override
     def eof_received(self) -> bool:
+        self._end()
         return True  # a program may close its output and go on working
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why it is lost does not matter here
         self.drain()  # before the descriptor is closed, which is behind this call
         self._transport = None
+        self._end()
+
+    def _end(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     def drain(self) -> None:
-        """Read what is there.
-
-        That a program has ended is known before the loop has read what it wrote last; and one that ends without reading
-        its input breaks the pipe, at which the transport gives up, whatever waits in the other direction.
-        """
-        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
-        if sock is None:  # pipes, of which one that breaks leaves the other alone
-            return
-        with suppress(OSError):  # nothing more now, or the end
-            while not self.is_cut and (data := os.read(sock.fileno(), CHUNK)):
-                self.data_received(data)
+        """Read what is there, as far as it is kept."""
+        for data in unread(self._transport):
+            self.data_received(data)
+            if self.is_cut:
+                break

@@ -6,17 +6,32 @@ What the bytes mean is left to the protocol and to the log.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from attrs import define
 
-__all__ = ["Ends", "StderrReader"]
+__all__ = ["Ends", "StderrReader", "unread"]
 
 CHUNK: Final = 65_536  # a full pipe of Linux; one a turn, so that a flood leaves the loop to the others
 DRAIN: Final = 16  # chunks that are read at once from a dead process: more than its pipe holds
+
+
+def unread(transport: asyncio.BaseTransport | None) -> Iterator[bytes]:
+    """Yield what a process has written and its transport has not read, without waiting; to be called before it closes.
+
+    A process that ends without reading its input breaks the pipe, at which a transport gives up, whatever waits in the
+    other direction; and a process's end may be known before the loop has read what it wrote last. Two pipes, of which
+    one that breaks leaves the other alone, have nothing to be read here.
+    """
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is not None:
+        with contextlib.suppress(OSError):  # nothing more now, or the end
+            while data := os.read(sock.fileno(), CHUNK):
+                yield data
 
 
 class StderrReader:
