@@ -124,6 +124,16 @@ def test_a_host_that_a_fork_makes_for_itself_works_there() -> None:
         assert in_fork(work) is True
 
 
+def test_a_fork_names_nothing_as_its_parent_or_its_sibling_does() -> None:
+    def work() -> Any:
+        with BlockingHost("test", home=None, discover=False) as own:
+            return [own.session().id for _ in range(5)]
+
+    parent, *forks = work(), in_fork(work), in_fork(work)
+    named = [name for names in (parent, *forks) for name in names]
+    assert len(set(named)) == len(named) == 15
+
+
 def test_a_plugin_that_forks_is_refused_what_it_asks_of_its_host_there() -> None:
     async def main() -> None:
         plugin = make_plugin()

@@ -7,19 +7,28 @@ import re
 import secrets
 from typing import Final
 
-__all__ = ["REPLAYED", "is_replayed", "new_id"]
+__all__ = ["REPLAYED", "is_replayed", "new_id", "renew_ids"]
 
 REPLAYED: Final = re.compile(r"replay-(.*)-[0-9a-f]{8}-\d+\Z")
 """Ids of sessions that a replay plays: the recording's own, which replay it was, and a number."""
 
-# Random once for each process; `uuid4` for every message would cost more than validating it.
-_PROCESS: Final = secrets.token_hex(5)
 _COUNTER: Final = itertools.count(1)
+
+
+class _Process:
+    """Random once for each process; `uuid4` for every message would cost more than validating it."""
+
+    name = secrets.token_hex(5)
 
 
 def new_id(prefix: str) -> str:
     """Return a new identity such as `m-5f0c9a1b2d-7`; safe from any thread."""
-    return f"{prefix}-{_PROCESS}-{next(_COUNTER)}"
+    return f"{prefix}-{_Process.name}-{next(_COUNTER)}"
+
+
+def renew_ids() -> None:
+    """Begin anew in a fork, which would go on with the identities of its parent, as its siblings do."""
+    _Process.name = secrets.token_hex(5)
 
 
 def is_replayed(session_id: str) -> bool:

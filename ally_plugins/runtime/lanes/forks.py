@@ -1,7 +1,7 @@
 """Whether this process is the one in which something was made, or a fork of that one.
 
 A fork has a copy of every object and none of the threads: what waits there for a loop or a writer of the original would
-wait for ever, so calls ask here first.
+wait for ever, so calls ask here first. A fork names what it makes anew, since the copy would go on with the same names.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from typing import Final
 
 from ally_plugins.contract.values.errors import HostError
+from ally_plugins.contract.values.ids import renew_ids
 
 __all__ = ["OwnProcess"]
 
@@ -24,6 +25,7 @@ class _Current:
 
 def _renew() -> None:
     _Current.pid = os.getpid()
+    renew_ids()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
