@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.catalog.registry import Plan
     from ally_plugins.contract.values.conversation import ToolResult
+    from ally_plugins.journal.leases import Lease
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.plugin import Plugin
 
@@ -126,7 +128,7 @@ class Host:
         """
         if self.services.loop is not None:
             raise HostError("this host runs already; make another one")
-        self.services.loop = OwnLoop()
+        self.services.loop, self.services.host_id = OwnLoop(), new_id("h")
         try:
             await self._start()
         except BaseException:
@@ -217,8 +219,7 @@ class Host:
                 await self._plugin_set.stop()
             if self._daemon_services is not None:
                 await self._daemon_services.close()
-            for session in list(self.sessions.values()):
-                await session.close()
+            await self._close_sessions()
         finally:
             if services.fan_out is not None:
                 services.fan_out.close()
@@ -230,17 +231,28 @@ class Host:
             if journal is not None and self._given_journal is None:
                 await journal.close()
 
+    async def _close_sessions(self) -> None:
+        """Close the sessions at once, so that they share a wait for the disk; one that was taken over has no close."""
+        closing = [session.close() for session in list(self.sessions.values())]
+        for error in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(error, BaseException) and not isinstance(error, SessionError):
+                raise error
+
     async def _drain_sessions(self) -> None:
         """Cancel the tasks, and wait a second at most until plugins have received what was emitted."""
         loop = asyncio.get_running_loop()
         for session in self.sessions.values():
-            session.end("the host stops")
+            with suppress(SessionError):  # of one that another host has taken
+                session.end("the host stops")
         ending = self.tasks.cancel_all("the host stops")
         ending += [loop.create_task(session.drained()) for session in self.sessions.values()]
         if ending:
-            _, late = await asyncio.wait(ending, timeout=1.0)
+            done, late = await asyncio.wait(ending, timeout=1.0)
             for task in late:
                 task.cancel()
+            for task in done:
+                if not task.cancelled():
+                    task.exception()  # a session that another host has taken; the others have none
 
     @property
     def app(self) -> str:
@@ -300,27 +312,51 @@ class Host:
     def session(self, session_id: str | None = None, *, focus: str | None = None) -> Session:
         """Return the session with this id, opened or found again; without an id, a new one.
 
-        A session found again in the journal goes on counting where it was, and its pending messages wait again. Raises
-        HostError when the host does not run, or runs in another process, and JournalError when the journal cannot be
-        read.
+        A session found again in the journal goes on counting where it was, and its pending messages wait again. It
+        belongs to this host until it is closed: another one can open it then, or when this one is dead, or was silent
+        for ten seconds, after which every call of the session here raises SessionError. Waits for the disk, some ms.
+
+        Raises SessionError when another host has it, HostError when this host does not run, or runs in another process,
+        and JournalError when the journal cannot be read or written.
         """
         self.services.check_process("session", self)
         if session_id is not None and (open_session := self.sessions.get(session_id)) is not None:
+            self.journal.check_lease(open_session.lease)
             return open_session
         if self._plugin_set is None:
             raise HostError(NOT_RUNNING)
         if session_id is not None and not (isinstance(session_id, str) and session_id and session_id.isprintable()):
             raise HostError(f"session id is {session_id!r:.80}; expected a line of text")
         name = session_id if session_id is not None else new_id("s")
-        last = self.journal.last_seq(name) if session_id is not None else 0
-        session = Session(name, self.services, first_seq=last)
-        if session_id is not None:
-            session.load_pending()
+        lease = self._claim(name, is_new=session_id is None)
+        try:
+            last = self.journal.last_seq(name) if session_id is not None else 0
+            session = Session(name, self.services, lease, first_seq=last)
+            if session_id is not None:
+                session.load_pending()
+        except BaseException:
+            self.journal.release_soon(lease)
+            raise
         self.services.sessions[name] = session
         for lane in self.services.lanes():  # before the first event, which every plugin is to get
             lane.attach(name, session.ring)
         session.emit(SessionStart(focus=focus, resumed=True if last else None))
         return session
+
+    def _claim(self, name: str, *, is_new: bool) -> Lease:
+        """Take a session for this host. Raises SessionError when another host has it, JournalError."""
+        loop, services = self.services.own_loop.loop, self.services
+
+        def fence() -> None:
+            if (session := services.sessions.get(name)) is not None and session.lease is lease:
+                session.fence()
+
+        def on_lost() -> None:
+            with suppress(RuntimeError):  # the loop is closed, and nobody calls the session any more
+                loop.call_soon_threadsafe(fence)
+
+        lease = self.journal.claim(name, services.host_id, on_lost, is_new=is_new)
+        return lease
 
     def _forward(self, event: Event) -> None:
         """Emit in the only session what the host author emits on the root stream."""

@@ -46,6 +46,15 @@ MIGRATIONS: Final = (
                 ON records(plugin, session_id, key) WHERE key IS NOT NULL""",
         ),
     ),
+    # Which host has a session. A program of version 3 would write for sessions that are another host's.
+    Migration(
+        4,
+        (
+            """CREATE TABLE leases(
+                session_id TEXT PRIMARY KEY, epoch INTEGER NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
+                started INTEGER, boot TEXT, namespace TEXT, beat INTEGER NOT NULL) WITHOUT ROWID""",
+        ),
+    ),
 )
 """All steps, in order. A new journal takes them too, from the tables of version 1, so that it equals a migrated one."""
 

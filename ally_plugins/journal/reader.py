@@ -18,6 +18,7 @@ import attrs
 from ally_plugins.contract.values.errors import JournalError
 
 from .chain import decode_block
+from .leases import LeaseRow, read_leases
 from .rows import MESSAGE_COLUMNS, RECORD_COLUMNS, message_from_row, record_from_row
 from .schema import BOOKMARK, IN_FORK, connect_read_only, describe_error
 from .values import (
@@ -297,6 +298,14 @@ class JournalReader:
         """Return what `Journal.put_bookmark` has kept under a name."""
         rows = self._rows("SELECT value FROM meta WHERE name = ?", (BOOKMARK + name,))
         return str(rows[0][0]) if rows else None
+
+    def leases(self) -> list[LeaseRow]:
+        """Return which hosts have which sessions, also those that were left by a host that is dead."""
+        return self._read(read_leases)
+
+    def lease(self, session_id: str) -> LeaseRow | None:
+        """Return which host has a session; None when none has."""
+        return next(iter(self._read(lambda db: read_leases(db, session_id))), None)
 
     def sessions(self) -> list[SessionSummary]:
         """Return the sessions that have a record, those with the latest record last."""

@@ -13,6 +13,7 @@ from ally_plugins.contract.values.errors import JournalError
 
 from .entries import Entry, batch_of
 from .store import Batch, Store
+from .values import LeaseLostError
 from .waiters import pair_outcomes, resolve
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _ENTRY_FAULTS: Final = (
     sqlite3.InterfaceError,
     sqlite3.ProgrammingError,
     sqlite3.DataError,
+    LeaseLostError,  # the session of one entry is another host's
 )
 
 
@@ -59,7 +61,8 @@ def _write_one(store: Store, entry: Entry, note_lost: Callable[[Exception], None
     except Exception as error:
         if is_disk_failure(error):
             raise
-        failure = JournalError(f"the journal cannot write this: {error}")
+        is_lost = isinstance(error, LeaseLostError)
+        failure = error if is_lost else JournalError(f"the journal cannot write this: {error}")
         if entry[1] is None:
             note_lost(failure)
         resolve([(entry[1], failure)])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from itertools import chain as flatten
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +18,13 @@ from ally_plugins.contract.values.errors import JournalError
 
 from .audit_head import check_head, read_head, write_head
 from .chain import Head, digest_of, encode_block, genesis, link
+from .leases import Lease, LeaseTable
 from .open_files import OpenFiles
 from .rows import MESSAGE_COLUMNS, Row, message_from_row, problem_of
 from .schema import BOOKMARK, connect, connect_read_only, read_chain_id
 from .values import EVENTS, JOURNAL, NEVER_PRUNED, PRUNED, SETTLED, EventRow, StoredMessage, encode
 
-__all__ = ["Batch", "Bookmark", "Mark", "Store", "Written", "now_ms"]
+__all__ = ["Batch", "Bookmark", "Claim", "Mark", "Release", "Store", "Written", "now_ms"]
 
 # Rows in one statement at most. One statement is one sqlite3_step, and each step gives the GIL away: with a busy loop
 # thread, `executemany` with 256 rows took 237 ms against 12 ms for one statement.
@@ -56,14 +57,38 @@ class Bookmark:
     place: str
 
 
+@attrs.frozen
+class Claim:
+    """A lease that is to be taken."""
+
+    lease: Lease
+
+
+@attrs.frozen
+class Release:
+    """A lease that is to be let go."""
+
+    lease: Lease
+
+
 @attrs.define
 class Batch:
-    """What one transaction writes: rows, then blocks of events, then marks and bookmarks."""
+    """What one transaction writes: claims, rows, then blocks of events, then marks and bookmarks, then releases.
+
+    Claims come first, so that what is written for a session finds its lease, and releases last.
+    """
 
     rows: list[Row] = attrs.field(factory=list)
     events: list[Sequence[EventRow]] = attrs.field(factory=list)
     marks: list[Mark] = attrs.field(factory=list)
     bookmarks: list[Bookmark] = attrs.field(factory=list)
+    claims: list[Claim] = attrs.field(factory=list)
+    releases: list[Release] = attrs.field(factory=list)
+
+    @property
+    def is_rows_only(self) -> bool:
+        """Whether it has nothing but rows and events."""
+        return not (self.marks or self.bookmarks or self.claims or self.releases)
 
 
 @attrs.frozen
@@ -104,6 +129,7 @@ class Store:
         self,
         path: Path,
         head_path: Path,
+        held: dict[str, Lease],
         *,
         create: bool,
         durable: bool = True,
@@ -114,13 +140,16 @@ class Store:
         self.head_path: Final = head_path
         recorded = read_head(head_path)  # before the journal's own head, which another host may advance meanwhile
         self._db: Final = connect(path, create=create, durable=durable)
+        self._is_durable: Final = durable
         try:
+            self._leases: Final = LeaseTable(self._db, held)
             self._chain: Final = read_chain_id(self._db)
             self._files: Final = OpenFiles(path)
             self.head: Head = self._read_head()
             check_head(head_path, recorded, self._hash_at, self.head)
             if recorded is None:
                 self._begin_head()
+            self._leases.restore()
         except BaseException:
             self._db.close()
             raise
@@ -149,7 +178,8 @@ class Store:
         Builds on the head of the last write without reading it again: `n` is the primary key, so that a batch which
         another process wrote meanwhile shows as a conflict, and only then is the head read, under the write lock. What
         fits into one statement is committed by it (no BEGIN and COMMIT): one sqlite3_step instead of three, each of
-        which has to win the GIL back from the loop's thread.
+        which has to win the GIL back from the loop's thread. Raises LeaseLostError when some of it is for sessions that
+        another host has taken; all of it is left out then.
         """
         self._check_in_place()
         written = self._write_batch(batch)
@@ -158,10 +188,17 @@ class Store:
 
     def _write_batch(self, batch: Batch) -> Written:
         rows = [*batch.rows, *_blocks(batch.events)]
-        if len(rows) <= _CHUNK and not batch.marks and not batch.bookmarks:
+        if len(rows) <= _CHUNK and batch.is_rows_only:
             with suppress(sqlite3.IntegrityError):
                 return self._write_at_once(rows)
-        return self._write_in_transaction(rows, batch)
+        is_durable = bool(rows or batch.marks or batch.bookmarks)
+        try:
+            with nullcontext() if is_durable else self._without_sync():
+                return self._write_in_transaction(rows, batch)
+        except sqlite3.IntegrityError as error:
+            if (lost := self._leases.explain(error)) is not None:
+                raise lost from error
+            raise
 
     def _write_at_once(self, rows: Sequence[Row]) -> Written:
         first = self.head.n + 1
@@ -175,15 +212,42 @@ class Store:
         head = self.head
         self._db.execute("BEGIN IMMEDIATE")
         try:
+            for claim in batch.claims:
+                self._leases.claim(claim.lease)
             written = self._write(rows, batch.marks)
             self._write_bookmarks(batch.bookmarks)
+            for release in batch.releases:
+                self._leases.release(release.lease)
             self._db.execute("COMMIT")
         except BaseException:
             self.head = head
+            self._leases.roll_back()
             with suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise
+        self._leases.commit()
         return written
+
+    def beat(self) -> None:
+        """Renew the leases that are held."""
+        with self._without_sync():
+            self._leases.beat()
+
+    @contextmanager
+    def _without_sync(self) -> Generator[None]:
+        """Do not wait for the disk, when only leases are written: after a power cut there is no host that has one."""
+        if not self._is_durable:
+            yield
+            return
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            self._db.execute("PRAGMA synchronous = FULL")
+
+    def release_all(self) -> None:
+        """Let all sessions go that are held."""
+        self._leases.release_all()
 
     def _write(self, rows: Sequence[Row], marks: Iterable[Mark]) -> Written:
         self.head = self._read_head()

@@ -29,6 +29,7 @@ __all__ = [
     "SETTLED",
     "DuplicateKeyError",
     "EventRow",
+    "LeaseLostError",
     "MessageState",
     "PendingMessage",
     "Record",
@@ -164,6 +165,15 @@ class DuplicateKeyError(JournalError):
             f"for message {stored.id!r}"
         )
         self.stored: Final = stored
+
+
+class LeaseLostError(JournalError):
+    """Some of `sessions` belong to another host by now, and nothing was written for them."""
+
+    def __init__(self, sessions: tuple[str, ...]) -> None:
+        names = ", ".join(map(repr, sessions))
+        super().__init__(f"another host has taken over the session {names}")
+        self.sessions: Final = sessions
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,8 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import orjson
@@ -22,13 +23,14 @@ import orjson
 from ally_plugins.contract.values.errors import JournalError
 
 from .audit_head import write_head
-from .entries import Entry, Item, batch_of, count_of
+from .entries import Entry, Item, batch_of, count_of, split_by_session
 from .folds import Folds
+from .leases import BEAT_S, Lease
 from .rows import Row, row_of, size_of
 from .salvage import is_disk_failure, write_one_by_one
 from .schema import IN_FORK, describe_error
 from .store import Store, now_ms
-from .values import JOURNAL, Record
+from .values import JOURNAL, LeaseLostError, Record
 from .waiters import BlockingWaiter, Waiter, pair_outcomes, resolve
 
 __all__ = ["Writer"]
@@ -48,11 +50,12 @@ _SOON_BYTES: Final = 64 * 1024 * 1024
 class Writer:
     """The writing thread of one journal. Lives from the first call until `close` has returned."""
 
-    def __init__(self, store: Store, reopen: Callable[[], Store]) -> None:
+    def __init__(self, store: Store, reopen: Callable[[], Store], held: Mapping[str, Lease]) -> None:
         self._store: Store | None = store
         self._path: Final = store.path
         self._pid: Final = os.getpid()
         self._reopen: Final = reopen
+        self._held: Final = held
         self._queue: Final[deque[Entry]] = deque()
         self._chores: Final[deque[tuple[Iterator[int], BlockingWaiter, list[int]]]] = deque()
         self._lock: Final = threading.Lock()
@@ -68,6 +71,8 @@ class Writer:
         self._has_ended = False
         self._reported_lost = 0
         self._failed_at = 0.0
+        self.beaten_at = 0.0
+        """When the leases were last renewed, in seconds of `time.monotonic`."""
         self.lost = 0
         self.reason: str | None = None
         self._thread: Final = threading.Thread(target=self._run, name="ally-journal", daemon=True)
@@ -212,7 +217,11 @@ class Writer:
             return 0
         if self._soon_since is not None:
             return self._soon_since + _SOON_S - now
-        due = (self._folds.due_at, self._head_written_at + _HEAD_S if self._head_is_dirty else None)
+        due = (
+            self._folds.due_at,
+            self._head_written_at + _HEAD_S if self._head_is_dirty else None,
+            self.beaten_at + BEAT_S if self._held else None,
+        )
         return min((at - now for at in due if at is not None), default=None)
 
     def _cycle(self) -> None:
@@ -220,6 +229,8 @@ class Writer:
         if (self._folds.due_at or math.inf) <= time.monotonic():
             self.release_folds()
         entries = self._take()
+        if not self._held:
+            self.beaten_at = time.monotonic()  # what is claimed now is as new as this
         try:
             store = self._opened(entries)
             if entries:
@@ -228,6 +239,8 @@ class Writer:
             self._fail(entries, error)
             return
         self._write_head(store, is_idle=not entries)
+        if self._held and time.monotonic() - self.beaten_at >= BEAT_S:
+            self._beat(store)
         if self._chores:
             self._do_chore()
 
@@ -264,12 +277,30 @@ class Writer:
         except Exception as error:
             if is_disk_failure(error):
                 raise
+            if isinstance(error, LeaseLostError) and self._refuse(entries, error):
+                self._write(store, entries)
+                return
             for size in write_one_by_one(store, entries, self.note_lost):
                 with self._lock:
                     self._soon_bytes -= size
         else:
             resolve(pair_outcomes(store, written, *waiters))
         self._succeed(entries, lost)
+
+    def _refuse(self, entries: list[Entry], error: LeaseLostError) -> bool:
+        """Take out of a batch what is for sessions that another host has; return whether there was any."""
+        kept, taken = split_by_session(entries, error.sessions)
+        if not taken:
+            return False
+        entries[:] = kept
+        self._release(taken)
+        resolve([(entry[1], error) for entry in taken if entry[1] is not None])
+        unseen = sum(count_of(entry[0]) for entry in taken if entry[1] is None)
+        if unseen:
+            _log.warning("%d records and events were left out: %s", unseen, error)
+            with self._lock:
+                self.lost += unseen
+        return True
 
     def _succeed(self, entries: Iterable[Entry], lost: int) -> None:
         self._release(entries)
@@ -312,6 +343,15 @@ class Writer:
         else:
             self._head_is_dirty = self._head_fails = False
 
+    def _beat(self, store: Store) -> None:
+        began = time.monotonic()  # from before it, since the time that others go by may begin at once
+        try:
+            store.beat()
+        except (sqlite3.Error, OSError, JournalError) as error:
+            self._fail((), error)
+        else:
+            self.beaten_at = began
+
     def _do_chore(self) -> None:
         steps, waiter, total = self._chores[0]
         self._head_is_dirty = True
@@ -328,6 +368,8 @@ class Writer:
         if self._store is not None:
             self._head_written_at = 0.0
             self._write_head(self._store, is_idle=True)
+            with suppress(sqlite3.Error):  # they end by themselves, when nobody renews them
+                self._store.release_all()
         self.reason = self.reason or "the journal is closed"
         self._has_ended = True
         self._fail_remaining()

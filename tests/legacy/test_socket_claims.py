@@ -15,7 +15,7 @@ import pytest
 from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.host.sockets.claims import MARK_VARIABLE, SocketTaken, claim_in_thread, claim_socket
 from ally_plugins.host.sockets.directories import private_directory, short_directory
-from ally_plugins.host.sockets.leftovers import start_ticks
+from ally_plugins.journal.process_identity import start_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -61,6 +61,8 @@ class HostServices:
     action_runner: ActionRunner = field(init=False)
     tool_runner: ToolRunner = field(init=False)
     loop: OwnLoop | None = None
+    host_id: str = ""
+    """Names the host in its leases. Set at its start, since a fork may start what its parent has made."""
     fan_out: FanOut | None = None
     open_lanes: Callable[[], Sequence[AnyLane]] = tuple
 

@@ -16,12 +16,12 @@ import attrs
 from attrs import field, frozen
 
 from ally_plugins.contract.values.conversation import ModelInput, ToolCall, ToolResult
-from ally_plugins.contract.values.errors import GateRefused, JournalError, PluginError, RefusedError
+from ally_plugins.contract.values.errors import GateRefused, JournalError, PluginError, RefusedError, SessionError
 from ally_plugins.contract.values.events import Decision, PermissionRequest
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.shown import find_unshown
 from ally_plugins.contract.values.verdicts import Allow, Ask, Deny, Verdict
-from ally_plugins.journal.values import DECISION, Record
+from ally_plugins.journal.values import DECISION, LeaseLostError, Record
 from ally_plugins.policy.decided_values import decided_value
 from ally_plugins.policy.model_input import check_model_input, shown_to_plugins
 from ally_plugins.policy.prompt_sections import check_sections
@@ -215,6 +215,8 @@ class SessionGates:
         """
         try:
             await self._journal.append(self._decision_record(hook_call, subject, ruling, value))
+        except LeaseLostError as error:
+            raise SessionError(str(error)) from error
         except JournalError as error:
             text = f"the decision cannot be recorded: {error}"
             ruling = attrs.evolve(ruling, verdict=Deny(text), reason=text, decided_by=(), waived=False)

@@ -30,7 +30,7 @@ from ally_plugins.contract.values.conversation import (
     ToolCall,
     ToolResult,
 )
-from ally_plugins.contract.values.errors import EncodeError, SessionError
+from ally_plugins.contract.values.errors import EncodeError, JournalError, SessionError
 from ally_plugins.contract.values.events import (
     CompactionComplete,
     ContextThreshold,
@@ -60,6 +60,7 @@ from .toolcalls import Asker, OpenCall, Preview, Runner, refuse_unshown, run_too
 if TYPE_CHECKING:
     from ally_plugins.host.own_loop import OwnLoop
     from ally_plugins.journal.journal import Journal
+    from ally_plugins.journal.leases import Lease
     from ally_plugins.journal.values import EventRow
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.dispatch import Dispatcher
@@ -137,8 +138,9 @@ class Session:
     `conversation` is the default, in-memory one; a host that keeps its own leaves it alone.
     """
 
-    def __init__(self, session_id: str, host: SessionServices, *, first_seq: int = 0) -> None:
+    def __init__(self, session_id: str, host: SessionServices, lease: Lease, *, first_seq: int = 0) -> None:
         self.id: Final = session_id
+        self.lease: Final = lease
         self.conversation = Conversation()
         self.inbox = Inbox()
         self.turn_id: str | None = None
@@ -218,7 +220,7 @@ class Session:
 
     def scoped(self, parent_id: str) -> ActivityStream:
         """Return a stream whose events come into this session with `parent_id`, where they have none."""
-        self._process.check("scoped", self)
+        self._check_known("scoped")
         return HostStream(self.emit).create_scoped(parent_id)
 
     def _emit(self, event: Event, origin: tuple[str, ...] | None) -> None:
@@ -260,7 +262,20 @@ class Session:
             _log.warning("session %r: %d events came too fast to be recorded", self.id, len(kept) - room)
         self._unwritten += kept[:room]
 
+    def _check(self, call: str) -> None:
+        """Refuse a call from elsewhere, or for a session that another host has. Raises HostError, SessionError."""
+        self._own_loop.check(call, self)
+        if not self.is_closed:
+            self._host.journal.check_lease(self.lease)
+        self.lease.check_known()
+
+    def _check_known(self, call: str) -> None:
+        """As `_check`, for what may be called by any thread: asks nobody."""
+        self._process.check(call, self)
+        self.lease.check_known()
+
     def _check_open(self) -> None:
+        self.lease.check_known()
         if self.is_closed:
             message = f"session {self.id!r} is closed; open one with host.session()"
             raise SessionError(message)
@@ -320,7 +335,7 @@ class Session:
 
         Cancelling stops the waiting and nothing else.
         """
-        self._own_loop.check("drained", self)
+        self._check("drained")
         waiting = [
             lane.submit("drained", None, session_id=self.id)
             for lane in self._host.lanes()
@@ -341,7 +356,7 @@ class Session:
         Each gate answers within its deadline, or counts as deny. `ask` without a person present is deny. Cancelling
         takes the question back.
         """
-        self._own_loop.check("gate_tool_call", self)
+        self._check("gate_tool_call")
         return await self.gates.gate_tool_call(call, self._origin)
 
     async def gate_permission(self, request: PermissionRequest) -> Ruling:
@@ -349,7 +364,7 @@ class Session:
 
         Cancelling takes the question back.
         """
-        self._own_loop.check("gate_permission", self)
+        self._check("gate_permission")
         return await self.gates.gate_permission(request, self._origin)
 
     async def transform_tool_input(self, call: ToolCall) -> ToolCall:
@@ -357,7 +372,7 @@ class Session:
 
         Cancelling cancels the hook that runs, as in all transforms.
         """
-        self._own_loop.check("transform_tool_input", self)
+        self._check("transform_tool_input")
         return unblocked(await self.gates.transform_tool_input(call, self._origin))
 
     async def transform_tool_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
@@ -365,7 +380,7 @@ class Session:
 
         Cancelling cancels the hook that runs; the result must not be shown then.
         """
-        self._own_loop.check("transform_tool_output", self)
+        self._check("transform_tool_output")
         return unblocked(await self.gates.transform_tool_output(call, result, self._origin))
 
     async def transform_user_message(self, message: Message) -> Message:
@@ -373,7 +388,7 @@ class Session:
 
         Cancelling cancels the hook that runs; the message must not be sent to the model then.
         """
-        self._own_loop.check("transform_user_message", self)
+        self._check("transform_user_message")
         return unblocked(await self.gates.transform_user_message(message))
 
     async def transform_system_prompt(self, sections: Iterable[PromptSection]) -> tuple[PromptSection, ...]:
@@ -382,7 +397,7 @@ class Session:
         Ask `wants("system_prompt")` first, so that sections are made only where a plugin wants them. Raises ValueError
         for a name that two sections have. Cancelling cancels the hook that runs.
         """
-        self._own_loop.check("transform_system_prompt", self)
+        self._check("transform_system_prompt")
         given = tuple(sections)
         if not self.gates.has_participants("ally_transform_system_prompt"):
             return given
@@ -396,7 +411,7 @@ class Session:
         shown private messages, which stay behind the message that they followed. Messages without an id are given one.
         Raises ValueError for an id that two messages have. Cancelling cancels the hook that runs.
         """
-        self._own_loop.check("transform_model_request", self)
+        self._check("transform_model_request")
         if not self.gates.has_participants("ally_transform_model_request"):
             return request
         return unblocked(await self.gates.transform_model_request(with_ids(request), self._origin))
@@ -409,7 +424,7 @@ class Session:
         go. Raises ValueError for another topic.
         """
         hook = _HOOKS_OF_TOPICS.get(topic)
-        self._process.check("wants", self)
+        self._check_known("wants")
         if hook is None:
             raise ValueError(f"topic is {topic!r}; {suggest(topic, _HOOKS_OF_TOPICS)}")
         return self.gates.has_participants(hook)
@@ -432,7 +447,7 @@ class Session:
         function; one that fails is left out. Errors of `run` become such a result too; cancelling cancels `run` and
         emits the end with an error.
         """
-        self._own_loop.check("run_tool_call", self)
+        self._check("run_tool_call")
         return await run_tool_call(
             self.gates, self.emit, self._origin, call, run, ask=ask, check=check, preview=preview
         )
@@ -452,7 +467,7 @@ class Session:
         call begins with empty arguments and `unshown`, and ends as denied. Cancelling may leave the deny recorded and
         the call not begun. Raises SessionError for a closed session.
         """
-        self._own_loop.check("refuse_call", self)
+        self._check("refuse_call")
         self._check_open()
         ruling = await self.gates.deny_unshown(tool_name, call_id, why, self._origin)
         opened = OpenCall(self.emit, ToolCall(tool_name, call_id=call_id, agent_id=agent_id), parent_id)
@@ -471,7 +486,7 @@ class Session:
         the call is cancelled is returned by the next one. Raises SessionError for a closed session, ValueError for
         another `kind`.
         """
-        self._own_loop.check("safe_point", self)
+        self._check("safe_point")
         self._check_open()
         if kind not in SAFE_POINTS:
             raise ValueError(f"safe_point is {kind!r}; expected one of {', '.join(map(repr, SAFE_POINTS))}")
@@ -496,8 +511,9 @@ class Session:
 
         Cancelling stops the waiting; a trigger stays set until a safe point.
         """
-        self._own_loop.check("wait_for_trigger", self)
+        self._check("wait_for_trigger")
         await self.triggered.wait()
+        self._check("wait_for_trigger")  # it is woken when it is taken over
 
     def enqueue(self, waiting: Waiting) -> None:
         """Queue an accepted message for its safe point, in the session of this id that is open now."""
@@ -539,7 +555,7 @@ class Session:
 
         Cancelling cancels the implementation, where that is a coroutine.
         """
-        self._own_loop.check("context", self)
+        self._check("context")
         found = await self._host.capability("ally_get_context", session=self, parts=parts, since=since)
         return without_private(_only(found, parts))
 
@@ -557,7 +573,7 @@ class Session:
         ToolCallError, and UnavailableRefused when it cannot be recorded. Cancelling cancels the action, whose end is
         recorded as such.
         """
-        self._own_loop.check("request_action", self)
+        self._check("request_action")
         origin = () if by == "person" else self._origin
         request = ActionRequest(action, freeze_mapping(arguments or EMPTY), by, origin=origin)
         return await self._host.run_action(self, request, timeout)
@@ -568,7 +584,7 @@ class Session:
         Ask before each model request, since plugins come and go. `agent` is the name that `visible_to` may have;
         `taken` are the names of the host's own tools, which no plugin's gets. The order depends on the names only.
         """
-        self._process.check("agent_tools", self)
+        self._check_known("agent_tools")
         return self._host.agent_tools(self.id, agent, taken)
 
     async def call_agent_tool(
@@ -580,15 +596,16 @@ class Session:
         Raises ArgumentsError before anything runs, ToolCallError when it fails, NotFoundRefused when it is gone.
         Cancelling cancels an asynchronous handler; a synchronous one runs on in its thread.
         """
-        self._own_loop.check("call_agent_tool", self)
+        self._check("call_agent_tool")
         return await self._host.call_agent_tool(self, tool, arguments or EMPTY, timeout)
 
     async def close(self) -> None:
         """Wait until the plugins have handled what was emitted, then close; `Host.session` opens it again by its id.
 
-        Emits SESSION_END, unless the host did. Cancelling leaves the session open: call it again.
+        Emits SESSION_END, unless the host did. What was emitted is on disk when it returns, and another host may open
+        the session. Cancelling leaves the session open: call it again.
         """
-        self._own_loop.check("close", self)
+        self._check("close")
         if self.is_closed:
             return
         self.end("closed")
@@ -598,10 +615,21 @@ class Session:
             return
         self.is_closed = True
         self._host.release_session(self)
+        try:
+            await self._host.journal.release(self.lease)
+        except JournalError as error:
+            _log.warning("session %r is kept from other hosts until this one has ended: %s", self.id, error)
+
+    def fence(self) -> None:
+        """Close at once, since another host has taken the session: what it has is no longer this one's to write."""
+        if not self.is_closed:
+            self.is_closed = True
+            self.triggered.set()
+            self._host.release_session(self)
 
     def end(self, reason: str) -> None:
         """Emit SESSION_END if nobody has yet; the session stays open."""
-        self._process.check("end", self)
+        self._check_known("end")
         if not self._has_ended and not self.is_closed:
             self._emit(SessionEnd(reason=reason), ())
 

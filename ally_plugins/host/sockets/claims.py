@@ -23,10 +23,10 @@ from attrs import define, field
 
 from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.contract.values.errors import PluginError
+from ally_plugins.journal.process_identity import start_ticks
 from ally_plugins.runtime.processes.unixsocket import who_listens
 
 from .directories import private_directory, short_directory
-from .leftovers import start_ticks
 
 __all__ = ["MARK_VARIABLE", "SocketClaim", "SocketTaken", "claim_in_thread", "claim_socket", "is_running_mark"]
 

@@ -17,27 +17,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from ally_plugins.journal.process_identity import start_ticks
 from ally_plugins.runtime.processes.unixsocket import who_listens
 
-__all__ = ["folder_prefix", "is_gone", "left_folders", "remove_left_folders", "remove_left_sockets", "start_ticks"]
+__all__ = ["folder_prefix", "is_gone", "left_folders", "remove_left_folders", "remove_left_sockets"]
 
 _SOCKET: Final = re.compile(r"(?:host|talk)-([0-9]{1,10})-[0-9a-f]+\.sock\Z")
 _SOCKETS: Final = re.compile(r"(?:host|(?:host|talk)-[0-9]{1,10}-[0-9a-f]+)\.sock\Z")
 _UNFINISHED: Final = re.compile(r"\..+\.([0-9]{1,10})\.[0-9]+\.tmp\Z")
 """A file that was to replace another one, as `catalog.home` writes them."""
 
-_START_TIME: Final = 19  # field 22 of /proc/PID/stat, counted from the state, which is what follows the name
 _LEEWAY: Final = 2.0  # seconds by which clocks, file systems and ticks may differ
-
-
-def start_ticks(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot; None when that cannot be known."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return int(fields[_START_TIME]) if len(fields) > _START_TIME else None
 
 
 def is_gone(pid: int, made: float) -> bool:
