@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import orjson
 
+from ally_plugins.contract.values.codec import decode_lenient
 from ally_plugins.contract.values.frozen import MAX_DEPTH
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ def decode_record(line: bytes | None) -> dict[str, Any] | str:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        value = _decode_lone_surrogates(line)
-        if value is None:
+        try:
+            value = decode_lenient(line)
+        except ValueError:
             return f"not JSON: {error.msg} at character {error.pos}"
     else:
         if _LONG_NUMBER.search(line):  # orjson reads more than 64 bits as a float, which rounds the number
@@ -64,25 +66,6 @@ def decode_record(line: bytes | None) -> dict[str, Any] | str:
 def _skip_line(file: BinaryIO) -> None:
     while (rest := file.readline(_SKIP_BYTES)) and not rest.endswith(b"\n"):
         pass
-
-
-def _decode_lone_surrogates(line: bytes) -> Any:
-    """Decode a line that is refused only for a lone surrogate, which becomes a question mark; None for other lines.
-
-    Programs that cut texts by UTF-16 units, in the middle of an emoji, write such lines.
-    """
-    if b"\\ud" not in line and b"\\uD" not in line:
-        return None
-    try:
-        value = json.loads(line, parse_constant=_refuse_constant)
-        return orjson.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    msg = f"{name} is not JSON"
-    raise ValueError(msg)
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

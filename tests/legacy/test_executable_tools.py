@@ -212,6 +212,13 @@ def test_a_mark_of_byte_order_before_the_object_is_passed_over(run_tool: Callabl
     assert run_tool("import sys; sys.stdout.buffer.write(b'\\xef\\xbb\\xbf{\"data\": 1}')").data == 1
 
 
+def test_a_text_that_was_cut_amid_an_emoji_is_read_as_other_programs_read_it(
+    run_tool: Callable[..., ToolResult],
+) -> None:
+    assert run_tool(r"""print('{"data": ["a\\ud83d", "\\udcff.txt"]}')""").data == ("a?", "?.txt")
+    assert "what is not JSON" in str(run_tool(r"""print('{"data": ["\\ud83d", NaN]}')""").error)
+
+
 def test_a_program_that_reads_nothing_is_not_disturbed(run_tool: Callable[..., ToolResult]) -> None:
     assert run_tool("print('{\"data\": 1}')", {"text": "x" * 60_000}).data == 1
 

@@ -14,6 +14,7 @@ import pytest
 
 from ally_plugins import Host, ToolCall
 from ally_plugins.contract.values.events import ToolCallStart
+from ally_plugins.runtime.processes.programs import GRACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -118,9 +119,9 @@ def test_it_runs_unchanged(host_home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     asyncio.run(main())
 
 
-def add_program(host_home: Path, name: str, *command: str) -> None:
+def add_program(host_home: Path, name: str, *command: str, **more: Any) -> None:
     """Write a plugin without a daemon, whose one tool runs a command."""
-    tool = {"name": f"{name}-tool", "description": "runs", "command": command[0], "args": command[1:]}
+    tool = {"name": f"{name}-tool", "description": "runs", "command": command[0], "args": command[1:], **more}
     folder = host_home / "plugins" / name
     folder.mkdir()
     manifest = {"name": name, "version": "1", "description": "runs", "tools": [tool]}
@@ -146,6 +147,29 @@ def test_programs_are_held_to_the_limits_that_the_operator_has_settled(host_home
             ):
                 error = (await host.call_tool(tool, {"text": ""} if tool == "reverse" else {})).error
                 assert f"output: {'' if tool == 'reverse' else '0'}{expected}" in str(error), tool
+
+    asyncio.run(main())
+
+
+def test_a_program_that_ignores_sigterm_is_killed_after_the_operators_grace(host_home: Path) -> None:
+    code = """if True:
+        import signal, sys, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("waits for the lock", file=sys.stderr, flush=True)
+        time.sleep(600)
+    """
+    add_program(host_home, "stubborn", sys.executable, "-c", code, timeout=2000)
+    (host_home / "config.toml").write_text("[plugins.stubborn.process]\nshutdown_grace = 0.1\nping_retries = 7\n")
+
+    async def main() -> None:
+        async with Host("test", home=host_home, consent=lambda _: True) as host:
+            began = asyncio.get_running_loop().time()
+            result = await host.call_tool("stubborn-tool", {})
+            assert str(result.error).endswith("did not end within 2 s and was stopped; its stderr: waits for the lock")
+            assert asyncio.get_running_loop().time() - began < 2.0 + GRACE
+            assert host.registry is not None
+            (warning,) = host.registry.get("stubborn").warnings
+            assert warning == "config.toml has process.ping_retries for it, of no use: it has no daemon"
 
     asyncio.run(main())
 

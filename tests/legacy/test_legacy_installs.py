@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -149,6 +150,17 @@ def test_an_own_command_finds_the_environments_pip_and_python(
     lines.clear()
     assert install(state, it, lines.append) == found
     assert lines == []
+
+
+@pytest.mark.parametrize("command", ["{pip} --version {envPath}/x", "\"{pip}\" --version '{envPath}'/x"])
+def test_the_places_in_an_own_command_are_those_of_the_environment(
+    tmp_path: Path, plugin: Callable[..., CodeAllyPlugin], command: str
+) -> None:
+    home = Home("test", tmp_path / "a home")
+    building = plan_install(home, plugin(runtime="python3", dependencies={"install_command": command}))
+    assert building is not None
+    ran = shlex.split(building.commands[-1][-1])
+    assert ran == [f"{building.beside}/bin/pip", "--version", f"{building.beside}/x"]
 
 
 @pytest.mark.slow

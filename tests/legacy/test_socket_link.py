@@ -204,6 +204,15 @@ def test_an_answer_ends_with_its_value_wherever_it_is_cut(value: Any, indent: in
     assert json.loads(answer.data) == value
 
 
+def test_a_lone_surrogate_in_an_answer_is_a_question_mark(start_daemon: Callable[..., Any]) -> None:
+    daemon = start_daemon("def answer(request): return 'caf\\udcc3\\udca9'")  # a file's name, as Python has it
+
+    async def main() -> None:
+        assert await SocketLink("me", daemon.path).call("go", {}) == "caf??"
+
+    asyncio.run(main())
+
+
 def test_an_answer_that_is_never_finished_is_shown_when_the_time_is_up(start_daemon: Callable[..., Any]) -> None:
     daemon = start_daemon("def talk(connection, request): connection.sendall(b'{\"jsonrpc\":\\n'); connection.recv(1)")
 

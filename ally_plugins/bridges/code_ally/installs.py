@@ -8,6 +8,7 @@ the content of the dependency file and to the command, so that a change of eithe
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,9 @@ _MAX_FILE: Final = 1024 * 1024
 _MARKER: Final = ".complete"
 _IN_FOLDER: Final = 'cd "$1" && PATH="$2:$PATH" exec /bin/sh -c "$3"'
 """Runs a command of the author's in a folder, with the programs of its environment first."""
+
+_PLACE: Final = re.compile(r"""(["']?)(\{pip\}|\{envPath\})\1""")
+"""What Code-Ally replaces in a command of the author's, and the quotes that an author has put around it."""
 
 _INSTALLED: Final = (
     "dependencies", "devDependencies", "optionalDependencies", "peerDependencies", "workspaces", "scripts",
@@ -141,8 +145,10 @@ def _own_commands(plugin: CodeAllyPlugin, building: Building) -> tuple[tuple[str
     It finds `pip` in a virtual environment that it made itself (uv's has none). npm writes where it runs, and nothing
     is to be written to a folder that was agreed to: so it runs in the environment.
     """
-    command = plugin.dependencies.install_command if plugin.dependencies is not None else ""
+    written = plugin.dependencies.install_command if plugin.dependencies is not None else ""
     programs = str(environments.python_in(building.beside).parent)
+    places = {"{pip}": f"{programs}/pip", "{envPath}": str(building.beside)}
+    command = _PLACE.sub(lambda found: shlex.quote(places[found[2]]), written)
     if plugin.runtime == "node":
         return building.commands[0], ("/bin/sh", "-c", _IN_FOLDER, "sh", str(building.beside), programs, command)
     create = (running_python(), "-m", "venv", str(building.beside))

@@ -15,7 +15,7 @@ from ally_plugins.contract.values.codec import encode_exactly
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import CannotExecute, EncodeError
 
-from .results import executable_result
+from .results import executable_result, stderr_note
 
 if TYPE_CHECKING:
     from .plugin import CodeAllyTool
@@ -54,8 +54,7 @@ class Programs:
             return ToolResult(success=False, error=f"{tool.name!r} was not run: {error}")
         except CannotExecute as error:
             return ToolResult(success=False, error=str(error))
-        except TimeoutError:
-            return ToolResult(
-                success=False, error=f"{tool.name!r} did not end within {tool.timeout:g} s and was stopped"
-            )
+        except TimeoutError as error:
+            text = f"{tool.name!r} did not end within {tool.timeout:g} s and was stopped"
+            return ToolResult(success=False, error=text + stderr_note(str(error)))
         return executable_result(tool.name, ran)

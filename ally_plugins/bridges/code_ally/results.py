@@ -9,7 +9,7 @@ import codecs
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.contract.values.codec import LongInteger, decode, encode
+from ally_plugins.contract.values.codec import LongInteger, decode_lenient, encode
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.inert import ending, inert
@@ -20,7 +20,7 @@ from .limits import MAX_OUTPUT
 if TYPE_CHECKING:
     from ally_plugins.contract.programs import Ran
 
-__all__ = ["executable_result", "rpc_result"]
+__all__ = ["executable_result", "rpc_result", "stderr_note"]
 
 _SHOWN: Final = 4_000
 """Characters of a program's raw output, and as many of its stderr, that an error shows."""
@@ -52,7 +52,7 @@ def executable_result(tool: str, ran: Ran) -> ToolResult:
     has_failed = value.get("success") is False or bool(value.get("error"))
     try:
         if ran.ended and not has_failed and value.get("success") is not True:
-            shown = f"; its stderr: {_last(ran.stderr)}" if ran.stderr.strip() else ""
+            shown = stderr_note(ran.stderr.decode("utf-8", "replace"))
             return ToolResult(success=False, error=f"{tool!r} {ran.ended}{shown}", data=value)
         return _object_result(value, is_failed=has_failed)
     except EventError as error:
@@ -79,7 +79,7 @@ def _object(ran: Ran) -> tuple[dict[str, Any] | None, str]:
     if has_too_many(text):
         return None, f"printed more than {MAX_VALUES} values"
     try:
-        value = decode(text)
+        value = decode_lenient(text)
     except LongInteger as problem:
         return None, f"printed what cannot be kept: {problem}"
     except ValueError:
@@ -96,18 +96,16 @@ def _raw(tool: str, ran: Ran, problem: str) -> str:
     if ran.stdout.strip():
         note = f" [truncated at {MAX_OUTPUT} bytes]" if ran.is_cut else ""
         parts.append(f"output: {_text(ran.stdout)}{note}")
-    if ran.stderr.strip():
-        parts.append(f"stderr: {_last(ran.stderr)}")
-    return "; ".join(parts)
+    return "; ".join(parts) + stderr_note(ran.stderr.decode("utf-8", "replace"))
 
 
 def _text(data: bytes) -> str:
     return quotable(data.strip().decode("utf-8", "replace"), _SHOWN)
 
 
-def _last(data: bytes) -> str:
-    """Return the end of what a program wrote to stderr: the reason stands there, and its complaints before it."""
-    return inert(ending(data.strip().decode("utf-8", "replace"), _SHOWN), keep_lines=True)
+def stderr_note(text: str) -> str:
+    """Return the end of what a program wrote to stderr, to follow an error: the reason stands there. "" for nothing."""
+    return f"; its stderr: {inert(ending(text.strip(), _SHOWN), keep_lines=True)}" if text.strip() else ""
 
 
 def _json(value: Any) -> str:

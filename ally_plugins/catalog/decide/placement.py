@@ -25,6 +25,9 @@ __all__ = ["Interpreter", "Placed", "place"]
 _PYTHON: Final = re.compile(r"python(3(\.\d+)?)?(\.exe)?\Z")
 """Programs in whose place another Python can be put."""
 
+_OF_A_DAEMON: Final = frozenset({"startup_timeout", "ping_interval", "ping_timeout", "ping_retries"})
+"""Keys of `[plugins.NAME.process]` that mean nothing to programs which are run for each call."""
+
 _SAFE_PATH: Final = "PYTHONSAFEPATH"
 """Keeps the working directory, where a plugin may write, off the path that modules are imported from."""
 
@@ -64,8 +67,13 @@ def place(name: str, found: Found, config: PluginConfig, interpreter: Interprete
     if config.placement == "inline":
         return Placed(problem=f"it ships a program and no class, so it cannot run inline: {_command(name)}")
     if found.daemon is None:
-        return Placed(problem=interpreter.problem, python=interpreter.path)
+        return Placed(problem=interpreter.problem, python=interpreter.path, warnings=_without_daemon(config))
     return _shipped(found, found.daemon, config, interpreter)
+
+
+def _without_daemon(config: PluginConfig) -> tuple[str, ...]:
+    idle = [key for key in config.process if key in _OF_A_DAEMON]
+    return (f"config.toml has process.{', process.'.join(idle)} for it, of no use: it has no daemon",) if idle else ()
 
 
 def _shipped(found: Found, daemon: Daemon, config: PluginConfig, interpreter: Interpreter) -> Placed:

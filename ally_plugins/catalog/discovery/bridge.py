@@ -142,6 +142,7 @@ class BridgeHost(Protocol):
         """Run a program of the plugin's once, and end everything that it has started.
 
         Raises CannotExecute when it cannot be run, also because its files are not those that were agreed to, and
-        TimeoutError after the program's own timeout. Cancelling ends the program's whole process tree.
+        TimeoutError after the program's own timeout, whose text is the end of what it wrote to stderr. Cancelling ends
+        the program's whole process tree.
         """
         ...

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import orjson
 
@@ -21,6 +21,7 @@ __all__ = [
     "LongInteger",
     "ascii_json",
     "decode",
+    "decode_lenient",
     "encode",
     "encode_exactly",
     "encoded",
@@ -102,6 +103,33 @@ def decode(data: bytes | str) -> Any:
     finally:
         if (found := find_long_integer(data)) is not None:
             raise LongInteger(found[1])
+
+
+def decode_lenient(data: bytes) -> Any:
+    """Decode what another program has written: lone surrogates, which others read, become question marks.
+
+    Programs that cut texts by UTF-16 units, in the middle of an emoji, write them, and Python for the bytes of a file's
+    name that are no UTF-8. Raises as `decode`.
+    """
+    try:
+        return decode(data)
+    except LongInteger:
+        raise
+    except ValueError:
+        if b"\\ud" not in data and b"\\uD" not in data:
+            raise
+    import json  # hardly any text has them
+
+    try:
+        value = json.loads(data, parse_constant=_refuse_constant)
+        text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return decode(text)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 class LongInteger(ValueError):

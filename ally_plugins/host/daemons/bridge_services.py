@@ -19,7 +19,7 @@ from ally_plugins.host.bus.bus import PluginMessageBus
 from ally_plugins.host.sockets.link import SocketLink
 from ally_plugins.runtime.lanes.observers import Implementation
 from ally_plugins.runtime.processes.process import ProcessSpec
-from ally_plugins.runtime.processes.programs import run_program
+from ally_plugins.runtime.processes.programs import GRACE, run_program
 
 from .remote_plugin import RemotePlugin
 
@@ -119,7 +119,7 @@ class BridgeServices:
         return None
 
     async def run(self, program: Program) -> Ran:
-        """Run a program of the plugin once, to its end. Raises CannotExecute and TimeoutError.
+        """Run a program of the plugin once, to its end. Raises CannotExecute, and TimeoutError with the end of stderr.
 
         Cancelling ends the program and what it has started.
         """
@@ -134,7 +134,11 @@ class BridgeServices:
             env=remote.environment(program.variables),
             limits=remote.record.limits,
         )
-        ran = await run_program(remote.services.launcher, spec, program.given, program.timeout)
+        grace = remote.record.config.process.get("shutdown_grace", GRACE)
+        try:
+            ran = await run_program(remote.services.launcher, spec, program.given, program.timeout, grace=grace)
+        except TimeoutError as error:
+            raise TimeoutError(remote.plugin.masked(str(error))) from None
         if not remote.plugin.secrets:
             return ran
         # For errors only, which are recorded and shown; what it printed is its result, as any tool's.

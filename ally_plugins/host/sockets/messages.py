@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
-from ally_plugins.contract.values.codec import LongInteger, decode, encode, encode_exactly
+from ally_plugins.contract.values.codec import LongInteger, decode_lenient, encode, encode_exactly
 from ally_plugins.contract.values.errors import EventError, ToolCallError
 from ally_plugins.contract.values.eventjson import event_data
 from ally_plugins.contract.values.frozen import freeze
@@ -149,7 +149,7 @@ def _read_object(line: bytes, failed: Callable[[str], ToolCallError]) -> dict[st
     if has_too_many(line):
         raise failed(f"answered with more than {MAX_VALUES} values")
     try:
-        answer = decode(line)
+        answer = decode_lenient(line)
     except LongInteger as problem:
         raise failed(f"answered what cannot be kept: {problem}") from None
     except ValueError:

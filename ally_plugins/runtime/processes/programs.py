@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .launcher import Launcher
     from .process import Process, ProcessSpec
 
-__all__ = ["run_program"]
+__all__ = ["GRACE", "run_program"]
 
 GRACE: Final = 5.0  # seconds from SIGTERM to SIGKILL; Code-Ally's number, as is the next
 MAX_OUTPUT: Final = 10 * 1024 * 1024  # bytes; the rest is read, so that the program can end, and left out
@@ -40,8 +40,9 @@ async def run_program(
 ) -> Ran:
     """Run a program until it ends, `timeout` seconds at most, and end everything that it has started.
 
-    Raises TimeoutError after SIGTERM, `grace` seconds and SIGKILL; CannotExecute when it cannot be started. What it
-    writes beyond `max_output` bytes is read and left out. Cancelling it ends the program by the same signals.
+    Raises TimeoutError after SIGTERM, `grace` seconds and SIGKILL, whose text is the end of stderr; CannotExecute when
+    it cannot be started. What it writes beyond `max_output` bytes is read and left out. Cancelling it ends the program
+    by the same signals.
     """
     stderr = _Tail(_STDERR_KEPT)
     protocol = _ProgramProtocol(stdin, max_output)
@@ -52,6 +53,9 @@ async def run_program(
         protocol.drain()
         if process.transport is not None and process.transport.get_extra_info("socket") is None:
             await asyncio.wait([protocol.ended], timeout=PIPE_WAIT)
+    except TimeoutError:
+        await _end(process, grace)
+        raise TimeoutError(stderr.data.decode("utf-8", "replace")) from None
     except BaseException:
         await _end(process, grace)
         raise
