@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ally_plugins.contract.values.errors import PluginError, ToolCallError
 from ally_plugins.contract.values.events import EventsDropped, TodoUpdate, ToolCallEnd, ToolCallStart
 from ally_plugins.host.sockets.link import QUEUE, SocketLink
-from ally_plugins.host.sockets.messages import Answer
+from ally_plugins.host.sockets.messages import ArrivingAnswer
 from ally_plugins.runtime.lanes.link import DaemonGone, NotSent
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ VALUES = st.recursive(
 def test_an_answer_ends_with_its_value_wherever_it_is_cut(value: Any, indent: int | None, cuts: list[int]) -> None:
     text = json.dumps(value, indent=indent).encode()
     edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    answer = Answer()
+    answer = ArrivingAnswer()
     wholes = [answer.receive_data(text[start:end]) for start, end in pairwise(edges)]
     assert wholes == [False] * (len(wholes) - 1) + [True]
     assert json.loads(answer.data) == value
@@ -225,7 +225,7 @@ def test_an_answer_that_is_never_finished_is_shown_when_the_time_is_up(start_dae
 
 def test_a_flood_of_brackets_or_quotes_is_not_read_to_its_end() -> None:
     for flood in (b"[" * 70_000, b'{"":' * 70_000):
-        answer = Answer()
+        answer = ArrivingAnswer()
         chunks = next(count for count in range(1, 1000) if answer.receive_data(flood))
         assert chunks < 20
 

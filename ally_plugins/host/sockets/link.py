@@ -23,7 +23,7 @@ from ally_plugins.contract.values.events import Event, EventsDropped
 from ally_plugins.runtime.lanes.link import DaemonGone, NotSent
 from ally_plugins.runtime.processes.unixsocket import other_end
 
-from .messages import Answer, beginning, call_message, event_message, read_answer
+from .messages import ArrivingAnswer, beginning, call_message, event_message, read_answer
 
 __all__ = ["LinkCounts", "SocketLink", "connect"]
 
@@ -124,7 +124,7 @@ class SocketLink:
         Cancelling closes the connection.
         """
         self._number += 1
-        number, answer = self._number, Answer()
+        number, answer = self._number, ArrivingAnswer()
         try:
             message = call_message(number, method, params)
         except EncodeError as error:
@@ -144,7 +144,7 @@ class SocketLink:
     def _failed(self, method: str, text: str) -> ToolCallError:
         return ToolCallError(f"{method!r} of {self.plugin!r} {text}", tool=method, plugin=self.plugin)
 
-    async def _exchange(self, message: bytes, answer: Answer) -> None:
+    async def _exchange(self, message: bytes, answer: ArrivingAnswer) -> None:
         """Send a message and read its answer: to its end, that of the connection, or over the limit.
 
         A daemon that has heard enough may answer and close: writing fails then, and its answer is there all the same.
@@ -165,7 +165,7 @@ class SocketLink:
             raise broken
 
     def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:  # noqa: ARG002 - any link's
-        """Answer the requests of any link by Code-Ally's means, for a daemon that does not speak our protocol.
+        """ArrivingAnswer the requests of any link by Code-Ally's means, for a daemon that does not speak our protocol.
 
         `ping` is a connection; `drain` waits for the events before it; `start` and `shutdown` need nothing.
         Anything else fails with PluginError: a daemon that should get more requests has to talk back.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_VALUES",
-    "Answer",
+    "ArrivingAnswer",
     "beginning",
     "call_message",
     "event_message",
@@ -66,7 +66,7 @@ def call_message(number: int, method: str, params: Mapping[str, Any]) -> bytes:
 
 
 @define(eq=False)
-class Answer:
+class ArrivingAnswer:
     """One answer as it arrives; it lives as long as its connection.
 
     As Code-Ally does, it is read up to the end of its JSON value: it may have several lines, and no newline at its end.
