@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .discovery.found import Discovery, Found
     from .home.folder import Home
 
-__all__ = ["Gathered", "Settled", "emptied_config_error", "gather", "read_settled"]
+__all__ = ["Gathered", "Settled", "emptied_config_error", "gather", "names_of", "read_settled"]
 
 _MAX_STATE_BYTES: Final = 1024 * 1024
 
@@ -97,7 +97,7 @@ def gather(
             of_name[0],
             agreement=agreements.get(name),
             quarantine=stopped.of(name),
-            is_excluded=only is not None and name not in only,
+            is_excluded=only is not None and only.isdisjoint(names_of(of_name[0])),
             failure=failures.get(name, ""),
             never_emitted=never_emitted,
             interpreter=_interpreter(home, of_name[0]),
@@ -109,6 +109,11 @@ def gather(
     agreed = agreements if about is None else {about} & agreements.keys()
     unanswered = tuple(sorted(name for name in agreed if not config.of(name).is_decided))
     return Gathered(facts, (*damage, *discovery.problems), unanswered)
+
+
+def names_of(facts: Facts) -> tuple[str, ...]:
+    """Return what may name a plugin: the name, and that with where it is from, such as `folder:NAME`."""
+    return (facts.name,) if facts.found is None else (facts.name, f"{facts.found.origin}:{facts.name}")
 
 
 def emptied_config_error(home: Home, names: Sequence[str]) -> ConfigError:

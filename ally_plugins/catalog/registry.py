@@ -36,7 +36,7 @@ from .home.consent import Agreement, listing_of, write_consent
 from .home.quarantine import read_quarantine, set_quarantine
 from .home.secret_store import SecretStore
 from .plugin_class import load_class
-from .plugin_facts import Gathered, Settled, emptied_config_error, gather, read_settled
+from .plugin_facts import Gathered, Settled, emptied_config_error, gather, names_of, read_settled
 
 if TYPE_CHECKING:
     from ally_plugins.contract.settings import Setting
@@ -101,7 +101,7 @@ class Registry:
         gathered = self._gather(read_settled(self.home))
         if gathered.unanswered:
             raise emptied_config_error(self.home, gathered.unanswered)
-        names = {fact.name for fact in gathered.facts}
+        names = {name for fact in gathered.facts for name in names_of(fact)}
         unknown = sorted((self._only or frozenset()) - names)
         self.problems = (*gathered.problems, *(_unknown_in_variable(name, names) for name in unknown))
         return self._judged(gathered)

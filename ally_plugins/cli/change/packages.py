@@ -14,6 +14,7 @@ from ally_plugins.cli.shell.running_hosts import notify_hosts
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json
 from ally_plugins.contract.values.errors import ConfigError, OperatorError
+from ally_plugins.contract.values.ids import bare_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,7 @@ def _distributions_of(registry: Registry, names: Sequence[str]) -> tuple[list[st
         from ally_plugins.contract.wording import describe, suggest
 
         others = {each.name: each for each in registry.load() if each.origin not in {None, "package"}}
-        if (other := others.get(unknown[0].rpartition(":")[2])) is not None:
+        if (other := others.get(bare_name(unknown[0]))) is not None:
             where = f"the folder {other.found.root}" if other.found and other.found.root else other.source
             raise ConfigError(f"{unknown[0]!r} is {where}, which no installer knows; remove it yourself")
         raise ConfigError(f"no plugin {describe(unknown[0])} is installed, {suggest(unknown[0], tuple(by_name))}")

@@ -15,6 +15,7 @@ from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command, options, with_state
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json
 from ally_plugins.cli.shell.times import parse_since
+from ally_plugins.contract.values.ids import bare_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,7 +63,7 @@ def audit(
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
-    filters: dict[str, Any] = {"plugin": plugin, "session_id": session, "kind": kinds or None}
+    filters: dict[str, Any] = {"plugin": plugin and bare_name(plugin), "session_id": session, "kind": kinds or None}
     after = parse_since(since, now_ms()) if since is not None else None
     while follow and not state.home.journal_file.exists():
         time.sleep(_WAIT_S)

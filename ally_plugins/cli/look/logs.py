@@ -17,6 +17,7 @@ import click
 from ally_plugins.cli.shell.exits import INTERRUPTED
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json
+from ally_plugins.contract.values.ids import bare_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +68,7 @@ def _log_of(state: State, name: str) -> Path:
     """Return where a plugin's log is or will be. Raises ConfigError when there is neither a log nor such a plugin."""
     from ally_plugins.runtime.processes.stderrlog import log_file
 
-    file = log_file(state.home.logs_dir, name.rpartition(":")[2])
+    file = log_file(state.home.logs_dir, bare_name(name))
     if not file.exists():
         state.registry.get(name)
         echo(f"{name} has written nothing to its standard error", to_stderr=True)

@@ -13,6 +13,7 @@ from ally_plugins.cli.shell.signals import run
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, paint, print_json
 from ally_plugins.contract.values.errors import ConfigError, ConsentError, PluginLoadError
+from ally_plugins.contract.values.ids import bare_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +51,7 @@ def call(state: State, name: str, tool: str, arguments: str, timeout: float | No
     if timeout is not None and not timeout > 0:
         raise click.BadParameter("expected seconds above 0", param_hint="--timeout")
     given = _parsed(arguments)
-    with plain_logs(errors_of=name):
+    with plain_logs(errors_of=bare_name(name)):
         result, messages = run(_call(state, name, tool, given, timeout))
     _print(state, result, messages)
     if not result.success:
@@ -82,12 +83,12 @@ async def _call(
     from ally_plugins.journal.values import Record
 
     async with _host(state, name) as host:
-        plugin = host.plugins[name]
+        plugin = host.plugins[bare_name(name)]
         if not plugin.is_running:
-            raise PluginLoadError(f"{name!r} is {plugin.state}: {plugin.reason}", plugin=name)
+            raise PluginLoadError(f"{name!r} is {plugin.state}: {plugin.reason}", plugin=plugin.name)
         session = host.session()
-        await host.journal.append(Record("tool_call", now_ms(), name, session.id, None, {"tool": tool}))
-        result = await host.call_tool(tool, arguments, plugin=name, session_id=session.id, timeout=timeout)
+        await host.journal.append(Record("tool_call", now_ms(), plugin.name, session.id, None, {"tool": tool}))
+        result = await host.call_tool(tool, arguments, plugin=plugin.name, session_id=session.id, timeout=timeout)
         return result, await session.safe_point("turn_end")
 
 

@@ -124,11 +124,11 @@ def _host(state: State, plugins: Sequence[str]) -> Host:
     host = Host(state.app, home=state.home, clock=ReplayClock(), has_person=True)
     registry = host.registry = ReplayRegistry(state.home)
     if plugins:
-        for name in plugins:
-            record = registry.get(name)  # an unknown name is an error with the nearest right one
+        records = [registry.get(name) for name in plugins]  # an unknown name is an error with the nearest right one
+        for name, record in zip(plugins, records, strict=True):
             if not record.is_enabled:
                 raise click.UsageError(f"{name!r} would not run, it is {record.state}: {record.reason}")
-        host.registry = ReplayRegistry(state.home, only=plugins)
+        host.registry = ReplayRegistry(state.home, only=[record.name for record in records])
     return host
 
 

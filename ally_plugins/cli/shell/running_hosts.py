@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from attrs import frozen
 
+from ally_plugins.contract.values.ids import bare_name
 from ally_plugins.host.control.client import HostAnswer, call_all, hosts_of
 
 from .exits import DONE, REFUSED
@@ -80,8 +81,7 @@ def notify_hosts(home: Home, method: str, plugin: str, timeout: float = ANSWER_T
     Raises nothing: a host that fails or does not answer is in the Effect.
     """
     hosts = hosts_of(home)
-    name = plugin.rpartition(":")[2]  # `folder:NAME` chooses among the registry's; a host has one of each name
-    return Effect(call_all(hosts, method, {"plugin": name}, timeout) if hosts else [])
+    return Effect(call_all(hosts, method, {"plugin": bare_name(plugin)}, timeout) if hosts else [])
 
 
 @frozen

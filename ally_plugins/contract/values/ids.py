@@ -7,7 +7,7 @@ import re
 import secrets
 from typing import Final
 
-__all__ = ["REPLAYED", "is_replayed", "new_id", "renew_ids"]
+__all__ = ["REPLAYED", "bare_name", "is_replayed", "new_id", "renew_ids"]
 
 REPLAYED: Final = re.compile(r"replay-(.*)-[0-9a-f]{8}-\d+\Z")
 """Ids of sessions that a replay plays: the recording's own, which replay it was, and a number."""
@@ -29,6 +29,11 @@ def new_id(prefix: str) -> str:
 def renew_ids() -> None:
     """Begin anew in a fork, which would go on with the identities of its parent, as its siblings do."""
     _Process.name = secrets.token_hex(5)
+
+
+def bare_name(label: str) -> str:
+    """Return the plugin's own name of `NAME`, `folder:NAME` and `package:NAME`; hosts and records know only that."""
+    return label.rpartition(":")[2]
 
 
 def is_replayed(session_id: str) -> bool:
