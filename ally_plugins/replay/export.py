@@ -17,6 +17,7 @@ import orjson
 from attrs import define, field
 
 from ally_plugins.contract.shapes import Table, keys_of
+from ally_plugins.contract.tools.todo_tools import todos_of
 from ally_plugins.contract.values.eventjson import camel
 from ally_plugins.contract.values.events import EVENT_TYPES, Event
 from ally_plugins.journal.export import FORMAT, VERSION
@@ -48,7 +49,6 @@ from .steps import (
     ToolReturned,
     Usage,
 )
-from .tool_effects import todos_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

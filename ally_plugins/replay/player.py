@@ -105,7 +105,7 @@ class Player:
         if isinstance(step, Skipped):
             self.report.count_skipped(step.record_type)
         elif isinstance(step, BrokenLine):
-            self.report.count_broken(str(recording.path), step.number, step.reason)
+            self.report.count_broken(step.file or str(recording.path), step.number, step.reason)
 
     def _begin(self, recording: Recording, step: SessionStarted) -> SessionPlayer:
         recorded_id = step.session_id or recording.path.stem

@@ -11,11 +11,13 @@ from attrs import define, field
 from ally_plugins.contract.values.errors import RecordingError
 from ally_plugins.journal.export import FORMAT
 
+from .agent_files import find_agent_files
 from .export import EXPORT_VERSIONS, read_export
 from .json_lines import MAX_LINE_BYTES, decode_record, iterate_lines
 from .json_scanner import iterate_members
 from .trajectory import read_trajectory
 from .transcript import CONTEXT_WINDOW, read_transcript
+from .transcript import is_record as is_transcript_record
 from .turns import with_safe_points
 
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ class Recording:
     def _read(self, file: BinaryIO) -> Iterator[Step]:
         match self.format:
             case RecordingFormat.TRANSCRIPT:
-                return read_transcript(file, self.context_window)
+                return read_transcript(file, self.context_window, find_agent_files(self.path, is_transcript_record))
             case RecordingFormat.TRAJECTORY:
                 return read_trajectory(file)
             case RecordingFormat.EXPORT:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from attrs import define, evolve, field
 
-from ally_plugins.contract.values.conversation import Message, ToolCall, ToolResult
+from ally_plugins.contract.tools.todo_tools import TASK_TOOLS, todos_of_call, todos_with_task
+from ally_plugins.contract.values.conversation import Message, TodoItem, ToolCall, ToolResult
 from ally_plugins.contract.values.errors import EventError, GateRefused, JournalError
 from ally_plugins.contract.values.events import AssistantMessage, SessionEnd, UserMessage
 from ally_plugins.contract.values.frozen import EMPTY
@@ -46,7 +47,7 @@ from .steps import (
     ToolCalled,
     ToolReturned,
 )
-from .tool_effects import derive_diff, derive_todos
+from .tool_effects import derive_diff
 
 if TYPE_CHECKING:
     from ally_plugins.host.sessions.inbox import Waiting
@@ -103,6 +104,7 @@ class SessionPlayer:
     _calls: dict[str, _RecordedCall] = field(init=False, factory=dict)
     _ungated: _RecordedCall | None = field(init=False, default=None)
     _parents: dict[str, str | None] = field(init=False, factory=dict)
+    _todos: dict[str | None, tuple[TodoItem, ...]] = field(init=False, factory=dict)
     _plugins: object = field(init=False, default=None)
     _participation: dict[tuple[str, str | None], bool] = field(init=False, factory=dict)
     _is_quiet: bool = field(init=False, default=False)
@@ -259,12 +261,13 @@ class SessionPlayer:
     async def _agent_ended(self, step: AgentEnded) -> None:
         self.session.emit(EVENTS[AgentEnded](step, self._envelope(step) | {"call_id": step.call_id}))
         self._parents.pop(step.agent_id, None)
+        self._todos.pop(step.agent_id, None)
 
     async def _skipped(self, step: Skipped) -> None:
         self.report.count_skipped(step.record_type)
 
     async def _broken_line(self, step: BrokenLine) -> None:
-        self.report.count_broken(self.file, step.number, step.reason)
+        self.report.count_broken(step.file or self.file, step.number, step.reason)
 
     # --- messages
 
@@ -338,11 +341,22 @@ class SessionPlayer:
             await self.session.gate_tool_call(played.call)
 
     async def _todos_changed(self, step: TodosChanged) -> None:
-        todos = step.todos
         played = self._calls.get(step.call_id or "")
-        if played is not None and played.is_changed:
-            todos = () if played.withheld else derive_todos(played.call.tool_name, played.call.arguments) or ()
+        todos = step.todos if played is None else self._todos_of(step, played)
+        self._todos[step.agent_id] = todos
         self.session.emit(todo_update(todos, self._envelope(step) | {"call_id": step.call_id}))
+
+    def _todos_of(self, step: TodosChanged, played: _RecordedCall) -> tuple[TodoItem, ...]:
+        """Return the list that a call makes as transforms have left it, and those before it."""
+        call, before = played.call, self._todos.get(step.agent_id, ())
+        if call.tool_name in TASK_TOOLS:
+            changed = None
+            if not played.withheld:
+                changed = todos_with_task(before, call.tool_name, call.arguments, step.output, step.details)
+            return before if changed is None else changed
+        if not played.is_changed:
+            return step.todos
+        return () if played.withheld else todos_of_call(call.tool_name, call.arguments) or ()
 
     async def _permission_requested(self, step: PermissionRequested) -> None:
         played = self._calls.get(step.call_id or "")

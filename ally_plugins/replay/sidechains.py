@@ -54,6 +54,7 @@ class Sidechains:
     """The sub-agents of one transcript. Lives as long as one reading."""
 
     unclaimed: dict[str, str] = field(factory=dict)  # call id to prompt
+    working: set[str] = field(factory=set)  # calls that have not returned
     agents: BoundedMap = field(factory=BoundedMap)  # the transcript's agentId to ours
     records: BoundedMap = field(factory=BoundedMap)  # record uuid to ours, where there is no agentId
     nameless: int = 0
@@ -62,18 +63,32 @@ class Sidechains:
         """Note a call that starts a sub-agent."""
         if len(self.unclaimed) < MAX_AGENTS:
             self.unclaimed[call_id] = prompt
+            self.working.add(call_id)
 
-    def task_returned(self, call_id: str) -> None:
-        """Note that a call returned: records that come later belong to another."""
-        self.unclaimed.pop(call_id, None)
+    def task_returned(self, call_id: str, name: str = "", is_launch: bool = False) -> None:  # noqa: FBT001, FBT002 - from a record
+        """Note that a call returned: records that come later belong to another, unless it was only a launch.
 
-    def find(self, record: dict[str, Any], call_id: str = "", texts: Iterable[str] = ()) -> tuple[str, bool]:
+        `name` is what the transcript calls the agent, where the result says that.
+        """
+        self.working.discard(call_id)
+        is_claimed = self.unclaimed.pop(call_id, None) is None
+        if is_launch and name and not is_claimed:
+            self.agents.remember(name, call_id)
+
+    def has_no_result(self, agent_id: str) -> bool:
+        """Return whether no result is to come that ends an agent."""
+        return agent_id not in self.working
+
+    def find(
+        self, record: dict[str, Any], call_id: str = "", texts: Iterable[str] = (), *, is_apart: bool = False
+    ) -> tuple[str, bool]:
         """Return the agent of a record, and whether no start of it has been recorded.
 
         `call_id` is the call that the record names, `texts` its content: an agent's first record repeats its prompt.
+        `is_apart`: it is of a file of its own, which may be that of an agent which no call started.
         """
         recorded = self._find_recorded(record)
-        agent_id, is_new = (recorded, False) if recorded else self._claim(record, call_id, texts)
+        agent_id, is_new = (recorded, False) if recorded else self._claim(record, call_id, texts, is_apart=is_apart)
         if name := text_of(record, "agentId"):
             self.agents.remember(name, agent_id)
         elif uuid := text_of(record, "uuid"):
@@ -85,15 +100,15 @@ class Sidechains:
             return self.agents.get(name)
         return self.records.get(text_of(record, "parentUuid"))
 
-    def _claim(self, record: dict[str, Any], call_id: str, texts: Iterable[str]) -> tuple[str, bool]:
-        claimed = call_id if call_id in self.unclaimed else self._match_prompt(set(texts))
+    def _claim(self, record: dict[str, Any], call_id: str, texts: Iterable[str], *, is_apart: bool) -> tuple[str, bool]:
+        claimed = call_id if call_id in self.unclaimed else self._match_prompt(set(texts), is_apart=is_apart)
         if claimed:
             del self.unclaimed[claimed]
             return claimed, False
         self.nameless += 1
         return text_of(record, "agentId") or f"sidechain-{self.nameless}", True
 
-    def _match_prompt(self, texts: set[str]) -> str:
+    def _match_prompt(self, texts: set[str], *, is_apart: bool) -> str:
         """Return the call whose prompt is among `texts`, else the oldest unclaimed one, else the empty string."""
         same = (call_id for call_id, prompt in self.unclaimed.items() if prompt in texts)
-        return next(same, next(iter(self.unclaimed), ""))
+        return next(same, "" if is_apart else next(iter(self.unclaimed), ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from ally_plugins.contract.tools.todo_tools import todo_data
 from ally_plugins.contract.values.events import (
     AgentEnd,
     AgentStart,
@@ -32,14 +33,13 @@ from .steps import (
     PermissionRequested,
     Step,
     Thought,
-    Todo,
     Usage,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from ally_plugins.contract.values.conversation import ToolCall
+    from ally_plugins.contract.values.conversation import TodoItem, ToolCall
 
 __all__ = ["EVENTS", "diff_preview", "permission_request", "todo_update"]
 
@@ -60,14 +60,9 @@ def diff_preview(tool_name: str, diff: Diff, envelope: Envelope) -> DiffPreview:
     )
 
 
-def todo_update(todos: Iterable[Todo], envelope: Envelope) -> TodoUpdate:
+def todo_update(todos: Iterable[TodoItem], envelope: Envelope) -> TodoUpdate:
     """Return the event of a todo list, as the wire has it."""
-    return TodoUpdate(todos=tuple(_todo(todo) for todo in todos), **envelope)
-
-
-def _todo(todo: Todo) -> dict[str, Any]:
-    found = {"id": todo.id, "task": todo.task, "status": todo.status}
-    return found if todo.active_form is None else {**found, "activeForm": todo.active_form}
+    return TodoUpdate(todos=tuple(map(todo_data, todos)), **envelope)
 
 
 def permission_request(step: PermissionRequested, call: ToolCall, envelope: Envelope) -> PermissionRequest:

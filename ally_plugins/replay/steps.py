@@ -11,6 +11,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from ally_plugins.contract.values.conversation import TodoItem
+
 __all__ = [
     "AgentEnded",
     "AgentStarted",
@@ -33,7 +35,6 @@ __all__ = [
     "Skipped",
     "Step",
     "Thought",
-    "Todo",
     "TodosChanged",
     "ToolCalled",
     "ToolReturned",
@@ -58,16 +59,6 @@ class Diff:
     new: str
     operation: str
     edits_count: int = 1
-
-
-@frozen
-class Todo:
-    """One entry of the agent's todo list."""
-
-    id: str
-    task: str
-    status: str
-    active_form: str | None = None
 
 
 @frozen
@@ -194,11 +185,17 @@ class DiffMade(Step):
 
 @frozen
 class TodosChanged(Step):
-    """The agent wrote its todo list anew; comes right after the `ToolCalled` that did it, where there is one."""
+    """The agent's todo list is another.
 
-    todos: tuple[Todo, ...]
+    It comes right after the `ToolCalled` that writes the list; for a tool that changes one entry right before its
+    `ToolReturned`, whose `output` and `details` name the entry.
+    """
+
+    todos: tuple[TodoItem, ...]
     call_id: str | None = None
     agent_id: str | None = field(default=None, kw_only=True)
+    output: str = field(default="", kw_only=True)
+    details: Any = field(default=None, kw_only=True)
 
 
 @frozen
@@ -287,7 +284,11 @@ class Skipped(Step):
 
 @frozen
 class BrokenLine(Step):
-    """A line that cannot be read in full. `number` counts from 1; in a trajectory it is the array element's."""
+    """A line that cannot be read in full. `number` counts from 1; in a trajectory it is the array element's.
+
+    `file` is empty for the recording's own file.
+    """
 
     number: int
     reason: str
+    file: str = ""

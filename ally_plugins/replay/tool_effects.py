@@ -1,4 +1,4 @@
-"""What a tool call would do, read from its arguments: an edit tool's diff, a todo tool's list. Pure functions.
+"""What an edit tool's call would change, read from its arguments. Pure functions.
 
 The player computes them again from arguments that a transform changed, so that no event carries what was redacted.
 """
@@ -8,14 +8,13 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from .steps import Diff, Todo
+from .steps import Diff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["derive_diff", "derive_todos", "todos_of"]
+__all__ = ["derive_diff"]
 
-_STATUSES: Final = frozenset({"pending", "in_progress", "completed"})
 # A shell-like command longer than this is not taken apart: shlex is slow, and the diff is a courtesy.
 _MAX_SHELL_COMMAND: Final = 256 * 1024
 
@@ -28,33 +27,6 @@ def derive_diff(tool_name: str, arguments: Mapping[str, Any], open_file: str = "
     """
     derive = _DIFFS.get(tool_name)
     return None if derive is None else derive(arguments, open_file)
-
-
-def derive_todos(tool_name: str, arguments: Mapping[str, Any]) -> tuple[Todo, ...] | None:
-    """Return the list that a `TodoWrite` call sets, or None for other tools. Entries without a text are left out."""
-    return todos_of(arguments.get("todos")) if tool_name == "TodoWrite" else None
-
-
-def todos_of(entries: Any) -> tuple[Todo, ...] | None:
-    """Return a todo list as `TodoWrite` and `TODO_UPDATE` write it; None for what is no list."""
-    if not isinstance(entries, (list, tuple)):
-        return None
-    return tuple(todo for number, entry in enumerate(entries, 1) if (todo := _todo(number, entry)) is not None)
-
-
-def _todo(number: int, entry: Any) -> Todo | None:
-    if not _is_mapping(entry):
-        return None
-    task = _text(entry, "content") or _text(entry, "task")
-    if not task:
-        return None
-    status = _text(entry, "status")
-    return Todo(
-        id=_text(entry, "id") or str(number),
-        task=task,
-        status=status if status in _STATUSES else "pending",
-        active_form=_text(entry, "activeForm") or None,
-    )
 
 
 def _edit(arguments: Mapping[str, Any], _open_file: str) -> Diff | None:

@@ -2,7 +2,9 @@
 
 What has no event is skipped and counted under its record type; parts of user records under a name of their own:
 `local-command` (a command that the program itself carried out, and its output), `meta` (text that the program put in),
-`compact-summary`, `duplicate` (a record that a resumed session repeats), `block:<type>` (content that is no text).
+`compact-summary`, `duplicate` (a record that a resumed session repeats), `rewound` (a record of a branch that the
+person took back), `block:<type>` (content that is no text). A person's message that never left the queue, since it was
+taken back or the session ended, is counted as `queued-message`.
 """
 
 from __future__ import annotations
@@ -11,11 +13,20 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from attrs import define, field
 
+from ally_plugins.contract.tools.todo_tools import TASK_TOOLS, todos_of_call, todos_with_task
+from ally_plugins.contract.values.conversation import TodoItem
+
+from .agent_files import AgentFile, Entry, linked, with_agents
+from .branches import REWOUND, Abandoned
 from .clock import TimestampClock
 from .content import Notes, flatten, iterate_blocks, text_of
-from .json_lines import decode_record, iterate_lines
+from .held_steps import HeldSteps
+from .json_recovery import iterate_records
+from .queued_messages import QueuedMessages
+from .rewound import find_rewound
 from .sidechains import AGENT_TOOLS, BoundedMap, Sidechains
 from .steps import (
+    AgentEnded,
     AgentStarted,
     AssistantReplied,
     BrokenLine,
@@ -29,22 +40,22 @@ from .steps import (
     SessionEnded,
     SessionStarted,
     Skipped,
-    Step,
     Thought,
     TodosChanged,
     ToolCalled,
     ToolReturned,
     Usage,
 )
-from .tool_effects import derive_diff, derive_todos
-from .turns import MAX_AGENTS
+from .tool_effects import derive_diff
+from .turns import MAX_AGENTS, MAX_OPEN
 from .user_texts import TextKind, command_text, is_rejection, kind_of_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from .steps import Step
 
-__all__ = ["CONTEXT_WINDOW", "read_transcript"]
+__all__ = ["CONTEXT_WINDOW", "is_record", "read_transcript"]
 
 # Tokens; the window of the models that wrote most transcripts. Transcripts do not record it.
 CONTEXT_WINDOW: Final = 200_000
@@ -52,6 +63,11 @@ CONTEXT_WINDOW: Final = 200_000
 # A name in `skipped` comes from the file: it must not carry the file's size.
 _MAX_NAME: Final = 64
 _SYNTHETIC: Final = "<synthetic>"
+_NEVER_ENTERED: Final = "queued-message"
+# Bytes that are read while steps wait for the end of an answer.
+_HELD_BYTES: Final = 1024 * 1024
+# Every record has a type, whatever it is, and one of these.
+_RECORD_KEYS: Final = frozenset({"leafUuid", "message", "messageId", "sessionId", "summary", "timestamp", "uuid"})
 _SETTLES_COMMAND: Final = frozenset({TextKind.COMMAND, TextKind.LOCAL, TextKind.PERSON})
 _SKIPPED_AS: Final = {
     TextKind.LOCAL: "local-command",
@@ -61,21 +77,35 @@ _SKIPPED_AS: Final = {
 }
 
 
-def read_transcript(file: BinaryIO, context_window: int = CONTEXT_WINDOW) -> Iterator[Step]:
+def read_transcript(
+    file: BinaryIO, context_window: int = CONTEXT_WINDOW, agent_files: Sequence[AgentFile] = ()
+) -> Iterator[Step]:
     """Yield the steps of a transcript, without safe points. Never raises for what a line holds.
 
-    `context_window` is in tokens; the percentages of `Usage` are of it.
+    `file` must be seekable, since it is read twice. `context_window` is in tokens; the percentages of `Usage` are of
+    it. `agent_files` are those of the sub-agents, and are read once.
     """
-    transcript = _Transcript(context_window)
-    for number, line in iterate_lines(file):
-        record = decode_record(line)
-        if type(record) is str:
-            yield BrokenLine(transcript.clock.now, number, record)
-        elif type(record) is dict:
-            transcript.receive_record(number, record)
-            yield from transcript.take_steps()
+    file.seek(0)
+    abandoned = find_rewound(linked(iterate_records(file, is_record), agent_files))
+    file.seek(0)
+    transcript = _Transcript(context_window, abandoned)
+    held_at = 0
+    for entry in with_agents(iterate_records(file, is_record), agent_files):
+        transcript.receive_entry(entry)
+        if not transcript.out.answers:
+            held_at = 0
+        elif (position := file.tell()) - (held_at or position) > _HELD_BYTES:
+            transcript.out.close_all()
+        else:
+            held_at = held_at or position
+        yield from transcript.out.take()
     transcript.end()
-    yield from transcript.take_steps()
+    yield from transcript.out.take()
+
+
+def is_record(record: dict[str, Any]) -> bool:
+    """Return whether an object is a record, and no part of one."""
+    return type(record.get("type")) is str and not _RECORD_KEYS.isdisjoint(record)
 
 
 @define
@@ -95,53 +125,69 @@ class _Transcript:
     """
 
     context_window: int
+    abandoned: Abandoned = field(factory=Abandoned)
     clock: TimestampClock = field(factory=TimestampClock)
     sidechains: Sidechains = field(factory=Sidechains)
     seen: BoundedMap = field(factory=BoundedMap)
     answers: dict[str | None, _Answer] = field(factory=dict)
     notes: Notes = field(factory=Notes)
-    out: list[Step] = field(factory=list)
+    out: HeldSteps = field(factory=HeldSteps)
+    queue: QueuedMessages = field(factory=QueuedMessages)
+    todos: dict[str | None, tuple[TodoItem, ...]] = field(factory=dict)
+    task_calls: dict[str, tuple[str, dict[str, Any], str | None]] = field(factory=dict)
     has_started: bool = False
     percent: float | None = None
     compaction: CompactionCompleted | None = None
     command: str | None = None
 
-    def receive_record(self, number: int, record: dict[str, Any]) -> None:
+    def receive_entry(self, entry: Entry) -> None:
         """Add the steps of one record, and a BrokenLine too when a part of it cannot be read."""
+        record, now = entry.record, self.clock.now
+        if record is None:
+            self._agent_file_ended(entry)
+        elif type(record) is str:
+            self.out.add(BrokenLine(now, entry.number, record, entry.file))
+        elif entry.place in self.abandoned:
+            self.out.add(Skipped(now, REWOUND))
+        elif type(record) is dict:
+            self._record(record, entry)
+
+    def _record(self, record: dict[str, Any], entry: Entry) -> None:
         self.notes = notes = Notes()
-        self._steps(record)
+        if entry.file:
+            record = {**record, "isSidechain": True, "agentId": text_of(record, "agentId") or entry.agent_id}
+        self._steps(record, entry)
         now = self.clock.now
         for kind in notes.placeholders:
-            self.out.append(Skipped(now, f"block:{kind[:_MAX_NAME]}"))
+            self.out.add(Skipped(now, f"block:{kind[:_MAX_NAME]}"))
         if notes.problem is not None:
-            self.out.append(BrokenLine(now, number, notes.problem))
+            self.out.add(BrokenLine(now, entry.number, notes.problem, entry.file))
 
     def end(self) -> None:
         """Add the last steps, at the end of the file."""
-        now = self.clock.now
         if not self.has_started:
-            self.out.append(SessionStarted(now))
+            self.out.add(SessionStarted(self.clock.now))
         self._settle_command(is_local=True)
         self._settle_compaction(None)
-        self.out.append(SessionEnded(now))
+        self._enter_queued()
+        for text, is_notice in self.queue.waiting:
+            if not is_notice and text:
+                self.out.add(Skipped(self.clock.now, _NEVER_ENTERED))
+        self.out.add(SessionEnded(self.clock.now))
+        self.out.close_all()
 
-    def take_steps(self) -> list[Step]:
-        """Return the steps since the last time."""
-        steps, self.out = self.out, []
-        return steps
-
-    def _steps(self, record: dict[str, Any]) -> None:
-        kind = record.get("type")
+    def _steps(self, record: dict[str, Any], entry: Entry) -> None:
+        kind, is_main = record.get("type"), record.get("isSidechain") is not True
         if type(kind) is not str:
             self.notes.wrong("type", kind, "a text")
         elif kind == "assistant" or kind == "user":  # noqa: PLR1714 - half the time of a set for the commonest case
-            self._message(record, kind)
+            self._message(record, kind, entry.call_id, is_apart=bool(entry.file))
         elif kind == "progress":
             self._progress(record)
-        elif kind == "system" and record.get("subtype") == "compact_boundary":
+        elif kind == "system" and record.get("subtype") == "compact_boundary" and is_main:
             self._compact_boundary(record)
-        else:
-            self.out.append(Skipped(self._time(record), kind[:_MAX_NAME]))
+        elif not (is_main and self._queued(record, kind)):
+            self.out.add(Skipped(self._time(record), kind[:_MAX_NAME]))
 
     def _time(self, record: dict[str, Any]) -> int:
         return self.clock.read(record.get("timestamp"))
@@ -149,12 +195,12 @@ class _Transcript:
     def _start(self, record: dict[str, Any]) -> None:
         if not self.has_started:
             self.has_started = True
-            self.out.append(SessionStarted(self.clock.now, text_of(record, "sessionId"), text_of(record, "cwd")))
+            self.out.add(SessionStarted(self.clock.now, text_of(record, "sessionId"), text_of(record, "cwd")))
 
-    def _message(self, record: dict[str, Any], kind: str, call_id: str = "") -> None:
+    def _message(self, record: dict[str, Any], kind: str, call_id: str = "", *, is_apart: bool = False) -> None:
         if uuid := text_of(record, "uuid"):
             if uuid in self.seen:
-                self.out.append(Skipped(self.clock.now, "duplicate"))
+                self.out.add(Skipped(self.clock.now, "duplicate"))
                 return
             self.seen.remember(uuid, "")
         message = record.get("message")
@@ -165,19 +211,19 @@ class _Transcript:
         self._time(record)
         self._start(record)
         is_sidechain = record.get("isSidechain") is True
-        agent_id = self._agent(record, message, call_id) if is_sidechain else None
+        agent_id = self._agent(record, message, call_id, is_apart=is_apart) if is_sidechain else None
         if kind == "assistant":
             self._assistant(message, agent_id, requested_at or self.clock.now)
         else:
             self._user(record, message, agent_id)
 
-    def _agent(self, record: dict[str, Any], message: dict[str, Any], call_id: str) -> str:
+    def _agent(self, record: dict[str, Any], message: dict[str, Any], call_id: str, *, is_apart: bool) -> str:
         content = message.get("content")
         blocks = iterate_blocks(content, Notes())
         texts = [text_of(block, "text") for block in blocks] if message.get("role") == "user" else []
-        agent_id, is_new = self.sidechains.find(record, call_id, texts)
+        agent_id, is_new = self.sidechains.find(record, call_id, texts, is_apart=is_apart)
         if is_new:
-            self.out.append(AgentStarted(self.clock.now, agent_id, None, prompt="\n".join(texts)))
+            self.out.add(AgentStarted(self.clock.now, agent_id, None, prompt="\n".join(texts)))
         return agent_id
 
     # -- from the model
@@ -185,6 +231,8 @@ class _Transcript:
     def _assistant(self, message: dict[str, Any], agent_id: str | None, requested_at: int) -> None:
         if agent_id is None:
             self._settle_command(is_local=False)
+            if (answer := self.answers.get(None)) is None or answer.message_id != text_of(message, "id"):
+                self._enter_queued()
         model = text_of(message, "model")
         if model != _SYNTHETIC:
             self._answer(message, agent_id, model, requested_at)
@@ -200,19 +248,17 @@ class _Transcript:
             if len(self.answers) > MAX_AGENTS:
                 self.answers.clear()
             self.answers[agent_id] = answer
-            self.out.append(ModelRequested(requested_at, model, agent_id=agent_id))
-            self.out.append(
-                ModelResponded(
-                    now,
-                    model,
-                    text_of(message, "stop_reason") or None,
-                    usage.get("input_tokens"),
-                    usage.get("output_tokens"),
-                    usage.get("cache_read_input_tokens"),
-                    usage.get("cache_creation_input_tokens"),
-                    agent_id=agent_id,
-                )
-            )
+            self.out.close(agent_id)
+            self.out.add(ModelRequested(requested_at, model, agent_id=agent_id))
+            self.out.add(ModelResponded(now, model, agent_id=agent_id))
+        self.out.amend(
+            agent_id,
+            stop_reason=text_of(message, "stop_reason") or None,
+            input_tokens=usage.get("input_tokens"),
+            output_tokens=usage.get("output_tokens"),
+            cache_read_tokens=usage.get("cache_read_input_tokens"),
+            cache_creation_tokens=usage.get("cache_creation_input_tokens"),
+        )
         answer.is_open = True
         if agent_id is None and usage and (tokens := sum(usage.values())) != answer.tokens:
             answer.tokens = tokens
@@ -221,7 +267,7 @@ class _Transcript:
     def _usage(self, tokens: int) -> None:
         self.percent = min(100.0, 100 * tokens / self.context_window)
         self._settle_compaction(self.percent)
-        self.out.append(Usage(self.clock.now, self.percent, tokens))
+        self.out.add(Usage(self.clock.now, self.percent, tokens))
 
     def _block(self, block: dict[str, Any], agent_id: str | None, model: str) -> None:
         kind, now = block.get("type"), self.clock.now
@@ -230,11 +276,11 @@ class _Transcript:
         elif kind == "text":
             text = self._required(block, "text")
             if text and not text.isspace():
-                self.out.append(AssistantReplied(now, text, model, agent_id=agent_id))
+                self.out.add(AssistantReplied(now, text, model, agent_id=agent_id))
         elif kind == "thinking":
             text = self._required(block, "thinking")
             if text and not text.isspace():
-                self.out.append(Thought(now, text, agent_id=agent_id))
+                self.out.add(Thought(now, text, agent_id=agent_id))
         else:
             self.notes.placeholders.append(kind if type(kind) is str else "unknown")
 
@@ -254,16 +300,20 @@ class _Transcript:
         if type(arguments) is not dict:
             self.notes.wrong("a tool_use's input", arguments, "an object")
             arguments = {}
-        self.out.append(ToolCalled(now, call_id, tool_name, arguments, agent_id=agent_id))
+        self.out.add(ToolCalled(now, call_id, tool_name, arguments, agent_id=agent_id))
         if (diff := derive_diff(tool_name, arguments)) is not None:
-            self.out.append(DiffMade(now, call_id, tool_name, diff, agent_id=agent_id))
-        elif (todos := derive_todos(tool_name, arguments)) is not None:
-            self.out.append(TodosChanged(now, todos, call_id, agent_id=agent_id))
+            self.out.add(DiffMade(now, call_id, tool_name, diff, agent_id=agent_id))
+        elif (todos := todos_of_call(tool_name, arguments)) is not None:
+            self.todos[agent_id] = todos
+            self.out.add(TodosChanged(now, todos, call_id, agent_id=agent_id))
+        elif tool_name in TASK_TOOLS:
+            if len(self.task_calls) < MAX_OPEN:
+                self.task_calls[call_id] = (tool_name, arguments, agent_id)
         elif tool_name in AGENT_TOOLS:
             prompt = text_of(arguments, "prompt")
             self.sidechains.task_called(call_id, prompt)
             name = text_of(arguments, "subagent_type") or text_of(arguments, "description")
-            self.out.append(AgentStarted(now, call_id, call_id, name, prompt, text_of(arguments, "model")))
+            self.out.add(AgentStarted(now, call_id, call_id, name, prompt, text_of(arguments, "model")))
 
     # -- to the model
 
@@ -293,9 +343,11 @@ class _Transcript:
         output, is_error = flatten(block.get("content"), self.notes), block.get("is_error")
         if is_error is not None and type(is_error) is not bool:
             self.notes.wrong("is_error", is_error, "true or false")
-        self.sidechains.task_returned(call_id)
         success = is_error is not True
-        self.out.append(
+        is_launch = type(details) is dict and details.get("status") == "async_launched"
+        self.sidechains.task_returned(call_id, text_of(details, "agentId") if type(details) is dict else "", is_launch)
+        self._task_returned(call_id, output, details, success=success)
+        self.out.add(
             ToolReturned(
                 self.clock.now,
                 call_id,
@@ -303,14 +355,25 @@ class _Transcript:
                 output=output,
                 error=None if success else output,
                 is_rejected=not success and is_rejection(output),
-                is_launch=type(details) is dict and details.get("status") == "async_launched",
+                is_launch=is_launch,
             )
         )
 
+    def _task_returned(self, call_id: str, output: str, details: Any, *, success: bool) -> None:
+        tool_name, arguments, agent_id = self.task_calls.pop(call_id, ("", {}, None))
+        todos = todos_with_task(self.todos.get(agent_id, ()), tool_name, arguments, output, details)
+        if success and todos is not None:
+            self.todos[agent_id] = todos
+            self.out.add(
+                TodosChanged(self.clock.now, todos, call_id, agent_id=agent_id, output=output, details=details)
+            )
+
     def _text(self, record: dict[str, Any], text: str, *, is_interjection: bool) -> None:
         kind, now = kind_of_text(record, text), self.clock.now
+        if kind in _SETTLES_COMMAND:
+            self.queue.entered(text, in_turn=False)
         if kind is TextKind.INTERRUPTION:
-            self.out.append(Interrupted(now))
+            self.out.add(Interrupted(now))
         elif kind is TextKind.META:
             self._settle_command(is_local=False)
         elif kind in _SETTLES_COMMAND:
@@ -319,19 +382,62 @@ class _Transcript:
             self.command = text
         elif kind is TextKind.PERSON:
             self._settle_compaction(None)
-            self.out.append(PersonMessage(now, text, is_interjection))
+            self.out.add(PersonMessage(now, text, is_interjection))
         elif kind in _SKIPPED_AS:
-            self.out.append(Skipped(now, _SKIPPED_AS[kind]))
+            self.out.add(Skipped(now, _SKIPPED_AS[kind]))
 
     def _settle_command(self, *, is_local: bool) -> None:
         """Decide what a slash command was: one for the program itself, or, when the model answers, a prompt."""
         command, self.command = self.command, None
         if command is not None and is_local:
-            self.out.append(Skipped(self.clock.now, _SKIPPED_AS[TextKind.LOCAL]))
+            self.out.add(Skipped(self.clock.now, _SKIPPED_AS[TextKind.LOCAL]))
         elif command is not None:
-            self.out.append(PersonMessage(self.clock.now, command_text(command)))
+            self.out.add(PersonMessage(self.clock.now, command_text(command)))
 
-    # -- sub-agents in progress records, compactions
+    # -- what the person typed while the agent worked
+
+    def _queued(self, record: dict[str, Any], kind: str) -> bool:
+        """Read a record of the queue of messages; return whether it is one."""
+        if kind == "queue-operation":
+            return self._queue_operation(record)
+        return kind == "attachment" and self._attachment(record)
+
+    def _queue_operation(self, record: dict[str, Any]) -> bool:
+        """Follow the program's queue; return whether the operation is known."""
+        self._time(record)
+        text = flatten(record.get("content"), self.notes)
+        is_notice = bool(text) and kind_of_text({}, text) is not TextKind.PERSON
+        reason = text_of(record, "reason")
+        return self.queue.receive_operation(text_of(record, "operation"), text, reason, is_notice=is_notice)
+
+    def _attachment(self, record: dict[str, Any]) -> bool:
+        """Read a message that entered in the middle of a turn; return whether it is one."""
+        attachment = record.get("attachment")
+        if type(attachment) is not dict or attachment.get("type") != "queued_command":
+            return False
+        now = self._time(record)
+        self._start(record)
+        text = flatten(attachment.get("prompt"), self.notes)
+        kind = kind_of_text(attachment, text)
+        if kind is TextKind.PERSON:
+            self.queue.entered(text, in_turn=True)
+            self.out.add(PersonMessage(now, text, is_interjection=True))
+        else:
+            self.out.add(Skipped(now, _SKIPPED_AS.get(kind, "attachment")))
+        return True
+
+    def _enter_queued(self) -> None:
+        """Add the messages that have left the queue, and stand nowhere but there, once the model answers them."""
+        for text in self.queue.take_entered():
+            self.out.add(PersonMessage(self.clock.now, text, is_interjection=True))
+
+    # -- sub-agents in progress records and files of their own, compactions
+
+    def _agent_file_ended(self, entry: Entry) -> None:
+        """End a sub-agent that no result ends: it was only launched, or nothing says who started it."""
+        agent_id = self.sidechains.agents.get(entry.agent_id)
+        if agent_id is not None and self.sidechains.has_no_result(agent_id):
+            self.out.add(AgentEnded(self.clock.now, agent_id, None))
 
     def _progress(self, record: dict[str, Any]) -> None:
         """Read a sub-agent's record out of the progress record that wraps it; other progress has no event."""
@@ -343,13 +449,13 @@ class _Transcript:
             inner = {**inner, "agentId": data.get("agentId"), "isSidechain": True}
             self._message(inner, kind, text_of(record, "parentToolUseID"))
         else:
-            self.out.append(Skipped(self._time(record), "progress"))
+            self.out.add(Skipped(self._time(record), "progress"))
 
     def _compact_boundary(self, record: dict[str, Any]) -> None:
         now = self._time(record)
         self._start(record)
         self._settle_compaction(None)
-        self.out.append(CompactionStarted(now))
+        self.out.add(CompactionStarted(now))
         details = record.get("compactMetadata")
         details = details if type(details) is dict else {}
         old, new = self._percent_of(details.get("preTokens")), self._percent_of(details.get("postTokens"))
@@ -365,7 +471,7 @@ class _Transcript:
         """Complete a compaction: its outcome is recorded only as the usage of the next answer."""
         done, self.compaction = self.compaction, None
         if done is not None:
-            self.out.append(CompactionCompleted(self.clock.now, done.old_percent, new_percent, strategy=done.strategy))
+            self.out.add(CompactionCompleted(self.clock.now, done.old_percent, new_percent, strategy=done.strategy))
 
 
 def _token_counts(usage: Any) -> dict[str, int]:

@@ -186,11 +186,21 @@ class _Turns:
         self.out.append(step)
 
     def agent_ended(self, step: AgentEnded) -> None:
-        if self.agents.pop(step.agent_id, None) is None:
+        agent = self.agents.pop(step.agent_id, None)
+        if agent is None:
             self.out.append(Skipped(self.now, ORPHANED_END))
             return
         self.close_calls(step.interruption_cause or _NO_RESULT, step.agent_id)
-        self.out.append(step)
+        started = agent.started
+        self.out.append(
+            evolve(
+                step,
+                call_id=step.call_id or started.call_id,
+                agent_name=step.agent_name or started.agent_name,
+                duration_ms=step.duration_ms or self.now - started.at,
+                tool_use_count=step.tool_use_count or agent.tool_use_count,
+            )
+        )
 
     def interrupted(self, step: Interrupted) -> None:
         self.out.append(step)

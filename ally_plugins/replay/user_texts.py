@@ -20,6 +20,8 @@ _REJECTIONS: Final = (
 _COMMAND: Final = ("<command-name>", "<command-message>")
 _COMMAND_PART: Final = re.compile(r"<command-(name|args)>(.*?)</command-\1>", re.DOTALL)
 _LOCAL: Final = ("<local-command-", "<bash-input>", "<bash-stdout>", "<bash-stderr>")
+# Who a message comes from, where that is recorded; others are background tasks and other agents.
+_PERSONS: Final = frozenset({None, "human", "user"})
 _NOTICES: Final = ("<system-reminder>", "<task-notification>", "<local-command-caveat>")
 
 
@@ -39,6 +41,9 @@ class TextKind(Enum):
 def kind_of_text(record: dict[str, Any], text: str) -> TextKind:
     """Return what `text`, which stands in the user record `record`, is."""
     start = text.lstrip()
+    origin = record.get("origin")
+    if type(origin) is dict and origin.get("kind") not in _PERSONS:
+        return TextKind.NOTICE
     if record.get("isCompactSummary") is True:
         return TextKind.SUMMARY
     if start.startswith(_NOTICES):

@@ -15,6 +15,7 @@ from ally_plugins import (
     ContextThreshold,
     ContextUsageUpdate,
     ThoughtComplete,
+    TodoUpdate,
     ToolCallEnd,
     ToolCallStart,
     UserMessage,
@@ -287,5 +288,38 @@ def test_a_sub_agent_works_in_the_session_of_the_agent_that_called_it() -> None:
             (session,) = bench.host.sessions.values()
             assert "text" not in [message.content for message in session.conversation.messages]
             assert not session.conversation.is_processing
+
+    go(main())
+
+
+def test_an_agents_own_task_tools_are_told_as_todos() -> None:
+    def TaskCreate(subject: str) -> str:  # noqa: N802 - the name that agents know
+        if subject == "no":
+            raise RuntimeError(subject)
+        return f"Task #5 created successfully: {subject}"
+
+    def TaskUpdate(taskId: str, status: str) -> str:  # noqa: N802, N803 - likewise
+        return f"Updated task #{taskId}: {status}"
+
+    async def main() -> None:
+        async with live() as bench:
+            agent = bench.agent(
+                Script(
+                    answer(ToolCallPart("TaskCreate", {"subject": "look"}, "c1")),
+                    answer(ToolCallPart("TaskUpdate", {"taskId": "5", "status": "completed"}, "c2")),
+                    "done",
+                ),
+                tools=[TaskCreate, TaskUpdate],
+            )
+            await agent.run("hello")
+            lists = [[(todo["task"], todo["status"]) for todo in event.todos] for event in bench.of(TodoUpdate)]
+            assert lists == [[("look", "pending")], [("look", "completed")]]
+            assert [todo.id for todo in next(iter(bench.host.sessions.values())).conversation.todos] == ["5"]
+            failing = bench.agent(
+                Script(answer(ToolCallPart("TaskCreate", {"subject": "no"}, "c3")), "never"), tools=[TaskCreate]
+            )
+            with pytest.raises(RuntimeError):
+                await failing.run("again")
+            assert len(bench.of(TodoUpdate)) == 2
 
     go(main())

@@ -542,3 +542,28 @@ def test_recorded_sessions_of_others_replay_whole(name: str, calls: int | None) 
     assert played.report.broken_lines == 0
     if calls is not None:
         assert (events["TOOL_CALL_START"], events["THOUGHT_COMPLETE"]) == (calls, 1)
+
+
+def test_each_call_of_a_task_tool_is_a_list_as_transforms_left_it(transcript: Callable[..., Path]) -> None:
+    class Redactor:
+        def __init__(self, ally: Ally) -> None: ...
+
+        @hookimpl
+        def ally_transform_tool_input(self, call: ToolCall) -> Replace | None:
+            if "hunter2" not in str(call.arguments):
+                return None
+            return Replace(attrs.evolve(call, arguments={**call.arguments, "subject": "set the key"}))
+
+    file = transcript(
+        record(0, "user", "go"),
+        call(1, "t1", "TaskCreate", subject="set the key hunter2", description="x"),
+        result(2, "t1", "Task #3 created successfully"),
+        call(3, "t2", "TaskCreate", subject="test", description="x"),
+        result(4, "t2", "no room", is_error=True),
+        call(5, "t3", "TaskUpdate", taskId="3", status="completed"),
+        result(6, "t3", "Updated task #3 status"),
+    )
+    played = replay(file, plugins={"redactor": Redactor})
+    lists = [[(todo["id"], todo["task"], todo["status"]) for todo in event.todos] for event in played.of("TODO_UPDATE")]
+    assert lists == [[("3", "set the key", "pending")], [("3", "set the key", "completed")]]
+    assert [event.call_id for event in played.of("TODO_UPDATE")] == ["t1", "t3"]

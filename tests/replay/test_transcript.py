@@ -196,7 +196,7 @@ def test_an_answer_over_several_records_is_one_request_and_one_usage() -> None:
     )
     [asked], [answered] = only(steps, ModelRequested), only(steps, ModelResponded)
     assert answered.at - asked.at == 5000
-    assert (answered.input_tokens, answered.output_tokens, answered.cache_read_tokens) == (1000, 10_000, 80_000)
+    assert (answered.input_tokens, answered.output_tokens, answered.cache_read_tokens) == (1000, 30_000, 80_000)
     assert [(usage.percent, usage.tokens) for usage in only(steps, Usage)] == [(50.0, 100_000), (60.0, 120_000)]
     assert [thought.text for thought in only(steps, Thought)] == ["hm"]
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from ally_plugins.contract.tools.agent_tool import MAIN_AGENT
+from ally_plugins.contract.tools.todo_tools import TASK_TOOLS, todo_data, todos_of, todos_of_call, todos_with_task
+from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import Message
 from ally_plugins.contract.values.events import (
     AgentEnd,
@@ -30,7 +32,8 @@ from .tool_calls import ToolCallRun
 
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool
-    from ally_plugins.contract.values.conversation import SafePoint
+    from ally_plugins.contract.values.conversation import SafePoint, TodoItem, ToolCall, ToolResult
+    from ally_plugins.host.sessions.toolcalls import Runner
 
     from .compaction import Compact
     from .mirror import Convert
@@ -222,6 +225,23 @@ class AgentWork(ToolCallRun):
         return await shorten(self, request, messages, compact, measure=measure, strategy=strategy)
 
     # --- tools ---
+
+    @override
+    async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:
+        """Run a tool as the base does; then TODO_UPDATE, when it is one that is known to keep the todos."""
+        result = await super().carry_out(call, run)
+        if result.success and (todos := self._todos_after(call, result)) is not None:
+            self.planned([todo_data(todo) for todo in todos], call.call_id)
+        return result
+
+    def _todos_after(self, call: ToolCall, result: ToolResult) -> tuple[TodoItem, ...] | None:
+        if call.tool_name not in TASK_TOOLS:
+            return todos_of_call(call.tool_name, call.arguments)
+        kept = self.live.todos.get(self.about.get("agent_id"))
+        before = todos_of(kept) if kept is not None else None
+        if before is None:  # a session that was found again
+            before = self.live.session.conversation.todos if self.parent is None else ()
+        return todos_with_task(before, call.tool_name, call.arguments, result.output, result.data)
 
     def offered(self, taken: Collection[str] = ()) -> tuple[AgentTool, ...]:
         """Return the tools of plugins for this agent now; `taken` are its own tools' names. Call it at each step."""
