@@ -549,7 +549,7 @@ def test_each_call_of_a_task_tool_is_a_list_as_transforms_left_it(transcript: Ca
         def __init__(self, ally: Ally) -> None: ...
 
         @hookimpl
-        def ally_transform_tool_input(self, call: ToolCall) -> Replace | None:
+        def ally_transform_tool_input(self, call: ToolCall) -> Replace[ToolCall] | None:
             if "hunter2" not in str(call.arguments):
                 return None
             return Replace(attrs.evolve(call, arguments={**call.arguments, "subject": "set the key"}))
