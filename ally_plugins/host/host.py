@@ -139,6 +139,7 @@ class Host:
         services = self.services
         if services.records.journal is None:
             services.records.journal = self._open_journal()
+        self.journal.is_replay = services.is_replay
         from .control.live import LiveControls  # not needed to import a host
         from .control.server import ControlServer
 
@@ -165,7 +166,7 @@ class Host:
         self.journal.before_durable.append(services.fan_out.write)
         if self.registry is not None and self._consent is not None:
             await ask_for_consent(self.registry, self._consent, self.journal, self.clock.time_ms)
-        if self.home is not None:
+        if self.home is not None and not services.is_replay:
             declare_emitted(self.home, services.emits)
         for record in self._installed():
             plugin_set.add(record)
@@ -173,7 +174,7 @@ class Host:
             plugin_set.add(record, factory, is_given=True)
         await plugin_set.start(self.sessions.values())
         self._live.begin(plugin_set)
-        if self.home is not None:
+        if self.home is not None and not services.is_replay:
             remember_starts(self.home, plugin_set.start_results())
         for plugin in plugin_set.plugins:
             if plugin.options.mandatory and not plugin.is_running:
@@ -225,6 +226,8 @@ class Host:
                 services.fan_out.close()
                 self.journal.before_durable.remove(services.fan_out.write)
             journal, services.records.journal = services.records.journal, self._given_journal
+            if journal is not None:
+                journal.is_replay = False
             self._plugin_set = self._control = self._live = None
             services.loop = services.fan_out = None
             services.open_lanes = tuple
@@ -296,7 +299,9 @@ class Host:
         return self.services.tasks
 
     def _quarantine(self, plugin: str, reason: str) -> None:
-        """Write a quarantine to the home; a plugin given by code has no entry there."""
+        """Write a quarantine to the home; a plugin given by code has no entry there, and one of a replay is over."""
+        if self.services.is_replay:
+            return
         member = self._plugin_set.members.get(plugin) if self._plugin_set is not None else None
         if self.registry is not None and member is not None and not member.is_given:
             self.registry.quarantine(plugin, reason)

@@ -9,6 +9,7 @@ The first line is `{"format": "ally-journal", "version": 2, "session_id": ...}`.
 - `{"kind": "decision", "session_id", "id", "offset", "plugin", "at", "decision": {"subject", "decided_on", "verdict",
   "reason", "votes", ...}}`, as the audit has it.
 
+Of a replay `at` is when it was played; the recording's time is an event's `timestamp`, and `recorded_at` of the others.
 Lines are in order of time (`timestamp` and `at`, Unix ms), events by `seq`, the others by `offset`. What was pruned is
 left out. They are ASCII, and everything else in them is a JSON escape: on a terminal they show what is there, and
 nothing acts. Version 1, which `replay` reads too, had other names for events.
@@ -62,6 +63,8 @@ def _messages(reader: JournalReader, session_id: str) -> Iterator[_Timed]:
             continue
         latest = max(latest, message.accepted_at)
         value = attrs.asdict(message, recurse=False)
+        if value["recorded_at"] is None:
+            del value["recorded_at"]
         del value["fingerprint"]  # a digest of the request before transforms: of no use outside of this journal
         value = {"kind": "message", "offset": value.pop("n"), "at": value.pop("accepted_at"), **value}
         yield latest, 1, message.n, _line(value)

@@ -10,9 +10,12 @@ import atexit
 import shutil
 import sqlite3
 from asyncio import Future as LoopFuture
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
+
+from attrs import evolve
 
 from ally_plugins.contract.values.errors import JournalError, SessionError
 
@@ -24,6 +27,7 @@ from .store import Bookmark, Claim, Mark, Release, Store, now_ms
 from .values import (
     ACCEPTED,
     OWN_KINDS,
+    RECORDED_AT,
     EventRow,
     PendingMessage,
     Record,
@@ -68,7 +72,10 @@ class Journal:
         self.before_durable: Final[list[Callable[[], object]]] = []
         """Functions that queue what they hold back (emitted events), called before something durable is queued, so that
         the journal has both in the order in which they happened."""
-        self._writer: Final = Writer(open_store(create=True), open_store, held)
+        self.is_replay = False
+        """Whether what is written belongs to a replay: then its time is that of the machine, as for `audit --since` and
+        `prune`, and its own time stands beside it (`recorded_at`), which marks it."""
+        self._writer: Final = Writer(open_store(create=True), open_store, held, self._dated)
         atexit.register(self.close_blocking)
 
     @classmethod
@@ -124,12 +131,12 @@ class Journal:
         Cancelling the future does not take the record back. Raises JournalError, here or in the future, when it cannot
         be written.
         """
-        return self._put(_checked_row(record))
+        return self._put(_checked_row(self._dated(record)))
 
     def append_blocking(self, record: Record) -> int:
         """Write a record and wait until it is on disk. Not for a thread that runs a loop. Raises JournalError."""
         waiter = BlockingWaiter()
-        self._writer.put(_checked_row(record), waiter)
+        self._writer.put(_checked_row(self._dated(record)), waiter)
         return int(waiter.result())
 
     def accept(self, message: PendingMessage) -> LoopFuture[int]:
@@ -140,6 +147,8 @@ class Journal:
         DuplicateKeyError in the future when this plugin's key was in the session before (with the earlier message),
         be it in the same batch or from another process.
         """
+        if self.is_replay:
+            return self._put(_message_row(message._replace(at=now_ms()), {RECORDED_AT: message.at}))
         return self._put(_message_row(message))
 
     def mark(self, ids: Sequence[str], state: SettledState, at: int) -> LoopFuture[None]:
@@ -147,6 +156,8 @@ class Journal:
 
         Cancelling the future does not take it back. Raises JournalError, here or in the future.
         """
+        if self.is_replay:
+            return self._put(Mark(tuple(ids), state, now_ms(), {RECORDED_AT: at}))
         return self._put(Mark(tuple(ids), state, at))
 
     def mark_delivered(self, ids: Sequence[str], at: int) -> LoopFuture[None]:
@@ -238,7 +249,7 @@ class Journal:
             if fold is not None:
                 self._writer.put_folded(record, fold)
                 return
-            row = _checked_row(record)
+            row = _checked_row(self._dated(record))
             self._writer.put_soon(row, size_of(row))
         except (JournalError, TypeError) as error:  # TypeError: a `fold` that cannot be hashed
             self._writer.note_lost(error)
@@ -249,6 +260,9 @@ class Journal:
         A caller that adds more than a disk can take (replay) must await `flush` from time to time: at most 64 MiB wait,
         about 200,000 events; more are dropped, and counted in `lost`.
         """
+        if self.is_replay:  # the events themselves have the recorded time
+            now = now_ms()
+            rows = [(session, seq, now, kind, origin, body) for session, seq, _, kind, origin, body in rows]
         if rows:
             self._writer.put_soon(list(rows), sum(len(row[5]) + _EVENT_BYTES for row in rows))
 
@@ -261,6 +275,12 @@ class Journal:
     def _release_readers(self) -> None:
         for reader in self._readers:
             reader.release()
+
+    def _dated(self, record: Record) -> Record:
+        """Return a record as it is written: that of a replay has the time at which it was."""
+        if not self.is_replay:
+            return record
+        return evolve(record, at=now_ms(), data={**record.data, RECORDED_AT: record.at})
 
     # --- what the bus looks up
 
@@ -319,7 +339,7 @@ def _checked_row(record: Record) -> Row:
     return row_of(record)
 
 
-def _message_row(message: PendingMessage) -> Row:
+def _message_row(message: PendingMessage, about: Mapping[str, Any] = MappingProxyType({})) -> Row:
     if (problem := problem_of(message.at, message.id, message.plugin, message.session_id, message.key)) is not None:
         raise JournalError(problem)
     content: dict[str, Any] = {
@@ -327,6 +347,7 @@ def _message_row(message: PendingMessage) -> Row:
         "deliver_as": message.deliver_as,
         "trigger_turn": message.trigger_turn,
         "body": message.body,
+        **about,
     }
     if message.fingerprint is not None:
         content["fingerprint"] = message.fingerprint

@@ -9,7 +9,7 @@ import orjson
 
 from ally_plugins.contract.values.errors import JournalError
 
-from .values import Record, StoredMessage, StoredRecord, encode
+from .values import RECORDED_AT, Record, StoredMessage, StoredRecord, encode
 
 __all__ = [
     "MESSAGE_COLUMNS",
@@ -83,4 +83,5 @@ def message_from_row(row: tuple[Any, ...]) -> StoredMessage:
         key,
         content.get("fingerprint"),
         content.get("cause"),
+        content.get(RECORDED_AT),
     )

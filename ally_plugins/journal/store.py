@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from itertools import chain as flatten
 from pathlib import Path
@@ -42,11 +42,12 @@ _PRUNE_ROWS: Final = 2000  # in one transaction, so that accepted messages wait 
 
 @attrs.frozen
 class Mark:
-    """Messages that left the state "pending"."""
+    """Messages that left the state "pending"; `about` stands in the record of it."""
 
     ids: Sequence[str]
     state: str
     at: int
+    about: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -309,7 +310,7 @@ class Store:
         self._db.execute(f"UPDATE records SET state = ?, settled_at = ? WHERE {pending}", (mark.state, mark.at, ids))  # noqa: S608
         sessions = {session for _, session in found}
         session_id = sessions.pop() if len(sessions) == 1 else None
-        content = orjson.dumps({"state": mark.state, "ids": [ref for ref, _ in found]})
+        content = encode({"state": mark.state, "ids": [ref for ref, _ in found], **mark.about})
         self._append([(mark.at, SETTLED, None, session_id, None, None, content, None)])
 
     def _write_bookmarks(self, bookmarks: Iterable[Bookmark]) -> None:

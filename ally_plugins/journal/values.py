@@ -26,6 +26,7 @@ __all__ = [
     "NEVER_PRUNED",
     "OWN_KINDS",
     "PRUNED",
+    "RECORDED_AT",
     "SETTLED",
     "DuplicateKeyError",
     "EventRow",
@@ -48,6 +49,8 @@ HISTORY_BEGIN: Final = "history:begin"  # the `ref` of the part that says what t
 HISTORY_REPLACE: Final = "history:replace"  # the `ref` of one that replaces all before it
 DECISION: Final = "decision"  # of gates; `ref` is its id
 PRUNED: Final = "pruned"  # content older than `before` was removed
+RECORDED_AT: Final = "recorded_at"
+"""In the data of what a replay writes, and only there: the recording's time (Unix ms), where `at` is the replay's."""
 JOURNAL: Final = "journal"  # the journal about itself: it failed for a time, and what was lost meanwhile
 # Written by the journal alone, so that nobody can forge what `verify` relies on.
 OWN_KINDS: Final = frozenset({ACCEPTED, SETTLED, EVENTS, PRUNED, JOURNAL})
@@ -96,7 +99,10 @@ class PendingMessage(NamedTuple):
 
 @attrs.frozen
 class StoredMessage:
-    """A message as it is stored. `n` is its offset; `body` is None once it is pruned; times are in Unix ms."""
+    """A message as it is stored. `n` is its offset; `body` is None once it is pruned; times are in Unix ms.
+
+    `recorded_at` is the recording's time where a replay has accepted it.
+    """
 
     n: int
     id: str
@@ -112,6 +118,7 @@ class StoredMessage:
     key: str | None = None
     fingerprint: str | None = None
     cause: str | None = None
+    recorded_at: int | None = None
 
 
 @attrs.frozen

@@ -50,7 +50,14 @@ _SOON_BYTES: Final = 64 * 1024 * 1024
 class Writer:
     """The writing thread of one journal. Lives from the first call until `close` has returned."""
 
-    def __init__(self, store: Store, reopen: Callable[[], Store], held: Mapping[str, Lease]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        reopen: Callable[[], Store],
+        held: Mapping[str, Lease],
+        dated: Callable[[Record], Record] = lambda record: record,
+    ) -> None:
+        self._dated: Final = dated  # what was folded is counted by its own time first
         self._store: Store | None = store
         self._path: Final = store.path
         self._pid: Final = os.getpid()
@@ -141,7 +148,7 @@ class Writer:
             records = self._folds.take()
         for record in records:
             try:
-                row = row_of(record)
+                row = row_of(self._dated(record))
             except JournalError as error:
                 self.note_lost(error)
             else:

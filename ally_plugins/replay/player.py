@@ -58,6 +58,7 @@ class Player:
         if not isinstance(self.host.clock, ReplayClock):
             raise HostError("the host of a replay needs Host(..., clock=ReplayClock())")
         self._clock = self.host.clock
+        self.host.services.is_replay = True
 
     async def run(self) -> ReplayReport:
         """Play every recording and return the report.

@@ -127,12 +127,14 @@ def test_an_export_says_what_it_is_and_is_in_order_of_time(journal: Journal) -> 
     assert lines[0] == {"format": "ally-journal", "version": 2, "session_id": "s"}
     assert [(line["kind"], line.get("seq") or line["id"]) for line in lines[1:]] == [
         *(("event", seq) for seq in (1, 2, 3)),
+        *(("decision", id_) for id_ in ("d1", "d2", "d3")),
         *(("message", id_) for id_ in ("m1", "m2")),
         ("event", 4),
     ]
     assert all(line["session_id"] == "s" for line in lines[1:])
-    assert lines[4]["state"] == "delivered"
-    assert lines[4]["body"]["content"] == "try another way"
+    assert lines[4]["decision"] == {"cause": "m1", "votes": ["allow"]}
+    assert lines[7]["state"] == "delivered"
+    assert lines[7]["body"]["content"] == "try another way"
 
 
 def test_what_is_exported_can_be_replayed(journal: Journal) -> None:

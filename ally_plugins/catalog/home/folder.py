@@ -149,6 +149,11 @@ class Home:
         """Locks, caches and sockets; nothing in it outlives its use."""
         return self.path / "run"
 
+    @property
+    def work_dir(self) -> Path:
+        """Where a daemon works that names no folder."""
+        return self.path
+
     def read(self, file: Path, limit: int, *, follow: bool = False) -> bytes | None:
         """Read a file of the home, None when there is none. Raises OSError, whose text has the way out.
 

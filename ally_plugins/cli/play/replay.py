@@ -16,8 +16,10 @@ from ally_plugins.cli.shell.text import echo, print_json
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from ally_plugins.catalog.home.folder import Home
     from ally_plugins.cli.shell.state import State
     from ally_plugins.host.host import Host
+    from ally_plugins.journal.journal import Journal
     from ally_plugins.replay.recording import Recording
     from ally_plugins.replay.report import ReplayReport
 
@@ -43,6 +45,7 @@ __all__ = ["play", "replay", "show_report"]
     metavar="TOKENS",
     help="How many tokens the model's window holds, for the context usage of transcripts: 200000.",
 )
+@click.option("--scratch", is_flag=True, help="Leave no trace: no record, no log, and data of plugins in a copy.")
 def replay(
     state: State,
     files: tuple[str, ...],
@@ -51,8 +54,11 @@ def replay(
     plugins: tuple[str, ...],
     session_id: str | None,
     context_window: int | None,
+    scratch: bool,  # noqa: FBT001 - click's way
 ) -> None:
     """Run the enabled plugins on recorded sessions, and show what they did.
+
+    What is recorded of it is marked as a replay, and a plugin that fails in it is quarantined for the replay only.
 
     Reads Claude Code transcripts, SWE-agent trajectories and exports of the journal. Gates are asked and recorded as
     what would have happened. The outcome does not depend on the speed.
@@ -60,12 +66,11 @@ def replay(
     \b
     Example:
       ally-plugins replay session.jsonl --out conversation.jsonl
-      ally-plugins replay run.traj --speed 10 --plugin loop-guard
+      ally-plugins replay run.traj --speed 10 --plugin loop-guard --scratch
     """
     recordings = _open_all(files, session_id, context_window)
-    host = _host(state, plugins)
-    with _writing(out, files) as file:
-        report = play(host, recordings, speed=speed, out=file)
+    with _home(state, is_scratch=scratch) as (home, journal), _writing(out, files) as file:
+        report = play(_host(home, plugins, journal), recordings, speed=speed, out=file)
     if session_id is not None and set(report.events) <= _ALWAYS:
         raise click.UsageError(f"no event of the session {session_id!r} is in {', '.join(files)}")
     show_report(report, as_json=state.as_json)
@@ -116,19 +121,36 @@ def _open_all(files: Sequence[str], session_id: str | None, context_window: int 
         raise click.UsageError(str(error)) from error
 
 
-def _host(state: State, plugins: Sequence[str]) -> Host:
+@contextmanager
+def _home(state: State, *, is_scratch: bool) -> Generator[tuple[Home, Journal | None]]:
+    """Give the home of a replay, and its journal where it is not the home's."""
+    if not is_scratch:
+        yield state.home, None
+        return
+    from ally_plugins.journal.journal import Journal
+    from ally_plugins.replay.scratch_home import scratch_home
+
+    with scratch_home(state.home) as home:
+        journal = Journal.in_memory()
+        try:
+            yield home, journal
+        finally:
+            journal.close_blocking()
+
+
+def _host(home: Home, plugins: Sequence[str], journal: Journal | None) -> Host:
     from ally_plugins.host.host import Host
     from ally_plugins.replay.pacing import ReplayClock
     from ally_plugins.replay.replay_registry import ReplayRegistry
 
-    host = Host(state.app, home=state.home, clock=ReplayClock(), has_person=True)
-    registry = host.registry = ReplayRegistry(state.home)
+    host = Host(home.app, home=home, journal=journal, clock=ReplayClock(), has_person=True)
+    registry = host.registry = ReplayRegistry(home)
     if plugins:
         records = [registry.get(name) for name in plugins]  # an unknown name is an error with the nearest right one
         for name, record in zip(plugins, records, strict=True):
             if not record.is_enabled:
                 raise click.UsageError(f"{name!r} would not run, it is {record.state}: {record.reason}")
-        host.registry = ReplayRegistry(state.home, only=[record.name for record in records])
+        host.registry = ReplayRegistry(home, only=[record.name for record in records])
     return host
 
 

@@ -62,7 +62,13 @@ def summary(record: StoredRecord) -> str:
         text = _plain(record.data)
     count = record.data.get("count")
     ref = f"{record.ref} " if record.ref is not None and record.kind in _NAMED else ""
-    return inert(f"{ref}{text}{f' (x{count})' if isinstance(count, int) and count > 1 else ''}")
+    repeated = f" (x{count})" if isinstance(count, int) and count > 1 else ""
+    return inert(f"{ref}{text}{repeated}{_replayed(record.data)}")
+
+
+def _replayed(data: dict[str, Any]) -> str:
+    at = data.get("recorded_at")
+    return f" (in a replay, at {when(at)})" if isinstance(at, int) else ""
 
 
 _NAMED: Final = ("message", "decision", "action", "action_end", "task", "task_end")

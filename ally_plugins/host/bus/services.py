@@ -50,6 +50,8 @@ class HostServices:
     """The names of the host's own actions."""
     has_person: bool
     stream: HostStream
+    is_replay: bool = False
+    """Whether what happens is a replay: the records say so, and nothing of it counts for the plugins' live use."""
     dispatcher: Dispatcher = field(factory=Dispatcher)
     sessions: dict[str, Session] = field(factory=dict)
     """Those that are open."""

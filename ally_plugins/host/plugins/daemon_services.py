@@ -84,7 +84,7 @@ class HostDaemonServices:
     def working_dir(self) -> str:
         """Return where a daemon works that names no folder: a directory of the home, or the root."""
         if self.home is not None:
-            return str(self.home.path)
+            return str(self.home.work_dir)
         return os.path.abspath(os.sep)  # noqa: PTH100 - never the host's own, which may be anywhere
 
     def stderr_log(self, plugin: str) -> StderrLog:
