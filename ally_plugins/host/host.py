@@ -317,9 +317,10 @@ class Host:
     def session(self, session_id: str | None = None, *, focus: str | None = None) -> Session:
         """Return the session with this id, opened or found again; without an id, a new one.
 
-        A session found again in the journal goes on counting where it was, and its pending messages wait again. It
-        belongs to this host until it is closed: another one can open it then, or when this one is dead, or was silent
-        for ten seconds, after which every call of the session here raises SessionError. Waits for the disk, some ms.
+        A session found again in the journal goes on counting where it was, its pending messages wait again, and its
+        agent's todos are what they last were. It belongs to this host until it is closed: another one can open it then,
+        or when this one is dead, or was silent for ten seconds, after which every call of the session here raises
+        SessionError. Waits for the disk, some ms.
 
         Raises SessionError when another host has it, HostError when this host does not run, or runs in another process,
         and JournalError when the journal cannot be read or written.
@@ -339,6 +340,8 @@ class Host:
             session = Session(name, self.services, lease, first_seq=last)
             if session_id is not None:
                 session.load_pending()
+            if last:
+                session.restore_todos()
         except BaseException:
             self.journal.release_soon(lease)
             raise

@@ -253,6 +253,17 @@ class JournalReader:
                 if event.seq > after_seq and (type is None or event.type == type):
                     yield event
 
+    def newest_events(self, session_id: str, type: str) -> Iterator[StoredEvent]:  # noqa: A002
+        """Yield the events of a session that are of a type, the last first; pruned ones are left out."""
+        before_n = self.last_n() + 1
+        query = (
+            f"SELECT n, data FROM records WHERE session_id = ? AND kind = '{EVENTS}' AND n < ? "  # noqa: S608
+            "AND instr(data, ?) ORDER BY n DESC LIMIT 1"
+        )
+        while rows := self._rows(query, (session_id, before_n, type.encode())):
+            before_n, content = rows[0]
+            yield from reversed([each for each in decode_block(before_n, session_id, content) if each.type == type])
+
     def event_blocks(self, first_n: int) -> tuple[list[EventBlock], int]:
         """Return blocks of events of all sessions from record `first_n` on, and the record to go on from.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins import Host, Message, SessionError, hookimpl
+from ally_plugins import Host, Message, SessionError, TodoUpdate, hookimpl
 from ally_plugins.contract.values.errors import JournalError
 from tests.kit.hosts import make_plugin, new_host
 from tests.kit.waiting import go
@@ -350,6 +350,31 @@ def test_a_session_found_again_takes_up_what_waits_and_goes_on_counting(tmp_path
     go(second())
     assert heard[0].resumed is True
     assert heard[1].resumed is None
+
+
+def test_a_session_found_again_has_the_agents_todos_as_they_last_were(tmp_path: Path) -> None:
+    def todos(*tasks: str) -> tuple[dict[str, str], ...]:
+        return tuple({"id": task, "task": task, "status": "in_progress"} for task in tasks)
+
+    async def first() -> None:
+        async with Host("test", home=tmp_path, discover=False) as host:
+            session = host.session("s")
+            session.emit(TodoUpdate(todos=todos("old")))
+            session.emit(TodoUpdate(todos=todos("sow", "reap")))
+            session.emit(TodoUpdate(todos=todos("a sub-agent's"), agent_id="a1"))
+            assert [todo.task for todo in session.conversation.todos] == ["sow", "reap"]
+            host.session("other").emit(TodoUpdate(todos=todos("another's")))
+
+    async def second() -> None:
+        async with Host("test", home=tmp_path, discover=False) as host:
+            context = await host.session("s").context(["todos"])
+            assert [(todo.id, todo.task, todo.status) for todo in context.todos or ()] == [
+                ("sow", "sow", "in_progress"), ("reap", "reap", "in_progress"),
+            ]  # fmt: skip
+            assert host.session("new").conversation.todos == ()
+
+    go(first())
+    go(second())
 
 
 def test_a_message_in_flight_while_its_session_is_closed_and_found_again_reaches_the_one_that_is_open() -> None:

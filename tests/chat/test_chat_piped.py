@@ -263,3 +263,26 @@ def test_a_full_context_is_told_and_shortened_and_the_session_goes_on_from_there
     again = person.chat("say y", "/context", args=("--continue",))
     assert "\ny\n" in again
     assert "8,000 tokens" in again  # the model that it had
+
+
+def test_todos_are_told_once_and_are_there_when_the_session_is_gone_on_with(person: Person) -> None:
+    shown = person.chat("plan sow; water; reap", "done sow", "/todos")
+    todos = shown.rpartition("> /todos")[2].partition("to go on")[0]
+    assert "[>] water" in todos
+    again = person.chat("/todos", "done water", "/todos", args=("--continue",))
+    assert again.partition("> /todos")[2].partition("> done")[0] == todos
+    assert "[>] reap" in again.rpartition("> /todos")[2]
+    (session,) = saved_sessions(JournalReader(person.home.journal_file))
+    lines = map(json.loads, person.run("export", session.id).stdout.splitlines())
+    assert [line.get("event_type") for line in lines].count("TODO_UPDATE") == 3  # one for each change
+
+
+def test_after_compact_only_the_new_message_is_acted_on(person: Person) -> None:
+    asked = [f"run echo first-{i}" for i in range(7)]
+    edits = ["edit app.py return 1 -> return 2", "edit app.py return 2 -> return 1"]
+    lines = [*asked, *edits, "/compact", "run echo second", "say bye"]
+    shown = person.chat(*lines, args=("--allow", "run_command", "--allow", "edit_file"))
+    assert shown.count("~ the conversation is shortened: ") == 1
+    assert [shown.count(f"* run_command command=echo first-{i}") for i in range(7)] == [1] * 7
+    assert shown.count("* edit_file") == len(edits)
+    assert shown.count("* run_command command=echo second") == 1

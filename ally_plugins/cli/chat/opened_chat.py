@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.adapters.kit.permission import Approver
     from ally_plugins.adapters.pydantic_ai import AllyPlugins  # noqa: TC004 - nobody reads these annotations at run time
-    from ally_plugins.contract.values.conversation import TodoItem
     from ally_plugins.host.sessions.session import Session  # noqa: TC004 - nobody reads these annotations at run time
-    from ally_plugins.journal.reader import JournalReader
 
     from .chat_options import Options  # noqa: TC004
     from .compaction import ChatCompaction  # noqa: TC004
@@ -81,7 +79,7 @@ async def open_chat(
     from .models import build_model
     from .previews import Previews
     from .saved_history import Saver, SessionLock, load_history
-    from .todos import Todos
+    from .todos import plan_of
     from .turns import AgentTurns
 
     model = build_model(options.choice, options.environ)
@@ -103,9 +101,7 @@ async def open_chat(
                 compact=compaction,
             )
             session = host.session(session_id, focus=str(options.folder))
-            todos = Todos(session.emit)
-            if options.resume:
-                await todos.restore(_last_todos(host.journal.reader, session_id))
+            todos = await plan_of(session.conversation.todos)
             saver = Saver(host.journal, session_id, keys)
             saver.adopt(history)
             background = BackgroundCommands(options.folder)
@@ -134,18 +130,3 @@ async def open_chat(
                 )
     finally:
         lock.release()
-
-
-def _last_todos(reading: JournalReader, session_id: str) -> tuple[TodoItem, ...]:
-    """Return the todos of the last TODO_UPDATE of a session."""
-    from ally_plugins.contract.values.events import TodoUpdate
-    from ally_plugins.host.sessions.memory import Conversation
-
-    last = None
-    for event in reading.events(session_id, type=TodoUpdate.TYPE):
-        last = event.value()
-    if not isinstance(last, dict) or not isinstance(data := last.get("event_data"), dict):
-        return ()
-    conversation = Conversation()
-    conversation.follow(TodoUpdate(todos=tuple(data.get("todos", ()))))
-    return conversation.todos

@@ -142,6 +142,8 @@ def _compacted(conversation: Conversation, event: Any) -> None:
 
 
 def _todos(conversation: Conversation, event: Any) -> None:
+    if event.agent_id is not None:  # a sub-agent keeps its own
+        return
     conversation.todos = tuple(_todo(i, todo) for i, todo in enumerate(event.todos) if isinstance(todo, Mapping))
 
 

@@ -38,6 +38,7 @@ from ally_plugins.contract.values.events import (
     Event,
     PermissionRequest,
     SessionEnd,
+    TodoUpdate,
     UserMessage,
     dropped_in_place,
     stamp,
@@ -538,6 +539,15 @@ class Session:
     def load_pending(self) -> None:
         """Queue what the journal holds as pending for this session. Raises JournalError."""
         self._deliveries.load_pending(self.enqueue)
+
+    def restore_todos(self) -> None:
+        """Give the conversation the todos that the agent last had, from the journal. Raises JournalError."""
+        for stored in self._host.journal.reader.newest_events(self.id, TodoUpdate.TYPE):
+            event = stored.value()
+            data = event.get("event_data")
+            if event.get("agent_id") is None and isinstance(data, dict):
+                self.conversation.follow(TodoUpdate(todos=tuple(data.get("todos") or ())))
+                return
 
     def _follow_chain(self, kind: str, delivered: Sequence[Waiting]) -> None:
         """Give what follows from delivered messages their chain: for a step, or a whole turn that they began."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 from pydantic_ai.messages import (
+    CompactionPart,
     ModelMessage,
     ModelRequest,
     ModelResponse,
@@ -18,11 +19,14 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-__all__ = ["HistoryView", "Result", "call_numbers", "text_of", "view_history"]
+__all__ = ["HistoryView", "Result", "call_numbers", "persons_text", "text_of", "view_history"]
 
 CALL_ID: Final = re.compile(r"call-(\d{1,9})\Z")
 _PLUGIN: Final = re.compile(r"\[plugin ([a-z0-9_-]{1,128})\](?: |\n|\Z)")
 _REMINDER: Final = re.compile(r"<([a-z_-]+)>.*</\1>\s*\Z", re.DOTALL)  # what the framework's harness adds to a request
+_PLAN: Final = re.compile(r"<plan-reminder>(.*)</plan-reminder>\s*\Z", re.DOTALL)
+_PLANNED: Final = re.compile(r"(?m)^\d+\. \[([ ~x])\] (.*)$")
+_STATUSES: Final = {" ": "pending", "~": "in_progress", "x": "completed"}
 _NOT_RUN: Final = ("not run:", "the output is withheld:")
 _NOT_DONE: Final = (*_NOT_RUN, "Path not found:")
 
@@ -43,7 +47,8 @@ class HistoryView:
     """What matters of a history, for one answer.
 
     `steps_done` counts the steps of the person's last message that were called, `is_fresh` is whether nothing was
-    answered to it yet, `is_over` whether the answer has ended. `results` and `plugin_texts` (name and text) are new
+    answered to it yet, `is_over` whether the answer has ended, `is_cut` whether some of its steps were summarised, so
+    that nobody knows which are done. `results` and `plugin_texts` (name and text) are new
     since the last response.
     """
 
@@ -51,6 +56,7 @@ class HistoryView:
     steps_done: int = 0
     is_fresh: bool = False
     is_over: bool = False
+    is_cut: bool = False
     results: tuple[Result, ...] = ()
     plugin_texts: tuple[tuple[str, str], ...] = ()
     todos: tuple[Mapping[str, Any], ...] = field(default=())
@@ -62,13 +68,14 @@ def view_history(messages: Sequence[ModelMessage]) -> HistoryView:
     steps = 0
     results: list[Result] = []
     plugin_texts: list[tuple[str, str]] = []
-    is_new, is_over = True, False
+    is_new, is_over, is_cut = True, False, False
     for message in reversed(messages):
         if isinstance(message, ModelResponse):
             has_calls = any(isinstance(part, ToolCallPart) for part in message.parts)
             is_new, is_over, steps = False, is_over or not has_calls, steps + has_calls
             continue
         text, from_plugins, returned = _read(message)
+        is_cut = is_cut or _is_summarised_after(message)
         if is_new:
             results[:0] = returned if text is None else ()  # results before a new message of the person are done with
             plugin_texts[:0] = from_plugins
@@ -80,10 +87,22 @@ def view_history(messages: Sequence[ModelMessage]) -> HistoryView:
         steps,
         is_fresh=is_new and person is not None,
         is_over=is_over,
+        is_cut=is_cut and not is_new,
         results=tuple(results),
         plugin_texts=tuple(plugin_texts),
         todos=tuple(_todos(messages)),
     )
+
+
+def _is_summarised_after(message: ModelRequest) -> bool:
+    """Say whether a summary stands in a request behind what the person says there, or alone."""
+    kinds = [type(part) for part in message.parts if isinstance(part, (CompactionPart, UserPromptPart))]
+    return bool(kinds) and kinds[-1] is CompactionPart
+
+
+def persons_text(message: ModelMessage) -> str | None:
+    """Return what the person says in a message, None where it is not theirs."""
+    return _read(message)[0] if isinstance(message, ModelRequest) else None
 
 
 def _read(message: ModelRequest) -> tuple[str | None, list[tuple[str, str]], list[Result]]:
@@ -119,7 +138,9 @@ def _texts(content: Any) -> Iterator[str]:
 
 
 def _todos(messages: Sequence[ModelMessage]) -> Sequence[Mapping[str, Any]]:
-    """Return the todos as the model last wrote them."""
+    """Return the todos as the harness reminds of them, or as the model last wrote them."""
+    if messages and (plan := _PLAN.search("\n".join(text_of(messages[-1])))) is not None:
+        return [{"content": task, "status": _STATUSES[mark]} for mark, task in _PLANNED.findall(plan[1])]
     for message in reversed(messages):
         if not isinstance(message, ModelResponse):
             continue

@@ -132,7 +132,7 @@ class OfflineModel(Model):
 
 def _next_step(view: HistoryView, plan: RequestPlan) -> Sequence[RequestedCall] | None:
     """Return the calls to make now; None when the answer ends."""
-    if view.is_over or not plan.steps:
+    if view.is_over or view.is_cut or not plan.steps:
         return None
     if all(result.is_good for result in view.results):
         return plan.steps[view.steps_done] if view.steps_done < len(plan.steps) else None
@@ -167,6 +167,9 @@ def _last_lines(view: HistoryView, plan: RequestPlan) -> Iterator[str]:
     yield from _plugin_lines(view)
     yield from _result_lines(view)
     if view.is_over:  # a plugin woke us: what the person said was answered before
+        return
+    if view.is_cut:
+        yield "The conversation was shortened amid this request. What of it is done is not known: I do no more of it."
         return
     left = len(plan.steps) - view.steps_done
     if left > 0 and view.results:
