@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from .blocking import blocking
 from .values.compat import override
 from .values.errors import NotFoundRefused, RefusedError
-from .values.frozen import EMPTY
+from .values.frozen import EMPTY, FrozenDict
 from .values.inert import inert
 from .values.masking import Secrets
 from .values.scope import current_scope
@@ -109,6 +109,23 @@ class Outbound(Protocol):
         ...
 
 
+class Settings(FrozenDict):
+    """The values of a plugin's settings by name. A name that is none is a KeyError with the nearest that is one."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Settings:
+        """Return these values as they are: secrets among them stay such."""
+        made: Settings = dict.__new__(cls)
+        dict.update(made, values)
+        return made
+
+    def __missing__(self, name: object) -> Any:
+        """Raise KeyError, as for any mapping."""
+        from .wording import describe, suggest  # only when something is wrong already
+
+        raise KeyError(f"there is no setting {describe(name)}, {suggest(str(name), tuple(self))}")
+
+
 class Ally:
     """A plugin's handle to its host, with which it was built; calls may be made from `ally_start` to `ally_stop`.
 
@@ -131,7 +148,7 @@ class Ally:
         data_dir: str | Path | None = None,
     ) -> None:
         self.name = name
-        self.settings = settings
+        self.settings: Mapping[str, Any] = Settings.of(settings)
         secrets = Secrets.of_settings(settings)
         self.log = PluginLog(logging.getLogger(f"ally_plugins.plugin.{name}"), outbound.may_log, secrets)
         self.blocking = BlockingAlly(self)

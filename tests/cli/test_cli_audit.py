@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ally_plugins import Ally, Host, ToolCallStart, UserMessage, hookimpl
-from ally_plugins.cli.shell.journal_rows import summary
+from ally_plugins.cli.shell.journal_rows import KINDS, summary
 from ally_plugins.cli.shell.times import parse_since
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.journal.export import export
@@ -40,6 +40,32 @@ def message_of(operator: Operator) -> dict[str, Any]:
 
 
 # audit
+
+
+@pytest.mark.parametrize("more", [(), ("--json",), ("--follow",)])
+def test_a_kind_that_there_is_not_is_an_error_with_the_nearest_one(operator: Operator, more: tuple[str, ...]) -> None:
+    assert (
+        "no kind of record 'refusl', did you mean 'refusal'?"
+        in operator.run("audit", "--kind", "refusl", *more, code=2).stderr
+    )
+    assert (
+        "expected one of action, "
+        in operator.run("audit", "--kind", "message", "--kind", "x\x1b", *more, code=2).stderr
+    )
+
+
+def test_a_kind_that_a_newer_version_has_written_is_shown_and_every_kind_of_ours_is_known(spoken: Operator) -> None:
+    journal = Journal.open(spoken.home.journal_file, head=spoken.home.audit_head_file)
+    journal.append_blocking(Record("weather", NOW, None, data={"sun": True}))
+    journal.close_blocking()
+    assert "sun" in spoken.run("audit", "--kind", "weather").stdout
+    assert {record["kind"] for record in spoken.records()} <= KINDS | {"weather"}
+
+
+def test_that_nothing_passes_the_filters_is_said_beside_the_output(spoken: Operator) -> None:
+    shown = spoken.run("audit", "--plugin", "nobody")
+    assert (shown.stdout, shown.stderr.count("\n")) == ("", 1)
+    assert spoken.run("audit", "--plugin", "nobody", "--json").stdout == ""
 
 
 def test_nothing_recorded_is_no_error(operator: Operator) -> None:

@@ -40,6 +40,31 @@ def test_what_is_not_installed_cannot_be_uninstalled(warner: Operator) -> None:
     assert "did you mean 'loop-warner'?" in warner.run("uninstall", "loop-warnr", "--yes", code=2).stderr
 
 
+@pytest.mark.parametrize("manifest", ["ally-plugin.toml", "plugin.json"])
+@pytest.mark.parametrize("words", [("{}",), ("--upgrade", "-e", "{}/")])
+def test_a_plugins_folder_is_not_given_to_the_installer_and_where_it_belongs_is_said(
+    operator: Operator, tmp_path: Path, manifest: str, words: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "my daemon"
+    folder.mkdir()
+    (folder / manifest).write_text("{}")
+    error = operator.run("install", *(word.format(folder) for word in words), code=2).stderr
+    assert f"is a plugin's folder ({manifest}) and no Python distribution" in error
+    assert f"&& cp -r '{folder}" in error
+    assert f"{operator.home.plugins_dir}/; then: ally-plugins enable 'my daemon'" in error
+    assert not operator.home.journal_file.exists()
+
+
+def test_a_folder_that_is_found_already_is_told_to_be_enabled(operator: Operator) -> None:
+    folder = operator.home.plugins_dir / "mine"
+    folder.mkdir(parents=True)
+    (folder / "ally-plugin.toml").write_text("")
+    error = operator.run("install", str(folder), code=2).stderr
+    assert "it lies where plugins in folders are found" in error
+    assert "ally-plugins enable mine" in error
+    assert "cp -r" not in error
+
+
 def test_a_failed_installation_is_one_line_and_is_recorded_without_the_requirement(operator: Operator) -> None:
     url = "file:///nowhere?token=hunter2"
     done = operator.process("install", *OFFLINE, f"loop-warner @ {url}", code=1, env={"PYTHONPATH": ""})

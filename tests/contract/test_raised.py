@@ -7,14 +7,16 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ally_plugins import Ally, Host, ToolCall, ToolCallEnd, hookimpl
+import pytest
+
+from ally_plugins import Ally, Host, Manifest, ToolCall, ToolCallEnd, hookimpl
+from ally_plugins.catalog.decide.record import PluginRecord
+from ally_plugins.contract.handle import Settings
 from ally_plugins.contract.values.raised import describe_raised
 from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import pytest
 
 HOSTILE = "\x1b]0;owned\x07\x9b2J\u202e\u2028next"
 
@@ -103,3 +105,24 @@ def test_an_error_whose_text_fails_is_told_by_its_type() -> None:
     raised: Callable[[], BaseException] = Worse
     assert describe_raised(raised()) == "Worse: its text cannot be shown"
     assert describe_raised(ValueError()) == "ValueError"
+
+
+class Misspelt:
+    def __init__(self, ally: Ally) -> None:
+        assert ally.settings.get("limt", 9) == 9
+        assert dict(ally.settings) == {"limit": 3, "token": None}
+        assert ally.settings["limt"]
+
+
+def test_a_setting_whose_name_is_misspelt_is_told_with_the_nearest_one() -> None:
+    settings = {"limit": {"type": "integer", "default": 3}, "token": {"type": "string", "secret": True}}
+    record = PluginRecord.by_code("p", Manifest.from_mapping({"settings": settings}))
+
+    async def main() -> str:
+        async with Host("t", home=None, discover=False, plugins={"p": (Misspelt, record)}) as host:
+            return host.plugins["p"].reason
+
+    reason = go(main())
+    assert "KeyError: \"there is no setting 'limt', did you mean 'limit'?\"" in reason
+    with pytest.raises(KeyError, match="expected one of limit, token"):
+        Settings.of({"limit": 3, "token": None})["zzz"]

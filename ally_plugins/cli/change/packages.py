@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ally_plugins.catalog.environments.installer import InstallReport
+    from ally_plugins.catalog.home.folder import Home
     from ally_plugins.catalog.registry import Registry
     from ally_plugins.cli.shell.recorder import Recorder
     from ally_plugins.cli.shell.state import State
 
 __all__ = ["install", "uninstall"]
+
+_MANIFESTS: Final = ("ally-plugin.toml", "plugin.json")
+_BUILT_BY: Final = ("pyproject.toml", "setup.py", "setup.cfg")
 
 
 @command("install", context_settings={"ignore_unknown_options": True})
@@ -42,11 +47,30 @@ def install(state: State, requirements: tuple[str, ...]) -> None:
     """
     from ally_plugins.catalog.environments import installer as installing
 
+    _refuse_folders(state.home, requirements)
     with recorder(state.registry) as writing:
         _show_command(state, installing.install_command(requirements))
         done = installing.install(requirements, partial(_pass_on, state))
         writing.note("install", None, _record(done))
     _finish(state, done)
+
+
+def _refuse_folders(home: Home, requirements: Sequence[str]) -> None:
+    """Refuse folders with a manifest and no distribution: the installer would only say that it knows no such thing."""
+    for text in requirements:
+        folder = Path(text).resolve()
+        manifest = next((name for name in _MANIFESTS if (folder / name).is_file()), None)
+        if manifest is None or any((folder / name).exists() for name in _BUILT_BY):
+            continue
+        enable = f"ally-plugins enable {shlex.quote(folder.name)}"
+        if folder.parent == home.plugins_dir.resolve():
+            way_out = f"it lies where plugins in folders are found; to see what it asks for, and agree: {enable}"
+        else:
+            there = shlex.quote(str(home.plugins_dir))
+            copy = f"mkdir -p {there} && cp -r {shlex.quote(text)} {there}/"
+            way_out = f"put it where these are found: {copy}; then: {enable}"
+        what = f"{text!r} is a plugin's folder ({manifest}) and no Python distribution, which pip and uv install"
+        raise ConfigError(f"{what}; {way_out}", path=text)
 
 
 @command("uninstall")

@@ -10,17 +10,20 @@ import click
 
 from ally_plugins.cli.shell.command_group import LazyGroup
 from ally_plugins.cli.shell.exits import REFUSED
-from ally_plugins.cli.shell.journal_rows import reading_of, record_data, record_row
+from ally_plugins.cli.shell.journal_rows import KINDS, reading_of, record_data, record_row
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command, options, with_state
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json
 from ally_plugins.cli.shell.times import parse_since
+from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.values.ids import bare_name
+from ally_plugins.contract.wording import describe, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from ally_plugins.catalog.home.folder import Home
     from ally_plugins.cli.shell.state import State
     from ally_plugins.journal.audit import AuditReport
     from ally_plugins.journal.reader import JournalReader
@@ -65,6 +68,8 @@ def audit(
         return
     filters: dict[str, Any] = {"plugin": plugin and bare_name(plugin), "session_id": session, "kind": kinds or None}
     after = parse_since(since, now_ms()) if since is not None else None
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        _check_kinds(state.home, unknown)
     while follow and not state.home.journal_file.exists():
         time.sleep(_WAIT_S)
     with reading_of(state.home) as reading:
@@ -74,10 +79,21 @@ def audit(
             return
         records = _last(reading, filters, after, limit)
         _show(state, records)
+        if not records and not follow and any(value is not None for value in (*filters.values(), after)):
+            echo("no record is of this kind, plugin, session and time", to_stderr=True)
         if follow:
             last = reading.last_n() if not records else records[-1].n
             for record in reading.follow(after_n=last, **filters):
                 _show(state, [record])
+
+
+def _check_kinds(home: Home, unknown: Sequence[str]) -> None:
+    """Refuse kinds that this version does not write and the journal does not have: another version may write more."""
+    with reading_of(home) as reading:
+        there = reading.kinds() if reading is not None else set()
+    for kind in unknown:
+        if kind not in there:
+            raise ConfigError(f"no kind of record {describe(kind)}, {suggest(kind, KINDS | there)}", path="--kind")
 
 
 def _last(reading: JournalReader, filters: dict[str, Any], since: int | None, limit: int) -> Sequence[StoredRecord]:

@@ -12,7 +12,7 @@ from ally_plugins.cli.shell.requests import changes_of, meaning, record_facts
 from ally_plugins.cli.shell.running_hosts import hosts_status, offers_of
 from ally_plugins.cli.shell.setting_rows import setting_rows, shown_settings
 from ally_plugins.cli.shell.state import command
-from ally_plugins.cli.shell.text import columns, echo, inert, paint, preview, print_json, when
+from ally_plugins.cli.shell.text import columns, echo, inert, paint, preview, print_json, when, when_iso
 from ally_plugins.contract.values.errors import AllyError
 
 from .list import paint_state
@@ -84,7 +84,9 @@ def _offer_row(offer: Mapping[str, Any]) -> tuple[str, ...]:
 def _head(record: PluginRecord) -> list[str]:
     config, agreement = record.config, record.agreement
     agreed = (
-        f"{inert(agreement.at)} by {inert(agreement.by)} {inert(agreement.version)}".rstrip() if agreement else "never"
+        f"{when_iso(agreement.at)} by {inert(agreement.by)} {inert(agreement.version)}".rstrip()
+        if agreement
+        else "never"
     )
     rows = [
         ("  state", f"{paint_state(record.state)}{': ' if record.reason else ''}{inert(record.reason)}"),

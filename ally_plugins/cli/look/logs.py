@@ -16,7 +16,7 @@ import click
 
 from ally_plugins.cli.shell.exits import INTERRUPTED
 from ally_plugins.cli.shell.state import command
-from ally_plugins.cli.shell.text import echo, inert, print_json
+from ally_plugins.cli.shell.text import echo, inert, print_json, when_iso
 from ally_plugins.contract.values.ids import bare_name
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _show(state: State, line: str) -> None:
     if state.as_json:
         print_json({"time": at, "text": text})
     else:
-        echo(inert(line))
+        echo(f"{when_iso(at)} {inert(text)}")
 
 
 class _Log:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ally_plugins.journal.reader import JournalReader
     from ally_plugins.journal.values import StoredRecord
 
-__all__ = ["PRUNED_TEXT", "reading_of", "record_data", "record_row", "summary"]
+__all__ = ["KINDS", "PRUNED_TEXT", "reading_of", "record_data", "record_row", "summary"]
 
 PRUNED_TEXT: Final = "(its content was pruned)"
 
@@ -155,3 +155,6 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "pruned": lambda data: f"content older than {when(data['before'])}",
     "journal": _state,
 }
+
+KINDS: Final = frozenset(_SUMMARIES) | {"activation", "env", "events", "history", "place"}
+"""The kinds of records that this version writes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from .processes import process_data, process_rows, trust
-from .text import columns, inert, paint
+from .text import columns, inert, paint, when_iso
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
@@ -102,7 +102,7 @@ def changes_of(record: PluginRecord) -> list[str]:
     agreement = record.agreement
     if agreement is None:
         return []
-    lines = [f"agreed {agreement.at or 'earlier'} by {inert(agreement.by)}"]
+    lines = [f"agreed {when_iso(agreement.at) if agreement.at else 'earlier'} by {inert(agreement.by)}"]
     if agreement.distribution != record.distribution:
         lines.append(
             f"it came from {inert(agreement.distribution)!r} and now comes from {inert(record.distribution)!r}"

@@ -19,7 +19,19 @@ import click
 
 from ally_plugins.contract.values.inert import inert, shortened
 
-__all__ = ["columns", "echo", "harmless", "inert", "is_terminal", "paint", "preview", "print_json", "quoted", "when"]
+__all__ = [
+    "columns",
+    "echo",
+    "harmless",
+    "inert",
+    "is_terminal",
+    "paint",
+    "preview",
+    "print_json",
+    "quoted",
+    "when",
+    "when_iso",
+]
 
 _COLOURS: Final = re.compile(r"(\x1b\[(?:0|1|2|3[1-7]|9[0-7])m)")
 """What `paint` writes: bold, dim, the colours but black, and the end of all. None of these hides a text."""
@@ -79,6 +91,16 @@ def when(at_ms: int | None) -> str:
         return f"{datetime.fromtimestamp(at_ms / 1000).astimezone():%Y-%m-%d %H:%M:%S}"
     except (OverflowError, OSError, ValueError):
         return f"{at_ms} ms"
+
+
+def when_iso(text: str) -> str:
+    """Return a time in ISO 8601, as files have it, as `when` does; what is none stays, inert."""
+    from datetime import datetime
+
+    try:
+        return when(round(datetime.fromisoformat(text).timestamp() * 1000))
+    except (OverflowError, OSError, ValueError):
+        return inert(text)
 
 
 def print_json(value: Any) -> None:

@@ -16,6 +16,7 @@ from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.contract.values.errors import PluginError, RefusedError, RemoteError, TimedOut, VersionError
 from ally_plugins.runtime.lanes.link import DaemonGone, Link, RemoteCrash
 from ally_plugins.runtime.processes.process import Process, ProcessSpec
+from ally_plugins.runtime.processes.stderr_reason import reason_lines
 from ally_plugins.wire.codes import UNSUPPORTED_PROTOCOL
 from ally_plugins.wire.handshake import PROTOCOLS, check_protocol
 from ally_plugins.wire.limits import DEFAULT_LIMITS
@@ -172,8 +173,7 @@ async def handshake(remote: RemotePlugin, link: StreamLink) -> None:
 
 def stderr_tail(remote: RemotePlugin) -> str:
     """Return the end of what a daemon wrote to stderr, as one line; empty when that is nothing."""
-    lines = [line.strip() for line in remote.log.tail if line.strip(" ^~")]  # Python marks places below its lines
-    return " / ".join(lines[-LAST_LINES:])[-LAST_CHARS:]
+    return " / ".join(reason_lines(remote.log.tail, LAST_LINES))[-LAST_CHARS:]
 
 
 def _stderr_suffix(remote: RemotePlugin) -> str:

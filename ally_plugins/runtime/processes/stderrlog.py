@@ -31,8 +31,8 @@ FILE_BYTES: Final = 1 << 20  # of the file and as much of its predecessor; Docke
 LINE_BYTES: Final = 4096  # of one line before escaping: a long traceback line; the rest of the line is counted
 RATE: Final = 64 << 10  # bytes a second, in the long run; a chatty program writes a tenth
 BURST: Final = 1 << 20  # bytes at once: a full log, so that the start of a crash's output is never lost
-TAIL_BYTES: Final = 4096
-TAIL_LINES: Final = 10
+TAIL_BYTES: Final = 16 << 10  # Node.js and Java print some dozens of frames, of a hundred bytes, behind the error
+TAIL_LINES: Final = 100
 RECORD_BYTES: Final = 26  # time, space and line feed, which count as well: a flood of empty lines is a flood
 
 _NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
