@@ -1,7 +1,7 @@
 """`verify`: whether the chain of hashes holds, and if not, which record is the first that is wrong, and how.
 
 Somebody who can write both the journal and `audit.head` can recompute every hash unnoticed: keep a copy of
-`audit.head` elsewhere to detect that.
+`audit.head` elsewhere, and compare with that too.
 """
 
 from __future__ import annotations
@@ -85,16 +85,17 @@ class _BrokenError(Exception):
         self.problem = Problem(kind, record, text)
 
 
-def verify(path: Path, head_path: Path | None = None) -> AuditReport:
+def verify(path: Path, head_path: Path | None = None, *, copy: Head | None = None) -> AuditReport:
     """Check the whole chain of a journal, which may be written meanwhile. Takes some 5 µs a record, and blocks.
 
-    `head_path` is `audit.head` beside the journal if not given. What is wrong is returned as the report's `problem`;
-    raises JournalError only when there is no journal, and JournalVersionError for one that this program cannot read.
+    `head_path` is `audit.head` beside the journal if not given; `copy` is what it was at some time, kept elsewhere.
+    What is wrong is returned as the report's `problem`; raises JournalError only when there is no journal, and
+    JournalVersionError for one that this program cannot read.
     """
     head_path = head_path or path.with_name("audit.head")
     if not path.exists():
         raise JournalError(f"there is no journal {str(path)!r}")
-    check = _Check()
+    check = _Check(copy=copy)
     try:
         check.read_head(head_path)  # before the records, so that it cannot be newer than they are
         with closing(connect_read_only(path)) as db:
@@ -113,6 +114,7 @@ class _Check:
     """The state of one run over the records."""
 
     head: Head | None = None
+    copy: Head | None = None
     n: int = 0
     hash: bytes = b""
     settled: int = 0
@@ -126,11 +128,19 @@ class _Check:
     def read_head(self, path: Path) -> None:
         self.head = read_head(path, is_own=False)
 
+    def heads(self) -> Iterator[tuple[Head, str]]:
+        """Yield what the chain must have come to once, and what to call it; the copy first, which nobody forged."""
+        if self.copy is not None:
+            yield self.copy, "the copy of audit.head"
+        if self.head is not None:
+            yield self.head, "audit.head"
+
     def run(self, db: sqlite3.Connection) -> None:
         db.execute("BEGIN")  # one snapshot for all that follows
         chain = read_chain_id(db)
-        if self.head is not None and self.head.chain != chain:
-            raise _BrokenError("replaced", None, "the journal is not the one that audit.head belongs to")
+        for head, name in self.heads():
+            if head.chain != chain:
+                raise _BrokenError("replaced", None, f"the journal is not the one that {name} belongs to")
         db.text_factory = bytes  # a changed byte need not be UTF-8
         self.hash = genesis(chain)
         with closing(db.execute(_QUERY)) as rows:
@@ -154,8 +164,9 @@ class _Check:
         elif digest_of(_as_bytes(data)) != digest:
             raise _BrokenError("altered", n, f"record {n} was altered: its content is not the one that was written")
         self.n, self.hash = n, hash_
-        if self.head is not None and self.head.n == n and self.head.hash != hash_:
-            raise _BrokenError("replaced", n, f"record {n} is not the one that audit.head has seen")
+        for head, name in self.heads():
+            if head.n == n and head.hash != hash_:
+                raise _BrokenError("replaced", n, f"record {n} is not the one that {name} has seen")
         self.note(n, kind, data, db)
 
     def check_types(self, db: sqlite3.Connection) -> None:
@@ -214,9 +225,10 @@ class _Check:
     def check_end(self) -> None:
         if self.head is None and self.n:
             raise _BrokenError("head_missing", None, "audit.head is missing, so a cut end could not be noticed")
-        if self.head is not None and self.head.n > self.n:
-            text = f"the journal was cut: it ends at record {self.n}, and audit.head has seen {self.head.n}"
-            raise _BrokenError("cut", self.n + 1, text)
+        for head, name in self.heads():
+            if head.n > self.n:
+                text = f"the journal was cut: it ends at record {self.n}, and {name} has seen {head.n}"
+                raise _BrokenError("cut", self.n + 1, text)
 
     def check_pruned(self, db: sqlite3.Connection) -> None:
         """Check that content is missing only where a later record of the kind "pruned" allows it."""

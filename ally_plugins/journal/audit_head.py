@@ -18,10 +18,10 @@ from ally_plugins.policy.owned_files import way_out_of
 from .chain import Head
 from .owned_files import read_file
 
-__all__ = ["check_head", "read_head", "write_head"]
+__all__ = ["MAX_BYTES", "check_head", "read_head", "write_head"]
 
 
-_MAX_BYTES: Final = 4096
+MAX_BYTES: Final = 4096
 """It has one line of some 130 bytes."""
 
 
@@ -32,7 +32,7 @@ def read_head(path: Path, *, is_own: bool = True) -> Head | None:
     JournalError when it cannot be read, or is no audit head.
     """
     try:
-        content = read_file(path, _MAX_BYTES, is_own=is_own)
+        content = read_file(path, MAX_BYTES, is_own=is_own)
         return None if content is None else Head.from_text(content.decode())
     except OSError as error:
         raise JournalError(f"the audit head {str(path)!r} cannot be read: {error.strerror or error}") from error

@@ -9,6 +9,7 @@ Events are covered a block at a time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Final
@@ -21,6 +22,7 @@ from .values import EventRow, StoredEvent
 __all__ = ["Head", "decode_block", "digest_of", "encode_block", "genesis", "link"]
 
 _HEAD_FORMAT: Final = "ally-audit-head 1"
+_HEAD: Final = re.compile(rf"{_HEAD_FORMAT} (\S+) ([0-9]{{1,18}}) ([0-9a-f]{{64}})\n")
 
 
 @attrs.frozen
@@ -38,10 +40,10 @@ class Head:
     @classmethod
     def from_text(cls, text: str) -> Head:
         """Read `audit.head`. Raises ValueError when it is not one."""
-        *name, chain, n, hash_ = text.split(" ")
-        if " ".join(name) != _HEAD_FORMAT or not hash_.endswith("\n"):
+        found = _HEAD.fullmatch(text)
+        if found is None:
             raise ValueError(f"expected {_HEAD_FORMAT!r}, a chain, a number and a hash, found {text[:80]!r}")
-        return cls(int(n), bytes.fromhex(hash_[:-1]), chain)
+        return cls(int(found[2]), bytes.fromhex(found[3]), found[1])
 
 
 def genesis(chain: str) -> bytes:

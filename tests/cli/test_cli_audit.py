@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,12 +19,15 @@ from ally_plugins import Ally, Host, ToolCallStart, UserMessage, hookimpl
 from ally_plugins.cli.shell.journal_rows import KINDS, summary
 from ally_plugins.cli.shell.times import parse_since
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.journal.chain import Head
 from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import Record, StoredRecord
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .conftest import Operator
 
 NOW = 1_700_000_000_000
@@ -158,6 +165,59 @@ def test_a_journal_that_is_gone_is_found_by_its_head(spoken: Operator) -> None:
     for file in spoken.home.path.glob("journal.db*"):
         file.unlink()
     assert "is gone" in spoken.run("audit", "verify", code=1).stdout
+
+
+def test_a_copy_of_the_head_that_was_kept_elsewhere_is_compared_with(spoken: Operator, tmp_path: Path) -> None:
+    copy = tmp_path / "kept.head"
+    shutil.copyfile(spoken.home.audit_head_file, copy)
+    journal = Journal.open(spoken.home.journal_file)
+    journal.append_blocking(Record("x", 1))
+    journal.close_blocking()
+    link = tmp_path / "link"
+    link.symlink_to(copy)
+    for name in (copy, link):
+        shown = spoken.run("audit", "verify", "--head", str(name)).stdout
+        assert "the audit holds" in shown
+        assert f"it agrees with {name} up to record" in shown
+    assert "the audit holds" in spoken.run("audit", "verify", "--head", "-", text=copy.read_text()).stdout
+
+
+def test_a_chain_that_was_written_anew_with_its_head_is_found_by_a_copy_of_the_head(
+    spoken: Operator, tmp_path: Path
+) -> None:
+    copy = tmp_path / "kept.head"
+    shutil.copyfile(spoken.home.audit_head_file, copy)
+    with closing(sqlite3.connect(spoken.home.journal_file)) as db, db:
+        (chain,) = db.execute("SELECT value FROM meta WHERE name = 'chain'").fetchone()
+        db.execute("DELETE FROM records WHERE n > 1")  # and all that followed, hashes and head, could be forged as well
+        (hash_,) = db.execute("SELECT hash FROM records WHERE n = 1").fetchone()
+    spoken.home.audit_head_file.write_text(Head(1, hash_, chain).to_text())
+    assert "the audit holds" in spoken.run("audit", "verify").stdout
+    shown = spoken.run("audit", "verify", "--head", str(copy), code=1).stdout
+    assert "the journal was cut: it ends at record 1, and the copy of audit.head has seen" in shown
+    journal = Journal.open(spoken.home.journal_file)
+    for number in range(200):
+        journal.append_blocking(Record("x", number))
+    journal.close_blocking()
+    problem = spoken.ask("audit", "verify", "--head", str(copy), code=1)["problem"]
+    assert problem["kind"] == "replaced"
+    for file in spoken.home.path.glob("journal.db*"):
+        file.unlink()
+    spoken.home.audit_head_file.unlink()
+    assert "the copy of audit.head says that" in spoken.run("audit", "verify", "--head", str(copy), code=1).stdout
+
+
+def test_what_is_no_copy_of_the_head_is_a_usage_error_at_once(spoken: Operator, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "large").write_bytes(b"x" * 100_000)
+    (tmp_path / "text").write_text("hello\x1b[2J")
+    (tmp_path / "cut").write_text(spoken.home.audit_head_file.read_text()[:-9])
+    for name in ("pipe", "large", "text", "cut", "none", "."):
+        error = spoken.run("audit", "verify", "--head", str(tmp_path / name), code=2).stderr
+        assert name in error
+        assert "\x1b" not in error
+    assert "is no copy of audit.head" in spoken.run("audit", "verify", "--head", "-", text="", code=2).stderr
 
 
 def test_a_file_that_is_no_journal_is_a_problem_in_words(spoken: Operator) -> None:

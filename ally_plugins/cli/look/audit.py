@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.cli.shell.state import State
     from ally_plugins.journal.audit import AuditReport
+    from ally_plugins.journal.chain import Head
     from ally_plugins.journal.reader import JournalReader
     from ally_plugins.journal.values import StoredRecord
 
@@ -119,25 +121,30 @@ _COLOURS: Final = {"refusal": "yellow", "crash": "red", "quarantine": "red", "de
 
 
 @command("verify")
-def verify(state: State) -> None:
+@click.option("--head", "copy", metavar="FILE", help="Compare with this copy of audit.head too; - reads it from stdin.")
+def verify(state: State, copy: str | None) -> None:
     """Check the whole chain of the audit; the exit code is 1 when it does not hold.
 
     It names the first record that was altered, removed, reordered or cut off. Whoever can write both journal.db and
-    audit.head can forge both: keep a copy of audit.head elsewhere if that matters.
+    audit.head can forge both, but not a copy of audit.head that is kept elsewhere: whatever was recorded before it was
+    made must be there, as it was.
 
     \b
     Example:
       ally-plugins audit verify
+      ssh backup cat audit.head | ally-plugins audit verify --head -
     """
     home = state.home
-    report = verified(home.journal_file, home.audit_head_file)
+    kept = _read_copy(copy) if copy is not None else None
+    report = verified(home.journal_file, home.audit_head_file, kept)
     if state.as_json:
         print_json(report_data(report))
     elif report is None:
         echo(f"nothing is recorded yet in {inert(home.path)}")
     elif report.problem is None:
         pruned = f", {report.pruned} of them without their content, as recorded" if report.pruned else ""
-        echo(f"the audit holds: {report.records} records{pruned}")
+        seen = f"; it agrees with {inert(copy)} up to record {kept.n}" if kept is not None else ""
+        echo(f"the audit holds: {report.records} records{pruned}{seen}")
     else:
         echo(f"{paint('the audit does not hold', fg='red')}: {inert(report.problem.text)}")
         echo("keep journal.db and audit.head as they are, and copy them away: they are the evidence")
@@ -145,16 +152,34 @@ def verify(state: State) -> None:
         raise click.exceptions.Exit(REFUSED)
 
 
-def verified(journal: Path, head: Path) -> AuditReport | None:
-    """Check a journal; None when there never was one. A journal missing while its head exists was removed."""
+def _read_copy(name: str) -> Head:
+    """Read a copy of audit.head. Raises UsageError for what is none, or cannot be read."""
+    from ally_plugins.catalog.home.folder import read_capped
+    from ally_plugins.journal.audit_head import MAX_BYTES
+    from ally_plugins.journal.chain import Head
+
+    try:
+        content = sys.stdin.buffer.read(MAX_BYTES) if name == "-" else read_capped(name, MAX_BYTES)
+        if content is None:
+            raise click.UsageError(f"there is no file {name!r}; expected a copy of audit.head")
+        return Head.from_text(content.decode())
+    except OSError as error:
+        raise click.UsageError(f"the copy {name!r} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise click.UsageError(f"{name!r} is no copy of audit.head: {error}") from error
+
+
+def verified(journal: Path, head: Path, copy: Head | None = None) -> AuditReport | None:
+    """Check a journal; None when there never was one. A journal missing while a head of it exists was removed."""
     from ally_plugins.journal.audit import AuditReport, Problem
     from ally_plugins.journal.audit import verify as check
 
     if journal.exists():
-        return check(journal, head)
-    if not head.exists():
+        return check(journal, head, copy=copy)
+    if not head.exists() and copy is None:
         return None
-    text = f"the journal {str(journal)!r} is gone, and audit.head says that there was one"
+    witness = "audit.head" if copy is None else "the copy of audit.head"
+    text = f"the journal {str(journal)!r} is gone, and {witness} says that there was one"
     return AuditReport(0, 0, 0, None, Problem("removed", None, text))
 
 
