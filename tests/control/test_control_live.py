@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins import Host, ToolCall, ToolCallEnd
+from ally_plugins import Host, ToolCall, ToolCallEnd, hookimpl
 from ally_plugins.catalog.home.config import edit_config
 from ally_plugins.catalog.home.failed_starts import failed_starts
 from ally_plugins.cli.shell.journal_rows import reading_of
@@ -465,8 +465,8 @@ def test_a_plugin_that_cannot_start_is_marked_denies_and_can_be_tried_again(guar
     async def main() -> None:
         async with running(guarded) as host:
             plugin_class = guarded.module().Plugin
-            start = plugin_class.__init__
-            plugin_class.__init__ = broken
+            start = plugin_class.ally_start
+            plugin_class.ally_start = broken
             done = await host.did("restart")
             assert done["state"] == "failed"
             assert "no luck" in done["reason"]
@@ -476,12 +476,62 @@ def test_a_plugin_that_cannot_start_is_marked_denies_and_can_be_tried_again(guar
             assert (await host.did("apply"))["state"] == "failed"  # a change of modes is no new try
             guarded.registry.shadow(NAME, hooks=False)
             await host.did("apply")
-            plugin_class.__init__ = start
+            plugin_class.ally_start = start
             assert (await host.did("restart"))["state"] == "running"
             assert failed_starts(guarded.home, {NAME: "1.0"}) == {}
 
+    @hookimpl(specname="ally_start")
+    async def broken(self: Any) -> None:  # noqa: ARG001
+        raise ValueError("no luck")
+
+    go(main())
+
+
+def test_an_instance_that_cannot_be_built_does_not_take_the_place_of_one_that_runs(guarded: Operated) -> None:
+    async def main() -> None:
+        async with running(guarded) as host:
+            plugin_class, old = guarded.module().Plugin, host.host.plugins[NAME]
+            build = plugin_class.__init__
+            plugin_class.__init__ = broken
+            error = (await host.tell("restart")).error
+            assert error.startswith(f"{NAME!r} goes on as it was, since a new one could not take its place: ")
+            assert "no luck" in error
+            assert host.host.plugins[NAME] is old
+            assert host.state == "running"
+            assert (await host.session.gate_tool_call(REMOVE)).votes[0].cause == "verdict"
+            await host.hear()
+            assert (await host.host.call_tool("count")).output == "1"
+            assert "no luck" in failed_starts(guarded.home, {NAME: "1.0"})[NAME]
+            plugin_class.__init__ = build
+            await host.did("restart")
+            assert host.host.plugins[NAME] is not old
+            assert (await host.host.call_tool("count")).output == "0"
+        assert guarded.module().LIFE == ["start", "stop", "start", "stop"]
+
     def broken(self: Any, ally: Any) -> None:  # noqa: ARG001
         raise ValueError("no luck")
+
+    go(main())
+
+
+def test_what_a_plugin_that_runs_has_not_taken_up_is_not_said_to_be_in_effect(guarded: Operated) -> None:
+    async def main() -> None:
+        async with running(guarded) as host:
+            guarded.registry.place(NAME, "process")
+            guarded.registry.set_setting(NAME, "word", "ls")
+            guarded.registry.revoke(NAME, "gate")
+            done = await host.did("apply")
+            assert (done["did"], done["not_taken_up"], done["needs_new_host"]) == (
+                "changed",
+                ["placement", "settings"],
+                False,
+            )
+            [shown] = (await host.ask("status"))["plugins"]
+            assert (shown["placement"], "pid" in shown) == ("inline", False)
+            guarded.install(code=guarded.code + "# another one")
+            guarded.enable()
+            done = await host.did("apply")
+            assert (done["not_taken_up"], done["needs_new_host"]) == (["placement", "settings", "code"], True)
 
     go(main())
 

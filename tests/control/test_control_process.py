@@ -11,7 +11,8 @@ import pytest
 
 from ally_plugins import ToolCall, ToolCallEnd
 from ally_plugins.catalog.home.config import edit_config
-from ally_plugins.host.control.client import call, hosts_of
+from ally_plugins.host.control.client import HostAnswer, call, hosts_of
+from tests.kit.processes import below
 from tests.kit.waiting import go, until
 
 if TYPE_CHECKING:
@@ -34,13 +35,20 @@ def placed(guarded: Operated, monkeypatch: pytest.MonkeyPatch) -> Operated:
 
 
 async def did(site: Operated, method: str) -> Mapping[str, Any]:
-    def blocking() -> Mapping[str, Any]:
-        [host] = hosts_of(site.home)
-        answer = call(host, method, {"plugin": NAME}, 30)
-        assert answer.result is not None, answer.error
-        return answer.result
+    found = await asyncio.to_thread(answer, site, method)
+    assert found.result is not None, found.error
+    return found.result
 
-    return await asyncio.to_thread(blocking)
+
+def answer(site: Operated, method: str) -> HostAnswer:
+    [host] = hosts_of(site.home)
+    return call(host, method, {"plugin": NAME}, 30)
+
+
+async def refused(site: Operated, method: str) -> str:
+    found = await asyncio.to_thread(answer, site, method)
+    assert found.result is None
+    return found.error
 
 
 async def pid(site: Operated) -> int:
@@ -135,5 +143,128 @@ def test_a_restart_takes_another_placement(placed: Operated) -> None:
             assert (plugin["placement"], "pid" in plugin) == ("inline", False)
             assert not is_there(first)
             assert (await host.session().gate_tool_call(REMOVE)).is_denied
+
+    go(main())
+
+
+BROKEN = {
+    "a syntax error": "class Plugin(:\n",
+    "an error in its class": "class Plugin:\n    def __init__(self, ally):\n        raise ValueError('no luck')\n",
+    "an end while it is imported": "import os\nos._exit(3)\n",
+    "no gate any more": "class Plugin:\n    def __init__(self, ally):\n        pass\n",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_restart_onto_broken_code_keeps_the_process_that_works(how: str, placed: Operated) -> None:
+    async def main() -> None:
+        async with placed.new_host() as host:
+            session = host.session()
+            first, state = await pid(placed), host.plugins[NAME]
+            placed.site.write("ctl_guard/__init__.py", BROKEN[how])
+            error = await refused(placed, "restart")
+            assert error.startswith(f"{NAME!r} goes on as it was, since a new one could not take its place: ")
+            assert await pid(placed) == first
+            assert host.plugins[NAME] is state
+            assert (await session.gate_tool_call(REMOVE)).votes[0].cause == "verdict"
+            assert await heard(host, session) == 1
+            placed.site.write("ctl_guard/__init__.py", placed.code)
+            assert (await did(placed, "restart"))["state"] == "running"
+            assert await pid(placed) != first
+            await until(lambda: not is_there(first))
+            assert (await session.gate_tool_call(REMOVE)).is_denied
+            assert await heard(host, session) == 1
+            assert host.plugins[NAME].supervisor.started == 1
+
+    go(main())
+
+
+SLOW = """
+import pathlib, time
+
+here = pathlib.Path(__file__).parent
+(here / "begun").touch()
+while not (here / "go").exists():
+    time.sleep(0.01)
+"""
+
+
+def test_the_old_process_answers_and_hears_until_the_new_one_is_ready(placed: Operated) -> None:
+    async def main() -> None:
+        async with placed.new_host() as host:
+            session = host.session()
+            first = await pid(placed)
+            placed.site.write("ctl_guard/__init__.py", SLOW + placed.code)
+            restarting = asyncio.ensure_future(did(placed, "restart"))
+            await until((placed.site.path / "ctl_guard" / "begun").exists, "a second process")
+            assert (await session.gate_tool_call(REMOVE)).votes[0].cause == "verdict"
+            assert await heard(host, session) == 1
+            assert await heard(host, session) == 2
+            assert await pid(placed) == first
+            placed.site.write("ctl_guard/go", "")
+            assert (await restarting)["state"] == "running"
+            assert await pid(placed) != first
+            assert await heard(host, session) == 1  # it is a new one, and nothing was heard twice
+
+    go(main())
+
+
+@pytest.mark.parametrize("how", ["disable", "stop"])
+def test_a_new_process_that_is_not_ready_yet_ends_with_the_old_one(how: str, placed: Operated) -> None:
+    async def main() -> None:
+        async with placed.new_host() as host:
+            placed.site.write("ctl_guard/__init__.py", SLOW + placed.code)
+            restarting = asyncio.ensure_future(asyncio.to_thread(answer, placed, "restart"))
+            await until((placed.site.path / "ctl_guard" / "begun").exists, "a second process")
+            if how == "disable":
+                placed.registry.disable(NAME)
+                await did(placed, "apply")
+                await settled(host, "stopped")
+                await restarting
+        await restarting
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("ally-")]
+
+    go(main())
+    assert list(below(os.getpid())) == []
+
+
+def test_place_moves_a_plugin_that_runs_there_and_back(guarded: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(guarded.site.path))
+
+    async def main() -> None:
+        async with guarded.new_host() as host:
+            session = host.session()
+            assert (await did(guarded, "place"))["did"] == "nothing"
+            assert await heard(host, session) == 1
+            guarded.registry.place(NAME, "process")
+            done = await did(guarded, "place")
+            assert (done["did"], done["in_effect"], done["state"]) == ("moved", True, "running")
+            assert await pid(guarded) != os.getpid()
+            assert (await session.gate_tool_call(REMOVE)).votes[0].cause == "verdict"
+            assert await heard(host, session) == 1
+            guarded.registry.place(NAME, "inline")
+            assert (await did(guarded, "place"))["did"] == "moved"
+            [shown] = (await did(guarded, "status"))["plugins"]
+            assert (shown["placement"], "pid" in shown) == ("inline", False)
+            assert (await session.gate_tool_call(REMOVE)).is_denied
+            await until(lambda: not [each for each in host.plugins.values() if each.supervisor])
+
+    go(main())
+
+
+def test_where_a_plugin_cannot_start_it_is_not_moved(guarded: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # so that its process does not find its code
+
+    async def main() -> None:
+        async with guarded.new_host() as host:
+            session = host.session()
+            guarded.registry.place(NAME, "process")
+            assert "ModuleNotFoundError" in await refused(guarded, "place")
+            [shown] = (await did(guarded, "status"))["plugins"]
+            assert (shown["placement"], shown["state"]) == ("inline", "running")
+            assert (await session.gate_tool_call(REMOVE)).votes[0].cause == "verdict"
+            edit_config(guarded.home, NAME, lambda _: {"placement": "process", "interpreter": "/nowhere/python"})
+            assert "cannot be started, since it is not configured" in await refused(guarded, "place")
+            assert host.plugins[NAME].state == "running"
 
     go(main())

@@ -13,7 +13,7 @@ import click
 from ally_plugins.cli.shell.processes import process_data, process_rows, trust
 from ally_plugins.cli.shell.questions import require_consent
 from ally_plugins.cli.shell.recorder import recorder
-from ally_plugins.cli.shell.running_hosts import notify_hosts
+from ally_plugins.cli.shell.running_hosts import RESTART_TIMEOUT, notify_hosts
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo, inert, print_json
 from ally_plugins.contract.values.errors import ConfigError
@@ -37,7 +37,8 @@ def place(state: State, name: str, placement: Placement, interpreter: str | None
     """Run the plugin NAME in a process of its own, or inline, inside the agent's process.
 
     A class runs in both without being changed; what ships a program runs in a process only. Without --interpreter and
-    --env it is the host's own Python.
+    --env it is the host's own Python. Hosts that run move it at once, by a new instance; where that cannot start there,
+    it goes on where it was.
 
     \b
     Example:
@@ -55,7 +56,7 @@ def place(state: State, name: str, placement: Placement, interpreter: str | None
         writing.change(lambda it: it.place(name, placement, interpreter=python, environment=environment))
     record = registry.get(name)
     warnings = _warnings(record)
-    effect = notify_hosts(state.home, "apply", record.name)
+    effect = notify_hosts(state.home, "place", record.name, RESTART_TIMEOUT)
     if state.as_json:
         about = {"name": record.name, "state": record.state, "reason": record.reason, "warnings": warnings}
         print_json({**about, **process_data(record), "hosts": effect.data()})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from ally_plugins.cli.shell.exits import DONE, REFUSED
-from ally_plugins.cli.shell.running_hosts import Effect, notify_hosts
+from ally_plugins.cli.shell.running_hosts import RESTART_TIMEOUT, Effect, notify_hosts
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json
 from ally_plugins.contract.values.errors import NotFoundRefused
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["restart"]
 
-_RESTART_TIMEOUT: Final = 60.0
-"""Seconds: the deadlines of `ally_stop` (5) and `ally_start` (30), and a program that starts slowly."""
-
 _NOT_THERE: Final = "this host has no plugin"
 
 
@@ -30,13 +27,14 @@ def restart(state: State, name: str) -> None:
     """Stop the plugin NAME and start it again, in every running host of this home.
 
     It starts with what is settled and installed now: its settings, and for a daemon its program. The code of a plugin
-    that runs inside the agent's process stays what it is until the agent starts anew. Its gates deny meanwhile.
+    that runs inside the agent's process stays what it is until the agent starts anew. The old one is stopped when the
+    new one is known to be fit, and goes on when it is not; the gates deny between the two.
 
     \b
     Example:
       ally-plugins restart loop-warner
     """
-    effect = notify_hosts(state.home, "restart", name, _RESTART_TIMEOUT)
+    effect = notify_hosts(state.home, "restart", name, RESTART_TIMEOUT)
     answers = [each for each in effect.answers if not each.error.startswith(_NOT_THERE)]
     if not answers:
         hosts = "no host runs" if not effect.answers else "no running host has it"

@@ -21,10 +21,22 @@ from .text import echo, inert, when
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
 
-__all__ = ["Effect", "HostsStatus", "LivePlugin", "hosts_status", "notify_hosts", "offers_of", "warn_of_silent_hosts"]
+__all__ = [
+    "RESTART_TIMEOUT",
+    "Effect",
+    "HostsStatus",
+    "LivePlugin",
+    "hosts_status",
+    "notify_hosts",
+    "offers_of",
+    "warn_of_silent_hosts",
+]
 
 ANSWER_TIMEOUT: Final = 2.0
 """Seconds to wait for the answers of all hosts to a change; a healthy host answers within one."""
+
+RESTART_TIMEOUT: Final = 60.0
+"""Seconds: the deadlines of `ally_stop` (5) and `ally_start` (30), and a program that starts slowly."""
 
 STATUS_TIMEOUT: Final = 0.3
 """Seconds to wait for the state of all hosts, which a list can do without; they answer within milliseconds."""
@@ -69,7 +81,14 @@ def _trouble(answer: HostAnswer) -> list[str]:
         return [f"{host} is at it; there it is {state or 'starting'} now"]
     if not result.get("in_effect"):
         return [f"not in {host}: {reason}"]
-    return [f"in {host} it is {state}: {reason}"] if state in _BAD else []
+    lines = [f"in {host} it is {state}: {reason}"] if state in _BAD else []
+    if parts := result.get("not_taken_up"):
+        way_out = f"ally-plugins restart {inert(result.get('plugin', ''))}"
+        if result.get("needs_new_host"):
+            way_out = "the agent has to start anew, whose code it is part of"
+        what = " and ".join(map(inert, parts))
+        lines.append(f"in {host} it goes on with the {what} that it was started with: {way_out}")
+    return lines
 
 
 _BAD: Final = frozenset({"failed", "quarantined", "waiting", "backoff"})

@@ -26,6 +26,10 @@ class Controls(Protocol):
         """Stop a plugin and start it again."""
         ...
 
+    async def place(self, plugin: str) -> Mapping[str, Any]:
+        """Have a plugin run where the operator's configuration says now."""
+        ...
+
     async def release(self, plugin: str) -> Mapping[str, Any]:
         """Start a plugin again that is in quarantine."""
         ...

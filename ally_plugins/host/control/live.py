@@ -116,6 +116,19 @@ class LiveControls:
         """
         return await self._locked(plugin, lambda: self._restart(plugin))
 
+    async def place(self, plugin: str) -> dict[str, Any]:
+        """Have a plugin run where, and with which Python, the operator's configuration says now; wait for it.
+
+        One that runs is replaced as by `restart`. Raises UnavailableRefused when it cannot run there, and goes on where
+        it was.
+        """
+        await self._begun.wait()
+        record, member = await self._load_record(plugin), self._member(plugin)
+        is_wanted = record is not None and record.config.enabled
+        if not is_wanted or member is None or member.is_given or not member.record.is_enabled:
+            return await self.apply(plugin)
+        return await self._locked(plugin, lambda: self._move(plugin))
+
     async def release(self, plugin: str) -> dict[str, Any]:
         """Start a plugin again that is in quarantine here; cancelling stops the waiting."""
         return await self._answer_in_time(plugin, lambda: self._locked(plugin, lambda: self._release(plugin)))
@@ -144,7 +157,7 @@ class LiveControls:
             if record is not None and member is not None and is_wanted and member.record.is_enabled:
                 await self._open_changes.apply(record if record.is_enabled else _narrowed(record, member))
                 if not self._open_changes.lacks_required_hook(name):
-                    return self._answer(name, "changed")
+                    return self._answer(name, "changed", **_not_taken_up(record, member.record))
         if is_wanted and self._open_changes.lacks_required_hook(name):
             return await self._locked(name, lambda: self._start_anew(name))
         if is_wanted:
@@ -193,6 +206,15 @@ class LiveControls:
             raise NotFoundRefused(f"this host has no plugin {name!r}")
         return await self._renew(member, "restarted by the operator", "restarted")
 
+    async def _move(self, name: str) -> dict[str, Any]:
+        record, member = await self._load_record(name), self._member(name)
+        if record is None or member is None:
+            return self._answer(name, "nothing")
+        running = member.record
+        if record.is_enabled and (record.daemon, record.python) == (running.daemon, running.python):
+            return self._answer(name, "nothing")
+        return await self._renew(member, f"moved by the operator: {record.placement}", "moved")
+
     async def _release(self, name: str) -> dict[str, Any]:
         member = self._member(name)
         if member is None or member.plugin.state != RunState.QUARANTINED:
@@ -201,7 +223,12 @@ class LiveControls:
 
     async def _renew(self, member: PluginMember, reason: str, did: str) -> dict[str, Any]:
         name, record = member.plugin.name, await self._startable_record(member)
-        await self._start(name, lambda: self._open_changes.restart(name, record, reason))
+        try:
+            await self._start(name, lambda: self._open_changes.restart(name, record, reason))
+        except UnavailableRefused as refusal:
+            if not member.is_given:
+                await self._remember([(name, record.version, str(refusal))])
+            raise
         return self._answer(name, did)
 
     async def _startable_record(self, member: PluginMember) -> PluginRecord:
@@ -251,13 +278,13 @@ class LiveControls:
             task.cancel()
         if not task.cancelled():
             task.result()
-            await self._remember()
+            if self._plugin_set is not None:
+                await self._remember(list(self._plugin_set.start_results()))
 
-    async def _remember(self) -> None:
-        """Write how the start went to the home, for `list` and `doctor`, as the host does at its own start."""
-        home, plugin_set = self.home, self._plugin_set
-        if home is not None and plugin_set is not None:
-            starts = list(plugin_set.start_results())
+    async def _remember(self, starts: list[tuple[str, str, str]]) -> None:
+        """Write how starts went to the home, for `list` and `doctor`, as the host does at its own start."""
+        home = self.home
+        if home is not None:
             await asyncio.get_running_loop().run_in_executor(None, remember_starts, home, starts)
 
     def _track(self, task: asyncio.Task[Any]) -> None:
@@ -290,11 +317,13 @@ class LiveControls:
 
     # --- answers ---
 
-    def _answer(self, name: str, did: str, reason: str = "", *, is_in_effect: bool = True) -> dict[str, Any]:
+    def _answer(
+        self, name: str, did: str, reason: str = "", *, is_in_effect: bool = True, **more: Any
+    ) -> dict[str, Any]:
         member = self._member(name)
         about = {"state": "", "reason": ""} if member is None else self._described(member)
         answer = {"plugin": name, "did": did, "in_effect": is_in_effect and did != "pending"}
-        return {**answer, "state": about["state"], "reason": reason or about["reason"]}
+        return {**answer, "state": about["state"], "reason": reason or about["reason"], **more}
 
     def _unix_ms(self, steady: float) -> int:
         clock = self.services.clock
@@ -323,6 +352,26 @@ def _process(plugin: Plugin) -> dict[str, Any]:
         return {}
     pid = supervisor.process.pid if supervisor.process is not None else None
     return {"pid": pid, "restarts": max(0, supervisor.started - 1)}
+
+
+def _not_taken_up(record: PluginRecord, running: PluginRecord) -> dict[str, Any]:
+    """Return what of an operator's configuration a plugin that runs has not taken up, as part of an answer."""
+    if not record.is_enabled:
+        return {}
+    parts = {
+        "placement": (record.daemon, record.python) != (running.daemon, running.python),
+        "settings": record.settings != running.settings,
+        "code": _code(record) != _code(running),
+    }
+    found = [name for name, is_other in parts.items() if is_other]
+    if not found:
+        return {}
+    return {"not_taken_up": found, "needs_new_host": "code" in found and running.placement == "inline"}
+
+
+def _code(record: PluginRecord) -> tuple[str, str]:
+    agreement = record.agreement
+    return (agreement.version, agreement.files) if agreement is not None else ("", "")
 
 
 def _narrowed(record: PluginRecord, member: PluginMember) -> PluginRecord:

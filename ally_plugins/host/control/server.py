@@ -155,6 +155,7 @@ class _Peer(asyncio.Protocol):
             "status": lambda _: _immediate(controls.describe()),
             "apply": lambda params: controls.apply(_plugin(params)),
             "restart": lambda params: controls.restart(_plugin(params)),
+            "place": lambda params: controls.place(_plugin(params)),
             "release": lambda params: controls.release(_plugin(params)),
             "offers": lambda params: _immediate(controls.offers(_plugin(params))),
             "tasks": lambda _: _immediate(controls.tasks()),

@@ -38,6 +38,7 @@ from .lane import RemoteLane
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.declared import Kind  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.host.bus.bus import PluginMessageBus
+    from ally_plugins.runtime.lanes.observers import Implementation
     from ally_plugins.runtime.processes.stderrlog import StderrLog  # noqa: TC004
     from ally_plugins.wire.offers import ToolOffer  # noqa: TC004
 
@@ -124,6 +125,18 @@ class DaemonOffers:
         plugin = remote.plugin
         if result.name is not None and result.name != plugin.name:
             _log.warning("the daemon %r calls itself %r; it goes on as %r", plugin.name, result.name[:80], plugin.name)
+        plugin.implementations = self.check(result)
+        plugin.instance = remote.daemon
+        plugin.version = result.version or plugin.version
+        self.wanted = result.events
+        remote.update_observers()
+        remote.services.replan()
+        await self._register_contributions(result)
+
+    def check(self, result: InitializeResult) -> dict[str, Implementation]:
+        """Check an answer to `initialize` against the manifest, and return its hooks. Raises PluginError."""
+        remote = self.remote
+        plugin = remote.plugin
         implementations = remote_implementations(plugin.name, result.hooks)
         if remote.is_declared:
             for hook in implementations:
@@ -131,13 +144,7 @@ class DaemonOffers:
             for kind, offered in (("tool", result.tools), ("action", result.actions)):
                 check_offered(plugin.name, kind, offered, remote.record.manifest)
         check_required(plugin.name, plugin.options.required, implementations, "answer")
-        plugin.implementations = implementations
-        plugin.instance = remote.daemon
-        plugin.version = result.version or plugin.version
-        self.wanted = result.events
-        remote.update_observers()
-        remote.services.replan()
-        await self._register_contributions(result)
+        return implementations
 
     async def _register_contributions(self, result: InitializeResult) -> None:
         offered: dict[tuple[Kind, str], ToolOffer] = {("tool", offer.name): offer for offer in result.tools}

@@ -78,6 +78,10 @@ class StdioOpener:
         assert self._link is not None  # noqa: S101 - launched just now
         self._lost = lost
         await handshake(self.remote, self._link)
+        try:
+            self.remote.offers.check(self._link.initialize_result)
+        except PluginError as error:
+            raise _start_failed(error) from None
         self._link.reason_follows = True
         return self._link
 
@@ -215,7 +219,11 @@ async def accept_offers(remote: RemotePlugin, link: StreamLink) -> None:
     except RemoteCrash as error:
         raise StartFailed(f"it could not start: {error}{_stderr_suffix(remote)}", is_final=True) from None
     except (PluginError, RemoteError) as error:
-        raise StartFailed(f"it could not start: {error}", is_final=True) from None
+        raise _start_failed(error) from None
+
+
+def _start_failed(error: Exception) -> StartFailed:
+    return StartFailed(f"it could not start: {error}", is_final=True)
 
 
 async def request_shutdown(remote: RemotePlugin, link: Link, reason: str) -> None:

@@ -64,7 +64,8 @@ class Opener(Protocol):
     async def handshake(self, process: Process, lost: Callable[[str], None]) -> Link:
         """Wait until the process is ready, and return the link to it; `lost` is called when that breaks later.
 
-        Raises StartFailed. Cancelled when the process ends meanwhile, or is too slow.
+        What it offers has been checked by then, and nothing of it is used yet. Raises StartFailed. Cancelled when the
+        process ends meanwhile, or is too slow.
         """
         ...
 
@@ -116,6 +117,11 @@ class Supervisor:
     """Called when the daemon has become ready, after what waited for it was written."""
     on_gone: Callable[[], None] = field(default=lambda: None)
     """Called when its process has failed or is about to be stopped."""
+    take_over: Callable[[], Awaitable[None]] | None = field(init=False, default=None)
+    """Awaited once, when the first process has shown itself fit: it stops what ran in its place until then.
+
+    One that does not come so far is not started again, and is nobody that others know of.
+    """
     process: Process | None = field(init=False, default=None)
     started: int = field(init=False, default=0)
     """How often a process was started."""
@@ -175,6 +181,9 @@ class Supervisor:
                 failure, ran_for = await self._run_once()
                 if failure is None:  # a restart was requested
                     continue
+                if self.take_over is not None:
+                    self.plugin.set_state(RunState.FAILED, str(failure))
+                    return
                 if (delay := self._next_try(failure, ran_for)) is None:
                     return
                 with suppress(TimeoutError):
@@ -237,6 +246,9 @@ class Supervisor:
         """Bring a fresh process to `running`."""
         link = await self._unless_exited(process, began, self.opener.handshake(process, self._lost))
         self._link = link
+        if (take_over := self.take_over) is not None:
+            self.take_over = None
+            await take_over()
         self.lane.connect(link)
         await self._unless_exited(process, began, self.opener.accept_offers(link))
         if self.plugin.state == RunState.STARTING:  # its hooks may have put it into quarantine meanwhile
@@ -322,7 +334,8 @@ class Supervisor:
             self._is_shutdown_requested = True  # only once: `stop` may come here again after a cancelled restart
             await self._request_shutdown(link, process, reason)
         self.lane.disconnect(reason)
-        self.on_gone()
+        if self.take_over is None:
+            self.on_gone()
         if link is not None:
             link.close(reason)
         if asks_first:  # most exit at the end of their input; SIGTERM is for the others

@@ -14,7 +14,7 @@ from attrs import define, field
 
 from ally_plugins.contract.calls import Register
 from ally_plugins.contract.tools.declared import collect_actions, collect_tools
-from ally_plugins.contract.values.errors import NotFoundRefused, OrderError
+from ally_plugins.contract.values.errors import NotFoundRefused, OrderError, UnavailableRefused
 from ally_plugins.host.bus.services import HostServices
 from ally_plugins.runtime.lanes.lane import Lane
 from ally_plugins.runtime.lanes.observers import Observers
@@ -114,13 +114,22 @@ class PluginChanges:
     async def restart(self, name: str, record: PluginRecord | None = None, reason: str = "restarted") -> None:
         """Stop a plugin and start a new instance of it, with `record` or as before; its gates deny in between.
 
-        It does not receive the events in between. Cancelling while the old one stops leaves the plugin stopped, and its
-        gates deny. Raises OrderError and NotFoundRefused; nothing is changed then.
+        An old one that runs goes on until the new one is known to be fit: its code was imported, its class built and
+        its hooks checked; in a process of its own, too. Raises UnavailableRefused when it is not, OrderError and
+        NotFoundRefused; nothing is changed then. Where both cannot be there at once (a daemon that listens on a socket,
+        a plugin of another system) the old one is stopped first.
+
+        The plugin does not receive the events in between. Cancelling while the old one stops leaves the plugin stopped,
+        and its gates deny; before that, the old one goes on.
         """
         member = self._member(name)
-        self._place(record or member.record, member)
-        await self._retire(member.plugin, reason)
-        await self._start(self._member(name))
+        record = record or member.record
+        if member.plugin.is_running and _may_run_beside(record) and not self.lacks_required_hook(name):
+            await self._replace(member, record, reason)
+        else:
+            self._place(record, member)
+            await self._retire(member.plugin, reason)
+            await self._start(self._member(name))
 
     def _member(self, name: str) -> PluginMember:
         member = self.plugin_set.members.get(name)
@@ -141,6 +150,42 @@ class PluginChanges:
                 del members[record.name]
             else:
                 members[record.name] = old
+            raise
+
+    async def _replace(self, old: PluginMember, record: PluginRecord, reason: str) -> None:
+        """Have a new instance take the place of one that runs, when it is fit for that."""
+        plugin_set, name = self.plugin_set, record.name
+        new = plugin_set.make(record, old.factory, is_given=old.is_given)
+        self._put(new)  # raises OrderError for what it is to come before and after
+        self._put(old)
+
+        async def take_over() -> None:
+            self._put(new)
+            await self._retire(old.plugin, reason)
+
+        announce, new.plugin.on_state = new.plugin.on_state, lambda _: None
+        try:
+            plugin_set.load(new)
+        finally:
+            new.plugin.on_state = announce
+        sessions = self.services.sessions.values()
+        if new.remote is not None:
+            await plugin_set.start_in_place(new, sessions, take_over)
+        elif new.plugin.state == RunState.LOADED:
+            await take_over()
+            await plugin_set.start_loaded(sessions, [new])
+        if plugin_set.members.get(name) is old:
+            text = f"{name!r} goes on as it was, since a new one could not take its place: {new.plugin.reason}"
+            raise UnavailableRefused(text, plugin=name)
+
+    def _put(self, member: PluginMember) -> None:
+        """Put a plugin into the place of another one of its name. Raises OrderError; nothing is changed then."""
+        members = self.plugin_set.members
+        before, members[member.plugin.name] = members[member.plugin.name], member
+        try:
+            self.plugin_set.replan()
+        except OrderError:
+            members[member.plugin.name] = before
             raise
 
     def _replace_with_stand_in(self, member: PluginMember, reason: str) -> None:
@@ -215,6 +260,11 @@ class PluginChanges:
             self._remove_contributions(plugin.name)
             remote.offers.forget()
             await remote.offers.accept(result)
+
+
+def _may_run_beside(record: PluginRecord) -> bool:
+    """Say whether a second instance of a plugin may run for a moment beside the first."""
+    return record.bridge is None and (record.daemon is None or record.daemon.transport == "stdio")
 
 
 _OFFERED: Final = {"tool": collect_tools, "action": collect_actions}

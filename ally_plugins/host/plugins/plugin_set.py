@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,7 +76,11 @@ class PluginMember:
         Grants are read from `plugin.options` by whatever asks whether something is allowed, and from the record by what
         starts the plugin again; both change here and nowhere else.
         """
-        self.record = evolve(self.record, granted=record.granted, config=record.config)
+        kept = self.record.config  # where and with what the code that runs was started
+        config = evolve(
+            record.config, placement=kept.placement, interpreter=kept.interpreter, environment=kept.environment
+        )
+        self.record = evolve(self.record, granted=record.granted, config=config)
         self.plugin.options = options_of(record)
 
     @property
@@ -117,6 +121,12 @@ class PluginSet:
         self, record: PluginRecord, factory: Callable[[Ally], Any] | None = None, *, is_given: bool = False
     ) -> None:
         """Make a plugin from its record; nothing of it runs yet. `is_given` says that it comes by code."""
+        self.members[record.name] = self.make(record, factory, is_given=is_given)
+
+    def make(
+        self, record: PluginRecord, factory: Callable[[Ally], Any] | None = None, *, is_given: bool = False
+    ) -> PluginMember:
+        """Make a plugin as `add` does, and leave the one of its name in its place."""
         plugin = Plugin(
             name=record.name,
             options=options_of(record),
@@ -130,7 +140,7 @@ class PluginSet:
         )
         if not record.is_enabled:
             plugin.state, plugin.reason = _STATES.get(record.state, RunState.FAILED), record.reason
-        self.members[record.name] = PluginMember(plugin, record, factory, is_given=is_given or factory is not None)
+        return PluginMember(plugin, record, factory, is_given=is_given or factory is not None)
 
     def replan(self) -> None:
         """Compute the order of every hook anew. Raises OrderError for a cycle."""
@@ -146,7 +156,11 @@ class PluginSet:
         self.replan()
         for member in members:
             if member.record.is_enabled:
-                self._load(member)
+                self.load(member)
+        await self.start_loaded(sessions, members)
+
+    async def start_loaded(self, sessions: Iterable[Session], members: Iterable[PluginMember]) -> None:
+        """Start those of these plugins that were loaded, as `start` does."""
         self.replan()  # by the hooks that their code has
         loaded = [member for member in members if member.plugin.state == RunState.LOADED]
         await asyncio.gather(*(self._start(member, sessions) for member in loaded))
@@ -159,7 +173,11 @@ class PluginSet:
                 plugin = member.plugin
                 yield plugin.name, plugin.version, plugin.reason if plugin.state == RunState.FAILED else ""
 
-    def _load(self, member: PluginMember) -> None:
+    def load(self, member: PluginMember) -> None:
+        """Import and build a plugin, and check its hooks; one that runs in a process is only made ready for that.
+
+        One that fails is marked. Raises KeyboardInterrupt and CancelledError.
+        """
         plugin, record = member.plugin, member.record
         if self._manager.has_plugin(plugin.name):  # the instance before this one
             self._manager.unregister(name=plugin.name)
@@ -191,8 +209,7 @@ class PluginSet:
     async def _start(self, member: PluginMember, sessions: Iterable[Session]) -> None:
         plugin = member.plugin
         if member.remote is not None:
-            self._open(plugin, member.remote.lane, sessions)
-            await self._feed(member)
+            await self._open_remote(member, sessions)
             await self._start_remote(plugin, member.remote)
             return
         lane = Lane(
@@ -234,6 +251,41 @@ class PluginSet:
         plugin, types = member.plugin, member.record.durable
         if types and plugin.lane is not None:
             await self.daemon_services.start_feed(plugin, plugin.lane, types)
+
+    async def start_in_place(
+        self, member: PluginMember, sessions: Iterable[Session], take_over: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Start the process of a plugin while another one runs in its place; `take_over` is to end that one.
+
+        It is awaited once the new one has answered `initialize` and what it offers was checked, before `ally_start`.
+        The state says how it went; one that did not come so far has ended. Cancelling before that ends it, too.
+        """
+        from ally_plugins.host.daemons.transports import new_supervisor
+
+        plugin, remote = member.plugin, member.remote
+        assert remote is not None  # noqa: S101 - the caller has seen that it runs in a process
+        assert remote.daemon is not None  # noqa: S101
+        announce, plugin.on_state = plugin.on_state, lambda _: None  # what is known by its name is the other one's
+
+        async def enter() -> None:
+            plugin.on_state = announce
+            await take_over()
+            await self._open_remote(member, sessions)
+            announce(plugin)
+
+        plugin.supervisor = supervisor = new_supervisor(remote, remote.daemon)
+        supervisor.take_over = enter
+        try:
+            await supervisor.start()
+        except asyncio.CancelledError:
+            if supervisor.take_over is not None:
+                await supervisor.stop("its start was cancelled")
+            raise
+
+    async def _open_remote(self, member: PluginMember, sessions: Iterable[Session]) -> None:
+        if member.remote is not None:
+            self._open(member.plugin, member.remote.lane, sessions)
+            await self._feed(member)
 
     def _open(self, plugin: Plugin, lane: AnyLane, sessions: Iterable[Session]) -> None:
         plugin.lane = lane
@@ -288,7 +340,7 @@ class PluginSet:
         Takes as long as the slowest `ally_stop` may, and a second. Cancelling leaves lanes open.
         """
         self.watchdog.close()
-        await asyncio.gather(*(self._stop(plugin) for plugin in self.plugins if plugin.lane is not None), *self._ending)
+        await asyncio.gather(*map(self._stop, self.plugins), *self._ending)
 
     async def _stop(self, plugin: Plugin) -> None:
         await self.end(plugin, "the host stops")
@@ -301,11 +353,11 @@ class PluginSet:
         With `drain_first` a plugin without an `ally_stop` gets the same time for the gates and events that are pending.
         The caller sets the state afterwards. Cancelling leaves the lane open: call it again.
         """
+        if plugin.supervisor is not None:
+            await plugin.supervisor.stop(reason)
         lane = plugin.lane
         if lane is None:
             return
-        if plugin.supervisor is not None:
-            await plugin.supervisor.stop(reason)
         await self.daemon_services.stop_feed(plugin)
         hook = plugin.implementations.get("ally_stop")
         if plugin.is_running and plugin.supervisor is None and (hook is not None or drain_first):
