@@ -53,6 +53,9 @@ class Side:
             raise self.failure
         return {"plugin": plugin, "did": "changed", "in_effect": True, "state": "running", "reason": ""}
 
+    async def place(self, plugin: str) -> Mapping[str, Any]:
+        return await self.apply(plugin)
+
     async def restart(self, plugin: str) -> Mapping[str, Any]:
         self.asked.append(("restart", plugin))
         self.hanging.set()
