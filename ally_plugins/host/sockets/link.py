@@ -165,7 +165,7 @@ class SocketLink:
             raise broken
 
     def request(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:  # noqa: ARG002 - any link's
-        """ArrivingAnswer the requests of any link by Code-Ally's means, for a daemon that does not speak our protocol.
+        """Answer the requests of any link by Code-Ally's means, for a daemon that does not speak our protocol.
 
         `ping` is a connection; `drain` waits for the events before it; `start` and `shutdown` need nothing.
         Anything else fails with PluginError: a daemon that should get more requests has to talk back.
