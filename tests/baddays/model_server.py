@@ -24,16 +24,16 @@ from typing import Any, Final, Literal, Self
 PATIENCE: Final = 30.0
 """Seconds that a busy machine may take for anything; a wait that lasts longer is a failed test."""
 
-Fault = Literal["late", "stall", "reset", "close", "garbage", "nonsense", "truncate"]
+Fault = Literal["late", "stall", "reset", "close", "garbage", "nonsense", "truncate", "end"]
 """What goes wrong after `after` pieces of the answer.
 
 `late`: no byte comes until the server is told to go on. `stall`: the answer stops there until then. `reset`: the
 connection is reset. `close`: it is closed before the answer is whole. `garbage`: bytes that are neither UTF-8 nor JSON.
 `nonsense`: JSON that means nothing.
-`truncate`: the JSON ends in the middle, the HTTP around it is whole.
+`truncate`: the JSON ends in the middle, the HTTP around it is whole. `end`: a stream ends there as if that were all.
 """
 
-FAULTS: Final = ("late", "stall", "reset", "close", "garbage", "nonsense", "truncate")
+FAULTS: Final = ("late", "stall", "reset", "close", "garbage", "nonsense", "truncate", "end")
 
 
 _TOOL_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -47,6 +47,7 @@ class Reply:
     the tokens of the input and the output. `when` must occur in what is new in the request. `times` requests get
     this reply (clients try again after some failures), 0 means all. `status` other than 200 is an error with `body`; a
     `body` under 200 is sent as it is, as `content_type`. `piece` is how many characters one event of a stream has.
+    `finish` is the reason why the answer ends, where it is another than its end or its calls.
     """
 
     text: str | None = None
@@ -62,6 +63,7 @@ class Reply:
     after: int = 1
     piece: int = 16
     thinking: str | None = None
+    finish: str | None = None
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> Self:
@@ -385,6 +387,9 @@ class _Answer:
                     raise _Broken
                 elif fault == "close":
                     raise _Broken
+                elif fault == "end":
+                    yield b"0\r\n\r\n"
+                    return
                 elif fault is not None and fault != "late":
                     yield self._spoil(piece, fault)
                     return
@@ -412,7 +417,7 @@ class _Answer:
             message["reasoning_content"] = reply.thinking
         if calls:
             message["tool_calls"] = calls
-        choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}
+        choice = {"index": 0, "message": message, "finish_reason": reply.finish or ("tool_calls" if calls else "stop")}
         said: dict[str, Any] = {**self.common, "object": "chat.completion", "choices": [choice]}
         return {**said, "usage": _usage(reply.usage)} if reply.usage is not None else said
 
@@ -437,7 +442,7 @@ class _Answer:
             yield self._delta({"tool_calls": [first]})
             for piece in _pieces(function["arguments"], reply.piece):
                 yield self._delta({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
-        yield self._delta({}, "tool_calls" if calls else "stop")
+        yield self._delta({}, reply.finish or ("tool_calls" if calls else "stop"))
         if self.wants_usage and reply.usage is not None:
             yield {**self.common, "object": "chat.completion.chunk", "choices": [], "usage": _usage(reply.usage)}
 

@@ -87,3 +87,33 @@ def test_a_server_that_is_down_is_a_sentence_and_the_conversation_goes_on(
     server.up()
     server.add(Reply(text="Here I am."))
     assert "Here I am." in person.chat("say y", args=("--continue", "--base-url", server.url))
+
+
+WRITE = ({"name": "run_command", "arguments": {"command": "echo half > marker-and-more"}},)
+CUT = {
+    "a stream that ends amid its text": (Reply("half an answer, and no end", fault="end", after=2), "without a finish"),
+    "a limit of tokens": (Reply("half an answer", finish="length"), "the limit of tokens"),
+    "a filter": (Reply("half an answer", finish="content_filter"), "content filter"),
+    "a stream that ends amid a call": (Reply(tools=WRITE, fault="end", after=3, piece=8), "without a finish"),
+    "a stream that ends behind a call": (Reply(tools=WRITE, fault="end", after=8, piece=8), "without a finish"),
+    "a limit of tokens at a call": (
+        Reply(tools=({"name": "run_command", "arguments": '{"command": "echo half > marker'},), finish="length"),
+        "the limit of tokens",
+    ),
+}
+
+
+@pytest.mark.parametrize(("reply", "why"), CUT.values(), ids=CUT)
+def test_an_answer_that_was_cut_off_is_no_good_end_and_no_call_of_it_is_made(
+    person: Person, server: ModelServer, args: tuple[str, ...], reply: Reply, why: str
+) -> None:
+    server.add(reply)
+    lines = person.events(*args, "--allow", "run_command", "do it", code=3)
+    assert (lines[-1]["ending"], lines[-1]["exitCode"]) == ("failed", 3)
+    assert "was cut off" in lines[-1]["reason"]
+    assert why in lines[-1]["reason"]
+    assert not [line for line in lines if line.get("event_type") == "TOOL_CALL_START"]
+    assert not list(person.folder.glob("marker*"))
+    server.add(Reply("the whole of it"))
+    again = person.events(*args, "--resume", lines[-1]["sessionId"], "go on")
+    assert (again[-1]["ending"], again[-1]["text"]) == ("done", "the whole of it")

@@ -19,6 +19,8 @@ from pydantic_ai_harness.repo_context import RepoContext
 
 from ally_plugins.contract.values.compat import override
 
+from .cut_answers import WholeCalls
+
 if TYPE_CHECKING:
     from pydantic_ai.capabilities.abstract import WrapRunHandler
     from pydantic_ai.models import Model, ModelRequestContext
@@ -84,6 +86,7 @@ def make_agent(
             RepoContext(expose_inventory_tool=False),
             SubAgents(include_self=True, max_depth=_DEPTH),
             RepairToolArguments(),
+            WholeCalls(),
             Masking(keys.masked_value),
         ],
     )

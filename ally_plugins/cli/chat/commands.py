@@ -143,7 +143,7 @@ def run(
 
     \b
     Exit codes: 0 done, 1 refused (something that the agent wanted, or the task itself),
-    2 wrong usage or configuration, 3 failed (no model, no answer), 130 interrupted.
+    2 wrong usage or configuration, 3 failed (no model, no answer or half of one), 130 interrupted.
 
     \b
     Example:

@@ -7,11 +7,15 @@ from typing import Any, Final
 
 from pydantic_ai import exceptions
 
+from .cut_answers import AnswerCutError
+
 __all__ = ["error_text"]
 
 _CHARS: Final = 300
 _READERS: Final = ("pydantic_ai.models.", "openai.", "anthropic.", "google.")
 """Modules that parse answers: the framework's models, and the clients of the most used providers."""
+_NO_END: Final = "ended without a `finish_reason`"
+"""What the framework says of a stream without an end."""
 _ANOTHER: Final = "or use another model (--model offline needs none)"
 
 
@@ -60,6 +64,16 @@ def _http(error: exceptions.ModelHTTPError) -> str:
     return f"the model server answered {error.status_code}{_detail(error)}; {way_out}, {_ANOTHER}"
 
 
+def _cut(why: str) -> str:
+    return f"the model's answer was cut off: {why}; try again, {_ANOTHER}"
+
+
+def _failed(error: exceptions.ModelAPIError) -> str:
+    if _NO_END in error.message:
+        return _cut("the server ended it without a finish reason")
+    return f"the model server failed ({_first_line(error.message)}); try again, {_ANOTHER}"
+
+
 def _limited(error: exceptions.ModelRateLimitError) -> str:
     wait = f" in {error.retry_after:.0f} s" if error.retry_after else " later"
     return f"the model server is asked too much{_detail(error)}; try again{wait}, {_ANOTHER}"
@@ -88,10 +102,8 @@ _KINDS: Final[tuple[tuple[type[BaseException], Callable[[Any], str]], ...]] = (
         lambda error: f"the model server cannot be reached ({_first_line(error.message)}); start it, {_ANOTHER}",
     ),
     (exceptions.ModelHTTPError, _http),
-    (
-        exceptions.ModelAPIError,
-        lambda error: f"the model server failed ({_first_line(error.message)}); try again, {_ANOTHER}",
-    ),
+    (AnswerCutError, lambda error: _cut(error.message)),
+    (exceptions.ModelAPIError, _failed),
     (
         exceptions.UsageLimitExceeded,
         lambda error: f"the turn used more than it may ({_first_line(str(error))}); say what to go on with",

@@ -27,6 +27,8 @@ OLLAMA_URL: Final = "http://localhost:11434/v1"
 NO_KEY: Final = "no-key"
 """The key for a server at an address of one's own, unless one is named: it never gets the key of another provider."""
 _OPENAI: Final = ("openai", "openai-chat", "")
+_REQUIRES_END: Final = "openai_chat_streaming_requires_finish_reason"
+"""The setting of an OpenAI-compatible model without which the framework takes any end of a stream for a good one."""
 _WAY_OUT: Final = "`--model offline` needs no key and no network"
 _KEY_VARIABLE: Final = re.compile(r"`([A-Z][A-Z0-9_]*(?:KEY|TOKEN|PROFILE))`")
 _EXTRA: Final = re.compile(r'pip install "?(pydantic-ai-slim\[[a-z0-9_,-]+\])')
@@ -82,7 +84,7 @@ def build_model(choice: ModelChoice, environ: Mapping[str, str]) -> Model[Any]:
         if choice.is_offline:
             return _offline(choice)
         model = _served(choice, key) if choice.base_url or _is(choice, "ollama") else _hosted(choice, key)
-        return _with_window(model, choice.context_window)
+        return _with_profile(model, choice.context_window)
     except ImportError as error:
         extra = _EXTRA.search(str(error))
         install = extra[1] if extra is not None else "the provider's package"
@@ -146,10 +148,13 @@ def _hosted(choice: ModelChoice, key: str | None) -> Model[Any]:
     return infer_model(choice.name, provider_factory=provider)
 
 
-def _with_window(model: Model[Any], window: int | None) -> Model[Any]:
-    """Return the model with a window that the framework does not know, or knows wrongly."""
-    if window is None:
+def _with_profile(model: Model[Any], window: int | None) -> Model[Any]:
+    """Return the model with a window that the framework does not know, or knows wrongly, and an end for its streams."""
+    profile: dict[str, Any] = {} if window is None else {"context_window": window}
+    if any(each.__name__ == "OpenAIChatModel" for each in type(model).__mro__):  # its module may not be installed
+        profile[_REQUIRES_END] = True
+    if not profile:
         return model
     make: Any = type(model)
-    windowed: Model[Any] = make(model.model_name, provider=model.provider, profile={"context_window": window})
-    return windowed
+    made: Model[Any] = make(model.model_name, provider=model.provider, profile=profile)
+    return made

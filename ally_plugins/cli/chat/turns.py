@@ -28,6 +28,7 @@ from pydantic_ai.messages import (
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import GateRefused
 
+from .cut_answers import why_cut
 from .error_texts import error_text
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ Ending: TypeAlias = Literal["done", "refused", "failed", "interrupted"]
 
 @frozen
 class Turn:
-    """How a turn ended: with the agent's text, or with the reason why there is none."""
+    """How a turn ended: with the agent's text, or with the reason why there is none, or only the beginning of one."""
 
     ending: Ending
     text: str = ""
@@ -145,6 +146,8 @@ class AgentTurns:
                 return Turn("failed", reason=self._keys.masked(error_text(error)))
             else:
                 self._keep(result.all_messages())
+                if (why := why_cut(self.history)) is not None:
+                    return Turn("failed", text=result.output, reason=f"the answer was cut off: {why}; say how to go on")
                 return Turn("done", text=result.output)
             finally:
                 self._running = None

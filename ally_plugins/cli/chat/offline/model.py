@@ -142,7 +142,7 @@ def _next_step(view: HistoryView, plan: RequestPlan) -> Sequence[RequestedCall] 
 
 
 def _response(parts: list[Any]) -> ModelResponse:
-    return ModelResponse(parts=parts, model_name=NAME, provider_name=NAME)
+    return ModelResponse(parts=parts, model_name=NAME, provider_name=NAME, finish_reason="stop")
 
 
 def _thought(step: Sequence[RequestedCall], view: HistoryView, plan: RequestPlan) -> str:
@@ -253,6 +253,7 @@ class _Stream(StreamedResponse):
                 for event in handle(vendor_part_id=index, content=piece):
                     yield event
         self._usage = RequestUsage(input_tokens=self.input_tokens, output_tokens=_tokens(text_of(self.answer)))
+        self.finish_reason = self.answer.finish_reason
 
     @override
     async def close_stream(self) -> None:
