@@ -112,7 +112,7 @@ class ArrivingAnswer:
         if self._is_in_text:
             rest = _REST_OF_TEXT.match(self.data, self._at)
             self._at = rest.end() if rest is not None else self._at
-            if self.data[self._at : self._at + 1] != b'"':  # all that came belongs to it, or the half of an escape
+            if not self.data.startswith(b'"', self._at):  # all that came belongs to it, or the half of an escape
                 return b""
             self._at, self._is_in_text = self._at + 1, False
         found = _MARKS.search(self.data, self._at)
