@@ -19,7 +19,7 @@ from ally_plugins.contract.values.errors import AuditError, JournalError, Journa
 
 from .audit_head import read_head
 from .chain import Head, digest_of, genesis, link
-from .schema import connect_read_only, describe_error, read_chain_id
+from .schema import connect_read_only, describe_error, is_in_memory, read_chain_id
 from .values import ACCEPTED, NEVER_PRUNED, PRUNED, SETTLED
 
 __all__ = ["AuditReport", "Problem", "ProblemKind", "verify"]
@@ -92,10 +92,11 @@ def verify(path: Path, head_path: Path | None = None, *, copy: Head | None = Non
     What is wrong is returned as the report's `problem`; raises JournalError only when there is no journal, and
     JournalVersionError for one that this program cannot read.
     """
+    in_memory = is_in_memory(path)
     head_path = head_path or path.with_name("audit.head")
-    if not path.exists():
+    if not in_memory and not path.exists():
         raise JournalError(f"there is no journal {str(path)!r}")
-    check = _Check(copy=copy)
+    check = _Check(copy=copy, needs_head=not in_memory)
     try:
         check.read_head(head_path)  # before the records, so that it cannot be newer than they are
         with closing(connect_read_only(path)) as db:
@@ -115,6 +116,7 @@ class _Check:
 
     head: Head | None = None
     copy: Head | None = None
+    needs_head: bool = True
     n: int = 0
     hash: bytes = b""
     settled: int = 0
@@ -223,7 +225,7 @@ class _Check:
             raise _BrokenError("state", found[0], text)
 
     def check_end(self) -> None:
-        if self.head is None and self.n:
+        if self.head is None and self.n and self.needs_head:
             raise _BrokenError("head_missing", None, "audit.head is missing, so a cut end could not be noticed")
         for head, name in self.heads():
             if head.n > self.n:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import shutil
 import sqlite3
 from asyncio import Future as LoopFuture
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -22,7 +21,7 @@ from ally_plugins.contract.values.errors import JournalError, SessionError
 from .leases import Lease, loss_of
 from .reader import JournalReader
 from .rows import Row, problem_of, row_of, size_of
-from .schema import describe_error
+from .schema import describe_error, new_memory_path
 from .store import Bookmark, Claim, Mark, Release, Store, now_ms
 from .values import (
     ACCEPTED,
@@ -55,17 +54,15 @@ class Journal:
     future only from a running loop.
     """
 
-    def __init__(self, path: Path, head: Path, *, durable: bool = True) -> None:
+    def __init__(self, path: Path, head: Path | None) -> None:
         """Use `open` or `in_memory`."""
         self.path: Final = path
         self.head_path: Final = head
-        self._folder: str | None = None
-
         self.reader: Final = JournalReader(path)
         self._readers: Final = [self.reader]
 
         def open_store(*, create: bool = False) -> Store:
-            return Store(path, head, held, create=create, durable=durable, before_close=self._release_readers)
+            return Store(path, head, held, create=create, before_close=self._release_readers)
 
         held: dict[str, Lease] = {}
 
@@ -92,20 +89,12 @@ class Journal:
 
     @classmethod
     def in_memory(cls) -> Self:
-        """Open a journal that ends with the process: a file in a temporary folder, never waiting for the disk.
+        """Open a journal that lies in the memory of this process alone, and ends with it: no file has any of it.
 
-        Raises JournalError where no temporary folder can be used.
+        It grows with what is recorded; `prune` makes room.
         """
-        import tempfile  # here, since the import takes 10 ms and only tests and hosts without a home need it
-
-        # No TemporaryDirectory: a fork that ends would remove it, while its parent goes on writing.
-        try:
-            folder = tempfile.mkdtemp(prefix="ally-journal-")
-        except OSError as error:
-            text = f"a journal in memory needs a temporary folder: {error.strerror or error}; set TMPDIR to one"
-            raise JournalError(text) from error
-        journal = cls(Path(folder) / JOURNAL_NAME, Path(folder) / HEAD_NAME, durable=False)
-        journal._folder = folder
+        journal = cls(new_memory_path(), None)
+        journal.reader.last_n()  # a connection that stays: without any, the journal would be gone
         return journal
 
     @property
@@ -273,6 +262,8 @@ class Journal:
         return reader
 
     def _release_readers(self) -> None:
+        if self.head_path is None:  # it is they that keep a journal in memory
+            return
         for reader in self._readers:
             reader.release()
 
@@ -329,8 +320,6 @@ class Journal:
         self._writer.close()
         self._writer.join()
         atexit.unregister(self.close_blocking)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _checked_row(record: Record) -> Row:

@@ -22,6 +22,8 @@ __all__ = [
     "connect",
     "connect_read_only",
     "describe_error",
+    "is_in_memory",
+    "new_memory_path",
     "read_chain_id",
 ]
 
@@ -30,6 +32,7 @@ BUSY_TIMEOUT_S: Final = 5.0
 BOOKMARK: Final = "bookmark:"  # before the name of a bookmark in `meta`; older versions leave such rows alone
 IN_FORK: Final = "the journal {!r} was opened by the process of which this one is a fork; open it anew here"
 _APPLICATION_ID: Final = 0x416C6C79  # "Ally": file(1) and `connect` tell a journal from other SQLite files
+_MEMORY: Final = Path(":memory:")
 _STATEMENT_CACHE: Final = 64
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 
@@ -46,30 +49,45 @@ _TABLES: Final = (
 )
 
 
-def connect(path: Path, *, create: bool, durable: bool = True) -> sqlite3.Connection:
+def new_memory_path() -> Path:
+    """Return what stands for the path of a journal that is in the memory of this process alone."""
+    return _MEMORY / f"ally-{secrets.token_hex(8)}"
+
+
+def is_in_memory(path: Path) -> bool:
+    """Say whether a path stands for a journal in memory, which is no file."""
+    return path.parent == _MEMORY
+
+
+def _uri(path: Path, mode: str) -> str:
+    # All connections of a process to one name share a database in memory, which ends with the last of them.
+    return f"file:{path.name}?mode=memory&cache=shared" if is_in_memory(path) else f"{path.absolute().as_uri()}?{mode}"
+
+
+def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     """Open the journal for writing. Creates it, readable by its owner only, when it is not there and `create` says so.
 
     One of an older version is brought to today's first. Raises sqlite3.Error or OSError as they come (see
     `describe_error`), JournalError when the file is no journal, or one that this program cannot write.
     """
     check_files(path)
-    if create:
+    if create and not is_in_memory(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):  # one that is there stays closed: its locks would go with the descriptor
             os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    connection = _try_connect(path, durable=durable, create=create)
+    connection = _try_connect(path, create=create)
     if connection is None:
         migrate(path, BUSY_TIMEOUT_S)
-        connection = _try_connect(path, durable=durable, create=False)
+        connection = _try_connect(path, create=False)
     if connection is None:
         raise JournalError(f"the journal {str(path)!r} was replaced while it was migrated; try again")
     return connection
 
 
-def _try_connect(path: Path, *, durable: bool, create: bool) -> sqlite3.Connection | None:
+def _try_connect(path: Path, *, create: bool) -> sqlite3.Connection | None:
     """Open the journal for writing; None when it is of an older version."""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw",
+        _uri(path, "mode=rw"),
         uri=True,
         timeout=BUSY_TIMEOUT_S,
         isolation_level=None,
@@ -77,7 +95,7 @@ def _try_connect(path: Path, *, durable: bool, create: bool) -> sqlite3.Connecti
         cached_statements=_STATEMENT_CACHE,
     )
     try:
-        if _prepare(connection, path, durable=durable, create=create):
+        if _prepare(connection, path, create=create):
             return connection
     except BaseException:
         connection.close()
@@ -91,6 +109,8 @@ def check_files(path: Path, *, is_own: bool = True) -> None:
 
     SQLite would block on a pipe. The journal may be a link, to a disk with more room; its -wal and the like may not.
     """
+    if is_in_memory(path):
+        return
     real = Path(os.path.realpath(path))
     for file in (path, *(real.with_name(real.name + suffix) for suffix in _BESIDE)):
         try:
@@ -100,10 +120,10 @@ def check_files(path: Path, *, is_own: bool = True) -> None:
             raise JournalError(f"the journal's file {str(file)!r} cannot be used: {reason}") from error
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, *, durable: bool, create: bool) -> bool:
+def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> bool:
     """Set up a connection and the tables of a new journal; return False when the journal is of an older version."""
     _switch_to_wal(connection)
-    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+    connection.execute(f"PRAGMA synchronous = {'OFF' if is_in_memory(path) else 'FULL'}")
     connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -154,14 +174,13 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     One of an older version is read as it is. Raises JournalError.
     """
     check_files(path, is_own=False)
-    uri = path.absolute().as_uri()
     try:
-        return _try_read_only(f"{uri}?mode=ro", path)
+        return _try_read_only(_uri(path, "mode=ro"), path)
     except sqlite3.OperationalError as error:
         # In a folder that cannot be written, a WAL database without a WAL can be read as immutable only.
         if path.exists() and not path.with_name(path.name + "-wal").exists():
             with suppress(sqlite3.Error):
-                return _try_read_only(f"{uri}?mode=ro&immutable=1", path)
+                return _try_read_only(_uri(path, "mode=ro&immutable=1"), path)
         raise JournalError(describe_error(error, path)) from error
     except sqlite3.Error as error:
         raise JournalError(describe_error(error, path)) from error
@@ -170,6 +189,9 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 def _try_read_only(uri: str, path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
+        if is_in_memory(path):
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("PRAGMA read_uncommitted = ON")  # or it and the writer would refuse one another
         _check_kind(connection, path)
     except BaseException:
         connection.close()

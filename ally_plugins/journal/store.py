@@ -21,7 +21,7 @@ from .chain import Head, digest_of, encode_block, genesis, link
 from .leases import Lease, LeaseTable
 from .open_files import OpenFiles
 from .rows import MESSAGE_COLUMNS, Row, message_from_row, problem_of
-from .schema import BOOKMARK, connect, connect_read_only, read_chain_id
+from .schema import BOOKMARK, connect, connect_read_only, is_in_memory, read_chain_id
 from .values import EVENTS, JOURNAL, NEVER_PRUNED, PRUNED, SETTLED, EventRow, StoredMessage, encode
 
 __all__ = ["Batch", "Bookmark", "Claim", "Mark", "Release", "Store", "Written", "now_ms"]
@@ -123,44 +123,46 @@ _INSERTS: Final = {count: _insert(count) for count in _SIZES}
 class Store:
     """Writes one journal file. Lives until `close`; used by one thread.
 
-    `before_close` has this process's readers let go of the file: what they would go on reading may not be it any more.
+    `head_path` is None for a journal in memory, which nobody can cut. `before_close` has this process's readers let go
+    of the file: what they would go on reading may not be it any more.
     """
 
     def __init__(
         self,
         path: Path,
-        head_path: Path,
+        head_path: Path | None,
         held: dict[str, Lease],
         *,
         create: bool,
-        durable: bool = True,
         before_close: Callable[[], object] = lambda: None,
     ) -> None:
         self._before_close: Final = before_close
         self.path: Final = path
         self.head_path: Final = head_path
-        recorded = read_head(head_path)  # before the journal's own head, which another host may advance meanwhile
-        self._db: Final = connect(path, create=create, durable=durable)
-        self._is_durable: Final = durable
+        # Before the journal's own head, which another host may advance meanwhile.
+        recorded = None if head_path is None else read_head(head_path)
+        self._db: Final = connect(path, create=create)
+        self._is_durable: Final = not is_in_memory(path)
         try:
             self._leases: Final = LeaseTable(self._db, held)
             self._chain: Final = read_chain_id(self._db)
-            self._files: Final = OpenFiles(path)
+            self._files: Final = OpenFiles(path) if self._is_durable else None
             self.head: Head = self._read_head()
-            check_head(head_path, recorded, self._hash_at, self.head)
-            if recorded is None:
-                self._begin_head()
+            if head_path is not None:
+                check_head(head_path, recorded, self._hash_at, self.head)
+                if recorded is None:
+                    self._begin_head(head_path)
             self._leases.restore()
         except BaseException:
             self._db.close()
             raise
 
-    def _begin_head(self) -> None:
+    def _begin_head(self, path: Path) -> None:
         # Written at once, so that a missing file always means that somebody removed it.
         if self.head.n:
             note: Row = (now_ms(), JOURNAL, None, None, None, None, encode({"state": "head_missing"}), None)
             self.write(Batch([note]))
-        write_head(self.head_path, self.head, sync=True)
+        write_head(path, self.head, sync=True)
 
     def close(self) -> None:
         """Close the connection; the last one to close folds the WAL into the file.
@@ -168,7 +170,7 @@ class Store:
         A WAL that was removed is folded in by all means: this process still has it open, and nobody else could read it.
         """
         self._before_close()
-        if self._files.lacks_wal():
+        if self._files is not None and self._files.lacks_wal():
             with suppress(sqlite3.Error):  # what is missing then shows when the journal is opened anew (`check_head`)
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._db.close()
@@ -352,7 +354,7 @@ class Store:
 
     def _check_in_place(self) -> None:
         """Raise JournalError when a file of the journal was removed, replaced or cut off."""
-        if self._files.check():
+        if self._files is None or self._files.check():
             return
         with closing(connect_read_only(self.path)) as fresh:
             row = fresh.execute("SELECT hash FROM records WHERE n = ?", (self.head.n,)).fetchone()

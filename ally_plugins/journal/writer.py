@@ -337,7 +337,9 @@ class Writer:
 
     def _write_head(self, store: Store, *, is_idle: bool) -> None:
         now = time.monotonic()
-        if not self._head_is_dirty or now < self._head_written_at + _HEAD_S:
+        if store.head_path is None:
+            self._head_is_dirty = False
+        if store.head_path is None or not self._head_is_dirty or now < self._head_written_at + _HEAD_S:
             return
         self._head_written_at = now
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +19,6 @@ from ally_plugins.journal.values import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -99,11 +100,12 @@ def test_they_stay_out_of_what_is_read_without_asking_and_the_chain_covers_them(
 
 def test_a_journal_from_before_there_were_any_gets_the_index_when_it_is_opened(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    Journal.open(path).close_blocking()
+    for name in ("journal.db", "audit.head"):
+        shutil.copyfile(Path(__file__).parent / "version_2" / name, tmp_path / name)
     with closing(sqlite3.connect(path)) as db:
         db.execute("DROP INDEX history_by_session")
     with JournalReader(path) as reading:
-        assert saved_sessions(reading) == []
+        assert [session.id for session in saved_sessions(reading)] == ["s-1"]
     Journal.open(path).close_blocking()
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT 1 FROM sqlite_master WHERE name = 'history_by_session'").fetchone()
