@@ -12,9 +12,14 @@ from ally_plugins.contract.values.errors import RecordingError
 from ally_plugins.journal.export import FORMAT
 
 from .agent_files import find_agent_files
+from .content import text_of
 from .export import EXPORT_VERSIONS, read_export
-from .json_lines import MAX_LINE_BYTES, decode_record, iterate_lines
+from .json_lines import MAX_LINE_BYTES, iterate_lines
+from .json_recovery import IsRecord, read_line
 from .json_scanner import iterate_members
+from .pi_session import is_pi_record, read_pi_session
+from .record_types import is_transcript_start
+from .rollout import is_rollout_start, read_rollout
 from .trajectory import read_trajectory
 from .transcript import CONTEXT_WINDOW, read_transcript
 from .transcript import is_record as is_transcript_record
@@ -32,18 +37,21 @@ _LINES_TO_TRY: Final = 32
 # A longer line is first taken for a trajectory, which is then found without holding the line in memory.
 _FIRST_LIMIT: Final = 1024 * 1024
 _ARRAYS: Final = frozenset({"trajectory", "history"})
-# Every record of a transcript has a type, whatever it is, and one of these.
-_RECORD_KEYS: Final = frozenset({"leafUuid", "message", "messageId", "sessionId", "summary", "timestamp", "uuid"})
 _CHUNK_STEPS: Final = 128
 _CHUNK_BYTES: Final = 1024 * 1024
 _CHECK_EVERY: Final = 4  # steps; the position of a file is a system call
-_EXPECTED: Final = "expected a Claude Code transcript, a SWE-agent trajectory or an export of the journal"
+_EXPECTED: Final = (
+    "expected a Claude Code transcript, a Codex rollout, a pi session, a SWE-agent trajectory "
+    "or an export of the journal"
+)
 
 
 class RecordingFormat(StrEnum):
     """The formats that can be replayed."""
 
     TRANSCRIPT = "claude-code-transcript"
+    ROLLOUT = "codex-rollout"
+    PI_SESSION = "pi-session"
     TRAJECTORY = "swe-agent-trajectory"
     EXPORT = "ally-journal-export"
 
@@ -105,6 +113,10 @@ class Recording:
         match self.format:
             case RecordingFormat.TRANSCRIPT:
                 return read_transcript(file, self.context_window, find_agent_files(self.path, is_transcript_record))
+            case RecordingFormat.ROLLOUT:
+                return read_rollout(file, self.context_window)
+            case RecordingFormat.PI_SESSION:
+                return read_pi_session(file, self.context_window)
             case RecordingFormat.TRAJECTORY:
                 return read_trajectory(file)
             case RecordingFormat.EXPORT:
@@ -116,8 +128,8 @@ def open_recording(
 ) -> Recording:
     """Return the recording in a file, ready to be read.
 
-    `context_window` is in tokens; the percentages of a transcript are of it. `session_id` picks a session of
-    an export. Raises RecordingError when the file cannot be read or holds none of the formats.
+    `context_window` is in tokens; the percentages of recordings that do not hold it are of it. `session_id` picks a
+    session of an export. Raises RecordingError when the file cannot be read or holds none of the formats.
     """
     path = Path(path)
     try:
@@ -149,8 +161,8 @@ def detect_format(file: BinaryIO, name: str = "recording") -> RecordingFormat:
 
 def _detect_lines(file: BinaryIO, name: str, limit: int) -> RecordingFormat | None:
     for count, (_number, line) in enumerate(iterate_lines(file, limit)):
-        record = None if line is None else decode_record(line)
-        found = _detect_record(record, name) if type(record) is dict else None
+        records = () if line is None else read_line(line, _is_start)[0]
+        found = next((found for record in records if (found := _detect_record(record, name)) is not None), None)
         if found is not None:
             return found
         if line is None or count >= _LINES_TO_TRY:
@@ -167,7 +179,18 @@ def _detect_record(record: dict[str, Any], name: str) -> RecordingFormat | None:
         return RecordingFormat.EXPORT
     if any(type(record.get(key)) is list for key in _ARRAYS):
         return RecordingFormat.TRAJECTORY
-    if record.get("kind") in {"event", "message"} and "session_id" in record:
+    if text_of(record, "kind") in {"event", "message"} and "session_id" in record:
         return RecordingFormat.EXPORT
-    is_record = type(record.get("type")) is str and not _RECORD_KEYS.isdisjoint(record)
-    return RecordingFormat.TRANSCRIPT if is_record else None
+    return next((found for found, is_start in _STARTS.items() if is_start(record)), None)
+
+
+def _is_start(record: dict[str, Any]) -> bool:
+    return any(is_start(record) for is_start in _STARTS.values())
+
+
+# No record of one of them is one of another.
+_STARTS: Final[dict[RecordingFormat, IsRecord]] = {
+    RecordingFormat.ROLLOUT: is_rollout_start,
+    RecordingFormat.TRANSCRIPT: is_transcript_start,
+    RecordingFormat.PI_SESSION: is_pi_record,
+}

@@ -5,18 +5,21 @@ The player computes them again from arguments that a transform changed, so that 
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 from .steps import Diff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["derive_diff"]
+__all__ = ["derive_diff", "derive_diffs"]
 
 # A shell-like command longer than this is not taken apart: shlex is slow, and the diff is a courtesy.
 _MAX_SHELL_COMMAND: Final = 256 * 1024
+_PATCH: Final = "apply_patch"
+_PATCH_HEAD: Final = re.compile(r"\*\*\* (?P<kind>Add|Update|Delete) File: (?P<path>.+)")
 
 
 def derive_diff(tool_name: str, arguments: Mapping[str, Any], open_file: str = "") -> Diff | None:
@@ -29,6 +32,14 @@ def derive_diff(tool_name: str, arguments: Mapping[str, Any], open_file: str = "
     return None if derive is None else derive(arguments, open_file)
 
 
+def derive_diffs(tool_name: str, arguments: Mapping[str, Any]) -> list[Diff]:
+    """Return what a call is about to change, where it may name several files; `derive_diff` finds each by its file."""
+    if tool_name == _PATCH:
+        return _patched(arguments)
+    diff = derive_diff(tool_name, arguments)
+    return [] if diff is None else [diff]
+
+
 def _edit(arguments: Mapping[str, Any], _open_file: str) -> Diff | None:
     path = _text(arguments, "file_path")
     if not path:
@@ -37,7 +48,7 @@ def _edit(arguments: Mapping[str, Any], _open_file: str) -> Diff | None:
 
 
 def _write(arguments: Mapping[str, Any], _open_file: str) -> Diff | None:
-    path = _text(arguments, "file_path")
+    path = _text(arguments, "file_path") or _text(arguments, "path")
     return Diff(path, "", _text(arguments, "content"), "write") if path else None
 
 
@@ -57,10 +68,18 @@ def _notebook_edit(arguments: Mapping[str, Any], _open_file: str) -> Diff | None
 
 
 def _line_edit(arguments: Mapping[str, Any], open_file: str) -> Diff | None:
-    """Read SWE-agent's line editor: `edit 10:12`, the new lines, `end_of_edit`; or the same as named arguments."""
+    """Read SWE-agent's line editor: `edit 10:12`, the new lines, `end_of_edit`; or the same as named arguments.
+
+    pi's tool of this name takes `oldText` and `newText`, or a list `edits` of them.
+    """
     path = _text(arguments, "path") or _text(arguments, "filename") or open_file
     if not path:
         return None
+    edits = arguments.get("edits", (arguments,) if "newText" in arguments else None)
+    if isinstance(edits, (list, tuple)):
+        edits = [edit for edit in edits if _is_mapping(edit)]
+        old = "\n".join(_text(edit, "oldText") for edit in edits)
+        return Diff(path, old, "\n".join(_text(edit, "newText") for edit in edits), "edit", len(edits))
     if "replacement_text" in arguments:
         return Diff(path, "", _text(arguments, "replacement_text"), "edit")
     if "search" in arguments and "replace" in arguments:
@@ -87,6 +106,42 @@ def _string_editor(arguments: Mapping[str, Any], _open_file: str) -> Diff | None
     if command == "insert":
         return Diff(path, "", _text(arguments, "new_str"), "insert")
     return None
+
+
+def _apply_patch(arguments: Mapping[str, Any], open_file: str) -> Diff | None:
+    found = _patched(arguments)
+    return next((diff for diff in found if diff.path == open_file), None if open_file or not found else found[0])
+
+
+def _patched(arguments: Mapping[str, Any]) -> list[Diff]:
+    """Read Codex's patches: a head for each file, then lines that begin with a space, a minus or a plus."""
+    patch = _text(arguments, "input") or _text(arguments, "patch")
+    return [_patched_file(head, body) for head, body in _files_of(patch)]
+
+
+def _files_of(patch: str) -> Iterator[tuple[re.Match[str], list[str]]]:
+    head, body = None, []
+    for line in patch.split("\n"):
+        found = _PATCH_HEAD.fullmatch(line.rstrip("\r"))
+        if found is None and line.rstrip() != "*** End Patch":
+            body.append(line)
+            continue
+        if head is not None:
+            yield head, body
+        head, body = found, []
+    if head is not None:
+        yield head, body
+
+
+def _patched_file(head: re.Match[str], body: list[str]) -> Diff:
+    lines = [line for line in body if line[:1] in {" ", "-", "+"}]
+    return Diff(
+        head["path"].strip(),
+        "\n".join(line[1:] for line in lines if line[0] != "+"),
+        "\n".join(line[1:] for line in lines if line[0] != "-"),
+        {"Add": "write", "Delete": "delete"}.get(head["kind"], "edit"),
+        max(1, sum(line.startswith("@@") for line in body)),
+    )
 
 
 def _shell_arguments(command: str) -> dict[str, str]:
@@ -116,7 +171,9 @@ _DIFFS: Final[dict[str, Callable[[Mapping[str, Any], str], Diff | None]]] = {
     "Write": _write,
     "MultiEdit": _multi_edit,
     "NotebookEdit": _notebook_edit,
+    _PATCH: _apply_patch,
     "edit": _line_edit,
     "str_replace_editor": _string_editor,
     "str_replace_based_edit_tool": _string_editor,
+    "write": _write,
 }

@@ -10,6 +10,8 @@ import re
 from enum import Enum, auto
 from typing import Any, Final
 
+from .content import text_of
+
 __all__ = ["TextKind", "command_text", "is_rejection", "kind_of_text"]
 
 _INTERRUPTION: Final = "[Request interrupted by user"
@@ -21,7 +23,7 @@ _COMMAND: Final = ("<command-name>", "<command-message>")
 _COMMAND_PART: Final = re.compile(r"<command-(name|args)>(.*?)</command-\1>", re.DOTALL)
 _LOCAL: Final = ("<local-command-", "<bash-input>", "<bash-stdout>", "<bash-stderr>")
 # Who a message comes from, where that is recorded; others are background tasks and other agents.
-_PERSONS: Final = frozenset({None, "human", "user"})
+_PERSONS: Final = frozenset({"", "human", "user"})
 _NOTICES: Final = ("<system-reminder>", "<task-notification>", "<local-command-caveat>")
 
 
@@ -42,7 +44,7 @@ def kind_of_text(record: dict[str, Any], text: str) -> TextKind:
     """Return what `text`, which stands in the user record `record`, is."""
     start = text.lstrip()
     origin = record.get("origin")
-    if type(origin) is dict and origin.get("kind") not in _PERSONS:
+    if type(origin) is dict and text_of(origin, "kind") not in _PERSONS:
         return TextKind.NOTICE
     if record.get("isCompactSummary") is True:
         return TextKind.SUMMARY

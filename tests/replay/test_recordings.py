@@ -54,6 +54,48 @@ def test_the_content_tells_the_format_not_the_name(tmp_path: Path) -> None:
     assert formats(tmp_path, b'{"kind":"event","session_id":"s"}\n') is RecordingFormat.EXPORT
 
 
+ROLLOUT = b'{"timestamp":"2026-03-01T10:00:00Z","type":"session_meta","payload":{"id":"s1"}}\n'
+PI = b'{"type":"session","version":3,"id":"s1","timestamp":"2026-03-01T10:00:00Z","cwd":"/w"}\n'
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (ROLLOUT, RecordingFormat.ROLLOUT),
+        (b'{"id":"s","timestamp":"2025-06-01T10:00:00Z","instructions":null}\n', RecordingFormat.ROLLOUT),
+        (b'{"type":"message","role":"user","content":[{"type":"input_text","text":"x"}]}\n', RecordingFormat.ROLLOUT),
+        (PI, RecordingFormat.PI_SESSION),
+        (b'{"type":"message","timestamp":"t","message":{"role":"user","content":"x"}}\n', RecordingFormat.PI_SESSION),
+        (b'{"type":"brand-new","sessionId":"s"}\n' * 5 + RECORD, RecordingFormat.TRANSCRIPT),
+        (b'{"type":"file-history-snapshot","messageId":"m","snapshot":{}}\n', RecordingFormat.TRANSCRIPT),
+        (b"\0" * 100 + ROLLOUT, RecordingFormat.ROLLOUT),
+        (RECORD[:40] + RECORD, RecordingFormat.TRANSCRIPT),
+    ],
+)
+def test_each_format_is_recognized(tmp_path: Path, data: bytes, expected: RecordingFormat) -> None:
+    assert formats(tmp_path, data) is expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"type":"session.start","timestamp":"2026-03-01T10:00:00Z","data":{"sessionId":"s"}}',  # Copilot CLI
+        b'{"type":"user.message","id":"m","timestamp":"2026-03-01T10:00:00Z","data":{"content":"x"}}',
+        b'{"role":"user","created":1,"content":[{"type":"text","text":"x"}]}',  # Goose
+        b'{"sessionId":"s","messages":[{"type":"user","content":"x"}]}',  # Gemini CLI
+        b'{"type":"user","uuid":"u","sessionId":"s","message":{"role":"user","parts":[{"text":"x"}]}}',  # Qwen Code
+        b'{"type":"assistant","session_id":"s","uuid":"u","message":{"content":"x"},"parent_tool_use_id":null}',
+        b'{"type":"reasoning","id":"r","summary":[]}',  # Grok
+        b'{"type":"message","timestamp":"2026-03-01T10:00:00Z","content":"x"}',
+        b'{"type":{"a":1},"kind":{"a":1},"payload":{},"timestamp":"t"}',
+        b'{"type":"event_msg","timestamp":"t"}',
+    ],
+)
+def test_another_programs_recording_is_refused_with_the_formats_that_are_read(tmp_path: Path, line: bytes) -> None:
+    with pytest.raises(RecordingError, match="a Codex rollout, a pi session, a SWE-agent trajectory"):
+        formats(tmp_path, line + b"\n")
+
+
 def test_a_pretty_printed_trajectory_is_one(tmp_path: Path) -> None:
     history = [{"role": "user", "content": "x", "type": "y"}] * 50
     data = json.dumps({"replay_config": "{}", "history": history}, indent=2).encode()

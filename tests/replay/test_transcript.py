@@ -129,7 +129,7 @@ BLOCK = st.fixed_dictionaries(
         "text": st.text() | JSON,
         "thinking": JSON,
         "id": st.sampled_from("ab") | JSON,
-        "name": st.sampled_from(["Task", "Edit", "MultiEdit", "TodoWrite", "str_replace_editor"]) | JSON,
+        "name": st.sampled_from(["Task", "Edit", "TodoWrite", "TaskCreate", "TaskUpdate", "str_replace_editor"]) | JSON,
         "input": st.dictionaries(st.sampled_from(["todos", "edits", "file_path", "prompt", "command"]), JSON) | JSON,
         "tool_use_id": st.sampled_from("ab") | JSON,
         "content": JSON,
@@ -147,7 +147,7 @@ MESSAGE = st.fixed_dictionaries(
     },
 )
 RECORD = st.fixed_dictionaries(
-    {"type": st.sampled_from(["user", "assistant", "system", "progress", "summary"]) | JSON},
+    {"type": st.sampled_from(["user", "assistant", "system", "progress", "queue-operation", "attachment"]) | JSON},
     optional={
         "message": MESSAGE | JSON,
         "timestamp": st.datetimes().map(lambda moment: moment.isoformat()) | JSON,
@@ -164,7 +164,12 @@ RECORD = st.fixed_dictionaries(
                 {"type": st.sampled_from(["user", "assistant"]), "message": MESSAGE}
             )}
         ) | JSON,
-        "toolUseResult": JSON,
+        "toolUseResult": st.dictionaries(st.sampled_from(["agentId", "status", "task"]), JSON) | JSON,
+        "origin": st.dictionaries(st.just("kind"), JSON) | JSON,
+        "operation": st.sampled_from(["enqueue", "dequeue", "remove", "popAll"]) | JSON,
+        "content": st.text(max_size=5) | JSON,
+        "reason": JSON,
+        "attachment": st.fixed_dictionaries({"type": st.just("queued_command"), "prompt": JSON, "origin": JSON}) | JSON,
     },
 )  # fmt: skip
 

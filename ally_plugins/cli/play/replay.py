@@ -43,7 +43,7 @@ __all__ = ["play", "replay", "show_report"]
     "--context-window",
     type=click.IntRange(min=1),
     metavar="TOKENS",
-    help="How many tokens the model's window holds, for the context usage of transcripts: 200000.",
+    help="How many tokens the model's window holds, where the recording does not say it: 200000.",
 )
 @click.option("--scratch", is_flag=True, help="Leave no trace: no record, no log, and data of plugins in a copy.")
 def replay(
@@ -58,10 +58,10 @@ def replay(
 ) -> None:
     """Run the enabled plugins on recorded sessions, and show what they did.
 
-    What is recorded of it is marked as a replay, and a plugin that fails in it is quarantined for the replay only.
+    Reads Claude Code transcripts, Codex rollouts, pi sessions, SWE-agent trajectories and exports of the journal. Gates
+    are asked and recorded as what would have happened. The outcome does not depend on the speed.
 
-    Reads Claude Code transcripts, SWE-agent trajectories and exports of the journal. Gates are asked and recorded as
-    what would have happened. The outcome does not depend on the speed.
+    What is recorded of it is marked as a replay, and a plugin that fails in it is quarantined for the replay only.
 
     \b
     Example:

@@ -1,0 +1,229 @@
+"""pi's sessions: one JSON entry a line, as `~/.pi/agent/sessions/**/*.jsonl` has them; versions 1 to 3.
+
+From version 2 on the entries are a tree: replayed is the way to the last one, the others count as `rewound`. What has
+no event is skipped and counted under its type, a message that is neither the person's, the model's nor a result as
+`message:ROLE`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from attrs import define, field
+
+from ally_plugins.contract.tools.todo_tools import todos_of_call
+
+from .branches import REWOUND, Abandoned, Branches
+from .clock import TimestampClock
+from .content import Notes, flatten, iterate_blocks, text_of
+from .json_recovery import iterate_records
+from .steps import (
+    AssistantReplied,
+    BrokenLine,
+    CompactionCompleted,
+    CompactionStarted,
+    DiffMade,
+    Interrupted,
+    ModelRequested,
+    ModelResponded,
+    PersonMessage,
+    SessionEnded,
+    SessionStarted,
+    Skipped,
+    Step,
+    Thought,
+    TodosChanged,
+    ToolCalled,
+    ToolReturned,
+    Usage,
+)
+from .tool_effects import derive_diffs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["is_pi_record", "read_pi_session"]
+
+_MAX_NAME: Final = 64
+_USAGE: Final = ("input", "output", "cacheRead", "cacheWrite")  # in the order of `ModelResponded`
+
+
+def is_pi_record(record: dict[str, Any]) -> bool:
+    """Return whether an object is an entry of a session, and no part of one."""
+    kind, message = record.get("type"), record.get("message")
+    if kind == "message":
+        return type(message) is dict and type(message.get("role")) is str and "timestamp" in record
+    if kind == "session":
+        return type(record.get("id")) is str and "timestamp" in record and "cwd" in record
+    return type(kind) is str and type(record.get("id")) is str and "parentId" in record
+
+
+def read_pi_session(file: BinaryIO, context_window: int) -> Iterator[Step]:
+    """Yield the steps of a session, without safe points. Never raises for what a line holds.
+
+    `file` must be seekable, since it is read twice. `context_window` is in tokens, which sessions do not record.
+    """
+    file.seek(0)
+    abandoned = _find_left(iterate_records(file, is_pi_record))
+    file.seek(0)
+    session = _PiSession(context_window)
+    for place, (number, record) in enumerate(iterate_records(file, is_pi_record)):
+        if type(record) is str:
+            session.out.append(BrokenLine(session.clock.now, number, record))
+        elif place in abandoned:
+            session.out.append(Skipped(session.clock.now, REWOUND))
+        elif type(record) is dict:
+            session.receive_record(number, record)
+        yield from session.take_steps()
+    session.end()
+    yield from session.take_steps()
+
+
+def _find_left(records: Iterable[tuple[int, dict[str, Any] | str]]) -> Abandoned:
+    """Return the places of the entries that the last one does not follow, from 0."""
+    branches = Branches()
+    for place, (_, record) in enumerate(records):
+        if type(record) is dict and (name := text_of(record, "id")) and "parentId" in record:
+            parent = record["parentId"]
+            branches.receive_record(
+                place,
+                name,
+                parent if type(parent) is str else None,
+                is_turn=True,
+                is_anchor=True,
+                may_branch=parent is None or type(parent) is str,
+            )
+    return branches.abandoned
+
+
+@define
+class _PiSession:
+    """State between entries. Lives as long as one reading of a file."""
+
+    context_window: int
+    clock: TimestampClock = field(factory=TimestampClock)
+    out: list[Step] = field(factory=list)
+    notes: Notes = field(factory=Notes)
+    has_started: bool = False
+    percent: float | None = None
+
+    def receive_record(self, number: int, record: dict[str, Any]) -> None:
+        """Add the steps of one entry, and a BrokenLine too when a part of it cannot be read."""
+        self.notes = notes = Notes()
+        requested_at = self.clock.now
+        self.clock.read(record.get("timestamp"))
+        kind = record.get("type")
+        if type(kind) is not str:
+            notes.wrong("type", kind, "a text")
+        elif kind == "session" and not self.has_started:
+            self._start(record)
+        elif kind == "message":
+            self._start({})
+            self._message(record.get("message"), requested_at or self.clock.now)
+        elif kind == "compaction":
+            self._start({})
+            self._compacted(record)
+        else:
+            self._skip(kind)
+        for placeholder in notes.placeholders:
+            self._skip(f"block:{placeholder}")
+        if notes.problem is not None:
+            self.out.append(BrokenLine(self.clock.now, number, notes.problem))
+
+    def end(self) -> None:
+        """Add the last steps, at the end of the file."""
+        self._start({})
+        self.out.append(SessionEnded(self.clock.now))
+
+    def take_steps(self) -> list[Step]:
+        """Return the steps since the last time."""
+        steps, self.out = self.out, []
+        return steps
+
+    def _skip(self, name: str) -> None:
+        self.out.append(Skipped(self.clock.now, name[:_MAX_NAME]))
+
+    def _start(self, header: dict[str, Any]) -> None:
+        if not self.has_started:
+            self.has_started = True
+            model = text_of(header, "modelId")
+            self.out.append(SessionStarted(self.clock.now, text_of(header, "id"), text_of(header, "cwd"), model))
+
+    def _message(self, message: Any, requested_at: int) -> None:
+        if type(message) is not dict:
+            self.notes.wrong("message", message, "an object")
+            return
+        role = text_of(message, "role")
+        if role == "user":
+            text = flatten(message.get("content"), self.notes)
+            if text.strip():
+                self.out.append(PersonMessage(self.clock.now, text))
+        elif role == "assistant":
+            self._answer(message, requested_at)
+        elif role == "toolResult":
+            self._result(message)
+        else:
+            self._skip(f"message:{role or 'unknown'}")
+
+    def _answer(self, message: dict[str, Any], requested_at: int) -> None:
+        now, model = self.clock.now, text_of(message, "model")
+        counts = _counts_of(message.get("usage"))
+        self.out.append(ModelRequested(requested_at, model))
+        reason = text_of(message, "stopReason")
+        used = map(counts.get, _USAGE)
+        self.out.append(ModelResponded(now, model, reason or None, *used))
+        if tokens := counts.get("totalTokens") or sum(counts.values()):
+            self.percent = min(100.0, 100 * tokens / self.context_window)
+            self.out.append(Usage(now, self.percent, tokens))
+        for block in iterate_blocks(message.get("content"), self.notes):
+            self._block(block, model)
+        if reason == "aborted":
+            self.out.append(Interrupted(now))
+
+    def _block(self, block: dict[str, Any], model: str) -> None:
+        kind, now = block.get("type"), self.clock.now
+        if kind == "text":
+            if (text := text_of(block, "text")).strip():
+                self.out.append(AssistantReplied(now, text, model))
+        elif kind == "thinking":
+            if (text := text_of(block, "thinking")).strip():
+                self.out.append(Thought(now, text))
+        elif kind == "toolCall":
+            self._call(block)
+        else:
+            self.notes.placeholders.append(kind if type(kind) is str else "unknown")
+
+    def _call(self, block: dict[str, Any]) -> None:
+        call_id, tool_name, arguments = text_of(block, "id"), text_of(block, "name"), block.get("arguments")
+        if not call_id or not tool_name:
+            self.notes.wrong("a toolCall's id or name", "", "a text that is not empty")
+            return
+        if type(arguments) is not dict:
+            self.notes.wrong("a toolCall's arguments", arguments, "an object")
+            arguments = {}
+        now = self.clock.now
+        self.out.append(ToolCalled(now, call_id, tool_name, arguments))
+        self.out += [DiffMade(now, call_id, tool_name, diff) for diff in derive_diffs(tool_name, arguments)]
+        if (todos := todos_of_call(tool_name, arguments)) is not None:
+            self.out.append(TodosChanged(now, todos, call_id))
+
+    def _result(self, message: dict[str, Any]) -> None:
+        call_id, is_error = text_of(message, "toolCallId"), message.get("isError")
+        if not call_id:
+            self.notes.wrong("toolCallId", message.get("toolCallId"), "a text that is not empty")
+            return
+        output = flatten(message.get("content"), self.notes)
+        success = is_error is not True
+        self.out.append(ToolReturned(self.clock.now, call_id, success, output, None if success else output))
+
+    def _compacted(self, record: dict[str, Any]) -> None:
+        now, before = self.clock.now, record.get("tokensBefore")
+        old = min(100.0, 100 * before / self.context_window) if type(before) is int and before >= 0 else self.percent
+        self.out.append(CompactionStarted(now))
+        self.out.append(CompactionCompleted(now, old, None))
+
+
+def _counts_of(usage: Any) -> dict[str, int]:
+    if type(usage) is not dict:
+        return {}
+    return {key: usage[key] for key in (*_USAGE, "totalTokens") if type(usage.get(key)) is int and usage[key] >= 0}
