@@ -541,7 +541,11 @@ class Session:
         self._deliveries.load_pending(self.enqueue)
 
     def restore_todos(self) -> None:
-        """Give the conversation the todos that the agent last had, from the journal. Raises JournalError."""
+        """Give the conversation the todos that the agent last had, from the journal.
+
+        Raises JournalError, SessionError when the session was taken over, HostError in a fork of the process.
+        """
+        self._check_known("restore_todos")
         for stored in self._host.journal.reader.newest_events(self.id, TodoUpdate.TYPE):
             event = stored.value()
             data = event.get("event_data")
