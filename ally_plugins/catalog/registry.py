@@ -41,6 +41,7 @@ from .plugin_facts import Gathered, Settled, emptied_config_error, gather, names
 if TYPE_CHECKING:
     from ally_plugins.contract.settings import Setting
 
+    from .decide.state import Facts
     from .discovery.found import Discovery
     from .home.config import Placement
     from .home.folder import Home
@@ -116,6 +117,13 @@ class Registry:
         if gathered.unanswered:
             raise emptied_config_error(self.home, gathered.unanswered)
         return next(iter(self._judged(gathered)), None)
+
+    def facts(self) -> tuple[Facts, ...]:
+        """Return what is known of every plugin, before anything is decided: no secret is looked up.
+
+        Raises ConfigError and ConsentError for files that cannot be read. Blocks on files.
+        """
+        return tuple(self._gather(read_settled(self.home)).facts)
 
     def _gather(self, settled: Settled, about: str | None = None) -> Gathered:
         sources = choose(settled.config.sources, self.home)

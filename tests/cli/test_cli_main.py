@@ -23,7 +23,7 @@ from ally_plugins.cli.shell.plain_logs import plain_logs
 from ally_plugins.cli.shell.text import columns, harmless, inert, paint, preview
 from ally_plugins.contract.values import errors
 from ally_plugins.host import host
-from ally_plugins.journal import owned_files
+from ally_plugins.journal import owned_files, process_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,8 @@ def test_a_command_loads_nothing_that_it_does_not_need(operator: Operator, args:
     loaded = set(done.stderr.split())
     assert (HEAVY | more | {replay.__name__}) & loaded == set()
     of_the_journal = {name for name in loaded if name.startswith(f"{journal.__name__}.")}
-    assert of_the_journal <= {owned_files.__name__}  # what opens the home's files as well
+    # What opens the home's files, and what tells whose they are: of both other rooms make use.
+    assert of_the_journal <= {owned_files.__name__, process_identity.__name__}
 
 
 def test_an_unknown_command_is_wrong_usage_and_the_nearest_is_named(operator: Operator) -> None:

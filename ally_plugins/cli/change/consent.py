@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ally_plugins.cli.shell.completion import grants_requested, plugin_names
 from ally_plugins.cli.shell.questions import require_consent
 from ally_plugins.cli.shell.recorder import recorder
 from ally_plugins.cli.shell.requests import plan_data, plan_lines
@@ -23,8 +24,9 @@ __all__ = ["enable", "review"]
 
 
 @command("enable")
-@click.argument("name")
-@click.option("--only", multiple=True, metavar="GRANT", help="Grant only this, such as add_message:user; repeatable.")
+@click.argument("name", shell_complete=plugin_names)
+@click.option("--only", multiple=True, metavar="GRANT", shell_complete=grants_requested,
+              help="Grant only this, such as add_message:user; repeatable.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Agree to exactly what is printed, without being asked.")
 def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  # noqa: FBT001 - click's way
     """Show what the plugin NAME asks for and why, and agree to it.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ally_plugins.cli.shell.completion import grants_held, grants_requested, plugin_names
 from ally_plugins.cli.shell.recorder import recorder
 from ally_plugins.cli.shell.running_hosts import hosts_status, notify_hosts
 from ally_plugins.cli.shell.state import command
@@ -24,8 +25,8 @@ __all__ = ["disable", "grant", "release", "revoke", "shadow"]
 
 
 @command("grant")
-@click.argument("name")
-@click.argument("grants", nargs=-1, required=True, metavar="GRANT...")
+@click.argument("name", shell_complete=plugin_names)
+@click.argument("grants", nargs=-1, required=True, metavar="GRANT...", shell_complete=grants_requested)
 def grant(state: State, name: str, grants: tuple[str, ...]) -> None:
     """Grant the plugin NAME something that it asks for.
 
@@ -40,8 +41,8 @@ def grant(state: State, name: str, grants: tuple[str, ...]) -> None:
 
 
 @command("revoke")
-@click.argument("name")
-@click.argument("grants", nargs=-1, required=True, metavar="GRANT...")
+@click.argument("name", shell_complete=plugin_names)
+@click.argument("grants", nargs=-1, required=True, metavar="GRANT...", shell_complete=grants_held)
 def revoke(state: State, name: str, grants: tuple[str, ...]) -> None:
     """Take back a grant of the plugin NAME, or all of one kind (add_message).
 
@@ -56,7 +57,7 @@ def revoke(state: State, name: str, grants: tuple[str, ...]) -> None:
 
 
 @command("shadow")
-@click.argument("name")
+@click.argument("name", shell_complete=plugin_names)
 @click.argument("hooks", nargs=-1, metavar="[HOOK]...")
 @click.option("--off", is_flag=True, help="Enforce all of them again.")
 def shadow(state: State, name: str, hooks: tuple[str, ...], off: bool) -> None:  # noqa: FBT001 - click's way
@@ -78,7 +79,7 @@ def shadow(state: State, name: str, hooks: tuple[str, ...], off: bool) -> None: 
 
 
 @command("disable")
-@click.argument("name")
+@click.argument("name", shell_complete=plugin_names)
 def disable(state: State, name: str) -> None:
     """Stop loading the plugin NAME. Its grants and settings stay for the next time; its gates stop denying.
 
@@ -90,7 +91,7 @@ def disable(state: State, name: str) -> None:
 
 
 @command("release")
-@click.argument("name")
+@click.argument("name", shell_complete=plugin_names)
 def release(state: State, name: str) -> None:
     """Let the plugin NAME out of quarantine, and start it again where a host runs.
 

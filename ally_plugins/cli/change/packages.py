@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ally_plugins.cli.shell.completion import plugin_names
 from ally_plugins.cli.shell.questions import require_consent
 from ally_plugins.cli.shell.recorder import recorder
 from ally_plugins.cli.shell.running_hosts import notify_hosts
@@ -74,7 +75,7 @@ def _refuse_folders(home: Home, requirements: Sequence[str]) -> None:
 
 
 @command("uninstall")
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=plugin_names)
 @click.option("--yes", is_flag=True, help="Do not ask first.")
 def uninstall(state: State, names: tuple[str, ...], yes: bool) -> None:  # noqa: FBT001 - click's way
     """Uninstall the distributions of plugins with pip or uv, and forget what was agreed to for these.

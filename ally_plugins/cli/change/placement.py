@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ally_plugins.cli.shell.completion import plugin_names
 from ally_plugins.cli.shell.processes import process_data, process_rows, trust
 from ally_plugins.cli.shell.questions import require_consent
 from ally_plugins.cli.shell.recorder import recorder
@@ -29,7 +30,7 @@ __all__ = ["env", "place"]
 
 
 @command("place")
-@click.argument("name")
+@click.argument("name", shell_complete=plugin_names)
 @click.argument("placement", type=click.Choice(["process", "inline"]))
 @click.option("--interpreter", metavar="PYTHON", help="Run it with this Python, which has ally-plugins installed.")
 @click.option("--env", "environment", metavar="NAME", help="Run it with this environment, which `env` builds.")
@@ -96,7 +97,7 @@ def _absolute(interpreter: str) -> str:
 
 
 @command("env")
-@click.argument("name")
+@click.argument("name", shell_complete=plugin_names)
 @click.option("--remove", is_flag=True, help="Remove it instead.")
 @click.option("--python", metavar="PYTHON", help="Build it with this Python: the one that runs this command.")
 @click.option("--yes", is_flag=True, help="Do exactly what is printed, without being asked.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from ally_plugins.cli.shell.completion import plugin_names
 from ally_plugins.cli.shell.exits import DONE, REFUSED
 from ally_plugins.cli.shell.running_hosts import RESTART_TIMEOUT, Effect, notify_hosts
 from ally_plugins.cli.shell.state import command
@@ -22,7 +23,7 @@ _NOT_THERE: Final = "this host has no plugin"
 
 
 @command("restart")
-@click.argument("name")
+@click.argument("name", shell_complete=plugin_names)
 def restart(state: State, name: str) -> None:
     """Stop the plugin NAME and start it again, in every running host of this home.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ally_plugins.cli.shell.completion import plugin_names, setting_keys, settings_to_assign
 from ally_plugins.cli.shell.questions import read_secret
 from ally_plugins.cli.shell.recorder import Recorder, recorder
 from ally_plugins.cli.shell.setting_rows import setting_rows, shown_settings
@@ -24,9 +25,11 @@ __all__ = ["config"]
 
 
 @command("config")
-@click.argument("name")
-@click.argument("assignment", required=False, metavar="[KEY=VALUE]")
-@click.option("--unset", metavar="KEY", help="Take a setting back; its default holds again.")
+@click.argument("name", shell_complete=plugin_names)
+@click.argument("assignment", required=False, metavar="[KEY=VALUE]", shell_complete=settings_to_assign)
+@click.option(
+    "--unset", metavar="KEY", shell_complete=setting_keys, help="Take a setting back; its default holds again."
+)
 def config(state: State, name: str, assignment: str | None, unset: str | None) -> None:
     """Show the settings of the plugin NAME, or change one.
 

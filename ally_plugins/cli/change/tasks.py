@@ -9,7 +9,7 @@ import click
 from ally_plugins.cli.shell.exits import DONE, REFUSED
 from ally_plugins.cli.shell.running_hosts import ANSWER_TIMEOUT
 from ally_plugins.cli.shell.state import command
-from ally_plugins.cli.shell.text import columns, echo, inert, preview, print_json, when
+from ally_plugins.cli.shell.text import echo, inert, preview, print_json, table, when
 from ally_plugins.contract.values.errors import NotFoundRefused
 from ally_plugins.host.control.client import call_all, hosts_of
 
@@ -48,7 +48,8 @@ def tasks(state: State, task_id: str | None, with_ended: bool) -> None:  # noqa:
     if state.as_json:
         print_json({"tasks": shown, "silent": silent})
         return
-    for line in _table(shown) if shown else ["no host runs" if not found else "no task runs"]:
+    rows = [_row(task) for task in shown]
+    for line in table(_HEADINGS, rows) or ["no host runs" if not found else "no task runs"]:
         echo(line)
     for pid in silent:
         echo(f"host {pid} does not answer", to_stderr=True)
@@ -61,10 +62,6 @@ def _tasks(answer: HostAnswer) -> Sequence[Mapping[str, Any]]:
 
 def _runs(task: Mapping[str, Any]) -> bool:
     return task.get("state") == "running"
-
-
-def _table(shown: Sequence[Mapping[str, Any]]) -> list[str]:
-    return columns([_HEADINGS, *map(_row, shown)])
 
 
 def _row(task: Mapping[str, Any]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import click
 from ally_plugins.cli.shell.exits import INTERRUPTED
 from ally_plugins.cli.shell.signals import run as run_loop
 from ally_plugins.cli.shell.state import command
-from ally_plugins.cli.shell.text import columns, echo, inert, paint, preview, print_json, when
+from ally_plugins.cli.shell.text import echo, inert, paint, preview, print_json, table, when
 from ally_plugins.contract.values.errors import ConfigError, OperatorError
 
 if TYPE_CHECKING:
@@ -216,7 +216,8 @@ def sessions(state: State) -> None:
         print_json({"sessions": [_session_data(each) for each in saved]})
         return
     rows = [_session_row(each) for each in saved]
-    for line in columns(rows) or ["no session is saved yet; to start one: ally-plugins chat"]:
+    headings = ("session", "last", "model", "folder", "title")
+    for line in table(headings, rows) or ["no session is saved yet; to start one: ally-plugins chat"]:
         echo(line)
 
 

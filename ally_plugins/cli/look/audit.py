@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ally_plugins.cli.shell.command_group import LazyGroup
+from ally_plugins.cli.shell.completion import plugin_names, record_kinds
 from ally_plugins.cli.shell.exits import REFUSED
 from ally_plugins.cli.shell.journal_rows import KINDS, reading_of, record_data, record_row
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command, options, with_state
-from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json
+from ally_plugins.cli.shell.text import columns, echo, echo_pages, inert, is_terminal, paint, print_json, table
 from ally_plugins.cli.shell.times import parse_since
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.values.ids import bare_name
@@ -34,12 +35,15 @@ if TYPE_CHECKING:
 __all__ = ["audit", "verify"]
 
 _LIMIT: Final = 200
+_HEADINGS: Final = ("record", "time", "kind", "plugin", "content")
 _WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not there yet
 
 
 @click.group("audit", cls=LazyGroup, invoke_without_command=True)
-@click.option("--plugin", metavar="NAME", help="Only what this plugin did, or what was done to it.")
-@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only this kind, such as message; repeatable.")
+@click.option("--plugin", metavar="NAME", shell_complete=plugin_names,
+              help="Only what this plugin did, or what was done to it.")  # fmt: skip
+@click.option("--kind", "kinds", multiple=True, metavar="KIND", shell_complete=record_kinds,
+              help="Only this kind, such as message; repeatable.")  # fmt: skip
 @click.option("--session", metavar="ID", help="Only this session.")
 @click.option("--since", metavar="TIME", help="Only what is newer: 10m, 2h, 3d, or a time such as 2026-03-01T10:00.")
 @click.option("--limit", type=click.IntRange(min=0), default=_LIMIT, metavar="N",
@@ -80,7 +84,7 @@ def audit(
                 echo(f"nothing is recorded yet in {inert(state.home.path)}")
             return
         records = _last(reading, filters, after, limit)
-        _show(state, records)
+        _show(state, records, is_all=not follow)
         if not records and not follow and any(value is not None for value in (*filters.values(), after)):
             echo("no record is of this kind, plugin, session and time", to_stderr=True)
         if follow:
@@ -106,14 +110,17 @@ def _last(reading: JournalReader, filters: dict[str, Any], since: int | None, li
     return deque(reading.records(since=since, **filters), maxlen=limit or None)
 
 
-def _show(state: State, records: Iterable[StoredRecord]) -> None:
+def _show(state: State, records: Iterable[StoredRecord], *, is_all: bool = False) -> None:
+    """Print records; all that there are to print, on a terminal, as a table with headings."""
     if state.as_json:
         for record in records:
             print_json(record_data(record))
         return
-    for line in columns(
-        [(*row[:2], paint(row[2], fg=_COLOURS.get(row[2])), *row[3:]) for row in map(record_row, records)]
-    ):
+    rows = [(*row[:2], paint(row[2], fg=_COLOURS.get(row[2])), *row[3:]) for row in map(record_row, records)]
+    if is_all and is_terminal("stdout"):
+        echo_pages(table(_HEADINGS, rows))
+        return
+    for line in columns(rows):
         echo(line)
 
 

@@ -8,7 +8,7 @@ import click
 
 from ally_plugins.cli.shell.journal_rows import reading_of, record_data, record_row, summary
 from ally_plugins.cli.shell.state import command
-from ally_plugins.cli.shell.text import columns, echo, inert, paint, preview, print_json, when
+from ally_plugins.cli.shell.text import columns, echo_pages, inert, paint, preview, print_json, when
 from ally_plugins.contract.values.errors import NotFoundRefused
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ def explain(state: State, id_: str) -> None:
     if state.as_json:
         print_json(_data(found, calls))
         return
-    for line in _lines(found, calls):
-        echo(line)
+    echo_pages(_lines(found, calls))
 
 
 def explain_lines(reading: JournalReader, id_: str, session_id: str) -> list[str] | None:

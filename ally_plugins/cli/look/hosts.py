@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ally_plugins.cli.shell.running_hosts import ANSWER_TIMEOUT, hosts_status
 from ally_plugins.cli.shell.state import command
-from ally_plugins.cli.shell.text import columns, echo, inert, print_json, when
+from ally_plugins.cli.shell.text import echo, inert, print_json, table, when
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,9 +31,8 @@ def hosts(state: State) -> None:
     if state.as_json:
         print_json({"hosts": found.hosts, "silent": found.silent})
         return
-    rows = [("process", "app", "started", "sessions", "plugins"), *map(_row, found.hosts)]
-    rows += [(str(pid), "-", "-", "-", "it does not answer") for pid in found.silent]
-    for line in columns(rows) if len(rows) > 1 else ["no host runs"]:
+    rows = [*map(_row, found.hosts), *((str(pid), "-", "-", "-", "it does not answer") for pid in found.silent)]
+    for line in table(("process", "app", "started", "sessions", "plugins"), rows) or ["no host runs"]:
         echo(line)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ally_plugins.cli.shell.completion import plugin_names
 from ally_plugins.cli.shell.journal_rows import reading_of, record_data, summary
 from ally_plugins.cli.shell.processes import process_rows, trust
 from ally_plugins.cli.shell.requests import changes_of, meaning, record_facts
@@ -33,7 +34,7 @@ _SHOWN: Final = 10
 
 
 @command("info")
-@click.argument("name")
+@click.argument("name", shell_complete=plugin_names)
 def info(state: State, name: str) -> None:
     """Show all about the plugin NAME: origin, requests and what is granted, settings, order, recent trouble.
 

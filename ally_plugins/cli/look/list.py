@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ally_plugins.cli.shell.processes import trust
 from ally_plugins.cli.shell.running_hosts import HostsStatus, hosts_status, warn_of_silent_hosts
 from ally_plugins.cli.shell.state import command
-from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json
+from ally_plugins.cli.shell.text import echo, inert, paint, print_json, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +42,9 @@ def list_(state: State) -> None:
         print_json({"plugins": plugins, "problems": registry.problems, "silent_hosts": live.silent})
         return
     warn_of_silent_hosts(live)
+    headings = ("plugin", "state", *(("now",) if live.hosts else ()), "placement", "from", "about")
     rows = [_row(record, live) for record in records]
-    for line in columns(rows) or ["no plugin is installed; to get one: ally-plugins install NAME"]:
+    for line in table(headings, rows) or ["no plugin is installed; to get one: ally-plugins install NAME"]:
         echo(line)
     for record in records:
         for warning in record.warnings:

@@ -14,9 +14,10 @@ from typing import IO, TYPE_CHECKING, Final
 
 import click
 
+from ally_plugins.cli.shell.completion import plugin_names
 from ally_plugins.cli.shell.exits import INTERRUPTED
 from ally_plugins.cli.shell.state import command
-from ally_plugins.cli.shell.text import echo, inert, print_json, when_iso
+from ally_plugins.cli.shell.text import echo, echo_pages, inert, print_json, when_iso
 from ally_plugins.contract.values.ids import bare_name
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _LONGEST: Final = 1024 * 1024
 
 
 @command("logs")
-@click.argument("name")
+@click.argument("name", shell_complete=plugin_names)
 @click.option("--lines", default=_LINES, type=click.IntRange(0, _MAX_LINES), show_default=True, help="How many lines.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 def logs(state: State, name: str, lines: int, follow: bool) -> None:  # noqa: FBT001 - click's way
@@ -54,8 +55,12 @@ def logs(state: State, name: str, lines: int, follow: bool) -> None:  # noqa: FB
     file = _log_of(state, name)
     with closing(_Log(file)) as log:
         try:
-            for line in deque(log.lines(), maxlen=lines):
-                _show(state, line)
+            last = deque(log.lines(), maxlen=lines)
+            if follow or state.as_json:
+                for line in last:
+                    _show(state, line)
+            else:
+                echo_pages(map(_shown, last))
             while follow:
                 time.sleep(_INTERVAL)
                 for line in log.lines():
@@ -76,11 +81,16 @@ def _log_of(state: State, name: str) -> Path:
 
 
 def _show(state: State, line: str) -> None:
-    at, _, text = line.partition(" ")
     if state.as_json:
+        at, _, text = line.partition(" ")
         print_json({"time": at, "text": text})
     else:
-        echo(f"{when_iso(at)} {inert(text)}")
+        echo(_shown(line))
+
+
+def _shown(line: str) -> str:
+    at, _, text = line.partition(" ")
+    return f"{when_iso(at)} {inert(text)}"
 
 
 class _Log:

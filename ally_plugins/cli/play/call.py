@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ally_plugins.cli.shell.completion import plugin_names
 from ally_plugins.cli.shell.exits import REFUSED
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.signals import run
@@ -29,7 +30,7 @@ _MAX_CHARACTERS: Final = 16 * 1024 * 1024
 
 
 @command("call")
-@click.argument("name")
+@click.argument("name", shell_complete=plugin_names)
 @click.argument("tool")
 @click.option(
     "--args", "arguments", metavar="JSON", default="{}", help="The arguments as a JSON object; - reads stdin."

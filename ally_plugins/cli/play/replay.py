@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
+from ally_plugins.cli.shell.completion import plugin_names
 from ally_plugins.cli.shell.exits import INTERRUPTED
 from ally_plugins.cli.shell.signals import run
 from ally_plugins.cli.shell.state import command
@@ -37,7 +38,8 @@ __all__ = ["play", "replay", "show_report"]
     metavar="N",
     help="Play in real time, N times as fast; without it, as fast as possible.",
 )
-@click.option("--plugin", "plugins", multiple=True, metavar="NAME", help="Run only this plugin; may be repeated.")
+@click.option("--plugin", "plugins", multiple=True, metavar="NAME", shell_complete=plugin_names,
+              help="Run only this plugin; may be repeated.")  # fmt: skip
 @click.option("--session", "session_id", metavar="ID", help="The session of a journal's export that is meant.")
 @click.option(
     "--context-window",

@@ -22,6 +22,8 @@ from .text import echo, inert, print_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from click.shell_completion import CompletionItem
+
 __all__ = ["DEBUG_VARIABLE", "LazyCommands", "LazyGroup"]
 
 DEBUG_VARIABLE: Final = "ALLY_DEBUG"
@@ -82,6 +84,17 @@ class LazyGroup(click.Group):
         for heading, section in self._sections.items():
             with formatter.section(heading):
                 formatter.write_dl([(name, line) for name, (_, line) in section.items()])
+
+    @override
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer the commands of the table, without importing anything, and the options."""
+        if not self._sections:
+            return super().shell_complete(ctx, incomplete)
+        from click.shell_completion import CompletionItem
+
+        lines = [entry for section in self._sections.values() for entry in section.items()]
+        found = [CompletionItem(name, help=line) for name, (_, line) in lines if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     @override
     def resolve_command(

@@ -58,6 +58,7 @@ _SECTIONS: Final = {
         "export": (f"{_HERE}.change.export_and_prune:export", "Write one session as JSON lines, which replay reads."),
         "prune": (f"{_HERE}.change.export_and_prune:prune", "Remove old content; the audit chain stays whole."),
         "doctor": (f"{_HERE}.look.doctor:doctor", "Check everything, and say what to do."),
+        "completion": (f"{_HERE}.look.completion:completion", "Print what lets a shell complete names and grants."),
     },
 }
 

@@ -10,18 +10,24 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from ally_plugins.contract.values.inert import inert, shortened
 
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
 __all__ = [
     "columns",
     "echo",
+    "echo_pages",
     "harmless",
     "inert",
     "is_terminal",
@@ -29,12 +35,20 @@ __all__ = [
     "preview",
     "print_json",
     "quoted",
+    "table",
     "when",
     "when_iso",
 ]
 
-_COLOURS: Final = re.compile(r"(\x1b\[(?:0|1|2|3[1-7]|9[0-7])m)")
-"""What `paint` writes: bold, dim, the colours but black, and the end of all. None of these hides a text."""
+_COLOURS: Final = re.compile(r"(\x1b\[(?:0|1|2|3[1-7]|9[0-7])(?:;(?:0|1|2|3[1-7]|9[0-7]))*m)")
+"""What `paint` and `table` write: bold, dim, the colours but black, and the end of all. None of these hides a text."""
+
+_PADDING: Final = re.compile(r" +((?:\x1b\[0m)?)\Z")
+
+_GAP: Final = "  "
+_INDENT: Final = "    "
+_NARROWEST: Final = 40
+"""Columns of the last cell of a row; with less room than that, commands in it would be torn apart."""
 
 PREVIEW: Final = 160
 """Characters of a message that a table shows; `explain` shows all of it."""
@@ -52,9 +66,11 @@ def preview(text: object, length: int = PREVIEW) -> str:
 
 def paint(text: str, **style: Any) -> str:
     """Return text in a colour, unless NO_COLOR is set or the terminal is dumb; `echo` removes it for a file."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return text
-    return click.style(text, **style)
+    return click.style(text, **style) if _wants_colours() else text
+
+
+def _wants_colours() -> bool:
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def echo(line: str = "", *, to_stderr: bool = False, ends_line: bool = True) -> None:
@@ -68,7 +84,87 @@ def harmless(text: str) -> str:
     return "".join(part if number % 2 else inert(part, keep_lines=True) for number, part in parts)
 
 
-def columns(rows: Sequence[Sequence[str]], gap: str = "  ") -> list[str]:
+def echo_pages(lines: Iterable[str]) -> None:
+    """Print lines; on a terminal that they do not fit on, with the person's pager (PAGER, else less or more).
+
+    Blocks until the person leaves it.
+    """
+    shown = [harmless(line) for line in lines]
+    if is_terminal("stdin") and is_terminal("stdout") and len(shown) >= shutil.get_terminal_size().lines:
+        click.echo_via_pager("\n".join(shown) + "\n")  # noqa: TID251 - what it is given is harmless
+        return
+    for line in shown:
+        echo(line)
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table below its headings, its cells inert already; nothing without rows.
+
+    On a terminal long cells are broken between words, inside their column; elsewhere each row is one line.
+    """
+    if not rows:
+        return []
+    return _folded(headings, rows) if is_terminal("stdout") else columns([headings, *rows])
+
+
+def _folded(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table for a terminal; the last cell stands below its row where it would be a narrow strip."""
+    from io import StringIO
+
+    from rich.console import Console  # 30 ms, and only where a person looks
+    from rich.padding import Padding
+
+    width = shutil.get_terminal_size().columns
+    widths = [max(len(click.unstyle(row[i])) for row in (headings, *rows)) for i in range(len(headings))]
+    last, left = widths.pop(), width - sum(widths) - len(_GAP) * len(widths)
+    is_below = left < min(last, _NARROWEST)
+    _shrink(widths, width - len(_GAP) * len(widths))
+    file = StringIO()
+    out = Console(
+        file=file,
+        width=width,
+        force_terminal=True,
+        color_system="standard" if _wants_colours() else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    if is_below:
+        for row in ((*(paint(each, bold=True) for each in headings[:-1]), ""), *rows):
+            out.print(_grid([row[:-1]], widths))
+            if row[-1]:
+                out.print(Padding(_cell(row[-1]), (0, 0, 0, len(_INDENT))))
+    else:
+        out.print(_grid([[paint(each, bold=True) for each in headings], *rows], [*widths, left]))
+    return [_PADDING.sub(r"\1", line) for line in file.getvalue().splitlines()]
+
+
+def _grid(rows: Iterable[Sequence[str]], widths: Iterable[int]) -> Table:
+    """Return rows as columns of these widths, in which longer cells are broken between words."""
+    from rich.table import Table
+
+    made = Table.grid(padding=(0, len(_GAP), 0, 0))
+    for width in widths:
+        made.add_column(width=width, overflow="fold")
+    for row in rows:
+        made.add_row(*map(_cell, row))
+    return made
+
+
+def _cell(text: str) -> Text:
+    from rich.text import Text
+
+    return Text.from_ansi(harmless(text))
+
+
+def _shrink(widths: list[int], room: int) -> None:
+    """Make the widest ones narrower until all have room."""
+    while sum(widths) > room and max(widths) > 1:
+        widths[widths.index(max(widths))] -= 1
+
+
+def columns(rows: Sequence[Sequence[str]], gap: str = _GAP) -> list[str]:
     """Return rows as lines with aligned columns; the last column is never padded or cut."""
     if not rows:
         return []
