@@ -26,8 +26,8 @@ class OpenFiles:
 
     def __init__(self, path: Path) -> None:
         """Remember what they are. Raises OSError when one is not there."""
-        real = os.path.realpath(path)
-        self._paths: Final = (real, *(real + suffix for suffix in _COMPANIONS))
+        real = os.path.realpath(path)  # beside which SQLite keeps the others; the journal itself may be a link to it
+        self._paths: Final = (str(path.absolute()), *(real + suffix for suffix in _COMPANIONS))
         self._given: Final = str(path)
         found = [os.stat(each) for each in self._paths]
         self._identities: Final = [(each.st_dev, each.st_ino) for each in found]

@@ -13,7 +13,9 @@ def test_a_tool_is_called_and_what_it_says_is_inert(enabled: Operator) -> None:
     done = enabled.process("call", "loop-warner", "shout", "--args", '{"text": "hi"}')
     assert done.stdout == "HI\\x1b[31m\n"
     assert "it added a message (user): heard hi" in done.stderr
-    assert [record["data"] for record in enabled.records("tool_call")] == [{"tool": "shout"}]
+    assert [record["data"] for record in enabled.records("tool_call")] == [
+        {"tool": "shout", "arguments": {"value": {"text": "hi"}}}
+    ]
 
 
 def test_json_holds_the_exact_result(enabled: Operator) -> None:

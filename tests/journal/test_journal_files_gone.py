@@ -131,6 +131,30 @@ def test_of_a_file_that_is_emptied_only_what_can_be_put_back_is_gone_on_with(
     assert verify(folder / DB).ok is bool(kept)
 
 
+def test_a_journal_whose_link_leads_elsewhere_now_accepts_nothing(tmp_path: Path) -> None:
+    far, other = tmp_path / "far" / DB, tmp_path / "other" / DB
+    for path in (far, other):
+        Journal.open(path).close_blocking()
+    link = tmp_path / DB
+    link.symlink_to(far)
+    journal = Journal.open(link)
+    journal.append_blocking(Record("x", 1))
+    new = tmp_path / "new"
+    new.symlink_to(other)
+    new.replace(link)
+    with pytest.raises(JournalError, match="was removed or replaced"):
+        journal.append_blocking(Record("x", 2))
+    back = tmp_path / "back"
+    back.symlink_to(far)
+    back.replace(link)
+    wait_until(lambda: journal.healthy)
+    journal.append_blocking(Record("x", 3))
+    journal.close_blocking()
+    assert verify(far, tmp_path / "audit.head").ok
+    with JournalReader(far) as reading:
+        assert [record.at for record in reading.records(kind="x")] == [1, 3]
+
+
 def test_a_file_that_goes_while_a_batch_is_written_fails_that_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

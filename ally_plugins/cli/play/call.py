@@ -82,13 +82,16 @@ async def _call(
     timeout: float | None,
 ) -> tuple[ToolResult, tuple[Message, ...]]:
     from ally_plugins.journal.values import Record
+    from ally_plugins.policy.decided_values import decided_value
 
     async with _host(state, name) as host:
         plugin = host.plugins[bare_name(name)]
         if not plugin.is_running:
             raise PluginLoadError(f"{name!r} is {plugin.state}: {plugin.reason}", plugin=plugin.name)
         session = host.session()
-        await host.journal.append(Record("tool_call", now_ms(), plugin.name, session.id, None, {"tool": tool}))
+        called_with = decided_value(plugin.secrets.masked_value(arguments), salt=None)
+        data = {"tool": tool, "arguments": called_with}
+        await host.journal.append(Record("tool_call", now_ms(), plugin.name, session.id, None, data))
         result = await host.call_tool(tool, arguments, plugin=plugin.name, session_id=session.id, timeout=timeout)
         return result, await session.safe_point("turn_end")
 
