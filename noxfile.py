@@ -180,6 +180,26 @@ def soak(session: nox.Session) -> None:
     _pytest(session, "-m", which, "--hypothesis-profile=soak", *WORKERS, *session.posargs)
 
 
+@nox.session(requires=["wheels"], default=False)
+def adapters(session: nox.Session) -> None:
+    """Run pydantic-ai's own tests with plugins in every agent: what passes without us must pass with us.
+
+    They are in no distribution: a checkout of the installed version is fetched with git, unless a folder is given.
+    """
+    needs = ("brotli", "dirty-equals", "inline-snapshot", "logfire", "pydantic-evals", "pytest-examples", "pytest-mock")
+    more = ("pytest-recording", "pytest-timeout", "pytest-xdist", "pyyaml", "vcrpy")
+    session.install(*_wheels(), *PYPROJECT["project"]["optional-dependencies"]["pydantic-ai"], "openai", *needs, *more)
+    command = "from importlib.metadata import version; print(version('pydantic-ai-slim'))"
+    version = session.run("python", "-c", command, silent=True)
+    folder = (
+        Path(session.posargs[0]) if session.posargs else Path(session.create_tmp(), f"pydantic-ai-{version}".strip())
+    )
+    if not folder.exists():
+        source = ("https://github.com/pydantic/pydantic-ai", str(folder))
+        session.run("git", "clone", "--quiet", "--depth=1", f"--branch=v{version}".strip(), *source, external=True)
+    session.run("python", "tests/hosts/framework/compare.py", str(folder))
+
+
 @nox.session(requires=["wheels"])
 def docs(session: nox.Session) -> None:
     """Build the docs with every warning an error, and run their code blocks and the README's."""
