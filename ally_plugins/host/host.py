@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from ally_plugins.catalog.decide.record import given_records
 from ally_plugins.catalog.home.failed_starts import remember_starts
@@ -20,6 +20,7 @@ from ally_plugins.contract.values.events import EVENT_TYPES, Event, SessionStart
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.journal.journal import Journal
 from ally_plugins.runtime.lanes.clock import SystemClock
+from ally_plugins.runtime.lanes.teardown import finished
 
 from .bus.bus import PluginMessageBus
 from .bus.capabilities import Capabilities, HostAction
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
     from .control.server import ControlServer
 
 __all__ = ["Host"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Host:
@@ -120,7 +124,7 @@ class Host:
         await self.stop()
 
     async def start(self) -> None:
-        """Open the journal and start the plugins.
+        """Open the journal and start the plugins. The loop runs on meanwhile, but for imports of plugins' code.
 
         A plugin that cannot start is marked with the reason, and its granted gates deny. Raises HostError when a
         mandatory plugin cannot start, ConfigError, JournalError and OrderError for what the operator has to mend;
@@ -138,7 +142,7 @@ class Host:
     async def _start(self) -> None:
         services = self.services
         if services.records.journal is None:
-            services.records.journal = self._open_journal()
+            await _off_loop(self._open_journal)
         self.journal.is_replay = services.is_replay
         from .control.live import LiveControls  # not needed to import a host
         from .control.server import ControlServer
@@ -147,6 +151,13 @@ class Host:
         if self.home is not None:
             self._control = ControlServer(self.home, self._live)
             await self._control.start()
+        if self.registry is not None and self._consent is not None:
+            await ask_for_consent(self.registry, self._consent, self.journal, self.clock.time_ms)
+        if self.home is not None and not services.is_replay:
+            await _off_loop(declare_emitted, self.home, services.emits)
+        installed = await _off_loop(self._installed)
+        # From here to the start of the plugins the loop has no turn: a session, which may be opened once there is a set
+        # of them, must not find gates missing.
         self._daemon_services = daemon_services = HostDaemonServices(services, self.home, replan=self._replan)
         self._plugin_set = plugin_set = PluginSet(
             bus=self.bus,
@@ -164,18 +175,14 @@ class Host:
             is_read=daemon_services.has_feeds,
         )
         self.journal.before_durable.append(services.fan_out.write)
-        if self.registry is not None and self._consent is not None:
-            await ask_for_consent(self.registry, self._consent, self.journal, self.clock.time_ms)
-        if self.home is not None and not services.is_replay:
-            declare_emitted(self.home, services.emits)
-        for record in self._installed():
+        for record in installed:
             plugin_set.add(record)
         for record, factory in self._given:
             plugin_set.add(record, factory, is_given=True)
         await plugin_set.start(self.sessions.values())
         self._live.begin(plugin_set)
         if self.home is not None and not services.is_replay:
-            remember_starts(self.home, plugin_set.start_results())
+            await _off_loop(remember_starts, self.home, list(plugin_set.start_results()))
         for plugin in plugin_set.plugins:
             if plugin.options.mandatory and not plugin.is_running:
                 text = f"the mandatory plugin {plugin.name!r} is {plugin.state}: {plugin.reason}"
@@ -192,11 +199,13 @@ class Host:
             return []
         return wanted_records(self.registry, {record.name for record, _ in self._given})
 
-    def _open_journal(self) -> Journal:
+    def _open_journal(self) -> None:
+        records = self.services.records
         if self.home is None:
-            return Journal.in_memory()
+            records.journal = Journal.in_memory()
+            return
         self.home.prepare()
-        return Journal.open(self.home.journal_file, head=self.home.audit_head_file)
+        records.journal = Journal.open(self.home.journal_file, head=self.home.audit_head_file)
 
     async def stop(self) -> None:
         """Stop tasks and plugins, close the sessions, write what is queued, and close the journal.
@@ -410,6 +419,11 @@ class Host:
         """Say whether this host emits an event type, or has a capability or an action of this name."""
         self.services.check_process("supports", self)
         return self.services.supports(name)
+
+
+async def _off_loop(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run what waits for the disk in a thread; cancelling waits for its end, so that `stop` finds what it has made."""
+    return await finished(asyncio.to_thread(function, *args, **kwargs))
 
 
 def _home(app: str, home: Home | Path | str | bool | None) -> Home | None:  # noqa: FBT001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Collection
@@ -12,6 +13,7 @@ from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.events import EVENT_TYPES
 from ally_plugins.contract.values.inert import inert
 from ally_plugins.journal.values import Record
+from ally_plugins.runtime.lanes.teardown import finished
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
@@ -31,14 +33,14 @@ async def ask_for_consent(
 
     Raises what `consent` raises, and JournalError. Cancelling keeps what was agreed to before.
     """
-    for record in registry.review():
+    for record in await asyncio.to_thread(registry.review):
         if record.state == "waiting for consent":
-            plan = registry.plan(record.name)
+            plan = await asyncio.to_thread(registry.plan, record.name)
             answer = consent(plan)
             if (await answer if inspect.isawaitable(answer) else answer) is True:
                 data = {"grants": plan.grants.texts(), "by": "code"}
                 await journal.append(Record("enable", now_ms(), record.name, None, None, data))
-                registry.enable(plan, by="code")
+                await finished(asyncio.to_thread(registry.enable, plan, by="code"))
 
 
 def declare_emitted(home: Home, emits: Collection[str]) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import ref
 
 from attrs import define, field
 
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.runtime.lanes.loopthread import LoopThread
+from ally_plugins.runtime.lanes.teardown import finished
 
 from .turns import Turns
 
@@ -86,7 +87,7 @@ class HostLifetime:
                 await host.start()
             else:
                 self._home, self._thread = None, LoopThread("host", "async with Host(...) as host:")
-                await _finish(asyncio.to_thread(self._thread.start, host.start(), None))
+                await finished(asyncio.to_thread(self._thread.start, host.start(), None))
         except BaseException:
             await self._stop(host)
             raise
@@ -115,7 +116,7 @@ class HostLifetime:
                 if not (self._is_owned and self._is_last(loop)):  # others came, or have stopped it, meanwhile
                     return
                 others = self._others_left = Future() if self._users else None
-            await _finish(self._stop_after(others))
+            await finished(self._stop_after(others))
 
     def _is_last(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Return whether it is for this loop to stop the host."""
@@ -126,13 +127,3 @@ class HostLifetime:
             await asyncio.wrap_future(others)
             self._others_left = None
         await self._stop(self.host)
-
-
-async def _finish(ending: Coroutine[Any, Any, None]) -> None:
-    """Await a change to its end; a cancellation is raised only then."""
-    task = asyncio.ensure_future(ending)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import AllyError, NotFoundRefused, ProtocolError, UnavailableRefused
 from ally_plugins.host.sockets.leftovers import remove_left_folders, remove_left_sockets
+from ally_plugins.runtime.lanes.teardown import finished
 from ally_plugins.runtime.processes.unixsocket import is_own
 from ally_plugins.wire import codes
 from ally_plugins.wire.connection import Connection
@@ -26,6 +27,8 @@ from ally_plugins.wire.messages import Request
 from . import addresses
 
 if TYPE_CHECKING:
+    import socket
+
     from ally_plugins.catalog.home.folder import Home
 
     from .interface import Controls
@@ -58,6 +61,7 @@ class ControlServer:
         self._controls = controls
         self._idle = idle
         self._address: addresses.Address | None = None
+        self._listening: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._peers: set[_Peer] = set()
         self._working: set[asyncio.Task[Any]] = set()
@@ -77,21 +81,32 @@ class ControlServer:
             _log.info("this system has no local sockets: changes take effect when the host starts next")
             return
         try:
-            self._home.prepare()
-            await asyncio.to_thread(_sweep, self._home)
-            listening, self._address = addresses.bind(self._home.run_dir, os.getpid())
+            await finished(asyncio.to_thread(self._bind))
         except (OSError, AllyError) as error:
             _log.warning(
                 "commands will not reach this host, since it cannot listen in %s: %s", self._home.run_dir, error
             )
             return
+        except asyncio.CancelledError:
+            self._unbind()
+            raise
         try:
-            self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=listening)
+            self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=self._listening)
         except BaseException:
-            listening.close()
+            self._unbind()
+            raise
+
+    def _bind(self) -> None:
+        self._home.prepare()
+        _sweep(self._home)
+        self._listening, self._address = addresses.bind(self._home.run_dir, os.getpid())
+
+    def _unbind(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+        if self._address is not None:
             self._address.remove()
             self._address = None
-            raise
 
     async def close(self) -> None:
         """Listen no more, and cancel requests that run. Safe to call twice, and without `start`."""

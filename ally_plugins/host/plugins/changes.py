@@ -165,7 +165,7 @@ class PluginChanges:
 
         announce, new.plugin.on_state = new.plugin.on_state, lambda _: None
         try:
-            plugin_set.load(new)
+            await plugin_set.load(new)
         finally:
             new.plugin.on_state = announce
         sessions = self.services.sessions.values()

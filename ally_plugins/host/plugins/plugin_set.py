@@ -156,7 +156,7 @@ class PluginSet:
         self.replan()
         for member in members:
             if member.record.is_enabled:
-                self.load(member)
+                await self.load(member)
         await self.start_loaded(sessions, members)
 
     async def start_loaded(self, sessions: Iterable[Session], members: Iterable[PluginMember]) -> None:
@@ -173,10 +173,10 @@ class PluginSet:
                 plugin = member.plugin
                 yield plugin.name, plugin.version, plugin.reason if plugin.state == RunState.FAILED else ""
 
-    def load(self, member: PluginMember) -> None:
+    async def load(self, member: PluginMember) -> None:
         """Import and build a plugin, and check its hooks; one that runs in a process is only made ready for that.
 
-        One that fails is marked. Raises KeyboardInterrupt and CancelledError.
+        One that fails is marked. Raises KeyboardInterrupt; cancelling leaves the plugin as it was.
         """
         plugin, record = member.plugin, member.record
         if self._manager.has_plugin(plugin.name):  # the instance before this one
@@ -190,7 +190,7 @@ class PluginSet:
             return
         try:
             factory = member.factory if member.factory is not None else load_class(record)
-            directory = self.data_dir(plugin.name) if self.data_dir is not None else None
+            directory = None if self.data_dir is None else await asyncio.to_thread(self.data_dir, plugin.name)
             outbound = BusOutbound(plugin, self.bus, self.services.supports)
             member.ally = Ally(plugin.name, outbound, settings=record.settings, data_dir=directory)
             instance = build(factory, member.ally)

@@ -1,16 +1,31 @@
-"""The end of a task that does not want to end."""
+"""The end of a task that does not want to end, and of one that must not be left in the middle."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-__all__ = ["end_tasks", "is_at_work", "is_torn_down", "kill_task"]
+__all__ = ["end_tasks", "finished", "is_at_work", "is_torn_down", "kill_task"]
+
+T = TypeVar("T")
 
 _LAST_STEP: Final = 0.1
 """Seconds that a closed task has to leave the loop; one step of the loop is enough, unless it is very busy."""
+
+
+async def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Await work to its end and return its result; a cancellation is raised only then.
+
+    For what a thread does, which nothing stops, and for changes that must not be left half made.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 async def kill_task(task: asyncio.Task[Any]) -> None:

@@ -1,7 +1,7 @@
 """Run the framework's own tests without and with our capability in every agent: what passes without passes with it.
 
-`python compare.py FOLDER` with a checkout of pydantic-ai; `nox -s adapters` fetches that of the installed version. Exits
-1 and names the tests that pass only without us, but those whose reason stands here and in docs/reference/hosts.md.
+`python compare.py FOLDER` with a checkout of pydantic-ai; `nox -s adapters` fetches that of the installed version. It
+exits with 1 and names the tests that pass only without us, but those whose reason stands in docs/reference/hosts.md.
 """
 
 # ruff: noqa: T201 - it is a command, and prints what it found
