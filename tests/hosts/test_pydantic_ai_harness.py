@@ -137,3 +137,42 @@ def test_a_tool_that_only_prints_the_same_words_is_no_failure() -> None:
             assert [event.success for event in bench.of(ToolCallEnd)] == [True]
 
     go(main())
+
+
+def test_each_status_of_a_step_is_known() -> None:
+    from pydantic_ai_harness.planning import TaskStatus
+
+    from ally_plugins.adapters.pydantic_ai.harness import STATUSES
+
+    assert {status.value for status in TaskStatus} == set(STATUSES)
+
+
+def test_each_tool_that_misses_a_file_fails(tmp_path: Path) -> None:
+    from pydantic_ai.capabilities import LocalWorkspace
+    from pydantic_ai_harness.filesystem import FileSystem
+
+    async def main() -> None:
+        async with live() as bench:
+            tools = ("read_file", "list_directory", "file_info")
+            steps = Script(*(answer(ToolCallPart(name, {"path": "gone"}, name)) for name in tools), "ok")
+            await bench.agent(steps, capabilities=[LocalWorkspace(tmp_path), FileSystem()]).run("go")
+            ends = {event.tool_name: event.success for event in bench.of(ToolCallEnd)}
+            assert ends == dict.fromkeys(tools, False)
+
+    go(main())
+
+
+def test_a_shell_of_the_host_author_s_own_is_judged_as_the_harness_s(tmp_path: Path) -> None:
+    from pydantic_ai.capabilities import LocalWorkspace
+    from pydantic_ai_harness.shell import Shell
+
+    class OurShell(Shell[None]):
+        pass
+
+    async def main() -> None:
+        async with live() as bench:
+            steps = Script(answer(ToolCallPart("run_command", {"command": "exit 9"}, "c1")), "ok")
+            await bench.agent(steps, capabilities=[LocalWorkspace(tmp_path), OurShell()]).run("go")
+            assert [(event.success, event.error) for event in bench.of(ToolCallEnd)] == [(False, "exit code: 9")]
+
+    go(main())

@@ -14,9 +14,20 @@ from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import ToolFailed
 from pydantic_ai.messages import BinaryContent, ToolCallPart, ToolReturn
 from pydantic_ai.tools import DeferredToolResults, ToolApproved, ToolDefinition
-from pydantic_ai.toolsets import ExternalToolset
+from pydantic_ai.toolsets import ExternalToolset, FunctionToolset
 
-from ally_plugins import AgentEnd, Ask, Deny, Replace, ToolCall, ToolCallEnd, ToolCallStart, ToolResult, evolve
+from ally_plugins import (
+    AgentEnd,
+    Ask,
+    Deny,
+    Replace,
+    TodoUpdate,
+    ToolCall,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolResult,
+    evolve,
+)
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from tests.hosts.scripted import Script, answer, live, returns_of
 from tests.kit.hosts import make_plugin
@@ -354,5 +365,45 @@ def test_what_can_be_read_once_reaches_the_model_where_no_transform_looks_at_it(
             steps = Script(answer(ToolCallPart("look", {}, "c1")), "ok")
             result = await bench.agent(steps, tools=[Tool(lines, name="look")]).run("go")
             assert returns_of(result.all_messages())["c1"].content == ["a", SECRET]
+
+    go(main())
+
+
+class Kitchen(AbstractCapability[Any]):
+    """A capability whose tool says in words that it failed, and which keeps todos."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.id, self.description, self.defer_loading = "kitchen", None, False
+        self.broken, self.left = broken, ["peel", "boil"]
+
+    def get_toolset(self) -> Any:
+        def cook(dish: str) -> str:
+            self.left.pop()
+            return f"{dish}: burnt" if dish == "toast" else dish
+
+        return FunctionToolset([cook])
+
+    def ally_tool_failure(self, tool: str, output: str) -> str | None:
+        assert not self.broken
+        return "burnt" if (tool, output) == ("cook", "toast: burnt") else None
+
+    async def ally_todos(self, ctx: RunContext[Any]) -> list[dict[str, str]]:
+        assert not self.broken
+        return [{"id": name, "task": f"{name} it", "status": "pending"} for name in self.left]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_capability_says_which_results_are_failures_and_what_is_left_to_do(*, broken: bool) -> None:
+    async def main() -> None:
+        async with live() as bench:
+            calls = [answer(ToolCallPart("cook", {"dish": dish}, dish)) for dish in ("soup", "toast")]
+            agent = bench.agent(Script(*calls, "ok"), capabilities=[Kitchen(broken=broken)])
+            result = await agent.run("go")
+            ends = [(event.success, event.error) for event in bench.of(ToolCallEnd)]
+            todos = [[todo["task"] for todo in event.todos] for event in bench.of(TodoUpdate)]
+            assert (ends, todos) == (
+                ([(True, None), (True, None)], []) if broken else ([(True, None), (False, "burnt")], [["peel it"], []])
+            )
+            assert returns_of(result.all_messages())["toast"].content == "toast: burnt"  # the model's, in any case
 
     go(main())

@@ -1,11 +1,17 @@
-"""Failures that the framework's harness returns as text: plugins get a failed result, the model reads the text."""
+"""Failures that a capability's tools return as text: plugins get a failed result, the model reads the text.
+
+A capability says which they are by a method `ally_tool_failure(tool, output)`, which returns the error or None; what
+those of the harness say is known.
+"""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final
+import logging
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from attrs import evolve
+
+from .harness import failure_of
 
 if TYPE_CHECKING:
     from pydantic_ai.tools import RunContext, ToolDefinition
@@ -14,16 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["with_failure"]
 
-_SHELL: Final = "pydantic_ai_harness.shell"
-_FILES: Final = "pydantic_ai_harness.filesystem"
-_FOREGROUND: Final = "run_command"
-"""The one tool of the shell whose result is the end of the command; the others tell of one that may run on."""
+_log: Final = logging.getLogger(__name__)
 
-_END: Final = re.compile(r"\[(exit code: -?[1-9]\d*|Command timed out after [\d.]+s)\]")
-_LAST: Final = 2
-"""Lines at the end of a command's output, one of which says how it ended; a word on limits may follow."""
 
-_NO_FILE: Final = "Path not found: "
+@runtime_checkable
+class _JudgesResults(Protocol):
+    def ally_tool_failure(self, tool: str, output: str) -> str | None: ...
 
 
 def with_failure(ctx: RunContext[Any], tool: ToolDefinition, result: ToolResult) -> ToolResult:
@@ -34,14 +36,10 @@ def with_failure(ctx: RunContext[Any], tool: ToolDefinition, result: ToolResult)
     owner = ctx.capabilities.get(tool.capability_id) if tool.capability_id is not None else None
     if owner is None or not result.success or not isinstance(result.output, str):
         return result
-    error = _error(type(owner).__module__, tool.name, result.output)
-    return result if error is None else evolve(result, success=False, error=error)
-
-
-def _error(module: str, tool: str, output: str) -> str | None:
-    if module.startswith(_SHELL) and tool == _FOREGROUND:
-        ends = (_END.fullmatch(line) for line in output.rsplit("\n", _LAST)[-_LAST:])
-        return next((end[1] for end in ends if end is not None), None)
-    if module.startswith(_FILES) and output.startswith(_NO_FILE):
-        return output
-    return None
+    try:
+        judge = owner.ally_tool_failure if isinstance(owner, _JudgesResults) else None
+        error = failure_of(owner, tool.name, result.output) if judge is None else judge(tool.name, result.output)
+    except Exception:  # noqa: BLE001 - the host author's code; the result is what the tool returned
+        _log.exception("whether a result of %r is a failure cannot be told", tool.name)
+        return result
+    return result if error is None else evolve(result, success=False, error=str(error))
