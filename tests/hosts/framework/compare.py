@@ -37,6 +37,7 @@ FILES: Final = (
 
 DIFFERENT: Final = {
     "test_deferred_tool_requests_reject_duplicate_tool_call_ids": "two calls of one response get ids of their own",
+    "test_parallel_tool_exception_cancels_sibling_tasks": "each call starts when its gates agree",
 }
 
 
