@@ -20,6 +20,7 @@ from tests.kit.waiting import go, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from concurrent.futures import Future
 
     from .conftest import Operated
 
@@ -671,20 +672,21 @@ def test_a_host_says_who_it_is_and_how_its_plugins_are(guarded: Operated) -> Non
 
 def test_a_change_that_comes_while_the_host_starts_takes_effect_once_it_has(guarded: Operated) -> None:
     async def main() -> None:
-        host = guarded.new_host()
+        host, loop = guarded.new_host(), asyncio.get_running_loop()
         real = host._installed
 
         def revoked_meanwhile() -> Any:
             records = real()
             guarded.registry.revoke(NAME, "gate")
             [found] = hosts_of(guarded.home)
-            told.append(asyncio.ensure_future(asyncio.to_thread(call, found, "apply", {"plugin": NAME}, 20)))
+            telling = asyncio.to_thread(call, found, "apply", {"plugin": NAME}, 20)
+            told.append(asyncio.run_coroutine_threadsafe(telling, loop))  # from the thread that reads what is installed
             return records
 
-        told: list[asyncio.Future[HostAnswer]] = []
+        told: list[Future[HostAnswer]] = []
         host._installed = revoked_meanwhile  # type: ignore[method-assign]
         async with host:
-            assert (await told[0]).result is not None
+            assert (await asyncio.wrap_future(told[0])).result is not None
             await until(lambda: not host.plugins[NAME].grants.gates("tool_call"))
 
     go(main())
