@@ -9,7 +9,7 @@ from __future__ import annotations
 # Strings and `os`, no pathlib: it runs twice a batch, and Path.stat takes twice as long.
 # ruff: noqa: PTH116
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from ally_plugins.contract.values.errors import JournalError
 
@@ -55,15 +55,21 @@ class OpenFiles:
         except OSError:
             pass
         else:
-            if (found.st_dev, found.st_ino) == self._identities[position]:
+            if self._is_known(position, found):
                 return found
         way_out = "put it back, or restart" if position == 0 else "nothing is accepted until it is opened anew"
         raise JournalError(f"the journal's file {path!r} was removed or replaced while it was in use; {way_out}")
 
-    def lacks_wal(self) -> bool:
-        """Say whether the journal's file is in place and nothing lies where its write-ahead log was."""
+    def _is_known(self, position: int, found: os.stat_result) -> bool:
+        return (found.st_dev, found.st_ino) == self._identities[position]
+
+    def find_wal(self) -> Literal["in place", "gone", "lost"]:
+        """Say what became of the write-ahead log; it is lost when it is another one, or the journal's file is."""
         try:
             self._found(0)
-        except JournalError:
-            return False
-        return not os.path.lexists(self._paths[1])
+            found = os.stat(self._paths[1])
+        except FileNotFoundError:
+            return "gone"
+        except (OSError, JournalError):
+            return "lost"
+        return "in place" if self._is_known(1, found) else "lost"

@@ -170,10 +170,19 @@ class Store:
         A WAL that was removed is folded in by all means: this process still has it open, and nobody else could read it.
         """
         self._before_close()
-        if self._files is not None and self._files.lacks_wal():
-            with suppress(sqlite3.Error):  # what is missing then shows when the journal is opened anew (`check_head`)
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._save_wal()  # what is missing otherwise shows when the journal is opened anew (`check_head`)
         self._db.close()
+
+    def _save_wal(self) -> bool:
+        """Fold a WAL that was removed into the journal's file; return whether all that was written will be found."""
+        if self._files is None or (found := self._files.find_wal()) == "in place":
+            return True
+        if found == "lost":
+            return False
+        try:
+            return bool(self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+        except sqlite3.Error:
+            return False
 
     def write(self, batch: Batch) -> Written:
         """Write a batch in one transaction: all of it is on disk afterwards, or nothing.
@@ -186,7 +195,11 @@ class Store:
         """
         self._check_in_place()
         written = self._write_batch(batch)
-        self._check_in_place()  # they may have gone meanwhile: what nobody will find again was not accepted
+        try:
+            self._check_in_place()
+        except JournalError:  # it was written to a file that has gone meanwhile
+            if not self._save_wal():
+                raise
         return written
 
     def _write_batch(self, batch: Batch) -> Written:

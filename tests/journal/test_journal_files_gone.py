@@ -155,27 +155,44 @@ def test_a_journal_whose_link_leads_elsewhere_now_accepts_nothing(tmp_path: Path
         assert [record.at for record in reading.records(kind="x")] == [1, 3]
 
 
-def test_a_file_that_goes_while_a_batch_is_written_fails_that_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "change"), [(WAL, remove), (SHM, remove), (WAL, replace)], ids=["log", "memory", "replaced"]
+)
+def test_a_batch_amid_which_a_file_goes_is_found_once_or_was_not_acknowledged(
+    tmp_path: Path, name: str, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = Journal.open(tmp_path / DB)
+    folder, is_kept = tmp_path / "home", change is remove
+    journal = Journal.open(folder / DB)
     journal.append_blocking(Record("x", 1))
     write = Store._write_batch
+    written: list[Batch] = []
 
-    def write_and_remove(store: Store, batch: Batch) -> Written:
-        written = write(store, batch)
-        (tmp_path / WAL).unlink(missing_ok=True)
-        return written
+    def write_and_change(store: Store, batch: Batch) -> Written:
+        result = write(store, batch)
+        if batch.rows and not written:
+            change(folder / name)
+            written.append(batch)
+        return result
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "_write_batch", write_and_remove)
-        with pytest.raises(JournalError, match="was removed or replaced"):
-            journal.append_blocking(Record("x", 2))
-    wait_until(lambda: journal.healthy)
-    journal.append_blocking(Record("x", 3))
-    assert {record.at for record in journal.reader.records(kind="x")} >= {1, 3}
+    async def main() -> None:
+        monkeypatch.setattr(Store, "_write_batch", write_and_change)
+        journal.add_events([("s", 1, 1, "TODO_UPDATE", None, b"{}")])
+        if is_kept:
+            await journal.accept(message("amid"))
+            assert found_by_the_next(folder) == {"amid"}
+        else:
+            with pytest.raises(JournalError, match="was removed or replaced"):
+                await journal.accept(message("amid"))
+        await accept_all(journal, ["a1", "a2"], folder)
+        await until(lambda: journal.healthy)
+        await journal.flush()
+        if is_kept:
+            assert [event.seq for event in journal.reader.events("s")] == [1]
+            assert [each.id for each in journal.pending("s")].count("amid") == 1
+
+    asyncio.run(main())
     journal.close_blocking()
-    assert verify(tmp_path / DB).ok
+    assert verify(folder / DB).ok
 
 
 def test_two_hosts_whose_write_ahead_log_goes_lose_nothing_that_they_acknowledged(tmp_path: Path) -> None:
