@@ -168,6 +168,7 @@ class Host:
             daemon_services=daemon_services,
         )
         services.open_lanes = plugin_set.lanes
+        services.handing_over = daemon_services.handing_over
         services.fan_out = FanOut(
             plugin_set.lanes,
             on_work=plugin_set.watchdog.arm,

@@ -161,6 +161,10 @@ class Journal:
         """
         return self._put(Bookmark(name, place))
 
+    def drop_bookmark(self, name: str, place: str) -> None:
+        """Remove within some 50 ms what `put_bookmark` has stored, if it is still this. Never blocks, never raises."""
+        self._writer.put_soon(Bookmark(name, place, is_over=True), _EVENT_BYTES)
+
     def claim(self, session_id: str, host: str, on_lost: Callable[[], object], *, is_new: bool = False) -> Lease:
         """Take a session for a host, so that no other one can write for it; it is on disk when this returns.
 

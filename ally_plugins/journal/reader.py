@@ -314,6 +314,12 @@ class JournalReader:
         rows = self._rows("SELECT value FROM meta WHERE name = ?", (BOOKMARK + name,))
         return str(rows[0][0]) if rows else None
 
+    def bookmarks(self, prefix: str) -> dict[str, str]:
+        """Return those whose names begin with a prefix, by what follows it."""
+        begin = BOOKMARK + prefix
+        rows = self._rows("SELECT name, value FROM meta WHERE name >= ? AND name < ?", (begin, begin + "\U0010ffff"))
+        return {str(name)[len(begin) :]: str(value) for name, value in rows}
+
     def leases(self) -> list[LeaseRow]:
         """Return which hosts have which sessions, also those that were left by a host that is dead."""
         return self._read(read_leases)

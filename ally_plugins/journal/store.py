@@ -52,10 +52,14 @@ class Mark:
 
 @attrs.frozen
 class Bookmark:
-    """How far a reader has come. No record of the chain: it changes all the time and proves nothing."""
+    """How far a reader has come. No record of the chain: it changes all the time and proves nothing.
+
+    With `is_over` it is removed, if it still has this place.
+    """
 
     name: str
     place: str
+    is_over: bool = False
 
 
 @attrs.frozen
@@ -331,6 +335,9 @@ class Store:
     def _write_bookmarks(self, bookmarks: Iterable[Bookmark]) -> None:
         for bookmark in bookmarks:
             row = (BOOKMARK + bookmark.name, bookmark.place)
+            if bookmark.is_over:
+                self._db.execute("DELETE FROM meta WHERE name = ? AND value = ?", row)
+                continue
             self._db.execute(
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET value = excluded.value", row
             )

@@ -11,6 +11,7 @@ from ally_plugins.contract.values.errors import (
     GateRefused,
     JournalError,
     KeyConflictRefused,
+    NotFoundRefused,
     UnavailableRefused,
 )
 from ally_plugins.contract.values.ids import new_id
@@ -47,12 +48,23 @@ class MessageCalls(BusSteps):
 
         A message whose `key` the plugin has used in the session gives the earlier receipt.
         """
-        role, content, key = call.role, call.content, call.key
+        role = call.role
         if type(role) is not str or role not in plugin.grants.roles:
             self._permit(plugin, is_granted=False, permission=f"add_message:{check_role(role)}")
         if call.trigger_turn:
             self._permit(plugin, plugin.grants.may_trigger_turn(), "add_message:trigger_turn")
-        session = self._services.session_for(plugin.name, call.session_id)
+        try:
+            session = self._services.session_for(plugin.name, call.session_id)
+        except NotFoundRefused:
+            # A hook may answer its event though the session is closed by now: a durable one may come days later.
+            if scope is None or scope.session_id is None or call.session_id not in (None, scope.session_id):
+                raise
+            with self._services.closed_session(plugin.name, scope.session_id) as session:
+                return await self._add_to(session, plugin, scope, call)
+        return await self._add_to(session, plugin, scope, call)
+
+    async def _add_to(self, session: Session, plugin: Plugin, scope: Scope | None, call: AddMessage) -> Receipt:
+        role, content, key = call.role, call.content, call.key
         place = fingerprint = None
         if key is not None:  # before the budget: a call that is repeated until it is answered must not use it up
             place = plugin.name, session.id, check_key(key)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
-from ally_plugins.contract.values.errors import HostError, NotFoundRefused, ValidationRefused
+from ally_plugins.contract.values.errors import (
+    HostError,
+    JournalError,
+    NotFoundRefused,
+    SessionError,
+    ValidationRefused,
+)
 from ally_plugins.contract.values.scope import current_scope
 from ally_plugins.host.own_loop import OwnLoop
 from ally_plugins.host.sessions.activations import SessionActivations
@@ -22,7 +29,7 @@ from .actions import ActionRunner
 from .agenttools import ToolRunner
 from .capabilities import CAPABILITIES, Capabilities
 from .contributions import Contributions
-from .records import Records
+from .records import Records, unrecorded
 from .tasks import Tasks
 
 if TYPE_CHECKING:
@@ -67,6 +74,8 @@ class HostServices:
     """Names the host in its leases. Set at its start, since a fork may start what its parent has made."""
     fan_out: FanOut | None = None
     open_lanes: Callable[[], Sequence[AnyLane]] = tuple
+    handing_over: Callable[[str], AbstractAsyncContextManager[None]] = lambda _: nullcontext()
+    """What lets go of a session in its block, when durable events of it that plugins have begun with are done."""
 
     def __attrs_post_init__(self) -> None:
         self.records = Records(self.clock)
@@ -131,6 +140,26 @@ class HostServices:
         if session is None:
             raise NotFoundRefused(f"no session {session_id!r:.80} is open", plugin=plugin)
         return session
+
+    @contextmanager
+    def closed_session(self, plugin: str, session_id: str) -> Generator[Session]:
+        """Return a session that is not open, for a message to it, which waits on disk until it is opened.
+
+        The session is held for as long as the block takes, so that no other host opens it meanwhile and misses the
+        message. Gates are shown it as one that was just opened. Raises NotFoundRefused where another host has it.
+        """
+        try:
+            lease = self.journal.claim(session_id, self.host_id, lambda: None)
+        except SessionError as error:
+            raise NotFoundRefused(f"no session {session_id!r:.80} is open here: {error}", plugin=plugin) from error
+        except JournalError as error:
+            raise unrecorded(plugin, error) from error
+        try:
+            session = Session(session_id, self, lease)
+            session.is_closed = True
+            yield session
+        finally:
+            self.journal.release_soon(lease)
 
     # --- what sessions use ---
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -19,11 +20,12 @@ from ally_plugins.runtime.lanes.observers import is_own
 from ally_plugins.runtime.lanes.tables import durable_names
 
 from .offsets import Place, Walk
+from .progress import Look, Progress
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
     from ally_plugins.journal.journal import Journal
-    from ally_plugins.journal.reader import JournalReader
+    from ally_plugins.journal.reader import EventBlock, JournalReader
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
 
@@ -42,6 +44,9 @@ PORTION: Final = 32
 SAVE_S: Final = 0.05
 """Seconds between two saves that nobody waits for; after a kill, events of this time are delivered again."""
 
+LOOK_S: Final = 0.25
+"""Seconds after which it is looked again who has which session, while events that were read are still delivered."""
+
 FAR: Final = 10_000
 """Records without an event for the plugin that are passed before the bookmark is moved past them."""
 
@@ -54,11 +59,16 @@ class Feed:
     """
 
     def __init__(
-        self, plugin: Plugin, lane: AnyLane, types: Iterable[str], journal: Journal, reading: JournalReader
+        self,
+        plugin: Plugin,
+        lane: AnyLane,
+        types: Iterable[str],
+        journal: Journal,
+        reading: JournalReader,
+        host_id: str,
     ) -> None:
         self.plugin: Final = plugin
-        self.acknowledged = Place(0)
-        """Everything before it is done, and not delivered again."""
+        self.progress = Progress(Place(0), leads=False)
         self.pruned = 0
         """Events that were pruned before the plugin had acknowledged them."""
         self.is_begun = False
@@ -67,8 +77,11 @@ class Feed:
         self._names: Final = durable_names(types)
         self._journal: Final = journal
         self._reading: Final = reading
-        self._saved = Place(0)  # the bookmark on disk, which follows `acknowledged`
+        self._host_id: Final = host_id
+        self._known = Place(0)  # up to which an offset may be one that was acknowledged before
         self._position = Place(0)
+        self._looked_at = -math.inf
+        self._progressed = asyncio.Event()
         self._walk: Walk | None = None
         self._is_behind = True
         self._has_failed = False
@@ -78,20 +91,34 @@ class Feed:
 
     # --- life ---
 
-    async def begin(self) -> None:
+    @property
+    def acknowledged(self) -> Place:
+        """Everything that was sent before it is done, and not delivered again."""
+        return self.progress.acknowledged
+
+    async def begin(self, *, leads: bool) -> None:
         """Start delivering after the plugin's bookmark, for a new subscription at the journal's end.
 
-        Call it only while this host holds the lock of the feed. Raises JournalError; call it again then. Cancelling
-        leaves the feed not begun.
+        `leads` says whether this host holds the lock of the feed; one that does not begins once there is a bookmark.
+        Raises JournalError; call it again then. Cancelling leaves the feed not begun.
         """
-        place = await self._find_place()
-        if self.is_closing:
+        place = await self._find_place(leads=leads)
+        if self.is_closing or place is None:
             return
-        self.acknowledged = self._position = self._saved = place
+        self.progress = Progress(place, leads)
+        self._position = place
+        self._known = place if leads else self._known
         self.is_begun = True
         self._task = asyncio.get_running_loop().create_task(self._work(), name=f"ally-durable-{self.plugin.name}")
 
-    async def _find_place(self) -> Place:
+    def lead(self) -> None:
+        """Feed the sessions that belong to no host too; the host that did has ended."""
+        if not self.progress.leads:
+            self.progress.leads = True
+            self._known = max(self._known, self.progress.base)
+            self.wake()
+
+    async def _find_place(self, *, leads: bool) -> Place | None:
         text = await asyncio.to_thread(self._reading.bookmark, self._bookmark)
         if text is None:
             await self._journal.flush()  # queued events were emitted before the subscription
@@ -100,6 +127,9 @@ class Feed:
             with suppress(ValueError):
                 if (place := Place.parse(text)) <= end:
                     return place
+        if not leads:
+            return None
+        if text is not None:
             _log.error("the journal has no place %r, which %r had read up to; it begins at the end", text, self._name)
         await self._journal.put_bookmark(self._bookmark, str(end))
         return end
@@ -156,11 +186,11 @@ class Feed:
         except ValueError:
             text = f"offset is {offset!r:.80}; expected the `offset` of an event, as `on_event` gave it"
             raise ValidationRefused(text, plugin=self._name, field="offset") from None
-        if place > self.acknowledged:
-            if not self._was_sent(place):
-                text = f"offset {offset!r} was not sent to {self._name!r}; expected the `offset` of an event that was"
-                raise NotFoundRefused(text, plugin=self._name)
-            self._advance(place)
+        if self._was_sent(place):
+            self._finish_until(place)
+        elif place > self._known:
+            text = f"offset {offset!r} was not sent to {self._name!r}; expected the `offset` of an event that was"
+            raise NotFoundRefused(text, plugin=self._name)
         try:
             await self._save()
         except asyncio.CancelledError:
@@ -188,13 +218,31 @@ class Feed:
         """Say whether an event with this offset was sent and not acknowledged."""
         return False
 
+    def _finish_until(self, place: Place) -> None:
+        """Finish what was sent, up to the event with this offset."""
+
     def _is_idle(self) -> bool:
         """Say whether everything that was delivered is acknowledged."""
         return True
 
-    def _advance(self, place: Place) -> None:
-        """Advance what is acknowledged to a place."""
-        self.acknowledged = max(self.acknowledged, place)
+    def _unfinished(self) -> list[tuple[str, Place]]:
+        """Return what was sent and may not be acknowledged, by session and place."""
+        return []
+
+    def _at_work(self) -> list[tuple[str, Place]]:
+        """Return what of it somebody is at work on."""
+        return self._unfinished()
+
+    def _finish(self, session_id: str, place: Place) -> None:
+        """Note that an event was acknowledged."""
+        self.progress.finish(session_id, place)
+        self._known = max(self._known, place)
+        self._note_progress()
+
+    def _note_progress(self) -> None:
+        """Wake who waits for events to be done."""
+        event, self._progressed = self._progressed, asyncio.Event()
+        event.set()
 
     def _on_saved(self) -> None:
         """Do what follows when what is acknowledged is on disk."""
@@ -229,10 +277,15 @@ class Feed:
         if self._walk is None:
             await self._load()
             return
+        if asyncio.get_running_loop().time() - self._looked_at > LOOK_S:
+            self._take(await asyncio.to_thread(self._look))
+            return
         # No await from here to the writing: `_can_deliver` was true just now, and must still be.
         walk = self._walk
-        found = walk.portion(self._wants, self._names, self._room())
+        found = walk.portion(self._wants, self._names, self._room(), self._admits)
         self._position = walk.place
+        for one in found:
+            self.progress.send(one.event.session_id, one.place)
         if walk.is_over:
             self._walk = None
             self._warn_of_pruned(walk.pruned)
@@ -257,13 +310,42 @@ class Feed:
         """Read the next blocks, in a thread: a disk may be slow."""
         self._is_behind = False
         start = self._position
-        blocks, end = await asyncio.to_thread(self._reading.event_blocks, start.record)
-        if end > start.record:
+        blocks, end, look = await asyncio.to_thread(self._read, start.record)
+        if self._take(look) and end > start.record:
             self._walk, self._is_behind = Walk(blocks, start, end), True
 
+    def _read(self, record: int) -> tuple[list[EventBlock], int, Look]:
+        """Read blocks of events, then who has which session: a session is claimed before it has an event."""
+        blocks, end = self._reading.event_blocks(record)
+        return blocks, end, self._look()
+
+    def _look(self) -> Look:
+        leases = self._reading.leases()
+        return Look(
+            _parsed(self._reading.bookmark(self._bookmark)),
+            {
+                session_id: place
+                for session_id, text in self._reading.bookmarks(f"{self._bookmark}:").items()
+                if (place := _parsed(text)) is not None
+            },
+            frozenset(row.session_id for row in leases if row.host == self._host_id),
+            frozenset(row.session_id for row in leases if row.host != self._host_id and not row.is_free()),
+        )
+
+    def _take(self, look: Look) -> bool:
+        """Take what is on disk by now; return false when earlier events have come to this host: they are read first."""
+        self._looked_at = asyncio.get_running_loop().time()
+        back = self.progress.take(look)
+        if back is None or back >= self._position:
+            return True
+        self._walk, self._position, self._is_behind = None, back, True
+        return False
+
+    def _admits(self, session_id: str, place: Place) -> bool:
+        return not is_replayed(session_id) and self.progress.admits(session_id, place)
+
     def _wants(self, event: Event) -> bool:
-        is_wanted = self.plugin.grants.receives(event.type) and not is_own(event, self._name)
-        return is_wanted and not is_replayed(event.session_id)
+        return self.plugin.grants.receives(event.type) and not is_own(event, self._name)
 
     def _warn_of_pruned(self, count: int) -> None:
         if count:
@@ -275,9 +357,16 @@ class Feed:
 
     def _skip_irrelevant(self) -> None:
         """Acknowledge what did not concern the plugin, so that it is not read again at the next start."""
-        self._advance(self._position)
-        if self.acknowledged.record - self._saved.record > FAR:
+        progress = self.progress
+        progress.acknowledged = max(progress.acknowledged, self._position)
+        if self._place_to_save().record - progress.base.record > FAR:
             self._save_soon()
+
+    def _place_to_save(self) -> Place:
+        """Return the bookmark as it may be on disk; one host moves it, for all."""
+        if not self.progress.leads:
+            return self.progress.base
+        return self.progress.bookmark(self._position, self._unfinished())
 
     def _save_soon(self) -> None:
         if self._saving is None and not self.is_closing:
@@ -285,7 +374,7 @@ class Feed:
 
     async def _save_until_done(self) -> None:
         try:
-            while self._saved < self.acknowledged:
+            while self._place_to_save() > self.progress.base or self.progress.unmarked(self._place_to_save()):
                 await asyncio.sleep(SAVE_S)
                 try:
                     await self._save()
@@ -295,9 +384,42 @@ class Feed:
             self._saving = None
 
     async def _save(self) -> None:
-        """Move the bookmark to what is acknowledged. Raises JournalError."""
-        place = self.acknowledged
-        if place > self._saved:
-            await self._journal.put_bookmark(self._bookmark, str(place))  # written in the order of these calls
-            self._saved = max(self._saved, place)
-            self._on_saved()
+        """Move the bookmark to where everything is done, and mark what is done beyond it. Raises JournalError."""
+        progress, place = self.progress, self._place_to_save()
+        marks = progress.unmarked(place)
+        writing = [self._journal.put_bookmark(f"{self._bookmark}:{name}", str(mark)) for name, mark in marks.items()]
+        if place > progress.base:
+            # Written in the order of these calls.
+            writing.append(self._journal.put_bookmark(self._bookmark, str(place)))
+        if not writing:
+            return
+        await asyncio.gather(*writing)
+        progress.marked.update(marks)
+        for name, mark in progress.move_base(place).items():
+            self._journal.drop_bookmark(f"{self._bookmark}:{name}", str(mark))
+        self._note_progress()
+        self._on_saved()
+
+    async def settle(self, session_id: str) -> None:
+        """Send no more of a session that is about to be let go, and wait `GRACE` until what was sent is done.
+
+        Another host would send it again. Cancelling ends the waiting only.
+        """
+        self.progress.closing.add(session_id)
+        with suppress(TimeoutError, JournalError):
+            async with asyncio.timeout(GRACE):
+                while self._is_open_in(session_id):
+                    await self._progressed.wait()
+                await self._save()
+
+    def _is_open_in(self, session_id: str) -> bool:
+        done = self.progress.done.get(session_id, self.progress.base)
+        return any(name == session_id and place > done for name, place in self._at_work())
+
+
+def _parsed(text: str | None) -> Place | None:
+    """Return a place of the journal's, None for what is none."""
+    try:
+        return Place.parse(text)
+    except ValueError:
+        return None

@@ -1,8 +1,9 @@
 """Durable subscriptions: a plugin gets the events of its durable types from the journal, not from the session's ring.
 
 They begin where the plugin last acknowledged, across restarts of daemon and host, and cover every session of the home,
-also those of other hosts and of earlier ones. The bookmark of each plugin is in the journal's file. Of the hosts that
-share a home, one delivers to a given plugin: the one that holds the lock `run/durable-NAME.lock`.
+also those of earlier hosts. The bookmark of each plugin is in the journal's file. Of the hosts that share a home, each
+delivers the events of the sessions that it has; those of sessions that belong to none are delivered by the host that
+holds the lock `run/durable-NAME.lock`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -82,13 +83,18 @@ class _OwnedFeed:
     _is_beginning: bool = field(init=False, default=False)
 
     async def begin(self) -> None:
-        """Begin the feed, if no other host has the lock; else the next look tries again."""
+        """Begin the feed, and let it lead if no other host has the lock; else the next look tries again."""
         feed = self.feed
-        if feed.is_begun or feed.is_closing or self._is_beginning or not self.lock.acquire():
+        if feed.is_closing or self._is_beginning:
+            return
+        leads = self.lock.acquire()
+        if feed.is_begun:
+            if leads:
+                feed.lead()
             return
         self._is_beginning = True
         try:
-            await feed.begin()
+            await feed.begin(leads=leads)
         except JournalError as error:
             _log.warning("the durable subscription of %r cannot begin: %s", feed.plugin.name, error)
         finally:
@@ -108,7 +114,8 @@ class Feeds:
     Close it after the daemons have ended, so that their last acknowledgements count, and before the journal.
     """
 
-    def __init__(self, journal: Journal, home: Home | None) -> None:
+    def __init__(self, journal: Journal, home: Home | None, host_id: str = "") -> None:
+        self._host_id: Final = host_id  # as in the leases of its sessions
         self._journal: Final = journal
         self._home: Final = home
         self._reading: Final = journal.new_reader()  # not the journal's own, which the loop itself reads with
@@ -141,19 +148,34 @@ class Feeds:
         if isinstance(lane, Lane):
             from .inline import InlineFeed  # only where there is one
 
-            return InlineFeed(plugin, lane, types, self._journal, self._reading)
+            return InlineFeed(plugin, lane, types, self._journal, self._reading, self._host_id)
         from ally_plugins.host.daemons.lane import RemoteLane
 
         from .process import ProcessFeed
 
         assert isinstance(lane, RemoteLane)  # noqa: S101 - there is no third kind
-        return ProcessFeed(plugin, lane, types, self._journal, self._reading)
+        return ProcessFeed(plugin, lane, types, self._journal, self._reading, self._host_id)
 
     def wake(self) -> None:
         """Look for events soon: some were handed to the journal. Cheap; called once a burst."""
         if self._owned:
             self._is_new = True
             self._wake_event.set()
+
+    @asynccontextmanager
+    async def handing_over(self, session_id: str) -> AsyncGenerator[None]:
+        """Let go of a session in the block: what was sent of it is done first, or a second has passed.
+
+        Cancelling ends the waiting.
+        """
+        feeds = [owned.feed for owned in self._owned.values() if owned.feed.is_begun]
+        try:
+            await asyncio.gather(*(feed.settle(session_id) for feed in feeds))
+            yield
+        finally:
+            for feed in feeds:
+                feed.progress.let_go(session_id)
+            self.wake()
 
     def connected(self, plugin: str) -> None:
         """Go on with a daemon that is ready, or reads again; a new process gets all that was not acknowledged."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
 
-    from .offsets import PlacedEvent
+    from .offsets import Place, PlacedEvent
 
 __all__ = ["InlineFeed"]
 
@@ -33,9 +34,16 @@ class InlineFeed(Feed):
     """
 
     def __init__(
-        self, plugin: Plugin, lane: AnyLane, types: Iterable[str], journal: Journal, reading: JournalReader
+        self,
+        plugin: Plugin,
+        lane: AnyLane,
+        types: Iterable[str],
+        journal: Journal,
+        reading: JournalReader,
+        host_id: str,
     ) -> None:
-        super().__init__(plugin, lane, types, journal, reading)
+        super().__init__(plugin, lane, types, journal, reading, host_id)
+        self._waiting: Final[deque[tuple[str, Place]]] = deque()
         self._table: Final = Observers.compile(plugin.implementations, lambda _: True)
 
     @override
@@ -44,14 +52,20 @@ class InlineFeed(Feed):
 
     @override
     async def _deliver(self, found: list[PlacedEvent]) -> None:
+        self._waiting.extend((one.event.session_id, one.place) for one in found)
         for one in found:
             if self.is_closing or not self._lane.is_open:
-                return
+                return  # what waits stays unfinished
             # Asked again: a grant may have been revoked while the hooks of earlier events ran.
             if self._wants(one.event) and not await self._call(one.event):
                 return
-            self._advance(one.place)
+            self._waiting.popleft()
+            self._finish(one.event.session_id, one.place)
             self._save_soon()
+
+    @override
+    def _unfinished(self) -> list[tuple[str, Place]]:
+        return list(self._waiting)
 
     @override
     def _is_idle(self) -> bool:

@@ -45,6 +45,10 @@ class Place:
     def __str__(self) -> str:
         return f"{self.record}.{self.events}"
 
+    def before(self) -> Place:
+        """Return the place before the event that this one is right after."""
+        return Place(self.record, max(self.events - 1, 0))
+
     @classmethod
     def parse(cls, text: Any) -> Place:
         """Read the text of a place. Raises ValueError when it is none."""
@@ -74,8 +78,17 @@ class Walk:
         self._end = Place(end)
         self._events = self._stored(blocks, place)
 
-    def portion(self, wants: Callable[[Event], bool], names: Callable[[str], bool], limit: int) -> list[PlacedEvent]:
-        """Return at most `limit` of the next wanted events: `names` filters their types, `wants` the decoded events."""
+    def portion(
+        self,
+        wants: Callable[[Event], bool],
+        names: Callable[[str], bool],
+        limit: int,
+        admits: Callable[[str, Place], bool] = lambda *_: True,
+    ) -> list[PlacedEvent]:
+        """Return at most `limit` of the next wanted events.
+
+        `names` filters their types, `admits` their sessions and places, `wants` the decoded events.
+        """
         found: list[PlacedEvent] = []
         for _ in range(LOOKED_AT):
             pair = next(self._events, None)
@@ -83,7 +96,9 @@ class Walk:
                 self.place, self.is_over = self._end, True
                 break
             self.place, stored = pair
-            if names(stored.type) and (event := _event_of(stored)) is not None and wants(event):
+            if not names(stored.type) or not admits(stored.session_id, self.place):
+                continue
+            if (event := _event_of(stored)) is not None and wants(event):
                 found.append(PlacedEvent(self.place, event, stored.body))
                 if len(found) >= limit:
                     break

@@ -40,19 +40,28 @@ class ProcessFeed(Feed):
     """
 
     def __init__(
-        self, plugin: Plugin, lane: RemoteLane, types: Iterable[str], journal: Journal, reading: JournalReader
+        self,
+        plugin: Plugin,
+        lane: RemoteLane,
+        types: Iterable[str],
+        journal: Journal,
+        reading: JournalReader,
+        host_id: str,
     ) -> None:
-        super().__init__(plugin, lane, types, journal, reading)
+        super().__init__(plugin, lane, types, journal, reading, host_id)
         self._daemon: Final = lane
         self._link: Link | None = None
-        self._in_flight: Final[deque[tuple[Place, str]]] = deque()  # with the ids that the daemon may name as causes
-        self._sent: Final[dict[Place, None]] = {}  # on this connection or an earlier one
+        # With the ids that the daemon may name as causes.
+        self._in_flight: Final[deque[tuple[str, Place, str]]] = deque()
+        self._lost: Final[list[tuple[str, Place]]] = []  # what was in flight to a daemon that is gone
+        self._sent: Final[dict[Place, str]] = {}  # on this connection, in the order of sending, with the session
+        self._sent_before: Final[dict[Place, str]] = {}  # on earlier ones
 
     @override
     def disconnected(self) -> None:
         """Forget what was sent: the daemon is gone, and the next connection begins at the bookmark."""
         self._link = None
-        self._forget_in_flight(None)
+        self._lose_in_flight()
 
     @property
     @override
@@ -72,9 +81,14 @@ class ProcessFeed(Feed):
         return link.can_write and link.takes_lines and self._room() > 0
 
     def _restart_on(self, link: Link) -> None:
-        self._forget_in_flight(None)
         self._link = link
-        self._walk, self._position, self._is_behind = None, self.acknowledged, True
+        self._position = self.progress.place_to_restart(self._position, self._unfinished())
+        self._walk, self._is_behind = None, True
+        self._lose_in_flight()
+        self._lost.clear()
+        self.progress.forget_sent()
+        self._sent_before.update(self._sent)
+        self._sent.clear()
 
     @override
     def _room(self) -> int:
@@ -103,28 +117,52 @@ class ProcessFeed(Feed):
 
     def _send(self, one: PlacedEvent) -> None:
         event, name = one.event, self.plugin.name
-        self._in_flight.append((one.place, event.id))
-        self._sent[one.place] = None
+        self._in_flight.append((event.session_id, one.place, event.id))
+        self._sent[one.place] = event.session_id
         self._daemon.note(event.id, Scope(name, event.session_id, event.origin, frozenset((name,)), cause=event.id))
         self._daemon.note_origin(event.session_id, event.origin)
 
     @override
     def _was_sent(self, place: Place) -> bool:
-        return place in self._sent
+        return place in self._sent or place in self._sent_before
+
+    @override
+    def _finish_until(self, place: Place) -> None:
+        # In the order of sending: events of a session that came to this host late have earlier places.
+        for one, session_id in (self._sent if place in self._sent else self._sent_before).items():
+            self._finish(session_id, one)
+            if one == place:
+                return
+
+    @override
+    def _unfinished(self) -> list[tuple[str, Place]]:
+        return [*self._at_work(), *self._lost]
+
+    @override
+    def _at_work(self) -> list[tuple[str, Place]]:
+        return [(session_id, place) for session_id, place, _ in self._in_flight]
 
     @override
     def _is_idle(self) -> bool:
-        return not self._in_flight
+        return not self._in_flight and not self._lost
 
     @override
     def _on_saved(self) -> None:
         """Move the window: only once it is on disk, so that at most a window of acknowledgements is on its way."""
-        self._forget_in_flight(self._saved)
-        while self._sent and (first := next(iter(self._sent))) <= self._saved:
-            del self._sent[first]
+        is_saved = self.progress.is_saved
+        while self._in_flight and is_saved(*self._in_flight[0][:2]):
+            self._daemon.forget(self._in_flight.popleft()[2])
+        for sent in (self._sent, self._sent_before):
+            for place, session_id in list(sent.items()):
+                if not is_saved(session_id, place):
+                    break
+                del sent[place]
         self._changed.set()
 
-    def _forget_in_flight(self, place: Place | None) -> None:
-        """Forget what is in flight up to a place, or all of it, with the causes that the daemon could name."""
-        while self._in_flight and (place is None or self._in_flight[0][0] <= place):
-            self._daemon.forget(self._in_flight.popleft()[1])
+    def _lose_in_flight(self) -> None:
+        """Note that what is in flight has no reader any more, and forget the causes that the daemon could name."""
+        while self._in_flight:
+            session_id, place, event_id = self._in_flight.popleft()
+            self._lost.append((session_id, place))
+            self._daemon.forget(event_id)
+        self._note_progress()

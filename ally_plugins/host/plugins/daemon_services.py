@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from ally_plugins.contract.values.errors import NotFoundRefused
@@ -103,7 +104,7 @@ class HostDaemonServices:
         from ally_plugins.host.durable.feeds import Feeds
 
         if self._feeds is None:
-            self._feeds = Feeds(self._services.journal, self.home)
+            self._feeds = Feeds(self._services.journal, self.home, self._services.host_id)
         await self._feeds.add(plugin, lane, types)
 
     async def stop_feed(self, plugin: Plugin) -> None:
@@ -113,6 +114,10 @@ class HostDaemonServices:
         """
         if self._feeds is not None:
             await self._feeds.remove(plugin)
+
+    def handing_over(self, session_id: str) -> AbstractAsyncContextManager[None]:
+        """Let go of a session in the block, when its durable events that were sent are done; see `Feeds`."""
+        return self._feeds.handing_over(session_id) if self._feeds is not None else nullcontext()
 
     def has_feeds(self) -> bool:
         """Say whether any plugin has a durable subscription, which reads the journal as it grows."""

@@ -59,6 +59,8 @@ from .stream import HostStream
 from .toolcalls import Asker, OpenCall, Preview, Runner, refuse_unshown, run_tool_call
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from ally_plugins.host.own_loop import OwnLoop
     from ally_plugins.journal.journal import Journal
     from ally_plugins.journal.leases import Lease
@@ -128,6 +130,11 @@ class SessionServices(Protocol):
 
     def receive_person_message(self, session_id: str, text: str, seq: int) -> None:
         """Apply what a message of the person, event `seq`, says of active plugins."""
+
+    @property
+    def handing_over(self) -> Callable[[str], AbstractAsyncContextManager[None]]:
+        """What lets go of a session in its block, when durable events of it that plugins have begun with are done."""
+        ...
 
     def find_session(self, session_id: str) -> Session | None:
         """Return the open session with this id, if there is one."""
@@ -629,10 +636,15 @@ class Session:
             return
         self.is_closed = True
         self._host.release_session(self)
+        journal = self._host.journal
         try:
-            await self._host.journal.release(self.lease)
+            async with self._host.handing_over(self.id):
+                await journal.release(self.lease)
         except JournalError as error:
             _log.warning("session %r is kept from other hosts until this one has ended: %s", self.id, error)
+        except BaseException:
+            journal.release_soon(self.lease)
+            raise
 
     def fence(self) -> None:
         """Close at once, since another host has taken the session: what it has is no longer this one's to write."""
