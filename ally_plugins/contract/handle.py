@@ -197,6 +197,8 @@ class Ally:
         `role` is user, assistant or system, a grant each (`add_message:user`). `deliver_as` is `steer` (the next step),
         `follow_up` (the end of the turn) or `next_turn` (with the person's next message). `trigger_turn` wakes an idle
         agent and is a grant of its own. The same `key` in the same session gives the same receipt again.
+        A hook may add to the session of its event though that is closed by now: the message waits on disk until the
+        session is opened again.
 
         Raises GateRefused when another plugin's gate or transform refuses it (`decision_id` is for `explain`),
         ReentryRefused when one that would be asked waits for the hook that calls, and KeyConflictRefused when the key

@@ -13,7 +13,7 @@ from threading import get_ident
 from typing import Any, Final, TypeVar
 
 from ally_plugins.contract.values.errors import HostError
-from ally_plugins.runtime.lanes.forks import OwnProcess
+from ally_plugins.runtime.forks import OwnProcess
 
 __all__ = ["OwnLoop"]
 

@@ -11,8 +11,7 @@ from typing import Any, Final, TypeVar
 
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import HostError
-
-from .forks import OwnProcess
+from ally_plugins.runtime.forks import OwnProcess
 
 __all__ = ["LoopThread"]
 

@@ -9,8 +9,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ally_plugins.contract.values.errors import UnavailableRefused
-
-from .forks import OwnProcess
+from ally_plugins.runtime.forks import OwnProcess
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
