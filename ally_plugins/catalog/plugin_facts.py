@@ -15,6 +15,7 @@ import orjson
 from attrs import evolve, frozen
 
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.contract.values.raised import describe_raised
 from ally_plugins.contract.wording import describe
 from ally_plugins.policy.permissions import GrantSet
 
@@ -137,7 +138,7 @@ def _interpreter(home: Home, facts: Facts) -> Interpreter:
     try:
         return evolve(chosen, problem=bridge.missing(home))
     except Exception as error:  # noqa: BLE001  # its source may be a stranger's
-        return evolve(chosen, problem=f"its bridge failed: {type(error).__name__}: {error}")
+        return evolve(chosen, problem=f"its bridge failed: {describe_raised(error)}")
 
 
 def _by_name(all_found: Iterable[Found], sources: Sequence[str]) -> Mapping[str, dict[str, Found]]:

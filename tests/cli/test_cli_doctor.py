@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ally_plugins.catalog.bounded_calls import BoundedCalls
 from ally_plugins.catalog.home import system_keyring
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def test_a_keyring_that_does_not_answer_is_a_problem_and_stops_no_other_check(
 ) -> None:
     opened = threading.Event()
     monkeypatch.setattr(system_keyring, "KEYRING_TIMEOUT", 0.05)
-    monkeypatch.setattr(system_keyring, "_bounded", system_keyring._Bounded())
+    monkeypatch.setattr(system_keyring, "_calls", BoundedCalls("ally-keyring"))
     monkeypatch.setattr(system_keyring, "_found", opened.wait)
     monkeypatch.delenv("PYTHON_KEYRING_BACKEND")
     try:

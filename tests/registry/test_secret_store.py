@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ally_plugins.catalog.bounded_calls import BoundedCalls
 from ally_plugins.catalog.home import secret_store, system_keyring
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.catalog.home.secret_store import SecretStore
@@ -207,7 +208,7 @@ class Locked(Keyring):
 def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Locked]:
     made = Locked()
     monkeypatch.setattr(system_keyring, "KEYRING_TIMEOUT", 0.05)
-    monkeypatch.setattr(system_keyring, "_bounded", system_keyring._Bounded())
+    monkeypatch.setattr(system_keyring, "_calls", BoundedCalls("ally-keyring"))
     monkeypatch.setattr(secret_store, "find_keyring", lambda: FoundKeyring(made))
     yield made
     made.opened.set()
@@ -225,7 +226,7 @@ def test_a_keyring_that_waits_for_a_prompt_is_waited_for_once_and_asked_again_wh
             store.set("p", "k", "v")
     assert locked.asked == 1
     assert not home.secrets_file.exists()
-    late = system_keyring._bounded._late
+    late = system_keyring._calls.late
     assert late is not None
     locked.opened.set()
     late.join()
@@ -237,7 +238,7 @@ def test_a_keyring_that_cannot_even_be_looked_for_is_not_taken_for_none(
 ) -> None:
     opened = threading.Event()
     monkeypatch.setattr(system_keyring, "KEYRING_TIMEOUT", 0.05)
-    monkeypatch.setattr(system_keyring, "_bounded", system_keyring._Bounded())
+    monkeypatch.setattr(system_keyring, "_calls", BoundedCalls("ally-keyring"))
     monkeypatch.setattr(system_keyring, "_found", lambda: opened.wait() and FoundKeyring())
     monkeypatch.delenv("PYTHON_KEYRING_BACKEND", raising=False)
     home.prepare()

@@ -152,7 +152,7 @@ class Toys:
 @pytest.fixture
 def toys(home: Home, site: Site) -> Iterator[Toys]:
     configured_sources._imported.cache_clear()
-    plugin_search._late_threads.clear()
+    plugin_search._calls.clear()
     toys = Toys(home, site)
     yield toys
     configured_sources._imported.cache_clear()
@@ -315,6 +315,10 @@ def test_a_gate_denies_while_its_source_of_ours_does_not_count(toys: Toys, site:
     [
         ("1 / 0", "it raised ZeroDivisionError: division by zero"),
         ("(_ for _ in ()).throw(SystemExit(3))", "it raised SystemExit: 3"),
+        (
+            "(_ for _ in ()).throw(type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})())",
+            "it raised Mute: its text cannot be shown",
+        ),
         ("None", "it returned a NoneType, expected a Discovery"),
         ("[Found(name='guard')]", "it returned a list, expected a Discovery"),
         ("Discovery((None,))", "it raised AttributeError"),
@@ -359,7 +363,9 @@ def test_a_source_that_hangs_is_left_alone_after_its_time(toys: Toys, monkeypatc
         assert "Deny(" in verdict(toys.home)
     finally:
         hanging.set()
-    plugin_search._late_threads["toy"].join(20)
+    late = plugin_search._calls["toy"].late
+    assert late is not None
+    late.join(20)
     monkeypatch.setattr(plugin_search, "SOURCE_TIMEOUT", 5.0)
     toys.say({"name": "guard"})
     assert toys.registry.get("guard").is_enabled

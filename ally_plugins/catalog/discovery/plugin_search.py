@@ -8,16 +8,17 @@ from __future__ import annotations
 
 # ruff: noqa: PTH117, PTH118, PTH119  # strings all the way, as in `home.files`
 import os
-import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import orjson
-from attrs import define, evolve, field
+from attrs import evolve, frozen
 
+from ally_plugins.catalog.bounded_calls import BoundedCalls
 from ally_plugins.catalog.home import files as locating
 from ally_plugins.contract.grants import is_plugin_name
+from ally_plugins.contract.values.raised import describe_raised
 from ally_plugins.contract.wording import describe
 
 from .configured_sources import ChosenSource
@@ -86,22 +87,21 @@ def _has_one(path: str, files: Iterable[str]) -> bool:
 # --- one source ---
 
 
-@define
+@frozen
 class _Query:
-    """One call of a source's `find`. It runs in a thread, since that of another distribution may never return."""
+    """One call of a source's `find`."""
 
     chosen: ChosenSource
     search: Search
-    answer: Discovery | str = field(default="it did not answer")
-    """What it found, or why it found nothing."""
 
-    def run(self) -> None:
+    def run(self) -> Discovery | str:
+        """Return what it found, or why it found nothing."""
         try:
-            self.answer = self._complete(self.chosen.source.find(self.search))
+            return self._complete(self.chosen.source.find(self.search))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  # a stranger's code
-            self.answer = f"it raised {type(error).__name__}: {error}".splitlines()[0]
+            return f"it raised {describe_raised(error)}"
 
     def _complete(self, answer: object) -> Discovery | str:
         if not isinstance(answer, Discovery):
@@ -116,26 +116,21 @@ class _Query:
         return evolve(answer, found=tuple(all_found), problems=tuple(problems))
 
 
-_late_threads: dict[str, threading.Thread] = {}
-"""The threads of calls that took too long, by source: no second thread is started while the first one still runs."""
+_calls: Final[dict[str, BoundedCalls]] = {}
+"""By source."""
 
 
 def _find_with(chosen: ChosenSource, search: Search) -> Discovery | str:
     """Return what a source finds, or why it found nothing."""
     query = _Query(chosen, search)
     if chosen.is_built_in:  # trusted code, whose time is that of the files: no thread, no deadline
-        query.run()
-        return query.answer
-    late = f"it did not answer within {SOURCE_TIMEOUT:g} s"
-    if (before := _late_threads.get(chosen.name)) is not None and before.is_alive():
-        return f"{late}, and is still at it"
-    thread = threading.Thread(target=query.run, name=f"ally-source-{chosen.name}", daemon=True)
-    thread.start()
-    thread.join(SOURCE_TIMEOUT)
-    if thread.is_alive():
-        _late_threads[chosen.name] = thread
-        return late
-    return query.answer
+        return query.run()
+    calls = _calls.setdefault(chosen.name, BoundedCalls(f"ally-source-{chosen.name}"))
+    was_late = calls.is_late
+    try:
+        return calls.run(SOURCE_TIMEOUT, query.run)
+    except TimeoutError:
+        return f"it did not answer within {SOURCE_TIMEOUT:g} s{', and is still at it' if was_late else ''}"
 
 
 # --- what it found ---
@@ -177,7 +172,7 @@ def _with_terms(found: Found) -> Found:
         more = (bridge.rows(), dict(bridge.data())) if bridge is not None else None
         terms = orjson.dumps([found.digest, found.entry_point, runs, more], option=orjson.OPT_SORT_KEYS)
     except Exception as error:  # noqa: BLE001  # a stranger's code, and values that JSON has not
-        return evolve(found, bridge=None, manifest=None, problem=f"its bridge failed: {type(error).__name__}: {error}")
+        return evolve(found, bridge=None, manifest=None, problem=f"its bridge failed: {describe_raised(error)}")
     return evolve(found, terms=terms.decode())
 
 

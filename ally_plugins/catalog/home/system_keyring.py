@@ -7,11 +7,12 @@ them. What is kept in it is left to `secret_store`.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from attrs import define, field, frozen
+from attrs import frozen
+
+from ally_plugins.catalog.bounded_calls import BoundedCalls
 
 __all__ = ["USE_A_FILE", "FoundKeyring", "call_keyring", "describe_silence", "find_keyring"]
 
@@ -42,39 +43,7 @@ class FoundKeyring:
     """Whether it did not answer: there may be one, with secrets in it."""
 
 
-@define
-class _Bounded:
-    """Runs one call after another, each in a thread that nobody has to wait for."""
-
-    _late: threading.Thread | None = field(init=False, default=None)
-    """The call that was given up and has not returned; the next one would only wait behind it."""
-
-    def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Return what a function returns, or raise what it raises; TimeoutError when that takes too long."""
-        if self._late is not None and self._late.is_alive():
-            raise TimeoutError
-        results: list[T] = []
-        errors: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                results.append(function(*arguments))
-            except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
-                errors.append(error)
-
-        # A daemon: the program may end while it still waits.
-        thread = threading.Thread(target=work, name="ally-keyring", daemon=True)
-        thread.start()
-        thread.join(KEYRING_TIMEOUT)
-        if errors:
-            raise errors[0]
-        if not results:
-            self._late = thread
-            raise TimeoutError
-        return results[0]
-
-
-_bounded: Final = _Bounded()
+_calls: Final = BoundedCalls("ally-keyring")
 
 
 def call_keyring(function: Callable[..., T], *arguments: Any) -> T:
@@ -83,7 +52,7 @@ def call_keyring(function: Callable[..., T], *arguments: Any) -> T:
     Blocks, `KEYRING_TIMEOUT` at most; raises TimeoutError then, and at once as long as that call has not returned.
     Raises what the keyring raises.
     """
-    return _bounded.run(function, *arguments)
+    return _calls.run(KEYRING_TIMEOUT, function, *arguments)
 
 
 def find_keyring() -> FoundKeyring:
@@ -91,7 +60,7 @@ def find_keyring() -> FoundKeyring:
     if os.environ.get(_VARIABLE, "").endswith("null.Keyring"):
         return FoundKeyring(problem=f"{_VARIABLE} turns the system's keyring off")
     try:
-        return _bounded.run(_found)
+        return _calls.run(KEYRING_TIMEOUT, _found)
     except TimeoutError:
         return FoundKeyring(problem=describe_silence(), remedy=USE_A_FILE, is_silent=True)
 
