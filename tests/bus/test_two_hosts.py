@@ -226,7 +226,15 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "transform_user_message": (Message(role="user", content="hi"),),
     "wants": ("tool_call",),
 }
-HOSTS_OWN = {"clear_pending_wake", "enqueue", "fence", "load_pending", "reload_pending", "write_events"}
+HOSTS_OWN = {
+    "clear_pending_wake",
+    "enqueue",
+    "fence",
+    "load_pending",
+    "reload_pending",
+    "restore_todos",
+    "write_events",
+}
 
 
 async def _refusal(session: Session, name: str) -> str:
