@@ -1,6 +1,7 @@
-"""Which process something belongs to, so that another one can say later whether it is dead: Linux can prove most.
+"""Which process something belongs to, so that another one can say later whether it is dead; and what /proc tells of it.
 
-A number alone proves nothing, since the system gives it to another process after a while.
+A number alone proves nothing, since the system gives it to another process after a while. Linux can prove most, and
+where nothing can be proved each answer is no.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Final
 
 from attrs import frozen
 
-__all__ = ["ProcessIdentity", "start_ticks"]
+__all__ = ["ProcessIdentity", "has_ended", "has_variable", "is_stopped", "start_ticks"]
 
 _STATE: Final = 0  # field 3 of /proc/PID/stat, the first that follows the name
 _START_TIME: Final = 19  # field 22 of it, counted in the same way
 _DEAD: Final = ("Z", "X", "x")  # a zombie has ended, though nobody has asked for its exit code yet
+_STOPPED: Final = ("T", "t")  # by a signal, or a debugger
 
 
 @frozen
@@ -39,26 +41,47 @@ class ProcessIdentity:
         return _identity_of(os.getpid())
 
     def is_dead(self) -> bool:
-        """Say whether the process is provably not there any more. Where that cannot be proved, the answer is no."""
+        """Say whether the process is provably not there any more."""
         boot, namespace = _boot(), _namespace()
         if self.boot is not None and boot is not None and self.boot != boot:
             return True
-        if self.namespace != namespace or sys.platform == "win32":  # there `os.kill` would end it
+        if self.namespace != namespace:
             return False
-        if (fields := _stat(self.pid)) is not None:
-            return fields[_STATE] in _DEAD or (self.started is not None and int(fields[_START_TIME]) != self.started)
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
-        return False
+        return has_ended(self.pid) or (self.started is not None and start_ticks(self.pid) not in {None, self.started})
 
 
 @cache
 def _identity_of(pid: int) -> ProcessIdentity:
     return ProcessIdentity(pid, start_ticks(pid), _boot(), _namespace())
+
+
+def has_ended(pid: int) -> bool:
+    """Say whether there is no process of this number."""
+    if (fields := _stat(pid)) is not None:
+        return fields[_STATE] in _DEAD
+    if sys.platform == "win32":  # there `os.kill` would end it
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # somebody else's
+        return False
+    return False
+
+
+def is_stopped(pid: int) -> bool:
+    """Say whether a process is stopped."""
+    fields = _stat(pid)
+    return fields is not None and fields[_STATE] in _STOPPED
+
+
+def has_variable(pid: int, name: str, value: str) -> bool:
+    """Say whether a process was started with an environment variable of this value."""
+    try:
+        return f"{name}={value}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def start_ticks(pid: int) -> int | None:

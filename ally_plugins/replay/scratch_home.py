@@ -12,6 +12,7 @@ from attrs import field, frozen
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.host.sockets.leftovers import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -85,11 +86,5 @@ class ScratchHome(Home):
 @contextmanager
 def scratch_home(home: Home) -> Generator[ScratchHome]:
     """Give a scratch home beside a home until the end, when all of it is removed; what killed ones left is, too."""
-    from tempfile import TemporaryDirectory
-
-    from ally_plugins.host.sockets.leftovers import folder_prefix, left_folders
-
-    for left in left_folders("scratch-"):
-        shutil.rmtree(left, ignore_errors=True)
-    with TemporaryDirectory(prefix=folder_prefix("scratch-"), ignore_cleanup_errors=True) as folder:
-        yield ScratchHome(home.app, home.path, scratch=Path(folder))
+    with temporary_folder("scratch-") as folder:
+        yield ScratchHome(home.app, home.path, scratch=folder)

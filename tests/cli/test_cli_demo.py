@@ -114,7 +114,7 @@ def _own_children() -> list[bytes]:
 def test_consent_is_recorded_as_the_demos_own(tmp_path: Path) -> None:
     import asyncio
 
-    shown = Demo("ally-plugins", str(tmp_path))
+    shown = Demo("ally-plugins", tmp_path)
     assert 'by = "demo"' in shown.home.consent_file.read_text("utf-8")
     asyncio.run(shown.run())
     assert screen(shown)

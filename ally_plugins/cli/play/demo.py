@@ -9,7 +9,6 @@ import logging
 import re
 from contextlib import contextmanager
 from functools import partial
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.cli.shell.exits import INTERRUPTED
@@ -19,6 +18,7 @@ from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
+    from pathlib import Path
 
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.cli.shell.state import State
@@ -61,14 +61,10 @@ def demo(state: State) -> None:
       ally-plugins demo
       ally-plugins demo --json
     """
-    from shutil import rmtree
-
     from ally_plugins.cli.shell.plain_logs import plain_logs
-    from ally_plugins.host.sockets.leftovers import folder_prefix, left_folders
+    from ally_plugins.host.sockets.leftovers import temporary_folder
 
-    for left in left_folders("demo-"):  # of a demo that was killed
-        rmtree(left, ignore_errors=True)
-    with plain_logs(), TemporaryDirectory(prefix=folder_prefix("demo-")) as folder:
+    with plain_logs(), temporary_folder("demo-") as folder:
         shown = Demo(state.app, folder)
         try:
             run(shown.run())
@@ -84,13 +80,11 @@ def demo(state: State) -> None:
 class Demo:
     """One run of the demo: collects what the screen shows while the session is played."""
 
-    def __init__(self, app: str, folder: str) -> None:
-        from pathlib import Path
-
+    def __init__(self, app: str, folder: Path) -> None:
         from ally_plugins.catalog.home.folder import Home
         from ally_plugins.replay.report import ReplayReport
 
-        self.home: Final = Home(app, Path(folder))
+        self.home: Final = Home(app, folder)
         self.plugins: Final = _enable_all(self.home)
         self.report: ReplayReport = ReplayReport()
         self.messages: list[dict[str, str]] = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
@@ -19,6 +18,7 @@ from ally_plugins.contract.values.errors import PluginError, ValidationRefused
 from ally_plugins.host.sockets.claims import MARK_VARIABLE, SocketClaim, claim_in_thread
 from ally_plugins.host.sockets.link import SocketLink
 from ally_plugins.host.sockets.talkback import SOCKET_VARIABLE, TOKEN_VARIABLE
+from ally_plugins.journal.process_identity import has_variable
 from ally_plugins.runtime.lanes.link import DaemonGone, Link
 from ally_plugins.runtime.processes.process import Process, ProcessSpec
 from ally_plugins.wire.methods import read_params
@@ -173,8 +173,7 @@ class SocketOpener:
         if self._process is None or self._claim is None:
             return False
         try:
-            if os.getsid(pid) == self._process.pid:
-                return True
-            return f"{MARK_VARIABLE}={self._claim.mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+            is_of_session = os.getsid(pid) == self._process.pid
         except OSError:
             return False
+        return is_of_session or has_variable(pid, MARK_VARIABLE, self._claim.mark)

@@ -23,7 +23,7 @@ from attrs import define, field
 
 from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.contract.values.errors import PluginError
-from ally_plugins.journal.process_identity import start_ticks
+from ally_plugins.journal.process_identity import has_variable, start_ticks
 from ally_plugins.runtime.processes.unixsocket import who_listens
 
 from .directories import private_directory, short_directory
@@ -218,11 +218,7 @@ def is_running_mark(pid: int, started: int | None, mark: str) -> bool:
     """
     if not sys.platform.startswith("linux") or not mark or started is None or start_ticks(pid) != started:
         return False
-    try:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return f"{MARK_VARIABLE}={mark}".encode() in variables
+    return has_variable(pid, MARK_VARIABLE, mark)
 
 
 def _end_orphan(about: dict[str, Any]) -> None:

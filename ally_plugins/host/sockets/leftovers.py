@@ -12,15 +12,15 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from ally_plugins.journal.process_identity import start_ticks
+from ally_plugins.journal.process_identity import has_ended, start_ticks
 from ally_plugins.runtime.processes.unixsocket import who_listens
 
-__all__ = ["folder_prefix", "is_gone", "left_folders", "remove_left_folders", "remove_left_sockets"]
+__all__ = ["folder_prefix", "is_gone", "left_folders", "remove_left_folders", "remove_left_sockets", "temporary_folder"]
 
 _SOCKET: Final = re.compile(r"(?:host|talk)-([0-9]{1,10})-[0-9a-f]+\.sock\Z")
 _SOCKETS: Final = re.compile(r"(?:host|(?:host|talk)-[0-9]{1,10}-[0-9a-f]+)\.sock\Z")
@@ -32,12 +32,8 @@ _LEEWAY: Final = 2.0  # seconds by which clocks, file systems and ticks may diff
 
 def is_gone(pid: int, made: float) -> bool:
     """Say whether the process that made a file at a time (Unix seconds) has ended; its id may be another's by now."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
+    if has_ended(pid):
         return True
-    except PermissionError:  # somebody else's process by now, or a host in another user's name
-        pass
     ticks = start_ticks(pid)
     if ticks is None or not sys.platform.startswith("linux"):
         return False
@@ -84,6 +80,18 @@ def _is_left(folder: Path, pid: int) -> bool:
     if not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid != os.geteuid():
         return False
     return is_gone(pid, found.st_ctime)
+
+
+@contextmanager
+def temporary_folder(kind: str) -> Generator[Path]:
+    """Give a temporary folder, removed at the end; what killed programs have left of the kind is removed first."""
+    import shutil
+
+    for left in left_folders(kind):
+        shutil.rmtree(left, ignore_errors=True)
+    # Ignored: a process that is about to end may still write there.
+    with tempfile.TemporaryDirectory(prefix=folder_prefix(kind), ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def remove_left_folders(parents: Iterable[Path]) -> None:

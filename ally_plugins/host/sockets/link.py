@@ -12,7 +12,6 @@ import socket
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any, Final
 
 from attrs import define, field
@@ -20,6 +19,7 @@ from attrs import define, field
 from ally_plugins.contract.process_spec import Timing
 from ally_plugins.contract.values.errors import EncodeError, PluginError, ToolCallError
 from ally_plugins.contract.values.events import Event, EventsDropped
+from ally_plugins.journal.process_identity import is_stopped
 from ally_plugins.runtime.lanes.link import DaemonGone, NotSent
 from ally_plugins.runtime.processes.unixsocket import other_end
 
@@ -249,7 +249,7 @@ class SocketLink:
                 found = other_end(sock)
         except OSError as error:
             return f"{self.plugin!r} cannot be reached on {self.path!r}: {error.strerror or error}"
-        if found is not None and _is_stopped(found.pid):
+        if found is not None and is_stopped(found.pid):
             return f"{self.plugin!r} is stopped: its process {found.pid} got SIGSTOP"
         return ""
 
@@ -342,15 +342,6 @@ class SocketLink:
         self._queue.clear()
         for task in list(self._tasks):
             task.cancel()
-
-
-def _is_stopped(pid: int) -> bool:
-    """Say whether the process that listens is stopped; one that is gone, or not to be seen, is not."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-    except OSError:
-        return False
-    return text.rpartition(")")[2].lstrip().startswith(("T", "t"))
 
 
 @asynccontextmanager
