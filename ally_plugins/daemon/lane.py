@@ -162,13 +162,13 @@ class ProcessLane:
             items = [item, *self.backlog.take_events(BATCH, self._is_for_thread)]
             read = [(each, self._read(each)) for each in items]  # here: the thread would contend for the interpreter
             await self._runner.observe_in_thread(self._at_each(read))
-            self._runner.scope = None
+            self._runner.leave()
             return
         event = self._read(item) if hooks else None
         if event is not None:
             self._enter(event)
             await self._runner.observe(((event, hooks),))
-            self._runner.scope = None
+            self._runner.leave()
         self._handled(item)
 
     def _at_each(self, items: list[tuple[_Item, Event | None]]) -> Iterator[tuple[Event, Hooks]]:

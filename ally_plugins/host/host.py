@@ -20,6 +20,7 @@ from ally_plugins.contract.values.events import EVENT_TYPES, Event, SessionStart
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.journal.journal import Journal
 from ally_plugins.runtime.lanes.clock import SystemClock
+from ally_plugins.runtime.lanes.marks_file import Marks
 from ally_plugins.runtime.lanes.teardown import finished
 
 from .bus.bus import PluginMessageBus
@@ -32,7 +33,7 @@ from .plugins.plugin_set import PluginSet
 from .sessions.fanout import FanOut
 from .sessions.session import Session
 from .sessions.stream import HostStream
-from .startup import ask_for_consent, declare_emitted, wanted_records
+from .startup import ask_for_consent, declare_emitted, new_marks_file, take_lost_hosts, wanted_records
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
@@ -155,18 +156,12 @@ class Host:
             await ask_for_consent(self.registry, self._consent, self.journal, self.clock.time_ms)
         if self.home is not None and not services.is_replay:
             await _off_loop(declare_emitted, self.home, services.emits)
+        await self._report_lost_hosts()
         installed = await _off_loop(self._installed)
         # From here to the start of the plugins the loop has no turn: a session, which may be opened once there is a set
         # of them, must not find gates missing.
         self._daemon_services = daemon_services = HostDaemonServices(services, self.home, replan=self._replan)
-        self._plugin_set = plugin_set = PluginSet(
-            bus=self.bus,
-            services=services,
-            data_dir=self.home.data_dir if self.home is not None else None,
-            on_state=self.audit.state_changed,
-            on_crash=self.audit.crashed,
-            daemon_services=daemon_services,
-        )
+        self._plugin_set = plugin_set = self._new_plugin_set(daemon_services)
         services.open_lanes = plugin_set.lanes
         services.handing_over = daemon_services.handing_over
         services.fan_out = FanOut(
@@ -188,6 +183,25 @@ class Host:
             if plugin.options.mandatory and not plugin.is_running:
                 text = f"the mandatory plugin {plugin.name!r} is {plugin.state}: {plugin.reason}"
                 raise HostError(text)
+
+    def _new_plugin_set(self, daemon_services: HostDaemonServices) -> PluginSet:
+        home = self.home
+        return PluginSet(
+            bus=self.bus,
+            services=self.services,
+            data_dir=home.data_dir if home is not None else None,
+            on_state=self.audit.state_changed,
+            on_crash=self.audit.crashed,
+            daemon_services=daemon_services,
+            marks=Marks(lambda: new_marks_file(home) if home is not None else None),
+            on_blocked=self.audit.blocked,
+        )
+
+    async def _report_lost_hosts(self) -> None:
+        """Say whose code ran in hosts of this home that ended without stopping."""
+        if self.home is not None and not self.services.is_replay:
+            for pid, running in await _off_loop(take_lost_hosts, self.home):
+                self.audit.lost_host(pid, running)
 
     def _replan(self) -> None:
         """Compute the order of hooks anew, after a daemon has named its own."""
@@ -238,6 +252,8 @@ class Host:
             journal, services.records.journal = services.records.journal, self._given_journal
             if journal is not None:
                 journal.is_replay = False
+            if self._plugin_set is not None:
+                self._plugin_set.marks.close()
             self._plugin_set = self._control = self._live = None
             services.loop = services.fan_out = None
             services.open_lanes = tuple

@@ -5,25 +5,34 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
+import re
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.events import EVENT_TYPES
 from ally_plugins.contract.values.inert import inert
+from ally_plugins.host.sockets.leftovers import is_gone
 from ally_plugins.journal.values import Record
+from ally_plugins.runtime.lanes.marks_file import SIZE, SLOTS, read_marks
 from ally_plugins.runtime.lanes.teardown import finished
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.catalog.registry import Plan, Registry
     from ally_plugins.journal.journal import Journal
 
-__all__ = ["ask_for_consent", "declare_emitted", "wanted_records"]
+__all__ = ["ask_for_consent", "declare_emitted", "new_marks_file", "take_lost_hosts", "wanted_records"]
 
 _log: Final = logging.getLogger(__name__)
+
+_MARKS: Final = re.compile(r"plugins-([0-9]{1,10})-[0-9a-f]+\.marks\Z")
 
 
 async def ask_for_consent(
@@ -51,6 +60,29 @@ def declare_emitted(home: Home, emits: Collection[str]) -> None:
             home.write(home.never_emitted_file, encode(never), durable=False)
     except OSError as error:
         _log.warning("what this host never emits could not be written down: %s", error)
+
+
+def new_marks_file(home: Home) -> Path:
+    """Return where this host marks which plugins' code runs in it; see `runtime.lanes.marks`."""
+    return home.run_dir / f"plugins-{os.getpid()}-{os.urandom(4).hex()}.marks"
+
+
+def take_lost_hosts(home: Home) -> list[tuple[int, list[tuple[str, str, bool]]]]:
+    """Return the process ids of hosts that ended without stopping, each with what ran in it, and forget them.
+
+    Of two hosts that start at the same time one gets it. Blocks on files; raises nothing.
+    """
+    found: list[tuple[int, list[tuple[str, str, bool]]]] = []
+    with suppress(OSError):
+        for name in sorted(os.listdir(home.run_dir)):  # noqa: PTH208 - as in `host.sockets.leftovers`
+            if (match := _MARKS.match(name)) is not None:
+                with suppress(OSError):
+                    path = home.run_dir / name
+                    if is_gone(int(match[1]), path.stat().st_ctime):
+                        content = home.read(path, SLOTS * SIZE) or b""
+                        path.unlink()
+                        found.append((int(match[1]), read_marks(content)))
+    return found
 
 
 def wanted_records(registry: Registry, given: Collection[str]) -> list[PluginRecord]:

@@ -10,6 +10,9 @@ import pytest
 
 from ally_plugins.catalog.bounded_calls import BoundedCalls
 from ally_plugins.catalog.home import system_keyring
+from ally_plugins.cli.shell.recorder import now_ms
+from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.values import Record
 
 if TYPE_CHECKING:
     from .conftest import Operator
@@ -158,3 +161,15 @@ def test_what_could_not_be_imported_is_known_to_list_and_doctor_until_it_starts(
     enabled.write("loop_warner/__init__.py", sound)
     enabled.run("call", "loop-warner", "shout", "--args", '{"text": "hi"}')
     assert enabled.ask("list")["plugins"][0]["failure"] == ""
+
+
+def test_plugins_in_whose_code_a_host_has_ended_lately_are_named(enabled: Operator) -> None:
+    week = 7 * 24 * 3600 * 1000
+    data = {"pid": 7, "running": "ally_gate_tool_call", "was_blocking": False}
+    journal = Journal.open(enabled.home.journal_file, head=enabled.home.audit_head_file)
+    for at, plugin in ((now_ms() - 1000, "loop-warner"), (now_ms() - week - 1000, "other")):
+        journal.append_blocking(Record("lost_host", at, plugin, None, None, data))
+    journal.close_blocking()
+    found = only(enabled, "warning", 0)
+    assert "host 7 ended without stopping while ally_gate_tool_call ran in it" in found["text"]
+    assert found["remedy"].startswith("ally-plugins place loop-warner process")

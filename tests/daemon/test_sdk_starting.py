@@ -203,7 +203,8 @@ def test_a_daemon_imports_nothing_of_the_hosts_side(spawn: Start, tmp_path: Path
     rooms = ("adapters", "catalog", "cli", "contract.manifest", "host", "journal", "replay", "testing")
     assert [name for name in ours if name.startswith((*rooms, "runtime.processes"))] == []
     lanes = {name.removeprefix("runtime.lanes.") for name in ours if name.startswith("runtime.lanes.")}
-    assert lanes == {"outbound", "requests", "runner", "teardown", "thread", "watchdog"}  # what runs hooks, and no more
+    # What runs hooks, and no more.
+    assert lanes == {"forks", "marks", "outbound", "requests", "runner", "teardown", "thread", "watchdog"}
     assert modules.isdisjoint({"cattrs", "jsonschema", "click", "rich", "sqlite3", "tomlkit"})
 
 

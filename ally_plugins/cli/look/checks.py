@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from ally_plugins.catalog.home.config import read_config
 from ally_plugins.cli.shell.check_results import CheckResult, Level
+from ally_plugins.cli.shell.journal_rows import reading_of, summary
 from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE
+from ally_plugins.cli.shell.recorder import now_ms
+from ally_plugins.cli.shell.text import when
 from ally_plugins.contract.process_spec import running_python
 from ally_plugins.contract.values.errors import AllyError, OrderError
 from ally_plugins.journal.owned_files import acting_as, check_folder
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.cli.shell.state import State
+    from ally_plugins.journal.values import StoredRecord
 
 __all__ = ["CheckResult", "run_checks"]
 
@@ -35,6 +39,8 @@ _OTHERS: Final = 0o077
 _OTHERS_WRITE: Final = 0o022
 _UNRECORDED: Final = "until then, whatever needs a record is refused"
 _SECRETS: Final = "secrets.json"
+_LOST_SHOWN: Final = 3
+_LOST_FOR_MS: Final = 7 * 24 * 3600 * 1000  # a week: who looks after a crash does so sooner
 _EDITED: Final = "config.toml"
 """Whoever may read it learns no secret, and editors leave it readable."""
 
@@ -56,6 +62,7 @@ def run_checks(state: State) -> list[CheckResult]:
         _check_home,
         _check_plugins,
         _check_journal,
+        _check_lost_hosts,
         _check_keyring,
     )
     findings: list[CheckResult] = []
@@ -282,6 +289,18 @@ def _check_journal(state: State) -> Iterator[CheckResult]:
         Journal.open(home.journal_file, head=home.audit_head_file).close_blocking()
     except AllyError as error:
         yield CheckResult("problem", "journal", str(error), _UNRECORDED)
+
+
+def _check_lost_hosts(state: State) -> Iterator[CheckResult]:
+    """Name the plugins in whose code hosts have ended lately."""
+    found: Sequence[StoredRecord] = ()
+    with suppress(AllyError), reading_of(state.home) as reading:  # what is wrong with it was said by `_check_journal`
+        found = [] if reading is None else reading.last_records(_LOST_SHOWN, kind="lost_host")
+    for record in found:
+        if record.data is not None and record.at > now_ms() - _LOST_FOR_MS:
+            what = f"{when(record.at)}: {summary(record)}, of the plugin {record.plugin!r}"
+            way_out = f"ally-plugins place {record.plugin} process, so that it ends only itself"
+            yield CheckResult("warning", "hosts", what, way_out)
 
 
 def _check_keyring(state: State) -> Iterator[CheckResult]:

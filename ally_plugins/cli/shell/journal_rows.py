@@ -145,6 +145,8 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "task": lambda data: str(data["name"]),
     "task_end": lambda data: f"{data['name']}: {_state(data)}",
     "action_end": lambda data: f"{data['name']}: {_state(data)}",
+    "blocked": lambda data: f"{data['hook']} held up the loop for {data['seconds']} s ({data['where']})",
+    "lost_host": lambda data: f"host {data['pid']} ended without stopping while {data['running']} ran in it",
     "crash": lambda data: f"{data['hook']}: {data['error']}",
     "plugin_state": _state,
     "context_read": lambda data: ", ".join(data["parts"]),

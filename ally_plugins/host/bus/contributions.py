@@ -89,13 +89,14 @@ class Contribution:
     async def _call(self, values: Mapping[str, Any], scope: Scope) -> Any:
         SCOPE.set(scope)
         try:
-            if self.spec.is_async:
-                return _Returned(await self.spec.handler(**values))
-            worker = Worker(f"ally-{self.full_name}")
-            try:
-                return _Returned(await worker.run(lambda: self.spec.handler(**values)))
-            finally:
-                worker.close()
+            with self.plugin.at_work():
+                if self.spec.is_async:
+                    return _Returned(await self.spec.handler(**values))
+                worker = Worker(f"ally-{self.full_name}")
+                try:
+                    return _Returned(await worker.run(lambda: self.spec.handler(**values)))
+                finally:
+                    worker.close()
         except (asyncio.CancelledError, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 - a task that raises SystemExit would end the loop

@@ -152,7 +152,8 @@ class Tasks:
     async def _run(self, task: PluginTask, work: Coroutine[Any, Any, Any], scope: Scope) -> None:
         SCOPE.set(scope)
         try:
-            result = await work
+            with task.plugin.at_work():
+                result = await work
         except asyncio.CancelledError:
             self._cancelled(task, task.reason or "it was cancelled")
         except KeyboardInterrupt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.errors import ConfigError
@@ -15,6 +15,7 @@ from ally_plugins.runtime.lanes.plugin import Plugin, RunState
 if TYPE_CHECKING:
     from ally_plugins.host.bus.services import HostServices
     from ally_plugins.host.bus.tasks import PluginTask
+    from ally_plugins.runtime.lanes.loop_watch import Blocker
     from ally_plugins.runtime.lanes.requests import Crash
 
 __all__ = ["PluginAudit"]
@@ -67,6 +68,22 @@ class PluginAudit:
         data = {"hook": crash.hook, "error": why, "event": event_id}
         session_id = event_id.rpartition(":")[0] if event_id is not None else None
         self._services.records.write_soon("crash", plugin.name, session_id, None, data)
+
+    def blocked(self, blocker: Blocker, seconds: float) -> None:
+        """Record who has held up the loop, once it turns again."""
+        data = {"hook": blocker.what, "where": blocker.where, "seconds": round(seconds, 1)}
+        self._services.records.write_soon("blocked", blocker.plugin, None, None, data)
+
+    def lost_host(self, pid: int, running: Sequence[tuple[str, str, bool]]) -> None:
+        """Log and record that a host of this home has ended without stopping, and whose code ran in it then."""
+        blocking = [each for each in running if each[2]]
+        for plugin, what, is_blocking in blocking or running:
+            how = "held it up" if is_blocking else "ran in it"
+            _log.error("the host with the process id %d ended without stopping, while %s of the plugin %r %s; if that"
+                       " happens again, let it end only itself: ally-plugins place %s process",
+                       pid, what, plugin, how, plugin)  # fmt: skip
+            data = {"pid": pid, "running": what, "was_blocking": is_blocking}
+            self._services.records.write_soon("lost_host", plugin, None, None, data)
 
     def task_changed(self, task: PluginTask, message: str | None) -> None:
         """Announce a task's start, progress or end in its session, and record the end."""

@@ -37,6 +37,9 @@ from ally_plugins.runtime.lanes.loading import (
     new_manager,
     required_hooks,
 )
+from ally_plugins.runtime.lanes.loop_watch import Blocker
+from ally_plugins.runtime.lanes.marks import HOOK, LOADING
+from ally_plugins.runtime.lanes.marks_file import Marks
 from ally_plugins.runtime.lanes.observers import Observers
 from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState
 from ally_plugins.runtime.lanes.protocol import AnyLane
@@ -44,6 +47,8 @@ from ally_plugins.runtime.lanes.requests import Crash
 from ally_plugins.runtime.lanes.tables import without_durable
 from ally_plugins.runtime.lanes.teardown import end_tasks
 from ally_plugins.runtime.lanes.watchdog import Watchdog
+
+from .blockers import BlockerWatch
 
 if TYPE_CHECKING:
     from ally_plugins.host.daemons.interface import DaemonServices  # noqa: TC004 - nobody reads these annotations at run time
@@ -100,13 +105,20 @@ class PluginSet:
     on_crash: Callable[[Plugin, Crash], None]
     daemon_services: DaemonServices
     members: dict[str, PluginMember] = field(factory=dict)
+    marks: Marks = field(factory=lambda: Marks(lambda: None))
+    on_blocked: Callable[[Blocker, float], None] = field(default=lambda _blocker, _seconds: None)
+    """Called with what has held up the loop, and for how many seconds, once it turns again."""
     watchdog: Watchdog = field(init=False)
+    blockers: BlockerWatch = field(init=False)
     _manager: Any = field(factory=new_manager)
     _lanes: tuple[AnyLane, ...] = ()
     _ending: set[asyncio.Task[None]] = field(factory=set)
 
     def __attrs_post_init__(self) -> None:
         self.watchdog = Watchdog(lambda: self._lanes, self._shortest_deadline)
+        self.blockers = BlockerWatch(
+            lambda: [each.plugin for each in self.members.copy().values()], self._packages, self.on_blocked
+        )
 
     @property
     def plugins(self) -> list[Plugin]:
@@ -141,6 +153,12 @@ class PluginSet:
         if not record.is_enabled:
             plugin.state, plugin.reason = _STATES.get(record.state, RunState.FAILED), record.reason
         return PluginMember(plugin, record, factory, is_given=is_given or factory is not None)
+
+    def _packages(self) -> dict[str, str]:
+        """Return the plugin of each top-level package that installed plugins have; may be called in any thread."""
+        inline = [each for each in self.members.copy().values() if not each.is_given and each.remote is None]
+        packages = {each.record.entry_point.partition(":")[0].partition(".")[0].strip(): each for each in inline}
+        return {package: each.record.name for package, each in packages.items() if package}
 
     def replan(self) -> None:
         """Compute the order of every hook anew. Raises OrderError for a cycle."""
@@ -188,6 +206,8 @@ class PluginSet:
 
             member.remote = new_remote(plugin, record, self.bus, self.daemon_services, is_declared=member.is_declared)
             return
+        plugin.marks = self.marks.slot(plugin.name)
+        plugin.marks[HOOK] = LOADING
         try:
             factory = member.factory if member.factory is not None else load_class(record)
             directory = None if self.data_dir is None else await asyncio.to_thread(self.data_dir, plugin.name)
@@ -205,6 +225,8 @@ class PluginSet:
             raise
         except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
             self._fail(plugin, plugin.describe(error))
+        finally:
+            plugin.marks[HOOK] = 0
 
     async def _start(self, member: PluginMember, sessions: Iterable[Session]) -> None:
         plugin = member.plugin
@@ -217,7 +239,9 @@ class PluginSet:
             self.observers_of(member),
             on_crash=plugin.crashed,
             deadline=plugin.deadline,
+            marks=plugin.marks,
         )
+        self.blockers.start()
         self._open(plugin, lane, sessions)
         plugin.set_state(RunState.STARTING)
         try:
@@ -340,6 +364,7 @@ class PluginSet:
         Takes as long as the slowest `ally_stop` may, and a second. Cancelling leaves lanes open.
         """
         self.watchdog.close()
+        self.blockers.close()
         await asyncio.gather(*map(self._stop, self.plugins), *self._ending)
 
     async def _stop(self, plugin: Plugin) -> None:

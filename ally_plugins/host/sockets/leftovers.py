@@ -31,7 +31,12 @@ _LEEWAY: Final = 2.0  # seconds by which clocks, file systems and ticks may diff
 
 
 def is_gone(pid: int, made: float) -> bool:
-    """Say whether the process that made a file at a time (Unix seconds) has ended; its id may be another's by now."""
+    """Say whether the process that made a file at a time (Unix seconds) has ended; its id may be another's by now.
+
+    Never so on Windows, where asking for a process may end it.
+    """
+    if os.name != "posix":
+        return False
     if has_ended(pid):
         return True
     ticks = start_ticks(pid)
@@ -73,6 +78,8 @@ def left_folders(kind: str = "", parent: Path | None = None) -> Iterator[Path]:
 
 
 def _is_left(folder: Path, pid: int) -> bool:
+    if os.name != "posix":
+        return False
     try:
         found = folder.lstat()
     except OSError:

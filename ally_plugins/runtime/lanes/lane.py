@@ -17,6 +17,7 @@ from ally_plugins.contract.values.errors import TimedOut
 from ally_plugins.contract.values.scope import Scope
 
 from .cursor import Cursor
+from .marks import UNMARKED
 from .observers import Handler, Observers, is_own
 from .requests import Crash, FutureRequest
 from .runner import Hooks, Runner
@@ -43,13 +44,20 @@ class Lane:
         *,
         on_crash: Callable[[Crash], None],
         deadline: Callable[[str], float],
+        marks: memoryview = UNMARKED,
     ) -> None:
         self.plugin = plugin
         self.observers = observers
         self.delivered = 0
         self.dropped = 0
         self._runner = Runner(
-            plugin, self._work, self._drop, on_crash=on_crash, deadline=deadline, passes_on=(KeyboardInterrupt,)
+            plugin,
+            self._work,
+            self._drop,
+            on_crash=on_crash,
+            deadline=deadline,
+            passes_on=(KeyboardInterrupt,),
+            marks=marks,
         )
         self._cursors: dict[str, Cursor] = {}
         self._pending_sessions: dict[str, None] = {}
@@ -75,6 +83,11 @@ class Lane:
     def is_busy(self) -> bool:
         """Whether something is being delivered or waits."""
         return self._runner.is_busy
+
+    @property
+    def current_hook(self) -> str:
+        """The hook that runs now; may be read in any thread."""
+        return self._runner.current_hook
 
     def attach(self, session_id: str, ring: Ring) -> None:
         """Carry a session's events from here on."""
@@ -252,7 +265,7 @@ class Lane:
             else:
                 await self._deliver_caused(session_id, cursor, run)
         finally:
-            self._runner.scope = None
+            self._runner.leave()
             cursor.position = end
 
     async def _deliver_caused(self, session_id: str, cursor: Cursor, run: EventRun) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -25,6 +26,7 @@ from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.policy.restart import CrashCounter
 
 from .link import DaemonError, DaemonGone, NotSent
+from .marks import UNMARKED, WORKING
 from .observers import Implementation
 from .protocol import AnyLane
 from .requests import Crash
@@ -132,6 +134,8 @@ class Plugin:
     supervisor: ProcessKeeper | None = None
     """Keeps its process running, for a plugin that has one of its own."""
     counts: Counts = Factory(Counts)
+    marks: memoryview = UNMARKED
+    """What of its code runs in this process, for whoever comes after a crash of that."""
     working: set[asyncio.Task[Any]] = Factory(set)
     """Tools, actions and tasks of the plugin that run now, outside the lane."""
     budget: PluginBudget = field(init=False)
@@ -199,6 +203,16 @@ class Plugin:
         """Remember a task that runs the plugin's code, so that it can be ended with the plugin."""
         self.working.add(task)
         task.add_done_callback(self.working.discard)
+
+    @contextmanager
+    def at_work(self) -> Generator[None]:
+        """Mark that a tool, an action or a task of it runs."""
+        marks = self.marks
+        marks[WORKING] = min(255, marks[WORKING] + 1)
+        try:
+            yield
+        finally:
+            marks[WORKING] = max(0, marks[WORKING] - 1)
 
     def set_state(self, state: RunState, reason: str = "") -> None:
         """Change the state, and call `on_state` if it is another one or has another reason.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ally_plugins.contract.values.errors import PluginError, TimedOut
 from ally_plugins.contract.values.scope import SCOPE, Scope
 
+from .marks import HOOK, OBSERVING, UNMARKED, hook_number
 from .requests import Crash, HookCancelled, HookRequest, TakenBack
 from .teardown import is_at_work, is_torn_down, kill_task
 from .thread import HookExit, Worker
@@ -40,7 +41,8 @@ class Runner:
 
     `work` does what is due and returns when there is no more; the task sleeps then until `wake`. `drop` answers what
     waits, the running request too, when nothing is run any more. `deadline` gives the seconds that a hook has for
-    an event. `passes_on` are exceptions that are nobody's crash: they end the task, and the loop with it.
+    an event. `passes_on` are exceptions that are nobody's crash: they end the task, and the loop with it. `marks` says
+    to whoever comes after a crash of the process what ran.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Runner:
         on_crash: Callable[[Crash], None],
         deadline: Callable[[str], float],
         passes_on: tuple[type[BaseException], ...],
+        marks: memoryview = UNMARKED,
     ) -> None:
         self.plugin = plugin
         self.is_abandoned = False
@@ -63,6 +66,7 @@ class Runner:
         self._on_crash = on_crash
         self._deadline = deadline
         self._passes_on = passes_on
+        self._marks = marks
         self._hook = ""
         self._names = _NO_NAMES
         self._is_in_thread = False
@@ -157,7 +161,19 @@ class Runner:
         takes what they raise to `failed`, and calls `ended` after one that was interrupted and returned all the same.
         """
         self.scope, self._names, self._hook = scope, names, ""
+        self._marks[HOOK] = OBSERVING
         SCOPE.set(scope)
+
+    def leave(self) -> None:
+        """Take note that nothing runs for the scope any more."""
+        self.scope = None
+        self._marks[HOOK] = 0
+
+    @property
+    def current_hook(self) -> str:
+        """The hook that runs now, empty when that is not known; may be read in any thread."""
+        scope = self.scope
+        return self._name(scope.event if scope is not None and self.request is None else None)
 
     async def observe(self, events: Iterable[tuple[Event, Hooks]]) -> None:
         """Call the hooks of each event, one after the other, for the scope that was entered last.
@@ -217,6 +233,7 @@ class Runner:
         self.request = request
         self.enter(request.scope)
         self._hook = hook = request.hook
+        self._marks[HOOK] = hook_number(hook)
         try:
             if request.is_async:
                 result = await request.function(*request.arguments)
@@ -230,7 +247,8 @@ class Runner:
                 self.ended()
             request.settle(result)
         finally:
-            self.request = self.scope = None
+            self.request = None
+            self.leave()
             self._expected.pop(request, None)
 
     async def _call_in_thread(self, hook: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

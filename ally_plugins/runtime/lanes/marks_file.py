@@ -1,0 +1,78 @@
+"""The file that keeps a host's marks: mapped into memory, so that the kernel has them when the process ends at once."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from .marks import BLOCKING, MARKS, UNMARKED, describe
+
+__all__ = ["SIZE", "SLOTS", "Marks", "read_marks"]
+
+SLOTS: Final = 256  # plugins of a host; what comes after them is not marked
+SIZE: Final = 128  # bytes for each: the marks, the length of the name, and the name
+_LENGTH: Final = MARKS
+_NAME: Final = MARKS + 1
+
+
+class Marks:
+    """The marks of one host, from its start to `close`. `choose` returns the file to be made, None to keep none.
+
+    The file is made for the first plugin that needs it.
+    """
+
+    def __init__(self, choose: Callable[[], Path | None]) -> None:
+        self._choose = choose
+        self._file: Path | None = None
+        self._content: memoryview | None = None
+        self._slots: dict[str, memoryview] = {}
+
+    def slot(self, plugin: str) -> memoryview:
+        """Return the marks of a plugin, the same ones for each instance of it. Raises nothing."""
+        if plugin not in self._slots:
+            self._slots[plugin] = self._new(plugin.encode("utf-8", "replace")[: SIZE - _NAME])
+        return self._slots[plugin]
+
+    def _new(self, name: bytes) -> memoryview:
+        if self._content is None:
+            self._content = self._map()
+        start = len(self._slots) * SIZE
+        if start >= len(self._content):
+            return UNMARKED
+        slot = self._content[start : start + SIZE]
+        slot[_NAME : _NAME + len(name)], slot[_LENGTH] = name, len(name)
+        return slot
+
+    def _map(self) -> memoryview:
+        try:
+            if (path := self._choose()) is not None:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
+                self._file = path
+                try:
+                    os.truncate(descriptor, SLOTS * SIZE)
+                    return memoryview(mmap.mmap(descriptor, SLOTS * SIZE))
+                finally:
+                    os.close(descriptor)
+        except OSError:  # a disk that is full: only a remark would be missing
+            pass
+        return memoryview(bytearray(SLOTS * SIZE))
+
+    def close(self) -> None:
+        """Remove the file: this host ends as it should. Marks may still be set, and are read by nobody."""
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+            self._file = None
+
+
+def read_marks(content: bytes) -> list[tuple[str, str, bool]]:
+    """Return what ran when a file was written last: for each plugin its name, what ran, and whether it was blocking."""
+    found: list[tuple[str, str, bool]] = []
+    for start in range(0, len(content) - SIZE + 1, SIZE):
+        slot = content[start : start + SIZE]
+        name, what = slot[_NAME : _NAME + slot[_LENGTH]].decode("utf-8", "replace"), describe(slot)
+        if name and what:
+            found.append((name, what, bool(slot[BLOCKING])))
+    return found
