@@ -1,8 +1,8 @@
 """What says which plugins' code runs in this process now: a few bytes for each, which outlive the process.
 
 A plugin inside the host can end it (`os._exit`, a segmentation fault), and then nothing is logged; the next host says
-what ran. Setting a mark costs 30 ns, and is done once for a batch of events, a request or a handler. Where the bytes lie
-is `marks_file`'s; in a daemon's process nobody reads them.
+what ran. Setting a mark costs 30 ns, and is done once for a batch of events, a request or a handler. Where they lie is
+the business of `marks_file`; in a daemon's process nobody reads them.
 """
 
 from __future__ import annotations
