@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ally_plugins.journal.histories import saved_sessions
+from ally_plugins.journal.reader import JournalReader
+
 if TYPE_CHECKING:
     from .conftest import Person
 
@@ -137,3 +140,29 @@ def test_a_missing_extra_is_named(person: Person) -> None:
     done = subprocess.run(command, env=person.environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "needs pydantic_ai_harness, which is not installed: pip install 'ally-plugins[chat]'" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("run",), ("run", "--json"), ("chat",)], ids=["run", "run --json", "chat"])
+def test_when_the_reader_of_the_output_goes_it_ends_quietly_and_the_sessions_end_is_recorded(
+    person: Person, command: tuple[str, ...]
+) -> None:
+    steps = [f"run echo {i} >> done.txt; sleep 0.1" for i in range(40)]
+    is_chat = command == ("chat",)
+    process = person.process(*command, "--allow", "run_command", *([] if is_chat else ["\n".join(steps)]))
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    if is_chat:
+        process.stdin.write("\\\n".join(steps) + "\n")  # one message; the input stays open
+        process.stdin.flush()
+    done, seen = person.folder / "done.txt", ""
+    while (seen := seen + process.stdout.read(1)) and not done.exists():
+        pass
+    process.stdout.close()
+    assert process.wait(60) == 141
+    assert "Error" not in process.stderr.read()
+    assert len(done.read_text().split()) < len(steps)
+    with JournalReader(person.home.journal_file) as reading:
+        (saved,) = saved_sessions(reading)
+        assert [event.type for event in reading.events(saved.id)][-1] == "SESSION_END"

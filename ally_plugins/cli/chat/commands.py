@@ -116,8 +116,11 @@ def chat(
 
     try:
         asyncio.run(main())
-    except asyncio.CancelledError:  # by SIGTERM, a closed terminal, or Ctrl-C at a pipe
-        raise SystemExit(INTERRUPTED) from None
+    except asyncio.CancelledError:  # by SIGTERM, a closed terminal or pipe, or Ctrl-C at a pipe
+        if not screen.is_cut:
+            raise SystemExit(INTERRUPTED) from None
+    if screen.is_cut:
+        raise BrokenPipeError
 
 
 @command("run")
@@ -156,8 +159,10 @@ def run(
         raise click.UsageError("the task is empty; say what is to be done")
     with _framework():
         from .single_task import CODES, SingleTask
-    single = SingleTask(_print_event if state.as_json else _event_to_stderr())
+    single = SingleTask(*((_print_event, lambda _: None) if state.as_json else (_event_to_stderr(), _print_text)))
     turn, session_id = run_loop(_run_once(single, options, text, as_json=state.as_json))
+    if single.is_cut:
+        raise BrokenPipeError
     code = CODES[turn.ending]
     if state.as_json:
         print_json(_result(turn, session_id, code, single.refusals))
@@ -169,8 +174,7 @@ def run(
 async def _run_once(single: Any, options: Options, task: str, *, as_json: bool) -> tuple[Turn, str]:
     from .opened_chat import open_chat
 
-    on_text = (lambda _: None) if as_json else _print_text
-    async with open_chat(options, approve=None, on_text=on_text, on_host=single.listen) as it:
+    async with open_chat(options, approve=None, on_text=single.show_text, on_host=single.listen) as it:
         turn = await single.run(it, task)
     if turn.text and not as_json:
         echo()
@@ -188,7 +192,9 @@ def _print_event(event: Event) -> None:
 
 
 def _event_to_stderr() -> Callable[[Event], None]:
-    from .screen import Screen, make_console
+    from ally_plugins.cli.shell.console import make_console
+
+    from .screen import Screen
 
     return Screen(make_console(stderr=True)).event
 

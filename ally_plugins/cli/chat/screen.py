@@ -5,16 +5,14 @@ Nothing else writes to standard output while a chat runs. Colours reach a termin
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import deque
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.console import Console
 from rich.text import Text
 
+from ally_plugins.cli.shell.console import make_console
 from ally_plugins.cli.shell.signals import ENDS, signals_handled
 from ally_plugins.cli.shell.text import inert
 
@@ -24,9 +22,11 @@ if TYPE_CHECKING:
     import asyncio
     import signal
 
+    from rich.console import Console
+
     from ally_plugins.contract.values.events import Event
 
-__all__ = ["Screen", "make_console"]
+__all__ = ["Screen"]
 
 _GUTTER: Final = "  | "
 
@@ -39,8 +39,11 @@ class Screen:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console: Final = console if console is not None else make_console()
+        self.is_cut = False
+        """Whether whoever read the output, at the other end of a pipe, has gone."""
         self._is_mid_line = False
         self._is_gone = False
+        self._task: asyncio.Task[Any] | None = None
         self._held: deque[tuple[Text, str]] | None = None
 
     def stream(self, text: str) -> None:
@@ -102,7 +105,7 @@ class Screen:
                 self._print(text, end)
 
     def _print(self, text: Text, end: str = "\n") -> None:
-        """Print, unless the terminal is gone: then events are in the journal only.
+        """Print, unless the terminal is gone: then events are in the journal only, and no reader of a pipe wants more.
 
         Whoever made the text, nothing in it acts on the terminal; rich takes out five control characters only.
         """
@@ -116,22 +119,27 @@ class Screen:
         try:
             self.console.print(text, end=end, soft_wrap=True)
         except BrokenPipeError:
-            self._is_gone = True
-            raise
+            self.is_cut = True
+            self._hang_up()
         except OSError:
             self._is_gone = True
 
+    def _hang_up(self) -> None:
+        self._is_gone = True
+        if self._task is not None:
+            self._task.cancel()
+
     @contextmanager
     def until_hung_up(self, task: asyncio.Task[Any] | None) -> Generator[None]:
-        """Cancel the task, and print no more, on SIGHUP (the terminal is closed) and SIGTERM."""
+        """Cancel the task, and print no more, on SIGHUP (the terminal is closed), SIGTERM, and a closed pipe."""
 
         def hang_up(_: signal.Signals) -> None:
-            self._is_gone = True
-            if task is not None:
-                task.cancel()
+            self._hang_up()
 
+        self._task = task
         with signals_handled(hang_up, *ENDS):
             yield
+        self._task = None
 
 
 def _folded(line: Text, console: Console) -> list[Text]:
@@ -140,17 +148,3 @@ def _folded(line: Text, console: Console) -> list[Text]:
         return [line]
     first, *more = line.wrap(console, max(console.width - len(_GUTTER), 1), overflow="fold")
     return [first, *(Text.assemble((_GUTTER, PLUGIN), part) for part in more)]
-
-
-def make_console(*, stderr: bool = False) -> Console:
-    """Return a console that leaves text as it is: no markup, no highlighting, no emoji names."""
-    stream = sys.stderr if stderr else sys.stdout
-    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
-    return Console(
-        stderr=stderr,
-        markup=False,
-        highlight=False,
-        emoji=False,
-        no_color=plain,
-        color_system=None if plain else "auto",
-    )

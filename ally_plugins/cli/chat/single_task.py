@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ally_plugins.cli.shell.exits import DONE, FAILED, INTERRUPTED, REFUSED
 from ally_plugins.cli.shell.signals import ENDS, signals_handled
@@ -23,18 +23,28 @@ if TYPE_CHECKING:
 
 __all__ = ["CODES", "SingleTask"]
 
+T = TypeVar("T")
+
 CODES: Final = {"done": DONE, "refused": REFUSED, "failed": FAILED, "interrupted": INTERRUPTED}
 """The exit code of each ending; `done` with a refusal on the way is `refused` too."""
 
+_NOBODY_READS: Final = "whoever read the output has gone"
 _WAKES: Final = 8
 """Turns that plugins may start after the task's own: as many as a chain of plugins may have links."""
 
 
 class SingleTask:
-    """One run. `emit` is called with each event as it happens, in the loop's thread."""
+    """One run. `show_event` and `show_text` get each event and piece of text as it comes, in the loop's thread.
 
-    def __init__(self, emit: Callable[[Event], None]) -> None:
-        self._emit: Final = emit
+    When one raises BrokenPipeError, neither is called again, and the turn is interrupted: nobody reads its output.
+    """
+
+    def __init__(self, show_event: Callable[[Event], None], show_text: Callable[[str], None]) -> None:
+        self._show_event: Final = show_event
+        self._show_text: Final = show_text
+        self.is_cut = False
+        """Whether whoever read the output has gone."""
+        self._interrupt: Callable[[str], object] = lambda _: None
         self._thread: Final = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.refusals: Final[list[str]] = []
@@ -52,6 +62,8 @@ class SingleTask:
         """
         opened.title(task)
         with self._interruptible(opened):
+            if self.is_cut:
+                return Turn("interrupted", reason=_NOBODY_READS)
             turn = await opened.turns.run(task)
             for _ in range(_WAKES):
                 if turn.ending != "done" or not opened.session.triggered.is_set():
@@ -63,13 +75,14 @@ class SingleTask:
 
     @contextmanager
     def _interruptible(self, opened: OpenedChat) -> Generator[None]:
-        """Have Ctrl-C, and the end of the terminal, stop the agent and its tools."""
+        """Have Ctrl-C, and the end of the terminal or of the output's reader, stop the agent and its tools."""
 
-        def stop(number: signal.Signals) -> None:
-            opened.plugins.interrupt(opened.session.id, f"the program got {number.name}")
+        def stop(why: str) -> None:
+            opened.plugins.interrupt(opened.session.id, why)
             opened.turns.interrupt()
 
-        with signals_handled(stop, signal.SIGINT, *ENDS):
+        self._interrupt = stop
+        with signals_handled(lambda number: stop(f"the program got {number.name}"), signal.SIGINT, *ENDS):
             yield
 
     def _receive(self, event: Event) -> None:
@@ -82,7 +95,20 @@ class SingleTask:
     def _take(self, event: Event) -> None:
         if (why := _refusal(event)) is not None:
             self.refusals.append(why)
-        self._emit(event)
+        self._show(self._show_event, event)
+
+    def show_text(self, text: str) -> None:
+        """Show a piece of the model's text."""
+        self._show(self._show_text, text)
+
+    def _show(self, show: Callable[[T], None], what: T) -> None:
+        if self.is_cut:
+            return
+        try:
+            show(what)
+        except BrokenPipeError:
+            self.is_cut = True
+            self._interrupt(_NOBODY_READS)
 
 
 def _refusal(event: Event) -> str | None:

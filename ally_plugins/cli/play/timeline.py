@@ -113,11 +113,12 @@ class Timeline:
 
     def __enter__(self) -> Self:
         if self.is_shown:
-            from rich.console import Console
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
+            from ally_plugins.cli.shell.console import make_console
+
             columns = (TextColumn("replay"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-            self._progress = Progress(*columns, console=Console(stderr=True, highlight=False), transient=True)
+            self._progress = Progress(*columns, console=make_console(stderr=True), transient=True)
             self._progress.start()
             self._task = self._progress.add_task("replay", total=max(1, self._total))
         return self
