@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import re
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import orjson
 
-from ally_plugins.contract.values.codec import decode_lenient
+from ally_plugins.contract.values.codec import decode_lenient, find_long_integer
 from ally_plugins.contract.values.frozen import MAX_DEPTH
 
 if TYPE_CHECKING:
@@ -20,9 +18,6 @@ __all__ = ["MAX_LINE_BYTES", "Line", "decode_record", "iterate_lines"]
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 _SKIP_BYTES: Final = 1024 * 1024
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
-"""Digits of the first numbers that 64 bits may not hold; mostly it is a part of a text."""
 
 # Number from 1, and the line without its end; None in place of a line that is longer than the cap.
 Line = tuple[int, bytes | None]
@@ -46,16 +41,16 @@ def decode_record(line: bytes | None) -> dict[str, Any] | str:
     """Return the JSON object of a line, or, as text, why there is none. Never raises."""
     if line is None:
         return f"longer than {MAX_LINE_BYTES} bytes"
+    value, fault = None, ""
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
+        fault = f"not JSON: {error.msg} at character {error.pos}"
+    if fault or find_long_integer(line) is not None:
         try:
-            value = decode_lenient(line)
-        except ValueError:
-            return f"not JSON: {error.msg} at character {error.pos}"
-    else:
-        if _LONG_NUMBER.search(line):  # orjson reads more than 64 bits as a float, which rounds the number
-            value = json.loads(line)
+            value = decode_lenient(line, keeps_long=True)
+        except ValueError as error:
+            return fault or f"not JSON: {error}"
     if type(value) is not dict:
         return f"a JSON {_json_name(value)}, expected an object"
     if line.count(b"{") + line.count(b"[") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):

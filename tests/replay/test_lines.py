@@ -35,6 +35,7 @@ def test_a_byte_order_mark_belongs_to_no_record() -> None:
 
 def test_half_an_emoji_does_not_break_its_line() -> None:
     assert decode_record(rb'{"text":"half \ud83d, whole \ud83d\ude00"}') == {"text": "half ?, whole \U0001f600"}
+    assert decode_record(rb'{"text":"half \ud83d","n":-36893488147419103232}') == {"text": "half ?", "n": -(2**65)}
 
 
 def test_why_a_line_is_no_record_is_said() -> None:

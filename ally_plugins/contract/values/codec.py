@@ -41,10 +41,8 @@ _LONG: Final = b"0" * 19
 """Digits of the first numbers that 64 bits may not hold."""
 _DEEP: Final = 254  # containers within containers that orjson writes; ours are refused long before
 _ENCODABLE: Final = (str, float, int, Mapping, list, tuple, set, frozenset)
-
-
 _NOT_ASCII: Final = re.compile("[^\0-\x7e]")
-"""Outside of strings there is none, and in strings the other control characters are escaped already."""
+"""DEL and all beyond ASCII, which JSON has inside texts only; its writer has escaped the other control characters."""
 
 
 def encode(value: Any) -> bytes:
@@ -105,27 +103,29 @@ def decode(data: bytes | str) -> Any:
             raise LongInteger(found[1])
 
 
-def decode_lenient(data: bytes) -> Any:
+def decode_lenient(data: bytes, *, keeps_long: bool = False) -> Any:
     """Decode what another program has written: lone surrogates, which others read, become question marks.
 
     Programs that cut texts by UTF-16 units, in the middle of an emoji, write them, and Python for the bytes of a file's
-    name that are no UTF-8. Raises as `decode`.
+    name that are no UTF-8. Raises as `decode`; with `keeps_long` integers of more than 64 bits are read as what they
+    are.
     """
     try:
         return decode(data)
     except LongInteger:
-        raise
+        if not keeps_long:
+            raise
     except ValueError:
         if b"\\ud" not in data and b"\\uD" not in data:
             raise
-    import json  # hardly any text has them
+    import json  # hardly any text needs it
 
     try:
         value = json.loads(data, parse_constant=_refuse_constant)
         text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    return decode(text)
+    return json.loads(text) if keeps_long else decode(text)
 
 
 def _refuse_constant(name: str) -> NoReturn:
