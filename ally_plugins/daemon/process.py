@@ -60,7 +60,6 @@ LEEWAY: Final = 0.1
 STOP_ALONE: Final = 1.0
 """Seconds for `ally_stop` when nobody waits for it: the host is gone, or sent SIGTERM and will soon send SIGKILL."""
 
-
 METHODS: Final = SERVICE_METHODS | {"initialize", "start", "shutdown", "drain", "gate", "transform"}
 """What a host may call."""
 

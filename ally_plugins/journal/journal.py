@@ -44,7 +44,7 @@ __all__ = ["HEAD_NAME", "JOURNAL_NAME", "Journal"]
 
 JOURNAL_NAME: Final = "journal.db"
 HEAD_NAME: Final = "audit.head"
-_EVENT_BYTES: Final = 256  # what an event takes in memory beside its body, about
+_ITEM_BYTES: Final = 256  # what an event takes in memory beside its body, and a bookmark or lease altogether: about
 
 
 class Journal:
@@ -61,10 +61,10 @@ class Journal:
         self.reader: Final = JournalReader(path)
         self._readers: Final = [self.reader]
 
+        held: dict[str, Lease] = {}  # outlives each store: after a failure the next one goes on with it
+
         def open_store(*, create: bool = False) -> Store:
             return Store(path, head, held, create=create, before_close=self._release_readers)
-
-        held: dict[str, Lease] = {}
 
         self.before_durable: Final[list[Callable[[], object]]] = []
         """Functions that queue what they hold back (emitted events), called before something durable is queued, so that
@@ -163,7 +163,7 @@ class Journal:
 
     def drop_bookmark(self, name: str, place: str) -> None:
         """Remove within some 50 ms what `put_bookmark` has stored, if it is still this. Never blocks, never raises."""
-        self._writer.put_soon(Bookmark(name, place, is_over=True), _EVENT_BYTES)
+        self._writer.put_soon(Bookmark(name, place, is_over=True), _ITEM_BYTES)
 
     def claim(self, session_id: str, host: str, on_lost: Callable[[], object], *, is_new: bool = False) -> Lease:
         """Take a session for a host, so that no other one can write for it; it is on disk when this returns.
@@ -175,7 +175,7 @@ class Journal:
         """
         lease = Lease(session_id, host, on_lost)
         if is_new:
-            self._writer.put_soon(Claim(lease), _EVENT_BYTES)
+            self._writer.put_soon(Claim(lease), _ITEM_BYTES)
             return lease
         waiter = BlockingWaiter()
         self._writer.put(Claim(lease), waiter)
@@ -207,7 +207,7 @@ class Journal:
 
     def release_soon(self, lease: Lease) -> None:
         """Let a session go within some 50 ms. Never blocks, never raises."""
-        self._writer.put_soon(Release(lease), _EVENT_BYTES)
+        self._writer.put_soon(Release(lease), _ITEM_BYTES)
 
     def _put(self, item: Item) -> LoopFuture[Any]:
         """Queue what somebody waits for, behind what `before_durable` queues."""
@@ -257,7 +257,7 @@ class Journal:
             now = now_ms()
             rows = [(session, seq, now, kind, origin, body) for session, seq, _, kind, origin, body in rows]
         if rows:
-            self._writer.put_soon(list(rows), sum(len(row[5]) + _EVENT_BYTES for row in rows))
+            self._writer.put_soon(list(rows), sum(len(row[5]) + _ITEM_BYTES for row in rows))
 
     def new_reader(self) -> JournalReader:
         """Return a further reader, for another thread or long walks, to be closed before the journal is."""

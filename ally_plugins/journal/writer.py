@@ -57,7 +57,7 @@ class Writer:
         held: Mapping[str, Lease],
         dated: Callable[[Record], Record] = lambda record: record,
     ) -> None:
-        self._dated: Final = dated  # what was folded is counted by its own time first
+        self._dated: Final = dated  # called when folded records are written: they fold by their own time
         self._store: Store | None = store
         self._path: Final = store.path
         self._pid: Final = os.getpid()

@@ -20,28 +20,31 @@ if TYPE_CHECKING:
 
 __all__ = ["find_rewound"]
 
-_SAID: Final = frozenset({TextKind.PERSON, TextKind.COMMAND})
+_PERSONS: Final = frozenset({TextKind.PERSON, TextKind.COMMAND})
 
 
 def find_rewound(records: Iterable[tuple[int, dict[str, Any] | str]]) -> Abandoned:
-    """Return the places of the records that were taken back, from 0; those without a name are where they stand."""
+    """Return the places of the records that were taken back, counted from 0.
+
+    One without a name (`uuid`) is taken back with those around it.
+    """
     branches = Branches()
     session_id = ""
     for place, (_, record) in enumerate(records):
         if type(record) is not dict or record.get("isSidechain") is True or not (name := text_of(record, "uuid")):
             continue
-        said, is_result = _content_of(record)
+        is_persons, is_result = _content_of(record)
         is_answer = record.get("type") == "assistant"
         own = text_of(record, "sessionId")
         parent = record.get("parentUuid", _MISSING)
-        is_root = parent is None and said and own == (session_id or own)
+        is_root = parent is None and is_persons and own == (session_id or own)
         branches.receive_record(
             place,
             name,
             parent if type(parent) is str else None,
-            is_turn=said,
-            is_anchor=said or is_result or is_answer,
-            may_branch=is_root or ((said or is_answer) and type(parent) is str),
+            is_turn=is_persons,
+            is_anchor=is_persons or is_result or is_answer,
+            may_branch=is_root or ((is_persons or is_answer) and type(parent) is str),
         )
         session_id = session_id or own
     return branches.abandoned
@@ -59,4 +62,4 @@ def _content_of(record: dict[str, Any]) -> tuple[bool, bool]:
     if any(block.get("type") == "tool_result" for block in blocks):
         return False, True
     texts = [text_of(block, "text") for block in blocks]
-    return kind_of_text(record, "\n".join(texts)) in _SAID, False
+    return kind_of_text(record, "\n".join(texts)) in _PERSONS, False

@@ -24,7 +24,7 @@ from .content import Notes, text_of
 from .held_steps import HeldSteps
 from .json_lines import decode_record
 from .json_recovery import iterate_records
-from .rollout_texts import exit_code_of, is_injected, is_refusal, said_in, texts_of
+from .rollout_texts import exit_code_of, is_injected, is_refusal, persons_texts, texts_of
 from .steps import (
     AgentEnded,
     AgentStarted,
@@ -114,10 +114,10 @@ def _unwrapped(record: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return ("response_item", record) if kind in _ITEMS else (kind or text_of(record, "record_type"), {})
 
 
-def _is_said(kind: str, payload: dict[str, Any]) -> bool:
+def _is_persons_message(kind: str, payload: dict[str, Any]) -> bool:
     if kind == "event_msg":
         return payload.get("type") == "user_message"
-    return payload.get("role") == "user" and bool(said_in(payload, Notes())[0])
+    return payload.get("role") == "user" and bool(persons_texts(payload, Notes())[0])
 
 
 def _find_rolled_back(records: Iterable[tuple[int, dict[str, Any] | str]]) -> Abandoned:
@@ -133,7 +133,7 @@ def _find_rolled_back(records: Iterable[tuple[int, dict[str, Any] | str]]) -> Ab
                 begin = turns[max(len(turns) - count, 0)]
                 abandoned.add(begin, place - 1)
                 turns = [turn for turn in turns if turn < begin]
-        elif kind in {"event_msg", "response_item"} and _is_said(kind, payload):
+        elif kind in {"event_msg", "response_item"} and _is_persons_message(kind, payload):
             if in_turn or not turns:
                 turns.append(place)
             in_turn = False
@@ -159,7 +159,7 @@ class _Rollout:
     calls: int = 0
     tokens: int = -1
     percent: float | None = None
-    said: list[str] = field(factory=list)  # the person's messages since the model's last answer
+    unanswered: list[str] = field(factory=list)  # the person's messages since the model's last answer
     exit_codes: dict[str, int] = field(factory=dict)
     spawns: set[str] = field(factory=set)  # calls that start sub-agents
 
@@ -238,7 +238,7 @@ class _Rollout:
             if text.strip():
                 self.out.add(AssistantReplied(self.clock.now, text, self.model, agent_id=self.agent_id))
         elif role == "user":
-            own, injected = said_in(item, self.notes)
+            own, injected = persons_texts(item, self.notes)
             for _ in range(injected):
                 self._skip("meta")
             if own:
@@ -250,12 +250,12 @@ class _Rollout:
         """Add what the person said; it stands in both logs, and in one of them perhaps with more around it."""
         if self.is_answering:
             self.is_answering = False
-            self.said.clear()
-        for other in self.said:
+            self.unanswered.clear()
+        for other in self.unanswered:
             if text in other or other in text:
-                self.said.remove(other)  # its second half; the next equal message is another one
+                self.unanswered.remove(other)  # its second half; the next equal message is another one
                 return
-        self.said.append(text)
+        self.unanswered.append(text)
         now = self.clock.now
         if self.agent_id is None:
             self.out.add(PersonMessage(now, text))
@@ -322,7 +322,7 @@ class _Rollout:
             self.notes.wrong("an output's call_id", item.get("call_id"), "a text that is not empty")
             return
         self.is_answering = False
-        self.said.clear()
+        self.unanswered.clear()
         output, code = exit_code_of(item.get("output", item.get("tools")), self.notes)
         known = self.exit_codes.pop(call_id, None)
         success = (code if known is None else known) in {0, None}

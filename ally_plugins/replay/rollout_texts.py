@@ -11,7 +11,7 @@ from .json_lines import decode_record
 if TYPE_CHECKING:
     from .content import Notes
 
-__all__ = ["exit_code_of", "is_injected", "is_refusal", "said_in", "texts_of"]
+__all__ = ["exit_code_of", "is_injected", "is_refusal", "persons_texts", "texts_of"]
 
 # Texts that the program puts into messages of the person's role: each in a mark of its own, from its beginning on.
 _MARKED: Final = re.compile(r"<([A-Za-z][\w -]{0,63})>.*</\1>", re.DOTALL)
@@ -33,8 +33,8 @@ def texts_of(content: Any, notes: Notes) -> list[str]:
     return [_text_of(block, notes) for block in content]
 
 
-def said_in(message: dict[str, Any], notes: Notes) -> tuple[list[str], int]:
-    """Return what the person says in a message of that role, and how many of its texts the program put there.
+def persons_texts(message: dict[str, Any], notes: Notes) -> tuple[list[str], int]:
+    """Return the person's own texts in a message of that role, and how many of its texts the program put there.
 
     Newer versions say where each text comes from; in older ones only how it begins distinguishes them.
     """

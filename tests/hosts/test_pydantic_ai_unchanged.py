@@ -32,7 +32,7 @@ from ally_plugins import (
     evolve,
     hookimpl,
 )
-from ally_plugins.adapters.kit.turns import Turns
+from ally_plugins.adapters.kit.cross_loop_lock import CrossLoopLock
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from tests.hosts.scripted import Script, answer, live
 from tests.kit.hosts import make_plugin
@@ -440,14 +440,14 @@ def test_a_host_whose_loop_stops_in_the_middle_is_an_error_and_the_call_does_not
         thread.join()
 
 
-def test_a_turn_has_one_holder_whatever_loops_wait_for_it_and_give_up() -> None:
-    turns, inside, most = Turns(), 0, 0
+def test_a_lock_has_one_holder_whatever_loops_wait_for_it_and_give_up() -> None:
+    lock, inside, most = CrossLoopLock(), 0, 0
 
     async def hold() -> None:
         nonlocal inside, most
         for _ in range(40):
             with suppress(TimeoutError):
-                async with asyncio.timeout(0.001), turns:
+                async with asyncio.timeout(0.001), lock:
                     inside += 1
                     most = max(most, inside)
                     try:
@@ -460,4 +460,4 @@ def test_a_turn_has_one_holder_whatever_loops_wait_for_it_and_give_up() -> None:
 
     assert in_threads(lambda _: asyncio.run(several())) == [None] * 5
     assert most == 1
-    go(turns.__aenter__(), 5)  # nobody has left with it
+    go(lock.__aenter__(), 5)  # nobody has left with it

@@ -17,7 +17,7 @@ from ally_plugins.contract.values.errors import HostError
 from ally_plugins.runtime.lanes.loopthread import LoopThread
 from ally_plugins.runtime.lanes.teardown import finished
 
-from .turns import Turns
+from .cross_loop_lock import CrossLoopLock
 
 if TYPE_CHECKING:
     from ally_plugins.host.host import Host  # noqa: TC004 - nobody reads it at run time
@@ -41,7 +41,7 @@ class HostLifetime:
     _users: Counter[asyncio.AbstractEventLoop] = field(init=False, factory=Counter)
     _others_left: Future[None] | None = field(init=False, default=None)
     _lock: threading.Lock = field(init=False, factory=threading.Lock)  # for the users
-    _changing: Turns = field(init=False, factory=Turns)
+    _changing: CrossLoopLock = field(init=False, factory=CrossLoopLock)
 
     @property
     def host(self) -> Host:

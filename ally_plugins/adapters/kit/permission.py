@@ -16,7 +16,7 @@ from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.events import DiffPreview, PermissionRequest, PermissionResponse
 from ally_plugins.host.sessions.toolcalls import Previewed
 
-from .turns import Turns
+from .cross_loop_lock import CrossLoopLock
 
 if TYPE_CHECKING:
     from ally_plugins.host.sessions.gates import Ruling
@@ -89,7 +89,7 @@ class PermissionFlow:
     """The questions of one session, and what the person has answered for good. It lives as long as the session."""
 
     _always: set[tuple[str, tuple[str, ...]]] = field(init=False, factory=set)
-    _asking: Turns = field(init=False, factory=Turns)
+    _asking: CrossLoopLock = field(init=False, factory=CrossLoopLock)
 
     async def decide(
         self,

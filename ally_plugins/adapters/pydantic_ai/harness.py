@@ -9,6 +9,9 @@ import inspect
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from ally_plugins.contract.tools.todo_tools import todo_data
+from ally_plugins.contract.values.conversation import TodoItem
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -75,8 +78,8 @@ def _todo(item: Any) -> dict[str, str] | None:
     status = STATUSES[str(getattr(item.status, "value", item.status))]
     if status is None:
         return None
-    todo = {"id": str(item.id), "task": str(item.content), "status": status}
-    return {**todo, "activeForm": str(item.active_form)} if item.active_form else todo
+    active_form = str(item.active_form) if item.active_form else None
+    return todo_data(TodoItem(str(item.id), str(item.content), status, active_form))
 
 
 def _found(owner: object, by_class: Mapping[tuple[str, str], Any]) -> Any:

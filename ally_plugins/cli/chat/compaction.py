@@ -39,14 +39,14 @@ class ChatCompaction:
         unchanged.
         """
         focus, self.focus = self.focus, None
-        asked = _asked_at(messages)
+        last_words = _index_of_last_words(messages)
         # One more than the turn: an answer before it, or the framework joins the person's words to what is put there.
-        turn = len(messages) - asked + 1
+        turn = len(messages) - last_words + 1
         strategy = _strategy(max(_KEPT, turn) if turn <= _TURN else _KEPT)
         shorter = await (strategy.with_focus(focus) if focus is not None else strategy).compact(messages, ctx)
-        if any(message is messages[asked] for message in shorter):
+        if any(message is messages[last_words] for message in shorter):
             return shorter
-        return [_words_of(messages[asked]), *shorter]
+        return [_words_of(messages[last_words]), *shorter]
 
 
 def _strategy(kept: int) -> FallbackCompaction[Any]:
@@ -59,7 +59,7 @@ def _strategy(kept: int) -> FallbackCompaction[Any]:
     return FallbackCompaction[Any](chain)
 
 
-def _asked_at(messages: Sequence[ModelMessage]) -> int:
+def _index_of_last_words(messages: Sequence[ModelMessage]) -> int:
     """Return the index of the request with the person's last words; of the last message where there are none."""
     found = (i for i in range(len(messages) - 1, -1, -1) if persons_text(messages[i]) is not None)
     return next(found, len(messages) - 1)

@@ -15,20 +15,20 @@ REPLAYED: Final = re.compile(r"replay-(.*)-[0-9a-f]{8}-\d+\Z")
 _COUNTER: Final = itertools.count(1)
 
 
-class _Process:
+class _Identity:
     """Random once for each process; `uuid4` for every message would cost more than validating it."""
 
-    name = secrets.token_hex(5)
+    process = secrets.token_hex(5)
 
 
 def new_id(prefix: str) -> str:
     """Return a new identity such as `m-5f0c9a1b2d-7`; safe from any thread."""
-    return f"{prefix}-{_Process.name}-{next(_COUNTER)}"
+    return f"{prefix}-{_Identity.process}-{next(_COUNTER)}"
 
 
 def renew_ids() -> None:
     """Begin anew in a fork, which would go on with the identities of its parent, as its siblings do."""
-    _Process.name = secrets.token_hex(5)
+    _Identity.process = secrets.token_hex(5)
 
 
 def bare_name(label: str) -> str:

@@ -1,4 +1,4 @@
-"""One at a time, for tasks of several event loops."""
+"""A lock for tasks of several event loops, which `asyncio.Lock` is not."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from concurrent.futures import Future
 
 from attrs import define, field
 
-__all__ = ["Turns"]
+__all__ = ["CrossLoopLock"]
 
 
 @define(eq=False)
-class Turns:
+class CrossLoopLock:
     """A lock whose holders may run on any loop in any thread, in the order in which they came.
 
-    An asynchronous context manager. Cancelling gives up the wait, and passes a turn on that came at the same moment.
+    An asynchronous context manager. Cancelling gives up the wait, and hands the lock on if it came at the same moment.
     """
 
     _is_taken: bool = field(init=False, default=False)
@@ -28,23 +28,23 @@ class Turns:
             if not self._is_taken:
                 self._is_taken = True
                 return
-            turn: Future[None] = Future()
-            self._waiting.append(turn)
+            handed: Future[None] = Future()
+            self._waiting.append(handed)
         try:
-            await asyncio.wait((asyncio.wrap_future(turn),))
+            await asyncio.wait((asyncio.wrap_future(handed),))
         except asyncio.CancelledError:
             with self._lock:
-                if turn in self._waiting:
-                    self._waiting.remove(turn)
+                if handed in self._waiting:
+                    self._waiting.remove(handed)
                 else:
-                    self._pass_on()
+                    self._hand_on()
             raise
 
     async def __aexit__(self, *_: object) -> None:
         with self._lock:
-            self._pass_on()
+            self._hand_on()
 
-    def _pass_on(self) -> None:
+    def _hand_on(self) -> None:
         if self._waiting:
             self._waiting.popleft().set_result(None)
         else:
