@@ -131,7 +131,7 @@ class Registry:
         return gather(self.home, settled, discovery, self._only, about)
 
     def _judged(self, gathered: Gathered) -> tuple[PluginRecord, ...]:
-        return tuple(judge(fact, self.secrets.get) for fact in gathered.facts)
+        return tuple(judge(fact, self.secrets.lookup) for fact in gathered.facts)
 
     def get(self, name: str) -> PluginRecord:
         """Return one plugin. Raises ConfigError, which names the nearest one, when there is no such plugin.

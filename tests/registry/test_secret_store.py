@@ -11,7 +11,9 @@ from ally_plugins.catalog.bounded_calls import BoundedCalls
 from ally_plugins.catalog.home import secret_store, system_keyring
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.catalog.home.secret_store import SecretStore
+from ally_plugins.catalog.home.setting_values import resolve_settings
 from ally_plugins.catalog.home.system_keyring import FoundKeyring, find_keyring
+from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.values.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -302,6 +304,25 @@ def test_a_damaged_id_is_told_and_never_replaced(keyring: Keyring, home: Home, c
             call()
     assert home.keyring_id_file.read_bytes() == content
     assert keyring.kept == {}
+
+
+def test_a_secret_that_is_needed_and_may_be_in_a_keyring_that_cannot_be_used_is_not_just_told_as_not_set(
+    keyring: Keyring, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.prepare()
+    SecretStore(home).set("p", "needed", "hunter2")
+    problem = "the package keyring is installed and has found none"
+    monkeypatch.setattr(secret_store, "find_keyring", lambda: FoundKeyring(problem=problem))
+    settings = {name: {"type": "string", "secret": True, "required": name == "needed"} for name in ("needed", "other")}
+    manifest = Manifest.from_mapping({"settings": settings})
+    store = SecretStore(home)
+    values, (told,) = resolve_settings("p", manifest, {}, store.lookup)
+    assert "required and not set: ally-plugins config p needed" in told
+    assert told.endswith(f"; it may be in the system keyring, which is out of reach: {problem}")
+    assert values == {"needed": None, "other": None}
+    store.set("p", "needed", "again")
+    assert resolve_settings("p", manifest, {}, store.lookup)[1] == ()
+    assert keyring.kept != {}
 
 
 def test_what_was_set_in_the_file_counts_over_an_older_entry_of_a_keyring(

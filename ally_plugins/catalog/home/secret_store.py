@@ -25,13 +25,17 @@ if TYPE_CHECKING:
 
     from .folder import Home
 
-__all__ = ["SecretStore"]
+__all__ = ["NotFoundHere", "SecretStore"]
 
 _MAX_BYTES: Final = 1024 * 1024
 _ID: Final = re.compile(rb"([0-9a-f]{32})\n?\Z")
 
 _OLD_APP: Final = "ally-plugins"
 """The command's own app, under whose name entries were kept before there were ids."""
+
+
+class NotFoundHere(ConfigError):
+    """A secret is not found, and may stand where it cannot be looked for; its text says why."""
 
 
 class SecretStore:
@@ -68,6 +72,13 @@ class SecretStore:
                 if isinstance(value, str):
                     return Secret(value)
         return None
+
+    def lookup(self, plugin: str, key: str) -> Secret | None:
+        """Return a secret as `get` does. Raises NotFoundHere where it may be in a keyring that cannot be used now."""
+        value = self.get(plugin, key)
+        if value is None and self.keyring.backend is None and self._id() is not None:
+            raise NotFoundHere(f"it may be in the system keyring, which is out of reach: {self.keyring.problem}")
+        return value
 
     def set(self, plugin: str, key: str, value: str) -> None:
         """Keep a secret. The caller holds `home.locked()`. Raises ConfigError when it cannot be kept."""

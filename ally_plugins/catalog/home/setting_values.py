@@ -10,6 +10,8 @@ from ally_plugins.contract.values.frozen import trusted
 from ally_plugins.contract.values.masking import Secret
 from ally_plugins.contract.wording import suggest
 
+from .secret_store import NotFoundHere
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,14 +32,17 @@ def resolve_settings(
     ]
     values: dict[str, Any] = {}
     for name, setting in manifest.settings.items():
+        doubt = ""
         try:
             kept = secret(plugin, name) if setting.secret else given.get(name)
+        except NotFoundHere as error:  # which counts only where the plugin needs it
+            kept, doubt = None, f"; {error}"
         except ConfigError as error:  # a locked keyring stops this plugin, not the others
             problems.append(str(error))
             continue
         value = Secret(kept) if setting.secret and isinstance(kept, str) else kept
         if (problem := _setting_problem(plugin, setting, value, is_in_file=name in given)) is not None:
-            problems.append(problem)
+            problems.append(problem + doubt)
         values[name] = setting.default if value is None else value
     return trusted(values), tuple(problems)
 
