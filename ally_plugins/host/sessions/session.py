@@ -273,9 +273,10 @@ class Session:
     def _check(self, call: str) -> None:
         """Refuse a call from elsewhere, or for a session that another host has. Raises HostError, SessionError."""
         self._own_loop.check(call, self)
-        if not self.is_closed:
+        if self.is_closed:
+            self.lease.check_known()
+        else:
             self._host.journal.check_lease(self.lease)
-        self.lease.check_known()
 
     def _check_known(self, call: str) -> None:
         """As `_check`, for what may be called by any thread: asks nobody."""
