@@ -50,6 +50,18 @@ def test_a_stale_socket_of_our_own_is_removed(stale: str, short_dir: Path) -> No
     claim.release()
 
 
+@pytest.mark.parametrize("spelling", ["link/a.sock", "other/../real/a.sock", "real//a.sock"])
+def test_one_socket_has_one_claim_however_its_path_is_spelt(short_dir: Path, spelling: str) -> None:
+    for name in ("real", "other"):
+        (short_dir / name).mkdir()
+    (short_dir / "link").symlink_to("real")
+    claim = claim_socket(str(short_dir / "real" / "a.sock"), "me", short_dir)
+    with pytest.raises(SocketTaken, match="another running host has a daemon on"):
+        claim_socket(f"{short_dir}/{spelling}", "me", short_dir)
+    claim.release()
+    claim_socket(f"{short_dir}/{spelling}", "me", short_dir).release()
+
+
 def test_where_somebody_lives_nothing_is_touched(start_daemon: Callable[..., Any], short_dir: Path) -> None:
     daemon = start_daemon()
     before = Path(daemon.path).stat().st_ino

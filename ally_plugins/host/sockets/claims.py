@@ -52,7 +52,8 @@ def claim_socket(path: str, plugin: str, directory: Path | None = None) -> Socke
     """
     where = private_directory(directory) if directory is not None else short_directory()
     _sweep(where)
-    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
+    folder, base = os.path.split(path)
+    name = hashlib.sha256(os.fsencode(f"{os.path.realpath(folder)}/{base}")).hexdigest()[:24]  # however it is spelt
     descriptor = _lock(where / f"{name}.claim", path, plugin)
     claim = SocketClaim(path, plugin, where / f"{name}.claim", descriptor)
     try:
