@@ -7,10 +7,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ally_plugins.contract.blocking import blocking, on_loop, passed_on
+from ally_plugins.contract.values.compat import override
 from ally_plugins.runtime.lanes.loopthread import LoopThread
 
 from .host import Host
 from .sessions.session import Session
+from .signals import SIGNALS, exit_thread
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import ToolCall, ToolResult
@@ -70,6 +72,19 @@ class BlockingHost(BlockingOwner):
     def __init__(self, app: str = "ally-plugins", *, wait: float | None = None, **options: Any) -> None:
         self.host = Host(app, **options)
         super().__init__(self.host, "host", wait=wait, limits_life=False)
+
+    @override
+    def __enter__(self) -> Self:
+        super().__enter__()
+        SIGNALS.begin(self, exit_thread)
+        return self
+
+    @override
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            super().__exit__(kind, *rest)
+        finally:
+            SIGNALS.end(self)
 
     def session(self, session_id: str | None = None, *, focus: str | None = None) -> BlockingSession:
         """Return a session, as `Host.session` does."""

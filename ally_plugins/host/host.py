@@ -33,6 +33,7 @@ from .plugins.plugin_set import PluginSet
 from .sessions.fanout import FanOut
 from .sessions.session import Session
 from .sessions.stream import HostStream
+from .signals import SIGNALS, cancel_task
 from .startup import ask_for_consent, declare_emitted, new_marks_file, take_lost_hosts, wanted_records
 
 if TYPE_CHECKING:
@@ -117,12 +118,16 @@ class Host:
 
     async def __aenter__(self) -> Self:
         await self.start()
+        SIGNALS.begin(self, cancel_task())
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and self.services.is_elsewhere:
             return  # a fork that ends amid the block: what it raises counts, and the host is not its to stop
-        await self.stop()
+        try:
+            await self.stop()
+        finally:
+            SIGNALS.end(self)
 
     async def start(self) -> None:
         """Open the journal and start the plugins. The loop runs on meanwhile, but for imports of plugins' code.
