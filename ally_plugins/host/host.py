@@ -175,7 +175,7 @@ class Host:
             on_written=daemon_services.wake_feeds,
             is_read=daemon_services.has_feeds,
         )
-        self.journal.before_durable.append(services.fan_out.write)
+        self.journal.before_durable.append(services.fan_out.write_before)
         for record in installed:
             plugin_set.add(record)
         for record, factory in self._given:
@@ -253,7 +253,7 @@ class Host:
         finally:
             if services.fan_out is not None:
                 services.fan_out.close()
-                self.journal.before_durable.remove(services.fan_out.write)
+                self.journal.before_durable.remove(services.fan_out.write_before)
             journal, services.records.journal = services.records.journal, self._given_journal
             if journal is not None:
                 journal.is_replay = False

@@ -66,9 +66,9 @@ class Journal:
         def open_store(*, create: bool = False) -> Store:
             return Store(path, head, held, create=create, before_close=self._release_readers)
 
-        self.before_durable: Final[list[Callable[[], object]]] = []
-        """Functions that queue what they hold back (emitted events), called before something durable is queued, so that
-        the journal has both in the order in which they happened."""
+        self.before_durable: Final[list[Callable[[Item], object]]] = []
+        """Functions that queue what they hold back (emitted events), called before something durable is queued, with
+        it, so that the journal has both in the order in which they happened. None stands for a flush."""
         self.is_replay = False
         """Whether what is written belongs to a replay: then its time is that of the machine, as for `audit --since` and
         `prune`, and its own time stands beside it (`recorded_at`), which marks it."""
@@ -213,7 +213,7 @@ class Journal:
         """Queue what somebody waits for, behind what `before_durable` queues."""
         future: LoopFuture[Any] = asyncio.get_running_loop().create_future()
         for source in self.before_durable:
-            source()
+            source(item)
         self._writer.put(item, future)
         return future
 

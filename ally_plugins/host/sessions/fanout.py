@@ -1,7 +1,9 @@
 """Wakes the plugins' lanes once for each burst of events, and hands the events to the journal milliseconds later.
 
 The journal gets the events of several bursts together, since a hand-over costs as much as an event. A durable record is
-still preceded by every event emitted before it: the journal calls `write` first.
+still preceded by every event of its session that was emitted before it: the journal calls `write_before` first. Only a
+decision does not wait for the calls that others decide on meanwhile: those stay back until then, for a while, since a
+gate may say that what they hold is not to be kept.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from ally_plugins.journal.values import DECISION
+
 if TYPE_CHECKING:
+    from ally_plugins.journal.entries import Item
     from ally_plugins.runtime.lanes.protocol import AnyLane
 
     from .session import Session
@@ -26,6 +31,14 @@ WRITE_AFTER: Final = 0.02
 
 WRITE_AT: Final = 512
 """Events of one session that are given to the journal at once: the ring holds sixteen times as many."""
+
+
+def _everybody(_: Session) -> bool:
+    return True
+
+
+def _nobody(_: Session) -> bool:
+    return False
 
 
 class FanOut:
@@ -73,7 +86,7 @@ class FanOut:
         if session.unwritten >= WRITE_AT or self._is_read():
             self.write()
         elif self._timer is None:
-            self._timer = self._loop.call_later(WRITE_AFTER, self.write)
+            self._timer = self._loop.call_later(WRITE_AFTER, self._write, _nobody)
         is_work = False
         for lane in self._lanes():
             try:
@@ -85,6 +98,19 @@ class FanOut:
 
     def write(self) -> None:
         """Hand the journal what was emitted so far; on another thread than the loop's it does nothing."""
+        self._write(_everybody)
+
+    def write_before(self, item: Item) -> None:
+        """Hand the journal what is to come before something durable, None for all of it; as `write` otherwise."""
+        if item is None:
+            self._write(_everybody)
+        elif type(item) is tuple and item[1] != DECISION:
+            self._write(lambda session: session.id == item[3])
+        else:
+            self._write(_nobody)
+
+    def _write(self, is_whole: Callable[[Session], bool]) -> None:
+        """Hand over what was emitted, of some sessions the calls that are being decided on, too."""
         if threading.get_ident() != self._thread:
             return
         if self._timer is not None:
@@ -95,10 +121,13 @@ class FanOut:
             for session in sessions:
                 session.clear_pending_wake()
                 try:
-                    session.write_events()
+                    if not session.write_events(is_whole=is_whole(session)):
+                        self._unwritten[session] = None
                 except Exception:  # noqa: BLE001 - a bug of ours; the caller only wants its own record written
                     _log.exception("events of session %r could not be written down", session.id)
             self._on_written()
+        if self._unwritten:
+            self._timer = self._loop.call_later(WRITE_AFTER, self._write, _nobody)
 
     def close(self) -> None:
         """Hand over the last events, and carry no more: the journal is closed next."""

@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import attrs
 from attrs import field, frozen
@@ -51,6 +51,13 @@ MAX_VALUE_BYTES: Final = 16 * 1024 * 1024
 """The largest text that a transform may return, for tool output of any size; messages have their own limit."""
 
 
+class Decided(Protocol):
+    """What is told of a call that was decided."""
+
+    def __call__(self, call: ToolCall, *, is_sensitive: bool) -> None:
+        """Take note of it, and of whether what it holds is not to be kept."""
+
+
 @frozen
 class Ruling:
     """The outcome of a gate. `decision_id` leads to the votes (`ally-plugins explain`); None when no plugin takes part.
@@ -87,8 +94,9 @@ _ALLOWED: Final = Ruling(Allow())
 class SessionGates:
     """Runs the gates and transforms of one session, and lives as long as it.
 
-    `emit` emits an event in the session, `context_for` makes a plugin's view of it. Cancelling a gate or transform
-    cancels the hooks that run for it; there is no ruling then, and what was asked about must not happen.
+    `emit` emits an event in the session, `context_for` makes a plugin's view of it, `on_decided` is told of each call
+    that was decided, before that is recorded. Cancelling a gate or transform cancels the hooks that run for it; there
+    is no ruling then, and what was asked about must not happen.
     """
 
     def __init__(
@@ -101,7 +109,9 @@ class SessionGates:
         context_for: Callable[[Plugin], Awaitable[Context]],
         now_ms: Callable[[], int],
         has_person: Callable[[], bool],
+        on_decided: Decided,
     ) -> None:
+        self._on_decided = on_decided
         self._session_id = session_id
         self._dispatcher = dispatcher
         self._journal = journal
@@ -115,7 +125,10 @@ class SessionGates:
         if not self._dispatcher.has_any("ally_gate_tool_call"):
             return _ALLOWED
         hook_call = self._hook_call("ally_gate_tool_call", tool=call.tool_name, origin=origin, cause=call.call_id)
-        return await self._ask_gates(hook_call, call, call.tool_name)
+        try:
+            return await self._ask_gates(hook_call, call, call.tool_name)
+        finally:
+            self._on_decided(call, is_sensitive=False)  # also where nobody was asked, or the question was taken back
 
     async def gate_permission(self, request: PermissionRequest, origin: tuple[str, ...]) -> Ruling:
         """Ask the plugins about a permission question of the host's own."""
@@ -213,6 +226,8 @@ class SessionGates:
 
         `value` is what was decided on, None where nobody can be shown it.
         """
+        if isinstance(value, ToolCall):  # now, so that the start of the call is in the journal before the decision
+            self._on_decided(value, is_sensitive=is_sensitive(ruling.votes))
         try:
             await self._journal.append(self._decision_record(hook_call, subject, ruling, value))
         except LeaseLostError as error:

@@ -39,6 +39,8 @@ from ally_plugins.contract.values.events import (
     PermissionRequest,
     SessionEnd,
     TodoUpdate,
+    ToolCallEnd,
+    ToolCallStart,
     UserMessage,
     dropped_in_place,
     stamp,
@@ -57,6 +59,7 @@ from .inbox import SAFE_POINTS, Inbox, Waiting
 from .memory import Conversation, without_private
 from .stream import HostStream
 from .toolcalls import Asker, OpenCall, Preview, Runner, refuse_unshown, run_tool_call
+from .undecided import UndecidedCalls, withheld
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -140,6 +143,10 @@ class SessionServices(Protocol):
         """Return the open session with this id, if there is one."""
 
 
+_NOTED_FIRST: Final = frozenset({UserMessage, SessionEnd, ToolCallStart, ToolCallEnd})
+"""Events that change the session before they are emitted."""
+
+
 class Session:
     """A conversation of a host; made by `Host.session`, it lives until `close`.
 
@@ -165,6 +172,7 @@ class Session:
             context_for=self._context_for,
             now_ms=host.clock.time_ms,
             has_person=lambda: self.has_person,
+            on_decided=self._note_decided,
         )
         self.has_person = host.has_person
         self._host = host
@@ -188,6 +196,7 @@ class Session:
         self._turns = 0
         self._thresholds = Thresholds()
         self._unwritten: list[Event] = []
+        self._undecided = UndecidedCalls()
         self._unencodable: set[type[Event]] = set()
         """Classes of which an event had no JSON form: later ones are logged as debug only."""
         self._safe_point = asyncio.Lock()
@@ -236,10 +245,8 @@ class Session:
             self._process.check("emit", self)
             self._check_open()
         kind = event.__class__
-        if kind is UserMessage:
-            self._origin = self._turn_origin = ()
-        elif kind is SessionEnd:
-            self._has_ended = True
+        if kind in _NOTED_FIRST:
+            self._note(event)
         ring = self.ring
         with self._lock:
             if getattr(event, "seq", True):  # emitted before, or no event at all
@@ -261,6 +268,19 @@ class Session:
         elif kind is CompactionComplete:
             with self._lock:
                 self._thresholds.compacted(event.new_context_usage)  # type: ignore[attr-defined]
+
+    def _note(self, event: Event) -> None:
+        """Note what an event says of the session before it is emitted."""
+        if isinstance(event, UserMessage):
+            self._origin = self._turn_origin = ()
+        elif isinstance(event, SessionEnd):
+            self._has_ended = True
+        elif isinstance(event, ToolCallEnd):
+            with self._lock:
+                self._undecided.end(event)
+        elif isinstance(event, ToolCallStart) and self.gates.has_participants("ally_gate_tool_call"):
+            with self._lock:
+                self._undecided.begin(event, self.ring.head + 1)
 
     def _keep_unwritten(self, events: list[Event]) -> None:
         """Keep for the journal what a burst pushed out of the ring before the loop had a turn to write it."""
@@ -307,13 +327,22 @@ class Session:
         """How many events the journal was not given yet."""
         return self.ring.head - self.recorded
 
-    def write_events(self) -> None:
-        """Hand the journal what was emitted since the last call; the fan-out calls it on the host's loop."""
+    def write_events(self, *, is_whole: bool = True) -> bool:
+        """Hand the journal what was emitted since the last call; the fan-out calls it on the host's loop.
+
+        Unless `is_whole`, a tool call that is being decided on is left for later, with all after it; return whether
+        nothing was.
+        """
         ring = self.ring
         with self._lock:  # an event of another thread that is not in `events` must not count as recorded
-            events = self._unwritten + ring.items[max(self.recorded - ring.base, 0) :]
+            upto = ring.head if is_whole or self._unwritten else min(ring.head, self._undecided.first() - 1)
+            upto = max(upto, self.recorded)
+            events = self._unwritten + ring.items[max(self.recorded - ring.base, 0) : max(upto - ring.base, 0)]
             self._unwritten = []
-            self.recorded = ring.head
+            self.recorded = upto
+            is_all = upto == ring.head
+        if not events:
+            return is_all
         try:
             rows = [_row(event, ring) for event in events]
         except EncodeError:
@@ -321,6 +350,17 @@ class Session:
         self._host.journal.add_events(rows)
         if len(ring.items) > ring.capacity // 8:
             self._trim_ring()
+        return is_all
+
+    def _note_decided(self, call: ToolCall, *, is_sensitive: bool) -> None:
+        """Let the journal have the start of a call that is decided; without what it holds where that is sensitive."""
+        with self._lock:
+            self._undecided.end(call)
+            if is_sensitive:
+                ring = self.ring
+                for place in range(max(self.recorded - ring.base, 0), len(ring.items)):
+                    ring.items[place] = withheld(ring.items[place], call)
+                ring.forget_runs()
 
     def _row_or_placeholder(self, event: Event) -> EventRow:
         """Return an event's row, or that of an EVENTS_DROPPED in its place when it has no JSON form."""
