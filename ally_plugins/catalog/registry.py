@@ -20,6 +20,7 @@ from ally_plugins.contract.grants import Grant
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.values.errors import ConfigError, ConsentError
 from ally_plugins.contract.values.frozen import FrozenDict
+from ally_plugins.contract.values.ids import bare_name
 from ally_plugins.contract.wording import describe, nearest, suggest
 from ally_plugins.policy.permissions import GrantSet
 
@@ -142,9 +143,9 @@ class Registry:
         return self._get(read_settled(self.home), name)
 
     def _get(self, settled: Settled, name: str) -> PluginRecord:
-        origin, colon, bare = name.rpartition(":")
+        bare = bare_name(name)
         for record in self._named(settled, bare):
-            if not colon or record.origin == origin:
+            if name in {bare, f"{record.origin}:{bare}"}:
                 return record
         names = tuple(fact.label or fact.name for fact in self._gather(settled).facts)
         raise ConfigError(f"no plugin {describe(name)} is installed, {suggest(name, names)}", path=name)
@@ -356,6 +357,7 @@ class Registry:
 
     def release(self, name: str) -> OperatorChange:
         """Let a quarantined plugin be loaded again. Raises ConsentError when it is not quarantined."""
+        name = bare_name(name)
         with self.home.locked():
             stopped, names = read_quarantine(self.home), read_settled(self.home).names
             if stopped.of(name) is None or (stopped.damage and name not in names):

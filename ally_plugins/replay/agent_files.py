@@ -24,7 +24,7 @@ from .json_recovery import IsRecord, iterate_records
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
 
-__all__ = ["AgentFile", "Entry", "find_agent_files", "linked", "with_agents"]
+__all__ = ["AgentFile", "RecordEntry", "find_agent_files", "linked", "with_agents"]
 
 _PATTERN: Final = "agent-*.jsonl"
 _META_BYTES: Final = 64 * 1024
@@ -35,7 +35,7 @@ _HEAD: Final = 8  # records that are looked at for a time; the first ones may ha
 
 
 @frozen
-class Entry:
+class RecordEntry:
     """One record of a recording, or in its place why it cannot be read; None for the end of a sub-agent's file.
 
     `place` counts the records of the main file, in which an entry of a sub-agent's file has that of the record behind
@@ -125,11 +125,11 @@ def linked(
         yield number, record
 
 
-def with_agents(main: Iterable[tuple[int, dict[str, Any] | str]], files: Sequence[AgentFile]) -> Iterator[Entry]:
+def with_agents(main: Iterable[tuple[int, dict[str, Any] | str]], files: Sequence[AgentFile]) -> Iterator[RecordEntry]:
     """Yield the records of a transcript with those of its sub-agents among them."""
     if not files:
         for place, (number, record) in enumerate(main):
-            yield Entry(place, number, record)
+            yield RecordEntry(place, number, record)
         return
     merge = _Merge({str(file.path): file for file in files})
     for file in files:
@@ -137,7 +137,7 @@ def with_agents(main: Iterable[tuple[int, dict[str, Any] | str]], files: Sequenc
     for place, (number, record) in enumerate(main):
         merge.place = place
         yield from merge.until(_time_of(record))
-        yield from merge.with_outcome(Entry(place, number, record))
+        yield from merge.with_outcome(RecordEntry(place, number, record))
     merge.place += 1
     yield from merge.rest()
 
@@ -159,7 +159,7 @@ class _Merge:
         else:
             heappush(self.queue, (file.next_at, str(file.path)))
 
-    def until(self, at: int) -> Iterator[Entry]:
+    def until(self, at: int) -> Iterator[RecordEntry]:
         """Yield what happened before a time; at the same time, the main file's comes first."""
         self.now = max(self.now, at)
         while self.queue and self.queue[0][0] < self.now:
@@ -168,13 +168,13 @@ class _Merge:
                 yield from self._pull(file, 0)
                 heappush(self.queue, (file.next_at, str(file.path)))
 
-    def rest(self) -> Iterator[Entry]:
+    def rest(self) -> Iterator[RecordEntry]:
         """Yield all that is left."""
         yield from self.until(_NEVER)
         for file in list(self.files.values()):
             yield from self._finish(file, 0)
 
-    def with_outcome(self, entry: Entry, depth: int = 0) -> Iterator[Entry]:
+    def with_outcome(self, entry: RecordEntry, depth: int = 0) -> Iterator[RecordEntry]:
         """Yield an entry, behind what is left of the sub-agent whose outcome it is."""
         agent_id, call_id, is_launch = _outcome_of(entry.record)
         own = [file for file in self.files.values() if file.agent_id == agent_id] if agent_id else []
@@ -187,14 +187,14 @@ class _Merge:
                 for file in self.awaited.pop(call, ()):
                     heappush(self.queue, (file.next_at, str(file.path)))
 
-    def _finish(self, file: AgentFile, depth: int) -> Iterator[Entry]:
+    def _finish(self, file: AgentFile, depth: int) -> Iterator[RecordEntry]:
         while str(file.path) in self.files:
             yield from self._pull(file, depth)
 
-    def _pull(self, file: AgentFile, depth: int) -> Iterator[Entry]:
+    def _pull(self, file: AgentFile, depth: int) -> Iterator[RecordEntry]:
         pulled = file.pull()
         number, record = pulled or (0, None)
-        entry = Entry(self.place, number, record, str(file.path), file.agent_id, file.call_id)
+        entry = RecordEntry(self.place, number, record, str(file.path), file.agent_id, file.call_id)
         if pulled is None:
             self.files.pop(str(file.path), None)
             yield entry

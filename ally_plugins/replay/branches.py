@@ -52,6 +52,7 @@ class _Node:
     parent: str | None
     is_turn: bool
     is_anchor: bool
+    may_branch: bool
 
 
 @define
@@ -73,30 +74,38 @@ class Branches:
         and is no remark that hangs on it. `may_branch`: it goes on from its parent, and takes back what is behind that;
         a record that may not is one of several answers to one question, such as the result of a parallel call.
         """
+        if name in self.path:
+            return  # a copy, which a resumed session writes
         last = next(reversed(self.path), None)
         if may_branch and last is not None and not (last == parent and self.path[last].is_anchor):
             self._branch(place, parent)
-        if name not in self.path:
-            self.path[name] = _Node(place, parent, is_turn, is_anchor)
-            if len(self.path) > 2 * _REMEMBERED:
-                self.path = dict(list(self.path.items())[-_REMEMBERED:])
+        self.path[name] = _Node(place, parent, is_turn, is_anchor, may_branch)
+        if len(self.path) > 2 * _REMEMBERED:
+            self.path = dict(list(self.path.items())[-_REMEMBERED:])
 
     def _branch(self, place: int, parent: str | None) -> None:
-        chain = [place]
-        while parent is not None and (node := self.path.get(parent)) is not None and not node.is_anchor:
+        anchor, chain = self._anchor_of(parent)
+        if anchor is not None and anchor not in self.path:
+            return  # of another file, or too far back: all of it counts
+        behind = list(self._since(anchor))
+        turns = [node.place for node in behind if node.is_turn]
+        if not turns or (anchor is None and not any(node.is_anchor and node.parent for node in behind)):
+            return  # nothing was said there, or the file names no parents at all
+        went_on = [node.place for node in behind if node.may_branch and self._anchor_of(node.parent)[0] == anchor]
+        begin = min([turns[-1], *went_on])  # an answer that was given up, too
+        chain.append(place)
+        self.abandoned.add(begin, min(other for other in chain if other > begin) - 1)
+        self.path = {name: node for name, node in self.path.items() if node.place < begin or node.place in chain}
+
+    def _anchor_of(self, name: str | None) -> tuple[str | None, list[int]]:
+        """Return the record of the conversation that a record hangs on, and the places of the remarks in between."""
+        chain: list[int] = []
+        while name is not None and (node := self.path.get(name)) is not None and not node.is_anchor:
             if node.parent is None:
                 break  # a new beginning, such as a compaction
             chain.append(node.place)
-            parent = node.parent
-        if parent is not None and parent not in self.path:
-            return  # of another file, or too far back: all of it counts
-        behind = list(self._since(parent))
-        turns = [node.place for node in behind if node.is_turn]
-        if not turns or (parent is None and not any(node.is_anchor and node.parent for node in behind)):
-            return  # nothing was said there, or the file names no parents at all
-        begin = turns[-1]
-        self.abandoned.add(begin, min(other for other in chain if other > begin) - 1)
-        self.path = {name: node for name, node in self.path.items() if node.place < begin or node.place in chain}
+            name = node.parent
+        return name, chain
 
     def _since(self, name: str | None) -> Iterator[_Node]:
         """Yield what is behind a record on the path, latest first; all of the path for None."""

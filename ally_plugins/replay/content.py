@@ -15,7 +15,7 @@ from ally_plugins.contract.values.compat import override
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Notes", "flatten", "iterate_blocks", "text_of"]
+__all__ = ["Notes", "flatten", "iterate_blocks", "required_text", "text_of"]
 
 
 @define
@@ -39,6 +39,14 @@ def text_of(values: dict[str, Any], key: str) -> str:
     """Return the text under `key`, or the empty string where there is none."""
     value = values.get(key)
     return value if type(value) is str else ""
+
+
+def required_text(block: dict[str, Any], key: str, notes: Notes) -> str:
+    """Return the text under `key`; that there is none is noted."""
+    value = block.get(key)
+    if type(value) is not str:
+        notes.wrong(key, value, "a text")
+    return text_of(block, key)
 
 
 def iterate_blocks(content: Any, notes: Notes) -> Iterator[dict[str, Any]]:

@@ -25,7 +25,7 @@ from ally_plugins.journal.values import DECISION
 
 from .clock import TimestampClock
 from .content import Notes, text_of
-from .json_lines import decode_record, iterate_lines
+from .json_recovery import iterate_records
 from .steps import (
     AgentEnded,
     AgentStarted,
@@ -69,13 +69,16 @@ def read_export(file: BinaryIO, session_id: str | None = None) -> Iterator[Step]
     Never raises for what a line holds.
     """
     export = _Export(session_id)
-    for number, line in iterate_lines(file):
-        record = decode_record(line)
+    for number, record in iterate_records(file, _is_record):
         if type(record) is str:
             yield BrokenLine(export.clock.now, number, record)
         elif type(record) is dict:
             yield from export.receive_record(number, record)
     yield from export.end()
+
+
+def _is_record(record: dict[str, Any]) -> bool:
+    return record.get("format") == FORMAT or (type(record.get("kind")) is str and "session_id" in record)
 
 
 @cache

@@ -19,7 +19,8 @@ from .json_recovery import IsRecord, read_line
 from .json_scanner import iterate_members
 from .pi_session import is_pi_record, read_pi_session
 from .record_types import is_transcript_start
-from .rollout import is_rollout_start, read_rollout
+from .rollout import read_rollout
+from .rollout_records import is_rollout_start
 from .trajectory import read_trajectory
 from .transcript import CONTEXT_WINDOW, read_transcript
 from .transcript import is_record as is_transcript_record

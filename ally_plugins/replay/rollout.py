@@ -18,12 +18,13 @@ from attrs import define, field
 
 from ally_plugins.contract.tools.todo_tools import todos_of_call
 
-from .branches import REWOUND, Abandoned
+from .branches import REWOUND
 from .clock import TimestampClock
 from .content import Notes, text_of
 from .held_steps import HeldSteps
 from .json_lines import decode_record
 from .json_recovery import iterate_records
+from .rollout_records import CALLS, SERVER_CALLS, find_rolled_back, is_rollout_record, unwrapped
 from .rollout_texts import exit_code_of, is_injected, is_refusal, persons_texts, texts_of
 from .steps import (
     AgentEnded,
@@ -49,37 +50,15 @@ from .steps import (
 from .tool_effects import derive_diffs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from .steps import Step
 
-__all__ = ["is_rollout_start", "read_rollout"]
+__all__ = ["read_rollout"]
 
 _MAX_NAME: Final = 64
 _MAX_KEPT: Final = 4096
-_ENVELOPES: Final = frozenset({
-    "compacted", "event_msg", "response_item", "session_meta", "token_usage_record", "turn_context", "world_state",
-})  # fmt: skip
 _SPAWN: Final = "spawn_agent"
-_CALLS: Final = frozenset({"function_call", "custom_tool_call", "local_shell_call", "tool_search_call"})
-_SERVER_CALLS: Final = {"web_search_call": "web_search", "image_generation_call": "image_generation"}
-_ITEMS: Final = frozenset({"message", "reasoning", "function_call_output", *_CALLS, *_SERVER_CALLS})
-
-
-def is_rollout_start(record: dict[str, Any]) -> bool:
-    """Return whether a record shows that its file is a rollout."""
-    if type(record.get("payload")) is dict:
-        return text_of(record, "type") in _ENVELOPES
-    if "type" not in record:  # before 0.32
-        return record.get("record_type") == "state" or {"id", "timestamp", "instructions"} <= record.keys()
-    content = record.get("content")
-    block = content[0] if record["type"] == "message" and type(content) is list and content else None
-    return type(block) is dict and text_of(block, "type") in {"input_text", "output_text"}
-
-
-def _is_record(record: dict[str, Any]) -> bool:
-    is_enveloped = type(record.get("payload")) is dict and "timestamp" in record
-    return (is_enveloped and type(record.get("type")) is str) or is_rollout_start(record)
 
 
 def read_rollout(file: BinaryIO, context_window: int) -> Iterator[Step]:
@@ -88,10 +67,10 @@ def read_rollout(file: BinaryIO, context_window: int) -> Iterator[Step]:
     `file` must be seekable, since it is read twice. `context_window` is in tokens, for files that do not record it.
     """
     file.seek(0)
-    abandoned = _find_rolled_back(iterate_records(file, _is_record))
+    abandoned = find_rolled_back(iterate_records(file, is_rollout_record))
     file.seek(0)
     rollout = _Rollout(context_window)
-    for place, (number, record) in enumerate(iterate_records(file, _is_record)):
+    for place, (number, record) in enumerate(iterate_records(file, is_rollout_record)):
         if type(record) is str:
             rollout.out.add(BrokenLine(rollout.clock.now, number, record))
         elif place in abandoned:
@@ -101,45 +80,6 @@ def read_rollout(file: BinaryIO, context_window: int) -> Iterator[Step]:
         yield from rollout.out.take()
     rollout.end()
     yield from rollout.out.take()
-
-
-def _unwrapped(record: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return a record's type and payload, also of one that older versions wrote without an envelope."""
-    payload = record.get("payload")
-    kind = text_of(record, "type")
-    if type(payload) is dict:
-        return kind, payload
-    if not kind and "instructions" in record:
-        return "session_meta", record
-    return ("response_item", record) if kind in _ITEMS else (kind or text_of(record, "record_type"), {})
-
-
-def _is_persons_message(kind: str, payload: dict[str, Any]) -> bool:
-    if kind == "event_msg":
-        return payload.get("type") == "user_message"
-    return payload.get("role") == "user" and bool(persons_texts(payload, Notes())[0])
-
-
-def _find_rolled_back(records: Iterable[tuple[int, dict[str, Any] | str]]) -> Abandoned:
-    """Return the places of the records of turns that were rolled back, from 0."""
-    abandoned = Abandoned()
-    turns: list[int] = []
-    in_turn = False  # the model has answered since the person's last message
-    for place, (_, record) in enumerate(records):
-        kind, payload = _unwrapped(record) if type(record) is dict else ("", {})
-        count = payload.get("num_turns")
-        if kind == "event_msg" and payload.get("type") == "thread_rolled_back" and type(count) is int and count > 0:
-            if turns:
-                begin = turns[max(len(turns) - count, 0)]
-                abandoned.add(begin, place - 1)
-                turns = [turn for turn in turns if turn < begin]
-        elif kind in {"event_msg", "response_item"} and _is_persons_message(kind, payload):
-            if in_turn or not turns:
-                turns.append(place)
-            in_turn = False
-        elif kind == "response_item" and payload.get("role", "assistant") == "assistant":
-            in_turn = True
-    return abandoned
 
 
 @define
@@ -167,7 +107,7 @@ class _Rollout:
         """Add the steps of one record, and a BrokenLine too when a part of it cannot be read."""
         self.notes = notes = Notes()
         self.clock.read(record.get("timestamp"))
-        kind, payload = _unwrapped(record)
+        kind, payload = unwrapped(record)
         if kind == "session_meta" and not self.has_started:
             self._start(payload)
         elif kind == "response_item":
@@ -221,10 +161,10 @@ class _Rollout:
             texts = [*texts_of(item.get("summary"), self.notes), *texts_of(item.get("content"), self.notes)]
             if any(text.strip() for text in texts):
                 self.out.add(Thought(self.clock.now, "\n\n".join(texts), agent_id=self.agent_id))
-        elif kind in _CALLS:
+        elif kind in CALLS:
             self._call(kind, item)
-        elif kind in _SERVER_CALLS:
-            self._server_call(_SERVER_CALLS[kind], item)
+        elif kind in SERVER_CALLS:
+            self._server_call(SERVER_CALLS[kind], item)
         elif kind.endswith("_output"):
             self._result(item)
         else:

@@ -65,7 +65,7 @@ class Sidechains:
             self.unclaimed[call_id] = prompt
             self.working.add(call_id)
 
-    def task_returned(self, call_id: str, name: str = "", is_launch: bool = False) -> None:  # noqa: FBT001, FBT002 - from a record
+    def task_returned(self, call_id: str, name: str = "", *, is_launch: bool = False) -> None:
         """Note that a call returned: records that come later belong to another, unless it was only a launch.
 
         `name` is what the transcript calls the agent, where the result says that.

@@ -13,26 +13,21 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from attrs import define, field
 
-from ally_plugins.contract.tools.todo_tools import TASK_TOOLS, todos_of_call, todos_with_task
-from ally_plugins.contract.values.conversation import TodoItem
-
-from .agent_files import AgentFile, Entry, linked, with_agents
+from .agent_files import AgentFile, RecordEntry, linked, with_agents
 from .branches import REWOUND, Abandoned
 from .clock import TimestampClock
-from .content import Notes, flatten, iterate_blocks, text_of
+from .content import Notes, flatten, iterate_blocks, required_text, text_of
+from .context_use import ContextUse
 from .held_steps import HeldSteps
 from .json_recovery import iterate_records
 from .queued_messages import QueuedMessages
 from .rewound import find_rewound
-from .sidechains import AGENT_TOOLS, BoundedMap, Sidechains
+from .sidechains import BoundedMap, Sidechains
 from .steps import (
     AgentEnded,
     AgentStarted,
     AssistantReplied,
     BrokenLine,
-    CompactionCompleted,
-    CompactionStarted,
-    DiffMade,
     Interrupted,
     ModelRequested,
     ModelResponded,
@@ -41,14 +36,10 @@ from .steps import (
     SessionStarted,
     Skipped,
     Thought,
-    TodosChanged,
-    ToolCalled,
-    ToolReturned,
-    Usage,
 )
-from .tool_effects import derive_diff
-from .turns import MAX_AGENTS, MAX_OPEN
-from .user_texts import TextKind, command_text, is_rejection, kind_of_text
+from .transcript_calls import TranscriptCalls
+from .turns import MAX_AGENTS
+from .user_texts import TextKind, command_text, kind_of_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,7 +59,8 @@ _NEVER_ENTERED: Final = "queued-message"
 _HELD_BYTES: Final = 1024 * 1024
 # Every record has a type, whatever it is, and one of these.
 _RECORD_KEYS: Final = frozenset({"leafUuid", "message", "messageId", "sessionId", "summary", "timestamp", "uuid"})
-_SETTLES_COMMAND: Final = frozenset({TextKind.COMMAND, TextKind.LOCAL, TextKind.PERSON})
+_SAID: Final = frozenset({TextKind.COMMAND, TextKind.PERSON})
+_SETTLES_COMMAND: Final = frozenset({*_SAID, TextKind.LOCAL})
 _SKIPPED_AS: Final = {
     TextKind.LOCAL: "local-command",
     TextKind.META: "meta",
@@ -133,14 +125,16 @@ class _Transcript:
     notes: Notes = field(factory=Notes)
     out: HeldSteps = field(factory=HeldSteps)
     queue: QueuedMessages = field(factory=QueuedMessages)
-    todos: dict[str | None, tuple[TodoItem, ...]] = field(factory=dict)
-    task_calls: dict[str, tuple[str, dict[str, Any], str | None]] = field(factory=dict)
     has_started: bool = False
-    percent: float | None = None
-    compaction: CompactionCompleted | None = None
     command: str | None = None
+    context: ContextUse = field(init=False)
+    calls: TranscriptCalls = field(init=False)
 
-    def receive_entry(self, entry: Entry) -> None:
+    def __attrs_post_init__(self) -> None:
+        self.context = ContextUse(self.context_window, self.out)
+        self.calls = TranscriptCalls(self.out, self.sidechains)
+
+    def receive_entry(self, entry: RecordEntry) -> None:
         """Add the steps of one record, and a BrokenLine too when a part of it cannot be read."""
         record, now = entry.record, self.clock.now
         if record is None:
@@ -152,7 +146,7 @@ class _Transcript:
         elif type(record) is dict:
             self._record(record, entry)
 
-    def _record(self, record: dict[str, Any], entry: Entry) -> None:
+    def _record(self, record: dict[str, Any], entry: RecordEntry) -> None:
         self.notes = notes = Notes()
         if entry.file:
             record = {**record, "isSidechain": True, "agentId": text_of(record, "agentId") or entry.agent_id}
@@ -168,7 +162,7 @@ class _Transcript:
         if not self.has_started:
             self.out.add(SessionStarted(self.clock.now))
         self._settle_command(is_local=True)
-        self._settle_compaction(None)
+        self.context.settle(self.clock.now)
         self._enter_queued()
         for text, is_notice in self.queue.waiting:
             if not is_notice and text:
@@ -176,7 +170,7 @@ class _Transcript:
         self.out.add(SessionEnded(self.clock.now))
         self.out.close_all()
 
-    def _steps(self, record: dict[str, Any], entry: Entry) -> None:
+    def _steps(self, record: dict[str, Any], entry: RecordEntry) -> None:
         kind, is_main = record.get("type"), record.get("isSidechain") is not True
         if type(kind) is not str:
             self.notes.wrong("type", kind, "a text")
@@ -185,7 +179,9 @@ class _Transcript:
         elif kind == "progress":
             self._progress(record)
         elif kind == "system" and record.get("subtype") == "compact_boundary" and is_main:
-            self._compact_boundary(record)
+            now = self._time(record)
+            self._start(record)
+            self.context.compact(now, record.get("compactMetadata"))
         elif not (is_main and self._queued(record, kind)):
             self.out.add(Skipped(self._time(record), kind[:_MAX_NAME]))
 
@@ -198,11 +194,9 @@ class _Transcript:
             self.out.add(SessionStarted(self.clock.now, text_of(record, "sessionId"), text_of(record, "cwd")))
 
     def _message(self, record: dict[str, Any], kind: str, call_id: str = "", *, is_apart: bool = False) -> None:
-        if uuid := text_of(record, "uuid"):
-            if uuid in self.seen:
-                self.out.add(Skipped(self.clock.now, "duplicate"))
-                return
-            self.seen.remember(uuid, "")
+        if self._is_repeated(record):
+            self.out.add(Skipped(self.clock.now, "duplicate"))
+            return
         message = record.get("message")
         if type(message) is not dict:
             self.notes.wrong("message", message, "an object")
@@ -216,6 +210,15 @@ class _Transcript:
             self._assistant(message, agent_id, requested_at or self.clock.now)
         else:
             self._user(record, message, agent_id)
+
+    def _is_repeated(self, record: dict[str, Any]) -> bool:
+        """Return whether a record was read before, which a resumed session repeats; remember it."""
+        uuid = text_of(record, "uuid")
+        if not uuid:
+            return False
+        is_repeated = uuid in self.seen
+        self.seen.remember(uuid, "")
+        return is_repeated
 
     def _agent(self, record: dict[str, Any], message: dict[str, Any], call_id: str, *, is_apart: bool) -> str:
         content = message.get("content")
@@ -262,58 +265,22 @@ class _Transcript:
         answer.is_open = True
         if agent_id is None and usage and (tokens := sum(usage.values())) != answer.tokens:
             answer.tokens = tokens
-            self._usage(tokens)
-
-    def _usage(self, tokens: int) -> None:
-        self.percent = min(100.0, 100 * tokens / self.context_window)
-        self._settle_compaction(self.percent)
-        self.out.add(Usage(self.clock.now, self.percent, tokens))
+            self.context.used(now, tokens)
 
     def _block(self, block: dict[str, Any], agent_id: str | None, model: str) -> None:
         kind, now = block.get("type"), self.clock.now
         if kind == "tool_use":
-            self._tool_use(block, agent_id)
+            self.calls.begin(now, block, agent_id, self.notes)
         elif kind == "text":
-            text = self._required(block, "text")
+            text = required_text(block, "text", self.notes)
             if text and not text.isspace():
                 self.out.add(AssistantReplied(now, text, model, agent_id=agent_id))
         elif kind == "thinking":
-            text = self._required(block, "thinking")
+            text = required_text(block, "thinking", self.notes)
             if text and not text.isspace():
                 self.out.add(Thought(now, text, agent_id=agent_id))
         else:
             self.notes.placeholders.append(kind if type(kind) is str else "unknown")
-
-    def _required(self, block: dict[str, Any], key: str) -> str:
-        value = block.get(key)
-        if type(value) is str:
-            return value
-        self.notes.wrong(key, value, "a text")
-        return ""
-
-    def _tool_use(self, block: dict[str, Any], agent_id: str | None) -> None:
-        call_id, tool_name = self._required(block, "id"), self._required(block, "name")
-        if not call_id or not tool_name:
-            self.notes.wrong("a tool_use's id or name", "", "a text that is not empty")
-            return
-        arguments, now = block.get("input"), self.clock.now
-        if type(arguments) is not dict:
-            self.notes.wrong("a tool_use's input", arguments, "an object")
-            arguments = {}
-        self.out.add(ToolCalled(now, call_id, tool_name, arguments, agent_id=agent_id))
-        if (diff := derive_diff(tool_name, arguments)) is not None:
-            self.out.add(DiffMade(now, call_id, tool_name, diff, agent_id=agent_id))
-        elif (todos := todos_of_call(tool_name, arguments)) is not None:
-            self.todos[agent_id] = todos
-            self.out.add(TodosChanged(now, todos, call_id, agent_id=agent_id))
-        elif tool_name in TASK_TOOLS:
-            if len(self.task_calls) < MAX_OPEN:
-                self.task_calls[call_id] = (tool_name, arguments, agent_id)
-        elif tool_name in AGENT_TOOLS:
-            prompt = text_of(arguments, "prompt")
-            self.sidechains.task_called(call_id, prompt)
-            name = text_of(arguments, "subagent_type") or text_of(arguments, "description")
-            self.out.add(AgentStarted(now, call_id, call_id, name, prompt, text_of(arguments, "model")))
 
     # -- to the model
 
@@ -326,9 +293,9 @@ class _Transcript:
             kind = block.get("type")
             if kind == "tool_result":
                 has_results = True
-                self._tool_result(block, record.get("toolUseResult"))
+                self.calls.end(self.clock.now, block, record.get("toolUseResult"), self.notes)
             elif kind == "text":
-                texts.append(self._required(block, "text"))
+                texts.append(required_text(block, "text", self.notes))
             else:
                 name = kind if type(kind) is str else "unknown"
                 self.notes.placeholders.append(name)
@@ -336,41 +303,9 @@ class _Transcript:
         if agent_id is None and texts:
             self._text(record, "\n".join(texts), is_interjection=has_results)
 
-    def _tool_result(self, block: dict[str, Any], details: Any) -> None:
-        call_id = self._required(block, "tool_use_id")
-        if not call_id:
-            return
-        output, is_error = flatten(block.get("content"), self.notes), block.get("is_error")
-        if is_error is not None and type(is_error) is not bool:
-            self.notes.wrong("is_error", is_error, "true or false")
-        success = is_error is not True
-        is_launch = type(details) is dict and details.get("status") == "async_launched"
-        self.sidechains.task_returned(call_id, text_of(details, "agentId") if type(details) is dict else "", is_launch)
-        self._task_returned(call_id, output, details, success=success)
-        self.out.add(
-            ToolReturned(
-                self.clock.now,
-                call_id,
-                success=success,
-                output=output,
-                error=None if success else output,
-                is_rejected=not success and is_rejection(output),
-                is_launch=is_launch,
-            )
-        )
-
-    def _task_returned(self, call_id: str, output: str, details: Any, *, success: bool) -> None:
-        tool_name, arguments, agent_id = self.task_calls.pop(call_id, ("", {}, None))
-        todos = todos_with_task(self.todos.get(agent_id, ()), tool_name, arguments, output, details)
-        if success and todos is not None:
-            self.todos[agent_id] = todos
-            self.out.add(
-                TodosChanged(self.clock.now, todos, call_id, agent_id=agent_id, output=output, details=details)
-            )
-
     def _text(self, record: dict[str, Any], text: str, *, is_interjection: bool) -> None:
         kind, now = kind_of_text(record, text), self.clock.now
-        if kind in _SETTLES_COMMAND:
+        if kind in _SAID:
             self.queue.entered(text, in_turn=False)
         if kind is TextKind.INTERRUPTION:
             self.out.add(Interrupted(now))
@@ -381,7 +316,7 @@ class _Transcript:
         if kind is TextKind.COMMAND:
             self.command = text
         elif kind is TextKind.PERSON:
-            self._settle_compaction(None)
+            self.context.settle(now)
             self.out.add(PersonMessage(now, text, is_interjection))
         elif kind in _SKIPPED_AS:
             self.out.add(Skipped(now, _SKIPPED_AS[kind]))
@@ -419,7 +354,9 @@ class _Transcript:
         self._start(record)
         text = flatten(attachment.get("prompt"), self.notes)
         kind = kind_of_text(attachment, text)
-        if kind is TextKind.PERSON:
+        if self._is_repeated(record):
+            self.out.add(Skipped(now, "duplicate"))
+        elif kind is TextKind.PERSON:
             self.queue.entered(text, in_turn=True)
             self.out.add(PersonMessage(now, text, is_interjection=True))
         else:
@@ -433,7 +370,7 @@ class _Transcript:
 
     # -- sub-agents in progress records and files of their own, compactions
 
-    def _agent_file_ended(self, entry: Entry) -> None:
+    def _agent_file_ended(self, entry: RecordEntry) -> None:
         """End a sub-agent that no result ends: it was only launched, or nothing says who started it."""
         agent_id = self.sidechains.agents.get(entry.agent_id)
         if agent_id is not None and self.sidechains.has_no_result(agent_id):
@@ -450,28 +387,6 @@ class _Transcript:
             self._message(inner, kind, text_of(record, "parentToolUseID"))
         else:
             self.out.add(Skipped(self._time(record), "progress"))
-
-    def _compact_boundary(self, record: dict[str, Any]) -> None:
-        now = self._time(record)
-        self._start(record)
-        self._settle_compaction(None)
-        self.out.add(CompactionStarted(now))
-        details = record.get("compactMetadata")
-        details = details if type(details) is dict else {}
-        old, new = self._percent_of(details.get("preTokens")), self._percent_of(details.get("postTokens"))
-        strategy = text_of(details, "trigger") or None
-        self.compaction = CompactionCompleted(now, self.percent if old is None else old, new, strategy=strategy)
-        if new is not None:
-            self._settle_compaction(new)
-
-    def _percent_of(self, tokens: Any) -> float | None:
-        return min(100.0, 100 * tokens / self.context_window) if type(tokens) is int and tokens >= 0 else None
-
-    def _settle_compaction(self, new_percent: float | None) -> None:
-        """Complete a compaction: its outcome is recorded only as the usage of the next answer."""
-        done, self.compaction = self.compaction, None
-        if done is not None:
-            self.out.add(CompactionCompleted(self.clock.now, done.old_percent, new_percent, strategy=done.strategy))
 
 
 def _token_counts(usage: Any) -> dict[str, int]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ally_plugins.catalog.home.quarantine import set_quarantine
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -67,3 +69,11 @@ def test_the_variable_takes_the_folders_name(
     found = waver.ask("list")
     assert [plugin["state"] for plugin in found["plugins"]] == [state]
     assert bool(found["problems"]) is (state == "left out")
+
+
+def test_a_quarantined_folder_is_released_by_either_name(waver: Operator) -> None:
+    for name in ("waver", "folder:waver"):
+        set_quarantine(waver.home, "waver", "it crashed", ("waver",))
+        assert waver.ask("info", name)["state"] == "quarantined"
+        waver.run("release", name)
+        assert waver.ask("info", name)["state"] == "enabled"

@@ -227,3 +227,11 @@ def check(steps: list[Step]) -> None:
     assert len(only(steps, ToolCalled)) == len(only(steps, ToolReturned))
     assert len(only(steps, AgentStarted)) == len(only(steps, AgentEnded))
     assert type(steps[-1]) is SessionEnded
+
+
+def test_events_on_a_broken_line_are_replayed_and_the_line_is_counted() -> None:
+    one, two = (json.dumps(event("USER_MESSAGE", at, content=text)).encode() for at, text in ((1, "one"), (2, "two")))
+    data = json.dumps(HEADER).encode() + b"\n" + one + two + b"\n" + one[:60] + two + b"\n"
+    steps = list(read_export(io.BytesIO(data)))
+    assert [step.text for step in steps if isinstance(step, PersonMessage)] == ["one", "two", "two"]
+    assert [step.number for step in steps if isinstance(step, BrokenLine)] == [2, 3]

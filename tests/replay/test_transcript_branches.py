@@ -172,6 +172,22 @@ def test_results_of_parallel_calls_are_no_branches() -> None:
     assert [call.call_id for call in only(steps, ToolReturned) if call.success] == ["t2", "t1"]
 
 
+def test_what_was_answered_on_a_branch_before_the_next_message_goes_with_it() -> None:
+    tree = Tree()
+    tree.says("go")
+    tree.answers("m1", use("t1"))
+    end = tree.returns("t1")
+    tree.answers("m2", text("given up"))
+    tree.says("taken back")
+    tree.answers("m3", text("taken back too"))
+    tree.says("instead", end)
+    tree.answers("m4", text("done"))
+    steps = tree.steps()
+    assert said(steps) == ["go", "instead"]
+    assert [one.text for one in only(steps, AssistantReplied)] == ["done"]
+    assert skipped(steps) == {"rewound": 3}
+
+
 def test_a_compaction_and_a_copy_of_another_session_are_no_branches() -> None:
     tree = Tree()
     tree.says("old", None, sessionId="s0")
@@ -267,6 +283,17 @@ def test_a_message_that_waited_for_its_own_turn_is_heard_once() -> None:
     tree.says("the pasted text, as it was expanded")
     tree.answers("m2", text("done too"))
     assert said(tree.steps()) == ["go", "the pasted text, as it was expanded"]
+
+
+def test_a_message_that_a_resumed_session_repeats_is_heard_once() -> None:
+    tree = Tree()
+    tree.says("go")
+    tree.answers("m1", use("t1"))
+    tree.add("attachment", attachment={"type": "queued_command", "prompt": "no push"})
+    tree.records += tree.records[:3]
+    steps = tree.steps()
+    assert said(steps) == ["go", "no push"]
+    assert skipped(steps)["duplicate"] == 3
 
 
 @pytest.mark.parametrize("end", [[], [("popAll", None)], [("remove", None, "cancelled")]])
