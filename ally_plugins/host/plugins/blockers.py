@@ -58,7 +58,7 @@ class BlockerWatch:
             watch.close()
 
     def _is_any_at_work(self) -> bool:
-        return any(plugin.marks[HOOK] or plugin.marks[WORKING] for plugin in self.plugins())
+        return any(plugin.slot.marks[HOOK] or plugin.slot.marks[WORKING] for plugin in self.plugins())
 
     def _blocked(self, blocker: Blocker) -> None:
         """Say it while it lasts: what holds the loop up may never end."""
@@ -76,7 +76,7 @@ class BlockerWatch:
     def _mark(self, blocker: Blocker, mark: int) -> None:
         for plugin in self.plugins():
             if plugin.name == blocker.plugin:
-                plugin.marks[BLOCKING] = mark
+                plugin.slot.marks[BLOCKING] = mark
 
 
 def _of_runner(names: Mapping[str, Any]) -> tuple[str, str]:

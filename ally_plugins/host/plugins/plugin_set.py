@@ -206,8 +206,8 @@ class PluginSet:
 
             member.remote = new_remote(plugin, record, self.bus, self.daemon_services, is_declared=member.is_declared)
             return
-        plugin.marks = self.marks.slot(plugin.name)
-        plugin.marks[HOOK] = LOADING
+        plugin.slot = self.marks.slot(plugin.name)
+        plugin.slot.marks[HOOK] = LOADING
         try:
             factory = member.factory if member.factory is not None else load_class(record)
             directory = None if self.data_dir is None else await asyncio.to_thread(self.data_dir, plugin.name)
@@ -226,7 +226,7 @@ class PluginSet:
         except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
             self._fail(plugin, plugin.describe(error))
         finally:
-            plugin.marks[HOOK] = 0
+            plugin.slot.marks[HOOK] = 0
 
     async def _start(self, member: PluginMember, sessions: Iterable[Session]) -> None:
         plugin = member.plugin
@@ -239,7 +239,7 @@ class PluginSet:
             self.observers_of(member),
             on_crash=plugin.crashed,
             deadline=plugin.deadline,
-            marks=plugin.marks,
+            slot=plugin.slot,
         )
         self.blockers.start()
         self._open(plugin, lane, sessions)

@@ -17,7 +17,7 @@ from ally_plugins.contract.values.errors import TimedOut
 from ally_plugins.contract.values.scope import Scope
 
 from .cursor import Cursor
-from .marks import UNMARKED
+from .marks import UNMARKED, Slot
 from .observers import Handler, Observers, is_own
 from .requests import Crash, FutureRequest
 from .runner import Hooks, Runner
@@ -44,7 +44,7 @@ class Lane:
         *,
         on_crash: Callable[[Crash], None],
         deadline: Callable[[str], float],
-        marks: memoryview = UNMARKED,
+        slot: Slot = UNMARKED,
     ) -> None:
         self.plugin = plugin
         self.observers = observers
@@ -57,7 +57,7 @@ class Lane:
             on_crash=on_crash,
             deadline=deadline,
             passes_on=(KeyboardInterrupt,),
-            marks=marks,
+            slot=slot,
         )
         self._cursors: dict[str, Cursor] = {}
         self._pending_sessions: dict[str, None] = {}

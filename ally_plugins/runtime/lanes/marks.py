@@ -11,7 +11,18 @@ from typing import Final
 
 from ally_plugins.contract.hookspecs import HOOKS
 
-__all__ = ["BLOCKING", "HOOK", "LOADING", "MARKS", "OBSERVING", "UNMARKED", "WORKING", "describe", "hook_number"]
+__all__ = [
+    "BLOCKING",
+    "HOOK",
+    "LOADING",
+    "MARKS",
+    "OBSERVING",
+    "UNMARKED",
+    "WORKING",
+    "Slot",
+    "describe",
+    "hook_number",
+]
 
 HOOK: Final = 0
 """The place of the mark for what the lane runs: nothing, one of the two below, or a hook's number."""
@@ -25,8 +36,23 @@ OBSERVING: Final = 1
 LOADING: Final = 2
 _FIRST_HOOK: Final = 3
 
-UNMARKED: Final = memoryview(bytearray(MARKS))
-"""The marks of whatever nobody reads: of plugins in processes of their own, whose end is seen."""
+
+class Slot:
+    """The place of one plugin's marks; whoever sets them looks here each time, since they go with the host's end."""
+
+    __slots__ = ("marks",)
+
+    def __init__(self, marks: memoryview) -> None:
+        self.marks = marks
+
+    def drop(self) -> None:
+        """Have nobody read the marks from here on, and let go of where they were."""
+        before, self.marks = self.marks, memoryview(bytearray(MARKS))
+        before.release()
+
+
+UNMARKED: Final = Slot(memoryview(bytearray(MARKS)))
+"""For whatever nobody reads: plugins in processes of their own, whose end is seen."""
 
 _HOOKS: Final = tuple(HOOKS)
 _NUMBERS: Final = {hook: number for number, hook in enumerate(_HOOKS, _FIRST_HOOK)}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from .marks import BLOCKING, MARKS, UNMARKED, describe
+from .marks import BLOCKING, MARKS, UNMARKED, Slot, describe
 
 __all__ = ["SIZE", "SLOTS", "Marks", "read_marks"]
 
@@ -27,24 +27,25 @@ class Marks:
     def __init__(self, choose: Callable[[], Path | None]) -> None:
         self._choose = choose
         self._file: Path | None = None
+        self._mapped: mmap.mmap | None = None
         self._content: memoryview | None = None
-        self._slots: dict[str, memoryview] = {}
+        self._slots: dict[str, Slot] = {}
 
-    def slot(self, plugin: str) -> memoryview:
-        """Return the marks of a plugin, the same ones for each instance of it. Raises nothing."""
+    def slot(self, plugin: str) -> Slot:
+        """Return the place of a plugin's marks, the same ones for each instance of it. Raises nothing."""
         if plugin not in self._slots:
             self._slots[plugin] = self._new(plugin.encode("utf-8", "replace")[: SIZE - _NAME])
         return self._slots[plugin]
 
-    def _new(self, name: bytes) -> memoryview:
+    def _new(self, name: bytes) -> Slot:
         if self._content is None:
             self._content = self._map()
         start = len(self._slots) * SIZE
         if start >= len(self._content):
             return UNMARKED
-        slot = self._content[start : start + SIZE]
-        slot[_NAME : _NAME + len(name)], slot[_LENGTH] = name, len(name)
-        return slot
+        marks = self._content[start : start + SIZE]
+        marks[_NAME : _NAME + len(name)], marks[_LENGTH] = name, len(name)
+        return Slot(marks)
 
     def _map(self) -> memoryview:
         try:
@@ -53,7 +54,8 @@ class Marks:
                 self._file = path
                 try:
                     os.truncate(descriptor, SLOTS * SIZE)
-                    return memoryview(mmap.mmap(descriptor, SLOTS * SIZE))
+                    self._mapped = mmap.mmap(descriptor, SLOTS * SIZE)
+                    return memoryview(self._mapped)
                 finally:
                     os.close(descriptor)
         except OSError:  # a disk that is full: only a remark would be missing
@@ -62,9 +64,18 @@ class Marks:
 
     def close(self) -> None:
         """Remove the file: this host ends as it should. Marks may still be set, and are read by nobody."""
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
-            self._file = None
+        for slot in self._slots.values():
+            if slot is not UNMARKED:
+                slot.drop()
+        content, self._content = self._content, None
+        if content is not None:
+            content.release()
+        mapped, self._mapped = self._mapped, None
+        if mapped is not None:
+            mapped.close()  # it has a descriptor of its own
+        file, self._file = self._file, None
+        if file is not None:
+            file.unlink(missing_ok=True)
 
 
 def read_marks(content: bytes) -> list[tuple[str, str, bool]]:

@@ -26,7 +26,7 @@ from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.policy.restart import CrashCounter
 
 from .link import DaemonError, DaemonGone, NotSent
-from .marks import UNMARKED, WORKING
+from .marks import UNMARKED, WORKING, Slot
 from .observers import Implementation
 from .protocol import AnyLane
 from .requests import Crash
@@ -134,7 +134,7 @@ class Plugin:
     supervisor: ProcessKeeper | None = None
     """Keeps its process running, for a plugin that has one of its own."""
     counts: Counts = Factory(Counts)
-    marks: memoryview = UNMARKED
+    slot: Slot = UNMARKED
     """What of its code runs in this process, for whoever comes after a crash of that."""
     working: set[asyncio.Task[Any]] = Factory(set)
     """Tools, actions and tasks of the plugin that run now, outside the lane."""
@@ -207,12 +207,12 @@ class Plugin:
     @contextmanager
     def at_work(self) -> Generator[None]:
         """Mark that a tool, an action or a task of it runs."""
-        marks = self.marks
-        marks[WORKING] = min(255, marks[WORKING] + 1)
+        slot = self.slot
+        slot.marks[WORKING] = min(255, slot.marks[WORKING] + 1)
         try:
             yield
         finally:
-            marks[WORKING] = max(0, marks[WORKING] - 1)
+            slot.marks[WORKING] = max(0, slot.marks[WORKING] - 1)
 
     def set_state(self, state: RunState, reason: str = "") -> None:
         """Change the state, and call `on_state` if it is another one or has another reason.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ally_plugins.contract.values.errors import PluginError, TimedOut
 from ally_plugins.contract.values.scope import SCOPE, Scope
 
-from .marks import HOOK, OBSERVING, UNMARKED, hook_number
+from .marks import HOOK, OBSERVING, UNMARKED, Slot, hook_number
 from .requests import Crash, HookCancelled, HookRequest, TakenBack
 from .teardown import is_at_work, is_torn_down, kill_task
 from .thread import HookExit, Worker
@@ -41,7 +41,7 @@ class Runner:
 
     `work` does what is due and returns when there is no more; the task sleeps then until `wake`. `drop` answers what
     waits, the running request too, when nothing is run any more. `deadline` gives the seconds that a hook has for
-    an event. `passes_on` are exceptions that are nobody's crash: they end the task, and the loop with it. `marks` says
+    an event. `passes_on` are exceptions that are nobody's crash: they end the task, and the loop with it. `slot` says
     to whoever comes after a crash of the process what ran.
     """
 
@@ -54,7 +54,7 @@ class Runner:
         on_crash: Callable[[Crash], None],
         deadline: Callable[[str], float],
         passes_on: tuple[type[BaseException], ...],
-        marks: memoryview = UNMARKED,
+        slot: Slot = UNMARKED,
     ) -> None:
         self.plugin = plugin
         self.is_abandoned = False
@@ -66,7 +66,7 @@ class Runner:
         self._on_crash = on_crash
         self._deadline = deadline
         self._passes_on = passes_on
-        self._marks = marks
+        self._slot = slot
         self._hook = ""
         self._names = _NO_NAMES
         self._is_in_thread = False
@@ -161,13 +161,13 @@ class Runner:
         takes what they raise to `failed`, and calls `ended` after one that was interrupted and returned all the same.
         """
         self.scope, self._names, self._hook = scope, names, ""
-        self._marks[HOOK] = OBSERVING
+        self._slot.marks[HOOK] = OBSERVING
         SCOPE.set(scope)
 
     def leave(self) -> None:
         """Take note that nothing runs for the scope any more."""
         self.scope = None
-        self._marks[HOOK] = 0
+        self._slot.marks[HOOK] = 0
 
     @property
     def current_hook(self) -> str:
@@ -233,7 +233,7 @@ class Runner:
         self.request = request
         self.enter(request.scope)
         self._hook = hook = request.hook
-        self._marks[HOOK] = hook_number(hook)
+        self._slot.marks[HOOK] = hook_number(hook)
         try:
             if request.is_async:
                 result = await request.function(*request.arguments)
