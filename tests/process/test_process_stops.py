@@ -153,17 +153,60 @@ def test_what_double_forked_into_a_new_session_ends_with_its_daemon_only(*, has_
 
 
 @Strong
-def test_one_that_wiped_its_environment_too_ends_with_the_last_daemon_that_it_could_be_of() -> None:
+@pytest.mark.parametrize("has_died", [False, True])
+def test_one_that_wiped_its_environment_too_ends_with_its_daemon_only(*, has_died: bool) -> None:
     async def main() -> None:
         async with launching("guardian") as launcher:
             process, other = [await launch(launcher, python(WIPED)) for _ in range(2)]
             hidden, others = [int(await talk(daemon).line()) for daemon in (process, other)]
-            assert await process.stop(0)
+            if has_died:
+                os.kill(process.pid, signal.SIGKILL)
+                assert await end_of(process) == Exit(None, 9)
+                assert is_alive(hidden)
+            assert await process.stop(0.5)
+            assert not is_alive(hidden)
+            assert is_alive(others)
+            assert not other.exited.done()
             assert await other.stop(0)
             assert not is_alive(others)
-            assert not is_alive(hidden)
 
     asyncio.run(main())
+
+
+@Strong
+def test_a_daemon_that_kills_what_keeps_its_tree_together_gains_nothing() -> None:
+    async def main() -> None:
+        async with launching("guardian") as launcher:
+            process, other = [await launch(launcher, python(WIPED)) for _ in range(2)]
+            hidden, others = [int(await talk(daemon).line()) for daemon in (process, other)]
+            os.kill(parent_of(process.pid), signal.SIGKILL)
+            assert await end_of(process) == Exit(None, 9)
+            await until(lambda: not is_alive(hidden))
+            assert await process.stop(0.5)
+            assert is_alive(others)
+            assert not other.exited.done()
+            again = await launch(launcher, shell("echo again"))
+            assert await talk(again).line() == "again"
+
+    asyncio.run(main())
+
+
+@Strong
+def test_a_daemon_that_stops_what_keeps_its_tree_together_is_ended_all_the_same() -> None:
+    async def main() -> None:
+        async with launching("guardian") as launcher:
+            process = await launch(launcher, python(WIPED))
+            hidden = int(await talk(process).line())
+            os.kill(parent_of(process.pid), signal.SIGSTOP)
+            assert await process.stop(0.1)
+            assert not is_alive(hidden)
+            assert not is_alive(process.pid)
+
+    asyncio.run(main())
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 @Strong

@@ -83,7 +83,7 @@ def test_nothing_survives_the_host(host: Any, tmp_path: Path, number: signal.Sig
     assert host.stdout.readline() == b"ready\n"
     wait_until(lambda: len(notes_in(tmp_path)) == len(KINDS) + 1, "a process of each kind, and the hidden one's")
     pids = {*notes_in(tmp_path), *below(host.pid)}
-    assert len(pids) == len(KINDS) + 2, "the guardian too"
+    assert len(pids) == 2 * len(KINDS) + 2, "each with its keeper, the hidden one, and the guardian"
     assert all(map(is_alive, pids))
     os.kill(host.pid, number)
     took = wait_until(lambda: not any(map(is_alive, pids)), "the end of all")

@@ -277,6 +277,33 @@ def test_one_that_ignores_everything_is_killed_when_the_host_stops(theatre: Thea
     assert not is_alive(go(main()))
 
 
+GRANDCHILD = """
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.setsid()
+        note(os.getpid())
+        os.execve("/bin/sleep", ["sleep", "600"], {})
+    os._exit(0)
+serve()
+"""
+
+
+def test_a_restart_and_a_stop_end_what_hid_from_its_tree_while_another_one_runs(theatre: Theatre) -> None:
+    async def main() -> None:
+        async with theatre(GRANDCHILD) as stage:
+            (first,) = await stage.noted(1)
+            stage.bad.supervisor.restart("the operator wants it")
+            await stage.bad.supervisor.settled()
+            _, second = await stage.noted(2)
+            assert (is_alive(first), is_alive(second)) == (False, True)
+            await stage.bad.supervisor.stop("the operator has disabled it")
+            assert not is_alive(second)
+            await stage.others_answer()
+
+    go(main())
+
+
 def test_one_that_ends_instead_of_answering_is_not_waited_for(theatre: Theatre) -> None:
     async def main() -> float:
         async with theatre("serve(shutdown=lambda _: os._exit(0))", config={"deadlines": {"ally_stop": 30.0}}) as stage:

@@ -10,16 +10,16 @@ the host.
     guardian to host   {"ready": true}   {"started": N, pid} + pidfd   {"refused": N, stage, errno}
                        {"exited": N, code, signal}   {"ended": N}: nothing of the tree is left
 
-What belongs to a daemon's tree: its main process and all its descendants. What lost its parent (a double fork) becomes
-the guardian's child, and is recognised by its session, by the marker variable in the environment that it started with,
-or by being left over when there is only one tree. A process that starts a session of its own, loses its parent and
-wipes its environment hides from the end of its tree, not from the guardian's: whatever it does, it stays below. Only
-what runs as another user (a setuid program) cannot be killed.
+Each daemon has a keeper, a fork of the guardian that is parent of its main process and subreaper of its tree: what
+lost its parent (a double fork) becomes the keeper's child, whatever session it has begun and whatever environment it
+has. So a tree is what is below its keeper, and ends as a whole while others live. Only what runs as another user (a
+setuid program) cannot be killed.
 
-Against malice this is no wall: a process of the same user may stop or kill the guardian itself. When it is killed, the
-kernel kills the main processes (PR_SET_PDEATHSIG) and the host whatever still carries the marker; the rest is for a
-sandbox.
+Against malice this is no wall: a process of the same user may kill the keeper or the guardian itself. When a keeper is
+killed, the kernel kills its main process (PR_SET_PDEATHSIG) and gives the rest to the guardian, which kills it. When
+the guardian is, the kernel kills keepers and main processes, and the host whatever still carries the marker variable
+in the environment that it started with; the rest is for a sandbox.
 
-`serving` is its loop, `child_setup` the child between fork and exec, `process_tree` knows processes, `line` the
-messages.
+`serving` is its loop, `keeper` the process between it and a daemon, `child_setup` the child between fork and exec,
+`process_tree` knows processes, `line` the messages.
 """

@@ -8,12 +8,9 @@ import errno
 import os
 import resource
 import signal
-from collections.abc import Iterable
 from typing import Any, Final, NoReturn
 
-from .process_tree import ME, close
-
-__all__ = ["IGNORED", "PR_SET_CHILD_SUBREAPER", "PYTHON_IGNORES", "exec_program", "prctl"]
+__all__ = ["IGNORED", "PR_SET_CHILD_SUBREAPER", "PR_SET_PDEATHSIG", "PYTHON_IGNORES", "exec_program", "prctl"]
 
 OOM_RAISE: Final = 100  # of 1000: when memory runs out, a daemon goes before the host
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -31,20 +28,14 @@ def prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-def exec_program(
-    request: dict[str, Any], descriptors: tuple[int, ...], writer: int, foreign: Iterable[int]
-) -> NoReturn:
-    """Turn the forked child into the program, or write `STAGE ERRNO` and exit.
-
-    `foreign` are descriptors of the guardian's own, which are closed. Never returns.
-    """
+def exec_program(request: dict[str, Any], descriptors: tuple[int, ...], writer: int, keeper: int) -> NoReturn:
+    """Turn the child that its keeper has forked into the program, or write `STAGE ERRNO` and exit. Never returns."""
     stage = "start"
     try:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a setuid program loses it; the guardian's end still kills the rest
-        if os.getppid() != ME:
-            os._exit(127)  # the guardian died before it could be noticed
-        close(foreign)
+        if os.getppid() != keeper:
+            os._exit(127)  # it died before that could be noticed
         _take(descriptors, has_stdio=request["stdio"])
         for number in (*IGNORED, *PYTHON_IGNORES):
             signal.signal(number, signal.SIG_DFL)

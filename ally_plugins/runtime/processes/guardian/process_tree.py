@@ -8,10 +8,10 @@ import signal
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["MARKER", "ME", "children", "close", "descendants", "has_children", "kill", "reap", "send_signal"]
+__all__ = ["MARKER", "ME", "children", "close", "descendants", "has_children", "is_ours", "kill", "reap", "send_signal"]
 
 MARKER: Final = "ALLY_DAEMON_ID"
-"""The variable in a daemon's environment that its orphans are known by."""
+"""The variable in a daemon's environment that its orphans are known by when the guardian itself was killed."""
 
 ME: Final = os.getpid()
 
@@ -60,6 +60,15 @@ def send_signal(pids: Iterable[int], number: int) -> None:
     for pid in pids:
         with contextlib.suppress(OSError):
             os.kill(pid, number)
+
+
+def is_ours(pid: int) -> bool:
+    """Return whether a process may be sent signals; it is another user's otherwise, or gone."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 def kill(pids: Iterable[int]) -> None:

@@ -15,9 +15,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from .child_setup import IGNORED, PR_SET_CHILD_SUBREAPER, PYTHON_IGNORES, exec_program, prctl
+from .child_setup import IGNORED, PR_SET_CHILD_SUBREAPER, PYTHON_IGNORES, prctl
+from .keeper import keep
 from .line import receive
-from .process_tree import MARKER, ME, children, close, descendants, has_children, kill, reap, send_signal
+from .process_tree import ME, children, close, descendants, has_children, is_ours, kill, reap, send_signal
 
 __all__ = ["Guardian", "Tree", "main"]
 
@@ -26,17 +27,24 @@ SLOWEST_TICK: Final = 0.1  # the same, when what is left can not be killed at on
 
 
 class Tree:
-    """One daemon's processes; it lives until nothing of them is left."""
+    """One daemon's processes, which are those below its keeper; it lives until nothing of them is left."""
 
-    __slots__ = ("deadline", "main", "marker", "number", "pidfd", "pipe")
+    __slots__ = ("deadline", "has_exited", "keeper", "link", "main", "number", "pidfd", "pipe", "status")
 
-    def __init__(self, number: int, main: int, pidfd: int, pipe: int, marker: bytes) -> None:
+    def __init__(self, number: int, keeper: int, link: socket.socket, pipe: int) -> None:
         self.number = number
-        self.main: int | None = main
-        self.pidfd = pidfd
+        self.keeper: int | None = keeper
+        """None when it has ended, and with it everything below."""
+        self.link = link
         self.pipe = pipe
         """Ends without a byte when the program was executed; -1 when that is known."""
-        self.marker = marker
+        self.main: int | None = None
+        """The main process, once the keeper has named it."""
+        self.pidfd = -1
+        self.status: int | None = None
+        """How the main process has ended, as `waitpid` gives it."""
+        self.has_exited = False
+        """Whether that was reported."""
         self.deadline: float | None = None
         """When what is left is killed; None while the tree is to live."""
 
@@ -48,8 +56,9 @@ class Guardian:
         self._line = line
         self._is_over = False
         self._trees: dict[int, Tree] = {}
-        self._mains: dict[int, Tree] = {}
-        self._sessions: dict[int, Tree] = {}
+        self._keepers: dict[int, Tree] = {}
+        self._has_strays = False
+        """Whether a keeper was killed: what was below it may be the guardian's own children now."""
         self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
@@ -68,6 +77,7 @@ class Guardian:
                     handler()
             self._reap()
             self._check_ending()
+            self._kill_strays()
 
     def finish(self) -> None:
         """Kill everything below, also what is forked meanwhile, and return when nothing is left."""
@@ -129,66 +139,98 @@ class Guardian:
             return
         finally:
             close(descriptors)
-        self._trees[tree.number] = tree
+        self._trees[tree.number] = self._keepers[tree.keeper or 0] = tree
         self._watch(tree.pipe, lambda: self._settle(tree))
+        self._watch(tree.link.fileno(), lambda: self._listen(tree))
 
     def _fork(self, request: dict[str, Any], descriptors: tuple[int, ...]) -> Tree:
         if len(descriptors) != 1 + request["stdio"]:  # the kernel drops those for which no number is free
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            child = os.fork()
-            if child == 0:
-                exec_program(request, descriptors, writer, tuple(self._handlers))
-            pidfd = self._open(child)
+            link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                link.setblocking(False)  # noqa: FBT003
+                keeper = os.fork()
+                if keeper == 0:
+                    keep(request, descriptors, writer, theirs)
         except OSError:
             os.close(reader)
             raise
         finally:
             os.close(writer)
-        marker = f"\0{MARKER}={request['env'].get(MARKER, '')}\0".encode("latin-1")
-        tree = self._mains[child] = self._sessions[child] = Tree(request["spawn"], child, pidfd, reader, marker)
-        return tree
+        return Tree(request["spawn"], keeper, link, reader)
 
-    def _open(self, child: int) -> int:
-        try:
-            return os.pidfd_open(child)
-        except OSError:
-            os.kill(child, signal.SIGKILL)
-            raise
+    def _listen(self, tree: Tree) -> None:
+        """Take what a keeper says: which process is the main one, and how it ended."""
+        while tree.link.fileno() >= 0:
+            try:
+                data, descriptors = receive(tree.link)
+            except BlockingIOError:
+                return
+            word, _, number = data.decode("ascii", "replace").partition(" ")
+            if word == "pid":
+                tree.main = int(number)
+                if descriptors and tree.number in self._trees:
+                    tree.pidfd = descriptors[0]
+                else:
+                    close(descriptors)
+                self._settle(tree)
+            elif word == "exit":
+                tree.status = int(number)
+                self._settle(tree)
+            else:  # it has said all, or was killed
+                self._unwatch(tree.link.fileno())
+                tree.link.close()
 
     def _settle(self, tree: Tree) -> None:
-        """Report to the host whether the program was executed, once the pipe to the child is at its end."""
+        """Report to the host that the program was executed or why not, and then how it ended, once these are known."""
+        if tree.pipe >= 0 and not self._settle_start(tree):
+            return
+        if tree.status is not None and not tree.has_exited and tree.number in self._trees:
+            code, tree.has_exited = os.waitstatus_to_exitcode(tree.status), True
+            how = {"code": code, "signal": None} if code >= 0 else {"code": None, "signal": -code}
+            self._send({"exited": tree.number, **how})
+
+    def _settle_start(self, tree: Tree) -> bool:
+        """Return whether it is known, and reported, how the start went: the pipe is at its end, the process named."""
         try:
             report = os.read(tree.pipe, 100)
         except BlockingIOError:
-            return
-        self._poll.unregister(tree.pipe)
-        del self._handlers[tree.pipe]
+            return False
+        if not report and tree.main is None and tree.keeper is not None:
+            self._unwatch(tree.pipe)  # which would be readable for ever; the keeper is about to name it
+            return False
+        self._unwatch(tree.pipe)
         os.close(tree.pipe)
         tree.pipe = -1
-        if not report:
-            self._send({"started": tree.number, "pid": tree.main}, tree.pidfd)
-            return
+        if not report and tree.main is not None:
+            self._send({"started": tree.number, "pid": tree.main}, *((tree.pidfd,) if tree.pidfd >= 0 else ()))
+            return True
         stage, _, number = report.decode().partition(" ")
-        self._send({"refused": tree.number, "stage": stage, "errno": int(number)})
-        os.close(tree.pidfd)
-        self._forget(tree)
+        self._send({"refused": tree.number, "stage": stage or "fork", "errno": int(number or errno.EAGAIN)})
+        close((tree.pidfd,))
+        del self._trees[tree.number]
+        return True
+
+    def _unwatch(self, descriptor: int) -> None:
+        if self._handlers.pop(descriptor, None) is not None:
+            self._poll.unregister(descriptor)
 
     # --- ending ---
 
     def _reap(self) -> None:
         for pid, status in reap():
-            tree = self._mains.pop(pid, None)
+            tree = self._keepers.pop(pid, None)
             if tree is None:
                 continue
-            if tree.pipe >= 0:
-                self._settle(tree)
-            tree.main = None
-            if tree.number in self._trees:
-                code = os.waitstatus_to_exitcode(status)
-                how = {"code": code, "signal": None} if code >= 0 else {"code": None, "signal": -code}
-                self._send({"exited": tree.number, **how})
+            self._listen(tree)
+            tree.keeper = None
+            if status != 0:  # it was killed: the kernel kills the main process, and gives the guardian the rest
+                self._has_strays = True
+                if tree.main is not None and tree.status is None:
+                    tree.status = int(signal.SIGKILL)
+            self._settle(tree)
 
     def _end_tree(self, number: int, grace: float) -> None:
         tree = self._trees.get(number)
@@ -197,66 +239,38 @@ class Guardian:
             return
         deadline = time.monotonic() + grace
         if tree.deadline is None and grace > 0:
-            members = self._members(tree, self._orphans())
+            members = self._members(tree)
             send_signal(members, signal.SIGTERM)
             send_signal(members, signal.SIGCONT)  # a stopped process gets SIGTERM only once it runs again
         tree.deadline = deadline if tree.deadline is None else min(tree.deadline, deadline)
 
     def _check_ending(self) -> None:
         """Look at the trees that end: they are gone, or it is time to kill what is left."""
-        ending = [tree for tree in self._trees.values() if tree.deadline is not None]
-        if not ending:
-            return
-        orphans = self._orphans()
-        for tree in ending:
-            members = self._members(tree, orphans)
-            if not members:
-                self._forget(tree)
+        for tree in [tree for tree in self._trees.values() if tree.deadline is not None]:
+            if tree.keeper is None and not self._has_strays:
+                del self._trees[tree.number]
                 self._send({"ended": tree.number})
             elif time.monotonic() >= (tree.deadline or 0):
-                kill(members)
+                kill(self._members(tree))
+                send_signal([tree.keeper] if tree.keeper is not None else [], signal.SIGCONT)  # the daemon stopped it
+
+    def _members(self, tree: Tree) -> list[int]:
+        return [] if tree.keeper is None else descendants(tree.keeper)
+
+    def _kill_strays(self) -> None:
+        """Kill what became the guardian's own child, since its keeper was killed: nobody could end it any more."""
+        if self._has_strays:
+            strays = [pid for pid in children(ME) if pid not in self._keepers and is_ours(pid)]
+            self._has_strays = bool(strays)
+            kill([*strays, *(pid for stray in strays for pid in descendants(stray))])
 
     def _pause(self) -> float | None:
+        if self._has_strays:
+            return TICK * 1000
         deadlines = [tree.deadline for tree in self._trees.values() if tree.deadline is not None]
         if not deadlines:
             return None
         return max(TICK, min(deadlines) - time.monotonic()) * 1000
-
-    def _forget(self, tree: Tree) -> None:
-        self._trees.pop(tree.number, None)
-        self._sessions = {session: owner for session, owner in self._sessions.items() if owner is not tree}
-
-    # --- whose a process is ---
-
-    def _members(self, tree: Tree, orphans: dict[int, Tree]) -> list[int]:
-        roots = [pid for pid, owner in orphans.items() if owner is tree]
-        if tree.main is not None:
-            roots.append(tree.main)
-        return [*roots, *(pid for root in roots for pid in descendants(root))]
-
-    def _orphans(self) -> dict[int, Tree]:
-        owners = {pid: self._owner(pid) for pid in children(ME) if pid not in self._mains}
-        return {pid: owner for pid, owner in owners.items() if owner is not None}
-
-    def _owner(self, pid: int) -> Tree | None:
-        try:
-            session = os.getsid(pid)
-        except OSError:
-            return None
-        owner = self._sessions.get(session) or self._marked(pid)
-        if owner is None and len(self._trees) == 1:
-            owner = next(iter(self._trees.values()))
-        if owner is not None:
-            self._sessions[session] = owner  # whatever else is in that session came from the same daemon
-        return owner
-
-    def _marked(self, pid: int) -> Tree | None:
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 - pathlib would double the guardian's start
-                environment = b"\0" + file.read()
-        except OSError:
-            return None
-        return next((tree for tree in self._trees.values() if tree.marker in environment), None)
 
 
 def _wake_on_child() -> int:
