@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +20,7 @@ from ally_plugins import (
     ToolResult,
     UserMessage,
 )
+from ally_plugins.catalog.home.folder import Home, try_lock, unlock
 from ally_plugins.host.blocking import BlockingSession
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.values import Record
@@ -172,6 +175,30 @@ def test_a_journal_takes_and_reads_nothing_in_a_fork(tmp_path: Path) -> None:
         assert journal.append_blocking(record) == 1
     finally:
         journal.close_blocking()
+
+
+def test_a_lock_that_a_host_has_released_is_free_though_a_fork_of_it_lives_on(tmp_path: Path) -> None:
+    home = Home("test", tmp_path / "home")
+    home.prepare()
+    descriptor = home.open_lock("some.lock")
+    assert try_lock(descriptor)
+    ours, theirs = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        os.close(theirs)
+        os.read(ours, 1)  # lives until the parent says so, as a worker of a pool does
+        os._exit(0)
+    try:
+        unlock(descriptor)
+        again = home.open_lock("some.lock")
+        assert try_lock(again)
+        unlock(again)
+    finally:
+        os.close(theirs)
+        os.waitpid(pid, 0)
+        os.close(ours)
 
 
 PROGRAM = """

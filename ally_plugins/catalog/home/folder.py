@@ -24,7 +24,7 @@ from ally_plugins.policy.owned_files import way_out_of
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["HOME_VARIABLE", "Home", "absolute_path", "read_capped", "try_lock", "write_atomically"]
+__all__ = ["HOME_VARIABLE", "Home", "absolute_path", "read_capped", "try_lock", "unlock", "write_atomically"]
 
 HOME_VARIABLE: Final = "ALLY_HOME"
 
@@ -215,7 +215,7 @@ class Home:
             _wait_for(descriptor, self.path)
             yield
         finally:
-            os.close(descriptor)  # which releases the lock
+            unlock(descriptor)
 
 
 def _make_home(path: Path) -> None:
@@ -262,6 +262,20 @@ def try_lock(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def unlock(descriptor: int) -> None:
+    """Release the lock of an open file, and close it.
+
+    Closing alone would leave it to the forks of this process, which have a copy of the descriptor: a pool of workers
+    would keep it for as long as they live.
+    """
+    if sys.platform != "win32":
+        import fcntl
+
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def read_capped(path: Path | str, limit: int) -> bytes | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse, ToolCallPart
 
-from ally_plugins.catalog.home.folder import Home, try_lock
+from ally_plugins.catalog.home.folder import Home, try_lock, unlock
 from ally_plugins.contract.values.errors import ConfigError, HostError, JournalError, NotFoundRefused
 from ally_plugins.journal.histories import history_added, history_begun, history_replaced, read_history
 
@@ -144,5 +143,5 @@ class SessionLock:
     def release(self) -> None:
         """Release the lock; a second call does nothing."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            unlock(self._descriptor)
             self._descriptor = None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
-from ally_plugins.catalog.home.folder import try_lock
+from ally_plugins.catalog.home.folder import try_lock, unlock
 from ally_plugins.contract.values.errors import JournalError, NotFoundRefused
 from ally_plugins.journal.owned_files import open_file
 from ally_plugins.runtime.lanes.lane import Lane
@@ -71,7 +71,7 @@ class _FeedLock:
         """Release the lock; the file stays, since another host may be about to lock it."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            os.close(descriptor)
+            unlock(descriptor)
 
 
 @define(eq=False)
