@@ -8,7 +8,7 @@ from attrs import define, field
 
 from .content import text_of
 from .held_steps import HeldSteps
-from .steps import CompactionCompleted, CompactionStarted, Usage
+from .steps import CompactionCompleted, CompactionStarted, Usage, percent_of
 
 __all__ = ["ContextUse"]
 
@@ -24,7 +24,7 @@ class ContextUse:
 
     def used(self, now: int, tokens: int) -> None:
         """Add how full the context was with an answer; a compaction before it is complete."""
-        percent = self.percent = min(100.0, 100 * tokens / self.context_window)
+        percent = self.percent = percent_of(tokens, self.context_window)
         self.settle(now, percent)
         self.out.add(Usage(now, percent, tokens))
 
@@ -46,4 +46,4 @@ class ContextUse:
             self.out.add(CompactionCompleted(now, done.old_percent, new_percent, strategy=done.strategy))
 
     def _percent_of(self, tokens: Any) -> float | None:
-        return min(100.0, 100 * tokens / self.context_window) if type(tokens) is int and tokens >= 0 else None
+        return percent_of(tokens, self.context_window) if type(tokens) is int and tokens >= 0 else None

@@ -60,8 +60,6 @@ __all__ = ["EXPORT_VERSIONS", "read_export"]
 EXPORT_VERSIONS: Final = range(1, VERSION + 1)
 """The versions that are read."""
 
-_MAX_NAME: Final = 64
-
 
 def read_export(file: BinaryIO, session_id: str | None = None) -> Iterator[Step]:
     """Yield the steps of one session of an export, without safe points; the first one where none is named.
@@ -137,7 +135,7 @@ class _Export:
             if kind == DECISION:  # the event DECISION says so too, and counts
                 return
             if type(kind) is str:
-                yield Skipped(self.clock.now, kind[:_MAX_NAME])
+                yield Skipped(self.clock.now, kind)
             else:
                 notes.wrong("kind", kind, "a text")
             return
@@ -159,7 +157,7 @@ class _Export:
         at = self.clock.read(record.get("timestamp"))
         if event_type not in _STEPS and event_type not in {"SESSION_START", "SESSION_END"}:
             yield from self._start("")
-            yield Skipped(at, event_type[:_MAX_NAME])
+            yield Skipped(at, event_type)
             return
         given = _data_of(event_type).read(data, "", notes)
         event = _Event(at, given, notes, text_of(record, "call_id"), text_of(record, "agent_id") or None)

@@ -36,6 +36,7 @@ from .steps import (
     ToolCalled,
     ToolReturned,
     Usage,
+    percent_of,
 )
 from .tool_effects import derive_diffs
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["is_pi_record", "read_pi_session"]
 
-_MAX_NAME: Final = 64
 _USAGE: Final = ("input", "output", "cacheRead", "cacheWrite")  # in the order of `ModelResponded`
 
 
@@ -141,7 +141,7 @@ class _PiSession:
         return steps
 
     def _skip(self, name: str) -> None:
-        self.out.append(Skipped(self.clock.now, name[:_MAX_NAME]))
+        self.out.append(Skipped(self.clock.now, name))
 
     def _start(self, header: dict[str, Any]) -> None:
         if not self.has_started:
@@ -173,7 +173,7 @@ class _PiSession:
         used = map(counts.get, _USAGE)
         self.out.append(ModelResponded(now, model, reason or None, *used))
         if tokens := counts.get("totalTokens") or sum(counts.values()):
-            self.percent = min(100.0, 100 * tokens / self.context_window)
+            self.percent = percent_of(tokens, self.context_window)
             self.out.append(Usage(now, self.percent, tokens))
         for block in iterate_blocks(message.get("content"), self.notes):
             self._block(block, model)
@@ -218,7 +218,7 @@ class _PiSession:
 
     def _compacted(self, record: dict[str, Any]) -> None:
         now, before = self.clock.now, record.get("tokensBefore")
-        old = min(100.0, 100 * before / self.context_window) if type(before) is int and before >= 0 else self.percent
+        old = percent_of(before, self.context_window) if type(before) is int and before >= 0 else self.percent
         self.out.append(CompactionStarted(now))
         self.out.append(CompactionCompleted(now, old, None))
 

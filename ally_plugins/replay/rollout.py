@@ -46,6 +46,7 @@ from .steps import (
     ToolCalled,
     ToolReturned,
     Usage,
+    percent_of,
 )
 from .tool_effects import derive_diffs
 
@@ -56,8 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_rollout"]
 
-_MAX_NAME: Final = 64
-_MAX_KEPT: Final = 4096
+_MAX_KEPT: Final = 4096  # calls that are remembered until their result comes, which some never do
 _SPAWN: Final = "spawn_agent"
 
 
@@ -136,7 +136,7 @@ class _Rollout:
         self.out.close_all()
 
     def _skip(self, name: str) -> None:
-        self.out.add(Skipped(self.clock.now, name[:_MAX_NAME]))
+        self.out.add(Skipped(self.clock.now, name))
 
     def _start(self, meta: dict[str, Any]) -> None:
         if self.has_started:
@@ -315,7 +315,7 @@ class _Rollout:
         self.out.close(self.agent_id)
         if total and total != self.tokens and self.agent_id is None:
             self.tokens = total
-            self.percent = min(100.0, 100 * total / self.context_window)
+            self.percent = percent_of(total, self.context_window)
             self.out.add(Usage(self.clock.now, self.percent, total))
 
     def _window(self, event: dict[str, Any]) -> None:

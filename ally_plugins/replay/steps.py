@@ -7,13 +7,14 @@ recorded facts only: running gates and transforms on them is left to the player.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from attrs import field, frozen
 
 from ally_plugins.contract.values.conversation import TodoItem
 
 __all__ = [
+    "MAX_NAME",
     "AgentEnded",
     "AgentStarted",
     "AssistantReplied",
@@ -39,7 +40,11 @@ __all__ = [
     "ToolCalled",
     "ToolReturned",
     "Usage",
+    "percent_of",
 ]
+
+MAX_NAME: Final = 64
+"""Characters that are kept of a name which comes from the file: none of them may carry the file's size."""
 
 
 class SafePointKind(StrEnum):
@@ -136,6 +141,11 @@ class Usage(Step):
 
     percent: float
     tokens: int | None = None
+
+
+def percent_of(tokens: int, window: int) -> float:
+    """Return how full a window is, 100 at most: which window it was may not be recorded."""
+    return min(100.0, 100 * tokens / window)
 
 
 @frozen
@@ -275,11 +285,15 @@ class Interrupted(Step):
     """The person stopped the agent in the middle of its turn."""
 
 
+def _kept_name(name: str) -> str:
+    return name[:MAX_NAME]
+
+
 @frozen
 class Skipped(Step):
-    """A record, or a part of one, that has no event. `record_type` is what it is counted under."""
+    """A record, or a part of one, that has no event. `record_type` is what it is counted under, cut to `MAX_NAME`."""
 
-    record_type: str
+    record_type: str = field(converter=_kept_name)
 
 
 @frozen

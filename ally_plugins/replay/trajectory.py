@@ -23,6 +23,7 @@ from .content import Notes, flatten, text_of
 from .json_lines import decode_record
 from .json_scanner import iterate_members
 from .steps import (
+    MAX_NAME,
     AssistantReplied,
     BrokenLine,
     DiffMade,
@@ -66,7 +67,6 @@ _REFUSALS: Final = (
     "The command '",
     "Operation '",
 )
-_MAX_NAME: Final = 64
 # What comes before the first answer: the task, and perhaps a hint or two.
 _MAX_PROMPTS: Final = 16
 # The last lines of an observation in the history say what the line editor has open.
@@ -163,7 +163,7 @@ class _Trajectory:
         self.notes = Notes()
         yield from self._element(entry) if member.key == "trajectory" else self._entry(entry)
         for kind in self.notes.placeholders:
-            yield Skipped(self.clock.now, f"block:{kind[:_MAX_NAME]}")
+            yield Skipped(self.clock.now, f"block:{kind}")
         if self.notes.problem is not None:
             yield BrokenLine(self.clock.now, number, f"{member.key} element: {self.notes.problem}")
 
@@ -221,7 +221,7 @@ class _Trajectory:
         if type(role) is not str:
             self.notes.wrong("role", role, "a text")
             return "unknown"
-        return "" if role in {"assistant", "tool", "user"} else role[:_MAX_NAME]
+        return "" if role in {"assistant", "tool", "user"} else role[:MAX_NAME]
 
     def _calls(self, entry: dict[str, Any]) -> Iterator[Step]:
         calls = entry.get("tool_calls")

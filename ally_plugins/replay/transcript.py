@@ -24,6 +24,7 @@ from .queued_messages import QueuedMessages
 from .rewound import find_rewound
 from .sidechains import BoundedMap, Sidechains
 from .steps import (
+    MAX_NAME,
     AgentEnded,
     AgentStarted,
     AssistantReplied,
@@ -51,8 +52,6 @@ __all__ = ["CONTEXT_WINDOW", "is_record", "read_transcript"]
 # Tokens; the window of the models that wrote most transcripts. Transcripts do not record it.
 CONTEXT_WINDOW: Final = 200_000
 
-# A name in `skipped` comes from the file: it must not carry the file's size.
-_MAX_NAME: Final = 64
 _SYNTHETIC: Final = "<synthetic>"
 _NEVER_ENTERED: Final = "queued-message"
 # Bytes that are read while steps wait for the end of an answer.
@@ -153,7 +152,7 @@ class _Transcript:
         self._steps(record, entry)
         now = self.clock.now
         for kind in notes.placeholders:
-            self.out.add(Skipped(now, f"block:{kind[:_MAX_NAME]}"))
+            self.out.add(Skipped(now, f"block:{kind}"))
         if notes.problem is not None:
             self.out.add(BrokenLine(now, entry.number, notes.problem, entry.file))
 
@@ -183,7 +182,7 @@ class _Transcript:
             self._start(record)
             self.context.compact(now, record.get("compactMetadata"))
         elif not (is_main and self._queued(record, kind)):
-            self.out.add(Skipped(self._time(record), kind[:_MAX_NAME]))
+            self.out.add(Skipped(self._time(record), kind))
 
     def _time(self, record: dict[str, Any]) -> int:
         return self.clock.read(record.get("timestamp"))
@@ -299,7 +298,7 @@ class _Transcript:
             else:
                 name = kind if type(kind) is str else "unknown"
                 self.notes.placeholders.append(name)
-                texts.append(f"[{name[:_MAX_NAME]}]")
+                texts.append(f"[{name[:MAX_NAME]}]")
         if agent_id is None and texts:
             self._text(record, "\n".join(texts), is_interjection=has_results)
 

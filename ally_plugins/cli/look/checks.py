@@ -34,15 +34,15 @@ __all__ = ["CheckResult", "run_checks"]
 
 _NEWEST: Final = (3, 15)
 """The newest Python that this version is made for."""
-_OLDEST_SQLITE: Final = (3, 34)
+_OLDEST_SQLITE: Final = (3, 34)  # what Python 3.11 is found with; the journal needs nothing newer
 _OTHERS: Final = 0o077
 _OTHERS_WRITE: Final = 0o022
 _UNRECORDED: Final = "until then, whatever needs a record is refused"
 _SECRETS: Final = "secrets.json"
-_LOST_SHOWN: Final = 3
-_LOST_FOR_MS: Final = 7 * 24 * 3600 * 1000  # a week: who looks after a crash does so sooner
 _EDITED: Final = "config.toml"
 """Whoever may read it learns no secret, and editors leave it readable."""
+_LOST_SHOWN: Final = 3
+_LOST_FOR_MS: Final = 7 * 24 * 3600 * 1000  # a week: who looks after a crash does so sooner
 
 _LINUX_ONLY: Final = (
     ("darwin", "every write waits less surely for the disk on macOS: fsync leaves data in the drive's cache"),

@@ -23,7 +23,7 @@ TASK_TOOLS: Final = frozenset({"TaskCreate", "TaskUpdate"})
 _WHOLE: Final = {"TodoWrite": "todos", "todo_write": "todos", "write_todos": "todos", "update_plan": "plan"}
 _STATUSES: Final = frozenset({"pending", "in_progress", "completed"})
 _CREATED: Final = re.compile(r"\btask #([\w.-]{1,64})", re.IGNORECASE)
-_MAX_TASKS: Final = 4096
+_MAX_TASKS: Final = 4096  # entries of a list; who adds more loses the oldest
 _MAX_DIGITS: Final = 9  # of an id that is counted on from
 
 
