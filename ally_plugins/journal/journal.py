@@ -120,7 +120,11 @@ class Journal:
         Cancelling the future does not take the record back. Raises JournalError, here or in the future, when it cannot
         be written.
         """
-        return self._put(_checked_row(self._dated(record)))
+        row = _checked_row(record)
+        if self.is_replay:
+            self._queue_held(row)  # first: these events are dated as they are queued, and came before
+            row = _checked_row(self._dated(record))
+        return self._put(row)
 
     def append_blocking(self, record: Record) -> int:
         """Write a record and wait until it is on disk. Not for a thread that runs a loop. Raises JournalError."""
@@ -136,18 +140,22 @@ class Journal:
         DuplicateKeyError in the future when this plugin's key was in the session before (with the earlier message),
         be it in the same batch or from another process.
         """
+        row = _message_row(message)
         if self.is_replay:
-            return self._put(_message_row(message._replace(at=now_ms()), {RECORDED_AT: message.at}))
-        return self._put(_message_row(message))
+            self._queue_held(row)  # as in `append`
+            row = _message_row(message._replace(at=now_ms()), {RECORDED_AT: message.at})
+        return self._put(row)
 
     def mark(self, ids: Sequence[str], state: SettledState, at: int) -> LoopFuture[None]:
         """Change the state of messages that are pending; the others keep theirs. `at` is in Unix ms.
 
         Cancelling the future does not take it back. Raises JournalError, here or in the future.
         """
+        mark = Mark(tuple(ids), state, at)
         if self.is_replay:
-            return self._put(Mark(tuple(ids), state, now_ms(), {RECORDED_AT: at}))
-        return self._put(Mark(tuple(ids), state, at))
+            self._queue_held(mark)  # as in `append`
+            mark = Mark(mark.ids, state, now_ms(), {RECORDED_AT: at})
+        return self._put(mark)
 
     def mark_delivered(self, ids: Sequence[str], at: int) -> LoopFuture[None]:
         """Mark messages as delivered, all or none; see `mark`. `at` is in Unix ms. Raises JournalError."""
@@ -212,10 +220,13 @@ class Journal:
     def _put(self, item: Item) -> LoopFuture[Any]:
         """Queue what somebody waits for, behind what `before_durable` queues."""
         future: LoopFuture[Any] = asyncio.get_running_loop().create_future()
-        for source in self.before_durable:
-            source(item)
+        self._queue_held(item)
         self._writer.put(item, future)
         return future
+
+    def _queue_held(self, item: Item) -> None:
+        for source in self.before_durable:
+            source(item)
 
     async def prune(self, before: int) -> int:
         """Remove the content of what is older than `before` (Unix ms); return of how many records.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import orjson
 import pytest
 
 from ally_plugins.contract.values.errors import JournalError
+from ally_plugins.journal import journal as journal_module
 from ally_plugins.journal.explanation import explain
 from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import Journal
@@ -216,3 +218,26 @@ def test_what_the_same_event_led_to_elsewhere_is_not_part_of_an_explanation(jour
     assert [each.id for each in task.causes] == ["s:1"]
     assert [each.kind for each in task.related] == ["task_end"]
     assert [each.ref for each in first.related] == ["t1", "t2"]
+
+
+def test_what_a_replay_decides_on_its_events_stands_behind_them(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = itertools.count(10_000)
+    monkeypatch.setattr(journal_module, "now_ms", lambda: next(times))
+    journal.is_replay = True
+    held: list[Any] = []
+    journal.before_durable.append(lambda _: journal.add_events([held.pop()]) if held else None)
+
+    async def main() -> None:
+        held.append(event(1, "TOOL_CALL_START", {"toolName": "bash"}))
+        await journal.append(Record("decision", 1001, "guard", "s", "d1", {}))
+        held.append(event(2, "TOOL_CALL_END", {}))
+        await journal.accept(message("m1"))
+        held.append(event(3, "TODO_UPDATE", {}))
+        await journal.mark_delivered(["m1"], 1004)
+
+    asyncio.run(main())
+    lines = [orjson.loads(line) for line in export(journal.reader, "s")][1:]
+    order = [line.get("event_type", line["kind"]) for line in lines]
+    assert order == ["TOOL_CALL_START", "decision", "TOOL_CALL_END", "message", "TODO_UPDATE"]
