@@ -186,8 +186,8 @@ def adapters(session: nox.Session) -> None:
 
     They are in no distribution: a checkout of the installed version is fetched with git, unless a folder is given.
     """
-    needs = ("brotli", "dirty-equals", "inline-snapshot", "logfire", "pydantic-evals", "pytest-examples", "pytest-mock")
-    more = ("pytest-recording", "pytest-timeout", "pytest-xdist", "pyyaml", "vcrpy")
+    needs = ("brotli", "dirty-equals", "httpx", "inline-snapshot", "logfire", "pydantic-evals", "pytest-examples")
+    more = ("pytest-mock", "pytest-recording", "pytest-timeout", "pytest-xdist", "pyyaml", "vcrpy")
     session.install(*_wheels(), *PYPROJECT["project"]["optional-dependencies"]["pydantic-ai"], "openai", *needs, *more)
     command = "from importlib.metadata import version; print(version('pydantic-ai-slim'))"
     version = session.run("python", "-c", command, silent=True)

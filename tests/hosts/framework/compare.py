@@ -46,26 +46,30 @@ def passed(folder: Path, *options: str) -> set[str]:
     with tempfile.TemporaryDirectory() as kept:
         results = Path(kept, "results.xml")
         files = [f"tests/{name}" for name in FILES if (folder / "tests" / name).exists()]
-        words = ("--timeout=120", "--numprocesses=2", "--quiet", "--no-header", "--tb=no", "--show-capture=no")
+        words = (
+            f"--junit-xml={results}",
+            "-p",
+            "no:cacheprovider",
+            "--timeout=120",
+            "--numprocesses=2",
+            "--quiet",
+            "--no-header",
+            "--tb=no",
+            "--show-capture=no",
+        )
         search = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
         environment = {**os.environ, "PYTHONPATH": search, "BLOCKBUSTER_ENABLED": "false"}
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-p",
-                "no:cacheprovider",
-                f"--junit-xml={results}",
-                *words,
-                *options,
-                *files,
-            ],
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *words, *options, *files],
             cwd=folder,
             env=environment,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
             check=False,
         )
+        if not results.exists():
+            sys.exit(f"the tests of {folder} did not run:\n{done.stdout}")
         cases = ET.parse(results).iter("testcase")  # noqa: S314 - pytest has just written it
         return {f"{case.get('classname')}::{case.get('name')}" for case in cases if case.find("*") is None}
 
@@ -85,7 +89,7 @@ def main(folder: Path) -> int:
     for name in unknown:
         print(f"fails only with plugins: {name}")
     if not without:
-        print(f"no test passed in {folder}: is it a checkout of pydantic-ai, and is what its tests need installed?")
+        print(f"no test passed in {folder}; is it a checkout of pydantic-ai?")
     return 1 if unknown or not without else 0
 
 
