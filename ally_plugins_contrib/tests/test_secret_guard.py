@@ -35,6 +35,7 @@ PEM = f"-----BEGIN RSA PRIVATE KEY-----\n{B64}\n{B64[::-1]}\n-----END RSA PRIVAT
 JWT = "eyJhbGciOiJIUzI1NiJ9" + ".eyJzdWIiOiIxMjM0NTY3ODkwIn0" + ".dozjgNryP4J3jVmNHl0w5N"
 
 UPPER, DIGITS, HEX = "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L", "8675309142", "9f86d081884c7d659a2feaa0c55ad015"
+UUID = f"{HEX[:8]}-{HEX[8:12]}-{HEX[12:16]}-{HEX[16:20]}-{HEX[20:]}"
 MIXED = "aB3dE5gH7jK9mN1pQ3sT5vX7zC2fR4uW6yA8eD0hL"
 
 CREDENTIALS = {
@@ -108,6 +109,10 @@ ASSIGNED = [
     ("CREATE USER a PASSWORD 'Tr0ub4dor';", "Tr0ub4dor"),
     ("<password>Tr0ub4dor</password>", "Tr0ub4dor"),
     ("DB_PASS=Tr0ub4dor", "Tr0ub4dor"),
+    (f"x-api-key: {HEX}", HEX),
+    (f"const apiToken = `{MIXED[:24]}`", MIXED[:24]),
+    (f"  apiKey: {MIXED[:20]}", MIXED[:20]),
+    (f"HEROKU_API_KEY={UUID}", UUID),
 ]
 INNOCENT = [
     "the token is passed in the Authorization header",
@@ -160,6 +165,8 @@ INNOCENT = [
     "password: vault:secret/data/db1#password",
     "postgres://user:password@localhost/db",
     "bypass = 'abc12345'",
+    "Pass `warn_if_no_tools2=False` or 'utf8=True'; a token `max_tokens2`",
+    "-----BEGIN RSA PRIVATE KEY-----\n...\n-----END RSA PRIVATE KEY-----",
 ]
 
 

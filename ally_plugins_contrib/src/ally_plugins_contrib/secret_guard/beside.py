@@ -20,11 +20,12 @@ _SHORT_RANDOM: Final = 8
 _LONG_RANDOM: Final = 16
 _LONGEST_VALUE: Final = 256
 _SOME_ENTROPY: Final = 2.5
+_HEX_ENTROPY: Final = 2.8
 _MUCH_ENTROPY: Final = 3.5
-"""Bits a character; see `looks.entropy`."""
+"""Bits a character; see `looks.entropy`. Of sixteen digits there are four at most, of 32 random ones some 3.5."""
 
 _LOOK_BACK: Final = 16
-_COMMAND_LENGTH: Final = 400
+_COMMAND_LENGTH: Final = 200
 """Characters of a command before an option that are searched for its program."""
 
 _NAMES: Final = (
@@ -64,6 +65,8 @@ def _is_quoted_secret(match: re.Match[str]) -> bool:
     value = match["secret"]
     if len(value) < (_SHORTEST if _PASSWORD.search(match["name"]) else _SHORT_RANDOM):
         return False
+    if match["sign"].isspace() and (match["quote"] == "`" or match["name"].lower() == "pass"):
+        return False  # prose: Pass `encoding=latin1`
     if " " in value or not _is_secret_name(match) or not _is_shown(value) or is_name(value):
         return False
     return _is_disordered(value, match["name"])
@@ -79,7 +82,8 @@ def _is_bare_secret(match: re.Match[str]) -> bool:
         return False
     if match["sign"] in {"=", ">"}:  # written as a shell does, in an address, or as an element
         return entropy(value) > _SOME_ENTROPY
-    return len(value) >= _LONG_RANDOM and entropy(value) > _MUCH_ENTROPY
+    is_disordered = entropy(value) > _MUCH_ENTROPY or (entropy(value) > _HEX_ENTROPY and is_random(value))
+    return len(value) >= _LONG_RANDOM and is_disordered
 
 
 def _is_line_secret(match: re.Match[str]) -> bool:
@@ -166,7 +170,7 @@ _QUOTED: Final = Pattern(
     "secret",
     _HINTS,
     re.compile(
-        rf"""(?P<name>{_NAMES})\\?["']?\]?(?:\s{{0,3}}(?:=>|:=|==|[:=,])\s{{0,3}}|\s)[bfru]?\\?(?P<quote>["'])"""
+        rf"""(?P<name>{_NAMES})\\?["']?\]?(?P<sign>\s{{0,3}}(?:=>|:=|==|[:=,])\s{{0,3}}|\s)[bfru]?\\?(?P<quote>["'`])"""
         rf"""(?P<secret>[^"'`\s\\]{{{_SHORTEST},{_LONGEST_VALUE}}})(?=\\?(?P=quote))"""
     ),
     _is_quoted_secret,

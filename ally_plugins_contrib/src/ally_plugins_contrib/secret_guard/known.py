@@ -7,13 +7,16 @@ import tomllib
 from importlib.resources import files
 from typing import Any, Final
 
-from .looks import entropy, is_mixed, is_placeholder, is_random
+from .looks import entropy, is_mixed, is_placeholder, is_random, is_wordy
 from .pattern import END, Check, Kinds, Pattern
 
 __all__ = ["CERTAIN", "FIXED"]
 
 _WORD: Final = "[A-Za-z0-9_-]"
 _LONG_RANDOM: Final = 16
+_SHORTEST_KEY: Final = 80
+"""Letters and digits of a private key with its marks, which have some forty."""
+
 _SURELY_RANDOM: Final = 32
 """Characters from which on it is enough that they do not look like words, however dashes cut them up."""
 
@@ -38,10 +41,16 @@ def _is_no_example(match: re.Match[str]) -> bool:
     return not match.group().endswith("EXAMPLE") and _is_given(match)
 
 
+def _has_body(match: re.Match[str]) -> bool:
+    """Tell a key from an example of one, between whose marks stand dots."""
+    return sum(map(str.isalnum, match.group())) >= _SHORTEST_KEY
+
+
 def _is_token(match: re.Match[str]) -> bool:
     """Tell what follows a maker's prefix from a name that begins with it: `npm_config_cache_directory_2`."""
-    secret = match["secret"] if "secret" in match.re.groupindex else match.group()
-    return is_random(secret) and _is_given(match)
+    groups = match.re.groupindex
+    secret = match["rest"] if "rest" in groups else match["secret"] if "secret" in groups else match.group()
+    return not is_wordy(secret) and _is_given(match)
 
 
 def _word(kind: str, hints: tuple[str, ...], regex: str, check: Check = _is_given, *, begins: bool = False) -> Pattern:
@@ -61,7 +70,7 @@ def _begun(prefix: str, rest: str) -> str:
 
 def _prefixed(kind: str, *prefixes: str, least: int = 20, check: Check = _is_token) -> tuple[Pattern, ...]:
     """Return patterns of tokens that are one of a maker's prefixes and at least so many random characters."""
-    rest = rf"(?:[A-Za-z0-9_=-]|\.(?=[A-Za-z0-9_=-])){{{least},}}+"  # not the full stop behind it
+    rest = rf"(?P<rest>(?:[A-Za-z0-9_=-]|\.(?=[A-Za-z0-9_=-])){{{least},}}+)"  # not the full stop behind it
     return tuple(_word(kind, (prefix,), _begun(prefix, rest), check) for prefix in prefixes)
 
 
@@ -71,8 +80,8 @@ _LINES: Final = r"""(?:(?:\\[nr]|[\s"'+,>|])*+[A-Za-z0-9+/=]{20,}+)++"""
 _OURS: Final = (
     _word(
         "aws-access-key",
-        ("AKIA", "ASIA", "ABIA", "ACCA"),
-        r"(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}(?![0-9A-Za-z])",
+        ("AKIA", "ASIA", "ABIA", "ACCA", "A3T"),
+        r"A(?:KIA|SIA|BIA|CCA|3T[A-Z0-9])[0-9A-Z]{16}(?![0-9A-Za-z])",
         _is_no_example,
     ),
     _word("github-token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"gh[pousr]_[A-Za-z0-9]{36,}"),
@@ -137,6 +146,7 @@ _OURS: Final = (
         "private-key",
         ("PRIVATE KEY",),
         re.compile(_PEM + r"[^-]*+(?:-(?!----)[^-]*+)*+-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"),
+        _has_body,
     ),
     Pattern("private-key", ("PRIVATE KEY",), re.compile(_PEM + _LINES)),  # a block that was cut: what is there of it
     Pattern("private-key", ("Private-Lines:",), re.compile(rf"Private-Lines: [0-9]{{1,4}}(?P<secret>{_LINES})")),

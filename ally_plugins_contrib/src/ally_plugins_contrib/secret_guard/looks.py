@@ -7,10 +7,11 @@ import re
 from collections import Counter
 from typing import Final
 
-__all__ = ["entropy", "is_mixed", "is_name", "is_placeholder", "is_random", "is_reference"]
+__all__ = ["entropy", "is_mixed", "is_name", "is_placeholder", "is_random", "is_reference", "is_wordy"]
 
 _CHUNK: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 _RUN: Final = re.compile("[A-Za-z0-9]+")
+_WORDS: Final = re.compile("(?:[A-Z]?[a-z]{2,}[0-9]{0,2})+|[A-Z]+[0-9]{0,2}|[a-z][0-9]{0,3}|[0-9]{1,4}[a-z]?")
 _SHORT: Final = 8
 _LONG_RUN: Final = 16
 _FEW: Final = 3
@@ -65,6 +66,11 @@ def _is_random(run: str, *, much: bool = False) -> bool:
         return len(run) >= _LONG_RUN and length < _MIXED_LENGTH
     numbers = sum(chunk.isdigit() for chunk in chunks)
     return length < _WORD_LENGTH or (len(run) >= _LONG_RUN and numbers >= _FEW)
+
+
+def is_wordy(text: str) -> bool:
+    """Say whether a text is nothing but words, abbreviations and versions: `config_cacheDir2`, `embed-v1-0.6b`."""
+    return all(map(_WORDS.fullmatch, _RUN.findall(text)))
 
 
 def is_name(text: str) -> bool:
