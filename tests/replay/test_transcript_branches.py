@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -217,21 +216,15 @@ def test_a_parent_that_is_not_there_takes_nothing_back() -> None:
     assert said(tree.steps()) == ["one", "two"]
 
 
-@given(st.lists(st.integers(-1, 12), max_size=12))
-def test_the_way_to_the_last_record_is_what_is_left(parents: list[int]) -> None:
-    branches, tree = Branches(), [-1]
-    for place, wanted in enumerate(parents):
-        parent = min(wanted, place - 1)
-        kept = [other for other in range(place) if other not in branches.abandoned]
-        parent = max((other for other in kept if other <= parent), default=-1)
-        name = f"r{parent}" if parent >= 0 else None
-        branches.receive_record(place, f"r{place}", name, is_turn=True, is_anchor=True, may_branch=True)
-        tree[place:] = [parent, place]
-    left = [place for place in range(len(parents)) if place not in branches.abandoned]
-    roots = [place for place in left if tree[place] == -1]
-    for before, after in pairwise(left):
-        assert tree[after] in {before, -1}
-    assert len(roots) <= 1 or tree[left[-1]] == -1 or all(tree[one] == -1 for one in left[: left.index(roots[-1])])
+@given(st.lists(st.integers(0, 6), max_size=20))
+def test_the_way_to_the_last_record_is_what_is_left(steps_back: list[int]) -> None:
+    branches, way = Branches(), list[int]()
+    for place, back in enumerate(steps_back):
+        way = way[: max(len(way) - back, 1)]  # to the first record at most
+        parent = f"r{way[-1]}" if way else None
+        branches.receive_record(place, f"r{place}", parent, is_turn=True, is_anchor=True, may_branch=True)
+        way.append(place)
+    assert [place for place in range(len(steps_back)) if place not in branches.abandoned] == way
 
 
 # -- what was typed while the agent worked
