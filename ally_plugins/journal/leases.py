@@ -90,12 +90,15 @@ class LeaseRow:
     owner: ProcessIdentity
     beat: int
 
-    def is_free(self) -> bool:
-        """Say whether the session may be taken: its owner is provably dead, or was silent for `SILENT_S`."""
+    def is_free(self, is_dead: Callable[[ProcessIdentity], bool] = ProcessIdentity.is_dead) -> bool:
+        """Say whether the session may be taken: its owner is provably dead, or was silent for `SILENT_S`.
+
+        `is_dead` may remember its answers, for many sessions of one host.
+        """
         silent_ms = _now_ms() - self.beat
         if silent_ms < 0 and self.owner.boot is None:
             return True  # a beat that is yet to come: the machine was started again since
-        return silent_ms >= SILENT_S * 1000 or self.owner.is_dead()
+        return silent_ms >= SILENT_S * 1000 or is_dead(self.owner)
 
     def describe(self) -> str:
         """Return who holds it."""

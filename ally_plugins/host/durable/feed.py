@@ -12,10 +12,12 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.errors import JournalError, NotFoundRefused, UnavailableRefused, ValidationRefused
 from ally_plugins.contract.values.ids import is_replayed
+from ally_plugins.journal.process_identity import ProcessIdentity
 from ally_plugins.runtime.lanes.observers import is_own
 from ally_plugins.runtime.lanes.tables import durable_names
 
@@ -321,6 +323,7 @@ class Feed:
 
     def _look(self) -> Look:
         leases = self._reading.leases()
+        is_dead = cache(ProcessIdentity.is_dead)  # a look at /proc for each host, and not for each session
         return Look(
             _parsed(self._reading.bookmark(self._bookmark)),
             {
@@ -329,7 +332,7 @@ class Feed:
                 if (place := _parsed(text)) is not None
             },
             frozenset(row.session_id for row in leases if row.host == self._host_id),
-            frozenset(row.session_id for row in leases if row.host != self._host_id and not row.is_free()),
+            frozenset(row.session_id for row in leases if row.host != self._host_id and not row.is_free(is_dead)),
         )
 
     def _take(self, look: Look) -> bool:
