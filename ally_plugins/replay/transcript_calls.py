@@ -95,5 +95,5 @@ class TranscriptCalls:
         todos = todos_with_task(before, task.tool_name, task.arguments, output, details)
         if todos is not None:
             self.todos[task.agent_id] = todos
-            about = {"agent_id": task.agent_id, "output": output, "details": details}
-            self.out.add(TodosChanged(now, todos, call_id, **about))
+            step = TodosChanged(now, todos, call_id, agent_id=task.agent_id, output=output, details=details)
+            self.out.add(step)
