@@ -58,9 +58,9 @@ def _code(length: int) -> str:
 
 
 def _seconds(text: str) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     redact_text(text)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def run() -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def run() -> list[dict[str, Any]]:
             "unit": "",
         },
         {
-            "name": "secret-guard, a megabyte of Python",
+            "name": "secret-guard, a megabyte of Python, processor time",
             "ours": seconds * 1000,
             "bare": None,
             "ratio": None,
