@@ -21,6 +21,7 @@ from pydantic_ai.models.test import TestModel
 
 from ally_plugins import (
     AgentEnd,
+    AgentStart,
     BlockingHost,
     Deny,
     Host,
@@ -36,7 +37,7 @@ from ally_plugins.adapters.kit.cross_loop_lock import CrossLoopLock
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from tests.hosts.scripted import Script, answer, live
 from tests.kit.hosts import make_plugin
-from tests.kit.waiting import go, wait_until
+from tests.kit.waiting import go, until, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Sequence
@@ -136,6 +137,27 @@ def test_the_run_ends_behind_its_last_call_and_the_host_that_it_started_behind_t
         assert [type(event) for event in ends] == [*[ToolCallEnd] * 3, AgentEnd]
         assert [event.error for event in ends[:3] if isinstance(event, ToolCallEnd)] == ["interrupted"] * 3
         assert seen[-1].type == "SESSION_END"
+
+    go(main())
+
+
+def test_a_run_that_is_cancelled_at_any_moment_has_an_end_and_leaves_nothing() -> None:
+    async def main() -> None:
+        async with live() as bench:
+            for turns in range(45):
+                agent = bench.agent(Script(answer(ToolCallPart("look", {}, "c")), "done"), tools=[look])
+                run = asyncio.ensure_future(agent.run("go"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                run.cancel()
+                await asyncio.wait([run])
+            await until(lambda: len(bench.of(AgentStart)) == len(bench.of(AgentEnd)))
+            await until(lambda: not [task for task in asyncio.all_tasks() if "wrap_run" in repr(task)])
+            assert bench.of(AgentStart)
+
+    async def look() -> str:
+        await asyncio.sleep(0)
+        return "a tree"
 
     go(main())
 

@@ -8,10 +8,12 @@ take off the wrapper that reports its requests, so that telemetry shows each of 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
 from pydantic_ai.capabilities import AbstractCapability
 
@@ -98,6 +100,8 @@ class AllyPlugins(AbstractCapability[Any]):
             can_compact=compact is not None,
         )
         self._runs: dict[str, PluginRun] = {}
+        self._owners: WeakValueDictionary[str, asyncio.Task[Any]] = WeakValueDictionary()
+        """The tasks that drive runs, by the run's id."""
 
     @property
     def host(self) -> Host:
@@ -168,7 +172,7 @@ class AllyPlugins(AbstractCapability[Any]):
         work.stop = ctx.cancel
         may_defer = self.defer if self.defer is not None else allows_deferral(ctx)
         work.can_defer = may_defer or has_resolver(ctx, self)
-        self._runs[run_id] = run = PluginRun(work, self, kept, self.compaction)
+        self._runs[run_id] = run = PluginRun(work, self, kept, self.compaction, self._owners.pop(run_id, None))
         kept.callback(self._runs.pop, run_id)
         return await run.drive(ctx, handler)
 
@@ -211,7 +215,8 @@ class AllyPlugins(AbstractCapability[Any]):
     @override
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
         """Add plugins' tools to the agent's own."""
-        return PluginToolset(toolset, runs=self._runs)
+        # The framework asks for it in the task that drives the run, and not in that of `wrap_run`.
+        return PluginToolset(toolset, runs=self._runs, owners=self._owners, owner=asyncio.current_task())
 
     @override
     async def before_tool_validate(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -55,7 +58,8 @@ __all__ = ["PluginRun"]
 class PluginRun:
     """What follows one run for one capability; it lives until the run, and each call that it made, has ended.
 
-    `resources` is what to close then: the agent kit's work, and the host where it was started for this run.
+    `resources` is what to close then: the agent kit's work, and the host where it was started for this run. `owner` is
+    the task that drives the run, where that is known.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class PluginRun:
         capability: AbstractCapability[Any],
         resources: AsyncExitStack,
         compaction: Compaction | None,
+        owner: asyncio.Task[Any] | None,
     ) -> None:
         self.work = work
         self.calls = Calls(work)
@@ -72,6 +77,7 @@ class PluginRun:
         self._capability = capability
         self._resources = resources
         self._compaction = compaction
+        self._owner = owner
         self._prompt: str | Sequence[UserContent] | None = None
         self._history: list[ModelMessage] = []
         self._requested_at: float | None = None
@@ -91,7 +97,8 @@ class PluginRun:
             if sent is not None and sent != text:
                 self._prompt = with_text(ctx.prompt, sent)
             try:
-                result = await handler()
+                with _cancelled_with(self._owner):
+                    result = await handler()
             except BaseException as error:
                 if self._under_way.count == 1:  # else the framework gives up the calls that have begun
                     give_up_calls(self._history)
@@ -207,3 +214,24 @@ class PluginRun:
         """Run the call if gates and the person allow it, and emit its events."""
         async with self._under_way:
             return await self.calls.execute(ctx, call, tool, args, handler)
+
+
+@contextmanager
+def _cancelled_with(owner: asyncio.Task[Any] | None) -> Generator[None]:
+    """Cancel the task that enters when `owner` ends before it leaves.
+
+    The framework runs `wrap_run` in a task of its own, and forgets that when the run is cancelled just as it begins.
+    """
+    own = asyncio.current_task()
+    if owner is None or own is None or own is owner:
+        yield
+        return
+
+    def cancel(_: object) -> None:
+        own.cancel()
+
+    owner.add_done_callback(cancel)
+    try:
+        yield
+    finally:
+        owner.remove_done_callback(cancel)

@@ -18,9 +18,11 @@ from ally_plugins.contract.values.errors import ArgumentsError, NotFoundRefused,
 from .history import MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import asyncio
+    from collections.abc import Mapping, MutableMapping
 
     from pydantic_ai.tools import RunContext
+    from pydantic_ai.toolsets import AbstractToolset
 
     from ally_plugins.contract.tools.agent_tool import AgentTool
 
@@ -34,9 +36,21 @@ _ANY_OBJECT: Final = SchemaValidator(core_schema.dict_schema(core_schema.str_sch
 
 @dataclass
 class PluginToolset(WrapperToolset[Any]):
-    """The agent's tools and those of plugins; `runs` has those that are under way, by their id."""
+    """The agent's tools and those of plugins; `runs` has those that are under way, by their id.
+
+    It notes in `owners` the task that drives a run.
+    """
 
     runs: Mapping[str, PluginRun] = field(kw_only=True, repr=False)
+    owners: MutableMapping[str, asyncio.Task[Any]] = field(kw_only=True, repr=False)
+    owner: asyncio.Task[Any] | None = field(kw_only=True, repr=False)
+
+    @override
+    async def for_run(self, ctx: RunContext[Any]) -> AbstractToolset[Any]:
+        """Note who drives the run: this is called before it begins, for a toolset that was made for it."""
+        if self.owner is not None and ctx.run_id is not None:
+            self.owners[ctx.run_id] = self.owner
+        return await super().for_run(ctx)
 
     @override
     async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
