@@ -106,6 +106,7 @@ class Host:
         self._consent = consent
         self._given_journal = journal
         self._plugin_set: PluginSet | None = None
+        self._marks: Marks | None = None
         self._daemon_services: HostDaemonServices | None = None
         self._control: ControlServer | None = None
         self._live: LiveControls | None = None
@@ -163,10 +164,12 @@ class Host:
             await _off_loop(declare_emitted, self.home, services.emits)
         await self._report_lost_hosts()
         installed = await _off_loop(self._installed)
+        self._marks = marks = Marks(self._marks_file)
+        await _off_loop(marks.open)
         # From here to the start of the plugins the loop has no turn: a session, which may be opened once there is a set
         # of them, must not find gates missing.
         self._daemon_services = daemon_services = HostDaemonServices(services, self.home, replan=self._replan)
-        self._plugin_set = plugin_set = self._new_plugin_set(daemon_services)
+        self._plugin_set = plugin_set = self._new_plugin_set(daemon_services, marks)
         services.open_lanes = plugin_set.lanes
         services.handing_over = daemon_services.handing_over
         services.fan_out = FanOut(
@@ -189,7 +192,10 @@ class Host:
                 text = f"the mandatory plugin {plugin.name!r} is {plugin.state}: {plugin.reason}"
                 raise HostError(text)
 
-    def _new_plugin_set(self, daemon_services: HostDaemonServices) -> PluginSet:
+    def _marks_file(self) -> Path | None:
+        return new_marks_file(self.home) if self.home is not None else None
+
+    def _new_plugin_set(self, daemon_services: HostDaemonServices, marks: Marks) -> PluginSet:
         home = self.home
         return PluginSet(
             bus=self.bus,
@@ -198,7 +204,7 @@ class Host:
             on_state=self.audit.state_changed,
             on_crash=self.audit.crashed,
             daemon_services=daemon_services,
-            marks=Marks(lambda: new_marks_file(home) if home is not None else None),
+            marks=marks,
             on_blocked=self.audit.blocked,
         )
 
@@ -257,9 +263,9 @@ class Host:
             journal, services.records.journal = services.records.journal, self._given_journal
             if journal is not None:
                 journal.is_replay = False
-            if self._plugin_set is not None:
-                self._plugin_set.marks.close()
-            self._plugin_set = self._control = self._live = None
+            if self._marks is not None:
+                self._marks.close()
+            self._plugin_set = self._control = self._live = self._marks = None
             services.loop = services.fan_out = None
             services.open_lanes = tuple
             if journal is not None and self._given_journal is None:

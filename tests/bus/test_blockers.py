@@ -243,6 +243,7 @@ def test_a_host_that_was_killed_while_no_plugin_ran_blames_nobody(home: Path, ca
 def test_more_plugins_than_there_is_room_for_are_not_marked_and_harm_nobody(tmp_path: Path) -> None:
     file = tmp_path / "marks"
     marks = Marks(lambda: file)
+    marks.open()
     slots = [marks.slot(f"plugin-{number}") for number in range(SLOTS + 2)]
     for slot in slots:
         slot.marks[0] = 1

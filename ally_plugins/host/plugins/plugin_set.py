@@ -104,10 +104,10 @@ class PluginSet:
     on_state: Callable[[Plugin], None]
     on_crash: Callable[[Plugin, Crash], None]
     daemon_services: DaemonServices
-    members: dict[str, PluginMember] = field(factory=dict)
-    marks: Marks = field(factory=lambda: Marks(lambda: None))
-    on_blocked: Callable[[Blocker, float], None] = field(default=lambda _blocker, _seconds: None)
+    marks: Marks
+    on_blocked: Callable[[Blocker, float], None]
     """Called with what has held up the loop, and for how many seconds, once it turns again."""
+    members: dict[str, PluginMember] = field(factory=dict)
     watchdog: Watchdog = field(init=False)
     blockers: BlockerWatch = field(init=False)
     _manager: Any = field(factory=new_manager)

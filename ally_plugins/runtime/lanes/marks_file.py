@@ -19,10 +19,7 @@ _NAME: Final = MARKS + 1
 
 
 class Marks:
-    """The marks of one host, from its start to `close`. `choose` returns the file to be made, None to keep none.
-
-    The file is made for the first plugin that needs it.
-    """
+    """The marks of one host, from `open` to `close`. `choose` returns the file to be made, None to keep none."""
 
     def __init__(self, choose: Callable[[], Path | None]) -> None:
         self._choose = choose
@@ -31,6 +28,10 @@ class Marks:
         self._content: memoryview | None = None
         self._slots: dict[str, Slot] = {}
 
+    def open(self) -> None:
+        """Make the file; where that fails the marks outlive nothing. Blocks on the disk; raises nothing."""
+        self._content = self._map()
+
     def slot(self, plugin: str) -> Slot:
         """Return the place of a plugin's marks, the same ones for each instance of it. Raises nothing."""
         if plugin not in self._slots:
@@ -38,10 +39,8 @@ class Marks:
         return self._slots[plugin]
 
     def _new(self, name: bytes) -> Slot:
-        if self._content is None:
-            self._content = self._map()
         start = len(self._slots) * SIZE
-        if start >= len(self._content):
+        if self._content is None or start >= len(self._content):
             return UNMARKED
         marks = self._content[start : start + SIZE]
         marks[_NAME : _NAME + len(name)], marks[_LENGTH] = name, len(name)
@@ -58,7 +57,7 @@ class Marks:
                     return memoryview(self._mapped)
                 finally:
                     os.close(descriptor)
-        except OSError:  # a disk that is full: only a remark would be missing
+        except OSError:  # a disk that is full
             pass
         return memoryview(bytearray(SLOTS * SIZE))
 
