@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic_ai import Agent
 
-from ally_plugins import Ally, Host, HostError, hookimpl
+from ally_plugins import Ally, Host, hookimpl
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from ally_plugins.contract.values.events import AgentEnd, Event, ToolCallEnd
 
@@ -203,17 +203,5 @@ def test_a_host_that_cannot_start_is_an_error_of_the_run_and_of_nobody_else(
         (tmp_path / "config.toml").unlink()
         model_server.add(Reply("mended"))
         assert (await agent.run("hi")).output == "mended"
-
-    go(main())
-
-
-def test_a_host_that_runs_on_another_loop_is_not_used(model_server: ModelServer, model: Models, go: Any) -> None:
-    async def main() -> None:
-        host = Host(home=None, discover=False)
-        agent = Agent(model(), capabilities=[AllyPlugins(host)])
-        async with host:
-            with pytest.raises(HostError, match="runs on another event loop"):
-                await asyncio.to_thread(lambda: asyncio.run(agent.run("hi")))
-        assert model_server.requests == []
 
     go(main())

@@ -100,8 +100,7 @@ class PluginRun:
                 with _cancelled_with(self._owner):
                     result = await handler()
             except BaseException as error:
-                if self._under_way.count == 1:  # else the framework gives up the calls that have begun
-                    give_up_calls(self._history)
+                give_up_calls(self._history)  # those that had begun are given up by the framework, before it comes here
                 self._outcome = partial(work.end, error=error)
                 raise
             output = result.output
@@ -157,7 +156,8 @@ class PluginRun:
         """Emit what the model answered, and how full its window is."""
         async with self._under_way:
             try:
-                response = mended_response(await handler(request_context))
+                with _cancelled_with(self._owner):
+                    response = mended_response(await handler(request_context))
             except BaseException as error:
                 reason = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
                 self._emit_response(stop_reason=reason)
@@ -220,7 +220,8 @@ class PluginRun:
 def _cancelled_with(owner: asyncio.Task[Any] | None) -> Generator[None]:
     """Cancel the task that enters when `owner` ends before it leaves.
 
-    The framework runs `wrap_run` in a task of its own, and forgets that when the run is cancelled just as it begins.
+    The framework runs `wrap_run`, and a streamed request, in a task of its own, and forgets that when the run is
+    cancelled just as the task begins. Tools are not cancelled so: the framework does, and waits for their clean-up.
     """
     own = asyncio.current_task()
     if owner is None or own is None or own is owner:
