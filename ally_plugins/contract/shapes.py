@@ -40,6 +40,7 @@ __all__ = [
     "Shape",
     "Table",
     "WrongShape",
+    "annotations_of",
     "described_fields",
     "described_json",
     "holds",
@@ -347,11 +348,22 @@ def keys_of(cls: type[Any], key_of: Callable[[str], str] = str, /, **shapes: Sha
     `key_of` makes a key of a field's name; a field whose shape is None has none. Raises KeyError for a type that has no
     shape in `_BY_TYPE` and was given none.
     """
+    types = annotations_of(cls)
     return [
         Key(key_of(name), shape, name, field.default is attrs.NOTHING)
         for name, field in attrs.fields_dict(cls).items()
-        if (shape := shapes[name] if name in shapes else _BY_TYPE[str(field.type)]) is not None
+        if (shape := shapes[name] if name in shapes else _BY_TYPE[types[name]]) is not None
     ]
+
+
+def annotations_of(cls: type[Any]) -> dict[str, str]:
+    """Return the types of a class's fields as its source says them.
+
+    An attrs field's `type` does so only until anybody calls `attrs.resolve_types`, which puts the types there.
+    """
+    return {
+        name: text for each in reversed(cls.__mro__) for name, text in vars(each).get("__annotations__", {}).items()
+    }
 
 
 def object_of(keys: Table | type[Any], expected: str = "an object", *, is_strict: bool = True) -> Shape:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from ally_plugins.contract.shapes import object_schema
+from ally_plugins.contract.shapes import annotations_of, object_schema
 from ally_plugins.contract.values.eventjson import json_name
 from ally_plugins.contract.values.events import EVENT_TYPES, Event
 
@@ -137,20 +137,14 @@ _JSON_TYPES: Final = {"str": "string", "bool": "boolean", "int": "integer", "flo
 def _event_data(cls: type[Event]) -> dict[str, Any]:
     """Return the schema of the data of one event, from the fields of its class."""
     envelope = {a.name for a in attrs.fields(Event)}
-    own = [a for a in attrs.fields(cls) if a.name not in envelope]
+    own, types = [a for a in attrs.fields(cls) if a.name not in envelope], annotations_of(cls)
     needed = [json_name(a) for a in own if a.default is attrs.NOTHING]
     schema: dict[str, Any] = {
         "type": "object",
         "description": " ".join((cls.__doc__ or "").split()),
-        "properties": {json_name(a): _type_schema(_annotation(a.type)) for a in own},
+        "properties": {json_name(a): _type_schema(types[a.name]) for a in own},
     }
     return {**schema, "required": needed} if needed else schema
-
-
-def _annotation(kind: Any) -> str:
-    """Return a field's type as its source says it; `attrs.resolve_types` puts the types there."""
-    text = kind.__name__ if isinstance(kind, type) else str(kind)
-    return text if text.startswith("tuple") else text.rpartition(".")[2]
 
 
 def _type_schema(annotation: str) -> dict[str, Any]:

@@ -56,8 +56,11 @@ class MessageCalls(BusSteps):
         try:
             session = self._services.session_for(plugin.name, call.session_id)
         except NotFoundRefused:
-            # A hook may answer its event though the session is closed by now: a durable one may come days later.
+            # A hook may answer its event though the session is closed by now: a durable one may come days later. The
+            # scope of a daemon's call that names no cause has the session that the call names: nothing speaks for it.
             if scope is None or scope.session_id is None or call.session_id not in (None, scope.session_id):
+                raise
+            if scope.cause_id is None and scope.task_id is None:
                 raise
             with self._services.closed_session(plugin.name, scope.session_id) as session:
                 return await self._add_to(session, plugin, scope, call)

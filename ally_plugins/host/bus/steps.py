@@ -94,7 +94,7 @@ class BusSteps:
         now, circle = self._services.clock.steady(), frozenset(refusal.chain)
         if now - self._circles.get(circle, -CIRCLE_PAUSE) >= CIRCLE_PAUSE:
             self._circles[circle] = now
-            _log.warning("%s of the plugin %r was refused: %s", what, plugin.name, plugin.describe(refusal))
+            _log.warning("%s of the plugin %r was refused: %s", what, plugin.name, plugin.masked(str(refusal)))
 
     def _session_of(self, plugin: Plugin, session_id: str | None) -> str | None:
         """Return the session that a refused call is recorded under: the one it names, its hook's, or the only one."""
