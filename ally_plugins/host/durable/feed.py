@@ -49,6 +49,9 @@ SAVE_S: Final = 0.05
 LOOK_S: Final = 0.25
 """Seconds after which it is looked again who has which session, while events that were read are still delivered."""
 
+HOLD_S: Final = 1.0
+"""Seconds that are left to another host to open a session that was let go, before the host that leads feeds it."""
+
 FAR: Final = 10_000
 """Records without an event for the plugin that are passed before the bookmark is moved past them."""
 
@@ -83,6 +86,7 @@ class Feed:
         self._known = Place(0)  # up to which an offset may be one that was acknowledged before
         self._position = Place(0)
         self._looked_at = -math.inf
+        self._releases = 0  # a look that was begun before one has the session as this host's
         self._progressed = asyncio.Event()
         self._walk: Walk | None = None
         self._is_behind = True
@@ -280,7 +284,10 @@ class Feed:
             await self._load()
             return
         if asyncio.get_running_loop().time() - self._looked_at > LOOK_S:
-            self._take(await asyncio.to_thread(self._look))
+            releases = self._releases
+            look = await asyncio.to_thread(self._look)
+            if releases == self._releases:
+                self._take(look)
             return
         # No await from here to the writing: `_can_deliver` was true just now, and must still be.
         walk = self._walk
@@ -311,9 +318,11 @@ class Feed:
     async def _load(self) -> None:
         """Read the next blocks, in a thread: a disk may be slow."""
         self._is_behind = False
-        start = self._position
+        start, releases = self._position, self._releases
         blocks, end, look = await asyncio.to_thread(self._read, start.record)
-        if self._take(look) and end > start.record:
+        if releases != self._releases:
+            self._is_behind = True
+        elif self._take(look) and end > start.record:
             self._walk, self._is_behind = Walk(blocks, start, end), True
 
     def _read(self, record: int) -> tuple[list[EventBlock], int, Look]:
@@ -322,15 +331,14 @@ class Feed:
         return blocks, end, self._look()
 
     def _look(self) -> Look:
+        # In this order: what a session's host has marked is on disk before another one has the session, and a mark goes
+        # once the bookmark is past it.
         leases = self._reading.leases()
+        marks = self._reading.bookmarks(f"{self._bookmark}:")
         is_dead = cache(ProcessIdentity.is_dead)  # a look at /proc for each host, and not for each session
         return Look(
             _parsed(self._reading.bookmark(self._bookmark)),
-            {
-                session_id: place
-                for session_id, text in self._reading.bookmarks(f"{self._bookmark}:").items()
-                if (place := _parsed(text)) is not None
-            },
+            {session_id: place for session_id, text in marks.items() if (place := _parsed(text)) is not None},
             frozenset(row.session_id for row in leases if row.host == self._host_id),
             frozenset(row.session_id for row in leases if row.host != self._host_id and not row.is_free(is_dead)),
         )
@@ -414,6 +422,16 @@ class Feed:
                 while self._is_open_in(session_id):
                     await self._progressed.wait()
                 await self._save()
+
+    def let_go(self, session_id: str) -> None:
+        """Note that a session belongs to this host no longer."""
+        self.progress.let_go(session_id)
+        self._releases += 1
+        asyncio.get_running_loop().call_later(HOLD_S, self._end_hold, session_id)
+
+    def _end_hold(self, session_id: str) -> None:
+        self.progress.released.discard(session_id)
+        self.wake()
 
     def _is_open_in(self, session_id: str) -> bool:
         done = self.progress.done.get(session_id, self.progress.base)

@@ -174,7 +174,7 @@ class Feeds:
             yield
         finally:
             for feed in feeds:
-                feed.progress.let_go(session_id)
+                feed.let_go(session_id)
             self.wake()
 
     def connected(self, plugin: str) -> None:

@@ -41,6 +41,8 @@ class Progress:
     """What of it is on disk."""
     closing: set[str] = field(init=False, factory=set)
     """Sessions that are about to be let go: nothing more of them is sent."""
+    released: set[str] = field(init=False, factory=set)
+    """Sessions that were let go a moment ago: whoever opens them next feeds what is left, else the host that leads."""
     _sent: dict[str, Place] = field(init=False, factory=dict)
     _skipped: dict[str, tuple[Place, Place]] = field(init=False, factory=dict)
     """From where to where each session was left to others."""
@@ -49,7 +51,7 @@ class Progress:
 
     def is_fed_here(self, session_id: str) -> bool:
         """Say whether this host feeds the events of a session."""
-        if session_id in self.closing:
+        if session_id in self.closing or session_id in self.released:
             return False
         return session_id in self._own or (self.leads and session_id not in self._others)
 
@@ -87,6 +89,7 @@ class Progress:
             self.done[session_id] = max(mark, self.done.get(session_id, mark))
             self.marked[session_id] = max(mark, self.marked.get(session_id, mark))
         self._own, self._others = look.own, look.others
+        self.released -= look.own
         back: Place | None = None
         for session_id, (first, last) in list(self._skipped.items()):
             if last <= self._known(session_id):
@@ -97,8 +100,9 @@ class Progress:
         return back
 
     def let_go(self, session_id: str) -> None:
-        """Note that a session belongs to this host no longer."""
+        """Note that a session belongs to this host no longer. No look that was begun before may be taken after it."""
         self.closing.discard(session_id)
+        self.released.add(session_id)
         self._own -= {session_id}
 
     def place_to_restart(self, position: Place, unfinished: Iterable[tuple[str, Place]]) -> Place:
