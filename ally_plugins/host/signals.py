@@ -7,13 +7,12 @@ what runs the host is interrupted, as Ctrl-C does it, and the signal ends the pr
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
-
-from ally_plugins.runtime.forks import OwnProcess
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -33,7 +32,7 @@ class ProcessSignals:
     def __init__(self) -> None:
         self._interrupts: dict[int, Interrupt] = {}
         self._received: int | None = None
-        self._process = OwnProcess()
+        self._pid = os.getpid()  # not `OwnProcess`: a signal may come before its hook has run in a fork
 
     def begin(self, owner: object, interrupt: Interrupt) -> None:
         """Have a signal call `interrupt` with its number, in the main thread.
@@ -42,8 +41,8 @@ class ProcessSignals:
         """
         if threading.current_thread() is not threading.main_thread():
             return
-        if not self._process.is_here:  # the hosts of the process that this is a fork of are not its own
-            self._interrupts, self._received, self._process = {}, None, OwnProcess()
+        if self._pid != os.getpid():  # the hosts of the process that this is a fork of are not its own
+            self._interrupts, self._received, self._pid = {}, None, os.getpid()
         self._interrupts[id(owner)] = interrupt
         for number in _ENDS:
             if signal.getsignal(number) is signal.SIG_DFL:
@@ -51,7 +50,7 @@ class ProcessSignals:
 
     def end(self, owner: object) -> None:
         """Let go of the signals with the last host. One that has come ends the program now."""
-        if not self._process.is_here or self._interrupts.pop(id(owner), None) is None or self._interrupts:
+        if self._pid != os.getpid() or self._interrupts.pop(id(owner), None) is None or self._interrupts:
             return
         with suppress(ValueError):  # not the main thread, in which it began
             for number in _ENDS:
@@ -63,7 +62,7 @@ class ProcessSignals:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second one ends the program at once
-        if not self._process.is_here:  # a fork: the host is not its to stop
+        if self._pid != os.getpid():  # a fork: the host is not its to stop
             signal.raise_signal(number)
         self._received = number
         for interrupt in list(self._interrupts.values()):

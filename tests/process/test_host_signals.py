@@ -28,7 +28,7 @@ class Plugin:
 
     @hookimpl
     def ally_stop(self):
-        print("stopped", flush=True)
+        os.write(1, b"stopped\\n")  # at once: `print` of two threads may mix their line ends
 
 given = {"home": sys.argv[1], "plugins": {"p": Plugin}, "discover": False}
 
@@ -91,9 +91,12 @@ FORKED = """
 async def main():
     async with Host("test", **given) as host:
         host.session("s")
+        reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
+            os.write(writer, b"x")  # Python drops the signals that come before it is ready in a fork
             signal.pause()
+        os.read(reader, 1)
         os.kill(child, signal.SIGTERM)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
         ready()
