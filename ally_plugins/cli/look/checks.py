@@ -293,9 +293,13 @@ def _check_journal(state: State) -> Iterator[CheckResult]:
 
 def _check_lost_hosts(state: State) -> Iterator[CheckResult]:
     """Name the plugins in whose code hosts have ended lately."""
+    from ally_plugins.journal.schema import check_files
+
     found: Sequence[StoredRecord] = ()
-    with suppress(AllyError), reading_of(state.home) as reading:  # what is wrong with it was said by `_check_journal`
-        found = [] if reading is None else reading.last_records(_LOST_SHOWN, kind="lost_host")
+    with suppress(AllyError):  # what is wrong with it was said by `_check_journal`
+        check_files(state.home.journal_file)
+        with reading_of(state.home) as reading:
+            found = [] if reading is None else reading.last_records(_LOST_SHOWN, kind="lost_host")
     for record in found:
         if record.data is not None and record.at > now_ms() - _LOST_FOR_MS:
             what = f"{when(record.at)}: {summary(record)}, of the plugin {record.plugin!r}"
