@@ -48,6 +48,8 @@ def _default_path(app: str) -> Path:
         path = Path(platformdirs.user_state_path(app, appauthor=False))
     except RuntimeError:
         path = Path()
+    if os.environ.get("HOME") == "" and not os.environ.get("XDG_STATE_HOME"):
+        path = Path()  # `~` is the root of the file system then, in older versions of platformdirs
     if not path.is_absolute():  # a container's user, who has no HOME and no entry in passwd
         found = f"HOME is {describe(os.environ['HOME'])}" if "HOME" in os.environ else "HOME is not set"
         way_out = f"set {HOME_VARIABLE} to a folder for the state of {app!r}"
