@@ -23,8 +23,8 @@ RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 WORK = ROOT / ".nox" / "work"
 WHEELS = WORK / "wheels"
 COVERAGE = WORK / "coverage"
-# Two, since many tests wait for a disk or a child process; more would get in the way of those with deadlines.
-WORKERS = ("--numprocesses=2", "--dist=worksteal")
+# One more than CI has cores, since a third of the time is waiting for a disk or a child process.
+WORKERS = ("--numprocesses=3", "--dist=worksteal")
 MEASURE = ("--cov", "--cov-report=", "--cov-fail-under=0")
 FAST = "not e2e and not soak and not slow"
 RESULTS = Path(os.environ.get("ALLY_TEST_RESULTS", WORK / "results"))
