@@ -102,6 +102,7 @@ async def watching(
         yield watched
 
 
+@pytest.mark.slow
 def test_it_tells_once_that_tests_break_and_that_they_are_mended(project: Path, placement: str) -> None:
     async def main() -> None:
         async with watching(project, placement) as it:
@@ -149,6 +150,7 @@ with log.open("a") as file:
 """
 
 
+@pytest.mark.slow
 def test_runs_never_overlap_and_what_changes_meanwhile_is_run_after(
     project: Path, tmp_path: Path, placement: str
 ) -> None:
@@ -261,6 +263,7 @@ def test_the_run_ends_with_its_task_its_plugin_and_its_host(
     go(main())
 
 
+@pytest.mark.slow
 def test_conversations_about_one_folder_share_a_watch_which_outlives_the_first(project: Path, placement: str) -> None:
     async def main() -> None:
         async with watching(project, placement) as it:

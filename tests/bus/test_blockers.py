@@ -71,6 +71,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", WAYS)
 def test_whoever_holds_up_the_loop_is_named_while_it_does(what: str, caplog: pytest.LogCaptureFixture) -> None:
     said: list[float] = []

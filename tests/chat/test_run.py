@@ -78,6 +78,7 @@ def test_a_plugin_that_wakes_the_agent_has_its_turn_before_the_end(helped: Perso
     assert lines[-1]["ending"] == "done"
 
 
+@pytest.mark.slow
 def test_a_failing_model_is_a_failure_with_its_reason(person: Person) -> None:
     lines = person.events("--model", "qwen3", "--base-url", "http://127.0.0.1:9/v1", "say x", code=3)
     assert lines[-1]["ending"] == "failed"

@@ -103,6 +103,7 @@ def test_of_several_grants_those_before_a_wrong_one_are_in_effect_too(
     assert agent.ask("gate") == [False, 0]
 
 
+@pytest.mark.slow
 def test_all_hosts_of_a_home_are_told_and_one_that_does_not_answer_is_named(
     enabled: Operator, start: Callable[[], Agent]
 ) -> None:

@@ -138,6 +138,7 @@ def test_noise_without_end_ends_the_daemon_with_76(in_thread: Start) -> None:
     assert "does not keep to the protocol" in host.stderr
 
 
+@pytest.mark.slow
 def test_a_line_over_the_limit_ends_the_daemon_with_76(in_thread: Start) -> None:
     host = in_thread("Plain")
     host.send(b"x" * 17_000_000)

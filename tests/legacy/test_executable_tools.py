@@ -240,6 +240,7 @@ def test_python3_is_the_environments_own_and_nothing_else_is(tmp_path: Path) -> 
     assert programs.command(("node", "python3")) == ("node", "python3")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs signals and a process tree")
 def test_a_program_that_is_too_slow_is_ended_with_its_whole_tree(
     run_tool: Callable[..., ToolResult], short_dir: Path
@@ -288,6 +289,7 @@ os._exit(0)
     os.close(reader)
 
 
+@pytest.mark.slow
 def test_sigterm_comes_first(tmp_path: Path) -> None:
     ended = tmp_path / "ended"
     code = f"""

@@ -605,6 +605,7 @@ def test_a_stopped_daemon_is_noticed_although_the_kernel_takes_its_connections(
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_daemon_that_is_at_work_for_long_is_healthy_all_the_same(start_daemon: Callable[..., Any]) -> None:
     daemon = start_daemon("def talk(connection, request): time.sleep(600)")
 

@@ -6,19 +6,20 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+import pytest
+
 from ally_plugins import ToolCall
 from ally_plugins.journal.journal import Journal
 from ally_plugins.wire.limits import IN_FLIGHT
 from tests.kit.waiting import go
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.kit.placements import Placed
 
 CROWD = IN_FLIGHT + 200
 
 
+@pytest.mark.slow
 def test_more_gates_than_a_process_takes_at_once_are_all_called(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("lives:StartsSlowly")}) as host:
@@ -30,6 +31,7 @@ def test_more_gates_than_a_process_takes_at_once_are_all_called(placed: Placed) 
     go(main())
 
 
+@pytest.mark.slow
 def test_a_gate_that_is_taken_back_while_it_waits_leaves_room_for_the_next(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("lives:StartsSlowly")}) as host:
@@ -44,6 +46,7 @@ def test_a_gate_that_is_taken_back_while_it_waits_leaves_room_for_the_next(place
     go(main())
 
 
+@pytest.mark.slow
 def test_a_host_with_more_sessions_than_a_process_takes_requests_stops_as_one_with_few(
     placed: Placed, caplog: pytest.LogCaptureFixture
 ) -> None:

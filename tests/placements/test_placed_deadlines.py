@@ -112,6 +112,7 @@ def test_a_gate_that_nothing_interrupts_is_the_end_of_its_plugin_or_of_its_proce
     go(main())
 
 
+@pytest.mark.slow
 def test_an_observer_that_nothing_interrupts_too(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("hooks:Swallows", deadlines={"observe": 0.3})}) as host:

@@ -9,6 +9,8 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from ally_plugins import ThoughtComplete, ToolCallEnd, ToolCallStart, UserMessage
 from ally_plugins.journal.reader import JournalReader
 from tests.kit.waiting import go
@@ -139,6 +141,7 @@ def test_events_of_a_backoff_come_after_the_restart_none_missing(theatre: Theatr
     go(main())
 
 
+@pytest.mark.slow
 def test_a_session_that_closes_waits_no_longer_than_a_moment_for_one_that_hangs(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre("serve(then=linger)") as stage:

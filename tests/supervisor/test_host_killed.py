@@ -93,6 +93,7 @@ def test_nothing_survives_the_host(host: Any, tmp_path: Path, number: signal.Sig
     assert hosts_of(Home("test", tmp_path / "home")) == []  # who looks removes the socket that nothing listens on
 
 
+@pytest.mark.slow
 def test_a_terminal_that_interrupts_the_host_ends_its_daemons_in_order(host: Any, tmp_path: Path) -> None:
     assert host.stdout.readline() == b"ready\n"
     pids = {*notes_in(tmp_path), *below(host.pid)}

@@ -62,6 +62,7 @@ def grown(before: dict[str, int]) -> dict[str, int]:
 # --- crash loops ---
 
 
+@pytest.mark.slow
 def test_a_crash_loop_is_started_again_ever_later_and_ends_in_quarantine(theatre: Theatre, tmp_path: Path) -> None:
     async def main() -> None:
         async with theatre("sys.exit(3)", grants=GATE, home=tmp_path / "home") as stage:
@@ -92,6 +93,7 @@ def test_a_crash_loop_is_started_again_ever_later_and_ends_in_quarantine(theatre
     assert [data["state"] for data in states] == ["starting", "backoff"] * 4 + ["starting", "quarantined"]
 
 
+@pytest.mark.slow
 def test_a_daemon_that_dies_as_soon_as_it_runs_ends_in_quarantine_too(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre("serve(then=lambda: sys.exit(4))", grants=()) as stage:
@@ -202,6 +204,7 @@ def test_a_restart_out_of_a_backoff_is_done_at_once(theatre: Theatre) -> None:
     go(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [20, pytest.param(1000, marks=pytest.mark.soak)])
 def test_restarts_leak_nothing(count: int, theatre: Theatre) -> None:
     async def main() -> None:
@@ -267,6 +270,7 @@ serve(then=ignore)
 """
 
 
+@pytest.mark.slow
 def test_one_that_ignores_everything_is_killed_when_the_host_stops(theatre: Theatre) -> None:
     async def main() -> int:
         async with theatre(IGNORES, timing={"shutdown_grace": 0.3}) as stage:
@@ -315,6 +319,7 @@ def test_one_that_ends_instead_of_answering_is_not_waited_for(theatre: Theatre) 
     assert go(main()) < 10
 
 
+@pytest.mark.slow
 def test_one_that_is_stopped_by_a_signal_still_ends_with_the_host(theatre: Theatre) -> None:
     async def main() -> int:
         async with theatre("serve()") as stage:
@@ -389,6 +394,7 @@ serve(
     go(main())
 
 
+@pytest.mark.slow
 def test_its_tools_are_there_after_a_restart_and_gone_in_quarantine(theatre: Theatre) -> None:
     body = """
 serve(hello={"tools": [{"name": "mine"}]}, call_tool=lambda params: "ok" if params["arguments"] else os._exit(1))

@@ -173,6 +173,7 @@ def test_one_that_loops_without_reading_is_ended_by_its_health_checks(theatre: T
     go(main())
 
 
+@pytest.mark.slow
 def test_one_far_behind_that_reads_on_is_well_though_its_health_check_waits_behind_events(theatre: Theatre) -> None:
     body = """
 def take(params):

@@ -172,6 +172,7 @@ def test_a_plugin_that_takes_a_refusal_for_a_receipt() -> None:
         assert "RuntimeError: no receipt" in problem(check, Bad, USAGE + SPEAK)
 
 
+@pytest.mark.slow
 def test_a_plugin_that_blocks_the_loop() -> None:
     class Bad(Plugin):
         @hookimpl
