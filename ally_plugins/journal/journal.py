@@ -271,7 +271,7 @@ class Journal:
             self._writer.put_soon(list(rows), sum(len(row[5]) + _ITEM_BYTES for row in rows))
 
     def new_reader(self) -> JournalReader:
-        """Return a further reader, for another thread or long walks, to be closed before the journal is."""
+        """Return a further reader, for another thread or long walks. It is closed with the journal, if not before."""
         reader = JournalReader(self.path)
         self._readers.append(reader)
         return reader
@@ -331,7 +331,8 @@ class Journal:
         if self._writer.is_elsewhere:
             return
         # First: the last connection folds the write-ahead log in, and this one, read-only, could not.
-        self.reader.close()
+        for reader in self._readers:
+            reader.close()
         self._writer.close()
         self._writer.join()
         atexit.unregister(self.close_blocking)

@@ -121,7 +121,8 @@ class Program:
     """A program with a host, and what it prints."""
 
     def __init__(self, code: str, home: Path) -> None:
-        command = [sys.executable, "-c", BEGIN + textwrap.dedent(code), str(home)]
+        # Newer Pythons warn of a fork beside threads, which is what is tried here.
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", BEGIN + textwrap.dedent(code), str(home)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.home = home
         assert self.process.stdout is not None
