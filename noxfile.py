@@ -63,11 +63,14 @@ nox.options.sessions = ["lint", "typing", f"tests-{NEWEST}", "docs"]
 # The newest Python runs all tests. The oldest has the oldest dependencies too, since nothing may need newer ones than
 # pyproject.toml says, and leaves out contrib's plugins, the command line, bridges and recordings: what a Python could
 # change there (asyncio, signals, processes, SQLite, metadata, annotations) has tests of its own in the other folders.
-# Those between run what computes, the contract in every placement, the bus and what is installed.
+# Those between run what computes, the bus, what is installed, and of the placements what guards.
 ABOVE = tuple(
     f"tests/{name}" for name in ("baddays", "chat", "cli", "control", "examples", "legacy", "replay", "testing")
 )
-SMOKE = tuple(f"tests/{name}" for name in ("bus", "contract", "packaging", "placements", "policy", "wire"))
+SMOKE = (
+    *(f"tests/{name}" for name in ("bus", "contract", "packaging", "policy", "wire")),
+    *(f"tests/placements/test_placed_{name}.py" for name in ("calls", "gates", "transforms", "values")),
+)
 
 
 def _group(*names: str) -> tuple[str, ...]:
