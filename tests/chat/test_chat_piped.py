@@ -272,7 +272,8 @@ def test_todos_are_told_once_and_are_there_when_the_session_is_gone_on_with(pers
     again = person.chat("/todos", "done water", "/todos", args=("--continue",))
     assert again.partition("> /todos")[2].partition("> done")[0] == todos
     assert "[>] reap" in again.rpartition("> /todos")[2]
-    (session,) = saved_sessions(JournalReader(person.home.journal_file))
+    with JournalReader(person.home.journal_file) as reading:
+        (session,) = saved_sessions(reading)
     lines = map(json.loads, person.run("export", session.id).stdout.splitlines())
     assert [line.get("event_type") for line in lines].count("TODO_UPDATE") == 3  # one for each change
 
