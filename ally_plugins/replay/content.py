@@ -12,8 +12,12 @@ from attrs import define, field
 from ally_plugins.contract.shapes import WRONG, Mistakes
 from ally_plugins.contract.values.compat import override
 
+from .steps import BrokenLine, Skipped
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from .steps import Step
 
 __all__ = ["Notes", "flatten", "iterate_blocks", "required_text", "text_of"]
 
@@ -33,6 +37,13 @@ class Notes(Mistakes):
         if self.problem is None:
             self.problem = f"{path} {problem}"
         return WRONG
+
+    def steps(self, now: int, number: int, file: str = "") -> Iterator[Step]:
+        """Yield what is to be told of them, of the line with this number."""
+        for kind in self.placeholders:
+            yield Skipped(now, f"block:{kind}")
+        if self.problem is not None:
+            yield BrokenLine(now, number, self.problem, file)
 
 
 def text_of(values: dict[str, Any], key: str) -> str:

@@ -9,36 +9,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from attrs import define, field
+from attrs import define
 
-from ally_plugins.contract.tools.todo_tools import todos_of_call
+from ally_plugins.contract.values.compat import override
 
-from .branches import REWOUND, Abandoned, Branches
-from .clock import TimestampClock
-from .content import Notes, flatten, iterate_blocks, text_of
-from .json_recovery import iterate_records
+from .branches import Abandoned, Branches
+from .content import flatten, iterate_blocks, text_of
+from .record_reading import RecordReading
 from .steps import (
     AssistantReplied,
-    BrokenLine,
     CompactionCompleted,
     CompactionStarted,
-    DiffMade,
     Interrupted,
     ModelRequested,
     ModelResponded,
     PersonMessage,
     SessionEnded,
     SessionStarted,
-    Skipped,
     Step,
     Thought,
-    TodosChanged,
     ToolCalled,
     ToolReturned,
     Usage,
     percent_of,
 )
-from .tool_effects import derive_diffs
+from .tool_effects import steps_of_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -63,20 +58,7 @@ def read_pi_session(file: BinaryIO, context_window: int) -> Iterator[Step]:
 
     `file` must be seekable, since it is read twice. `context_window` is in tokens, which sessions do not record.
     """
-    file.seek(0)
-    abandoned = _find_left(iterate_records(file, is_pi_record))
-    file.seek(0)
-    session = _PiSession(context_window)
-    for place, (number, record) in enumerate(iterate_records(file, is_pi_record)):
-        if type(record) is str:
-            session.out.append(BrokenLine(session.clock.now, number, record))
-        elif place in abandoned:
-            session.out.append(Skipped(session.clock.now, REWOUND))
-        elif type(record) is dict:
-            session.receive_record(number, record)
-        yield from session.take_steps()
-    session.end()
-    yield from session.take_steps()
+    return _PiSession(context_window).read(file, is_pi_record, _find_left)
 
 
 def _find_left(records: Iterable[tuple[int, dict[str, Any] | str]]) -> Abandoned:
@@ -97,24 +79,18 @@ def _find_left(records: Iterable[tuple[int, dict[str, Any] | str]]) -> Abandoned
 
 
 @define
-class _PiSession:
-    """State between entries. Lives as long as one reading of a file."""
+class _PiSession(RecordReading):
+    """State between entries."""
 
-    context_window: int
-    clock: TimestampClock = field(factory=TimestampClock)
-    out: list[Step] = field(factory=list)
-    notes: Notes = field(factory=Notes)
-    has_started: bool = False
     percent: float | None = None
 
-    def receive_record(self, number: int, record: dict[str, Any]) -> None:
-        """Add the steps of one entry, and a BrokenLine too when a part of it cannot be read."""
-        self.notes = notes = Notes()
+    @override
+    def receive_record(self, record: dict[str, Any]) -> None:
         requested_at = self.clock.now
         self.clock.read(record.get("timestamp"))
         kind = record.get("type")
         if type(kind) is not str:
-            notes.wrong("type", kind, "a text")
+            self.notes.wrong("type", kind, "a text")
         elif kind == "session" and not self.has_started:
             self._start(record)
         elif kind == "message":
@@ -124,30 +100,18 @@ class _PiSession:
             self._start({})
             self._compacted(record)
         else:
-            self._skip(kind)
-        for placeholder in notes.placeholders:
-            self._skip(f"block:{placeholder}")
-        if notes.problem is not None:
-            self.out.append(BrokenLine(self.clock.now, number, notes.problem))
+            self.skip(kind)
 
+    @override
     def end(self) -> None:
-        """Add the last steps, at the end of the file."""
         self._start({})
-        self.out.append(SessionEnded(self.clock.now))
-
-    def take_steps(self) -> list[Step]:
-        """Return the steps since the last time."""
-        steps, self.out = self.out, []
-        return steps
-
-    def _skip(self, name: str) -> None:
-        self.out.append(Skipped(self.clock.now, name))
+        self.out.add(SessionEnded(self.clock.now))
 
     def _start(self, header: dict[str, Any]) -> None:
         if not self.has_started:
             self.has_started = True
             model = text_of(header, "modelId")
-            self.out.append(SessionStarted(self.clock.now, text_of(header, "id"), text_of(header, "cwd"), model))
+            self.out.add(SessionStarted(self.clock.now, text_of(header, "id"), text_of(header, "cwd"), model))
 
     def _message(self, message: Any, requested_at: int) -> None:
         if type(message) is not dict:
@@ -157,37 +121,38 @@ class _PiSession:
         if role == "user":
             text = flatten(message.get("content"), self.notes)
             if text.strip():
-                self.out.append(PersonMessage(self.clock.now, text))
+                self.out.add(PersonMessage(self.clock.now, text))
         elif role == "assistant":
             self._answer(message, requested_at)
         elif role == "toolResult":
             self._result(message)
         else:
-            self._skip(f"message:{role or 'unknown'}")
+            self.skip(f"message:{role or 'unknown'}")
 
     def _answer(self, message: dict[str, Any], requested_at: int) -> None:
         now, model = self.clock.now, text_of(message, "model")
         counts = _counts_of(message.get("usage"))
-        self.out.append(ModelRequested(requested_at, model))
+        self.out.add(ModelRequested(requested_at, model))
         reason = text_of(message, "stopReason")
         used = map(counts.get, _USAGE)
-        self.out.append(ModelResponded(now, model, reason or None, *used))
+        self.out.add(ModelResponded(now, model, reason or None, *used))
+        self.out.close(None)  # its counts stand in it
         if tokens := counts.get("totalTokens") or sum(counts.values()):
             self.percent = percent_of(tokens, self.context_window)
-            self.out.append(Usage(now, self.percent, tokens))
+            self.out.add(Usage(now, self.percent, tokens))
         for block in iterate_blocks(message.get("content"), self.notes):
             self._block(block, model)
         if reason == "aborted":
-            self.out.append(Interrupted(now))
+            self.out.add(Interrupted(now))
 
     def _block(self, block: dict[str, Any], model: str) -> None:
         kind, now = block.get("type"), self.clock.now
         if kind == "text":
             if (text := text_of(block, "text")).strip():
-                self.out.append(AssistantReplied(now, text, model))
+                self.out.add(AssistantReplied(now, text, model))
         elif kind == "thinking":
             if (text := text_of(block, "thinking")).strip():
-                self.out.append(Thought(now, text))
+                self.out.add(Thought(now, text))
         elif kind == "toolCall":
             self._call(block)
         else:
@@ -201,11 +166,8 @@ class _PiSession:
         if type(arguments) is not dict:
             self.notes.wrong("a toolCall's arguments", arguments, "an object")
             arguments = {}
-        now = self.clock.now
-        self.out.append(ToolCalled(now, call_id, tool_name, arguments))
-        self.out += [DiffMade(now, call_id, tool_name, diff) for diff in derive_diffs(tool_name, arguments)]
-        if (todos := todos_of_call(tool_name, arguments)) is not None:
-            self.out.append(TodosChanged(now, todos, call_id))
+        for step in steps_of_call(ToolCalled(self.clock.now, call_id, tool_name, arguments)):
+            self.out.add(step)
 
     def _result(self, message: dict[str, Any]) -> None:
         call_id, is_error = text_of(message, "toolCallId"), message.get("isError")
@@ -214,13 +176,13 @@ class _PiSession:
             return
         output = flatten(message.get("content"), self.notes)
         success = is_error is not True
-        self.out.append(ToolReturned(self.clock.now, call_id, success, output, None if success else output))
+        self.out.add(ToolReturned(self.clock.now, call_id, success, output, None if success else output))
 
     def _compacted(self, record: dict[str, Any]) -> None:
         now, before = self.clock.now, record.get("tokensBefore")
         old = percent_of(before, self.context_window) if type(before) is int and before >= 0 else self.percent
-        self.out.append(CompactionStarted(now))
-        self.out.append(CompactionCompleted(now, old, None))
+        self.out.add(CompactionStarted(now))
+        self.out.add(CompactionCompleted(now, old, None))
 
 
 def _counts_of(usage: Any) -> dict[str, int]:

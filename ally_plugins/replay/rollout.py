@@ -16,39 +16,32 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from attrs import define, field
 
-from ally_plugins.contract.tools.todo_tools import todos_of_call
+from ally_plugins.contract.values.compat import override
 
-from .branches import REWOUND
-from .clock import TimestampClock
-from .content import Notes, text_of
-from .held_steps import HeldSteps
+from .content import text_of
 from .json_lines import decode_record
-from .json_recovery import iterate_records
+from .record_reading import RecordReading
 from .rollout_records import CALLS, SERVER_CALLS, find_rolled_back, is_rollout_record, unwrapped
 from .rollout_texts import exit_code_of, is_injected, is_refusal, persons_texts, texts_of
 from .steps import (
     AgentEnded,
     AgentStarted,
     AssistantReplied,
-    BrokenLine,
     CompactionCompleted,
     CompactionStarted,
-    DiffMade,
     Interrupted,
     ModelRequested,
     ModelResponded,
     PersonMessage,
     SessionEnded,
     SessionStarted,
-    Skipped,
     Thought,
-    TodosChanged,
     ToolCalled,
     ToolReturned,
     Usage,
     percent_of,
 )
-from .tool_effects import derive_diffs
+from .tool_effects import steps_of_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,31 +59,13 @@ def read_rollout(file: BinaryIO, context_window: int) -> Iterator[Step]:
 
     `file` must be seekable, since it is read twice. `context_window` is in tokens, for files that do not record it.
     """
-    file.seek(0)
-    abandoned = find_rolled_back(iterate_records(file, is_rollout_record))
-    file.seek(0)
-    rollout = _Rollout(context_window)
-    for place, (number, record) in enumerate(iterate_records(file, is_rollout_record)):
-        if type(record) is str:
-            rollout.out.add(BrokenLine(rollout.clock.now, number, record))
-        elif place in abandoned:
-            rollout.out.add(Skipped(rollout.clock.now, REWOUND))
-        elif type(record) is dict:
-            rollout.receive_record(number, record)
-        yield from rollout.out.take()
-    rollout.end()
-    yield from rollout.out.take()
+    return _Rollout(context_window).read(file, is_rollout_record, find_rolled_back)
 
 
 @define
-class _Rollout:
-    """State between records. Lives as long as one reading of a file."""
+class _Rollout(RecordReading):
+    """State between records."""
 
-    context_window: int
-    clock: TimestampClock = field(factory=TimestampClock)
-    out: HeldSteps = field(factory=HeldSteps)
-    notes: Notes = field(factory=Notes)
-    has_started: bool = False
     model: str = ""
     agent_id: str | None = None
     agent_name: str = ""
@@ -103,9 +78,8 @@ class _Rollout:
     exit_codes: dict[str, int] = field(factory=dict)
     spawns: set[str] = field(factory=set)  # calls that start sub-agents
 
-    def receive_record(self, number: int, record: dict[str, Any]) -> None:
-        """Add the steps of one record, and a BrokenLine too when a part of it cannot be read."""
-        self.notes = notes = Notes()
+    @override
+    def receive_record(self, record: dict[str, Any]) -> None:
         self.clock.read(record.get("timestamp"))
         kind, payload = unwrapped(record)
         if kind == "session_meta" and not self.has_started:
@@ -121,22 +95,14 @@ class _Rollout:
         else:
             if kind == "turn_context":
                 self.model = text_of(payload, "model") or self.model
-            self._skip(kind or "unknown")
-        for placeholder in notes.placeholders:
-            self._skip(f"block:{placeholder}")
-        if notes.problem is not None:
-            self.out.add(BrokenLine(self.clock.now, number, notes.problem))
+            self.skip(kind or "unknown")
 
+    @override
     def end(self) -> None:
-        """Add the last steps, at the end of the file."""
         self._start({})
         if self.is_agent_started and self.agent_id is not None:
             self.out.add(AgentEnded(self.clock.now, self.agent_id, None))
         self.out.add(SessionEnded(self.clock.now))
-        self.out.close_all()
-
-    def _skip(self, name: str) -> None:
-        self.out.add(Skipped(self.clock.now, name))
 
     def _start(self, meta: dict[str, Any]) -> None:
         if self.has_started:
@@ -168,7 +134,7 @@ class _Rollout:
         elif kind.endswith("_output"):
             self._result(item)
         else:
-            self._skip(kind or "unknown")
+            self.skip(kind or "unknown")
 
     def _message(self, item: dict[str, Any]) -> None:
         role = text_of(item, "role")
@@ -180,11 +146,11 @@ class _Rollout:
         elif role == "user":
             own, injected = persons_texts(item, self.notes)
             for _ in range(injected):
-                self._skip("meta")
+                self.skip("meta")
             if own:
                 self._person("\n".join(own))
         else:
-            self._skip(f"message:{role or 'unknown'}")
+            self.skip(f"message:{role or 'unknown'}")
 
     def _person(self, text: str) -> None:
         """Add what the person said; it stands in both logs, and in one of them perhaps with more around it."""
@@ -223,14 +189,10 @@ class _Rollout:
         self._add_call(call_id, tool_name, self._arguments(given, is_free=kind == "custom_tool_call"))
 
     def _add_call(self, call_id: str, tool_name: str, arguments: dict[str, Any]) -> None:
-        now = self.clock.now
         if tool_name == _SPAWN and len(self.spawns) < _MAX_KEPT:
             self.spawns.add(call_id)
-        self.out.add(ToolCalled(now, call_id, tool_name, arguments, agent_id=self.agent_id))
-        for diff in derive_diffs(tool_name, arguments):
-            self.out.add(DiffMade(now, call_id, tool_name, diff, agent_id=self.agent_id))
-        if (todos := todos_of_call(tool_name, arguments)) is not None:
-            self.out.add(TodosChanged(now, todos, call_id, agent_id=self.agent_id))
+        for step in steps_of_call(ToolCalled(self.clock.now, call_id, tool_name, arguments, agent_id=self.agent_id)):
+            self.out.add(step)
 
     def _arguments(self, given: Any, *, is_free: bool) -> dict[str, Any]:
         """Return a call's arguments, which are JSON inside a text, or free text."""
@@ -269,7 +231,7 @@ class _Rollout:
         is_rejected = is_refusal(output)
         if call_id in self.spawns:
             self.spawns.remove(call_id)
-            self._skip("subagent-rollout")
+            self.skip("subagent-rollout")
         self.out.add(
             ToolReturned(
                 self.clock.now,
@@ -287,7 +249,7 @@ class _Rollout:
         kind = text_of(event, "type")
         handle = _EVENTS.get(kind)
         if handle is None:
-            self._skip(f"event:{kind}")
+            self.skip(f"event:{kind}")
         else:
             self._start({})
             handle(self, event)
@@ -340,7 +302,7 @@ class _Rollout:
             self.out.add(CompactionStarted(now))
             self.out.add(CompactionCompleted(now, self.percent, None))
         else:
-            self._skip("compacted")
+            self.skip("compacted")
 
 
 _EVENTS: Final[dict[str, Callable[[_Rollout, dict[str, Any]], None]]] = {

@@ -1,4 +1,4 @@
-"""What an edit tool's call would change, read from its arguments. Pure functions.
+"""What a call would change, read from its arguments: files and todos. Pure functions.
 
 The player computes them again from arguments that a transform changed, so that no event carries what was redacted.
 """
@@ -9,12 +9,16 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from .steps import Diff
+from ally_plugins.contract.tools.todo_tools import todos_of_call
+
+from .steps import Diff, DiffMade, TodosChanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["derive_diff", "derive_diffs"]
+    from .steps import Step, ToolCalled
+
+__all__ = ["derive_diff", "derive_diffs", "steps_of_call"]
 
 # A shell-like command longer than this is not taken apart: shlex is slow, and the diff is a courtesy.
 _MAX_SHELL_COMMAND: Final = 256 * 1024
@@ -38,6 +42,15 @@ def derive_diffs(tool_name: str, arguments: Mapping[str, Any]) -> list[Diff]:
         return _patched(arguments)
     diff = derive_diff(tool_name, arguments)
     return [] if diff is None else [diff]
+
+
+def steps_of_call(call: ToolCalled) -> Iterator[Step]:
+    """Yield a call, the diffs that its arguments tell of, and the todos that they set."""
+    yield call
+    for diff in derive_diffs(call.tool_name, call.arguments):
+        yield DiffMade(call.at, call.call_id, call.tool_name, diff, agent_id=call.agent_id)
+    if (todos := todos_of_call(call.tool_name, call.arguments)) is not None:
+        yield TodosChanged(call.at, todos, call.call_id, agent_id=call.agent_id)
 
 
 def _edit(arguments: Mapping[str, Any], _open_file: str) -> Diff | None:

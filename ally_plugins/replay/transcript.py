@@ -150,11 +150,8 @@ class _Transcript:
         if entry.file:
             record = {**record, "isSidechain": True, "agentId": text_of(record, "agentId") or entry.agent_id}
         self._steps(record, entry)
-        now = self.clock.now
-        for kind in notes.placeholders:
-            self.out.add(Skipped(now, f"block:{kind}"))
-        if notes.problem is not None:
-            self.out.add(BrokenLine(now, entry.number, notes.problem, entry.file))
+        for step in notes.steps(self.clock.now, entry.number, entry.file):
+            self.out.add(step)
 
     def end(self) -> None:
         """Add the last steps, at the end of the file."""
