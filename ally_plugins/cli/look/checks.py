@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.catalog.home.folder import Home
     from ally_plugins.cli.shell.state import State
     from ally_plugins.journal.values import StoredRecord
 
@@ -62,7 +63,6 @@ def run_checks(state: State) -> list[CheckResult]:
         _check_home,
         _check_plugins,
         _check_journal,
-        _check_lost_hosts,
         _check_keyring,
     )
     findings: list[CheckResult] = []
@@ -261,17 +261,22 @@ def _conflicts(records: Sequence[PluginRecord]) -> Iterator[CheckResult]:
 
 
 def _check_journal(state: State) -> Iterator[CheckResult]:
-    from ally_plugins.journal.journal import Journal
     from ally_plugins.journal.schema import check_files
 
-    from .audit import verified
-
-    home = state.home
     try:
-        check_files(home.journal_file)  # before SQLite opens it, which as root would take over files of another user
+        check_files(state.home.journal_file)  # before SQLite opens it, which as root would take over another user's
     except AllyError as error:
         yield CheckResult("problem", "journal", str(error), _UNRECORDED)
         return
+    yield from _check_chain(state.home)
+    yield from _lost_hosts(state.home)
+
+
+def _check_chain(home: Home) -> Iterator[CheckResult]:
+    from ally_plugins.journal.journal import Journal
+
+    from .audit import verified
+
     report = verified(home.journal_file, home.audit_head_file)
     if report is None:
         yield CheckResult("ok", "journal", "nothing is recorded yet")
@@ -291,15 +296,11 @@ def _check_journal(state: State) -> Iterator[CheckResult]:
         yield CheckResult("problem", "journal", str(error), _UNRECORDED)
 
 
-def _check_lost_hosts(state: State) -> Iterator[CheckResult]:
+def _lost_hosts(home: Home) -> Iterator[CheckResult]:
     """Name the plugins in whose code hosts have ended lately."""
-    from ally_plugins.journal.schema import check_files
-
     found: Sequence[StoredRecord] = ()
-    with suppress(AllyError):  # what is wrong with it was said by `_check_journal`
-        check_files(state.home.journal_file)
-        with reading_of(state.home) as reading:
-            found = [] if reading is None else reading.last_records(_LOST_SHOWN, kind="lost_host")
+    with suppress(AllyError), reading_of(home) as reading:  # what is wrong with it was said by `_check_chain`
+        found = [] if reading is None else reading.last_records(_LOST_SHOWN, kind="lost_host")
     for record in found:
         if record.data is not None and record.at > now_ms() - _LOST_FOR_MS:
             what = f"{when(record.at)}: {summary(record)}, of the plugin {record.plugin!r}"
