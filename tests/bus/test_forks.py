@@ -13,12 +13,6 @@ import pytest
 
 from ally_plugins import (
     BlockingHost,
-    Message,
-    ModelInput,
-    PermissionRequest,
-    ToolCall,
-    ToolResult,
-    UserMessage,
 )
 from ally_plugins.catalog.home.folder import Home, try_lock, unlock
 from ally_plugins.host.blocking import BlockingSession
@@ -26,48 +20,13 @@ from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.values import Record
 from tests.kit.forks import in_fork, outcome_of
 from tests.kit.hosts import make_plugin, new_host
+from tests.kit.session_calls import ARGUMENTS, CALL, INTERNAL
 from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not hasattr(sys, "getdlopenflags"), reason="a system without fork")
-
-CALL = ToolCall("fetch", {"url": "https://example.org"}, "c9")
-
-
-def _run(call: ToolCall) -> ToolResult:
-    raise AssertionError(f"{call} ran in a fork")
-
-
-ARGUMENTS: dict[str, tuple[Any, ...]] = {
-    "agent_tools": (),
-    "call_agent_tool": (None,),
-    "call_tool": ("add",),
-    "capability": ("ally_request_action",),
-    "context": (("messages",),),
-    "emit": (UserMessage(content="hi"),),
-    "emit_caused": (UserMessage(content="hi"), ("p",)),
-    "end": ("over",),
-    "gate_permission": (PermissionRequest(request_id="r1", tool_name="fetch"),),
-    "gate_tool_call": (CALL,),
-    "offer_action": ("compact", lambda *_: None),
-    "refuse_call": ("fetch", "it is too deep"),
-    "request_action": ("compact",),
-    "run_tool_call": (CALL, _run),
-    "safe_point": ("turn_start",),
-    "scoped": ("c9",),
-    "session": ("another",),
-    "supports": ("USER_MESSAGE",),
-    "transform_model_request": (ModelInput(),),
-    "transform_system_prompt": ((),),
-    "transform_tool_input": (CALL,),
-    "transform_tool_output": (CALL, ToolResult(success=True)),
-    "transform_user_message": (Message(role="user", content="hi"),),
-    "wants": ("tool_call",),
-}
-INTERNAL = {"clear_pending_wake", "enqueue", "fence", "load_pending", "reload_pending", "write_events"}
-"""What the host calls on its sessions; in a fork nobody calls it."""
 
 
 def _outcomes(owner: Any) -> dict[str, str]:

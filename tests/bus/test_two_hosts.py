@@ -21,13 +21,9 @@ import pytest
 from ally_plugins import (
     Host,
     JournalError,
-    Message,
-    ModelInput,
-    PermissionRequest,
     Session,
     SessionError,
     ToolCall,
-    ToolResult,
     UserMessage,
 )
 from ally_plugins.journal import leases, writer
@@ -37,10 +33,10 @@ from ally_plugins.journal.process_identity import ProcessIdentity
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import PendingMessage, Record
 from tests.kit.hosts import make_plugin
+from tests.kit.session_calls import ARGUMENTS, CALL, INTERNAL
 from tests.kit.waiting import go, until, wait_until
 
 CHILD = Path(__file__).with_name("lease_child.py")
-CALL = ToolCall("write", {"path": "notes.md"}, "c4")
 
 
 def new_host(home: Path, plugin: Any = None) -> Host:
@@ -207,36 +203,6 @@ def test_a_host_that_was_stopped_and_wakes_can_write_nothing_and_delivers_nothin
     assert events_of(tmp_path, "conv") == ["one", "two", "three"]
 
 
-ARGUMENTS: dict[str, tuple[Any, ...]] = {
-    "call_agent_tool": (None,),
-    "context": (("messages",),),
-    "emit": (UserMessage(content="hi"),),
-    "emit_caused": (UserMessage(content="hi"), ("p",)),
-    "end": ("over",),
-    "gate_permission": (PermissionRequest(request_id="r1", tool_name="write"),),
-    "gate_tool_call": (CALL,),
-    "refuse_call": ("write", "it is too deep"),
-    "request_action": ("compact",),
-    "run_tool_call": (CALL, None),
-    "scoped": ("c4",),
-    "transform_model_request": (ModelInput(),),
-    "transform_system_prompt": ((),),
-    "transform_tool_input": (CALL,),
-    "transform_tool_output": (CALL, ToolResult(success=True)),
-    "transform_user_message": (Message(role="user", content="hi"),),
-    "wants": ("tool_call",),
-}
-HOSTS_OWN = {
-    "clear_pending_wake",
-    "enqueue",
-    "fence",
-    "load_pending",
-    "reload_pending",
-    "restore_todos",
-    "write_events",
-}
-
-
 async def _refusal(session: Session, name: str) -> str:
     try:
         made = getattr(session, name)(*ARGUMENTS.get(name, ()))
@@ -264,7 +230,7 @@ def test_every_call_of_a_session_that_was_taken_over_is_refused_and_another_sess
             names = [
                 name
                 for name, _ in inspect.getmembers(Session, inspect.isfunction)
-                if name[0] != "_" and name not in HOSTS_OWN
+                if name[0] != "_" and name not in INTERNAL
             ]
             refusals = {name: await _refusal(session, name) for name in names}
             assert all("'conv' was taken over by another host of this process" in text for text in refusals.values()), (

@@ -135,29 +135,11 @@ def _session(leader: int) -> list[int]:
 
 @Strong
 @pytest.mark.parametrize("has_died", [False, True])
-def test_what_double_forked_into_a_new_session_ends_with_its_daemon_only(*, has_died: bool) -> None:
+@pytest.mark.parametrize("hiding", [HIDDEN, WIPED], ids=["double fork", "and a wiped environment"])
+def test_what_hides_in_a_new_session_ends_with_its_daemon_only(hiding: str, *, has_died: bool) -> None:
     async def main() -> None:
         async with launching("guardian") as launcher:
-            process, other = [await launch(launcher, python(HIDDEN)) for _ in range(2)]
-            hidden, others = [int(await talk(daemon).line()) for daemon in (process, other)]
-            if has_died:
-                os.kill(process.pid, signal.SIGKILL)
-                assert await end_of(process) == Exit(None, 9)
-                assert is_alive(hidden)
-            assert await process.stop(0.5)
-            assert not is_alive(hidden)
-            assert is_alive(others)
-            assert not other.exited.done()
-
-    asyncio.run(main())
-
-
-@Strong
-@pytest.mark.parametrize("has_died", [False, True])
-def test_one_that_wiped_its_environment_too_ends_with_its_daemon_only(*, has_died: bool) -> None:
-    async def main() -> None:
-        async with launching("guardian") as launcher:
-            process, other = [await launch(launcher, python(WIPED)) for _ in range(2)]
+            process, other = [await launch(launcher, python(hiding)) for _ in range(2)]
             hidden, others = [int(await talk(daemon).line()) for daemon in (process, other)]
             if has_died:
                 os.kill(process.pid, signal.SIGKILL)

@@ -1,0 +1,45 @@
+"""Arguments for every public call of a host and a session, for tests of what refuses all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ally_plugins import Message, ModelInput, PermissionRequest, ToolCall, ToolResult, UserMessage
+
+__all__ = ["ARGUMENTS", "CALL", "INTERNAL"]
+
+CALL = ToolCall("fetch", {"url": "https://example.org"}, "c9")
+
+
+def _run(call: ToolCall) -> ToolResult:
+    raise AssertionError(f"{call} ran where every call is refused")
+
+
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "agent_tools": (),
+    "call_agent_tool": (None,),
+    "call_tool": ("add",),
+    "capability": ("ally_request_action",),
+    "context": (("messages",),),
+    "emit": (UserMessage(content="hi"),),
+    "emit_caused": (UserMessage(content="hi"), ("p",)),
+    "end": ("over",),
+    "gate_permission": (PermissionRequest(request_id="r1", tool_name="fetch"),),
+    "gate_tool_call": (CALL,),
+    "offer_action": ("compact", lambda *_: None),
+    "refuse_call": ("fetch", "it is too deep"),
+    "request_action": ("compact",),
+    "run_tool_call": (CALL, _run),
+    "safe_point": ("turn_start",),
+    "scoped": ("c9",),
+    "session": ("another",),
+    "supports": ("USER_MESSAGE",),
+    "transform_model_request": (ModelInput(),),
+    "transform_system_prompt": ((),),
+    "transform_tool_input": (CALL,),
+    "transform_tool_output": (CALL, ToolResult(success=True)),
+    "transform_user_message": (Message(role="user", content="hi"),),
+    "wants": ("tool_call",),
+}
+INTERNAL = {"clear_pending_wake", "enqueue", "fence", "load_pending", "reload_pending", "write_events"}
+"""What the host calls on its sessions, and nobody else."""
