@@ -32,6 +32,7 @@ from ally_plugins.replay.steps import (
     Usage,
 )
 from ally_plugins.replay.turns import with_safe_points
+from tests.kit.steps import JSON, only
 
 HEADER = {"format": "ally-journal", "version": 2}
 
@@ -57,10 +58,6 @@ def in_version_1(record: Any, *, whole: bool) -> Any:
 def read(*records: dict[str, Any] | bytes, session_id: str | None = None) -> list[Step]:
     lines = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in records]
     return list(with_safe_points(read_export(io.BytesIO(b"\n".join(lines)), session_id)))
-
-
-def only(steps: list[Step], kind: type[Step]) -> list[Any]:
-    return [step for step in steps if type(step) is kind]
 
 
 def test_broken_lines_are_named_and_the_rest_replays() -> None:
@@ -185,11 +182,6 @@ def test_an_event_as_the_journal_keeps_it_is_the_same_call_again() -> None:
     assert only(steps, ToolCalled) == [ToolCalled(3, "c9", "bash", {"command": "ls"}, agent_id="x")]
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-)
 KEYS = [
     "toolName", "arguments", "success", "result", "error", "content", "contextUsage", "todos", "requestId", "options",
     "duration", "instanceId", "filePath", "editsCount", "inputTokens",

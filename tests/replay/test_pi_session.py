@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
@@ -21,13 +20,13 @@ from ally_plugins.replay.steps import (
     PersonMessage,
     SessionEnded,
     SessionStarted,
-    Skipped,
     Thought,
     ToolCalled,
     ToolReturned,
     Usage,
 )
 from ally_plugins.replay.turns import with_safe_points
+from tests.kit.steps import JSON, only, skipped
 
 if TYPE_CHECKING:
     from ally_plugins.replay.steps import Step
@@ -73,19 +72,6 @@ def thought(words: str) -> dict[str, Any]:
     return {"type": "thinking", "thinking": words}
 
 
-def only(steps: list[Step], kind: type[Step]) -> list[Any]:
-    return [step for step in steps if type(step) is kind]
-
-
-def skipped(steps: list[Step]) -> Counter[str]:
-    return Counter(step.record_type for step in only(steps, Skipped))
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
 BLOCK = st.dictionaries(
     st.sampled_from(["type", "id", "name", "arguments", "text", "thinking"]), JSON | st.just("toolCall")
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,10 +22,8 @@ from ally_plugins.replay.steps import (
     Interrupted,
     ModelRequested,
     ModelResponded,
-    PersonMessage,
     SessionEnded,
     SessionStarted,
-    Skipped,
     Thought,
     TodosChanged,
     ToolCalled,
@@ -35,6 +32,7 @@ from ally_plugins.replay.steps import (
 )
 from ally_plugins.replay.tool_effects import derive_diff
 from ally_plugins.replay.turns import with_safe_points
+from tests.kit.steps import JSON, only, said, skipped
 
 if TYPE_CHECKING:
     from ally_plugins.replay.steps import Step
@@ -80,25 +78,8 @@ def output(call_id: str, text: Any) -> dict[str, Any]:
     return item("function_call_output", call_id=call_id, output=text)
 
 
-def only(steps: list[Step], kind: type[Step]) -> list[Any]:
-    return [step for step in steps if type(step) is kind]
-
-
-def said(steps: list[Step]) -> list[str]:
-    return [step.text for step in only(steps, PersonMessage)]
-
-
-def skipped(steps: list[Step]) -> Counter[str]:
-    return Counter(step.record_type for step in only(steps, Skipped))
-
-
 # -- hostile first
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
 KINDS = st.sampled_from([
     "message", "reasoning", "function_call", "custom_tool_call", "local_shell_call", "web_search_call",
     "function_call_output", "tool_search_output", "user_message", "token_count", "thread_rolled_back", "turn_aborted",

@@ -28,6 +28,7 @@ from ally_plugins.replay.steps import (
 )
 from ally_plugins.replay.trajectory import START_MS, read_trajectory
 from ally_plugins.replay.turns import with_safe_points
+from tests.kit.steps import only
 
 RECORDED = Path(__file__).parents[3] / "shared" / "sessions"
 
@@ -35,10 +36,6 @@ RECORDED = Path(__file__).parents[3] / "shared" / "sessions"
 def read(data: dict[str, Any] | bytes) -> list[Step]:
     raw = data if isinstance(data, bytes) else json.dumps(data).encode()
     return list(with_safe_points(read_trajectory(io.BytesIO(raw))))
-
-
-def only(steps: list[Step], kind: type[Step]) -> list[Any]:
-    return [step for step in steps if type(step) is kind]
 
 
 def element(action: str, observation: str = "done", **more: Any) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,6 @@ from ally_plugins.replay.steps import (
     SafePoint,
     SessionEnded,
     SessionStarted,
-    Skipped,
     Thought,
     TodosChanged,
     ToolCalled,
@@ -37,6 +35,7 @@ from ally_plugins.replay.steps import (
 )
 from ally_plugins.replay.transcript import read_transcript
 from ally_plugins.replay.turns import with_safe_points
+from tests.kit.steps import JSON, only, skipped
 
 if TYPE_CHECKING:
     from ally_plugins.replay.steps import Step
@@ -69,14 +68,6 @@ def result(call_id: str, content: Any = "out", **more: Any) -> dict[str, Any]:
 
 def text(words: str) -> dict[str, Any]:
     return {"type": "text", "text": words}
-
-
-def only(steps: list[Step], kind: type[Step]) -> list[Any]:
-    return [step for step in steps if type(step) is kind]
-
-
-def skipped(steps: list[Step]) -> Counter[str]:
-    return Counter(step.record_type for step in only(steps, Skipped))
 
 
 # -- hostile first
@@ -118,11 +109,6 @@ def test_an_empty_file_is_a_session_that_starts_and_ends() -> None:
     assert read() == [SessionStarted(0), SessionEnded(0)]
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-)
 BLOCK = st.fixed_dictionaries(
     {"type": st.sampled_from(["text", "thinking", "tool_use", "tool_result", "image"]) | JSON},
     optional={

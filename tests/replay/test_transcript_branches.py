@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,12 +22,12 @@ from ally_plugins.replay.steps import (
     PersonMessage,
     SafePoint,
     SessionStarted,
-    Skipped,
     ToolCalled,
     ToolReturned,
 )
 from ally_plugins.replay.transcript import read_transcript
 from ally_plugins.replay.turns import with_safe_points
+from tests.kit.steps import only, said, skipped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,18 +86,6 @@ def text(words: str) -> dict[str, Any]:
 
 def use(call_id: str, name: str = "Bash", **arguments: Any) -> dict[str, Any]:
     return {"type": "tool_use", "id": call_id, "name": name, "input": arguments}
-
-
-def only(steps: list[Step], kind: type[Step]) -> list[Any]:
-    return [step for step in steps if type(step) is kind]
-
-
-def said(steps: list[Step]) -> list[str]:
-    return [step.text for step in only(steps, PersonMessage)]
-
-
-def skipped(steps: list[Step]) -> Counter[str]:
-    return Counter(step.record_type for step in only(steps, Skipped))
 
 
 # -- what was taken back
