@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -26,6 +27,22 @@ sys.modules["tests"] = folder_of_tests = ModuleType("tests")
 folder_of_tests.__path__ = [str(Path(__file__).parent / "tests")]
 pytest.register_assert_rewrite("tests.kit")
 
+
+FRAMEWORKS = {"langchain": "langchain", "openai_agents": "agents", "strands": "strands", "google_adk": "google.adk"}
+"""The adapters whose framework the tests can do without, each with what is imported of it."""
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it would lie in
+        return False
+
+
+MISSING = [name for name, module in FRAMEWORKS.items() if not _is_installed(module)]
+"""The adapters whose framework is not installed: `nox -s adapters` runs their tests and how-tos."""
+collect_ignore = [f"tests/adapters/{name}" for name in MISSING]
+
 # A busy machine is no failure of the code, so nothing has a deadline: what must be fast is measured in benchmarks/.
 # CI decides about a change, so it draws the same examples for the same code; everybody's own runs find new ones.
 settings.register_profile(
@@ -41,6 +58,11 @@ settings.load_profile("ci")  # `--hypothesis-profile soak` comes after this
 # Its tests lie in a folder of its name, which pytest would take for the package if that were not there already.
 with contextlib.suppress(ImportError):
     import ally_plugins_contrib  # noqa: F401
+
+
+def pytest_report_header() -> str:
+    """Say what is left out."""
+    return f"without a framework, left out: {', '.join(MISSING) or 'nothing'}"
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +104,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
+    excludes=[f"docs/how-to/{name.replace('_', '-')}.md" for name in MISSING],
     patterns=["README.md", "docs/*.md", "docs/*/*.md", "docs/*/*/*.md"],  # `**` is one folder to some Pythons
     fixtures=["home", "no_litter"],
 ).pytest()

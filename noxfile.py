@@ -27,6 +27,8 @@ COVERAGE = WORK / "coverage"
 WORKERS = ("--numprocesses=3", "--dist=worksteal")
 MEASURE = ("--cov", "--cov-report=", "--cov-fail-under=0")
 FAST = "not e2e and not soak and not slow"
+# Those whose framework is not in the dependency group `test`.
+ADAPTERS = sorted(path.parent.name for path in (ROOT / "tests" / "adapters").glob("*/test_*.py"))
 RESULTS = Path(os.environ.get("ALLY_TEST_RESULTS", WORK / "results"))
 
 nox.needs_version = ">=2025.5.1"
@@ -184,7 +186,25 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(requires=["wheels"], default=False)
-def adapters(session: nox.Session) -> None:
+@nox.parametrize("name", [nox.param(name, id=name) for name in ADAPTERS])
+def adapters(session: nox.Session, name: str) -> None:
+    """Run an adapter's tests and how-to with its framework, and check its types; `-- -m smoke` runs a few tests."""
+    # Each in an environment of its own: together they would have to agree on the versions of some hundred libraries.
+    extra = PYPROJECT["project"]["optional-dependencies"][name.replace("_", "-")]
+    session.install(*_wheels(), *extra, *_group("test", "typing"))
+    folder, page = f"tests/adapters/{name}", ROOT / "docs" / "how-to" / f"{name.replace('_', '-')}.md"
+    if session.posargs:
+        _pytest(session, *session.posargs, folder)
+        return
+    _pytest(session, *WORKERS, folder, *([str(page)] if page.exists() else []))
+    # By file, since the checks without the frameworks leave these folders out.
+    package = sorted(str(path) for path in Path("ally_plugins", "adapters", name).glob("*.py"))
+    session.run("mypy", *package, *sorted(str(path) for path in Path(folder).glob("*.py")))
+    session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"), *package)
+
+
+@nox.session(requires=["wheels"], default=False)
+def framework(session: nox.Session) -> None:
     """Run pydantic-ai's own tests with plugins in every agent: what passes without us must pass with us.
 
     They are in no distribution: a checkout of the installed version is fetched with git, unless a folder is given.

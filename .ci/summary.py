@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -17,9 +18,10 @@ def count(folder: Path) -> tuple[int, int, int]:
     return total - failed - errors - skipped, failed + errors, skipped
 
 
-def not_run(sessions: Path, report: Path) -> list[str]:
-    """Return a line for each session of the noxfile that did not run; `sessions` and `report` are nox's own JSON."""
-    ran = {each["signatures"][0]: each for each in json.loads(report.read_text("utf-8"))["sessions"]}
+def not_run(sessions: Path, reports: Iterable[Path]) -> list[str]:
+    """Return a line for each session of the noxfile that did not run; `sessions` and `reports` are nox's own JSON."""
+    found = [each for report in reports for each in json.loads(report.read_text("utf-8"))["sessions"]]
+    ran = {signature: each for each in found for signature in each["signatures"]}
     lines = []
     for session in json.loads(sessions.read_text("utf-8")):
         name = session["session"]
@@ -32,7 +34,7 @@ def not_run(sessions: Path, report: Path) -> list[str]:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    for line in not_run(folder / "sessions.json", folder / "report.json"):
+    for line in not_run(folder / "sessions.json", folder.glob("report*.json")):
         sys.stdout.write(f"NOT RUN {line}\n")
     passed, failed, skipped = count(folder)
     sys.stdout.write(f"tests: {passed} passed, {failed} failed, {skipped} skipped\n")

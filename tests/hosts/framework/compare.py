@@ -1,6 +1,6 @@
 """Run the framework's own tests without and with our capability in every agent: what passes without passes with it.
 
-`python compare.py FOLDER` with a checkout of pydantic-ai; `nox -s adapters` fetches that of the installed version. It
+`python compare.py FOLDER` with a checkout of pydantic-ai; `nox -s framework` fetches that of the installed version. It
 exits with 1 and names the tests that pass only without us, but those whose reason stands in docs/reference/hosts.md.
 """
 
