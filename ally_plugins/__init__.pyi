@@ -265,11 +265,14 @@ from .host.blocking import BlockingHost as BlockingHost
 from .host.bus.bus import PluginMessageBus as PluginMessageBus
 from .host.bus.tasks import PluginTask as PluginTask
 from .host.bus.tasks import Tasks as Tasks
+from .host.health import Health as Health
+from .host.health import PluginHealth as PluginHealth
 from .host.host import Host as Host
 from .host.sessions.gates import Ruling as Ruling
 from .host.sessions.memory import Conversation as Conversation
 from .host.sessions.session import Session as Session
 from .host.sessions.stream import ActivityStream as ActivityStream
+from .host.sessions.stream import json_lines as json_lines
 from .journal.journal import Journal as Journal
 from .policy.budget import Limits as Limits
 from .policy.permissions import GrantSet as GrantSet

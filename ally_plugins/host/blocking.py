@@ -91,6 +91,7 @@ class BlockingHost(BlockingOwner):
         return BlockingSession(self, self._session(session_id, focus=focus))
 
     _session = on_loop(Host.session)
+    health = on_loop(Host.health)
     call_tool = blocking(Host.call_tool)
 
 

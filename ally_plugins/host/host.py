@@ -26,6 +26,7 @@ from ally_plugins.runtime.lanes.teardown import finished
 from .bus.bus import PluginMessageBus
 from .bus.capabilities import Capabilities, HostAction
 from .bus.services import NOT_RUNNING, HostServices
+from .health import health_of
 from .own_loop import OwnLoop
 from .plugins.audit import PluginAudit
 from .plugins.daemon_services import HostDaemonServices
@@ -34,7 +35,7 @@ from .sessions.fanout import FanOut
 from .sessions.session import Session
 from .sessions.stream import HostStream
 from .signals import SIGNALS, cancel_task
-from .startup import ask_for_consent, declare_emitted, new_marks_file, take_lost_hosts, wanted_records
+from .startup import ask_for_consent, declare_emitted, new_marks_file, take_lost_hosts, wanted_records, warn_of_network
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from .bus.tasks import Tasks
     from .control.live import LiveControls
     from .control.server import ControlServer
+    from .health import Health
 
 __all__ = ["Host"]
 
@@ -156,6 +158,7 @@ class Host:
 
         self._live = LiveControls(services, self.registry, self.home)
         if self.home is not None:
+            await _off_loop(warn_of_network, self.home)
             self._control = ControlServer(self.home, self._live)
             await self._control.start()
         if self.registry is not None and self._consent is not None:
@@ -348,6 +351,13 @@ class Host:
         """The plugins of this host, by name, running or not."""
         plugin_set = self._plugin_set
         return {plugin.name: plugin for plugin in plugin_set.plugins} if plugin_set is not None else {}
+
+    def health(self) -> Health:
+        """Return how the host is now, for a probe: `failing` while anything is refused that nobody decided about.
+
+        Waits for nothing. Call it on the host's loop; a loop that does not answer is the other half of a probe.
+        """
+        return health_of(self.services, self.plugins.values())
 
     # --- sessions ---
 

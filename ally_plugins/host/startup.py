@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from ally_plugins.catalog.home.filesystems import NETWORK_REMEDY, network_problem
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.events import EVENT_TYPES
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.registry import Plan, Registry
     from ally_plugins.journal.journal import Journal
 
-__all__ = ["ask_for_consent", "declare_emitted", "new_marks_file", "take_lost_hosts", "wanted_records"]
+__all__ = [
+    "ask_for_consent",
+    "declare_emitted",
+    "new_marks_file",
+    "take_lost_hosts",
+    "wanted_records",
+    "warn_of_network",
+]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -60,6 +68,12 @@ def declare_emitted(home: Home, emits: Collection[str]) -> None:
             home.write(home.never_emitted_file, encode(never), durable=False)
     except OSError as error:
         _log.warning("what this host never emits could not be written down: %s", error)
+
+
+def warn_of_network(home: Home) -> None:
+    """Log a warning for a home that lies on a network file system."""
+    if (problem := network_problem(home.path)) is not None:
+        _log.warning("%s; %s", problem, NETWORK_REMEDY)
 
 
 def new_marks_file(home: Home) -> Path:

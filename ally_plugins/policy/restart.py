@@ -42,6 +42,10 @@ class CrashCounter:
             self._times.popleft()
         return len(self._times) == self.limit and abs(now - self._times[0]) <= self.window
 
+    def recent(self, now: float) -> int:
+        """Return how many crashes count at `now`, in seconds; at most `limit`."""
+        return sum(abs(now - time) <= self.window for time in self._times)
+
     def reset(self) -> None:
         """Forget all crashes."""
         self._times.clear()

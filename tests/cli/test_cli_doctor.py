@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins.catalog.bounded_calls import BoundedCalls
-from ally_plugins.catalog.home import system_keyring
+from ally_plugins.catalog.home import filesystems, system_keyring
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.values import Record
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .conftest import Operator
 
 
@@ -34,6 +36,18 @@ def test_a_fresh_home_is_healthy_and_the_limits_are_said(operator: Operator) -> 
     assert "do not contain it" in shown
     assert "problem" not in shown
     assert "warning" not in shown
+
+
+def test_a_home_over_a_network_is_a_warning_with_what_to_do(
+    operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator.home.path.mkdir(parents=True, exist_ok=True)
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"1 0 0:1 / {operator.home.path} rw - nfs4 filer:/ rw\n")
+    monkeypatch.setattr(filesystems, "_MOUNTS", mounts)
+    found = only(operator, "warning", 0)
+    assert (found["topic"], "nfs4" in found["text"]) == ("home", True)
+    assert "ALLY_HOME" in found["remedy"]
 
 
 def test_an_enabled_plugin_and_a_journal_are_healthy(enabled: Operator) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.catalog.home.config import read_config
+from ally_plugins.catalog.home.filesystems import NETWORK_REMEDY, network_problem
 from ally_plugins.cli.shell.check_results import CheckResult, Level
 from ally_plugins.cli.shell.journal_rows import reading_of, summary
 from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE
@@ -132,6 +133,8 @@ def _check_home(state: State) -> Iterator[CheckResult]:
     problems = [finding for folder in (home.path, home.run_dir) for finding in _folder(folder)]
     problems += [finding for file in (*linked, *others) for finding in _file(file, follow=file in linked)]
     yield from problems
+    if (problem := network_problem(home.path)) is not None:
+        yield CheckResult("warning", "home", problem, NETWORK_REMEDY)
     if not os.access(home.path, os.W_OK | os.X_OK):
         yield CheckResult(
             "problem", "home", f"{home.path} cannot be written", "give it back to this user, or set ALLY_HOME"

@@ -10,13 +10,14 @@ import logging
 import threading
 from collections.abc import Callable
 from inspect import iscoroutinefunction
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
+from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.events import EVENT_TYPES, Event, is_event_type, with_parent
 
-__all__ = ["ActivityStream", "HostStream", "Listener"]
+__all__ = ["ActivityStream", "HostStream", "Listener", "json_lines"]
 
 ANY: Final = "*"
 
@@ -24,6 +25,16 @@ Listener: TypeAlias = Callable[[Event], object]
 _Table: TypeAlias = dict[str, tuple["_Subscription", ...]]
 
 _log: Final = logging.getLogger(__name__)
+
+
+class TextWriter(Protocol):
+    """What text is written to: `sys.stdout`, or a file."""
+
+    def write(self, text: str, /) -> object:
+        """Write text."""
+
+    def flush(self) -> object:
+        """Give what was written to the system."""
 
 
 class _Subscription:
@@ -124,6 +135,21 @@ class HostStream(ActivityStream):
         """Call the listeners of an event that a session has stamped."""
         if self._table:
             super().emit(event)
+
+
+def json_lines(file: TextWriter) -> Listener:
+    """Return a listener that writes each event to a text file as one line of JSON, in the form of the wire.
+
+    `host.stream.subscribe("DECISION", json_lines(sys.stdout))` is a log of decisions for whatever collects a service's
+    output. It writes in the emitter's thread: a file that takes no more stops that thread, and nothing is let through.
+    A line that cannot be written is logged; the journal has each decision all the same.
+    """
+
+    def write(event: Event) -> None:
+        file.write(encode(event).decode() + "\n")
+        file.flush()  # a collector reads a pipe, which would otherwise be told of a decision some 8 KiB later
+
+    return write
 
 
 def _call(listener: Listener, event: Event) -> None:

@@ -146,6 +146,15 @@ class Dispatcher:
             and (not plugin.is_running or call.hook in plugin.implementations or plugin.lacks(call.hook))
         ]
 
+    def unavailable(self, name: str) -> list[str]:
+        """Return the gates and transforms that a plugin takes part in and that cannot be called now."""
+        return [
+            hook
+            for hook in self._orders
+            for plugin in self.participants(HookCall(hook=hook, session_id=""))
+            if plugin.name == name and plugin.why_unavailable(hook) is not None
+        ]
+
     async def ask(
         self, call: HookCall, plugins: Sequence[Plugin], arguments: Callable[[Plugin], tuple[Any, ...]]
     ) -> list[Vote]:
