@@ -247,6 +247,8 @@ class Host:
         services = self.services
         services.check_loop("stop", self)
         try:
+            for end in services.before_stop if services.loop is not None else ():
+                end()
             # Outside in: no command may change what is being stopped, plugins get the last events while they still run,
             # daemons acknowledge before their feeds end, and the journal, which all of them write to, closes last.
             if self._control is not None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from weakref import ref
 
 from attrs import define, field
@@ -22,7 +21,29 @@ from .cross_loop_lock import CrossLoopLock
 if TYPE_CHECKING:
     from ally_plugins.host.host import Host  # noqa: TC004 - nobody reads it at run time
 
-__all__ = ["HostLifetime"]
+__all__ = ["HostLifetime", "HostUse"]
+
+_log: Final = logging.getLogger(__name__)
+
+
+@define(eq=False)
+class HostUse:
+    """One user of a host, from `HostLifetime.enter` to `leave`, which may be on another loop and in another thread."""
+
+    _lifetime: HostLifetime
+    _loop: asyncio.AbstractEventLoop
+    _start_id: str | None
+    """The start of the host that counts this user, None where somebody else has started it."""
+
+    async def leave(self) -> None:
+        """Stop a host that was started here, after its last user. A second call does nothing.
+
+        The last of those that have entered on the loop that the host was started on waits for those that use it from
+        other loops. A cancellation while the host stops is raised once it has stopped.
+        """
+        start_id, self._start_id = self._start_id, None
+        if start_id is not None:
+            await self._lifetime.leave(start_id, self._loop)
 
 
 @define(eq=False)
@@ -38,6 +59,7 @@ class HostLifetime:
     _home: asyncio.AbstractEventLoop | None = field(init=False, default=None)
     """The loop that it was started on, None in a thread of its own."""
     _thread: LoopThread | None = field(init=False, default=None)
+    _start_id: str | None = field(init=False, default=None)
     _users: Counter[asyncio.AbstractEventLoop] = field(init=False, factory=Counter)
     _others_left: Future[None] | None = field(init=False, default=None)
     _lock: threading.Lock = field(init=False, factory=threading.Lock)  # for the users
@@ -51,35 +73,35 @@ class HostLifetime:
             raise HostError("the host is gone; keep it as long as agents use it")
         return host
 
-    @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
-        """Keep the host running while entered: starts one that does not run, and stops that one with its last user.
+    async def enter(self) -> HostUse:
+        """Start a host that does not run, and return what keeps it running until that is left.
 
-        Entering while it starts or stops waits for that. The last to leave on the loop that the host was started on
-        waits for those that use it from other loops. A cancellation while it stops is raised once it has stopped.
-        Raises what the host's start raises.
+        Entering while it starts or stops waits for that. Raises what the host's start raises; after that, and when it
+        is cancelled, nobody has entered.
         """
-        is_used = await self._enter()
-        try:
-            yield
-        finally:
-            if is_used:
-                await self._leave()
+        return HostUse(self, asyncio.get_running_loop(), await self._enter())
 
-    async def _enter(self) -> bool:
-        """Return whether this user is counted: the host was started here, and stops with the last of them."""
-        if not self._is_owned and self.host.loop is not None:
-            return False
+    async def _enter(self) -> str | None:
+        """Return the start that counts this user, None where the host was not started here."""
+        host = self.host
+        if host.loop is not None and not self._owns(host):
+            return None
         async with self._changing:
-            if self.host.loop is None:
-                await self._start(self.host)
-            elif not self._is_owned:  # the host author started it meanwhile
-                return False
+            if host.loop is None:
+                await self._start(host)
+            elif not self._owns(host):  # its author has started it meanwhile
+                return None
             with self._lock:
                 self._users[asyncio.get_running_loop()] += 1
-        return True
+            return self._start_id
+
+    def _owns(self, host: Host) -> bool:
+        """Return whether the host was started here, or is about to be; its author may have stopped it since."""
+        return self._is_owned and self._start_id in {None, host.services.host_id}
 
     async def _start(self, host: Host) -> None:
+        if self._is_owned:  # its author has stopped it, and those that used it then have nothing to leave
+            await self._stop(host)
         self._is_owned = True
         try:
             if threading.current_thread() is threading.main_thread():
@@ -88,22 +110,28 @@ class HostLifetime:
             else:
                 self._home, self._thread = None, LoopThread("host", "async with Host(...) as host:")
                 await finished(asyncio.to_thread(self._thread.start, host.start(), None))
+            self._start_id = host.services.host_id
         except BaseException:
             await self._stop(host)
             raise
 
     async def _stop(self, host: Host) -> None:
+        stop = host.stop if self._owns(host) else _do_nothing
         try:
             if self._thread is None:
-                await host.stop()
+                await stop()
             else:
-                await asyncio.to_thread(self._thread.stop, host.stop(), None)
+                await asyncio.to_thread(self._thread.stop, stop(), None)
         finally:
-            self._is_owned, self._home, self._thread = False, None, None
+            self._is_owned, self._home, self._thread, self._start_id = False, None, None, None
+            with self._lock:
+                self._users.clear()
 
-    async def _leave(self) -> None:
-        loop = asyncio.get_running_loop()
+    async def leave(self, start_id: str, loop: asyncio.AbstractEventLoop) -> None:
+        """Count off a user of one start of the host, who has entered on a loop; see `HostUse.leave`."""
         with self._lock:
+            if start_id != self._start_id:
+                return
             self._users[loop] -= 1
             if not self._users[loop]:
                 del self._users[loop]
@@ -111,19 +139,32 @@ class HostLifetime:
                 self._others_left.set_result(None)
             if not self._is_last(loop):
                 return
-        async with self._changing:
-            with self._lock:
-                if not (self._is_owned and self._is_last(loop)):  # others came, or have stopped it, meanwhile
-                    return
-                others = self._others_left = Future() if self._users else None
-            await finished(self._stop_after(others))
+        if self._home is None or self._home is asyncio.get_running_loop():
+            await self._leave_last(start_id, loop)
+        elif (own_loop := self.host.services.loop) is not None:
+            try:
+                await finished(own_loop.run(self._leave_last(start_id, loop)))
+            except HostError as error:
+                _log.warning("the host is not stopped: %s", error)
 
     def _is_last(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Return whether it is for this loop to stop the host."""
         return not self._users if self._home is None else loop is self._home and not self._users[loop]
+
+    async def _leave_last(self, start_id: str, loop: asyncio.AbstractEventLoop) -> None:
+        async with self._changing:
+            with self._lock:
+                if start_id != self._start_id or not self._is_last(loop):  # others came, or have stopped it, meanwhile
+                    return
+                others = self._others_left = Future() if self._users else None
+            await finished(self._stop_after(others))
 
     async def _stop_after(self, others: Future[None] | None) -> None:
         if others is not None:
             await asyncio.wrap_future(others)
             self._others_left = None
         await self._stop(self.host)
+
+
+async def _do_nothing() -> None:
+    pass

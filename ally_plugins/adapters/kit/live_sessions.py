@@ -5,8 +5,7 @@ One for each host, so that adapters with different options share its conversatio
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary, ref
 
 from attrs import define, field
@@ -28,6 +27,21 @@ IDLE_SESSIONS: Final = 256
 """Sessions without an agent at work that stay open; the longest idle are closed, and found again by their id."""
 
 
+class AtWork(Protocol):
+    """One run of an agent, as its session knows it; `work.AgentWork`, which stands above it, is that."""
+
+    @property
+    def is_sub_agent(self) -> bool:
+        """Whether another run waits for it, and is interrupted in its place."""
+        ...
+
+    def interrupt(self, cause: str) -> None:
+        """Stop it."""
+
+    def end(self, *, cause: str) -> None:
+        """Emit its end, with a cause in words."""
+
+
 @define(eq=False)
 class LiveSession:
     """One session and the agents at work in it. It lives until the session has been idle for long, or the host ends."""
@@ -35,8 +49,8 @@ class LiveSession:
     session: Session
     permission: PermissionFlow = field(init=False, factory=PermissionFlow)
     mirror: Mirror = field(init=False)
-    at_work: dict[str, Callable[[str], None] | None] = field(init=False, factory=dict)
-    """The agents at work by their run's id, each with what interrupts it; a sub-agent ends with its main agent."""
+    at_work: dict[AtWork, None] = field(init=False, factory=dict)
+    """The agents at work, in the order in which they came; a sub-agent ends with its main agent."""
     compactions: PendingCompactions = field(init=False, factory=PendingCompactions)
     todos: dict[str | None, tuple[dict[str, str], ...]] = field(init=False, factory=dict)
     """The todos last emitted for each agent; None is the agent that the person talks to."""
@@ -62,9 +76,9 @@ class LiveSession:
 
     def interrupt(self, cause: str) -> bool:
         """Stop the agents at work, for a reason that their AGENT_END carries; return whether there was any."""
-        main = [interrupt for interrupt in list(self.at_work.values()) if interrupt is not None]  # another thread's
-        for interrupt in main:
-            interrupt(cause)
+        main = [work for work in list(self.at_work) if not work.is_sub_agent]  # another thread may add some
+        for work in main:
+            work.interrupt(cause)
         return bool(main)
 
 
@@ -77,11 +91,12 @@ class HostSessions:
 
     @classmethod
     def of(cls, host: Host) -> HostSessions:
-        """Return the one for a host; the first call offers the action `interrupt`."""
+        """Return the one for a host; the first call offers the action `interrupt`, and has runs end when it stops."""
         found = _LIVE.get(host)
         if found is None:
             found = _LIVE[host] = cls(HostLifetime(ref(host)))
             host.offer_action("interrupt", found._interrupt)
+            host.services.before_stop.append(found._end_runs)
         return found
 
     @property
@@ -119,6 +134,11 @@ class HostSessions:
         for live in idle[: max(len(idle) - IDLE_SESSIONS, 0)]:
             del self.sessions[live.id]
             await live.session.close()
+
+    def _end_runs(self) -> None:
+        for live in list(self.sessions.values()):
+            for work in reversed(list(live.at_work)):  # a sub-agent before the one that it works for
+                work.end(cause="the host has stopped")
 
     def offer_compaction(self) -> None:
         """Offer the action `compact` to plugins and the person; call it when the adapter can shorten conversations."""

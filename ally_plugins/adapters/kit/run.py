@@ -38,6 +38,8 @@ class AgentRun:
 
     kit: KitOptions
     live: LiveSession
+    session_id: str
+    """The framework's id of the conversation: a sub-agent's may be another one than that of the session it works in."""
     id: str
     name: str
     parent: AgentRun | None = None
@@ -60,6 +62,16 @@ class AgentRun:
         """The approver: its own, else that of the agent that called this sub-agent."""
         own = self.kit.approve
         return own if own is not None or self.parent is None else self.parent.approve
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What names this run among those of its kit."""
+        return self.session_id, self.id
+
+    @property
+    def is_sub_agent(self) -> bool:
+        """Whether another agent has called this one."""
+        return self.parent is not None
 
     def emit(self, event: Event) -> None:
         """Emit an event in the session; dropped once the host has stopped."""

@@ -6,7 +6,6 @@ between, or in another run.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
@@ -15,19 +14,18 @@ from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 from ally_plugins.contract.values.errors import GateRefused, HostError
 from ally_plugins.host.sessions.toolcalls import OpenCall, Postponed, Previewed, not_run, refuse_unshown
 
+from .context import inside
 from .permission import PermissionOutcome
 from .run import AgentRun
 
 if TYPE_CHECKING:
     from ally_plugins.host.sessions.toolcalls import Runner
 
-__all__ = ["CALL", "ToolCallRun"]
-
-CALL: Final[ContextVar[str | None]] = ContextVar("ally_tool_call", default=None)
-"""The tool call that runs in this context: the parent of an agent that is started in it."""
+__all__ = ["ToolCallRun"]
 
 _ALLOWED: Final = PermissionOutcome(is_allowed=True)
 _HOST_STOPPED: Final = "the host of the plugins has stopped, nobody can decide"
+_RUN_ENDED: Final = "the run that makes the call has ended"
 
 
 def _key(call: ToolCall) -> str:
@@ -88,11 +86,17 @@ class ToolCallRun(AgentRun):
             raise HostError(f"the call {_key(call)!r} may run already; give each call of a run an id of its own")
         opened = self._open(call, is_started=is_resumed)
         opened.start()
+        if self.is_ended:
+            opened.deny(_RUN_ENDED)
+            return PermissionOutcome(is_allowed=False, reason=_RUN_ENDED)
         try:
             outcome = await self._decide(opened, sensitivity, is_approved=is_approved)
         except BaseException as error:
             opened.interrupt(error)
             raise
+        if self.is_ended:  # meanwhile: whoever carries it out would do so for nobody
+            opened.end(not_run(_RUN_ENDED))
+            return PermissionOutcome(is_allowed=False, reason=_RUN_ENDED)
         if outcome.is_deferred:
             self.live.deferred[_key(call)] = opened
         elif outcome.is_allowed:
@@ -148,19 +152,20 @@ class ToolCallRun(AgentRun):
     async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:
         """Run a tool that `authorize` has allowed: the tool, output transforms, TOOL_CALL_END.
 
-        Raises HostError, and runs nothing, for a call that nobody has allowed. Raises Postponed where `run`
+        Runs nothing once the run has ended: the result says so. Raises HostError, and runs nothing, for a call that
+        nobody has allowed. Raises Postponed where `run`
         does, since its tool waits for another run: the call stays open. Cancelling ends it as interrupted.
         """
+        if self.is_ended:
+            return not_run(_RUN_ENDED)
         self.tool_count += 1
         opened = self._pop_open(call)
-        token = CALL.set(call.call_id)
         try:
-            return await opened.carry_out(run, self._transform_output)
+            with inside(self, call.call_id):
+                return await opened.carry_out(run, self._transform_output)
         except Postponed:
             self.live.deferred[_key(call)] = opened
             raise
-        finally:
-            CALL.reset(token)
 
     def _pop_open(self, call: ToolCall) -> OpenCall:
         """Remove a call from those that are open, if it may run and has the arguments that were decided on."""

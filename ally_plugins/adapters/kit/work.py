@@ -1,11 +1,13 @@
 """One run of one agent in a session: its turn, its safe points, and the events of what it does.
 
-An adapter makes one with `AgentKit.work`, calls `begin`, then what happens in the order in which it does, then `end`.
+An adapter makes one with `AgentKit.work` or `AgentKit.open`, calls `begin`, then what happens in the order in which it
+does, then `end` or `close`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from ally_plugins.contract.tools.agent_tool import MAIN_AGENT
 from ally_plugins.contract.tools.todo_tools import TASK_TOOLS, todo_data, todos_of, todos_of_call, todos_with_task
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import Message
+from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.events import (
     AgentEnd,
     AgentStart,
@@ -43,8 +46,15 @@ __all__ = ["AgentWork"]
 
 @define(eq=False)
 class AgentWork(ToolCallRun):
-    """What one run of an agent does, in the order in which it does it. It lives from `begin` to `end`."""
+    """What one run of an agent does, in the order in which it does it. It lives from `begin` to `end`.
 
+    `is_scoped` says that a block of code ends it, and nobody else has to.
+    """
+
+    is_scoped: bool = False
+    release: Callable[[], Awaitable[None]] | None = None
+    """What lets go of the host, which runs for this run."""
+    _ending: threading.Lock = field(init=False, factory=threading.Lock)
     _taken: dict[str, Message] = field(init=False, factory=dict)
     _entered: dict[str, Message] = field(init=False, factory=dict)
     _has_begun: bool = field(init=False, default=False)
@@ -57,13 +67,13 @@ class AgentWork(ToolCallRun):
         """Start the turn with the person's message or a sub-agent's task; return it as transforms left it.
 
         Plugins' messages that enter with it are returned by the first `safe_point`. Raises GateRefused when a transform
-        blocks the person's message. After that, and when it is cancelled, nothing has begun.
+        blocks the person's message, HostError for a run that was ended meanwhile. After that, and when it is cancelled,
+        nothing has begun.
         """
         session = self.live.session
         if self.approve is not None or self.can_defer:
             session.has_person = True
         if self.parent is not None:
-            self.live.at_work[self.id] = None
             self._emit_start(None, prompt)
             return prompt
         self._restore_undelivered()
@@ -73,7 +83,6 @@ class AgentWork(ToolCallRun):
             message = await session.own_loop.run(session.transform_user_message(message))
             prompt = message.content
             self.emit(UserMessage(content=prompt, message_id=message.id))
-        self.live.at_work[self.id] = self.interrupt
         self._emit_start(prompt, None)
         return prompt
 
@@ -85,38 +94,50 @@ class AgentWork(ToolCallRun):
         live.undelivered = {**lost, **live.undelivered}
 
     def _emit_start(self, message: str | None, task_prompt: str | None) -> None:
-        self._has_begun = True
-        self.emit(
-            AgentStart(
-                agent_name=self.name,
-                instance_id=self.id,
-                model=self.model,
-                is_specialized_agent=self.parent is not None,
-                message=message,
-                task_prompt=task_prompt,
-                call_id=self.call_id,
-                **self.about,
+        with self._ending:
+            if self.is_ended:
+                raise HostError(f"the run {self.id!r} was ended before it had begun")
+            self._has_begun = True
+            self.emit(
+                AgentStart(
+                    agent_name=self.name,
+                    instance_id=self.id,
+                    model=self.model,
+                    is_specialized_agent=self.parent is not None,
+                    message=message,
+                    task_prompt=task_prompt,
+                    call_id=self.call_id,
+                    **self.about,
+                )
             )
-        )
 
-    def end(self, content: str | None = None, *, error: BaseException | None = None) -> None:
-        """Emit AGENT_END, with the agent's answer or why it stopped. A second call does nothing.
+    def end(
+        self,
+        content: str | None = None,
+        *,
+        error: BaseException | None = None,
+        cause: str | None = None,
+        interrupted: bool = True,
+    ) -> None:
+        """Emit AGENT_END, with the agent's answer or why it stopped: an error, or a cause in words. For any thread.
 
-        Nothing is emitted for a run that was stopped before it had begun.
+        A second call does nothing, and nothing is emitted for a run that was stopped before it had begun. Its calls
+        that have not ended are ended. With `interrupted=False` a cause is no interruption.
         """
-        if self.is_ended:
-            return
-        self.is_ended = True
+        with self._ending:
+            if self.is_ended:
+                return
+            self.is_ended = True
+        self.live.at_work.pop(self, None)
         if not self._has_begun:
             return
         self.end_open_calls()
-        self.live.at_work.pop(self.id, None)
         if self.parent is not None:
             self.live.todos.pop(self.id, None)
         self.live.undelivered = {**self._taken, **self.live.undelivered}
         if error is not None:
             self.live.doubtful.update(self._entered)
-        cause = self.interruption_cause
+        cause = self.interruption_cause or cause
         if cause is None and error is not None:
             failure, text = self._failure
             cause = text if error is failure else f"{type(error).__name__}: {error}".removesuffix(": ")
@@ -124,7 +145,7 @@ class AgentWork(ToolCallRun):
             AgentEnd(
                 agent_name=self.name,
                 content=content,
-                interrupted=cause is not None,
+                interrupted=cause is not None and interrupted,
                 interruption_cause=cause,
                 is_specialized_agent=self.parent is not None,
                 instance_id=self.id,
@@ -136,6 +157,28 @@ class AgentWork(ToolCallRun):
                 **self.about,
             )
         )
+
+    async def close(
+        self,
+        content: str | None = None,
+        *,
+        error: BaseException | None = None,
+        cause: str | None = None,
+        interrupted: bool = True,
+    ) -> None:
+        """End a run as `end` does, and its sub-agents before it, and let the host go, which stops after its last run.
+
+        From any task, context and loop; a second call does nothing. A cancellation while the host stops is raised once
+        it has stopped.
+        """
+        for child in reversed(list(self.live.at_work)):
+            if isinstance(child, AgentWork) and child.parent is self and not child.is_scoped:
+                await child.close(cause="the run that it works for has ended")
+        self.end(content, error=error, cause=cause, interrupted=interrupted)
+        with self._ending:
+            release, self.release = self.release, None
+        if release is not None:
+            await release()
 
     # --- what happens ---
 

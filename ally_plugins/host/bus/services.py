@@ -70,6 +70,8 @@ class HostServices:
     action_runner: ActionRunner = field(init=False)
     tool_runner: ToolRunner = field(init=False)
     loop: OwnLoop | None = None
+    before_stop: list[Callable[[], None]] = field(factory=list)
+    """Called when the host is about to stop, and its sessions still take events; must not raise."""
     host_id: str = ""
     """Names the host in its leases. Set at its start, since a fork may start what its parent has made."""
     fan_out: FanOut | None = None
