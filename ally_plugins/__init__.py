@@ -62,7 +62,8 @@ _HOMES: Final = {
     "contract.tools.agent_tool": "AgentTool MAIN_AGENT",
     "contract.tools.declared": "action tool ToolSpec",
     "contract.values.conversation": (
-        "ActionRequest AgentState Context evolve Message ModelInput PromptSection Receipt TodoItem ToolCall ToolResult"
+        "ActionRequest AgentState Context evolve Message ModelInput PromptSection Receipt Stop TodoItem ToolCall "
+        "ToolResult"
     ),
     "contract.values.errors": (
         "AllyError ArgumentsError AuditError BudgetRefused ConfigError ConsentError EventError GateRefused "

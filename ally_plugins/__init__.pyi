@@ -59,6 +59,9 @@ from .contract.values.conversation import (
     Receipt as Receipt,
 )
 from .contract.values.conversation import (
+    Stop as Stop,
+)
+from .contract.values.conversation import (
     TodoItem as TodoItem,
 )
 from .contract.values.conversation import (

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import frozen
 
 from ally_plugins.contract.grants import Grant
-from ally_plugins.contract.hookspecs import HOOKS
+from ally_plugins.contract.hookspecs import HOOKS_OF_TOPICS
 from ally_plugins.contract.values.errors import ConfigError, ConsentError
 from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.contract.values.ids import bare_name
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 __all__ = ["PLUGINS_VARIABLE", "OperatorChange", "Plan", "PluginRecord", "Registry", "load_class"]
 
 PLUGINS_VARIABLE: Final = "ALLY_PLUGINS"
-
-_SHADOWED: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
 
 
 @frozen(kw_only=True)
@@ -285,7 +283,11 @@ class Registry:
 
         Raises ConfigError for a hook that does not exist.
         """
-        value = hooks if isinstance(hooks, bool) else [_SHADOWED.get(hook, hook) for hook in hooks]
+        value = (
+            hooks
+            if isinstance(hooks, bool)
+            else [name for hook in hooks for name in HOOKS_OF_TOPICS.get(hook, (hook,))]
+        )
         with self.home.locked():
             settled = read_settled(self.home)
             name = self._own_name(settled, name)

@@ -1,7 +1,8 @@
 """Grants: the names of what a plugin may do, the same in manifests, commands, `config.toml`, the audit and errors.
 
     add_message:user|system|assistant|trigger_turn    emit_event    get_context:PART    tools    actions    tasks
-    gate:tool_call[:TOOL]|message|permission|waive    transform:tool_input[:TOOL]|tool_output[:TOOL]|user_message|...
+    gate:tool_call[:TOOL]|message|permission|user_message|answer[:sentence]|stop|waive
+    transform:tool_input[:TOOL]|tool_output[:TOOL]|user_message|answer|...
     request_action:ACTION|*                            events:TYPE|*|PLUGIN:TYPE|PLUGIN:*
     env:NAME
 
@@ -25,6 +26,7 @@ __all__ = [
     "CONTEXT_PARTS",
     "GATES",
     "ROLES",
+    "SENTENCE",
     "TRANSFORMS",
     "Grant",
     "event_problem",
@@ -37,11 +39,12 @@ ANY: Final = "*"
 ROLES: Final = ("user", "system", "assistant")
 ADD_MESSAGE: Final = (*ROLES, "trigger_turn")
 CONTEXT_PARTS: Final = ("messages", "focus", "token_usage", "todos", "agents", "is_processing")
-GATES: Final = ("tool_call", "message", "permission")
+GATES: Final = ("tool_call", "message", "permission", "user_message", "answer", "stop")
 TRANSFORMS: Final = (
     "tool_input",
     "tool_output",
     "user_message",
+    "answer",
     "plugin_message",
     "system_prompt",
     "model_request",
@@ -61,6 +64,10 @@ _OPEN: Final = ("request_action", "events", "env")
 """Kinds whose second part is a name that others chose."""
 
 _BY_TOOL: Final = ("gate:tool_call", "transform:tool_input", "transform:tool_output")
+
+SENTENCE: Final = "sentence"
+_MODES: Final = {"gate:answer": (SENTENCE,)}
+"""How a gate is asked, where there is more than one way. A grant without one is stricter: nothing is shown before."""
 
 LONGEST_NAME: Final = 128
 """Characters of a plugin's, tool's or action's name; tool names of model APIs end at 64 or 128."""
@@ -111,7 +118,7 @@ class Grant:
     kind: str
     topic: str = ""
     target: str = ""
-    """The one tool that a gate or a transform is narrowed to; empty for all."""
+    """The one tool that a gate or a transform is narrowed to, empty for all; or the mode of a gate that has some."""
 
     @property
     def text(self) -> str:
@@ -154,6 +161,8 @@ class Grant:
             return False
         if self.topic != other.topic:
             return self._is_wide() and (self.topic == ANY or self._covers_event(other.topic))
+        if f"{self.kind}:{self.topic}" in _MODES:  # a mode shows something before the verdict, so it is the wider one
+            return other.target in ("", self.target)
         return self.target in ("", other.target)
 
     def _is_wide(self) -> bool:
@@ -175,6 +184,11 @@ def _topic_problem(kind: str, topic: str, topics: tuple[str, ...]) -> str:
 
 
 def _check_target(text: str, stem: str, target: str) -> None:
+    if stem in _MODES:
+        if target not in _MODES[stem]:
+            modes = " or ".join(f"'{stem}:{mode}'" for mode in _MODES[stem])
+            raise _wrong(text, f"expected '{stem}' or {modes}")
+        return
     if stem not in _BY_TOOL:
         raise _wrong(text, f"{stem!r} cannot be narrowed to a tool; did you mean {stem!r}?")
     if not is_target_name(target):

@@ -18,12 +18,21 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from .values import events
-    from .values.conversation import ActionRequest, Context, Message, ModelInput, PromptSection, ToolCall, ToolResult
+    from .values.conversation import (
+        ActionRequest,
+        Context,
+        Message,
+        ModelInput,
+        PromptSection,
+        Stop,
+        ToolCall,
+        ToolResult,
+    )
     from .values.verdicts import Allow, Ask, Deny, Replace
 
     Verdict = Allow | Ask | Deny | None
 
-__all__ = ["HOOKS", "HookInfo", "HookKind", "HostHooks", "PluginHooks"]
+__all__ = ["HOOKS", "HOOKS_OF_TOPICS", "HookInfo", "HookKind", "HostHooks", "PluginHooks"]
 
 HookKind = Literal["observe", "gate", "transform", "lifecycle", "capability"]
 
@@ -165,6 +174,25 @@ class PluginHooks:
     def ally_gate_permission(self, request: events.PermissionRequest, context: Context) -> Verdict:
         """What is the answer to the host's own permission question? A waiver needs the grant `gate:waive`."""
 
+    @hookspec
+    def ally_gate_user_message(self, message: Message, context: Context) -> Verdict:
+        """May the person's message, as transforms left it, reach the agent? The person reads why not."""
+
+    @hookspec
+    def ally_gate_answer(self, message: Message, context: Context) -> Verdict:
+        """May what the model answered, as transforms left it, be shown and kept? A deny ends the turn.
+
+        The model is not asked again. `message.metadata` has `isPartial` where it is the text so far of a stream, which
+        takes the grant `gate:answer:sentence`; `isStructured` where the content is the JSON of a structured answer.
+        """
+
+    @hookspec
+    def ally_gate_stop(self, stop: Stop, context: Context) -> Verdict:
+        """May the agent end its turn? A deny sends it on, with the reason as a message of this plugin.
+
+        At most three times in a row without a tool call between; then the turn ends.
+        """
+
     # Transform: a chain in hook order; each sees what the one before made of the value.
 
     @hookspec
@@ -178,6 +206,13 @@ class PluginHooks:
     @hookspec
     def ally_transform_user_message(self, message: Message) -> Replace[Any] | None:
         """Change the person's message, before the model sees it: `Replace(Message)`."""
+
+    @hookspec
+    def ally_transform_answer(self, message: Message) -> Replace[Any] | None:
+        """Change what the model answered, before it is gated, shown and kept: `Replace(Message)`.
+
+        An answer is held until then. The content of a structured answer is its JSON, and stays JSON.
+        """
 
     @hookspec
     def ally_transform_plugin_message(self, message: Message) -> Replace[Any] | None:
@@ -238,9 +273,13 @@ def _infos() -> dict[str, HookInfo]:
         HookInfo("ally_gate_tool_call", "gate", ("call", "context"), topic="tool_call"),
         HookInfo("ally_gate_message", "gate", ("message", "context"), topic="message"),
         HookInfo("ally_gate_permission", "gate", ("request", "context"), topic="permission"),
+        HookInfo("ally_gate_user_message", "gate", ("message", "context"), topic="user_message"),
+        HookInfo("ally_gate_answer", "gate", ("message", "context"), topic="answer"),
+        HookInfo("ally_gate_stop", "gate", ("stop", "context"), topic="stop"),
         HookInfo("ally_transform_tool_input", "transform", ("call",), topic="tool_input"),
         HookInfo("ally_transform_tool_output", "transform", ("call", "result"), topic="tool_output"),
         HookInfo("ally_transform_user_message", "transform", ("message",), topic="user_message"),
+        HookInfo("ally_transform_answer", "transform", ("message",), topic="answer"),
         HookInfo("ally_transform_plugin_message", "transform", ("message",), topic="plugin_message"),
         HookInfo("ally_transform_system_prompt", "transform", ("sections",), topic="system_prompt"),
         HookInfo("ally_transform_model_request", "transform", ("request",), topic="model_request"),
@@ -254,3 +293,12 @@ def _infos() -> dict[str, HookInfo]:
 
 HOOKS: Final = _infos()
 """Every hook by its name."""
+
+
+def _by_topic() -> dict[str, tuple[str, ...]]:
+    topics = dict.fromkeys(info.topic for info in HOOKS.values() if info.topic is not None)
+    return {topic: tuple(name for name, info in HOOKS.items() if info.topic == topic) for topic in topics}
+
+
+HOOKS_OF_TOPICS: Final = _by_topic()
+"""The gates and transforms of each topic: a value may be both transformed and gated."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Final, Literal
 
 from attrs import frozen
@@ -19,6 +20,7 @@ from .grants import (
     CONTEXT_PARTS,
     GATES,
     ROLES,
+    SENTENCE,
     TRANSFORMS,
     Grant,
     event_problem,
@@ -28,7 +30,7 @@ from .grants import (
 from .grants import is_plugin_name as _is_plugin_name
 from .process_spec import DAEMON, Daemon, daemon_of
 from .settings import SETTINGS, Setting, settings_of
-from .shapes import FLAG, Shape, keys
+from .shapes import FLAG, Shape, keys, one_of
 from .values.errors import ManifestError
 from .values.frozen import FrozenDict
 from .wording import describe
@@ -70,6 +72,7 @@ _KEYS: Final = {
     "env": "names",
 }
 """By what key a permission lists its topics, where it has any."""
+_NARROWED: Final = {"gate": GATES, "transform": TRANSFORMS}
 _BY_TOOL: Final = frozenset({"tool_call", "tool_input", "tool_output"})
 """Topics that can be narrowed to some tools."""
 
@@ -154,8 +157,10 @@ def manifest_line(grant: Grant) -> str:
     if not grant.topic:
         return f"[permissions] {grant.kind} = {{ {reason} }}"
     key = _KEYS[grant.kind]
-    tools = f', tools = ["{grant.target}"]' if grant.target else ""
-    return f'[permissions] {grant.kind} = {{ {key} = ["{grant.topic}"]{tools}, {reason} }}'
+    narrowed = f', tools = ["{grant.target}"]' if grant.target else ""
+    if grant.topic == "answer" and grant.target:
+        narrowed = f', mode = "{grant.target}"'
+    return f'[permissions] {grant.kind} = {{ {key} = ["{grant.topic}"]{narrowed}, {reason} }}'
 
 
 def _error(problems: list[str], plugin: str | None) -> ManifestError:
@@ -219,25 +224,31 @@ def _undurable(given: dict[str, Any], _: Mapping[str, Any]) -> Iterator[tuple[st
             yield "durable", f"found {describe(name)}, expected one of what 'subscribe' lists"
 
 
-def _unnarrowed(given: dict[str, Any], written: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _unnarrowed(
+    topics: tuple[str, ...], given: dict[str, Any], written: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
     on = given.get("on")
     if on and "tools" in written and not _BY_TOOL.intersection(on):
-        topics = [topic for topic in (GATES if on[0] in GATES else TRANSFORMS) if topic in _BY_TOOL]
-        yield "tools", f"only narrows {' and '.join(topics)}, which 'on' does not list"
+        by_tool = [topic for topic in topics if topic in _BY_TOOL]
+        yield "tools", f"only narrows {' and '.join(by_tool)}, which 'on' does not list"
+    if on and "mode" in written and "answer" not in on:
+        yield "mode", "is how the gate of 'answer' is asked, which 'on' does not list"
 
 
 def _grants(kind: str, given: Mapping[str, Any]) -> list[Grant]:
     """Return what a permission asks for, one grant each."""
     topics = given.get(_KEYS[kind], ()) if kind in _KEYS else ("",)
     tools = given.get("tools", ("",))
-    grants = [Grant(kind, topic, tool) for topic in topics for tool in (tools if topic in _BY_TOOL else ("",))]
+    mode = SENTENCE if given.get("mode") == SENTENCE else ""
+    targets = {**dict.fromkeys(_BY_TOOL, tools), "answer": (mode,)}
+    grants = [Grant(kind, topic, target) for topic in topics for target in targets.get(topic, ("",))]
     return grants + [Grant(kind, flag) for flag in ("trigger_turn", "waive") if given.get(flag)]
 
 
 def _permission(kind: str, **shapes: Shape) -> Shape:
     needs = ("reason", _KEYS[kind]) if kind in _KEYS else ("reason",)
     read = table('a table such as { reason = "..." }', needs, reason=FILLED, **shapes)
-    return checked(read, _unnarrowed) if "tools" in shapes else read
+    return checked(read, partial(_unnarrowed, _NARROWED[kind])) if kind in _NARROWED else read
 
 
 _TOOLS: Final = lines(_tool_problem, at_least_one=True)
@@ -245,7 +256,9 @@ _PERMISSIONS: Final = {
     "add_message": _permission("add_message", roles=choices(*ROLES, at_least_one=True), trigger_turn=FLAG),
     "emit_event": _permission("emit_event"),
     "get_context": _permission("get_context", parts=choices(*CONTEXT_PARTS, at_least_one=True)),
-    "gate": _permission("gate", on=choices(*GATES, at_least_one=True), tools=_TOOLS, waive=FLAG),
+    "gate": _permission(
+        "gate", on=choices(*GATES, at_least_one=True), tools=_TOOLS, mode=one_of("whole", SENTENCE), waive=FLAG
+    ),
     "transform": _permission("transform", on=choices(*TRANSFORMS, at_least_one=True), tools=_TOOLS),
     "tools": _permission("tools"),
     "actions": _permission("actions"),

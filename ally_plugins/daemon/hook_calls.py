@@ -17,6 +17,7 @@ from ally_plugins.wire.values import (
     request_from_wire,
     result_from_wire,
     sections_from_wire,
+    stop_from_wire,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _READERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "result": result_from_wire,
     "context": context_from_wire,
     "sections": sections_from_wire,
+    "stop": stop_from_wire,
 }
 _READERS_OF_TOPIC: Final[Mapping[str, Mapping[str, Callable[[Any, str], Any]]]] = {
     "model_request": {"request": model_input_from_wire},
@@ -39,6 +41,7 @@ _SUBJECTS: Final[Mapping[str, str]] = {
     "tool_input": "call",
     "tool_output": "result",
     "user_message": "message",
+    "answer": "message",
     "plugin_message": "message",
     "system_prompt": "sections",
     "model_request": "request",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import field, frozen
 
-from ally_plugins.contract.grants import ADD_MESSAGE, ANY, CONTEXT_PARTS, GATES, ROLES, TRANSFORMS, Grant
+from ally_plugins.contract.grants import ADD_MESSAGE, ANY, CONTEXT_PARTS, GATES, ROLES, SENTENCE, TRANSFORMS, Grant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,6 +60,7 @@ class GrantSet:
         topics = {"add_message": ADD_MESSAGE, "get_context": CONTEXT_PARTS, "gate": (*GATES, "waive")}
         topics |= {"transform": TRANSFORMS, "request_action": (ANY,), "events": (ANY,)}
         flags = [Grant(kind) for kind in ("emit_event", "tools", "actions", "tasks")]
+        flags.append(Grant("gate", "answer", SENTENCE))  # which it has beside the stricter one, and that holds
         return cls(frozenset([*flags, *(Grant(kind, topic) for kind, all_ in topics.items() for topic in all_)]))
 
     @property
@@ -117,6 +118,11 @@ class GrantSet:
     def gates(self, topic: str, tool: str | None = None) -> bool:
         """Return whether it gates this topic; without `tool`, whether it does so for any tool at all."""
         return self._has("gate", topic, tool)
+
+    @property
+    def gates_sentences(self) -> bool:
+        """Whether its gate of answers is asked at the end of each sentence, while what it allowed is shown."""
+        return self._topics.get(("gate", "answer")) == frozenset({SENTENCE})
 
     def transforms(self, topic: str, tool: str | None = None) -> bool:
         """Return whether it transforms this topic; without `tool`, whether it does so for any tool at all."""

@@ -98,17 +98,19 @@ class GateOutcome:
     waived: bool = False
 
 
-def combine(votes: Iterable[Vote], *, person_present: bool) -> GateOutcome:
+def combine(
+    votes: Iterable[Vote], *, person_present: bool, unasked: str = "no person is present to agree"
+) -> GateOutcome:
     """Combine votes, given in hook order: deny beats ask beats allow, and ask with no person present is deny.
 
-    An allow that is not the plugin's own verdict (`on_error = "allow"`) never waives anything. Without votes the
-    outcome is allow.
+    `unasked` is why, for the reason. An allow that is not the plugin's own verdict (`on_error = "allow"`) never waives
+    anything. Without votes the outcome is allow.
     """
     counted = [vote for vote in votes if not vote.shadow]
     if denies := [vote for vote in counted if isinstance(vote.verdict, Deny)]:
         return _refuse(denies)
     if asks := [vote for vote in counted if isinstance(vote.verdict, Ask)]:
-        return _ask(asks) if person_present else _refuse(asks, ", and no person is present to agree")
+        return _ask(asks) if person_present else _refuse(asks, f", and {unasked}")
     allows = [vote for vote in counted if isinstance(vote.verdict, Allow)]
     waived = any(vote.waives and vote.cause == "verdict" for vote in allows)
     return GateOutcome(Allow(), "", _names(allows), waived)

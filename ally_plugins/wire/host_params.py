@@ -49,18 +49,20 @@ __all__ = [
     "read_host_params",
 ]
 
-GATE_TOPICS: Final = ("tool_call", "message", "permission")
+GATE_TOPICS: Final = ("tool_call", "message", "permission", "user_message", "answer", "stop")
 TRANSFORM_TOPICS: Final = (
     "tool_input",
     "tool_output",
     "user_message",
+    "answer",
     "plugin_message",
     "system_prompt",
     "model_request",
 )
 
+GateTopic: TypeAlias = Literal["tool_call", "message", "permission", "user_message", "answer", "stop"]
 TransformTopic: TypeAlias = Literal[
-    "tool_input", "tool_output", "user_message", "plugin_message", "system_prompt", "model_request"
+    "tool_input", "tool_output", "user_message", "answer", "plugin_message", "system_prompt", "model_request"
 ]
 
 _ORIGIN: Final = holds(TEXTS, "the chain of plugins that led here, the longest ago first")
@@ -183,11 +185,14 @@ class _HookParams:
 class Gate(_HookParams):
     """May this happen? Without a clear answer within the deadline it may not."""
 
-    on: Literal["tool_call", "message", "permission"] = field(
-        metadata=holds(one_of(*GATE_TOPICS), "what is asked about; the hook is `ally_gate_<on>`")
-    )
+    on: GateTopic = field(metadata=holds(one_of(*GATE_TOPICS), "what is asked about; the hook is `ally_gate_<on>`"))
     call: dict[str, Any] | None = field(default=None, metadata=holds(ref("ToolCall"), "the tool call, for `tool_call`"))
-    message: dict[str, Any] | None = field(default=None, metadata=holds(ref("Message"), "the message, for `message`"))
+    message: dict[str, Any] | None = field(
+        default=None, metadata=holds(ref("Message"), "the message, for `message`, `user_message` and `answer`")
+    )
+    stop: dict[str, Any] | None = field(
+        default=None, metadata=holds(ref("Stop"), "the end of a turn that the agent wants, for `stop`")
+    )
     request: dict[str, Any] | None = field(
         default=None, metadata=holds(ref("PermissionRequest"), "the data of the PERMISSION_REQUEST, for `permission`")
     )
@@ -211,7 +216,7 @@ class Transform(_HookParams):
         default=None, metadata=holds(ref("ToolResult"), "what the tool returned, for `tool_output`")
     )
     message: dict[str, Any] | None = field(
-        default=None, metadata=holds(ref("Message"), "the message, for `user_message` and `plugin_message`")
+        default=None, metadata=holds(ref("Message"), "the message, for `user_message`, `answer` and `plugin_message`")
     )
     sections: tuple[dict[str, Any], ...] | None = field(
         default=None, metadata=holds(several(ref("PromptSection")), "the sections in order, for `system_prompt`")

@@ -36,6 +36,7 @@ from ally_plugins.contract.values.conversation import (
     ModelInput,
     PromptSection,
     Receipt,
+    Stop,
     TodoItem,
     ToolCall,
     ToolResult,
@@ -67,6 +68,8 @@ __all__ = [
     "result_to_wire",
     "sections_from_wire",
     "sections_to_wire",
+    "stop_from_wire",
+    "stop_to_wire",
     "tool_result_from",
     "tool_value",
 ]
@@ -157,6 +160,18 @@ def model_input_from_wire(value: Any, path: str = "request") -> ModelInput:
     """Return a request to the model. Raises EventError, which names the path."""
     request: ModelInput = _read(_MODEL_INPUT, value, path)
     return request
+
+
+def stop_to_wire(stop: Stop) -> dict[str, Any]:
+    """Return the end of a turn that gates are asked about."""
+    wire = {"reason": stop.reason, "answer": stop.answer, "sentOn": stop.sent_on}
+    return wire if stop.agent_id is None else {**wire, "agentId": stop.agent_id}
+
+
+def stop_from_wire(value: Any, path: str = "stop") -> Stop:
+    """Return the end of a turn that gates are asked about. Raises EventError, which names the path."""
+    stop: Stop = _read(_STOP, value, path)
+    return stop
 
 
 def tool_value(value: Any) -> Any:
@@ -300,6 +315,7 @@ _RESULT: Final = _object(ToolResult, unshown=None)
 _SECTION: Final = _object(PromptSection)
 _SECTIONS: Final = several(_SECTION)
 _MODEL_INPUT: Final = _object(ModelInput, messages=_absent(_MESSAGES, ()))
+_STOP: Final = _object(Stop)
 _TODO: Final = _object(TodoItem)
 _AGENT: Final = _object(AgentState)
 _CONTEXT: Final = _object(
@@ -322,6 +338,7 @@ SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ToolResult": _RESULT.schema,
     "PromptSection": _SECTION.schema,
     "ModelInput": {**_MODEL_INPUT.schema, "required": ["messages", "settings"]},
+    "Stop": _STOP.schema,
     "Context": {
         **_CONTEXT.schema,
         "properties": {**_CONTEXT.schema["properties"], "readOnly": {"const": True}},

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 Models = Callable[..., Any]
 
 CALL = {"name": "note", "arguments": {"text": "this"}}
-GATES = sorted(name for name, hook in HOOKS.items() if hook.kind == "gate")
-TRANSFORMS = sorted(name for name, hook in HOOKS.items() if hook.kind == "transform")
+GATES_OF_CALLS = ("ally_gate_tool_call", "ally_gate_permission")
+TRANSFORMS = sorted(
+    name for name, hook in HOOKS.items() if hook.kind == "transform" and name != "ally_transform_answer"
+)
 OBSERVERS = sorted(name for name, hook in HOOKS.items() if hook.kind == "observe")
 HOWS = {"raises": "no such luck", "answers nonsense": "expected", "hangs": "0.05 s"}
 
@@ -107,7 +109,7 @@ async def scene(
 
 
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("hook", [name for name in GATES if name != "ally_gate_message"])
+@pytest.mark.parametrize("hook", GATES_OF_CALLS)
 def test_a_gate_that_fails_denies_and_the_model_is_told_which(
     go: Any, model_server: ModelServer, model: Models, tmp_path: Path, hook: str, how: str
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ally_plugins import Message, ModelInput, PermissionRequest, ToolCall, ToolResult, UserMessage
+from ally_plugins import Message, ModelInput, PermissionRequest, Stop, ToolCall, ToolResult, UserMessage
 
 __all__ = ["ARGUMENTS", "CALL", "INTERNAL"]
 
@@ -24,8 +24,11 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "emit": (UserMessage(content="hi"),),
     "emit_caused": (UserMessage(content="hi"), ("p",)),
     "end": ("over",),
+    "gate_answer": (Message(role="assistant", content="hi"),),
     "gate_permission": (PermissionRequest(request_id="r1", tool_name="fetch"),),
+    "gate_stop": (Stop(),),
     "gate_tool_call": (CALL,),
+    "gate_user_message": (Message(role="user", content="hi"),),
     "offer_action": ("compact", lambda *_: None),
     "refuse_call": ("fetch", "it is too deep"),
     "request_action": ("compact",),
@@ -34,6 +37,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "scoped": ("c9",),
     "session": ("another",),
     "supports": ("USER_MESSAGE",),
+    "transform_answer": (Message(role="assistant", content="hi"),),
     "transform_model_request": (ModelInput(),),
     "transform_system_prompt": ((),),
     "transform_tool_input": (CALL,),

@@ -18,7 +18,18 @@ BY_TOOL = ["gate:tool_call", "transform:tool_input", "transform:tool_output"]
 
 names = st.from_regex(r"[a-z][a-z0-9_]{0,5}", fullmatch=True)
 grants = st.one_of(
-    st.sampled_from(["emit_event", "tools", "actions", "tasks", "gate:waive", "events:*", "request_action:*"]),
+    st.sampled_from(
+        [
+            "emit_event",
+            "tools",
+            "actions",
+            "tasks",
+            "gate:waive",
+            "gate:answer:sentence",
+            "events:*",
+            "request_action:*",
+        ]
+    ),
     st.sampled_from(ADD_MESSAGE).map("add_message:{}".format),
     st.sampled_from(CONTEXT_PARTS).map("get_context:{}".format),
     st.sampled_from(GATES).map("gate:{}".format),
@@ -46,6 +57,10 @@ sets = st.lists(grants, max_size=6).map(GrantSet.of)
         ("gate:tool_call:\x1b[2J", "expected the name of a tool"),
         ("gate:tool_cal:bash", "did you mean 'gate:tool_call'?"),
         ("gate:message:bash", "cannot be narrowed"),
+        ("gate:stop:bash", "cannot be narrowed"),
+        ("gate:answer:", "expected 'gate:answer' or 'gate:answer:sentence'"),
+        ("gate:answer:bash", "expected 'gate:answer' or 'gate:answer:sentence'"),
+        ("transform:answer:sentence", "cannot be narrowed"),
         ("tools:bash", "did you mean 'tools'?"),
         ("tools:", "did you mean 'tools'?"),
         ("events", "expected events:TYPE"),
@@ -98,6 +113,17 @@ def test_the_intersection_allows_only_what_both_allow(one: GrantSet, other: Gran
 @given(sets, sets, grants)
 def test_what_both_cover_the_intersection_covers(one: GrantSet, other: GrantSet, text: str) -> None:
     assert one.intersection(other).covers(text) == (one.covers(text) and other.covers(text))
+
+
+def test_a_gate_that_asked_for_sentences_may_be_held_to_whole_answers_and_not_the_other_way_round() -> None:
+    whole, sentence = GrantSet.of(["gate:answer"]), GrantSet.of(["gate:answer:sentence"])
+    assert sentence.gates_sentences
+    assert sentence.gates("answer")
+    assert sentence.covers("gate:answer")
+    assert not whole.covers("gate:answer:sentence"), "showing something before the verdict takes a new consent"
+    for both in (whole.intersection(sentence), sentence.intersection(whole), GrantSet.everything()):
+        assert both.gates("answer")
+        assert not both.gates_sentences
 
 
 @given(sets, sets)

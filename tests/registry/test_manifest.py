@@ -175,6 +175,34 @@ def test_every_mistake_is_named_at_once_with_its_path_and_the_nearest_word() -> 
     assert len(problems) == len(expected)
 
 
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ('on = ["answer"], mode = "sentences"', "permissions.gate.mode: found 'sentences', did you mean 'sentence'?"),
+        ('on = ["stop"], mode = "sentence"', "permissions.gate.mode: is how the gate of 'answer' is asked"),
+        ('on = ["user_message"], tools = ["bash"]', "permissions.gate.tools: only narrows tool_call"),
+    ],
+)
+def test_a_mode_that_no_gate_has_is_refused(given: str, problem: str) -> None:
+    (found,) = problems_of(f'[permissions]\ngate = {{ {given}, reason = "r" }}')
+    assert found.startswith(problem)
+    (found,) = problems_of('[permissions]\ntransform = { on = ["answer"], mode = "sentence", reason = "r" }')
+    assert found.startswith("permissions.transform.mode: unknown key")
+    (found,) = problems_of('[permissions]\ntransform = { on = ["answer"], tools = ["bash"], reason = "r" }')
+    assert found.startswith("permissions.transform.tools: only narrows tool_input and tool_output")
+
+
+def test_the_mode_of_a_gate_is_part_of_its_grant() -> None:
+    def grants(mode: str) -> list[str]:
+        manifest = Manifest.from_text(f'[permissions]\ngate = {{ on = ["stop", "answer"], {mode} reason = "r" }}')
+        return [request.grant.text for request in manifest.requests]
+
+    assert grants("") == grants('mode = "whole",') == ["gate:stop", "gate:answer"]
+    assert grants('mode = "sentence",') == ["gate:stop", "gate:answer:sentence"]
+    line = '[permissions] gate = { on = ["answer"], mode = "sentence", reason = "..." }'
+    assert manifest_line(Grant.parse("gate:answer:sentence")) == line
+
+
 @pytest.mark.parametrize("text", ["\\u001b[2J", "two\\nlines", "right\\u202eleft", "bell\\u0007"])
 def test_text_that_would_fool_a_terminal_is_refused(text: str) -> None:
     problems = problems_of(f'description = "{text}"\n[permissions]\ntools = {{ reason = "{text}" }}')

@@ -29,7 +29,7 @@ from ally_plugins.contract.documents import (
     text_of,
 )
 from ally_plugins.contract.grants import is_plugin_name
-from ally_plugins.contract.hookspecs import HOOKS
+from ally_plugins.contract.hookspecs import HOOKS, HOOKS_OF_TOPICS
 from ally_plugins.contract.process_spec import PROCESS
 from ally_plugins.contract.shapes import FLAG, SECONDS, Mistakes, Shape, inside, keys, object_of, one_of
 from ally_plugins.contract.values.errors import ConfigError, EventError
@@ -58,7 +58,6 @@ _ORIGINS: Final = ("package", "folder")
 """The origins of plugins of our own sources; for those of others the origin is the source's name."""
 
 _DEADLINE_KINDS: Final = ("gate", "transform", "observe", "start", "stop")
-_TOPICS: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
 _NOTHING: Final = GrantSet()
 
 _DEFAULT_LIMITS: Final = Limits()
@@ -254,10 +253,10 @@ def _read_shadow(value: Any, path: str, mistakes: Mistakes) -> bool | frozenset[
     if isinstance(value, bool):
         return value
     found: tuple[str, ...] = _HOOK_WORDS.read(value, path, mistakes)
-    return frozenset(_TOPICS.get(each, each) for each in found)
+    return frozenset(name for each in found for name in HOOKS_OF_TOPICS.get(each, (each,)))
 
 
-_HOOK_WORDS: Final = choices(*_TOPICS, *_TOPICS.values())
+_HOOK_WORDS: Final = choices(*HOOKS_OF_TOPICS, *(name for names in HOOKS_OF_TOPICS.values() for name in names))
 _HOOKS: Final = [name for name, info in HOOKS.items() if info.kind != "capability"]
 _SHARED: Final = {
     "limits": table("a table such as { messages_per_minute = 30 }", **dict.fromkeys(fields_dict(Limits), count())),

@@ -21,7 +21,12 @@ _MEANINGS: Final = {
     "emit_event": "emits events under its own name",
     "get_context": "reads {topic} of the conversation",
     "gate:waive": "its yes stands in for your own answer",
+    "gate:user_message": "may refuse each message of yours",
+    "gate:answer": "may withhold each answer, of which you see nothing before it agrees",
+    "gate:answer:sentence": "may cut each answer at the end of a sentence; you see what it agreed to until then",
+    "gate:stop": "may send the agent on when it wants to end its turn, three times in a row",
     "gate": "may refuse each {topic}",
+    "transform:answer": "may change each answer, of which you see nothing before that",
     "transform": "may change each {topic}",
     "tools": "offers tools to the agent",
     "actions": "offers actions to you, and to plugins that you let",
@@ -36,6 +41,8 @@ def meaning(record: PluginRecord, grant: Grant) -> str:
     """Return what a grant lets a plugin do, in a few words."""
     if grant.kind == "events" and grant.topic in record.durable:
         return f"sees {grant.topic}, and from the journal what it missed"
+    if grant.text in _MEANINGS:
+        return _MEANINGS[grant.text].format(topic=grant.topic)
     template = _MEANINGS.get(f"{grant.kind}:{grant.topic}") or _MEANINGS[grant.kind]
     text = template.format(topic=grant.topic.replace("_", " ") if grant.kind in ("gate", "transform") else grant.topic)
     return f"{text} of {grant.target}" if grant.target else text

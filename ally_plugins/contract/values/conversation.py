@@ -26,6 +26,7 @@ __all__ = [
     "Receipt",
     "Role",
     "SafePoint",
+    "Stop",
     "TodoItem",
     "ToolCall",
     "ToolResult",
@@ -146,6 +147,20 @@ class ModelInput:
     model: str | None = None
     messages: tuple[Message, ...] = field(default=(), converter=_messages)
     settings: FrozenDict = field(default=EMPTY, converter=freeze_mapping)
+
+
+@frozen(kw_only=True)
+class Stop:
+    """The agent wants to end its turn; `reason` is why the model stopped, in the framework's word (`stop`, `length`).
+
+    `answer` is its answer as the person gets it, a structured one as its JSON; empty where there is none. `sent_on` is
+    how often gates have sent the agent on in this turn; the session counts it, whatever the host gives.
+    """
+
+    reason: str = ""
+    answer: str = ""
+    sent_on: int = 0
+    agent_id: str | None = None
 
 
 @frozen

@@ -23,6 +23,7 @@ from ally_plugins.wire.values import (
     request_to_wire,
     result_to_wire,
     sections_to_wire,
+    stop_to_wire,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _WRITERS: Final[dict[str, Callable[[Any], Any]]] = {
     "request": request_to_wire,
     "context": context_to_wire,
     "sections": sections_to_wire,
+    "stop": stop_to_wire,
 }
 _WRITERS_OF_TOPIC: Final[dict[str, dict[str, Callable[[Any], Any]]]] = {
     "model_request": {"request": model_input_to_wire},

@@ -10,9 +10,10 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 import attrs
+import orjson
 from attrs import field, frozen
 
 from ally_plugins.contract.values.conversation import ModelInput, ToolCall, ToolResult
@@ -26,7 +27,7 @@ from ally_plugins.policy.decided_values import decided_value
 from ally_plugins.policy.model_input import check_model_input, shown_to_plugins
 from ally_plugins.policy.prompt_sections import check_sections
 from ally_plugins.policy.validation import check_text
-from ally_plugins.policy.verdicts import Vote, combine, is_sensitive
+from ally_plugins.policy.verdicts import GateOutcome, Vote, combine, is_sensitive
 from ally_plugins.runtime.lanes.dispatch import Dispatcher, HookCall, Transformed
 
 if TYPE_CHECKING:
@@ -34,15 +35,32 @@ if TYPE_CHECKING:
         Context,
         Message,
         PromptSection,
+        Stop,
     )
     from ally_plugins.journal.journal import Journal
     from ally_plugins.runtime.lanes.plugin import Plugin
 
-__all__ = ["Ruling", "SessionGates", "check_call", "check_message", "check_result", "unblocked", "verdict_name"]
+__all__ = [
+    "ALLOWED",
+    "AnswerHold",
+    "Ruling",
+    "SessionGates",
+    "check_call",
+    "check_message",
+    "check_result",
+    "unblocked",
+    "verdict_name",
+]
 
 T = TypeVar("T")
 
 _log: Final = logging.getLogger(__name__)
+
+AnswerHold: TypeAlias = Literal["whole", "sentence"]
+"""How an answer of the model is held: until it is complete and allowed, or until each of its sentences is."""
+
+_UNASKED: Final = frozenset({"user_message", "answer", "stop"})
+"""Topics of gates whose `Ask` is a deny: the person would be asked about words of their own, or shown what is held."""
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 """Nothing else is refused in a tool's output, which may be coloured and hold tabs and bells."""
@@ -88,7 +106,7 @@ class Ruling:
         return isinstance(self.verdict, Ask)
 
 
-_ALLOWED: Final = Ruling(Allow())
+ALLOWED: Final = Ruling(Allow())
 
 
 class SessionGates:
@@ -123,7 +141,7 @@ class SessionGates:
     async def gate_tool_call(self, call: ToolCall, origin: tuple[str, ...]) -> Ruling:
         """Ask the plugins whether a tool may run with these arguments."""
         if not self._dispatcher.has_any("ally_gate_tool_call"):
-            return _ALLOWED
+            return ALLOWED
         hook_call = self._hook_call("ally_gate_tool_call", tool=call.tool_name, origin=origin, cause=call.call_id)
         try:
             return await self._ask_gates(hook_call, call, call.tool_name)
@@ -141,6 +159,29 @@ class SessionGates:
         """Ask the plugins, but for its author, whether a plugin's message may enter the conversation."""
         hook_call = self._hook_call("ally_gate_message", caused_by=plugin, origin=origin, cause=message.id)
         return await self._ask_gates(hook_call, message, f"a {message.role} message of {plugin}")
+
+    async def gate_user_message(self, message: Message) -> Ruling:
+        """Ask the plugins whether a message of the person may reach the agent."""
+        hook_call = self._hook_call("ally_gate_user_message", caused_by=message.source_plugin, cause=message.id)
+        return await self._ask_gates(hook_call, message, "a message of the person")
+
+    async def gate_answer(self, message: Message, origin: tuple[str, ...]) -> Ruling:
+        """Ask the plugins whether an answer of the model, or what there is of it, may be shown."""
+        about = {"caused_by": message.source_plugin, "origin": origin, "cause": message.id}
+        return await self._ask_gates(self._hook_call("ally_gate_answer", **about), message, "an answer of the model")
+
+    async def gate_stop(self, stop: Stop, origin: tuple[str, ...]) -> Ruling:
+        """Ask the plugins whether the agent may end its turn."""
+        return await self._ask_gates(self._hook_call("ally_gate_stop", origin=origin), stop, _END)
+
+    async def allow_stop(self, stop: Stop, why: str, origin: tuple[str, ...]) -> Ruling:
+        """Let the agent end its turn without asking; the decision, with the reason, is recorded as any other.
+
+        One that cannot be recorded stands: a turn that goes on would write more.
+        """
+        ruling = Ruling(Allow(), why, decision_id=new_id("d"))
+        await self._record_decision(self._hook_call("ally_gate_stop", origin=origin), _END, ruling, stop)
+        return ruling
 
     async def transform_tool_input(self, call: ToolCall, origin: tuple[str, ...]) -> Transformed[ToolCall]:
         """Run the chain over a call's arguments."""
@@ -161,6 +202,12 @@ class SessionGates:
         about = {"cause": message.id}
         hook = "ally_transform_user_message"
         return await self._transform(hook, about, message, lambda value: (value,), check_message)
+
+    async def transform_answer(self, message: Message, origin: tuple[str, ...]) -> Transformed[Message]:
+        """Run the chain over an answer of the model."""
+        about = {"caused_by": message.source_plugin, "origin": origin, "cause": message.id}
+        hook = "ally_transform_answer"
+        return await self._transform(hook, about, message, lambda value: (value,), check_answer)
 
     async def transform_plugin_message(
         self, message: Message, plugin: str, origin: tuple[str, ...]
@@ -192,13 +239,29 @@ class SessionGates:
         """Say whether any plugin takes part in a gate or transform, which costs next to nothing to find out."""
         return self._dispatcher.has_participants(hook)
 
+    def answer_hold(self) -> AnswerHold | None:
+        """Say how an answer is to be held, None where nobody's word on it is enforced.
+
+        By sentences only where each gate has that in its grant and no transform takes part, which sees it whole.
+        """
+        if not (self._dispatcher.has_any("ally_gate_answer") or self._dispatcher.has_any("ally_transform_answer")):
+            return None
+        gates, transforms = map(self._enforced, ("ally_gate_answer", "ally_transform_answer"))
+        if transforms or not all(plugin.grants.gates_sentences for plugin in gates):
+            return "whole"
+        return "sentence" if gates else None
+
+    def _enforced(self, hook: str) -> list[Plugin]:
+        hook_call = self._hook_call(hook)
+        return [each for each in self._dispatcher.participants(hook_call) if _is_enforced(hook_call, (each,))]
+
     def _hook_call(self, hook: str, **about: Any) -> HookCall:
         return HookCall(hook=hook, session_id=self._session_id, **about)
 
     async def _ask_gates(self, hook_call: HookCall, value: Any, subject: str) -> Ruling:
         plugins = self._dispatcher.participants(hook_call)
         if not plugins:
-            return _ALLOWED
+            return ALLOWED
         if (why := _why_unshown(value)) is not None and _is_enforced(hook_call, plugins):
             return await self._deny_unshown(hook_call, subject, why)
         contexts = {
@@ -208,7 +271,7 @@ class SessionGates:
             and "context" in plugin.implementations[hook_call.hook].arguments
         }
         votes = await self._dispatcher.ask(hook_call, plugins, lambda plugin: (value, contexts.get(plugin.name)))
-        outcome = combine(votes, person_present=self._has_person())
+        outcome = _combined(hook_call, votes, has_person=self._has_person())
         ruling = Ruling(outcome.verdict, outcome.reason, outcome.decided_by, outcome.waived, new_id("d"), tuple(votes))
         return await self._record_decision(hook_call, subject, ruling, value)
 
@@ -300,6 +363,17 @@ class SessionGates:
         return Record("transform", self._now_ms(), hook_call.caused_by, self._session_id, hook_call.cause, data)
 
 
+_END: Final = "the end of the turn"
+
+
+def _combined(hook_call: HookCall, votes: Iterable[Vote], *, has_person: bool) -> GateOutcome:
+    if hook_call.topic in _UNASKED:
+        return combine(
+            votes, person_present=False, unasked=f"nobody is asked about {hook_call.topic}; deny or allow it"
+        )
+    return combine(votes, person_present=has_person)
+
+
 def _why_unshown(value: Any) -> str | None:
     """Return why a value cannot be shown to plugins as it is, None when it can."""
     if value.__class__ is ToolCall:  # there is none that cannot
@@ -381,6 +455,17 @@ def check_message(old: Message, new: Any, _plugin: str = "") -> tuple[Message, t
         except RefusedError as refusal:  # no call was refused: the transform is at fault, and that is counted
             raise PluginError(f"the transform's message is not valid: {refusal}") from None
     return attrs.evolve(old, content=new.content), _changed(old, new, ("content",))
+
+
+def check_answer(old: Message, new: Any, plugin: str = "") -> tuple[Message, tuple[str, ...]]:
+    """Return a transformed answer as `check_message` does; a structured one is still JSON. Raises PluginError."""
+    message, fields = check_message(old, new, plugin)
+    if fields and old.metadata.get("isStructured"):
+        try:
+            orjson.loads(message.content)
+        except orjson.JSONDecodeError:
+            raise PluginError("the transform made something else than JSON of a structured answer") from None
+    return message, fields
 
 
 def _check_kind(old: object, new: object) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import attrs
 
-from ally_plugins.contract.hookspecs import HOOKS
+from ally_plugins.contract.hookspecs import HOOKS_OF_TOPICS
 from ally_plugins.contract.tools.agent_tool import MAIN_AGENT, AgentTool
 from ally_plugins.contract.tools.declared import DEFAULT_TIMEOUT
 from ally_plugins.contract.values.codec import encode, encoded
@@ -27,6 +27,7 @@ from ally_plugins.contract.values.conversation import (
     ModelInput,
     PromptSection,
     SafePoint,
+    Stop,
     ToolCall,
     ToolResult,
 )
@@ -54,9 +55,10 @@ from ally_plugins.policy.thresholds import Thresholds
 from ally_plugins.runtime.lanes.ring import Ring
 
 from .deliveries import Deliveries
-from .gates import Ruling, SessionGates, unblocked
+from .gates import ALLOWED, AnswerHold, Ruling, SessionGates, unblocked
 from .inbox import SAFE_POINTS, Inbox, Waiting
 from .memory import Conversation, without_private
+from .stops import Stops
 from .stream import HostStream
 from .toolcalls import Asker, OpenCall, Preview, Runner, refuse_unshown, run_tool_call
 from .undecided import UndecidedCalls, withheld
@@ -83,8 +85,6 @@ UNWRITTEN: Final = 65_536
 """Events of one burst that wait for the journal beside the ring: some 50 MB, far more than an agent emits in a turn."""
 
 T = TypeVar("T")
-
-_HOOKS_OF_TOPICS: Final = {info.topic: info.name for info in HOOKS.values() if info.topic is not None}
 
 
 class SessionServices(Protocol):
@@ -191,6 +191,9 @@ class Session:
             emit=self._emit,
             now_ms=host.clock.time_ms,
         )
+        self._stops = Stops(
+            session_id, self.gates, lambda: host.journal, enqueue=self.enqueue, now_ms=host.clock.time_ms
+        )
         self._origin: tuple[str, ...] = ()
         self._turn_origin: tuple[str, ...] = ()
         self._turns = 0
@@ -278,6 +281,7 @@ class Session:
         elif isinstance(event, ToolCallEnd):
             with self._lock:
                 self._undecided.end(event)
+                self._stops.step()
         elif isinstance(event, ToolCallStart) and self.gates.has_participants("ally_gate_tool_call"):
             with self._lock:
                 self._undecided.begin(event, self.ring.head + 1)
@@ -416,6 +420,47 @@ class Session:
         self._check("gate_permission")
         return await self.gates.gate_permission(request, self._origin)
 
+    async def gate_user_message(self, message: Message) -> Ruling:
+        """Ask the plugins whether a message of the person, as `transform_user_message` left it, may reach the agent.
+
+        The person reads the reason of a deny; so is an `ask`. Cancelling takes the question back; the message must not
+        be sent to the model then.
+        """
+        self._check("gate_user_message")
+        return await self.gates.gate_user_message(message)
+
+    async def gate_answer(self, message: Message) -> Ruling:
+        """Ask the plugins whether an answer of the model, as `transform_answer` left it, may be shown and kept.
+
+        `isPartial` in its metadata says that it is the text so far of a stream that is held by sentences,
+        `isStructured` that the content is the JSON of a structured answer. A denied one is neither shown nor kept, and
+        the model is not asked again; so is an `ask`. Cancelling takes the question back; the answer must not be shown
+        then.
+        """
+        self._check("gate_answer")
+        return await self.gates.gate_answer(message, self._origin)
+
+    async def gate_stop(self, stop: Stop) -> Ruling:
+        """Ask the plugins whether the agent may end its turn, after `safe_point("turn_end")` brought nothing.
+
+        A deny, or an `ask`, sends it on: the reasons enter as messages of their plugins at the next
+        `safe_point("step")`, and the model is asked again. At most three times in a row without a tool call between;
+        then the turn ends, and the ruling's `reason` says so. Cancelling takes the question back.
+        """
+        self._check("gate_stop")
+        if not self.gates.has_participants("ally_gate_stop"):
+            return ALLOWED
+        return await self._stops.ask(stop, self._origin)
+
+    @property
+    def answer_hold(self) -> AnswerHold | None:
+        """How an answer of the model is to be held: `whole` until it is allowed, by `sentence`, or not at all (None).
+
+        Costs next to nothing; look each time, since plugins come and go.
+        """
+        self._check_known("answer_hold")
+        return self.gates.answer_hold()
+
     async def transform_tool_input(self, call: ToolCall) -> ToolCall:
         """Return the call with the arguments that the plugins made of it. Raises GateRefused when one blocks.
 
@@ -439,6 +484,15 @@ class Session:
         """
         self._check("transform_user_message")
         return unblocked(await self.gates.transform_user_message(message))
+
+    async def transform_answer(self, message: Message) -> Message:
+        """Return what the plugins made of an answer of the model. Raises GateRefused when one blocks.
+
+        Only the content may change; that of a structured answer stays JSON. Cancelling cancels the hook that runs; the
+        answer must not be shown then.
+        """
+        self._check("transform_answer")
+        return unblocked(await self.gates.transform_answer(message, self._origin))
 
     async def transform_system_prompt(self, sections: Iterable[PromptSection]) -> tuple[PromptSection, ...]:
         """Return what the plugins made of the system prompt. Raises GateRefused when one blocks.
@@ -468,15 +522,16 @@ class Session:
     def wants(self, topic: str) -> bool:
         """Say whether any plugin takes part in a topic of gates or transforms, such as `model_request`.
 
-        Topics are those of grants: tool_call, message, permission; tool_input, tool_output, user_message,
-        plugin_message, system_prompt, model_request. Costs next to nothing; call it each time, since plugins come and
-        go. Raises ValueError for another topic.
+        Topics are those of grants: tool_call, message, permission, stop; tool_input, tool_output, plugin_message,
+        system_prompt, model_request; user_message and answer, of which it says whether either a gate or a transform
+        takes part. Costs next to nothing; call it each time, since plugins come and go. Raises ValueError for another
+        topic.
         """
-        hook = _HOOKS_OF_TOPICS.get(topic)
+        hooks = HOOKS_OF_TOPICS.get(topic)
         self._check_known("wants")
-        if hook is None:
-            raise ValueError(f"topic is {topic!r}; {suggest(topic, _HOOKS_OF_TOPICS)}")
-        return self.gates.has_participants(hook)
+        if hooks is None:
+            raise ValueError(f"topic is {topic!r}; {suggest(topic, HOOKS_OF_TOPICS)}")
+        return any(map(self.gates.has_participants, hooks))
 
     async def run_tool_call(
         self,
@@ -548,6 +603,7 @@ class Session:
                 self._turns += 1
                 self.turn_id = f"{self.id}:t{self._turns}"
                 self.triggered.clear()
+                self._stops.begin_turn()
             await self._deliveries.enter(kind)
             self._follow_chain(kind, self._deliveries.entered)
             await self._deliveries.record()

@@ -190,6 +190,23 @@ class Judges(Plain):
         self.seen.append(["permission", repr(request), dict(request.extra), self.ally.session])
         return self._verdict(request.tool_name)
 
+    @hookimpl
+    async def ally_gate_user_message(self, message: Any, context: Any) -> Any:
+        self.seen.append(["user_message", repr(message), repr(context), self.ally.session])
+        return self._verdict(message.content)
+
+    @hookimpl
+    async def ally_gate_answer(self, message: Any, context: Any) -> Any:
+        self.seen.append(["answer", repr(message), repr(context), self.ally.session])
+        if message.content == "hang":
+            await asyncio.sleep(3600)
+        return self._verdict(message.content)
+
+    @hookimpl
+    def ally_gate_stop(self, stop: Any, context: Any) -> Any:
+        self.seen.append(["stop", repr(stop), repr(context), self.ally.session])
+        return self._verdict(stop.answer)
+
 
 class JudgesInThread(Judges):
     """The same with `def`; the message's is `async def` here."""
@@ -318,6 +335,11 @@ class Changes(Plain):
     @hookimpl
     async def ally_transform_user_message(self, message: Any) -> Any:
         self.seen.append(["user_message", repr(message), self.ally.session])
+        return self._message(message)
+
+    @hookimpl
+    def ally_transform_answer(self, message: Any) -> Any:
+        self.seen.append(["answer", repr(message), self.ally.session])
         return self._message(message)
 
     @hookimpl
