@@ -59,6 +59,7 @@ _HOMES: Final = {
     "contract.markers": "hookimpl",
     "contract.process_spec": "Daemon ProcessLimits Restarts running_python Timing",
     "contract.programs": "Program Ran",
+    "contract.serves": "Serves",
     "contract.tools.agent_tool": "AgentTool MAIN_AGENT",
     "contract.tools.declared": "action tool ToolSpec",
     "contract.values.conversation": (

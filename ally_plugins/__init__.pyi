@@ -32,6 +32,7 @@ from .contract.process_spec import Timing as Timing
 from .contract.process_spec import running_python as running_python
 from .contract.programs import Program as Program
 from .contract.programs import Ran as Ran
+from .contract.serves import Serves as Serves
 from .contract.tools.agent_tool import MAIN_AGENT as MAIN_AGENT
 from .contract.tools.agent_tool import AgentTool as AgentTool
 from .contract.tools.declared import ToolSpec as ToolSpec

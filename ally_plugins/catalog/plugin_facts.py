@@ -88,7 +88,7 @@ def gather(
     by_name = _by_name(discovery.found, config.sources)
     enabled = {name for name, plugin in config.plugins.items() if plugin.enabled}
     names = {about} & (enabled | by_name.keys()) if about is not None else enabled | by_name.keys()
-    stopped, never_emitted = read_quarantine(home), _never_emitted(home)
+    stopped, not_served = read_quarantine(home), _not_served(home)
     all_of = {name: list(_candidates(name, by_name.get(name, {}), config, discovery)) for name in sorted(names)}
     versions = {name: each[0].found.version for name, each in all_of.items() if each[0].found is not None}
     failures = failed_starts(home, versions)
@@ -100,7 +100,7 @@ def gather(
             quarantine=stopped.of(name),
             is_excluded=only is not None and only.isdisjoint(names_of(of_name[0])),
             failure=failures.get(name, ""),
-            never_emitted=never_emitted,
+            not_served=not_served,
             interpreter=_interpreter(home, of_name[0]),
         )
         facts += [first, *of_name[1:]]
@@ -206,8 +206,8 @@ def _set_aside(name: str, label: str, chosen: Found | None) -> str:
     return f"{what} has this name too, and counts; to choose this one: {command}"
 
 
-def _never_emitted(home: Home) -> frozenset[str]:
+def _not_served(home: Home) -> frozenset[str]:
     with suppress(OSError, ValueError):  # only for a warning; without the file there is none
-        names = orjson.loads(home.read(home.never_emitted_file, _MAX_STATE_BYTES) or b"[]")
+        names = orjson.loads(home.read(home.not_served_file, _MAX_STATE_BYTES) or b"[]")
         return frozenset(name for name in names if isinstance(name, str))
     return frozenset()

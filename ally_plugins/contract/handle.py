@@ -178,7 +178,11 @@ class Ally:
         return scope.session_id if scope is not None else None
 
     def supports(self, name: str) -> bool:
-        """Say whether this host emits an event type, or has a capability such as `trigger_turn` or an action."""
+        """Say whether this host emits an event type, asks a gate or runs a transform (`gate:answer`, as it is granted).
+
+        Also for a capability such as `trigger_turn`, and for an action. In a hook it is about the session of that; in a
+        process of its own the answer is the host's when the process started.
+        """
         return self._outbound.supports(name)
 
     async def add_message(

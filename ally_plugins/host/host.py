@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 from ally_plugins.catalog.decide.record import given_records
 from ally_plugins.catalog.home.failed_starts import remember_starts
 from ally_plugins.catalog.registry import Registry
+from ally_plugins.contract.serves import Serves
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import (
     HostError,
     SessionError,
 )
-from ally_plugins.contract.values.events import EVENT_TYPES, Event, SessionStart
+from ally_plugins.contract.values.events import Event, SessionStart
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.journal.journal import Journal
 from ally_plugins.runtime.lanes.clock import SystemClock
@@ -35,7 +36,7 @@ from .sessions.fanout import FanOut
 from .sessions.session import Session
 from .sessions.stream import HostStream
 from .signals import SIGNALS, cancel_task
-from .startup import ask_for_consent, declare_emitted, new_marks_file, take_lost_hosts, wanted_records, warn_of_network
+from .startup import ask_for_consent, declare_served, new_marks_file, take_lost_hosts, wanted_records, warn_of_network
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
@@ -63,7 +64,8 @@ class Host:
 
     `app` names the state directory (`ALLY_HOME` overrides it; `home` gives one, `home=None` keeps nothing on disk).
     `plugins` are given by code, by name: a class or factory, or a pair with its PluginRecord; that is the host author's
-    consent. `discover=False` loads only those. `emits` are the event types that this host emits, all by default.
+    consent. `discover=False` loads only those. `serves` is what this host gives its plugins, all that there is by
+    default; an adapter says by itself what it serves.
     `has_person` says whether somebody is there to answer an `Ask`. `implementation` implements the capability hooks.
     `consent` is called at start for each installed plugin that waits for consent, with what it would get; true agrees
     to exactly that, on the host author's responsibility, and is recorded so. Without it, the answer is no.
@@ -84,7 +86,7 @@ class Host:
         journal: Journal | None = None,
         clock: Clock | None = None,
         has_person: bool = False,
-        emits: Iterable[str] | None = None,
+        serves: Serves | None = None,
         actions: Iterable[str] = (),
         consent: Callable[[Plan], bool | Awaitable[bool]] | None = None,
     ) -> None:
@@ -94,7 +96,7 @@ class Host:
             app,
             clock if clock is not None else SystemClock(),
             Capabilities(implementation),
-            frozenset(EVENT_TYPES if emits is None else emits),
+            serves if serves is not None else Serves(),
             set(actions),
             has_person,
             self.stream,
@@ -164,7 +166,7 @@ class Host:
         if self.registry is not None and self._consent is not None:
             await ask_for_consent(self.registry, self._consent, self.journal, self.clock.time_ms)
         if self.home is not None and not services.is_replay:
-            await _off_loop(declare_emitted, self.home, services.emits)
+            await _off_loop(declare_served, self.home, services.served())
         await self._report_lost_hosts()
         installed = await _off_loop(self._installed)
         self._marks = marks = Marks(self._marks_file)
@@ -194,6 +196,8 @@ class Host:
             if plugin.options.mandatory and not plugin.is_running:
                 text = f"the mandatory plugin {plugin.name!r} is {plugin.state}: {plugin.reason}"
                 raise HostError(text)
+        plugin_set.check_served(services.serves)
+        plugin_set.warn_of_unserved(services.served())
 
     def _marks_file(self) -> Path | None:
         return new_marks_file(self.home) if self.home is not None else None
@@ -363,8 +367,12 @@ class Host:
 
     # --- sessions ---
 
-    def session(self, session_id: str | None = None, *, focus: str | None = None) -> Session:
+    def session(
+        self, session_id: str | None = None, *, focus: str | None = None, serves: Serves | None = None
+    ) -> Session:
         """Return the session with this id, opened or found again; without an id, a new one.
+
+        `serves` is what plugins are served in it, where that is not all that this host serves elsewhere.
 
         A session found again in the journal goes on counting where it was, its pending messages wait again, and its
         agent's todos are what they last were. It belongs to this host until it is closed: another one can open it then,
@@ -372,9 +380,17 @@ class Host:
         SessionError. Waits for the disk, some ms.
 
         Raises SessionError when another host has it, HostError when this host does not run, or runs in another process,
-        and JournalError when the journal cannot be read or written.
+        or a mandatory plugin was granted a gate or transform that is not served in it, and JournalError when the
+        journal cannot be read or written.
         """
         self.services.check_process("session", self)
+        self.check_served(serves if serves is not None else self.services.serves)
+        session = self._open_session(session_id, focus)
+        if serves is not None:
+            session.serves = self.services.serves & serves
+        return session
+
+    def _open_session(self, session_id: str | None, focus: str | None) -> Session:
         if session_id is not None and (open_session := self.sessions.get(session_id)) is not None:
             self.journal.check_lease(open_session.lease)
             return open_session
@@ -455,8 +471,28 @@ class Host:
         actions[name] = handler
         self.services.host_actions.add(name)
 
+    def check_served(self, serves: Serves) -> None:
+        """Refuse an agent that a mandatory plugin could not guard as it was granted. Raises HostError."""
+        if self._plugin_set is not None:
+            self._plugin_set.check_served(serves)
+
+    def declare_served(self, serves: Serves) -> None:
+        """Take note of what an adapter serves in the sessions that it opens; any thread. Waits for the disk, some ms.
+
+        Plugins that were granted something else are named in the log, in `list` and in `doctor`.
+        """
+        services = self.services
+        services.check_process("declare_served", self)
+        if serves in services.adapters_serve:
+            return
+        services.adapters_serve |= {serves}
+        if self._plugin_set is not None:
+            self._plugin_set.warn_of_unserved(serves)
+            if self.home is not None and not services.is_replay:
+                declare_served(self.home, services.served())
+
     def supports(self, name: str) -> bool:
-        """Say whether this host emits an event type, or has a capability or an action of this name."""
+        """Say whether every session is served an event, gate or transform, or the host has a capability or action."""
         self.services.check_process("supports", self)
         return self.services.supports(name)
 

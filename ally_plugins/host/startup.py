@@ -1,4 +1,4 @@
-"""What a host does before it starts plugins: consent given by code, which plugins are wanted, what it never emits."""
+"""What a host does before it starts plugins: consent given by code, which plugins are wanted, what it serves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 from ally_plugins.catalog.home.filesystems import NETWORK_REMEDY, network_problem
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.errors import HostError
-from ally_plugins.contract.values.events import EVENT_TYPES
 from ally_plugins.contract.values.inert import inert
 from ally_plugins.host.sockets.leftovers import is_gone
 from ally_plugins.journal.values import Record
@@ -27,11 +26,12 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.catalog.registry import Plan, Registry
+    from ally_plugins.contract.serves import Serves
     from ally_plugins.journal.journal import Journal
 
 __all__ = [
     "ask_for_consent",
-    "declare_emitted",
+    "declare_served",
     "new_marks_file",
     "take_lost_hosts",
     "wanted_records",
@@ -60,14 +60,14 @@ async def ask_for_consent(
                 await finished(asyncio.to_thread(registry.enable, plan, by="code"))
 
 
-def declare_emitted(home: Home, emits: Collection[str]) -> None:
-    """Write to the home which types are never emitted, so that `list` and `doctor` warn of idle subscriptions."""
-    never = sorted(set(EVENT_TYPES).difference(emits))
+def declare_served(home: Home, serves: Serves) -> None:
+    """Write to the home what is not served, so that `list` and `doctor` say which plugins wait for it in vain."""
+    missing = sorted(serves.missing)
     try:
-        if never or home.never_emitted_file.exists():
-            home.write(home.never_emitted_file, encode(never), durable=False)
+        if missing or home.not_served_file.exists():
+            home.write(home.not_served_file, encode(missing), durable=False)
     except OSError as error:
-        _log.warning("what this host never emits could not be written down: %s", error)
+        _log.warning("what this host does not serve could not be written down: %s", error)
 
 
 def warn_of_network(home: Home) -> None:

@@ -12,6 +12,7 @@ import inspect
 import json
 import re
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
+    from ally_plugins import Serves
     from ally_plugins.contract.hookspecs import HookInfo
     from ally_plugins.wire.methods import Method
 
@@ -102,6 +104,31 @@ def limits() -> str:
 
     rows = [f"| `{limit.name}` | {limit.default} | {LIMITS[limit.name]} |" for limit in attrs.fields(Limits)]
     return "\n".join(["| key | default | bounds |", "|---|---|---|", *rows])
+
+
+def serves() -> str:
+    """Return a row for each adapter: the gates and transforms that it serves, and the events that never come."""
+    from ally_plugins import Serves
+
+    rows = []
+    for name, served in served_by_adapters().items():
+        cells = (_names(served.gates), _names(served.transforms), _names(Serves().events - served.events))
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(["| adapter | gates | transforms | events that never come |", "|---|---|---|---|", *rows])
+
+
+def served_by_adapters() -> dict[str, Serves]:
+    """Return what each adapter's module `serves` says, by the framework's name."""
+    from ally_plugins import adapters
+
+    names = sorted(path.parent.name for path in Path(adapters.__path__[0]).glob("*/serves.py"))
+    return {
+        name.replace("_", "-"): importlib.import_module(f"ally_plugins.adapters.{name}.serves").SERVES for name in names
+    }
+
+
+def _names(found: frozenset[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(found)) or "none"
 
 
 def commands() -> str:
@@ -268,6 +295,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "events": events,
     "errors": errors,
     "limits": limits,
+    "serves": serves,
     "commands": commands,
     "messages of the host": lambda: messages("host"),
     "messages of a daemon": lambda: messages("plugin"),

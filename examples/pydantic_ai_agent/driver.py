@@ -40,6 +40,7 @@ class PydanticAIDriver(AdapterDriver):
     """Drives agents as `make_agent` makes them."""
 
     name = "pydantic-ai"
+    serves = AllyPlugins.serves
 
     def make_agent(self, model: Any, plugins: AllyPlugins, **options: Any) -> Agent[None, str]:
         """Return an agent; a host author puts their own here."""

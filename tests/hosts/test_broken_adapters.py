@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from ally_plugins import GateRefused
+from ally_plugins import EVENT_TYPES, GateRefused
 from ally_plugins.testing import ADAPTER_CHECKS, AdapterDriver, run_adapter_check
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "write-an-adapter.md"
@@ -46,6 +46,8 @@ page = _page()
 
 class Whole(page.Adapter):
     """The adapter of the page, and what it leaves out."""
+
+    serves = evolve(page.Adapter.serves, events=frozenset(EVENT_TYPES))
 
     async def around_stream(self, loop, request, ask):
         return await self.around_model(loop, request, ask)
@@ -79,6 +81,7 @@ async def in_pieces(model, request, show=lambda _: None):
 
 
 class WholeDriver(page.Driver):
+    serves = Whole.serves
     lacks = frozenset()
     adapter = Whole
 
@@ -91,6 +94,14 @@ class WholeDriver(page.Driver):
     async def run(self, agent, prompt, *, session_id, is_streamed=False):
         used = {**agent, "loop": streaming(agent["loop"])} if is_streamed else agent
         return await super().run(used, prompt, session_id=session_id)
+
+
+class ClaimsWhatNobodyIsGiven(page.Adapter):
+    serves = evolve(page.Adapter.serves, events=frozenset(EVENT_TYPES))
+
+
+class ClaimsTooLittle(page.Adapter):
+    serves = evolve(page.Adapter.serves, gates=frozenset({"message", "permission"}))
 
 
 class TellsNoStreams(Whole):
@@ -524,7 +535,6 @@ BROKEN = {
     NeverFollows: ["gives plugins the history"],
     KeepsChangedRequests: ["asks the model what transforms made"],
     ShowsPluginsNoPrompt: ["gives plugins its own prompt"],
-    ForgetsSections: ["adds plugins' sections"],
     AddsToThePrompt: ["changes nothing by itself"],
     CountsWrong: ["tells usage and thresholds", "tells what an answer took"],
     HidesThoughts: ["tells thoughts"],
@@ -534,6 +544,9 @@ BROKEN = {
     StopsTheHost: ["leaves a running host alone"],
     StartsNoHost: ["starts and stops a host"],
     MarksNoSubAgents: ["tells sub-agents"],
+    ClaimsWhatNobodyIsGiven: ["serves what it says"],
+    ClaimsTooLittle: ["serves what it says"],
+    ForgetsSections: ["adds plugins' sections"],
     TellsNoStreams: ["tells a streamed turn in order"],
     SaysEachPiece: ["tells a streamed turn in order"],
     ShortensWithoutAsking: ["tells and survives a compaction", "lets gates stop a compaction"],
@@ -548,7 +561,7 @@ def test_what_is_wrong_with_an_adapter_is_found(adapter: Any) -> None:
     class Driver(WholeDriver if issubclass(adapter, Whole) else page.Driver):
         pass
 
-    Driver.adapter = adapter
+    Driver.adapter, Driver.serves = adapter, adapter.serves
     for check in BROKEN[adapter]:
         finding = run_adapter_check(check, Driver(), longest=HANGING)
         assert not finding.is_ok, f"{check!r} finds nothing wrong with {adapter.__name__}"
@@ -568,6 +581,30 @@ def test_what_an_adapter_lacks_is_left_out_and_said() -> None:
     finding = run_adapter_check("tells a streamed turn in order", page.Driver())
     assert finding.is_ok
     assert finding.remarks == ("left out: it lacks a run whose answer is streamed",)
+
+
+def test_checks_of_what_an_adapter_does_not_serve_are_left_out_without_another_word() -> None:
+    assert "compaction" not in page.Driver.lacks
+    finding = run_adapter_check("tells and survives a compaction", page.Driver())
+    assert finding.remarks == ("left out: it lacks the action `compact`, with its events",)
+
+
+def test_a_driver_cannot_lack_what_its_adapter_serves() -> None:
+    class Wrong(page.Driver):
+        lacks = frozenset({"thinking"})
+
+    with pytest.raises(ValueError, match="lacks 'thinking' and serves THOUGHT_COMPLETE"):
+        run_adapter_check("tells thoughts", Wrong())
+
+
+def test_a_driver_that_does_not_say_what_is_served_is_found() -> None:
+    class Silent(page.Driver):
+        serves = None
+
+    finding = run_adapter_check("serves what it says", Silent())
+    assert finding.problem == (
+        "the adapter of this page does not say what it serves; set `serves` of the driver to that of the adapter"
+    )
 
 
 def test_a_part_that_there_is_not_cannot_be_lacking() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ally_plugins import Host, ToolCall, ToolCallError
+from ally_plugins import Host, Serves, ToolCall, ToolCallError
 from ally_plugins.contract.values.masking import Secret
 from ally_plugins.journal.journal import Journal
 from ally_plugins.policy.budget import Limits
@@ -125,7 +125,8 @@ def test_a_plugin_is_told_the_same_of_itself_and_its_host(placed: Placed, tmp_pa
     async def main() -> None:
         settings = {"ratio": 0.5, "token": Secret("s3cr3t-value")}
         plugins = {"p": placed("lives:Told", manifest=MANIFEST, settings=settings)}
-        options = {"actions": ["compact"], "emits": ["TOOL_CALL_END"], "home": tmp_path / "home"}
+        serves = Serves(["TOOL_CALL_END"], ["permission"], [])
+        options = {"actions": ["compact"], "serves": serves, "home": tmp_path / "home"}
         async with placed.host(plugins, **options) as host:
             told = (await host.call_tool("told")).data
             assert host.home is not None
@@ -135,7 +136,7 @@ def test_a_plugin_is_told_the_same_of_itself_and_its_host(placed: Placed, tmp_pa
                 "settings": "{'limit': 3, 'ratio': 0.5, 'token': '[secret]'}",
                 "token": len("s3cr3t-value"),
                 "data_dir": str(host.home.data_dir("p")),
-                "supports": ["add_message", "trigger_turn", "TOOL_CALL_END", "compact"],
+                "supports": ["add_message", "trigger_turn", "TOOL_CALL_END", "gate:permission", "compact"],
                 "session": None,
             }
             assert (host.home.data_dir("p") / "note").read_text() == "kept"

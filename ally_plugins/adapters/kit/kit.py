@@ -37,6 +37,8 @@ class AgentKit(KitOptions):
 
     def __attrs_post_init__(self) -> None:
         self.host_sessions = HostSessions.of(self.host)
+        if self.serves is not None:
+            self.host.declare_served(self.serves)
         if self.can_compact:
             self.host_sessions.offer_compaction()
 
@@ -81,7 +83,7 @@ class AgentKit(KitOptions):
         and by the host's stop. Its AGENT_END says so.
 
         Raises HostError as the host's start does, for a run that is open already, and for a parent that has ended or
-        is of another host. After that, and when it is cancelled, nothing is open.
+        is of another host, and where a mandatory plugin was granted what the adapter does not serve. After that, and when it is cancelled, nothing is open.
         """
         if parent is None and (parent := current_work(self)) is not None:
             place = current_place()
@@ -90,7 +92,11 @@ class AgentKit(KitOptions):
         self._check_opening(key, parent)
         use = await self.host_sessions.lifetime.enter()
         try:
-            live = parent.live if parent is not None else await self.host_sessions.open(session_id)
+            if (
+                self.serves is not None
+            ):  # also where the session is open: a grant may be new, a parent's adapter another
+                self.host.check_served(self.serves)
+            live = parent.live if parent is not None else await self.host_sessions.open(session_id, self.serves)
             if is_exclusive:
                 await self._close_others(session_id)
             work = AgentWork(self, live, session_id, run_id, name, parent, call_id, model)

@@ -16,6 +16,7 @@ from .mirror import Mirror
 from .permission import PermissionFlow
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.serves import Serves
     from ally_plugins.contract.values.conversation import ActionRequest, Message  # noqa: TC004 - nobody reads these at run time
     from ally_plugins.host.host import Host
     from ally_plugins.host.sessions.session import Session  # noqa: TC004
@@ -104,22 +105,24 @@ class HostSessions:
         """The host. Raises HostError when it was garbage collected."""
         return self.lifetime.host
 
-    async def open(self, session_id: str) -> LiveSession:
-        """Return a live session, on whatever loop the caller runs. Raises HostError when the host does not run."""
-
-        async def session() -> LiveSession:
-            return self.session(session_id)
-
-        return await self.host.services.own_loop.run(session())
-
-    def session(self, session_id: str) -> LiveSession:
-        """Return a live session, opened or found again; call it on the host's loop.
+    async def open(self, session_id: str, serves: Serves | None = None) -> LiveSession:
+        """Return a live session, on whatever loop the caller runs; `serves` is what plugins are served in it.
 
         Raises HostError when the host does not run.
         """
+
+        async def session() -> LiveSession:
+            return self.session(session_id, serves)
+
+        return await self.host.services.own_loop.run(session())
+
+    def session(self, session_id: str, serves: Serves | None = None) -> LiveSession:
+        """Return a live session, opened or found again, as `open` does; call it on the host's loop."""
         live = self.sessions.pop(session_id, None)
         if live is None or live.session.is_closed:
-            live = LiveSession(self.host.session(session_id))
+            live = LiveSession(self.host.session(session_id, serves=serves))
+        elif serves is not None:
+            live.session.serves = self.host.services.serves & serves
         self.sessions[session_id] = live  # the last used comes last
         return live
 

@@ -11,6 +11,7 @@ from ally_plugins.host.sessions.toolcalls import Preview
 from .permission import Approver, Sensitive, sensitivity_of
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.serves import Serves  # noqa: TC004 - as below
     from ally_plugins.host.host import Host  # noqa: TC004 - nobody reads this annotation at run time
 
 __all__ = ["KitOptions", "Preview"]
@@ -32,6 +33,8 @@ class KitOptions:
     context_window: int | None = None
     compact_at: float | None = None
     can_compact: bool = False
+    serves: Serves | None = None
+    """What the adapter's framework lets it give plugins; None where nobody says: all that the host serves."""
 
     def sensitivity(self, tool: str) -> str | None:
         """Return how sensitive a tool is, None when it needs no permission."""

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakValueDictionary
 
 from pydantic_ai.capabilities import AbstractCapability
@@ -25,6 +25,7 @@ from ally_plugins.contract.values.errors import HostError
 from .compaction import COMPACT_AT
 from .deferral import allows_deferral, has_resolver
 from .plugin_run import PluginRun
+from .serves import SERVES
 from .toolset import PluginToolset
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from ally_plugins.adapters.kit.live_sessions import LiveSession
     from ally_plugins.adapters.kit.options import Preview
     from ally_plugins.adapters.kit.permission import Approver, Sensitive
+    from ally_plugins.contract.serves import Serves
     from ally_plugins.host.host import Host
 
     from .compaction import Compaction
@@ -71,6 +73,9 @@ class AllyPlugins(AbstractCapability[Any]):
     when `compact_at` percent of it is used, or when a plugin or the person asks: a function from messages to messages,
     or one of the harness's compaction strategies.
     """
+
+    serves: ClassVar[Serves] = SERVES
+    """What plugins are served in this framework's runs."""
 
     def __init__(  # noqa: PLR0913 - all but one by name, each an option of its own
         self,
@@ -98,6 +103,7 @@ class AllyPlugins(AbstractCapability[Any]):
             context_window=context_window,
             compact_at=compact_at if compact is not None else None,
             can_compact=compact is not None,
+            serves=self.serves,
         )
         self._runs: dict[str, PluginRun] = {}
         self._owners: WeakValueDictionary[str, asyncio.Task[Any]] = WeakValueDictionary()

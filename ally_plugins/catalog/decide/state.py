@@ -18,6 +18,7 @@ from ally_plugins.catalog.home.setting_values import resolve_settings
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.policy.permissions import GrantSet
+from ally_plugins.policy.serving import unserved_event, unserved_grants, unserved_warning
 
 from .placement import Interpreter, Placed, place
 from .record import PluginRecord, State
@@ -50,8 +51,8 @@ class Facts:
     is_excluded: bool = False
     """Whether ALLY_PLUGINS names other plugins only."""
     failure: str = ""
-    never_emitted: frozenset[str] = frozenset()
-    """Event types that the app's host has declared it never emits."""
+    not_served: frozenset[str] = frozenset()
+    """What the app's host has declared it does not serve; see `contract.serves`."""
     interpreter: Interpreter = _NO_INTERPRETER
     label: str = ""
     set_aside: str = ""
@@ -77,6 +78,7 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
             state, reason = "not configured", "; ".join(problems)
     requested = GrantSet(manifest.grants) if manifest is not None else _NO_GRANTS
     has_changed = _has_changed(facts)
+    granted = _granted(facts, requested, state)
     failure = facts.failure if state == "enabled" else ""
     return PluginRecord(
         name=facts.name,
@@ -86,13 +88,13 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
         version=found.version if found is not None else "",
         entry_point=found.entry_point if found is not None else "",
         manifest=manifest or _NO_MANIFEST,
-        granted=_granted(facts, requested, state),
+        granted=granted,
         pending=_pending(facts, manifest),
         config=config,
         settings=settings if state == "enabled" else FrozenDict(),
         agreement=facts.agreement,
         has_changed_code=has_changed,
-        warnings=(*_warnings(facts, manifest), *placed.warnings),
+        warnings=(*_warnings(facts, manifest, granted, requested), *placed.warnings),
         failure=failure,
         found=found,
         daemon=placed.daemon,
@@ -201,14 +203,12 @@ def _pending(facts: Facts, manifest: Manifest | None) -> tuple[GrantRequest, ...
     return tuple(request for request in manifest.requests if not agreed.covers(request.grant))
 
 
-def _warnings(facts: Facts, manifest: Manifest | None) -> tuple[str, ...]:
+def _warnings(facts: Facts, manifest: Manifest | None, granted: GrantSet, requested: GrantSet) -> tuple[str, ...]:
     if manifest is None:
         return ()
-    idle = [
-        f"it subscribes to {name}, which this app's host never emits"
-        for name in manifest.subscribe
-        if name in facts.never_emitted
-    ]
+    idle = [unserved_event(name) for name in manifest.subscribe if name in facts.not_served]
+    if unserved := unserved_grants(granted, requested, facts.not_served):
+        idle.append(unserved_warning(facts.name, unserved, is_mandatory=facts.config.mandatory))
     beyond = facts.config.grants.difference(GrantSet(manifest.grants))
     return (*idle, *_unrequested_grants(facts, manifest, beyond))
 

@@ -122,9 +122,9 @@ class Home:
         return self.path / "audit.head"
 
     @property
-    def never_emitted_file(self) -> Path:
-        """The event types that the app's host has declared it never emits, as a JSON list."""
-        return self.run_dir / "never-emitted.json"
+    def not_served_file(self) -> Path:
+        """What the app's host has declared it does not serve (`Serves.missing`), as a JSON list."""
+        return self.run_dir / "not-served.json"
 
     @property
     def failed_starts_file(self) -> Path:

@@ -21,11 +21,15 @@ R = TypeVar("R")
 class BusOutbound(LoopCalls):
     """One plugin's way to the bus of its host; implements `handle.Outbound`."""
 
-    def __init__(self, plugin: Plugin, bus: PluginMessageBus, supports: Callable[[str], bool]) -> None:
+    def __init__(self, plugin: Plugin, bus: PluginMessageBus, supports: Callable[[str, str], bool]) -> None:
         super().__init__(plugin.name)
         self._plugin = plugin
         self._bus = bus
-        self.supports = supports
+        self._supports = supports
+
+    def supports(self, name: str, /) -> bool:
+        """As `HostServices.supports`, for this plugin."""
+        return self._supports(name, self._plugin.name)
 
     def may_log(self) -> bool:
         """Say whether the plugin may write one more log record now, and count it."""

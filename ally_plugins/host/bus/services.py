@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
+from ally_plugins.contract.serves import SERVABLE, Serves
 from ally_plugins.contract.values.errors import (
     HostError,
     JournalError,
@@ -52,11 +55,14 @@ class HostServices:
     app: str
     clock: Clock
     capabilities: Capabilities
-    emits: frozenset[str]
+    serves: Serves
+    """What the host author says that every session is served."""
     host_actions: set[str]
     """The names of the host's own actions."""
     has_person: bool
     stream: HostStream
+    adapters_serve: frozenset[Serves] = frozenset()
+    """What the adapters say that serve sessions of this host."""
     is_replay: bool = False
     """Whether what happens is a replay: the records say so, and nothing of it counts for the plugins' live use."""
     dispatcher: Dispatcher = field(factory=Dispatcher)
@@ -117,13 +123,24 @@ class HostServices:
         """Whether the host runs in the process of which this one is a fork."""
         return self.loop is not None and not self.loop.process.is_here
 
-    def supported(self) -> frozenset[str]:
-        """Return the event types that the host emits, its capabilities and the actions that it has by now."""
-        return self.emits | CAPABILITIES | self.host_actions
+    def served(self) -> Serves:
+        """Return what every session is served, by all that is known: the host author's word and the adapters'."""
+        return reduce(and_, self.adapters_serve, self.serves)
 
-    def supports(self, name: str) -> bool:
-        """Say whether the host emits an event type, or has a capability or an action of this name."""
-        return name in self.supported()
+    def supported(self) -> frozenset[str]:
+        """Return what every session is served, the host's capabilities and the actions that it has by now."""
+        return self.served().names | CAPABILITIES | self.host_actions
+
+    def supports(self, name: str, plugin: str | None = None) -> bool:
+        """Say whether the host serves an event, a gate or a transform, or has a capability or an action of this name.
+
+        For a plugin whose hook runs, the session of the hook counts.
+        """
+        if name in SERVABLE:
+            scope = current_scope(plugin) if plugin is not None else None
+            session = self.sessions.get(scope.session_id) if scope is not None and scope.session_id else None
+            return name in (session.serves if session is not None else self.served())
+        return name in CAPABILITIES or name in self.host_actions
 
     def session_for(self, plugin: str, session_id: str | None) -> Session:
         """Return the session of a plugin's call: the named one, that of its running hook, or the only one.

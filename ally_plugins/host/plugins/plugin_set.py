@@ -19,14 +19,23 @@ from ally_plugins.catalog.decide.record import PluginRecord
 from ally_plugins.catalog.registry import load_class
 from ally_plugins.contract.calls import Register
 from ally_plugins.contract.handle import Ally
+from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.tools.declared import collect_actions, collect_tools
-from ally_plugins.contract.values.errors import AllyError, PluginError, PluginLoadError, RefusedError, TimedOut
+from ally_plugins.contract.values.errors import (
+    AllyError,
+    HostError,
+    PluginError,
+    PluginLoadError,
+    RefusedError,
+    TimedOut,
+)
 from ally_plugins.contract.values.inert import inert
 from ally_plugins.contract.values.masking import Secrets, keys_of
 from ally_plugins.contract.values.raised import describe_raised
 from ally_plugins.host.bus.bus import PluginMessageBus
 from ally_plugins.host.bus.outbound import BusOutbound
 from ally_plugins.host.bus.services import HostServices
+from ally_plugins.policy.serving import unserved_grants, unserved_refusal, unserved_warning
 from ally_plugins.runtime.lanes import runner
 from ally_plugins.runtime.lanes.lane import Lane
 from ally_plugins.runtime.lanes.loading import (
@@ -51,6 +60,7 @@ from ally_plugins.runtime.lanes.watchdog import Watchdog
 from .blockers import BlockerWatch
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.serves import Serves
     from ally_plugins.host.daemons.interface import DaemonServices  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.host.daemons.remote_plugin import RemotePlugin  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.host.sessions.session import Session
@@ -183,6 +193,35 @@ class PluginSet:
         loaded = [member for member in members if member.plugin.state == RunState.LOADED]
         await asyncio.gather(*(self._start(member, sessions) for member in loaded))
         self.replan()
+
+    def unserved(self, serves: Serves) -> Iterator[tuple[Plugin, tuple[str, ...]]]:
+        """Yield the plugins that were granted gates or transforms which are not served, each with these grants.
+
+        A plugin that was granted everything counts with what its manifest asks for and what its code has.
+        """
+        missing = serves.missing
+        for member in self.members.copy().values() if missing else ():
+            plugin = member.plugin
+            found = {*unserved_grants(plugin.grants, member.record.requested, missing)}
+            for hook in plugin.implementations:
+                info = HOOKS.get(hook)
+                name = f"{info.kind}:{info.topic}" if info is not None else ""
+                if name in missing and unserved_grants(plugin.grants, plugin.grants, (name,)):
+                    found.add(name)
+            if found:
+                yield plugin, tuple(sorted(found))
+
+    def check_served(self, serves: Serves) -> None:
+        """Refuse to run agents past a mandatory plugin's gate or transform. Raises HostError, with the ways out."""
+        for plugin, names in self.unserved(serves):
+            if plugin.options.mandatory:
+                raise HostError(unserved_refusal(plugin.name, names))
+
+    def warn_of_unserved(self, serves: Serves) -> None:
+        """Say in the log which plugins wait in vain for something that is not served."""
+        for plugin, names in self.unserved(serves):
+            text = unserved_warning(plugin.name, names, is_mandatory=plugin.options.mandatory)
+            _log.warning("the plugin %r: %s", plugin.name, text)
 
     def start_results(self) -> Iterator[tuple[str, str, str]]:
         """Yield the name and version of each installed plugin that was started, and why it failed or ""."""

@@ -66,6 +66,7 @@ from .undecided import UndecidedCalls, withheld
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from ally_plugins.contract.serves import Serves
     from ally_plugins.host.own_loop import OwnLoop
     from ally_plugins.journal.journal import Journal
     from ally_plugins.journal.leases import Lease
@@ -94,6 +95,7 @@ class SessionServices(Protocol):
     dispatcher: Dispatcher
     stream: HostStream
     has_person: bool
+    serves: Serves
 
     @property
     def journal(self) -> Journal:
@@ -175,6 +177,8 @@ class Session:
             on_decided=self._note_decided,
         )
         self.has_person = host.has_person
+        self.serves = host.serves
+        """What plugins are served in this session."""
         self._host = host
         self._own_loop = host.own_loop
         self._process = host.own_loop.process

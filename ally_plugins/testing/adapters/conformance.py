@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from ally_plugins.testing.checks import Broken
 from ally_plugins.testing.conformance import Finding, Report
 
-from . import compactions, decisions, events, lifecycles, messages, transforms
+from . import compactions, decisions, events, lifecycles, messages, serving, transforms
 from .driver import PARTS, AdapterDriver
 from .stage import Stage
 
@@ -30,6 +30,7 @@ ADAPTER_CHECKS: Final[Mapping[str, AdapterCheck]] = MappingProxyType(
         **messages.CHECKS,
         **compactions.CHECKS,
         **lifecycles.CHECKS,
+        **serving.CHECKS,
     }
 )
 """Every check of an adapter by its name."""
@@ -38,7 +39,7 @@ ADAPTER_CHECKS: Final[Mapping[str, AdapterCheck]] = MappingProxyType(
 def check_adapter(driver: AdapterDriver) -> Report:
     """Run every check on an adapter and return the report; `assert report.is_ok, report` in a test.
 
-    Blocks for some seconds; call it outside of a loop. What the driver `lacks` is left out, with a remark.
+    Blocks for some seconds; call it outside of a loop. What the driver is missing is left out, with a remark.
     """
     found = [run_adapter_check(name, driver) for name in ADAPTER_CHECKS]
     return Report(driver.name, tuple(found))
@@ -47,11 +48,11 @@ def check_adapter(driver: AdapterDriver) -> Report:
 def run_adapter_check(check: str, driver: AdapterDriver, *, longest: float = LONGEST) -> Finding:
     """Run one check, by its name in `ADAPTER_CHECKS`; `longest` is the time that it may take, in seconds.
 
-    Raises ValueError when `driver.lacks` names what is no part.
+    Raises ValueError when `driver.lacks` names what is no part, or what `driver.serves` has.
     """
     driver.check_lacks()
     wanted = ADAPTER_CHECKS[check]
-    if missing := sorted(wanted.needs & driver.lacks):
+    if missing := sorted(wanted.needs & driver.missing):
         return Finding(check, None, tuple(f"left out: it lacks {PARTS[part]}" for part in missing))
     try:
         asyncio.run(_within(wanted, Stage(driver), longest))

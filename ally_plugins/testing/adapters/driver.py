@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from attrs import frozen
 
+from ally_plugins.contract.serves import Serves
+
 if TYPE_CHECKING:
     from ally_plugins.adapters.kit.options import Preview  # noqa: TC004
     from ally_plugins.adapters.kit.permission import Approver  # noqa: TC004 - nobody reads these annotations at run time
@@ -31,7 +33,17 @@ PARTS: Final = {
     "sub_agents": "an agent that is run in a tool of another one",
     "compaction": "the action `compact`, with its events",
 }
-"""What an adapter may lack, since its framework does not give it; a driver's `lacks` names them."""
+"""What an adapter may lack, since its framework does not give it."""
+
+_SERVED: Final = {
+    "thinking": "THOUGHT_COMPLETE",
+    "usage": "CONTEXT_USAGE_UPDATE",
+    "preview": "DIFF_PREVIEW",
+    "system_prompt": "transform:system_prompt",
+    "model_request": "transform:model_request",
+    "compaction": "COMPACTION_START",
+}
+"""The parts of which `Serves` has a word: what is not served is lacking, and need not be said twice."""
 
 ToolFunction: TypeAlias = Callable[[str], Awaitable[str]]
 
@@ -75,11 +87,20 @@ class AgentSetup:
 class AdapterDriver(ABC):
     """How the checks drive an adapter; one for each adapter, without a state of its own.
 
-    `lacks` names the `PARTS` that its framework cannot give: checks that need them are left out, with a remark.
+    `serves` is the adapter's own (`AllyPlugins.serves`): it is compared with what plugins are given, and checks of what
+    is not served are left out, with a remark. `lacks` names those of the `PARTS` that its framework
+    cannot give and `Serves` has no word for: streaming, approval, interruption, plugin_tools, sub_agents.
     """
 
     name: ClassVar[str] = "the adapter"
+    serves: ClassVar[Serves | None] = None
     lacks: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """The parts that it lacks, as it says, or since it does not serve them."""
+        serves = self.serves if self.serves is not None else Serves()
+        return self.lacks | {part for part, name in _SERVED.items() if name not in serves}
 
     @abstractmethod
     def make(self, setup: AgentSetup) -> Any:
@@ -102,6 +123,9 @@ class AdapterDriver(ABC):
         """Return the framework's history of a conversation, as it would be given to the next run."""
 
     def check_lacks(self) -> None:
-        """Raise ValueError when `lacks` names what is no part."""
+        """Raise ValueError when `lacks` names what is no part, or what `serves` has."""
         for part in self.lacks - PARTS.keys():
             raise ValueError(f"{self.name} lacks {part!r}; expected parts out of {', '.join(sorted(PARTS))}")
+        for part in self.lacks & _SERVED.keys():
+            if self.serves is not None and _SERVED[part] in self.serves:
+                raise ValueError(f"{self.name} lacks {part!r} and serves {_SERVED[part]}; take one of them out")

@@ -116,7 +116,10 @@ class Told(Plain):
             (ally.data_dir / "note").write_text("kept")
         except RuntimeError as error:
             folder = str(error)
-        names = ("add_message", "trigger_turn", "TOOL_CALL_END", "SESSION_END", "compact", "nothing")
+        names = (
+            "add_message", "trigger_turn", "TOOL_CALL_END", "SESSION_END", "gate:permission", "gate:tool_call",
+            "compact", "nothing",
+        )  # fmt: skip
         return {
             "name": ally.name,
             "repr": repr(ally),
