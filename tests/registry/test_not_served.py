@@ -128,8 +128,10 @@ def test_an_adapter_that_cannot_serve_a_mandatory_gate_runs_no_agent_and_others_
                 pass
             for session_id in ("s", "new"):  # one that another adapter has open, and one of its own
                 with pytest.raises(HostError, match=REFUSAL):
-                    async with less.work(session_id, "r2", "agent"):
-                        raise AssertionError
+                    await less.open(session_id, "r2", "agent")
+            async with whole.work("s", "r3", "agent") as parent:
+                with pytest.raises(HostError, match=REFUSAL):
+                    await less.open("s", "r4", "sub-agent", parent=parent, call_id="c1")
             with pytest.raises(HostError, match=REFUSAL):
                 host.session("by hand", serves=NO_PERMISSION_GATE)
 

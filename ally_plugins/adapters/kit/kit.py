@@ -82,8 +82,9 @@ class AgentKit(KitOptions):
         or cancellation; by the next run of the conversation that `is_exclusive`, which closes all that are open there;
         and by the host's stop. Its AGENT_END says so.
 
-        Raises HostError as the host's start does, for a run that is open already, and for a parent that has ended or
-        is of another host, and where a mandatory plugin was granted what the adapter does not serve. After that, and when it is cancelled, nothing is open.
+        Raises HostError as the host's start does, for a run that is open already, for a parent that has ended or is of
+        another host, and where a mandatory plugin was granted what the adapter does not serve. After that, and when it
+        is cancelled, nothing is open.
         """
         if parent is None and (parent := current_work(self)) is not None:
             place = current_place()
