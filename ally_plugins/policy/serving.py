@@ -1,4 +1,4 @@
-"""What a plugin was granted and a host does not serve: what is said of it, and when the host refuses.
+"""What a plugin was granted and a host does not serve, or not for each tool: what is said of it, and the refusals.
 
 What a host serves is a `contract.serves.Serves`. A gate that nobody asks is no guard, so a mandatory plugin that needs
 one is refused; an event that never comes passes nothing by, and is a warning.
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .permissions import GrantSet
 
-__all__ = ["unserved_event", "unserved_grants", "unserved_refusal", "unserved_warning"]
+__all__ = ["ungated_refusal", "unserved_event", "unserved_grants", "unserved_refusal", "unserved_warning"]
 
 
 def unserved_grants(granted: GrantSet, requested: GrantSet, missing: Collection[str]) -> tuple[str, ...]:
@@ -51,4 +51,15 @@ def unserved_refusal(plugin: str, unserved: Iterable[str]) -> str:
         f"the mandatory plugin {plugin!r} was granted {', '.join(names)}, which this host does not serve; use "
         f"an adapter that does, or: ally-plugins revoke {plugin} {' '.join(names)}, or take 'mandatory' out of "
         f"[plugins.{plugin}] in config.toml"
+    )
+
+
+def ungated_refusal(plugin: str, agent: str, tools: Iterable[str]) -> str:
+    """Return why a model is not asked for an agent with tools that its provider runs, with the way out."""
+    names = tuple(tools)
+    accepted = ", ".join(f'"{name}"' for name in names)
+    return (
+        f"the agent {agent!r} has {', '.join(map(repr, names))}, which the model's provider runs, and no gate sees it; "
+        f"the mandatory plugin {plugin!r} gates tool calls. Take it from the agent, or accept that it runs past the "
+        f"gate: ungated_tools = [{accepted}] in [plugins.{plugin}] of config.toml"
     )

@@ -19,6 +19,8 @@ from .permission import PermissionOutcome
 from .run import AgentRun
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ally_plugins.host.sessions.toolcalls import Runner
 
 __all__ = ["ToolCallRun"]
@@ -64,6 +66,19 @@ class ToolCallRun(AgentRun):
             session.refuse_call(tool_name, reason, call_id=call_id, agent_id=agent_id, parent_id=self.parent_id)
         )
         return result.error or ""
+
+    async def admit_ungated(self, tools: Iterable[str]) -> None:
+        """Name the agent's tools that the model's provider runs; call it before each request that has any.
+
+        Raises GateRefused where a mandatory plugin gates them and the operator has not accepted it: the model must not
+        be asked.
+        """
+        session, names = self.live.session, tuple(tools)
+        if not names:
+            return
+        if session.is_closed:
+            raise GateRefused(_HOST_STOPPED, plugin=None)
+        await session.own_loop.run(session.admit_ungated(self.name, names))
 
     async def authorize(
         self,

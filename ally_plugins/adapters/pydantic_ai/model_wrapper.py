@@ -71,6 +71,8 @@ class TransformedModel(WrapperModel):
         self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
     ) -> tuple[list[ModelMessage], ModelSettings | None, ModelRequestParameters]:
         session = self._work.live.session
+        # Again, since another capability may have added some behind `before_model_request`.
+        await self._work.admit_ungated(provider_tools(self.wrapped, settings, parameters))
         if session.wants("system_prompt"):
             prompt = _Prompt(messages, parameters.instruction_parts or ())
             after = await session.own_loop.run(session.transform_system_prompt(prompt.sections))
@@ -88,6 +90,18 @@ class TransformedModel(WrapperModel):
                 hidden = {name: value for name, value in (settings or {}).items() if name not in shown}
                 settings = cast("ModelSettings", {**hidden, **thaw(made.settings)})  # a plugin may invent some
         return messages, settings, parameters
+
+
+def provider_tools(model: Model, settings: ModelSettings | None, parameters: ModelRequestParameters) -> list[str]:
+    """Return the names of the tools that the model's provider runs, without those that a local one stands in for.
+
+    What it finds for the model to call (tool search) is called as any other tool. Raises what the model does for a tool
+    that it does not support, as it would when it is asked.
+    """
+    if not parameters.native_tools:
+        return []
+    _, resolved = model.prepare_request(settings, parameters)
+    return [tool.unique_id for tool in resolved.native_tools if tool.kind != "tool_search"]
 
 
 def _is_plain(name: str, value: Any) -> bool:

@@ -24,7 +24,7 @@ from .calls import Calls
 from .compaction import compacted
 from .history import convert, prompt_text, request_for, text_of, with_text
 from .history_repair import give_up_calls, mended_response
-from .model_wrapper import TransformedModel
+from .model_wrapper import TransformedModel, provider_tools
 from .other_capabilities import CHANGES_ARGUMENTS, takes_part
 from .results import output_text
 
@@ -143,6 +143,8 @@ class PluginRun:
         work.follow(ctx.messages, convert)
         if self._compaction is not None:
             request_context = await compacted(work, ctx, request_context, self._compaction)
+        asked = (request_context.model, request_context.model_settings, request_context.model_request_parameters)
+        await work.admit_ungated(provider_tools(*asked))
         messages = await work.safe_point("step")
         for message in messages:
             ctx.enqueue(request_for(message))
@@ -191,9 +193,11 @@ class PluginRun:
         work.used(usage.input_tokens + usage.output_tokens, window)
 
     def wrapped_model(self, model: Model) -> Model | None:
-        """Let plugins change what the model is asked, where any of them wants to."""
+        """Let plugins change what the model is asked, where any of them wants to, or refuse it."""
         session = self.work.live.session
-        if session.is_closed or not (session.wants("system_prompt") or session.wants("model_request")):
+        if session.is_closed:
+            return None
+        if not (session.wants("system_prompt") or session.wants("model_request") or session.ungated.may_refuse):
             return None
         return TransformedModel(model, self.work)
 

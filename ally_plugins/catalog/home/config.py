@@ -90,6 +90,8 @@ class PluginConfig:
     shadow: bool | frozenset[str] = False
     """True for all gates and transforms, or the names of hooks that are asked and recorded but not enforced."""
     mandatory: bool = False
+    ungated_tools: bool | frozenset[str] = False
+    """Tools that a model's provider may run past its gate, though it is mandatory; True for all."""
     consent: str = "requests"
     """`files`: a change of its code needs a new consent too."""
     gate_on_error: str = "deny"
@@ -204,6 +206,7 @@ _AS_WRITTEN: Final = (
     "grants",
     "shadow",
     "mandatory",
+    "ungated_tools",
     "consent",
     "settings",
 )
@@ -256,6 +259,12 @@ def _read_shadow(value: Any, path: str, mistakes: Mistakes) -> bool | frozenset[
     return frozenset(name for each in found for name in HOOKS_OF_TOPICS.get(each, (each,)))
 
 
+def _read_ungated_tools(value: Any, path: str, mistakes: Mistakes) -> bool | frozenset[str]:
+    if isinstance(value, bool):
+        return value
+    return frozenset(LINES.read(value, path, mistakes))
+
+
 _HOOK_WORDS: Final = choices(*HOOKS_OF_TOPICS, *(name for names in HOOKS_OF_TOPICS.values() for name in names))
 _HOOKS: Final = [name for name, info in HOOKS.items() if info.kind != "capability"]
 _SHARED: Final = {
@@ -275,6 +284,7 @@ _PLUGIN: Final = table(
     grants=evolve(LINES, convert=_read_grants),
     shadow=Shape((bool, list), "true or false", {"type": ["boolean", "array"]}, _read_shadow),
     mandatory=FLAG,
+    ungated_tools=Shape((bool, list), "true or a list of tools", {"type": ["boolean", "array"]}, _read_ungated_tools),
     consent=one_of("requests", "files"),
     on_error=table(
         'a table such as { gate = "deny", transform = "drop" }',

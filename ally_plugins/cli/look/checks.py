@@ -44,6 +44,7 @@ _SECRETS: Final = "secrets.json"
 _EDITED: Final = "config.toml"
 """Whoever may read it learns no secret, and editors leave it readable."""
 _LOST_SHOWN: Final = 3
+_UNGATED_READ: Final = 100
 _LOST_FOR_MS: Final = 7 * 24 * 3600 * 1000  # a week: who looks after a crash does so sooner
 
 _LINUX_ONLY: Final = (
@@ -273,6 +274,7 @@ def _check_journal(state: State) -> Iterator[CheckResult]:
         return
     yield from _check_chain(state.home)
     yield from _lost_hosts(state.home)
+    yield from _ungated_tools(state.home)
 
 
 def _check_chain(home: Home) -> Iterator[CheckResult]:
@@ -309,6 +311,18 @@ def _lost_hosts(home: Home) -> Iterator[CheckResult]:
             what = f"{when(record.at)}: {summary(record)}, of the plugin {record.plugin!r}"
             way_out = f"ally-plugins place {record.plugin} process, so that it ends only itself"
             yield CheckResult("warning", "hosts", what, way_out)
+
+
+def _ungated_tools(home: Home) -> Iterator[CheckResult]:
+    """Name the agents that lately had tools which no gate sees, the last record of each."""
+    found: Sequence[StoredRecord] = ()
+    with suppress(AllyError), reading_of(home) as reading:
+        found = [] if reading is None else reading.last_records(_UNGATED_READ, kind="ungated_tools")
+    last = {summary(record): record for record in found if record.data is not None}
+    for text, record in last.items():
+        if record.at > now_ms() - _LOST_FOR_MS:
+            level: Level = "warning" if record.plugin is not None else "note"
+            yield CheckResult(level, "gates", f"{when(record.at)}: {text}")
 
 
 def _check_keyring(state: State) -> Iterator[CheckResult]:

@@ -125,6 +125,11 @@ def _state(data: dict[str, Any]) -> str:
     return f"{data['state']}{': ' if data.get('reason') else ''}{data.get('reason') or ''}"
 
 
+def _ungated_tools(data: dict[str, Any]) -> str:
+    refused = f"; refused by {', '.join(sorted({*data['refused_by'].values()}))}" if data["refused_by"] else ""
+    return f"the provider runs {', '.join(data['tools'])} for {data['agent']}, and no gate sees it{refused}"
+
+
 _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "message": _message,
     "message_state": lambda data: f"{data['state']}: {', '.join(data['ids'])}",
@@ -154,6 +159,7 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "tool_call": lambda data: f"{data['tool']}, called by the operator",
     "install": _packages,
     "uninstall": _packages,
+    "ungated_tools": _ungated_tools,
     "pruned": lambda data: f"content older than {when(data['before'])}",
     "journal": _state,
 }

@@ -469,6 +469,7 @@ def options_of(record: PluginRecord) -> PluginOptions:
         transform_on_error=config.transform_on_error,
         shadow=config.shadow,
         mandatory=config.mandatory,
+        ungated_tools=config.ungated_tools,
     )
 
 

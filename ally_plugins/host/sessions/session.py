@@ -62,6 +62,7 @@ from .stops import Stops
 from .stream import HostStream
 from .toolcalls import Asker, OpenCall, Preview, Runner, refuse_unshown, run_tool_call
 from .undecided import UndecidedCalls, withheld
+from .ungated import UngatedTools
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -176,6 +177,7 @@ class Session:
             has_person=lambda: self.has_person,
             on_decided=self._note_decided,
         )
+        self.ungated = UngatedTools(session_id, host.dispatcher, lambda: host.journal, host.clock.time_ms)
         self.has_person = host.has_person
         self.serves = host.serves
         """What plugins are served in this session."""
@@ -415,6 +417,15 @@ class Session:
         """
         self._check("gate_tool_call")
         return await self.gates.gate_tool_call(call, self._origin)
+
+    async def admit_ungated(self, agent: str, tools: Iterable[str]) -> None:
+        """Take note of tools that the model's provider runs for an agent, so that no gate sees a call.
+
+        Call it before each request that has any. Raises GateRefused where a mandatory plugin gates them, unless the
+        operator accepts it (`ungated_tools`): the model must not be asked.
+        """
+        self._check("admit_ungated")
+        self.ungated.admit(agent, tools)
 
     async def gate_permission(self, request: PermissionRequest) -> Ruling:
         """Ask the plugins about the host's own permission question; a waiver stands in for the person's answer.

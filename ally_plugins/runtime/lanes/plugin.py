@@ -86,6 +86,8 @@ class PluginOptions:
     transform_on_error: str = "drop"
     shadow: bool | frozenset[str] = False
     mandatory: bool = False
+    ungated_tools: bool | frozenset[str] = False
+    """The tools that a provider may run past its gate, though it is mandatory; true for all."""
 
 
 @define
