@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from ally_plugins.contract.blocking import blocking, on_loop, passed_on
 from ally_plugins.contract.values.compat import override
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.events import DiffPreview
 
     from .sessions.gates import Ruling
+    from .sessions.open_calls import Check
 
 __all__ = ["BlockingHost", "BlockingOwner", "BlockingSession"]
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -125,22 +128,37 @@ class BlockingSession:
     drained = blocking(Session.drained)
     close = blocking(Session.close)
 
+    end_call = blocking(Session.end_call)
+
+    def begin_call(
+        self,
+        call: ToolCall,
+        *,
+        ask: Callable[[ToolCall, Ruling], bool] | None = None,
+        check: Check | None = None,
+        preview: Callable[[ToolCall], DiffPreview | None] | None = None,
+    ) -> ToolCall | ToolResult:
+        """As `Session.begin_call`, with plain functions; `ask` runs in a thread of the loop's pool."""
+        return self._run(self.session.begin_call(call, ask=_in_thread(ask), check=check, preview=preview))
+
     def run_tool_call(
         self,
         call: ToolCall,
         run: Callable[[ToolCall], ToolResult],
         *,
         ask: Callable[[ToolCall, Ruling], bool] | None = None,
-        check: Callable[[Mapping[str, Any]], None] | None = None,
+        check: Check | None = None,
         preview: Callable[[ToolCall], DiffPreview | None] | None = None,
     ) -> ToolResult:
         """As `Session.run_tool_call`, with plain functions; `run` and `ask` run in threads of the loop's pool."""
+        runner, asker = _in_thread(run), _in_thread(ask)
+        return self._run(self.session.run_tool_call(call, runner, ask=asker, check=check, preview=preview))
 
-        async def run_in_thread(call: ToolCall) -> ToolResult:
-            return await asyncio.to_thread(run, call)
 
-        async def ask_in_thread(call: ToolCall, ruling: Ruling) -> bool:
-            return ask is not None and await asyncio.to_thread(ask, call, ruling)
-
-        asker = ask_in_thread if ask is not None else None
-        return self._run(self.session.run_tool_call(call, run_in_thread, ask=asker, check=check, preview=preview))
+@overload
+def _in_thread(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]: ...
+@overload
+def _in_thread(function: Callable[P, R] | None) -> Callable[P, Coroutine[Any, Any, R]] | None: ...
+def _in_thread(function: Callable[P, R] | None) -> Callable[P, Coroutine[Any, Any, R]] | None:
+    """Return a plain function as a coroutine function, which runs it in a thread of the loop's pool."""
+    return partial(asyncio.to_thread, function) if function is not None else None

@@ -19,8 +19,8 @@ from ally_plugins.contract.values.errors import EventError, GateRefused, Journal
 from ally_plugins.contract.values.events import AssistantMessage, SessionEnd, UserMessage
 from ally_plugins.contract.values.frozen import EMPTY
 from ally_plugins.host.host import Host
+from ally_plugins.host.sessions.open_calls import OpenCall
 from ally_plugins.host.sessions.session import Session
-from ally_plugins.host.sessions.toolcalls import OpenCall
 from ally_plugins.runtime.lanes.dispatch import HookCall
 from ally_plugins.runtime.lanes.protocol import AnyLane
 

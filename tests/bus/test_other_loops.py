@@ -78,6 +78,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "transform_system_prompt": ((),),
     "transform_model_request": (ModelInput(),),
     "run_tool_call": (CALL, _run_tool),
+    "begin_call": (CALL,),
+    "end_call": ("c1", ToolResult(success=True)),
     "refuse_call": ("bash", "it is too deep"),
     "context": (("messages",),),
     "request_action": ("compact",),

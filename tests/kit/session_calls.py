@@ -17,6 +17,7 @@ def _run(call: ToolCall) -> ToolResult:
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "agent_tools": (),
+    "begin_call": (CALL,),
     "call_agent_tool": (None,),
     "call_tool": ("add",),
     "capability": ("ally_request_action",),
@@ -24,6 +25,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "emit": (UserMessage(content="hi"),),
     "emit_caused": (UserMessage(content="hi"), ("p",)),
     "end": ("over",),
+    "end_call": ("c9", ToolResult(success=True)),
     "gate_answer": (Message(role="assistant", content="hi"),),
     "gate_permission": (PermissionRequest(request_id="r1", tool_name="fetch"),),
     "gate_stop": (Stop(),),

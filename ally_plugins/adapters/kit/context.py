@@ -14,17 +14,24 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from .run import AgentRun  # noqa: TC004 - nobody reads this annotation at run time
+    from ally_plugins.host.sessions.open_calls import OpenCall  # noqa: TC004 - nobody reads these at run time
 
-__all__ = ["Place", "current_place", "inside"]
+    from .run import AgentRun  # noqa: TC004
+
+__all__ = ["Place", "current_place", "enter_call", "inside"]
 
 
 @frozen(eq=False)
 class Place:
-    """A run, and the tool call of it that is carried out here."""
+    """A run, and the tool call of it that is carried out here.
+
+    `opened` is the call where nobody says that its tool has left; `outer` is the place around it.
+    """
 
     work: AgentRun
     call_id: str | None
+    opened: OpenCall | None = None
+    outer: Place | None = None
 
 
 _PLACE: Final[ContextVar[Place | None]] = ContextVar("ally_place", default=None)
@@ -32,7 +39,10 @@ _PLACE: Final[ContextVar[Place | None]] = ContextVar("ally_place", default=None)
 
 def current_place() -> Place | None:
     """Return the place of the caller, None outside of any run; the run may have ended."""
-    return _PLACE.get()
+    place = _PLACE.get()
+    while place is not None and place.opened is not None and place.opened.is_ended:
+        place = place.outer
+    return place
 
 
 @contextmanager
@@ -45,3 +55,8 @@ def inside(work: AgentRun, call_id: str | None) -> Generator[None]:
     finally:
         if _PLACE.get() is here:  # else the block has ended in another context; the one of its beginning goes with it
             _PLACE.set(before)
+
+
+def enter_call(work: AgentRun, opened: OpenCall) -> None:
+    """Let the code that follows in this context run in a tool call, until that has ended."""
+    _PLACE.set(Place(work, opened.call.call_id, opened, current_place()))

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ally_plugins.contract.serves import Serves
     from ally_plugins.contract.values.conversation import ActionRequest, Message  # noqa: TC004 - nobody reads these at run time
     from ally_plugins.host.host import Host
+    from ally_plugins.host.sessions.open_calls import OpenCall  # noqa: TC004
     from ally_plugins.host.sessions.session import Session  # noqa: TC004
-    from ally_plugins.host.sessions.toolcalls import OpenCall  # noqa: TC004
 
 __all__ = ["IDLE_SESSIONS", "HostSessions", "LiveSession"]
 

@@ -21,7 +21,7 @@ from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.shown import MAX_SHOWN_BYTES, find_unshown, shown_text
 from ally_plugins.host.sessions.memory import Conversation
 
-__all__ = ["UNSHOWN", "Convert", "Mirror", "is_cut", "recorded_call"]
+__all__ = ["UNSHOWN", "Convert", "Mirror", "arguments_of", "is_cut", "recorded_call"]
 
 UNSHOWN: Final = "unshown"
 """The key of arguments under which stands, as text, what is no JSON object or cannot be shown."""
@@ -143,7 +143,7 @@ def recorded_call(tool_name: str, arguments: Mapping[str, Any] | str, call_id: s
     large, only their size. Such a call was denied or failed its check: no gate decides by this value.
     """
     try:
-        return ToolCall(tool_name, _object(arguments), call_id)
+        return ToolCall(tool_name, arguments_of(arguments), call_id)
     except (ValueError, RecursionError, EventError):
         text = shown_text(arguments if isinstance(arguments, str) else repr(arguments))
         shown = f"{len(text):,} characters" if is_cut(text) else text
@@ -159,7 +159,8 @@ def is_cut(arguments: object) -> bool:
     )
 
 
-def _object(arguments: Mapping[str, Any] | str) -> Mapping[str, Any]:
+def arguments_of(arguments: Mapping[str, Any] | str) -> Mapping[str, Any]:
+    """Return arguments, which may be JSON text, as the object that they are. Raises ValueError or EventError."""
     # Not our codec, which reads a whole number of more than 64 bits as another one.
     found = json.loads(arguments) if isinstance(arguments, str) else arguments
     if not isinstance(found, Mapping):

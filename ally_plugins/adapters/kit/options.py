@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
-from ally_plugins.host.sessions.toolcalls import Preview
+from ally_plugins.host.sessions.open_calls import Preview
 
 from .permission import Approver, Sensitive, sensitivity_of
 

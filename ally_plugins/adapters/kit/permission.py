@@ -14,7 +14,7 @@ from attrs import define, evolve, field, frozen
 
 from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.events import DiffPreview, PermissionRequest, PermissionResponse
-from ally_plugins.host.sessions.toolcalls import Previewed
+from ally_plugins.host.sessions.open_calls import PermissionOutcome, Previewed
 
 from .cross_loop_lock import CrossLoopLock
 
@@ -26,7 +26,6 @@ __all__ = [
     "OPTIONS",
     "Approver",
     "PermissionFlow",
-    "PermissionOutcome",
     "PermissionQuestion",
     "Sensitive",
     "sensitivity_of",
@@ -66,19 +65,6 @@ What it raises, and any other answer, counts as deny."""
 
 Sensitive: TypeAlias = Mapping[str, str] | frozenset[str] | set[str] | tuple[str, ...] | list[str]
 """The tools that need permission: their names, or a mapping from name to sensitivity (`normal`, `high`, ...)."""
-
-
-@frozen
-class PermissionOutcome:
-    """How a question ended. A refused call has a `reason` for the model; a deferred one waits for another run.
-
-    `decision_id` is the decision of plugins that refused it, or had the person asked.
-    """
-
-    is_allowed: bool
-    reason: str = ""
-    is_deferred: bool = False
-    decision_id: str | None = None
 
 
 _ALLOWED: Final = PermissionOutcome(is_allowed=True)

@@ -15,7 +15,6 @@ from ally_plugins.contract.values.errors import SessionError
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
-    from ally_plugins.host.sessions.toolcalls import OpenCall  # noqa: TC004 - as below
 
     from .live_sessions import LiveSession  # noqa: TC004 - nobody reads these annotations at run time
     from .options import KitOptions  # noqa: TC004
@@ -51,8 +50,6 @@ class AgentRun:
     context_usage: float | None = None
     is_ended: bool = False
     about: dict[str, Any] = field(init=False)
-    open_calls: dict[str, OpenCall] = field(init=False, factory=dict)
-    """Calls that may run and have not ended, by their id."""
 
     def __attrs_post_init__(self) -> None:
         self.about = _NO_ABOUT if self.parent is None else {"agent_id": self.id, "parent_id": self.call_id}

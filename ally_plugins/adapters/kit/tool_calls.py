@@ -1,37 +1,67 @@
 """The tool calls of one run: what each would change, whether it may run, and the running of it.
 
-The order is that of `host.sessions.toolcalls`, in pieces, since a framework checks the arguments and gets approval in
-between, or in another run.
+The order is that of `host.sessions.toolcalls`: around a function (`run_tool_call`), in two halves (`begin_call` and
+`end_call`), and in pieces (`transform_input`, `authorize`, `carry_out`) for a framework that checks arguments itself.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
-from ally_plugins.contract.values.errors import GateRefused, HostError
-from ally_plugins.host.sessions.toolcalls import OpenCall, Postponed, Previewed, not_run, refuse_unshown
+from ally_plugins.contract.values.errors import ArgumentsError, EventError, GateRefused, HostError
+from ally_plugins.host.sessions.open_calls import (
+    OpenCall,
+    OpenCalls,
+    PermissionOutcome,
+    Postponed,
+    Previewed,
+    call_key,
+    is_same_call,
+    not_run,
+)
 
-from .context import inside
-from .permission import PermissionOutcome
+from .context import enter_call, inside
+from .mirror import arguments_of
 from .run import AgentRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ally_plugins.host.sessions.toolcalls import Runner
+    from ally_plugins.host.sessions.open_calls import Check, Runner
 
-__all__ = ["ToolCallRun"]
+__all__ = ["CallDeferred", "ToolCallRun", "UnshownCall"]
+
+_log: Final = logging.getLogger(__name__)
 
 _ALLOWED: Final = PermissionOutcome(is_allowed=True)
 _HOST_STOPPED: Final = "the host of the plugins has stopped, nobody can decide"
 _RUN_ENDED: Final = "the run that makes the call has ended"
 
 
-def _key(call: ToolCall) -> str:
-    return call.call_id or call.tool_name
+@frozen
+class UnshownCall:
+    """A call of the model's that cannot be shown to plugins as it is, and why: it is refused."""
+
+    tool_name: str
+    call_id: str | None
+    why: str
+
+
+class CallDeferred(Exception):
+    """Raised where a call waits for the person's answer, which comes in another run or step. It must not run now.
+
+    `call` has its final arguments, `reason` says why the person is asked.
+    """
+
+    def __init__(self, call: ToolCall, reason: str) -> None:
+        super().__init__(f"{call.tool_name} waits for the person: {reason}")
+        self.call = call
+        self.reason = reason
 
 
 @define(eq=False)
@@ -40,6 +70,136 @@ class ToolCallRun(AgentRun):
 
     tool_count: int = field(init=False, default=0)
     """The calls that were carried out."""
+    open_calls: OpenCalls = field(init=False, factory=OpenCalls)
+    _running: dict[OpenCall, None] = field(init=False, factory=dict)
+    """Those that `carry_out` runs."""
+
+    # --- around a function, and in two halves ---
+
+    def given_call(
+        self, tool_name: str, arguments: Mapping[str, Any] | str | None, call_id: str | None
+    ) -> ToolCall | UnshownCall:
+        """Return a call as the model made it; `arguments` may be JSON text. Nothing else may stand in their place."""
+        try:
+            read = arguments_of({} if arguments is None or arguments == "" else arguments)
+            return ToolCall(tool_name, read, call_id, self.about.get("agent_id"))
+        except (ValueError, RecursionError, EventError) as error:
+            return UnshownCall(tool_name, call_id, str(error))
+
+    async def run_tool_call(
+        self,
+        call: ToolCall | UnshownCall,
+        run: Runner,
+        *,
+        check: Check | None = None,
+        sensitivity: str | None = None,
+        is_approved: bool = False,
+        is_resumed: bool = False,
+    ) -> ToolResult:
+        """Carry out one tool call, and return what the model is to see: the halves around `run`; see `begin_call`.
+
+        What `run` raises is a result too. It raises Postponed where its tool has not run and goes on in another run or
+        step (it has a question of its own): so does this, and the call stays open. Cancelling cancels `run`, and ends
+        the call as interrupted. Raises CallDeferred as `begin_call` does.
+        """
+        begun = await self._begin(call, check, sensitivity, is_approved=is_approved, is_resumed=is_resumed)
+        return begun if isinstance(begun, ToolResult) else await self.carry_out(begun, run)
+
+    async def begin_call(
+        self,
+        call: ToolCall | UnshownCall,
+        *,
+        check: Check | None = None,
+        sensitivity: str | None = None,
+        is_approved: bool = False,
+        is_resumed: bool = False,
+        runs_here: bool = False,
+    ) -> ToolCall | ToolResult:
+        """Return the call that may run now, or the refusal for the model: run what is returned and nothing else.
+
+        In order: input transforms; `check` of the arguments; TOOL_CALL_START; DIFF_PREVIEW; gates; the person, where a
+        gate, `sensitivity` or the host author wants it. Then run it, and call `end_call`; one whose result never comes
+        is ended with its run. `runs_here` says that its tool runs in this context, and a sub-agent that is opened there
+        works for this call.
+
+        A call that waits, or that its tool has put off, may come again in a step that is done anew, or in another run.
+        It has begun; while it is the one that was decided on, that stands until the person speaks again. One with other
+        arguments is decided anew. `is_resumed` says so of one that another process has begun. `is_approved` says that
+        the person has agreed, to this call as it is known here: gates may still deny.
+
+        Raises CallDeferred for a question that is to wait (`can_defer`), HostError for a call whose id is open.
+        Cancelling ends the call as interrupted, and it must not run.
+        """
+        begun = await self._begin(call, check, sensitivity, is_approved=is_approved, is_resumed=is_resumed)
+        if isinstance(begun, ToolResult):
+            self.open_calls.refuse(call.call_id or call.tool_name, begun)
+            return begun
+        opened = self.open_calls.find(begun)
+        if opened is None:
+            return not_run(_RUN_ENDED)
+        if runs_here:
+            enter_call(self, opened)
+        self.tool_count += 1
+        return opened.let_run()
+
+    async def end_call(self, call_id: str, result: ToolResult) -> ToolResult:
+        """Return what the model is to see of the result of a call that `begin_call` has let run; TOOL_CALL_END.
+
+        `call_id` is the call's, or its tool's name where it has none. For a call that was refused this is the refusal,
+        and of one that is not open, since nobody was asked about it or it has ended, the result is withheld. Cancelling
+        ends the call as interrupted, and the result must not be shown.
+        """
+        try:
+            opened = self.open_calls.take_running(call_id)
+        except HostError as error:
+            _log.error("the result of a call is withheld: %s", error)
+            return ToolResult(success=False, error=f"the output is withheld: {error}")
+        if isinstance(opened, ToolResult):
+            return opened
+        after = await opened.finish(result, self._transform_output)
+        self._note_result(opened.call, after)
+        return after
+
+    async def _begin(
+        self,
+        given: ToolCall | UnshownCall,
+        check: Check | None,
+        sensitivity: str | None,
+        *,
+        is_approved: bool,
+        is_resumed: bool,
+    ) -> ToolCall | ToolResult:
+        """Return the call that may run, which is in `open_calls` then, or the refusal."""
+        if isinstance(given, UnshownCall):
+            return ToolResult(success=False, error=await self.refuse(given.tool_name, given.why, given.call_id))
+        if self.interruption_cause is not None:
+            return not_run(f"the run is interrupted: {self.interruption_cause}")
+        known = self.live.deferred.get(call_key(given))
+        if known is not None and not is_same_call(known.given, given):
+            known, is_approved = None, False  # the person has agreed to something else
+        try:
+            call = known.call if known is not None else await self.transform_input(given)
+            if check is not None:
+                check(call.arguments)
+        except (GateRefused, ArgumentsError) as refusal:
+            return not_run(str(refusal))
+        standing = known.outcome if known is not None and not is_approved else None
+        if standing is not None and standing.is_deferred and self.can_defer and self.approve is None:
+            raise CallDeferred(call, standing.reason)
+        opened = OpenCall(self.emit, given, self.parent_id, is_resumed)
+        opened.call = call
+        is_standing = standing is not None and standing.is_allowed
+        sensitivity = sensitivity or self.kit.sensitivity(call.tool_name)
+        outcome = await self._authorize(opened, sensitivity, is_approved=is_approved, is_standing=is_standing)
+        if outcome.is_deferred:
+            raise CallDeferred(call, outcome.reason)
+        if outcome.is_allowed and self.interruption_cause is not None:  # meanwhile
+            self.open_calls.remove(opened)
+            outcome = PermissionOutcome(is_allowed=False, reason=f"the run is interrupted: {self.interruption_cause}")
+            opened.end(not_run(outcome.reason))
+        return call if outcome.is_allowed else not_run(outcome.reason)
+
+    # --- in pieces ---
 
     async def transform_input(self, call: ToolCall) -> ToolCall:
         """Return a call with the arguments that plugins made of it, before they are checked.
@@ -47,10 +207,11 @@ class ToolCallRun(AgentRun):
         Raises GateRefused when one blocks: its start and denied end have been emitted, and it must not run. Cancelling
         emits nothing.
         """
+        session = self.live.session
         try:
-            return await self.live.session.own_loop.run(self.live.session.transform_tool_input(call))
+            return await session.own_loop.run(session.transform_tool_input(call))
         except GateRefused as refusal:  # the transform may redact: no event may carry the arguments before it
-            refuse_unshown(OpenCall(self.emit, call, self.parent_id), str(refusal))
+            OpenCall(self.emit, call, self.parent_id).deny_unshown(str(refusal))
             raise
 
     async def refuse(self, tool_name: str, reason: str, call_id: str | None = None) -> str:
@@ -95,39 +256,40 @@ class ToolCallRun(AgentRun):
         call was made in an earlier run, which has emitted its start. Cancelling ends the call as interrupted. Raises
         HostError for a call whose id is open already.
         """
+        opened = OpenCall(self.emit, call, self.parent_id, is_resumed)
+        return await self._authorize(opened, sensitivity, is_approved=is_approved)
+
+    async def _authorize(
+        self, opened: OpenCall, sensitivity: str | None, *, is_approved: bool, is_standing: bool = False
+    ) -> PermissionOutcome:
+        """Decide about a call as `authorize` does; one that was allowed before, and `is_standing`, may run."""
         if self.live.session.is_closed:
             return PermissionOutcome(is_allowed=False, reason=_HOST_STOPPED)
-        if _key(call) in self.open_calls:
-            raise HostError(f"the call {_key(call)!r} may run already; give each call of a run an id of its own")
-        opened = self._open(call, is_started=is_resumed)
-        opened.start()
-        if self.is_ended:
-            opened.deny(_RUN_ENDED)
-            return PermissionOutcome(is_allowed=False, reason=_RUN_ENDED)
+        self.open_calls.add(opened)
+        key, outcome = call_key(opened.call), None
+        # An earlier run, in this host or another, may have emitted its start.
+        opened.is_started = self.live.deferred.pop(key, None) is not None or opened.is_started
+
+        async def decide(call: ToolCall, previewed: Previewed) -> PermissionOutcome:
+            if self.is_ended:
+                return PermissionOutcome(is_allowed=False, reason=_RUN_ENDED)
+            if is_standing:
+                return _ALLOWED
+            return await self._decide(call, previewed, sensitivity, is_approved=is_approved)
+
         try:
-            outcome = await self._decide(opened, sensitivity, is_approved=is_approved)
-        except BaseException as error:
-            opened.interrupt(error)
-            raise
-        if self.is_ended:  # meanwhile: whoever carries it out would do so for nobody
-            opened.end(not_run(_RUN_ENDED))
-            return PermissionOutcome(is_allowed=False, reason=_RUN_ENDED)
+            outcome = await opened.decide(decide, None if is_standing else self.kit.preview)
+        finally:
+            if outcome is None or not outcome.is_allowed:
+                self.open_calls.remove(opened)
         if outcome.is_deferred:
-            self.live.deferred[_key(call)] = opened
-        elif outcome.is_allowed:
-            self.open_calls[_key(call)] = opened
-        else:
-            opened.deny(outcome.reason, outcome.decision_id)
+            self.live.deferred[key] = opened
         return outcome
 
-    def _open(self, call: ToolCall, *, is_started: bool) -> OpenCall:
-        """Return a call as open; an earlier run, in this host or another, may have emitted its start."""
-        deferred = self.live.deferred.pop(_key(call), None)
-        return OpenCall(self.emit, call, self.parent_id, is_started=is_started or deferred is not None)
-
-    async def _decide(self, opened: OpenCall, sensitivity: str | None, *, is_approved: bool) -> PermissionOutcome:
-        session, call = self.live.session, opened.call
-        previewed = await opened.preview(self.kit.preview) if self.kit.preview is not None else Previewed()
+    async def _decide(
+        self, call: ToolCall, previewed: Previewed, sensitivity: str | None, *, is_approved: bool
+    ) -> PermissionOutcome:
+        session = self.live.session
         ruling = await session.own_loop.run(session.gate_tool_call(call))
         if is_approved:
             self.live.permission.respond(self.emit, call, is_allowed=not ruling.is_denied, parent_id=self.parent_id)
@@ -149,47 +311,44 @@ class ToolCallRun(AgentRun):
     def refused_elsewhere(self, call: ToolCall, reason: str) -> None:
         """Emit the denial, and the call's end, of a question that an earlier run deferred and the host answered."""
         self.live.permission.respond(self.emit, call, is_allowed=False, parent_id=self.parent_id)
-        self._open(call, is_started=True).deny(reason)
+        self.live.deferred.pop(call_key(call), None)
+        OpenCall(self.emit, call, self.parent_id, is_started=True).deny(reason)
 
     def postpone(self, call: ToolCall) -> None:
-        """Leave a call open that `authorize` has allowed, for a tool that the host author runs after this run."""
-        self.live.deferred[_key(call)] = self._pop_open(call)
+        """Leave a call open that may run, for a tool that is run after this run, or that has put itself off."""
+        self.live.deferred[call_key(call)] = self.open_calls.take(call)
 
     async def answered_elsewhere(self, call: ToolCall, result: ToolResult) -> ToolResult:
         """End a call that an earlier run postponed, with its result; return the result as transforms left it.
 
         Cancelling ends the call as interrupted.
         """
-        deferred = self.live.deferred.get(_key(call))
-        opened = self._open(call if deferred is None else deferred.call, is_started=True)
+        deferred = self.live.deferred.pop(call_key(call), None)
+        opened = OpenCall(self.emit, call if deferred is None else deferred.call, self.parent_id, is_started=True)
         return await opened.finish(result, self._transform_output)
 
     async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:
-        """Run a tool that `authorize` has allowed: the tool, output transforms, TOOL_CALL_END.
+        """Run a tool that may run: the tool, output transforms, TOOL_CALL_END.
 
         Runs nothing once the run has ended: the result says so. Raises HostError, and runs nothing, for a call that
-        nobody has allowed. Raises Postponed where `run`
-        does, since its tool waits for another run: the call stays open. Cancelling ends it as interrupted.
+        nobody has allowed. Raises Postponed where `run` does, since its tool waits for another run: the call stays
+        open. Cancelling ends it as interrupted.
         """
         if self.is_ended:
             return not_run(_RUN_ENDED)
+        opened = self.open_calls.take(call)
         self.tool_count += 1
-        opened = self._pop_open(call)
+        self._running[opened] = None
         try:
             with inside(self, call.call_id):
-                return await opened.carry_out(run, self._transform_output)
+                result = await opened.carry_out(run, self._transform_output)
         except Postponed:
-            self.live.deferred[_key(call)] = opened
+            self.live.deferred[call_key(call)] = opened
             raise
-
-    def _pop_open(self, call: ToolCall) -> OpenCall:
-        """Remove a call from those that are open, if it may run and has the arguments that were decided on."""
-        opened = self.open_calls.get(_key(call))
-        if opened is None or opened.call != call:
-            raise HostError(
-                f"the call {_key(call)!r} was not allowed; carry out only what `authorize` has allowed, once"
-            )
-        return self.open_calls.pop(_key(call))
+        finally:
+            del self._running[opened]
+        self._note_result(call, result)
+        return result
 
     async def _transform_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
         session = self.live.session
@@ -197,8 +356,11 @@ class ToolCallRun(AgentRun):
             raise GateRefused("the host of the plugins has stopped", plugin=None)
         return await session.own_loop.run(session.transform_tool_output(call, result))
 
+    def _note_result(self, call: ToolCall, result: ToolResult) -> None:
+        """Take note of what a call came to."""
+
     def end_open_calls(self) -> None:
-        """Emit the end of the calls that may have run and never did, since their run has ended."""
-        while self.open_calls:
-            _, opened = self.open_calls.popitem()
-            opened.end(ToolResult(success=False, error="not run: the run has ended before"))
+        """Emit the end of the calls that are open, since their run has ended."""
+        for opened in list(self._running):
+            opened.end(ToolResult(success=False, error="interrupted: the run has ended before"))
+        self.open_calls.close("the run has ended before")

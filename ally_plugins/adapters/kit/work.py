@@ -16,8 +16,8 @@ from attrs import define, field
 from ally_plugins.contract.tools.agent_tool import MAIN_AGENT
 from ally_plugins.contract.tools.todo_tools import TASK_TOOLS, todo_data, todos_of, todos_of_call, todos_with_task
 from ally_plugins.contract.values.compat import override
-from ally_plugins.contract.values.conversation import Message
-from ally_plugins.contract.values.errors import HostError
+from ally_plugins.contract.values.conversation import Message, ToolResult
+from ally_plugins.contract.values.errors import ArgumentsError, HostError, RefusedError, ToolCallError
 from ally_plugins.contract.values.events import (
     AgentEnd,
     AgentStart,
@@ -35,8 +35,7 @@ from .tool_calls import ToolCallRun
 
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool
-    from ally_plugins.contract.values.conversation import SafePoint, TodoItem, ToolCall, ToolResult
-    from ally_plugins.host.sessions.toolcalls import Runner
+    from ally_plugins.contract.values.conversation import SafePoint, TodoItem, ToolCall
 
     from .compaction import Compact
     from .mirror import Convert
@@ -79,6 +78,8 @@ class AgentWork(ToolCallRun):
         self._restore_undelivered()
         await self._safe_point("turn_start")
         if prompt is not None:
+            for deferred in self.live.deferred.values():
+                deferred.outcome = None  # the person speaks of something else now
             message = Message(role="user", content=prompt, id=self.live.mirror.next_id)
             message = await session.own_loop.run(session.transform_user_message(message))
             prompt = message.content
@@ -270,12 +271,10 @@ class AgentWork(ToolCallRun):
     # --- tools ---
 
     @override
-    async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:
-        """Run a tool as the base does; then TODO_UPDATE, when it is one that is known to keep the todos."""
-        result = await super().carry_out(call, run)
+    def _note_result(self, call: ToolCall, result: ToolResult) -> None:
+        """Emit TODO_UPDATE, when a tool has run that is known to keep the todos."""
         if result.success and (todos := self._todos_after(call, result)) is not None:
             self.planned([todo_data(todo) for todo in todos], call.call_id)
-        return result
 
     def _todos_after(self, call: ToolCall, result: ToolResult) -> tuple[TodoItem, ...] | None:
         if call.tool_name not in TASK_TOOLS:
@@ -292,6 +291,19 @@ class AgentWork(ToolCallRun):
         if session.is_closed:
             return ()
         return session.agent_tools(MAIN_AGENT if self.parent is None else self.name, taken=taken)
+
+    async def call_plugin_tool(self, tool: AgentTool, arguments: Mapping[str, Any]) -> ToolResult:
+        """Call one of the tools that were `offered`, in the runner of its call; a failure is a result too.
+
+        Raises ArgumentsError for arguments that do not fit its schema; nothing has run then. Cancelling cancels it.
+        """
+        session = self.live.session
+        try:
+            return await session.own_loop.run(session.call_agent_tool(tool, arguments))
+        except ArgumentsError:
+            raise
+        except (ToolCallError, RefusedError) as error:
+            return ToolResult(success=False, error=str(error))
 
     def failed(self, error: BaseException, text: str) -> None:
         """Keep a tool's error with its text as transforms left it, for AGENT_END should the run end with it."""

@@ -58,9 +58,10 @@ from .deliveries import Deliveries
 from .gates import ALLOWED, AnswerHold, Ruling, SessionGates, unblocked
 from .inbox import SAFE_POINTS, Inbox, Waiting
 from .memory import Conversation, without_private
+from .open_calls import Check, OpenCall, OpenCalls, OutputTransform, Preview, Runner, call_key
 from .stops import Stops
 from .stream import HostStream
-from .toolcalls import Asker, OpenCall, Preview, Runner, refuse_unshown, run_tool_call
+from .toolcalls import Asker, begin_tool_call
 from .undecided import UndecidedCalls, withheld
 from .ungated import UngatedTools
 
@@ -206,6 +207,7 @@ class Session:
         self._thresholds = Thresholds()
         self._unwritten: list[Event] = []
         self._undecided = UndecidedCalls()
+        self._open_calls = OpenCalls()
         self._unencodable: set[type[Event]] = set()
         """Classes of which an event had no JSON form: later ones are logged as debug only."""
         self._safe_point = asyncio.Lock()
@@ -283,6 +285,7 @@ class Session:
         if isinstance(event, UserMessage):
             self._origin = self._turn_origin = ()
         elif isinstance(event, SessionEnd):
+            self._open_calls.close("the session has ended")
             self._has_ended = True
         elif isinstance(event, ToolCallEnd):
             with self._lock:
@@ -554,7 +557,7 @@ class Session:
         run: Runner,
         *,
         ask: Asker | None = None,
-        check: Callable[[Mapping[str, Any]], None] | None = None,
+        check: Check | None = None,
         preview: Preview | None = None,
     ) -> ToolResult:
         """Carry out one tool call in the order that the contract names, and return what the model is to see.
@@ -567,9 +570,57 @@ class Session:
         emits the end with an error.
         """
         self._check("run_tool_call")
-        return await run_tool_call(
-            self.gates, self.emit, self._origin, call, run, ask=ask, check=check, preview=preview
+        opened, origin = OpenCall(self.emit, call), self._origin
+        refusal = await begin_tool_call(self.gates, opened, origin, ask=ask, check=check, preview=preview)
+        return refusal if refusal is not None else await opened.carry_out(run, self._output_transform(origin))
+
+    async def begin_call(
+        self,
+        call: ToolCall,
+        *,
+        ask: Asker | None = None,
+        check: Check | None = None,
+        preview: Preview | None = None,
+    ) -> ToolCall | ToolResult:
+        """Begin a tool call that somebody else runs: return the call that may run, or the refusal for the model.
+
+        As `run_tool_call`, up to where the tool runs. Run the call that is returned and nothing else, then `end_call`;
+        one whose result never comes is ended at the turn's end, with that reason. Cancelling ends the call as
+        interrupted, and it must not run. Raises HostError for a call whose id, or tool's name without one, is open.
+        """
+        self._check("begin_call")
+        opened, refusal = OpenCall(self.emit, call), None
+        self._open_calls.add(opened)
+        try:
+            refusal = await begin_tool_call(self.gates, opened, self._origin, ask=ask, check=check, preview=preview)
+        except BaseException:
+            self._open_calls.remove(opened)
+            raise
+        if refusal is None:
+            return opened.let_run()
+        self._open_calls.remove(opened)
+        self._open_calls.refuse(call_key(call), refusal)
+        return refusal
+
+    async def end_call(self, call_id: str, result: ToolResult) -> ToolResult:
+        """End a call that `begin_call` has let run, with what the tool came to; return what the model is to see.
+
+        `call_id` is the call's, or its tool's name where it has none. Output transforms, then TOOL_CALL_END with the
+        time since the call began to run. For a call that was refused this is the refusal, whatever the result.
+        Cancelling ends the call as interrupted, and the result must not be shown. Raises HostError for a call that is
+        not open: no gate was asked, or it has ended.
+        """
+        self._check("end_call")
+        found = self._open_calls.take_running(call_id)
+        return (
+            found if isinstance(found, ToolResult) else await found.finish(result, self._output_transform(self._origin))
         )
+
+    def _output_transform(self, origin: tuple[str, ...]) -> OutputTransform:
+        async def transform(call: ToolCall, result: ToolResult) -> ToolResult:
+            return unblocked(await self.gates.transform_tool_output(call, result, origin))
+
+        return transform
 
     async def refuse_call(
         self,
@@ -590,7 +641,7 @@ class Session:
         self._check_open()
         ruling = await self.gates.deny_unshown(tool_name, call_id, why, self._origin)
         opened = OpenCall(self.emit, ToolCall(tool_name, call_id=call_id, agent_id=agent_id), parent_id)
-        return refuse_unshown(opened, ruling.reason, ruling.decision_id)
+        return opened.deny_unshown(ruling.reason, ruling.decision_id)
 
     # --- what plugins put into the conversation ---
 
@@ -613,6 +664,8 @@ class Session:
             self._origin = self._turn_origin  # as below, where nothing waits: this is every step of most runs
             self.triggered.clear()
             return ()
+        if kind != "step":
+            self._open_calls.close("the turn has ended")
         async with self._safe_point:
             if kind == "turn_start":
                 self._turns += 1
