@@ -64,6 +64,7 @@ async def _run_tool(call: ToolCall) -> ToolResult:
 
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "admit_ungated": ("agent", ("web_search",)),
     "call_tool": ("add", {"a": 1}),
     "capability": ("ally_request_action",),
     "gate_tool_call": (CALL,),

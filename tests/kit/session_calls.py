@@ -16,6 +16,7 @@ def _run(call: ToolCall) -> ToolResult:
 
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "admit_ungated": ("agent", ("web_search",)),
     "agent_tools": (),
     "begin_call": (CALL,),
     "call_agent_tool": (None,),
