@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import httpx
 import pytest
 
 from tests.baddays.model_server import ModelServer, Reply
+from tests.kit.processes import free_port
 from tests.kit.waiting import go
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="the example forks workers")]
@@ -27,13 +27,6 @@ PATIENCE = 60.0
 CONVERSATIONS = 200
 AGAIN = 40
 """Those that go on, half of them in another worker."""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Service:

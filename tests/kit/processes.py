@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,3 +34,11 @@ def wait_for_ends(pids: Iterable[int]) -> None:
     """Wait until none of these processes is left; a zombie is none."""
     all_of_them = list(pids)
     wait_until(lambda: not any(map(is_alive, all_of_them)), lambda: f"the end of {[*filter(is_alive, all_of_them)]}")
+
+
+def free_port() -> int:
+    """Return a port of this machine on which nothing listens; another program may take it meanwhile."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
