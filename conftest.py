@@ -28,7 +28,13 @@ folder_of_tests.__path__ = [str(Path(__file__).parent / "tests")]
 pytest.register_assert_rewrite("tests.kit")
 
 
-FRAMEWORKS = {"langchain": "langchain", "openai_agents": "agents", "strands": "strands", "google_adk": "google.adk"}
+FRAMEWORKS = {
+    "langchain": "langchain",
+    "openai_agents": "agents",
+    "strands": "strands",
+    "google_adk": "google.adk",
+    "pydantic_ai_harness": "pydantic_ai_harness",  # each of its releases asks for one release of pydantic-ai
+}
 """The adapters whose framework the tests can do without, each with what is imported of it."""
 
 

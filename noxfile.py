@@ -190,7 +190,8 @@ def soak(session: nox.Session) -> None:
 def adapters(session: nox.Session, name: str) -> None:
     """Run an adapter's tests and how-to with its framework, and check its types; `-- -m smoke` runs a few tests."""
     # Each in an environment of its own: together they would have to agree on the versions of some hundred libraries.
-    extra = PYPROJECT["project"]["optional-dependencies"][name.replace("_", "-")]
+    key = name.replace("_", "-")
+    extra = PYPROJECT["project"]["optional-dependencies"].get(key) or _group(key)
     session.install(*_wheels(), *extra, *_group("test", "typing"))
     folder, page = f"tests/adapters/{name}", ROOT / "docs" / "how-to" / f"{name.replace('_', '-')}.md"
     if session.posargs:
@@ -200,7 +201,8 @@ def adapters(session: nox.Session, name: str) -> None:
     # By file, since the checks without the frameworks leave these folders out.
     package = sorted(str(path) for path in Path("ally_plugins", "adapters", name).glob("*.py"))
     session.run("mypy", *package, *sorted(str(path) for path in Path(folder).glob("*.py")))
-    session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"), *package)
+    if package:
+        session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"), *package)
 
 
 @nox.session(requires=["wheels"], default=False)
