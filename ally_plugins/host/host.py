@@ -473,6 +473,7 @@ class Host:
 
     def check_served(self, serves: Serves) -> None:
         """Refuse an agent that a mandatory plugin could not guard as it was granted. Raises HostError."""
+        self.services.check_process("check_served", self)
         if self._plugin_set is not None:
             self._plugin_set.check_served(serves)
 
