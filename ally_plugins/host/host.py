@@ -363,6 +363,7 @@ class Host:
 
         Waits for nothing. Call it on the host's loop; a loop that does not answer is the other half of a probe.
         """
+        self.services.check_process("health", self)
         return health_of(self.services, self.plugins.values())
 
     # --- sessions ---

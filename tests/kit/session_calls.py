@@ -16,7 +16,6 @@ def _run(call: ToolCall) -> ToolResult:
 
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
-    "admit_ungated": ("agent", ["web_search"]),
     "admit_ungated": ("agent", ("web_search",)),
     "agent_tools": (),
     "begin_call": (CALL,),
