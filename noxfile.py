@@ -206,6 +206,21 @@ def adapters(session: nox.Session, name: str) -> None:
 
 
 @nox.session(requires=["wheels"], default=False)
+def agent_hooks(session: nox.Session) -> None:
+    """Pass the conformance kit of AGENT-HOOKS with its interceptors as a plugin, and check the bridge's types."""
+    session.install(
+        *_wheels(), *PYPROJECT["project"]["optional-dependencies"]["agent-hooks"], *_group("test", "typing")
+    )
+    if session.posargs:
+        _pytest(session, *session.posargs, "tests/agent_hooks")
+        return
+    _pytest(session, *WORKERS, "tests/agent_hooks", "docs/how-to/agent-hooks.md")
+    package = sorted(str(path) for path in Path("ally_plugins", "bridges", "agent_hooks").glob("*.py"))
+    session.run("mypy", *package, *sorted(str(path) for path in Path("tests", "agent_hooks").glob("*.py")))
+    session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"), *package)
+
+
+@nox.session(requires=["wheels"], default=False)
 def framework(session: nox.Session) -> None:
     """Run pydantic-ai's own tests with plugins in every agent: what passes without us must pass with us.
 
