@@ -197,7 +197,9 @@ def adapters(session: nox.Session, name: str) -> None:
     if session.posargs:
         _pytest(session, *session.posargs, folder)
         return
-    _pytest(session, *WORKERS, folder, *([str(page)] if page.exists() else []))
+    if page.exists():
+        _pytest(session, str(page))  # not in workers: the blocks of a page share their names
+    _pytest(session, *WORKERS, folder)
     # By file, since the checks without the frameworks leave these folders out.
     package = sorted(str(path) for path in Path("ally_plugins", "adapters", name).glob("*.py"))
     session.run("mypy", *package, *sorted(str(path) for path in Path(folder).glob("*.py")))
