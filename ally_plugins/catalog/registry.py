@@ -32,7 +32,8 @@ from .discovery.configured_sources import ChosenSource, choose
 from .discovery.plugin_search import find_plugins
 from .discovery.source import Search
 from .environments.build import chosen_interpreter
-from .home.config import PluginConfig, edit_config
+from .home.config import PluginConfig
+from .home.config_edits import edit_config
 from .home.consent import Agreement, listing_of, write_consent
 from .home.quarantine import read_quarantine, set_quarantine
 from .home.secret_store import SecretStore

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeV
 
 from attrs import define, field
 
-from .shapes import FLAG, NUMBER, OBJECT, TEXT, TEXTS, holds
+from .shapes import FLAG, NUMBER, OBJECT, TEXT, TEXTS
+from .tables import holds
 from .values.conversation import Context, Receipt
 from .values.errors import ValidationRefused
 from .values.frozen import EMPTY

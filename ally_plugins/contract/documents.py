@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import attrs
 
-from .shapes import WRONG, Mistakes, Shape, inside, keys, object_of
+from .shapes import WRONG, Mistakes, Shape, inside
+from .tables import keys, object_of
 from .values.compat import override
 from .wording import describe, is_plain_text, suggest
 

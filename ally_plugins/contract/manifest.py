@@ -30,7 +30,8 @@ from .grants import (
 from .grants import is_plugin_name as _is_plugin_name
 from .process_spec import DAEMON, Daemon, daemon_of
 from .settings import SETTINGS, Setting, settings_of
-from .shapes import FLAG, Shape, keys, one_of
+from .shapes import FLAG, Shape, one_of
+from .tables import keys
 from .values.errors import ManifestError
 from .values.frozen import FrozenDict
 from .wording import describe

@@ -8,7 +8,8 @@ from typing import Any, Final, Self
 
 from attrs import frozen
 
-from ally_plugins.contract.shapes import OBJECT, SECONDS, TEXT, TEXTS, keys, named, read_object
+from ally_plugins.contract.shapes import OBJECT, SECONDS, TEXT, TEXTS, named
+from ally_plugins.contract.tables import keys, read_object
 from ally_plugins.contract.values.frozen import EMPTY, freeze_mapping
 
 __all__ = ["DEADLINES", "Initialization"]

@@ -96,7 +96,7 @@ def _offered(specs: tuple[ToolSpec, ...]) -> list[dict[str, Any]]:
     """Return tools or actions as the protocol describes them."""
     if not specs:
         return []
-    from ally_plugins.contract.shapes import write_object
+    from ally_plugins.contract.tables import write_object
     from ally_plugins.wire.offers import ToolOffer  # only where there are some: its classes cost a daemon's start
 
     return [write_object(ToolOffer.of(spec)) for spec in specs]

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ally_plugins.contract.shapes import OBJECT, TEXT, described_fields, write_object
+from ally_plugins.contract.shapes import OBJECT, TEXT
+from ally_plugins.contract.tables import described_fields, write_object
 from ally_plugins.contract.values.errors import UnavailableRefused, ValidationRefused
 from ally_plugins.contract.values.scope import current_scope
 from ally_plugins.runtime.lanes.outbound import LoopCalls

@@ -16,7 +16,7 @@ import attrs
 import orjson
 from attrs import define, field
 
-from ally_plugins.contract.shapes import Table, keys_of
+from ally_plugins.contract.tables import Table, keys_of
 from ally_plugins.contract.tools.todo_tools import todos_of
 from ally_plugins.contract.values.eventjson import camel
 from ally_plugins.contract.values.events import EVENT_TYPES, Event

@@ -10,7 +10,8 @@ from typing import Final, Literal
 from attrs import field, frozen
 
 from ally_plugins.contract.calls import CAUSE, SESSION
-from ally_plugins.contract.shapes import FLAG, TEXT, holds, one_of
+from ally_plugins.contract.shapes import FLAG, TEXT, one_of
+from ally_plugins.contract.tables import holds
 
 from .offers import ToolOffer
 

@@ -9,20 +9,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import field, frozen
 
-from ally_plugins.contract.shapes import (
-    ID,
-    INTEGER,
-    NUMBER,
-    OBJECT,
-    TEXT,
-    TEXTS,
-    holds,
-    object_of,
-    one_of,
-    read_object,
-    ref,
-    several,
-)
+from ally_plugins.contract.shapes import ID, INTEGER, NUMBER, OBJECT, TEXT, TEXTS, one_of, ref, several
+from ally_plugins.contract.tables import holds, object_of, read_object
 from ally_plugins.contract.values.frozen import EMPTY
 
 from .offers import HookOffer, ToolOffer, offered_hooks, offered_tools

@@ -21,7 +21,7 @@ from ally_plugins.contract.calls import (
     StartTask,
     Unregister,
 )
-from ally_plugins.contract.shapes import read_object, write_object
+from ally_plugins.contract.tables import read_object, write_object
 from ally_plugins.contract.values.errors import ValidationRefused
 from ally_plugins.contract.wording import suggest
 

@@ -17,13 +17,10 @@ from ally_plugins.contract.shapes import (
     Mistakes,
     Shape,
     WrongShape,
-    holds,
-    object_of,
-    object_schema,
     one_of,
     several,
-    write_object,
 )
+from ally_plugins.contract.tables import holds, object_of, object_schema, write_object
 from ally_plugins.contract.wording import suggest
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from ally_plugins.contract.shapes import annotations_of, object_schema
+from ally_plugins.contract.tables import annotations_of, object_schema
 from ally_plugins.contract.values.eventjson import json_name
 from ally_plugins.contract.values.events import EVENT_TYPES, Event
 

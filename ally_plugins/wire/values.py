@@ -20,14 +20,12 @@ from ally_plugins.contract.shapes import (
     SHOWN,
     TEXT,
     Shape,
-    Table,
     WrongShape,
-    keys_of,
-    object_of,
     or_null,
     ref,
     several,
 )
+from ally_plugins.contract.tables import Table, keys_of, object_of
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import (
     AgentState,

@@ -175,7 +175,7 @@ def messages(sender: str) -> str:
 
 
 def _message(method: Method) -> str:
-    from ally_plugins.contract.shapes import described_fields
+    from ally_plugins.contract.tables import described_fields
     from ally_plugins.wire.methods import COMMON_ERRORS
     from ally_plugins.wire.samples import sample_frames
 

@@ -24,7 +24,8 @@ from ally_plugins.contract.documents import (
     named_tables,
     table,
 )
-from ally_plugins.contract.shapes import FLAG, SECONDS, keys, one_of
+from ally_plugins.contract.shapes import FLAG, SECONDS, one_of
+from ally_plugins.contract.tables import keys
 from ally_plugins.contract.values.frozen import FrozenDict
 
 DOCUMENT = keys(

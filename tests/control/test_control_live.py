@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host, ToolCall, ToolCallEnd, hookimpl
-from ally_plugins.catalog.home.config import edit_config
+from ally_plugins.catalog.home.config_edits import edit_config
 from ally_plugins.catalog.home.failed_starts import failed_starts
 from ally_plugins.cli.shell.journal_rows import reading_of
 from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused

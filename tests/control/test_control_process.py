@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import ToolCall, ToolCallEnd
-from ally_plugins.catalog.home.config import edit_config
+from ally_plugins.catalog.home.config_edits import edit_config
 from ally_plugins.host.control.client import HostAnswer, call, hosts_of
 from tests.kit.processes import below
 from tests.kit.waiting import go, until

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.catalog.home.config import MAX_CONFIG_BYTES, PluginConfig, edit_config, parse_config, read_config
+from ally_plugins.catalog.home.config import MAX_CONFIG_BYTES, PluginConfig, parse_config, read_config
+from ally_plugins.catalog.home.config_edits import edit_config
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import GrantSet

@@ -13,7 +13,7 @@ from ally_plugins.bridges.code_ally.installs import plan_install
 from ally_plugins.bridges.code_ally.manifest import read_plugin_json
 from ally_plugins.catalog.environments.build import plan as plan_environment
 from ally_plugins.catalog.environments.installer import install, install_command, uninstall_command
-from ally_plugins.catalog.home.config import edit_config
+from ally_plugins.catalog.home.config_edits import edit_config
 from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.values.errors import CannotExecute, ConfigError, ConsentError, OperatorError
 from ally_plugins.runtime.processes.direct import DirectLauncher

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.contract.shapes import described_fields
+from ally_plugins.contract.tables import described_fields
 from ally_plugins.contract.values.errors import ValidationRefused
 from ally_plugins.wire.methods import (
     HOST_METHODS,

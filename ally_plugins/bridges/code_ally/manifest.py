@@ -12,7 +12,8 @@ from ally_plugins.contract.documents import LINE, LINES, count, line, table, tex
 from ally_plugins.contract.grants import LONGEST_NAME, is_plugin_name
 from ally_plugins.contract.manifest import Activation, GrantRequest, Manifest
 from ally_plugins.contract.process_spec import path_problem
-from ally_plugins.contract.shapes import ANY, FLAG, OBJECT, SECONDS, WRONG, Mistakes, Shape, Table, keys, one_of
+from ally_plugins.contract.shapes import ANY, FLAG, OBJECT, SECONDS, WRONG, Mistakes, Shape, one_of
+from ally_plugins.contract.tables import Table, keys
 from ally_plugins.contract.values.codec import decode
 from ally_plugins.contract.values.errors import ManifestError
 from ally_plugins.contract.wording import describe

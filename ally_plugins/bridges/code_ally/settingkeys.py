@@ -10,7 +10,8 @@ from attrs import evolve
 
 from ally_plugins.contract.documents import LINES, named_tables
 from ally_plugins.contract.settings import Kind, Setting, Value
-from ally_plugins.contract.shapes import ANY, FLAG, OBJECT, WRONG, Mistakes, Shape, keys, one_of
+from ally_plugins.contract.shapes import ANY, FLAG, OBJECT, WRONG, Mistakes, Shape, one_of
+from ally_plugins.contract.tables import keys
 from ally_plugins.contract.wording import describe
 
 from .document import PROSE

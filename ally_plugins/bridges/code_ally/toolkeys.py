@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from ally_plugins.contract.documents import LINE, LINES
-from ally_plugins.contract.shapes import ANY, FLAG, keys, one_of
+from ally_plugins.contract.shapes import ANY, FLAG, one_of
+from ally_plugins.contract.tables import keys
 from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.frozen import EMPTY, FrozenDict, freeze_mapping
 from ally_plugins.contract.wording import describe

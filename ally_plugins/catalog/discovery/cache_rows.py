@@ -11,19 +11,8 @@ from ally_plugins.contract.grants import Grant
 from ally_plugins.contract.manifest import GrantRequest, Manifest
 from ally_plugins.contract.process_spec import Daemon, ProcessLimits, Restarts, Timing
 from ally_plugins.contract.settings import Setting
-from ally_plugins.contract.shapes import (
-    ANY,
-    STRICT,
-    TEXT,
-    Mistakes,
-    Shape,
-    Table,
-    WrongShape,
-    keys_of,
-    named,
-    object_of,
-    several,
-)
+from ally_plugins.contract.shapes import ANY, STRICT, TEXT, Mistakes, Shape, WrongShape, named, several
+from ally_plugins.contract.tables import Table, keys_of, object_of
 
 from .found import Discovery, Found
 

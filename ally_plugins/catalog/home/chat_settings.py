@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from attrs import field, frozen
 
 from ally_plugins.contract.documents import LINE, LINES, count, line
-from ally_plugins.contract.shapes import holds
+from ally_plugins.contract.tables import holds
 
 __all__ = ["ChatSettings", "is_server_url"]
 

@@ -1,17 +1,16 @@
-"""`config.toml`: what the operator has settled, read strictly and edited so that comments and order stay.
+"""`config.toml`: what the operator has settled, read strictly.
 
-What was agreed to is in `consent`, secrets in `secret_store`. The values of a plugin's settings need its manifest, so
-they are checked in `setting_values`.
+Editing it is left to `config_edits`. What was agreed to is in `consent`, secrets in `secret_store`. The values of a
+plugin's settings need its manifest, so they are checked in `setting_values`.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from attrs import evolve, field, fields_dict, frozen
 
@@ -31,7 +30,8 @@ from ally_plugins.contract.documents import (
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.hookspecs import HOOKS, HOOKS_OF_TOPICS
 from ally_plugins.contract.process_spec import PROCESS
-from ally_plugins.contract.shapes import FLAG, SECONDS, Mistakes, Shape, inside, keys, object_of, one_of
+from ally_plugins.contract.shapes import FLAG, SECONDS, Mistakes, Shape, inside, one_of
+from ally_plugins.contract.tables import keys, object_of
 from ally_plugins.contract.values.errors import ConfigError, EventError
 from ally_plugins.contract.values.frozen import FrozenDict, freeze
 from ally_plugins.contract.wording import describe, nearest
@@ -39,14 +39,20 @@ from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import Grant, GrantSet
 
 from .chat_settings import ChatSettings
-from .folder import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .folder import Home
 
-__all__ = ["DEFAULT_SOURCES", "MAX_CONFIG_BYTES", "Config", "Placement", "PluginConfig", "edit_config", "read_config"]
+__all__ = [
+    "DEFAULT_SOURCES",
+    "MAX_CONFIG_BYTES",
+    "Config",
+    "Placement",
+    "PluginConfig",
+    "check_config",
+    "parse_config",
+    "read_config",
+]
 
 MAX_CONFIG_BYTES: Final = 1024 * 1024
 """A hundred plugins with every key take some 60 KiB."""
@@ -113,7 +119,7 @@ class Config:
     sources: tuple[str, ...] = DEFAULT_SOURCES
     """The sources that are searched for plugins, in this order."""
     text: str = field(default="", eq=False, repr=False)
-    """What the file holds, for `edit_config`; not shown, since settings stand in it."""
+    """What the file holds, for `config_edits`; not shown, since settings stand in it."""
 
     def of(self, name: str) -> PluginConfig:
         """Return what is settled for a plugin, the defaults for one that the file does not name."""
@@ -132,10 +138,11 @@ def parse_config(text: str, file: str) -> Config:
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ConfigError(f"{file} is not TOML: {reason}", file=file) from None
-    return evolve(_checked(table, file), text=text)
+    return evolve(check_config(table, file), text=text)
 
 
-def _checked(table: dict[str, Any], file: str) -> Config:
+def check_config(table: dict[str, Any], file: str) -> Config:
+    """Read what the file holds as TOML. Raises ConfigError with every mistake in it."""
     document = Document()
     config = _read(document, table)
     if problems := document.problems:
@@ -301,70 +308,3 @@ FILE: Final = keys(
     **_SHARED,
 )
 """The keys of a `config.toml`."""
-
-
-def edit_config(
-    home: Home, plugin: str, change: Callable[[dict[str, Any]], dict[str, Any]], config: Config | None = None
-) -> None:
-    """Change keys of `[plugins.NAME]`; everything else in the file stays as its writer left it.
-
-    `change` is given what the table holds now and returns the new values of the keys to change; None removes a key, and
-    within a table given as a dict likewise. Raises ConfigError when the file is wrong already, or cannot be written;
-    it is then untouched. The caller holds `home.locked()`, so that two commands do not lose each other's edit; one that
-    has read the file since passes it as `config`.
-    """
-    file = str(home.config_file)
-    text = (read_config(home) if config is None else config).text
-    before = tomllib.loads(text)
-    changes = change(before.get("plugins", {}).get(plugin, {}))
-    expected = _expected(before, plugin, changes)
-    edited = _edited(text, plugin, changes, expected)
-    if edited is None:
-        raise ConfigError(f"{file} is written in a way that cannot be edited safely; change it by hand", file=file)
-    # All else is as it was read, and was right; this one is read with the keys that count for every plugin.
-    shared: dict[str, Any] = {key: expected[key] for key in ("sources", "limits", "deadlines") if key in expected}
-    _checked(shared | {"plugins": {plugin: expected["plugins"][plugin]}}, file)
-    try:
-        write_atomically(home.config_file, edited.encode())
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be written: {error.strerror or error}", file=file) from error
-
-
-def _edited(text: str, plugin: str, changes: dict[str, Any], expected: dict[str, Any]) -> str | None:
-    """Return the edited text, or None when no way of writing it means what it should.
-
-    A new table gets a header of its own, or stands inline where its writer uses dotted keys or inline tables.
-    """
-    import tomlkit  # 40 ms, and only when something is changed
-
-    for new_table in (tomlkit.table, tomlkit.inline_table):
-        document = tomlkit.parse(text)
-        with suppress(ValueError, TypeError):  # inline tables take no other ones
-            if "plugins" not in document:
-                document["plugins"] = tomlkit.table(is_super_table=True)
-            plugins = cast("dict[str, Any]", document["plugins"])
-            if plugin not in plugins:
-                plugins[plugin] = new_table()
-            _merge(plugins[plugin], changes, new_table)
-            edited = tomlkit.dumps(document)
-            if tomllib.loads(edited) == expected:
-                return edited
-    return None
-
-
-def _expected(before: dict[str, Any], plugin: str, changes: dict[str, Any]) -> dict[str, Any]:
-    plugins = before.setdefault("plugins", {})
-    _merge(plugins.setdefault(plugin, {}), changes, dict)
-    return before
-
-
-def _merge(table: Any, changes: dict[str, Any], new_table: Callable[[], Any]) -> None:
-    for key, value in changes.items():
-        if value is None:
-            table.pop(key, None)
-        elif isinstance(value, dict):
-            if key not in table:
-                table[key] = new_table()
-            _merge(table[key], value, new_table)
-        else:
-            table[key] = value

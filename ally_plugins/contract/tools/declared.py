@@ -15,7 +15,8 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
 
 from attrs import field, frozen
 
-from ally_plugins.contract.shapes import Table, WrongShape
+from ally_plugins.contract.shapes import WrongShape
+from ally_plugins.contract.tables import Table
 from ally_plugins.contract.values.errors import ArgumentsError, EventError, ValidationRefused
 from ally_plugins.contract.values.frozen import FrozenDict, freeze_mapping
 

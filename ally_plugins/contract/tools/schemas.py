@@ -18,7 +18,8 @@ from typing import Annotated, Any, Final, Literal, NoReturn, Union, get_args, ge
 import attrs
 from attrs import frozen
 
-from ally_plugins.contract.shapes import Key, Mistakes, Shape, Table, WrongShape, named
+from ally_plugins.contract.shapes import Mistakes, Shape, WrongShape, named
+from ally_plugins.contract.tables import Key, Table
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import ValidationRefused
 from ally_plugins.contract.wording import suggest

@@ -18,7 +18,7 @@ from .schemas import key_of, refuse, shape_of, table_of_keys
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from ally_plugins.contract.shapes import Key, Table
+    from ally_plugins.contract.tables import Key, Table
 
 __all__ = ["derive_table", "read_docs"]
 

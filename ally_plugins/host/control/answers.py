@@ -7,18 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ally_plugins.contract.shapes import (
-    FLAG,
-    INTEGER,
-    LENIENT,
-    NUMBER,
-    TEXT,
-    WrongShape,
-    described_json,
-    keys,
-    object_of,
-    several,
-)
+from ally_plugins.contract.shapes import FLAG, INTEGER, LENIENT, NUMBER, TEXT, WrongShape, described_json, several
+from ally_plugins.contract.tables import keys, object_of
 
 __all__ = ["answer_problem"]
 
