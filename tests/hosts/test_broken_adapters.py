@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from ally_plugins import EVENT_TYPES, GateRefused
+from ally_plugins import EVENT_TYPES, EventError, GateRefused, ToolCall, ToolCallStart
 from ally_plugins.testing import ADAPTER_CHECKS, AdapterDriver, run_adapter_check
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "write-an-adapter.md"
@@ -155,8 +155,8 @@ class ShowsSomethingElse(page.Adapter):
 
     async def around_call(self, loop, call, go):
         try:
-            page.ToolCall(call["name"], call["arguments"], call["id"])
-        except page.EventError:
+            ToolCall(call["name"], call["arguments"], call["id"])
+        except EventError:
 
             async def as_it_was(_):
                 return await go(call)
@@ -178,7 +178,7 @@ class BeginsAfterTheGates(page.Adapter):
         held, emit = [], self.work.emit
 
         def late(event):
-            held.append(event) if isinstance(event, page.ToolCallStart) else emit(event)
+            held.append(event) if isinstance(event, ToolCallStart) else emit(event)
 
         self.work.emit = late
         try:
@@ -200,7 +200,7 @@ class RaisesDenials(page.Adapter):
 
 class AsksBeforeItTransforms(page.Adapter):
     async def around_call(self, loop, call, go):
-        given = page.ToolCall(call["name"], call["arguments"], call["id"])
+        given = ToolCall(call["name"], call["arguments"], call["id"])
         outcome = await self.work.authorize(given)
         if not outcome.is_allowed:
             return f"not run: {outcome.reason}"

@@ -10,6 +10,7 @@ from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, S
 from pydantic_ai.tools import DeferredToolResults, ToolApproved, ToolDenied
 from pydantic_core import from_json
 
+from ally_plugins.adapters.kit.kept_messages import MARK
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult, evolve
@@ -17,7 +18,7 @@ from ally_plugins.contract.values.errors import EventError, GateRefused
 from ally_plugins.host.sessions.open_calls import PermissionOutcome, Postponed
 
 from .failures import with_failure
-from .history import MARK, call_of_part
+from .history import call_of_part
 from .other_capabilities import changed_arguments
 from .results import ToolOutcome
 from .todos import todos_after

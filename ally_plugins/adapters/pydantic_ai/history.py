@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import singledispatch
-from typing import Any, Final
+from typing import Any
 
 from pydantic_ai.messages import (
     BinaryContent,
@@ -26,25 +26,21 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
+from ally_plugins.adapters.kit.kept_messages import MARK, kept_data, kept_message, text_beside
 from ally_plugins.adapters.kit.mirror import recorded_call
-from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, ToolCall
-from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.shown import media
 
 __all__ = ["MARK", "convert", "messages_of_part", "prompt_text", "request_for", "text_of", "with_text"]
 
-MARK: Final = "ally_plugins"
-"""The key in a part's metadata under which a plugin's message is kept: its id, role, content and metadata."""
-
 
 def request_for(message: Message) -> ModelRequest:
     """Return a plugin's message as a request of the framework's, marked as the plugin's towards the model."""
-    kept = {"id": message.id, "role": message.role, "content": message.content, "metadata": thaw(message.metadata)}
+    kept = {MARK: kept_data(message)}
     if message.role == "system":
-        return ModelRequest(parts=[SystemPromptPart(message.text_for_model, metadata={MARK: kept})])
-    text = TextContent(message.text_for_model, metadata={MARK: kept})
+        return ModelRequest(parts=[SystemPromptPart(message.text_for_model, metadata=kept)])
+    text = TextContent(message.text_for_model, metadata=kept)
     return ModelRequest(parts=[UserPromptPart([text])])
 
 
@@ -80,9 +76,7 @@ def messages_of_part(_part: object) -> Iterable[Message]:
 
 @messages_of_part.register
 def _(part: SystemPromptPart) -> Iterable[Message]:
-    kept = (part.metadata or {}).get(MARK)
-    message = _kept(kept) if kept is not None else None
-    return [message if message is not None else Message(role="system", content=part.content)]
+    return [kept_message((part.metadata or {}).get(MARK)) or Message(role="system", content=part.content)]
 
 
 @messages_of_part.register
@@ -91,7 +85,7 @@ def _(part: UserPromptPart) -> Iterable[Message]:
     if isinstance(part.content, str):
         return [Message(role="user", content=part.content, timestamp=timestamp)]
     kept = _kept_in(part.content[0]) if len(part.content) == 1 else None
-    return [kept if kept is not None else Message(role="user", content=_joined(part.content), timestamp=timestamp)]
+    return [kept or Message(role="user", content=_joined(part.content), timestamp=timestamp)]
 
 
 @messages_of_part.register
@@ -106,22 +100,8 @@ def _(part: RetryFeedbackPart) -> Iterable[Message]:
 
 def _kept_in(item: UserContent) -> Message | None:
     if isinstance(item, TextContent) and isinstance(item.metadata, dict):
-        return _kept(item.metadata.get(MARK))
+        return kept_message(item.metadata.get(MARK))
     return None
-
-
-def _kept(kept: Any) -> Message | None:
-    """Return the plugin's message that a part's metadata keeps, None when it is not one (histories are stored)."""
-    if not isinstance(kept, dict):
-        return None
-    texts = [kept.get("id"), kept.get("role"), kept.get("content")]
-    metadata = kept.get("metadata")
-    if not all(isinstance(text, str) for text in texts) or not isinstance(metadata, dict):
-        return None
-    try:
-        return Message(id=kept["id"], role=kept["role"], content=kept["content"], metadata=metadata)
-    except EventError:
-        return None
 
 
 def prompt_text(prompt: str | Sequence[UserContent] | None) -> str | None:
@@ -170,8 +150,5 @@ def with_text(prompt: str | Sequence[UserContent] | None, text: str) -> str | li
     if prompt is None or isinstance(prompt, str):
         return text
     kept = [item for item in prompt if not isinstance(item, (str, TextContent))]
-    lines = text.split("\n")
-    for item in kept:
-        if (line := None if isinstance(item, CachePoint) else item_text(item)) in lines:
-            lines.remove(line)
-    return ["\n".join(lines), *kept]
+    described = [item_text(item) for item in kept if not isinstance(item, CachePoint)]
+    return [text_beside(text, described), *kept]

@@ -1,21 +1,17 @@
-"""Repairs of a history: what a model, a tool or a stopped run left in it that no later request could carry.
-
-A lone surrogate (a file name that is no UTF-8 has them, a careless server's JSON too), or two calls with one id: each
-later request would fail with it, and the conversation could not go on.
-"""
+"""Repairs of a history: what a model, a tool or a stopped run left in it that no later request could carry."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from operator import is_
 from typing import Any
 
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ThinkingPart, ToolCallPart, ToolReturn
 
+from ally_plugins.adapters.kit.mending import mended_value, new_call_id
 from ally_plugins.contract.values.shown import shown_text
 
-__all__ = ["give_up_calls", "mended_response", "mended_value"]
+__all__ = ["give_up_calls", "mended_response", "mended_return"]
 
 
 def mended_response(response: ModelResponse) -> ModelResponse:
@@ -45,40 +41,16 @@ def _mended_part(part: Any, taken: set[str]) -> Any:
         content = shown_text(part.content)
         return part if content == part.content else dataclasses.replace(part, content=content)
     if isinstance(part, ToolCallPart):
-        name, args, call_id = shown_text(part.tool_name), mended_value(part.args), _fresh(part.tool_call_id, taken)
-        taken.add(call_id)
+        name, args, call_id = shown_text(part.tool_name), mended_value(part.args), new_call_id(part.tool_call_id, taken)
         if (name, args, call_id) != (part.tool_name, part.args, part.tool_call_id):
             return dataclasses.replace(part, tool_name=name, args=args, tool_call_id=call_id)
     return part
 
 
-def _fresh(call_id: str, taken: set[str]) -> str:
-    """Return an id that no other call of the response has."""
-    found, number = shown_text(call_id), 1
-    while found in taken:
-        number += 1
-        found = f"{call_id}-{number}"
-    return found
-
-
-def mended_value(value: Any) -> Any:
-    """Return a value whose texts can be sent; the same one when they can. Objects that are not plain are left alone."""
-    if isinstance(value, str):
-        return shown_text(value)
-    if isinstance(value, ToolReturn):
-        return _mended_return(value)
-    if isinstance(value, Iterator):  # plugins and the model read it, and it can be read once
-        return mended_value(list(value))
-    if value.__class__ in {list, tuple}:
-        items = [mended_value(item) for item in value]
-        return value if all(map(is_, items, value)) else value.__class__(items)
-    if value.__class__ is dict:
-        mended = {mended_value(key): mended_value(item) for key, item in value.items()}
-        return value if all(map(is_, mended.values(), value.values())) and mended.keys() == value.keys() else mended
-    return value
-
-
-def _mended_return(value: ToolReturn[Any]) -> ToolReturn[Any]:
+def mended_return(value: Any) -> Any:
+    """Return what a tool returned, whose texts can be sent; the same value when they can."""
+    if not isinstance(value, ToolReturn):
+        return mended_value(value)
     returned, content = mended_value(value.return_value), mended_value(value.content)
     if returned is value.return_value and content is value.content:
         return value

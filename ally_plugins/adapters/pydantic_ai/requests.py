@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve
 from pydantic_ai.messages import (
     ModelRequest,
     ModelResponse,
@@ -17,13 +15,12 @@ from pydantic_ai.messages import (
     repair_messages,
 )
 
-from ally_plugins.adapters.kit.mirror import is_cut
-from ally_plugins.contract.values.errors import GateRefused
+from ally_plugins.adapters.kit.weaving import Weaver, refuse_cut_call
 
 from .history import convert, messages_of_part, request_for, with_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pydantic_ai.messages import ModelMessage, ModelRequestPart
 
@@ -40,102 +37,64 @@ class RequestView:
 
     def __init__(self, history: list[ModelMessage], session_id: str) -> None:
         self._history = history
-        self._messages: dict[int, Message] = {}
-        self._count = 0
-        self._session_id = session_id
-        _check_calls(history)
-        for item in [part for message in history for part in _items(message)]:
-            self._add_item(item)
-        self.messages = tuple(self._messages.values())
-
-    def _add_item(self, item: Any) -> None:
-        if isinstance(item, SystemPromptPart) and not item.metadata:
-            return
-        for message in convert(item) if isinstance(item, ModelResponse) else messages_of_part(item):
-            if not message.id:
-                self._count += 1
-                message = evolve(message, id=f"{self._session_id}:m{self._count}")  # noqa: PLW2901 - with its id
-            self._messages[id(item)] = message
+        self._weaver = Weaver(_items(history), session_id)
+        self.messages = self._weaver.messages
 
     def with_messages(self, after: Sequence[Message]) -> list[ModelMessage]:
-        """Return the history as the messages have it now; it is valid again where whole messages are gone."""
-        editor = _HistoryEditor(self._messages, after)
-        made = [found for message in self._history if (found := editor.take(message)) is not None]
-        return repair_messages(editor.ended(made))
+        """Return the history as the messages have it now; it is valid again where whole messages are gone.
 
-
-def _check_calls(history: Iterable[ModelMessage]) -> None:
-    for message in history:
-        for call in message.tool_calls if isinstance(message, ModelResponse) else ():
-            if is_cut(call.args):
-                text = f"the request cannot be shown to plugins: a call of {call.tool_name!r} in it is too large"
-                raise GateRefused(text, plugin=None)
-
-
-def _items(message: ModelMessage) -> Sequence[Any]:
-    return (message,) if isinstance(message, ModelResponse) else message.parts
-
-
-class _HistoryEditor:
-    """Puts what was changed and added into the framework's messages, in one pass."""
-
-    def __init__(self, messages: dict[int, Message], after: Iterable[Message]) -> None:
-        original = {message.id for message in messages.values()}
-        self._messages = messages
-        self._kept: dict[str, Message] = {}
-        self._added: defaultdict[str, list[ModelRequestPart]] = defaultdict(list)
-        anchor = ""
-        for message in after:
-            if message.id in original:
-                self._kept[message.id] = message
-                anchor = message.id
-            else:
-                self._added[anchor] += request_for(message).parts
-        self._carried = self._added[""]
-
-    def take(self, message: ModelMessage) -> ModelMessage | None:
-        """Return a message as it is to be sent, None when it is gone."""
-        if isinstance(message, ModelResponse):
-            return self._response(message)
-        parts: list[ModelRequestPart] = []
-        for part in message.parts:
-            before = self._messages.get(id(part))
-            if before is None:
-                parts.append(part)
+        What was added behind an answer comes with what answers it, before that.
+        """
+        made: list[tuple[int | None, list[Any]]] = []
+        carried: list[ModelRequestPart] = []
+        for place, before, now in self._weaver.woven(after):
+            if place is None:
+                is_behind = made and isinstance(made[-1][1][-1], ModelResponse)
+                (carried if is_behind or not made else made[-1][1]).extend(request_for(now).parts)
                 continue
-            parts, self._carried = [*parts, *self._carried], []
-            after = self._kept.get(before.id)
-            if after is not None:
-                parts.append(part if after.content == before.content else _changed(part, after))
-                parts += self._added[before.id]
-        if not parts:
-            return None
-        return message if parts == list(message.parts) else dataclasses.replace(message, parts=parts)
+            number, item = place
+            if not made or made[-1][0] != number:
+                made.append((number, []))
+            if before is not None and not isinstance(item, ModelResponse):
+                made[-1][1].extend(carried)
+                carried = []
+            made[-1][1].append(item if before is None or now.content == before.content else _changed(item, now))
+        if carried:
+            made.append((None, carried))
+        return repair_messages([self._message(number, items) for number, items in made])
 
-    def _response(self, message: ModelResponse) -> ModelMessage | None:
-        before = self._messages.get(id(message))
-        if before is None:
-            return message
-        after = self._kept.get(before.id)
-        if after is None:
-            return None
-        self._carried = [*self._carried, *self._added[before.id]]
-        if after.content == before.content:
-            return message
-        parts = [part for part in message.parts if not isinstance(part, TextPart)]
+    def _message(self, number: int | None, items: list[Any]) -> ModelMessage:
+        if number is None:
+            return ModelRequest(parts=items)
+        message = self._history[number]
+        if isinstance(message, ModelResponse):
+            changed: ModelResponse = items[0]
+            return changed
+        return message if items == list(message.parts) else dataclasses.replace(message, parts=items)
+
+
+def _items(history: list[ModelMessage]) -> Iterator[tuple[Any, Message | None]]:
+    """Yield the responses and the parts of requests with their places, and the message that each of them is."""
+    for number, message in enumerate(history):
+        if isinstance(message, ModelResponse):
+            for call in message.tool_calls:
+                refuse_cut_call(call.tool_name, call.args)
+            yield (number, message), next(iter(convert(message)), None)
+            continue
+        for part in message.parts:
+            is_prompt = isinstance(part, SystemPromptPart) and not part.metadata
+            yield (number, part), None if is_prompt else next(iter(messages_of_part(part)), None)
+
+
+def _changed(item: Any, after: Message) -> Any:
+    if isinstance(item, ModelResponse):
+        parts = [part for part in item.parts if not isinstance(part, TextPart)]
         text = [TextPart(after.content)] if after.content else []
-        return dataclasses.replace(message, parts=[*text, *parts])
-
-    def ended(self, messages: list[ModelMessage]) -> list[ModelMessage]:
-        """Return the messages with what was added behind the last of them."""
-        return [*messages, ModelRequest(parts=self._carried)] if self._carried else messages
-
-
-def _changed(part: ModelRequestPart, after: Message) -> ModelRequestPart:
+        return dataclasses.replace(item, parts=[*text, *parts])
     if after.source_plugin is not None:
         return request_for(after).parts[0]
-    if isinstance(part, UserPromptPart):
-        return dataclasses.replace(part, content=with_text(part.content, after.content))
-    if isinstance(part, ToolReturnPart):
-        return ToolReturnPart(part.tool_name, after.content, part.tool_call_id, outcome=part.outcome)
+    if isinstance(item, UserPromptPart):
+        return dataclasses.replace(item, content=with_text(item.content, after.content))
+    if isinstance(item, ToolReturnPart):
+        return ToolReturnPart(item.tool_name, after.content, item.tool_call_id, outcome=item.outcome)
     return UserPromptPart(after.content)

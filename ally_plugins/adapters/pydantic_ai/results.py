@@ -10,15 +10,15 @@ from pydantic import ValidationError
 from pydantic_ai.exceptions import ModelRetry, ToolFailed, ToolFailedError, ToolRetryError
 from pydantic_ai.messages import ToolReturn, ToolReturnPart, is_multi_modal_content, tool_return_ta
 from pydantic_ai.tools import ToolDenied
-from pydantic_core import PydanticSerializationError, from_json
+from pydantic_core import from_json
 
-from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.adapters.kit.kept_messages import MARK
+from ally_plugins.adapters.kit.results import changed_value, result_of_value, settled_value
 from ally_plugins.contract.values.conversation import ToolResult, evolve
-from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.shown import shown_text
 
-from .history import MARK, item_text, media_of
-from .history_repair import mended_value
+from .history import item_text, media_of
+from .history_repair import mended_return
 
 __all__ = ["ToolOutcome", "output_text"]
 
@@ -38,7 +38,7 @@ class ToolOutcome:
 
     def returned(self, value: Any, judge: Callable[[ToolResult], ToolResult] | None = None) -> ToolResult:
         """Keep what the tool returned, and return it as shown to plugins; `judge` may turn it into a failure."""
-        value = mended_value(value)
+        value = mended_return(value)
         self._value = settled(value) if self._is_transformed else value
         result = summary(self._value)
         self._before = result if judge is None else judge(result)
@@ -68,10 +68,7 @@ def settled(value: Any) -> Any:
         return dataclasses.replace(value, return_value=settled(value.return_value), content=content)
     if isinstance(value, (list, tuple)) and any(map(is_multi_modal_content, value)):
         return [settled(item) for item in value]
-    try:
-        return from_json(_as_read(value))
-    except (PydanticSerializationError, TypeError, ValueError, RecursionError):
-        return value
+    return settled_value(value, _as_read, from_json)
 
 
 def summary(value: Any) -> ToolResult:
@@ -79,25 +76,9 @@ def summary(value: Any) -> ToolResult:
 
     Of media it says what they are. Where the data cannot be shown to plugins as they are, `unshown` says why.
     """
-    if value.__class__ is str:
-        return ToolResult(success=True, output=value)
     if isinstance(value, ToolDenied):
         return ToolResult(success=False, error=value.message)
-    return _summary_of_return(value) if isinstance(value, ToolReturn) else _summary_of_value(value)
-
-
-def _summary_of_value(value: Any) -> ToolResult:
-    try:
-        text = _as_read(value)
-    except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
-        return ToolResult(success=True, unshown=f"{type(value).__name__} is nothing that JSON can say: {error}")
-    try:
-        data = from_json(text)
-        if data is None or isinstance(data, str):
-            return ToolResult(success=True, output=data or "")
-        return ToolResult(success=True, output=text, data=data)
-    except (ValueError, EventError) as error:  # too deep to be read, or one of the limits
-        return ToolResult(success=True, output=text, unshown=str(error))
+    return _summary_of_return(value) if isinstance(value, ToolReturn) else result_of_value(value, _as_read, from_json)
 
 
 def _summary_of_return(value: ToolReturn[Any]) -> ToolResult:
@@ -106,13 +87,7 @@ def _summary_of_return(value: ToolReturn[Any]) -> ToolResult:
         inner = ToolResult(success=True, output=value.return_value, data=kept.get("data"))
     else:
         inner = summary(value.return_value)
-    return _with_more(inner, _content_text(value.content))
-
-
-def _with_more(inner: ToolResult, more: str) -> ToolResult:
-    """Return a result with more text behind its own."""
-    text = "\n".join(filter(None, (inner.output, more)))
-    return evolve(inner, output=text)
+    return evolve(inner, output="\n".join(filter(None, (inner.output, _content_text(value.content)))))
 
 
 def output_text(value: Any) -> str:
@@ -148,11 +123,8 @@ def restore(value: Any, before: ToolResult, after: ToolResult) -> Any:
         raise ToolFailed(after.error or "the output is withheld")
     if isinstance(value, ToolDenied):
         return dataclasses.replace(value, message=after.error or value.message)
-    is_data = after.data is not None and after.data != before.data  # without its data, the text is left
-    changed = thaw(after.data) if is_data else after.output
-    if isinstance(value, ToolReturn):
-        return dataclasses.replace(value, return_value=changed, content=None)
-    return changed
+    changed = changed_value(before, after)
+    return dataclasses.replace(value, return_value=changed, content=None) if isinstance(value, ToolReturn) else changed
 
 
 def failure_text(error: BaseException) -> str:

@@ -11,11 +11,10 @@ from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import ToolsetTool, WrapperToolset
 from pydantic_core import SchemaValidator, core_schema
 
+from ally_plugins.adapters.kit.kept_messages import MARK
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import ArgumentsError, NotFoundRefused, RefusedError, ToolCallError
-
-from .history import MARK
 
 if TYPE_CHECKING:
     import asyncio

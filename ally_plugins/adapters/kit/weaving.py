@@ -1,0 +1,77 @@
+"""One request's messages as plugins see them, and the way back by message id: what they changed, dropped and added.
+
+What a framework's messages are made of is left to its adapter.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from attrs import evolve
+
+from ally_plugins.contract.values.errors import GateRefused
+
+from .mirror import is_cut
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.conversation import Message
+
+__all__ = ["Weaver", "Woven", "refuse_cut_call"]
+
+Woven: TypeAlias = "tuple[Any, Message | None, Any]"
+"""The framework's item, what plugins were shown of it and what they left; an item that is no message has neither, and a
+message that plugins added has no item and was not shown."""
+
+
+class Weaver:
+    """The items of one request, each with the message that it is to plugins, None where it is none.
+
+    Messages without an id get one that the same history gets again; plugins' messages keep theirs.
+    """
+
+    def __init__(self, items: Iterable[tuple[Any, Message | None]], session_id: str) -> None:
+        self._items: list[tuple[Any, Message | None]] = []
+        count = 0
+        for item, message in items:
+            if message is not None and not message.id:
+                count += 1
+                message = evolve(message, id=f"{session_id}:m{count}")  # noqa: PLW2901 - with its id
+            self._items.append((item, message))
+        self.messages = tuple(message for _, message in self._items if message is not None)
+
+    def woven(self, after: Iterable[Message]) -> Iterator[Woven]:
+        """Yield the items that are left, in order, each followed by what was added behind it.
+
+        What was added before the first message comes right before that, behind a system prompt.
+        """
+        shown = {message.id for message in self.messages}
+        left: dict[str, Message] = {}
+        added: defaultdict[str, list[Message]] = defaultdict(list)
+        anchor = ""
+        for message in after:
+            if message.id in shown:
+                left[message.id] = message
+                anchor = message.id
+            else:
+                added[anchor].append(message)
+        for item, before in self._items:
+            if before is None:
+                yield item, None, None
+                continue
+            for message in added.pop("", ()):
+                yield None, None, message
+            if (now := left.get(before.id)) is not None:
+                yield item, before, now
+                for message in added[before.id]:
+                    yield None, None, message
+        for message in added.pop("", ()):
+            yield None, None, message
+
+
+def refuse_cut_call(tool_name: str, arguments: Mapping[str, Any] | str | None) -> None:
+    """Raise GateRefused for a request with a call that is too large to be shown: plugins would see its size alone."""
+    if is_cut(arguments if arguments is None or isinstance(arguments, str) else repr(arguments)):
+        text = f"the request cannot be shown to plugins: a call of {tool_name!r} in it is too large"
+        raise GateRefused(text, plugin=None)
