@@ -42,10 +42,12 @@ def lazy_exports(
 
 
 _HOMES: Final = {
+    "adapters.kit.blocking": "BlockingKit",
     "adapters.kit.kit": "AgentKit",
     "adapters.kit.live_sessions": "LiveSession",
     "adapters.kit.permission": "Approver PermissionQuestion",
     "adapters.kit.previews": "file_preview",
+    "adapters.kit.tool_calls": "CallDeferred",
     "adapters.kit.work": "AgentWork",
     "catalog.decide.record": "PluginRecord",
     "catalog.discovery.bridge": "Bridge BridgedPlugin BridgeHost Building",
@@ -89,6 +91,7 @@ _HOMES: Final = {
     "host.host": "Host",
     "host.sessions.gates": "Ruling",
     "host.sessions.memory": "Conversation",
+    "host.sessions.open_calls": "Postponed",
     "host.sessions.session": "Session",
     "host.sessions.stream": "ActivityStream json_lines",
     "journal.journal": "Journal",

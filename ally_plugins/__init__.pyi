@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .adapters.kit.blocking import BlockingKit as BlockingKit
 from .adapters.kit.kit import AgentKit as AgentKit
 from .adapters.kit.live_sessions import LiveSession as LiveSession
 from .adapters.kit.permission import Approver as Approver
 from .adapters.kit.permission import PermissionQuestion as PermissionQuestion
 from .adapters.kit.previews import file_preview as file_preview
+from .adapters.kit.tool_calls import CallDeferred as CallDeferred
 from .adapters.kit.work import AgentWork as AgentWork
 from .catalog.decide.record import PluginRecord as PluginRecord
 from .catalog.discovery.bridge import Bridge as Bridge
@@ -274,6 +276,7 @@ from .host.health import PluginHealth as PluginHealth
 from .host.host import Host as Host
 from .host.sessions.gates import Ruling as Ruling
 from .host.sessions.memory import Conversation as Conversation
+from .host.sessions.open_calls import Postponed as Postponed
 from .host.sessions.session import Session as Session
 from .host.sessions.stream import ActivityStream as ActivityStream
 from .host.sessions.stream import json_lines as json_lines

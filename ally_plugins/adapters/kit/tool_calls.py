@@ -160,6 +160,10 @@ class ToolCallRun(AgentRun):
         self._note_result(opened.call, after)
         return after
 
+    def interrupt_call(self, call: ToolCall, error: BaseException) -> None:
+        """End a call that `begin_call` has let run and whose tool was cut off."""
+        self.open_calls.take(call).interrupt(error)
+
     async def _begin(
         self,
         given: ToolCall | UnshownCall,
@@ -266,7 +270,7 @@ class ToolCallRun(AgentRun):
         if self.live.session.is_closed:
             return PermissionOutcome(is_allowed=False, reason=_HOST_STOPPED)
         self.open_calls.add(opened)
-        key, outcome = call_key(opened.call), None
+        key = call_key(opened.call)
         # An earlier run, in this host or another, may have emitted its start.
         opened.is_started = self.live.deferred.pop(key, None) is not None or opened.is_started
 
@@ -279,9 +283,11 @@ class ToolCallRun(AgentRun):
 
         try:
             outcome = await opened.decide(decide, None if is_standing else self.kit.preview)
-        finally:
-            if outcome is None or not outcome.is_allowed:
-                self.open_calls.remove(opened)
+        except BaseException:
+            self.open_calls.remove(opened)
+            raise
+        if not outcome.is_allowed:
+            self.open_calls.remove(opened)
         if outcome.is_deferred:
             self.live.deferred[key] = opened
         return outcome

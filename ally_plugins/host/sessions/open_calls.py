@@ -35,6 +35,7 @@ __all__ = [
     "call_key",
     "is_same_call",
     "not_run",
+    "result_of_error",
 ]
 
 _log: Final = logging.getLogger(__name__)
@@ -333,12 +334,17 @@ async def _result_of(run: Runner, call: ToolCall) -> ToolResult:
         return _checked(await run(call))
     except Postponed:
         raise
-    except ToolCallError as error:
-        return ToolResult(success=False, error=str(error))
-    except EventError as error:  # of a result that cannot be made
-        return ToolResult(success=False, error=f"the output is withheld: it cannot be shown to plugins: {error}")
     except Exception as error:  # noqa: BLE001
-        return ToolResult(success=False, error=f"{type(error).__name__}: {error}")
+        return result_of_error(error)
+
+
+def result_of_error(error: Exception) -> ToolResult:
+    """Return what a tool came to that raised an error, for the model."""
+    if isinstance(error, ToolCallError):
+        return ToolResult(success=False, error=str(error))
+    if isinstance(error, EventError):  # of a result that cannot be made
+        return ToolResult(success=False, error=f"the output is withheld: it cannot be shown to plugins: {error}")
+    return ToolResult(success=False, error=f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 def _checked(result: object) -> ToolResult:

@@ -1,4 +1,4 @@
-"""What plugins are served in graphs of langchain. Imports no framework, so that the docs can have its row without."""
+"""What plugins are served in runs of strands. Imports no framework, so that the docs can have its row without."""
 
 from __future__ import annotations
 

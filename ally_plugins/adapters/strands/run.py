@@ -1,0 +1,290 @@
+"""One run of an agent with plugins: what the framework's hooks tell of it, translated into what the agent kit does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from strands.types.events import ModelStopReason
+
+from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.contract.values.conversation import ModelInput, PromptSection
+from ally_plugins.contract.values.errors import HostError
+from ally_plugins.contract.values.events import ModelResponse
+from ally_plugins.contract.values.inert import for_model
+
+from .messages import Woven, add_messages, convert, prompt_of, text_of, with_text
+
+if TYPE_CHECKING:
+    from strands.agent import AgentResult
+    from strands.hooks import AfterInvocationEvent, AfterToolsEvent, BeforeInvocationEvent
+    from strands.middleware import InvokeModelContext, MiddlewareNext
+    from strands.types.events import TypedEvent
+
+    from ally_plugins.adapters.kit.compaction import Compact
+    from ally_plugins.adapters.kit.work import AgentWork
+    from ally_plugins.contract.tools.agent_tool import AgentTool
+    from ally_plugins.contract.values.conversation import Message
+
+__all__ = ["Interrupted", "PluginRun", "model_name", "ungated_tools"]
+
+_COMPLETE = ("end_turn", "stop_sequence")
+_UNSEEN = ("user_message", "system_prompt", "model_request")
+
+
+def model_name(model: Any) -> str | None:
+    """Return what a model is called, None where its configuration does not say."""
+    config = model.get_config()
+    found = config.get("model_id") if isinstance(config, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def ungated_tools(model: Any) -> tuple[str, ...]:
+    """Return the names of the tools that the model's provider runs by itself, so that no gate is asked about a call."""
+    config = model.get_config()
+    found: list[Any] = []
+    for where in (
+        (config, config.get("params"), config.get("additional_request_fields")) if isinstance(config, dict) else ()
+    ):
+        for key in ("tools", "anthropic_tools", "gemini_tools"):
+            found += (where or {}).get(key) or ()
+    return tuple(dict.fromkeys(name for tool in found for name in _names(tool)))
+
+
+def _names(tool: Any) -> list[str]:
+    """Return what a tool of a provider's is called; none for a function, which the framework runs."""
+    if isinstance(tool, dict):
+        is_function = tool.get("type") == "function" or "toolSpec" in tool
+        return [] if is_function else [str(tool.get("name") or tool.get("type") or next(iter(tool), "?"))]
+    dump = getattr(tool, "model_dump", None)  # one of Gemini's is an object with a field for each kind
+    return list(dump(exclude_none=True)) if dump is not None else [type(tool).__name__]
+
+
+class Interrupted(Exception):
+    """Raised in place of a cancellation that was this run's interruption."""
+
+
+class PluginRun:
+    """What follows one run; it lives until the run has ended."""
+
+    def __init__(self, work: AgentWork, agent: Any, compact: Compact | None) -> None:
+        self.work = work
+        self.agent = agent
+        self.offered: dict[str, AgentTool] = {}
+        """Plugins' tools that the model was offered, by name."""
+        self.goes_on = False
+        """Whether the run has not ended although the framework says so: plugins have added messages."""
+        self._compact = compact
+        self._waiting: dict[asyncio.Task[Any], asyncio.AbstractEventLoop] = {}
+        self._stopped: set[asyncio.Task[Any]] = set()
+        work.stop = self._stop
+
+    # --- the run ---
+
+    async def begin(self, event: BeforeInvocationEvent) -> None:
+        """Begin the turn: the person's message as transforms leave it, and plugins' messages with it."""
+        work, messages = self.work, event.messages
+        if messages is None and any(map(work.live.session.wants, _UNSEEN)):
+            why = "plugins see nothing of what structured_output() asks; give the agent structured_output_model"
+            raise HostError(why)
+        work.follow(self.agent.messages, convert)
+        given: list[Any] = [*(messages or ())]
+        own: Any = next((each for each in reversed(given) if each["role"] == "user"), None)
+        text = prompt_of(own) if own is not None else None
+        sent = await work.begin(text)
+        entering = await work.safe_point("step") if messages is not None else ()
+        if messages is None or (sent == text and not entering):
+            return
+        if own is None or sent is None:
+            event.messages = [*given, _entry(entering)]
+            return
+        changed: Any = {**own, "content": list(own["content"]) if sent == text else with_text(own["content"], sent)}
+        add_messages(changed, entering)
+        event.messages = [changed if each is own else each for each in given]
+
+    async def goes_further(self, event: AfterInvocationEvent) -> bool:
+        """At the end of a turn, let plugins' messages take the run further; say whether there were any."""
+        self.work.follow(self.agent.messages, convert)
+        is_over = event.result is None or event.result.stop_reason not in _COMPLETE or event.resume is not None
+        messages = () if is_over else await self.work.safe_point("turn_end")
+        if messages:
+            self.goes_on = True
+            event.resume = [_entry(messages)]
+        return self.goes_on
+
+    async def end(self, result: AgentResult | None, error: BaseException | None) -> None:
+        """End the turn, with the answer or with why there is none."""
+        why = "cancelled" if result is not None and result.stop_reason == "cancelled" else None
+        is_whole = result is not None and result.stop_reason not in {"interrupt", "cancelled"}
+        content = text_of(result.message["content"]) if result is not None and is_whole else None
+        await self.work.close(content, error=error, cause=why)
+
+    # --- steps ---
+
+    async def after_tools(self, event: AfterToolsEvent) -> None:
+        """Let plugins' messages enter behind all results of the step, unless it is over or waits for the person."""
+        message: Any = event.message
+        calls = sum("toolUse" in block for block in self.agent.messages[-1]["content"])
+        if event.end_turn or calls != len(message["content"]):
+            return
+        self.work.follow(self.agent.messages, convert)
+        if messages := await self.work.safe_point("step"):
+            add_messages(message, messages)
+
+    async def before_request(self) -> None:
+        """Shorten the history, if that is due; what plugins add in answer enters behind it."""
+        history = self.agent.messages
+        self.work.follow(history, convert)
+        shorter = await self.work.compacted(history, self._compact, measure=_measure) if self._compact else None
+        if shorter is None:
+            return
+        history[:] = shorter
+        self.work.follow(history, convert)
+        if messages := await self.work.safe_point("step"):
+            if history and history[-1]["role"] == "user":
+                history[-1] = {**history[-1], "content": list(history[-1]["content"])}
+                add_messages(history[-1], messages)
+            else:
+                history.append(_entry(messages))
+
+    # --- the model ---
+
+    async def request(
+        self, context: InvokeModelContext, next_fn: MiddlewareNext[InvokeModelContext, TypedEvent]
+    ) -> AsyncGenerator[TypedEvent, None]:
+        """Ask the model what transforms leave of the request, with plugins' tools; emit what it answers."""
+        work, taken = self.work, {spec["name"] for spec in context.tool_specs}
+        tools = work.offered(taken=taken)
+        self.offered.update((tool.name, tool) for tool in tools)
+        specs: Any = [
+            {"name": tool.name, "description": tool.description, "inputSchema": {"json": thaw(tool.schema)}}
+            for tool in tools
+        ]
+        context = await self._transformed(context.replace(tool_specs=[*context.tool_specs, *specs]))
+        await work.admit_ungated(ungated_tools(context.model))
+        name = model_name(context.model)
+        work.requested(name, len(context.messages))
+        began, answer, reason = perf_counter(), None, "interrupted"
+        try:
+            async for event in self.stoppable(next_fn(context)):
+                answer = event if isinstance(event, ModelStopReason) else answer
+                if event is not answer:
+                    yield event
+        except Interrupted:  # as the framework says it, where it notices between two chunks
+            reason = "cancelled"
+            message: Any = {"role": "assistant", "content": [{"text": "Cancelled by user"}]}
+            usage: Any = {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0}
+            yield ModelStopReason("cancelled", message, usage, {"latencyMs": 0})
+        except BaseException as error:
+            reason = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
+            raise
+        finally:
+            took = round((perf_counter() - began) * 1000, 3)
+            if answer is None:
+                work.responded(ModelResponse(duration_ms=took, stop_reason=reason, **work.about))
+            else:
+                self._responded(name, answer, took, context.model.context_window_limit)
+        if answer is not None:
+            yield answer
+
+    def _responded(self, model: str | None, answer: ModelStopReason, took: float, window: int | None) -> None:
+        work, usage, blocks = self.work, answer.usage, answer.message["content"]
+        work.responded(
+            ModelResponse(
+                model=model,
+                input_tokens=usage.get("inputTokens"),
+                output_tokens=usage.get("outputTokens"),
+                cache_read_tokens=usage.get("cacheReadInputTokens"),
+                cache_creation_tokens=usage.get("cacheWriteInputTokens"),
+                stop_reason=answer.stop_reason,
+                duration_ms=took,
+                **work.about,
+            )
+        )
+        if answer.stop_reason == "cancelled":  # its text is the framework's
+            return
+        for block in blocks:
+            thought = block.get("reasoningContent", {}).get("reasoningText", {}).get("text")
+            if thought:
+                work.thought(thought)
+        if text := text_of(blocks):
+            work.said(text)
+        work.used(usage.get("totalTokens"), work.kit.context_window or (window if isinstance(window, int) else None))
+
+    async def _transformed(self, context: InvokeModelContext) -> InvokeModelContext:
+        """Return the request as transforms leave it. Raises GateRefused when one blocks."""
+        session = self.work.live.session
+        if session.wants("system_prompt"):
+            given = context.system_prompt
+            blocks: list[Any] = [{"text": given}] if isinstance(given, str) else list(given or ())
+            own = {f"prompt-{number}": block for number, block in enumerate(blocks, 1) if "text" in block}
+            before = tuple(PromptSection(name, block["text"]) for name, block in own.items())
+            sections = await session.own_loop.run(session.transform_system_prompt(before))
+            if sections != before:
+                context = context.replace(system_prompt=_prompt(blocks, own, sections))
+        if session.wants("model_request"):
+            woven = Woven(context.messages, self.work.live.id)
+            asked = ModelInput(model_name(context.model), woven.messages)
+            made = await session.own_loop.run(session.transform_model_request(asked))
+            if made.messages != asked.messages:
+                context = context.replace(messages=woven.with_messages(made.messages))
+        return context
+
+    # --- interruption ---
+
+    def _stop(self) -> None:
+        """Stop the run, from any thread: the framework between its steps, and here what it waits for meanwhile."""
+        self.agent.cancel()
+        for task, loop in list(self._waiting.items()):
+            with suppress(RuntimeError):  # its loop has ended
+                loop.call_soon_threadsafe(self._cancel, task)
+
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
+        if task in self._waiting:  # else it is not in here any more
+            self._stopped.add(task)
+            task.cancel()
+
+    async def stoppable(self, events: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+        """Pass events on; raises Interrupted when the run is interrupted while one is waited for.
+
+        A cancellation by others is raised as it is.
+        """
+        while True:
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - the framework runs on asyncio
+            self._waiting[task] = asyncio.get_running_loop()
+            try:
+                event = await anext(events)
+            except StopAsyncIteration:
+                return
+            except asyncio.CancelledError:
+                if task in self._stopped and not task.uncancel():
+                    raise Interrupted from None
+                raise
+            finally:
+                self._waiting.pop(task, None)
+                self._stopped.discard(task)
+            yield event
+
+
+def _entry(messages: Sequence[Message]) -> Any:
+    entry: dict[str, Any] = {"role": "user", "content": []}
+    add_messages(entry, messages)
+    return entry
+
+
+def _measure(messages: Sequence[Any]) -> int:
+    """Return the characters that messages hold: near enough to say what share of them is left."""
+    return sum(len(each.content) for entry in messages for each in convert(entry))
+
+
+def _prompt(blocks: list[Any], own: dict[str, Any], sections: Sequence[PromptSection]) -> list[Any]:
+    """Return the prompt's blocks as the sections have them; one that a plugin added stands behind them."""
+    texts = {section.name: section.text for section in sections}
+    names = {id(block): name for name, block in own.items()}
+    kept = [block for block in blocks if id(block) not in names or names[id(block)] in texts]
+    changed = [{**block, "text": texts[names[id(block)]]} if id(block) in names else block for block in kept]
+    return [*changed, *({"text": for_model(section.text)} for section in sections if section.name not in own)]
