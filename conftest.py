@@ -28,8 +28,15 @@ folder_of_tests.__path__ = [str(Path(__file__).parent / "tests")]
 pytest.register_assert_rewrite("tests.kit")
 
 
-FRAMEWORKS = {"langchain": "langchain", "openai_agents": "agents", "strands": "strands", "google_adk": "google.adk"}
-"""The adapters whose framework the tests can do without, each with what is imported of it."""
+FRAMEWORKS = {
+    "adapters/google_adk": "google.adk",
+    "adapters/langchain": "langchain",
+    "adapters/openai_agents": "agents",
+    "adapters/pydantic_ai_harness": "pydantic_ai_harness",  # each of its releases asks for one release of pydantic-ai
+    "adapters/strands": "strands",
+    "agent_hooks": "agent_hooks",
+}
+"""The folders of tests whose framework the others can do without, each with what is imported of it."""
 
 
 def _is_installed(module: str) -> bool:
@@ -40,8 +47,8 @@ def _is_installed(module: str) -> bool:
 
 
 MISSING = [name for name, module in FRAMEWORKS.items() if not _is_installed(module)]
-"""The adapters whose framework is not installed: `nox -s adapters` runs their tests and how-tos."""
-collect_ignore = [f"tests/adapters/{name}" for name in MISSING]
+"""Those whose framework is not installed: `nox -s adapters agent_hooks` runs them, and the how-tos of these names."""
+collect_ignore = [f"tests/{name}" for name in MISSING]
 
 # A busy machine is no failure of the code, so nothing has a deadline: what must be fast is measured in benchmarks/.
 # CI decides about a change, so it draws the same examples for the same code; everybody's own runs find new ones.
@@ -104,7 +111,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
-    excludes=[f"docs/how-to/{name.replace('_', '-')}.md" for name in MISSING],
+    excludes=[f"docs/how-to/{Path(name).name.replace('_', '-')}.md" for name in MISSING],
     patterns=["README.md", "docs/*.md", "docs/*/*.md", "docs/*/*/*.md"],  # `**` is one folder to some Pythons
     fixtures=["home", "no_litter"],
 ).pytest()

@@ -190,16 +190,35 @@ def soak(session: nox.Session) -> None:
 def adapters(session: nox.Session, name: str) -> None:
     """Run an adapter's tests and how-to with its framework, and check its types; `-- -m smoke` runs a few tests."""
     # Each in an environment of its own: together they would have to agree on the versions of some hundred libraries.
-    extra = PYPROJECT["project"]["optional-dependencies"][name.replace("_", "-")]
+    key = name.replace("_", "-")
+    extra = PYPROJECT["project"]["optional-dependencies"].get(key) or _group(key)
     session.install(*_wheels(), *extra, *_group("test", "typing"))
     folder, page = f"tests/adapters/{name}", ROOT / "docs" / "how-to" / f"{name.replace('_', '-')}.md"
     if session.posargs:
         _pytest(session, *session.posargs, folder)
         return
-    _pytest(session, *WORKERS, folder, *([str(page)] if page.exists() else []))
+    if page.exists():
+        _pytest(session, str(page))  # not in workers: the blocks of a page share their names
+    _pytest(session, *WORKERS, folder)
     # By file, since the checks without the frameworks leave these folders out.
     package = sorted(str(path) for path in Path("ally_plugins", "adapters", name).glob("*.py"))
     session.run("mypy", *package, *sorted(str(path) for path in Path(folder).glob("*.py")))
+    if package:
+        session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"), *package)
+
+
+@nox.session(requires=["wheels"], default=False)
+def agent_hooks(session: nox.Session) -> None:
+    """Pass the conformance kit of AGENT-HOOKS with its interceptors as a plugin, and check the bridge's types."""
+    session.install(
+        *_wheels(), *PYPROJECT["project"]["optional-dependencies"]["agent-hooks"], *_group("test", "typing")
+    )
+    if session.posargs:
+        _pytest(session, *session.posargs, "tests/agent_hooks")
+        return
+    _pytest(session, *WORKERS, "tests/agent_hooks", "docs/how-to/agent-hooks.md")
+    package = sorted(str(path) for path in Path("ally_plugins", "bridges", "agent_hooks").glob("*.py"))
+    session.run("mypy", *package, *sorted(str(path) for path in Path("tests", "agent_hooks").glob("*.py")))
     session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"), *package)
 
 

@@ -363,6 +363,7 @@ class Host:
 
         Waits for nothing. Call it on the host's loop; a loop that does not answer is the other half of a probe.
         """
+        self.services.check_process("health", self)
         return health_of(self.services, self.plugins.values())
 
     # --- sessions ---
@@ -473,6 +474,7 @@ class Host:
 
     def check_served(self, serves: Serves) -> None:
         """Refuse an agent that a mandatory plugin could not guard as it was granted. Raises HostError."""
+        self.services.check_process("check_served", self)
         if self._plugin_set is not None:
             self._plugin_set.check_served(serves)
 

@@ -19,6 +19,7 @@ from ally_plugins import (
     Host,
     Message,
     Session,
+    Stop,
     ToolCall,
     ToolResult,
     UserMessage,
@@ -38,6 +39,8 @@ async def run_turn(client: AsyncOpenAI, model: str, session: Session, history: l
     """Answer the person once, with as many tool calls as the model wants, and keep the conversation in `history`."""
     history += [for_model(message) for message in await session.safe_point("turn_start")]
     message = await session.transform_user_message(Message(role="user", content=prompt))
+    if not (ruling := await session.gate_user_message(message)).is_allowed:
+        return f"not sent: {ruling.reason}"
     session.emit(UserMessage(content=message.content))
     session.emit(AgentStart(agent_name="agent", message=message.content))
     history.append(for_model(message))
@@ -47,19 +50,28 @@ async def run_turn(client: AsyncOpenAI, model: str, session: Session, history: l
         offered = [function(name, tool.__doc__, SCHEMAS[name]) for name, tool in TOOLS.items()]
         offered += [function(name, tool.description, dict(tool.schema)) for name, tool in plugin_tools.items()]
         answer = (await client.chat.completions.create(model=model, messages=history, tools=offered)).choices[0].message
-        history.append(answer.model_dump(exclude_none=True))
         if answer.content:
-            session.emit(AssistantMessage(content=answer.content))
+            said = await session.transform_answer(Message(role="assistant", content=answer.content))
+            if not (ruling := await session.gate_answer(said)).is_allowed:
+                return end(session, f"the answer is withheld: {ruling.reason}")
+            answer.content = said.content
+            session.emit(AssistantMessage(content=said.content))
+        history.append(answer.model_dump(exclude_none=True))
         for call in answer.tool_calls or ():  # one after the other: a denied one is answered too, so that models go on
             if call.type == "function":
                 read = await call_tool(session, plugin_tools, call.id, call.function.name, call.function.arguments)
                 history.append({"role": "tool", "tool_call_id": call.id, "content": read})
         if not answer.tool_calls:
             more = await session.safe_point("turn_end")
-            if not more:
-                session.emit(AgentEnd(agent_name="agent", content=answer.content))
-                return answer.content or ""
+            if not more and (await session.gate_stop(Stop(answer=answer.content or ""))).is_allowed:
+                return end(session, answer.content or "")
             history += [for_model(message) for message in more]
+
+
+def end(session: Session, answer: str) -> str:
+    """Say that the turn is over, and return what the person reads."""
+    session.emit(AgentEnd(agent_name="agent", content=answer))
+    return answer
 
 
 async def call_tool(session: Session, offered: Mapping[str, Any], call_id: str, name: str, arguments: str) -> str:

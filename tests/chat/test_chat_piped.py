@@ -245,7 +245,7 @@ def test_keys_never_land_in_the_journal_or_on_the_screen(person: Person, monkeyp
 
 
 def test_a_full_context_is_told_and_shortened_and_the_session_goes_on_from_there(person: Person) -> None:
-    (person.folder / "big.txt").write_text("".join(f"line {i} of a large file\n" for i in range(60)))
+    (person.folder / "big.txt").write_text("".join(f"line {i} of a large file\n" for i in range(120)))
     lines = [*["read big.txt"] * 8, "/compact what was read", "say x"]
     shown = person.chat(*lines, args=("--model", "offline:8000"))
     assert "! the context is 5" in shown

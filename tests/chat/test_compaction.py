@@ -10,11 +10,10 @@ from pydantic_ai import Agent
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import CompactionPart, ModelMessage, ModelResponse, UserPromptPart
-from pydantic_ai_harness import Planning
-from pydantic_ai_harness.planning import InMemoryPlanStore
 
 from ally_plugins.cli.chat.compaction import ChatCompaction
 from ally_plugins.cli.chat.offline.model import OfflineModel
+from ally_plugins.cli.chat.tools.todos import Todos
 from ally_plugins.contract.values.compat import override
 
 if TYPE_CHECKING:
@@ -52,9 +51,7 @@ class Chat:
         self.noted: list[str] = []
         self.history: list[ModelMessage] = []
         self.compacting = Compacting(lambda _: False)
-        plan = InMemoryPlanStore()
-        capabilities = [Planning(store_resolver=lambda _: plan), self.compacting]
-        self.agent: Agent[None, str] = Agent(model or OfflineModel(), capabilities=capabilities)
+        self.agent: Agent[None, str] = Agent(model or OfflineModel(), capabilities=[Todos(), self.compacting])
         self.agent.tool_plain(name="note")(self._note)
 
     def _note(self, text: str) -> str:

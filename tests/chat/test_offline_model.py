@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic_ai import Agent
-from pydantic_ai.capabilities import LocalWorkspace
+from pydantic_ai.exceptions import ToolFailed
 from pydantic_ai.messages import (
     ModelMessage,
     ModelMessagesTypeAdapter,
@@ -19,20 +19,23 @@ from pydantic_ai.messages import (
     ToolReturnPart,
     UserPromptPart,
 )
-from pydantic_ai_harness import FileSystem, Planning, SubAgents
 
 from ally_plugins.cli.chat.offline.model import OfflineModel
+from ally_plugins.cli.chat.tools.delegation import Delegation
+from ally_plugins.cli.chat.tools.files import FileTools
+from ally_plugins.cli.chat.tools.todos import Todos
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable
+    from collections.abc import AsyncIterable, Iterator
     from pathlib import Path
 
     from pydantic_ai.run import AgentRunResult
 
 
 def agent_in(folder: Path, **tools: Any) -> Agent[None, str]:
-    capabilities = [LocalWorkspace(folder), FileSystem(content_hashes=False), Planning(), SubAgents(include_self=True)]
-    agent = Agent(OfflineModel(), capabilities=capabilities)
+    files = FileTools(folder)
+    delegation = Delegation(lambda: Agent(OfflineModel(), capabilities=[files]))
+    agent = Agent(OfflineModel(), capabilities=[files, Todos(), delegation])
     for name, tool in tools.items():
         agent.tool_plain(name=name)(tool)
     return agent
@@ -40,6 +43,13 @@ def agent_in(folder: Path, **tools: Any) -> Agent[None, str]:
 
 def ask(agent: Agent[None, str], text: str | None, **options: Any) -> AgentRunResult[str]:
     return asyncio.run(agent.run(text, **options))
+
+
+def given(answers: Iterator[str | ToolFailed]) -> str:
+    answer = next(answers)
+    if isinstance(answer, ToolFailed):
+        raise answer
+    return answer
 
 
 def calls_of(messages: list[ModelMessage]) -> list[list[str]]:
@@ -101,11 +111,11 @@ def test_it_stops_where_a_step_fails_and_says_what_is_left(tmp_path: Path) -> No
 
 
 def test_it_insists_until_it_works_or_is_refused_or_eight_times(tmp_path: Path) -> None:
-    answers = iter(["Path not found: a", "Path not found: a", "found"])
-    works = ask(agent_in(tmp_path, seek=lambda: next(answers)), "insist call seek")
+    answers: Iterator[str | ToolFailed] = iter([ToolFailed("there is no a"), ToolFailed("there is no a"), "found"])
+    works = ask(agent_in(tmp_path, seek=lambda: given(answers)), "insist call seek")
     assert calls_of(works.all_messages()) == [["seek"]] * 3 + [[]]
-    refusals = iter(["Path not found: a", "not run: a plugin has had enough"])
-    refused = ask(agent_in(tmp_path, seek=lambda: next(refusals)), "list\ninsist call seek")
+    refusals: Iterator[str | ToolFailed] = iter([ToolFailed("there is no a"), "not run: a plugin has had enough"])
+    refused = ask(agent_in(tmp_path, seek=lambda: given(refusals)), "list\ninsist call seek")
     assert calls_of(refused.all_messages()) == [["list_directory"], ["seek"], ["seek"], []]
     never = ask(agent_in(tmp_path), "insist read nothing")
     assert calls_of(never.all_messages()) == [["read_file"]] * 8 + [[]]
@@ -140,7 +150,7 @@ def test_woken_by_a_plugin_it_does_not_begin_again_what_was_answered(tmp_path: P
     assert woken.output.startswith("The plugin p tells me")
 
 
-def test_what_the_harness_adds_to_a_request_is_no_request(tmp_path: Path) -> None:
+def test_what_the_todos_add_to_a_request_is_no_request(tmp_path: Path) -> None:
     result = ask(agent_in(tmp_path), "plan build; test\ndone build")
     assert "I do not understand" not in result.output
     assert calls_of(result.all_messages()) == [["write_plan"], ["write_plan"], []]

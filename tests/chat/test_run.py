@@ -16,7 +16,7 @@ from ally_plugins.journal.reader import JournalReader
 if TYPE_CHECKING:
     from .conftest import Person
 
-FRAMEWORK = {"pydantic_ai", "pydantic_ai_harness", "prompt_toolkit", "openai", "pydantic"}
+FRAMEWORK = {"pydantic_ai", "prompt_toolkit", "openai", "pydantic"}
 
 
 def data_of(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -126,21 +126,19 @@ def test_other_commands_import_no_framework(person: Person, command: list[str]) 
     done = subprocess.run(
         [sys.executable, "-c", code, *command], env=person.environment, capture_output=True, text=True, check=True
     )
-    assert {"pydantic_ai", "pydantic_ai_harness", "prompt_toolkit", "openai", "pydantic"} & set(
-        done.stderr.split()
-    ) == set()
+    assert {"pydantic_ai", "prompt_toolkit", "openai", "pydantic"} & set(done.stderr.split()) == set()
 
 
 @pytest.mark.slow
 def test_a_missing_extra_is_named(person: Person) -> None:
     code = (
-        "import sys; sys.modules['pydantic_ai_harness'] = None\n"
+        "import sys; sys.modules['prompt_toolkit'] = None\n"
         "from ally_plugins.cli.shell.main import main\nsys.argv[1:] = ['run', 'say x']\nmain()"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=person.environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "needs pydantic_ai_harness, which is not installed: pip install 'ally-plugins[chat]'" in done.stderr
+    assert "needs prompt_toolkit, which is not installed: pip install 'ally-plugins[chat]'" in done.stderr
 
 
 @pytest.mark.slow

@@ -149,6 +149,36 @@ def test_the_person_s_message_is_what_transforms_made_of_it_or_is_not_sent(
     assert len(server.requests) == 1
 
 
+def test_a_message_that_a_gate_denies_is_not_sent_and_an_answer_is_not_shown(
+    agent: ModuleType, server: ModelServer
+) -> None:
+    def deny(_self: Any, message: Any) -> Deny:
+        return Deny(f"not {message.content}")
+
+    answer, events = run(agent, server, plugin(ally_gate_user_message=deny))
+    assert (answer, server.requests) == ("not sent: p: not hello", [])
+    assert [event for event in events if event.type in {"USER_MESSAGE", "AGENT_START"}] == []
+    server.add(Reply("a secret"))
+    answer, events = run(agent, server, plugin(ally_gate_answer=deny))
+    assert answer == "the answer is withheld: p: not a secret"
+    assert [event for event in events if event.type == "ASSISTANT_MESSAGE"] == []
+
+
+def test_an_agent_that_may_not_stop_goes_on_with_the_reason_and_a_transformed_answer_is_what_is_kept(
+    agent: ModuleType, server: ModelServer
+) -> None:
+    def go_on(_self: Any, stop: Any) -> Deny | None:
+        return Deny("run the tests first") if stop.sent_on == 0 else None
+
+    def shout(_self: Any, message: Any) -> Replace[Any]:
+        return Replace(evolve(message, content=message.content.upper()))
+
+    server.add(Reply("done"), Reply("tested"))
+    answer, _ = run(agent, server, plugin(ally_gate_stop=go_on, ally_transform_answer=shout))
+    assert answer == "TESTED"
+    assert server.requests[1].texts[1:] == ["assistant: DONE", "user: [plugin p] run the tests first"]
+
+
 def test_it_runs_as_a_command(server: ModelServer, home: Path, examples: Path) -> None:
     server.add(Reply("hello, person"))
     env = {**os.environ, **KEY, "OPENAI_BASE_URL": server.url}

@@ -142,26 +142,6 @@ def test_one_that_fails_is_told_and_the_conversation_goes_on_as_it_is(way: str) 
     go(main())
 
 
-def test_a_strategy_of_the_harness_does_it() -> None:
-    harness = pytest.importorskip("pydantic_ai_harness.compaction")
-
-    async def main() -> None:
-        async with live() as bench:
-            steps = Script("one", "two", "three", "four")
-            strategy = harness.SlidingWindowCompaction(max_messages=3, keep_messages=2)
-            agent = bench.agent(steps, compact=strategy)
-            plugins = AllyPlugins(bench.host, compact=strategy)
-            result = await talk(agent, "hello", "again", "more")
-            plugins.compact("s1")
-            await agent.run("last", message_history=result.all_messages())
-            (end,) = bench.of(CompactionComplete)
-            assert (end.strategy, end.error) == ("SlidingWindowCompaction", None)
-            assert "again" not in steps.texts()
-            assert steps.texts()[-1] == "last"
-
-    go(main())
-
-
 def test_without_a_way_to_do_it_nobody_is_promised_it() -> None:
     puppet = make_plugin()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ally_plugins import Message, ModelInput, PermissionRequest, Stop, ToolCall, ToolResult, UserMessage
+from ally_plugins import Message, ModelInput, PermissionRequest, Serves, Stop, ToolCall, ToolResult, UserMessage
 
 __all__ = ["ARGUMENTS", "CALL", "INTERNAL"]
 
@@ -22,7 +22,9 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "call_agent_tool": (None,),
     "call_tool": ("add",),
     "capability": ("ally_request_action",),
+    "check_served": (Serves(),),
     "context": (("messages",),),
+    "declare_served": (Serves(),),
     "emit": (UserMessage(content="hi"),),
     "emit_caused": (UserMessage(content="hi"), ("p",)),
     "end": ("over",),

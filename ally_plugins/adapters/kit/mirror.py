@@ -18,13 +18,10 @@ from attrs import define, field
 
 from ally_plugins.contract.values.conversation import Message, ToolCall
 from ally_plugins.contract.values.errors import EventError
-from ally_plugins.contract.values.shown import MAX_SHOWN_BYTES, find_unshown, shown_text
+from ally_plugins.contract.values.shown import MAX_SHOWN_BYTES, UNSHOWN, find_unshown, shown_text
 from ally_plugins.host.sessions.memory import Conversation
 
-__all__ = ["UNSHOWN", "Convert", "Mirror", "arguments_of", "is_cut", "recorded_call"]
-
-UNSHOWN: Final = "unshown"
-"""The key of arguments under which stands, as text, what is no JSON object or cannot be shown."""
+__all__ = ["Convert", "Mirror", "arguments_of", "is_cut", "recorded_call"]
 
 _LONGEST_ESCAPE: Final = 6
 """Bytes that one character may take in JSON."""

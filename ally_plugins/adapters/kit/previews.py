@@ -1,6 +1,6 @@
 """A ready preview for tools that write and edit files below a folder: what a call would make of the file.
 
-It knows the arguments of the harness's `write_file` and `edit_file`, which many agents name so; others write their own.
+It knows the arguments of `write_file` and `edit_file` as many agents have them; others write their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The agent itself: a model, the tools of the framework's harness in one folder, and the adapter for plugins."""
+"""The agent itself: a model, tools for one folder, and the adapter for plugins."""
 
 # ruff: noqa: ARG002 - the framework's hooks are called with all that it has
 
@@ -10,25 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_ai import Agent
-from pydantic_ai.capabilities import AbstractCapability, LocalWorkspace
+from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart, ToolCallPart, ToolReturn
-from pydantic_ai_harness import FileSystem, Planning, Shell, SubAgents
-from pydantic_ai_harness.planning import InMemoryPlanStore
-from pydantic_ai_harness.repair_tool_arguments import RepairToolArguments
-from pydantic_ai_harness.repo_context import RepoContext
 
 from ally_plugins.contract.values.compat import override
 
 from .cut_answers import WholeCalls
+from .tools.delegation import Delegation
+from .tools.files import FileTools
+from .tools.project_notes import project_notes
+from .tools.todos import Todos
 
 if TYPE_CHECKING:
     from pydantic_ai.capabilities.abstract import WrapRunHandler
     from pydantic_ai.models import Model, ModelRequestContext
     from pydantic_ai.run import AgentRunResult
     from pydantic_ai.tools import RunContext, ToolDefinition
-    from pydantic_ai_harness.planning import PlanStore
 
     from ally_plugins.contract.values.masking import Secrets
+
+    from .tools.commands import CommandTools
 
 __all__ = ["AGENT_NAME", "SENSITIVE", "make_agent", "sensitive_tools"]
 
@@ -37,7 +38,6 @@ AGENT_NAME: Final = "chat"
 SENSITIVE: Final = {
     "write_file": "normal",
     "edit_file": "normal",
-    "create_directory": "normal",
     "run_command": "high",
     "start_command": "high",
 }
@@ -45,7 +45,6 @@ SENSITIVE: Final = {
 
 _RETRIES: Final = 5
 """Mistakes of the model in a row, each of which it can correct from the error's text."""
-_DEPTH: Final = 2  # the agent and its sub-agents; the screen shows no deeper ones
 
 _INSTRUCTIONS: Final = """\
 You are a coding agent that works with a person at a terminal, in one folder. Use the tools to read, search, edit and
@@ -61,35 +60,25 @@ def make_agent(
     *,
     folder: Path,
     plugins: AbstractCapability[Any],
-    todos: PlanStore,
-    background: AbstractCapability[Any],
-    session_id: str,
+    todos: Todos,
+    commands: CommandTools,
     keys: Secrets,
 ) -> Agent[None, str]:
     """Return the agent. Its file tools reach `folder` and what is below; its commands reach everything."""
+    instructions = _INSTRUCTIONS + project_notes(folder)
+    files = FileTools(folder)
 
-    def plan_of(ctx: RunContext[Any]) -> PlanStore:
-        return todos if ctx.conversation_id == session_id else InMemoryPlanStore()  # a sub-agent keeps its own
+    def make(*own: AbstractCapability[Any]) -> Agent[None, str]:
+        return Agent(
+            model,
+            name=AGENT_NAME,
+            instructions=instructions,
+            retries=_RETRIES,
+            capabilities=[plugins, files, commands, *own, WholeCalls(), Masking(keys.masked_value)],
+        )
 
-    return Agent(
-        model,
-        name=AGENT_NAME,
-        instructions=_INSTRUCTIONS,
-        retries=_RETRIES,
-        capabilities=[
-            plugins,
-            LocalWorkspace(folder),
-            FileSystem(content_hashes=False),
-            Shell(denied_commands=[]),  # its list of commands would refuse what the person has just agreed to
-            background,
-            Planning(store_resolver=plan_of),
-            RepoContext(expose_inventory_tool=False),
-            SubAgents(include_self=True, max_depth=_DEPTH),
-            RepairToolArguments(),
-            WholeCalls(),
-            Masking(keys.masked_value),
-        ],
-    )
+    # A sub-agent has todos of its own and hands nothing on: the screen shows no deeper ones.
+    return make(todos, Delegation(lambda: make(Todos())))
 
 
 def sensitive_tools(allowed: Iterable[str]) -> dict[str, str]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["chat", "run", "sessions"]
 
 _EXTRA: Final = "pip install 'ally-plugins[chat]'"
-_NEEDED: Final = ("prompt_toolkit", "pydantic_ai", "pydantic_ai_harness")
+_NEEDED: Final = ("prompt_toolkit", "pydantic_ai")
 _RESULT: Final = "RESULT"
 
 

@@ -74,12 +74,12 @@ async def open_chat(
     from ally_plugins.adapters.pydantic_ai import AllyPlugins
 
     from .agent import make_agent, sensitive_tools
-    from .background_commands import BackgroundCommands
     from .compaction import ChatCompaction
     from .models import build_model
     from .previews import Previews
     from .saved_history import Saver, SessionLock, load_history
-    from .todos import plan_of
+    from .tools.commands import CommandTools
+    from .tools.todos import Todos
     from .turns import AgentTurns
 
     model = build_model(options.choice, options.environ)
@@ -101,20 +101,18 @@ async def open_chat(
                 compact=compaction,
             )
             session = host.session(session_id, focus=str(options.folder))
-            todos = await plan_of(session.conversation.todos)
             saver = Saver(host.journal, session_id, keys)
             saver.adopt(history)
-            background = BackgroundCommands(options.folder)
+            commands = CommandTools(options.folder)
             agent = make_agent(
                 model,
                 folder=options.folder,
                 plugins=plugins,
-                todos=todos,
-                background=background,
-                session_id=session_id,
+                todos=Todos(session.conversation.todos),
+                commands=commands,
                 keys=keys,
             )
-            async with agent, background:  # the agent closes the connections of the model
+            async with agent, commands:  # the agent closes the connections of the model
                 turns = AgentTurns(agent, session, saver, keys, history=history, on_text=on_text, on_thought=on_thought)
                 yield OpenedChat(
                     host=host,

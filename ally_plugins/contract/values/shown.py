@@ -28,12 +28,16 @@ __all__ = [
     "MAX_INTEGER",
     "MAX_SHOWN_BYTES",
     "MIN_INTEGER",
+    "UNSHOWN",
     "find_unshown",
     "media",
     "shown_arguments",
     "shown_data",
     "shown_text",
 ]
+
+UNSHOWN: Final = "unshown"
+"""The key of a recorded call's arguments under which stands, as text, what is no JSON object or cannot be shown."""
 
 MAX_SHOWN_BYTES: Final = 6 * 1024 * 1024
 """A call and its result fit, with a conversation beside them, into the 16 MiB that a daemon reads at once."""

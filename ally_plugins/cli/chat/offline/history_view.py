@@ -19,16 +19,14 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-__all__ = ["HistoryView", "Result", "call_numbers", "persons_text", "text_of", "view_history"]
+__all__ = ["HistoryView", "Result", "call_numbers", "persons_text", "text_of", "texts_of_part", "view_history"]
 
 CALL_ID: Final = re.compile(r"call-(\d{1,9})\Z")
 _PLUGIN: Final = re.compile(r"\[plugin ([a-z0-9_-]{1,128})\](?: |\n|\Z)")
-_REMINDER: Final = re.compile(r"<([a-z_-]+)>.*</\1>\s*\Z", re.DOTALL)  # what the framework's harness adds to a request
-_PLAN: Final = re.compile(r"<plan-reminder>(.*)</plan-reminder>\s*\Z", re.DOTALL)
-_PLANNED: Final = re.compile(r"(?m)^\d+\. \[([ ~x])\] (.*)$")
+_REMINDER: Final = re.compile(r"<todos>\n.*</todos>\Z", re.DOTALL)  # what `Todos` adds to a request
+_PLANNED: Final = re.compile(r"(?m)^\[([ ~x])\] (.*)$")
 _STATUSES: Final = {" ": "pending", "~": "in_progress", "x": "completed"}
 _NOT_RUN: Final = ("not run:", "the output is withheld:")
-_NOT_DONE: Final = (*_NOT_RUN, "Path not found:")
 
 
 @frozen
@@ -112,12 +110,13 @@ def _read(message: ModelRequest) -> tuple[str | None, list[tuple[str, str]], lis
     results: list[Result] = []
     for part in message.parts:
         if isinstance(part, ToolReturnPart):
-            text = part.model_response_str()
-            is_good = part.outcome == "success" and not text.startswith(_NOT_DONE)
+            # As text: of a failure the framework would make a JSON object.
+            text = part.content if isinstance(part.content, str) else part.model_response_str()
+            is_good = part.outcome == "success" and not text.startswith(_NOT_RUN)
             results.append(Result(part.tool_name, text, is_good, part.outcome == "denied" or text.startswith(_NOT_RUN)))
         elif isinstance(part, (UserPromptPart, SystemPromptPart)):
             texts = list(_texts(part.content))
-            if _REMINDER.match("".join(texts).strip()):
+            if _REMINDER.match("".join(texts)):
                 continue
             for text in texts:
                 if marked := _PLUGIN.match(text):
@@ -138,9 +137,9 @@ def _texts(content: Any) -> Iterator[str]:
 
 
 def _todos(messages: Sequence[ModelMessage]) -> Sequence[Mapping[str, Any]]:
-    """Return the todos as the harness reminds of them, or as the model last wrote them."""
-    if messages and (plan := _PLAN.search("\n".join(text_of(messages[-1])))) is not None:
-        return [{"content": task, "status": _STATUSES[mark]} for mark, task in _PLANNED.findall(plan[1])]
+    """Return the todos as the request reminds of them, or as the model last wrote them."""
+    if messages and (plan := next(filter(_REMINDER.match, reversed(list(text_of(messages[-1])))), None)) is not None:
+        return [{"content": task, "status": _STATUSES[mark]} for mark, task in _PLANNED.findall(plan)]
     for message in reversed(messages):
         if not isinstance(message, ModelResponse):
             continue
@@ -154,14 +153,19 @@ def _todos(messages: Sequence[ModelMessage]) -> Sequence[Mapping[str, Any]]:
 def text_of(message: ModelMessage) -> Iterator[str]:
     """Yield everything in a message that counts as tokens."""
     for part in message.parts:
-        content = getattr(part, "content", None)
-        if isinstance(part, ToolCallPart):
-            yield part.tool_name
-            yield part.args_as_json_str()
-        elif isinstance(part, ToolReturnPart):
-            yield part.model_response_str()
-        elif isinstance(content, (str, list, tuple)):
-            yield from _texts(content)
+        yield from texts_of_part(part)
+
+
+def texts_of_part(part: Any) -> Iterator[str]:
+    """Yield the texts of a message's part: a call's name and arguments, else its content."""
+    content = getattr(part, "content", None)
+    if isinstance(part, ToolCallPart):
+        yield part.tool_name
+        yield part.args_as_json_str()
+    elif isinstance(part, ToolReturnPart):
+        yield part.model_response_str()
+    elif isinstance(content, (str, list, tuple)):
+        yield from _texts(content)
 
 
 def call_numbers(messages: Sequence[ModelMessage]) -> Iterator[int]:

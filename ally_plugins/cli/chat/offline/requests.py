@@ -132,7 +132,7 @@ def _one(tool: str, name: str, default: str | None = None) -> _Reader:
 def _search(rest: str, _: RequestContext) -> tuple[str, dict[str, Any]]:
     if not rest:
         raise _NotUnderstoodError("expected the text to look for")
-    return "search_files", {"pattern": re.escape(rest)}
+    return "search_files", {"text": rest}
 
 
 def _write(rest: str, _: RequestContext) -> tuple[str, dict[str, Any]]:
@@ -174,7 +174,7 @@ def _done(rest: str, context: RequestContext) -> tuple[str, dict[str, Any]]:
 def _delegate(rest: str, _: RequestContext) -> tuple[str, dict[str, Any]]:
     if not rest:
         raise _NotUnderstoodError("expected a task after it")
-    return "delegate_task", {"agent_name": "self", "task": rest}
+    return "delegate_task", {"task": rest}
 
 
 def _plugin_tool(name: str) -> _Reader:

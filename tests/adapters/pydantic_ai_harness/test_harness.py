@@ -3,21 +3,23 @@ agent's todos, and what it says of a failure is one to plugins."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic_ai.messages import ToolCallPart
 
-from ally_plugins import DiffPreview, PermissionQuestion, TodoUpdate, ToolCallEnd, file_preview
+from ally_plugins import CompactionComplete, DiffPreview, PermissionQuestion, TodoUpdate, ToolCallEnd, file_preview
+from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from tests.hosts.scripted import Script, answer, live, returns_of
 from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytest.importorskip("pydantic_ai_harness")
+    from pydantic_ai.messages import ModelMessage
 
 
+@pytest.mark.smoke
 def test_the_harness_s_edits_are_shown_and_asked_about_before_they_are_made(tmp_path: Path) -> None:
     from pydantic_ai.capabilities import LocalWorkspace
     from pydantic_ai_harness.filesystem import FileSystem
@@ -52,6 +54,7 @@ def test_the_harness_s_edits_are_shown_and_asked_about_before_they_are_made(tmp_
     go(main())
 
 
+@pytest.mark.smoke
 def test_the_harness_s_plan_is_told_as_todos() -> None:
     from pydantic_ai_harness.planning import Planning
 
@@ -88,6 +91,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.smoke
 def test_a_command_that_fails_is_a_failure_to_plugins_and_its_output_the_models(tmp_path: Path) -> None:
     from pydantic_ai.capabilities import LocalWorkspace
     from pydantic_ai_harness.shell import Shell
@@ -174,5 +178,28 @@ def test_a_shell_of_the_host_author_s_own_is_judged_as_the_harness_s(tmp_path: P
             steps = Script(answer(ToolCallPart("run_command", {"command": "exit 9"}, "c1")), "ok")
             await bench.agent(steps, capabilities=[LocalWorkspace(tmp_path), OurShell()]).run("go")
             assert [(event.success, event.error) for event in bench.of(ToolCallEnd)] == [(False, "exit code: 9")]
+
+    go(main())
+
+
+def test_a_strategy_of_the_harness_does_it() -> None:
+    from pydantic_ai_harness.compaction import SlidingWindowCompaction
+
+    async def main() -> None:
+        async with live() as bench:
+            steps = Script("one", "two", "three", "four")
+            strategy = SlidingWindowCompaction[Any](max_messages=3, keep_messages=2)
+            agent = bench.agent(steps, compact=strategy)
+            plugins = AllyPlugins(bench.host, compact=strategy)
+            history: list[ModelMessage] = []
+            for prompt in ("hello", "again", "more"):
+                result = await agent.run(prompt, message_history=history, conversation_id="s1")
+                history = result.all_messages()
+            plugins.compact("s1")
+            await agent.run("last", message_history=history)
+            (end,) = bench.of(CompactionComplete)
+            assert (end.strategy, end.error) == ("SlidingWindowCompaction", None)
+            assert "again" not in steps.texts()
+            assert steps.texts()[-1] == "last"
 
     go(main())

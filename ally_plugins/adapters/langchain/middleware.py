@@ -1,0 +1,390 @@
+"""`AllyPlugins`, what a host author adds to an agent: configuration shared by all runs, and the framework's hooks.
+
+Each hook is there twice, for graphs that a task drives and such that a thread does; the second waits for the first.
+"""
+
+# ruff: noqa: ARG002 - the framework gives every hook all of its arguments, by name
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+from langchain.agents.middleware import AgentMiddleware, hook_config
+from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage
+from langgraph.config import get_config
+from langgraph.errors import GraphDrained
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
+from langgraph.runtime import get_runtime
+
+from ally_plugins.adapters.kit.compaction_requests import CompactionRequest
+from ally_plugins.adapters.kit.cross_loop_lock import CrossLoopLock
+from ally_plugins.adapters.kit.kit import AgentKit
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.errors import GateRefused, HostError
+from ally_plugins.contract.values.events import ModelResponse as Responded
+
+from .blocking import wait_for, wrapped
+from .calls import GraphCall
+from .messages import CUT, answered, convert, is_persons, message_for, text_of, with_text
+from .requests import model_name, transformed
+from .runs import OPEN, PluginRun, graph_run, loop_below, messages_in, running_loop
+from .serves import SERVES
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from langchain.agents.middleware import ModelRequest, ModelResponse, ToolCallRequest
+    from langchain_core.runnables import RunnableConfig
+
+    from ally_plugins.adapters.kit.live_sessions import LiveSession
+    from ally_plugins.adapters.kit.options import Preview
+    from ally_plugins.adapters.kit.permission import Approver, Sensitive
+    from ally_plugins.adapters.kit.work import AgentWork
+    from ally_plugins.contract.serves import Serves
+    from ally_plugins.host.host import Host
+
+    from .calls import Asked, Handler
+
+__all__ = ["AllyPlugins"]
+
+COMPACT_AT: Final = 85.0
+"""Percent of the context window: below the last CONTEXT_THRESHOLD, with room for the summary itself."""
+
+Update = dict[str, Any] | None
+Compaction = Callable[[list[BaseMessage]], "Sequence[BaseMessage] | Awaitable[Sequence[BaseMessage]]"]
+
+
+class AllyPlugins(AgentMiddleware[Any, Any, Any]):
+    """Middleware: `create_agent(model, tools, middleware=[..., AllyPlugins(host)])`, as the last of it.
+
+    One object serves any number of agents and conversations; a session is the framework's thread, and an agent that is
+    run in a tool of another one joins its session. A host that runs is used and left alone; another one is started with
+    the first run and stopped when the last of those that overlap has ended.
+
+    `approve` asks the person about a call; without it a question becomes an interrupt of the framework where the graph
+    has a checkpointer (`defer=False`: nowhere), and is a deny elsewhere. `sensitive` names the tools that need
+    permission, or maps them to how sensitive they are. `preview` tells what an edit would change before it is made.
+    `context_window` is the model's in tokens, where the framework does not know it. `compact` shortens histories when
+    `compact_at` percent of it is used, or when a plugin or the person asks: a function from messages to messages.
+    """
+
+    serves: ClassVar[Serves] = SERVES
+    """What plugins are served in graphs of this framework."""
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        approve: Approver | None = None,
+        sensitive: Sensitive = (),
+        preview: Preview | None = None,
+        context_window: int | None = None,
+        compact: Compaction | None = None,
+        compact_at: float = COMPACT_AT,
+        defer: bool = True,
+    ) -> None:
+        super().__init__()
+        self.tools = []
+        self.defer = defer
+        self.compaction = compact
+        self.kit = AgentKit(
+            host=host,
+            approve=approve,
+            sensitive=sensitive,
+            preview=preview,
+            context_window=context_window,
+            compact_at=compact_at if compact is not None else None,
+            can_compact=compact is not None,
+            serves=self.serves,
+        )
+        self._opening = CrossLoopLock()
+        self._asked: WeakKeyDictionary[LiveSession, Asked] = WeakKeyDictionary()
+        self._prompts: WeakKeyDictionary[LiveSession, set[str]] = WeakKeyDictionary()
+        """The ids of the person's messages that were begun with, also by runs that failed."""
+
+    @property
+    def host(self) -> Host:
+        """The host whose plugins these are."""
+        return self.kit.host
+
+    # --- between runs ---
+
+    def session(self, session_id: str) -> LiveSession:
+        """Return a conversation's live session. Raises HostError when the host does not run."""
+        return self.kit.session(session_id)
+
+    def interrupt(self, session_id: str, cause: str = "the person asked for it") -> bool:
+        """Stop the agents at work in a conversation; their AGENT_END carries the cause. Say whether there was any.
+
+        Tools that a task runs are cancelled, and the graph ends with `GraphDrained` before its next step.
+        """
+        live = self.kit.host_sessions.sessions.get(session_id)
+        return live.interrupt(cause) if live is not None else False
+
+    def compact(self, session_id: str, reason: str = "the person asked for it") -> None:
+        """Have a conversation shortened before the model is asked next. Raises HostError when nothing can do it."""
+        if self.compaction is None:
+            raise HostError("nothing here can shorten a conversation; give AllyPlugins(compact=...)")
+        self.kit.session(session_id).compactions.pending = CompactionRequest("person", reason)
+
+    async def wait_for_trigger(self, session_id: str) -> None:
+        """Wait until a plugin that may wakes the idle agent; then run it with its history and without a prompt.
+
+        Raises HostError when the host does not run. Cancelling stops the waiting and nothing else.
+        """
+        session = (await self.kit.host_sessions.open(session_id)).session
+        await session.own_loop.run(session.wait_for_trigger())
+
+    # --- runs ---
+
+    async def _run(self, config: RunnableConfig, history: Sequence[BaseMessage] | None = None) -> PluginRun:
+        """Return the run of the graph that a hook belongs to, opened by the first of them.
+
+        With a history, one that was not begun yet begins with that, and without a prompt.
+        """
+        run_id = graph_run(config)
+        async with self._opening:
+            found = OPEN.get(run_id, []) if run_id is not None else []
+            run = next((each for each in found if each.owner is self), None) or await self._open(config, run_id)
+            if history is not None and not run.has_begun:
+                run.follow(history)
+                await run.work.begin(None)
+            run.has_begun = True
+        return run
+
+    async def _open(self, config: RunnableConfig, run_id: UUID | None) -> PluginRun:
+        configurable, own_id = config.get("configurable", {}), str(run_id or uuid4())
+        name = config.get("metadata", {}).get("lc_agent_name") or "agent"
+        work = await self.kit.open(str(configurable.get("thread_id") or own_id), own_id, name)
+        # The framework's own name for what it gives nodes of a graph with a checkpointer; it has no public one.
+        work.can_defer = self.defer and configurable.get("__pregel_checkpointer") is not None
+        run = PluginRun(self, work, getattr(get_runtime(), "control", None))
+        await run.under_way.__aenter__()
+        if run_id is not None:
+            OPEN.setdefault(run_id, []).append(run)
+        return run
+
+    @override
+    @hook_config(can_jump_to=["end"])
+    async def abefore_agent(self, state: Any, runtime: Any) -> Update:
+        """Begin a turn: the person's message as transforms left it, and a history whose calls all have results."""
+        run = await self._run(get_config())
+        messages, given_up = answered(state["messages"])
+        prompts = self._new_prompts(run, messages)
+        run.follow([each for each in messages if each not in prompts])
+        await self._give_up(run.work, given_up)
+        text = "\n".join(map(text_of, prompts)) if prompts else None
+        try:
+            sent = await run.work.begin(text)
+        except GateRefused as refused:
+            run.refused = refused
+            return {"messages": [RemoveMessage(each.id or "") for each in prompts], "jump_to": "end"}
+        if sent is not None and sent != text:
+            messages = [each for each in messages if each not in prompts]
+            messages.append(with_text(prompts[-1], sent))
+        elif not given_up:
+            return None
+        return {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES), *messages]}
+
+    def _new_prompts(self, run: PluginRun, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+        """Return what the person has said since the last answer, without what an earlier run has begun with."""
+        known = self._prompts.setdefault(run.work.live, set())
+        found: list[BaseMessage] = []
+        for message in reversed(messages):
+            if isinstance(message, AIMessage) or message.type == "tool":
+                break
+            if is_persons(message) and message.id not in known:
+                found.insert(0, message)
+        known.update(each.id or "" for each in found)
+        return found
+
+    async def _give_up(self, work: AgentWork, call_ids: Sequence[str]) -> None:
+        """End the calls that waited for a run which would go on with them: the conversation goes on without."""
+        asked = self._asked.pop(work.live, {})
+        for opened in [work.live.deferred[each] for each in call_ids if each in work.live.deferred]:
+            if asked.get(opened.call.call_id or ""):
+                work.refused_elsewhere(opened.call, CUT)
+            else:
+                await work.answered_elsewhere(opened.call, ToolResult(success=False, error=CUT))
+
+    @override
+    @hook_config(can_jump_to=["model"])
+    async def aafter_agent(self, state: Any, runtime: Any) -> Update:
+        """Let follow-ups take the turn further. Raises GateRefused where the person's message was blocked."""
+        run = await self._run(get_config(), state["messages"])
+        if run.refused is not None:
+            raise run.refused
+        run.follow(state["messages"])
+        added = [message_for(each) for each in await run.work.safe_point("turn_end")]
+        return {"messages": added, "jump_to": "model"} if added else None
+
+    # --- the model ---
+
+    @override
+    async def abefore_model(self, state: Any, runtime: Any) -> Update:
+        """Let plugins' messages enter: all results of the step are in."""
+        messages: list[BaseMessage] = state["messages"]
+        run = await self._run(get_config(), messages)
+        run.follow(messages)
+        shorter = None
+        if (compact := self.compaction) is not None:
+            name = getattr(compact, "__name__", None)
+            shorter = await run.work.compacted(list(messages), compact, measure=_measure, strategy=name)
+        added = [message_for(each) for each in await run.work.safe_point("step")]
+        if shorter is not None:
+            return {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES), *shorter, *added]}
+        return {"messages": added} if added else None
+
+    @override
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> Any:
+        """Send the request as transforms left it, and emit what the model answered."""
+        return await self._model_call(request, handler)
+
+    async def _model_call(
+        self, request: Any, handler: Callable[[Any], Awaitable[Any]], *, can_stop: bool = True
+    ) -> Any:
+        run = await self._run(get_config(), request.messages)
+        work, own = run.work, asyncio.current_task() if can_stop else None
+        async with run.under_way:
+            work.requested(model_name(request), len(request.messages))
+            began = perf_counter()
+            if own is not None:
+                run.stoppable.add(own)
+            try:
+                response = await handler(await transformed(run, request))
+            except BaseException as error:
+                name = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
+                work.responded(Responded(duration_ms=_since(began), stop_reason=name, **work.about))
+                if (
+                    own is not None
+                    and isinstance(error, asyncio.CancelledError)
+                    and work.interruption_cause is not None
+                ):
+                    own.uncancel()
+                    raise GraphDrained(work.interruption_cause) from None
+                raise
+            finally:
+                if own is not None:
+                    run.stoppable.discard(own)
+            for message in response.result:
+                if isinstance(message, AIMessage):
+                    _responded(run, request, message, _since(began))
+            return response
+
+    # --- tools ---
+
+    @override
+    async def awrap_tool_call(self, request: ToolCallRequest, handler: Handler) -> Any:
+        """Run the call if gates and the person allow it. Raises what the tool raises, and GraphInterrupt to ask."""
+        return await self._tool_call(request, handler, not_run=_unseen(request, handler))
+
+    async def _tool_call(
+        self, request: ToolCallRequest, handler: Handler, *, not_run: str | None, can_stop: bool = True
+    ) -> Any:
+        config = request.runtime.config
+        run = await self._run(config, messages_in(request.state))
+        try:
+            async with run.under_way:
+                asked = self._asked.setdefault(run.work.live, {})
+                return await GraphCall(run, request, asked, can_stop).carry_out(handler, not_run=not_run)
+        finally:
+            if graph_run(config) is None:  # a ToolNode that stands alone: each call is a run of its own
+                await run.end()
+
+    # --- the same for threads without a loop ---
+
+    @override
+    @hook_config(can_jump_to=["end"])
+    def before_agent(self, state: Any, runtime: Any) -> Update:
+        """Do as `abefore_agent` does."""
+        self._check_loop()
+        return wait_for(self.abefore_agent(state, runtime))
+
+    @override
+    def before_model(self, state: Any, runtime: Any) -> Update:
+        """Do as `abefore_model` does."""
+        self._check_loop()
+        return wait_for(self.abefore_model(state, runtime))
+
+    @override
+    @hook_config(can_jump_to=["model"])
+    def after_agent(self, state: Any, runtime: Any) -> Update:
+        """Do as `aafter_agent` does."""
+        self._check_loop()
+        return wait_for(self.aafter_agent(state, runtime))
+
+    @override
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any]:
+        """Do as `awrap_model_call` does."""
+        self._check_loop()
+        return wrapped(partial(self._model_call, can_stop=False), request, handler)
+
+    @override
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
+        """Do as `awrap_tool_call` does; the tool runs in this thread, and is not cancelled when the run is stopped."""
+        self._check_loop()
+        hook = partial(self._tool_call, not_run=_unseen(request, handler), can_stop=False)
+        return wrapped(hook, request, handler)
+
+    def _check_loop(self) -> None:
+        """Raise HostError where a graph that runs in a thread has stopped the loop of the host by that."""
+        loop = self.host.loop
+        if loop is not None and loop in {running_loop(), loop_below(get_config())}:
+            raise HostError(
+                "invoke() stops the loop on which the plugins' host runs, which cannot answer; use ainvoke()"
+            )
+
+
+def _unseen(request: ToolCallRequest, handler: Any) -> str | None:
+    """Return why a call must not run: plugins would not see what does."""
+    name = request.tool_call["name"]
+    if request.tool is not None and request.tool.name != name:
+        return f"the call names the tool {name!r}, and what would run is {request.tool.name!r}"
+    if getattr(handler, "__module__", None) != "langgraph.prebuilt.tool_node":  # what it calls may change the call
+        return "something stands between plugins and the tool; give AllyPlugins as the last of the middleware"
+    return None
+
+
+def _since(began: float) -> float:
+    return round((perf_counter() - began) * 1000, 3)
+
+
+def _measure(messages: Sequence[BaseMessage]) -> int:
+    """Return the characters that messages hold: near enough to say what share of them is left."""
+    return sum(len(each.content) for message in messages for each in convert(message))
+
+
+def _responded(run: PluginRun, request: ModelRequest[Any], message: AIMessage, took: float) -> None:
+    work, usage, details = run.work, message.usage_metadata, message.response_metadata
+    cached: Any = usage.get("input_token_details", {}) if usage else {}
+    work.responded(
+        Responded(
+            model=details.get("model_name") or model_name(request),
+            input_tokens=usage["input_tokens"] if usage else None,
+            output_tokens=usage["output_tokens"] if usage else None,
+            cache_read_tokens=cached.get("cache_read") or None,
+            cache_creation_tokens=cached.get("cache_creation") or None,
+            stop_reason=details.get("finish_reason") or details.get("stop_reason"),
+            duration_ms=took,
+            **work.about,
+        )
+    )
+    for block in message.content_blocks:
+        if block["type"] == "reasoning" and (thought := block.get("reasoning")):
+            work.thought(thought)
+    if text := text_of(message):
+        work.said(text)
+    if usage:
+        window = work.kit.context_window or (request.model.profile or {}).get("max_input_tokens")
+        work.used(usage["input_tokens"] + usage["output_tokens"], window)

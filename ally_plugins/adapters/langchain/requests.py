@@ -1,0 +1,114 @@
+"""Requests to the model as plugins' transforms leave them: the system prompt, messages, settings and plugins' tools."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from langchain_core.messages import SystemMessage
+from langchain_core.tools import StructuredTool
+
+from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.contract.values.conversation import ModelInput, PromptSection
+from ally_plugins.contract.values.errors import EventError, GateRefused
+from ally_plugins.contract.values.frozen import freeze
+from ally_plugins.contract.values.inert import for_model
+from ally_plugins.contract.values.shown import shown_data
+
+from .messages import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from langchain.agents.middleware import ModelRequest
+
+    from ally_plugins.contract.tools.agent_tool import AgentTool
+
+    from .runs import PluginRun
+
+__all__ = ["model_name", "transformed"]
+
+_SECTION: Final = "instructions-"
+
+
+async def transformed(run: PluginRun, request: ModelRequest[Any]) -> ModelRequest[Any]:
+    """Return a request as plugins leave it, with their tools. Raises GateRefused when a transform blocks."""
+    await run.work.admit_ungated(_provider_tools(request.tools))
+    changes: dict[str, Any] = {}
+    names = {getattr(tool, "name", None) or str(tool) for tool in request.tools}
+    run.offered = {tool.name: tool for tool in run.work.offered(taken=names)}
+    if run.offered:
+        changes["tools"] = [*request.tools, *map(_tool, run.offered.values())]
+    session = run.work.live.session
+    if not session.is_closed and session.wants("system_prompt"):
+        blocks = _blocks(request.system_message)
+        sections = tuple(PromptSection(f"{_SECTION}{n}", each["text"]) for n, each in enumerate(blocks, 1))
+        after = await session.own_loop.run(session.transform_system_prompt(sections))
+        if after != sections:
+            changes["system_message"] = _prompt(request.system_message, blocks, after)
+    if not session.is_closed and session.wants("model_request"):
+        view = View(request.messages, run.work.live.id)
+        shown = {name: value for name, value in request.model_settings.items() if _is_plain(name, value)}
+        before = ModelInput(model_name(request), view.messages, freeze(shown))
+        made = await session.own_loop.run(session.transform_model_request(before))
+        if made.messages != before.messages:
+            changes["messages"] = view.with_messages(made.messages)
+        if made.settings != before.settings:
+            hidden = {name: value for name, value in request.model_settings.items() if name not in shown}
+            changes["model_settings"] = {**hidden, **thaw(made.settings)}
+    return request.override(**changes) if changes else request
+
+
+def _provider_tools(tools: Iterable[Any]) -> list[str]:
+    """Return the names of the tools that the model's provider runs: they are given as the provider's own words."""
+    own = [each for each in tools if isinstance(each, dict) and each.get("type") not in {None, "function", "custom"}]
+    return [str(each.get("name") or each["type"]) for each in own]
+
+
+def model_name(request: ModelRequest[Any]) -> str | None:
+    """Return what the model is called, as far as its class says so."""
+    found = (getattr(request.model, each, None) for each in ("model_name", "model"))
+    return next((name for name in found if isinstance(name, str)), None)
+
+
+def _tool(tool: AgentTool) -> StructuredTool:
+    async def never(**_: Any) -> str:  # `wrap_tool_call` answers for it; without that nothing runs
+        raise RuntimeError(f"the tool {tool.name!r} is a plugin's; plugins were not asked about this call")
+
+    return StructuredTool(
+        name=tool.name, description=tool.description, args_schema=thaw(tool.schema), coroutine=never, func=None
+    )
+
+
+def _blocks(prompt: SystemMessage | None) -> list[Any]:
+    """Return the texts of a prompt, each with what else stands beside it (the end of what a provider caches)."""
+    if prompt is None:
+        return []
+    content = [prompt.content] if isinstance(prompt.content, str) else prompt.content
+    blocks = [{"type": "text", "text": each} if isinstance(each, str) else each for each in content]
+    return [each for each in blocks if isinstance(each.get("text"), str)]
+
+
+def _prompt(before: SystemMessage | None, blocks: list[Any], after: Iterable[PromptSection]) -> SystemMessage | None:
+    own = {f"{_SECTION}{number}": each for number, each in enumerate(blocks, 1)}
+    made = [
+        {**own[each.name], "text": each.text} if each.name in own else {"type": "text", "text": for_model(each.text)}
+        for each in after
+    ]
+    if not made:
+        return None
+    if before is not None and not isinstance(before.content, str):
+        others = [each for each in before.content if isinstance(each, dict) and not isinstance(each.get("text"), str)]
+        return before.model_copy(update={"content": [*made, *others]})
+    return SystemMessage("\n\n".join(each["text"] for each in made))
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    """Say whether a setting is data, which plugins are shown. Raises GateRefused for data that cannot be."""
+    if not isinstance(value, (str, int, float, list, tuple, dict, type(None))):
+        return False
+    try:
+        shown_data(value)
+    except EventError as error:
+        text = f"the request cannot be shown to plugins: the setting {name!r} has {error}"
+        raise GateRefused(text, plugin=None) from None
+    return True
