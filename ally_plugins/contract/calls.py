@@ -157,6 +157,7 @@ class Register(PluginCall[Receipt]):
 
         try:
             return make_spec(self.KIND, self.handler, **self.options)
+        # An option that is none: attrs says so with a TypeError, and it is the plugin's mistake.
         except TypeError as error:
             raise ValidationRefused(f"{self.METHOD}: {error}", field="described") from None
 

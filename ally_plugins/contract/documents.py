@@ -38,7 +38,7 @@ __all__ = [
 LONGEST_TEXT: Final = 1000
 """Characters of one text. The longest reasons and descriptions of published extensions stay under 300."""
 
-_INT64: Final = 2**63
+_INT64: Final = 2**63  # TOML's own limit for integers, which tomllib does not hold to
 
 _MARKS: Final = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 

@@ -252,7 +252,10 @@ class Ally:
         return await self._outbound.call(calls.RegisterTool(handler=handler, options=described))
 
     async def register_action(self, /, handler: Callable[..., Any], **described: Any) -> Receipt:
-        """Offer an action from now on; the arguments are those of `@action`. Otherwise as `register_tool`."""
+        """Offer an action from now on; the arguments are those of `@action`.
+
+        Raises and, when it is cancelled, leaves behind what `register_tool` does.
+        """
         return await self._outbound.call(calls.RegisterAction(handler=handler, options=described))
 
     async def unregister(self, name: str) -> None:
@@ -284,7 +287,8 @@ class Ally:
         """Run a coroutine in the background, outside the plugin's lane, and return its task.
 
         It goes on across turns until it ends, is cancelled, or the plugin stops. When the call is refused or cancelled
-        the coroutine is closed and never runs.
+        the coroutine is closed and never runs. Raises PermissionRefused without the grant, and BudgetRefused above the
+        limit of tasks that run at one time.
         """
         return await self._outbound.call(calls.StartTask(name=name, work=work, session_id=session_id))
 
@@ -327,6 +331,7 @@ class BlockingAlly:
         """As `Ally.start_task`; the coroutine runs on the loop, so it must not block."""
         try:
             return self._run(self._behind.start_task(name, work, session_id=session_id))
+        # A coroutine that nobody awaits would warn at the plugin, for a call that it was told of already.
         except (RuntimeError, RefusedError):
             if inspect.iscoroutine(work):
                 work.close()  # the call may not have come as far as the host

@@ -113,6 +113,7 @@ class Manifest:
             return tomllib.loads(text_of(content))
         except UnicodeDecodeError as error:
             raise _error([f"the file is not UTF-8 (byte {error.start})"], plugin) from None
+        # A thousand brackets are enough, in a file that anybody may have written.
         except RecursionError:
             raise _error(["not TOML: nested too deeply"], plugin) from None
         except ValueError as error:  # also the parent of TOMLDecodeError, for integers of thousands of digits

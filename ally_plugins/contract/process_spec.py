@@ -54,6 +54,7 @@ def running_python() -> str:
     nothing is run to find out.
     """
     program = sys.executable or ""
+    # PyInstaller sets the first, Nuitka marks the main module.
     is_frozen = getattr(sys, "frozen", False) or hasattr(sys.modules.get("__main__"), "__compiled__")
     name = program.replace("\\", "/").rpartition("/")[2]
     return "" if is_frozen or not _PYTHON_NAME.search(name) else program

@@ -30,7 +30,7 @@ _EXPECTED: Final[dict[str, str]] = {
     "number": "a finite number",
     "boolean": "true or false",
 }
-_INT64: Final = 2**63
+_INT64: Final = 2**63  # integers of TOML, where settings stand, have 64 bits with a sign
 
 
 @frozen(kw_only=True)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe", "is_plain_text", "nearest", "suggest"]
 
-_SHOWN: Final = 60
+_SHOWN: Final = 60  # characters of a value in an error: enough to know it by, and the line stays one
 _INT64: Final = 2**63
 
 

@@ -80,6 +80,7 @@ def cancel_task() -> Interrupt:
     def cancel(_: int) -> None:
         if task is not None:
             with suppress(RuntimeError):  # the loop has ended
+                # Safe in a handler, which may run between any two instructions of the loop itself.
                 loop.call_soon_threadsafe(task.cancel)
 
     return cancel

@@ -54,6 +54,7 @@ def write_head(path: Path, head: Head, *, sync: bool) -> None:
             file.write(head.to_text().encode())
             if sync:
                 file.flush()
+                # Before the rename, or a crash may leave the new name with an empty file.
                 os.fsync(descriptor)
         new.replace(path)
     except BaseException:

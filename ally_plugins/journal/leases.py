@@ -125,6 +125,7 @@ class LeaseTable:
         self._held: Final = held
         self._changes: dict[str, Lease | None] = {}
         self._is_swept = False
+        # The table of what is held is looked at in every batch; a file for it would be one more that can fail.
         db.execute("PRAGMA temp_store = MEMORY")
         for statement in _HELD:
             db.execute(statement)

@@ -112,6 +112,7 @@ def _migrate(connection: sqlite3.Connection, version: int, failed: str, copy: Pa
     try:
         _run_checked(connection, version)
         connection.execute("COMMIT")
+        # The copy is removed after this: what it stands for must be in the file itself, not only in the log beside it.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except (sqlite3.Error, JournalError) as error:
         with suppress(sqlite3.Error):
@@ -154,6 +155,7 @@ def _opened_alone(real: Path, wait_s: float) -> Generator[sqlite3.Connection]:
 
 def _is_alone(connection: sqlite3.Connection) -> bool:
     """Take a lock on the file that ends with the connection; return False when somebody else has the file open."""
+    # SQLite takes this lock at the next read, and keeps it until the connection is closed.
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
@@ -172,6 +174,7 @@ def _copy(connection: sqlite3.Connection, copy: Path) -> None:
         os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         with closing(sqlite3.connect(new)) as target:
             connection.backup(target)
+        # Only now: a copy that was broken off must not take the place of a whole one.
         new.replace(copy)
     finally:
         for file in _with_companions(new):

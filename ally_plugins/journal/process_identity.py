@@ -63,6 +63,7 @@ def has_ended(pid: int) -> bool:
         return False
     try:
         os.kill(pid, 0)
+    # OverflowError for a number that no pid can be: what was read from a file may be anything.
     except (ProcessLookupError, OverflowError):
         return True
     except OSError:  # somebody else's
@@ -95,6 +96,7 @@ def _stat(pid: int) -> list[str] | None:
         text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
     except OSError:
         return None
+    # From the last bracket on: a program's name, which stands first, may have brackets and blanks in it.
     fields = text.rpartition(")")[2].split()
     return fields if len(fields) > _START_TIME else None
 

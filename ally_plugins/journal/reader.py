@@ -33,7 +33,7 @@ from .values import (
 
 __all__ = ["EventBlock", "JournalReader", "SessionSummary"]
 
-_PAGE: Final = 256
+_PAGE: Final = 256  # rows fetched at a time, so that a reader of all records holds few of them
 _BLOCKS_BYTES: Final = (
     1024 * 1024
 )  # after which `event_blocks` returns: bounds what a reader that falls behind holds in memory

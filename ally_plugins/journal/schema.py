@@ -91,7 +91,7 @@ def _try_connect(path: Path, *, create: bool) -> sqlite3.Connection | None:
         uri=True,
         timeout=BUSY_TIMEOUT_S,
         isolation_level=None,
-        check_same_thread=False,
+        check_same_thread=False,  # opened in the caller's thread, used in the writer's
         cached_statements=_STATEMENT_CACHE,
     )
     try:
@@ -123,8 +123,11 @@ def check_files(path: Path, *, is_own: bool = True) -> None:
 def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> bool:
     """Set up a connection and the tables of a new journal; return False when the journal is of an older version."""
     _switch_to_wal(connection)
+    # In WAL mode the default of many builds loses the last commits with the power; we answer for what we accepted.
     connection.execute(f"PRAGMA synchronous = {'OFF' if is_in_memory(path) else 'FULL'}")
+    # Otherwise a WAL that one large batch has made keeps its size for ever.
     connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
+    # The write lock at once: two that read first and then both want to write would fail as busy without waiting.
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = _create_or_check(connection, path, create=create)

@@ -42,7 +42,7 @@ _SOON_S: Final = 0.05
 _HEAD_S: Final = 0.05  # between two writes of audit.head while busy, and how long without work counts as idle
 _PROBE_S: Final = 0.25  # between two attempts while the disk fails
 _BATCH_ENTRIES: Final = 500  # in one transaction: what one statement holds (see `store`)
-_BATCH_BYTES: Final = 8 * 1024 * 1024
+_BATCH_BYTES: Final = 8 * 1024 * 1024  # in one transaction, which others who share the file wait for
 # What may wait in memory while the disk is slow or fails: about 200,000 events. More is lost, and counted.
 _SOON_BYTES: Final = 64 * 1024 * 1024
 
@@ -287,6 +287,7 @@ class Writer:
             if isinstance(error, LeaseLostError) and self._refuse(entries, error):
                 self._write(store, entries)
                 return
+            # One row of many is wrong, and which is not said: alone, each of the others is written.
             for size in write_one_by_one(store, entries, self.note_lost):
                 with self._lock:
                     self._soon_bytes -= size

@@ -43,6 +43,7 @@ def decided_value(value: Any, *, salt: bytes | None) -> dict[str, Any]:
     try:
         text = encode(shown)
         plain = orjson.loads(text)
+    # What cannot be printed is no reason to lose the record of the decision.
     except (EncodeError, RecursionError) as error:
         return {"unshown": str(error) or type(error).__name__}
     if salt is not None:

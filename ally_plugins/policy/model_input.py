@@ -198,6 +198,7 @@ def _take_settings(old: FrozenDict, new: object) -> FrozenDict:
     try:
         settings = freeze_mapping(new)  # type: ignore[arg-type]  # it says what is wrong with anything else
         check_event_data(settings, field="settings")
+    # As a failure of the plugin, which `on_error` decides about: the request itself is well.
     except (EventError, RefusedError) as error:
         raise PluginError(f"the settings are not valid: {error}") from None
     return settings

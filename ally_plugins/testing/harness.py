@@ -206,7 +206,7 @@ class PluginHarness(HarnessResults):
     # --- what a test does ---
 
     async def emit(self, *events: Event) -> None:
-        """Emit events as the host would, and `settle`."""
+        """Emit events as the host would, and `settle`. Cancelling only ends the waiting: they are emitted."""
         for event in events:
             self.session.emit(event)
         await self.settle()
@@ -238,25 +238,37 @@ class PluginHarness(HarnessResults):
         return await self.session.gate_tool_call(as_call(call, arguments))
 
     async def gate_permission(self, request: PermissionRequest) -> Ruling:
-        """Run the permission gates for a question of the host."""
+        """Run the permission gates for a question of the host; cancelling cancels the gates."""
         return await self.session.gate_permission(request)
 
     async def transform_input(self, call: ToolCall | str, arguments: Mapping[str, Any] | None = None) -> ToolCall:
-        """Return the call that the plugin makes of one. Raises GateRefused when it blocks."""
+        """Return the call that the plugin makes of one.
+
+        Cancelling cancels the hook. Raises GateRefused when it blocks.
+        """
         return await self.session.transform_tool_input(as_call(call, arguments))
 
     async def transform_output(self, result: ToolResult | str, call: ToolCall | str = "bash") -> ToolResult:
-        """Return the result that the plugin makes of one; a text is the output of a success. Raises GateRefused."""
+        """Return the result that the plugin makes of one; a text is the output of a success.
+
+        Cancelling cancels the hook. Raises GateRefused when it blocks.
+        """
         whole = ToolResult(success=True, output=result) if isinstance(result, str) else result
         return await self.session.transform_tool_output(as_call(call), whole)
 
     async def transform_system_prompt(self, sections: Iterable[PromptSection | str]) -> tuple[PromptSection, ...]:
-        """Return the sections that the plugin makes of some; a text is a section that is called by its place."""
+        """Return the sections that the plugin makes of some; a text is a section that is called by its place.
+
+        Cancelling cancels the hook. Raises GateRefused when it blocks.
+        """
         whole = (PromptSection(f"s{i}", each) if isinstance(each, str) else each for i, each in enumerate(sections, 1))
         return await self.session.transform_system_prompt(whole)
 
     async def transform_model_request(self, request: ModelInput) -> ModelInput:
-        """Return what the plugin makes of what the model is about to be asked."""
+        """Return what the plugin makes of what the model is about to be asked.
+
+        Cancelling cancels the hook. Raises GateRefused when it blocks.
+        """
         return await self.session.transform_model_request(request)
 
     async def run_tool(
@@ -288,7 +300,10 @@ class PluginHarness(HarnessResults):
         return delivered
 
     async def call_tool(self, name: str, arguments: Mapping[str, Any] | None = None) -> ToolResult:
-        """Call one of the plugin's tools, in this session. Raises what `Host.call_tool` does."""
+        """Call one of the plugin's tools, in this session. Raises what `Host.call_tool` does.
+
+        Cancelling cancels an asynchronous handler; a synchronous one runs on in its thread.
+        """
         result = await self.host.call_tool(name, arguments, plugin=self.name, session_id=self.session.id)
         await self.settle()
         return result
@@ -296,7 +311,10 @@ class PluginHarness(HarnessResults):
     async def request_action(
         self, action: str, arguments: Mapping[str, Any] | None = None, *, by: str = "person"
     ) -> Any:
-        """Request one of the plugin's actions, as `by`. Raises what `Session.request_action` does."""
+        """Request one of the plugin's actions, as `by`. Raises what `Session.request_action` does.
+
+        Cancelling cancels the action.
+        """
         result = await self.session.request_action(f"{self.name}:{action}", arguments, by=by)
         await self.settle()
         return result

@@ -95,6 +95,7 @@ def replacement_to_wire(old: V, value: Any) -> dict[str, Any] | None:
     what = "list of sections" if isinstance(new, tuple) else type(new).__name__
     try:
         changes = _changes(old, new)
+    # A plugin may put anything into a field of a replacement: it is its nonsense, and reaches the host as that.
     except (TypeError, AttributeError):
         return {"nonsense": f"a {what} with a field that JSON cannot say"}
     for key, text in _texts(changes):

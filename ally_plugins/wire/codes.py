@@ -139,6 +139,7 @@ def read_error(code: int, message: str, data: Any = None) -> AllyError:
     read = _READERS.get(code)
     try:
         return read(message, facts) if read is not None else _read_remote(code, message, facts)
+    # A peer of another version may leave out what our error's class needs; its code and text are still told.
     except (KeyError, TypeError):
         return _read_remote(code, message, facts)
 

@@ -171,6 +171,7 @@ class Connection:
         line = encode_response(id_, result)
         if len(line) - 1 > self.send_limit:
             text = f"the result has {len(line)} bytes where the peer takes {self.send_limit}"
+            # An error instead: the peer refuses a longer line, and its request would never be answered.
             line = _error(id_, TOO_LARGE, text, budget="frame_bytes")
         self._incoming.discard(id_)
         self._output.append(line)
@@ -231,6 +232,7 @@ class Connection:
             return
         try:
             message = parse(frame, self.limits, self._outgoing, self.methods)
+        # Told apart here and not before: blank lines are rare, and looking at each frame for them is not free.
         except Malformed as malformed:
             if frame.strip(_BLANK):
                 self._answer_malformed(malformed, messages)

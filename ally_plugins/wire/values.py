@@ -287,6 +287,7 @@ def _agent_to_wire(agent: AgentState) -> dict[str, Any]:
 def _read(shape: Shape, value: Any, path: str) -> Any:
     try:
         return shape.read(value, path, LENIENT)
+    # Readers of events know EventError; that a shape was wrong is how it was found, not what happened.
     except WrongShape as wrong:
         raise EventError(f"{wrong.path} {wrong.problem}", path=wrong.path) from None
 

@@ -34,6 +34,7 @@ def find_pattern_problem(pattern: str) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # `[[a]` and the like: ambiguous, and it would warn at every call
             re.compile(pattern)
+    # OverflowError for `a{99999999999}`, RecursionError for deep groups: re raises more than its own error.
     except (re.error, OverflowError, RecursionError, Warning) as error:
         return f"{pattern!r} is not a regular expression ({error})"
     if has_nested_repeat(pattern):

@@ -145,6 +145,7 @@ def _built(cls: type[Event], event_type: str, data: dict[str, Any], ids: dict[st
         values["extra"] = {key: value for key, value in data.items() if key not in names}
     try:
         return cls(**(values | ids))
+    # No look beforehand at what is missing: nearly every event is whole, and attrs looks anyway.
     except TypeError:
         needed = [field for field in _own_fields(cls) if field.default is attrs.NOTHING and field.name not in values]
         missing = ", ".join(map(json_name, needed)) or "nothing"

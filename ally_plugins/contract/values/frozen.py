@@ -74,6 +74,7 @@ def freeze(value: Any, path: str = "", depth: int = 0) -> Any:
     """
     try:
         return _freeze(value, path, depth)
+    # Ours already, with the path: not to be wrapped as a stranger's below.
     except EventError:
         raise
     except Exception as error:  # noqa: BLE001 - a class of somebody's own may do anything

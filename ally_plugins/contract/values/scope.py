@@ -39,6 +39,8 @@ class Scope:
         return self.event.id if self.event is not None else self.cause
 
 
+# A context variable, since a task that a hook starts inherits it: what it asks for later is still that plugin's. An
+# attribute of the handle would be the scope of whatever hook runs at the moment.
 SCOPE: Final[ContextVar[Scope | None]] = ContextVar("ally_scope", default=None)
 
 

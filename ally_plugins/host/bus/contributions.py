@@ -92,6 +92,7 @@ class Contribution:
             with self.plugin.at_work():
                 if self.spec.is_async:
                     return _Returned(await self.spec.handler(**values))
+                # A thread for each call: one that hangs keeps no other call of the plugin waiting.
                 worker = Worker(f"ally-{self.full_name}")
                 try:
                     return _Returned(await worker.run(lambda: self.spec.handler(**values)))

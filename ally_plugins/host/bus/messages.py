@@ -122,6 +122,7 @@ class MessageCalls(BusSteps):
         """
         may_wait = scope is None or scope.held <= {place[0]}
         while may_wait and (answer := self._keyed.get(place)) is not None:
+            # Several calls wait for the one answer; one that gives up must not take it from the others.
             await asyncio.shield(answer)
         try:
             return self._services.records.opened().find_key(*place)

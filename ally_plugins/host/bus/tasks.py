@@ -52,6 +52,7 @@ class PluginTask:
             return False
         self.reason = self.reason or reason
         if threading.get_ident() != self._thread:
+            # A task is cancelled on its own loop only; from another thread that is asked for.
             self._result.get_loop().call_soon_threadsafe(self._running.cancel)
             return True
         return self._running.cancel()
@@ -74,6 +75,7 @@ class PluginTask:
 
         Raises CancelledError when the task was cancelled. Cancelling the waiting does not cancel the task.
         """
+        # The future is the task's end for everybody who waits, and not this caller's to cancel.
         return await asyncio.shield(self._result)
 
 
@@ -156,6 +158,7 @@ class Tasks:
                 result = await work
         except asyncio.CancelledError:
             self._cancelled(task, task.reason or "it was cancelled")
+        # The person's; asyncio ends the loop with it.
         except KeyboardInterrupt:
             raise
         except BaseException as error:

@@ -119,6 +119,7 @@ def _address(entry: Path, pid: int, *, is_pointer: bool) -> Address | None:
         path = Path(os.fsdecode(read_capped(entry, _MAX_POINTER) or b""))
         if _is_ours(path):
             return Address(pid, entry, path)
+    # Gone, no file of ours, or bytes that are no path: as a pointer to nowhere.
     except (OSError, ValueError):
         pass
     if _is_dead(entry, pid):  # whatever it named is gone, or never was a host's

@@ -125,6 +125,7 @@ class _HostCall:
         try:
             data = self._connection.recv(_CHUNK)
             messages = self._wire.receive_data(data)
+        # More of it is to come: `call_all` waits for all hosts at one time, and comes back here.
         except (BlockingIOError, InterruptedError):
             return False
         except (OSError, ProtocolError):

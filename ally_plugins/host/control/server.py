@@ -205,6 +205,7 @@ class _Peer(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             messages = self._connection.receive_data(data)
+        # Its reason is in the output already, and is to reach the command before the end.
         except ProtocolError:
             self._flush()
             if self._transport is not None:

@@ -211,6 +211,7 @@ class Feeds:
         """End the feed of this name, and wait until it has ended, also when another call ends it."""
         self._close_soon(name)
         if (ending := self._ending.get(name)) is not None:
+            # It ends for all who wait; and half ended, the feed would keep its lock.
             await asyncio.shield(ending)
 
     def _close_soon(self, name: str) -> None:

@@ -114,6 +114,7 @@ class Walk:
                 for number, stored in enumerate(block.events(), 1):
                     if number > done:
                         yield Place(block.n, number), stored
+            # One block that nobody can read must not keep the events behind it from a plugin for ever.
             except (ValueError, KeyError, TypeError):
                 _log.exception("record %d of the journal holds no events that can be read", block.n)
 

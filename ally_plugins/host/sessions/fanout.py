@@ -72,6 +72,7 @@ class FanOut:
         try:
             if threading.get_ident() == self._thread:
                 self._unwritten[session] = None  # a durable record may be written before the next turn
+                # `call_soon_threadsafe` would wake the loop by a byte on a socket, and it is awake: it runs this.
                 self._loop.call_soon(self._carry, session)
             else:
                 self._loop.call_soon_threadsafe(self._carry, session)

@@ -293,6 +293,7 @@ class SessionGates:
             self._on_decided(value, is_sensitive=is_sensitive(ruling.votes))
         try:
             await self._journal.append(self._decision_record(hook_call, subject, ruling, value))
+        # Another host has the session: this one may record nothing in it any more, not even a deny.
         except LeaseLostError as error:
             raise SessionError(str(error)) from error
         except JournalError as error:

@@ -210,6 +210,7 @@ class Session:
         self._open_calls = OpenCalls()
         self._unencodable: set[type[Event]] = set()
         """Classes of which an event had no JSON form: later ones are logged as debug only."""
+        # Two safe points at one time would hand the same pending messages out twice.
         self._safe_point = asyncio.Lock()
 
     @override
@@ -425,7 +426,8 @@ class Session:
         """Take note of tools that the model's provider runs for an agent, so that no gate sees a call.
 
         Call it before each request that has any. Raises GateRefused where a mandatory plugin gates them, unless the
-        operator accepts it (`ungated_tools`): the model must not be asked.
+        operator accepts it (`ungated_tools`): the model must not be asked. It never waits, so nothing is to be
+        cancelled.
         """
         self._check("admit_ungated")
         self.ungated.admit(agent, tools)

@@ -148,6 +148,7 @@ def _lock(file: Path, path: str, plugin: str) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_same(descriptor, file):
                 return descriptor
+        # Another host, or another claim of this one, holds it for the moment of a look or for as long as it lives.
         except BlockingIOError:
             os.close(descriptor)
             time.sleep(_LOCK_WAIT)
@@ -244,6 +245,7 @@ def _terminate(descriptor: int, pid: int) -> None:
     for number, wait in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
         with suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(descriptor, number)
+            # A stopped process takes SIGTERM only when it goes on.
             signal.pidfd_send_signal(descriptor, signal.SIGCONT)
         if _has_ended(descriptor, pid, wait):
             return

@@ -356,6 +356,7 @@ def _vote(plugin: Plugin, call: HookCall, future: asyncio.Future[Any] | None, el
     if future is None:
         cause, reason = plugin.why_unavailable(call.hook) or ("not_running", plugin.reason)
         return vote_from_failure(plugin.name, cause, reason, on_error, shadow=shadow)
+    # Only the deadline leaves one cancelled here: a caller that gives up collects no votes.
     if future.cancelled():
         return vote_from_failure(plugin.name, "timeout", "", on_error, shadow=shadow, elapsed_ms=elapsed_ms)
     error = future.exception()

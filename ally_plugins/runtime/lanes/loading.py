@@ -65,6 +65,7 @@ def build(factory: Callable[[Ally], Any], ally: Ally) -> Any:
     """
     try:
         return factory(ally)
+    # The person's Ctrl-C, not the plugin's doing; SystemExit is, and must not end the host.
     except KeyboardInterrupt:
         raise
     except BaseException as error:

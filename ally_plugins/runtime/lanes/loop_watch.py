@@ -99,6 +99,7 @@ class LoopWatch:
         """Have the loop call a function; return false when it is closed, whose host was abandoned."""
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
+        # asyncio says so of a loop that is closed; to ask before would leave a gap.
         except RuntimeError:
             return False
         return True

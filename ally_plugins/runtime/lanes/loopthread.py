@@ -77,6 +77,7 @@ class LoopThread:
             raise RuntimeError(message)
         future = asyncio.run_coroutine_threadsafe(call, loop)
         try:
+            # TimeoutError and KeyboardInterrupt alike: the caller no longer waits, so the call must not go on unseen.
             return future.result(wait)
         except BaseException:
             future.cancel()
@@ -102,6 +103,7 @@ class LoopThread:
         loop, thread = self._loop, self._thread
         self._loop = self._thread = None
         if loop is not None and thread is not None:
+            # `stop` alone would be seen only when the loop wakes for something else.
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
 

@@ -107,7 +107,10 @@ class ProcessKeeper(Protocol):
     started: int
 
     async def stop(self, reason: str) -> None:
-        """End the process, with everything that it has started. Never raises; safe to call twice."""
+        """End the process, with everything that it has started. Never raises; safe to call twice.
+
+        Cancelling it leaves it to the end of the host to kill the process.
+        """
 
     def restart(self, reason: str) -> None:
         """End the process and start it again at once; returns before that is done."""

@@ -118,6 +118,7 @@ class Runner:
         """
         self.abandon()
         task = self._task
+        # From within the hook that runs, it would wait for itself.
         if task is not None and task is not asyncio.current_task():
             await asyncio.wait([task], timeout=GRACE)
             if not task.done():

@@ -22,6 +22,7 @@ async def finished(work: Coroutine[Any, Any, T]) -> T:
     """
     task = asyncio.ensure_future(work)
     try:
+        # The shield keeps our cancellation from the work, and `wait` does not cancel what it waits for.
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])

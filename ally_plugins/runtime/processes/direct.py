@@ -110,6 +110,7 @@ class DirectProcess(Process):
         if self._is_ending:
             return
         if sys.platform != "win32":
+            # Gone between the look and the signal, or on macOS all of the group are zombies.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.Signals[name])
         elif name == "SIGKILL":  # Windows has no other signal; until then the end of its input must do

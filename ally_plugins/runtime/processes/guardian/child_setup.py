@@ -32,6 +32,7 @@ def exec_program(request: dict[str, Any], descriptors: tuple[int, ...], writer: 
     """Turn the child that its keeper has forked into the program, or write `STAGE ERRNO` and exit. Never returns."""
     stage = "start"
     try:
+        # A session of its own: a group to kill whole, and no terminal that could send it Ctrl-C.
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a setuid program loses it; the guardian's end still kills the rest
         if os.getppid() != keeper:
@@ -51,6 +52,7 @@ def exec_program(request: dict[str, Any], descriptors: tuple[int, ...], writer: 
         os.execvpe(argv[0], argv, environment)  # noqa: S606
     except OSError as error:
         os.write(writer, f"{stage} {error.errno or 0}".encode())
+    # The limit of memory holds already, and may be below what this Python takes.
     except MemoryError:
         os.write(writer, b"%s %d" % (stage.encode(), errno.ENOMEM))
     except BaseException:  # noqa: BLE001 - nothing may return into the guardian's loop

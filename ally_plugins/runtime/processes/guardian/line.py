@@ -22,6 +22,7 @@ def receive(line: socket.socket) -> tuple[bytes, list[int]]:
     descriptors = array("i")
     try:
         data, extras, *_ = line.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(DESCRIPTORS * _INT), socket.MSG_CMSG_CLOEXEC)
+    # An OSError too, and no end of the line.
     except BlockingIOError:
         raise
     except OSError:

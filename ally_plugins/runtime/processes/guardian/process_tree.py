@@ -65,6 +65,7 @@ def send_signal(pids: Iterable[int], number: int) -> None:
 def is_ours(pid: int) -> bool:
     """Return whether a process may be sent signals; it is another user's otherwise, or gone."""
     try:
+        # Signal 0 does nothing but ask.
         os.kill(pid, 0)
     except OSError:
         return False
