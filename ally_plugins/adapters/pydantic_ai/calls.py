@@ -15,7 +15,7 @@ from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult, evolve
 from ally_plugins.contract.values.errors import EventError, GateRefused
-from ally_plugins.host.sessions.open_calls import PermissionOutcome, Postponed
+from ally_plugins.host.sessions.open_calls import PermissionOutcome, Postponed, is_same_call
 
 from .failures import with_failure
 from .history import call_of_part
@@ -78,7 +78,7 @@ class Calls:
         if (
             before is not None
             and ctx.tool_call_approved
-            and any(_is_same(given, each) for each in (before.given, before.final))
+            and any(is_same_call(given, each) for each in (before.given, before.final))
         ):
             return before.args
         try:
@@ -106,7 +106,7 @@ class Calls:
             return ToolDenied(await self._work.refuse(call.tool_name, str(error), call.tool_call_id))
         final = prepared.final
         agreed = self._approved.pop(call.tool_call_id, None)
-        if agreed is None or not _is_same(agreed, final):
+        if agreed is None or not is_same_call(agreed, final):
             outcome = await self._work.authorize(
                 final,
                 sensitivity=self._work.kit.sensitivity(call.tool_name) or _confirmed(tool),
@@ -214,7 +214,7 @@ class Calls:
         """Put the final arguments into requests, for who approves them or runs the call after this run."""
         for index, call in enumerate(calls):
             prepared = self._prepared.get(call.tool_call_id)
-            if prepared is not None and not _is_same(prepared.given, prepared.final):
+            if prepared is not None and not is_same_call(prepared.given, prepared.final):
                 calls[index] = dataclasses.replace(call, args=prepared.args)
 
     async def answered_elsewhere(self, answers: dict[str, Any], response: ModelResponse) -> None:
@@ -260,11 +260,6 @@ def _confirmed(tool: ToolDefinition) -> str | None:
 
 def _prepared(given: ToolCall, final: ToolCall, *, as_text: bool) -> _Prepared:
     return _Prepared(given, final, encode(final.arguments).decode() if as_text else thaw(final.arguments))
-
-
-def _is_same(one: ToolCall, other: ToolCall) -> bool:
-    """Say whether two calls are the same to whoever is shown them; 1 is not true."""
-    return one.tool_name == other.tool_name and encode(one.arguments) == encode(other.arguments)
 
 
 def _read(args: RawToolArgs) -> Any:

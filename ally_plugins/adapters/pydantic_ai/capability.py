@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from pydantic_ai.capabilities import AbstractCapability
 
-from ally_plugins.adapters.kit.compaction_requests import CompactionRequest
+from ally_plugins.adapters.kit.between_runs import BetweenRuns
 from ally_plugins.adapters.kit.kit import AgentKit
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import HostError
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
     from pydantic_ai.toolsets import AbstractToolset
 
-    from ally_plugins.adapters.kit.live_sessions import LiveSession
     from ally_plugins.adapters.kit.options import Preview
     from ally_plugins.adapters.kit.permission import Approver, Sensitive
     from ally_plugins.contract.serves import Serves
@@ -58,7 +57,7 @@ _REQUESTING: Final[ContextVar[str | None]] = ContextVar("ally_requesting", defau
 """The id of the run that is about to ask the model: the framework wraps the model behind that, and names no run."""
 
 
-class AllyPlugins(AbstractCapability[Any]):
+class AllyPlugins(BetweenRuns, AbstractCapability[Any]):
     """A pydantic-ai capability: `Agent(model, capabilities=[AllyPlugins(host)])` lives with the host's plugins.
 
     One object serves any number of agents and conversations; sessions follow the framework's conversation id, and an
@@ -109,11 +108,6 @@ class AllyPlugins(AbstractCapability[Any]):
         self._owners: WeakValueDictionary[str, asyncio.Task[Any]] = WeakValueDictionary()
         """The tasks that drive runs, by the run's id."""
 
-    @property
-    def host(self) -> Host:
-        """The host whose plugins these are."""
-        return self.kit.host
-
     @classmethod
     @override
     def get_serialization_name(cls) -> str | None:
@@ -125,34 +119,6 @@ class AllyPlugins(AbstractCapability[Any]):
     def combine(cls, capabilities: Sequence[AbstractCapability[Any]]) -> AbstractCapability[Any]:
         """Let the last of several in one list stand for all, so that no call is gated twice."""
         return capabilities[-1]
-
-    # --- between runs ---
-
-    def session(self, session_id: str) -> LiveSession:
-        """Return a conversation's live session. Raises HostError when the host does not run."""
-        return self.kit.session(session_id)
-
-    def interrupt(self, session_id: str, cause: str = "the person asked for it") -> bool:
-        """Stop the agents at work in a conversation; their AGENT_END carries the cause. Say whether there was any.
-
-        The run ends with `RunCancelled`, whose `all_messages()` is a history that the model accepts.
-        """
-        live = self.kit.host_sessions.sessions.get(session_id)
-        return live.interrupt(cause) if live is not None else False
-
-    def compact(self, session_id: str, reason: str = "the person asked for it") -> None:
-        """Have a conversation shortened before the model is asked next. Raises HostError when nothing can do it."""
-        if self.compaction is None:
-            raise HostError("nothing here can shorten a conversation; give AllyPlugins(compact=...)")
-        self.kit.session(session_id).compactions.pending = CompactionRequest("person", reason)
-
-    async def wait_for_trigger(self, session_id: str) -> None:
-        """Wait until a plugin that may wakes the idle agent; then run it with its history and without a prompt.
-
-        Raises HostError when the host does not run. Cancelling stops the waiting and nothing else.
-        """
-        session = (await self.kit.host_sessions.open(session_id)).session
-        await session.own_loop.run(session.wait_for_trigger())
 
     # --- the framework's hooks ---
 

@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic_ai.messages import InstructionPart, ModelRequest, SystemPromptPart
 from pydantic_ai.models.wrapper import WrapperModel
 
-from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.adapters.kit.model_requests import changed_request
 from ally_plugins.contract.values.compat import override
-from ally_plugins.contract.values.conversation import ModelInput, PromptSection
-from ally_plugins.contract.values.errors import EventError, GateRefused
-from ally_plugins.contract.values.frozen import freeze
+from ally_plugins.contract.values.conversation import PromptSection
 from ally_plugins.contract.values.inert import for_model
-from ally_plugins.contract.values.shown import shown_data
 
 from .requests import RequestView
 
@@ -81,14 +78,10 @@ class TransformedModel(WrapperModel):
                 parameters = dataclasses.replace(parameters, instruction_parts=prompt.parts_with(after))
         if session.wants("model_request"):
             view = RequestView(messages, self._work.live.id)
-            shown = {name: value for name, value in (settings or {}).items() if _is_plain(name, value)}
-            before = ModelInput(self.wrapped.model_name, view.messages, freeze(shown))
-            made = await session.own_loop.run(session.transform_model_request(before))
-            if made.messages != before.messages:
-                messages = view.with_messages(made.messages)
-            if made.settings != before.settings:
-                hidden = {name: value for name, value in (settings or {}).items() if name not in shown}
-                settings = cast("ModelSettings", {**hidden, **thaw(made.settings)})  # a plugin may invent some
+            own = dict(settings) if settings is not None else None
+            left, changed = await changed_request(self._work, self.wrapped.model_name, view.messages, own)
+            messages = messages if left is None else view.with_messages(left)
+            settings = settings if changed is None else cast("ModelSettings", changed)
         return messages, settings, parameters
 
 
@@ -102,21 +95,6 @@ def provider_tools(model: Model, settings: ModelSettings | None, parameters: Mod
         return []
     _, resolved = model.prepare_request(settings, parameters)
     return [tool.unique_id for tool in resolved.native_tools if tool.kind != "tool_search"]
-
-
-def _is_plain(name: str, value: Any) -> bool:
-    """Say whether a setting is data; an object of the host author's (a time-out, a client) is none, and stays as it is.
-
-    Raises GateRefused for data that cannot be shown.
-    """
-    if not isinstance(value, (str, int, float, list, tuple, dict, type(None))):
-        return False
-    try:
-        shown_data(value)
-    except EventError as error:
-        text = f"the request cannot be shown to plugins: the setting {name!r} has {error}"
-        raise GateRefused(text, plugin=None) from None
-    return True
 
 
 class _Prompt:

@@ -14,7 +14,7 @@ from pydantic_core import SchemaValidator, core_schema
 from ally_plugins.adapters.kit.kept_messages import MARK
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.compat import override
-from ally_plugins.contract.values.errors import ArgumentsError, NotFoundRefused, RefusedError, ToolCallError
+from ally_plugins.contract.values.errors import ArgumentsError
 
 if TYPE_CHECKING:
     import asyncio
@@ -88,11 +88,9 @@ class PluginToolset(WrapperToolset[Any]):
         if tool.toolset is not self or offered is None:
             return await self.wrapped.call_tool(name, tool_args, ctx, tool)
         try:
-            result = await run.work.live.session.own_loop.run(run.work.live.session.call_agent_tool(offered, tool_args))
+            result = await run.work.call_plugin_tool(offered, tool_args)
         except ArgumentsError as error:
             raise ModelRetry(str(error)) from error
-        except (ToolCallError, NotFoundRefused, RefusedError) as error:
-            raise ToolFailed(str(error)) from error
         if not result.success:
             raise ToolFailed(result.error or result.output or "it failed without a reason")
         if result.data is None:
