@@ -17,6 +17,7 @@ from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.values.errors import GateRefused, RefusedError
 from ally_plugins.contract.values.events import (
     AgentEnd,
+    AssistantMessage,
     DiffPreview,
     PermissionResponse,
     PluginMessageReceived,
@@ -35,9 +36,7 @@ Models = Callable[..., Any]
 
 CALL = {"name": "note", "arguments": {"text": "this"}}
 GATES_OF_CALLS = ("ally_gate_tool_call", "ally_gate_permission")
-TRANSFORMS = sorted(
-    name for name, hook in HOOKS.items() if hook.kind == "transform" and name != "ally_transform_answer"
-)
+TRANSFORMS = sorted(name for name, hook in HOOKS.items() if hook.kind == "transform")
 OBSERVERS = sorted(name for name, hook in HOOKS.items() if hook.kind == "observe")
 HOWS = {"raises": "no such luck", "answers nonsense": "expected", "hangs": "0.05 s"}
 
@@ -131,6 +130,56 @@ def test_a_gate_that_fails_denies_and_the_model_is_told_which(
 
 
 @pytest.mark.parametrize("how", HOWS)
+def test_a_gate_of_the_persons_message_that_fails_denies_it_and_the_model_is_not_asked(
+    go: Any, model_server: ModelServer, model: Models, tmp_path: Path, how: str
+) -> None:
+    async def main() -> None:
+        bad = crasher(how, "ally_gate_user_message")
+        async with scene(tmp_path, model(), bad, deadlines={"ally_gate_user_message": 0.05}) as (stage, talk, _):
+            with pytest.raises(GateRefused, match=HOWS[how]):
+                await talk.say("note this")
+            assert model_server.requests == []
+            assert stage.of(UserMessage) == []
+
+    go(main())
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_gate_of_answers_that_fails_withholds_them_and_the_conversation_goes_on(
+    go: Any, model_server: ModelServer, model: Models, tmp_path: Path, how: str
+) -> None:
+    async def main() -> None:
+        bad = crasher(how, "ally_gate_answer")
+        async with scene(tmp_path, model(), bad, deadlines={"ally_gate_answer": 0.05}) as (stage, talk, noted):
+            for _ in range(2):
+                model_server.add(Reply("I note it", tools=[CALL]), Reply("and again"))
+                with pytest.raises(GateRefused, match=HOWS[how]):
+                    await talk.say("note this")
+            assert len(model_server.requests) == 2
+            assert noted.texts == []
+            assert stage.of(AssistantMessage) == []
+            assert [end.interrupted for end in stage.of(AgentEnd)] == [True, True]
+
+    go(main())
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_gate_of_the_end_that_fails_sends_the_agent_on_until_the_limit(
+    go: Any, model_server: ModelServer, model: Models, tmp_path: Path, how: str
+) -> None:
+    async def main() -> None:
+        bad = crasher(how, "ally_gate_stop")
+        model_server.add(*(Reply(f"done {number}") for number in range(4)))
+        async with scene(tmp_path, model(), bad, deadlines={"ally_gate_stop": 0.05}) as (stage, talk, _):
+            assert await talk.say("note this") == "done 3"
+            assert [HOWS[how] in text for text in plugin_texts(model_server.requests[-1].texts)] == [True] * 3
+            assert bad.ran == ["ally_gate_stop"] * 3
+            assert [end.interrupted for end in stage.of(AgentEnd)] == [False]
+
+    go(main())
+
+
+@pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("on_error", ["drop", "block"])
 @pytest.mark.parametrize("hook", TRANSFORMS)
 def test_a_transform_that_fails_is_left_out_or_blocks_as_the_operator_has_it(
@@ -157,6 +206,12 @@ def test_a_transform_that_fails_is_left_out_or_blocks_as_the_operator_has_it(
                 assert model_server.requests == []
                 return
             model_server.add(Reply(tools=[CALL]), Reply("so be it"))
+            if blocks == "ally_transform_answer":
+                with pytest.raises(GateRefused, match="withheld: bad could not check it, and is set to block then"):
+                    await talk.say("note this")
+                assert noted.texts == ["this"]
+                assert stage.of(AssistantMessage) == []
+                return
             assert await talk.say("note this") == "so be it"
             told = list(model_server.requests[-1].answers.values())[-1]
             assert noted.texts == ([] if blocks == "ally_transform_tool_input" else ["this"])

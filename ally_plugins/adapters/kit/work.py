@@ -16,8 +16,8 @@ from attrs import define, field
 from ally_plugins.contract.tools.agent_tool import MAIN_AGENT
 from ally_plugins.contract.tools.todo_tools import TASK_TOOLS, todo_data, todos_of, todos_of_call, todos_with_task
 from ally_plugins.contract.values.compat import override
-from ally_plugins.contract.values.conversation import Message, ToolResult
-from ally_plugins.contract.values.errors import ArgumentsError, HostError, RefusedError, ToolCallError
+from ally_plugins.contract.values.conversation import Message, Stop, ToolResult
+from ally_plugins.contract.values.errors import ArgumentsError, GateRefused, HostError, RefusedError, ToolCallError
 from ally_plugins.contract.values.events import (
     AgentEnd,
     AgentStart,
@@ -30,8 +30,8 @@ from ally_plugins.contract.values.events import (
     UserMessage,
 )
 
+from .answers import AnswerRun
 from .compaction import shorten
-from .tool_calls import ToolCallRun
 
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool
@@ -44,7 +44,7 @@ __all__ = ["AgentWork"]
 
 
 @define(eq=False)
-class AgentWork(ToolCallRun):
+class AgentWork(AnswerRun):
     """What one run of an agent does, in the order in which it does it. It lives from `begin` to `end`.
 
     `is_scoped` says that a block of code ends it, and nobody else has to.
@@ -66,8 +66,8 @@ class AgentWork(ToolCallRun):
         """Start the turn with the person's message or a sub-agent's task; return it as transforms left it.
 
         Plugins' messages that enter with it are returned by the first `safe_point`. Raises GateRefused when a transform
-        blocks the person's message, HostError for a run that was ended meanwhile. After that, and when it is cancelled,
-        nothing has begun.
+        blocks or a gate denies the person's message, HostError for a run that was ended meanwhile. After that, and when
+        it is cancelled, nothing has begun.
         """
         session = self.live.session
         if self.approve is not None or self.can_defer:
@@ -82,6 +82,10 @@ class AgentWork(ToolCallRun):
                 deferred.outcome = None  # the person speaks of something else now
             message = Message(role="user", content=prompt, id=self.live.mirror.next_id)
             message = await session.own_loop.run(session.transform_user_message(message))
+            ruling = await session.own_loop.run(session.gate_user_message(message))
+            if ruling.is_denied:
+                plugin = next(iter(ruling.decided_by), None)
+                raise GateRefused(ruling.reason, plugin=plugin, decision_id=ruling.decision_id)
             prompt = message.content
             self.emit(UserMessage(content=prompt, message_id=message.id))
         self._emit_start(prompt, None)
@@ -244,6 +248,18 @@ class AgentWork(ToolCallRun):
         self._taken.update(taken)
         self._entered.update(taken)
         return tuple(taken.values())
+
+    async def sent_on(self, answer: str | None, reason: str = "") -> tuple[Message, ...]:
+        """Ask gates whether the agent may end its turn; return the messages that send it on, none if it may.
+
+        Call it where a run would end, after `safe_point("turn_end")` brought nothing; `answer` and `reason` are those
+        of `Stop`. A sub-agent is not asked about. Cancelling takes the question back.
+        """
+        session = self.live.session
+        if self.parent is not None or session.is_closed or not session.wants("stop"):
+            return ()
+        ruling = await session.own_loop.run(session.gate_stop(Stop(reason=reason, answer=answer or "")))
+        return await self.safe_point("step") if ruling.is_denied else ()
 
     async def _safe_point(self, kind: SafePoint) -> None:
         live = self.live

@@ -10,6 +10,7 @@ from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, S
 from pydantic_ai.tools import DeferredToolResults, ToolApproved, ToolDenied
 from pydantic_core import from_json
 
+from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.kit.kept_messages import MARK
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.codec import encode
@@ -155,6 +156,8 @@ class Calls:
                 value = skipped.result
             except (ApprovalRequired, CallDeferred) as error:
                 raise Postponed from error
+            except AnswerRefused as refusal:  # a sub-agent's: the agent that called it goes on without
+                return answer.failed(ToolFailed(str(refusal)))
             except Exception as error:  # noqa: BLE001 - raised again below, once its end is emitted
                 return answer.failed(error)
             return answer.returned(value, judged)

@@ -17,6 +17,7 @@ from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import PromptSection
 from ally_plugins.contract.values.inert import for_model
 
+from .answers import HeldResponse
 from .requests import RequestView
 
 if TYPE_CHECKING:
@@ -29,15 +30,18 @@ if TYPE_CHECKING:
 
     from ally_plugins.adapters.kit.work import AgentWork
 
+    from .answers import Answers
+
 __all__ = ["TransformedModel"]
 
 
 class TransformedModel(WrapperModel):
     """The model of one request, which is sent as transforms left it. Raises GateRefused when one blocks."""
 
-    def __init__(self, wrapped: Model, work: AgentWork) -> None:
+    def __init__(self, wrapped: Model, work: AgentWork, answers: Answers) -> None:
         super().__init__(wrapped)
         self._work = work
+        self._answers = answers
 
     @override
     async def request(
@@ -59,10 +63,13 @@ class TransformedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
-        """Send the transformed request, for a streamed response."""
+        """Send the transformed request, for a streamed response, which is held where plugins gate or transform it."""
         request = await self._transformed(messages, model_settings, model_request_parameters)
         async with self.wrapped.request_stream(*request, run_context) as stream:
-            yield stream
+            hold = self._work.answer_hold
+            # What is to be JSON has no sentences.
+            by_sentences = hold == "sentence" and model_request_parameters.output_mode not in {"native", "prompted"}
+            yield stream if hold is None else HeldResponse(stream, self._answers, by_sentences=by_sentences)
 
     async def _transformed(
         self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters

@@ -20,6 +20,7 @@ from ally_plugins.adapters.kit.under_way import UnderWay
 from ally_plugins.contract.values.events import ModelResponse as Responded
 from ally_plugins.contract.values.shown import shown_text
 
+from .answers import Answers
 from .calls import Calls
 from .compaction import compacted
 from .history import convert, prompt_text, request_for, text_of, with_text
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.adapters.kit.work import AgentWork
     from ally_plugins.contract.tools.agent_tool import AgentTool
+    from ally_plugins.contract.values.conversation import Message
 
     from .compaction import Compaction
 
@@ -72,6 +74,7 @@ class PluginRun:
     ) -> None:
         self.work = work
         self.calls = Calls(work)
+        self.answers = Answers(work)
         self.offered: dict[str, AgentTool] = {}
         """Plugins' tools that the model was offered, by name."""
         self._capability = capability
@@ -101,12 +104,19 @@ class PluginRun:
                     result = await handler()
             except BaseException as error:
                 give_up_calls(self._history)  # those that had begun are given up by the framework, before it comes here
+                self._withhold()
                 self._outcome = partial(work.end, error=error)
                 raise
             output = result.output
             content = None if isinstance(output, DeferredToolRequests) else output_text(output)
             self._outcome = partial(work.end, content)
             return result
+
+    def _withhold(self) -> None:
+        """Put a line into the history where an answer was withheld."""
+        if (refusal := self.answers.refusal) is not None:
+            self.answers.withhold(self._history)
+            self.work.failed(refusal, str(refusal))
 
     async def _end(self) -> None:
         self.work.follow(self._history, convert)
@@ -121,18 +131,34 @@ class PluginRun:
             if self._prompt is not None:
                 return dataclasses.replace(node, user_prompt=self._prompt)
         elif isinstance(node, CallToolsNode):
-            self.work.follow(ctx.messages, convert)
             if node.tool_call_results:
+                self.work.follow(ctx.messages, convert)
                 await self.calls.answered_elsewhere(node.tool_call_results, node.model_response)
+            else:
+                await self._settle(ctx, node)
+                self.work.follow(ctx.messages, convert)
         return node
+
+    async def _settle(self, ctx: RunContext[Any], node: CallToolsNode[Any, Any]) -> None:
+        """Show plugins what other capabilities have made of the answer, before it is anything to anybody."""
+        response = await self.answers.settled(node.model_response)
+        if response is not node.model_response:
+            ctx.messages[:] = [response if each is node.model_response else each for each in ctx.messages]
+            node.model_response = response
 
     async def after_node(self, ctx: RunContext[Any], result: NodeResult[Any]) -> NodeResult[Any]:
         """At the end of a turn, let follow-ups take the run further; never between calls and their results."""
         if isinstance(result, End) and not isinstance(result.data.output, DeferredToolRequests):
             self.work.follow(ctx.messages, convert)
-            for message in await self.work.safe_point("turn_end"):
+            messages = await self.work.safe_point("turn_end")
+            for message in messages or await self._sent_on(ctx, result.data.output):
                 ctx.enqueue(request_for(message))
         return result
+
+    async def _sent_on(self, ctx: RunContext[Any], output: Any) -> tuple[Message, ...]:
+        last = ctx.messages[-1] if ctx.messages else None
+        reason = last.finish_reason if isinstance(last, ModelResponse) else None
+        return await self.work.sent_on(output_text(output), reason or "")
 
     # --- the model ---
 
@@ -156,11 +182,15 @@ class PluginRun:
         self, ctx: RunContext[Any], request_context: ModelRequestContext, handler: WrapModelRequestHandler
     ) -> ModelResponse:
         """Emit what the model answered, and how full its window is."""
+        self.answers.expect(request_context.model_request_parameters)
         async with self._under_way:
             try:
                 with _cancelled_with(self._owner):
                     response = mended_response(await handler(request_context))
+                response = await self.answers.settled(response)
             except BaseException as error:
+                if self.answers.response is not None and self.answers.refusal is not None:
+                    self._responded(ctx, self.answers.response, shown=self.answers.refusal.shown)
                 reason = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
                 self._emit_response(stop_reason=reason)
                 raise
@@ -174,7 +204,8 @@ class PluginRun:
             self._requested_at = None
             self.work.responded(Responded(duration_ms=took, **fields, **self.work.about))
 
-    def _responded(self, ctx: RunContext[Any], response: ModelResponse) -> None:
+    def _responded(self, ctx: RunContext[Any], response: ModelResponse, *, shown: str | None = None) -> None:
+        """Emit a response; of one that is withheld, what was `shown`, without its thoughts, which may say the same."""
         work, usage = self.work, response.usage
         self._emit_response(
             model=response.model_name,
@@ -185,9 +216,9 @@ class PluginRun:
             stop_reason=response.finish_reason,
         )
         for part in response.parts:
-            if isinstance(part, ThinkingPart) and part.content:
+            if isinstance(part, ThinkingPart) and part.content and shown is None:
                 work.thought(part.content)
-        if text := text_of(response):
+        if text := text_of(response) if shown is None else shown:
             work.said(text)
         window = work.kit.context_window or ctx.model.context_window
         work.used(usage.input_tokens + usage.output_tokens, window)
@@ -197,9 +228,9 @@ class PluginRun:
         session = self.work.live.session
         if session.is_closed:
             return None
-        if not (session.wants("system_prompt") or session.wants("model_request") or session.ungated.may_refuse):
+        if not (session.ungated.may_refuse or any(map(session.wants, ("system_prompt", "model_request", "answer")))):
             return None
-        return TransformedModel(model, self.work)
+        return TransformedModel(model, self.work, self.answers)
 
     # --- tools ---
 

@@ -162,11 +162,15 @@ class SessionGates:
 
     async def gate_user_message(self, message: Message) -> Ruling:
         """Ask the plugins whether a message of the person may reach the agent."""
+        if not self._dispatcher.has_any("ally_gate_user_message"):
+            return ALLOWED
         hook_call = self._hook_call("ally_gate_user_message", caused_by=message.source_plugin, cause=message.id)
         return await self._ask_gates(hook_call, message, "a message of the person")
 
     async def gate_answer(self, message: Message, origin: tuple[str, ...]) -> Ruling:
         """Ask the plugins whether an answer of the model, or what there is of it, may be shown."""
+        if not self._dispatcher.has_any("ally_gate_answer"):
+            return ALLOWED
         about = {"caused_by": message.source_plugin, "origin": origin, "cause": message.id}
         return await self._ask_gates(self._hook_call("ally_gate_answer", **about), message, "an answer of the model")
 
