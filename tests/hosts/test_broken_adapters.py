@@ -22,6 +22,7 @@ import pytest
 from attrs import evolve
 
 from ally_plugins import EVENT_TYPES, EventError, GateRefused, ToolCall, ToolCallStart
+from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.testing import ADAPTER_CHECKS, AdapterDriver, run_adapter_check
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "write-an-adapter.md"
@@ -373,6 +374,57 @@ class AsksWhatWasBlocked(page.Adapter):
             return await loop.model(page.Request(loop.system, [page.Entry("user", prompt)], {}))
 
 
+class AsksInSpiteOfADenial(Whole):
+    """Goes on with what was denied as if it had been allowed."""
+
+    async def around_model(self, loop, request, ask):
+        kept = []
+
+        async def keep(request):
+            reply = await ask(request)
+            kept.append(copy.deepcopy(reply))
+            return reply
+
+        try:
+            return await super().around_model(loop, request, keep)
+        except AnswerRefused:
+            return kept[-1]
+
+
+class ShowsAnswersAsTheyWere(Whole):
+    """Asks transforms about an answer, and goes on with what the model wrote."""
+
+    async def around_model(self, loop, request, ask):
+        answered = self.work.answered
+
+        async def unchanged(text):
+            await answered(text)
+            return text
+
+        self.work.answered = unchanged
+        try:
+            return await super().around_model(loop, request, ask)
+        finally:
+            self.work.answered = answered
+
+
+class AsksNobodyWhetherToStop(page.Adapter):
+    async def at_end(self, history):
+        self.work.sent_on = _nothing
+        return await super().at_end(history)
+
+
+async def _nothing(_):
+    return ()
+
+
+class StopsForNobody(page.Adapter):
+    """Goes on for as long as gates would have it, and longer."""
+
+    async def at_end(self, history):
+        return await super().at_end(history) or len(history) < 20
+
+
 class IgnoresTransformedPrompts(page.Adapter):
     async def around_run(self, loop, conversation, history, prompt, go):
         async def as_it_was(_):
@@ -529,7 +581,13 @@ BROKEN = {
     LeavesCallsOpen: ["ends a cancelled run well", "can be interrupted"],
     KeepsErrorsToItself: ["tells of a model that fails"],
     SwallowsErrors: ["tells of a model that fails"],
-    AsksWhatWasBlocked: ["begins nothing that is blocked"],
+    AsksWhatWasBlocked: ["begins nothing that is blocked", "refuses a message of the person"],
+    AsksInSpiteOfADenial: ["withholds a denied answer", "withholds a denied answer of a stream",
+                           "runs no call beside a denied answer", "cuts a stream at a denied sentence"],
+    ShowsAnswersAsTheyWere: ["returns what transforms made of an answer",
+                             "streams what transforms made of an answer"],
+    AsksNobodyWhetherToStop: ["goes on when a gate does not let it stop"],
+    StopsForNobody: ["stops in the end"],
     IgnoresTransformedPrompts: ["runs transforms in order"],
     CannotBeStopped: ["can be interrupted"],
     NeverFollows: ["gives plugins the history"],

@@ -28,10 +28,11 @@ from pydantic_ai.models import StreamedResponse
 from pydantic_core import from_json
 
 from ally_plugins.adapters.kit.answers import AnswerRefused, HeldText
+from ally_plugins.adapters.kit.kept_messages import MARK
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.compat import override
 
-from .history import MARK, media_of
+from .history import media_of
 from .history_repair import mended_response
 
 if TYPE_CHECKING:

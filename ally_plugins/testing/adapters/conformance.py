@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from ally_plugins.testing.checks import Broken
 from ally_plugins.testing.conformance import Finding, Report
 
-from . import compactions, decisions, events, lifecycles, messages, serving, transforms
+from . import answers, compactions, decisions, events, lifecycles, messages, serving, transforms
 from .driver import PARTS, AdapterDriver
 from .stage import Stage
 
@@ -27,6 +27,7 @@ ADAPTER_CHECKS: Final[Mapping[str, AdapterCheck]] = MappingProxyType(
         **events.CHECKS,
         **decisions.CHECKS,
         **transforms.CHECKS,
+        **answers.CHECKS,
         **messages.CHECKS,
         **compactions.CHECKS,
         **lifecycles.CHECKS,

@@ -30,6 +30,10 @@ PARTS: Final = {
     "plugin_tools": "plugins' tools as the agent's",
     "system_prompt": "plugins' sections of the system prompt",
     "model_request": "plugins' changes of what the model is asked",
+    "user_message_gate": "gates of what the person says",
+    "answer": "gates of what the model answers",
+    "answer_transform": "plugins' changes of what the model answers",
+    "stop": "gates of the end of a turn",
     "sub_agents": "an agent that is run in a tool of another one",
     "compaction": "the action `compact`, with its events",
 }
@@ -41,6 +45,10 @@ _SERVED: Final = {
     "preview": "DIFF_PREVIEW",
     "system_prompt": "transform:system_prompt",
     "model_request": "transform:model_request",
+    "user_message_gate": "gate:user_message",
+    "answer": "gate:answer",
+    "answer_transform": "transform:answer",
+    "stop": "gate:stop",
     "compaction": "COMPACTION_START",
 }
 """The parts of which `Serves` has a word: what is not served is lacking, and need not be said twice."""
