@@ -240,9 +240,10 @@ def _unnarrowed(
 def _grants(kind: str, given: Mapping[str, Any]) -> list[Grant]:
     """Return what a permission asks for, one grant each."""
     topics = given.get(_KEYS[kind], ()) if kind in _KEYS else ("",)
-    tools = given.get("tools", ("",))
+    tools: tuple[str, ...] = given.get("tools", ("",))
     mode = SENTENCE if given.get("mode") == SENTENCE else ""
-    targets: dict[str, tuple[str, ...]] = {**dict.fromkeys(_BY_TOOL, tools), "answer": (mode,)}
+    targets: dict[str, tuple[str, ...]] = {"answer": (mode,)}
+    targets |= dict.fromkeys(_BY_TOOL, tools)
     grants = [Grant(kind, topic, target) for topic in topics for target in targets.get(topic, ("",))]
     return grants + [Grant(kind, flag) for flag in ("trigger_turn", "waive") if given.get(flag)]
 
