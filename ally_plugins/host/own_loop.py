@@ -30,7 +30,7 @@ class OwnLoop:
 
     def __init__(self) -> None:
         self.loop: Final = asyncio.get_running_loop()
-        self.process: Final = OwnProcess()
+        self.process: Final = OwnProcess.own()
         self._thread: Final = get_ident()
         self._thread_name: Final = threading.current_thread().name
 

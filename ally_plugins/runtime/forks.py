@@ -17,38 +17,42 @@ __all__ = ["OwnProcess"]
 _WAY_OUT: Final = "make a host in each process, after it was forked"
 
 
-class _Current:
-    """The id of this process, kept: asking for it is a system call, which costs half of what an `emit` may."""
+class OwnProcess:
+    """The process that runs this. Whoever is made with `own()` calls `check` first in each public call.
 
-    pid = os.getpid()
+    `is_here` says whether the caller runs in it, and not in a fork of it.
+    """
+
+    __slots__ = ("is_here", "pid")
+
+    def __init__(self) -> None:
+        self.pid: Final = os.getpid()
+        # Kept, and changed in a fork: `emit` looks at it, and a system call or a property costs a tenth of what that may.
+        self.is_here = True
+
+    @staticmethod
+    def own() -> OwnProcess:
+        """Return the one that stands for this process."""
+        return _Current.process
+
+    def check(self, call: str, owner: object) -> None:
+        """Return when the caller runs in this process. Raises HostError, with the way out, in a fork of it."""
+        if not self.is_here:
+            raise HostError(
+                f"{call}() was called in process {_Current.process.pid}, but {owner!r} belongs to process {self.pid}, of"
+                f" which this one is a fork; {_WAY_OUT}"
+            )
+
+
+class _Current:
+    process = OwnProcess()
 
 
 def _renew() -> None:
-    _Current.pid = os.getpid()
+    _Current.process.is_here = False
+    _Current.process = OwnProcess()
     renew_ids()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
     os.register_at_fork(after_in_child=_renew)
-
-
-class OwnProcess:
-    """The process that makes this. Whoever is made with it calls `check` first in each public call."""
-
-    __slots__ = ("_pid",)
-
-    def __init__(self) -> None:
-        self._pid: Final = _Current.pid
-
-    @property
-    def is_here(self) -> bool:
-        """Whether the caller runs in this process, and not in a fork of it."""
-        return self._pid == _Current.pid
-
-    def check(self, call: str, owner: object) -> None:
-        """Return when the caller runs in this process. Raises HostError, with the way out, in a fork of it."""
-        if self._pid != _Current.pid:
-            raise HostError(
-                f"{call}() was called in process {_Current.pid}, but {owner!r} belongs to process {self._pid}, of which"
-                f" this one is a fork; {_WAY_OUT}"
-            )

@@ -147,8 +147,9 @@ class SessionServices(Protocol):
         """Return the open session with this id, if there is one."""
 
 
-_NOTED_FIRST: Final = frozenset({UserMessage, SessionEnd, ToolCallStart, ToolCallEnd})
-"""Events that change the session before they are emitted."""
+_NOTED_FIRST: Final = frozenset({UserMessage, SessionEnd, ToolCallStart})
+"""Events that change the session before they are emitted; the end of a call does so only where one is undecided,
+or gates have sent the agent on."""
 
 
 class Session:
@@ -257,7 +258,7 @@ class Session:
             self._process.check("emit", self)
             self._check_open()
         kind = event.__class__
-        if kind in _NOTED_FIRST:
+        if kind in _NOTED_FIRST or (kind is ToolCallEnd and (self._undecided.begun or self._stops.in_row)):
             self._note(event)
         ring = self.ring
         with self._lock:
@@ -283,18 +284,19 @@ class Session:
 
     def _note(self, event: Event) -> None:
         """Note what an event says of the session before it is emitted."""
-        if isinstance(event, UserMessage):
-            self._origin = self._turn_origin = ()
-        elif isinstance(event, SessionEnd):
-            self._open_calls.close("the session has ended")
-            self._has_ended = True
+        if isinstance(event, ToolCallStart):
+            if self.gates.has_participants("ally_gate_tool_call"):
+                with self._lock:
+                    self._undecided.begin(event, self.ring.head + 1)
         elif isinstance(event, ToolCallEnd):
             with self._lock:
                 self._undecided.end(event)
                 self._stops.step()
-        elif isinstance(event, ToolCallStart) and self.gates.has_participants("ally_gate_tool_call"):
-            with self._lock:
-                self._undecided.begin(event, self.ring.head + 1)
+        elif isinstance(event, UserMessage):
+            self._origin = self._turn_origin = ()
+        elif isinstance(event, SessionEnd):
+            self._open_calls.close("the session has ended")
+            self._has_ended = True
 
     def _keep_unwritten(self, events: list[Event]) -> None:
         """Keep for the journal what a burst pushed out of the ring before the loop had a turn to write it."""

@@ -51,15 +51,16 @@ class Stops:
         self._enqueue = enqueue
         self._now_ms = now_ms
         self._in_turn = 0
-        self._in_row = 0
+        self.in_row = 0
+        """How often gates have sent the agent on since its last tool call."""
 
     def begin_turn(self) -> None:
         """Count from the beginning: another turn has begun."""
-        self._in_turn = self._in_row = 0
+        self._in_turn = self.in_row = 0
 
     def step(self) -> None:
         """Let gates send the agent on again: it has called a tool."""
-        self._in_row = 0
+        self.in_row = 0
 
     async def ask(self, stop: Stop, origin: tuple[str, ...]) -> Ruling:
         """Ask whether the agent may end its turn; a deny has queued the reasons as messages of those that gave them.
@@ -68,7 +69,7 @@ class Stops:
         recorded, is no reason to go on. Cancelling takes the question back, or leaves the messages to the next safe
         point.
         """
-        if self._in_row >= MAX_SENT_ON:
+        if self.in_row >= MAX_SENT_ON:
             text = (
                 f"plugins have sent the agent on {MAX_SENT_ON} times in a row without a tool call; the turn ends here"
             )
@@ -85,7 +86,7 @@ class Stops:
         except JournalError as error:
             return attrs.evolve(ruling, verdict=Allow(), reason=f"the agent cannot be sent on: {error}")
         self._in_turn += 1
-        self._in_row += 1
+        self.in_row += 1
         return ruling
 
     def _message_of(self, plugin: str, reason: str, origin: tuple[str, ...]) -> Waiting:

@@ -32,24 +32,25 @@ _E = TypeVar("_E", bound=Event)
 class UndecidedCalls:
     """Those of one session. Whoever calls holds the lock of its ring."""
 
-    _begun: dict[str, tuple[int, float]] = field(init=False, factory=dict)  # the event's number, and until when
+    begun: dict[str, tuple[int, float]] = field(init=False, factory=dict)
+    """Each start's event number, and until when it waits. Whether there are any may be asked without the lock."""
 
     def begin(self, start: ToolCallStart, seq: int) -> None:
         """Note the start of a call, which is event number `seq`."""
-        self._begun[start.call_id or start.tool_name] = (seq, time.monotonic() + HOLD_S)
+        self.begun[start.call_id or start.tool_name] = (seq, time.monotonic() + HOLD_S)
 
     def end(self, call: ToolCall | ToolCallEnd) -> None:
         """Note that a call is decided, or has ended."""
-        self._begun.pop(call.call_id or call.tool_name, None)
+        self.begun.pop(call.call_id or call.tool_name, None)
 
     def first(self) -> int:
         """Return the number of the first start that waits for its decision; more than there are events for none."""
-        if not self._begun:
+        if not self.begun:
             return _NEVER
         now = time.monotonic()
-        for key in [key for key, (_, until) in self._begun.items() if until <= now]:
-            del self._begun[key]
-        return min((seq for seq, _ in self._begun.values()), default=_NEVER)
+        for key in [key for key, (_, until) in self.begun.items() if until <= now]:
+            del self.begun[key]
+        return min((seq for seq, _ in self.begun.values()), default=_NEVER)
 
 
 def withheld(event: Event, call: ToolCall) -> Event:

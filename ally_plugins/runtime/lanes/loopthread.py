@@ -33,14 +33,14 @@ class LoopThread:
         self._usage = usage
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._process = OwnProcess()
+        self._process = OwnProcess.own()
 
     def start(self, first: Coroutine[Any, Any, T], wait: float | None) -> T:
         """Start the thread and run its first call. Raises what that raises, and nothing is left running then."""
         if self._thread is not None:
             first.close()
             raise HostError(f"this {self._word} runs already; make another one")
-        self._loop, self._process = asyncio.new_event_loop(), OwnProcess()
+        self._loop, self._process = asyncio.new_event_loop(), OwnProcess.own()
         self._thread = threading.Thread(target=_run, args=(self._loop,), name=f"ally-{self._word}", daemon=True)
         self._thread.start()
         try:

@@ -26,7 +26,7 @@ class LoopCalls:
         self._name = plugin
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._process = OwnProcess()
+        self._process = OwnProcess.own()
 
     def run_blocking(self, call: Coroutine[Any, Any, R], timeout: float | None) -> R:
         """Run a call on the loop from another thread, and wait for it; `timeout` is in seconds.
