@@ -36,9 +36,9 @@ _LOST: Final = "the lease is lost"
 _NEW: Final = "(SELECT 1 FROM temp.held h WHERE h.session_id = NEW.session_id AND NOT EXISTS "
 _ROW: Final = "(SELECT 1 FROM main.leases l WHERE l.session_id = h.session_id AND l.epoch = h.epoch)"
 _REFUSE: Final = f"EXISTS {_NEW}{_ROW}) BEGIN SELECT RAISE(ABORT, '{_LOST}'); END"
-# Triggers of one connection, on tables of the file: no way of writing gets around them. A row costs two look-ups. What is
-# inserted is looked at afterwards, and is none when that aborts its statement: a trigger before it has each row made
-# twice, which takes as long as the look-ups.
+# Triggers of one connection, on tables of the file: no way of writing gets around them. A row costs two look-ups. What
+# is inserted is looked at afterwards, and is not there when that aborts its statement: for a trigger before it SQLite
+# makes each row twice, which takes as long as the look-ups.
 _HELD: Final = (
     "CREATE TEMP TABLE held(session_id TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID",
     f"CREATE TEMP TRIGGER lease_of_insert AFTER INSERT ON main.records WHEN {_REFUSE}",

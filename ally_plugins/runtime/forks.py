@@ -27,7 +27,7 @@ class OwnProcess:
 
     def __init__(self) -> None:
         self.pid: Final = os.getpid()
-        # Kept, and changed in a fork: `emit` looks at it, and a system call or a property costs a tenth of what that may.
+        # Kept, and changed in a fork: `emit` looks at it, and a property would cost a tenth of what that may.
         self.is_here = True
 
     @staticmethod
@@ -39,8 +39,8 @@ class OwnProcess:
         """Return when the caller runs in this process. Raises HostError, with the way out, in a fork of it."""
         if not self.is_here:
             raise HostError(
-                f"{call}() was called in process {_Current.process.pid}, but {owner!r} belongs to process {self.pid}, of"
-                f" which this one is a fork; {_WAY_OUT}"
+                f"{call}() was called in process {_Current.process.pid}, but {owner!r} belongs to process {self.pid},"
+                f" of which this one is a fork; {_WAY_OUT}"
             )
 
 

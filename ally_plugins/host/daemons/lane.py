@@ -25,7 +25,7 @@ from ally_plugins.contract.values.scope import Scope
 from ally_plugins.runtime.lanes.cursor import Cursor
 from ally_plugins.runtime.lanes.link import DaemonGone, Link, NotSent, RemoteHook, call_when_done
 from ally_plugins.runtime.lanes.observers import Observers, is_own
-from ally_plugins.runtime.lanes.requests import FutureRequest
+from ally_plugins.runtime.lanes.requests import Answer, FutureRequest
 from ally_plugins.wire.eventlines import FRAME_BYTES, event_lines
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class RemoteLane:
         cursor = self._cursors.get(session_id) if session_id is not None else None
         scope = scope or Scope(self.plugin, session_id, held=frozenset((self.plugin,)))
         request = FutureRequest(
-            hook, function, arguments, is_async, scope, loop.create_future(),
+            hook, function, arguments, is_async, scope, Answer(),
             cursor.ring if cursor else None, cursor.ring.head if cursor else 0,
         )  # fmt: skip
         if not self._is_open:

@@ -225,7 +225,7 @@ class StreamLink(asyncio.Protocol):
             answer.set_exception(NotSent(f"{method!r} was not sent to {self.name!r}: {error}", plugin=self.name))
             answer.exception()
             if answer.on_done is not None:  # it has waited
-                self._loop.call_soon(answer.on_done, answer)
+                self._loop.call_soon(answer.announce)
             return
         self._answers[number] = answer
         self._is_ending = self._is_ending or method == "shutdown"
@@ -316,7 +316,7 @@ class StreamLink(asyncio.Protocol):
                 answer.exception()  # so that asyncio does not log it when nobody awaits it
                 if answer.on_done is not None:
                     # After the lane and the state of the plugin have changed.
-                    self._loop.call_soon(answer.on_done, answer)
+                    self._loop.call_soon(answer.announce)
 
     # --- in ---
 
@@ -385,8 +385,7 @@ class StreamLink(asyncio.Protocol):
         else:
             answer.set_exception(self._error_of(message))
             answer.exception()  # as above: nobody may await it
-        if answer.on_done is not None:
-            answer.on_done(answer)
+        answer.announce()
 
     def _error_of(self, message: ErrorResponse) -> AllyError:
         """Return the exception for an error answer; of an error in the daemon's code only the type is shown."""

@@ -21,7 +21,7 @@ from ally_plugins.policy.ordering import Placement, order_for_hook
 from ally_plugins.policy.verdicts import Cause, OnError, Vote, read_replacement, read_verdict, vote_from_failure
 
 from .deadlocks import Waits
-from .link import NonsenseAnswer, NotSent
+from .link import NonsenseAnswer, NotSent, call_when_done
 from .plugin import Plugin, orderables
 from .requests import Crash
 
@@ -133,14 +133,14 @@ class Dispatcher:
 
         A plugin that was granted a gate and does not run is among them: its vote is a deny.
         """
-        is_gate = HOOKS[call.hook].kind == "gate"
+        is_gate, topic = HOOKS[call.hook].kind == "gate", call.topic
         return [
             plugin
             for plugin in self._orders.get(call.hook, ())
             if plugin.name != call.caused_by
             and not plugin.is_disabled
             and (
-                (plugin.grants.gates if is_gate else plugin.grants.transforms)(call.topic, call.tool)
+                (plugin.grants.gates if is_gate else plugin.grants.transforms)(topic, call.tool)
                 or (is_gate and call.tool in plugin.confirms)
             )
             and (not plugin.is_running or call.hook in plugin.implementations or plugin.lacks(call.hook))
@@ -282,7 +282,7 @@ class _TransformFailed(Exception):
 class _Poll:
     """The futures of gates that run concurrently, and when each was done.
 
-    One callback for each of them, where `asyncio.wait` and a record of the time would be two.
+    Whoever answers last settles the poll at once; by futures' callbacks it would be a turn of the loop later.
     """
 
     def __init__(self) -> None:
@@ -295,7 +295,7 @@ class _Poll:
     def add(self, name: str, future: asyncio.Future[Any]) -> None:
         """Add a gate's future."""
         self.waiting[name] = future
-        future.add_done_callback(partial(self._note, name))
+        call_when_done(future, partial(self._note, name))
 
     async def wait(self) -> None:
         """Wait until all are done; cancelling it leaves them as they are, for `cancel`."""

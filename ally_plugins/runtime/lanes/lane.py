@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.values.errors import TimedOut
@@ -19,7 +18,7 @@ from ally_plugins.contract.values.scope import Scope
 from .cursor import Cursor
 from .marks import UNMARKED, Slot
 from .observers import Handler, Observers, is_own
-from .requests import Crash, FutureRequest
+from .requests import Answer, Crash, FutureRequest
 from .runner import Hooks, Runner
 
 if TYPE_CHECKING:
@@ -132,6 +131,9 @@ class Lane:
         """Skip events that no hook here takes, without waking the task; return whether that was all of them."""
         if cursor.recent_origin:  # they count for what the plugin may still answer
             return False
+        if not self.observers.types:  # it has gates and the like, and no hook for any event
+            cursor.position = cursor.ring.head
+            return True
         run = cursor.ring.read(cursor.position, BATCH)
         if run is None or not run.is_plain or not run.types.isdisjoint(self.observers.types):
             return False
@@ -158,7 +160,7 @@ class Lane:
         # The head as it is now: the hook comes after what was emitted before this call, and waits for nothing later.
         request = FutureRequest(
             hook, function, arguments, is_async, scope or Scope(self.plugin, session_id, held=self._held),
-            asyncio.get_running_loop().create_future(),
+            Answer(self._taken_back),
             cursor.ring if cursor else None, cursor.ring.head if cursor else 0,
         )  # fmt: skip
         if not self.is_open:
@@ -166,13 +168,13 @@ class Lane:
             return request.future
         if deadline is not None:
             self._runner.expect(request, deadline)
-        request.future.add_done_callback(partial(self._taken_back, request))
         self._requests.append(request)
         self._runner.wake()
         return request.future
 
-    def _taken_back(self, request: FutureRequest, future: asyncio.Future[Any]) -> None:
-        if future.cancelled():
+    def _taken_back(self, future: Answer) -> None:
+        request = self._runner.request
+        if isinstance(request, FutureRequest) and request.future is future:
             self._runner.take_back(request)
 
     def change_observers(self, observers: Observers) -> None:
@@ -254,6 +256,9 @@ class Lane:
     # --- delivery ---
 
     async def _deliver(self, session_id: str, cursor: Cursor, until: int) -> None:
+        if not (cursor.recent_origin or self.observers.types):
+            cursor.position = until
+            return
         while (run := cursor.ring.read(cursor.position, BATCH, until)) is None:
             await self._deliver_dropped(session_id, cursor)
         end = cursor.position + len(run.events)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import frozen
 
-from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import PluginError
 
+from .requests import Answer
+
 if TYPE_CHECKING:
+    import asyncio
+
     from ally_plugins.contract.values.events import Event
 
 __all__ = [
@@ -55,38 +57,23 @@ class NonsenseAnswer(DaemonError):
     """A gate of a daemon's answered what is no verdict."""
 
 
-class PendingAnswer(asyncio.Future[Any]):
-    """The future of a request to a daemon; cancelling it cancels the request there.
-
-    Neither that nor `on_done` is a future's callback, which would come a turn of the loop later.
-    """
+class PendingAnswer(Answer):
+    """The future of a request to a daemon; cancelling it cancels the request there."""
 
     def __init__(self, take_back: Callable[[PendingAnswer], None]) -> None:
-        super().__init__()
+        super().__init__(take_back)
         self.number = 0
         """The request's id on the wire; 0 while it has not been sent."""
-        self.on_done: Callable[[asyncio.Future[Any]], None] | None = None
         self.on_progress: Callable[[Any], None] | None = None
         """Called with each `$/progress` of the request, until it is answered."""
-        self._take_back = take_back
-
-    @override
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Take the request back, unless it has been answered."""
-        is_cancelled = super().cancel(msg)
-        if is_cancelled:
-            self._take_back(self)
-            if self.on_done is not None:
-                self.get_loop().call_soon(self.on_done, self)
-        return is_cancelled
 
 
 def call_when_done(future: asyncio.Future[Any], function: Callable[[asyncio.Future[Any]], None]) -> None:
     """Call a function with a request's future once it is done.
 
-    A `PendingAnswer` calls it at once; any other future in the loop's next turn.
+    An `Answer` calls it at once; any other future in the loop's next turn.
     """
-    if isinstance(future, PendingAnswer) and not future.done():
+    if isinstance(future, Answer) and not future.done():
         future.on_done = function
     else:
         future.add_done_callback(function)

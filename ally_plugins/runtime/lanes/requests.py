@@ -5,6 +5,7 @@ Plain classes: attrs takes half a millisecond to build one, and every daemon tha
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 from ally_plugins.contract.values.compat import override
 
 if TYPE_CHECKING:
-    import asyncio
-
     from ally_plugins.contract.values.events import Event
     from ally_plugins.contract.values.scope import Scope
 
     from .ring import Ring
 
-__all__ = ["Crash", "FutureRequest", "HookCancelled", "HookRequest", "TakenBack"]
+__all__ = ["Answer", "Crash", "FutureRequest", "HookCancelled", "HookRequest", "TakenBack"]
 
 
 class HookCancelled(Exception):
@@ -55,6 +54,36 @@ class Crash:
         self.event = event
         self.event_id = event_id
         self.is_final = is_final
+
+
+class Answer(asyncio.Future[Any]):
+    """What comes of a request. `take_back` is called with it when it is cancelled before that.
+
+    Neither that nor `on_done` is a future's callback, which would come a turn of the loop later; whoever sets the
+    result calls `announce`.
+    """
+
+    def __init__(self, take_back: Callable[[Any], object] | None = None) -> None:
+        super().__init__()
+        self.on_done: Callable[[asyncio.Future[Any]], object] | None = None
+        self._take_back = take_back
+
+    def announce(self) -> None:
+        """Call `on_done`, if there is one, once."""
+        on_done, self.on_done = self.on_done, None
+        if on_done is not None:
+            on_done(self)
+
+    @override
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Take the request back, unless it has been answered."""
+        is_cancelled = super().cancel(msg)
+        if is_cancelled:
+            if self._take_back is not None:
+                self._take_back(self)
+            if self.on_done is not None:
+                self.get_loop().call_soon(self.announce)
+        return is_cancelled
 
 
 class HookRequest(ABC):
@@ -97,7 +126,7 @@ class FutureRequest(HookRequest):
         arguments: tuple[Any, ...],
         is_async: bool,  # noqa: FBT001 - as above
         scope: Scope,
-        future: asyncio.Future[Any],
+        future: Answer,
         ring: Ring | None = None,
         after: int = 0,
     ) -> None:
@@ -127,8 +156,9 @@ class FutureRequest(HookRequest):
             return
         if error is None:
             future.set_result(result)
-            return
-        if isinstance(error, StopIteration):  # a future refuses to carry it
-            error = RuntimeError(f"StopIteration: {error}")
-        future.set_exception(error)
-        future.exception()  # marks it as retrieved: the caller may be gone, and asyncio would log that as a fault
+        else:
+            if isinstance(error, StopIteration):  # a future refuses to carry it
+                error = RuntimeError(f"StopIteration: {error}")
+            future.set_exception(error)
+            future.exception()  # marks it as retrieved: the caller may be gone, and asyncio would log that as a fault
+        future.announce()

@@ -58,6 +58,8 @@ class Runner:
     ) -> None:
         self.plugin = plugin
         self.is_abandoned = False
+        self.is_open = False
+        """Whether hooks are run."""
         self.scope: Scope | None = None
         """What runs now, set by `enter`; the lane sets it to None when its events have been delivered."""
         self.request: HookRequest | None = None
@@ -88,11 +90,7 @@ class Runner:
         """Begin to work; must be called on the loop that the runner belongs to."""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run(), name=f"ally-lane-{self.plugin}")
-
-    @property
-    def is_open(self) -> bool:
-        """Whether hooks are run."""
-        return self._task is not None and not self.is_abandoned
+        self.is_open = not self.is_abandoned
 
     @property
     def is_busy(self) -> bool:
@@ -146,7 +144,7 @@ class Runner:
             self._sleeper = None
 
     def _shut_down(self) -> None:
-        self.is_abandoned = True
+        self.is_abandoned, self.is_open = True, False
         self._drop()
         self._expected.clear()
         if self._alarm is not None:
