@@ -197,9 +197,9 @@ class Journal:
 
         Asks the disk, some 15 µs, only where another host may have taken it since the last beat.
         """
-        lease.check_known()
-        if not lease.epoch or lease.is_trusted(self._writer.beaten_at):
+        if lease.lost is None and (not lease.epoch or lease.is_trusted(self._writer.beaten_at)):
             return
+        lease.check_known()
         row = self.reader.lease(lease.session_id)
         if row is None or row.epoch != lease.epoch:
             lease.lose(loss_of(lease.session_id, row))

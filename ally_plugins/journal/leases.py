@@ -79,7 +79,8 @@ class Lease:
 
     def is_trusted(self, beaten_at: float) -> bool:
         """Say whether nobody can have taken the session since the last beat, in seconds of `time.monotonic`."""
-        return time.monotonic() - max(self.valid_from, beaten_at) < SILENT_S - _MARGIN_S
+        now = time.monotonic()
+        return now - beaten_at < SILENT_S - _MARGIN_S or now - self.valid_from < SILENT_S - _MARGIN_S
 
 
 @frozen

@@ -113,7 +113,8 @@ class Writer:
 
         Raises JournalError at once while the disk fails, after `close`, and in a fork of the process.
         """
-        self._check()
+        if self.reason is not None or os.getpid() != self._pid:
+            self._check()
         self._queue.append((item, waiter, 0))
         if self._has_ended:
             self._fail_remaining()

@@ -23,6 +23,8 @@ class Thresholds:
 
     def update(self, usage: float) -> list[float]:
         """Take a new usage in percent; return the levels that it passes, lowest first."""
+        if not self._passed and usage < LEVELS[0]:  # so at most steps
+            return []
         self._passed = {level for level in self._passed if usage > level - HYSTERESIS}
         new = [level for level in LEVELS if usage >= level and level not in self._passed]
         self._passed.update(new)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
@@ -12,14 +13,17 @@ import pytest
 from ally_plugins import (
     CompactionComplete,
     ContextUsageUpdate,
+    Event,
     HostError,
     SessionEnd,
     TodoUpdate,
     ToolCallStart,
 )
 from ally_plugins.policy.thresholds import Thresholds
+from ally_plugins.runtime.lanes.lane import Lane
+from ally_plugins.runtime.lanes.observers import Observers
 from tests.kit.hosts import make_plugin, new_host
-from tests.kit.waiting import go
+from tests.kit.waiting import go, until
 
 
 def passed(usages: list[float]) -> list[tuple[float, list[float]]]:
@@ -99,8 +103,6 @@ def test_many_threads_may_emit_at_once_and_every_event_has_a_number_of_its_own()
         heard.append(event.seq)
 
     async def main() -> None:
-        import asyncio
-
         async with new_host(plugins={"p": make_plugin(ally_event=ally_event)}) as host:
             session = host.session("s")
 
@@ -193,5 +195,34 @@ def test_the_root_stream_passes_a_host_s_event_to_the_only_session() -> None:
             assert session.ring.items[-1].type == "TOOL_CALL_START"
             session.scoped("parent").emit(ToolCallStart(tool_name="bash"))
             assert session.ring.items[-1].parent_id == "parent"
+
+    go(main())
+
+
+def test_a_lane_that_opens_while_the_journal_alone_waits_for_events_receives_those_that_follow() -> None:
+    heard: list[int] = []
+
+    async def receive(event: Event) -> None:
+        heard.append(event.seq)
+
+    async def main() -> None:
+        async with new_host() as host:
+            session, fan_out = host.session("s"), host.services.fan_out
+            assert fan_out is not None
+            lanes: list[Lane] = []
+            fan_out._lanes = lambda: lanes
+            session.emit(ToolCallStart(tool_name="bash"))
+            await asyncio.sleep(0)  # from here on the journal's timer runs, and nobody is woken
+            session.emit(ToolCallStart(tool_name="bash"))
+            observers = Observers(single={ToolCallStart: receive}, types=frozenset({ToolCallStart}))
+            lane = Lane("p", observers, on_crash=lambda _: None, deadline=lambda _: 30.0)
+            before = session.ring.head
+            lane.attach("s", session.ring)
+            lane.start()
+            lanes.append(lane)
+            session.emit(ToolCallStart(tool_name="bash"))
+            await until(lambda: heard)
+            assert heard == [before + 1]
+            await lane.close()
 
     go(main())

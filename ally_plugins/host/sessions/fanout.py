@@ -64,6 +64,8 @@ class FanOut:
         self._loop: Final = asyncio.get_running_loop()
         self._thread: Final = threading.get_ident()
         self._unwritten: dict[Session, None] = {}
+        self._unheard: dict[Session, None] = {}
+        """What has emitted, of the unwritten, since there was no lane to wake."""
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -72,6 +74,9 @@ class FanOut:
         try:
             if threading.get_ident() == self._thread:
                 self._unwritten[session] = None  # a durable record may be written before the next turn
+                if self._timer is not None and not (self._lanes() or self._is_read()):
+                    self._unheard[session] = None  # the timer writes what it emits until then, and nobody else wants it
+                    return
                 # `call_soon_threadsafe` would wake the loop by a byte on a socket, and it is awake: it runs this.
                 self._loop.call_soon(self._carry, session)
             else:
@@ -103,6 +108,8 @@ class FanOut:
 
     def write_before(self, item: Item) -> None:
         """Hand the journal what is to come before something durable, None for all of it; as `write` otherwise."""
+        if not self._unwritten:  # so for most messages, of which there may be many at once
+            return
         if item is None:
             self._write(_everybody)
         elif type(item) is tuple and item[1] != DECISION:
@@ -127,8 +134,17 @@ class FanOut:
                 except Exception:  # noqa: BLE001 - a bug of ours; the caller only wants its own record written
                     _log.exception("events of session %r could not be written down", session.id)
             self._on_written()
+        if self._unheard:
+            self._wake_for_unheard()
         if self._unwritten:
             self._timer = self._loop.call_later(WRITE_AFTER, self._write, _nobody)
+
+    def _wake_for_unheard(self) -> None:
+        """Wake the lanes that have opened since there was none."""
+        sessions, self._unheard = self._unheard, {}
+        if self._lanes():
+            for session in sessions:
+                self._loop.call_soon(self._carry, session)
 
     def close(self) -> None:
         """Hand over the last events, and carry no more: the journal is closed next."""

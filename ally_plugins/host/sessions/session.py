@@ -32,6 +32,7 @@ from ally_plugins.contract.values.conversation import (
     ToolResult,
 )
 from ally_plugins.contract.values.errors import EncodeError, JournalError, SessionError
+from ally_plugins.contract.values.eventjson import event_params
 from ally_plugins.contract.values.events import (
     CompactionComplete,
     ContextThreshold,
@@ -184,6 +185,7 @@ class Session:
         self.serves = host.serves
         """What plugins are served in this session."""
         self._host = host
+        self._journal = host.journal
         self._own_loop = host.own_loop
         self._process = host.own_loop.process
         self._lock = self.ring.lock
@@ -308,11 +310,12 @@ class Session:
 
     def _check(self, call: str) -> None:
         """Refuse a call from elsewhere, or for a session that another host has. Raises HostError, SessionError."""
-        self._own_loop.check(call, self)
+        if not self._own_loop.is_here:
+            self._own_loop.check(call, self)
         if self.is_closed:
             self.lease.check_known()
         else:
-            self._host.journal.check_lease(self.lease)
+            self._journal.check_lease(self.lease)
 
     def _check_known(self, call: str) -> None:
         """As `_check`, for what may be called by any thread: asks nobody."""
@@ -834,7 +837,7 @@ class Session:
 
 def _row(event: Event, ring: Ring) -> EventRow:
     """Return an event for the journal. Raises EncodeError."""
-    kind, body = event.type, encoded(event) if ring.keeps_json else encode(event)
+    kind, body = event.type, encoded(event) if ring.keeps_json else encode(event_params(event))
     if not isinstance(kind, str):
         raise EncodeError(f"its type is of the type {type(kind).__name__}; expected a string", path="type")
     return (event.session_id, event.seq, event.timestamp, kind, ">".join(event.origin) or None, body)
