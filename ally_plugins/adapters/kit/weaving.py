@@ -18,9 +18,9 @@ from .mirror import is_cut
 if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import Message
 
-__all__ = ["Weaver", "Woven", "refuse_cut_call"]
+__all__ = ["Weaver", "WovenItem", "refuse_cut_call"]
 
-Woven: TypeAlias = "tuple[Any, Message | None, Any]"
+WovenItem: TypeAlias = "tuple[Any, Message | None, Any]"
 """The framework's item, what plugins were shown of it and what they left; an item that is no message has neither, and a
 message that plugins added has no item and was not shown."""
 
@@ -41,7 +41,7 @@ class Weaver:
             self._items.append((item, message))
         self.messages = tuple(message for _, message in self._items if message is not None)
 
-    def woven(self, after: Iterable[Message]) -> Iterator[Woven]:
+    def woven(self, after: Iterable[Message]) -> Iterator[WovenItem]:
         """Yield the items that are left, in order, each followed by what was added behind it.
 
         What was added before the first message comes right before that, behind a system prompt.

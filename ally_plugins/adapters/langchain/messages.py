@@ -11,24 +11,20 @@ from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from attrs import evolve
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from ally_plugins.adapters.kit.mirror import UNSHOWN, is_cut, recorded_call
-from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.adapters.kit.kept_messages import MARK, kept_data, kept_message, text_beside
+from ally_plugins.adapters.kit.mirror import recorded_call
+from ally_plugins.adapters.kit.weaving import Weaver, refuse_cut_call
 from ally_plugins.contract.values.conversation import Message
-from ally_plugins.contract.values.errors import EventError, GateRefused
 from ally_plugins.contract.values.shown import media, shown_text
 
 __all__ = ["View", "answered", "convert", "is_persons", "message_for", "text_of", "with_text"]
 
-MARK: Final = "ally_plugins"
-
 
 def message_for(message: Message) -> HumanMessage:
     """Return a plugin's message as one of the framework's, marked as the plugin's towards the model."""
-    kept = {"id": message.id, "role": message.role, "content": message.content, "metadata": thaw(message.metadata)}
-    return HumanMessage(message.text_for_model, id=message.id, additional_kwargs={MARK: kept})
+    return HumanMessage(message.text_for_model, id=message.id, additional_kwargs={MARK: kept_data(message)})
 
 
 def is_persons(message: BaseMessage) -> bool:
@@ -52,16 +48,7 @@ def convert(message: BaseMessage) -> Iterable[Message]:
 
 def _kept(message: BaseMessage) -> Message | None:
     """Return the plugin's message that one of the framework's is, None when it is not one (histories are stored)."""
-    kept = message.additional_kwargs.get(MARK)
-    if not isinstance(kept, dict):
-        return None
-    texts, metadata = [kept.get("id"), kept.get("role"), kept.get("content")], kept.get("metadata")
-    if not all(isinstance(text, str) for text in texts) or not isinstance(metadata, dict):
-        return None
-    try:
-        return Message(id=kept["id"], role=kept["role"], content=kept["content"], metadata=metadata)
-    except EventError:
-        return None
+    return kept_message(message.additional_kwargs.get(MARK))
 
 
 def text_of(message: BaseMessage) -> str:
@@ -96,12 +83,9 @@ def with_text(message: BaseMessage, text: str) -> BaseMessage:
     """Return a message with another text in place of all of its own; what is not text is kept."""
     if isinstance(message.content, str):
         return message.model_copy(update={"content": text})
-    lines = text.split("\n")
-    for line in _texts(message, without_text=True):
-        if line in lines:
-            lines.remove(line)
+    left = text_beside(text, _texts(message, without_text=True))
     kept = [block for block in message.content if isinstance(block, dict) and block.get("type") != "text"]
-    return message.model_copy(update={"content": [{"type": "text", "text": "\n".join(lines)}, *kept]})
+    return message.model_copy(update={"content": [{"type": "text", "text": left}, *kept]})
 
 
 def answered(messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], list[str]]:
@@ -129,28 +113,22 @@ CUT: Final = "not run: the turn was interrupted"
 class View:
     """The messages of one request as plugins see them, and the way back. Raises GateRefused where one is too large."""
 
-    def __init__(self, messages: Iterable[BaseMessage], session_id: str) -> None:
-        self._originals: dict[str, tuple[BaseMessage, Message]] = {}
-        for number, original in enumerate(messages, 1):
-            for message in convert(original):
-                for call in message.tool_calls:
-                    if UNSHOWN in call.arguments and is_cut(str(original)):
-                        text = (
-                            f"the request cannot be shown to plugins: a call of {call.tool_name!r} in it is too large"
-                        )
-                        raise GateRefused(text, plugin=None)
-                shown = message if message.id else evolve(message, id=f"{session_id}:m{number}")
-                self._originals[shown.id] = original, shown
-        self.messages = tuple(shown for _, shown in self._originals.values())
+    def __init__(self, messages: Sequence[BaseMessage], session_id: str) -> None:
+        for message in messages:
+            for call in [*message.tool_calls, *message.invalid_tool_calls] if isinstance(message, AIMessage) else ():
+                refuse_cut_call(call["name"] or "", call["args"])
+        items = ((original, shown) for original in messages for shown in convert(original))
+        self._weaver = Weaver(items, session_id)
+        self.messages = self._weaver.messages
 
     def with_messages(self, after: Iterable[Message]) -> list[BaseMessage]:
         """Return the framework's messages as plugins' transforms left them."""
-        return [self._as_left(message) for message in after]
+        return [_as_left(*woven) for woven in self._weaver.woven(after)]
 
-    def _as_left(self, message: Message) -> BaseMessage:
-        original, shown = self._originals.get(message.id, (None, None))
-        if original is None or shown is None:
-            return message_for(message)
-        if message.content == shown.content:
-            return original
-        return message_for(message) if message.source_plugin is not None else with_text(original, message.content)
+
+def _as_left(original: BaseMessage | None, shown: Message | None, message: Message) -> BaseMessage:
+    if original is None or shown is None:
+        return message_for(message)
+    if message.content == shown.content:
+        return original
+    return message_for(message) if message.source_plugin is not None else with_text(original, message.content)

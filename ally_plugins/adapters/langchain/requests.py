@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 from langchain_core.messages import SystemMessage
 from langchain_core.tools import StructuredTool
 
+from ally_plugins.adapters.kit.model_requests import changed_request
 from ally_plugins.contract.tools.schemas import thaw
-from ally_plugins.contract.values.conversation import ModelInput, PromptSection
-from ally_plugins.contract.values.errors import EventError, GateRefused
-from ally_plugins.contract.values.frozen import freeze
+from ally_plugins.contract.values.conversation import PromptSection
 from ally_plugins.contract.values.inert import for_model
-from ally_plugins.contract.values.shown import shown_data
 
 from .messages import View
 
@@ -47,14 +45,11 @@ async def transformed(run: PluginRun, request: ModelRequest[Any]) -> ModelReques
             changes["system_message"] = _prompt(request.system_message, blocks, after)
     if not session.is_closed and session.wants("model_request"):
         view = View(request.messages, run.work.live.id)
-        shown = {name: value for name, value in request.model_settings.items() if _is_plain(name, value)}
-        before = ModelInput(model_name(request), view.messages, freeze(shown))
-        made = await session.own_loop.run(session.transform_model_request(before))
-        if made.messages != before.messages:
-            changes["messages"] = view.with_messages(made.messages)
-        if made.settings != before.settings:
-            hidden = {name: value for name, value in request.model_settings.items() if name not in shown}
-            changes["model_settings"] = {**hidden, **thaw(made.settings)}
+        messages, settings = await changed_request(run.work, model_name(request), view.messages, request.model_settings)
+        if messages is not None:
+            changes["messages"] = view.with_messages(messages)
+        if settings is not None:
+            changes["model_settings"] = settings
     return request.override(**changes) if changes else request
 
 
@@ -100,15 +95,3 @@ def _prompt(before: SystemMessage | None, blocks: list[Any], after: Iterable[Pro
         others = [each for each in before.content if isinstance(each, dict) and not isinstance(each.get("text"), str)]
         return before.model_copy(update={"content": [*made, *others]})
     return SystemMessage("\n\n".join(each["text"] for each in made))
-
-
-def _is_plain(name: str, value: Any) -> bool:
-    """Say whether a setting is data, which plugins are shown. Raises GateRefused for data that cannot be."""
-    if not isinstance(value, (str, int, float, list, tuple, dict, type(None))):
-        return False
-    try:
-        shown_data(value)
-    except EventError as error:
-        text = f"the request cannot be shown to plugins: the setting {name!r} has {error}"
-        raise GateRefused(text, plugin=None) from None
-    return True

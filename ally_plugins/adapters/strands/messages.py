@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import copy
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import evolve, frozen
-
-from ally_plugins.adapters.kit.mirror import UNSHOWN, is_cut, recorded_call
-from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.adapters.kit.kept_messages import MARK, kept_data, kept_message, text_beside
+from ally_plugins.adapters.kit.mirror import recorded_call
+from ally_plugins.adapters.kit.results import changed_value
+from ally_plugins.adapters.kit.weaving import Weaver, refuse_cut_call
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, ToolResult
-from ally_plugins.contract.values.errors import EventError, GateRefused
+from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.shown import media, shown_data, shown_text
 
 if TYPE_CHECKING:
     from strands.types.content import Message as Entry
 
 __all__ = ["Woven", "add_messages", "convert", "prompt_of", "result_of", "text_of", "with_result", "with_text"]
-
-MARK: Final = "ally_plugins"
-"""The key of a message's custom metadata under which the plugins' messages in it are kept."""
 
 _MEDIA: Final = frozenset({"image", "document", "video", "audio"})
 
@@ -38,8 +34,7 @@ def add_messages(entry: Any, messages: Iterable[Message]) -> None:
     for message in messages:
         kept = entry.setdefault("metadata", {}).setdefault("custom", {}).setdefault(MARK, [])
         entry["content"].append({"text": message.text_for_model})
-        about = {"id": message.id, "role": message.role, "content": message.content}
-        kept.append({**about, "metadata": thaw(message.metadata)})
+        kept.append(kept_data(message))
 
 
 def convert(entry: Entry) -> Iterable[Message]:
@@ -56,7 +51,7 @@ def _parts(entry: Any) -> list[tuple[Message, list[Any]]]:
         if not text and not made:
             return []
         return [(Message(role="assistant", content=text, tool_calls=made), entry["content"])]
-    kept = [message for each in _kept(entry) if (message := _plugins_message(each)) is not None]
+    kept = [message for each in _kept(entry) if (message := kept_message(each)) is not None]
     found: list[tuple[Message | None, list[Any]]] = []
     for block in entry["content"]:
         plugins = next((each for each in kept if each.text_for_model == block.get("text")), None)
@@ -78,14 +73,6 @@ def _kept(entry: Any) -> list[Any]:
     metadata = entry.get("metadata") or {}
     kept = (metadata.get("custom") or {}).get(MARK)
     return kept if isinstance(kept, list) else []
-
-
-def _plugins_message(kept: Any) -> Message | None:
-    """Return the plugin's message that is kept, None when it is not one (histories are stored)."""
-    try:
-        return Message(id=kept["id"], role=kept["role"], content=kept["content"], metadata=kept["metadata"])
-    except (EventError, TypeError, KeyError, AttributeError):
-        return None
 
 
 def text_of(blocks: Iterable[Any]) -> str:
@@ -125,13 +112,10 @@ def with_text(blocks: Iterable[Any], text: str) -> list[Any]:
     The lines that describe what is no text are for plugins only, and are left out.
     """
     kept = [block for block in blocks if "text" not in block]
-    lines = text.split("\n")
-    for block in kept:
-        if "cachePoint" not in block and (line := _line(block)) in lines:
-            lines.remove(line)
+    left = text_beside(text, [_line(block) for block in kept if "cachePoint" not in block])
     first = [block for block in kept if "reasoningContent" in block]  # a thought stands before what it led to
     rest = [block for block in kept if "reasoningContent" not in block]
-    said = [{"text": "\n".join(lines)}] if any(lines) else []
+    said = [{"text": left}] if left.strip("\n") else []
     return [*first, *said, *rest]
 
 
@@ -158,21 +142,11 @@ def with_result(given: Any, before: ToolResult, after: ToolResult) -> Any:
         return given
     if not after.success:
         return {**given, "status": "error", "content": [{"text": after.error or "the output is withheld"}]}
-    is_data = after.data is not None and after.data != before.data  # without its data, the text is left
-    return {**given, "content": [{"json": thaw(after.data)} if is_data else {"text": after.output}]}
+    changed = changed_value(before, after)
+    return {**given, "content": [{"text": changed} if changed is after.output else {"json": changed}]}
 
 
 # --- requests to the model ---
-
-
-@frozen
-class _Piece:
-    """One message of a request with the blocks that it is, in the framework's message number `index`."""
-
-    index: int
-    role: str
-    message: Message | None
-    blocks: list[Any]
 
 
 class Woven:
@@ -183,69 +157,42 @@ class Woven:
 
     def __init__(self, history: Sequence[Entry], session_id: str) -> None:
         self._history = history
-        self._pieces: list[_Piece] = []
-        count = 0
-        for index, entry in enumerate(history):
-            parts = _parts(entry)
-            if not parts:
-                self._pieces.append(_Piece(index, entry["role"], None, entry["content"]))
-            for message, blocks in parts:
-                _check_calls(message, blocks)
-                if not message.id:
-                    count += 1
-                    message = evolve(message, id=f"{session_id}:m{count}")  # noqa: PLW2901 - with its id
-                self._pieces.append(_Piece(index, entry["role"], message, blocks))
-        self.messages = tuple(piece.message for piece in self._pieces if piece.message is not None)
+        self._weaver = Weaver(_pieces(history), session_id)
+        self.messages = self._weaver.messages
 
     def with_messages(self, after: Iterable[Message]) -> list[Any]:
-        """Return the history as the messages have it now; what was added stands in the person's messages."""
-        own = {message.id for message in self.messages}
-        kept: dict[str, Message] = {}
-        added: defaultdict[str, list[Any]] = defaultdict(list)
-        anchor = ""
-        for message in after:
-            if message.id in own:
-                kept[message.id] = message
-                anchor = message.id
-            else:
-                added[anchor].append({"text": message.text_for_model})
-        made: list[tuple[int, str, list[Any]]] = [(-1, "user", added[""])]
-        for piece in self._pieces:
-            changed = kept.get(piece.message.id) if piece.message is not None else None
-            if piece.message is None or changed is not None:
-                made.append((piece.index, piece.role, _changed(piece, changed)))
-            if changed is not None:
-                made.append((piece.index if piece.role == "user" else -1, "user", added[changed.id]))
-        return self._joined(made)
+        """Return the history as the messages have it now; what was added stands in the person's messages.
 
-    def _joined(self, pieces: Iterable[tuple[int, str, list[Any]]]) -> list[Any]:
-        """Return messages of the framework: what follows each other with one role is one message."""
+        What follows each other with one role is one message.
+        """
         found: list[Any] = []
-        for index, role, blocks in pieces:
-            if not blocks:
-                continue
-            if found and found[-1]["role"] == role:
+        for piece, before, now in self._weaver.woven(after):
+            head: Any = copy.copy(self._history[piece[0]]) if piece is not None else {"role": "user"}
+            blocks = _changed(piece[1], before, now) if piece is not None else [{"text": now.text_for_model}]
+            if found and found[-1]["role"] == head["role"]:
                 found[-1]["content"] += blocks
-            else:
-                head = copy.copy(self._history[index]) if index >= 0 else {"role": role}
+            elif blocks:
                 found.append({**head, "content": list(blocks)})
         return found
 
 
-def _check_calls(message: Message, blocks: Iterable[Any]) -> None:
-    if any(UNSHOWN in call.arguments for call in message.tool_calls) and any(
-        is_cut(repr(block["toolUse"]["input"])) for block in blocks if "toolUse" in block
-    ):
-        raise GateRefused("the request cannot be shown to plugins: a call in it is too large", plugin=None)
+def _pieces(history: Sequence[Any]) -> Iterator[tuple[tuple[int, list[Any]], Message | None]]:
+    """Yield the blocks that each message is, with the place of the framework's message that has them."""
+    for index, entry in enumerate(history):
+        for block in entry["content"]:
+            if "toolUse" in block:
+                refuse_cut_call(block["toolUse"]["name"], block["toolUse"]["input"])
+        parts: list[tuple[Message | None, list[Any]]] = [*_parts(entry)] or [(None, entry["content"])]
+        for message, blocks in parts:
+            yield (index, blocks), message
 
 
-def _changed(piece: _Piece, after: Message | None) -> list[Any]:
-    before = piece.message
+def _changed(blocks: list[Any], before: Message | None, after: Message | None) -> list[Any]:
     if before is None or after is None or after.content == before.content:
-        return piece.blocks
+        return blocks
     if before.role == "tool":
-        result = {**piece.blocks[0]["toolResult"], "content": [{"text": after.content}]}
-        return [{"toolResult": result}, *piece.blocks[1:]]
+        result = {**blocks[0]["toolResult"], "content": [{"text": after.content}]}
+        return [{"toolResult": result}, *blocks[1:]]
     if before.source_plugin is not None:
-        return [{"text": after.text_for_model}, *piece.blocks[1:]]
-    return with_text(piece.blocks, after.content)
+        return [{"text": after.text_for_model}, *blocks[1:]]
+    return with_text(blocks, after.content)

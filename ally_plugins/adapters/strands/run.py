@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from strands.types.events import ModelStopReason
 
+from ally_plugins.adapters.kit.model_requests import changed_request
 from ally_plugins.contract.tools.schemas import thaw
-from ally_plugins.contract.values.conversation import ModelInput, PromptSection
+from ally_plugins.contract.values.conversation import PromptSection
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.events import ModelResponse
 from ally_plugins.contract.values.inert import for_model
@@ -227,10 +228,9 @@ class PluginRun:
                 context = context.replace(system_prompt=_prompt(blocks, own, sections))
         if session.wants("model_request"):
             woven = Woven(context.messages, self.work.live.id)
-            asked = ModelInput(model_name(context.model), woven.messages)
-            made = await session.own_loop.run(session.transform_model_request(asked))
-            if made.messages != asked.messages:
-                context = context.replace(messages=woven.with_messages(made.messages))
+            messages, _ = await changed_request(self.work, model_name(context.model), woven.messages, None)
+            if messages is not None:
+                context = context.replace(messages=woven.with_messages(messages))
         return context
 
     # --- interruption ---
