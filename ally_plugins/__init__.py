@@ -83,6 +83,7 @@ _HOMES: Final = {
         "ToolCallStart UserMessage"
     ),
     "contract.values.frozen": "FrozenDict",
+    "contract.values.questions": "AskPerson PluginQuestion",
     "contract.values.verdicts": "Allow Ask Deny Replace",
     "host.blocking": "BlockingHost",
     "host.bus.bus": "PluginMessageBus",

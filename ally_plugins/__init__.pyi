@@ -263,6 +263,8 @@ from .contract.values.events import (
     UserMessage as UserMessage,
 )
 from .contract.values.frozen import FrozenDict as FrozenDict
+from .contract.values.questions import AskPerson as AskPerson
+from .contract.values.questions import PluginQuestion as PluginQuestion
 from .contract.values.verdicts import Allow as Allow
 from .contract.values.verdicts import Ask as Ask
 from .contract.values.verdicts import Deny as Deny

@@ -26,6 +26,7 @@ __all__ = [
     "REGISTER",
     "SESSION",
     "AddMessage",
+    "AskQuestion",
     "EmitEvent",
     "GetContext",
     "PluginCall",
@@ -198,6 +199,16 @@ class RequestAction(PluginCall[Any]):
     action: str = field(metadata=holds(TEXT, "`compact`, or `<plugin>:<action>`"))
     arguments: Mapping[str, Any] = field(default=EMPTY, metadata=holds(OBJECT, "its arguments"))
     timeout: float = field(default=120.0, metadata=holds(NUMBER, "seconds that it may take"))
+
+
+@define(kw_only=True)
+class AskQuestion(PluginCall[str]):
+    """Ask the person; the answer is one of the choices. Cancelled, the question is withdrawn."""
+
+    METHOD: ClassVar[str] = "ask"
+    question: str = field(metadata=holds(TEXT, "what the person is asked; they see whose question it is"))
+    choices: Collection[str] = field(metadata=holds(TEXTS, "1 to 9 short texts, of which they choose one"))
+    timeout: float = field(default=300.0, metadata=holds(NUMBER, "seconds that they may take"))
 
 
 @define(kw_only=True)

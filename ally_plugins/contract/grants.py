@@ -1,6 +1,7 @@
 """Grants: the names of what a plugin may do, the same in manifests, commands, `config.toml`, the audit and errors.
 
     add_message:user|system|assistant|trigger_turn    emit_event    get_context:PART    tools    actions    tasks
+    ask
     gate:tool_call[:TOOL]|message|permission|user_message|answer[:sentence]|stop|waive
     transform:tool_input[:TOOL]|tool_output[:TOOL]|user_message|answer|...
     request_action:ACTION|*                            events:TYPE|*|PLUGIN:TYPE|PLUGIN:*
@@ -59,6 +60,7 @@ _TOPICS: Final[dict[str, tuple[str, ...]]] = {
     "tools": (),
     "actions": (),
     "tasks": (),
+    "ask": (),
 }
 _OPEN: Final = ("request_action", "events", "env")
 """Kinds whose second part is a name that others chose."""

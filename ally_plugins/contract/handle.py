@@ -283,6 +283,24 @@ class Ally:
         call = calls.RequestAction(action=action, arguments=arguments or EMPTY, session_id=session_id, timeout=timeout)
         return await self._outbound.call(call)
 
+    async def ask(
+        self,
+        question: str,
+        choices: Sequence[str] = ("yes", "no"),
+        *,
+        session_id: str | None = None,
+        timeout: float = 300.0,
+    ) -> str:
+        """Ask the person, who sees that the question is this plugin's, and return which of `choices` they chose.
+
+        `choices` are 1 to 9 short texts; `timeout` is in seconds. Ask from a tool, an action or a task: a hook's own
+        deadline ends the question, and `blocking` waits 60 s unless its `wait` says otherwise. Raises
+        UnavailableRefused where nobody can be asked, at once, and where nobody answered in time or chose none of them.
+        Cancelling withdraws the question.
+        """
+        call = calls.AskQuestion(question=question, choices=choices, session_id=session_id, timeout=timeout)
+        return await self._outbound.call(call)
+
     async def start_task(self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None = None) -> Task:
         """Run a coroutine in the background, outside the plugin's lane, and return its task.
 
@@ -325,6 +343,7 @@ class BlockingAlly:
     register_action = blocking(Ally.register_action)
     unregister = blocking(Ally.unregister)
     request_action = blocking(Ally.request_action)
+    ask = blocking(Ally.ask)
     task_progress = blocking(Ally.task_progress)
 
     def start_task(self, name: str, work: Coroutine[Any, Any, Any], *, session_id: str | None = None) -> Task:

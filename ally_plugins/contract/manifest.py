@@ -266,6 +266,7 @@ _PERMISSIONS: Final = {
     "tools": _permission("tools"),
     "actions": _permission("actions"),
     "tasks": _permission("tasks"),
+    "ask": _permission("ask"),
     "request_action": _permission("request_action", actions=lines(_target_problem, at_least_one=True)),
     "env": _permission("env", names=lines(variable_problem, at_least_one=True)),
 }

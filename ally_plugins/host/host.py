@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.catalog.registry import Plan
     from ally_plugins.contract.values.conversation import ToolResult
+    from ally_plugins.contract.values.questions import AskPerson
     from ally_plugins.journal.leases import Lease
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.plugin import Plugin
@@ -66,7 +67,8 @@ class Host:
     `plugins` are given by code, by name: a class or factory, or a pair with its PluginRecord; that is the host author's
     consent. `discover=False` loads only those. `serves` is what this host gives its plugins, all that there is by
     default; an adapter says by itself what it serves.
-    `has_person` says whether somebody is there to answer an `Ask`. `implementation` implements the capability hooks.
+    `has_person` says whether somebody is there to answer an `Ask`; `ask_person` puts plugins' own questions to them
+    (an adapter asks its approver, while an agent is at work). `implementation` implements the capability hooks.
     `consent` is called at start for each installed plugin that waits for consent, with what it would get; true agrees
     to exactly that, on the host author's responsibility, and is recorded so. Without it, the answer is no.
 
@@ -86,6 +88,7 @@ class Host:
         journal: Journal | None = None,
         clock: Clock | None = None,
         has_person: bool = False,
+        ask_person: AskPerson | None = None,
         serves: Serves | None = None,
         actions: Iterable[str] = (),
         consent: Callable[[Plan], bool | Awaitable[bool]] | None = None,
@@ -100,6 +103,7 @@ class Host:
             set(actions),
             has_person,
             self.stream,
+            ask_person,
         )
         services.records.journal = journal
         self.bus = PluginMessageBus(services)

@@ -22,6 +22,7 @@ CONTEXT_READS_PER_MINUTE: Final = 600  # as events: a hook that reads the contex
 LOGS_PER_MINUTE: Final = 600  # one line an event; what is above it is a loop, and the log is bounded anyway
 REGISTRATIONS_PER_MINUTE: Final = 120  # all tools of one plugin at once (see TOOLS), and no flood of journal records
 ACTION_REQUESTS_PER_MINUTE: Final = 30  # as messages: each may set the agent to work
+QUESTIONS_PER_MINUTE: Final = 6  # to the person; who is asked more often agrees without reading
 TASKS_PER_MINUTE: Final = 60  # one a second; a task is for what takes longer than a hook
 CALLS_IN_FLIGHT: Final = 32  # design, section 6
 RUNNING_TASKS: Final = 32  # as calls in flight
@@ -58,6 +59,7 @@ class Limits:
     logs_per_minute: int = _limit(LOGS_PER_MINUTE)
     registrations_per_minute: int = _limit(REGISTRATIONS_PER_MINUTE)
     action_requests_per_minute: int = _limit(ACTION_REQUESTS_PER_MINUTE)
+    questions_per_minute: int = _limit(QUESTIONS_PER_MINUTE)
     tasks_per_minute: int = _limit(TASKS_PER_MINUTE)
     calls_in_flight: int = _limit(CALLS_IN_FLIGHT)
     running_tasks: int = _limit(RUNNING_TASKS)
@@ -168,6 +170,10 @@ class PluginBudget:
     def take_action_request(self, now: float) -> None:
         """Count one request that the host run an action."""
         self._take("action_requests_per_minute", now)
+
+    def take_question(self, now: float) -> None:
+        """Count one question to the person."""
+        self._take("questions_per_minute", now)
 
     def take_task(self, now: float) -> None:
         """Count one started task."""

@@ -59,7 +59,7 @@ class GrantSet:
         """Return all there is, for a host author who vouches for a plugin of their own."""
         topics = {"add_message": ADD_MESSAGE, "get_context": CONTEXT_PARTS, "gate": (*GATES, "waive")}
         topics |= {"transform": TRANSFORMS, "request_action": (ANY,), "events": (ANY,)}
-        flags = [Grant(kind) for kind in ("emit_event", "tools", "actions", "tasks")]
+        flags = [Grant(kind) for kind in ("emit_event", "tools", "actions", "tasks", "ask")]
         flags.append(Grant("gate", "answer", SENTENCE))  # which it has beside the stricter one, and that holds
         return cls(frozenset([*flags, *(Grant(kind, topic) for kind, all_ in topics.items() for topic in all_)]))
 
@@ -92,7 +92,7 @@ class GrantSet:
         return tuple(sorted(missing, key=lambda grant: grant.text))
 
     def may(self, kind: str) -> bool:
-        """Return whether a permission without narrower forms is granted: emit_event, tools, actions or tasks."""
+        """Return whether a permission without narrower forms is granted: emit_event, tools, actions, tasks or ask."""
         return (kind, "") in self._topics
 
     def may_add_message(self, role: str) -> bool:

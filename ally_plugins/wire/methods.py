@@ -14,6 +14,7 @@ from attrs import frozen
 
 from ally_plugins.contract.calls import (
     AddMessage,
+    AskQuestion,
     EmitEvent,
     GetContext,
     ReportProgress,
@@ -119,6 +120,7 @@ _FROM_PLUGIN: Final = (
         "what the action returned",
         (*_GRANTED, "too_large", "hop_limit", "busy", "reentry", "tool_failed"),
     ),
+    _plugin("ask", AskQuestion, "the choice, as it was given", (*_GRANTED, "hop_limit", "busy")),
     _plugin("start_task", StartTask, "`{task_id}`", (*_GRANTED, "hop_limit")),
     _plugin("task_progress", ReportProgress, "null", (*_CALL, "budget", "not_found")),
     _plugin("ack_events", AckEvents, "null once it is on disk", (*_CALL, "not_found")),

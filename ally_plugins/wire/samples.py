@@ -153,6 +153,15 @@ _FROM_PLUGIN: Final = {
         {"action": "compact", "arguments": {}, "session_id": "s1", "timeout": 60},
         {"old_usage": 91.0, "new_usage": 34.5},
     ),
+    "ask": Sample(
+        {
+            "question": "bash failed three times. Go on?",
+            "choices": ["go on", "stop"],
+            "session_id": "s1",
+            "timeout": 60,
+        },
+        "stop",
+    ),
     "start_task": Sample({"name": "watch-ci", "session_id": "s1"}, {"task_id": "k5"}),
     "task_progress": Sample({"task_id": "k5", "progress": 0.5, "message": "2 of 4 jobs are green"}),
     "ack_events": Sample({"offset": "s1:41"}),

@@ -86,6 +86,7 @@ LIMITS = {
     "logs_per_minute": "lines logged",
     "registrations_per_minute": "tools and actions registered",
     "action_requests_per_minute": "actions asked for",
+    "questions_per_minute": "questions to the person",
     "tasks_per_minute": "tasks started",
     "calls_in_flight": "calls that wait for their answer at the same time",
     "running_tasks": "tasks that run at the same time",

@@ -31,6 +31,8 @@ from tests.kit.waiting import go
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ally_plugins import PluginQuestion
+
 
 async def work() -> int:
     """Be a task."""
@@ -55,6 +57,7 @@ CALLS: dict[str, tuple[str, str, Callable[[Ally], Any]]] = {
     "request_action": (
         "request_action:compact", "action_requests_per_minute", lambda ally: ally.request_action("compact", {"to": 5}),
     ),
+    "ask": ("ask", "questions_per_minute", lambda ally: ally.ask("go on?", ["go on", "stop"])),
     "start_task": ("tasks", "tasks_per_minute", start_task),
 }  # fmt: skip
 BLOCKING: dict[str, Callable[[Ally], Any]] = {
@@ -64,9 +67,14 @@ BLOCKING: dict[str, Callable[[Ally], Any]] = {
     "register_tool": lambda ally: ally.blocking.register_tool(a_tool),
     "register_action": lambda ally: ally.blocking.register_action(a_tool),
     "request_action": lambda ally: ally.blocking.request_action("compact", {"to": 5}),
+    "ask": lambda ally: ally.blocking.ask("go on?", ["go on", "stop"]),
     "start_task": lambda ally: ally.blocking.start_task("job", work()),
 }
 EVERY_CALL = pytest.mark.parametrize("call", CALLS)
+
+
+async def choose_last(question: PluginQuestion) -> str:
+    return question.choices[-1]
 
 
 class Compacts:
@@ -77,13 +85,16 @@ class Compacts:
         return {"compacted": dict(request.arguments)} if request.action == "compact" else None
 
 
+SERVED: dict[str, Any] = {"implementation": Compacts(), "ask_person": choose_last}
+
+
 @EVERY_CALL
 def test_a_call_succeeds_with_its_grant_and_nothing_else(call: str) -> None:
     grant, _, make = CALLS[call]
 
     async def main() -> Any:
         plugin = make_plugin()
-        async with new_host(plugins={"p": plugin}, grants={"p": [grant]}, implementation=Compacts()) as host:
+        async with new_host(plugins={"p": plugin}, grants={"p": [grant]}, **SERVED) as host:
             host.session("s")
             return await make(plugin.ally)
 
@@ -92,6 +103,8 @@ def test_a_call_succeeds_with_its_grant_and_nothing_else(call: str) -> None:
         assert answer == {"compacted": {"to": 5}}
     elif call == "start_task":
         assert answer == 7
+    elif call == "ask":
+        assert answer == "stop"
     elif call == "get_context":
         assert answer.todos == ()
         assert answer.read_only
@@ -106,7 +119,7 @@ def test_a_call_is_refused_without_its_grant_naming_the_command_though_all_other
 
     async def main() -> Any:
         plugin = make_plugin()
-        async with new_host(plugins={"p": plugin}, grants={"p": others}, implementation=Compacts()) as host:
+        async with new_host(plugins={"p": plugin}, grants={"p": others}, **SERVED) as host:
             session = host.session("s")
             with pytest.raises(PermissionRefused) as refused:
                 await make(plugin.ally)
@@ -130,7 +143,7 @@ def test_a_call_over_budget_is_refused_with_the_time_to_wait(call: str) -> None:
     async def main() -> Any:
         plugin = make_plugin()
         given = setup(plugin, [grant], limits=Limits(**{budget: 1}))
-        async with new_host(plugins={"p": given}, implementation=Compacts()) as host:
+        async with new_host(plugins={"p": given}, **SERVED) as host:
             host.session("s")
             await make(plugin.ally)
             with pytest.raises(BudgetRefused) as refused:
@@ -154,7 +167,7 @@ def test_a_call_is_made_as_a_plain_function_in_a_hook_that_is_a_def(call: str) -
     async def main() -> Any:
         plugin = make_plugin(ally_tool_call_start=ally_tool_call_start)
         grants = [grant, "events:TOOL_CALL_START"]
-        async with new_host(plugins={"p": plugin}, grants={"p": grants}, implementation=Compacts()) as host:
+        async with new_host(plugins={"p": plugin}, grants={"p": grants}, **SERVED) as host:
             session = host.session("s")
             session.emit(ToolCallStart(tool_name="bash"))
             await session.drained()
@@ -196,7 +209,7 @@ def test_a_call_before_start_and_after_stop_is_refused(call: str) -> None:
 
     async def main() -> Any:
         # A second one, whose long start lets the first one's task run before its turn comes.
-        async with new_host(plugins={"p": Hasty}, implementation=Compacts()) as host:
+        async with new_host(plugins={"p": Hasty}, **SERVED) as host:
             host.session("s")
             assert host.plugins["p"].state == "running"
             host.plugins["p"].state = RunState.LOADED
@@ -431,7 +444,7 @@ BAD_REQUESTS: list[dict[str, Any]] = [
 def test_an_action_request_that_makes_no_sense_is_refused(request_: dict[str, Any]) -> None:
     async def main() -> Any:
         plugin = make_plugin()
-        async with new_host(plugins={"p": plugin}, implementation=Compacts()) as host:
+        async with new_host(plugins={"p": plugin}, **SERVED) as host:
             host.session("s")
             with pytest.raises(ValidationRefused) as refused:
                 await plugin.ally.request_action(**request_)

@@ -11,11 +11,18 @@ from rich.console import Console
 from rich.text import Text
 
 from ally_plugins.adapters.kit.permission import PermissionQuestion
-from ally_plugins.cli.chat.event_lines import diff_lines, event_lines, history_line, question_lines
+from ally_plugins.cli.chat.event_lines import (
+    diff_lines,
+    event_lines,
+    history_line,
+    plugin_question_lines,
+    question_lines,
+)
 from ally_plugins.cli.chat.screen import Screen
 from ally_plugins.contract.values import events
 from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.events import Event, PermissionRequest
+from ally_plugins.contract.values.questions import PluginQuestion
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e\x9b\x00\rend"
 CLASSES = [each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event) and each.TYPE]
@@ -90,6 +97,16 @@ def test_a_question_says_who_asks_and_why() -> None:
     assert plugins[0].startswith("? the plugin guard, \\x1b]0;owned")
     assert all(line.isprintable() for line in (*agents, *plugins))
     assert history_line(HOSTILE, HOSTILE).plain.isprintable()
+
+
+def test_a_plugins_own_question_is_shown_as_its_with_numbers_for_the_choices() -> None:
+    question = PluginQuestion("q-1", HOSTILE, "s", f"[plugin p] one {HOSTILE}", ("yes", HOSTILE))
+    lines = [line.plain for line in plugin_question_lines(question)]
+    assert lines[0].startswith(r"? the plugin \x1b]0;owned")
+    assert lines[1].startswith(r"  | [plugin p] one \x1b]0;owned")
+    assert "  1 yes" in lines
+    assert lines[-1].startswith(r"  2 \x1b]0;owned")
+    assert all(line.isprintable() for line in lines)
 
 
 def test_a_question_shows_the_end_of_a_long_command_and_says_of_a_huge_one_that_it_is_cut() -> None:

@@ -26,6 +26,7 @@ from ally_plugins import (
     ToolCallEnd,
     ToolCallStart,
     ToolResult,
+    UnavailableRefused,
     evolve,
 )
 from tests.hosts.scripted import Script, answer, live, make_free, returns_of
@@ -363,5 +364,89 @@ def test_a_sub_agent_asks_as_the_agent_that_called_it_does() -> None:
             assert (request.agent_id, request.parent_id) == (response.agent_id, response.parent_id)
             assert (question.request.parent_id, question.call.agent_id) == ("c1", request.agent_id)
             assert request.agent_id is not None
+
+    go(main())
+
+
+def test_a_plugins_own_question_goes_to_the_approver_of_the_run_and_to_nobody_between_runs() -> None:
+    asked: list[PermissionQuestion] = []
+
+    async def choose(question: PermissionQuestion) -> str:
+        asked.append(question)
+        return str(question.request.options[-1])
+
+    puppet = make_plugin()
+
+    async def main() -> None:
+        async with live({"p": puppet}, {"p": ["ask"]}) as bench:
+            answers: list[str] = []
+
+            async def look() -> str:
+                """Look."""
+                answers.append(await puppet.ally.ask("which one?", ["left", "right"]))
+                return "seen"
+
+            steps = Script(answer(ToolCallPart("look", {}, "c1")), "ok")
+            await bench.agent(steps, tools=[look], approve=choose).run("go", conversation_id="s1")
+            assert answers == ["right"]
+            (question,) = asked
+            assert question.plugin_question is not None
+            assert (question.asked_by, question.reason) == (("p",), "[plugin p] which one?")
+            with pytest.raises(UnavailableRefused, match="nobody is there to be asked"):
+                await puppet.ally.ask("which one?", ["left", "right"])
+            assert len(asked) == 1
+
+    go(main())
+
+
+def test_a_question_that_is_open_when_the_turn_ends_is_taken_from_the_person() -> None:
+    was_asked, taken_away = asyncio.Event(), asyncio.Event()
+
+    async def think(_: PermissionQuestion) -> str:
+        was_asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            taken_away.set()
+        return ""
+
+    puppet = make_plugin()
+
+    async def main() -> None:
+        async with live({"p": puppet}, {"p": ["ask"]}) as bench:
+            open_: list[asyncio.Task[str]] = []
+
+            async def look() -> str:
+                """Look."""
+                open_.append(asyncio.create_task(puppet.ally.ask("which one?", ["left", "right"])))
+                await was_asked.wait()
+                return "seen"
+
+            steps = Script(answer(ToolCallPart("look", {}, "c1")), "ok")
+            await bench.agent(steps, tools=[look], approve=think).run("go", conversation_id="s1")
+            with pytest.raises(UnavailableRefused, match="the agent's turn ended before the person answered"):
+                await open_[0]
+            assert taken_away.is_set()
+
+    go(main())
+
+
+def test_an_approver_that_only_knows_calls_answers_no_question_of_a_plugin() -> None:
+    puppet = make_plugin()
+
+    async def main() -> None:
+        async with live({"p": puppet}, {"p": ["ask"]}) as bench:
+            refused: list[str] = []
+
+            async def look() -> str:
+                """Look."""
+                with pytest.raises(UnavailableRefused) as raised:
+                    await puppet.ally.ask("which one?", ["left", "right"])
+                refused.append(str(raised.value))
+                return "seen"
+
+            steps = Script(answer(ToolCallPart("look", {}, "c1")), "ok")
+            await bench.agent(steps, tools=[look], approve=asking("allow")).run("go", conversation_id="s1")
+            assert refused == ["the person chose none of the choices"]
 
     go(main())

@@ -19,6 +19,7 @@ from ally_plugins.host.sessions.open_calls import PermissionOutcome, Previewed
 from .cross_loop_lock import CrossLoopLock
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.values.questions import PluginQuestion  # noqa: TC004 - nobody reads it at run time
     from ally_plugins.host.sessions.gates import Ruling
     from ally_plugins.host.sessions.session import Session
 
@@ -46,8 +47,9 @@ class PermissionQuestion:
     """What a person is asked: may this call run? The answer is one of `request.options`.
 
     `reason` says why it is asked; `asked_by` names the plugins whose gates require it, none when the tool itself
-    is sensitive. `diff` is what an edit would change, where that is known; `no_preview` says why it is not, where a
-    preview was to be had and failed.
+    is sensitive. With a `plugin_question` it is a plugin's own, about no call: `reason` is its text, marked as the
+    plugin's, and the answer one of its choices; any other is none. `diff` is what an edit would change, where that is
+    known; `no_preview` says why it is not, where a preview was to be had and failed.
     """
 
     request: PermissionRequest
@@ -56,6 +58,7 @@ class PermissionQuestion:
     asked_by: tuple[str, ...] = ()
     diff: DiffPreview | None = None
     no_preview: str = ""
+    plugin_question: PluginQuestion | None = None
 
 
 Approver: TypeAlias = Callable[[PermissionQuestion], Awaitable[str]]
@@ -119,6 +122,11 @@ class PermissionFlow:
             return _ALLOWED if answer.is_allowed else _refused(answer)
         session.emit(request)
         return await self._ask(session, _question(request, call, (answer,)), approve)
+
+    async def put(self, question: PermissionQuestion, approve: Approver) -> str:
+        """Put a plugin's own question in its turn, and return what the approver does. Cancelling withdraws it."""
+        async with self._asking:  # a person reads one question at a time
+            return await approve(question)
 
     def respond(
         self, emit: Callable[[PermissionResponse], object], call: ToolCall, *, is_allowed: bool, parent_id: str | None

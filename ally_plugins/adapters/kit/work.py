@@ -32,6 +32,7 @@ from ally_plugins.contract.values.events import (
 
 from .answers import AnswerRun
 from .compaction import shorten
+from .questions import RunQuestions
 
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool
@@ -53,6 +54,7 @@ class AgentWork(AnswerRun):
     is_scoped: bool = False
     release: Callable[[], Awaitable[None]] | None = None
     """What lets go of the host, which runs for this run."""
+    _questions: RunQuestions | None = field(init=False, default=None)
     _ending: threading.Lock = field(init=False, factory=threading.Lock)
     _taken: dict[str, Message] = field(init=False, factory=dict)
     _entered: dict[str, Message] = field(init=False, factory=dict)
@@ -72,6 +74,9 @@ class AgentWork(AnswerRun):
         session = self.live.session
         if self.approve is not None or self.can_defer:
             session.has_person = True
+        if self.approve is not None and self.parent is None:
+            self._questions = RunQuestions(session, self.live.permission, self.approve)
+            self._questions.open()
         if self.parent is not None:
             self._emit_start(None, prompt)
             return prompt
@@ -133,6 +138,8 @@ class AgentWork(AnswerRun):
             if self.is_ended:
                 return
             self.is_ended = True
+        if self._questions is not None:
+            self._questions.close()
         self.live.at_work.pop(self, None)
         if not self._has_begun:
             return

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.errors import ConsentError
 
-from .event_lines import question_lines
+from .event_lines import plugin_question_lines, question_lines
 from .person_input import LineInput, Stopped, TerminalInput
 
 if TYPE_CHECKING:
     from ally_plugins.adapters.kit.permission import PermissionQuestion
+    from ally_plugins.contract.values.questions import PluginQuestion
 
     from .opened_chat import OpenedChat
     from .screen import Screen
@@ -72,9 +73,11 @@ class Dialogue:
     async def approve(self, question: PermissionQuestion) -> str:
         """Ask about a call that needs permission, and show who asks, why, and the arguments or the diff.
 
-        Returns `allow`, `deny` or `always`; Ctrl-C is a `deny` that also interrupts the turn. Cancelling takes the
-        question away.
+        Returns `allow`, `deny` or `always`, or the choice of a plugin's own question, empty for none of them; Ctrl-C is
+        a no that also interrupts the turn. Cancelling takes the question away.
         """
+        if question.plugin_question is not None:
+            return await self._answer(question.plugin_question)
         self.screen.show_folded(question_lines(question))
         try:
             with self.screen.held():
@@ -85,6 +88,21 @@ class Dialogue:
         except ConsentError as error:
             self.screen.error(str(error))
             return "deny"
+
+    async def _answer(self, question: PluginQuestion) -> str:
+        """Ask by number: a plugin's choices may begin with any letters, and `yes` is the chat's own word."""
+        self.screen.show_folded(plugin_question_lines(question))
+        numbers = tuple(map(str, range(1, len(question.choices) + 1)))
+        try:
+            with self.screen.held():
+                given = await self.input.ask("which?", ("none", *numbers))
+        except Stopped:
+            self.interrupt()
+            return ""
+        except ConsentError as error:
+            self.screen.error(str(error))
+            return ""
+        return question.choices[int(given) - 1] if given in numbers else ""
 
     async def compact(self, focus: str | None) -> None:
         """Have the conversation compacted with the next request to the model. Raises AllyError.

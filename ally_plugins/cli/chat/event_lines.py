@@ -16,8 +16,17 @@ from ally_plugins.contract.values import events
 if TYPE_CHECKING:
     from ally_plugins.adapters.kit.permission import PermissionQuestion
     from ally_plugins.contract.values.events import Event
+    from ally_plugins.contract.values.questions import PluginQuestion
 
-__all__ = ["diff_lines", "event_lines", "history_line", "question_lines", "thought_lines", "todo_lines"]
+__all__ = [
+    "diff_lines",
+    "event_lines",
+    "history_line",
+    "plugin_question_lines",
+    "question_lines",
+    "thought_lines",
+    "todo_lines",
+]
 
 _RESULT_LINES: Final = 8
 """Lines of a tool's output that are shown; the model sees all of it."""
@@ -120,6 +129,13 @@ def question_lines(question: PermissionQuestion) -> list[Text]:
     if question.no_preview:
         lines.append(_line("  what it would change is not known: ", (inert(question.no_preview), QUIET)))
     return lines
+
+
+def plugin_question_lines(question: PluginQuestion) -> list[Text]:
+    """Return a plugin's own question, and its choices by number."""
+    lines = [_line(("? ", WARN), (f"the plugin {inert(question.plugin)} asks you:", WARN))]
+    lines += [_line(("  | ", PLUGIN), inert(line)) for line in question.text.splitlines()]
+    return lines + [_line(f"  {number} ", inert(each)) for number, each in enumerate(question.choices, 1)]
 
 
 def _plugin_message(event: events.PluginMessageReceived) -> Iterator[Text]:

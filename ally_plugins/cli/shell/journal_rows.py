@@ -71,7 +71,7 @@ def _replayed(data: dict[str, Any]) -> str:
     return f" (in a replay, at {when(at)})" if isinstance(at, int) else ""
 
 
-_NAMED: Final = ("message", "decision", "action", "action_end", "task", "task_end")
+_NAMED: Final = ("message", "decision", "action", "action_end", "question", "answer", "task", "task_end")
 """Kinds whose id `explain` takes."""
 
 
@@ -147,6 +147,8 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "registration": lambda data: f"{data['kind']} {data['name']}",
     "unregistration": lambda data: str(data["name"]),
     "action": lambda data: f"{data['action']}, asked for by {data['requested_by']}",
+    "question": lambda data: f"{preview(data['question'])} ({', '.join(data['choices'])})",
+    "answer": lambda data: str(data["choice"]) if data["state"] == "answered" else _state(data),
     "task": lambda data: str(data["name"]),
     "task_end": lambda data: f"{data['name']}: {_state(data)}",
     "action_end": lambda data: f"{data['name']}: {_state(data)}",

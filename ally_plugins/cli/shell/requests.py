@@ -31,6 +31,7 @@ _MEANINGS: Final = {
     "tools": "offers tools to the agent",
     "actions": "offers actions to you, and to plugins that you let",
     "tasks": "runs background tasks",
+    "ask": "asks you questions of its own, marked as its",
     "request_action": "has the action {topic} carried out",
     "events": "sees {topic}",
     "env": "is given your environment's {topic}",

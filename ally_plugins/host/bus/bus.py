@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ally_plugins.contract.calls import (
     AddMessage,
+    AskQuestion,
     EmitEvent,
     GetContext,
     PluginCall,
@@ -163,6 +164,16 @@ class PluginMessageBus(MessageCalls):
         finally:
             plugin.budget.end_call()
 
+    async def _ask(self, plugin: Plugin, scope: Scope | None, call: AskQuestion) -> str:
+        self._permit(plugin, plugin.grants.may("ask"), "ask")
+        begin_call(plugin, plugin.budget.take_question, self._services.clock.steady())
+        try:
+            session = self._services.session_for(plugin.name, call.session_id)
+            chain = chain_of(plugin, scope, session.id)
+            return await self._services.questions.ask(plugin, session, call, chain, cause_of(scope))
+        finally:
+            plugin.budget.end_call()
+
     async def _start_task(self, plugin: Plugin, scope: Scope | None, call: StartTask) -> PluginTask:
         host, name = self._services, call.name
         self._permit(plugin, plugin.grants.may("tasks"), "tasks")
@@ -244,6 +255,7 @@ _HANDLERS: Final[dict[type[PluginCall[Any]], _Handler]] = {
     RegisterAction: PluginMessageBus._register,  # noqa: SLF001
     Unregister: PluginMessageBus._unregister,  # noqa: SLF001
     RequestAction: PluginMessageBus._request_action,  # noqa: SLF001
+    AskQuestion: PluginMessageBus._ask,  # noqa: SLF001
     StartTask: PluginMessageBus._start_task,  # noqa: SLF001
     ReportProgress: PluginMessageBus._task_progress,  # noqa: SLF001
 }

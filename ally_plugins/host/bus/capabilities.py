@@ -29,7 +29,16 @@ HostAction: TypeAlias = "Callable[[Session, ActionRequest], Any]"
 """Carries out an action of the host's own; may return an awaitable. A result of None means that it cannot."""
 
 CAPABILITIES: Final = frozenset(
-    {"add_message", "emit_event", "get_context", "register_tool", "register_action", "request_action", "start_task"}
+    {
+        "add_message",
+        "emit_event",
+        "get_context",
+        "register_tool",
+        "register_action",
+        "request_action",
+        "ask",
+        "start_task",
+    }
     | {"trigger_turn", "steer", "follow_up", "next_turn"}
 )
 """What every host of this version offers to plugins, as `Ally.supports` names it."""

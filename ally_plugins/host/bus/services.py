@@ -32,12 +32,14 @@ from .actions import ActionRunner
 from .agenttools import ToolRunner
 from .capabilities import CAPABILITIES, Capabilities
 from .contributions import Contributions
+from .questions import Questions
 from .records import Records, unrecorded
 from .tasks import Tasks
 
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import ActionRequest, ToolResult
+    from ally_plugins.contract.values.questions import AskPerson  # noqa: TC004 - nobody reads this annotation at run time
     from ally_plugins.journal.journal import Journal
 
 __all__ = ["NOT_RUNNING", "HostServices"]
@@ -61,6 +63,8 @@ class HostServices:
     """The names of the host's own actions."""
     has_person: bool
     stream: HostStream
+    ask_person: AskPerson | None = None
+    """What puts plugins' questions to the person, where the host author gave it."""
     adapters_serve: frozenset[Serves] = frozenset()
     """What the adapters say that serve sessions of this host."""
     is_replay: bool = False
@@ -74,6 +78,7 @@ class HostServices:
     tasks: Tasks = field(init=False)
     activations: SessionActivations = field(init=False)
     action_runner: ActionRunner = field(init=False)
+    questions: Questions = field(init=False)
     tool_runner: ToolRunner = field(init=False)
     loop: OwnLoop | None = None
     before_stop: list[Callable[[], None]] = field(factory=list)
@@ -90,6 +95,7 @@ class HostServices:
         self.tasks = Tasks(self.clock.time_ms)
         self.activations = SessionActivations(lambda: self.records.journal, self.clock.time_ms)
         self.action_runner = ActionRunner(self.actions, self.host_actions, self.capabilities, self.records)
+        self.questions = Questions(self.records)
         self.tool_runner = ToolRunner(
             self.tools, self.actions, self.activations.is_active, self.sessions, self.action_runner
         )

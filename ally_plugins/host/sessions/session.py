@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from ally_plugins.contract.serves import Serves
+    from ally_plugins.contract.values.questions import AskPerson
     from ally_plugins.host.own_loop import OwnLoop
     from ally_plugins.journal.journal import Journal
     from ally_plugins.journal.leases import Lease
@@ -98,6 +99,7 @@ class SessionServices(Protocol):
     dispatcher: Dispatcher
     stream: HostStream
     has_person: bool
+    ask_person: AskPerson | None
     serves: Serves
 
     @property
@@ -182,6 +184,10 @@ class Session:
         )
         self.ungated = UngatedTools(session_id, host.dispatcher, lambda: host.journal, host.clock.time_ms)
         self.has_person = host.has_person
+        self.host_asks: Final = host.ask_person
+        """What the host was given to put plugins' questions to the person."""
+        self.ask_person = self.host_asks
+        """What puts them now; None where nobody can be asked."""
         self.serves = host.serves
         """What plugins are served in this session."""
         self._host = host
