@@ -1,0 +1,146 @@
+"""The web service of examples/web_service with three inline plugins, beside the same service without us.
+
+Both answer at once, each with one worker; a model server in a process of its own follows a script: a tool call, then an
+answer. Two hundred conversations are under way at a time; rounds of the two take turns. Processor time is the service's
+alone; the throughput has the client's and the model's share in it, which is the same for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from daemon_rows import Row, row
+
+ROOT: Final = Path(__file__).parent.parent
+PLUGINS: Final = ("conversation-monitor", "loop-guard", "session-notes")
+AT_ONCE: Final = 200
+ROUNDS: Final = 7
+CONVERSATIONS: Final = 5_000
+PATIENCE: Final = 120.0
+
+
+def run() -> list[Row]:
+    """Measure and return the rows."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ally-bench-")))
+        model = stack.enter_context(_model(folder))
+        env = {"OPENAI_BASE_URL": model, "OPENAI_API_KEY": "none", "MODEL": "openai-chat:scripted"}
+        ours = stack.enter_context(_service("service:app", ROOT / "examples" / "web_service", folder / "ours", env))
+        plain = stack.enter_context(_service("web_plain:app", Path(__file__).parent, folder / "plain", env))
+        return asyncio.run(_measure(ours, plain))
+
+
+async def _measure(ours: _Service, plain: _Service) -> list[Row]:
+    found: dict[_Service, list[tuple[float, float]]] = {ours: [], plain: []}
+    for number in range(ROUNDS + 1):
+        for service in (ours, plain):
+            used = service.processor_time()
+            took = await service.load(f"r{number}x", AT_ONCE)
+            found[service].append((took, service.processor_time() - used))
+    wall, processor = (
+        [statistics.median(each[place] for each in found[service][1:]) / AT_ONCE * 1000 for service in (ours, plain)]
+        for place in (0, 1)
+    )  # the first round imports and compiles
+    before = await _memory_after(ours, "a", CONVERSATIONS // 5)
+    after = await _memory_after(ours, "b", CONVERSATIONS - CONVERSATIONS // 5)
+    return [
+        row(f"a request, {AT_ONCE} conversations at once", wall[0], wall[1], "ms", "≤ 1.25"),
+        row("processor time of a request", processor[0], processor[1], "ms"),
+        row(f"memory after {CONVERSATIONS:,} conversations, after a fifth of them", after, before, "MB", "≤ 1.1"),
+    ]
+
+
+async def _memory_after(service: _Service, name: str, count: int) -> float:
+    for start in range(0, count, AT_ONCE):
+        await service.load(f"{name}{start}x", min(AT_ONCE, count - start))
+    return service.memory()
+
+
+class _Service:
+    """One of the two services, while it runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
+        self._process = process
+        self._url = url
+
+    def processor_time(self) -> float:
+        """Return the seconds of processor time that the service has used."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> float:
+        """Return the megabytes that are resident."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text("ascii")
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+    async def load(self, name: str, count: int) -> float:
+        """Have so many conversations at once, of one message each, and return the seconds that it took."""
+        limits = httpx.Limits(max_connections=count)
+        async with httpx.AsyncClient(base_url=self._url, timeout=PATIENCE, limits=limits) as client:
+            began = time.perf_counter()
+            answers = await asyncio.gather(
+                *(
+                    client.post(f"/conversations/{name}{number}", json={"message": "what are two and two?"})
+                    for number in range(count)
+                )
+            )
+            took = time.perf_counter() - began
+        for response in answers:
+            assert response.json() == {"answer": "that is four"}, response.text
+        return took
+
+
+@contextmanager
+def _model(folder: Path) -> Iterator[str]:
+    """Run the model server of the tests, and yield its address."""
+    script = folder / "script.json"
+    call: dict[str, Any] = {"name": "add", "arguments": {"first": 2, "second": 2}}
+    script.write_text(
+        json.dumps([{"tools": [call], "when": "two and two", "times": 0}, {"text": "that is four", "times": 0}])
+    )
+    command = [sys.executable, str(ROOT / "tests" / "baddays" / "model_server.py"), "--script", str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.send_signal(signal.SIGTERM)
+
+
+@contextmanager
+def _service(app: str, where: Path, folder: Path, variables: dict[str, str]) -> Iterator[_Service]:
+    """Run one of the services, with a home in which the plugins are enabled."""
+    folder.mkdir()
+    env = {**os.environ, **variables, "ALLY_HOME": str(folder / "home"), "HISTORIES": str(folder)}
+    for name in PLUGINS:
+        enable = [sys.executable, "-m", "ally_plugins", "--app", "my-service", "enable", name, "--yes"]
+        subprocess.run(enable, env=env, check=True, capture_output=True)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "--port", str(port), "--log-level", "warning", app]
+    with subprocess.Popen(command, cwd=where, env=env, stdout=subprocess.DEVNULL) as process:
+        url = f"http://127.0.0.1:{port}"
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                httpx.get(url)
+                break
+            except httpx.TransportError:
+                if process.poll() is not None or time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+        yield _Service(process, url)
+        process.send_signal(signal.SIGTERM)
