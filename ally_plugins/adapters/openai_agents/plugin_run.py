@@ -1,0 +1,414 @@
+"""One run of an agent with plugins: what the framework's hooks and filter tell, translated into what the kit does."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+from agents import (
+    FunctionTool,
+    InputItem,
+    ModelSettings,
+    OpenAIConversationsSession,
+    RunConfig,
+    RunHooks,
+    RunState,
+    Tool,
+)
+from agents.run_config import CallModelData, ModelInputData
+from attrs import define, field
+
+from ally_plugins.adapters.kit.compaction import Compact
+from ally_plugins.adapters.kit.kept_messages import MARK
+from ally_plugins.adapters.kit.under_way import UnderWay
+from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.conversation import ModelInput, PromptSection
+from ally_plugins.contract.values.errors import HostError
+from ally_plugins.contract.values.events import ModelResponse as Responded
+from ally_plugins.contract.values.frozen import freeze
+from ally_plugins.contract.values.inert import for_model
+from ally_plugins.contract.values.shown import shown_text
+
+from .calls import Calls
+from .insertions import Insertions
+from .interruption import RunInterrupted
+from .items import (
+    Group,
+    Item,
+    convert,
+    grouped,
+    item_for,
+    items_of,
+    items_with,
+    request_view,
+    sent,
+    text_of,
+    with_text,
+)
+from .tools import RUN, Guard, GuardedAgents, guarded, plugin_tool, ungated
+
+if TYPE_CHECKING:
+    from agents import Agent, AgentHookContext, ModelResponse, RunContextWrapper, Session
+    from agents.run import AgentRunner
+    from agents.tool_context import ToolContext
+
+    from ally_plugins.adapters.kit.live_sessions import LiveSession  # noqa: TC004 - nobody reads it at run time
+    from ally_plugins.adapters.kit.work import AgentWork
+
+__all__ = ["Once", "PluginRun", "Shared"]
+
+Once: TypeAlias = "Callable[[Agent[Any], Any, dict[str, Any]], Awaitable[Any]]"
+"""Lets the framework run an agent with an input and options, until it has a result."""
+
+
+@define(eq=False)
+class Shared:
+    """What the runs of one adapter's object share; it lives as long as that.
+
+    `followed` is the history of each conversation as its last run left it; `insertions` are plugins' messages of runs
+    that wait for a person.
+    """
+
+    compact: Compact | None
+    followed: WeakKeyDictionary[LiveSession, list[Group]] = field(init=False, factory=WeakKeyDictionary)
+    insertions: WeakKeyDictionary[LiveSession, Insertions] = field(init=False, factory=WeakKeyDictionary)
+
+
+class PluginRun(RunHooks[Any]):
+    """What follows one run; it lives until the run, and each call that it made, has ended.
+
+    `options` are the framework's, `runner` runs agents that are run within this run.
+    """
+
+    def __init__(self, runner: AgentRunner, shared: Shared, work: AgentWork, options: dict[str, Any]) -> None:
+        self.runner, self.work, self.calls = runner, work, Calls(work)
+        self._shared = shared
+        self.parent = RUN.get()
+        self._under_way = UnderWay(self._end)
+        self._outcome: Callable[[], Awaitable[None]] = work.close
+        self._agents = GuardedAgents()
+        self._session: Session | None = options.get("session")
+        self._is_served = any(
+            map(options.get, ("conversation_id", "previous_response_id", "auto_previous_response_id"))
+        )
+        """Whether the provider keeps the conversation: then a request has only what is new."""
+        self._hooks: RunHooks[Any] = options.get("hooks") or RunHooks()
+        self._config, self._is_own_provider = _config_of(options.get("run_config"))
+        self._settings = self._config.model_settings
+        self._filter = self._config.call_model_input_filter
+        self._config.call_model_input_filter = self.filter
+        self._options = {**options, "hooks": self, "run_config": self._config}
+        self._insertions = shared.insertions.pop(work.live, Insertions())
+        self._groups: list[Group] = shared.followed.get(work.live, [])
+        self._items: list[Item] = []
+        self._requested_at: float | None = None
+
+    # --- the run ---
+
+    async def drive(self, agent: Agent[Any], given: Any, once: Once) -> Any:
+        """Follow the run from its turn's start to its end, which comes behind that of each call that it made."""
+        token = RUN.set(self)
+        try:
+            async with self._under_way:
+                try:
+                    return await self._turn(agent, given, once)
+                except BaseException as error:
+                    self._responded(stop_reason=type(error).__name__)
+                    self._outcome = partial(self.work.close, error=error)
+                    cause = self.work.interruption_cause
+                    if cause is None or not isinstance(error, asyncio.CancelledError):
+                        raise
+                    raise RunInterrupted(cause) from None
+        finally:
+            RUN.reset(token)
+
+    async def _end(self) -> None:
+        if self.parent is None:
+            self._shared.followed[self.work.live] = self._groups
+        self._agents.release()
+        await self._outcome()
+        if self._is_own_provider:
+            await self._config.model_provider.aclose()
+
+    async def _turn(self, agent: Agent[Any], given: Any, once: Once) -> Any:
+        given = await self._begin(given)
+        self._reach(getattr(given, "_current_agent", None) or agent)
+        options, before = self._options, None
+        while True:
+            result = _joined(before, await once(agent, given, options))
+            if result.interruptions:
+                state = await self.calls.resolve(result)
+                if state is None:
+                    break
+                given = state
+                continue
+            messages = await self.work.safe_point("turn_end")
+            if not messages:
+                break
+            self._complete(result)
+            new = [item_for(message) for message in messages]
+            agent, before, self._insertions = result.last_agent, (result, new), Insertions()
+            is_kept = self._session is not None or self._is_served
+            given = new if is_kept else [*result.to_input_list(), *new]
+            options = {**options, "context": result.context_wrapper}
+        self._ended(result)
+        return result
+
+    def _ended(self, result: Any) -> None:
+        if not result.interruptions:
+            self._complete(result)
+            self._outcome = partial(self.work.close, _text(result.final_output))
+            return
+        self._outcome = self.work.close
+        self._shared.insertions[self.work.live] = self._insertions
+        if isinstance(self.parent, PluginRun) and self.work.call_id is not None:
+            self.parent.calls.waiting.add(self.work.call_id)
+
+    async def _begin(self, given: Any) -> Any:
+        """Begin the turn, and return what it is given as transforms left it."""
+        if isinstance(given, RunState):
+            await self.work.begin(None)
+            self.calls.resume(given)
+            return given
+        items = items_of(given)
+        is_prompted = bool(items) and items[-1].get("role") == "user" and MARK not in items[-1]
+        kept = await self._session.get_items() if self._session is not None else []
+        self._follow([*items_of(kept), *(items[:-1] if is_prompted else items)])
+        prompt = text_of(items[-1]) if is_prompted else None
+        said = await self.work.begin(shown_text(prompt) if prompt is not None else None)
+        return given if said is None or said == prompt else [*items[:-1], with_text(items[-1], said)]
+
+    def _follow(self, items: Sequence[Item]) -> None:
+        """Copy what is new in the history; of one that the provider keeps there is only that."""
+        if self.parent is None:
+            groups = grouped(items) if self._is_served else grouped(items, self._groups)
+            self._groups = [*self._groups, *groups] if self._is_served else groups
+            self.work.follow(self._groups, convert)
+
+    def _complete(self, result: Any) -> None:
+        """Put plugins' messages among the items of a result, so that `to_input_list` has them."""
+        known = [None if item.type == "tool_approval_item" else item.to_input_item() for item in result.new_items]
+        for place, item in reversed(self._insertions.added):
+            at = next((n for n in range(len(known), 0, -1) if known[n - 1] == place.last), 0)
+            result.new_items.insert(at, _input_item(result.last_agent, item))
+
+    # --- the model ---
+
+    async def filter(self, data: CallModelData[Any]) -> ModelInputData:
+        """Let plugins' messages enter, and transforms change the request: all results of the step are in."""
+        await self.work.admit_ungated(ungated(data.agent))
+        raw: list[Any] = data.model_data.input
+        work, items = self.work, self._insertions.among(raw)
+        if not self._is_served or items:
+            self._follow(items)
+        items = await self._compacted(raw, items)
+        new = [item_for(message) for message in await work.safe_point("step")]
+        if new:
+            items += new
+            await self._keep(raw, items, new)
+        self._items = [] if self._is_served else items
+        asked = ModelInputData(input=list(items), instructions=data.model_data.instructions)  # type: ignore[arg-type]
+        if self._filter is not None:
+            made = self._filter(dataclasses.replace(data, model_data=asked))
+            asked = await made if inspect.isawaitable(made) else made
+        asked = await self._transformed(asked, data.agent)
+        work.requested(self._model_name(data.agent), len(asked.input))
+        self._requested_at = perf_counter()
+        return ModelInputData(input=sent(asked.input), instructions=asked.instructions)  # type: ignore[arg-type]
+
+    async def _keep(self, raw: list[Any], items: list[Item], new: list[Item]) -> None:
+        """Keep new messages where the framework keeps the conversation."""
+        if self._is_served:
+            self._follow(new)
+            return
+        self._insertions.add(raw, new)
+        self._follow(items)
+        if self._session is not None:  # it holds all that came before: the framework has saved each step
+            await self._session.add_items(_stored(self._session, new))
+
+    async def _compacted(self, raw: list[Any], items: list[Item]) -> list[Item]:
+        compact, session = self._shared.compact, self._session
+        if compact is None or session is None or self._is_served:
+            return items
+        shorter = await self.work.compacted(items, compact, measure=lambda found: sum(map(len, map(text_of, found))))
+        if shorter is None:
+            return items
+        self._insertions.replace(raw, list(shorter))
+        await session.clear_session()
+        await session.add_items(_stored(session, shorter))
+        return list(shorter)
+
+    async def _transformed(self, asked: ModelInputData, agent: Agent[Any]) -> ModelInputData:
+        session, instructions = self.work.live.session, asked.instructions
+        items: list[Any] = asked.input
+        self._config.model_settings = self._settings
+        if session.is_closed:
+            return asked
+        if session.wants("system_prompt"):
+            before = (PromptSection("instructions", instructions),) if instructions else ()
+            after = await session.own_loop.run(session.transform_system_prompt(before))
+            if after != before:
+                texts = (each.text if each.name == "instructions" else for_model(each.text) for each in after)
+                instructions = "\n\n".join(texts) or None
+        if session.wants("model_request"):
+            view, settings = request_view(items_of(items), self.work.live.id), self._shown_settings(agent)
+            request = ModelInput(self._model_name(agent), view.messages, freeze(settings))
+            made = await session.own_loop.run(session.transform_model_request(request))
+            if made.messages != request.messages:
+                items = items_with(view, made.messages)
+            if made.settings != request.settings:
+                self._config.model_settings = (self._settings or ModelSettings()).resolve(
+                    _settings(thaw(made.settings))
+                )
+        return ModelInputData(input=items, instructions=instructions)
+
+    def _shown_settings(self, agent: Agent[Any]) -> dict[str, Any]:
+        settings = vars(agent.model_settings.resolve(self._settings))
+        plain = (str, int, float, bool, list, dict)
+        return {name: value for name, value in settings.items() if isinstance(value, plain)}
+
+    def _model_name(self, agent: Agent[Any]) -> str | None:
+        model = self._config.model or agent.model
+        return model if model is None or isinstance(model, str) else getattr(model, "model", type(model).__name__)
+
+    def _responded(self, **fields: Any) -> None:
+        """Emit the end of a request, with the time it took; nothing for one whose start was not emitted."""
+        if self._requested_at is not None:
+            took = round((perf_counter() - self._requested_at) * 1000, 3)
+            self._requested_at = None
+            self.work.responded(Responded(duration_ms=took, **fields, **self.work.about))
+
+    # --- tools ---
+
+    def tools(self, agent: Agent[Any], tools: list[Tool]) -> list[Tool]:
+        """Return the tools of an agent with their guards, and what plugins offer now; its own keep their names."""
+        taken = [tool.name for tool in tools]
+        taken += [getattr(handoff, "tool_name", "") for handoff in agent.handoffs]
+        plugins = [plugin_tool(offered) for offered in self.work.offered(taken=taken)]
+        made = [guarded(tool) if isinstance(tool, FunctionTool) else tool for tool in tools]
+        guards = [tool.on_invoke_tool for tool in (*made, *plugins) if isinstance(tool, FunctionTool)]
+        self.calls.guards = {guard.tool.name: guard for guard in guards if isinstance(guard, Guard)}
+        return [*made, *plugins]
+
+    async def needs_approval(self, guard: Guard, context: Any, arguments: dict[str, Any], call_id: str) -> bool:
+        """Decide about a call, and say whether it waits for another run."""
+        async with self._under_way:
+            return await self.calls.needs_approval(guard, context, arguments, call_id)
+
+    async def call(self, guard: Guard, context: ToolContext[Any], arguments: str) -> Any:
+        """Run a call if gates and the person allow it, and emit its events."""
+        async with self._under_way:
+            return await self.calls.carry_out(guard, context, arguments)
+
+    def _reach(self, agent: Agent[Any]) -> None:
+        self._agents.add(agent)
+
+    # --- the framework's hooks, which are the host author's too ---
+
+    @override
+    async def on_llm_start(self, context: Any, agent: Agent[Any], system_prompt: str | None, input_items: Any) -> None:
+        """Call the host author's."""
+        await self._hooks.on_llm_start(context, agent, system_prompt, input_items)
+
+    @override
+    async def on_llm_end(self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse) -> None:
+        """Emit what the model answered, and how full its window is."""
+        items, usage = items_of(response.to_input_items()), response.usage
+        self._follow([*self._items, *items])
+        self.calls.made.update(item["call_id"] for item in items if item.get("call_id"))
+        details: Any = usage.input_tokens_details
+        cached = getattr(details, "cached_tokens", None) or None
+        self._responded(
+            model=self._model_name(agent),
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=cached,
+        )
+        for item in items:
+            if item.get("type") == "reasoning" and (
+                text := text_of({"content": item.get("summary") or item.get("content")})
+            ):
+                self.work.thought(text)
+        if text := "".join(text_of(item) for item in items if item.get("role") == "assistant"):
+            self.work.said(text)
+        self.work.used(usage.input_tokens + usage.output_tokens, self.work.kit.context_window)
+        await self._hooks.on_llm_end(context, agent, response)
+
+    @override
+    async def on_agent_start(self, context: AgentHookContext[Any], agent: Agent[Any]) -> None:
+        """Guard the tools of an agent that the run has reached, before they are offered."""
+        self._reach(agent)
+        await self._hooks.on_agent_start(context, agent)
+
+    @override
+    async def on_agent_end(self, context: AgentHookContext[Any], agent: Agent[Any], output: Any) -> None:
+        """Call the host author's."""
+        await self._hooks.on_agent_end(context, agent, output)
+
+    @override
+    async def on_handoff(self, context: RunContextWrapper[Any], from_agent: Agent[Any], to_agent: Agent[Any]) -> None:
+        """Guard the tools of the agent that goes on."""
+        self._reach(to_agent)
+        await self._hooks.on_handoff(context, from_agent, to_agent)
+
+    @override
+    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
+        """Stop the run rather than let a function run that no gate has seen. Raises HostError."""
+        if isinstance(tool, FunctionTool) and not isinstance(tool.on_invoke_tool, Guard):
+            raise HostError(f"{tool.name!r} of {agent.name!r} does not run: the framework offered it past plugins")
+        await self._hooks.on_tool_start(context, agent, tool)
+
+    @override
+    async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: Any) -> None:
+        """Call the host author's."""
+        await self._hooks.on_tool_end(context, agent, tool, result)
+
+
+def _config_of(given: RunConfig | dict[str, Any] | None) -> tuple[RunConfig, bool]:
+    """Return a configuration of this run's own, and whether its model provider is nobody else's."""
+    theirs = getattr(getattr(given, "call_model_input_filter", None), "__self__", None)
+    if isinstance(given, RunConfig):
+        made = dataclasses.replace(given)
+        if isinstance(theirs, PluginRun):  # a tool's agent is run with that of the agent which calls it
+            made.call_model_input_filter, made.model_settings = theirs._filter, theirs._settings  # noqa: SLF001
+        return made, False
+    return RunConfig(**(given or {})), "model_provider" not in (given or {})
+
+
+def _joined(before: tuple[Any, list[Item]] | None, result: Any) -> Any:
+    """Return a result with what came before it in the same turn."""
+    if before is not None:
+        earlier, items = before
+        added = [_input_item(earlier.last_agent, item) for item in items]
+        result.input = earlier.input
+        result.new_items = [*earlier.new_items, *added, *result.new_items]
+        result.raw_responses = [*earlier.raw_responses, *result.raw_responses]
+    return result
+
+
+def _input_item(agent: Agent[Any], item: Any) -> InputItem:
+    return InputItem(agent=agent, raw_item=item)
+
+
+def _settings(given: dict[str, Any]) -> ModelSettings:
+    """Return settings by name; those that the framework does not know are sent as they are."""
+    known = {field.name for field in dataclasses.fields(ModelSettings)}
+    kept: dict[str, Any] = {name: value for name, value in given.items() if name in known}
+    if more := {name: value for name, value in given.items() if name not in known}:
+        kept["extra_args"] = {**(kept.get("extra_args") or {}), **more}
+    return ModelSettings(**kept)
+
+
+def _stored(session: Session, items: Sequence[Item]) -> list[Any]:
+    return sent(items) if isinstance(session, OpenAIConversationsSession) else list(items)
+
+
+def _text(output: Any) -> str | None:
+    return output if output is None or isinstance(output, str) else str(output)
