@@ -1,8 +1,10 @@
-"""The end of a run whose framework never says that it has ended: it is closed with a task."""
+"""Ends that a framework does not tell of: a run is closed, and a part of it cancelled, with a task."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.runtime.lanes.teardown import finished
@@ -10,7 +12,7 @@ from ally_plugins.runtime.lanes.teardown import finished
 if TYPE_CHECKING:
     from .work import AgentWork
 
-__all__ = ["close_with"]
+__all__ = ["cancelled_with", "close_with"]
 
 _WATCHING: Final[set[asyncio.Task[None]]] = set()
 """Loops hold their tasks weakly."""
@@ -52,3 +54,24 @@ async def _close_as(work: AgentWork, task: asyncio.Task[Any]) -> None:
         await work.close(error=error)
     else:
         await work.close(cause="its task has ended", interrupted=False)
+
+
+@contextmanager
+def cancelled_with(owner: asyncio.Task[Any] | None) -> Generator[None]:
+    """Cancel the task that enters when `owner` ends before it leaves.
+
+    For what a framework runs in a task of its own, and forgets when the run is cancelled just as the task begins.
+    """
+    own = asyncio.current_task()
+    if owner is None or own is None or own is owner:
+        yield
+        return
+
+    def cancel(_: object) -> None:
+        own.cancel()
+
+    owner.add_done_callback(cancel)
+    try:
+        yield
+    finally:
+        owner.remove_done_callback(cancel)

@@ -7,7 +7,7 @@ does, then `end` or `close`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,7 @@ class AgentWork(AnswerRun):
     _taken: dict[str, Message] = field(init=False, factory=dict)
     _entered: dict[str, Message] = field(init=False, factory=dict)
     _has_begun: bool = field(init=False, default=False)
+    _requested_at: float | None = field(init=False, default=None)
     _began: float = field(init=False, factory=perf_counter)
     _failure: tuple[BaseException | None, str] = field(init=False, default=(None, ""))
 
@@ -197,9 +198,36 @@ class AgentWork(AnswerRun):
     def requested(self, model: str | None, count: int) -> None:
         """Emit MODEL_REQUEST: the model is about to be sent this many messages."""
         self.emit(ModelRequest(model=model, message_count=count, **self.about))
+        self._requested_at = perf_counter()
+
+    def model_answered(
+        self, text: str, /, *, thoughts: Iterable[str] = (), window: int | None = None, **response: Any
+    ) -> None:
+        """Emit what the model has answered: MODEL_RESPONSE, its thoughts, its text for the person, the usage.
+
+        `response` are the fields of MODEL_RESPONSE, as far as they are known; the time since `requested` is added.
+        `window` is the model's in tokens; the host author's word comes first.
+        """
+        self._respond(**response)
+        for thought in filter(None, thoughts):
+            self.thought(thought)
+        if text:
+            self.said(text)
+        tokens = (response.get("input_tokens") or 0) + (response.get("output_tokens") or 0)
+        self.used(tokens, self.kit.context_window or window)
+
+    def model_failed(self, error: BaseException) -> None:
+        """Emit the end of a request that brought no answer; nothing for one whose start was not emitted."""
+        self._respond(stop_reason="interrupted" if isinstance(error, GeneratorExit) else type(error).__name__)
+
+    def _respond(self, **fields: Any) -> None:
+        began, self._requested_at = self._requested_at, None
+        if began is not None:
+            took = round((perf_counter() - began) * 1000, 3)
+            self.responded(ModelResponse(duration_ms=took, **fields, **self.about))
 
     def responded(self, response: ModelResponse) -> None:
-        """Emit MODEL_RESPONSE."""
+        """Emit MODEL_RESPONSE, for an adapter that knows better how long it took."""
         self.emit(response)
 
     def thought(self, thinking: str) -> None:

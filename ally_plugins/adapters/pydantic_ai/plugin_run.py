@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-from collections.abc import Generator
-from contextlib import contextmanager
 from functools import partial
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope
@@ -16,8 +12,8 @@ from pydantic_ai.messages import ModelResponse, ThinkingPart
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_graph import End
 
+from ally_plugins.adapters.kit.endings import cancelled_with
 from ally_plugins.adapters.kit.under_way import UnderWay
-from ally_plugins.contract.values.events import ModelResponse as Responded
 from ally_plugins.contract.values.shown import shown_text
 
 from .answers import Answers
@@ -30,6 +26,7 @@ from .other_capabilities import CHANGES_ARGUMENTS, takes_part
 from .results import output_text
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
     from contextlib import AsyncExitStack
 
@@ -83,7 +80,6 @@ class PluginRun:
         self._owner = owner
         self._prompt: str | Sequence[UserContent] | None = None
         self._history: list[ModelMessage] = []
-        self._requested_at: float | None = None
         self._under_way = UnderWay(self._end)
         self._outcome: Callable[[], None] = work.end
 
@@ -100,7 +96,7 @@ class PluginRun:
             if sent is not None and sent != text:
                 self._prompt = with_text(ctx.prompt, sent)
             try:
-                with _cancelled_with(self._owner):
+                with cancelled_with(self._owner):  # not the tools: the framework does, and waits for their clean-up
                     result = await handler()
             except BaseException as error:
                 give_up_calls(self._history)  # those that had begun are given up by the framework, before it comes here
@@ -175,39 +171,34 @@ class PluginRun:
         for message in messages:
             ctx.enqueue(request_for(message))
         work.requested(request_context.model.model_name, len(request_context.messages) + len(messages))
-        self._requested_at = perf_counter()
         return request_context
 
     async def request(
         self, ctx: RunContext[Any], request_context: ModelRequestContext, handler: WrapModelRequestHandler
     ) -> ModelResponse:
         """Emit what the model answered, and how full its window is."""
+        work = self.work
         self.answers.expect(request_context.model_request_parameters)
         async with self._under_way:
             try:
-                with _cancelled_with(self._owner):
+                with cancelled_with(self._owner):
                     response = mended_response(await handler(request_context))
                 response = await self.answers.settled(response)
             except BaseException as error:
                 if self.answers.response is not None and self.answers.refusal is not None:
                     self._responded(ctx, self.answers.response, shown=self.answers.refusal.shown)
-                reason = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
-                self._emit_response(stop_reason=reason)
+                work.model_failed(error)
                 raise
             self._responded(ctx, response)
         return response
 
-    def _emit_response(self, **fields: Any) -> None:
-        """Emit the end of a request, with the time it took; nothing for one whose start was not emitted."""
-        if self._requested_at is not None:
-            took = round((perf_counter() - self._requested_at) * 1000, 3)
-            self._requested_at = None
-            self.work.responded(Responded(duration_ms=took, **fields, **self.work.about))
-
     def _responded(self, ctx: RunContext[Any], response: ModelResponse, *, shown: str | None = None) -> None:
         """Emit a response; of one that is withheld, what was `shown`, without its thoughts, which may say the same."""
-        work, usage = self.work, response.usage
-        self._emit_response(
+        usage, thoughts = response.usage, [part.content for part in response.parts if isinstance(part, ThinkingPart)]
+        self.work.model_answered(
+            text_of(response) if shown is None else shown,
+            thoughts=thoughts if shown is None else (),
+            window=ctx.model.context_window,
             model=response.model_name,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
@@ -215,13 +206,6 @@ class PluginRun:
             cache_creation_tokens=usage.cache_write_tokens or None,
             stop_reason=response.finish_reason,
         )
-        for part in response.parts:
-            if isinstance(part, ThinkingPart) and part.content and shown is None:
-                work.thought(part.content)
-        if text := text_of(response) if shown is None else shown:
-            work.said(text)
-        window = work.kit.context_window or ctx.model.context_window
-        work.used(usage.input_tokens + usage.output_tokens, window)
 
     def wrapped_model(self, model: Model) -> Model | None:
         """Let plugins change what the model is asked, where any of them wants to, or refuse it."""
@@ -249,25 +233,3 @@ class PluginRun:
         """Run the call if gates and the person allow it, and emit its events."""
         async with self._under_way:
             return await self.calls.execute(ctx, call, tool, args, handler)
-
-
-@contextmanager
-def _cancelled_with(owner: asyncio.Task[Any] | None) -> Generator[None]:
-    """Cancel the task that enters when `owner` ends before it leaves.
-
-    The framework runs `wrap_run`, and a streamed request, in a task of its own, and forgets that when the run is
-    cancelled just as the task begins. Tools are not cancelled so: the framework does, and waits for their clean-up.
-    """
-    own = asyncio.current_task()
-    if owner is None or own is None or own is owner:
-        yield
-        return
-
-    def cancel(_: object) -> None:
-        own.cancel()
-
-    owner.add_done_callback(cancel)
-    try:
-        yield
-    finally:
-        owner.remove_done_callback(cancel)
