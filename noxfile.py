@@ -192,14 +192,16 @@ def adapters(session: nox.Session, name: str) -> None:
     # Each in an environment of its own: together they would have to agree on the versions of some hundred libraries.
     key = name.replace("_", "-")
     extra = PYPROJECT["project"]["optional-dependencies"].get(key) or _group(key)
-    session.install(*_wheels(), *extra, *_group("test", "typing"))
+    session.install(*_wheels(), *extra, *_group("test"))
     folder, page = f"tests/adapters/{name}", ROOT / "docs" / "how-to" / f"{name.replace('_', '-')}.md"
+    tests = (folder, "tests/adapters/test_one_plugin.py")
     if session.posargs:
-        _pytest(session, *session.posargs, folder)
+        _pytest(session, *session.posargs, *tests)
         return
     if page.exists():
         _pytest(session, str(page))  # not in workers: the blocks of a page share their names
-    _pytest(session, *WORKERS, folder)
+    _pytest(session, *WORKERS, *tests)
+    session.install(*_group("typing"))
     # By file, since the checks without the frameworks leave these folders out.
     package = sorted(str(path) for path in Path("ally_plugins", "adapters", name).glob("*.py"))
     session.run("mypy", *package, *sorted(str(path) for path in Path(folder).glob("*.py")))
