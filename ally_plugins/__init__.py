@@ -79,8 +79,8 @@ _HOMES: Final = {
         "AgentEnd AgentStart AssistantMessage CODE_ALLY_TYPES CompactionComplete CompactionStart ContextThreshold "
         "ContextUsageUpdate Decision DiffPreview Event EVENT_TYPES EventsDropped ModelRequest ModelResponse "
         "PermissionRequest PermissionResponse PLUGIN_TYPES PluginActionRequested PluginEvent PluginEventEmitted "
-        "PluginMessageReceived PluginState SessionEnd SessionStart TaskProgress ThoughtComplete TodoUpdate ToolCallEnd "
-        "ToolCallStart UserMessage"
+        "PluginMessageReceived PluginState PromptPrefixChanged SessionEnd SessionStart TaskProgress ThoughtComplete "
+        "TodoUpdate ToolCallEnd ToolCallStart UserMessage"
     ),
     "contract.values.frozen": "FrozenDict",
     "contract.values.questions": "AskPerson PluginQuestion",

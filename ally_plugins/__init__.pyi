@@ -239,6 +239,9 @@ from .contract.values.events import (
     PluginState as PluginState,
 )
 from .contract.values.events import (
+    PromptPrefixChanged as PromptPrefixChanged,
+)
+from .contract.values.events import (
     SessionEnd as SessionEnd,
 )
 from .contract.values.events import (

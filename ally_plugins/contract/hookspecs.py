@@ -145,6 +145,10 @@ class PluginHooks:
         """Context usage has passed `threshold` (50, 75 or 90 percent); once, and again after it fell below."""
 
     @hookspec
+    def ally_prompt_prefix_changed(self, event: events.PromptPrefixChanged) -> None:
+        """A plugin has changed what requests to the model begin with, which a provider's cache holds no more."""
+
+    @hookspec
     def ally_plugin_state(self, event: events.PluginState) -> None:
         """A plugin is now in `state`; `reason` says why, and where possible the command that changes it."""
 

@@ -31,6 +31,7 @@ MESSAGE_BYTES: Final = 65_536  # design, section 6
 EVENT_BYTES: Final = 65_536  # as a message: both are journaled and shown to every subscriber
 ARGUMENTS_BYTES: Final = 65_536  # of an action request; as an event, since it is announced by one
 SCHEMA_BYTES: Final = 65_536  # of a tool; all of it enters the model's context at every request
+PROMPT_CHANGES: Final = 1_000  # in one session; so many requests are rare: out of the box it is counted, not refused
 LOG_BYTES: Final = 8_192  # a line with a short traceback
 
 MINUTE: Final = 60.0
@@ -69,6 +70,7 @@ class Limits:
     arguments_bytes: int = _limit(ARGUMENTS_BYTES)
     schema_bytes: int = _limit(SCHEMA_BYTES)
     log_bytes: int = _limit(LOG_BYTES)
+    prompt_changes: int = _limit(PROMPT_CHANGES)
 
 
 class TokenBucket:

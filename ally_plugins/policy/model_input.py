@@ -152,6 +152,8 @@ def _take_new(message: Message, index: int, plugin: str, origin: tuple[str, ...]
         raise PluginError(f"the content of {where} {problem}")
     if type(message.id) is not str or len(message.id) > LONGEST_ID or not is_plain_text(message.id):
         raise PluginError(f"{where} has an id that is {_shown(message.id)}; expected a short text, or none")
+    if type(message.volatile) is not bool:
+        raise PluginError(f"{where} has a volatile that is {describe_answer(message.volatile)}; expected true or false")
     metadata = plugin_metadata(plugin, (*origin, plugin), message.metadata)
     time = message.timestamp if type(message.timestamp) is int else 0
     return Message(
@@ -160,6 +162,7 @@ def _take_new(message: Message, index: int, plugin: str, origin: tuple[str, ...]
         id=message.id or new_id("m"),
         metadata=metadata,
         timestamp=time,
+        volatile=message.volatile,
     )
 
 

@@ -61,17 +61,22 @@ def _take(section: PromptSection, before: dict[str, PromptSection], plugin: str)
     if existing is section:
         return section
     owner = existing.source if existing is not None else plugin
+    if type(section.volatile) is not bool:
+        raise PluginError(f"volatile of the section {section.name!r} is {describe_answer(section.volatile)}")
     if section.source not in {None, owner}:
         text = f"the section {section.name!r} names another source than {owner!r}; leave `source` to the host"
         raise PluginError(text)
     if existing is None:
         _check_new(section)
-        return PromptSection(section.name, section.text, plugin)
+        return PromptSection(section.name, section.text, plugin, section.volatile)
     if section.text != existing.text:
         limit = max(MAX_TEXT_BYTES, len(existing.text.encode("utf-8", "replace")))  # the host's own may be longer
         if problem := find_text_problem(section.text, limit):
             raise PluginError(f"the text of the section {section.name!r} {problem}")
-    return PromptSection(existing.name, section.text, existing.source)
+    if owner != plugin and section.volatile is not existing.volatile:
+        text = f"the section {section.name!r} is not its own; only who adds a section may call it volatile"
+        raise PluginError(text)
+    return PromptSection(existing.name, section.text, existing.source, section.volatile)
 
 
 def _check_new(section: PromptSection) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from attrs import define, field
 
 from ally_plugins.contract.values.errors import HostError
-from ally_plugins.contract.values.events import Decision, Event, PluginEvent
+from ally_plugins.contract.values.events import Decision, Event, PluginEvent, PromptPrefixChanged
 from ally_plugins.host.host import Host
 from ally_plugins.host.sessions.session import Session
 
@@ -156,6 +156,10 @@ class Player:
             counts[kind] = 1
         if isinstance(event, Decision):
             self.report.decisions[event.verdict] += 1
+        elif isinstance(event, PromptPrefixChanged) and not event.refused:
+            changed = self.report.plugin(event.plugin_name)
+            changed.prompt_changes += 1
+            changed.uncached_tokens += event.uncached_tokens or 0
 
     def _take_counts(self) -> None:
         report = self.report

@@ -65,6 +65,10 @@ class PluginCounts:
     emitted: int = 0
     refused: Counter[str] = field(factory=Counter)
     crashes: int = 0
+    prompt_changes: int = 0
+    """How often it would have changed what requests to the model begin with."""
+    uncached_tokens: int = 0
+    """The tokens that the recorded answers read from a cache, and that these changes would have cost."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
@@ -75,6 +79,8 @@ class PluginCounts:
             "emitted": self.emitted,
             "refused": dict(sorted(self.refused.items())),
             "crashes": self.crashes,
+            "prompt_changes": self.prompt_changes,
+            "uncached_tokens": self.uncached_tokens,
             "state": self.state,
             "reason": self.reason,
         }

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from attrs import define, evolve, field
 
 from ally_plugins.contract.tools.todo_tools import TASK_TOOLS, todos_of_call, todos_with_task
-from ally_plugins.contract.values.conversation import Message, TodoItem, ToolCall, ToolResult
+from ally_plugins.contract.values.conversation import Message, PromptSection, TodoItem, ToolCall, ToolResult
 from ally_plugins.contract.values.errors import EventError, GateRefused, JournalError
 from ally_plugins.contract.values.events import AssistantMessage, SessionEnd, UserMessage
 from ally_plugins.contract.values.frozen import EMPTY
@@ -35,6 +36,7 @@ from .steps import (
     BrokenLine,
     DiffMade,
     Interrupted,
+    ModelRequested,
     PermissionRequested,
     PersonMessage,
     SafePoint,
@@ -65,6 +67,7 @@ what the budget for messages takes to refill by one."""
 BURST: Final = 2_000
 """Events that may be emitted before plugins are waited for; a quarter of what a session's ring holds."""
 
+_UNRECORDED: Final = PromptSection("instructions-1", "(the recording does not have the system prompt)")
 _SPINS: Final = 8  # turns of the loop that plugins which await nothing need for a burst; after them it waits
 _ROUNDS: Final = 16  # plugins receive what others emit too; such chains end after eight hops
 _MAX_REMEMBERED: Final = 512  # names of tools, which a recording may invent
@@ -127,6 +130,7 @@ class SessionPlayer:
             BrokenLine: self._broken_line,
             DiffMade: self._diff_made,
             Interrupted: self._ignore,
+            ModelRequested: self._model_requested,
             PermissionRequested: self._permission_requested,
             PersonMessage: self._person_message,
             SafePoint: self._safe_point,
@@ -247,6 +251,16 @@ class SessionPlayer:
 
     async def _emit_step(self, step: Any) -> None:
         self.session.emit(EVENTS[step.__class__](step, self._envelope(step)))
+
+    async def _model_requested(self, step: ModelRequested) -> None:
+        """Tell of a request, and have plugins add their sections to its system prompt.
+
+        No recording has that, so that a stand-in is what they are shown of it.
+        """
+        await self._emit_step(step)
+        if step.agent_id is None and self._has_participants("ally_transform_system_prompt"):
+            with suppress(GateRefused):  # a transform that blocks has its record
+                await self.session.transform_system_prompt((_UNRECORDED,), moves_volatile=True)
 
     def _envelope(self, step: Any) -> dict[str, Any]:
         agent_id = getattr(step, "agent_id", None)

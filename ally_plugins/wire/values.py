@@ -89,6 +89,8 @@ def message_to_wire(message: Message) -> dict[str, Any]:
     }
     if message.private:
         wire["private"] = True
+    if message.volatile:
+        wire["volatile"] = True
     return wire
 
 
@@ -136,7 +138,9 @@ def result_from_wire(value: Any, path: str = "result") -> ToolResult:
 def sections_to_wire(sections: Iterable[PromptSection]) -> list[dict[str, Any]]:
     """Return the sections of a system prompt."""
     return [
-        {"name": each.name, "text": each.text} | ({} if each.source is None else {"source": each.source})
+        {"name": each.name, "text": each.text}
+        | ({} if each.source is None else {"source": each.source})
+        | ({"volatile": True} if each.volatile else {})
         for each in sections
     ]
 

@@ -96,6 +96,8 @@ LIMITS = {
     "arguments_bytes": "bytes of one action's arguments",
     "schema_bytes": "bytes of one tool's schema",
     "log_bytes": "bytes of one line in the log",
+    "prompt_changes": "how often, in one session, what it adds to requests may change what they begin with: "
+    "[the prompt cache](../how-to/prompt-cache.md)",
 }
 
 

@@ -179,14 +179,24 @@ class ModelServer:
     """A server in a thread of its own, from `start` to `close`; a context manager. Any thread may call its methods.
 
     `requests` are those it got, in order; `refused` says what was wrong with those that got status 400, since the real
-    API would not take them either, or the script had nothing for them.
+    API would not take them either, or the script had nothing for them. With `caches_prompts` it counts what it is sent,
+    a token for four characters, and says how many of them it knows from a request before (`cached_tokens`): the longest
+    beginning that one of those has in common with this one.
     """
 
-    def __init__(self, script: Iterable[Reply] = (), *, port: int = 0, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        script: Iterable[Reply] = (),
+        *,
+        port: int = 0,
+        log: Path | None = None,
+        caches_prompts: bool = False,
+    ) -> None:
         self.requests: list[Request] = []
         self.refused: list[str] = []
         self.port = port
         self._log = log
+        self._prompts: list[str] | None = [] if caches_prompts else None
         self._script = [_Entry(reply, reply.times) for reply in script]
         self._held = threading.Semaphore(0)
         self._over = threading.Semaphore(0)
@@ -318,7 +328,17 @@ class ModelServer:
             if self._log is not None:
                 with self._log.open("a", encoding="utf-8") as log:
                     log.write(json.dumps(request.body) + "\n")
-            return _Answer(self._reply_to(request), request, next(self._numbers))
+            return _Answer(self._reply_to(request), request, next(self._numbers), self._counted(request))
+
+    def _counted(self, request: Request) -> dict[str, Any]:
+        """Return what the usage says of a request where prompts are cached; empty where they are not."""
+        if self._prompts is None:
+            return {}
+        tools = json.dumps(request.body.get("tools", []))
+        prompt = "\n".join([tools, *(json.dumps(message) for message in request.messages)])  # as providers order them
+        cached = max((_in_common(prompt, each) for each in self._prompts), default=0)
+        self._prompts.append(prompt)
+        return {"prompt_tokens": len(prompt) // 4, "prompt_tokens_details": {"cached_tokens": cached // 4}}
 
     def _reply_to(self, request: Request) -> Reply:
         if request.path.endswith("/models"):
@@ -353,8 +373,9 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
 class _Answer:
     """One reply on its way: whole, or as a stream of server-sent events."""
 
-    def __init__(self, reply: Reply, request: Request, number: int) -> None:
+    def __init__(self, reply: Reply, request: Request, number: int, counted: Mapping[str, Any]) -> None:
         self.reply = reply
+        self.usage = None if reply.usage is None else {**_usage(reply.usage), **counted}
         self.is_stream = bool(request.body.get("stream")) and reply.status == 200 and reply.body is None
         self.wants_usage = bool((request.body.get("stream_options") or {}).get("include_usage"))
         self.number = number
@@ -419,7 +440,7 @@ class _Answer:
             message["tool_calls"] = calls
         choice = {"index": 0, "message": message, "finish_reason": reply.finish or ("tool_calls" if calls else "stop")}
         said: dict[str, Any] = {**self.common, "object": "chat.completion", "choices": [choice]}
-        return {**said, "usage": _usage(reply.usage)} if reply.usage is not None else said
+        return {**said, "usage": self.usage} if self.usage is not None else said
 
     def _stream(self) -> Iterator[bytes]:
         kind = self.reply.content_type or "text/event-stream"
@@ -443,12 +464,18 @@ class _Answer:
             for piece in _pieces(function["arguments"], reply.piece):
                 yield self._delta({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
         yield self._delta({}, reply.finish or ("tool_calls" if calls else "stop"))
-        if self.wants_usage and reply.usage is not None:
-            yield {**self.common, "object": "chat.completion.chunk", "choices": [], "usage": _usage(reply.usage)}
+        if self.wants_usage and self.usage is not None:
+            yield {**self.common, "object": "chat.completion.chunk", "choices": [], "usage": self.usage}
 
     def _delta(self, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         return {**self.common, "object": "chat.completion.chunk", "choices": [choice]}
+
+
+def _in_common(one: str, other: str) -> int:
+    """Return how many characters two texts have in common from their beginning."""
+    shorter = min(len(one), len(other))
+    return next((n for n in range(shorter) if one[n] != other[n]), shorter)
 
 
 def _usage(usage: Sequence[int]) -> dict[str, int]:

@@ -94,7 +94,7 @@ def test_the_process_that_is_killed_is_noticed_denies_and_comes_back_and_none_is
     assert 0 < killed["noticed_after"] < killed["running_after"]
     assert found["plugins"]["secret-guard"] | {"reason": ""} == {
         "delivered": 0, "dropped": 0, "messages": 0, "emitted": 0, "refused": {}, "crashes": 1, "state": "running",
-        "reason": "",
+        "prompt_changes": 0, "uncached_tokens": 0, "reason": "",
     }  # fmt: skip
     assert not [command for command in _own_children() if b"ally_plugins" in command]
 

@@ -477,6 +477,14 @@ class ForgetsSections(page.Adapter):
         return page.Request(request.system, made.history, made.tools)
 
 
+class LeavesTheVolatileInThePrompt(page.Adapter):
+    async def changed(self, request):
+        made = await super().changed(request)
+        added = made.history[len(request.history) :]
+        system = "\n\n".join([made.system, *(entry.text for entry in added)])
+        return page.Request(system, made.history[: len(request.history)], made.tools)
+
+
 class AddsToThePrompt(page.Adapter):
     """Changes something without any plugin."""
 
@@ -593,6 +601,7 @@ BROKEN = {
     NeverFollows: ["gives plugins the history"],
     KeepsChangedRequests: ["asks the model what transforms made"],
     ShowsPluginsNoPrompt: ["gives plugins its own prompt"],
+    LeavesTheVolatileInThePrompt: ["keeps the prompt cache"],
     AddsToThePrompt: ["changes nothing by itself"],
     CountsWrong: ["tells usage and thresholds", "tells what an answer took"],
     HidesThoughts: ["tells thoughts"],

@@ -47,6 +47,23 @@ def test_sections_go_through_a_chain_and_the_host_says_whose_they_are(placed: Pl
     go(main())
 
 
+def test_what_is_volatile_stands_at_the_end_and_is_said_to_be(placed: Placed) -> None:
+    async def main() -> None:
+        plugins = {"a": placed("inputs:ChangesInput"), "b": placed("inputs:ChangesInput")}
+        async with placed.host(plugins) as host:
+            session = host.session("s")
+            host_section = attrs.evolve(HOST, text="volatile")
+            *stable, a, b = await session.transform_system_prompt([host_section, NOTES])
+            assert tuple(stable) == (host_section, NOTES)
+            assert (a, b) == tuple(PromptSection(name, f"of {name}", name, volatile=True) for name in "ab")
+            sent = await session.transform_model_request(asked("between u1"))
+            assert sent.messages[1].source_plugin is not None
+            volatile = await session.transform_model_request(asked("add volatile"))
+            assert [each.volatile for each in volatile.messages[-2:]] == [True, True]
+
+    go(main())
+
+
 def test_a_section_may_be_left_out_and_no_source_is_lost_when_none_is_given(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"a": placed("inputs:ChangesInput")}) as host:

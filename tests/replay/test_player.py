@@ -17,6 +17,7 @@ from ally_plugins import (
     Event,
     Host,
     Message,
+    PromptSection,
     Replace,
     ToolCall,
     ToolCallEnd,
@@ -367,6 +368,43 @@ def test_real_time_takes_the_time_that_the_recording_took(transcript: Callable[.
     assert QUANTUM_MS <= 2_000
 
 
+def tells_time(*, volatile: bool) -> Any:
+    times = iter(range(100))
+
+    class Clock:
+        def __init__(self, ally: Ally) -> None:
+            self.ally = ally
+
+        @hookimpl
+        async def ally_transform_system_prompt(self, sections: tuple[PromptSection, ...]) -> Replace[Any]:
+            assert sections[-1].source is None
+            return Replace((PromptSection(self.ally.name, f"it is {next(times)}", volatile=volatile), *sections))
+
+    return Clock
+
+
+def test_what_plugins_would_have_cost_of_a_recordings_cached_tokens_is_in_the_report(
+    transcript: Callable[..., Path],
+) -> None:
+    def asked(second: float, cached: int) -> dict[str, Any]:
+        usage = {
+            "input_tokens": 5,
+            "cache_read_input_tokens": cached,
+            "cache_creation_input_tokens": 100,
+            "output_tokens": 9,
+        }
+        return record(second, "assistant", [{"type": "text", "text": f"at {second}"}], id=f"m{second}", usage=usage)
+
+    file = transcript(record(0, "user", "hi"), *(asked(n, 1_000 * n) for n in (1, 2, 3)))
+    plugins = {"clocky": tells_time(volatile=False), "good": tells_time(volatile=True)}
+    played = replay(file, plugins=plugins)
+    of = played.report.plugins
+    assert {name: (each.prompt_changes, each.uncached_tokens, each.crashes) for name, each in of.items()} == {
+        "clocky": (2, 5_000, 0), "good": (0, 0, 0)
+    }  # fmt: skip
+    assert played.report.to_json()["plugins"]["clocky"]["uncached_tokens"] == 5_000
+
+
 def test_a_broken_line_is_counted_and_named_and_too_deep_a_value_too(transcript: Callable[..., Path]) -> None:
     deep = json.dumps(call(2, "t1", "Bash", command="@")).replace('"@"', "[" * 80 + "]" * 80)
     file = transcript(record(0, "user", "a"), "{not json", deep, record(3, "user", "b"))
@@ -542,6 +580,15 @@ def test_recorded_sessions_of_others_replay_whole(name: str, calls: int | None) 
     assert played.report.broken_lines == 0
     if calls is not None:
         assert (events["TOOL_CALL_START"], events["THOUGHT_COMPLETE"]) == (calls, 1)
+
+
+def test_what_a_recorded_session_of_others_read_from_a_cache_would_have_been_lost() -> None:
+    file = SHARED / "tool_heavy.jsonl"
+    if not file.exists():
+        pytest.skip(f"the recorded session {file.name} is not beside the checkout")
+    played = replay(file, plugins={"clocky": tells_time(volatile=False), "good": tells_time(volatile=True)})
+    found = {name: (each.prompt_changes, each.uncached_tokens) for name, each in played.report.plugins.items()}
+    assert found == {"clocky": (3, 70_316), "good": (0, 0)}
 
 
 def test_each_call_of_a_task_tool_is_a_list_as_transforms_left_it(transcript: Callable[..., Path]) -> None:

@@ -26,6 +26,8 @@ def test_a_report_has_the_promised_keys_and_is_json() -> None:
                 "emitted": 0,
                 "refused": {"permission": 1},
                 "crashes": 0,
+                "prompt_changes": 0,
+                "uncached_tokens": 0,
                 "state": "running",
                 "reason": "",
             }

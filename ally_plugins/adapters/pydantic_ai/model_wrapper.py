@@ -18,6 +18,7 @@ from ally_plugins.contract.values.conversation import PromptSection
 from ally_plugins.contract.values.inert import for_model
 
 from .answers import HeldResponse
+from .history import request_for
 from .requests import RequestView
 
 if TYPE_CHECKING:
@@ -75,11 +76,14 @@ class TransformedModel(WrapperModel):
         self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
     ) -> tuple[list[ModelMessage], ModelSettings | None, ModelRequestParameters]:
         session = self._work.live.session
+        tail: list[PromptSection] = []
         # Again, since another capability may have added some behind `before_model_request`.
         await self._work.admit_ungated(provider_tools(self.wrapped, settings, parameters))
         if session.wants("system_prompt"):
             prompt = _Prompt(messages, parameters.instruction_parts or ())
-            after = await session.own_loop.run(session.transform_system_prompt(prompt.sections))
+            made = await session.own_loop.run(session.transform_system_prompt(prompt.sections, moves_volatile=True))
+            after = tuple(section for section in made if not section.volatile)
+            tail = [section for section in made if section.volatile]
             if after != prompt.sections:
                 messages = prompt.messages_with(after)
                 parameters = dataclasses.replace(parameters, instruction_parts=prompt.parts_with(after))
@@ -89,7 +93,21 @@ class TransformedModel(WrapperModel):
             left, changed = await changed_request(self._work, self.wrapped.model_name, view.messages, own)
             messages = messages if left is None else view.with_messages(left)
             settings = settings if changed is None else cast("ModelSettings", changed)
-        return messages, settings, parameters
+        return _with_tail(messages, tail), settings, parameters
+
+
+def _with_tail(messages: list[ModelMessage], tail: Iterable[PromptSection]) -> list[ModelMessage]:
+    """Return the messages with volatile sections at the end of the last request, behind all that is the same again.
+
+    They are the user's part there, marked as the plugin's: a system prompt would be moved to the front by some models.
+    """
+    parts = [part for section in tail for part in request_for(section.as_message()).parts]
+    if not parts:
+        return messages
+    *before, last = messages
+    if not isinstance(last, ModelRequest):
+        return [*messages, ModelRequest(parts=parts)]
+    return [*before, dataclasses.replace(last, parts=[*last.parts, *parts])]
 
 
 def provider_tools(model: Model, settings: ModelSettings | None, parameters: ModelRequestParameters) -> list[str]:

@@ -7,7 +7,7 @@ import stat
 import sys
 from collections import defaultdict
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.catalog.home.config import read_config
 from ally_plugins.catalog.home.filesystems import NETWORK_REMEDY, network_problem
@@ -45,6 +45,8 @@ _EDITED: Final = "config.toml"
 """Whoever may read it learns no secret, and editors leave it readable."""
 _LOST_SHOWN: Final = 3
 _UNGATED_READ: Final = 100
+_PROMPT_CHANGES_READ: Final = 10_000
+_REPEATED: Final = 2
 _LOST_FOR_MS: Final = 7 * 24 * 3600 * 1000  # a week: who looks after a crash does so sooner
 
 _LINUX_ONLY: Final = (
@@ -275,6 +277,7 @@ def _check_journal(state: State) -> Iterator[CheckResult]:
     yield from _check_chain(state.home)
     yield from _lost_hosts(state.home)
     yield from _ungated_tools(state.home)
+    yield from _prompt_changes(state.home)
 
 
 def _check_chain(home: Home) -> Iterator[CheckResult]:
@@ -323,6 +326,25 @@ def _ungated_tools(home: Home) -> Iterator[CheckResult]:
         if record.at > now_ms() - _LOST_FOR_MS:
             level: Level = "warning" if record.plugin is not None else "note"
             yield CheckResult(level, "gates", f"{when(record.at)}: {text}")
+
+
+def _prompt_changes(home: Home) -> Iterator[CheckResult]:
+    """Name the plugins that lately changed what requests begin with, again and again, and what it has cost."""
+    found: Sequence[StoredRecord] = ()
+    with suppress(AllyError), reading_of(home) as reading:
+        found = [] if reading is None else reading.last_records(_PROMPT_CHANGES_READ, kind="prompt_prefix")
+    by_plugin: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in found:
+        if record.data is not None and record.plugin is not None and record.at > now_ms() - _LOST_FOR_MS:
+            by_plugin[record.plugin].append(record.data)
+    for plugin, changes in sorted(by_plugin.items()):
+        if max(data.get("changes", 0) for data in changes) < _REPEATED:  # one a session is what a new plugin costs
+            continue
+        counted = [data["uncached_tokens"] for data in changes if isinstance(data.get("uncached_tokens"), int)]
+        cost = f"; {sum(counted):,} tokens were not read from the prompt cache" if counted else ""
+        text = f"{plugin} has changed what requests to the model begin with {len(changes):,} times in a week{cost}"
+        way_out = f"ask its author for volatile sections, or bound it: prompt_changes = 1 in [plugins.{plugin}.limits]"
+        yield CheckResult("warning", "prompt cache", text, way_out)
 
 
 def _check_keyring(state: State) -> Iterator[CheckResult]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["info"]
 
-_TROUBLE: Final = ("crash", "refusal", "quarantine", "plugin_state")
+_TROUBLE: Final = ("crash", "refusal", "quarantine", "plugin_state", "prompt_prefix")
 _SHOWN: Final = 10
 """Recent records; `audit --plugin` has them all."""
 

@@ -50,6 +50,9 @@ def _plugin(counts: PluginCounts) -> str:
         text += f"; refused: {counted(counts.refused)}"
     if counts.crashes:
         text += f"; crashed {counts.crashes} times"
+    if counts.prompt_changes:
+        text += f"; would change what requests begin with {counts.prompt_changes:,} times"
+        text += f" ({counts.uncached_tokens:,} cached tokens)" if counts.uncached_tokens else ""
     return text if counts.state in {"running", "stopped"} else f"{text}; {counts.state}: {inert(counts.reason)}"
 
 

@@ -21,6 +21,7 @@ from ally_plugins.contract.values.events import (
     PluginEventEmitted,
     PluginMessageReceived,
     PluginState,
+    PromptPrefixChanged,
     SessionStart,
 )
 from ally_plugins.replay.session_names import recorded_name
@@ -85,6 +86,12 @@ def _state(event: Any) -> Line | None:
     return "red", f"{event.plugin_name} is {event.state}: {preview(event.reason, 2 * _TEXT)}"
 
 
+def _prefix(event: Any) -> Line | None:
+    if event.changes > 1:  # most do it at each request: the summary counts them
+        return None
+    return "yellow", f"{event.plugin_name} would change what requests begin with: {inert(event.part)}"
+
+
 def _session(event: Any) -> Line:
     return "bold", f"session {inert(recorded_name(event.session_id))}"
 
@@ -96,6 +103,7 @@ _LINES: Final[dict[type[Event], Callable[[Any], Line | None]]] = {
     PluginEventEmitted: _emitted,
     PluginMessageReceived: _message,
     PluginState: _state,
+    PromptPrefixChanged: _prefix,
     SessionStart: _session,
 }
 

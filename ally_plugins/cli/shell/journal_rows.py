@@ -130,6 +130,14 @@ def _ungated_tools(data: dict[str, Any]) -> str:
     return f"the provider runs {', '.join(data['tools'])} for {data['agent']}, and no gate sees it{refused}"
 
 
+def _prompt_prefix(data: dict[str, Any]) -> str:
+    if data["refused"]:
+        return f"{data['part']} would change what requests begin with once more: over budget, sent as it was before"
+    tokens = data["uncached_tokens"]
+    cost = "" if tokens is None else f"; {tokens:,} tokens not read from the prompt cache"
+    return f"{data['part']} has changed what requests begin with, time {data['changes']} in its session{cost}"
+
+
 _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "message": _message,
     "message_state": lambda data: f"{data['state']}: {', '.join(data['ids'])}",
@@ -162,6 +170,7 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "install": _packages,
     "uninstall": _packages,
     "ungated_tools": _ungated_tools,
+    "prompt_prefix": _prompt_prefix,
     "pruned": lambda data: f"content older than {when(data['before'])}",
     "journal": _state,
 }

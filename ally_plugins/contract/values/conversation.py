@@ -63,7 +63,8 @@ class Message:
     """One message of a conversation.
 
     `private` keeps it out of every plugin's context. `metadata` of a plugin's message holds `sourcePlugin`,
-    `isPluginGenerated` and `origin`. `timestamp` is Unix time in milliseconds.
+    `isPluginGenerated` and `origin`. `timestamp` is Unix time in milliseconds. `volatile` says of one that a transform
+    adds to a request that it is another at each request: it stands at the end, behind what a provider's cache holds.
     """
 
     role: str
@@ -74,6 +75,7 @@ class Message:
     tool_call_id: str | None = None
     private: bool = False
     timestamp: int = 0
+    volatile: bool = False
 
     @property
     def source_plugin(self) -> str | None:
@@ -124,12 +126,20 @@ class ToolResult:
 class PromptSection:
     """A named part of the system prompt; `source` is the plugin that added it, None for the host's own.
 
-    Names are unique within a prompt. The host sets the source; what a plugin gives there is ignored.
+    Names are unique within a prompt. The host sets the source; what a plugin gives there is ignored. `volatile` says of
+    a plugin's own section that its text changes from request to request (the time, what is open): it is sent behind
+    what a provider's cache holds. One that is not is stable, and stays where the plugin has put it.
     """
 
     name: str
     text: str
     source: str | None = None
+    volatile: bool = False
+
+    def as_message(self) -> Message:
+        """Return a plugin's section as its message, for the end of a request where it is volatile."""
+        source = self.source or ""
+        return Message(role="user", content=self.text, metadata=plugin_metadata(source, (source,)))
 
 
 def _messages(messages: Iterable[Message]) -> tuple[Message, ...]:

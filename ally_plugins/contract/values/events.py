@@ -44,6 +44,7 @@ __all__ = [
     "PluginEventEmitted",
     "PluginMessageReceived",
     "PluginState",
+    "PromptPrefixChanged",
     "SessionEnd",
     "SessionStart",
     "TaskProgress",
@@ -416,6 +417,24 @@ class ContextThreshold(Event):
 
 
 @frozen(eq=False, repr=False)
+class PromptPrefixChanged(Event):
+    """A plugin has changed what requests to the model begin with, so that a provider's cache does not hold it any more.
+
+    `part` names what differs from the request before. `changes` counts the plugin's in the session. `uncached_tokens`
+    are those of the request before that were not read from a cache; None where the model does not count. `refused`
+    says that the plugin's budget was spent, and what it had added before was sent again.
+    """
+
+    TYPE = "PROMPT_PREFIX_CHANGED"
+
+    plugin_name: str
+    part: str
+    changes: int = 1
+    uncached_tokens: int | None = None
+    refused: bool = False
+
+
+@frozen(eq=False, repr=False)
 class PluginState(Event):
     """A plugin is now in `state`; `reason` says why, and where possible the command that changes it."""
 
@@ -523,6 +542,7 @@ EVENT_TYPES: Final[dict[str, type[Event]]] = {
         ModelRequest,
         ModelResponse,
         ContextThreshold,
+        PromptPrefixChanged,
         PluginState,
         TaskProgress,
         Decision,

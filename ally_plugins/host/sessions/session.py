@@ -38,6 +38,7 @@ from ally_plugins.contract.values.events import (
     ContextThreshold,
     ContextUsageUpdate,
     Event,
+    ModelResponse,
     PermissionRequest,
     SessionEnd,
     TodoUpdate,
@@ -50,6 +51,7 @@ from ally_plugins.contract.values.events import (
 )
 from ally_plugins.contract.values.frozen import EMPTY, freeze_mapping
 from ally_plugins.contract.wording import suggest
+from ally_plugins.journal.values import Record
 from ally_plugins.policy.model_input import with_ids
 from ally_plugins.policy.prompt_sections import refuse_doubles
 from ally_plugins.policy.thresholds import Thresholds
@@ -60,6 +62,7 @@ from .gates import ALLOWED, AnswerHold, Ruling, SessionGates, unblocked
 from .inbox import SAFE_POINTS, Inbox, Waiting
 from .memory import Conversation, without_private
 from .open_calls import Check, OpenCall, OpenCalls, OutputTransform, Preview, Runner, call_key
+from .prompt_prefixes import PROMPT_PREFIX, PromptPrefixes
 from .stops import Stops
 from .stream import HostStream
 from .toolcalls import Asker, begin_tool_call
@@ -183,6 +186,13 @@ class Session:
             on_decided=self._note_decided,
         )
         self.ungated = UngatedTools(session_id, host.dispatcher, lambda: host.journal, host.clock.time_ms)
+        self.prefixes = PromptPrefixes(
+            session_id,
+            limit_of=self._prompt_changes_of,
+            emit=self._announce,
+            record=self._record_prefix,
+            is_replay=lambda: host.journal.is_replay,
+        )
         self.has_person = host.has_person
         self.host_asks: Final = host.ask_person
         """What the host was given to put plugins' questions to the person."""
@@ -256,6 +266,13 @@ class Session:
         if not self.is_closed:
             self._emit(event, origin)
 
+    def _prompt_changes_of(self, plugin: str) -> int:
+        found = self._host.dispatcher.plugins.get(plugin)
+        return found.options.limits.prompt_changes if found is not None else 0
+
+    def _record_prefix(self, plugin: str, data: dict[str, Any]) -> None:
+        self._host.journal.append_soon(Record(PROMPT_PREFIX, self._now_ms(), plugin, self.id, None, data))
+
     def scoped(self, parent_id: str) -> ActivityStream:
         """Return a stream whose events come into this session with `parent_id`, where they have none."""
         self._check_known("scoped")
@@ -286,6 +303,8 @@ class Session:
             self._host.wake(self)
         if kind is ContextUsageUpdate:
             self._check_thresholds(event)  # type: ignore[arg-type]
+        elif kind is ModelResponse:
+            self.prefixes.responded(event)  # type: ignore[arg-type]
         elif kind is CompactionComplete:
             with self._lock:
                 self._thresholds.compacted(event.new_context_usage)  # type: ignore[attr-defined]
@@ -304,6 +323,7 @@ class Session:
             self._origin = self._turn_origin = ()
         elif isinstance(event, SessionEnd):
             self._open_calls.close("the session has ended")
+            self.prefixes.flush()
             self._has_ended = True
 
     def _keep_unwritten(self, events: list[Event]) -> None:
@@ -525,8 +545,14 @@ class Session:
         self._check("transform_answer")
         return unblocked(await self.gates.transform_answer(message, self._origin))
 
-    async def transform_system_prompt(self, sections: Iterable[PromptSection]) -> tuple[PromptSection, ...]:
+    async def transform_system_prompt(
+        self, sections: Iterable[PromptSection], *, moves_volatile: bool = False
+    ) -> tuple[PromptSection, ...]:
         """Return what the plugins made of the system prompt. Raises GateRefused when one blocks.
+
+        Sections that are volatile come last: send them behind all messages where that can be done, as a message that
+        the history does not keep, and say so with `moves_volatile`. Plugins that change the rest from request to
+        request are reported, PROMPT_PREFIX_CHANGED.
 
         Ask `wants("system_prompt")` first, so that sections are made only where a plugin wants them. Raises ValueError
         for a name that two sections have. Cancelling cancels the hook that runs.
@@ -536,19 +562,25 @@ class Session:
         if not self.gates.has_participants("ally_transform_system_prompt"):
             return given
         refuse_doubles(given)
-        return unblocked(await self.gates.transform_system_prompt(given, self._origin))
+        done = await self.gates.transform_system_prompt(given, self._origin)
+        unblocked(done)
+        return self.prefixes.sections(given, done, moves_volatile=moves_volatile)
 
     async def transform_model_request(self, request: ModelInput) -> ModelInput:
         """Return what the plugins made of a request to the model. Raises GateRefused when one blocks.
 
         Ask `wants("model_request")` first, so that the value is made only where a plugin wants it. Plugins are not
         shown private messages, which stay behind the message that they followed. Messages without an id are given one.
+        What plugins add as volatile comes last; changes of what was sent before are reported, PROMPT_PREFIX_CHANGED.
         Raises ValueError for an id that two messages have. Cancelling cancels the hook that runs.
         """
         self._check("transform_model_request")
         if not self.gates.has_participants("ally_transform_model_request"):
             return request
-        return unblocked(await self.gates.transform_model_request(with_ids(request), self._origin))
+        given = with_ids(request)
+        done = await self.gates.transform_model_request(given, self._origin)
+        unblocked(done)
+        return self.prefixes.messages(given, done)
 
     def wants(self, topic: str) -> bool:
         """Say whether any plugin takes part in a topic of gates or transforms, such as `model_request`.
@@ -784,7 +816,9 @@ class Session:
         `taken` are the names of the host's own tools, which no plugin's gets. The order depends on the names only.
         """
         self._check_known("agent_tools")
-        return self._host.agent_tools(self.id, agent, taken)
+        offered = self._host.agent_tools(self.id, agent, taken)
+        self.prefixes.tools(agent, offered)
+        return offered
 
     async def call_agent_tool(
         self, tool: AgentTool, arguments: Mapping[str, Any] | None = None, *, timeout: float | None = None

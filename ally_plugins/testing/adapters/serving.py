@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.serves import SERVABLE
+from ally_plugins.contract.values.conversation import PromptSection
 from ally_plugins.contract.values.events import DiffPreview, Event
+from ally_plugins.contract.values.verdicts import Replace
 
 from .check import Checks
 from .script import Answer, calls
@@ -45,7 +48,8 @@ async def _what_it_says(stage: Stage) -> None:
         expect(is_so=False, otherwise=text)
         return
     seen = await observe(stage)
-    unsaid, unseen = sorted(seen - said.names), sorted(said.names - seen - UNPROVOKED)
+    unprovoked = UNPROVOKED if "transform:system_prompt" in said else {*UNPROVOKED, "PROMPT_PREFIX_CHANGED"}
+    unsaid, unseen = sorted(seen - said.names), sorted(said.names - seen - unprovoked)
     expect(not unsaid, f"plugins were given {', '.join(unsaid)}, which `serves` does not name")
     expect(not unseen, f"`serves` names {', '.join(unseen)}, which no plugin was given")
 
@@ -71,7 +75,7 @@ async def observe(stage: Stage) -> frozenset[str]:
     if "compaction" not in missing:
         setup["can_compact"] = True
     think = Answer(thinking="" if "thinking" in missing else "hm", calls=calls(("c1", "work", "a")).calls)
-    plugins = {"witness": plugin(**witness), "speaker": plugin()}
+    plugins = {"witness": plugin(**witness), "speaker": plugin(), "clock": plugin(transform_system_prompt=_tell_time)}
     done = Answer(text="done", input_tokens=600)  # of a window of 1,000, so that a threshold is passed
     async with stage.play(think, done, "done again", plugins=plugins, **setup) as play:
         work = tool("work", partial(speak, play), is_sensitive="approval" not in missing)
@@ -92,6 +96,10 @@ def _witness(asked: set[str], name: str) -> Any:
         asked.add(name)
 
     return hook
+
+
+async def _tell_time(self: Any, sections: tuple[PromptSection, ...]) -> Replace[Any]:  # noqa: ARG001
+    return Replace((*sections, PromptSection("clock", f"it is {time.monotonic_ns()}")))
 
 
 async def _agree(_: Any) -> str:

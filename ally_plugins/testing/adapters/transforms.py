@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult, evolve
-from ally_plugins.contract.values.events import ToolCallEnd, ToolCallStart, UserMessage
+from ally_plugins.contract.values.events import PromptPrefixChanged, ToolCallEnd, ToolCallStart, UserMessage
 from ally_plugins.contract.values.verdicts import Deny, Replace
 
 from .check import Checks
@@ -144,6 +144,32 @@ async def _sections_of_the_prompt(stage: Stage) -> None:
         for number, request in enumerate(play.requests, 1):
             expect("You mend." in request.system, f"request {number} lost the agent's own prompt: {request.system!r}")
             expect_once("tests live in tests/", request.system, f"the system prompt of request {number}")
+
+
+@CHECKS.add("keeps the prompt cache", "system_prompt")
+async def _volatile_sections(stage: Stage) -> None:
+    """Check that a volatile section reaches each request, behind all that is the same again, or is reported."""
+    times: list[str] = []
+
+    async def add(self: Any, sections: tuple[PromptSection, ...]) -> Replace[Any]:  # noqa: ARG001
+        times.append(f"it is {len(times) + 1} o'clock")
+        return Replace((PromptSection("clock", times[-1], volatile=True), *sections))
+
+    plugins = {"clock": plugin(transform_system_prompt=add)}
+    async with stage.play(WORK, "done", plugins=plugins, tools=[tool()], system_prompt="You mend.") as play:
+        await play.run()
+        for request, text in zip(play.requests, times, strict=False):
+            expect_once(text, request.text, "a request")
+        is_reported = bool(play.events_of(PromptPrefixChanged))
+        first, second = play.requests[:2]
+        is_same = first.system == second.system
+        expect(is_same or is_reported, "the system prompt changes from request to request, and no event says so")
+        expect(not (is_same and is_reported), "a change is reported of a system prompt that is the same again")
+        if is_same:
+            place = next(n for n, message in enumerate(second.messages) if times[1] in message.content)
+            behind = [message.role for message in second.messages[place + 1 :]]
+            expect(not behind, f"behind what is volatile come messages of the roles {behind}")
+        expect("o'clock" not in play.kept, "what is volatile stands in the history")
 
 
 @CHECKS.add("gives plugins its own prompt", "system_prompt")

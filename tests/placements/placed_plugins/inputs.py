@@ -35,6 +35,8 @@ _SECTIONS: dict[str, Callable[[Sections, PromptSection], Any]] = {
     "text": lambda *_: "you help",
     "items": lambda sections, _: ("you help", *sections[1:]),
     "many": lambda sections, own: (*sections, *(evolve(own, name=f"n{i}") for i in range(65))),
+    "volatile": _own(volatile=True),
+    "maybe": _own(volatile="maybe"),
     "drop": lambda sections, _: sections[1:],
     "swap": lambda sections, _: sections[::-1],
     "unstamped": lambda sections, _: [PromptSection(each.name, each.text) for each in sections],
@@ -55,6 +57,7 @@ def _new(which: str, own: Message, request: ModelInput) -> Message:
         "empty": {"content": ""},
         "long": {"content": "x" * 65_537},
         "secret": {"id": "p1"},
+        "volatile": {"volatile": True},
         "forged": {"metadata": {"sourcePlugin": "other", "note": 1}, "private": True, "id": "mine"},
     }
     return evolve(own, **changes[which])

@@ -1,0 +1,284 @@
+"""What the requests of one session began with, and what plugins' changes of that have cost.
+
+Compared are the digests of plugins' tools, of the system prompt's sections and of the messages, each as transforms left
+them; no text is kept but what a plugin has added itself. How two requests are compared is `policy.prompt_prefix`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import attrs
+from attrs import define, field, frozen
+
+from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection
+from ally_plugins.contract.values.events import ModelResponse, PromptPrefixChanged
+from ally_plugins.contract.values.inert import inert
+from ally_plugins.policy.prompt_prefix import (
+    PrefixChange,
+    PromptPart,
+    SentPrompt,
+    digest_of,
+    find_change,
+    uncached_tokens,
+    with_added,
+)
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.tools.agent_tool import AgentTool  # noqa: TC004 - nobody reads this at run time
+    from ally_plugins.runtime.lanes.dispatch import TransformChange, Transformed
+
+__all__ = ["PROMPT_PREFIX", "PromptPrefixes"]
+
+_log: Final = logging.getLogger(__name__)
+
+PROMPT_PREFIX: Final = "prompt_prefix"
+"""The kind of the records."""
+
+CONVERSATIONS: Final = 32
+"""Prompts of one session that are compared with: that of its agent, and those of sub-agents, which have others."""
+
+T = TypeVar("T", PromptSection, Message)
+
+Added = tuple[tuple["str | None", Any], ...]
+
+
+@frozen
+class _Last:
+    """The last request of one kind: what was sent, and what each plugin had added, with the key of what it followed."""
+
+    sent: SentPrompt
+    added: dict[str, Added]
+
+
+@frozen
+class _Pending:
+    """A change that nobody has been told yet: what it cost is known with the model's answer."""
+
+    kind: str
+    change: PrefixChange
+    count: int
+
+
+@define(eq=False)
+class PromptPrefixes:
+    """The requests of one session. Lives as long as that; `responded` and `tools` may be called by any thread.
+
+    `limit_of` returns how many changes a plugin may make, `emit` emits an event with its origin, `record` queues what
+    is recorded about a plugin, and `is_replay` says whether the model's answers are those of a recording.
+    """
+
+    session_id: str
+    limit_of: Callable[[str], int]
+    emit: Callable[[PromptPrefixChanged, tuple[str, ...]], object]
+    record: Callable[[str, dict[str, Any]], object]
+    is_replay: Callable[[], bool]
+    changes: Counter[str] = field(init=False, factory=Counter)
+    """How often each plugin has changed what requests begin with."""
+    _last: OrderedDict[tuple[str, bytes], _Last] = field(init=False, factory=OrderedDict)
+    _tools: dict[str, tuple[AgentTool, ...]] = field(init=False, factory=dict)
+    _pending: list[_Pending] = field(init=False, factory=list)
+    _refused: set[tuple[str, str]] = field(init=False, factory=set)
+    _totals: dict[str | None, int] = field(init=False, factory=dict)
+    """The tokens of the last request of each agent."""
+    _lock: threading.Lock = field(init=False, factory=threading.Lock)
+
+    # --- what is sent ---
+
+    def sections(
+        self, own: Sequence[PromptSection], done: Transformed[tuple[PromptSection, ...]], *, moves_volatile: bool
+    ) -> tuple[PromptSection, ...]:
+        """Take note of a system prompt, and return the sections to be sent, those that are volatile last.
+
+        `moves_volatile` says that the host sends these behind all messages; else they count as any other.
+        """
+        before = {section.name: digest_of(section.text) for section in own if not section.volatile}
+        whose = _whose(done.changes)
+        tail = tuple(section for section in done.value if section.volatile)
+
+        def sent(sections: Iterable[PromptSection]) -> SentPrompt:
+            counted = [*sections, *(() if moves_volatile else tail)]
+            parts = tuple(
+                PromptPart(f"the section {each.name!r}", digest_of(each.text), each.source or whose.get(each.name),
+                           before.get(each.name))
+                for each in counted
+            )  # fmt: skip
+            kept = {each.name for each in counted}
+            gone = {digest: whose[name] for name, digest in before.items() if name not in kept and name in whose}
+            return SentPrompt(parts, tuple(before.values()), gone)
+
+        stable = [section for section in done.value if not section.volatile]
+        kept = self._compare(
+            "system", stable, sent, may_grow=False, name_of=lambda each: each.name, added_by=lambda each: each.source
+        )
+        return (*kept, *tail)
+
+    def messages(self, own: ModelInput, done: Transformed[ModelInput]) -> ModelInput:
+        """Take note of a request's messages, and return the request to be sent, what is volatile last."""
+        before = {message.id: _message_digest(message) for message in own.messages}
+        whose = {
+            name.removeprefix("message "): plugin
+            for name, plugin in _whose(done.changes).items()
+            if name.startswith("message ")
+        }
+        value = done.value
+        tail = [message for message in value.messages if message.volatile]
+
+        def added_by(message: Message) -> str | None:
+            return message.source_plugin if message.id not in before else None
+
+        def sent(messages: Iterable[Message]) -> SentPrompt:
+            listed = list(messages)
+            while listed and added_by(listed[-1]) is not None:  # what is at the end has nothing behind it to lose
+                listed.pop()
+            parts = tuple(
+                PromptPart(f"a message of the role {each.role}", _message_digest(each),
+                           added_by(each) or whose.get(each.id), before.get(each.id))
+                for each in listed
+            )  # fmt: skip
+            kept = {each.id for each in listed}
+            gone = {digest: whose[name] for name, digest in before.items() if name not in kept and name in whose}
+            return SentPrompt(parts, tuple(before.values()), gone)
+
+        stable = [message for message in value.messages if not message.volatile]
+        kept = self._compare(
+            "messages", stable, sent, may_grow=True, name_of=lambda each: each.id, added_by=added_by
+        )  # fmt: skip
+        messages = (*kept, *tail)
+        return value if messages == value.messages else attrs.evolve(value, messages=messages)
+
+    def tools(self, agent: str, offered: tuple[AgentTool, ...]) -> None:
+        """Take note of the tools of plugins that an agent is offered in its next request."""
+        last = self._tools.get(agent)
+        if last == offered:
+            return
+        self._tools[agent] = offered
+        if last is None:
+            return
+        change = find_change(_sent_tools(last), _sent_tools(offered), may_grow=False)
+        if change is not None:
+            self._note("tools", change)
+
+    def _compare(
+        self,
+        kind: str,
+        stable: list[T],
+        sent: Callable[[Iterable[T]], SentPrompt],
+        *,
+        may_grow: bool,
+        name_of: Callable[[T], str],
+        added_by: Callable[[T], str | None],
+    ) -> list[T]:
+        """Compare with the last request of the same agent; what a plugin's budget does not cover stays as it was."""
+        self._flush(kind)
+        now = sent(stable)
+        key = (kind, now.own[0] if now.own else b"")
+        last = self._last.pop(key, None)
+        change = find_change(last.sent, now, may_grow=may_grow) if last is not None else None
+        held: set[str] = set()
+        while last is not None and change is not None and change.plugin not in held and self._is_spent(change.plugin):
+            plugin = change.plugin
+            held.add(plugin)
+            others = [each for each in stable if added_by(each) != plugin]
+            stable = with_added(others, last.added.get(plugin, ()), name_of)
+            now = sent(stable)
+            self._refuse(change)
+            change = find_change(last.sent, now, may_grow=may_grow)
+        if change is not None:
+            self._note(kind, change)
+        self._last[key] = _Last(now, _added(stable, name_of, added_by))
+        if len(self._last) > CONVERSATIONS:
+            self._last.popitem(last=False)
+        return stable
+
+    # --- what it costs ---
+
+    def responded(self, event: ModelResponse) -> None:
+        """Report the changes of the request that the model has answered, with what they cost; any thread."""
+        counts = (event.input_tokens, event.cache_read_tokens, event.cache_creation_tokens)
+        tokens, read, written = (count if isinstance(count, int) else 0 for count in counts)
+        with self._lock:
+            pending, self._pending = self._pending, []
+            before = self._totals.get(event.agent_id)
+            if tokens:
+                # Some frameworks count what was cached as input, others beside it; then it is more than the input.
+                self._totals[event.agent_id] = tokens if read + written <= tokens else tokens + read + written
+        cost = uncached_tokens(before, read) if tokens else None
+        if self.is_replay():  # it was answered without the plugin's change: what it read from a cache would be lost
+            cost = read
+        for each in pending:  # the first in the prompt is what the rest had to be read anew for
+            self._report(each, cost)
+            cost = None
+
+    def flush(self) -> None:
+        """Report what waits for an answer of the model that does not come."""
+        self._flush(None)
+
+    def _flush(self, kind: str | None) -> None:
+        with self._lock:
+            if kind is not None and all(each.kind != kind for each in self._pending):
+                return
+            pending, self._pending = self._pending, []
+        for each in pending:
+            self._report(each, None)
+
+    def _is_spent(self, plugin: str) -> bool:
+        return self.changes[plugin] >= self.limit_of(plugin)
+
+    def _note(self, kind: str, change: PrefixChange) -> None:
+        with self._lock:
+            self.changes[change.plugin] += 1
+            self._pending.append(_Pending(kind, change, self.changes[change.plugin]))
+
+    def _report(self, pending: _Pending, cost: int | None) -> None:
+        change = pending.change
+        about: dict[str, Any] = {"plugin_name": change.plugin, "part": change.part, "changes": pending.count}
+        self.emit(PromptPrefixChanged(uncached_tokens=cost, **about), (change.plugin,))
+        data = {"part": change.part, "changes": pending.count, "uncached_tokens": cost, "refused": False}
+        self.record(change.plugin, data)
+
+    def _refuse(self, change: PrefixChange) -> None:
+        if (change.plugin, change.part) in self._refused:  # at each request: once is enough
+            return
+        self._refused.add((change.plugin, change.part))
+        count = self.changes[change.plugin]
+        text = "session %r: %s of %r would change what requests begin with once more; limits.prompt_changes is %d"
+        _log.warning(text, self.session_id, inert(change.part), change.plugin, self.limit_of(change.plugin))
+        about: dict[str, Any] = {"plugin_name": change.plugin, "part": change.part, "changes": count}
+        self.emit(PromptPrefixChanged(refused=True, **about), (change.plugin,))
+        self.record(change.plugin, {"part": change.part, "changes": count, "uncached_tokens": None, "refused": True})
+
+
+def _whose(changes: Iterable[TransformChange]) -> dict[str, str]:
+    """Return which plugin was the last to change each field."""
+    return {name: each.plugin for each in changes if not each.shadow and not each.error for name in each.fields}
+
+
+def _message_digest(message: Message) -> bytes:
+    calls = (f"{call.tool_name}\0{call.call_id}" for call in message.tool_calls)
+    return digest_of(message.role, message.source_plugin or "", message.content, message.tool_call_id or "", *calls)
+
+
+def _sent_tools(offered: Iterable[AgentTool]) -> SentPrompt:
+    parts = [
+        PromptPart(f"the tool {each.name!r}", digest_of(each.name, each.description, encode(each.schema).decode()),
+                   each.plugin)
+        for each in offered
+    ]  # fmt: skip
+    return SentPrompt(tuple(parts))
+
+
+def _added(parts: Iterable[T], name_of: Callable[[T], str], added_by: Callable[[T], str | None]) -> dict[str, Added]:
+    """Return what each plugin has added, each with the key of the part before it."""
+    found: dict[str, list[tuple[str | None, T]]] = {}
+    anchor: str | None = None
+    for part in parts:
+        if (plugin := added_by(part)) is not None:
+            found.setdefault(plugin, []).append((anchor, part))
+        anchor = name_of(part)
+    return {plugin: tuple(listed) for plugin, listed in found.items()}
