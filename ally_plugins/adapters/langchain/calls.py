@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -16,24 +15,16 @@ from langgraph.types import Command, interrupt
 from ally_plugins.adapters.kit.tool_calls import CallDeferred, UnshownCall
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
-from ally_plugins.contract.values.errors import (
-    ArgumentsError,
-    EventError,
-    HostError,
-    NotFoundRefused,
-    RefusedError,
-    ToolCallError,
-)
+from ally_plugins.contract.values.errors import ArgumentsError, EventError, GateRefused, HostError
 from ally_plugins.contract.values.shown import shown_text
 from ally_plugins.host.sessions.open_calls import Postponed, call_key, is_same_call
 
 from .messages import text_of
-from .runs import messages_in
+from .runs import Stopped, messages_in
 
 if TYPE_CHECKING:
     from langchain.agents.middleware import ToolCallRequest  # noqa: TC004 - nobody reads these annotations at run time
 
-    from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.host.sessions.open_calls import Runner
 
     from .runs import PluginRun  # noqa: TC004
@@ -72,23 +63,15 @@ class GraphCall:
 
         Raises GraphInterrupt when the question, or the tool's own, waits for another run, and what the tool raises.
         """
-        own = asyncio.current_task() if self.can_stop else None
-        if own is not None:
-            self.run.stoppable.add(own)
         try:
-            after = await self._carry_out(lambda call: self._result(call, handler), not_run)
+            with self.run.stops(can_stop=self.can_stop):
+                after = await self._carry_out(lambda call: self._result(call, handler), not_run)
         except Postponed as postponed:
             raise postponed.__cause__ or postponed from None
+        except Stopped as stopped:  # the graph ends behind this step, with a result for each call
+            return self._message(f"interrupted: {stopped}")
         except HostError as error:
             return self._message(f"not run: {error}")
-        except asyncio.CancelledError:
-            if self.run.work.interruption_cause is None or own is None:
-                raise
-            own.uncancel()  # it was cancelled for this; the graph ends behind this step, with a result for each call
-            return self._message(f"interrupted: {self.run.work.interruption_cause}")
-        finally:
-            if own is not None:
-                self.run.stoppable.discard(own)
         self.asked.pop(self.request.tool_call["id"] or "", None)
         return self._restored(after)
 
@@ -179,7 +162,10 @@ class GraphCall:
         """Run the tool with what plugins were shown, and return what the model is to read of it."""
         request, tool = self.request, self.run.offered.get(self._name)
         if request.tool is None and tool is not None:
-            self._before = await self._plugins_result(call, tool)
+            try:
+                self._before = await self.run.work.call_plugin_tool(tool, call.arguments)
+            except ArgumentsError as error:
+                self._before = ToolResult(success=False, error=str(error))
             self._value = self._message(_text(self._before), is_error=not self._before.success)
             return self._before
         try:
@@ -187,19 +173,15 @@ class GraphCall:
             self._before = _summary(self._value)
         except GraphInterrupt as interrupted:
             raise Postponed from interrupted
+        except GateRefused as refusal:  # of a sub-agent's turn: its agent reads why
+            self._before = ToolResult(success=False, error=str(refusal))
+            self._value = self._message(str(refusal))
         except Exception as error:  # noqa: BLE001 - raised again, once its end is emitted
             self._failure = error
             is_handover = isinstance(error, ParentCommand)  # the graph above goes on
             text = "" if is_handover else shown_text(f"{type(error).__name__}: {error}".removesuffix(": "))
             self._before = ToolResult(success=is_handover, error=text or None)
         return self._before
-
-    async def _plugins_result(self, call: ToolCall, tool: AgentTool) -> ToolResult:
-        session = self.run.work.live.session
-        try:
-            return await session.own_loop.run(session.call_agent_tool(tool, call.arguments))
-        except (ArgumentsError, ToolCallError, NotFoundRefused, RefusedError) as error:
-            return ToolResult(success=False, error=str(error))
 
     def _restored(self, after: ToolResult) -> Result:
         """Return the tool's value, or raise what it raised, as transforms left it."""

@@ -19,7 +19,9 @@ from ally_plugins.adapters.kit.weaving import Weaver, refuse_cut_call
 from ally_plugins.contract.values.conversation import Message
 from ally_plugins.contract.values.shown import media, shown_text
 
-__all__ = ["View", "answered", "convert", "is_persons", "message_for", "text_of", "with_text"]
+__all__ = ["CUT", "answered", "convert", "is_persons", "message_for", "text_of", "unwoven", "with_text", "woven"]
+
+CUT: Final = "not run: the turn was interrupted"
 
 
 def message_for(message: Message) -> HumanMessage:
@@ -47,7 +49,6 @@ def convert(message: BaseMessage) -> Iterable[Message]:
 
 
 def _kept(message: BaseMessage) -> Message | None:
-    """Return the plugin's message that one of the framework's is, None when it is not one (histories are stored)."""
     return kept_message(message.additional_kwargs.get(MARK))
 
 
@@ -80,12 +81,20 @@ def _described(block: Any) -> str:
 
 
 def with_text(message: BaseMessage, text: str) -> BaseMessage:
-    """Return a message with another text in place of all of its own; what is not text is kept."""
+    """Return a message with another text in place of all of its own; what is not text is kept where it is."""
     if isinstance(message.content, str):
         return message.model_copy(update={"content": text})
-    left = text_beside(text, _texts(message, without_text=True))
-    kept = [block for block in message.content if isinstance(block, dict) and block.get("type") != "text"]
-    return message.model_copy(update={"content": [{"type": "text", "text": left}, *kept]})
+    if not isinstance(message, AIMessage):
+        text = text_beside(text, _texts(message, without_text=True))
+    content: list[Any] = []
+    said: Any = {"type": "text", "text": text}
+    for block in message.content:
+        if not isinstance(block, str) and block.get("type") != "text":
+            content.append(block)
+        elif said is not None:
+            content.append(said if isinstance(block, str) else {**block, **said})
+            said = None
+    return message.model_copy(update={"content": content if said is None else [said, *content]})
 
 
 def answered(messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], list[str]]:
@@ -107,28 +116,23 @@ def answered(messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], list[s
     return made, given_up
 
 
-CUT: Final = "not run: the turn was interrupted"
+def woven(messages: Iterable[BaseMessage], session_id: str) -> Weaver:
+    """Return the messages of one request as plugins see them. Raises GateRefused where a call in one is too large."""
+    items: list[tuple[BaseMessage, Message | None]] = []
+    for message in messages:
+        for call in [*message.tool_calls, *message.invalid_tool_calls] if isinstance(message, AIMessage) else ():
+            refuse_cut_call(call["name"] or "", call["args"])
+        items += [(message, shown) for shown in convert(message)]
+    return Weaver(items, session_id)
 
 
-class View:
-    """The messages of one request as plugins see them, and the way back. Raises GateRefused where one is too large."""
-
-    def __init__(self, messages: Sequence[BaseMessage], session_id: str) -> None:
-        for message in messages:
-            for call in [*message.tool_calls, *message.invalid_tool_calls] if isinstance(message, AIMessage) else ():
-                refuse_cut_call(call["name"] or "", call["args"])
-        items = ((original, shown) for original in messages for shown in convert(original))
-        self._weaver = Weaver(items, session_id)
-        self.messages = self._weaver.messages
-
-    def with_messages(self, after: Iterable[Message]) -> list[BaseMessage]:
-        """Return the framework's messages as plugins' transforms left them."""
-        return [_as_left(*woven) for woven in self._weaver.woven(after)]
-
-
-def _as_left(original: BaseMessage | None, shown: Message | None, message: Message) -> BaseMessage:
-    if original is None or shown is None:
-        return message_for(message)
-    if message.content == shown.content:
-        return original
-    return message_for(message) if message.source_plugin is not None else with_text(original, message.content)
+def unwoven(weaver: Weaver, after: Iterable[Message]) -> list[BaseMessage]:
+    """Return the framework's messages as plugins' transforms left them."""
+    made: list[BaseMessage] = []
+    for original, shown, message in weaver.woven(after):
+        if shown is not None and message.content == shown.content:
+            made.append(original)
+        else:
+            own = shown is not None and message.source_plugin is None
+            made.append(with_text(original, message.content) if own else message_for(message))
+    return made

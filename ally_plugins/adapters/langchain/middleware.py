@@ -7,7 +7,6 @@ Each hook is there twice, for graphs that a task drives and such that a thread d
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import perf_counter
@@ -20,9 +19,8 @@ from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage
 from langgraph.config import get_config
 from langgraph.errors import GraphDrained
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
-from langgraph.runtime import get_runtime
 
-from ally_plugins.adapters.kit.compaction_requests import CompactionRequest
+from ally_plugins.adapters.kit.between_runs import BetweenRuns
 from ally_plugins.adapters.kit.cross_loop_lock import CrossLoopLock
 from ally_plugins.adapters.kit.kit import AgentKit
 from ally_plugins.contract.values.compat import override
@@ -33,8 +31,8 @@ from ally_plugins.contract.values.events import ModelResponse as Responded
 from .blocking import wait_for, wrapped
 from .calls import GraphCall
 from .messages import CUT, answered, convert, is_persons, message_for, text_of, with_text
-from .requests import model_name, transformed
-from .runs import OPEN, PluginRun, graph_run, loop_below, messages_in, running_loop
+from .requests import model_name, settled, transformed
+from .runs import OPEN, PluginRun, Stopped, graph_run, loop_below, messages_in, running_loop
 from .serves import SERVES
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ Update = dict[str, Any] | None
 Compaction = Callable[[list[BaseMessage]], "Sequence[BaseMessage] | Awaitable[Sequence[BaseMessage]]"]
 
 
-class AllyPlugins(AgentMiddleware[Any, Any, Any]):
+class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
     """Middleware: `create_agent(model, tools, middleware=[..., AllyPlugins(host)])`, as the last of it.
 
     One object serves any number of agents and conversations; a session is the framework's thread, and an agent that is
@@ -109,39 +107,6 @@ class AllyPlugins(AgentMiddleware[Any, Any, Any]):
         self._prompts: WeakKeyDictionary[LiveSession, set[str]] = WeakKeyDictionary()
         """The ids of the person's messages that were begun with, also by runs that failed."""
 
-    @property
-    def host(self) -> Host:
-        """The host whose plugins these are."""
-        return self.kit.host
-
-    # --- between runs ---
-
-    def session(self, session_id: str) -> LiveSession:
-        """Return a conversation's live session. Raises HostError when the host does not run."""
-        return self.kit.session(session_id)
-
-    def interrupt(self, session_id: str, cause: str = "the person asked for it") -> bool:
-        """Stop the agents at work in a conversation; their AGENT_END carries the cause. Say whether there was any.
-
-        Tools that a task runs are cancelled, and the graph ends with `GraphDrained` before its next step.
-        """
-        live = self.kit.host_sessions.sessions.get(session_id)
-        return live.interrupt(cause) if live is not None else False
-
-    def compact(self, session_id: str, reason: str = "the person asked for it") -> None:
-        """Have a conversation shortened before the model is asked next. Raises HostError when nothing can do it."""
-        if self.compaction is None:
-            raise HostError("nothing here can shorten a conversation; give AllyPlugins(compact=...)")
-        self.kit.session(session_id).compactions.pending = CompactionRequest("person", reason)
-
-    async def wait_for_trigger(self, session_id: str) -> None:
-        """Wait until a plugin that may wakes the idle agent; then run it with its history and without a prompt.
-
-        Raises HostError when the host does not run. Cancelling stops the waiting and nothing else.
-        """
-        session = (await self.kit.host_sessions.open(session_id)).session
-        await session.own_loop.run(session.wait_for_trigger())
-
     # --- runs ---
 
     async def _run(self, config: RunnableConfig, history: Sequence[BaseMessage] | None = None) -> PluginRun:
@@ -163,9 +128,9 @@ class AllyPlugins(AgentMiddleware[Any, Any, Any]):
         configurable, own_id = config.get("configurable", {}), str(run_id or uuid4())
         name = config.get("metadata", {}).get("lc_agent_name") or "agent"
         work = await self.kit.open(str(configurable.get("thread_id") or own_id), own_id, name)
-        # The framework's own name for what it gives nodes of a graph with a checkpointer; it has no public one.
+        # The framework's own names for what it gives nodes: there are no public ones that hold outside of a node too.
         work.can_defer = self.defer and configurable.get("__pregel_checkpointer") is not None
-        run = PluginRun(self, work, getattr(get_runtime(), "control", None))
+        run = PluginRun(self, work, getattr(configurable.get("__pregel_runtime"), "control", None))
         await run.under_way.__aenter__()
         if run_id is not None:
             OPEN.setdefault(run_id, []).append(run)
@@ -174,7 +139,7 @@ class AllyPlugins(AgentMiddleware[Any, Any, Any]):
     @override
     @hook_config(can_jump_to=["end"])
     async def abefore_agent(self, state: Any, runtime: Any) -> Update:
-        """Begin a turn: the person's message as transforms left it, and a history whose calls all have results."""
+        """Begin a turn: the person's message as plugins left it, and a history whose calls all have results."""
         run = await self._run(get_config())
         messages, given_up = answered(state["messages"])
         prompts = self._new_prompts(run, messages)
@@ -217,13 +182,13 @@ class AllyPlugins(AgentMiddleware[Any, Any, Any]):
     @override
     @hook_config(can_jump_to=["model"])
     async def aafter_agent(self, state: Any, runtime: Any) -> Update:
-        """Let follow-ups take the turn further. Raises GateRefused where the person's message was blocked."""
+        """Let follow-ups, and gates of its end, take the turn further. Raises GateRefused where one has ended it."""
         run = await self._run(get_config(), state["messages"])
         if run.refused is not None:
             raise run.refused
         run.follow(state["messages"])
-        added = [message_for(each) for each in await run.work.safe_point("turn_end")]
-        return {"messages": added, "jump_to": "model"} if added else None
+        added = await run.work.safe_point("turn_end") or await run.work.sent_on(text_of(state["messages"][-1]))
+        return {"messages": [message_for(each) for each in added], "jump_to": "model"} if added else None
 
     # --- the model ---
 
@@ -253,31 +218,27 @@ class AllyPlugins(AgentMiddleware[Any, Any, Any]):
         self, request: Any, handler: Callable[[Any], Awaitable[Any]], *, can_stop: bool = True
     ) -> Any:
         run = await self._run(get_config(), request.messages)
-        work, own = run.work, asyncio.current_task() if can_stop else None
+        if run.refused is not None:
+            raise run.refused
         async with run.under_way:
-            work.requested(model_name(request), len(request.messages))
-            began = perf_counter()
-            if own is not None:
-                run.stoppable.add(own)
+            run.work.requested(model_name(request), len(request.messages))
+            began, response = perf_counter(), None
             try:
-                response = await handler(await transformed(run, request))
+                with run.stops(can_stop=can_stop):
+                    response = await handler(await transformed(run, request))
+                    for each in response.result:
+                        _responded(run.work, request, each, _since(began))
+                    response = await settled(run, response)
             except BaseException as error:
-                name = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
-                work.responded(Responded(duration_ms=_since(began), stop_reason=name, **work.about))
-                if (
-                    own is not None
-                    and isinstance(error, asyncio.CancelledError)
-                    and work.interruption_cause is not None
-                ):
-                    own.uncancel()
-                    raise GraphDrained(work.interruption_cause) from None
+                if response is None:
+                    name = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
+                    run.work.responded(Responded(duration_ms=_since(began), stop_reason=name, **run.work.about))
+                if isinstance(error, Stopped):
+                    raise GraphDrained(str(error)) from None
                 raise
-            finally:
-                if own is not None:
-                    run.stoppable.discard(own)
             for message in response.result:
-                if isinstance(message, AIMessage):
-                    _responded(run, request, message, _since(began))
+                if isinstance(message, AIMessage) and (text := text_of(message)) and run.refused is None:
+                    run.work.said(text)
             return response
 
     # --- tools ---
@@ -306,20 +267,20 @@ class AllyPlugins(AgentMiddleware[Any, Any, Any]):
     @hook_config(can_jump_to=["end"])
     def before_agent(self, state: Any, runtime: Any) -> Update:
         """Do as `abefore_agent` does."""
-        self._check_loop()
+        self._check_loop(get_config())
         return wait_for(self.abefore_agent(state, runtime))
 
     @override
     def before_model(self, state: Any, runtime: Any) -> Update:
         """Do as `abefore_model` does."""
-        self._check_loop()
+        self._check_loop(get_config())
         return wait_for(self.abefore_model(state, runtime))
 
     @override
     @hook_config(can_jump_to=["model"])
     def after_agent(self, state: Any, runtime: Any) -> Update:
         """Do as `aafter_agent` does."""
-        self._check_loop()
+        self._check_loop(get_config())
         return wait_for(self.aafter_agent(state, runtime))
 
     @override
@@ -327,20 +288,20 @@ class AllyPlugins(AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
         """Do as `awrap_model_call` does."""
-        self._check_loop()
+        self._check_loop(get_config())
         return wrapped(partial(self._model_call, can_stop=False), request, handler)
 
     @override
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         """Do as `awrap_tool_call` does; the tool runs in this thread, and is not cancelled when the run is stopped."""
-        self._check_loop()
+        self._check_loop(request.runtime.config)
         hook = partial(self._tool_call, not_run=_unseen(request, handler), can_stop=False)
         return wrapped(hook, request, handler)
 
-    def _check_loop(self) -> None:
+    def _check_loop(self, config: RunnableConfig) -> None:
         """Raise HostError where a graph that runs in a thread has stopped the loop of the host by that."""
         loop = self.host.loop
-        if loop is not None and loop in {running_loop(), loop_below(get_config())}:
+        if loop is not None and loop in {running_loop(), loop_below(config)}:
             raise HostError(
                 "invoke() stops the loop on which the plugins' host runs, which cannot answer; use ainvoke()"
             )
@@ -348,9 +309,10 @@ class AllyPlugins(AgentMiddleware[Any, Any, Any]):
 
 def _unseen(request: ToolCallRequest, handler: Any) -> str | None:
     """Return why a call must not run: plugins would not see what does."""
-    name = request.tool_call["name"]
-    if request.tool is not None and request.tool.name != name:
-        return f"the call names the tool {name!r}, and what would run is {request.tool.name!r}"
+    name, runs = request.tool_call["name"], request.tool.name if request.tool is not None else None
+    # A tool that the node does not know may be made up for the call, whatever it is called in itself.
+    if runs not in {None, name} and {name, runs} & {tool.name for tool in request.runtime.tools or ()}:
+        return f"the call names the tool {name!r}, and what would run is {runs!r}"
     if getattr(handler, "__module__", None) != "langgraph.prebuilt.tool_node":  # what it calls may change the call
         return "something stands between plugins and the tool; give AllyPlugins as the last of the middleware"
     return None
@@ -365,8 +327,11 @@ def _measure(messages: Sequence[BaseMessage]) -> int:
     return sum(len(each.content) for message in messages for each in convert(message))
 
 
-def _responded(run: PluginRun, request: ModelRequest[Any], message: AIMessage, took: float) -> None:
-    work, usage, details = run.work, message.usage_metadata, message.response_metadata
+def _responded(work: AgentWork, request: ModelRequest[Any], message: BaseMessage, took: float) -> None:
+    """Tell of one message of a response: its counts, its thoughts, and how full the window is."""
+    if not isinstance(message, AIMessage):
+        return
+    usage, details = message.usage_metadata, message.response_metadata
     cached: Any = usage.get("input_token_details", {}) if usage else {}
     work.responded(
         Responded(
@@ -383,8 +348,6 @@ def _responded(run: PluginRun, request: ModelRequest[Any], message: AIMessage, t
     for block in message.content_blocks:
         if block["type"] == "reasoning" and (thought := block.get("reasoning")):
             work.thought(thought)
-    if text := text_of(message):
-        work.said(text)
     if usage:
         window = work.kit.context_window or (request.model.profile or {}).get("max_input_tokens")
         work.used(usage["input_tokens"] + usage["output_tokens"], window)

@@ -1,29 +1,34 @@
-"""Requests to the model as plugins' transforms leave them: the system prompt, messages, settings and plugins' tools."""
+"""Requests to the model, and its answers, as plugins leave them; and plugins' tools beside the agent's."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from langchain_core.messages import SystemMessage
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, SystemMessage, ToolMessage
 from langchain_core.tools import StructuredTool
+from langgraph.constants import TAG_NOSTREAM
 
+from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.kit.model_requests import changed_request
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import PromptSection
 from ally_plugins.contract.values.inert import for_model
 
-from .messages import View
+from .messages import text_of, unwoven, with_text, woven
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from langchain.agents.middleware import ModelRequest
+    from langchain.agents.middleware import ModelRequest, ModelResponse
 
     from ally_plugins.contract.tools.agent_tool import AgentTool
 
     from .runs import PluginRun
 
-__all__ = ["model_name", "transformed"]
+__all__ = ["model_name", "settled", "transformed"]
 
 _SECTION: Final = "instructions-"
 
@@ -44,12 +49,15 @@ async def transformed(run: PluginRun, request: ModelRequest[Any]) -> ModelReques
         if after != sections:
             changes["system_message"] = _prompt(request.system_message, blocks, after)
     if not session.is_closed and session.wants("model_request"):
-        view = View(request.messages, run.work.live.id)
-        messages, settings = await changed_request(run.work, model_name(request), view.messages, request.model_settings)
-        if messages is not None:
-            changes["messages"] = view.with_messages(messages)
-        if settings is not None:
-            changes["model_settings"] = settings
+        weaver = woven(request.messages, run.work.live.id)
+        name, settings = model_name(request), request.model_settings
+        left, changed = await changed_request(run.work, name, weaver.messages, settings)
+        if left is not None:
+            changes["messages"] = unwoven(weaver, left)
+        if changed is not None:
+            changes["model_settings"] = changed
+    if run.work.answer_hold is not None:
+        changes["model"] = _held(request.model)
     return request.override(**changes) if changes else request
 
 
@@ -95,3 +103,34 @@ def _prompt(before: SystemMessage | None, blocks: list[Any], after: Iterable[Pro
         others = [each for each in before.content if isinstance(each, dict) and not isinstance(each.get("text"), str)]
         return before.model_copy(update={"content": [*made, *others]})
     return SystemMessage("\n\n".join(each["text"] for each in made))
+
+
+def _held(model: Any) -> Any:
+    """Return a model that streams nothing: a stream of messages has its answer once that has left the node."""
+    tags = [*(getattr(model, "tags", None) or ()), TAG_NOSTREAM]
+    if isinstance(model, BaseChatModel):
+        return model.model_copy(update={"tags": tags, "disable_streaming": True})
+    return model.with_config(tags=tags)
+
+
+async def settled(run: PluginRun, response: ModelResponse[Any]) -> ModelResponse[Any]:
+    """Return a response as plugins leave its answers; one that they withhold becomes a line, and ends the run."""
+    message = next((each for each in response.result if isinstance(each, AIMessage)), None)
+    if message is None or not run.work.live.session.wants("answer"):
+        return response
+    outputs = {each.tool_call_id for each in response.result if isinstance(each, ToolMessage)}
+    pieces = [json.dumps(each["args"], default=repr) for each in message.tool_calls if each["id"] in outputs]
+    is_structured = response.structured_response is not None
+    try:
+        text = text_of(message)
+        left = await run.work.answered(text, is_structured=is_structured and not pieces)
+        after = [await run.work.answered(piece, is_structured=True) for piece in pieces]
+        if after != pieces or (left != text and is_structured and not pieces):
+            raise AnswerRefused("a transform has changed structured output, which cannot be done here")  # noqa: TRY301
+    except AnswerRefused as refusal:
+        run.refused = refusal
+        kept = AIMessage(refusal.kept, id=message.id, response_metadata=message.response_metadata)
+        return replace(response, result=[kept], structured_response=None)
+    if left == text:
+        return response
+    return replace(response, result=[with_text(each, left) if each is message else each for each in response.result])

@@ -10,7 +10,7 @@ stands here; it is the one place where the end of every run comes by, in the tas
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +27,7 @@ from .blocking import wait_for
 from .messages import convert, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
     from uuid import UUID
 
     from langchain_core.runnables import RunnableConfig
@@ -37,7 +37,11 @@ if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool  # noqa: TC004
     from ally_plugins.contract.values.errors import GateRefused  # noqa: TC004
 
-__all__ = ["OPEN", "PluginRun", "graph_run", "messages_in"]
+__all__ = ["OPEN", "PluginRun", "Stopped", "graph_run", "loop_below", "messages_in", "running_loop"]
+
+
+class Stopped(Exception):
+    """What a task was cancelled for: the run is interrupted, with this cause."""
 
 
 @define(eq=False)
@@ -53,7 +57,7 @@ class PluginRun:
     answers: dict[str, Any] = field(init=False, factory=dict)
     """The person's answers by the call's id, where several calls of one node wait for them."""
     refused: GateRefused | None = field(init=False, default=None)
-    """Why the person's message was blocked."""
+    """Why the person's message, or an answer of the model, was withheld: the run ends with it."""
     under_way: UnderWay = field(init=False)
     stoppable: set[asyncio.Task[Any]] = field(init=False, factory=set)
     """What is cancelled when the run is interrupted."""
@@ -75,6 +79,24 @@ class PluginRun:
         for task in list(self.stoppable):
             with suppress(RuntimeError):  # its loop is closed
                 task.get_loop().call_soon_threadsafe(task.cancel)
+
+    @contextmanager
+    def stops(self, *, can_stop: bool) -> Generator[None]:
+        """Let a block be cancelled when the run is interrupted. Raises Stopped then."""
+        own = asyncio.current_task() if can_stop else None
+        if own is None:
+            yield
+            return
+        self.stoppable.add(own)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.work.interruption_cause is None:
+                raise
+            own.uncancel()  # it was cancelled for this alone
+            raise Stopped(self.work.interruption_cause) from None
+        finally:
+            self.stoppable.discard(own)
 
     async def end(self, output: Any = None, error: BaseException | None = None) -> None:
         """Take leave of the graph: AGENT_END comes behind the last of its calls."""

@@ -60,8 +60,8 @@ class LangChainDriver(AdapterDriver):
         async for mode, part in agent.agent.astream({"messages": given}, config, stream_mode=["values", "messages"]):
             if mode == "values":
                 agent.histories[session_id] = part["messages"]
-            elif isinstance(part[0], AIMessageChunk):
-                words.append(str(part[0].text))
+            elif isinstance(part[0], AIMessage) and part[1]["langgraph_node"] == "model":
+                words.append(str(part[0].text))  # a whole one is an answer that was held
         return "".join(words) if is_streamed else str(agent.histories[session_id][-1].text)
 
     def history(self, agent: Driven, session_id: str) -> Sequence[Message]:
