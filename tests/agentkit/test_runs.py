@@ -213,6 +213,21 @@ def test_sub_agents_that_nobody_closes_end_before_their_parent() -> None:
     assert ends == [("helper's", cause), ("helper", cause), ("main", None)]
 
 
+def test_an_exclusive_sub_agent_of_the_same_conversation_leaves_its_parent_alone() -> None:
+    bench = KitBench()
+
+    async def main() -> None:
+        parent = await begun(bench.kit.open("s", "r", "main"))
+        child = await begun(
+            bench.kit.open("s", "q", "helper", parent=parent, call_id="c1", is_exclusive=True), "a task"
+        )
+        assert not parent.is_ended
+        await child.close()
+        await parent.close()
+
+    go(main())
+
+
 def test_a_parent_that_has_ended_or_is_of_another_host_is_refused() -> None:
     bench, elsewhere = KitBench(), KitBench()
 
@@ -301,6 +316,35 @@ def test_the_main_task_of_a_program_ends_a_run_and_the_host_stops_in_order() -> 
     asyncio.run(main())
     assert not bench.is_running
     assert (bench.end.interrupted, bench.end.interruption_cause) == (False, "its task has ended")
+
+
+def test_a_run_ends_with_a_task_of_another_loop_and_is_refused_where_that_loop_has_ended() -> None:
+    bench = KitBench()
+
+    async def task() -> asyncio.Task[None]:
+        return asyncio.ensure_future(asyncio.sleep(0))
+
+    lost = go(task())
+
+    async def main() -> None:
+        with pytest.raises(HostError, match="cannot end with a task of another loop"):
+            await bench.kit.open("s", "r", "agent", ends_with=lost)
+        assert bench.kit.find("s") is None
+        assert not bench.is_running
+
+        async def elsewhere() -> None:
+            own = asyncio.current_task()
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(opened(own), loop))
+
+        async def opened(own: asyncio.Task[None] | None) -> None:
+            await begun(bench.kit.open("s", "r", "agent", ends_with=own))
+
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(in_thread, elsewhere())
+        await until(lambda: not bench.is_running)
+
+    go(main())
+    assert bench.end.interruption_cause == "its task has ended"
 
 
 def test_a_run_that_is_closed_is_not_ended_again_by_its_task() -> None:

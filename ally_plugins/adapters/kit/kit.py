@@ -79,26 +79,24 @@ class AgentKit(KitOptions):
         is inside of, if any. Code is inside of a run in a tool that `carry_out` runs, and in the block of `work`.
 
         A run whose framework never says that it has ended is closed when the task `ends_with` is done, with its error
-        or cancellation; by the next run of the conversation that `is_exclusive`, which closes all that are open there;
-        and by the host's stop. Its AGENT_END says so.
+        or cancellation; by the next run of the conversation that `is_exclusive`, which closes all that are open there,
+        unless it is a sub-agent's; and by the host's stop. Its AGENT_END says so.
 
         Raises HostError as the host's start does, for a run that is open already, for a parent that has ended or is of
-        another host, and where a mandatory plugin was granted what the adapter does not serve. After that, and when it
-        is cancelled, nothing is open.
+        another host, for a task whose loop has ended, and where a mandatory plugin was granted what the adapter does
+        not serve. After that, and when it is cancelled, nothing is open.
         """
         if parent is None and (parent := current_work(self)) is not None:
             place = current_place()
-            call_id = place.call_id if place is not None else None
+            call_id = call_id or (place.call_id if place is not None else None)
         key = (session_id, run_id)
         self._check_opening(key, parent)
         use = await self.host_sessions.lifetime.enter()
         try:
-            if (
-                self.serves is not None
-            ):  # also where the session is open: a grant may be new, a parent's adapter another
+            if self.serves is not None:  # also where it is open: a grant may be new, a parent's adapter another
                 self.host.check_served(self.serves)
             live = parent.live if parent is not None else await self.host_sessions.open(session_id, self.serves)
-            if is_exclusive:
+            if is_exclusive and parent is None:
                 await self._close_others(session_id)
             work = AgentWork(self, live, session_id, run_id, name, parent, call_id, model)
             work.release = partial(self._release, use)
@@ -109,7 +107,11 @@ class AgentKit(KitOptions):
             await use.leave()
             raise
         if ends_with is not None:
-            close_with(work, ends_with)
+            try:
+                close_with(work, ends_with)
+            except RuntimeError as error:
+                await work.close(cause="the task that it was to end with is of a loop that has ended")
+                raise HostError(f"the run {run_id!r} cannot end with a task of another loop: {error}") from error
         return work
 
     def find(self, session_id: str, run_id: str | None = None) -> AgentWork | None:
