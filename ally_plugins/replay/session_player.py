@@ -27,6 +27,7 @@ from ally_plugins.runtime.lanes.protocol import AnyLane
 
 from .daemon_waits import wait_for_calls, wait_for_restarts
 from .pacing import Pace, ReplayClock
+from .recorded_words import RecordedWords
 from .report import ReplayReport
 from .step_events import EVENTS, diff_preview, permission_request, todo_update
 from .steps import (
@@ -118,18 +119,20 @@ class SessionPlayer:
     _unflushed: int = field(init=False, default=0)
     _flushed_position: int = field(init=False, default=0)
     _messages: int = field(init=False, default=0)
+    _words: RecordedWords = field(init=False)
     _handlers: dict[type[Step], Callable[[Any], Awaitable[None]]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._settled_at = self.clock.time_ms()
         self._lanes = self._open_lanes()
+        self._words = RecordedWords(self.session)
         own: dict[type[Step], Callable[[Any], Awaitable[None]]] = {
             AgentEnded: self._agent_ended,
             AgentStarted: self._agent_started,
             AssistantReplied: self._assistant_reply,
             BrokenLine: self._broken_line,
             DiffMade: self._diff_made,
-            Interrupted: self._ignore,
+            Interrupted: self._interrupted,
             ModelRequested: self._model_requested,
             PermissionRequested: self._permission_requested,
             PersonMessage: self._person_message,
@@ -272,7 +275,11 @@ class SessionPlayer:
         self._parents[step.agent_id] = step.call_id
         self.session.emit(EVENTS[AgentStarted](step, self._envelope(step) | {"call_id": step.call_id}))
 
+    async def _interrupted(self, step: Interrupted) -> None:  # noqa: ARG002 - a live host emits nothing either
+        self._words.go_on()
+
     async def _agent_ended(self, step: AgentEnded) -> None:
+        step = evolve(step, result=self._words.result(step.agent_id, step.result))
         self.session.emit(EVENTS[AgentEnded](step, self._envelope(step) | {"call_id": step.call_id}))
         self._parents.pop(step.agent_id, None)
         self._todos.pop(step.agent_id, None)
@@ -286,18 +293,13 @@ class SessionPlayer:
     # --- messages
 
     async def _person_message(self, step: PersonMessage) -> None:
-        message = self._message("user", step.text)
-        if self._has_participants("ally_transform_user_message"):
-            try:
-                message = await self.session.transform_user_message(message)
-            except GateRefused as refusal:
-                message = evolve(message, content=f"[withheld: {refusal}]")
+        message = await self._words.person(self._message("user", step.text))
         self.session.emit(UserMessage(content=message.content, message_id=message.id))
         self.session.conversation.add(message)
 
     async def _assistant_reply(self, step: AssistantReplied) -> None:
-        message = self._message("assistant", step.text)
-        self.session.emit(AssistantMessage(content=step.text, message_id=message.id, **self._envelope(step)))
+        message = await self._words.answer(self._message("assistant", step.text), step.agent_id)
+        self.session.emit(AssistantMessage(content=message.content, message_id=message.id, **self._envelope(step)))
         if step.agent_id is None:
             self.session.conversation.add(message)
 
@@ -314,6 +316,7 @@ class SessionPlayer:
         played.opened = OpenCall(self.session.emit, call, self._parents.get(call.agent_id or ""))
         played.opened.start(unshown=played.withheld)
         if call.agent_id is None:
+            self._words.go_on()
             self.session.conversation.add(self._message("assistant", "", tool_calls=(call,)))
         if played.withheld is None:
             self._ungated = played
@@ -413,6 +416,8 @@ class SessionPlayer:
         if kind is SafePointKind.STEP and self._is_quiet and not self.session.inbox:
             return  # nothing is pending, and the previous one delivered nothing: it would change nothing
         self._is_quiet = not await self.session.safe_point(kind.value)
+        if kind is SafePointKind.TURN_END and self._is_quiet:
+            await self._words.stop()
 
     async def _session_ended(self, step: SessionEnded) -> None:
         await self.settle()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from attrs import Factory, define
 
-from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.conversation import Message, Stop, ToolResult
 from ally_plugins.contract.values.errors import GateRefused, RefusedError
 from ally_plugins.contract.values.events import PermissionRequest
 from ally_plugins.contract.values.frozen import freeze
@@ -34,6 +34,8 @@ _RESULTS: Final = (
     ToolResult(success=False, error="no such file"),
     ToolResult(success=True, output=LARGE_TEXT, data={"rows": [["a", None, 1.5, True]] * 50}),
 )
+_ANSWERS: Final = ('{"name": "Rome", "sights": [1, null, true]}', "[]")
+_STOPS: Final = 5  # one more than the turn can be sent on, and one behind that
 _MESSAGES: Final = ("hello", "two\nlines\tand a tab", LARGE_TEXT[:60_000])
 
 
@@ -79,6 +81,7 @@ async def exercise(harness: PluginHarness) -> ExerciseResult:
     await feed_events(harness)
     await _call(harness, result)
     await _message(harness, result)
+    await _answer(harness, result)
     await _model(harness, result)
     await harness.safe_point("turn_start")
     result.answers += [("message", (message.role, message.content)) for message in harness.messages]
@@ -108,6 +111,27 @@ async def _message(harness: PluginHarness, result: ExerciseResult) -> None:
             result.answers.append(("message of another plugin", type(refusal).__name__))
         with contextlib.suppress(GateRefused):
             result.answers.append(("message of the person", (await harness.person_says(text)).content))
+
+
+async def _answer(harness: PluginHarness, result: ExerciseResult) -> None:
+    """Ask about what the person says, what the model answers, and whether it may stop until it may."""
+    for text in (*_MESSAGES, *_ANSWERS):
+        is_structured = text in _ANSWERS
+        about = {"isStructured": True} if is_structured else {}
+        answer = Message(role="assistant", content=text, id="a1", metadata=about)
+        if not is_structured:
+            said = Message(role="user", content=text, id="u1")
+            result.take_ruling("gate of the person's message", await harness.gate_user_message(said), harness.name)
+            part = Message(role="assistant", content=text, id="a1", metadata={"isPartial": True})
+            result.take_ruling("gate of a part of an answer", await harness.gate_answer(part), harness.name)
+        with contextlib.suppress(GateRefused):
+            result.answers.append(("answer", (await harness.transform_answer(answer)).content))
+        result.take_ruling("gate of an answer", await harness.gate_answer(answer), harness.name)
+    await harness.safe_point("turn_start")
+    for _ in range(_STOPS):
+        ruling = await harness.gate_stop(Stop(reason="stop", answer="done"))
+        result.take_ruling("gate of the end of a turn", ruling, harness.name)
+        await harness.safe_point()
 
 
 async def _model(harness: PluginHarness, result: ExerciseResult) -> None:

@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ally_plugins.contract.values.compat import override
-from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection, ToolCall, ToolResult
-from ally_plugins.contract.values.errors import HostError, PluginLoadError
-from ally_plugins.contract.values.events import Decision, Event, PluginEvent, UserMessage
+from ally_plugins.contract.values.conversation import (
+    Message,
+    ModelInput,
+    PromptSection,
+    Stop,
+    ToolCall,
+    ToolResult,
+)
+from ally_plugins.contract.values.errors import GateRefused, HostError, PluginLoadError
+from ally_plugins.contract.values.events import AssistantMessage, Decision, Event, PluginEvent, UserMessage
 from ally_plugins.contract.values.frozen import freeze_mapping
 from ally_plugins.runtime.lanes.clock import RecordedClock
 
@@ -224,14 +231,39 @@ class PluginHarness(HarnessResults):
                 return
 
     async def person_says(self, text: str) -> Message:
-        """Send a message as the person: through the transforms, into the conversation, and as USER_MESSAGE.
+        """Send a message as the person: through transforms and gates, into the conversation, and as USER_MESSAGE.
 
-        Raises GateRefused when a transform blocks it. Cancelling while transforms run adds nothing.
+        Raises GateRefused when a transform blocks or a gate denies it. Cancelling while they run adds nothing.
         """
         message = await self.session.transform_user_message(Message(role="user", content=text))
+        _refuse_denied(await self.session.gate_user_message(message))
         self.session.conversation.add(message)
         await self.emit(UserMessage(content=message.content))
         return message
+
+    async def model_answers(self, text: str, *, is_structured: bool = False) -> Message:
+        """Answer as the model: through transforms and gates, into the conversation, and as ASSISTANT_MESSAGE.
+
+        Raises GateRefused when a transform blocks or a gate denies it. Cancelling while they run adds nothing.
+        """
+        about = {"isStructured": True} if is_structured else {}
+        message = await self.session.transform_answer(Message(role="assistant", content=text, metadata=about))
+        _refuse_denied(await self.session.gate_answer(message))
+        self.session.conversation.add(message)
+        await self.emit(AssistantMessage(content=message.content))
+        return message
+
+    async def gate_user_message(self, message: Message | str) -> Ruling:
+        """Run the gates of a message of the person, or of its text."""
+        return await self.session.gate_user_message(_as_message("user", message))
+
+    async def gate_answer(self, message: Message | str) -> Ruling:
+        """Run the gates of an answer of the model, or of its text."""
+        return await self.session.gate_answer(_as_message("assistant", message))
+
+    async def gate_stop(self, stop: Stop | str = "") -> Ruling:
+        """Run the gates of the end of a turn, or of one with this answer; a deny is a message at `safe_point`."""
+        return await self.session.gate_stop(Stop(answer=stop) if isinstance(stop, str) else stop)
 
     async def gate(self, call: ToolCall | str, arguments: Mapping[str, Any] | None = None) -> Ruling:
         """Run the gates of a tool call, or of a tool's name and arguments; cancelling cancels the gates."""
@@ -255,6 +287,10 @@ class PluginHarness(HarnessResults):
         """
         whole = ToolResult(success=True, output=result) if isinstance(result, str) else result
         return await self.session.transform_tool_output(as_call(call), whole)
+
+    async def transform_answer(self, message: Message | str) -> Message:
+        """Return the answer that the plugin makes of one, or of its text. Raises GateRefused when it blocks."""
+        return await self.session.transform_answer(_as_message("assistant", message))
 
     async def transform_system_prompt(self, sections: Iterable[PromptSection | str]) -> tuple[PromptSection, ...]:
         """Return the sections that the plugin makes of some; a text is a section that is called by its place.
@@ -334,6 +370,15 @@ class PluginHarness(HarnessResults):
 def as_call(call: ToolCall | str, arguments: Mapping[str, Any] | None = None) -> ToolCall:
     """Return a tool call for a tool's name and arguments."""
     return call if isinstance(call, ToolCall) else ToolCall(call, freeze_mapping(arguments or {}))
+
+
+def _as_message(role: str, message: Message | str) -> Message:
+    return Message(role=role, content=message) if isinstance(message, str) else message
+
+
+def _refuse_denied(ruling: Ruling) -> None:
+    if ruling.is_denied:
+        raise GateRefused(ruling.reason, plugin=next(iter(ruling.decided_by), None), decision_id=ruling.decision_id)
 
 
 def _require_running(part: T | None) -> T:

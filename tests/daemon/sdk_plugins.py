@@ -126,6 +126,18 @@ class Judges(Plain):
     def ally_gate_permission(self, request: Any) -> Deny:
         return Deny(f"{request.tool_name} {request.path}")
 
+    @hookimpl
+    async def ally_gate_user_message(self, message: Message) -> Deny:
+        return Deny(f"the person: {message.content}")
+
+    @hookimpl
+    def ally_gate_answer(self, message: Message) -> Deny:
+        return Deny(f"the model: {message.content} {dict(message.metadata)}")
+
+    @hookimpl
+    async def ally_gate_stop(self, stop: Any) -> Deny:
+        return Deny(f"{stop.reason} after {stop.answer}, sent on {stop.sent_on} times")
+
 
 class Changes(Plain):
     @hookimpl
@@ -143,6 +155,10 @@ class Changes(Plain):
     @hookimpl
     async def ally_transform_user_message(self, message: Message) -> Replace[Message]:
         return Replace(evolve(message, content=message.content.upper()))
+
+    @hookimpl
+    async def ally_transform_answer(self, message: Message) -> Replace[Message]:
+        return Replace(evolve(message, content=message.content.lower()))
 
     @hookimpl
     async def ally_transform_plugin_message(self, message: Message) -> Replace[Message]:

@@ -105,6 +105,13 @@ def test_the_other_gates_get_their_values(daemon: Start) -> None:
     assert answer == {"verdict": "deny", "reason": "hello by other"}
     request = {"requestId": "r", "toolName": "bash", "arguments": {}, "path": "/x", "options": []}
     assert host.ask("gate", on="permission", request=request, **about)["reason"] == "bash /x"
+    message = {"role": "user", "content": "hello"}
+    assert host.ask("gate", on="user_message", message=message, **about)["reason"] == "the person: hello"
+    message = {"role": "assistant", "content": "yes", "metadata": {"isPartial": True}}
+    answer = host.ask("gate", on="answer", message=message, **about)
+    assert answer["reason"] == "the model: yes {'isPartial': True}"
+    stop = {"reason": "stop", "answer": "done", "sentOn": 2, "ofTomorrow": 1}
+    assert host.ask("gate", on="stop", stop=stop, **about)["reason"] == "stop after done, sent on 2 times"
 
 
 @pytest.mark.parametrize(("tool", "kind"), [("crash", "ValueError"), ("exit", "SystemExit")])
@@ -145,6 +152,8 @@ def test_an_uncaught_refusal_in_a_gate_is_answered_as_what_it_is(daemon: Start) 
         {"on": "tool_call", "call": {"toolName": 3}},
         {"on": "tool_call", "call": CALL, "deadline": "soon"},
         {"on": "tool_call", "call": CALL, "origin": "x"},
+        {"on": "answer", "stop": {"answer": "done"}},
+        {"on": "stop", "stop": {"answer": 3}},
     ],
 )
 def test_a_malformed_question_is_an_error_and_hurts_nobody(daemon: Start, params: dict[str, Any]) -> None:
@@ -172,6 +181,8 @@ def test_transforms_answer_the_fields_that_they_changed(daemon: Start) -> None:
     assert host.ask("transform", on="plugin_message", message=message, **about) == {
         "replace": {"content": "other says hello"}
     }
+    message = {"role": "assistant", "content": "HELLO"}
+    assert host.ask("transform", on="answer", message=message, **about) == {"replace": {"content": "hello"}}
     nonsense = {**CALL, "toolName": "nonsense"}
     assert "nonsense" in host.ask("transform", on="tool_input", call=nonsense, **about)
 

@@ -19,6 +19,7 @@ from ally_plugins import (
     Message,
     PromptSection,
     Replace,
+    Stop,
     ToolCall,
     ToolCallEnd,
     ToolCallStart,
@@ -241,6 +242,50 @@ def test_events_diff_and_conversation_carry_what_transforms_made_of_it(session: 
     assert diff.old_content == "key = '***'"
     assert played.of("TOOL_CALL_END")[0].output == "DONE"
     assert played.of("USER_MESSAGE")[0].content == played.out[0]["content"] == "mend the PAGE"
+
+
+class Censor:
+    """Would refuse whatever is said, and never let the agent stop; takes a name out of answers."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    @hookimpl
+    async def ally_gate_user_message(self, message: Message) -> Deny:
+        self.seen.append(f"person: {message.content}")
+        return Deny("say something else")
+
+    @hookimpl
+    async def ally_transform_answer(self, message: Message) -> Replace[Message]:
+        return Replace(attrs.evolve(message, content=message.content.replace("it ", "IT ")))
+
+    @hookimpl
+    async def ally_gate_answer(self, message: Message) -> Deny:
+        self.seen.append(f"model: {message.content}")
+        return Deny("say nothing")
+
+    @hookimpl
+    async def ally_gate_stop(self, stop: Stop) -> Deny:
+        self.seen.append(f"stop {stop.sent_on}: {stop.answer}")
+        return Deny("go on")
+
+
+def test_gates_of_words_and_stops_say_what_they_would_have_done_and_the_recording_stands(session: Path) -> None:
+    censor = Censor()
+    played = replay(session, plugins={"censor": lambda _: censor})
+    plain = replay(session)
+    answers = [event.content for event in plain.of("ASSISTANT_MESSAGE")]
+    changed = [text.replace("it ", "IT ") for text in answers]
+    assert answers
+    assert [event.content for event in played.of("ASSISTANT_MESSAGE")] == changed
+    assert [line for line in censor.seen if line.startswith("model")] == [f"model: {text}" for text in changed]
+    assert "person: mend the page" in censor.seen
+    stops = [line for line in censor.seen if line.startswith("stop")]
+    assert stops == ["stop 0: IT fails still", "stop 0: IT works now"], "at the end of each turn"
+    kinds = {event.kind for event in played.of("DECISION")}
+    assert kinds == {"user_message", "answer", "stop"}
+    assert played.report.decisions["deny"] == len(censor.seen)
+    assert not played.of("PLUGIN_MESSAGE_RECEIVED"), "an agent that has stopped is not sent on"
 
 
 class Blocker:

@@ -13,9 +13,11 @@ import pytest
 from ally_plugins import (
     Ally,
     Ask,
+    AssistantMessage,
     ConfigError,
     ContextUsageUpdate,
     Deny,
+    GateRefused,
     HostError,
     Limits,
     ManifestError,
@@ -25,12 +27,14 @@ from ally_plugins import (
     PluginLoadError,
     PluginMessageReceived,
     Replace,
+    Stop,
     ToolCall,
     ToolCallEnd,
     ToolCallStart,
     ToolResult,
     UserMessage,
     action,
+    evolve,
     hookimpl,
     tool,
 )
@@ -159,6 +163,48 @@ def test_what_the_person_says_is_transformed_and_then_heard() -> None:
         assert harness.person_says("  hello ").content == "hello"
         assert [event.content for event in harness.events_of(UserMessage)] == ["hello"]
         assert harness.harness.session.conversation.messages[0].content == "hello"
+
+
+class Chaperon:
+    """Minds what everybody says, and lets nobody stop before the tests have run."""
+
+    def __init__(self, ally: Ally) -> None:
+        del ally
+
+    @hookimpl
+    async def ally_gate_user_message(self, message: Message) -> Deny | None:
+        return Deny("mind your words") if "damn" in message.content else None
+
+    @hookimpl
+    async def ally_transform_answer(self, message: Message) -> Replace[Message]:
+        return Replace(evolve(message, content=message.content.replace("hunter2", "***")))
+
+    @hookimpl
+    async def ally_gate_answer(self, message: Message) -> Deny | None:
+        return Deny("mind your words") if "damn" in message.content else None
+
+    @hookimpl
+    async def ally_gate_stop(self, stop: Stop) -> Deny | None:
+        return None if "tests" in stop.answer else Deny("run the tests")
+
+
+def test_words_and_stops_are_gated_and_changed_as_the_host_does_it() -> None:
+    asks = 'gate = { on = ["user_message", "answer", "stop"], reason = "to mind" }'
+    manifest = f'[permissions]\n{asks}\ntransform = {{ on = ["answer"], reason = "to mind" }}'
+    with BlockingHarness(Chaperon, manifest=manifest) as harness:
+        with pytest.raises(GateRefused, match="chaperon: mind your words"):
+            harness.person_says("damn")
+        with pytest.raises(GateRefused, match="chaperon: mind your words"):
+            harness.model_answers("damn")
+        assert harness.events_of(UserMessage) + harness.events_of(AssistantMessage) == ()
+        assert harness.gate_user_message("hello").is_allowed
+        assert harness.gate_answer("damn").is_denied
+        assert harness.transform_answer("it is hunter2").content == "it is ***"
+        assert harness.model_answers("it is hunter2").content == "it is ***"
+        assert [event.content for event in harness.events_of(AssistantMessage)] == ["it is ***"]
+        assert harness.gate_stop("done").reason == "chaperon: run the tests"
+        assert [message.text_for_model for message in harness.safe_point()] == ["[plugin chaperon] run the tests"]
+        assert harness.gate_stop("the tests pass").is_allowed
 
 
 def test_another_plugin_can_be_made_to_speak() -> None:
