@@ -34,6 +34,9 @@ _SHOWN_OF_OLD: Final = 6
 """Messages of a resumed session that are shown: enough to know where one was."""
 
 
+_HELD: Final = {"whole": "the answer", "sentence": "each sentence of the answer"}
+
+
 class Chat:
     """One chat at one terminal. It lives from `run`'s beginning to its end."""
 
@@ -44,6 +47,7 @@ class Chat:
         self._wants_to_leave = False
         self._turning: asyncio.Future[Turn] | None = None
         self._presses = 0
+        self._has_said_held = False
         self._thread: Final = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -115,6 +119,7 @@ class Chat:
         turns = self._dialogue.opened.turns
         self._dialogue.opened.title(prompt)
         self._turning, self._presses = asyncio.ensure_future(turns.run(prompt)), 0
+        self._has_said_held = False
         try:
             turn = await self._turning
         except asyncio.CancelledError:
@@ -132,9 +137,7 @@ class Chat:
         self._screen.end_stream()
         if turn.ending == "interrupted":
             self._screen.note("stopped")
-        elif turn.ending == "refused":
-            self._screen.error(f"not sent: {turn.reason}")
-        elif turn.ending == "failed":
+        elif turn.ending in {"refused", "failed"}:
             self._screen.error(turn.reason)
 
     def _interruptible(self) -> AbstractContextManager[None]:
@@ -167,6 +170,15 @@ class Chat:
         if (id_ := _plugin_thing(event)) is not None:
             self._dialogue.last_of_plugin = id_
         self._screen.event(event)
+        if isinstance(event, events.ModelRequest) and event.parent_id is None and not self._has_said_held:
+            self._say_held()
+
+    def _say_held(self) -> None:
+        """Say once a turn why no word of the answer streams, where plugins look at it first."""
+        hold = self._dialogue.opened.session.answer_hold
+        if hold is not None:
+            self._has_said_held = True
+            self._screen.note(f"plugins look at {_HELD[hold]} before you see it")
 
 
 def _plugin_thing(event: Event) -> str | None:

@@ -152,8 +152,15 @@ def _own(event: events.PluginEvent) -> list[Text]:
     return [_line((f"~ {inert(event.event_type)}{chain} ", PLUGIN), (arguments_line(event.data), QUIET))]
 
 
+_SAID_ELSEWHERE: Final = frozenset({"user_message", "answer", "stop"})
+"""Gates whose deny ends the turn with the reason, or sends the agent on with it as a message."""
+
+
 def _decision(event: events.Decision) -> Iterator[Text]:
-    if event.verdict == "deny":
+    if event.kind in _SAID_ELSEWHERE:
+        if event.verdict == "allow" and event.reason:  # the limit of a gate that never lets the agent stop
+            yield _line(("! ", WARN), inert(event.reason))
+    elif event.verdict == "deny":
         yield _line(("! refused: ", BAD), f"{inert(event.subject)}, by {inert(event.reason)}", ("  /why", QUIET))
 
 

@@ -25,6 +25,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
+from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import GateRefused
 
@@ -140,7 +141,8 @@ class AgentTurns:
                 raise
             except GateRefused as refused:
                 self._keep(captured or self.history)
-                return Turn("refused", reason=self._keys.masked(str(refused)))
+                text = str(refused) if isinstance(refused, AnswerRefused) else f"not sent: {refused}"
+                return Turn("refused", reason=self._keys.masked(text))
             except Exception as error:  # noqa: BLE001 - whatever the model, the network or a tool did
                 self._keep(captured or self.history)
                 return Turn("failed", reason=self._keys.masked(error_text(error)))
