@@ -105,7 +105,8 @@ async def _begun(work: AgentWork, context: ExecuteToolContext, tool: Any) -> Too
 
     def check(arguments: Any) -> None:
         final = evolve(given, arguments=arguments)
-        answer = _answer(context, _question(final))
+        # A call in the background could not be asked for an answer without asking the person.
+        answer = _answer(context, _question(final)) if work.can_defer else None
         if answer is not None and not is_approved:
             raise _Answered(final, answer)
         if is_approved and answer != "allow":

@@ -159,7 +159,7 @@ class AllyPlugins(Plugin):
             return
         if event.cancel:
             return
-        if agent.concurrent_invocation_mode is not ConcurrentInvocationMode.THROW:
+        if agent.concurrent_invocation_mode != ConcurrentInvocationMode.THROW:  # a text is taken as well
             raise HostError("with plugins an agent has one run at a time; leave out concurrent_invocation_mode")
         if run is not None:  # a hook of somebody's failed before it began, and the framework told nobody
             await run.work.close(cause="the agent was run again")
@@ -212,9 +212,8 @@ class AllyPlugins(Plugin):
         elif run is not None and not is_background and "event_loop_cycle_id" in context.invocation_state:
             async for event in run_call(run, context, next_fn):
                 yield event
-        else:  # the host author calls agent.tool.NAME(...): no turn begins, and nothing could wait for the person
+        else:  # or the host author calls agent.tool.NAME(...): no turn begins, and nothing could wait for the person
             async with self.kit.work(agent.session_id, new_id("r"), agent.name) as work:
-                work.can_defer = is_background and self._may_defer
                 async for event in run_call(PluginRun(work, agent, None), context, next_fn):
                     yield event
 

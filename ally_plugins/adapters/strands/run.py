@@ -38,18 +38,20 @@ _UNSEEN = ("user_message", "system_prompt", "model_request")
 
 def model_name(model: Any) -> str | None:
     """Return what a model is called, None where its configuration does not say."""
-    config = model.get_config()
-    found = config.get("model_id") if isinstance(config, dict) else None
+    found = _config_of(model).get("model_id")
     return found if isinstance(found, str) else None
+
+
+def _config_of(model: Any) -> dict[str, Any]:
+    read = getattr(model, "get_config", None)  # the framework asks for it, and goes on without
+    config = read() if callable(read) else None
+    return config if isinstance(config, dict) else {}
 
 
 def ungated_tools(model: Any) -> tuple[str, ...]:
     """Return the names of the tools that the model's provider runs by itself, so that no gate is asked about a call."""
-    config = model.get_config()
-    found: list[Any] = []
-    for where in (
-        (config, config.get("params"), config.get("additional_request_fields")) if isinstance(config, dict) else ()
-    ):
+    config, found = _config_of(model), list[Any]()
+    for where in (config, config.get("params"), config.get("additional_request_fields")):
         for key in ("tools", "anthropic_tools", "gemini_tools"):
             found += (where or {}).get(key) or ()
     return tuple(dict.fromkeys(name for tool in found for name in _names(tool)))
@@ -187,7 +189,7 @@ class PluginRun:
             if answer is None:
                 work.responded(ModelResponse(duration_ms=took, stop_reason=reason, **work.about))
             else:
-                self._responded(name, answer, took, context.model.context_window_limit)
+                self._responded(name, answer, took, getattr(context.model, "context_window_limit", None))
         if answer is not None:
             yield answer
 

@@ -437,6 +437,33 @@ def test_a_tool_in_the_background_may_outlive_its_run() -> None:
     go(main())
 
 
+def test_a_tool_in_the_background_may_have_a_question_of_its_own() -> None:
+    async def main() -> None:
+        async with live() as bench:
+
+            @tool(context=True)
+            def book(tool_context: ToolContext) -> str:
+                """Book a table."""
+                return f"booked for {tool_context.interrupt('when', reason='when?')}"
+
+            agent = bench.agent(
+                call("c1", "book"),
+                *["done"] * 4,
+                tools=[book],
+                background_tasks={"always": ["book"]},
+                options={"defer": True},
+            )
+            first: Any = await agent.invoke_async("go")
+            assert [each.reason for each in first.interrupts] == ["when?"]
+            await agent.invoke_async(answer_to(first, "noon"))
+            await until(lambda: bench.of(ToolCallEnd))
+            assert [each.output for each in bench.of(ToolCallEnd)] == ["booked for noon"]
+            assert len(bench.of(ToolCallStart)) == 1
+            await agent.shutdown_async()
+
+    go(main())
+
+
 def test_an_answer_with_a_structure_is_no_call() -> None:
     from pydantic import BaseModel
 

@@ -1,0 +1,156 @@
+"""The tool calls of a run, in the halves that the framework has callbacks for."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from google.adk.tools.set_model_response_tool import SetModelResponseTool
+
+from ally_plugins.adapters.kit.tool_calls import CallDeferred
+from ally_plugins.contract.tools.declared import ToolSpec
+from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.conversation import ToolCall, ToolResult, evolve
+from ally_plugins.contract.values.errors import ArgumentsError, EventError, HostError
+from ally_plugins.policy.arguments import ArgumentChecker
+
+from .contents import result_of, value_of
+from .tools import PluginTool
+
+if TYPE_CHECKING:
+    from .run import PluginRun
+
+__all__ = ["after_call", "before_call", "failed_call"]
+
+_WAITS: Final = "This tool call requires confirmation, please approve or reject."
+"""What the framework itself answers a call with that waits for the person."""
+
+
+async def before_call(run: PluginRun, tool: Any, args: dict[str, Any], context: Any) -> dict[str, Any] | None:
+    """Return None for a call that may run, whose arguments are as transforms left them, else what the model reads."""
+    if isinstance(tool, SetModelResponseTool):  # it is the answer
+        return None
+    work, call_id = run.work, context.function_call_id
+    given = work.given_call(tool.name, args, call_id)
+    answer = context.tool_confirmation
+    shown = _shown_digest(run, call_id) if answer is not None else None
+    is_ours = answer is not None and shown is not None  # else it is one of the tool's own
+
+    def check(arguments: Any) -> None:
+        if answer is not None and answer.confirmed and shown not in {None, _digest(arguments)}:
+            text = "the arguments are others than those that the person was shown"
+            raise ArgumentsError(text, tool=tool.name)
+        if isinstance(given, ToolCall) and evolve(given, arguments=arguments) != given:
+            _check(tool, arguments)
+
+    if is_ours and not answer.confirmed and isinstance(given, ToolCall):
+        work.refused_elsewhere(given, "the person did not agree")
+        return {"error": "not run: the person did not agree"}
+    try:
+        sensitivity = "normal" if isinstance(tool, PluginTool) and tool.offered.requires_confirmation else None
+        how: Any = {"is_approved": is_ours, "is_resumed": is_ours, "sensitivity": sensitivity}
+        begun = await work.begin_call(given, check=check, runs_here=True, **how)
+    except CallDeferred as deferred:
+        payload = {"ally_plugins": _digest(deferred.call.arguments), "arguments": thaw(deferred.call.arguments)}
+        context.request_confirmation(hint=deferred.reason, payload=payload)
+        context.actions.skip_summarization = True
+        return {"error": _WAITS}
+    except HostError as error:
+        return {"error": f"not run: {error}"}
+    if isinstance(begun, ToolResult):
+        return {"error": begun.error or "not run"}
+    run.decided[call_id] = begun
+    args.clear()
+    args.update(thaw(begun.arguments))
+    _guard(tool, context, begun.arguments)
+    return None
+
+
+async def after_call(run: PluginRun, tool: Any, context: Any, result: Any) -> dict[str, Any] | None:
+    """Return a result as transforms leave it, None where it stays as it is."""
+    call = run.decided.pop(context.function_call_id, None)
+    if call is None:  # it was refused, or waits; or it is the answer
+        return None
+    actions = context.actions
+    waits = (*actions.requested_tool_confirmations, *actions.requested_auth_configs)
+    if context.function_call_id in waits:  # it has not run: it comes again when the person has answered
+        run.work.postpone(call)
+        return None
+    own = tool.results.pop(context.function_call_id, None) if isinstance(tool, PluginTool) else None
+    before = own or result_of(result)
+    after = await run.work.end_call(context.function_call_id, before)
+    return None if after is before else value_of(before, after)
+
+
+async def failed_call(run: PluginRun, context: Any, error: BaseException) -> dict[str, Any] | None:
+    """End a call with its error, and return it for the model, so that the conversation can go on."""
+    call = run.decided.pop(context.function_call_id, None)
+    if call is None:
+        return None
+    if not isinstance(error, Exception):
+        run.work.open_calls.take(call).interrupt(error)
+        await run.answer(context, call.tool_name, "interrupted")
+        return None
+    failure = ToolResult(success=False, error=f"{type(error).__name__}: {error}".removesuffix(": "))
+    return value_of(failure, await run.work.end_call(context.function_call_id, failure))
+
+
+def _check(tool: Any, arguments: Any) -> None:
+    """Check arguments that a transform has changed, before plugins see them. Raises ArgumentsError.
+
+    The framework gives a tool what the model wrote.
+    """
+    declared = tool._get_declaration()  # noqa: SLF001 - there is no other word for a tool's schema
+    schema: Any = declared.parameters_json_schema if declared is not None else None
+    if schema is None and declared is not None and declared.parameters is not None:
+        schema = declared.parameters.json_schema.model_dump(mode="json", by_alias=True, exclude_none=True)
+    about: Any = {"kind": "tool", "name": tool.name, "description": tool.description, "schema": schema or {}}
+    ArgumentChecker(ToolSpec(**about, handler=_check, is_async=True, is_derived=True)).check(arguments)
+
+
+def _digest(arguments: Any) -> str:
+    return sha256(encode(arguments)).hexdigest()[:16]
+
+
+def _shown_digest(run: PluginRun, call_id: str) -> str | None:
+    """Return the digest of the arguments that the person was last asked about, None where it was not by us."""
+    for event in reversed(run.session.events):
+        asked = event.actions.requested_tool_confirmations.get(call_id)
+        if asked is not None:
+            return asked.payload.get("ally_plugins") if isinstance(asked.payload, dict) else None
+    return None
+
+
+_DECIDED: Final[MutableMapping[Any, bytes]] = WeakKeyDictionary()
+"""The arguments that plugins were shown, by the context of the call, which its tool is given too."""
+
+
+def _guard(tool: Any, context: Any, arguments: Any) -> None:
+    """Let a tool look, when it is run, whether its arguments are still those that were decided on.
+
+    Callbacks of the agent's own come behind those of a plugin, and may change them; nothing else stands so far inside.
+    """
+    _DECIDED[context] = encode(arguments)
+    run = tool.run_async
+    if getattr(run, "is_guarded", False):
+        return
+
+    async def guarded(*, args: dict[str, Any], tool_context: Any) -> Any:
+        decided = _DECIDED.get(tool_context)
+        if decided is None or decided == _encoded(args):
+            return await run(args=args, tool_context=tool_context)
+        text = "not run: a callback of the agent's changed the arguments after plugins were shown them"
+        return {"error": f"{text}; let a plugin before AllyPlugins do so"}
+
+    guarded.is_guarded = True  # type: ignore[attr-defined]  # so that a tool is guarded once
+    object.__setattr__(tool, "run_async", guarded)  # some tools are models of pydantic's, which refuse it
+
+
+def _encoded(arguments: Any) -> bytes | None:
+    try:
+        return encode(arguments)
+    except (EventError, TypeError, ValueError):  # it is nothing that plugins could have been shown
+        return None

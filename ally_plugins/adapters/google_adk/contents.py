@@ -1,0 +1,172 @@
+"""The framework's contents as plugins see them, and the way back: plugins' messages, and what they changed.
+
+A plugin's message is an event of a session with the author `user`; its identity is in the event's custom metadata.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, Final
+
+from google.adk.events import Event
+from google.genai.types import Content, FunctionResponse, Part
+
+from ally_plugins.adapters.kit.kept_messages import MARK, kept_data, kept_message, text_beside
+from ally_plugins.adapters.kit.mirror import recorded_call
+from ally_plugins.adapters.kit.results import changed_value, result_of_value
+from ally_plugins.adapters.kit.weaving import Weaver, refuse_cut_call
+from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.conversation import Message, ToolResult, evolve
+from ally_plugins.contract.values.shown import media, shown_text
+
+__all__ = ["convert", "event_of", "is_answer", "result_of", "text_of", "value_of", "weave", "with_text", "woven"]
+
+_ASKING: Final = "adk_request_"
+"""How the names of calls begin that the framework makes itself, to ask the person."""
+
+
+def event_of(message: Message, **about: Any) -> Event:
+    """Return a plugin's message as an event of a session."""
+    content = Content(role="user", parts=[Part(text=message.text_for_model)])
+    return Event(author="user", content=content, custom_metadata={MARK: kept_data(message)}, **about)
+
+
+def convert(event: Event) -> Iterable[Message]:
+    """Return the messages that an event of a session holds, without ids but those of plugins' messages."""
+    if event.partial or event.content is None:
+        return []
+    kept = kept_message((event.custom_metadata or {}).get(MARK))
+    if kept is not None:
+        return [kept]
+    return [message for _, message in _items(event.content) if message is not None]
+
+
+def _items(content: Content) -> list[tuple[list[Part], Message | None]]:
+    """Return the parts of a content, each run of them with the message that it is."""
+    parts = content.parts or []
+    if content.role == "model":
+        calls = [part.function_call for part in parts if part.function_call is not None]
+        own = [call for call in calls if not (call.name or "").startswith(_ASKING)]
+        made = [recorded_call(call.name or "", call.args or {}, call.id) for call in own]
+        text = text_of(parts)
+        return [(parts, Message(role="assistant", content=text, tool_calls=made) if text or made else None)]
+    found: list[tuple[list[Part], Message | None]] = []
+    said: list[Part] = []
+    for part in parts:
+        response = part.function_response
+        if response is None:
+            said.append(part)
+        elif not (response.name or "").startswith(_ASKING):
+            result = result_of(response.response)
+            text = result.output if result.success else result.error or ""
+            found.append(([part], Message(role="tool", content=text, tool_call_id=response.id)))
+        else:
+            found.append(([part], None))
+    if said:
+        found.append((said, Message(role="user", content=shown_of(said))))
+    return found
+
+
+def text_of(parts: Iterable[Part]) -> str:
+    """Return what the model said to the person, without thoughts."""
+    return "".join(part.text for part in parts if part.text and not part.thought)
+
+
+def shown_of(parts: Iterable[Part]) -> str:
+    """Return parts as one text; what is no text (an image) is described by a line."""
+    return shown_text("\n".join(_line(part) for part in parts))
+
+
+def _line(part: Part) -> str:
+    if part.text is not None:
+        return part.text
+    blob, file = part.inline_data, part.file_data
+    if blob is not None:
+        return encode(media("file", blob.mime_type, blob.data or b"")).decode()
+    return encode(
+        {"type": "file", "mediaType": file.mime_type, "url": file.file_uri} if file else {"type": "part"}
+    ).decode()
+
+
+def with_text(parts: Iterable[Part], text: str) -> list[Part]:
+    """Return parts with another text in place of all of theirs, before what is no text; thoughts stay first."""
+    kept = [part for part in parts if part.text is None or part.thought]
+    said = text_beside(text, map(_line, kept))
+    thoughts = [part for part in kept if part.thought]
+    return [*thoughts, *([Part(text=said)] if said else []), *(part for part in kept if not part.thought)]
+
+
+# --- results of tools ---
+
+
+def result_of(value: Any) -> ToolResult:
+    """Return a tool's result as plugins are shown it: what the model reads is an object with `result` or `error`."""
+    if isinstance(value, dict) and [*value] == ["error"]:
+        return ToolResult(success=False, error=str(value["error"]))
+    is_wrapped = isinstance(value, dict) and [*value] == ["result"]
+    return result_of_value(value["result"] if is_wrapped else value)
+
+
+def value_of(before: ToolResult, after: ToolResult) -> dict[str, Any]:
+    """Return what the framework is to give the model, as transforms left it."""
+    if not after.success:
+        return {"error": after.error or "it failed without a reason"}
+    made = changed_value(before, after)
+    return made if isinstance(made, dict) else {"result": made}
+
+
+def is_answer(content: Content | None) -> bool:
+    """Say whether a content of the person's answers calls, and is no message."""
+    return any(part.function_response is not None for part in (content.parts if content is not None else None) or ())
+
+
+# --- requests to the model ---
+
+
+def weave(contents: Iterable[Content], kept: Iterable[Message], session_id: str) -> Weaver:
+    """Return a request's contents as plugins see them; `kept` are plugins' messages in them, known by their text.
+
+    Raises GateRefused for a request with a call that is too large to be shown.
+    """
+    marked: defaultdict[str, list[Message]] = defaultdict(list)
+    for each in kept:
+        marked[each.text_for_model].insert(0, each)
+    items: list[tuple[Any, Message | None]] = []
+    for content in contents:
+        for part in content.parts or ():
+            if part.function_call is not None:
+                refuse_cut_call(part.function_call.name or "", part.function_call.args)
+        for parts, message in _items(content):
+            known = marked[message.content] if message is not None and message.role == "user" else None
+            items.append(((content.role, parts), known.pop() if known else message))
+    return Weaver(items, session_id)
+
+
+def woven(weaver: Weaver, after: Iterable[Message]) -> list[Content]:
+    """Return the contents as the messages have them now: what follows each other with one role is one content."""
+    found: list[Content] = []
+    for item, before, now in weaver.woven(after):
+        role, parts = item if item is not None else ("user", [])
+        if before is None and now is not None:
+            parts = [Part(text=now.text_for_model)]
+        elif before is not None and now is not None and now.content != before.content:
+            parts = _changed(parts, before, now)
+        if found and found[-1].role == role:
+            found[-1] = Content(role=role, parts=[*(found[-1].parts or ()), *parts])
+        else:
+            found.append(Content(role=role, parts=list(parts)))
+    return found
+
+
+def _changed(parts: list[Part], before: Message, now: Message) -> list[Part]:
+    response = parts[0].function_response if before.role == "tool" else None
+    if response is not None:
+        return [
+            Part(
+                function_response=FunctionResponse(id=response.id, name=response.name, response={"result": now.content})
+            )
+        ]
+    if before.source_plugin is not None:
+        return [Part(text=evolve(before, content=now.content).text_for_model)]
+    return with_text(parts, now.content)

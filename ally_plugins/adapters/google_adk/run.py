@@ -1,0 +1,180 @@
+"""One run of an agent with plugins: what the framework's callbacks tell of it, translated for the agent kit."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from google.adk.events import Event
+from google.genai.types import Content, FunctionResponse, Part
+
+from ally_plugins.adapters.kit.kept_messages import MARK, kept_message
+from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.contract.values.conversation import ModelInput, PromptSection
+from ally_plugins.contract.values.errors import GateRefused
+from ally_plugins.contract.values.events import ModelResponse
+from ally_plugins.contract.values.frozen import freeze
+from ally_plugins.contract.values.inert import for_model
+
+from .contents import convert, event_of, shown_of, text_of, weave, with_text, woven
+from .tools import PluginTool
+
+if TYPE_CHECKING:
+    from ally_plugins.adapters.kit.work import AgentWork
+    from ally_plugins.contract.values.conversation import ToolCall
+
+__all__ = ["PluginRun", "ungated_tools"]
+
+
+class PluginRun:
+    """What follows one run; it lives until the run has ended, over the invocations that plugins' messages add to it."""
+
+    convert = staticmethod(convert)
+
+    def __init__(self, work: AgentWork, session: Any) -> None:
+        self.work = work
+        self.session = session
+        self.decided: dict[str, ToolCall] = {}
+        """Calls that may run, with their final arguments, by id."""
+        self.context: Any = None
+        self._asked_at: dict[str, float] = {}
+        """When agents have asked the model, by their names: those of a workflow may do so at once."""
+        self._said: str | None = None
+        work.stop = self._stop
+
+    # --- the run ---
+
+    def enter(self, context: Any) -> None:
+        """Go on with an invocation."""
+        self.context, self.session = context, context.session
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it ended, or is to end, before the agent had said all."""
+        return (
+            self.work.is_ended
+            or self.work.interruption_cause is not None
+            or bool(self.context and self.context.is_aborted)
+        )
+
+    def _stop(self) -> None:
+        if self.context is not None:
+            self.context.abort()
+
+    async def begin(self, message: Content | None) -> Content | None:
+        """Begin the turn; return the person's message as transforms left it, None when it stays as it is."""
+        self.work.follow(self.session.events, convert)
+        text = shown_of(message.parts or ()) if message is not None else None
+        sent = await self.work.begin(text)
+        if message is None or sent is None or sent == text:
+            return None
+        return Content(role="user", parts=with_text(message.parts or (), sent))
+
+    async def end(self, error: BaseException | None) -> None:
+        """End the turn, with the answer or with why there is none."""
+        self.work.follow(self.session.events, convert)
+        if error is not None and error.__cause__ is not None and isinstance(error, RuntimeError):
+            error = error.__cause__  # the framework says in which plugin, which is this one
+        is_aborted = error is None and self.context is not None and self.context.is_aborted
+        await self.work.close(self._said, error=error, cause="cancelled" if is_aborted else None)
+
+    async def answer(self, context: Any, tool_name: str, text: str) -> None:
+        """Answer a call whose tool was stopped, without which no later request would be valid."""
+        response = FunctionResponse(id=context.function_call_id, name=tool_name, response={"error": text})
+        content = Content(role="user", parts=[Part(function_response=response)])
+        about = {"invocation_id": context.invocation_id, "branch": self.context.branch}
+        event = Event(author=context.agent_name, content=content, **about)
+        await self.context.session_service.append_event(self.session, event)
+
+    # --- the model ---
+
+    async def before_request(self, context: Any, request: Any) -> None:
+        """Let plugins' messages enter the session and this request; then transforms. Raises GateRefused."""
+        work, session = self.work, self.session
+        work.follow(session.events, convert)
+        for message in await work.safe_point("step"):
+            about = {"invocation_id": context.invocation_id, "branch": self.context.branch}
+            await self.context.session_service.append_event(session, event_of(message, **about))
+            request.contents.append(Content(role="user", parts=[Part(text=message.text_for_model)]))
+        work.follow(session.events, convert)
+        request.append_tools([PluginTool(work, tool) for tool in work.offered(taken=request.tools_dict)])
+        await work.admit_ungated((*ungated_tools(request), *self._executors(context.agent_name)))
+        await self._transform(request)
+        work.requested(request.model, len(request.contents))
+        self._asked_at[context.agent_name] = perf_counter()
+
+    def _executors(self, name: str) -> tuple[str, ...]:
+        """Return what runs code that the model writes, which is no call of a tool."""
+        agent = self.context.agent.root_agent.find_agent(name)
+        executor = getattr(agent, "code_executor", None)
+        return (f"code_executor:{type(executor).__name__}",) if executor is not None else ()
+
+    async def _transform(self, request: Any) -> None:
+        session, config = self.work.live.session, request.config
+        if session.wants("system_prompt"):
+            prompt = config.system_instruction
+            if not isinstance(prompt, (str, type(None))):
+                raise GateRefused("the system instruction cannot be shown to plugins: it is no text", plugin=None)
+            before = (PromptSection("instruction", prompt),) if prompt else ()
+            after = await session.own_loop.run(session.transform_system_prompt(before))
+            if after != before:
+                texts = [each.text if each.name == "instruction" else for_model(each.text) for each in after]
+                config.system_instruction = "\n\n".join(texts) or None
+        if session.wants("model_request"):
+            kept = [kept_message((event.custom_metadata or {}).get(MARK)) for event in self.session.events]
+            weaver = weave(request.contents, [each for each in kept if each is not None], self.work.live.id)
+            plain = {name: value for name, value in config if isinstance(value, (bool, int, float, str))}
+            shown = {name: value for name, value in plain.items() if name != "system_instruction"}
+            asked = ModelInput(request.model, weaver.messages, freeze(shown))
+            made = await session.own_loop.run(session.transform_model_request(asked))
+            if made.messages != asked.messages:
+                request.contents = woven(weaver, made.messages)
+            if made.settings != asked.settings:
+                left: Any = thaw(made.settings)
+                request.config = config.model_copy(update={**dict.fromkeys(shown), **left})
+
+    def responded(self, context: Any, response: Any) -> None:
+        """Emit what the model answered, once it is whole."""
+        if response.partial:
+            return
+        work, usage = self.work, response.usage_metadata
+        parts = (response.content.parts if response.content is not None else None) or []
+        counts = (usage.prompt_token_count, usage.candidates_token_count) if usage is not None else (None, None)
+        reason = response.finish_reason or response.error_code
+        self._emit(
+            context,
+            model=response.model_version,
+            input_tokens=counts[0],
+            output_tokens=counts[1],
+            cache_read_tokens=usage.cached_content_token_count if usage is not None else None,
+            stop_reason=str(getattr(reason, "value", reason)) if reason is not None else None,
+        )
+        for part in parts:
+            if part.thought and part.text:
+                work.thought(part.text)
+        self._said = text_of(parts) or None
+        if self._said:
+            work.said(self._said)
+        work.used(sum(each or 0 for each in counts), work.kit.context_window)
+
+    def failed(self, context: Any, error: BaseException) -> None:
+        """Emit that the model failed."""
+        self._emit(context, stop_reason=type(error).__name__)
+
+    def _emit(self, context: Any, **fields: Any) -> None:
+        asked_at = self._asked_at.pop(context.agent_name, None)
+        if asked_at is not None:
+            took = round((perf_counter() - asked_at) * 1000, 3)
+            self.work.responded(ModelResponse(duration_ms=took, **fields, **self.work.about))
+
+
+def ungated_tools(request: Any) -> tuple[str, ...]:
+    """Return the names of the tools that the model's provider runs by itself, so that no gate is asked about a call."""
+    found = [
+        name
+        for tool in request.config.tools or ()
+        if hasattr(tool, "model_fields_set")
+        for name, value in tool
+        if value is not None
+    ]
+    return tuple(dict.fromkeys(name for name in found if name != "function_declarations"))
