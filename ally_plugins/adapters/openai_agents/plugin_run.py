@@ -23,7 +23,9 @@ from agents import (
 )
 from agents.run_config import CallModelData, ModelInputData
 from attrs import define, field
+from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
+from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.kit.compaction import Compact
 from ally_plugins.adapters.kit.kept_messages import MARK
 from ally_plugins.adapters.kit.under_way import UnderWay
@@ -63,6 +65,10 @@ if TYPE_CHECKING:
     from ally_plugins.adapters.kit.work import AgentWork
 
 __all__ = ["Once", "PluginRun", "Shared"]
+
+Hold: TypeAlias = "asyncio.Future[str] | None"
+"""How a streamed response may be shown: `as it is`, `changed`, `withheld`, once plugins have seen it; None where it is
+not held."""
 
 Once: TypeAlias = "Callable[[Agent[Any], Any, dict[str, Any]], Awaitable[Any]]"
 """Lets the framework run an agent with an input and options, until it has a result."""
@@ -109,6 +115,8 @@ class PluginRun(RunHooks[Any]):
         self._groups: list[Group] = shared.followed.get(work.live, [])
         self._items: list[Item] = []
         self._requested_at: float | None = None
+        self.holds: list[Hold] = []
+        """How the stream of each response may be shown, in order."""
 
     # --- the run ---
 
@@ -121,6 +129,8 @@ class PluginRun(RunHooks[Any]):
                     return await self._turn(agent, given, once)
                 except BaseException as error:
                     self._responded(stop_reason=type(error).__name__)
+                    if isinstance(error, AnswerRefused):
+                        await self._withhold(error)
                     self._outcome = partial(self.work.close, error=error)
                     cause = self.work.interruption_cause
                     if cause is None or not isinstance(error, asyncio.CancelledError):
@@ -149,7 +159,7 @@ class PluginRun(RunHooks[Any]):
                     break
                 given = state
                 continue
-            messages = await self.work.safe_point("turn_end")
+            messages = await self.work.safe_point("turn_end") or await self.work.sent_on(_text(result.final_output))
             if not messages:
                 break
             self._complete(result)
@@ -160,6 +170,14 @@ class PluginRun(RunHooks[Any]):
             options = {**options, "context": result.context_wrapper}
         self._ended(result)
         return result
+
+    async def _withhold(self, refusal: AnswerRefused) -> None:
+        """Keep a line in the place of the answer that was withheld."""
+        kept: Item = {"role": "assistant", "content": refusal.kept}
+        self._follow([*self._items, kept])
+        self.work.failed(refusal, str(refusal))
+        if self._session is not None and not self._is_served:
+            await self._session.add_items(_stored(self._session, [kept]))
 
     def _ended(self, result: Any) -> None:
         if not result.interruptions:
@@ -219,6 +237,7 @@ class PluginRun(RunHooks[Any]):
             made = self._filter(dataclasses.replace(data, model_data=asked))
             asked = await made if inspect.isawaitable(made) else made
         asked = await self._transformed(asked, data.agent)
+        self.holds.append(asyncio.get_running_loop().create_future() if work.answer_hold is not None else None)
         work.requested(self._model_name(data.agent), len(asked.input))
         self._requested_at = perf_counter()
         return ModelInputData(input=sent(asked.input), instructions=asked.instructions)  # type: ignore[arg-type]
@@ -268,6 +287,28 @@ class PluginRun(RunHooks[Any]):
                     _settings(thaw(made.settings))
                 )
         return ModelInputData(input=items, instructions=instructions)
+
+    async def _settle(self, response: ModelResponse, agent: Agent[Any]) -> None:
+        """Let plugins decide about the answer, before it is kept, shown or acted on. Raises AnswerRefused."""
+        parts = [part for each in response.output if isinstance(each, ResponseOutputMessage) for part in each.content]
+        texts = [part for part in parts if isinstance(part, ResponseOutputText)]
+        is_structured = agent.output_type is not None and agent.output_type is not str
+        before = "".join(part.text for part in texts)
+        hold = self.holds[-1] if self.holds else None
+        try:
+            after = await self.work.answered(before, is_structured=is_structured)
+        except BaseException:
+            self._let_show(hold, "withheld")
+            raise
+        for part, text in zip(texts, (after, *("" for _ in texts)), strict=False):
+            if after != before:  # the framework's items are made of these
+                part.text = text
+        self._let_show(hold, "as it is" if after == before else "changed")
+
+    @staticmethod
+    def _let_show(hold: Hold, how: str) -> None:
+        if hold is not None and not hold.done():
+            hold.set_result(how)
 
     def _shown_settings(self, agent: Agent[Any]) -> dict[str, Any]:
         settings = vars(agent.model_settings.resolve(self._settings))
@@ -320,6 +361,7 @@ class PluginRun(RunHooks[Any]):
     @override
     async def on_llm_end(self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse) -> None:
         """Emit what the model answered, and how full its window is."""
+        await self._settle(response, agent)
         items, usage = items_of(response.to_input_items()), response.usage
         self._follow([*self._items, *items])
         self.calls.made.update(item["call_id"] for item in items if item.get("call_id"))

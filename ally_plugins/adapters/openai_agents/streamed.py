@@ -35,6 +35,7 @@ class StreamedRun:
         self._result: RunResultStreaming | None = None
         self._run: PluginRun | None = None
         self._is_cancelled = False
+        self._responses = 0
         self._task = asyncio.get_running_loop().create_task(self._drive(opening, given))
 
     async def _drive(self, opening: Awaitable[PluginRun], given: Any) -> None:
@@ -52,11 +53,35 @@ class StreamedRun:
         result = self._result = self._start(agent, given, options)
         loop, work = asyncio.get_running_loop(), self._run.work
         work.stop = lambda: loop.call_soon_threadsafe(result.cancel)
-        async for event in result.stream_events():
-            self._events.put_nowait(event)
+        await self._show(result, self._run)
         if work.interruption_cause is not None:
             raise asyncio.CancelledError
         return result
+
+    async def _show(self, result: RunResultStreaming, run: PluginRun) -> None:
+        """Pass on the events of a run; those of a response that is held wait until plugins have seen the answer."""
+        held: list[StreamEvent] = []
+        how = ""
+        async for event in result.stream_events():
+            is_raw = event.type == "raw_response_event"
+            hold = run.holds[self._responses] if is_raw else None
+            if how == "withheld":
+                continue
+            if hold is None and not held:
+                self._events.put_nowait(event)
+            else:
+                held.append(event)
+            if not (event.type == "raw_response_event" and event.data.type == "response.completed"):
+                continue
+            self._responses += 1
+            if hold is not None:
+                task = result.run_loop_task  # it may end before plugins are asked
+                await asyncio.wait([hold] if task is None else [hold, task], return_when=asyncio.FIRST_COMPLETED)
+                how = hold.result() if hold.done() else "withheld"
+            for each in held:
+                if how != "withheld" and (how != "changed" or each.type != "raw_response_event"):
+                    self._events.put_nowait(each)
+            held.clear()
 
     async def stream_events(self) -> AsyncGenerator[StreamEvent]:
         """Return the events of the run as they come; raises what the run raises. Cancelling cancels the run."""

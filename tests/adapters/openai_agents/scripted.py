@@ -16,7 +16,7 @@ from openai.types.responses.response_reasoning_item import ResponseReasoningItem
 
 from ally_plugins import Event, Host, Message, ToolCallEnd, ToolCallStart
 from ally_plugins.adapters.openai_agents import AllyPlugins
-from ally_plugins.adapters.openai_agents.items import convert, grouped, items_of
+from ally_plugins.adapters.openai_agents.items import convert, grouped, items_of, sent
 from ally_plugins.adapters.openai_agents.serves import SERVES
 from ally_plugins.testing import AdapterDriver, AgentSetup, Answer, Asked, HostTool, Script
 from tests.kit.hosts import new_host
@@ -74,8 +74,8 @@ def asked(call: ModelCall) -> Asked:
 
 
 def read(given: Any) -> list[Message]:
-    """Return items of the framework as messages."""
-    return [found for group in grouped(items_of(given)) for found in convert(group)]
+    """Return items of the framework as messages, as a model reads them."""
+    return [found for group in grouped(sent(items_of(given))) for found in convert(group)]
 
 
 def tool_of(tool: HostTool) -> FunctionTool:

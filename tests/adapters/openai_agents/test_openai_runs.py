@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from agents import (
 )
 from agents.run import set_default_agent_runner
 from agents.run_config import CallModelData, ModelInputData
+from pydantic import BaseModel
 
 from ally_plugins import (
     AgentEnd,
@@ -40,6 +42,7 @@ from ally_plugins import (
     UserMessage,
     evolve,
 )
+from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.openai_agents import AllyPlugins, RunInterrupted
 from ally_plugins.testing import Answer
 from ally_plugins.testing.adapters.script import calls
@@ -564,5 +567,84 @@ def test_fifty_conversations_at_once_keep_apart_and_nothing_of_them_stays() -> N
                 assert sum(isinstance(event, ToolCallEnd) for event in own) == 1
                 assert sum(isinstance(event, ModelResponse) for event in own) == 2
             assert "get_all_tools" not in vars(agent)
+
+    asyncio.run(main())
+
+
+# --- answers ---
+
+
+async def _streamed(bench: Bench, agent: Agent[Any]) -> tuple[str, list[str]]:
+    """Return all that a stream has shown, and the types of its raw events."""
+    stream, shown, raw = bench.plugins.run_streamed(agent, "go", session=SQLiteSession("talk")), "", []
+    with suppress(AnswerRefused):
+        async for event in stream.stream_events():
+            shown += repr(event)
+            if event.type == "raw_response_event":
+                raw.append(event.data.type)
+    return shown, raw
+
+
+def test_a_stream_shows_nothing_of_an_answer_before_plugins_have_seen_it() -> None:
+    async def main(plugins: dict[str, Any]) -> tuple[str, list[str]]:
+        async with live(plugins) as bench:
+            agent = bench.agent("the code is 1234")
+            return await _streamed(bench, agent)
+
+    async def deny(self: Any, message: Any) -> Deny:
+        return Deny("it has a code")
+
+    async def change(self: Any, message: Any) -> Any:
+        return Replace(evolve(message, content=message.content.replace("1234", "****")))
+
+    async def allow(self: Any, message: Any) -> None:
+        self.seen.append(message.content)
+
+    shown, raw = asyncio.run(main({}))
+    assert "1234" in shown
+    assert raw[-1] == "response.completed"
+    assert asyncio.run(main({"guard": make_plugin(ally_gate_answer=allow)}))[1] == raw
+    shown, left = asyncio.run(main({"redact": make_plugin(ally_transform_answer=change)}))
+    assert "1234" not in shown
+    assert "****" in shown
+    assert left == []
+    shown, left = asyncio.run(main({"guard": make_plugin(ally_gate_answer=deny)}))
+    assert "1234" not in shown
+    assert left == []
+
+
+def test_an_answer_with_a_structure_is_shown_as_one_and_its_change_is_the_output() -> None:
+    class Found(BaseModel):
+        code: str
+
+    async def change(self: Any, message: Any) -> Any:
+        self.seen.append(message.metadata.get("isStructured"))
+        return Replace(evolve(message, content=message.content.replace("1234", "****")))
+
+    async def main() -> None:
+        async with live({"redact": make_plugin(ally_transform_answer=change)}) as bench:
+            agent = bench.agent('{"code": "1234"}', output_type=Found)
+            result = await bench.plugins.run(agent, "go")
+            assert result.final_output == Found(code="****")
+            assert bench.host.plugins["redact"].instance.seen == [True]
+
+    asyncio.run(main())
+
+
+def test_an_agent_that_a_guardrail_runs_is_a_sub_agent() -> None:
+    async def main() -> None:
+        async with live() as bench:
+            judge = bench.agent("harmless", name="judge")
+
+            async def judged(_context: Any, _agent: Any, _input: Any) -> GuardrailFunctionOutput:
+                said = (await Runner.run(judge, "is it?")).final_output
+                return GuardrailFunctionOutput(output_info=said, tripwire_triggered=said != "harmless")
+
+            agent = bench.agent("done", input_guardrails=[InputGuardrail(guardrail_function=judged)])
+            assert (await bench.plugins.run(agent, "go", session=SQLiteSession("talk"))).final_output == "done"
+            started = {start.agent_name: start.is_specialized_agent for start in bench.of(AgentStart)}
+            assert started == {"agent": False, "judge": True}
+            assert {start.session_id for start in bench.of(AgentStart)} == {"talk"}
+            assert len(bench.of(UserMessage)) == 1
 
     asyncio.run(main())
