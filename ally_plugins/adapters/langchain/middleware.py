@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 from weakref import WeakKeyDictionary
 
 from langchain.agents.middleware import AgentMiddleware, hook_config
@@ -32,12 +32,10 @@ from .blocking import wait_for, wrapped
 from .calls import GraphCall
 from .messages import CUT, answered, convert, is_persons, message_for, text_of, with_text
 from .requests import model_name, settled, transformed
-from .runs import OPEN, PluginRun, Stopped, graph_run, loop_below, messages_in, running_loop
+from .runs import OPEN, PluginRun, Stopped, ended, graph_run, loop_below, messages_in, running_loop
 from .serves import SERVES
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from langchain.agents.middleware import ModelRequest, ModelResponse, ToolCallRequest
     from langchain_core.runnables import RunnableConfig
 
@@ -102,7 +100,7 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
             can_compact=compact is not None,
             serves=self.serves,
         )
-        self._opening = CrossLoopLock()
+        self._opening: dict[UUID, CrossLoopLock] = {}
         self._asked: WeakKeyDictionary[LiveSession, Asked] = WeakKeyDictionary()
         self._prompts: WeakKeyDictionary[LiveSession, set[str]] = WeakKeyDictionary()
         """The ids of the person's messages that were begun with, also by runs that failed."""
@@ -114,26 +112,30 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
 
         With a history, one that was not begun yet begins with that, and without a prompt.
         """
-        run_id = graph_run(config)
-        async with self._opening:
-            found = OPEN.get(run_id, []) if run_id is not None else []
-            run = next((each for each in found if each.owner is self), None) or await self._open(config, run_id)
+        run_id = graph_run(config) or uuid4()  # a tool node that stands alone: each call is a run of its own
+        if (run := self._found(run_id)) is not None and run.has_begun:
+            return run
+        async with self._opening.setdefault(run_id, CrossLoopLock()):  # calls that go on may come at once
+            run = self._found(run_id) or await self._open(config, run_id)
             if history is not None and not run.has_begun:
                 run.follow(history)
                 await run.work.begin(None)
             run.has_begun = True
+        self._opening.pop(run_id, None)
         return run
 
-    async def _open(self, config: RunnableConfig, run_id: UUID | None) -> PluginRun:
-        configurable, own_id = config.get("configurable", {}), str(run_id or uuid4())
+    def _found(self, run_id: UUID) -> PluginRun | None:
+        return next((run for run in OPEN.get(run_id, ()) if run.owner is self), None)
+
+    async def _open(self, config: RunnableConfig, run_id: UUID) -> PluginRun:
+        configurable = config.get("configurable", {})
         name = config.get("metadata", {}).get("lc_agent_name") or "agent"
-        work = await self.kit.open(str(configurable.get("thread_id") or own_id), own_id, name)
+        work = await self.kit.open(str(configurable.get("thread_id") or run_id), str(run_id), name)
         # The framework's own names for what it gives nodes: there are no public ones that hold outside of a node too.
         work.can_defer = self.defer and configurable.get("__pregel_checkpointer") is not None
         run = PluginRun(self, work, getattr(configurable.get("__pregel_runtime"), "control", None))
         await run.under_way.__aenter__()
-        if run_id is not None:
-            OPEN.setdefault(run_id, []).append(run)
+        OPEN.setdefault(run_id, []).append(run)
         return run
 
     @override
@@ -187,7 +189,8 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
         if run.refused is not None:
             raise run.refused
         run.follow(state["messages"])
-        added = await run.work.safe_point("turn_end") or await run.work.sent_on(text_of(state["messages"][-1]))
+        answer = next((text_of(each) for each in state["messages"][-1:] if isinstance(each, AIMessage)), None)
+        added = await run.work.safe_point("turn_end") or await run.work.sent_on(answer)
         return {"messages": [message_for(each) for each in added], "jump_to": "model"} if added else None
 
     # --- the model ---
@@ -258,8 +261,8 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
                 asked = self._asked.setdefault(run.work.live, {})
                 return await GraphCall(run, request, asked, can_stop).carry_out(handler, not_run=not_run)
         finally:
-            if graph_run(config) is None:  # a ToolNode that stands alone: each call is a run of its own
-                await run.end()
+            if graph_run(config) is None:
+                await ended(UUID(run.work.id))
 
     # --- the same for threads without a loop ---
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool  # noqa: TC004
     from ally_plugins.contract.values.errors import GateRefused  # noqa: TC004
 
-__all__ = ["OPEN", "PluginRun", "Stopped", "graph_run", "loop_below", "messages_in", "running_loop"]
+__all__ = ["OPEN", "PluginRun", "Stopped", "ended", "graph_run", "loop_below", "messages_in", "running_loop"]
 
 
 class Stopped(Exception):
@@ -155,7 +155,8 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-async def _ended(run_id: UUID, output: Any = None, error: BaseException | None = None) -> None:
+async def ended(run_id: UUID, output: Any = None, error: BaseException | None = None) -> None:
+    """End what is open of a run of a graph, or of any chain."""
     _STARTED.pop(run_id, None)
     for run in OPEN.pop(run_id, ()):
         await run.end(output, error)
@@ -184,11 +185,11 @@ class _Ends(_Follows):
 
     @override
     async def on_chain_end(self, outputs: Any, *, run_id: UUID, **_: Any) -> None:
-        await _ended(run_id, output=outputs)
+        await ended(run_id, output=outputs)
 
     @override
     async def on_chain_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
-        await _ended(run_id, error=error)
+        await ended(run_id, error=error)
 
 
 class _BlockingEnds(_Follows):
@@ -209,7 +210,7 @@ class _BlockingEnds(_Follows):
 
     def _end(self, run_id: UUID, **how: Any) -> None:
         if run_id in OPEN:
-            wait_for(_ended(run_id, **how))
+            wait_for(ended(run_id, **how))
         else:
             _STARTED.pop(run_id, None)
 

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from langchain.agents.middleware import AgentMiddleware, ModelCallLimitMiddleware
+from langchain.agents.middleware import AgentMiddleware, ModelCallLimitMiddleware, hook_config
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.errors import GraphDrained, GraphRecursionError
@@ -28,7 +28,7 @@ from ally_plugins import (
     UserMessage,
     evolve,
 )
-from ally_plugins.adapters.langchain import AllyPlugins
+from ally_plugins.adapters.langchain import AllyPlugins, runs
 from ally_plugins.adapters.langchain.runs import OPEN
 from ally_plugins.testing import Answer, Script
 from ally_plugins.testing.adapters.script import calls
@@ -89,6 +89,7 @@ def test_fifty_conversations_at_once_each_see_their_own() -> None:
                 assert (end.call_id, end.success) == (f"c{number}", number != 7)
                 assert [each.content for each in bench.of(AgentEnd, f"t{number}")] == [f"done with {number}"]
             assert not OPEN
+            assert not runs._STARTED
 
     go(play())
 
@@ -377,6 +378,29 @@ def test_other_middleware_that_ends_the_turn_is_left_to() -> None:
             assert "limit" in str(state["messages"][-1].text)
             assert results(state) == {"c1": "worked on a"}
             assert not bench.of(AgentEnd)[0].interrupted
+
+    go(play())
+
+
+class Ending(AgentMiddleware[Any, Any, Any]):
+    """Middleware that ends a turn before the model is asked."""
+
+    @hook_config(can_jump_to=["end"])
+    async def abefore_model(self, state: Any, runtime: Any) -> dict[str, Any]:
+        return {"jump_to": "end"}
+
+
+@pytest.mark.parametrize("messages", [[], [("user", "hello")]])
+def test_a_turn_without_an_answer_may_end_and_is_asked_about_without_one(messages: Any) -> None:
+    async def ally_gate_stop(self: Any, stop: Any) -> None:
+        self.seen.append(stop.answer)
+
+    async def play() -> None:
+        async with live({"tester": make_plugin(ally_gate_stop=ally_gate_stop)}) as bench:
+            state = await bench.agent(before=[Ending()]).ainvoke({"messages": messages}, ONE)
+            assert len(state["messages"]) == len(messages)
+            assert bench.seen("tester") == [""]
+            assert bench.of(AgentEnd)[0].content is None
 
     go(play())
 
