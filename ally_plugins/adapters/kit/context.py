@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from .run import AgentRun  # noqa: TC004
 
-__all__ = ["Place", "current_place", "enter_call", "inside"]
+__all__ = ["RunPlace", "current_place", "enter_call", "inside"]
 
 
 @frozen(eq=False)
-class Place:
+class RunPlace:
     """A run, and the tool call of it that is carried out here.
 
     `opened` is the call where nobody says that its tool has left; `outer` is the place around it.
@@ -31,13 +31,13 @@ class Place:
     work: AgentRun
     call_id: str | None
     opened: OpenCall | None = None
-    outer: Place | None = None
+    outer: RunPlace | None = None
 
 
-_PLACE: Final[ContextVar[Place | None]] = ContextVar("ally_place", default=None)
+_PLACE: Final[ContextVar[RunPlace | None]] = ContextVar("ally_place", default=None)
 
 
-def current_place() -> Place | None:
+def current_place() -> RunPlace | None:
     """Return the place of the caller, None outside of any run; the run may have ended."""
     place = _PLACE.get()
     while place is not None and place.opened is not None and place.opened.is_ended:
@@ -48,7 +48,7 @@ def current_place() -> Place | None:
 @contextmanager
 def inside(work: AgentRun, call_id: str | None) -> Generator[None]:
     """Let a block run in a run, or in a tool call of it."""
-    before, here = _PLACE.get(), Place(work, call_id)
+    before, here = _PLACE.get(), RunPlace(work, call_id)
     _PLACE.set(here)
     try:
         yield
@@ -59,4 +59,4 @@ def inside(work: AgentRun, call_id: str | None) -> Generator[None]:
 
 def enter_call(work: AgentRun, opened: OpenCall) -> None:
     """Let the code that follows in this context run in a tool call, until that has ended."""
-    _PLACE.set(Place(work, opened.call.call_id, opened, current_place()))
+    _PLACE.set(RunPlace(work, opened.call.call_id, opened, current_place()))
