@@ -111,7 +111,7 @@ def with_text(blocks: Iterable[Any], text: str) -> list[Any]:
 
     The lines that describe what is no text are for plugins only, and are left out.
     """
-    kept = [block for block in blocks if "text" not in block]
+    kept = [block for block in blocks if "text" not in block and "citationsContent" not in block]
     left = text_beside(text, [_line(block) for block in kept if "cachePoint" not in block])
     first = [block for block in kept if "reasoningContent" in block]  # a thought stands before what it led to
     rest = [block for block in kept if "reasoningContent" not in block]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from strands.types.events import ModelStopReason
+from strands.types.events import ModelStopReason, TypedEvent
 
+from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.kit.model_requests import changed_request
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import PromptSection
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from strands.agent import AgentResult
     from strands.hooks import AfterInvocationEvent, AfterToolsEvent, BeforeInvocationEvent
     from strands.middleware import InvokeModelContext, MiddlewareNext
-    from strands.types.events import TypedEvent
 
     from ally_plugins.adapters.kit.compaction import Compact
     from ally_plugins.adapters.kit.work import AgentWork
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import Message
 
 __all__ = ["Interrupted", "PluginRun", "model_name", "ungated_tools"]
+
+_WITHHELD = "guardrail_intervened"
+"""The framework's stop reason for an answer that a guard has taken: it asks the model no more."""
 
 _COMPLETE = ("end_turn", "stop_sequence")
 _UNSEEN = ("user_message", "system_prompt", "model_request")
@@ -113,6 +117,8 @@ class PluginRun:
         self.work.follow(self.agent.messages, convert)
         is_over = event.result is None or event.result.stop_reason not in _COMPLETE or event.resume is not None
         messages = () if is_over else await self.work.safe_point("turn_end")
+        if not messages and not is_over and event.result is not None:
+            messages = await self.work.sent_on(text_of(event.result.message["content"]), event.result.stop_reason)
         if messages:
             self.goes_on = True
             event.resume = [_entry(messages)]
@@ -170,12 +176,23 @@ class PluginRun:
         await work.admit_ungated(ungated_tools(context.model))
         name = model_name(context.model)
         work.requested(name, len(context.messages))
-        began, answer, reason = perf_counter(), None, "interrupted"
+        began, reason = perf_counter(), "interrupted"
+        answer: ModelStopReason | None = None
+        held: list[Any] | None = [] if work.answer_hold is not None else None
         try:
             async for event in self.stoppable(next_fn(context)):
                 answer = event if isinstance(event, ModelStopReason) else answer
-                if event is not answer:
+                if event is answer:
+                    continue
+                if held is None:
                     yield event
+                else:
+                    held.append(event)
+            if answer is not None and answer.stop_reason != "cancelled":
+                before, answer = answer, await self._answered(answer)
+                held = held if answer is before else [TypedEvent({"data": text_of(answer.message["content"])})]
+            for event in held or ():
+                yield event
         except Interrupted:  # as the framework says it, where it notices between two chunks
             reason = "cancelled"
             message: Any = {"role": "assistant", "content": [{"text": "Cancelled by user"}]}
@@ -193,6 +210,31 @@ class PluginRun:
         if answer is not None:
             yield answer
 
+    async def _answered(self, answer: ModelStopReason) -> ModelStopReason:
+        """Return an answer as transforms left it; one that gates withhold says so, calls nothing, and ends the turn."""
+        work, blocks = self.work, answer.message["content"]
+        stop: Any = answer.stop_reason
+        text = text_of(blocks)
+        try:
+            after = await work.answered(text)
+            left = blocks if after == text else with_text(blocks, after)
+            made = [await self._structured(block) if "toolUse" in block else block for block in left]
+        except AnswerRefused as refusal:
+            stop, made = _WITHHELD, [{"text": refusal.kept}]
+        if made == blocks and stop == answer.stop_reason:
+            return answer
+        return ModelStopReason(stop, {**answer.message, "content": made}, answer.usage, answer.metrics)
+
+    async def _structured(self, block: Any) -> Any:
+        """Return a call as it is, or the answer that one of the framework's own tools makes of a structured output."""
+        use = block["toolUse"]
+        tool = self.agent.tool_registry.dynamic_tools.get(use["name"])
+        if tool is None or tool.tool_type != "structured_output":
+            return block
+        given = json.dumps(use["input"], ensure_ascii=False)
+        after = await self.work.answered(given, is_structured=True)
+        return block if after == given else {"toolUse": {**use, "input": json.loads(after)}}
+
     def _responded(self, model: str | None, answer: ModelStopReason, took: float, window: int | None) -> None:
         work, usage, blocks = self.work, answer.usage, answer.message["content"]
         work.responded(
@@ -207,7 +249,7 @@ class PluginRun:
                 **work.about,
             )
         )
-        if answer.stop_reason == "cancelled":  # its text is the framework's
+        if answer.stop_reason in {"cancelled", _WITHHELD}:  # its text is no model's
             return
         for block in blocks:
             thought = block.get("reasoningContent", {}).get("reasoningText", {}).get("text")

@@ -9,6 +9,14 @@ from ally_plugins.contract.serves import Serves
 __all__ = ["SERVES"]
 
 SERVES: Final = Serves(
-    gates=("tool_call", "message", "permission", "user_message"),
-    transforms=("tool_input", "tool_output", "user_message", "plugin_message", "system_prompt", "model_request"),
+    gates=("tool_call", "message", "permission", "user_message", "answer", "stop"),
+    transforms=(
+        "tool_input",
+        "tool_output",
+        "user_message",
+        "plugin_message",
+        "system_prompt",
+        "model_request",
+        "answer",
+    ),
 )
