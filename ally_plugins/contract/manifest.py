@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -30,9 +30,10 @@ from .grants import (
 from .grants import is_plugin_name as _is_plugin_name
 from .process_spec import DAEMON, Daemon, daemon_of
 from .settings import SETTINGS, Setting, settings_of
-from .shapes import FLAG, Shape, one_of
+from .shapes import FLAG, NUMBER, WRONG, Mistakes, Shape, one_of
 from .tables import keys
 from .values.errors import ManifestError
+from .values.events import ContextThreshold
 from .values.frozen import FrozenDict
 from .wording import describe
 
@@ -73,6 +74,9 @@ _KEYS: Final = {
     "env": "names",
 }
 """By what key a permission lists its topics, where it has any."""
+_FULL: Final = 100  # percent
+_MAX_LEVELS: Final = 8  # each is an event in every session; who wants to follow usage subscribes to its updates
+
 _NARROWED: Final = {"gate": GATES, "transform": TRANSFORMS}
 _BY_TOOL: Final = frozenset({"tool_call", "tool_input", "tool_output"})
 """Topics that can be narrowed to some tools."""
@@ -97,6 +101,8 @@ class Manifest:
     subscribe: tuple[str, ...] = ()
     durable: tuple[str, ...] = ()
     """Subscriptions that are read from the journal, from the last acknowledged event, across restarts."""
+    thresholds: tuple[float, ...] = ()
+    """Levels of context usage, in percent and rising, of which it alone is told by CONTEXT_THRESHOLD."""
     requests: tuple[GrantRequest, ...] = ()
     settings: Mapping[str, Setting] = FrozenDict()
     daemon: Daemon | None = None
@@ -190,6 +196,7 @@ def _read(document: Document, written: Mapping[str, Any], plugin: str | None) ->
         **{key: given[key] for key in ("description", "requires_host", "before", "after") if key in given},
         subscribe=subscribe,
         durable=events.get("durable", ()),
+        thresholds=tuple(sorted(set(events.get("thresholds", ())))),
         requests=(*listening, *asking),
         settings=settings_of(given.get("settings", {})),
         daemon=daemon_of(given["daemon"]) if "daemon" in given and not document.problems else None,
@@ -218,6 +225,19 @@ def _target_problem(name: str) -> str | None:
 
 def _tool_problem(name: str) -> str | None:
     return _target_problem("" if name == ANY else name) and f"found {describe(name)}, expected a name without spaces"
+
+
+def _read_levels(value: Sequence[Any], path: str, mistakes: Mistakes) -> Any:
+    levels = [NUMBER.read(level, path, mistakes) for level in value]
+    right = [float(level) for level in levels if level is not WRONG and 0 < level < _FULL]
+    if len(right) < len(value) or len(value) > _MAX_LEVELS:
+        return mistakes.wrong(path, value, f"at most {_MAX_LEVELS} numbers between 0 and {_FULL}")
+    return tuple(right)
+
+
+def _unheard_levels(given: dict[str, Any], _: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if given.get("thresholds") and not {ContextThreshold.TYPE, ANY}.intersection(given.get("subscribe", ())):
+        yield "thresholds", f"needs {ContextThreshold.TYPE!r} among what 'subscribe' lists"
 
 
 def _undurable(given: dict[str, Any], _: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -271,14 +291,18 @@ _PERMISSIONS: Final = {
     "env": _permission("env", names=lines(variable_problem, at_least_one=True)),
 }
 _EVENTS: Final = table(
-    'a table such as { subscribe = ["TOOL_CALL_END"] }', subscribe=lines(event_problem), durable=LINES, reason=LINE
+    'a table such as { subscribe = ["TOOL_CALL_END"] }',
+    subscribe=lines(event_problem),
+    durable=LINES,
+    reason=LINE,
+    thresholds=Shape((list,), "a list of numbers", {"type": "array", "items": NUMBER.schema}, _read_levels),
 )
 FILE: Final = keys(
     description=LINE,
     requires_host=line(_range_problem),
     before=lines(_name_problem),
     after=lines(_name_problem),
-    events=checked(_EVENTS, _undurable),
+    events=checked(checked(_EVENTS, _undurable), _unheard_levels),
     permissions=table("a table", **_PERMISSIONS),
     settings=SETTINGS,
     daemon=DAEMON,

@@ -163,6 +163,7 @@ _BY_TYPE: Final[Mapping[str, Shape]] = {
     "str | None": or_null(TEXT),
     "tuple[Any, ...]": several(ANY),
     "tuple[Any, ...] | None": or_null(several(ANY)),
+    "tuple[float, ...]": several(NUMBER),
     "tuple[str, ...]": TEXTS,
 }
 

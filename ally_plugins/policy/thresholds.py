@@ -17,16 +17,17 @@ HYSTERESIS: Final = 5.0
 
 @define
 class Thresholds:
-    """The levels that one session's usage has passed; it lives as long as the session."""
+    """Which of some levels, in rising order, one session's usage has passed; it lives as long as the session."""
 
+    levels: tuple[float, ...] = LEVELS
     _passed: set[float] = field(init=False, factory=set)
 
     def update(self, usage: float) -> list[float]:
         """Take a new usage in percent; return the levels that it passes, lowest first."""
-        if not self._passed and usage < LEVELS[0]:  # so at most steps
+        if not self._passed and usage < self.levels[0]:  # so at most steps
             return []
         self._passed = {level for level in self._passed if usage > level - HYSTERESIS}
-        new = [level for level in LEVELS if usage >= level and level not in self._passed]
+        new = [level for level in self.levels if usage >= level and level not in self._passed]
         self._passed.update(new)
         return new
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 
 from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection, ToolCall
-from ally_plugins.contract.values.events import EVENT_TYPES, Event, PluginEvent
+from ally_plugins.contract.values.events import EVENT_TYPES, ContextThreshold, Event, PluginEvent
 from ally_plugins.contract.values.frozen import freeze_mapping
 
 __all__ = ["LARGE_TEXT", "sample_calls", "sample_events", "sample_inputs", "sample_prompts"]
@@ -104,7 +104,8 @@ def _make(kind: type[Event], flavour: str | None, **envelope: Any) -> Event:
     given: dict[str, Any] = {}
     for each in attrs.fields(kind):
         is_needed = each.default is attrs.NOTHING
-        if each.init and each.name not in _ENVELOPE and (flavour is not None or is_needed):
+        is_of_one = kind is ContextThreshold and each.name == "plugin_name"  # that one alone would receive it
+        if each.init and each.name not in _ENVELOPE and not is_of_one and (flavour is not None or is_needed):
             given[each.name] = _value(each, flavour or "usual")
     return kind(**given, **envelope)
 

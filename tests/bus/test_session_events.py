@@ -19,10 +19,11 @@ from ally_plugins import (
     TodoUpdate,
     ToolCallStart,
 )
+from ally_plugins.contract.manifest import Manifest
 from ally_plugins.policy.thresholds import Thresholds
 from ally_plugins.runtime.lanes.lane import Lane
 from ally_plugins.runtime.lanes.observers import Observers
-from tests.kit.hosts import make_plugin, new_host
+from tests.kit.hosts import make_plugin, make_record, new_host
 from tests.kit.waiting import go, until
 
 
@@ -76,6 +77,42 @@ def test_thresholds_come_as_events_after_the_update_that_passed_them() -> None:
         "CONTEXT_USAGE_UPDATE", 50.0,
     ]  # fmt: skip
     assert [event.seq for event in told] == list(range(2, 2 + len(told)))
+
+
+def test_a_level_of_a_plugins_own_comes_to_that_plugin_alone_once_and_again_after_a_compaction() -> None:
+    async def main() -> None:
+        seen: dict[str, list[float]] = {}
+
+        def listener(name: str) -> type[Any]:
+            found: list[float] = []
+            seen[name] = found
+
+            async def note(self: Any, event: Any) -> None:
+                found.append(event.threshold)
+
+            return make_plugin(ally_context_threshold=note)
+
+        own = Manifest(thresholds=(60.0, 85.0))
+        plugins = {
+            "own": (listener("own"), make_record("own", own, grants=["events:CONTEXT_THRESHOLD"])),
+            "not": (listener("not"), make_record("not", own, grants=["events:TOOL_CALL_END"])),
+            "other": (listener("other"), make_record("other", grants=["events:*"])),
+        }
+        async with new_host(plugins=plugins) as host:
+            session = host.session("s")
+            told: list[Any] = []
+            host.stream.subscribe("CONTEXT_THRESHOLD", told.append)
+            for usage in (40, 61, 62, 88):
+                session.emit(ContextUsageUpdate(context_usage=usage))
+            session.emit(CompactionComplete(old_context_usage=88, new_context_usage=30))
+            session.emit(ContextUsageUpdate(context_usage=61))
+            await session.drained()
+            assert [(each.threshold, each.plugin_name) for each in told] == [
+                (50.0, None), (60.0, "own"), (75.0, None), (85.0, "own"), (50.0, None), (60.0, "own"),
+            ]  # fmt: skip
+        assert seen == {"own": [50.0, 60.0, 75.0, 85.0, 50.0, 60.0], "not": [], "other": [50.0, 75.0, 50.0]}
+
+    go(main())
 
 
 def test_how_full_a_sub_agents_window_is_says_nothing_of_the_session() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ally_plugins import ToolCall, ToolCallEnd, ToolCallStart, UserMessage
+from ally_plugins import ContextUsageUpdate, ToolCall, ToolCallEnd, ToolCallStart, UserMessage
 from ally_plugins.contract.values.events import EVENT_TYPES, PluginEvent, hook_name
 from ally_plugins.testing.samples import sample_events
 from tests.kit.placements import Placed, call, collect_events, look, records_of
@@ -230,5 +230,22 @@ def test_a_session_that_is_closed_is_heard_to_its_end(placed: Placed) -> None:
             again = host.session("s")
             await again.drained()
             assert await look(host) == ["SESSION_START", "USER_MESSAGE", "SESSION_END", "SESSION_START"]
+
+    go(main())
+
+
+def test_a_threshold_that_a_plugin_asked_for_comes_to_it_and_to_no_other(placed: Placed) -> None:
+    asks = '[events]\nsubscribe = ["*"]\nthresholds = [33.5, 66]\n[permissions]\ntools = { reason = "r" }\n'
+
+    async def main() -> None:
+        plugins = {"p": placed("hooks:HearsThresholds", ["tools", "events:*"], manifest=asks),
+                   "q": placed("hooks:HearsThresholds", ["tools", "events:*"])}  # fmt: skip
+        async with placed.host(plugins) as host:
+            session = host.session("s")
+            for usage in (10, 40, 70):
+                session.emit(ContextUsageUpdate(context_usage=usage))
+            await session.drained()
+            assert await look(host, "p") == [33.5, 50.0, 66.0]
+            assert await look(host, "q") == [50.0]
 
     go(main())

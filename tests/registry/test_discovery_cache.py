@@ -219,8 +219,9 @@ EVERYTHING = """
 description = "everything"
 after = ["secret-guard"]
 [events]
-subscribe = ["TOOL_CALL_END", "x:*"]
+subscribe = ["TOOL_CALL_END", "x:*", "CONTEXT_THRESHOLD"]
 durable = ["TOOL_CALL_END"]
+thresholds = [33.5, 60]
 [permissions]
 gate = { on = ["tool_call"], tools = ["bash"], reason = "to stop it" }
 tools = { reason = "to offer" }

@@ -23,6 +23,7 @@ after = ["secret-guard"]
 [events]
 subscribe = ["TOOL_CALL_END", "CONTEXT_THRESHOLD", "other-plugin:*"]
 durable = ["TOOL_CALL_END"]
+thresholds = [85, 33.5, 85]
 
 [permissions]
 add_message = { roles = ["user"], trigger_turn = true, reason = "to steer the agent" }
@@ -33,6 +34,7 @@ transform = { on = ["tool_input", "user_message"], tools = ["bash"], reason = "t
 tools = { reason = "to offer" }
 actions = { reason = "to act" }
 tasks = { reason = "to work" }
+ask = { reason = "to ask" }
 request_action = { actions = ["compact"], reason = "to make room" }
 
 [settings.limit]
@@ -215,6 +217,7 @@ def test_a_full_manifest_is_read() -> None:
     assert manifest.description == "steers an agent that repeats itself"
     assert (manifest.before, manifest.after) == (("conversation-monitor",), ("secret-guard",))
     assert manifest.durable == ("TOOL_CALL_END",)
+    assert manifest.thresholds == (33.5, 85.0)
     assert [request.grant.text for request in manifest.requests] == [
         "events:TOOL_CALL_END",
         "events:CONTEXT_THRESHOLD",
@@ -233,6 +236,7 @@ def test_a_full_manifest_is_read() -> None:
         "tools",
         "actions",
         "tasks",
+        "ask",
         "request_action:compact",
     ]
     assert manifest.requests[3].reason == "to steer the agent"
@@ -330,3 +334,16 @@ def test_the_line_to_add_declares_the_grant(request_: str) -> None:
         section, _, entry = line.partition(" ")
         manifest = Manifest.from_text(f"{section}\n{entry.replace('...', 'a reason')}")
         assert grant in manifest.grants
+
+
+@pytest.mark.parametrize(
+    "levels", ["[0]", "[100]", "[-5, 50]", '["50"]', "[true]", "[nan]", "60", "[1,2,3,4,5,6,7,8,9]"]
+)
+def test_levels_of_usage_that_nobody_can_pass_or_too_many_are_a_mistake(levels: str) -> None:
+    problems = problems_of(f'[events]\nsubscribe = ["CONTEXT_THRESHOLD"]\nthresholds = {levels}\n')
+    assert all(problem.startswith("events.thresholds") for problem in problems)
+
+
+def test_levels_without_the_event_that_tells_of_them_are_a_mistake() -> None:
+    (problem,) = problems_of('[events]\nsubscribe = ["TOOL_CALL_END"]\nthresholds = [60]\n')
+    assert problem == "events.thresholds: needs 'CONTEXT_THRESHOLD' among what 'subscribe' lists"

@@ -209,6 +209,8 @@ def todo_lines(todos: Any) -> list[Text]:
 
 
 def _threshold(event: events.ContextThreshold) -> Iterator[Text]:
+    if event.plugin_name is not None:  # that plugin's own business
+        return
     text = f"the context is {event.context_usage:.0f} % full; /compact shortens it"
     yield _line(("! ", WARN), text)
 

@@ -180,6 +180,7 @@ def _data(record: PluginRecord, order: dict[str, Any], trouble: Sequence[StoredR
         "grants": record.granted.texts(),
         "subscribe": manifest.subscribe,
         "durable": manifest.durable,
+        "thresholds": manifest.thresholds,
         "order": {key: value for key, value in order.items() if key != "lines"},
         "shadow": config.shadow,
         "mandatory": config.mandatory,

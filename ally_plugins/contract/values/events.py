@@ -408,12 +408,16 @@ class ModelResponse(Event):
 
 @frozen(eq=False, repr=False)
 class ContextThreshold(Event):
-    """Context usage has passed `threshold` (50, 75 or 90 percent); once, and again after it fell below."""
+    """Context usage has passed `threshold` (50, 75 or 90 percent); once, and again after it fell below.
+
+    A level that a plugin asks for in its manifest comes to that one alone, `plugin_name`.
+    """
 
     TYPE = "CONTEXT_THRESHOLD"
 
     threshold: float
     context_usage: float
+    plugin_name: str | None = None
 
 
 @frozen(eq=False, repr=False)

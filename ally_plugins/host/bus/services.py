@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from functools import reduce
 from operator import and_
@@ -18,6 +18,7 @@ from ally_plugins.contract.values.errors import (
     SessionError,
     ValidationRefused,
 )
+from ally_plugins.contract.values.events import ContextThreshold
 from ally_plugins.contract.values.scope import current_scope
 from ally_plugins.host.own_loop import OwnLoop
 from ally_plugins.host.sessions.activations import SessionActivations
@@ -191,6 +192,12 @@ class HostServices:
     def lanes(self) -> Sequence[AnyLane]:
         """Return the lanes of running plugins."""
         return self.open_lanes()
+
+    def own_thresholds(self) -> Iterator[tuple[str, tuple[float, ...]]]:
+        """Yield the running plugins that have asked for thresholds of their own, with these."""
+        for plugin in self.dispatcher.plugins.values():
+            if plugin.thresholds and plugin.is_running and plugin.grants.receives(ContextThreshold.TYPE):
+                yield plugin.name, plugin.thresholds
 
     def wake(self, session: Session) -> None:
         """Carry what a session has emitted to lanes and journal, in the loop's next turn; from any thread."""

@@ -102,7 +102,10 @@ def _read_replacement(values: tuple[Any, ...], answer: Any) -> Any:
 
 
 def remote_observers(
-    implementations: Mapping[str, Implementation], wanted: Iterable[str] | None, receives: Callable[[str], bool]
+    plugin: str,
+    implementations: Mapping[str, Implementation],
+    wanted: Iterable[str] | None,
+    receives: Callable[[str], bool],
 ) -> Observers:
     """Return which events a daemon receives: those it subscribes to, of those it is granted.
 
@@ -121,4 +124,4 @@ def remote_observers(
     }
     if names is None or ANY in names or any(":" in name for name in names):
         types.add(PluginEvent)
-    return Observers(types=frozenset(types), receives=lambda name: receives(name) and wants(name))
+    return Observers(types=frozenset(types), receives=lambda name: receives(name) and wants(name), plugin=plugin)

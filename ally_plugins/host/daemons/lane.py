@@ -20,7 +20,7 @@ from attrs import define
 from ally_plugins.contract.values.codec import encoded
 from ally_plugins.contract.values.errors import EncodeError, TimedOut
 from ally_plugins.contract.values.eventjson import check_ids
-from ally_plugins.contract.values.events import Event, PluginEvent, dropped_in_place
+from ally_plugins.contract.values.events import ContextThreshold, Event, PluginEvent, dropped_in_place
 from ally_plugins.contract.values.scope import Scope
 from ally_plugins.runtime.lanes.cursor import Cursor
 from ally_plugins.runtime.lanes.link import DaemonGone, Link, NotSent, RemoteHook, call_when_done
@@ -55,6 +55,10 @@ class _PendingRequest:
     request: FutureRequest
     cause: str
     future: asyncio.Future[Any] | None = None
+
+
+_CHOSEN: Final = frozenset({PluginEvent, ContextThreshold})
+"""Types of which a plugin receives some events and others not."""
 
 
 class RemoteLane:
@@ -290,7 +294,8 @@ class RemoteLane:
         wanted = run.types & self.observers.types
         if not wanted:
             return
-        if run.is_plain and link.takes_lines and PluginEvent not in wanted and self.was_active is None:
+        # Lines that daemons share hold every event of their types: what is chosen one by one is in none.
+        if run.is_plain and link.takes_lines and wanted.isdisjoint(_CHOSEN) and self.was_active is None:
             lines, number, missing = _shared(run, wanted)
             link.write(lines)
             self.delivered += number

@@ -95,7 +95,8 @@ class RemotePlugin:
 
     def update_observers(self) -> None:
         """Have the lane deliver the events that the daemon subscribes to, of those it is granted now."""
-        found = remote_observers(self.plugin.implementations, self.offers.wanted, self.plugin.grants.receives)
+        plugin = self.plugin
+        found = remote_observers(plugin.name, plugin.implementations, self.offers.wanted, plugin.grants.receives)
         self.lane.observers = without_durable(found, self.record.durable)
 
     def notify_readable(self) -> None:

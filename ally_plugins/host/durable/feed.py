@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from ally_plugins.contract.values.errors import JournalError, NotFoundRefused, UnavailableRefused, ValidationRefused
 from ally_plugins.contract.values.ids import is_replayed
 from ally_plugins.journal.process_identity import ProcessIdentity
-from ally_plugins.runtime.lanes.observers import is_own
+from ally_plugins.runtime.lanes.observers import is_for, is_own
 from ally_plugins.runtime.lanes.tables import durable_names
 
 from .offsets import Place, Walk
@@ -356,7 +356,7 @@ class Feed:
         return not is_replayed(session_id) and self.progress.admits(session_id, place)
 
     def _wants(self, event: Event) -> bool:
-        return self.plugin.grants.receives(event.type) and not is_own(event, self._name)
+        return self.plugin.grants.receives(event.type) and is_for(event, self._name) and not is_own(event, self._name)
 
     def _warn_of_pruned(self, count: int) -> None:
         if count:

@@ -158,6 +158,7 @@ class PluginSet:
             before=record.manifest.before,
             after=record.manifest.after,
             version=record.version,
+            thresholds=record.manifest.thresholds,
             secrets=secrets_of(record),
         )
         if not record.is_enabled:

@@ -122,6 +122,10 @@ class SessionServices(Protocol):
         """Return the lanes that are open."""
         ...
 
+    def own_thresholds(self) -> Iterable[tuple[str, tuple[float, ...]]]:
+        """Return the plugins that have asked for thresholds of their own, with these."""
+        ...
+
     async def capability(self, hook: str, **arguments: Any) -> Any:
         """Call the host's implementation of a capability hook."""
 
@@ -224,6 +228,8 @@ class Session:
         self._turn_origin: tuple[str, ...] = ()
         self._turns = 0
         self._thresholds = Thresholds()
+        self._own_thresholds: dict[str, Thresholds] = {}
+        """Those of the plugins that have asked for some, by name."""
         self._unwritten: list[Event] = []
         self._undecided = UndecidedCalls()
         self._open_calls = OpenCalls()
@@ -306,8 +312,7 @@ class Session:
         elif kind is ModelResponse:
             self.prefixes.responded(event)  # type: ignore[arg-type]
         elif kind is CompactionComplete:
-            with self._lock:
-                self._thresholds.compacted(event.new_context_usage)  # type: ignore[attr-defined]
+            self._forget_thresholds(event)  # type: ignore[arg-type]
 
     def _note(self, event: Event) -> None:
         """Note what an event says of the session before it is emitted."""
@@ -359,9 +364,19 @@ class Session:
             return
         usage = event.context_usage
         with self._lock:
-            levels = self._thresholds.update(usage)
-        for level in levels:
-            self._emit(ContextThreshold(threshold=level, context_usage=usage), None)
+            levels: list[tuple[float, str | None]] = [(level, None) for level in self._thresholds.update(usage)]
+            for plugin, wanted in self._host.own_thresholds():
+                own = self._own_thresholds.get(plugin)
+                if own is None or own.levels != wanted:  # a new version may have others
+                    own = self._own_thresholds[plugin] = Thresholds(wanted)
+                levels += [(level, plugin) for level in own.update(usage)]
+        for level, name in levels:
+            self._emit(ContextThreshold(threshold=level, context_usage=usage, plugin_name=name), None)
+
+    def _forget_thresholds(self, event: CompactionComplete) -> None:
+        with self._lock:
+            for thresholds in (self._thresholds, *self._own_thresholds.values()):
+                thresholds.compacted(event.new_context_usage)
 
     def clear_pending_wake(self) -> None:
         """Let the next event wake the fan-out again: it is about to carry those emitted so far."""

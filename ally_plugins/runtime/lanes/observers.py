@@ -10,6 +10,7 @@ from attrs import field, frozen
 
 from ally_plugins.contract.values.events import (
     EVENT_TYPES,
+    ContextThreshold,
     Event,
     EventsDropped,
     PluginActionRequested,
@@ -20,7 +21,7 @@ from ally_plugins.contract.values.events import (
     hook_name,
 )
 
-__all__ = ["Handler", "Implementation", "Observers", "is_own"]
+__all__ = ["Handler", "Implementation", "Observers", "is_for", "is_own"]
 
 Handler = Callable[[Any], Any]
 
@@ -39,6 +40,11 @@ def is_own(event: Event, plugin: str) -> bool:
     if isinstance(event, PluginActionRequested):
         return event.requested_by == plugin
     return event.origin[-1] == plugin
+
+
+def is_for(event: Event, plugin: str) -> bool:
+    """Return whether an event may come to a plugin: the threshold that another one has asked for is that one's."""
+    return event.__class__ is not ContextThreshold or getattr(event, "plugin_name", None) in (None, plugin)
 
 
 @frozen
@@ -90,6 +96,7 @@ class Observers:
     types: frozenset[type[Event]] = frozenset()
     is_all_sync: bool = False
     receives: Callable[[str], bool] = field(default=lambda _: True)
+    plugin: str = ""
 
     @classmethod
     def compile(cls, implementations: Mapping[str, Implementation], receives: Callable[[str], bool]) -> Observers:
@@ -103,7 +110,8 @@ class Observers:
             found = [impl for impl in (own, general) if impl is not None]
             if not found or not (receives(event_type) or event_class is EventsDropped):
                 continue
-            if len(found) == 1 and found[0].is_async:
+            # Thresholds are chosen one by one (`wants`), which the fast way does not do.
+            if len(found) == 1 and found[0].is_async and event_class is not ContextThreshold:
                 single[event_class] = cast("Callable[[Event], Awaitable[None]]", found[0].bind(("event",)))
                 names[event_class] = found[0].hook
             else:
@@ -111,12 +119,17 @@ class Observers:
         if general is not None:
             several[PluginEvent] = ((general.hook, general.bind(("event",)), general.is_async),)
         all_sync = not single and not any(is_async for found in several.values() for _, _, is_async in found)
-        return cls(single, names, several, frozenset(single) | frozenset(several), all_sync, receives)
+        plugin = next((each.plugin for each in implementations.values()), "")
+        return cls(single, names, several, frozenset(single) | frozenset(several), all_sync, receives, plugin)
 
     def wants(self, event: Event) -> bool:
         """Return whether a hook of the plugin is called for this event; plugins' own events are chosen by name."""
         kind = event.__class__
-        return kind in self.types and (kind is not PluginEvent or self.receives(event.type))
+        if kind not in self.types:
+            return False
+        if kind is PluginEvent:
+            return self.receives(event.type)
+        return kind is not ContextThreshold or is_for(event, self.plugin)
 
     def handlers(self, kind: type[Event]) -> tuple[tuple[str, Handler, bool], ...]:
         """Return (hook, function, is it asynchronous) for an event class, in the order in which they are called."""

@@ -131,6 +131,8 @@ class Plugin:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     version: str = ""
+    thresholds: tuple[float, ...] = ()
+    """The levels of context usage, in percent, that it is told of beside those that everybody is."""
     state: RunState = RunState.LOADED
     reason: str = ""
     instance: Any = None

@@ -40,4 +40,5 @@ def without_durable(observers: Observers, types: Iterable[str]) -> Observers:
         frozenset(filter(stays, observers.types)),
         not single and not any(is_async for found in several.values() for _, _, is_async in found),
         lambda name: observers.receives(name) and not is_durable(name),
+        observers.plugin,
     )

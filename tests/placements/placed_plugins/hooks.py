@@ -71,6 +71,14 @@ class HearsAll(Plain):
         self.seen.append(event.type)
 
 
+class HearsThresholds(Plain):
+    """Notes the levels that it is told of."""
+
+    @hookimpl
+    async def ally_context_threshold(self, event: Event) -> None:
+        self.seen.append(getattr(event, "threshold", None))
+
+
 class HearsNothingOfIt(Plain):
     """Wants to know that something happened, not what."""
 
