@@ -481,6 +481,22 @@ def test_a_run_that_ends_while_it_begins_does_not_begin() -> None:
     assert bench.of(AgentStart, AgentEnd) == []
 
 
+def test_a_listener_may_end_a_run_as_it_begins() -> None:
+    bench = KitBench()
+
+    async def main() -> None:
+        opened = await bench.kit.open("s", "r", "agent")
+        bench.host.stream.subscribe("AGENT_START", lambda _: opened.end(cause="it may not"))
+        await opened.begin("hello")
+        assert opened.is_ended
+        await opened.close()
+
+    go(main())
+    (start,) = bench.of(AgentStart)
+    assert start.seq < bench.end.seq
+    assert bench.end.interruption_cause == "it may not"
+
+
 # --- cancellation ---
 
 

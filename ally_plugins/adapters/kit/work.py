@@ -55,7 +55,8 @@ class AgentWork(AnswerRun):
     release: Callable[[], Awaitable[None]] | None = None
     """What lets go of the host, which runs for this run."""
     _questions: RunQuestions | None = field(init=False, default=None)
-    _ending: threading.Lock = field(init=False, factory=threading.Lock)
+    # A listener of AGENT_START may end the run in the middle of it.
+    _ending: threading.RLock = field(init=False, factory=threading.RLock)
     _taken: dict[str, Message] = field(init=False, factory=dict)
     _entered: dict[str, Message] = field(init=False, factory=dict)
     _has_begun: bool = field(init=False, default=False)
