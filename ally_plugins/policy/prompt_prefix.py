@@ -17,7 +17,7 @@ __all__ = ["PrefixChange", "PromptPart", "SentPrompt", "digest_of", "find_change
 
 T = TypeVar("T")
 
-_NOBODY: Final[Mapping[bytes, str]] = {}
+_NOBODY: Final[Mapping[str, str]] = {}
 
 
 def digest_of(*texts: str) -> bytes:
@@ -31,27 +31,28 @@ def digest_of(*texts: str) -> bytes:
 
 @frozen
 class PromptPart:
-    """A part of what is sent, by its name for people. `plugin` has added or changed it.
+    """A part of what is sent, by its name for people. `plugin` was the last to add or change it.
 
-    `own` is the host's part before that, None for what a plugin has added.
+    `own` is the host's part before that, None for what a plugin has added. `key` is what it goes by at each request.
     """
 
     name: str
     digest: bytes
     plugin: str | None = None
     own: bytes | None = None
+    key: str = ""
 
 
 @frozen
 class SentPrompt:
     """The parts of one request in the order in which the model reads them, without what is volatile at its end.
 
-    `own` are the host's own parts, before plugins; `dropped` those of them that a plugin took out, with its name.
+    `own` are the host's own parts, before plugins; `dropped` has keys of what a plugin took out, with its name.
     """
 
     parts: tuple[PromptPart, ...]
     own: tuple[bytes, ...] = ()
-    dropped: Mapping[bytes, str] = field(default=_NOBODY)
+    dropped: Mapping[str, str] = field(default=_NOBODY)
 
 
 @frozen
@@ -90,15 +91,15 @@ def _blame(
     """
     is_taken_out = come is None or any(part.digest == come.digest for part in before.parts[place + 1 :])
     if gone is not None and is_taken_out:
-        return gone, gone.plugin or now.dropped.get(gone.digest)
+        return gone, now.dropped.get(gone.key) or gone.plugin
     is_put_in = gone is None or any(part.digest == gone.digest for part in now.parts[place + 1 :])
     if come is not None and is_put_in:
-        return come, come.plugin or before.dropped.get(come.digest)
+        return come, come.plugin or before.dropped.get(come.key)
     if gone is None or come is None:
         return None, None
     if gone.own is not None and come.own is not None and gone.own != come.own and gone.own not in now.own:
         return come, None  # the host's own is another one
-    return come, come.plugin or gone.plugin or now.dropped.get(gone.digest) or before.dropped.get(come.digest)
+    return come, come.plugin or now.dropped.get(gone.key) or gone.plugin or before.dropped.get(come.key)
 
 
 def with_added(parts: Iterable[T], added: Sequence[tuple[str | None, T]], key: Callable[[T], str]) -> list[T]:

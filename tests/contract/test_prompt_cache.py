@@ -5,16 +5,25 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
+import pytest
 
-from ally_plugins import Limits, Message, ModelInput, ModelResponse, PromptSection, Replace, Session, ToolCall, tool
+from ally_plugins import (
+    GrantSet,
+    Limits,
+    Message,
+    ModelInput,
+    ModelResponse,
+    PromptSection,
+    Replace,
+    Session,
+    ToolCall,
+    tool,
+)
 from tests.kit.hosts import Setup, make_plugin, new_host, setup
 from tests.kit.waiting import go
-
-if TYPE_CHECKING:
-    import pytest
 
 BASE = PromptSection("base", "You help.")
 OTHER = PromptSection("base", "You search.")
@@ -252,8 +261,8 @@ def test_a_second_change_is_refused_where_the_budget_allows_one_and_what_was_the
     assert texts == [["it is 1 o'clock", "You help.", "x"], *[["it is 2 o'clock", "You help.", "x"]] * 4]
     assert [(each.changes, each.refused) for each in played.changes] == [(1, False), (1, True)]
     (said,) = caplog.messages
-    assert "the section 'clock' of 'clocky' would change what requests begin with once more" in said
-    assert "limits.prompt_changes is 1" in said
+    assert "the section 'clock' of 'clocky' would change what requests begin with" in said
+    assert "over limits.prompt_changes, after 1 times" in said
 
 
 def test_a_budget_of_none_keeps_the_first_and_refuses_what_comes_later() -> None:
@@ -287,4 +296,60 @@ def test_a_redaction_is_never_refused_whatever_it_costs() -> None:
 
     played = play({"p": request(hide, limits=Limits(prompt_changes=0))}, *[sends(*HISTORY)] * 3)
     assert all("secret" not in m.content for sent in played.sent for m in sent.messages)
-    assert [each.refused for each in played.changes] == [True, False, False]
+    assert [each.refused for each in played.changes] == [False, False]
+
+
+def guard(make: Callable[[tuple[PromptSection, ...], int], Iterable[PromptSection]]) -> Setup:
+    return attrs.evolve(sections(make), options={**sections(make).options, "mandatory": True})  # the last in the chain
+
+
+NOTES_OF_NONE = {
+    "notes": sections(
+        lambda own, n: (*own, PromptSection("notes", f"the key is {n}")), limits=Limits(prompt_changes=0)
+    )
+}  # fmt: skip
+
+
+def test_what_a_guard_takes_out_of_the_prompt_does_not_come_back_by_a_budget() -> None:
+    def take_out(own: tuple[PromptSection, ...], n: int) -> Iterable[PromptSection]:
+        return [each for each in own if n == 1 or each.name != "notes"]
+
+    played = play({**NOTES_OF_NONE, "guard": guard(take_out)}, *[asks(BASE)] * 3)
+    assert [[each.name for each in sent] for sent in played.sent] == [["base", "notes"], ["base"], ["base"]]
+    assert played.told == [("guard", "the section 'notes'", 1, None)]
+
+
+def test_what_a_guard_redacts_in_anothers_section_is_not_sent_as_it_was_before() -> None:
+    def redact(own: tuple[PromptSection, ...], n: int) -> Iterable[PromptSection]:
+        return [each if n == 1 else attrs.evolve(each, text=each.text.replace("key", "***")) for each in own]
+
+    played = play({**NOTES_OF_NONE, "guard": guard(redact)}, *[asks(BASE)] * 3)
+    assert ["key" in str(sent) for sent in played.sent] == [True, False, False]
+
+
+@pytest.mark.parametrize("how", ["quarantined", "revoked", "shadowed", "crashed"])
+def test_what_a_plugin_added_does_not_come_back_once_it_has_no_word_any_more(how: str) -> None:
+    calls = itertools.count(1)
+
+    def transform(self: Any, sections: tuple[PromptSection, ...]) -> Replace[Any]:  # noqa: ARG001
+        if next(calls) > 1:
+            raise ValueError("a bug")
+        return Replace((*sections, PromptSection("notes", "x")))
+
+    limits = Limits(prompt_changes=0)
+    added = setup(make_plugin(ally_transform_system_prompt=transform), ("transform:system_prompt",), limits=limits)
+
+    async def main() -> None:
+        async with new_host({"notes": added}) as host:
+            session, plugin = host.session("s"), host.plugins["notes"]
+            assert len(await session.transform_system_prompt([BASE])) == 2
+            if how == "quarantined":
+                plugin._quarantine("it was too much")
+            elif how == "revoked":
+                plugin.options = attrs.evolve(plugin.options, grants=GrantSet())
+            elif how == "shadowed":
+                plugin.options = attrs.evolve(plugin.options, shadow=True)
+            for _ in range(2):
+                assert await session.transform_system_prompt([BASE]) == (BASE,)
+
+    go(main())

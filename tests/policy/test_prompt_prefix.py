@@ -25,15 +25,15 @@ def prompt(*words: str, own: str | None = None, dropped: str = "") -> SentPrompt
     for word in words:
         mark, (plugin, _, text) = word[0], word[1:].partition(":")
         if mark == "+":
-            parts.append(PromptPart(text, digest_of(text), plugin))
+            parts.append(PromptPart(text, digest_of(text), plugin, key=text))
         elif mark == "~":
-            parts.append(PromptPart(text, digest_of(text), plugin, digest_of("before")))
+            parts.append(PromptPart(text, digest_of(text), plugin, digest_of("before"), "before"))
             owned.append("before")
         else:
-            parts.append(PromptPart(word, digest_of(word), None, digest_of(word)))
+            parts.append(PromptPart(word, digest_of(word), None, digest_of(word), word))
             owned.append(word)
     texts = owned if own is None else own.split()
-    taken = {digest_of(text): plugin for plugin, _, text in (each.partition(":") for each in dropped.split())}
+    taken = {text: plugin for plugin, _, text in (each.partition(":") for each in dropped.split())}
     return SentPrompt(tuple(parts), tuple(map(digest_of, texts)), taken)
 
 
@@ -49,6 +49,7 @@ CASES = {
     "the host's, changed otherwise": (prompt("~p:b"), prompt("~p:c"), ("p", "c")),
     "the host's, taken out": (prompt("a", "b"), prompt("b", own="a b", dropped="p:a"), ("p", "a")),
     "the host's, put back": (prompt("b", own="a b", dropped="p:a"), prompt("a", "b"), ("p", "a")),
+    "another's, taken out by a second": (prompt("+p:x", "a"), prompt("a", dropped="q:x"), ("q", "x")),
     "moved up since another's is gone": (prompt("+p:x", "+q:y"), prompt("+q:y"), ("p", "x")),
     "moved down since another's came": (prompt("+q:y"), prompt("+p:x", "+q:y"), ("p", "x")),
     "the first of two": (prompt("+p:x", "+q:y"), prompt("+p:1", "+q:2"), ("p", "1")),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
@@ -69,12 +69,13 @@ class _Pending:
 class PromptPrefixes:
     """The requests of one session. Lives as long as that; `responded` and `tools` may be called by any thread.
 
-    `limit_of` returns how many changes a plugin may make, `emit` emits an event with its origin, `record` queues what
-    is recorded about a plugin, and `is_replay` says whether the model's answers are those of a recording.
+    `limit_of` returns how many changes a plugin may make by a transform, None for one that takes no part in it: what
+    that one added before must not come back. `emit` emits an event with its origin, `record` queues what is recorded
+    about a plugin, and `is_replay` says whether the model's answers are those of a recording.
     """
 
     session_id: str
-    limit_of: Callable[[str], int]
+    limit_of: Callable[[str, str], int | None]
     emit: Callable[[PromptPrefixChanged, tuple[str, ...]], object]
     record: Callable[[str, dict[str, Any]], object]
     is_replay: Callable[[], bool]
@@ -98,34 +99,35 @@ class PromptPrefixes:
         `moves_volatile` says that the host sends these behind all messages; else they count as any other.
         """
         before = {section.name: digest_of(section.text) for section in own if not section.volatile}
+        hosts = {section.name for section in own}
         whose = _whose(done.changes)
         tail = tuple(section for section in done.value if section.volatile)
 
         def sent(sections: Iterable[PromptSection]) -> SentPrompt:
             counted = [*sections, *(() if moves_volatile else tail)]
             parts = tuple(
-                PromptPart(f"the section {each.name!r}", digest_of(each.text), each.source or whose.get(each.name),
-                           before.get(each.name))
+                PromptPart(f"the section {each.name!r}", digest_of(each.text), whose.get(each.name, each.source),
+                           before.get(each.name), each.name)
                 for each in counted
             )  # fmt: skip
-            kept = {each.name for each in counted}
-            gone = {digest: whose[name] for name, digest in before.items() if name not in kept and name in whose}
-            return SentPrompt(parts, tuple(before.values()), gone)
+            return SentPrompt(parts, tuple(before.values()), _without(whose, {each.name for each in counted}))
 
         stable = [section for section in done.value if not section.volatile]
         kept = self._compare(
-            "system", stable, sent, may_grow=False, name_of=lambda each: each.name, added_by=lambda each: each.source
+            "system_prompt",
+            stable,
+            sent,
+            may_grow=False,
+            name_of=lambda each: each.name,
+            added_by=lambda each: each.source if each.name not in hosts else None,
+            fixed=_fixed(done.changes, hosts),
         )
         return (*kept, *tail)
 
     def messages(self, own: ModelInput, done: Transformed[ModelInput]) -> ModelInput:
         """Take note of a request's messages, and return the request to be sent, what is volatile last."""
         before = {message.id: _message_digest(message) for message in own.messages}
-        whose = {
-            name.removeprefix("message "): plugin
-            for name, plugin in _whose(done.changes).items()
-            if name.startswith("message ")
-        }
+        whose = {name.removeprefix("message "): plugin for name, plugin in _whose(done.changes).items()}
         value = done.value
         tail = [message for message in value.messages if message.volatile]
 
@@ -138,17 +140,20 @@ class PromptPrefixes:
                 listed.pop()
             parts = tuple(
                 PromptPart(f"a message of the role {each.role}", _message_digest(each),
-                           added_by(each) or whose.get(each.id), before.get(each.id))
+                           whose.get(each.id, added_by(each)), before.get(each.id), each.id)
                 for each in listed
             )  # fmt: skip
-            kept = {each.id for each in listed}
-            gone = {digest: whose[name] for name, digest in before.items() if name not in kept and name in whose}
-            return SentPrompt(parts, tuple(before.values()), gone)
+            return SentPrompt(parts, tuple(before.values()), _without(whose, {each.id for each in listed}))
 
-        stable = [message for message in value.messages if not message.volatile]
         kept = self._compare(
-            "messages", stable, sent, may_grow=True, name_of=lambda each: each.id, added_by=added_by
-        )  # fmt: skip
+            "model_request",
+            [message for message in value.messages if not message.volatile],
+            sent,
+            may_grow=True,
+            name_of=lambda each: each.id,
+            added_by=added_by,
+            fixed=_fixed(done.changes, {f"message {name}" for name in before}),
+        )
         messages = (*kept, *tail)
         return value if messages == value.messages else attrs.evolve(value, messages=messages)
 
@@ -173,22 +178,30 @@ class PromptPrefixes:
         may_grow: bool,
         name_of: Callable[[T], str],
         added_by: Callable[[T], str | None],
+        fixed: frozenset[str],
     ) -> list[T]:
-        """Compare with the last request of the same agent; what a plugin's budget does not cover stays as it was."""
+        """Compare with the last request of the same agent; what a plugin's budget does not cover stays as it was.
+
+        What the plugins in `fixed` have added is left as it is now, whatever it costs.
+        """
         self._flush(kind)
         now = sent(stable)
         key = (kind, now.own[0] if now.own else b"")
         last = self._last.pop(key, None)
         change = find_change(last.sent, now, may_grow=may_grow) if last is not None else None
-        held: set[str] = set()
-        while last is not None and change is not None and change.plugin not in held and self._is_spent(change.plugin):
+        held = set(fixed)
+        while last is not None and change is not None and change.plugin not in held:
             plugin = change.plugin
             held.add(plugin)
+            if not self._is_spent(plugin, kind):
+                break
             others = [each for each in stable if added_by(each) != plugin]
-            stable = with_added(others, last.added.get(plugin, ()), name_of)
-            now = sent(stable)
+            again = with_added(others, last.added.get(plugin, ()), name_of)
+            found = find_change(last.sent, sent(again), may_grow=may_grow)
+            if found == change:  # it has changed what is another's, which is never held: it may be a redaction
+                break
             self._refuse(change)
-            change = find_change(last.sent, now, may_grow=may_grow)
+            stable, now, change = again, sent(again), found
         if change is not None:
             self._note(kind, change)
         self._last[key] = _Last(now, _added(stable, name_of, added_by))
@@ -227,8 +240,9 @@ class PromptPrefixes:
         for each in pending:
             self._report(each, None)
 
-    def _is_spent(self, plugin: str) -> bool:
-        return self.changes[plugin] >= self.limit_of(plugin)
+    def _is_spent(self, plugin: str, topic: str) -> bool:
+        limit = self.limit_of(plugin, topic)
+        return limit is not None and self.changes[plugin] >= limit
 
     def _note(self, kind: str, change: PrefixChange) -> None:
         with self._lock:
@@ -247,8 +261,8 @@ class PromptPrefixes:
             return
         self._refused.add((change.plugin, change.part))
         count = self.changes[change.plugin]
-        text = "session %r: %s of %r would change what requests begin with once more; limits.prompt_changes is %d"
-        _log.warning(text, self.session_id, inert(change.part), change.plugin, self.limit_of(change.plugin))
+        text = "session %r: %s of %r would change what requests begin with, over limits.prompt_changes, after %d times"
+        _log.warning(text, self.session_id, inert(change.part), change.plugin, count)
         about: dict[str, Any] = {"plugin_name": change.plugin, "part": change.part, "changes": count}
         self.emit(PromptPrefixChanged(refused=True, **about), (change.plugin,))
         self.record(change.plugin, {"part": change.part, "changes": count, "uncached_tokens": None, "refused": True})
@@ -257,6 +271,30 @@ class PromptPrefixes:
 def _whose(changes: Iterable[TransformChange]) -> dict[str, str]:
     """Return which plugin was the last to change each field."""
     return {name: each.plugin for each in changes if not each.shadow and not each.error for name in each.fields}
+
+
+def _without(whose: Mapping[str, str], kept: Container[str]) -> dict[str, str]:
+    """Return what was taken out: what a plugin has named as changed and is not there."""
+    return {name: plugin for name, plugin in whose.items() if name not in kept}
+
+
+def _fixed(changes: Iterable[TransformChange], hosts: Container[str]) -> frozenset[str]:
+    """Return the plugins whose additions stay as they are: one has failed, or another plugin had a word in them.
+
+    To send again what they had added before would undo what the other one, a guard perhaps, has changed or taken out.
+    """
+    adder: dict[str, str] = {}
+    found: set[str] = set()
+    for change in changes:
+        if change.error:
+            found.add(change.plugin)
+        elif not change.shadow:
+            found.update(
+                adder[name]
+                for name in change.fields
+                if name not in hosts and adder.setdefault(name, change.plugin) != change.plugin
+            )
+    return frozenset(found)
 
 
 def _message_digest(message: Message) -> bytes:

@@ -55,6 +55,7 @@ from ally_plugins.journal.values import Record
 from ally_plugins.policy.model_input import with_ids
 from ally_plugins.policy.prompt_sections import refuse_doubles
 from ally_plugins.policy.thresholds import Thresholds
+from ally_plugins.runtime.lanes.dispatch import HookCall
 from ally_plugins.runtime.lanes.ring import Ring
 
 from .deliveries import Deliveries
@@ -272,9 +273,12 @@ class Session:
         if not self.is_closed:
             self._emit(event, origin)
 
-    def _prompt_changes_of(self, plugin: str) -> int:
-        found = self._host.dispatcher.plugins.get(plugin)
-        return found.options.limits.prompt_changes if found is not None else 0
+    def _prompt_changes_of(self, plugin: str, topic: str) -> int | None:
+        hook = HookCall(hook=f"ally_transform_{topic}", session_id=self.id)
+        for found in self._host.dispatcher.participants(hook):
+            if found.name == plugin and found.is_running and not found.is_shadowed(hook.hook, topic):
+                return found.options.limits.prompt_changes
+        return None
 
     def _record_prefix(self, plugin: str, data: dict[str, Any]) -> None:
         self._host.journal.append_soon(Record(PROMPT_PREFIX, self._now_ms(), plugin, self.id, None, data))
