@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agents import FunctionTool, ItemHelpers
 from agents.tool import (
-    default_tool_timeout_error_message,
-    invoke_function_tool,
-    maybe_invoke_function_tool_failure_error_function,
+    _DEFAULT_FAILURE_HANDLED_ATTR,
+    _invoke_function_tool_with_metadata,
+    default_tool_error_function,
+    resolve_function_tool_failure_error_function,
     set_function_tool_failure_error_function,
 )
 from agents.util._approvals import evaluate_function_tool_approval
@@ -173,41 +176,47 @@ class _ToolRun:
         given = encode(call.arguments).decode()
         self._context.tool_arguments = given
         try:
-            tool = self._noting(self._guard.tool)
-            self.value = await invoke_function_tool(function_tool=tool, context=self._context, arguments=given)
+            made = await _invoke_function_tool_with_metadata(
+                function_tool=self._noting(self._guard.tool), context=self._context, arguments=given
+            )
         except Exception as error:  # noqa: BLE001 - raised again by `restored`, once its end is emitted
             self._failures.append(error)
             self._is_raised = True
             self._before = ToolResult(success=False, error=f"{type(error).__name__}: {error}".removesuffix(": "))
             return self._before
+        self.value = made.output
         if call.call_id in self._waiting:
             self._waiting.discard(call.call_id)
             raise Postponed
         text = self.value if isinstance(self.value, str) else self._as_read()
-        if self._failures:
+        if made.is_sdk_generated_error:
+            setattr(self._context, _DEFAULT_FAILURE_HANDLED_ATTR, True)  # for the framework, which asks the guard
+        if self._failures or made.is_sdk_generated_error:
             self._before = ToolResult(success=False, error=text)
         else:
             self._before = ToolResult(success=True, output=text)
         return self._before
 
     def _noting(self, tool: FunctionTool) -> FunctionTool:
-        """Return a copy that notes what its function raises, which the framework turns into a text."""
+        """Return a tool that notes the failures which functions of the host author's turn into texts.
+
+        The framework says so itself of what it makes a text of, and must know by the tool that it does.
+        """
+        says, limits = resolve_function_tool_failure_error_function(tool, self._context), tool.timeout_error_function
+        if (says is None or says is default_tool_error_function) and limits is None:
+            return tool
         noting = copy.copy(tool)
 
-        async def failed(context: RunContextWrapper[Any], error: Exception) -> Any:
+        async def note(function: Any, context: RunContextWrapper[Any], error: Exception) -> Any:
             self._failures.append(error)
-            return await maybe_invoke_function_tool_failure_error_function(
-                function_tool=tool, context=context, error=error
-            )
+            made = function(context, error)
+            return await made if inspect.isawaitable(made) else made
 
-        def timed_out(context: RunContextWrapper[Any], error: Exception) -> Any:
-            self._failures.append(error)
-            if tool.timeout_error_function is not None:
-                return tool.timeout_error_function(context, error)
-            return default_tool_timeout_error_message(tool_name=tool.name, timeout_seconds=tool.timeout_seconds or 0)
-
-        noting.timeout_error_function = timed_out
-        return set_function_tool_failure_error_function(noting, failed)
+        if limits is not None:
+            noting.timeout_error_function = partial(note, limits)
+        if says is not None and says is not default_tool_error_function:
+            set_function_tool_failure_error_function(noting, partial(note, says))
+        return noting
 
     def _as_read(self) -> str:
         """Return the value as the model reads it; media are described. Its object is not read again."""

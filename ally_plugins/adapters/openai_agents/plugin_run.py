@@ -20,6 +20,7 @@ from agents import (
     RunHooks,
     RunState,
     Tool,
+    UserError,
 )
 from agents.run_config import CallModelData, ModelInputData
 from attrs import define, field
@@ -54,7 +55,7 @@ from .items import (
     text_of,
     with_text,
 )
-from .tools import RUN, Guard, GuardedAgents, guarded, plugin_tool, ungated
+from .tools import RUN, Guard, GuardedAgents, guarded, may_wait, plugin_tool, ungated
 
 if TYPE_CHECKING:
     from agents import Agent, AgentHookContext, ModelResponse, RunContextWrapper, Session
@@ -83,6 +84,7 @@ class Shared:
     """
 
     compact: Compact | None
+    defer: bool | None
     followed: WeakKeyDictionary[LiveSession, list[Group]] = field(init=False, factory=WeakKeyDictionary)
     insertions: WeakKeyDictionary[LiveSession, Insertions] = field(init=False, factory=WeakKeyDictionary)
 
@@ -236,6 +238,8 @@ class PluginRun(RunHooks[Any]):
         if self._filter is not None:
             made = self._filter(dataclasses.replace(data, model_data=asked))
             asked = await made if inspect.isawaitable(made) else made
+            if not isinstance(asked, ModelInputData):
+                raise UserError("call_model_input_filter must return a ModelInputData instance")
         asked = await self._transformed(asked, data.agent)
         self.holds.append(asyncio.get_running_loop().create_future() if work.answer_hold is not None else None)
         work.requested(self._model_name(data.agent), len(asked.input))
@@ -330,6 +334,8 @@ class PluginRun(RunHooks[Any]):
 
     def tools(self, agent: Agent[Any], tools: list[Tool]) -> list[Tool]:
         """Return the tools of an agent with their guards, and what plugins offer now; its own keep their names."""
+        if self._shared.defer is None and self.work.approve is None and any(map(may_wait, tools)):
+            self.work.can_defer = True
         taken = [tool.name for tool in tools]
         taken += [getattr(handoff, "tool_name", "") for handoff in agent.handoffs]
         plugins = [plugin_tool(offered) for offered in self.work.offered(taken=taken)]

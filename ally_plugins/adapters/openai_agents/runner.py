@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from agents import Agent, RunResultStreaming, RunState
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
+from agents.run_internal.turn_preparation import validate_run_hooks
 
 from ally_plugins.adapters.kit.between_runs import BetweenRuns
 from ally_plugins.adapters.kit.context import current_place
@@ -63,7 +65,7 @@ class AllyPlugins(BetweenRuns, AgentRunner):
         defer: bool | None = None,
     ) -> None:
         self.defer = defer
-        self._shared = Shared(compact)
+        self._shared = Shared(compact, defer)
         self.kit = AgentKit(
             host=host,
             approve=approve,
@@ -89,6 +91,7 @@ class AllyPlugins(BetweenRuns, AgentRunner):
             run.work.stop = lambda: loop.call_soon_threadsafe(task.cancel)
             return await task
 
+        validate_run_hooks(options.get("hooks"))
         run = await self._open(starting_agent, input, options)
         return cast("RunResult", await run.drive(starting_agent, input, once))
 
@@ -100,7 +103,8 @@ class AllyPlugins(BetweenRuns, AgentRunner):
             return super(AllyPlugins, self).run_streamed(agent, given, **options)
 
         return cast(
-            "RunResultStreaming", StreamedRun(self._open(starting_agent, input, options), starting_agent, input, start)
+            "RunResultStreaming",
+            StreamedRun(partial(self._open, starting_agent, input, options), starting_agent, input, start),
         )
 
     async def _open(self, agent: Agent[Any], given: Any, options: dict[str, Any]) -> PluginRun:

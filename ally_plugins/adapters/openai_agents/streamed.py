@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from .interruption import RunInterrupted
 
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 __all__ = ["StreamedRun"]
 
 
+_UNKNOWN: Final[dict[str, Any]] = {
+    "final_output": None,
+    "interruptions": [],
+    "is_complete": False,
+    "new_items": [],
+    "raw_responses": [],
+}
+"""What a result has before its run has begun."""
+
+
 class StreamedRun:
     """Stands in the place of the framework's streamed result; what it has not itself is that one's.
 
@@ -24,7 +34,7 @@ class StreamedRun:
 
     def __init__(
         self,
-        opening: Awaitable[PluginRun],
+        opening: Callable[[], Awaitable[PluginRun]],
         agent: Agent[Any],
         given: Any,
         start: Callable[[Agent[Any], Any, dict[str, Any]], RunResultStreaming],
@@ -34,19 +44,18 @@ class StreamedRun:
         self._events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         self._result: RunResultStreaming | None = None
         self._run: PluginRun | None = None
-        self._is_cancelled = False
+        self._is_cancelled = self._is_cut = False
         self._responses = 0
         self._task = asyncio.get_running_loop().create_task(self._drive(opening, given))
+        self._task.add_done_callback(lambda _: self._events.put_nowait(None))  # also where it was cancelled as it began
 
-    async def _drive(self, opening: Awaitable[PluginRun], given: Any) -> None:
+    async def _drive(self, opening: Callable[[], Awaitable[PluginRun]], given: Any) -> None:
         try:
-            self._run = await opening
+            self._run = await opening()
             await self._run.drive(self._agent, given, self._once)
         except RunInterrupted:
             if not self._is_cancelled:
                 raise
-        finally:
-            self._events.put_nowait(None)
 
     async def _once(self, agent: Agent[Any], given: Any, options: dict[str, Any]) -> RunResultStreaming:
         assert self._run is not None  # noqa: S101 - it drives this
@@ -71,7 +80,7 @@ class StreamedRun:
                 self._events.put_nowait(event)
             else:
                 held.append(event)
-            if not (event.type == "raw_response_event" and event.data.type == "response.completed"):
+            if event.type != "raw_response_event" or getattr(event.data, "type", None) != "response.completed":
                 continue
             self._responses += 1
             if hold is not None:
@@ -84,28 +93,43 @@ class StreamedRun:
             held.clear()
 
     async def stream_events(self) -> AsyncGenerator[StreamEvent]:
-        """Return the events of the run as they come; raises what the run raises. Cancelling cancels the run."""
+        """Return the events of the run as they come; raises what the run raises. Cancelling cancels the run.
+
+        Closing it waits for the run, as the framework's does.
+        """
         try:
-            while (event := await self._events.get()) is not None:
+            while (event := await self._events.get()) is not None and not self._is_cut:
                 yield event
             self._events.put_nowait(None)  # for who asks again
-            await asyncio.shield(self._task)
         except asyncio.CancelledError:
             self._task.cancel()
             raise
+        finally:
+            await asyncio.wait((self._task,))
+        if not self._task.cancelled():
+            self._task.result()
 
     def cancel(self, mode: Literal["immediate", "after_turn"] = "immediate") -> None:
         """Stop the run, as the framework does it: its events end, and nothing is raised."""
         self._is_cancelled = True
+        if mode == "immediate":
+            self._is_cut = True
+            self._events.put_nowait(None)
         if self._run is None or self._result is None:
             self._task.cancel()
             return
         self._run.work.interruption_cause = "the stream was cancelled"
         self._result.cancel(mode)
 
+    @property
+    def run_loop_task(self) -> asyncio.Task[None]:
+        """The task in which the run goes on, with plugins."""
+        return self._task
+
     def __getattr__(self, name: str) -> Any:
         if self.__dict__.get("_result") is not None:
             return getattr(self._result, name)
-        if name == "current_agent":
-            return self._agent
+        before = {**_UNKNOWN, "current_agent": self.__dict__.get("_agent")}
+        if name in before:
+            return before[name]
         raise AttributeError(f"{name!r} of a streamed run is not known before its first event")

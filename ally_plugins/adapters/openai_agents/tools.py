@@ -157,8 +157,12 @@ def ungated_tools(agent: Agent[Any]) -> tuple[str, ...]:
 
 def may_interrupt(agent: Agent[Any]) -> bool:
     """Say whether the author of an agent expects runs that end with a question, since a tool of it needs approval."""
-    tools = [tool for each in _reachable(agent, []) for tool in each.tools]
-    return any(getattr(tool, "needs_approval", False) is not False for tool in tools)
+    return any(may_wait(tool) for each in _reachable(agent, []) for tool in each.tools)
+
+
+def may_wait(tool: Tool) -> bool:
+    """Say whether a tool may need approval, as the framework has it."""
+    return getattr(tool, "needs_approval", False) is not False
 
 
 def ungated(agent: Agent[Any]) -> Iterator[str]:

@@ -504,14 +504,65 @@ def test_a_stream_that_is_cancelled_ends_without_an_error_and_the_turn_as_interr
                 return "never"
 
             stream = bench.plugins.run_streamed(bench.agent(WORK, tools=[work]), "go")
+            assert (stream.final_output, stream.is_complete) == (None, False)
             with pytest.raises(AttributeError, match="before its first event"):
-                _ = stream.final_output
+                _ = stream.context_wrapper
+            stopped = False
             async for event in stream.stream_events():
+                assert not stopped, "an event came after the stream was cancelled"
                 if event.type == "run_item_stream_event":
                     stream.cancel()
+                    stopped = True
             (end,) = bench.of(AgentEnd)
             assert end.interrupted
             assert stream.final_output is None
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_is_cancelled_before_it_begins_ends() -> None:
+    async def main() -> None:
+        async with live() as bench:
+            agent = bench.agent("never")
+            stream = bench.plugins.run_streamed(agent, "go")
+            stream.cancel()
+            async with asyncio.timeout(5):
+                assert [event async for event in stream.stream_events()] == []
+            assert requests(agent) == []
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_nobody_reads_runs_to_its_end() -> None:
+    async def main() -> None:
+        async with live() as bench:
+            stream = bench.plugins.run_streamed(bench.agent("done"), "go")
+            assert stream.run_loop_task is not None
+            await stream.run_loop_task
+            assert stream.final_output == "done"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("says", [None, "default"])
+def test_what_a_tool_raises_is_a_failure_to_plugins_and_a_text_without_a_reason_to_the_model(says: str | None) -> None:
+    def reason(_context: Any, error: Exception) -> str:
+        return f"it failed: {error}"
+
+    def fail(text: str) -> str:
+        raise ValueError("a private detail")
+
+    options: dict[str, Any] = {} if says else {"failure_error_function": reason}
+    work = function_tool(fail, name_override="work", **options)
+
+    async def main() -> None:
+        async with live() as bench:
+            agent = bench.agent(WORK, "done", tools=[work])
+            await bench.plugins.run(agent, "go")
+            (end,) = bench.of(ToolCallEnd)
+            assert not end.success
+            assert end.error == requests(agent)[1].result_of("c1")
+            assert ("a private detail" in (end.error or "")) is (says is None)
 
     asyncio.run(main())
 
