@@ -30,9 +30,20 @@ _WAITS: Final = "This tool call requires confirmation, please approve or reject.
 
 
 async def before_call(run: PluginRun, tool: Any, args: dict[str, Any], context: Any) -> dict[str, Any] | None:
-    """Return None for a call that may run, whose arguments are as transforms left them, else what the model reads."""
+    """Return None for a call that may run, whose arguments are as transforms left them, else what the model reads.
+
+    Where the agent has callbacks of its own, which come behind those of plugins, it is decided when the tool is run.
+    """
     if isinstance(tool, SetModelResponseTool):  # it is the answer
         return None
+    _guard(tool)
+    if run.has_own_callbacks(context.agent_name):
+        _UNDECIDED[context] = run
+        return None
+    return await _decide(run, tool, args, context)
+
+
+async def _decide(run: PluginRun, tool: Any, args: dict[str, Any], context: Any) -> dict[str, Any] | None:
     work, call_id = run.work, context.function_call_id
     given = work.given_call(tool.name, args, call_id)
     answer = context.tool_confirmation
@@ -65,7 +76,7 @@ async def before_call(run: PluginRun, tool: Any, args: dict[str, Any], context: 
     run.decided[call_id] = begun
     args.clear()
     args.update(thaw(begun.arguments))
-    _guard(tool, context, begun.arguments)
+    _DECIDED[context] = encode(begun.arguments)
     return None
 
 
@@ -126,24 +137,30 @@ def _shown_digest(run: PluginRun, call_id: str) -> str | None:
 
 _DECIDED: Final[MutableMapping[Any, bytes]] = WeakKeyDictionary()
 """The arguments that plugins were shown, by the context of the call, which its tool is given too."""
+_UNDECIDED: Final[MutableMapping[Any, PluginRun]] = WeakKeyDictionary()
+"""The runs of calls that are decided about when their tool is run, by the context of the call."""
 
 
-def _guard(tool: Any, context: Any, arguments: Any) -> None:
-    """Let a tool look, when it is run, whether its arguments are still those that were decided on.
+def _guard(tool: Any) -> None:
+    """Let a tool look, when it is run, whether its call is decided, with these arguments.
 
     Callbacks of the agent's own come behind those of a plugin, and may change them; nothing else stands so far inside.
     """
-    _DECIDED[context] = encode(arguments)
-    run = tool.run_async
-    if getattr(run, "is_guarded", False):
+    run_tool = tool.run_async
+    if getattr(run_tool, "is_guarded", False):
         return
 
     async def guarded(*, args: dict[str, Any], tool_context: Any) -> Any:
+        run = _UNDECIDED.pop(tool_context, None)
+        refusal = await _decide(run, tool, args, tool_context) if run is not None else None
+        if refusal is not None:
+            return refusal
         decided = _DECIDED.get(tool_context)
         if decided is None or decided == _encoded(args):
-            return await run(args=args, tool_context=tool_context)
-        text = "not run: a callback of the agent's changed the arguments after plugins were shown them"
-        return {"error": f"{text}; let a plugin before AllyPlugins do so"}
+            return await run_tool(args=args, tool_context=tool_context)
+        return {
+            "error": "not run: another plugin changed the arguments after AllyPlugins; give that one to the app first"
+        }
 
     guarded.is_guarded = True  # type: ignore[attr-defined]  # so that a tool is guarded once
     object.__setattr__(tool, "run_async", guarded)  # some tools are models of pydantic's, which refuse it

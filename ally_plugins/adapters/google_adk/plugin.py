@@ -229,9 +229,9 @@ class AllyPlugins(BasePlugin):
         await self._run(callback_context).before_request(callback_context, llm_request)
 
     @override
-    async def after_model_callback(self, *, callback_context: Any, llm_response: Any) -> None:
-        """Emit what the model answered."""
-        self._run(callback_context).responded(callback_context, llm_response)
+    async def after_model_callback(self, *, callback_context: Any, llm_response: Any) -> Any:
+        """Emit what the model answered, as plugins left it."""
+        return await self._run(callback_context).responded(callback_context, llm_response)
 
     @override
     async def on_model_error_callback(self, *, callback_context: Any, llm_request: Any, error: Exception) -> None:

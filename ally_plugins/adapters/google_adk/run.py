@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from operator import is_
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from google.adk.events import Event
 from google.genai.types import Content, FunctionResponse, Part
 
+from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_message
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import ModelInput, PromptSection
@@ -40,6 +43,8 @@ class PluginRun:
         self._asked_at: dict[str, float] = {}
         """When agents have asked the model, by their names: those of a workflow may do so at once."""
         self._said: str | None = None
+        self.is_refused = False
+        """Whether plugins withheld the answer, which ends the turn."""
         work.stop = self._stop
 
     # --- the run ---
@@ -52,7 +57,8 @@ class PluginRun:
     def is_stopped(self) -> bool:
         """Whether it ended, or is to end, before the agent had said all."""
         return (
-            self.work.is_ended
+            self.is_refused
+            or self.work.is_ended
             or self.work.interruption_cause is not None
             or bool(self.context and self.context.is_aborted)
         )
@@ -103,10 +109,16 @@ class PluginRun:
         work.requested(request.model, len(request.contents))
         self._asked_at[context.agent_name] = perf_counter()
 
+    def _agent(self, name: str) -> Any:
+        return self.context.agent.root_agent.find_agent(name)
+
+    def has_own_callbacks(self, name: str) -> bool:
+        """Whether an agent has callbacks that may change the arguments of its calls; said of one that is not found."""
+        return bool(getattr(self._agent(name), "canonical_before_tool_callbacks", True))
+
     def _executors(self, name: str) -> tuple[str, ...]:
         """Return what runs code that the model writes, which is no call of a tool."""
-        agent = self.context.agent.root_agent.find_agent(name)
-        executor = getattr(agent, "code_executor", None)
+        executor = getattr(self._agent(name), "code_executor", None)
         return (f"code_executor:{type(executor).__name__}",) if executor is not None else ()
 
     async def _transform(self, request: Any) -> None:
@@ -133,12 +145,12 @@ class PluginRun:
                 left: Any = thaw(made.settings)
                 request.config = config.model_copy(update={**dict.fromkeys(shown), **left})
 
-    def responded(self, context: Any, response: Any) -> None:
-        """Emit what the model answered, once it is whole."""
-        if response.partial:
-            return
+    async def responded(self, context: Any, response: Any) -> Any:
+        """Emit what the model answered, once it is whole; return the response as plugins left it, None if it stays."""
         work, usage = self.work, response.usage_metadata
-        parts = (response.content.parts if response.content is not None else None) or []
+        parts: list[Part] = (response.content.parts if response.content is not None else None) or []
+        if response.partial:  # of a stream, which is held where somebody gates or transforms the answer
+            return response.model_copy(update={"content": None}) if parts and work.answer_hold is not None else None
         counts = (usage.prompt_token_count, usage.candidates_token_count) if usage is not None else (None, None)
         reason = response.finish_reason or response.error_code
         self._emit(
@@ -152,10 +164,35 @@ class PluginRun:
         for part in parts:
             if part.thought and part.text:
                 work.thought(part.text)
-        self._said = text_of(parts) or None
-        if self._said:
+        after = await self._answered(parts)
+        self._said = text_of(after) or None
+        if self._said and not self.is_refused:
             work.said(self._said)
         work.used(sum(each or 0 for each in counts), work.kit.context_window)
+        return None if after is parts else response.model_copy(update={"content": Content(role="model", parts=after)})
+
+    async def _answered(self, parts: list[Part]) -> list[Part]:
+        """Return an answer as transforms left it; one that gates withhold says so, calls nothing, and ends the turn."""
+        text = text_of(parts)
+        try:
+            after = await self.work.answered(text)
+            left = parts if after == text else with_text(parts, after)
+            made = [await self._structured(part) for part in left]
+        except AnswerRefused as refusal:
+            self.is_refused = True
+            return [Part(text=refusal.kept)]
+        return parts if all(map(is_, made, parts)) and len(made) == len(parts) else made
+
+    async def _structured(self, part: Part) -> Part:
+        """Return a part as it is, or the answer that the framework's own tool makes of a structured output."""
+        call = part.function_call
+        if call is None or call.name != "set_model_response":
+            return part
+        given = json.dumps(call.args, ensure_ascii=False)
+        after = await self.work.answered(given, is_structured=True)
+        if after == given:
+            return part
+        return part.model_copy(update={"function_call": call.model_copy(update={"args": json.loads(after)})})
 
     def failed(self, context: Any, error: BaseException) -> None:
         """Emit that the model failed."""

@@ -11,6 +11,14 @@ __all__ = ["SERVES"]
 
 SERVES: Final = Serves(
     events=EVENT_TYPES.keys() - {"COMPACTION_START", "COMPACTION_COMPLETE"},
-    gates=("user_message", "tool_call", "message", "permission"),
-    transforms=("tool_input", "tool_output", "user_message", "plugin_message", "system_prompt", "model_request"),
+    gates=("tool_call", "message", "permission", "user_message", "answer"),
+    transforms=(
+        "tool_input",
+        "tool_output",
+        "user_message",
+        "plugin_message",
+        "system_prompt",
+        "model_request",
+        "answer",
+    ),
 )

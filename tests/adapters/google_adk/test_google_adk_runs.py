@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from google.adk.agents import LlmAgent, ParallelAgent
+from google.adk.agents._streaming_mode import StreamingMode
 from google.adk.agents.live_request_queue import LiveRequestQueue
+from google.adk.agents.run_config import RunConfig
 from google.adk.code_executors import BaseCodeExecutor
 from google.adk.plugins import BasePlugin
 from google.adk.runners import Runner
@@ -17,6 +19,7 @@ from google.adk.tools.agent_tool import AgentTool
 from google.adk.tools.function_tool import FunctionTool
 from google.adk.tools.google_search_tool import google_search
 from google.genai.types import Content, FunctionResponse, Part
+from pydantic import BaseModel
 
 from ally_plugins import (
     AgentEnd,
@@ -27,18 +30,21 @@ from ally_plugins import (
     GateRefused,
     HostError,
     Limits,
+    Message,
     ModelRequest,
     ModelResponse,
     PermissionRequest,
     PermissionResponse,
+    Replace,
     ToolCall,
     ToolCallEnd,
     ToolCallStart,
     UserMessage,
+    evolve,
 )
 from ally_plugins.adapters.google_adk import AllyPlugins
 from ally_plugins.testing import Answer
-from tests.adapters.google_adk.scripted import answer_of, live, results
+from tests.adapters.google_adk.scripted import answer_of, live, results, said
 from tests.kit.hosts import make_plugin, new_host, setup
 from tests.kit.waiting import go
 
@@ -145,17 +151,58 @@ def test_without_a_person_a_question_is_a_deny() -> None:
 # --- what others do to a call ---
 
 
-def test_a_callback_of_the_agents_own_that_changes_arguments_behind_the_gates_keeps_the_call_from_running() -> None:
+def test_gates_are_shown_what_a_callback_of_the_agents_own_has_made_of_the_arguments() -> None:
     def change(tool: Any, args: dict[str, Any], tool_context: Any) -> None:
-        args["text"] = "evil"
+        args["text"] = f"{args['text']}!"
+
+    async def main() -> None:
+        async with live(gate(lambda call: Deny("no b") if "b" in str(call.arguments["text"]) else None)) as bench:
+            tools = Tools()
+            both = Answer(calls=tuple(ToolCall("work", {"text": text}, f"c-{text}") for text in "ab"))
+            agent = bench.agent(both, "done", tools=[tools.work], before_tool_callback=change)
+            events = await bench.run(bench.runner(agent))
+            assert tools.ran == ["a!"]
+            seen = bench.host.plugins["guard"].instance.seen
+            assert sorted(each["text"] for _, each in seen) == ["a!", "b!"]
+            assert "no b" in results(events)["c-b"]["error"]
+            assert sorted((each.call_id, each.denied) for each in bench.of(ToolCallEnd)) == [
+                ("c-a", False),
+                ("c-b", True),
+            ]
+
+    go(main())
+
+
+def test_a_question_about_such_a_call_is_a_confirmation_too() -> None:
+    async def main() -> None:
+        async with live(ASKS) as bench:
+            tools = Tools()
+            agent = bench.agent(
+                call("c1", "work", text="a"), "done", tools=[tools.work], before_tool_callback=lambda **_: None
+            )
+            runner = bench.runner(agent, bench.plugins(defer=True))
+            first = await bench.run(runner)
+            assert tools.ran == []
+            await bench.run(runner, confirmed(first, yes=True))
+            assert tools.ran == ["a"]
+            assert len(bench.of(ToolCallStart)) == len(bench.of(ToolCallEnd)) == 1
+
+    go(main())
+
+
+def test_a_plugin_behind_ours_that_changes_arguments_keeps_the_call_from_running() -> None:
+    class Change(BasePlugin):
+        async def before_tool_callback(self, *, tool: Any, tool_args: dict[str, Any], tool_context: Any) -> None:
+            tool_args["text"] = "evil"
 
     async def main() -> None:
         async with live(gate(lambda call: None)) as bench:
             tools = Tools()
-            agent = bench.agent(call("c1", "work", text="a"), "done", tools=[tools.work], before_tool_callback=change)
-            events = await bench.run(bench.runner(agent))
+            runner = bench.runner(bench.agent(call("c1", "work", text="a"), "done", tools=[tools.work]))
+            runner.plugin_manager.register_plugin(Change(name="change"))
+            events = await bench.run(runner)
             assert tools.ran == []
-            assert "changed the arguments after plugins were shown them" in results(events)["c1"]["error"]
+            assert "another plugin changed the arguments" in results(events)["c1"]["error"]
 
     go(main())
 
@@ -446,5 +493,53 @@ def test_a_live_run_is_refused() -> None:
                 async for _ in runner.run_live(user_id="u", session_id="s", live_request_queue=queue):
                     pass
             assert not bench.of(AgentStart)
+
+    go(main())
+
+
+# --- answers ---
+
+
+class Found(BaseModel):
+    """What was found."""
+
+    code: str
+
+
+def withholding(word: str) -> Any:
+    async def ally_gate_answer(self: Any, message: Message) -> Deny | None:
+        return Deny("it has a code") if word in message.content else None
+
+    return make_plugin(ally_gate_answer=ally_gate_answer)
+
+
+def test_nothing_of_a_held_stream_is_shown_before_gates_allow_it() -> None:
+    async def main() -> None:
+        async with live({"guard": withholding("1234")}) as bench:
+            runner = bench.runner(bench.agent("the code is 1234", "good bye"))
+            await bench.sessions.create_session(app_name="test", user_id="u", session_id="s")
+            config = RunConfig(streaming_mode=StreamingMode.SSE)
+            turn = runner.run_async(user_id="u", session_id="s", new_message=said("go"), run_config=config)
+            events = [each async for each in turn]
+            assert "1234" not in str(events)
+            assert "it has a code" in answer_of(events)
+            assert answer_of(await bench.run(runner, "go on")) == "good bye"
+
+    go(main())
+
+
+def test_a_structured_answer_of_an_agent_with_tools_is_what_transforms_left_of_it() -> None:
+    async def change(self: Any, message: Message) -> Replace[Message]:
+        return Replace(evolve(message, content=message.content.replace("1234", "****")))
+
+    async def main() -> None:
+        async with live({"redact": make_plugin(ally_transform_answer=change)}) as bench:
+            agent = bench.agent(
+                call("c1", "set_model_response", code="1234"), "done", tools=[Tools().work], output_schema=Found
+            )
+            events = await bench.run(bench.runner(agent))
+            assert "1234" not in str(events)
+            assert "****" in answer_of(events)
+            assert not bench.of(ToolCallStart)
 
     go(main())
