@@ -44,6 +44,7 @@ from ally_plugins import (
 from ally_plugins.contract.values.events import ModelResponse as Responded
 from tests.hosts.scripted import Bench, Script, answer, live, texts_of
 from tests.kit.hosts import make_plugin, setup
+from tests.kit.placements import PLACEMENTS, Placed, look_until
 from tests.kit.waiting import go
 
 LONG = "One is fine. Two is fine. Three has a secret. Four never comes."
@@ -240,6 +241,32 @@ def test_a_gate_that_fails_while_an_answer_is_held_withholds_it(how: str, mode: 
             assert len(script.seen) == 1
             (text,) = last_texts(messages)
             assert text.startswith(f"{allowed}\n[the answer was cut here" if mode else "[the answer was withheld")
+
+    go(main())
+
+
+@pytest.mark.parametrize("mode", ["", ":sentence"])
+def test_an_answer_is_withheld_when_the_process_of_its_gate_is_killed_while_it_is_held(mode: str) -> None:
+    (process,) = (each for each in PLACEMENTS if each.name == "process")
+    grants = ["tools", "gate:tool_call", "gate:message", "gate:permission", "gate:user_message", "gate:stop"]
+
+    async def main() -> None:
+        judge = Placed(process)("hooks:Judges", [*grants, f"gate:answer{mode}"])
+        async with live({"judge": judge.under("judge")}) as bench:
+            script, shown = Script("allow it", "hang. And so on", "again"), list[str]()
+            agent = bench.agent(script)
+            assert (await run(agent, "handler", shown)).strip() == "allow it"
+            shown.clear()
+            running = asyncio.ensure_future(run(agent, "handler", shown, "allow"))
+            await look_until(bench.host, lambda seen: any("hang" in each[1] for each in seen), "judge")
+            supervisor = bench.host.plugins["judge"].supervisor
+            assert supervisor is not None
+            assert supervisor.process is not None
+            supervisor.process.kill()
+            with pytest.raises(GateRefused, match="the answer was withheld: judge"):
+                await running
+            assert shown == []
+            assert len(script.seen) == 2
 
     go(main())
 

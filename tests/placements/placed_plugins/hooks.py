@@ -206,7 +206,7 @@ class Judges(Plain):
     @hookimpl
     async def ally_gate_answer(self, message: Any, context: Any) -> Any:
         self.seen.append(["answer", repr(message), repr(context), self.ally.session])
-        if message.content == "hang":
+        if message.content.startswith("hang"):
             await asyncio.sleep(3600)
         return self._verdict(message.content)
 
