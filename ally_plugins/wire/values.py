@@ -285,6 +285,8 @@ def _agent_to_wire(agent: AgentState) -> dict[str, Any]:
         wire["task"] = agent.task
     if agent.parent_id is not None:
         wire["parentId"] = agent.parent_id
+    if agent.path:
+        wire["path"] = list(agent.path)
     return wire
 
 

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from ally_plugins import (
+    AgentStart,
     CompactionComplete,
     ContextUsageUpdate,
     Event,
     HostError,
     SessionEnd,
     TodoUpdate,
+    ToolCallEnd,
     ToolCallStart,
 )
 from ally_plugins.contract.manifest import Manifest
@@ -111,6 +113,26 @@ def test_a_level_of_a_plugins_own_comes_to_that_plugin_alone_once_and_again_afte
                 (50.0, None), (60.0, "own"), (75.0, None), (85.0, "own"), (50.0, None), (60.0, "own"),
             ]  # fmt: skip
         assert seen == {"own": [50.0, 60.0, 75.0, 85.0, 50.0, 60.0], "not": [], "other": [50.0, 75.0, 50.0]}
+
+    go(main())
+
+
+def test_the_context_says_whom_each_sub_agent_works_for() -> None:
+    async def main() -> None:
+        async with new_host() as host:
+            session = host.session("s")
+            session.emit(AgentStart(agent_name="main", instance_id="a"))
+            session.emit(ToolCallStart(tool_name="delegate", call_id="c1"))
+            session.emit(AgentStart(agent_name="sub", agent_id="b", parent_id="c1"))
+            session.emit(ToolCallStart(tool_name="delegate", call_id="c2", agent_id="b"))
+            session.emit(AgentStart(agent_name="sub", agent_id="c", parent_id="c2"))
+            session.emit(AgentStart(agent_name="stray", agent_id="d", parent_id="c9"))
+            session.emit(ToolCallEnd(tool_name="delegate", call_id="c1"))
+            session.emit(AgentStart(agent_name="late", agent_id="e", parent_id="c1"))
+            agents = session.conversation.agents
+            assert {each.agent_id: each.path for each in agents} == {
+                "a": (), "b": ("a",), "c": ("a", "b"), "d": (), "e": (),
+            }  # fmt: skip
 
     go(main())
 

@@ -185,13 +185,18 @@ class TodoItem:
 
 @frozen
 class AgentState:
-    """An agent or sub-agent that is at work; `started` is Unix time in milliseconds."""
+    """An agent or sub-agent that is at work; `started` is Unix time in milliseconds.
+
+    `parent_id` is the tool call in which a sub-agent works, `path` the ids of the agents that it works for, from the
+    one that the person talks to. Calls, stops and events of a sub-agent have its `agent_id`.
+    """
 
     agent_id: str
     agent_name: str
     task: str | None = None
     parent_id: str | None = None
     started: int = 0
+    path: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)

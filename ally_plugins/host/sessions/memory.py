@@ -20,12 +20,15 @@ from ally_plugins.contract.values.events import (
     Event,
     SessionStart,
     TodoUpdate,
+    ToolCallEnd,
+    ToolCallStart,
 )
 from ally_plugins.contract.values.ids import new_id
 
 __all__ = ["Conversation", "without_private"]
 
 _CURSOR_DIGITS: Final = 18
+_MAX_CALLS: Final = 4096  # that run at one time, far more than any agent makes: ends that never come must not add up
 _STATUSES: Final = ("pending", "in_progress", "completed")
 
 
@@ -47,6 +50,8 @@ class Conversation:
     """Held while messages are read or changed: an agent may run on another loop than the host."""
     _messages: list[Message] = field(factory=list)
     _agents: dict[str, AgentState] = field(factory=dict)
+    _callers: dict[str, str | None] = field(factory=dict)
+    """The agents that have made the calls that run, by call; None is the one that the person talks to."""
     _ids: set[str] = field(factory=set)
     _visible: list[Message] = field(factory=list)
     _epoch: str = field(factory=lambda: new_id("e"))
@@ -157,10 +162,32 @@ def _todo(index: int, todo: Mapping[str, Any]) -> TodoItem:
     )
 
 
+def _call_started(conversation: Conversation, event: Any) -> None:
+    callers = conversation._callers  # noqa: SLF001 - this module's own class
+    if event.call_id is not None:
+        callers[event.call_id] = event.agent_id
+        if len(callers) > _MAX_CALLS:
+            del callers[next(iter(callers))]
+
+
+def _call_ended(conversation: Conversation, event: Any) -> None:
+    conversation._callers.pop(event.call_id or "", None)  # noqa: SLF001
+
+
+def _path(conversation: Conversation, call_id: str | None) -> tuple[str, ...]:
+    """Return the agents that one in a tool call works for; none where nobody knows who has made the call."""
+    if call_id not in conversation._callers:  # noqa: SLF001
+        return ()
+    caller, agents = conversation._callers[call_id], conversation._agents  # noqa: SLF001
+    main = next((each for each in agents.values() if each.parent_id is None), None)  # it has no id in its calls
+    parent = main if caller is None else agents.get(caller)
+    return () if parent is None else (*parent.path, parent.agent_id)
+
+
 def _agent_started(conversation: Conversation, event: Any) -> None:
     key = event.agent_id or event.instance_id or event.agent_name
     conversation._agents[key] = AgentState(  # noqa: SLF001 - this module's own class
-        key, event.agent_name, event.task_prompt, event.parent_id, event.timestamp
+        key, event.agent_name, event.task_prompt, event.parent_id, event.timestamp, _path(conversation, event.parent_id)
     )
     conversation.is_processing = True
 
@@ -181,6 +208,8 @@ _FOLLOWERS: Final[dict[type[Event], Callable[[Conversation, Any], None]]] = {
     CompactionComplete: _compacted,
     ContextUsageUpdate: _usage,
     SessionStart: _focus,
+    ToolCallEnd: _call_ended,
+    ToolCallStart: _call_started,
     TodoUpdate: _todos,
 }
 
