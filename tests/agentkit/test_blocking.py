@@ -8,6 +8,7 @@ import asyncio
 import inspect
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,7 +29,7 @@ from ally_plugins import (
     ToolCallStart,
     ToolResult,
 )
-from ally_plugins.adapters.kit.blocking import BlockingWork
+from ally_plugins.adapters.kit.blocking import BlockingWork, run_around, run_blocking
 from tests.kit.forks import in_fork
 from tests.kit.hosts import make_plugin
 from tests.kit.waiting import go
@@ -36,7 +37,7 @@ from tests.kit.waiting import go
 from .bench import KitBench
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 CALL = ToolCall("bash", {"command": "ls"}, "c1")
 DONE = ToolResult(success=True, output="done")
@@ -227,3 +228,49 @@ def test_a_fork_has_a_kit_of_its_own_and_cannot_use_its_parents_run() -> None:
 
     assert in_fork(in_child) == ["done"]
     work.close()
+
+
+def test_a_hook_stands_around_a_function_that_runs_in_the_callers_thread_and_in_the_hooks_context() -> None:
+    place: ContextVar[str] = ContextVar("place", default="nowhere")
+    tried: list[tuple[str, bool]] = []
+
+    def function(value: int) -> int:
+        tried.append((place.get(), threading.current_thread() is threading.main_thread()))
+        if len(tried) == 1:
+            raise ConnectionError("no connection")
+        return asyncio.run(_twice(value))  # no loop runs here
+
+    async def retry(value: int, call: Callable[[int], Awaitable[int]]) -> str:
+        place.set("inside")
+        try:
+            return str(await call(value))
+        except ConnectionError:
+            return f"{await call(value + 1)} at last"
+
+    assert run_around(retry, 1, function) == "4 at last"
+    assert tried == [("inside", True)] * 2
+    assert place.get() == "nowhere"
+
+
+async def _twice(value: int) -> int:
+    return 2 * value
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_program_cancels_the_hook_and_is_raised_in_the_callers_thread(error: type[BaseException]) -> None:
+    ended: list[str] = []
+
+    def function(value: int) -> int:
+        raise error
+
+    async def hook(value: int, call: Callable[[int], Awaitable[int]]) -> int:
+        try:
+            return await call(value)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    with pytest.raises(error):
+        run_around(hook, 1, function)
+    assert ended == ["cancelled"]
+    assert run_blocking(_twice(1)) == 2

@@ -5,8 +5,12 @@ They run on a loop in a thread of its own, with a copy of the caller's context; 
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from contextvars import Context, copy_context
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ally_plugins.contract.blocking import blocking, passed_on
@@ -24,8 +28,10 @@ if TYPE_CHECKING:
 
     from .tool_calls import UnshownCall
 
-__all__ = ["BlockingKit", "BlockingWork"]
+__all__ = ["BlockingKit", "BlockingWork", "run_around", "run_blocking"]
 
+A = TypeVar("A")
+B = TypeVar("B")
 R = TypeVar("R")
 
 
@@ -49,6 +55,61 @@ async def _begin() -> None:
 
 
 _CALLS: Final = _CallThread()
+
+
+def run_blocking(call: Coroutine[Any, Any, R]) -> R:
+    """Run a coroutine on the loop for plain threads, with a copy of the caller's context, and return its result."""
+    return _CALLS.run(call, None)
+
+
+def run_around(
+    hook: Callable[[A, Callable[[A], Awaitable[B]]], Coroutine[Any, Any, R]], value: A, function: Callable[[A], B]
+) -> R:
+    """Run a hook that stands around a function, `hook(value, function)`, for a caller that has no loop.
+
+    The function runs in the caller's thread, as often as the hook calls it, with a copy of the hook's context; no loop
+    runs there, so that it may run one. What it raises is raised in the hook; KeyboardInterrupt and SystemExit cancel
+    the hook, and are raised here.
+    """
+    calls: SimpleQueue[tuple[Future[B], Context, A] | None] = SimpleQueue()
+
+    async def call(value: A) -> B:
+        answer: Future[B] = Future()
+        calls.put((answer, copy_context(), value))
+        return await asyncio.wrap_future(answer)
+
+    async def run() -> R:
+        try:
+            return await hook(value, call)
+        finally:
+            calls.put(None)
+
+    task = run_blocking(_task_of(run()))
+    while (called := calls.get()) is not None:
+        answer, context, given = called
+        try:
+            result = context.run(function, given)
+        except Exception as error:  # noqa: BLE001 - raised in the hook, which stands around it
+            answer.set_exception(error)
+        except BaseException:  # a loop does not outlive KeyboardInterrupt and SystemExit
+            run_blocking(_cancelled(task))
+            raise
+        else:
+            answer.set_result(result)
+    return run_blocking(_result_of(task))
+
+
+async def _task_of(call: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+    return asyncio.create_task(call)
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def _result_of(task: asyncio.Task[R]) -> R:
+    return await task
 
 
 class BlockingKit:

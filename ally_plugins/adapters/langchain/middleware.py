@@ -21,6 +21,7 @@ from langgraph.errors import GraphDrained
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from ally_plugins.adapters.kit.between_runs import BetweenRuns
+from ally_plugins.adapters.kit.blocking import run_around, run_blocking
 from ally_plugins.adapters.kit.cross_loop_lock import CrossLoopLock
 from ally_plugins.adapters.kit.kit import AgentKit
 from ally_plugins.contract.values.compat import override
@@ -28,7 +29,6 @@ from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import GateRefused, HostError
 from ally_plugins.contract.values.events import ModelResponse as Responded
 
-from .blocking import wait_for, wrapped
 from .calls import GraphCall
 from .messages import CUT, answered, convert, is_persons, message_for, text_of, with_text
 from .requests import model_name, settled, transformed
@@ -271,20 +271,20 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
     def before_agent(self, state: Any, runtime: Any) -> Update:
         """Do as `abefore_agent` does."""
         self._check_loop(get_config())
-        return wait_for(self.abefore_agent(state, runtime))
+        return run_blocking(self.abefore_agent(state, runtime))
 
     @override
     def before_model(self, state: Any, runtime: Any) -> Update:
         """Do as `abefore_model` does."""
         self._check_loop(get_config())
-        return wait_for(self.abefore_model(state, runtime))
+        return run_blocking(self.abefore_model(state, runtime))
 
     @override
     @hook_config(can_jump_to=["model"])
     def after_agent(self, state: Any, runtime: Any) -> Update:
         """Do as `aafter_agent` does."""
         self._check_loop(get_config())
-        return wait_for(self.aafter_agent(state, runtime))
+        return run_blocking(self.aafter_agent(state, runtime))
 
     @override
     def wrap_model_call(
@@ -292,14 +292,14 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
     ) -> ModelResponse[Any]:
         """Do as `awrap_model_call` does."""
         self._check_loop(get_config())
-        return wrapped(partial(self._model_call, can_stop=False), request, handler)
+        return run_around(partial(self._model_call, can_stop=False), request, handler)
 
     @override
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         """Do as `awrap_tool_call` does; the tool runs in this thread, and is not cancelled when the run is stopped."""
         self._check_loop(request.runtime.config)
         hook = partial(self._tool_call, not_run=_unseen(request, handler), can_stop=False)
-        return wrapped(hook, request, handler)
+        return run_around(hook, request, handler)
 
     def _check_loop(self, config: RunnableConfig) -> None:
         """Raise HostError where a graph that runs in a thread has stopped the loop of the host by that."""

@@ -20,10 +20,10 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.tracers.context import register_configure_hook
 from langgraph.errors import GraphBubbleUp
 
+from ally_plugins.adapters.kit.blocking import run_blocking
 from ally_plugins.adapters.kit.under_way import UnderWay
 from ally_plugins.contract.values.compat import override
 
-from .blocking import wait_for
 from .messages import convert, text_of
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class _BlockingEnds(_Follows):
 
     def _end(self, run_id: UUID, **how: Any) -> None:
         if run_id in OPEN:
-            wait_for(ended(run_id, **how))
+            run_blocking(ended(run_id, **how))
         else:
             _STARTED.pop(run_id, None)
 
