@@ -84,3 +84,47 @@ def test_release_ends_a_quarantine(enabled: Operator) -> None:
     enabled.run("release", "loop-warner")
     assert enabled.ask("list")["plugins"][0]["state"] == "enabled"
     assert [record["kind"] for record in enabled.records("release")] == ["release"]
+
+
+MINDS = """
+description = "minds what is said"
+[permissions]
+gate = { on = ["user_message", "answer", "stop"], reason = "to mind it" }
+transform = { on = ["answer"], reason = "to mend it" }
+"""
+
+
+def test_a_person_reads_what_gates_of_words_may_do_and_may_hold_a_plugin_to_whole_answers(operator: Operator) -> None:
+    operator.install(manifest=MINDS.replace("reason = ", 'mode = "sentence", reason = ', 1))
+    shown = operator.run("enable", "loop-warner", "--yes", "--only", "gate:answer").stdout
+    for words in (
+        "may refuse each message of yours",
+        "may cut each answer at the end of a sentence; you see what it agreed to until then",
+        "may send the agent on when it wants to end its turn, three times in a row",
+        "may change each answer, of which you see nothing before that",
+    ):
+        assert words in shown
+    assert granted(operator) == ["gate:answer"]
+    operator.run("grant", "loop-warner", "gate:answer:sentence")
+    assert granted(operator) == ["gate:answer:sentence"]
+    operator.run("revoke", "loop-warner", "gate:answer")
+    assert granted(operator) == []
+
+
+def test_a_gate_of_answers_that_comes_to_show_something_before_its_verdict_waits_for_a_new_consent(
+    operator: Operator,
+) -> None:
+    operator.install(manifest=MINDS)
+    operator.run("enable", "loop-warner", "--yes")
+    operator.install(manifest=MINDS.replace("reason = ", 'mode = "sentence", reason = ', 1), version="1.1")
+    (plugin,) = operator.ask("list")["plugins"]
+    assert plugin["state"] == "waiting for consent"
+    assert "it asks for more than was agreed to: gate:answer:sentence" in plugin["reason"]
+
+
+def test_a_topic_that_is_gated_and_transformed_is_watched_in_both(operator: Operator) -> None:
+    operator.install(manifest=MINDS)
+    operator.run("enable", "loop-warner", "--yes")
+    operator.run("shadow", "loop-warner", "answer")
+    record = Registry(operator.home).get("loop-warner")
+    assert record.config.shadow == frozenset({"ally_gate_answer", "ally_transform_answer"})
