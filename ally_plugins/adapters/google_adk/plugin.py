@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.adk.plugins import BasePlugin
 
+from ally_plugins.adapters.kit.between_runs import BetweenRuns
 from ally_plugins.adapters.kit.kit import AgentKit
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import HostError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from google.adk.runners import Runner
     from google.genai.types import Content
 
-    from ally_plugins.adapters.kit.live_sessions import LiveSession
     from ally_plugins.adapters.kit.options import Preview
     from ally_plugins.adapters.kit.permission import Approver, Sensitive
     from ally_plugins.host.host import Host
@@ -39,7 +39,7 @@ def _session_of(session: Any) -> str:
     return f"{session.app_name}/{session.user_id}/{session.id}"
 
 
-class AllyPlugins(BasePlugin):
+class AllyPlugins(BetweenRuns, BasePlugin):
     """A plugin of the framework: `App(plugins=[..., AllyPlugins(host)], ...)` lives with the host's plugins.
 
     Give it as the last one: what others make of a message, a request or a call is what plugins see then. One object
@@ -82,30 +82,6 @@ class AllyPlugins(BasePlugin):
         """Those that are under way, by the id of their invocation."""
         self._driven: dict[str, PluginRun | None] = {}
         """Those of `run_async`, by the id of their session; None before it is known."""
-
-    @property
-    def host(self) -> Host:
-        """The host whose plugins these are."""
-        return self.kit.host
-
-    # --- between runs ---
-
-    def session(self, session_id: str) -> LiveSession:
-        """Return a conversation's live session. Raises HostError when the host does not run."""
-        return self.kit.session(session_id)
-
-    def interrupt(self, session_id: str, cause: str = "the person asked for it") -> bool:
-        """Stop the agents at work in a conversation; their AGENT_END carries the cause. Say whether there was any."""
-        live = self.kit.host_sessions.sessions.get(session_id)
-        return live.interrupt(cause) if live is not None else False
-
-    async def wait_for_trigger(self, session_id: str) -> None:
-        """Wait until a plugin that may wakes the idle agent; then `run_async` without a message.
-
-        Raises HostError when the host does not run. Cancelling stops the waiting and nothing else.
-        """
-        session = (await self.kit.host_sessions.open(session_id)).session
-        await session.own_loop.run(session.wait_for_trigger())
 
     async def run_async(
         self, runner: Runner, *, user_id: str, session_id: str, new_message: Content | None = None, **options: Any

@@ -12,11 +12,10 @@ from google.genai.types import Content, FunctionResponse, Part
 
 from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_message
-from ally_plugins.contract.tools.schemas import thaw
-from ally_plugins.contract.values.conversation import ModelInput, PromptSection
+from ally_plugins.adapters.kit.model_requests import changed_request
+from ally_plugins.contract.values.conversation import PromptSection
 from ally_plugins.contract.values.errors import GateRefused
 from ally_plugins.contract.values.events import ModelResponse
-from ally_plugins.contract.values.frozen import freeze
 from ally_plugins.contract.values.inert import for_model
 
 from .contents import convert, event_of, shown_of, text_of, weave, with_text, woven
@@ -136,14 +135,12 @@ class PluginRun:
             kept = [kept_message((event.custom_metadata or {}).get(MARK)) for event in self.session.events]
             weaver = weave(request.contents, [each for each in kept if each is not None], self.work.live.id)
             plain = {name: value for name, value in config if isinstance(value, (bool, int, float, str))}
-            shown = {name: value for name, value in plain.items() if name != "system_instruction"}
-            asked = ModelInput(request.model, weaver.messages, freeze(shown))
-            made = await session.own_loop.run(session.transform_model_request(asked))
-            if made.messages != asked.messages:
-                request.contents = woven(weaver, made.messages)
-            if made.settings != asked.settings:
-                left: Any = thaw(made.settings)
-                request.config = config.model_copy(update={**dict.fromkeys(shown), **left})
+            plain.pop("system_instruction", None)
+            messages, settings = await changed_request(self.work, request.model, weaver.messages, plain)
+            if messages is not None:
+                request.contents = woven(weaver, messages)
+            if settings is not None:
+                request.config = config.model_copy(update={**dict.fromkeys(plain), **settings})
 
     async def responded(self, context: Any, response: Any) -> Any:
         """Emit what the model answered, once it is whole; return the response as plugins left it, None if it stays."""

@@ -18,7 +18,7 @@ from strands.middleware import ExecuteToolContext, ExecuteToolStage, InvokeModel
 from strands.plugins import Plugin
 from strands.types.agent import ConcurrentInvocationMode
 
-from ally_plugins.adapters.kit.compaction_requests import CompactionRequest
+from ally_plugins.adapters.kit.between_runs import BetweenRuns
 from ally_plugins.adapters.kit.kit import AgentKit
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import HostError
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from strands.types.events import TypedEvent
 
     from ally_plugins.adapters.kit.compaction import Compact
-    from ally_plugins.adapters.kit.live_sessions import LiveSession
     from ally_plugins.adapters.kit.options import Preview
     from ally_plugins.adapters.kit.permission import Approver, Sensitive
     from ally_plugins.host.host import Host
@@ -45,7 +44,7 @@ FIRST, LAST = -1000, 1000
 """Before and behind whatever others have registered: plugins' tools are there for them, and gates see what is final."""
 
 
-class AllyPlugins(Plugin):
+class AllyPlugins(BetweenRuns, Plugin):
     """A strands plugin: `Agent(model, plugins=[AllyPlugins(host)])` lives with the host's plugins.
 
     One object serves any number of agents, each of which is a conversation with its `session_id`; an agent that is run
@@ -94,39 +93,6 @@ class AllyPlugins(Plugin):
     def name(self) -> str:
         """The name of this plugin among the framework's."""
         return "ally-plugins"
-
-    @property
-    def host(self) -> Host:
-        """The host whose plugins these are."""
-        return self.kit.host
-
-    # --- between runs ---
-
-    def session(self, session_id: str) -> LiveSession:
-        """Return a conversation's live session. Raises HostError when the host does not run."""
-        return self.kit.session(session_id)
-
-    def interrupt(self, session_id: str, cause: str = "the person asked for it") -> bool:
-        """Stop the agents at work in a conversation; their AGENT_END carries the cause. Say whether there was any.
-
-        Tools are cancelled, and the run ends with the stop reason `cancelled`.
-        """
-        live = self.kit.host_sessions.sessions.get(session_id)
-        return live.interrupt(cause) if live is not None else False
-
-    def compact(self, session_id: str, reason: str = "the person asked for it") -> None:
-        """Have a conversation shortened before the model is asked next. Raises HostError when nothing can do it."""
-        if self._compact is None:
-            raise HostError("nothing here can shorten a conversation; give AllyPlugins(compact=...)")
-        self.kit.session(session_id).compactions.pending = CompactionRequest("person", reason)
-
-    async def wait_for_trigger(self, session_id: str) -> None:
-        """Wait until a plugin that may wakes the idle agent; then run it without a prompt.
-
-        Raises HostError when the host does not run. Cancelling stops the waiting and nothing else.
-        """
-        session = (await self.kit.host_sessions.open(session_id)).session
-        await session.own_loop.run(session.wait_for_trigger())
 
     # --- the framework's hooks and middleware ---
 

@@ -18,7 +18,7 @@ from google.adk.runners import Runner
 from google.adk.tools.agent_tool import AgentTool
 from google.adk.tools.function_tool import FunctionTool
 from google.adk.tools.google_search_tool import google_search
-from google.genai.types import Content, FunctionResponse, Part
+from google.genai.types import Content, FunctionResponse, GenerateContentConfig, Part
 from pydantic import BaseModel
 
 from ally_plugins import (
@@ -31,6 +31,7 @@ from ally_plugins import (
     HostError,
     Limits,
     Message,
+    ModelInput,
     ModelRequest,
     ModelResponse,
     PermissionRequest,
@@ -493,6 +494,31 @@ def test_a_live_run_is_refused() -> None:
                 async for _ in runner.run_live(user_id="u", session_id="s", live_request_queue=queue):
                     pass
             assert not bench.of(AgentStart)
+
+    go(main())
+
+
+# --- requests ---
+
+
+def test_plugins_may_change_the_settings_of_a_request_that_are_data() -> None:
+    async def cool(self: Any, request: ModelInput) -> Replace[ModelInput]:
+        self.seen.append(dict(request.settings))
+        return Replace(evolve(request, settings={"temperature": 0.0}))
+
+    async def main() -> None:
+        async with live({"cool": make_plugin(ally_transform_model_request=cool)}) as bench:
+            seen: list[Any] = []
+            given = GenerateContentConfig(temperature=0.7, top_p=0.5)
+
+            def look(callback_context: Any, llm_request: Any) -> None:
+                seen.append((llm_request.config.temperature, llm_request.config.top_p))
+
+            agent = bench.agent("done", generate_content_config=given, before_model_callback=look)
+            await bench.run(bench.runner(agent))
+            assert bench.host.plugins["cool"].instance.seen == [{"temperature": 0.7, "top_p": 0.5}]
+            assert seen == [(0.0, None)]
+            assert given.temperature == 0.7
 
     go(main())
 
