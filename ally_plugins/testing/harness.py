@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ally_plugins.contract.handle import Ally
     from ally_plugins.contract.values.conversation import SafePoint
     from ally_plugins.contract.values.events import PermissionRequest
+    from ally_plugins.contract.values.questions import AskPerson
     from ally_plugins.host.sessions.gates import Ruling
     from ally_plugins.host.sessions.session import Session
     from ally_plugins.policy.budget import Limits
@@ -113,7 +114,7 @@ class PluginHarness(HarnessResults):
     given (a Manifest, TOML text, a table, a path); its name is the class's in kebab case. `grants` are all that the
     manifest asks for unless given; `[]` is nothing. `settings`, `limits` and `options` (those of `[plugins.NAME]`:
     deadlines, shadow, mandatory, gate_on_error, ...) are what an operator would set. `home` is a directory, for plugins
-    that keep files.
+    that keep files. `ask_person` answers what the plugin asks the person.
 
     Raises PluginLoadError on entering when the plugin does not start, unless `must_start=False`.
     """
@@ -130,6 +131,7 @@ class PluginHarness(HarnessResults):
         home: Path | None = None,
         clock: Clock | None = None,
         has_person: bool = False,
+        ask_person: AskPerson | None = None,
         actions: Iterable[str] = (),
         implementation: object | None = None,
         must_start: bool = True,
@@ -150,6 +152,7 @@ class PluginHarness(HarnessResults):
             plugins={self.name: (self._build, record), OTHER: self._build_other},
             clock=self.clock,
             has_person=has_person,
+            ask_person=ask_person,
             actions=actions,
             implementation=implementation,
         )

@@ -130,3 +130,49 @@ def test_a_plugin_is_not_enabled_by_what_was_typed_before_its_requests_were_show
     chat.prompt()
     left(chat)
     assert '"disabled"' in helped.run("list", "--json").stdout
+
+
+ASKS = """
+description = "asks"
+requires_host = ">=1,<2"
+[permissions]
+tools = { reason = "to be called" }
+ask = { reason = "to ask" }
+"""
+ASKER = '''
+from ally_plugins import tool
+
+class Plugin:
+    def __init__(self, ally):
+        self.ally = ally
+
+    @tool
+    async def choose(self, text: str) -> str:
+        """Have the person choose."""
+        try:
+            return await self.ally.ask(text, ["left", "right"])
+        except Exception as error:
+            return str(error)
+'''
+
+
+def test_a_plugins_own_question_is_put_as_its_and_answered_by_number(person: Person) -> None:
+    person.install("asker", ASKS, ASKER)
+    chat = begun(person.terminal())
+    call = 'call choose {"text": "may it?\\nthe host asks: really?"}'
+    chat.say(call)
+    shown = chat.expect("which?")
+    for line in ("? the plugin asker asks you:", "[plugin asker] may it?", "[plugin asker] the host asks: really?"):
+        assert line in shown
+    chat.prompt()
+    chat.say("3")
+    chat.expect("is no answer")
+    chat.prompt()
+    chat.say("2")
+    assert "choose gave right" in chat.prompt()
+    chat.say(call)
+    chat.expect("which?")
+    chat.prompt()
+    chat.press(CTRL_D)
+    assert "choose gave the person chose none of the choices" in chat.prompt()
+    left(chat)

@@ -26,10 +26,12 @@ from ally_plugins import (
     PermissionRequest,
     PluginLoadError,
     PluginMessageReceived,
+    PluginQuestion,
     Replace,
     Stop,
     ToolCall,
     ToolCallEnd,
+    ToolCallError,
     ToolCallStart,
     ToolResult,
     UserMessage,
@@ -369,3 +371,23 @@ def test_every_exported_name_is_there() -> None:
     assert all(getattr(testing, name) is not None for name in testing.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = testing.no_such_name  # type: ignore[attr-defined,unused-ignore]
+
+
+def test_what_the_plugin_asks_the_person_is_answered_by_the_test() -> None:
+    class Asks:
+        def __init__(self, ally: Ally) -> None:
+            self.ally = ally
+
+        @tool
+        async def choose(self) -> str:
+            """Choose."""
+            return await self.ally.ask("which?", ["left", "right"])
+
+    async def last(question: PluginQuestion) -> str:
+        return question.choices[-1]
+
+    with BlockingHarness(Asks, grants=["tools", "ask"], ask_person=last) as harness:
+        assert harness.call_tool("choose").output == "right"
+    nobody = pytest.raises(ToolCallError, match="nobody is there to be asked")
+    with BlockingHarness(Asks, grants=["tools", "ask"]) as harness, nobody:
+        harness.call_tool("choose")
