@@ -12,7 +12,7 @@ from google.genai.types import Content, FunctionResponse, Part
 
 from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_message
-from ally_plugins.adapters.kit.model_requests import changed_request
+from ally_plugins.adapters.kit.model_requests import changed_prompt, changed_request
 from ally_plugins.contract.values.conversation import PromptSection
 from ally_plugins.contract.values.errors import GateRefused
 from ally_plugins.contract.values.events import ModelResponse
@@ -23,7 +23,7 @@ from .tools import PluginTool
 
 if TYPE_CHECKING:
     from ally_plugins.adapters.kit.work import AgentWork
-    from ally_plugins.contract.values.conversation import ToolCall
+    from ally_plugins.contract.values.conversation import Message, ToolCall
 
 __all__ = ["PluginRun", "ungated_tools"]
 
@@ -122,12 +122,13 @@ class PluginRun:
 
     async def _transform(self, request: Any) -> None:
         session, config = self.work.live.session, request.config
+        tail: tuple[Message, ...] = ()
         if session.wants("system_prompt"):
             prompt = config.system_instruction
             if not isinstance(prompt, (str, type(None))):
                 raise GateRefused("the system instruction cannot be shown to plugins: it is no text", plugin=None)
             before = (PromptSection("instruction", prompt),) if prompt else ()
-            after = await session.own_loop.run(session.transform_system_prompt(before))
+            after, tail = await changed_prompt(self.work, before)
             if after != before:
                 texts = [each.text if each.name == "instruction" else for_model(each.text) for each in after]
                 config.system_instruction = "\n\n".join(texts) or None
@@ -141,6 +142,9 @@ class PluginRun:
                 request.contents = woven(weaver, messages)
             if settings is not None:
                 request.config = config.model_copy(update={**dict.fromkeys(plain), **settings})
+        if tail:
+            parts = [Part(text=message.text_for_model) for message in tail]
+            request.contents = [*request.contents, Content(role="user", parts=parts)]
 
     async def responded(self, context: Any, response: Any) -> Any:
         """Emit what the model answered, once it is whole; return the response as plugins left it, None if it stays."""

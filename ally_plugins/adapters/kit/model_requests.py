@@ -1,4 +1,4 @@
-"""A request to the model as plugins' transforms leave it: its messages and the settings that are data."""
+"""A request to the model as plugins' transforms leave it: its prompt, its messages and the settings that are data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ally_plugins.contract.tools.schemas import thaw
-from ally_plugins.contract.values.conversation import Message, ModelInput
+from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection
 from ally_plugins.contract.values.errors import EventError, GateRefused
 from ally_plugins.contract.values.frozen import freeze
 from ally_plugins.contract.values.shown import shown_data
@@ -14,7 +14,21 @@ from ally_plugins.contract.values.shown import shown_data
 if TYPE_CHECKING:
     from .run import AgentRun
 
-__all__ = ["changed_request"]
+__all__ = ["changed_prompt", "changed_request"]
+
+
+async def changed_prompt(
+    run: AgentRun, sections: tuple[PromptSection, ...]
+) -> tuple[tuple[PromptSection, ...], tuple[Message, ...]]:
+    """Return the sections of the system prompt as plugins left them, and what is volatile as messages.
+
+    Call it where `session.wants("system_prompt")`. Send these messages behind all others of this one request, and keep
+    them in no history: a provider's cache holds the rest. Raises GateRefused where a transform blocks.
+    """
+    session = run.live.session
+    made = await session.own_loop.run(session.transform_system_prompt(sections, moves_volatile=True))
+    stable = tuple(section for section in made if not section.volatile)
+    return stable, tuple(section.as_message() for section in made if section.volatile)
 
 
 async def changed_request(

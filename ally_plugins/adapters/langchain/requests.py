@@ -12,12 +12,12 @@ from langchain_core.tools import StructuredTool
 from langgraph.constants import TAG_NOSTREAM
 
 from ally_plugins.adapters.kit.answers import AnswerRefused
-from ally_plugins.adapters.kit.model_requests import changed_request
+from ally_plugins.adapters.kit.model_requests import changed_prompt, changed_request
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import PromptSection
 from ally_plugins.contract.values.inert import for_model
 
-from .messages import text_of, unwoven, with_text, woven
+from .messages import message_for, text_of, unwoven, with_text, woven
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from langchain.agents.middleware import ModelRequest, ModelResponse
 
     from ally_plugins.contract.tools.agent_tool import AgentTool
+    from ally_plugins.contract.values.conversation import Message
 
     from .runs import PluginRun
 
@@ -42,10 +43,11 @@ async def transformed(run: PluginRun, request: ModelRequest[Any]) -> ModelReques
     if run.offered:
         changes["tools"] = [*request.tools, *map(_tool, run.offered.values())]
     session = run.work.live.session
+    tail: tuple[Message, ...] = ()
     if not session.is_closed and session.wants("system_prompt"):
         blocks = _blocks(request.system_message)
         sections = tuple(PromptSection(f"{_SECTION}{n}", each["text"]) for n, each in enumerate(blocks, 1))
-        after = await session.own_loop.run(session.transform_system_prompt(sections))
+        after, tail = await changed_prompt(run.work, sections)
         if after != sections:
             changes["system_message"] = _prompt(request.system_message, blocks, after)
     if not session.is_closed and session.wants("model_request"):
@@ -56,6 +58,8 @@ async def transformed(run: PluginRun, request: ModelRequest[Any]) -> ModelReques
             changes["messages"] = unwoven(weaver, left)
         if changed is not None:
             changes["model_settings"] = changed
+    if tail:
+        changes["messages"] = [*changes.get("messages", request.messages), *map(message_for, tail)]
     if run.work.answer_hold is not None:
         changes["model"] = _held(request.model)
     return request.override(**changes) if changes else request

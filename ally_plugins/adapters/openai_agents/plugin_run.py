@@ -29,6 +29,7 @@ from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.kit.compaction import Compact
 from ally_plugins.adapters.kit.kept_messages import MARK
+from ally_plugins.adapters.kit.model_requests import changed_prompt
 from ally_plugins.adapters.kit.under_way import UnderWay
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.compat import override
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.adapters.kit.live_sessions import LiveSession  # noqa: TC004 - nobody reads it at run time
     from ally_plugins.adapters.kit.work import AgentWork
+    from ally_plugins.contract.values.conversation import Message
 
 __all__ = ["Once", "PluginRun", "Shared"]
 
@@ -271,12 +273,13 @@ class PluginRun(RunHooks[Any]):
     async def _transformed(self, asked: ModelInputData, agent: Agent[Any]) -> ModelInputData:
         session, instructions = self.work.live.session, asked.instructions
         items: list[Any] = asked.input
+        tail: tuple[Message, ...] = ()
         self._config.model_settings = self._settings
         if session.is_closed:
             return asked
         if session.wants("system_prompt"):
             before = (PromptSection("instructions", instructions),) if instructions else ()
-            after = await session.own_loop.run(session.transform_system_prompt(before))
+            after, tail = await changed_prompt(self.work, before)
             if after != before:
                 texts = (each.text if each.name == "instructions" else for_model(each.text) for each in after)
                 instructions = "\n\n".join(texts) or None
@@ -290,6 +293,8 @@ class PluginRun(RunHooks[Any]):
                 self._config.model_settings = (self._settings or ModelSettings()).resolve(
                     _settings(thaw(made.settings))
                 )
+        if tail:
+            items = [*items, *({"role": "user", "content": message.text_for_model} for message in tail)]
         return ModelInputData(input=items, instructions=instructions)
 
     async def _settle(self, response: ModelResponse, agent: Agent[Any]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic_ai.messages import InstructionPart, ModelRequest, SystemPromptPart
 from pydantic_ai.models.wrapper import WrapperModel
 
-from ally_plugins.adapters.kit.model_requests import changed_request
+from ally_plugins.adapters.kit.model_requests import changed_prompt, changed_request
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import PromptSection
 from ally_plugins.contract.values.inert import for_model
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pydantic_ai.tools import RunContext
 
     from ally_plugins.adapters.kit.work import AgentWork
+    from ally_plugins.contract.values.conversation import Message
 
     from .answers import Answers
 
@@ -76,14 +77,12 @@ class TransformedModel(WrapperModel):
         self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
     ) -> tuple[list[ModelMessage], ModelSettings | None, ModelRequestParameters]:
         session = self._work.live.session
-        tail: list[PromptSection] = []
+        tail: tuple[Message, ...] = ()
         # Again, since another capability may have added some behind `before_model_request`.
         await self._work.admit_ungated(provider_tools(self.wrapped, settings, parameters))
         if session.wants("system_prompt"):
             prompt = _Prompt(messages, parameters.instruction_parts or ())
-            made = await session.own_loop.run(session.transform_system_prompt(prompt.sections, moves_volatile=True))
-            after = tuple(section for section in made if not section.volatile)
-            tail = [section for section in made if section.volatile]
+            after, tail = await changed_prompt(self._work, prompt.sections)
             if after != prompt.sections:
                 messages = prompt.messages_with(after)
                 parameters = dataclasses.replace(parameters, instruction_parts=prompt.parts_with(after))
@@ -96,12 +95,12 @@ class TransformedModel(WrapperModel):
         return _with_tail(messages, tail), settings, parameters
 
 
-def _with_tail(messages: list[ModelMessage], tail: Iterable[PromptSection]) -> list[ModelMessage]:
+def _with_tail(messages: list[ModelMessage], tail: Iterable[Message]) -> list[ModelMessage]:
     """Return the messages with volatile sections at the end of the last request, behind all that is the same again.
 
     They are the user's part there, marked as the plugin's: a system prompt would be moved to the front by some models.
     """
-    parts = [part for section in tail for part in request_for(section.as_message()).parts]
+    parts = [part for message in tail for part in request_for(message).parts]
     if not parts:
         return messages
     *before, last = messages

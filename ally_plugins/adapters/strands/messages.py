@@ -29,6 +29,15 @@ __all__ = ["Woven", "add_messages", "convert", "prompt_of", "result_of", "text_o
 _MEDIA: Final = frozenset({"image", "document", "video", "audio"})
 
 
+def with_tail(history: Sequence[Any], messages: Iterable[Message]) -> list[Any]:
+    """Return the messages of one request with plugins' behind all that stands there; the history stays as it is."""
+    blocks = [{"text": message.text_for_model} for message in messages]
+    *before, last = history
+    if last["role"] != "user":
+        return [*history, {"role": "user", "content": blocks}]
+    return [*before, {**last, "content": [*last["content"], *blocks]}]
+
+
 def add_messages(entry: Any, messages: Iterable[Message]) -> None:
     """Put plugins' messages behind all that stands in one of the person's messages, or in the results of a step."""
     for message in messages:

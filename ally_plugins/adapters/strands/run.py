@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from strands.types.events import ModelStopReason, TypedEvent
 
 from ally_plugins.adapters.kit.answers import AnswerRefused
-from ally_plugins.adapters.kit.model_requests import changed_request
+from ally_plugins.adapters.kit.model_requests import changed_prompt, changed_request
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import PromptSection
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.events import ModelResponse
 from ally_plugins.contract.values.inert import for_model
 
-from .messages import Woven, add_messages, convert, prompt_of, text_of, with_text
+from .messages import Woven, add_messages, convert, prompt_of, text_of, with_tail, with_text
 
 if TYPE_CHECKING:
     from strands.agent import AgentResult
@@ -262,12 +262,13 @@ class PluginRun:
     async def _transformed(self, context: InvokeModelContext) -> InvokeModelContext:
         """Return the request as transforms leave it. Raises GateRefused when one blocks."""
         session = self.work.live.session
+        tail: tuple[Message, ...] = ()
         if session.wants("system_prompt"):
             given = context.system_prompt
             blocks: list[Any] = [{"text": given}] if isinstance(given, str) else list(given or ())
             own = {f"prompt-{number}": block for number, block in enumerate(blocks, 1) if "text" in block}
             before = tuple(PromptSection(name, block["text"]) for name, block in own.items())
-            sections = await session.own_loop.run(session.transform_system_prompt(before))
+            sections, tail = await changed_prompt(self.work, before)
             if sections != before:
                 context = context.replace(system_prompt=_prompt(blocks, own, sections))
         if session.wants("model_request"):
@@ -275,6 +276,8 @@ class PluginRun:
             messages, _ = await changed_request(self.work, model_name(context.model), woven.messages, None)
             if messages is not None:
                 context = context.replace(messages=woven.with_messages(messages))
+        if tail:
+            context = context.replace(messages=with_tail(context.messages, tail))
         return context
 
     # --- interruption ---
