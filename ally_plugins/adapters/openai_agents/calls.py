@@ -16,7 +16,7 @@ from agents.tool import (
     resolve_function_tool_failure_error_function,
     set_function_tool_failure_error_function,
 )
-from agents.util._approvals import evaluate_function_tool_approval
+from agents.util._approvals import evaluate_function_tool_approval, parse_function_tool_arguments
 from attrs import frozen
 
 from ally_plugins.contract.values.codec import encode
@@ -25,15 +25,16 @@ from ally_plugins.contract.values.errors import EventError, GateRefused
 from ally_plugins.host.sessions.open_calls import Postponed
 
 from .items import text_of
+from .tools import Guard
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from agents import RunContextWrapper, RunResultBase, RunState
     from agents.items import ToolApprovalItem
     from agents.tool_context import ToolContext
 
     from ally_plugins.adapters.kit.work import AgentWork
-
-    from .tools import Guard
 
 __all__ = ["Calls"]
 
@@ -55,8 +56,8 @@ class Calls:
         self._decided: dict[str, _Decided] = {}
         self._put_off: set[str] = set()
         """Calls of the state that this run goes on with."""
-        self.guards: dict[str, Guard] = {}
-        """Those of the tools that the model was offered last, by name."""
+        self.offered: dict[str, FunctionTool] = {}
+        """The functions that the model was offered last, by name, with their guards."""
         self.made: set[str] = set()
         """The ids of the calls that the model has made in this run."""
         self.waiting: set[str] = set()
@@ -72,6 +73,20 @@ class Calls:
             self._decided[call_id] = await self._decide(guard, context, arguments, call_id)
         return self._decided[call_id].is_deferred
 
+    async def decide_unread(self, context: RunContextWrapper[Any], made: Iterable[Mapping[str, Any]]) -> None:
+        """Decide about calls of functions of which the framework cannot read some arguments: it would wait unasked.
+
+        A function without arguments may be called with an empty text.
+        """
+        calls = [call for call in made if call.get("type") == "function_call" and call["name"] in self.offered]
+        for name in {call["name"]: None for call in calls if parse_function_tool_arguments(call["arguments"]) is None}:
+            tool = self.offered[name]
+            waits = False
+            for call in (call for call in calls if call["name"] == name):
+                read = _read(call["arguments"])
+                waits = await self.needs_approval(_guard(tool), context, read, call["call_id"]) or waits
+            tool.needs_approval = waits  # of this step: the next one is offered another copy
+
     async def _decide(
         self,
         guard: Guard,
@@ -79,11 +94,12 @@ class Calls:
         arguments: dict[str, Any] | None,
         call_id: str,
         *,
-        is_agreed: bool = False,
+        is_late: bool = False,
     ) -> _Decided:
-        """Decide about a call. `is_agreed`: the framework would run it, since a person has agreed to it or its tool."""
+        """Decide about a call. `is_late`: the framework would run it now, and can put it off no more."""
         work, tool = self._work, guard.tool
         name, agent_id = tool.qualified_name, work.about.get("agent_id")
+        is_agreed = is_late and context.is_tool_approved(tool.name, call_id) is True  # to it, or to its tool for good
         before = work.live.deferred.get(call_id)
         is_resumed = before is not None or call_id in self._put_off
         if arguments is None:
@@ -104,7 +120,7 @@ class Calls:
         outcome = await work.authorize(
             final, sensitivity=sensitivity, is_approved=is_agreed and is_resumed, is_resumed=is_resumed
         )
-        if outcome.is_deferred and is_agreed:  # a gate asks what the person has not answered, too late to put it off
+        if outcome.is_deferred and is_late:  # a gate asks what the person has not answered
             work.refused_elsewhere(final, outcome.reason)
         elif outcome.is_allowed or outcome.is_deferred:
             return _Decided(final, is_deferred=outcome.is_deferred)
@@ -126,15 +142,16 @@ class Calls:
             self._work.refused_elsewhere(call, reason or "the person did not agree")
 
     async def resolve(self, result: RunResultBase) -> RunState[Any] | None:
-        """Decide about calls that the framework put off unasked, since it could not read their arguments.
+        """Decide about calls that the framework put off unasked, beside one of the same function that waits.
 
         Returns the state to go on with, None when what is put off waits for the person.
         """
         state = None
         for item in result.interruptions:
-            call_id, guard = item.call_id or "", self.guards.get(item.tool_name or "")
-            if call_id in self._decided or call_id not in self.made or guard is None:
+            call_id, tool = item.call_id or "", self.offered.get(item.tool_name or "")
+            if call_id not in self.made or tool is None:
                 continue
+            guard = _guard(tool)
             if not await self.needs_approval(guard, result.context_wrapper, _read(item.arguments), call_id):
                 state = state or result.to_state()
                 state.approve(item)  # what was decided is said by `carry_out`
@@ -146,7 +163,7 @@ class Calls:
         """Run a call that may run, and return what the model reads; raises what the framework's own run would."""
         decided = self._decided.pop(context.tool_call_id, None)
         if decided is None or decided.is_deferred:
-            decided = await self._decide(guard, context, _read(arguments), context.tool_call_id, is_agreed=True)
+            decided = await self._decide(guard, context, _read(arguments), context.tool_call_id, is_late=True)
         if decided.final is None:
             return decided.refusal
         call = _ToolRun(self._work, guard, context, self.waiting)
@@ -243,6 +260,12 @@ async def _is_confirmed(guard: Guard, context: RunContextWrapper[Any], call: Too
         return tool.needs_approval is True or (guard.offered is not None and guard.offered.requires_confirmation)
     found = await evaluate_function_tool_approval(tool, context, encode(call.arguments).decode(), call.call_id or "")
     return found.outcome != "invoke"
+
+
+def _guard(tool: FunctionTool) -> Guard:
+    guard = tool.on_invoke_tool
+    assert isinstance(guard, Guard)  # noqa: S101 - only such are offered
+    return guard
 
 
 def _status(context: RunContextWrapper[Any], item: ToolApprovalItem) -> bool | None:

@@ -345,8 +345,8 @@ class PluginRun(RunHooks[Any]):
         taken += [getattr(handoff, "tool_name", "") for handoff in agent.handoffs]
         plugins = [plugin_tool(offered) for offered in self.work.offered(taken=taken)]
         made = [guarded(tool) if isinstance(tool, FunctionTool) else tool for tool in tools]
-        guards = [tool.on_invoke_tool for tool in (*made, *plugins) if isinstance(tool, FunctionTool)]
-        self.calls.guards = {guard.tool.name: guard for guard in guards if isinstance(guard, Guard)}
+        functions = [tool for tool in (*made, *plugins) if isinstance(tool, FunctionTool)]
+        self.calls.offered = {tool.name: tool for tool in functions}
         return [*made, *plugins]
 
     async def needs_approval(self, guard: Guard, context: Any, arguments: dict[str, Any], call_id: str) -> bool:
@@ -392,6 +392,7 @@ class PluginRun(RunHooks[Any]):
         if text := "".join(text_of(item) for item in items if item.get("role") == "assistant"):
             self.work.said(text)
         self.work.used(usage.input_tokens + usage.output_tokens, self.work.kit.context_window)
+        await self.calls.decide_unread(context, items)
         await self._hooks.on_llm_end(context, agent, response)
 
     @override

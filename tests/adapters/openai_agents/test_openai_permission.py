@@ -257,6 +257,31 @@ def test_a_tool_without_arguments_may_be_called_with_an_empty_text() -> None:
     asyncio.run(main())
 
 
+def test_a_call_with_an_empty_text_waits_for_the_person_like_any_other() -> None:
+    ran: list[str] = []
+
+    @function_tool(needs_approval=True)
+    def wipe() -> str:
+        ran.append("wiped")
+        return "wiped"
+
+    async def main() -> None:
+        async with live() as bench:
+            agent = bench.agent(tools=[wipe])
+            agent.model = ScriptedModel([[function_call("wipe", "", call_id="c1")], [assistant_message("done")]])
+            result = await bench.plugins.run(agent, "go")
+            assert [item.call_id for item in result.interruptions] == ["c1"]
+            assert ran == []
+            state = result.to_state()
+            state.approve(result.interruptions[0])
+            assert (await bench.plugins.run(agent, state)).final_output == "done"
+            assert ran == ["wiped"]
+            assert bench.starts() == ["c1"]
+            assert bench.ends() == {"c1": None}
+
+    asyncio.run(main())
+
+
 # --- tools by other ways ---
 
 
