@@ -22,7 +22,7 @@ from ally_plugins.contract.manifest import HOST_API
 
 __all__ = ["key", "load", "now", "save"]
 
-_FORMAT: Final = 3
+_FORMAT: Final = 4  # raised with every change of what is kept: an old answer would lack it, and nobody would know
 
 _MAX_BYTES: Final = 8 * 1024 * 1024
 

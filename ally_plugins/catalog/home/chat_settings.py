@@ -21,6 +21,7 @@ def is_server_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and "@" not in parts.netloc
+    # urlsplit refuses brackets that hold no IPv6 address.
     except ValueError:
         return False
 

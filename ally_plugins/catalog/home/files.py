@@ -214,6 +214,7 @@ def stamp(path: str) -> Stamp:
     """Return what changes when a file or a directory does. Raises nothing: see `Stamp` for what is not there."""
     try:
         found = os.stat(path or ".")
+    # ValueError for a NUL, which a folder on the search path may have as any text.
     except (OSError, ValueError):
         return (path, -1, -1)
     return (path, found.st_mtime_ns, found.st_size)
@@ -251,6 +252,7 @@ def _file_digest(path: str) -> bytes:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
+        # It counts as well: the digest is another one as soon as the file can be read.
         return f"unreadable {error.errno}".encode()
 
 
