@@ -28,7 +28,7 @@ WORKERS = ("--numprocesses=3", "--dist=worksteal")
 MEASURE = ("--cov", "--cov-report=", "--cov-fail-under=0")
 FAST = "not e2e and not soak and not slow"
 # Those whose framework is not in the dependency group `test`.
-ADAPTERS = sorted(path.parent.name for path in (ROOT / "tests" / "adapters").glob("*/test_*.py"))
+ADAPTERS = sorted({path.parent.name for path in (ROOT / "tests" / "adapters").glob("*/test_*.py")})
 RESULTS = Path(os.environ.get("ALLY_TEST_RESULTS", WORK / "results"))
 
 nox.needs_version = ">=2025.5.1"
