@@ -56,7 +56,7 @@ from .items import (
     text_of,
     with_text,
 )
-from .tools import RUN, Guard, GuardedAgents, guarded, may_wait, plugin_tool, ungated
+from .tools import RUN, Guard, GuardedAgents, guarded, may_wait, original, plugin_tool, ungated
 
 if TYPE_CHECKING:
     from agents import Agent, AgentHookContext, ModelResponse, RunContextWrapper, Session
@@ -417,12 +417,12 @@ class PluginRun(RunHooks[Any]):
         """Stop the run rather than let a function run that no gate has seen. Raises HostError."""
         if isinstance(tool, FunctionTool) and not isinstance(tool.on_invoke_tool, Guard):
             raise HostError(f"{tool.name!r} of {agent.name!r} does not run: the framework offered it past plugins")
-        await self._hooks.on_tool_start(context, agent, tool)
+        await self._hooks.on_tool_start(context, agent, original(tool))
 
     @override
     async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: Any) -> None:
         """Call the host author's."""
-        await self._hooks.on_tool_end(context, agent, tool, result)
+        await self._hooks.on_tool_end(context, agent, original(tool), result)
 
 
 def _config_of(given: RunConfig | dict[str, Any] | None) -> tuple[RunConfig, bool]:

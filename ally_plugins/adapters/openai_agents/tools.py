@@ -96,6 +96,12 @@ def guarded(tool: FunctionTool, offered: AgentTool | None = None) -> FunctionToo
     return made
 
 
+def original(tool: Tool) -> Tool:
+    """Return the tool that a copy with a guard is of, and every other as it is."""
+    guard = tool.on_invoke_tool if isinstance(tool, FunctionTool) else None
+    return guard.tool if isinstance(guard, Guard) else tool
+
+
 def plugin_tool(offered: AgentTool) -> FunctionTool:
     """Return a plugin's tool as one of the agent's."""
 

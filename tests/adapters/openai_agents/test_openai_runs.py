@@ -353,6 +353,7 @@ def test_the_host_author_s_hooks_are_called_and_the_agents_left_as_they_were() -
             self.seen.append("llm end")
 
         async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
+            assert tool is work, "a host author's hook was given a copy"
             self.seen.append(f"tool start {tool.name}")
 
         async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: Any) -> None:
