@@ -106,7 +106,7 @@ class StreamedRun:
             raise
         finally:
             await asyncio.wait((self._task,))
-        if not self._task.cancelled():
+        if not (self._is_cancelled and self._task.cancelled()):  # a tool may raise a cancellation of its own
             self._task.result()
 
     def cancel(self, mode: Literal["immediate", "after_turn"] = "immediate") -> None:

@@ -534,6 +534,21 @@ def test_a_stream_that_is_cancelled_before_it_begins_ends() -> None:
     asyncio.run(main())
 
 
+def test_a_cancellation_that_a_tool_raises_is_raised_by_the_stream() -> None:
+    async def fail(text: str) -> str:
+        raise asyncio.CancelledError("the tool's own")
+
+    async def main() -> None:
+        async with live() as bench:
+            work = function_tool(fail, name_override="work", failure_error_function=None)
+            stream = bench.plugins.run_streamed(bench.agent(WORK, tools=[work]), "go")
+            with pytest.raises(asyncio.CancelledError):
+                [event async for event in stream.stream_events()]
+            assert bench.of(AgentEnd)[0].interrupted
+
+    asyncio.run(main())
+
+
 def test_a_stream_that_nobody_reads_runs_to_its_end() -> None:
     async def main() -> None:
         async with live() as bench:
